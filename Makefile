@@ -1,0 +1,58 @@
+# ig3d: every target sets up what it needs in .venv and does not redo what is done.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+DATASET ?= folder
+ROOT ?= data/$(DATASET)
+REGRESSOR ?= facemesh
+OUT ?= out/$(DATASET)-$(REGRESSOR).h5
+ARGS ?=
+
+.PHONY: help setup test check lint types docs extract bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  make extract DATASET=rafdb [ROOT=data/rafdb REGRESSOR=facemesh OUT=out/rafdb-facemesh.h5 ARGS='--jobs 4']"
+
+setup: $(READY)  ## Make .venv with everything (several GB for torch; some minutes, once)
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
+	  { echo "ig3d: expected Python 3.11 or 3.12 (mediapipe's embedded weights), got $$($(PYTHON) --version 2>&1); say which with: make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[extract,report,dev]'
+	@mkdir -p $(VENV)/mypy && ln -sfn ../.. $(VENV)/mypy/ig3d
+	@touch $@
+
+test: $(READY)  ## Run the tests
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: lint types docs test  ## Everything CI runs: ruff, mypy, docs, tests
+
+lint: $(READY)  ## Style and formatting (ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)  ## Types (mypy)
+	@$(BIN)/mypy
+
+docs: $(READY)  ## Links, commands and options named in README and docs exist
+	@$(BIN)/python scripts/check_docs.py
+
+extract:  ## Codes of a dataset: DATASET=rafdb|folder|manifest, images under ROOT
+	@test -e "$(ROOT)" || { echo "ig3d: $(DATASET): expected the dataset at $(ROOT), found nothing; put it there or say where: make extract DATASET=$(DATASET) ROOT=/path/to/it (layouts: docs/datasets.md)" >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(READY)
+	@mkdir -p "$(dir $(OUT))"
+	@$(BIN)/ig3d extract "$(ROOT)" --dataset "$(DATASET)" --regressor "$(REGRESSOR)" --out "$(OUT)" $(ARGS)
+
+bench: $(READY)  ## Measured ratios (benchmarks/README.md)
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+clean:  ## Remove caches and builds (not .venv, not data)
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,55 @@
+"""ig3d: what does the 3D face add to a 2D expression network?
+
+``images ── extract ──▶ codes in one HDF5 store ── fuse ──▶ fused predictions with honest statistics``
+
+Names are imported on first use, so that ``import ig3d`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> the module that holds it
+_PUBLIC = {
+    "CodeStore": "features.store",
+    "ExtractConfig": "extract.run",
+    "FuseConfig": "learn.fuse",
+    "Ig3dError": "errors",
+    "Predictions": "features.predictions",
+    "extract_codes": "extract.run",
+    "fuse_predictions": "learn.fuse",
+    "list_samples": "extract.datasets",
+}
+
+__all__ = [
+    "CodeStore",
+    "ExtractConfig",
+    "FuseConfig",
+    "Ig3dError",
+    "Predictions",
+    "__version__",
+    "extract_codes",
+    "fuse_predictions",
+    "list_samples",
+]
+
+if TYPE_CHECKING:
+    from .errors import Ig3dError
+    from .extract.datasets import list_samples
+    from .extract.run import ExtractConfig, extract_codes
+    from .features.predictions import Predictions
+    from .features.store import CodeStore
+    from .learn.fuse import FuseConfig, fuse_predictions
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ig3d' has no attribute {name!r}")
+    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

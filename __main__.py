@@ -1,0 +1,6 @@
+"""``python -m ig3d``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

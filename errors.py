@@ -1,0 +1,97 @@
+"""The errors of ig3d, one tree; the command line prints each as one line and exits with its ``exit_code``.
+
+::
+
+    Ig3dError               1   anything below; catch this one
+    ├── UsageError          2   options that contradict each other or name what does not exist
+    ├── MissingExtra        1   an optional package is absent; says what to install
+    ├── DatasetError        1   a dataset folder or table is not as its layout says
+    ├── WeightsError        1   weights are missing, wrong or damaged
+    ├── RunError            1   an extraction cannot start or go on
+    ├── StoreError          1   a store is of another version, cut short or changed
+    ├── PredictionsError    1   2D or 3D predictions are malformed or do not join
+    ├── ProtocolError       1   the rows do not allow the comparison that was asked for
+    └── ModelError          1   a fitted model or checkpoint is unreadable or does not fit
+
+Form of a message: *name: expected ..., got ...; what to do*.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+class Ig3dError(Exception):
+    """Anything that ig3d refuses, with a one-line reason."""
+
+    exit_code = 1
+
+
+class UsageError(Ig3dError):
+    """Options that contradict each other or name what does not exist."""
+
+    exit_code = 2
+
+
+class MissingExtra(Ig3dError):
+    """An optional package is absent."""
+
+
+class DatasetError(Ig3dError):
+    """A dataset folder or table is not as its layout says."""
+
+
+class WeightsError(Ig3dError):
+    """Weights are missing, wrong or damaged."""
+
+
+class RunError(Ig3dError):
+    """An extraction cannot start or go on."""
+
+
+class StoreError(Ig3dError):
+    """A store is of another version, cut short or changed."""
+
+
+class PredictionsError(Ig3dError):
+    """2D or 3D predictions are malformed or do not join."""
+
+
+class ProtocolError(Ig3dError):
+    """The rows do not allow the comparison that was asked for."""
+
+
+class ModelError(Ig3dError):
+    """A fitted model or checkpoint is unreadable or does not fit."""
+
+
+def require(module: str, *, extra: str, wanted_by: str) -> ModuleType:
+    """Import an optional dependency or say what to install.
+
+    Parameters
+    ----------
+    module : str
+        Import name, such as ``"matplotlib.pyplot"``.
+    extra : str
+        The extra of ig3d that brings it.
+    wanted_by : str
+        What the user asked for; opens the message.
+
+    Raises
+    ------
+    MissingExtra : the package is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as exc:
+        missing = exc.name or module
+        raise MissingExtra(
+            f"{wanted_by}: expected the package {missing!r}, found none; pip install 'ig3d[{extra}]'"
+        ) from exc
+
+
+def some(items: list[str], limit: int = 5) -> str:
+    """The first few of ``items`` in words, with how many more there are."""
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -1,0 +1,40 @@
+"""Plug-ins by name: a dict of ours, and the entry points of other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from ..errors import MissingExtra, UsageError
+
+
+def names(kind: str, ours: Mapping[str, str]) -> list[str]:
+    """All names of a kind (``dataset``, ``detector``, ``regressor``), ours first."""
+    return [*ours, *sorted(point.name for point in entry_points(group=f"ig3d.{kind}s") if point.name not in ours)]
+
+
+def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any:
+    """Import the plug-in's class and make one.
+
+    Raises
+    ------
+    UsageError : no plug-in of that kind has this name.
+    MissingExtra : it needs a package that is not installed.
+    """
+    if name in ours:
+        target = ours[name]
+    else:
+        found = {point.name: point.value for point in entry_points(group=f"ig3d.{kind}s")}
+        if name not in found:
+            raise UsageError(f"{kind}: expected one of {', '.join(names(kind, ours))}, got {name!r}")
+        target = found[name]
+    module, _, attribute = target.partition(":")
+    try:
+        plugin = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as exc:
+        raise MissingExtra(
+            f"{kind} {name}: expected the package {exc.name!r}, found none; pip install 'ig3d[extract]'"
+        ) from exc
+    return plugin(**arguments)

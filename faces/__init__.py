@@ -1,0 +1,1 @@
+"""The face as geometry: alignment to a mean face, and drawing."""

@@ -1,0 +1,83 @@
+"""Names of expression classes: one small vocabulary, its synonyms, and the orders in use (presets)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import UsageError
+
+# canonical name -> other spellings met in datasets and networks (compared in lower case)
+_SYNONYMS = {
+    "neutral": ("neutrality", "ne", "neu"),
+    "happy": ("happiness", "joy", "joyful", "ha", "hap"),
+    "sad": ("sadness", "sa"),
+    "surprise": ("surprised", "su", "sur"),
+    "fear": ("fearful", "afraid", "fe", "fea"),
+    "disgust": ("disgusted", "di", "dis"),
+    "anger": ("angry", "an", "ang"),
+    "contempt": ("contemptuous", "co", "con"),
+}
+CANONICAL = {spelling: name for name, others in _SYNONYMS.items() for spelling in (name, *others)}
+
+_AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+_ALPHABETICAL = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+# Orders of published datasets and networks.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "affectnet8": _AFFECTNET,
+    "affectnet7": _AFFECTNET[:7],
+    "rafdb": ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"),
+    "fer2013": ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    "ferplus": ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt"),
+    "alphabetical8": _ALPHABETICAL,
+    "alphabetical7": tuple(name for name in _ALPHABETICAL if name != "contempt"),
+    "apvit": ("anger", "disgust", "fear", "sad", "happy", "surprise", "neutral"),
+    "resemotenet": ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral"),
+}
+
+
+def canonical(name: str) -> str:
+    """The vocabulary's word for ``name``; a name outside of it is only stripped.
+
+    >>> canonical("Happiness"), canonical(" angry "), canonical("Confusion")
+    ('happy', 'anger', 'Confusion')
+    """
+    stripped = name.strip()
+    return CANONICAL.get(stripped.lower(), stripped)
+
+
+def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
+    """Canonical names, refused where two of them become one.
+
+    Raises
+    ------
+    UsageError : two names mean the same class.
+    """
+    result = tuple(canonical(name) for name in names)
+    twice = sorted({name for name in result if result.count(name) > 1})
+    if twice:
+        raise UsageError(f"classes: expected each class once, got {', '.join(twice)} twice in {', '.join(names)}")
+    return result
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """A preset's name or a comma list of names, as canonical names in order.
+
+    >>> parse_classes("affectnet7")[:3]
+    ('neutral', 'happy', 'sad')
+    >>> parse_classes("joy, Sadness")
+    ('happy', 'sad')
+    """
+    if text in PRESETS:
+        return PRESETS[text]
+    names = [name for name in text.split(",") if name.strip()]
+    if len(names) < 2:
+        raise UsageError(
+            f"classes: expected a preset ({', '.join(PRESETS)}) or a comma list of names, got {text!r}"
+        )
+    return canonical_all(names)
+
+
+def preset_of(classes: Sequence[str]) -> str | None:
+    """Name of the preset with exactly this order, where there is one."""
+    return next((name for name, order in PRESETS.items() if order == tuple(classes)), None)

@@ -1,0 +1,290 @@
+"""The value objects that cross module borders, checked where they are made.
+
+Pixel coordinates have their origin at the top left corner, x right, y down; boxes are ``x0, y0, x1, y1``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from ..errors import DatasetError
+
+
+class Status(IntEnum):
+    """What became of a sample. ``pending`` is 0, so that a row nobody wrote can never pass for a good one."""
+
+    pending = 0
+    ok = 1
+    no_face = 2
+    missing = 3
+    unreadable = 4
+    failed = 5
+
+
+class Split(IntEnum):
+    """Part of the dataset a sample belongs to."""
+
+    none = -1
+    train = 0
+    val = 1
+    test = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row-to-be: an image (or one face of it) with what the dataset says about it.
+
+    Attributes
+    ----------
+    id : str
+        Unique in the dataset: the path under the root without extension (``file#1`` for a second face).
+    path : str
+        POSIX path of the image under the dataset's root.
+    label : int
+        Index into the dataset's classes; -1 where there is none.
+    split : Split
+    valence, arousal : float in [-1, 1]
+        NaN where there is none.
+    group : str
+        Person or video; rows of one group never stand on both sides of a fold. Empty where unknown.
+    size_bytes : int
+        Size of the file when the dataset was listed, -1 where it was not there.
+    """
+
+    id: str
+    path: str
+    label: int = -1
+    split: Split = Split.none
+    valence: float = math.nan
+    arousal: float = math.nan
+    group: str = ""
+    size_bytes: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleList:
+    """The frozen, sorted list of samples of one dataset.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the adapter that listed it.
+    root : str
+        Folder that the paths are relative to.
+    classes : tuple of str
+        Canonical names, indexed by ``Sample.label``; empty where the dataset has no classes.
+    samples : tuple of Sample, sorted by id
+    notes : tuple of str
+        What the adapter understood or found odd, for the user to read.
+    """
+
+    dataset: str
+    root: str
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise DatasetError(f"{self.dataset}: expected images under {self.root}, found none")
+        object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.id)))
+        ids = [sample.id for sample in self.samples]
+        twice = sorted({a for a, b in zip(ids, ids[1:], strict=False) if a == b})
+        if twice:
+            raise DatasetError(
+                f"{self.dataset}: expected one sample per id, got {len(twice)} ids more than once "
+                f"({', '.join(twice[:5])}); rename files that differ only in extension, or give ids in a manifest"
+            )
+        worst = max(sample.label for sample in self.samples)
+        if worst >= len(self.classes):
+            raise DatasetError(
+                f"{self.dataset}: expected labels below {len(self.classes)} classes, got {worst}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int16, -1 where there is none."""
+        return np.array([sample.label for sample in self.samples], np.int16)
+
+    @property
+    def splits(self) -> np.ndarray:
+        """(n,) int8 codes of :class:`Split`."""
+        return np.array([sample.split for sample in self.samples], np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face that a detector found in one image.
+
+    Attributes
+    ----------
+    xyxy : (4,) float32, pixels
+        May leave the image.
+    score : float in [0, 1]
+        NaN where the detector gives none.
+    landmarks : (p, 2 or 3) float32, pixels, or None
+        z, where there is one, is in the pixel unit of x, and grows away from the camera.
+    """
+
+    xyxy: np.ndarray
+    score: float = math.nan
+    landmarks: np.ndarray | None = None
+
+    @property
+    def area(self) -> float:
+        x0, y0, x1, y1 = self.xyxy
+        return float(max(x1 - x0, 0) * max(y1 - y0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class CropSpec:
+    """A square crop around a face box, as a regressor's original code makes it.
+
+    Attributes
+    ----------
+    size : int
+        Side of the crop fed to the network, pixels.
+    scale : float
+        Side of the crop over the mean side of the box.
+    """
+
+    size: int = 224
+    scale: float = 1.4
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not self.scale > 0:
+            raise ValueError(f"CropSpec: expected size >= 1 and scale > 0, got {self.size} and {self.scale}")
+
+
+@dataclass(frozen=True, slots=True)
+class LandmarkSpec:
+    """A regressor that is fed landmarks, not pixels.
+
+    Attributes
+    ----------
+    points : int
+        How many points per face the regressor expects.
+    """
+
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBatch:
+    """What a regressor is fed: n faces, one per image.
+
+    Attributes
+    ----------
+    size_wh : (n, 2) int32
+        Width and height of the images, pixels.
+    xyxy : (n, 4) float32, pixels
+    landmarks : (n, p, 3) float32, pixels, or None
+    crops : (n, size, size, 3) uint8 RGB, or None
+    transforms : (n, 2, 3) float64
+        Image pixels to crop pixels; NaN where no crop is made.
+    """
+
+    size_wh: np.ndarray
+    xyxy: np.ndarray
+    landmarks: np.ndarray | None
+    crops: np.ndarray | None
+    transforms: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.size_wh)
+
+    def __getitem__(self, rows: slice) -> FaceBatch:
+        return FaceBatch(
+            self.size_wh[rows],
+            self.xyxy[rows],
+            None if self.landmarks is None else self.landmarks[rows],
+            None if self.crops is None else self.crops[rows],
+            self.transforms[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A named group of code columns.
+
+    Attributes
+    ----------
+    width : int
+    unit : str
+        ``rad``, ``1`` for a ratio or coefficient, ...
+    basis : str
+        What a column means: ``flame-2020``, ``ig3d-face-1:<hash>``, ``arkit-52``. A fitted model refuses codes
+        of another basis.
+    description : str
+    columns : tuple of str
+        Names of the columns where they have names, else empty.
+    """
+
+    width: int
+    unit: str
+    basis: str
+    description: str
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or (self.columns and len(self.columns) != self.width):
+            raise ValueError(
+                f"Block: expected width >= 1 and as many column names, got {self.width} and {len(self.columns)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The outcome of n samples: one row each, whatever happened.
+
+    Attributes
+    ----------
+    status : (n,) int8 codes of :class:`Status`
+    message : n strings
+        Why a row is not ``ok``.
+    size_wh : (n, 2) int32
+        Of the decoded image; 0 where it was not decoded.
+    digest : (n, 16) uint8
+        BLAKE2b-128 of the file's bytes; zeros where it was not read.
+    xyxy : (n, 4) float32;  score : (n,) float32;  count : (n,) int16
+        Box, score and number of faces found; NaN, NaN and 0 where none was.
+    transform : (n, 2, 3) float32
+    codes : block name -> (n, width) float32
+        NaN exactly where the status is not ``ok``.
+    """
+
+    status: np.ndarray
+    message: Sequence[str]
+    size_wh: np.ndarray
+    digest: np.ndarray
+    xyxy: np.ndarray
+    score: np.ndarray
+    count: np.ndarray
+    transform: np.ndarray
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @classmethod
+    def pending(cls, n: int, blocks: dict[str, Block]) -> Rows:
+        """Rows that nothing has happened to yet."""
+        return cls(
+            status=np.zeros(n, np.int8),
+            message=[""] * n,
+            size_wh=np.zeros((n, 2), np.int32),
+            digest=np.zeros((n, 16), np.uint8),
+            xyxy=np.full((n, 4), np.nan, np.float32),
+            score=np.full(n, np.nan, np.float32),
+            count=np.zeros(n, np.int16),
+            transform=np.full((n, 2, 3), np.nan, np.float32),
+            codes={name: np.full((n, block.width), np.nan, np.float32) for name, block in blocks.items()},
+        )

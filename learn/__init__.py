@@ -1,0 +1,1 @@
+"""Tables to predictions: heads over the codes, fusion rules, the protocol, metrics, intervals, reports."""

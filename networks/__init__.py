@@ -1,0 +1,1 @@
+"""2D networks: training a small one, and writing its logits with ids."""
