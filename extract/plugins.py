@@ -12,7 +12,10 @@ from ..errors import MissingExtra, UsageError
 
 def names(kind: str, ours: Mapping[str, str]) -> list[str]:
     """All names of a kind (``dataset``, ``detector``, ``regressor``), ours first."""
-    return [*ours, *sorted(point.name for point in entry_points(group=f"ig3d.{kind}s") if point.name not in ours)]
+    return [
+        *ours,
+        *sorted(point.name for point in entry_points(group=f"ig3d.{kind}s") if point.name not in ours),
+    ]
 
 
 def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any:

@@ -1,0 +1,126 @@
+"""Reading: one image file to RGB bytes, whatever its kind; the first step of the flow.
+
+Grey, 16-bit, CMYK, palette, transparent and EXIF-rotated files are decoded as a viewer would show them. What
+cannot be decoded raises :class:`Unreadable` with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+# What an extraction looks for in folders, compared in lower case.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+
+
+class Unreadable(Exception):
+    """A file that cannot be decoded; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A decoded image.
+
+    Attributes
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+    digest : (16,) uint8
+        BLAKE2b-128 of the file's bytes.
+    """
+
+    pixels: np.ndarray
+    digest: np.ndarray
+
+
+@contextmanager
+def bounded_images() -> Iterator[None]:
+    """Inside, an image of more pixels than Pillow thinks safe is refused (its warning becomes the error).
+
+    Warning filters belong to the whole process, so enter this once around threads, not in each.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+        yield
+
+
+def digest_of(content: bytes) -> np.ndarray:
+    """(16,) uint8: BLAKE2b-128 of a file's bytes."""
+    return np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
+
+
+def read_image(path: str | Path) -> Image:
+    """Decode one file.
+
+    Returns
+    -------
+    Image
+
+    Raises
+    ------
+    FileNotFoundError : the file is not there.
+    Unreadable : it cannot be decoded; the message says why.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise Unreadable(f"cannot be opened: {exc.strerror or exc}") from exc
+    if not content:
+        raise Unreadable("the file is empty")
+    return Image(decode(content), digest_of(content))
+
+
+def decode(content: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoded image.
+
+    Raises
+    ------
+    Unreadable : it cannot be decoded.
+    """
+    try:
+        with Pillow.open(io.BytesIO(content)) as image:
+            return np.ascontiguousarray(_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError as exc:
+        raise Unreadable("not an image of a known kind") from exc
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as exc:
+        raise Unreadable(f"absurdly large: more than {Pillow.MAX_IMAGE_PIXELS:,} pixels") from exc
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, MemoryError) as exc:
+        # Pillow's decoders raise all of these on damaged files
+        raise Unreadable(f"damaged: {exc}" if str(exc) else "damaged") from exc
+    except Exception as exc:
+        if type(exc).__module__ in (
+            "struct",
+            "zlib",
+        ):  # struct.error, zlib.error: truncated headers and streams
+            raise Unreadable(f"damaged: {exc}") from exc
+        raise
+
+
+def _rgb(image: Pillow.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_grey(np.asarray(image))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        # what lies under a transparent pixel was never meant to be seen
+        image = Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _deep_grey(values: np.ndarray) -> np.ndarray:
+    """16-bit, 32-bit or float grey to RGB bytes; the range is guessed from the largest value."""
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise Unreadable("holds values that are not finite")
+    top = values.max(initial=0)
+    ceiling = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top)
+    grey = np.round(np.clip(values, 0, None) * (255 / ceiling)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
