@@ -1,0 +1,180 @@
+"""The embedded face model: 478 points, their mean, and what identity and expression change about them.
+
+Extraction aligns a detector's landmarks to the mean face and encodes them here; :mod:`ig3d.faces.synth` decodes
+random codes. Axes are those of FaceMesh: x right in the image, y down, z away from the camera. Lengths are in units
+of the mean face's centroid size (the root of the summed squares of its centred points is 1). Rotations turn the mean
+face, which looks straight into the camera, into the photographed head; they act on column vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ModelError
+
+FORMAT_VERSION = 1
+POINTS = 478
+# Of face_model.npz as scripts/build_face_model.py wrote it; the script prints it.
+SHA256 = "88c352e02ec2b5a7e4dab24e7f84d5ab7682762fa36865b35d50d30e6c1022bb"
+EMBEDDED = Path(__file__).with_name("face_model.npz")
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where n heads stand: ``points = scale * rotation @ aligned + translation`` for each of them.
+
+    Attributes
+    ----------
+    rotation : (n, 3, 3)
+        From the mean face to the photographed head.
+    scale : (n,)
+        Size of the head in the unit of the points (pixels), relative to the mean face.
+    translation : (n, 3)
+        Where the mean face's origin lies, unit of the points.
+    aligned : (n, p, 3)
+        The points in the frame and size of the mean face.
+    """
+
+    rotation: np.ndarray
+    scale: np.ndarray
+    translation: np.ndarray
+    aligned: np.ndarray
+
+
+def align(points: np.ndarray, reference: np.ndarray, *, weights: np.ndarray | None = None) -> Alignment:
+    """Fit rotation, scale and translation of each face to a reference by weighted least squares.
+
+    Parameters
+    ----------
+    points : (n, p, 3) array
+        Any unit; z in the unit of x.
+    reference : (p, 3) array
+    weights : (p,) array of numbers >= 0, optional
+        How far each point counts; equal by default. The model's ``rigid`` weights rest on the points that
+        expression hardly moves, so that an opening mouth does not pitch the head: see :meth:`FaceModel.align`.
+
+    Returns
+    -------
+    Alignment. A face without extent (all points equal) or with a coordinate that is not finite gives NaN.
+
+    Raises
+    ------
+    ModelError : shapes that do not fit.
+
+    References
+    ----------
+    Kabsch 1976; Umeyama 1991 (scale, and the reflection that is kept out).
+    """
+    points = np.asarray(points, float)
+    reference = np.asarray(reference, float)
+    if points.ndim != 3 or points.shape[1:] != reference.shape or reference.shape[-1] != 3:
+        raise ModelError(
+            f"points: expected (n, {len(reference)}, 3), got {points.shape}; pass one row of points per face"
+        )
+    weight = np.ones(len(reference)) if weights is None else np.asarray(weights, float)
+    weight = weight / weight.sum()
+    finite = np.isfinite(points).all(axis=(1, 2))
+    safe = np.where(finite[:, None, None], points, 0.0)
+    middle = np.einsum("p,npi->ni", weight, safe)
+    anchor = weight @ reference
+    there, here = safe - middle[:, None], reference - anchor
+    covariance = np.einsum("p,npi,pj->nij", weight, there, here, optimize=True)
+    left, singular, right = np.linalg.svd(covariance)
+    sign = np.ones((len(points), 3))
+    sign[:, 2] = np.sign(np.linalg.det(left @ right))
+    rotation = (left * sign[:, None]) @ right
+    # The scale that maps the face onto the reference is fitted that way round: its noise then does not shrink faces.
+    spread = np.einsum("p,npi,npi->n", weight, there, there, optimize=True)
+    agreement = np.einsum("ni,ni->n", singular, sign)
+    flat = ~finite | (spread <= np.finfo(float).tiny) | (agreement <= 0)
+    scale = np.where(flat, np.nan, spread / np.where(flat, 1.0, agreement))
+    rotation = np.where(flat[:, None, None], np.nan, rotation)
+    translation = middle - scale[:, None] * np.einsum("nij,j->ni", rotation, anchor)
+    aligned = np.einsum("nji,npj->npi", rotation, there) / scale[:, None, None] + anchor
+    return Alignment(rotation, scale, translation, aligned)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceModel:
+    """Mean face and, in later entries, its bases.
+
+    Attributes
+    ----------
+    mean : (478, 3)
+        Centred, centroid size 1, left-right symmetric, looking into the camera.
+    rigid : (478,)
+        Weights of the points in the alignment; sum 1.
+    mirror : (478,) int
+        ``mirror[i]`` is the point that lies where i lies in a mirror; an involution.
+    triangles : (t, 3) int
+    basis : str
+        Name of the coordinate system of the codes: ``ig3d-face-1:<first 12 digits of the file's SHA-256>``.
+    """
+
+    mean: np.ndarray
+    rigid: np.ndarray
+    mirror: np.ndarray
+    triangles: np.ndarray
+    basis: str
+
+    def align(self, points: np.ndarray) -> Alignment:
+        """Where the heads of (n, 478, 3) points stand, by the points that expression hardly moves."""
+        return align(points, self.mean, weights=self.rigid)
+
+
+def load(path: Path | None = None, *, sha256: str | None = None) -> FaceModel:
+    """The face model: the embedded one, or another file of the same format.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The embedded file by default.
+    sha256 : str, optional
+        Digest that the file must have; known for the embedded one.
+
+    Raises
+    ------
+    ModelError : no such file, another digest or format version, or not a face model at all.
+    """
+    return _embedded() if path is None else _read(Path(path), sha256)
+
+
+@lru_cache(maxsize=1)
+def _embedded() -> FaceModel:
+    return _read(EMBEDDED, SHA256)
+
+
+def _read(path: Path, sha256: str | None) -> FaceModel:
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ModelError(
+            f"face model: expected a file at {path}, got {exc.strerror}; reinstall ig3d or rebuild it"
+        ) from exc
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 and digest != sha256:
+        raise ModelError(
+            f"face model: expected {path.name} with SHA-256 {sha256[:12]}, got {digest[:12]}; reinstall ig3d"
+        )
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as exc:
+        raise ModelError(f"face model: expected an npz of arrays, got {path.name}; rebuild it") from exc
+    version = int(arrays.get("format_version", -1))
+    if version != FORMAT_VERSION:
+        raise ModelError(f"face model: expected format version {FORMAT_VERSION}, got {version}; rebuild it")
+    return FaceModel(
+        mean=arrays["mean"].astype(float),
+        rigid=arrays["rigid"].astype(float),
+        mirror=arrays["mirror"].astype(np.intp),
+        triangles=arrays["triangles"].astype(np.intp),
+        basis=f"ig3d-face-{FORMAT_VERSION}:{digest[:12]}",
+    )
