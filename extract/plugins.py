@@ -1,4 +1,4 @@
-"""Plug-ins by name: a dict of ours, and the entry points of other packages."""
+"""Plug-ins by name: a dict of ours, the entry points of other packages, or ``package.module:Class`` as it is."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any
 
     Raises
     ------
-    UsageError : no plug-in of that kind has this name.
+    UsageError : no plug-in of that kind has this name, or its module has no such class.
     MissingExtra : it needs a package that is not installed.
     """
     if name in ours:
         target = ours[name]
+    elif ":" in name:
+        target = name
     else:
         found = {point.name: point.value for point in entry_points(group=f"ig3d.{kind}s")}
         if name not in found:
@@ -36,6 +38,8 @@ def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any
     module, _, attribute = target.partition(":")
     try:
         plugin = getattr(import_module(module), attribute)
+    except AttributeError as exc:
+        raise UsageError(f"{kind}: expected {attribute!r} in the module {module}, found none") from exc
     except ModuleNotFoundError as exc:
         raise MissingExtra(
             f"{kind} {name}: expected the package {exc.name!r}, found none; pip install 'ig3d[extract]'"

@@ -43,7 +43,9 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
     if text == "full":
         return tuple(name for name in names if name not in NOT_FEATURES)
     sets = NAMED_SETS.get(regressor, {})
-    chosen = sets.get(text) or tuple(part.strip() for part in text.replace("+", ",").split(",") if part.strip())
+    chosen = sets.get(text) or tuple(
+        part.strip() for part in text.replace("+", ",").split(",") if part.strip()
+    )
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
         raise UsageError(

@@ -56,7 +56,9 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
     result = tuple(canonical(name) for name in names)
     twice = sorted({name for name in result if result.count(name) > 1})
     if twice:
-        raise UsageError(f"classes: expected each class once, got {', '.join(twice)} twice in {', '.join(names)}")
+        raise UsageError(
+            f"classes: expected each class once, got {', '.join(twice)} twice in {', '.join(names)}"
+        )
     return result
 
 

@@ -164,7 +164,9 @@ class CodeStore:
         try:
             return np.asarray(self._file[name][rows])
         except OSError as exc:  # a chunk's checksum does not fit, or its bytes are gone
-            raise StoreError(f"{self.path}: expected the bytes that were written to {name}, got others") from exc
+            raise StoreError(
+                f"{self.path}: expected the bytes that were written to {name}, got others"
+            ) from exc
 
     def _text(self, name: str) -> np.ndarray:
         return np.char.decode(self._read(name).astype("S"), "utf-8")
@@ -198,7 +200,9 @@ class CodeStore:
     @cached_property
     def samples(self) -> SampleTable:
         columns = {
-            column: self._text(f"sample/{column}") if column in _TEXT_COLUMNS else self._read(f"sample/{column}")
+            column: self._text(f"sample/{column}")
+            if column in _TEXT_COLUMNS
+            else self._read(f"sample/{column}")
             for column in SampleTable.__slots__
         }
         return SampleTable(**columns)
@@ -231,7 +235,9 @@ class CodeStore:
         StoreError : there is no such block, or its bytes were changed.
         """
         if block not in self._file["codes"]:
-            raise StoreError(f"{self.path}: expected one of the blocks {', '.join(self.blocks)}, got {block!r}")
+            raise StoreError(
+                f"{self.path}: expected one of the blocks {', '.join(self.blocks)}, got {block!r}"
+            )
         return self._read(f"codes/{block}", rows)
 
     @property
@@ -249,7 +255,9 @@ class CodeStore:
         problems = []
         try:
             if content_hash(self._file) != self.content_sha256:
-                problems.append("content: expected the hash written with the store, got another; bytes were changed")
+                problems.append(
+                    "content: expected the hash written with the store, got another; bytes were changed"
+                )
             samples = self.samples
             if len(np.unique(samples.id)) != len(samples):
                 problems.append("sample/id: expected every id once, got some twice")
@@ -338,7 +346,9 @@ class StoreWriter:
             raise self._cannot(exc) from exc
 
     def _cannot(self, exc: OSError) -> StoreError:
-        return StoreError(f"{self.path}: expected to write the store, got {exc}; free the disk and repeat the command")
+        return StoreError(
+            f"{self.path}: expected to write the store, got {exc}; free the disk and repeat the command"
+        )
 
     def _discard(self) -> None:
         # After a full disk even closing fails; the temporary file goes either way.
@@ -363,7 +373,8 @@ class StoreWriter:
         self._dataset("sample/label", np.array([sample.label for sample in self._samples], np.int16))
         for column in ("valence", "arousal"):
             self._dataset(
-                f"sample/{column}", np.array([getattr(sample, column) for sample in self._samples], np.float32)
+                f"sample/{column}",
+                np.array([getattr(sample, column) for sample in self._samples], np.float32),
             )
         pending = Rows.pending(n, {})
         self._dataset("sample/status", pending.status, _STATUS)
@@ -383,7 +394,9 @@ class StoreWriter:
                 fillvalue=np.nan,
                 fletcher32=True,
             )
-            dataset.attrs.update(unit=block.unit, description=block.description, basis=block.basis, position=position)
+            dataset.attrs.update(
+                unit=block.unit, description=block.description, basis=block.basis, position=position
+            )
             if block.columns:
                 dataset.attrs["columns"] = json.dumps(block.columns)
 
@@ -443,6 +456,8 @@ def _encode(texts: object, limit: int | None = None) -> np.ndarray:
     """Strings as fixed-length UTF-8, cut between characters where a limit says so."""
     encoded = [str(text).encode() for text in texts]  # type: ignore[attr-defined]
     if limit is not None:
-        encoded = [text if len(text) <= limit else text[:limit].decode(errors="ignore").encode() for text in encoded]
+        encoded = [
+            text if len(text) <= limit else text[:limit].decode(errors="ignore").encode() for text in encoded
+        ]
     width = limit or max(1, *(len(text) for text in encoded), 1)
     return np.array(encoded, h5py.string_dtype("utf-8", width))

@@ -6,9 +6,9 @@ Pixel coordinates have their origin at the top left corner, x right, y down; box
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class SampleList:
             raise DatasetError(f"{self.dataset}: expected images under {self.root}, found none")
         object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.id)))
         ids = [sample.id for sample in self.samples]
-        twice = sorted({a for a, b in zip(ids, ids[1:], strict=False) if a == b})
+        twice = sorted({a for a, b in pairwise(ids) if a == b})
         if twice:
             raise DatasetError(
                 f"{self.dataset}: expected one sample per id, got {len(twice)} ids more than once "
@@ -262,7 +262,7 @@ class Rows:
     """
 
     status: np.ndarray
-    message: Sequence[str]
+    message: list[str]
     size_wh: np.ndarray
     digest: np.ndarray
     xyxy: np.ndarray

@@ -1,0 +1,53 @@
+"""Detectors: images to faces. A detector is an object with a ``name``, a ``describe()`` and a call over a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...features.values import Face
+from ..plugins import load
+
+# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.detectors
+DETECTORS: Mapping[str, str] = {
+    "facemesh": "ig3d.extract.detectors.facemesh:FaceMesh",
+    "none": "ig3d.extract.detectors.whole:WholeImage",
+}
+
+# Below this a face is passed over when others are surer.
+CONFIDENT = 0.5
+
+
+class Detector(Protocol):
+    """What a detector has."""
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, runtime and weights' SHA-256, for the run's identity and the store."""
+        ...
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        """The faces in each (H, W, 3) uint8 RGB image; an empty list where there is none."""
+        ...
+
+
+def load_detector(name: str) -> Detector:
+    """A detector by name.
+
+    Raises
+    ------
+    UsageError : there is no such detector.
+    MissingExtra, WeightsError : it cannot be built here.
+    """
+    detector: Detector = load("detector", name, DETECTORS)
+    return detector
+
+
+def choose_face(faces: Sequence[Face]) -> Face:
+    """The largest of the confident faces; the largest of all where none is confident."""
+    sure = [face for face in faces if math.isnan(face.score) or face.score >= CONFIDENT]
+    return max(sure or faces, key=lambda face: face.area)

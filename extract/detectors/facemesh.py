@@ -1,0 +1,139 @@
+"""``facemesh``: MediaPipe's Face Mesh, whose weights lie inside the package; 478 points, a score, a count.
+
+The graph that ``mp.solutions.FaceMesh`` runs also computes its face detections; asking for that stream gives the
+score that the solution's own class leaves out. Kartynnik et al., "Real-time Facial Surface Geometry from Monocular
+Video on Mobile GPUs" (2019).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mediapipe.python.solution_base import SolutionBase
+from mediapipe.python.solutions import face_mesh
+
+from ...features.values import Face
+
+MAX_FACES = 5
+MIN_CONFIDENCE = 0.5
+# A face that fills its image is often missed; black all round, this share of the longer side, shows it again.
+PADDING = 0.25
+_WEIGHTS = (
+    "modules/face_detection/face_detection_short_range.tflite",
+    "modules/face_landmark/face_landmark_with_attention.tflite",
+)
+
+
+class FaceMesh:
+    """Faces with 478 points each, in pixels; z grows away from the camera, in the unit of x.
+
+    One object serves one thread; it cannot be pickled, so it is built where it works.
+    """
+
+    name = "facemesh"
+
+    def __init__(self) -> None:
+        with _quiet_stderr():
+            self._graph = SolutionBase(
+                binary_graph_path=face_mesh._BINARYPB_FILE_PATH,
+                side_inputs={"num_faces": MAX_FACES, "with_attention": True, "use_prev_landmarks": False},
+                calculator_params={
+                    "facedetectionshortrangecpu__facedetectionshortrange__facedetection__"
+                    "TensorsToDetectionsCalculator.min_score_thresh": MIN_CONFIDENCE,
+                    "facelandmarkcpu__ThresholdingCalculator.threshold": MIN_CONFIDENCE,
+                },
+                outputs=["multi_face_landmarks", "face_detections"],
+            )
+            # the first image starts the runtime, which talks on stderr
+            self._graph.process(np.zeros((64, 64, 3), np.uint8))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": version("mediapipe"),
+            "runtime": "tflite-cpu",
+            "weights_sha256": _weights_sha256(),
+            "max_faces": MAX_FACES,
+            "min_confidence": MIN_CONFIDENCE,
+            "padding": PADDING,
+        }
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        return [self._find(image) or self._find_padded(image) for image in images]
+
+    def _find(self, image: np.ndarray) -> list[Face]:
+        found = self._graph.process(np.ascontiguousarray(image))
+        meshes = found.multi_face_landmarks or []
+        if not meshes:
+            return []
+        height, width = image.shape[:2]
+        points = np.array([[(p.x, p.y, p.z) for p in mesh.landmark] for mesh in meshes], np.float32)
+        points *= np.array([width, height, width], np.float32)
+        boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
+        scores = _scores(boxes, found.face_detections or [], width, height)
+        return [
+            Face(xyxy=box, score=float(score), landmarks=mesh)
+            for box, score, mesh in zip(boxes, scores, points, strict=True)
+        ]
+
+    def _find_padded(self, image: np.ndarray) -> list[Face]:
+        border = max(1, round(PADDING * max(image.shape[:2])))
+        faces = self._find(np.pad(image, ((border, border), (border, border), (0, 0))))
+        shift = np.array([border, border, 0], np.float32)
+        return [
+            Face(face.xyxy - border, face.score, None if face.landmarks is None else face.landmarks - shift)
+            for face in faces
+        ]
+
+
+def _scores(boxes: np.ndarray, detections: Sequence[Any], width: int, height: int) -> np.ndarray:
+    """(n,) score of the detection that overlaps each mesh most (the two streams need not agree in order)."""
+    if not detections:
+        return np.full(len(boxes), np.nan)
+    relative = [detection.location_data.relative_bounding_box for detection in detections]
+    found = np.array([(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in relative])
+    found *= np.array([width, height, width, height])
+    corner0 = np.maximum(boxes[:, None, :2], found[None, :, :2])
+    corner1 = np.minimum(boxes[:, None, 2:], found[None, :, 2:])
+    overlap = np.clip(corner1 - corner0, 0, None).prod(-1)
+    union = _area(boxes)[:, None] + _area(found)[None] - overlap
+    iou = overlap / np.maximum(union, 1e-9)
+    scores = np.array([detection.score[0] for detection in detections])
+    return np.where(iou.max(1) > 0, scores[iou.argmax(1)], np.nan)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+@lru_cache(maxsize=1)
+def _weights_sha256() -> str:
+    root = Path(sys.modules["mediapipe"].__file__ or "").parent
+    total = hashlib.sha256()
+    for name in _WEIGHTS:
+        total.update((root / name).read_bytes())
+    return total.hexdigest()
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Send what C++ writes on stderr while the graph starts to nowhere; Python's own stream is flushed first."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,22 @@
+"""``none``: no detection; the whole image is the face (data that is cropped already)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...features.values import Face
+
+
+class WholeImage:
+    """One face per image: the image."""
+
+    name = "none"
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        return [[Face(np.array([0, 0, image.shape[1], image.shape[0]], np.float32))] for image in images]

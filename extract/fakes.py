@@ -1,0 +1,53 @@
+"""A detector and a regressor without networks, for tests of your own code and of ours.
+
+``--regressor ig3d.extract.fakes:FakeRegressor --detector ig3d.extract.fakes:FakeDetector`` runs the whole flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..features.values import Block, CropSpec, Face, FaceBatch
+
+
+class FakeDetector:
+    """One face in the middle of every image that is not black all over."""
+
+    name = "fake"
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        return [[_middle(image)] if image.any() else [] for image in images]
+
+
+class FakeRegressor:
+    """The mean colour of a crop, in [0, 1]; not finite where the crop is pure red, an error where pure blue."""
+
+    name = "fake"
+    needs = CropSpec(size=8, scale=1.0)
+    detectors = ("ig3d.extract.fakes:FakeDetector", "none")
+    blocks: ClassVar = {
+        "colour": Block(3, "1", "rgb", "Mean red, green and blue of the crop.", ("red", "green", "blue"))
+    }
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        if faces.crops is None:
+            raise ValueError("expected crops, got none")
+        colour = faces.crops.reshape(len(faces), -1, 3).mean(axis=1).astype(np.float32) / 255
+        if (colour == (0, 0, 1)).all(axis=1).any():
+            raise ValueError("a crop is pure blue")
+        colour[(colour == (1, 0, 0)).all(axis=1)] = np.nan
+        return {"colour": colour}
+
+
+def _middle(image: np.ndarray) -> Face:
+    height, width = image.shape[:2]
+    return Face(np.array([width / 4, height / 4, 3 * width / 4, 3 * height / 4], np.float32), score=0.9)

@@ -1,0 +1,61 @@
+"""Regressors: faces to code blocks. An object with a name, what it needs, its blocks, and a call over a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...features.values import Block, CropSpec, FaceBatch, LandmarkSpec
+from ..plugins import load
+
+# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.regressors
+REGRESSORS: Mapping[str, str] = {
+    "facemesh": "ig3d.extract.regressors.facemesh:FaceMeshCodes",
+}
+
+
+class Regressor(Protocol):
+    """What a regressor has.
+
+    Attributes
+    ----------
+    name : str
+    needs : CropSpec or LandmarkSpec
+        What it is fed.
+    detectors : tuple of str
+        In order of preference.
+    blocks : mapping of block name to Block
+        What it writes, in order.
+    """
+
+    name: str
+    needs: CropSpec | LandmarkSpec
+    detectors: tuple[str, ...]
+    blocks: Mapping[str, Block]
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, runtime and weights' SHA-256, for the run's identity and the store."""
+        ...
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        """(n, width) float32 codes per block."""
+        ...
+
+
+def load_regressor(name: str, also: Sequence[str] = ()) -> Regressor:
+    """A regressor by name.
+
+    Parameters
+    ----------
+    name : str
+    also : names of blocks that it writes on request only
+
+    Raises
+    ------
+    UsageError : there is no such regressor or no such block on request.
+    MissingExtra, WeightsError : it cannot be built here.
+    """
+    regressor: Regressor = load("regressor", name, REGRESSORS, **({"also": tuple(also)} if also else {}))
+    return regressor

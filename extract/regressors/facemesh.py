@@ -1,0 +1,135 @@
+"""``facemesh``: Face Mesh's 478 points, aligned to the embedded face model, as code blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ...errors import UsageError
+from ...faces import model
+from ...features.values import Block, FaceBatch, LandmarkSpec
+
+# Corner, corner, then pairs of upper and lower lid, of the subject's right and left eye.
+_EYES = ((33, 133, (160, 144), (159, 145), (158, 153)), (263, 362, (387, 373), (386, 374), (385, 380)))
+# FaceMesh's frame (y down, z away from the camera) to FLAME's (y up, z towards it): half a turn about x.
+_TO_FLAME = np.array([1.0, -1.0, -1.0])
+
+
+class FaceMeshCodes:
+    """Pose, eyelids and camera, and the aligned points themselves.
+
+    Parameters
+    ----------
+    also : names of blocks that are written on request only
+    """
+
+    name = "facemesh"
+    needs = LandmarkSpec(model.POINTS)
+    detectors = ("facemesh",)
+
+    def __init__(self, also: Sequence[str] = ()) -> None:
+        self._model = model.load()
+        available = self._available()
+        unknown = [name for name in also if name not in available]
+        if unknown:
+            raise UsageError(
+                f"facemesh: expected blocks among {', '.join(available)}, got {', '.join(unknown)}"
+            )
+        self.blocks = available
+
+    def _available(self) -> dict[str, Block]:
+        return {
+            "pose": Block(
+                3,
+                "rad",
+                "axis-angle",
+                "Rotation of the head from facing the camera; axes as FLAME's: x to the image's right, y up, z towards "
+                "the camera.",
+                ("x", "y", "z"),
+            ),
+            "eyelid": Block(
+                2,
+                "1",
+                "facemesh-478",
+                "Openness: mean height of the lid gap over the eye's width, right then left eye of the subject "
+                "(eye aspect ratio, Soukupova and Cech 2016).",
+                ("right", "left"),
+            ),
+            "camera": Block(
+                3,
+                "1",
+                "weak-perspective",
+                "Scale and translation of the mean face: image point = scale * point + (tx, ty), where the image's "
+                "longer side spans [-1, 1], y down.",
+                ("scale", "tx", "ty"),
+            ),
+            "landmarks": Block(
+                3 * model.POINTS,
+                "1",
+                self._model.basis,
+                "478 points x, y, z in the mean face's frame, centred, unit centroid size; x to the image's right, "
+                "y down, z away from the camera.",
+                tuple(f"{point}{axis}" for point in range(model.POINTS) for axis in "xyz"),
+            ),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "version": "1", "runtime": "numpy", "face_model": self._model.basis}
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        if faces.landmarks is None:
+            raise UsageError("facemesh: expected landmarks, got crops; use --detector facemesh")
+        fitted = self._model.align(faces.landmarks)
+        aligned = fitted.aligned - fitted.aligned.mean(axis=1, keepdims=True)
+        size = np.sqrt((aligned**2).sum(axis=(1, 2), keepdims=True))
+        codes = {
+            "pose": rotation_vectors(fitted.rotation),
+            "eyelid": eye_openness(aligned),
+            "camera": weak_perspective(fitted.scale, fitted.translation, faces.size_wh),
+            "landmarks": (aligned / size).reshape(len(faces), -1),
+        }
+        return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+
+def rotation_vectors(rotation: np.ndarray) -> np.ndarray:
+    """(n, 3) axis-angle vectors in FLAME's axes of (n, 3, 3) rotations in FaceMesh's; NaN stays NaN."""
+    known = np.isfinite(rotation).all(axis=(1, 2))
+    vectors = np.full((len(rotation), 3), np.nan)
+    if known.any():
+        vectors[known] = Rotation.from_matrix(rotation[known]).as_rotvec() * _TO_FLAME
+    return vectors
+
+
+def eye_openness(points: np.ndarray) -> np.ndarray:
+    """(n, 2) eye aspect ratios (right, left) of (n, 478, 3) points in any unit.
+
+    References
+    ----------
+    Soukupova and Cech, "Real-Time Eye Blink Detection using Facial Landmarks" (2016).
+    """
+
+    def distance(first: int, second: int) -> np.ndarray:
+        return np.asarray(np.linalg.norm(points[:, first] - points[:, second], axis=-1))
+
+    ratios = [
+        np.mean([distance(*pair) for pair in lids], axis=0) / np.maximum(distance(outer, inner), 1e-12)
+        for outer, inner, *lids in _EYES
+    ]
+    return np.stack(ratios, axis=1)
+
+
+def weak_perspective(scale: np.ndarray, translation: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
+    """(n, 3) scale, tx, ty in units of half the image's longer side, origin at its middle.
+
+    Parameters
+    ----------
+    scale : (n,) pixels per unit of the mean face
+    translation : (n, 3) pixels
+    size_wh : (n, 2) pixels
+    """
+    half = size_wh.max(axis=1) / 2
+    offset = (translation[:, :2] - size_wh / 2) / half[:, None]
+    return np.column_stack([scale / half, offset])

@@ -1,0 +1,234 @@
+"""Shards: how a run is cut up, recognised again, resumed and joined.
+
+``STORE.h5.parts/`` holds ``run.json`` (the run's identity), one small store per finished shard, and a lock. A shard
+has its final name only when it is whole, so what is there is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from .. import __version__
+from ..errors import RunError, StoreError
+from ..features.store import CodeStore, StoreInfo, StoreWriter, read_rows
+from ..features.values import Block, Sample, SampleList, Status
+
+if TYPE_CHECKING:
+    from .run import ExtractConfig
+
+# Packages whose version can change a code.
+_PACKAGES = ("mediapipe", "numpy", "opencv-python", "pillow", "scipy", "timm", "torch")
+
+
+def identity(
+    samples: SampleList, config: ExtractConfig, regressor: dict[str, Any], detector: dict[str, Any]
+) -> dict[str, Any]:
+    """What makes two runs the same: samples, options, plug-ins with their weights, versions. No paths, no times."""
+    rows = [
+        (s.id, s.path, s.label, int(s.split), repr(s.valence), repr(s.arousal), s.group, s.size_bytes)
+        for s in samples.samples
+    ]
+    return {
+        "dataset": samples.dataset,
+        "classes": list(samples.classes),
+        "samples": len(samples),
+        "samples_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "options": {**asdict(config), "also": list(config.also)},
+        "regressor": regressor,
+        "detector": detector,
+        "threads_per_worker": 1,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "ig3d": __version__,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def shard_size(samples: int) -> int:
+    """Rows per shard: some hundred shards, so that a kill costs about a hundredth, within sensible bounds."""
+    return min(1024, max(32, -(-samples // 100)))
+
+
+@dataclass(slots=True)
+class Run:
+    """One extraction on disk.
+
+    Attributes
+    ----------
+    out : final path of the store
+    samples : SampleList
+    identity : dict
+    counts : rows of the shards that :meth:`begin` found finished, by status
+    """
+
+    out: Path
+    samples: SampleList
+    identity: dict[str, Any]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def parts(self) -> Path:
+        return self.out.with_name(self.out.name + ".parts")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock; the system lets go of it when the process dies, however it dies.
+
+        Raises
+        ------
+        RunError : another run holds it, or the folder cannot be written.
+        """
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.parts / "lock")
+            lock.acquire(timeout=0)
+        except Timeout as exc:
+            raise RunError(
+                f"{self.out}: expected no other run on this store, got one at work; wait for it"
+            ) from exc
+        except OSError as exc:
+            raise RunError(
+                f"{self.out}: expected a folder that can be written, got {exc.strerror or exc}"
+            ) from exc
+        try:
+            yield
+        finally:
+            lock.release()
+            if self.out.exists() and not (self.parts / "run.json").exists():
+                shutil.rmtree(self.parts, ignore_errors=True)
+
+    def finished(self, *, restart: bool) -> bool:
+        """Whether the store is there already, from this very run.
+
+        Raises
+        ------
+        RunError : it is there, from another run or damaged, and ``restart`` was not asked for.
+        """
+        if restart or not self.out.exists():
+            return False
+        try:
+            with CodeStore(self.out) as store:
+                before = store.info.config
+        except StoreError as exc:
+            raise RunError(f"{exc}; or --restart to write it anew") from exc
+        if differing := differences(before, self.identity):
+            raise RunError(
+                f"{self.out}: expected the store of this run, got one of another ({'; '.join(differing)}); choose "
+                "another --out, or --restart to write it anew"
+            )
+        self._discard_parts()
+        return True
+
+    def begin(self, *, restart: bool) -> list[int]:
+        """Numbers of the shards that are still to be done; counts those that are done.
+
+        Raises
+        ------
+        RunError : an earlier run under this name had another identity.
+        """
+        record = self.parts / "run.json"
+        if restart:
+            self._discard_parts()
+        if record.exists():
+            try:
+                before = json.loads(record.read_text())
+            except ValueError:
+                before = {}
+            if differing := differences(before, self.identity):
+                raise RunError(
+                    f"{self.out}: expected the interrupted run that lies in {self.parts.name}, got another "
+                    f"({'; '.join(differing)}); --restart throws the old one away"
+                )
+        else:
+            temporary = record.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True))
+            os.replace(temporary, record)  # noqa: PTH105
+        for leftover in self.parts.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        return [shard for shard in range(self.shards) if not self._is_done(shard)]
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self.samples) // shard_size(len(self.samples)))
+
+    def shard_path(self, shard: int) -> Path:
+        return self.parts / f"{shard:05d}.h5"
+
+    def shard_samples(self, shard: int) -> tuple[Sample, ...]:
+        size = shard_size(len(self.samples))
+        return self.samples.samples[shard * size : (shard + 1) * size]
+
+    def _is_done(self, shard: int) -> bool:
+        """Whether a shard is there and sound; a damaged one (power loss) is thrown away and done again."""
+        path = self.shard_path(shard)
+        if not path.exists():
+            return False
+        try:
+            with CodeStore(path) as store:
+                sound = not store.verify() and store.samples.id.tolist() == [
+                    s.id for s in self.shard_samples(shard)
+                ]
+                values, counts = np.unique(store.samples.status, return_counts=True)
+        except StoreError:
+            sound = False
+        if not sound:
+            path.unlink()
+            return False
+        for value, count in zip(values, counts, strict=True):
+            self.counts[Status(int(value)).name] += int(count)
+        return True
+
+    def join(self, info: StoreInfo, blocks: dict[str, Block]) -> None:
+        """Copy the shards into the store, put it under its final name, then remove them."""
+        with StoreWriter(self.out, info, self.samples.samples, blocks) as writer:
+            start = 0
+            for shard in range(self.shards):
+                with CodeStore(self.shard_path(shard)) as part:
+                    for rows in read_rows(part):
+                        writer.write(start, rows)
+                        start += len(rows)
+        self._discard_parts()
+
+    def _discard_parts(self) -> None:
+        """Remove everything but the lock, the record last: while it is there the run can be recognised."""
+        for entry in self.parts.iterdir():
+            if entry.name not in ("lock", "run.json"):
+                entry.unlink()
+        (self.parts / "run.json").unlink(missing_ok=True)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two identities, in words: ``regressor.version: 1 -> 2``."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key, "nothing"), now.get(key, "nothing")
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new and not key.endswith("_sha256"):
+            found.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
+        elif old != new:
+            found.append(f"{prefix}{key.removesuffix('_sha256')}: other content")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
