@@ -39,7 +39,9 @@ class RafDb:
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         found = _search(root)
         if found is None:
-            raise DatasetError(f"rafdb: found {listing(root)} in {root}; {self.layout} (docs/datasets.md)")
+            raise DatasetError(
+                f"rafdb: expected RAF-DB's folders, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
+            )
         rows, what = _official(found) if found.name == LIST_FILE else _kaggle(found)
         paths = [posix(path, root) for path, _, _ in rows]
         groups = groups_of([sample_id(path) for path in paths], options.group_pattern)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -53,8 +53,9 @@ class FaceMesh:
                 },
                 outputs=["multi_face_landmarks", "face_detections"],
             )
-            # the first image starts the runtime, which talks on stderr
+            # the runtime talks on stderr when it starts on an image, and again at the first face
             self._graph.process(np.zeros((64, 64, 3), np.uint8))
+        self._before_first_face = True
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -71,8 +72,10 @@ class FaceMesh:
         return [self._find(image) or self._find_padded(image) for image in images]
 
     def _find(self, image: np.ndarray) -> list[Face]:
-        found = self._graph.process(np.ascontiguousarray(image))
+        with _quiet_stderr() if self._before_first_face else nullcontext():
+            found = self._graph.process(np.ascontiguousarray(image))
         meshes = found.multi_face_landmarks or []
+        self._before_first_face &= not meshes
         if not meshes:
             return []
         height, width = image.shape[:2]

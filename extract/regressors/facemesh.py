@@ -62,16 +62,16 @@ class FaceMeshCodes:
                 3,
                 "1",
                 "weak-perspective",
-                "Scale and translation of the mean face: image point = scale * point + (tx, ty), where the image's "
-                "longer side spans [-1, 1], y down.",
+                "Scale and translation: image point = scale * (rotated aligned point) + (tx, ty), where the image's "
+                "longer side spans [-1, 1], origin in its middle, y down.",
                 ("scale", "tx", "ty"),
             ),
             "landmarks": Block(
                 3 * model.POINTS,
                 "1",
                 self._model.basis,
-                "478 points x, y, z in the mean face's frame, centred, unit centroid size; x to the image's right, "
-                "y down, z away from the camera.",
+                "478 points x, y, z after Procrustes alignment to the mean face, whose centroid size is 1; x to the "
+                "image's right, y down, z away from the camera.",
                 tuple(f"{point}{axis}" for point in range(model.POINTS) for axis in "xyz"),
             ),
         }
@@ -83,13 +83,11 @@ class FaceMeshCodes:
         if faces.landmarks is None:
             raise UsageError("facemesh: expected landmarks, got crops; use --detector facemesh")
         fitted = self._model.align(faces.landmarks)
-        aligned = fitted.aligned - fitted.aligned.mean(axis=1, keepdims=True)
-        size = np.sqrt((aligned**2).sum(axis=(1, 2), keepdims=True))
         codes = {
             "pose": rotation_vectors(fitted.rotation),
-            "eyelid": eye_openness(aligned),
+            "eyelid": eye_openness(fitted.aligned),
             "camera": weak_perspective(fitted.scale, fitted.translation, faces.size_wh),
-            "landmarks": (aligned / size).reshape(len(faces), -1),
+            "landmarks": fitted.aligned.reshape(len(faces), -1),
         }
         return {name: codes[name].astype(np.float32) for name in self.blocks}
 
@@ -119,6 +117,25 @@ def eye_openness(points: np.ndarray) -> np.ndarray:
         for outer, inner, *lids in _EYES
     ]
     return np.stack(ratios, axis=1)
+
+
+def project(points: np.ndarray, pose: np.ndarray, camera: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
+    """Aligned points back into the image: the inverse of what this regressor does.
+
+    Parameters
+    ----------
+    points : (n, p, 3) in the mean face's frame
+    pose : (n, 3) axis-angle in FLAME's axes;  camera : (n, 3);  size_wh : (n, 2) pixels
+
+    Returns
+    -------
+    (n, p, 3) pixels; z relative to the face's origin
+    """
+    rotation = Rotation.from_rotvec(pose * _TO_FLAME).as_matrix()
+    half = size_wh.max(axis=1)[:, None, None] / 2
+    turned: np.ndarray = np.einsum("nij,npj->npi", rotation, points) * camera[:, :1, None] * half
+    turned[..., :2] += camera[:, None, 1:] * half + size_wh[:, None] / 2
+    return turned
 
 
 def weak_perspective(scale: np.ndarray, translation: np.ndarray, size_wh: np.ndarray) -> np.ndarray:

@@ -1,0 +1,263 @@
+"""The command line: parse, call, print. No work is done here.
+
+Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 error, 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import Ig3dError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .features.values import SampleList
+
+app = typer.Typer(
+    name="ig3d",
+    help="What does the 3D face add to a 2D expression network? Extract codes, fuse, measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# Options that several commands share.
+Root = Annotated[Path, typer.Argument(help="Folder of the dataset.", metavar="ROOT", show_default=False)]
+Dataset = Annotated[
+    str, typer.Option("--dataset", help="How the folder is laid out: folder, manifest, rafdb.")
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="Table of --dataset manifest, where it is not ROOT/manifest.csv."),
+]
+SplitShares = Annotated[
+    str, typer.Option("--split", help="train,val,test shares for --dataset folder without split folders.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Groups = Annotated[
+    str | None,
+    typer.Option("--groups", help="Regular expression over ids; its first group names the person or video."),
+]
+Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STORE", show_default=False)]
+
+
+def main() -> None:
+    """Run the program; every error of ours becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except Ig3dError as error:
+        print(f"ig3d: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"ig3d {__version__}")
+        raise typer.Exit
+
+
+@app.command("extract")
+def extract_cli(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    dataset: Dataset = "folder",
+    regressor: Annotated[str, typer.Option("--regressor", help="What makes codes of a face.")] = "facemesh",
+    detector: Annotated[
+        str | None,
+        typer.Option("--detector", help="What finds faces; by default the regressor's own choice."),
+    ] = None,
+    also: Annotated[
+        str, typer.Option("--also", help="Blocks on request, by comma (facemesh: landmarks).")
+    ] = "",
+    manifest: Manifest = None,
+    split: SplitShares = "0.6,0.2,0.2",
+    seed: Seed = 0,
+    groups: Groups = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away an earlier run under this name.")
+    ] = False,
+) -> None:
+    """Write the 3D codes of a dataset into a store; the same command goes on after an interruption."""
+    from .extract.run import ExtractConfig, extract_codes
+
+    samples = _list(root, dataset, manifest, split, seed, groups)
+    config = ExtractConfig(regressor=regressor, detector=detector, also=_names(also), batch_size=batch_size)
+    with _counting("extract", len(samples)) as progress:
+        summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=_say)
+    if not summary.seconds:
+        _say("the store is there already, from this very run")
+    elif summary.resumed:
+        _say(f"went on with {summary.resumed} rows of an interrupted run")
+    counts = " · ".join(f"{name} {count}" for name, count in summary.counts.items())
+    print(f"{summary.store}: {len(samples)} rows ({counts})")
+
+
+@app.command("inspect")
+def inspect_cli(
+    store: Store,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything; exit 1 if anything was changed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Say what a store holds."""
+    from .features.store import CodeStore
+    from .features.summary import summarise
+
+    with CodeStore(store) as opened:
+        problems = opened.verify() if verify else []
+        if problems:
+            raise Ig3dError(f"{store}: expected a sound store, got: {'; '.join(problems)}; extract it again")
+        summary = summarise(opened)
+    if as_json:
+        print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
+        return
+    _print_summary(summary)
+    if verify:
+        print("verified: every byte is as it was written")
+
+
+@app.command("preview")
+def preview_cli(
+    store: Store,
+    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png or .jpg).", show_default=False)],
+    count: Annotated[int, typer.Option("--count", help="Faces on the sheet.")] = 24,
+    seed: Seed = 0,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where the images are, if they have moved.")
+    ] = None,
+) -> None:
+    """Draw a sheet of a store's faces with their boxes and points."""
+    from .extract.preview import preview
+    from .features.store import CodeStore
+
+    with CodeStore(store) as opened:
+        drawn = preview(opened, out, count=count, seed=seed, root=root)
+    print(f"{out}: {drawn} faces")
+
+
+def _list(
+    root: Path, dataset: str, manifest: Path | None, split: str, seed: int, groups: str | None
+) -> SampleList:
+    """The dataset's samples, with what the adapter understood said on stderr."""
+    from .extract.datasets import DatasetOptions, list_samples
+
+    try:
+        train, val, test = (float(share) for share in split.split(","))
+    except ValueError:
+        raise UsageError(f"split: expected three numbers like 0.6,0.2,0.2, got {split!r}") from None
+    options = DatasetOptions(
+        manifest=None if manifest is None else str(manifest),
+        split_fractions=(train, val, test),
+        seed=seed,
+        group_pattern=groups,
+    )
+    samples = list_samples(root, dataset, options)
+    _say(
+        f"{samples.dataset}: {len(samples)} samples, {len(samples.classes)} classes ({', '.join(samples.classes)})"
+    )
+    for note in samples.notes:
+        _say(note)
+    return samples
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def _counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
+    """A progress bar over rows, with their rate and their counts by status."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
+        console=_stderr(),
+    )
+    task = bar.add_task(what, total=total, rate="", counts="")
+    seen: Counter[str] = Counter()
+
+    def progress(done: Counter[str]) -> None:
+        bar.start()  # not before there is something to show
+        seen.update(done)
+        counts = " · ".join(f"{name} {count}" for name, count in seen.items() if count)
+        speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+        bar.update(task, advance=sum(done.values()), counts=counts, rate=f"{speed:.0f}/s" if speed else "")
+
+    try:
+        yield progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    """The tables of ``inspect``."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    regressor = summary["regressor"]
+    console.print(f"{summary['store']}: {summary['rows']} rows of {summary['dataset']} ({summary['root']})")
+    console.print(
+        f"codes by {regressor.get('name')} {regressor.get('version', '')}, faces by {summary['detector'].get('name')}, "
+        f"{summary['created']}, ig3d {summary['ig3d_version']}"
+    )
+    if summary["groups"]:
+        console.print(f"{summary['groups']} groups (persons or videos)")
+    if summary["valence_arousal"]:
+        console.print(f"{summary['valence_arousal']} rows with valence and arousal")
+    status = " · ".join(f"{name} {count}" for name, count in summary["status"].items() if count)
+    console.print(f"status: {status}; several faces found in {summary['several_faces']}")
+    splits = summary["splits"]
+    rows = Table("class", box=None, header_style="bold")
+    for split in splits:
+        rows.add_column(split, justify="right")
+    for name in (*summary["classes"], "no label"):
+        if any(counts[name] for counts in splits.values()) or name != "no label":
+            rows.add_row(name, *(str(counts[name]) for counts in splits.values()))
+    rows.add_row("rows", *(str(sum(counts.values())) for counts in splits.values()), style="bold")
+    console.print(rows)
+    blocks = Table(
+        "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
+    )
+    for name, block in summary["blocks"].items():
+        figures = [f"{block[key]:.4g}" if key in block else "-" for key in ("min", "mean", "max", "std")]
+        blocks.add_row(name, str(block["width"]), block["unit"], *figures, block["basis"])
+    console.print(blocks)
+    console.print(f"content sha256 {summary['content_sha256']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Drawing: faces with their points, many on a sheet, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_PAPER, _INK, _POINT, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
+# Dots are drawn this much larger and shrunk, which smooths them.
+_OVERSAMPLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One face on a sheet.
+
+    Attributes
+    ----------
+    image : (H, W, 3) uint8 RGB, or None where there is none to show
+    caption : str
+        Up to two lines.
+    xyxy : (4,) pixels, or None
+        Box of the face; the tile shows what is around it.
+    points : (p, 2) pixels, or None
+    good : bool
+        A tile that is not gets a red frame.
+    """
+
+    image: np.ndarray | None
+    caption: str
+    xyxy: np.ndarray | None = None
+    points: np.ndarray | None = None
+    good: bool = True
+
+
+def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.ndarray:
+    """Tiles in rows on white paper.
+
+    Parameters
+    ----------
+    tiles : at least one Tile
+    columns : int
+    side : int
+        Of a tile's picture, pixels.
+
+    Returns
+    -------
+    (height, width, 3) uint8 RGB
+    """
+    columns = min(columns, len(tiles))
+    gap, text = side // 20, 36
+    rows = -(-len(tiles) // columns)
+    paper = Image.new("RGB", (gap + columns * (side + gap), gap + rows * (side + text + gap)), _PAPER)
+    pen = ImageDraw.Draw(paper)
+    font = ImageFont.load_default(size=12)
+    for place, tile in enumerate(tiles):
+        x = gap + place % columns * (side + gap)
+        y = gap + place // columns * (side + text + gap)
+        paper.paste(_picture(tile, side), (x, y))
+        if not tile.good:
+            pen.rectangle((x, y, x + side - 1, y + side - 1), outline=_BAD, width=3)
+        for line, words in enumerate(tile.caption.splitlines()[:2]):
+            pen.text(
+                (x, y + side + 3 + 15 * line), _fit(words, font, side), _INK if tile.good else _BAD, font
+            )
+    return np.asarray(paper)
+
+
+def _picture(tile: Tile, side: int) -> Image.Image:
+    """The part of the image around the face, with box and points."""
+    large = side * _OVERSAMPLE
+    if tile.image is None:
+        return Image.new("RGB", (side, side), "#eeeeee")
+    height, width = tile.image.shape[:2]
+    centre, span = np.array([width, height]) / 2, float(max(width, height))
+    if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
+        centre = (tile.xyxy[:2] + tile.xyxy[2:]) / 2
+        span = 1.5 * float((tile.xyxy[2:] - tile.xyxy[:2]).max())
+    corner = centre - span / 2
+    picture = Image.fromarray(tile.image).transform(
+        (large, large),
+        Image.Transform.AFFINE,
+        (span / large, 0, corner[0], 0, span / large, corner[1]),
+        Image.Resampling.BICUBIC,
+        fillcolor="#dddddd",
+    )
+    pen = ImageDraw.Draw(picture)
+    if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
+        box = ((tile.xyxy.reshape(2, 2) - corner) * large / span).ravel().tolist()
+        pen.rectangle(box, outline=_BOX, width=_OVERSAMPLE)
+    if tile.points is not None:
+        radius = large / 300
+        for px, py in (tile.points - corner) * large / span:
+            pen.ellipse((px - radius, py - radius, px + radius, py + radius), fill=_POINT)
+    return picture.resize((side, side), Image.Resampling.BOX)
+
+
+def _fit(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """As much of the end of a line as fits: the end of an id tells it from its neighbours."""
+    if font.getlength(words) <= width:
+        return words
+    while words and font.getlength("…" + words) > width:
+        words = words[1:]
+    return "…" + words
