@@ -1,0 +1,276 @@
+"""A trained 2D network in one file: safetensors with JSON metadata, read without executing anything.
+
+``network.*`` are the weights. ``seen.*`` say which rows and which file contents it learnt from, as 8-byte hashes, so
+that its logits can be told apart into honest and over-confident ones. The file holds no date and no path: the same
+training gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import ModelError, UsageError
+from ..features.values import SampleList
+
+FORMAT = "ig3d-network"
+FORMAT_VERSION = 1
+TASKS = ("classes", "va")
+VA_COLUMNS = ("valence", "arousal")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """What a checkpoint says about its network.
+
+    Attributes
+    ----------
+    architecture : str
+        timm's name.
+    task : str
+        ``classes`` or ``va``.
+    columns : tuple of str
+        What the outputs are, in order: canonical class names, or ``valence, arousal``.
+    size : int
+        Side of the square input, pixels; the whole image is resized to it.
+    mean, std : (3,) floats
+        Per RGB channel, of values in [0, 1].
+    training : dict
+        JSON: the configuration, the dataset's name, rows, how validation was made, scores, versions.
+    """
+
+    architecture: str
+    task: str
+    columns: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS or self.size < 1 or len(self.mean) != 3 or len(self.std) != 3:
+            raise ModelError(
+                f"network: expected a task of {', '.join(TASKS)}, a size from 1 and three means and deviations, "
+                f"got {self.task!r}, {self.size}, {self.mean} and {self.std}; train it again"
+            )
+        if len(self.columns) < 2 or len(set(self.columns)) < len(self.columns):
+            raise ModelError(
+                f"network: expected two or more distinct outputs, got {self.columns}; train it again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a network learnt from, as sorted int64 hashes.
+
+    Attributes
+    ----------
+    train, validation : (n,) int64
+        Rows (dataset and id) it was fitted on, and rows that chose its epoch.
+    contents : (n,) int64
+        File contents of both.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    contents: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedNetwork:
+    """A network ready to run, in evaluation mode on the processor."""
+
+    module: nn.Module
+    info: NetworkInfo
+    seen: Seen
+    source: str
+    sha256: str
+
+
+def build(architecture: str, *, outputs: int, size: int) -> nn.Module:
+    """A timm network with random weights; never downloads.
+
+    Raises
+    ------
+    UsageError : timm has no such network, or it cannot take this input size.
+    """
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=4)
+        hint = f"; near it: {', '.join(near)}" if near else "; timm.list_models() has them all"
+        raise UsageError(f"network: expected the name of a timm network, got {architecture!r}{hint}")
+    fixed = bool(
+        (timm.get_pretrained_cfg(architecture, allow_unregistered=True) or _NO_CONFIG).fixed_input_size
+    )
+    sized = {"img_size": size} if fixed else {}
+    try:
+        return timm.create_model(architecture, pretrained=False, num_classes=outputs, **sized)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as exc:
+        raise UsageError(
+            f"network {architecture}: expected one that takes {size} x {size} pixels, got: "
+            f"{str(exc).splitlines()[0] if str(exc) else type(exc).__name__}; choose another network or size"
+        ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _NoConfig:
+    fixed_input_size: bool = False
+
+
+_NO_CONFIG = _NoConfig()
+
+
+def hash_rows(dataset: str, ids: Iterable[str]) -> np.ndarray:
+    """(n,) int64: one hash per row of a dataset."""
+    digests = [
+        hashlib.blake2b(f"{dataset}\n{identifier}".encode(), digest_size=8).digest() for identifier in ids
+    ]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
+
+
+def hash_contents(digests: np.ndarray) -> np.ndarray:
+    """(n, 16) uint8 digests of files to (n,) int64."""
+    return np.ascontiguousarray(digests[:, :8]).view("<i8").ravel().astype(np.int64)
+
+
+def make_seen(samples: SampleList, train: np.ndarray, validation: np.ndarray, digests: np.ndarray) -> Seen:
+    """What was learnt from: rows of ``samples`` by index, and (n, 16) digests of their files."""
+    train_ids, validation_ids = (
+        np.sort(hash_rows(samples.dataset, (samples.samples[row].id for row in rows)))
+        for rows in (train, validation)
+    )
+    return Seen(train_ids, validation_ids, np.unique(hash_contents(digests)))
+
+
+def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: Seen) -> str:
+    """Write a checkpoint under a temporary neighbour's name, flush it to disk, and rename it.
+
+    Returns
+    -------
+    str : SHA-256 of the tensors, which the file also states.
+    """
+    target = Path(path)
+    weights = {
+        f"network.{name}": tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
+    learnt = {
+        "seen.train": torch.from_numpy(seen.train),
+        "seen.validation": torch.from_numpy(seen.validation),
+        "seen.contents": torch.from_numpy(seen.contents),
+    }
+    tensors = weights | learnt
+    digest = _digest(tensors)
+    described = {"format": FORMAT, "format_version": FORMAT_VERSION, "tensors_sha256": digest, **asdict(info)}
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"ig3d": json.dumps(described, sort_keys=True)})
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(target)
+    except (OSError, SafetensorError) as exc:
+        raise ModelError(
+            f"{target}: expected to write the network there, got: {exc}; free space or choose another place"
+        ) from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def load_network(path: str | Path) -> LoadedNetwork:
+    """Read a checkpoint of ``ig3d train-2d``.
+
+    Raises
+    ------
+    ModelError : the file is missing, of another kind or version, cut short, changed, or does not fit its network.
+    """
+    source = Path(path)
+    described, tensors = _read(source)
+    digest = described.get("tensors_sha256", "")
+    if _digest(tensors) != digest:
+        raise ModelError(
+            f"{source}: expected tensors with hash {digest[:12]}, got others; the file is damaged: train again"
+        )
+    try:
+        info = NetworkInfo(
+            architecture=described["architecture"],
+            task=described["task"],
+            columns=tuple(described["columns"]),
+            size=int(described["size"]),
+            mean=tuple(described["mean"]),
+            std=tuple(described["std"]),
+            training=dict(described["training"]),
+        )
+        seen = Seen(*(tensors.pop(f"seen.{name}").numpy() for name in ("train", "validation", "contents")))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ModelError(
+            f"{source}: expected a whole description of the network, got none of {exc}; train again"
+        ) from exc
+    weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+    module = _fitted(source, info, weights)
+    return LoadedNetwork(module.eval(), info, seen, str(source), digest)
+
+
+def _fitted(source: Path, info: NetworkInfo, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The architecture with these weights in it."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module = build(info.architecture, outputs=len(info.columns), size=info.size)
+        module.load_state_dict(dict(weights), strict=True)
+    except UsageError as exc:
+        raise ModelError(f"{source}: {exc} (this file may need another version of timm)") from exc
+    except RuntimeError as exc:
+        raise ModelError(
+            f"{source}: expected the weights of {info.architecture} with {len(info.columns)} outputs, got others "
+            f"(trained with timm {info.training.get('versions', {}).get('timm', '?')}, here {timm.__version__}); "
+            "train again or install that version"
+        ) from exc
+    return module
+
+
+def _read(source: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a checkpoint."""
+    what = "expected a network of ig3d train-2d"
+    if not source.is_file():
+        raise ModelError(f"{source}: {what}, found no file; make one with ig3d train-2d")
+    try:
+        with safe_open(source, framework="pt", device="cpu") as handle:
+            described = json.loads((handle.metadata() or {}).get("ig3d", "{}"))
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError, ValueError) as exc:
+        raise ModelError(
+            f"{source}: {what}, got: {str(exc).splitlines()[0]}; the file is of another kind or damaged"
+        ) from exc
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise ModelError(
+            f"{source}: {what}, got a safetensors file of other origin; make one with ig3d train-2d"
+        )
+    if described.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{source}: expected format version {FORMAT_VERSION}, got {described.get('format_version')}; "
+            "use the ig3d that wrote it, or train again"
+        )
+    return described, tensors
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].contiguous().numpy()
+        sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,285 @@
+"""``ig3d train-2d``: one small 2D network, trained on a dataset's train split, for those who have none.
+
+``plan`` (rows) → ``images`` (pictures, decoded once) → ``fit`` (the loop) → ``checkpoint`` (one file). Rows of the
+test split are never opened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from .. import __version__
+from ..errors import DatasetError, UsageError
+from ..features.values import SampleList
+from .checkpoint import NetworkInfo, build, make_seen, save_network
+from .device import choose_device
+from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
+from .images import Pictures, load_pictures
+from .plan import Plan, plan_training
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Choices of a training.
+
+    Attributes
+    ----------
+    network : str
+        timm's name of an architecture; random initial weights, nothing is downloaded.
+    size : int
+        Side of the square input, pixels.
+    task : str or None
+        ``classes``, ``va`` (valence-arousal), or None: classes where the dataset has them.
+    epochs, patience, batch_size, lr, weight_decay, smoothing, balance, seed
+        See :class:`ig3d.networks.fit.Schedule`. The seed also makes the validation part.
+    validation : float in (0, 0.5]
+        Part of the train rows that chooses the epoch, where the dataset has no val split.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
+    jobs : int or None
+        Reading threads; None is one for each core. Changes no number.
+    """
+
+    network: str = "resnet10t"
+    size: int = 64
+    task: str | None = None
+    epochs: int = 30
+    patience: int = 10
+    batch_size: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    smoothing: float = 0.1
+    balance: float = 0.5
+    validation: float = 0.15
+    seed: int = 0
+    device: str = "auto"
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.size < 16 or self.size > 1024:
+            raise UsageError(f"size: expected 16 to 1024 pixels, got {self.size}")
+        if not self.lr > 0 or not self.weight_decay >= 0:
+            raise UsageError(
+                f"lr, weight_decay: expected above 0 and from 0, got {self.lr} and {self.weight_decay}"
+            )
+        if not 0 <= self.smoothing < 1 or not 0 <= self.balance <= 1:
+            raise UsageError(
+                f"smoothing, balance: expected within [0, 1) and [0, 1], got {self.smoothing} and {self.balance}"
+            )
+        if not 0 < self.validation <= 0.5:
+            raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed: expected a whole number from 0, got {self.seed}")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The loop's part of the choices."""
+        return Schedule(
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            smoothing=self.smoothing,
+            balance=self.balance,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training gave.
+
+    Attributes
+    ----------
+    path : Path
+        The checkpoint.
+    info : NetworkInfo
+    best : Epoch
+        Its scores are those of the validation rows that chose it, so they are optimistic.
+    history : tuple of Epoch
+    rows_train, rows_validation : int
+        Read and used.
+    problems : tuple of str
+        ``id: reason`` of each image that could not be read.
+    notes : tuple of str
+        What the user should know, one line each.
+    seconds_reading, seconds_training : float
+    """
+
+    path: Path
+    info: NetworkInfo
+    best: Epoch
+    history: tuple[Epoch, ...]
+    rows_train: int
+    rows_validation: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds_reading: float
+    seconds_training: float
+
+
+def train_2d(
+    samples: SampleList, config: TrainConfig, out: str | Path, *, progress: bool = False
+) -> TrainResult:
+    """Train a 2D network on the train split and write its checkpoint.
+
+    Parameters
+    ----------
+    samples : SampleList
+        From :func:`ig3d.extract.datasets.list_samples`.
+    config : TrainConfig
+    out : path of the checkpoint (``.safetensors``), replaced when it is there
+    progress : bool
+        Show bars on stderr.
+
+    Raises
+    ------
+    DatasetError : the train split has too few readable, labelled images.
+    UsageError : no such network, task or device.
+    ModelError : training diverged, or the file cannot be written.
+    """
+    device = choose_device(config.device)
+    plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
+    with seeded(config.seed, device):
+        module = build(config.network, outputs=len(plan.columns), size=config.size)
+        mean, std = (tuple(float(v) for v in module.pretrained_cfg[key]) for key in ("mean", "std"))
+        started = time.perf_counter()
+        with progress_bar(shown=progress) as bar:
+            total = len(plan.train) + len(plan.validation)
+            task = bar.add_task("reading", total=total, said="")
+            pictures = load_pictures(
+                samples,
+                np.concatenate([plan.train, plan.validation]),
+                size=config.size,
+                jobs=config.jobs,
+                advance=lambda n: bar.advance(task, n),
+            )
+        plan = _readable(samples, plan, pictures)
+        read = time.perf_counter()
+        fitted = _fit(module, plan, pictures, config, mean=mean, std=std, device=device, progress=progress)
+        trained = time.perf_counter()
+    info = NetworkInfo(
+        architecture=config.network,
+        task=plan.task,
+        columns=plan.columns,
+        size=config.size,
+        mean=mean,
+        std=std,
+        training=_describe(samples, plan, config, fitted),
+    )
+    seen = make_seen(samples, plan.train, plan.validation, pictures.digests)
+    save_network(out, fitted.module, info, seen)
+    return TrainResult(
+        path=Path(out),
+        info=info,
+        best=fitted.best,
+        history=fitted.history,
+        rows_train=len(plan.train),
+        rows_validation=len(plan.validation),
+        problems=pictures.problems,
+        notes=(f"validation: {plan.validation_from}", *plan.notes),
+        seconds_reading=read - started,
+        seconds_training=trained - read,
+    )
+
+
+def _readable(samples: SampleList, plan: Plan, pictures: Pictures) -> Plan:
+    """The plan without unreadable rows, if enough are left."""
+    kept = plan.keep(pictures.rows)
+    classes = len(np.unique(plan.targets[kept.train])) if plan.task == "classes" else 2
+    if len(kept.train) < 2 or classes < 2 or not len(kept.validation):
+        raise DatasetError(
+            f"{samples.dataset}: expected readable images to train on and to validate with, got {len(kept.train)} "
+            f"and {len(kept.validation)} of {len(plan.train)} and {len(plan.validation)} "
+            f"({'; '.join(pictures.problems[:3])}); check the files"
+        )
+    return kept
+
+
+def _fit(
+    module: nn.Module,
+    plan: Plan,
+    pictures: Pictures,
+    config: TrainConfig,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    progress: bool,
+) -> Fitted:
+    """Run the loop with a bar that shows the latest scores."""
+    place = {int(row): index for index, row in enumerate(pictures.rows)}
+    train, validation = (
+        Data(
+            pictures.pixels,
+            torch.tensor([place[int(row)] for row in rows]),
+            torch.from_numpy(plan.targets[rows]),
+        )
+        for rows in (plan.train, plan.validation)
+    )
+    with progress_bar(shown=progress) as bar:
+        total = config.epochs * batches_per_epoch(len(train), config.batch_size)
+        task = bar.add_task("training", total=total, said="")
+        fitted = fit(
+            module,
+            train,
+            validation,
+            config.schedule,
+            mean=mean,
+            std=std,
+            device=device,
+            advance=lambda n: bar.advance(task, n),
+            after_epoch=lambda epoch: bar.update(task, said=describe_epoch(epoch)),
+        )
+        bar.update(task, said=f"best: {describe_epoch(fitted.best)}")
+    return fitted
+
+
+def describe_epoch(epoch: Epoch) -> str:
+    """``epoch 3: loss 1.204, accuracy .612, ...`` in one line."""
+    scores = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in epoch.scores.items())
+    return f"epoch {epoch.number}: loss {epoch.loss:.3f}, {scores}"
+
+
+def _describe(samples: SampleList, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, object]:
+    """What the checkpoint tells of its making; nothing of where or when or how many threads."""
+    chosen = {key: value for key, value in asdict(config).items() if key not in ("device", "jobs")}
+    return {
+        "dataset": samples.dataset,
+        "config": chosen,
+        "rows_train": len(plan.train),
+        "rows_validation": len(plan.validation),
+        "validation_from": plan.validation_from,
+        "best": asdict(fitted.best),
+        "epochs_run": len(fitted.history),
+        "versions": {"ig3d": __version__, "torch": torch.__version__, "timm": timm.__version__},
+    }
+
+
+@contextmanager
+def progress_bar(*, shown: bool) -> Iterator[Progress]:
+    """A progress bar on stderr; its tasks have a field ``said``."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        yield bar
