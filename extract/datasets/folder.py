@@ -57,7 +57,7 @@ class FolderDataset:
         ]
         groups = groups_of([sample_id(path) for path, _, _ in rows], options.group_pattern)
         if has_splits:
-            splits = [split or Split.none for _, _, split in rows]
+            splits = [Split.none if split is None else split for _, _, split in rows]
             notes = ["splits as the folders say"]
         else:
             # dealt out over ids in order, so that the order of the listing has no say
