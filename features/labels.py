@@ -1,0 +1,194 @@
+"""The samples that predictions are joined to: those of a store, or of a table of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import PredictionsError, some
+from .classes import canonical, canonical_all
+from .store import CodeStore
+from .tables import as_numbers, as_text, find_column, id_column, read_table, va_columns
+from .values import Split
+
+_SPLITS = {
+    "": Split.none,
+    "none": Split.none,
+    "train": Split.train,
+    "training": Split.train,
+    "val": Split.val,
+    "valid": Split.val,
+    "validation": Split.val,
+    "dev": Split.val,
+    "test": Split.test,
+    "testing": Split.test,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SampleColumns:
+    """n samples in the order of their source.
+
+    Attributes
+    ----------
+    source : str
+        For messages.
+    classes : tuple of str
+        Canonical; empty where there are none or only numbers.
+    id, path, group : (n,) str
+    split : (n,) int8
+    label : (n,) int16, -1 = none
+    targets : (n, 2) float64 valence, arousal; NaN = none
+    label_names : (n,) str or None
+        Labels given by name whose numbers are open until the classes are known.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    id: np.ndarray
+    path: np.ndarray
+    group: np.ndarray
+    split: np.ndarray
+    label: np.ndarray
+    targets: np.ndarray
+    label_names: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @property
+    def has_classes(self) -> bool:
+        return self.label_names is not None or bool((self.label >= 0).any())
+
+    @property
+    def has_va(self) -> bool:
+        return bool(np.isfinite(self.targets).all(axis=1).any())
+
+
+def of_store(store: CodeStore) -> SampleColumns:
+    """Samples of a store."""
+    samples = store.samples
+    return SampleColumns(
+        source=store.path.name,
+        classes=canonical_all(store.info.classes),
+        id=samples.id,
+        path=samples.path,
+        group=samples.group,
+        split=samples.split,
+        label=samples.label,
+        targets=np.stack([samples.valence, samples.arousal], axis=1).astype(np.float64),
+    )
+
+
+def of_file(path: str | Path) -> SampleColumns:
+    """Samples of a table of labels: ``id``, then ``label`` (name or number) or ``valence`` and ``arousal``; maybe
+    ``split`` and ``group``.
+
+    Raises
+    ------
+    PredictionsError : no ids, no labels, an id twice, a split or value that is none.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise PredictionsError(f"{path}: expected a table of labels, found none")
+    table = read_table(source)
+    name = id_column(table)
+    if name is None:
+        raise PredictionsError(f"{path}: expected a column id, got {some(list(table), 12)}")
+    ids = as_text(table[name])
+    values, counts = np.unique(ids, return_counts=True)
+    if counts.max() > 1:
+        twice = list(values[counts > 1])
+        raise PredictionsError(
+            f"{path}: expected every id once, got {len(twice)} ids more than once ({some(twice)})"
+        )
+
+    label_column = find_column(table, ("label", "expression", "emotion", "class"))
+    pair = va_columns(table)
+    if label_column is None and pair is None:
+        raise PredictionsError(
+            f"{path}: expected a column label, or valence and arousal, got {some(list(table), 12)}"
+        )
+    label, label_names = (
+        _labels(source, as_text(table[label_column])) if label_column else _no_labels(len(ids))
+    )
+    targets = np.full((len(ids), 2), np.nan)
+    if pair is not None:
+        targets = np.stack([as_numbers(table[column]) for column in pair], axis=1)
+        # AffectNet marks rows without valence and arousal by -2.
+        targets[(targets == -2).any(axis=1)] = np.nan
+        far = np.flatnonzero((np.abs(targets) > 1).any(axis=1))
+        if len(far):
+            raise PredictionsError(
+                f"{path}: expected valence and arousal in [-1, 1], got {len(far)} rows outside ({some(list(ids[far]))})"
+            )
+    split_column, group_column = (
+        find_column(table, ("split",)),
+        find_column(table, ("group", "person", "video")),
+    )
+    return SampleColumns(
+        source=source.name,
+        classes=(),
+        id=ids,
+        path=ids,
+        group=as_text(table[group_column]) if group_column else np.full(len(ids), "", dtype=str),
+        split=_splits(source, as_text(table[split_column]))
+        if split_column
+        else np.full(len(ids), -1, np.int8),
+        label=label,
+        targets=targets,
+        label_names=label_names,
+    )
+
+
+def _no_labels(n: int) -> tuple[np.ndarray, None]:
+    return np.full(n, -1, np.int16), None
+
+
+def _labels(source: Path, text: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels as numbers (-1 where empty), or as names still to be numbered."""
+    numbers = as_numbers(text.astype(object))
+    given = text != ""
+    if np.isfinite(numbers[given]).all():
+        whole = np.where(np.isfinite(numbers), numbers, -1)
+        if (whole != np.round(whole)).any() or whole.min() < -1 or whole.max() > np.iinfo(np.int16).max:
+            raise PredictionsError(
+                f"{source}: expected labels as class names or their numbers 0, 1, ..., got others"
+            )
+        return whole.astype(np.int16), None
+    return np.full(len(text), -1, np.int16), np.array([canonical(name) for name in text], dtype=str)
+
+
+def _splits(source: Path, text: np.ndarray) -> np.ndarray:
+    names, where = np.unique(np.char.lower(text), return_inverse=True)
+    unknown = [name for name in names.tolist() if name not in _SPLITS]
+    if unknown:
+        raise PredictionsError(f"{source}: expected split train, val, test or empty, got {some(unknown)}")
+    return np.array([_SPLITS[name] for name in names.tolist()], np.int8)[where.reshape(-1)]
+
+
+def number_labels(samples: SampleColumns, classes: tuple[str, ...]) -> np.ndarray:
+    """(n,) int16 labels as indices into ``classes``.
+
+    Raises
+    ------
+    PredictionsError : a label that is none of the classes.
+    """
+    if samples.label_names is None:
+        worst = int(samples.label.max(initial=-1))
+        if worst >= len(classes):
+            raise PredictionsError(
+                f"{samples.source}: expected labels below {len(classes)} ({', '.join(classes)}), got {worst}; "
+                "the predictions have fewer classes than the labels"
+            )
+        return samples.label
+    index = {name: position for position, name in enumerate(classes)}
+    names, where = np.unique(samples.label_names, return_inverse=True)
+    unknown = [name for name in names.tolist() if name and name not in index]
+    if unknown:
+        raise PredictionsError(
+            f"{samples.source}: expected labels among {', '.join(classes)}, got {some(unknown)} as well"
+        )
+    return np.array([index.get(name, -1) for name in names.tolist()], np.int16)[where.reshape(-1)]

@@ -1,0 +1,215 @@
+"""Does the order of rows and classes fit the labels? Says what is likely wrong, and never mends it by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from .classes import PRESETS, preset_of
+
+BETTER_BY = 0.10
+_SIGNIFICANT = 1e-3
+_CHANCE_ERRORS = 3.0
+
+
+def _mcnemar(right: np.ndarray, wrong: np.ndarray) -> float:
+    """Exact two-sided p for two (n,) bool arrays of what each of two readings gets right."""
+    from scipy.stats import binomtest
+
+    gained, lost = int(np.sum(right & ~wrong)), int(np.sum(wrong & ~right))
+    return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)
+
+
+def best_permutation(predicted: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """(k,) class that each predicted column matches best: Hungarian matching on the confusion matrix."""
+    from scipy.optimize import linear_sum_assignment
+
+    confusion = np.zeros((k, k), np.int64)
+    np.add.at(confusion, (predicted, labels), 1)
+    # Columns that match nothing stay where they are, so that a message names as few changes as can be.
+    _, meaning = linear_sum_assignment(confusion + 1e-6 * np.eye(k), maximize=True)
+    return np.asarray(meaning)
+
+
+def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int) -> bool:
+    """Whether the agreement is no better than with labels shuffled (within 3 standard errors).
+
+    False where nothing can be said: too few rows, or a predictor that always says the same.
+    """
+    n = len(labels)
+    says = np.bincount(predicted, minlength=k) / n
+    truth = np.bincount(labels, minlength=k) / n
+    expected = float(says @ truth)
+    spread = float(np.sqrt(max(expected * (1 - expected), 0) / n))
+    limit = expected + _CHANCE_ERRORS * spread
+    if says.max() == 1 or truth.max() == 1 or limit >= 1:
+        return False
+    return float(np.mean(predicted == labels)) <= limit
+
+
+def class_order_problem(predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str | None:
+    """What is likely wrong with the order of the classes, in words; None where nothing shows.
+
+    Parameters
+    ----------
+    predicted, labels : (n,) int, indices into ``classes``
+    classes : the order that was assumed or declared
+
+    Notes
+    -----
+    A permutation has to be 10 points better, with McNemar's p below .001, and better than chance itself.
+    """
+    k = len(classes)
+    if len(labels) == 0:
+        return None
+    meaning = best_permutation(predicted, labels, k)
+    read, mapped = predicted == labels, meaning[predicted] == labels
+    if mapped.mean() - read.mean() < BETTER_BY or at_chance(meaning[predicted], labels, k):
+        return None
+    if _mcnemar(mapped, read) >= _SIGNIFICANT:
+        return None
+    likely = tuple(classes[index] for index in meaning)
+    best, name = float(mapped.mean()), preset_of(likely)
+    index = {label: position for position, label in enumerate(classes)}
+    for preset, order in PRESETS.items():
+        # Classes that are hardly ever predicted leave the matching open: a known order as good as it is likelier.
+        if set(order) == set(classes):
+            hit = float(np.mean(np.array([index[label] for label in order])[predicted] == labels))
+            if hit >= best - 0.02 and name is None:
+                name, best = preset, hit
+    order_words = name or ",".join(likely)
+    return (
+        f"expected the class order {','.join(classes)} to fit the labels, got {read.mean():.1%} right against "
+        f"{mapped.mean():.1%} under {order_words}"
+    )
+
+
+def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    parts = re.split(r"(\d+)", text)
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+
+
+# Ways in which tools list a dataset's files; the folder is what stands before the name.
+_LISTINGS: dict[str, Callable[[str], object]] = {
+    "sorted by path": lambda path: path,
+    "sorted by path, numbers by value": _natural,
+    "class folders in order of their numbers, then names": lambda path: (
+        _natural(str(PurePosixPath(path).parent)),
+        PurePosixPath(path).name,
+    ),
+    "sorted by file name": lambda path: (PurePosixPath(path).name, path),
+    "sorted by file name, numbers by value": lambda path: (_natural(PurePosixPath(path).name), path),
+    "sorted by path, without regard to case": lambda path: (path.lower(), path),
+}
+
+
+def row_orders(paths: Sequence[str], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Orders a file without ids may be in: name -> (n,) permutation, row of the file -> row of the samples."""
+    names = list(paths)
+    rows = range(len(names))
+    orders = {
+        name: np.array(sorted(rows, key=lambda row: key(names[row])), dtype=np.intp)  # type: ignore[arg-type,return-value]
+        for name, key in _LISTINGS.items()
+    }
+    for name in ("sorted by path", "sorted by file name, numbers by value"):
+        base = orders[name]
+        orders[f"by class in order of its number, then {name}"] = base[
+            np.argsort(labels[base], kind="stable")
+        ]
+    return orders
+
+
+def row_order_problem(predicted: np.ndarray, labels: np.ndarray, paths: Sequence[str], k: int) -> str | None:
+    """What is likely wrong with rows that were taken in the samples' order, in words; None where nothing shows.
+
+    Parameters
+    ----------
+    predicted : (n,) int in the order of the file
+    labels : (n,) int in the order of the samples, -1 where there is none
+    paths : n paths in the order of the samples
+    k : number of classes
+    """
+    known = labels >= 0
+
+    def hits(order: np.ndarray) -> np.ndarray:
+        moved = np.empty_like(predicted)
+        moved[order] = predicted
+        if not known.any():
+            return np.zeros(0, bool)
+        return best_permutation(moved[known], labels[known], k)[moved[known]] == labels[known]
+
+    read = predicted[known] == labels[known]
+    chance = bool(known.any()) and at_chance(predicted[known], labels[known], k)
+    best_name, best = "", read
+    for name, order in row_orders(paths, labels).items():
+        right = hits(order)
+        if right.sum() > best.sum():
+            best_name, best = name, right
+    # An order is only likely when it beats what was read clearly, class orders left free for both.
+    here = hits(np.arange(len(labels)))
+    likely = len(best) > 0 and best.mean() - here.mean() >= BETTER_BY and _mcnemar(best, here) < _SIGNIFICANT
+    if likely:
+        return (
+            f"expected rows in the order of the samples, got {read.mean():.1%} right; {best.mean():.1%} would be right "
+            f"with the file in another order: {best_name}"
+        )
+    if chance:
+        return (
+            f"expected rows in the order of the samples, got {read.mean():.1%} right, which is chance, and no usual "
+            "order of files fits better"
+        )
+    return None
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _agreement(values: np.ndarray, targets: np.ndarray) -> float:
+    return (_correlation(values[:, 0], targets[:, 0]) + _correlation(values[:, 1], targets[:, 1])) / 2
+
+
+def va_swap_problem(values: np.ndarray, targets: np.ndarray) -> str | None:
+    """Whether (n, 2) valence-arousal predictions fit the (n, 2) truth far better with their columns swapped."""
+    here, swapped = _agreement(values, targets), _agreement(values[:, ::-1], targets)
+    if len(values) < 10 or swapped - here < max(BETTER_BY, _CHANCE_ERRORS / np.sqrt(len(values))):
+        return None
+    return (
+        f"expected the columns valence, arousal, got a mean correlation of {here:.2f} with the labels against "
+        f"{swapped:.2f} with the columns swapped"
+    )
+
+
+def va_row_problem(values: np.ndarray, targets: np.ndarray, paths: Sequence[str]) -> str | None:
+    """As :func:`row_order_problem`, for (n, 2) values in file order and (n, 2) targets in the samples' order."""
+    known = np.isfinite(targets).all(axis=1)
+    if known.sum() < 10 or (np.ptp(values, axis=0) == 0).all():
+        return None
+    limit = _CHANCE_ERRORS / np.sqrt(known.sum())
+
+    def fit(order: np.ndarray) -> float:
+        moved = np.empty_like(values)
+        moved[order] = values
+        return max(
+            _agreement(moved[known], targets[known]), _agreement(moved[known][:, ::-1], targets[known])
+        )
+
+    here = fit(np.arange(len(values)))
+    found = {name: fit(order) for name, order in row_orders(paths, np.zeros(len(values), int)).items()}
+    name = max(found, key=lambda key: found[key])
+    if found[name] - here >= max(BETTER_BY, limit):
+        return (
+            f"expected rows in the order of the samples, got a mean correlation of {here:.2f} with the labels; "
+            f"{found[name]:.2f} with the file in another order: {name}"
+        )
+    if here <= limit:
+        return (
+            f"expected rows in the order of the samples, got a mean correlation of {here:.2f} with the labels, which "
+            "is chance, and no usual order of files fits better"
+        )
+    return None

@@ -1,0 +1,151 @@
+"""The joined table: one row per sample with its truth, its 2D prediction and its 3D codes or predictions.
+
+:mod:`ig3d.features.join` makes it; it is all that ``learn`` sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..errors import PredictionsError
+from .predictions import VA
+from .values import Split
+
+
+@dataclass(frozen=True, slots=True)
+class BlockUse:
+    """A block of codes in a table: its name, width and basis (what a column means)."""
+
+    name: str
+    width: int
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class FusionTable:
+    """n samples in the order of their ids; arrays are aligned, NaN stands where a row has none.
+
+    Attributes
+    ----------
+    task : ``classes`` or ``va``
+    classes : tuple of str
+        Canonical names that ``labels`` and the columns of the predictions follow; empty for valence-arousal.
+    id, group : (n,) str
+        Unique and sorted; person or video, empty where unknown.
+    split : (n,) int8 codes of :class:`~ig3d.features.values.Split`
+    labels : (n,) int16, -1 where there is none
+    targets : (n, 2) float64 valence and arousal in [-1, 1], NaN where there is none
+    two_d : (n, k) float64
+        Classes: logits, or logarithms of probabilities (a softmax gives the probabilities). Otherwise values.
+    codes : (n, d) float32 or None
+    code_columns : d names such as ``code:expression:0``
+    blocks : the blocks of ``codes``, in order
+    three_d : (n, k) float64 or None
+        Ready 3D predictions, in the form of ``two_d``.
+    notes : tuple of str
+        What was assumed when the table was made, for the user.
+    sources : name of the input -> what it was
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    id: np.ndarray
+    group: np.ndarray
+    split: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+    two_d: np.ndarray
+    codes: np.ndarray | None = None
+    code_columns: tuple[str, ...] = ()
+    blocks: tuple[BlockUse, ...] = ()
+    three_d: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, k = len(self.id), len(self.columns)
+        shapes = {
+            "group": (n,),
+            "split": (n,),
+            "labels": (n,),
+            "targets": (n, 2),
+            "two_d": (n, k),
+            **({} if self.three_d is None else {"three_d": (n, k)}),
+            **({} if self.codes is None else {"codes": (n, len(self.code_columns))}),
+        }
+        for name, shape in shapes.items():
+            got = np.shape(getattr(self, name))
+            if got != shape:
+                raise PredictionsError(f"table: expected {name} of shape {shape}, got {got}")
+        if (self.codes is None) == (self.three_d is None):
+            raise PredictionsError(
+                "table: expected either codes or ready 3D predictions, got both or neither"
+            )
+        if sum(block.width for block in self.blocks) != len(self.code_columns):
+            raise PredictionsError("table: expected the blocks' widths to add up to the code columns")
+        order = np.argsort(self.id, kind="stable")
+        if not np.array_equal(order, np.arange(n)):
+            # One order whatever the files had: every fold and every draw depends on it.
+            for name in ("id", *shapes):
+                object.__setattr__(self, name, getattr(self, name)[order])
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the k prediction columns."""
+        return VA if self.task == "va" else self.classes
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Labels (n,) or targets (n, 2), as the task has it."""
+        return self.targets if self.task == "va" else self.labels
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """(n,) bool: rows with a label, or with both targets."""
+        return np.isfinite(self.targets).all(axis=1) if self.task == "va" else np.asarray(self.labels >= 0)
+
+    @property
+    def has_2d(self) -> np.ndarray:
+        """(n,) bool: rows that the 2D file holds."""
+        return np.asarray(np.isfinite(self.two_d).all(axis=1))
+
+    @property
+    def covered(self) -> np.ndarray:
+        """(n,) bool: rows with codes, or with a ready 3D prediction."""
+        values = self.codes if self.three_d is None else self.three_d
+        return np.asarray(np.isfinite(values).all(axis=1))  # type: ignore[arg-type]  # one of them is there
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the samples say which of them belong together."""
+        return bool((self.group != "").any())
+
+    @property
+    def group_codes(self) -> np.ndarray:
+        """(n,) int64: one number per group; a row without a group is a group of its own."""
+        # The prefixes keep a group named like a sample's id apart from that sample.
+        keys = np.where(self.group != "", np.char.add("g:", self.group), np.char.add("i:", self.id))
+        return np.unique(keys, return_inverse=True)[1].reshape(-1)
+
+    def take(self, rows: np.ndarray) -> FusionTable:
+        """The table of some rows: a mask or indices."""
+        names = ("id", "group", "split", "labels", "targets", "two_d", "codes", "three_d")
+        return replace(
+            self, **{name: getattr(self, name)[rows] for name in names if getattr(self, name) is not None}
+        )
+
+    def split_mask(self, name: str) -> np.ndarray:
+        """(n,) bool: rows of a split, by its name."""
+        return np.asarray(self.split == Split[name])
+
+
+def digest_of(ids: np.ndarray) -> str:
+    """SHA-256 of the sorted ids, as hexadecimal: says whether two fits saw the same rows."""
+    return hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()

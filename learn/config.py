@@ -1,0 +1,100 @@
+"""All choices of a fusion run, in one object; stored as JSON with its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UsageError
+
+RULES = ("mean", "max", "min", "product", "weighted", "stack")
+FITTED_RULES = frozenset({"weighted", "stack"})
+OBJECTIVES = {"classes": ("accuracy", "balanced", "logloss"), "va": ("rmse", "ccc")}
+
+
+@dataclass(frozen=True, slots=True)
+class FuseConfig:
+    """Choices of :func:`ig3d.learn.fuse.fuse_predictions`.
+
+    Attributes
+    ----------
+    rules : names out of mean, max, min, product, weighted, stack
+    head : ``gbm`` or ``linear``
+        What predicts from the codes.
+    blocks : which code blocks, when files are joined
+    report : ``train``, ``val``, ``test``, ``all`` or None
+        Rows whose figures are reported; None chooses (docs/protocol.md).
+    fit_on : ``auto`` or ``reported``
+        ``reported`` fits the rules on the very rows that are reported, and marks every figure.
+    folds, seed, draws : int
+        Draws of the bootstrap and of the permutation tests.
+    on : ``probabilities`` or ``logits``
+        What ``mean``, ``max`` and ``weighted`` work on (classes).
+    objective : what fitted rules are fitted for, None for the task's first: accuracy, balanced, logloss; rmse, ccc
+    controls : bool
+        Whether every fitted rule is repeated with the rows of the codes permuted.
+    two_d_out_of_fold : bool
+        The user declares that 2D predictions of the train split were made out of fold.
+    allow_missing : bool
+        Rows with codes and no 2D prediction are left out and counted, instead of refused.
+    force : bool
+        Go on where the order of rows or classes is likely wrong.
+    jobs : int
+        Threads of the heads; -1 for all cores. Changes no figure.
+    model : bool
+        Whether to refit everything on all calibration rows, for a model file.
+    """
+
+    rules: tuple[str, ...] = RULES
+    head: str = "gbm"
+    blocks: str = "full"
+    report: str | None = None
+    fit_on: str = "auto"
+    folds: int = 5
+    seed: int = 0
+    draws: int = 10_000
+    on: str = "probabilities"
+    objective: str | None = None
+    controls: bool = True
+    two_d_out_of_fold: bool = False
+    allow_missing: bool = False
+    force: bool = False
+    jobs: int = -1
+    model: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(dict.fromkeys(self.rules)))
+        unknown = [name for name in self.rules if name not in RULES]
+        if unknown or not self.rules:
+            raise UsageError(
+                f"rules: expected some of {', '.join(RULES)}, got {', '.join(unknown) or 'none'}"
+            )
+        for name, choices in {
+            "report": (None, "train", "val", "test", "all"),
+            "fit_on": ("auto", "reported"),
+            "on": ("probabilities", "logits"),
+            "objective": (None, *OBJECTIVES["classes"], *OBJECTIVES["va"]),
+        }.items():
+            if getattr(self, name) not in choices:
+                words = ", ".join(choice for choice in choices if choice is not None)
+                raise UsageError(
+                    f"{name.replace('_', '-')}: expected one of {words}, got {getattr(self, name)!r}"
+                )
+        for name, least in {"folds": 2, "draws": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+    def objective_for(self, task: str) -> str:
+        """The objective, checked against the task.
+
+        Raises
+        ------
+        UsageError : it belongs to the other task.
+        """
+        choices = OBJECTIVES[task]
+        if self.objective is None:
+            return choices[0]
+        if self.objective not in choices:
+            raise UsageError(
+                f"objective: expected one of {', '.join(choices)} for {task}, got {self.objective!r}"
+            )
+        return self.objective
