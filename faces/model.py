@@ -22,7 +22,7 @@ from ..errors import ModelError
 FORMAT_VERSION = 1
 POINTS = 478
 # Of face_model.npz as scripts/build_face_model.py wrote it; the script prints it.
-SHA256 = "88c352e02ec2b5a7e4dab24e7f84d5ab7682762fa36865b35d50d30e6c1022bb"
+SHA256 = "fdd8899434aa72114ac532e07338d683657a6b73d77227fe7ca2dad19ce822f9"
 EMBEDDED = Path(__file__).with_name("face_model.npz")
 
 
@@ -103,7 +103,9 @@ def align(points: np.ndarray, reference: np.ndarray, *, weights: np.ndarray | No
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceModel:
-    """Mean face and, in later entries, its bases.
+    """A linear model of faces: points = mean + shape @ shape_basis + expression @ expression_basis.
+
+    Codes are in standard deviations: over persons for shape, within a person for expression.
 
     Attributes
     ----------
@@ -113,7 +115,16 @@ class FaceModel:
         Weights of the points in the alignment; sum 1.
     mirror : (478,) int
         ``mirror[i]`` is the point that lies where i lies in a mirror; an involution.
-    triangles : (t, 3) int
+    triangles : (898, 3) int;  part : (898,) int
+        Corners of one triangle all run the same way round; 0 skin, 1 eye, 2 inside of the mouth.
+    shape_basis, expression_basis : (ks, 478, 3), (ke, 478, 3)
+    encoder : (ks + ke, 478, 3)
+        Linear map from a face less the mean to the posterior mean of its codes.
+    classes : names of the seven expressions, in RAF-DB's order
+    class_mean : (7, ke);  class_spread : (ke, ke)
+        Expression codes of a class: normal, with this mean and this lower Cholesky factor of the covariance.
+    grey_mean : (478,);  grey_basis : (kg, 478);  class_grey : (7, kg)
+        Grey values 0..255 of the points in photographs, how they vary, and mean codes of the classes.
     basis : str
         Name of the coordinate system of the codes: ``ig3d-face-1:<first 12 digits of the file's SHA-256>``.
     """
@@ -122,11 +133,48 @@ class FaceModel:
     rigid: np.ndarray
     mirror: np.ndarray
     triangles: np.ndarray
+    part: np.ndarray
+    shape_basis: np.ndarray
+    expression_basis: np.ndarray
+    encoder: np.ndarray
+    classes: tuple[str, ...]
+    class_mean: np.ndarray
+    class_spread: np.ndarray
+    grey_mean: np.ndarray
+    grey_basis: np.ndarray
+    class_grey: np.ndarray
     basis: str
 
     def align(self, points: np.ndarray) -> Alignment:
         """Where the heads of (n, 478, 3) points stand, by the points that expression hardly moves."""
         return align(points, self.mean, weights=self.rigid)
+
+    def encode(self, aligned: np.ndarray) -> dict[str, np.ndarray]:
+        """Split faces into identity and expression: the posterior mean of both kinds of codes.
+
+        Both have prior N(0, 1); what the codes do not hold (FaceMesh's noise, its distortion by pose) is in the
+        encoder as further variance, so codes are drawn towards 0 by as much as one photograph leaves open.
+
+        Parameters
+        ----------
+        aligned : (n, 478, 3)
+            From :meth:`align`.
+
+        Returns
+        -------
+        ``{"shape": (n, ks), "expression": (n, ke)}``, float64.
+        """
+        codes = np.tensordot(np.asarray(aligned, float) - self.mean, self.encoder, axes=([1, 2], [1, 2]))
+        ks = len(self.shape_basis)
+        return {"shape": codes[:, :ks], "expression": codes[:, ks:]}
+
+    def decode(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """(n, 478, 3) faces of codes (n, ks) and (n, ke), in the frame of the mean face."""
+        return (
+            self.mean
+            + np.tensordot(shape, self.shape_basis, axes=1)
+            + np.tensordot(expression, self.expression_basis, axes=1)
+        )
 
 
 def load(path: Path | None = None, *, sha256: str | None = None) -> FaceModel:
@@ -171,10 +219,25 @@ def _read(path: Path, sha256: str | None) -> FaceModel:
     version = int(arrays.get("format_version", -1))
     if version != FORMAT_VERSION:
         raise ModelError(f"face model: expected format version {FORMAT_VERSION}, got {version}; rebuild it")
+    try:
+        return _build(arrays, basis=f"ig3d-face-{FORMAT_VERSION}:{digest[:12]}")
+    except (KeyError, ValueError) as exc:
+        raise ModelError(
+            f"face model: expected all of its arrays, got {path.name} ({exc}); rebuild it"
+        ) from exc
+
+
+def _build(arrays: dict[str, np.ndarray], *, basis: str) -> FaceModel:
+    real = {name: values.astype(float) for name, values in arrays.items() if values.dtype.kind == "f"}
+    for name in ("shape_basis", "expression_basis", "encoder"):
+        real[name] = real[name].reshape(-1, POINTS, 3)
+    whole = {name: arrays[name].astype(np.intp) for name in ("mirror", "triangles", "part")}
+    for values in (*real.values(), *whole.values()):
+        values.flags.writeable = False
+    names = {name for name in FaceModel.__dataclass_fields__} - whole.keys() - {"classes", "basis"}
     return FaceModel(
-        mean=arrays["mean"].astype(float),
-        rigid=arrays["rigid"].astype(float),
-        mirror=arrays["mirror"].astype(np.intp),
-        triangles=arrays["triangles"].astype(np.intp),
-        basis=f"ig3d-face-{FORMAT_VERSION}:{digest[:12]}",
+        **{name: real[name] for name in names},
+        **whole,
+        classes=tuple(arrays["classes"].tolist()),
+        basis=basis,
     )

@@ -33,9 +33,27 @@ def triangles() -> tuple[np.ndarray, np.ndarray]:
     if [len(loop) for loop in loops] != [16, 16, 20, 36]:
         raise SystemExit("tesselation: expected two eyes, a mouth and a face oval, got other holes")
     fills = [(_fill(loop), part) for loop, part in zip(loops[:3], (EYE, EYE, MOUTH), strict=True)]
-    every = [*skin, *(triangle for fill, _ in fills for triangle in fill)]
+    every = _turn_alike([*skin, *(triangle for fill, _ in fills for triangle in fill)])
     parts = [SKIN] * len(skin) + [part for fill, part in fills for _ in fill]
     return np.array(every, np.int16), np.array(parts, np.uint8)
+
+
+def _turn_alike(mesh: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Reorder the corners so that neighbours run through their common side in opposite directions."""
+    owners: dict[tuple[int, int], list[int]] = {}
+    for index, triangle in enumerate(mesh):
+        for side in _sides(triangle):
+            owners.setdefault(tuple(sorted(side)), []).append(index)
+    turned, queue = {0: mesh[0]}, [0]
+    while queue:
+        a, b, c = turned[queue.pop()]
+        for start, end in ((a, b), (b, c), (c, a)):
+            for index in owners[min(start, end), max(start, end)]:
+                if index not in turned:
+                    third = next(point for point in mesh[index] if point not in (start, end))
+                    turned[index] = (end, start, third)
+                    queue.append(index)
+    return [turned[index] for index in range(len(mesh))]
 
 
 def _sides(triangle: tuple[int, ...]) -> list[tuple[int, int]]:
