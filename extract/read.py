@@ -43,11 +43,13 @@ class Image:
 
 @contextmanager
 def bounded_images() -> Iterator[None]:
-    """Inside, an image of more pixels than Pillow thinks safe is refused (its warning becomes the error).
+    """Inside, an image of more pixels than Pillow thinks safe is refused (its warning becomes the error), and its
+    grumbling about odd files is kept from the user, who gets a status.
 
     Warning filters belong to the whole process, so enter this once around threads, not in each.
     """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
         warnings.simplefilter("error", Pillow.DecompressionBombWarning)
         yield
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -132,8 +133,9 @@ class CodeStore:
                 f"{path}: expected an HDF5 file, got one that is not, or is cut short; extract it again"
             ) from exc
         try:
-            self._check()
-        except BaseException:
+            with self._border("its datasets"):
+                self._check()
+        except StoreError:
             self._file.close()
             raise
 
@@ -160,16 +162,23 @@ class CodeStore:
         if pending:
             raise StoreError(f"{self.path}: expected finished rows, got {pending} pending; extract it again")
 
-    def _read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+    @contextmanager
+    def _border(self, what: str) -> Iterator[None]:
+        """Whatever HDF5, a checksum or JSON says of damaged bytes becomes one line."""
         try:
-            return np.asarray(self._file[name][rows])
-        except OSError as exc:  # a chunk's checksum does not fit, or its bytes are gone
+            yield
+        except (OSError, KeyError, ValueError, RuntimeError, TypeError) as exc:
             raise StoreError(
-                f"{self.path}: expected the bytes that were written to {name}, got others"
+                f"{self.path}: expected the bytes that were written to {what}, got others; extract it again"
             ) from exc
 
+    def _read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        with self._border(name):
+            return np.asarray(self._file[name][rows])
+
     def _text(self, name: str) -> np.ndarray:
-        return np.char.decode(self._read(name).astype("S"), "utf-8")
+        with self._border(name):
+            return np.char.decode(self._read(name).astype("S"), "utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -188,14 +197,15 @@ class CodeStore:
     @cached_property
     def info(self) -> StoreInfo:
         attrs = self._file.attrs
-        return StoreInfo(
-            dataset=str(attrs["dataset"]),
-            root=str(attrs["root"]),
-            classes=tuple(json.loads(attrs["classes"])),
-            **{name: json.loads(attrs[name]) for name in ("regressor", "detector", "crop", "config")},
-            ig3d_version=str(attrs["ig3d_version"]),
-            created=str(attrs["created"]),
-        )
+        with self._border("its attributes"):
+            return StoreInfo(
+                dataset=str(attrs["dataset"]),
+                root=str(attrs["root"]),
+                classes=tuple(json.loads(attrs["classes"])),
+                **{name: json.loads(attrs[name]) for name in ("regressor", "detector", "crop", "config")},
+                ig3d_version=str(attrs["ig3d_version"]),
+                created=str(attrs["created"]),
+            )
 
     @cached_property
     def samples(self) -> SampleTable:
@@ -214,17 +224,18 @@ class CodeStore:
     @cached_property
     def blocks(self) -> dict[str, Block]:
         """Block name -> what it holds, in the order the regressor wrote them."""
-        group = self._file["codes"]
-        found = {}
-        for name in sorted(group, key=lambda block: int(group[block].attrs.get("position", 0))):
-            attrs = group[name].attrs
-            found[name] = Block(
-                width=group[name].shape[1],
-                unit=str(attrs["unit"]),
-                basis=str(attrs["basis"]),
-                description=str(attrs["description"]),
-                columns=tuple(json.loads(attrs["columns"])) if "columns" in attrs else (),
-            )
+        with self._border("its blocks"):
+            group = self._file["codes"]
+            found = {}
+            for name in sorted(group, key=lambda block: int(group[block].attrs.get("position", 0))):
+                attrs = group[name].attrs
+                found[name] = Block(
+                    width=group[name].shape[1],
+                    unit=str(attrs["unit"]),
+                    basis=str(attrs["basis"]),
+                    description=str(attrs["description"]),
+                    columns=tuple(json.loads(attrs["columns"])) if "columns" in attrs else (),
+                )
         return found
 
     def codes(self, block: str, rows: slice = slice(None)) -> np.ndarray:
@@ -254,7 +265,9 @@ class CodeStore:
         """
         problems = []
         try:
-            if content_hash(self._file) != self.content_sha256:
+            with self._border("its datasets"):
+                changed = content_hash(self._file) != self.content_sha256
+            if changed:
                 problems.append(
                     "content: expected the hash written with the store, got another; bytes were changed"
                 )
@@ -267,8 +280,8 @@ class CodeStore:
                     problems.append(f"codes/{name}: expected finite codes where the status is ok, got others")
                 if finite[~samples.ok].any():
                     problems.append(f"codes/{name}: expected NaN where the status is not ok, got numbers")
-        except (StoreError, OSError, KeyError, ValueError) as exc:
-            problems.append(f"{type(exc).__name__}: {exc}")
+        except StoreError as exc:
+            problems.append(str(exc))
         return problems
 
 

@@ -90,7 +90,7 @@ class FolderDataset:
         return SampleList(self.name, str(root), classes, samples, tuple(notes))
 
 
-def _natural(path: Path) -> object:
+def _natural(path: Path) -> tuple[tuple[int, int | str], ...]:
     return natural(path.name)
 
 

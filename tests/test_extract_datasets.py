@@ -1,0 +1,303 @@
+"""Adapters on miniatures of every form they claim, and on what users get wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import write_image
+
+from ig3d.errors import DatasetError, UsageError
+from ig3d.extract.datasets import DatasetOptions, list_samples
+from ig3d.extract.datasets.files import seeded_split
+from ig3d.features.values import SampleList, Split
+
+
+def by_id(samples: SampleList) -> dict[str, object]:
+    return {sample.id: sample for sample in samples.samples}
+
+
+# folder
+
+
+def test_folder_with_splits(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        for name in ("Happiness", "Sadness"):
+            write_image(tmp_path / split / name / "a.png")
+    write_image(tmp_path / "train" / "Happiness" / "UPPER.JPG")
+    samples = list_samples(tmp_path, "folder")
+    assert samples.classes == ("happy", "sad")
+    found = by_id(samples)
+    assert found["train/Happiness/UPPER"].label == 0
+    assert found["valid/Sadness/a"].split == Split.val
+    assert [sample.id for sample in samples.samples] == sorted(found)
+
+
+def test_folder_without_splits_is_dealt_out_stratified_and_seeded(tmp_path: Path) -> None:
+    for name, count in (("happy", 50), ("sad", 20), ("fear", 5)):
+        for index in range(count):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{index}.jpg").write_bytes(b"x")
+    samples = list_samples(tmp_path, "folder")
+    table = {name: [0, 0, 0] for name in samples.classes}
+    for sample in samples.samples:
+        table[samples.classes[sample.label]][sample.split] += 1
+    assert table == {"fear": [3, 1, 1], "happy": [30, 10, 10], "sad": [12, 4, 4]}
+    again = list_samples(tmp_path, "folder")
+    other = list_samples(tmp_path, "folder", DatasetOptions(seed=1))
+    assert np.array_equal(samples.splits, again.splits)
+    assert not np.array_equal(samples.splits, other.splits)
+
+
+def test_folder_keeps_groups_whole(tmp_path: Path) -> None:
+    for person in range(12):
+        for index in range(5):
+            path = tmp_path / ("happy" if index % 2 else "sad") / f"p{person:02d}_{index}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"x")
+    samples = list_samples(tmp_path, "folder", DatasetOptions(group_pattern=r"p(\d+)_"))
+    for person in range(12):
+        assert len({sample.split for sample in samples.samples if sample.group == f"{person:02d}"}) == 1
+    assert set(samples.splits) == {0, 1, 2}
+
+
+def test_seeded_split_hits_its_shares() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 1000).tolist()
+    split = seeded_split(labels, [""] * 1000, (0.7, 0.1, 0.2), seed=3)
+    for label in range(5):
+        here = np.bincount(split[np.array(labels) == label], minlength=3)
+        assert np.abs(here - here.sum() * np.array([0.7, 0.1, 0.2])).max() <= 1
+
+
+def test_folder_names_and_odd_things(tmp_path: Path) -> None:
+    write_image(tmp_path / "glücklich ☺" / "bild mit leerzeichen.png")
+    write_image(tmp_path / "glücklich ☺" / "tief" / "b.PNG")
+    (tmp_path / "leer").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "glücklich ☺" / "notes.txt").write_text("no image")
+    (tmp_path / "glücklich ☺" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    samples = list_samples(tmp_path, "folder")
+    assert {sample.path for sample in samples.samples} == {
+        "glücklich ☺/bild mit leerzeichen.png",
+        "glücklich ☺/tief/b.PNG",
+    }
+    assert any("leer" in note for note in samples.notes)
+
+
+def test_folder_of_bare_digits_is_remarked_on(tmp_path: Path) -> None:
+    for digit in "0123":
+        write_image(tmp_path / digit / "a.png")
+    assert any("bare digits" in note for note in list_samples(tmp_path, "folder").notes)
+
+
+@pytest.mark.parametrize("files", [[], ["a.jpg"], ["notes/readme.txt"]])
+def test_folder_of_the_wrong_layout(tmp_path: Path, files: list[str]) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"folder: expected .*found .*ROOT/<class>.*docs/datasets.md"):
+        list_samples(tmp_path, "folder")
+
+
+def test_same_stem_twice_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "happy" / "a.png")
+    write_image(tmp_path / "happy" / "a.jpg")
+    with pytest.raises(DatasetError, match=r"1 ids more than once \(happy/a\)"):
+        list_samples(tmp_path, "folder")
+
+
+def test_two_folders_of_one_class_are_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "happy" / "a.png")
+    write_image(tmp_path / "joy" / "b.png")
+    with pytest.raises(UsageError, match="happy twice"):
+        list_samples(tmp_path, "folder")
+
+
+@pytest.mark.parametrize("pattern", ["(", "no group", r"x(\d)"])
+def test_bad_group_pattern(tmp_path: Path, pattern: str) -> None:
+    write_image(tmp_path / "happy" / "a.png")
+    with pytest.raises((UsageError, DatasetError), match="group pattern: expected"):
+        list_samples(tmp_path, "folder", DatasetOptions(group_pattern=pattern))
+
+
+def test_unknown_adapter_and_missing_root(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected one of folder, manifest, rafdb"):
+        list_samples(tmp_path, "fodler")
+    with pytest.raises(DatasetError, match="found none"):
+        list_samples(tmp_path / "nowhere", "folder")
+
+
+# manifest
+
+
+def manifest(tmp_path: Path, rows: dict[str, list[object]], name: str = "manifest.csv") -> SampleList:
+    frame = pd.DataFrame(rows)
+    frame.to_parquet(tmp_path / name) if name.endswith("parquet") else frame.to_csv(
+        tmp_path / name, index=False
+    )
+    return list_samples(tmp_path, "manifest")
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
+def test_manifest_reads_every_column(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / "x" / "1.png")
+    samples = manifest(
+        tmp_path,
+        {
+            "path": ["x/1.png", "x/2.png", "x/3.png"],
+            "label": ["Joy", "", "anger"],
+            "split": ["train", "validation", ""],
+            "valence": [0.5, -2, None],
+            "arousal": [-1, -2, None],
+            "group": ["007", "007", "b"],
+            "note": ["", "", ""],
+        },
+        name,
+    )
+    first, second, third = samples.samples
+    assert samples.classes == ("anger", "happy")
+    assert (first.id, first.label, first.split, first.valence, first.arousal) == (
+        "x/1",
+        1,
+        Split.train,
+        0.5,
+        -1,
+    )
+    assert first.group == second.group == "007"
+    assert (second.label, second.split, third.label, third.split) == (-1, Split.val, 0, Split.none)
+    assert np.isnan([second.valence, second.arousal, third.valence]).all()
+    assert first.size_bytes > 0
+    assert second.size_bytes == -1
+    assert any("2 listed images are not there (x/2.png, x/3.png)" in note for note in samples.notes)
+    assert any("note" in note for note in samples.notes)
+
+
+def test_manifest_with_own_ids_keeps_several_faces_of_a_file(tmp_path: Path) -> None:
+    samples = manifest(
+        tmp_path, {"path": ["a.png", "a.png"], "id": ["a#1", "a#2"], "label": ["happy", "sad"]}
+    )
+    assert [sample.id for sample in samples.samples] == ["a#1", "a#2"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        pytest.param({"file": ["a.png"]}, "expected a column path", id="no-path"),
+        pytest.param({"path": ["a.png", "a.png"]}, r"1 ids more than once \(a\)", id="twice"),
+        pytest.param({"path": ["../a.png"]}, "lead out", id="outside"),
+        pytest.param({"path": ["/etc/a.png"]}, "absolute", id="absolute"),
+        pytest.param({"path": ["a.png"], "split": ["dev"]}, r"got 1 others: 'dev' \(a\)", id="split"),
+        pytest.param({"path": ["a.png"], "valence": ["3"]}, r"valence in \[-1, 1\].*'3' \(a\)", id="range"),
+        pytest.param({"path": ["a.png"], "arousal": ["high"]}, "arousal in .*'high'", id="word"),
+        pytest.param({"path": []}, "expected images", id="no-rows"),
+    ],
+)
+def test_bad_manifests(tmp_path: Path, rows: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        manifest(tmp_path, rows)
+
+
+def test_no_manifest_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path\n")
+    with pytest.raises(DatasetError, match=r"expected manifest.csv or manifest.parquet, found labels.csv"):
+        list_samples(tmp_path, "manifest")
+    with pytest.raises(DatasetError, match="expected a table"):
+        (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00path\x00")
+        list_samples(tmp_path, "manifest", DatasetOptions(manifest=str(tmp_path / "broken.csv")))
+
+
+# rafdb
+
+
+def official(root: Path, lines: str, *, images: str = "Image/aligned", suffix: str = "_aligned") -> None:
+    (root / "EmoLabel").mkdir(parents=True)
+    (root / "EmoLabel" / "list_patition_label.txt").write_text(lines)
+    for line in lines.splitlines():
+        stem = line.split(".")[0]
+        write_image(root / images / f"{stem}{suffix}.jpg")
+
+
+@pytest.mark.parametrize("nesting", ["basic", "RAF_DB/basic/basic", "."])
+def test_rafdb_official_wherever_it_is_nested(tmp_path: Path, nesting: str) -> None:
+    official(tmp_path / nesting, "train_00001.jpg 5\ntrain_00002.jpg 1\ntest_0001.jpg 7")
+    official(tmp_path / "compound", "train_00001.jpg 3\n")
+    samples = list_samples(tmp_path, "rafdb")
+    assert samples.classes == ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
+    found = {Path(sample.path).name: sample for sample in samples.samples}
+    assert set(found) == {"train_00001_aligned.jpg", "train_00002_aligned.jpg", "test_0001_aligned.jpg"}
+    assert samples.classes[found["train_00001_aligned.jpg"].label] == "sad"
+    assert samples.classes[found["test_0001_aligned.jpg"].label] == "neutral"
+    assert found["test_0001_aligned.jpg"].split == Split.test
+    assert any("published split has 12271" in note for note in samples.notes)
+
+
+def test_rafdb_original_images(tmp_path: Path) -> None:
+    official(tmp_path / "basic", "train_00001.jpg 5\ntest_0001.jpg 7", images="Image/original", suffix="")
+    assert len(list_samples(tmp_path, "rafdb")) == 2
+
+
+def test_rafdb_counts_as_published(tmp_path: Path) -> None:
+    from ig3d.extract.datasets.rafdb import OFFICIAL_COUNTS
+
+    lines, number = [], 0
+    for split, counts in OFFICIAL_COUNTS.items():
+        for label, count in enumerate(counts, start=1):
+            for _ in range(count):
+                number += 1
+                lines.append(f"{split.name}_{number:05d}.jpg {label}")
+    (tmp_path / "EmoLabel").mkdir()
+    (tmp_path / "Image" / "aligned").mkdir(parents=True)
+    (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines))
+    samples = list_samples(tmp_path, "rafdb")
+    assert len(samples) == 15339
+    assert {"train: 12271 images, as published", "test: 3068 images, as published"} <= set(samples.notes)
+    assert any("15339 listed images are not there" in note for note in samples.notes)
+
+
+@pytest.mark.parametrize("table", ["beside", "inside", None])
+def test_rafdb_kaggle(tmp_path: Path, table: str | None) -> None:
+    for split, stem in (("train", "train_00001"), ("test", "test_0001")):
+        for label in range(1, 8):
+            write_image(tmp_path / "DATASET" / split / str(label) / f"{stem}{label}_aligned.jpg")
+        if table:
+            folder = tmp_path if table == "beside" else tmp_path / "DATASET"
+            rows = "".join(f"{stem}{label}_aligned.jpg,{label}\n" for label in range(1, 8))
+            (folder / f"{split}_labels.csv").write_text("image,label\n" + rows)
+    samples = list_samples(tmp_path, "rafdb")
+    assert len(samples) == 14
+    found = by_id(samples)
+    assert samples.classes[found["DATASET/train/4/train_000014_aligned"].label] == "happy"
+    assert found["DATASET/test/1/test_00011_aligned"].split == Split.test
+
+
+def test_rafdb_kaggle_table_against_folders(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in range(1, 8):
+            write_image(tmp_path / "DATASET" / split / str(label) / f"{split}{label}.jpg")
+    (tmp_path / "train_labels.csv").write_text("image,label\ntrain1.jpg,2\n")
+    with pytest.raises(DatasetError, match=r"1 images with another label in the table \(train1.jpg\)"):
+        list_samples(tmp_path, "rafdb")
+
+
+@pytest.mark.parametrize("line", ["train_00001.jpg 8", "train_00001.jpg", "foo.jpg 1", "train_00001.jpg x"])
+def test_rafdb_bad_lines_are_named(tmp_path: Path, line: str) -> None:
+    official(tmp_path, "train_00000.jpg 1")
+    (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text(f"train_00000.jpg 1\n{line}\n")
+    with pytest.raises(DatasetError, match="in line 2 of"):
+        list_samples(tmp_path, "rafdb")
+
+
+def test_rafdb_of_the_wrong_layout(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"found an empty folder .*list_patition_label.txt.*docs/datasets.md"
+    ):
+        list_samples(tmp_path, "rafdb")
+    official(tmp_path, "")
+    (tmp_path / "EmoLabel").rename(tmp_path / "Labels")
+    (tmp_path / "EmoLabel").mkdir()
+    (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text("train_1.jpg 1")
+    with pytest.raises(DatasetError, match="expected Image/aligned/ beside"):
+        list_samples(tmp_path, "rafdb")

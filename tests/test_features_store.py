@@ -1,0 +1,269 @@
+"""The store: what is written comes back, and what was changed, cut or not finished is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ig3d.errors import StoreError
+from ig3d.features.store import CodeStore, StoreInfo, StoreWriter, content_hash, read_rows
+from ig3d.features.summary import summarise
+from ig3d.features.values import Block, Rows, Sample, Split, Status
+
+BLOCKS = {
+    "pose": Block(3, "rad", "axis-angle", "Head rotation.", ("x", "y", "z")),
+    "expression": Block(50, "1", "made-up", "Expression."),
+}
+
+
+def samples(n: int) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(
+            id=f"ordner/ü{row:05d}",
+            path=f"ordner/ü{row:05d}.jpg",
+            label=row % 3 - 1,
+            split=Split(row % 4 - 1),
+            valence=row / n if row % 2 else np.nan,
+            arousal=-row / n if row % 2 else np.nan,
+            group=f"person {row // 5}",
+        )
+        for row in range(n)
+    )
+
+
+def outcome(n: int, seed: int = 0) -> Rows:
+    rng = np.random.default_rng(seed)
+    rows = Rows.pending(n, BLOCKS)
+    rows.status[:] = rng.choice([1, 1, 1, 2, 3, 4, 5], n)
+    rows.size_wh[:] = rng.integers(1, 999, (n, 2))
+    rows.digest[:] = rng.integers(0, 256, (n, 16))
+    rows.xyxy[:] = rng.normal(size=(n, 4))
+    rows.score[:] = rng.random(n)
+    rows.count[:] = rng.integers(0, 5, n)
+    rows.transform[:] = rng.normal(size=(n, 2, 3))
+    for row in range(n):
+        rows.message[row] = "" if rows.status[row] == 1 else f"because of ü {row}"
+    for name, block in BLOCKS.items():
+        rows.codes[name][rows.status == 1] = rng.normal(size=((rows.status == 1).sum(), block.width))
+    return rows
+
+
+def write(path: Path, n: int = 200, info: StoreInfo | None = None, rows: Rows | None = None) -> Path:
+    info = info or StoreInfo("folder", "/somewhere", ("happy", "sad"), regressor={"name": "made-up"})
+    with StoreWriter(path, info, samples(n), BLOCKS) as writer:
+        writer.write(0, rows or outcome(n))
+    return path
+
+
+@pytest.mark.parametrize("n", [1, 2, 200, 5000])
+def test_what_is_written_comes_back(tmp_path: Path, n: int) -> None:
+    path, rows, given = write(tmp_path / "a.h5", n), outcome(n), samples(n)
+    with CodeStore(path) as store:
+        assert len(store) == n
+        for column in ("id", "path", "group", "split", "label", "valence", "arousal"):
+            wanted = np.array([getattr(sample, column) for sample in given])
+            found = getattr(store.samples, column)
+            equal_nan = wanted.dtype.kind == "f"
+            assert np.array_equal(found, wanted.astype(found.dtype), equal_nan=equal_nan), column
+        assert np.array_equal(store.samples.status, rows.status)
+        assert store.samples.message.tolist() == rows.message
+        assert np.array_equal(store.samples.digest, rows.digest)
+        assert np.array_equal(store.samples.width, rows.size_wh[:, 0])
+        assert np.array_equal(store.faces.box, rows.xyxy)
+        assert np.array_equal(store.faces.count, rows.count)
+        assert np.array_equal(store.faces.transform, rows.transform)
+        for name in BLOCKS:
+            assert np.array_equal(store.codes(name), rows.codes[name], equal_nan=True)
+            assert np.array_equal(store.codes(name, slice(1, 3)), rows.codes[name][1:3], equal_nan=True)
+        assert store.blocks == BLOCKS
+        assert store.info.classes == ("happy", "sad")
+        assert store.info.regressor == {"name": "made-up"}
+        assert store.verify() == []
+        parts = list(read_rows(store))
+        assert sum(map(len, parts)) == n
+        assert np.array_equal(
+            np.concatenate([part.codes["pose"] for part in parts]), rows.codes["pose"], equal_nan=True
+        )
+
+
+def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
+    whole, rows = write(tmp_path / "whole.h5"), outcome(200)
+    info = StoreInfo(
+        "folder", "/elsewhere", ("happy", "sad"), regressor={"name": "made-up"}, created="another day"
+    )
+    with StoreWriter(tmp_path / "parts.h5", info, samples(200), BLOCKS) as writer:
+        for start in (150, 0, 50, 100):
+            part = {
+                name: getattr(rows, name)[start : start + 50]
+                for name in ("status", "message", "size_wh", "digest", "xyxy", "score", "count", "transform")
+            }
+            writer.write(start, Rows(**part, codes={k: v[start : start + 50] for k, v in rows.codes.items()}))
+    with CodeStore(whole) as one, CodeStore(tmp_path / "parts.h5") as other:
+        # where and when are no part of the hash; everything else is
+        assert one.content_sha256 == other.content_sha256
+        assert one.info.root != other.info.root
+
+
+@pytest.mark.parametrize("change", ["code", "label", "status", "message", "attribute", "basis"])
+def test_any_change_is_noticed(tmp_path: Path, change: str) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        if change == "code":
+            row = int(np.flatnonzero(file["sample/status"][:] == 1)[0])
+            file["codes/pose"][row, 1] += 1e-6
+        elif change in ("label", "status"):
+            file[f"sample/{change}"][3] = 1 if file[f"sample/{change}"][3] != 1 else 2
+        elif change == "message":
+            file["sample/message"][0] = b"other"
+        elif change == "attribute":
+            file.attrs["classes"] = '["sad", "happy"]'
+        else:
+            file["codes/pose"].attrs["basis"] = "another"
+    with CodeStore(path) as store:
+        assert any("bytes were changed" in problem for problem in store.verify())
+
+
+def test_codes_where_there_should_be_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        row = int(np.flatnonzero(file["sample/status"][:] == 2)[0])
+        file["codes/pose"][row] = 0
+        file.attrs["content_sha256"] = content_hash(file)
+    with CodeStore(path) as store:
+        assert store.verify() == ["codes/pose: expected NaN where the status is not ok, got numbers"]
+
+
+def test_flipped_bytes_are_never_silently_used(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.h5", 400).read_bytes()
+    rng = np.random.default_rng(0)
+    hit = 0
+    for place in rng.integers(0, len(whole), 150):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        (tmp_path / "b.h5").write_bytes(broken)
+        try:
+            with CodeStore(tmp_path / "b.h5") as store, CodeStore(tmp_path / "a.h5") as good:
+                if store.verify():
+                    hit += 1
+                    continue
+                # the byte was in a gap of the file: what is read is what was written
+                assert content_hash(store._file) == good.content_sha256
+        except StoreError:
+            hit += 1
+    assert hit > 50
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.h5").read_bytes()
+    for share in (0, 0.001, 0.2, 0.5, 0.9, 0.999):
+        (tmp_path / "b.h5").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(StoreError, match="cut short"):
+            CodeStore(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(
+            lambda f: f.attrs.__setitem__("format_version", 2),
+            "format version 1, got 2.*update",
+            id="version",
+        ),
+        pytest.param(lambda f: f.attrs.__setitem__("format", "other"), "of another kind", id="kind"),
+        pytest.param(
+            lambda f: f.__delitem__("sample/split"), "expected the dataset sample/split", id="column"
+        ),
+        pytest.param(lambda f: f.__delitem__("codes"), "expected the dataset codes", id="codes"),
+        pytest.param(lambda f: f["sample/status"].__setitem__(5, 0), "1 pending", id="pending"),
+    ],
+)
+def test_other_files_are_refused_with_advice(tmp_path: Path, damage: object, message: str) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        damage(file)  # type: ignore[operator]
+    with pytest.raises(StoreError, match=message):
+        CodeStore(path)
+
+
+def test_datasets_of_other_lengths_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        del file["codes/pose"]
+        file["codes/pose"] = np.zeros((10, 3), np.float32)
+    with pytest.raises(StoreError, match="expected as many rows in every dataset"):
+        CodeStore(path)
+
+
+def test_groups_that_are_not_known_are_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["future/thing"] = np.zeros(3)
+    with CodeStore(path) as store:
+        assert len(store) == 200
+
+
+def test_not_there_and_not_hdf5(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="found no file"):
+        CodeStore(tmp_path / "a.h5")
+    (tmp_path / "a.h5").write_text("hello")
+    with pytest.raises(StoreError, match="expected an HDF5 file"):
+        CodeStore(tmp_path / "a.h5")
+
+
+def test_an_error_while_writing_leaves_the_old_store(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    before = path.read_bytes()
+    with (
+        pytest.raises(KeyError),
+        StoreWriter(path, StoreInfo("folder", "/", ()), samples(3), BLOCKS) as writer,
+    ):
+        writer.write(0, Rows.pending(3, {}))
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="expected to write the store"):
+        write(tmp_path / "nowhere" / "a.h5")
+
+
+def test_long_messages_are_cut_between_characters(tmp_path: Path) -> None:
+    rows = outcome(1)
+    rows.message[0] = "ü" * 500
+    with CodeStore(write(tmp_path / "a.h5", 1, rows=rows)) as store:
+        assert store.samples.message[0] == "ü" * 100
+
+
+def test_unknown_block_names_those_there_are(tmp_path: Path) -> None:
+    with (
+        CodeStore(write(tmp_path / "a.h5")) as store,
+        pytest.raises(StoreError, match="pose, expression, got 'jaw'"),
+    ):
+        store.codes("jaw")
+
+
+def test_summary_counts(tmp_path: Path) -> None:
+    with CodeStore(write(tmp_path / "a.h5")) as store:
+        summary = summarise(store)
+        ok = store.samples.ok
+        assert summary["rows"] == sum(sum(counts.values()) for counts in summary["splits"].values()) == 200
+        here = (store.samples.split == Split.val) & (store.samples.label == 1)
+        assert summary["splits"]["val"]["sad"] == here.sum()
+        assert summary["status"]["no_face"] == (store.samples.status == Status.no_face).sum()
+        assert summary["groups"] == 40
+        assert summary["valence_arousal"] == 100
+        assert summary["blocks"]["pose"]["max"] == pytest.approx(float(store.codes("pose")[ok].max()))
+
+
+ARCHIVE = Path(__file__).parent / "data" / "store-v1.h5"
+
+
+def test_a_store_of_format_1_written_long_ago_is_read() -> None:
+    # written once by write(ARCHIVE, 12) at format version 1; never written again
+    with CodeStore(ARCHIVE) as store:
+        assert store.verify() == []
+        assert np.array_equal(store.codes("pose"), outcome(12).codes["pose"], equal_nan=True)
+        assert store.samples.id[3] == "ordner/ü00003"
