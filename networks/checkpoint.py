@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -114,14 +114,19 @@ def build(architecture: str, *, outputs: int, size: int) -> nn.Module:
     fixed = bool(
         (timm.get_pretrained_cfg(architecture, allow_unregistered=True) or _NO_CONFIG).fixed_input_size
     )
-    sized = {"img_size": size} if fixed else {}
+    sized: dict[str, Any] = {"img_size": size} if fixed else {}
     try:
-        return timm.create_model(architecture, pretrained=False, num_classes=outputs, **sized)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as exc:
+        module = timm.create_model(architecture, pretrained=False, num_classes=outputs, **sized).eval()
+        with torch.inference_mode():
+            shape = tuple(module(torch.zeros(1, 3, size, size)).shape)
+        if shape != (1, outputs):
+            raise ValueError(f"outputs of shape {shape}")
+    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as exc:
         raise UsageError(
             f"network {architecture}: expected one that takes {size} x {size} pixels, got: "
             f"{str(exc).splitlines()[0] if str(exc) else type(exc).__name__}; choose another network or size"
         ) from exc
+    return module.train()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,12 @@ class _NoConfig:
 
 
 _NO_CONFIG = _NoConfig()
+
+
+def normalisation(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per RGB channel of values in [0, 1], from timm's configuration."""
+    config = cast(dict[str, Any], module.pretrained_cfg)
+    return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
 
 
 def hash_rows(dataset: str, ids: Iterable[str]) -> np.ndarray:
@@ -186,7 +197,8 @@ def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: S
             f"{target}: expected to write the network there, got: {exc}; free space or choose another place"
         ) from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     return digest
 
 

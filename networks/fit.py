@@ -146,7 +146,7 @@ def fit(
     ------
     ModelError : the loss is no longer finite.
     """
-    module = module.to(device, memory_format=torch.channels_last)
+    module = module.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(_parameter_groups(module, schedule.weight_decay), lr=schedule.lr)
     batches = batches_per_epoch(len(train), schedule.batch_size)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule.epochs * batches))

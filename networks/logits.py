@@ -7,7 +7,7 @@ over-confident on what it learnt from, so such rows are left out unless they are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -213,7 +213,7 @@ def _run(
 ) -> tuple[list[Picture], np.ndarray]:
     """Every picture without its pixels, and (m, k) float32 outputs of the readable ones, in order."""
     info = loaded.info
-    module = loaded.module.to(device, memory_format=torch.channels_last)
+    module = loaded.module.to(device).to(memory_format=torch.channels_last)
     seen: list[Picture] = []
     outputs = [np.empty((0, len(info.columns)), np.float32)]
     with progress_bar(shown=progress) as bar:
@@ -256,17 +256,18 @@ def _scores(
 ) -> dict[str, dict[str, float]]:
     """The network's scores per split, where the rows have truth and its classes are among the dataset's."""
     splits = samples.splits[rows]
+    measure: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     if loaded.info.task == "va":
+        measure = va_scores
         truth = np.array([(samples.samples[row].valence, samples.samples[row].arousal) for row in rows])
         labelled = np.isfinite(truth).all(1)
-        measure = va_scores
     else:
+        measure = class_scores
         column = {name: index for index, name in enumerate(loaded.info.columns)}
         # labels the network does not know have no column and are left out, as are rows without a label
         translated = np.array([*(column.get(name, -1) for name in samples.classes), -1])
         truth = translated[samples.labels[rows]]
         labelled = truth >= 0
-        measure = class_scores
     return {
         name: measure(outputs[chosen], truth[chosen])
         for name, code in Split.__members__.items()

@@ -22,7 +22,7 @@ from torch import nn
 from .. import __version__
 from ..errors import DatasetError, UsageError
 from ..features.values import SampleList
-from .checkpoint import NetworkInfo, build, make_seen, save_network
+from .checkpoint import NetworkInfo, build, make_seen, normalisation, save_network
 from .device import choose_device
 from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
 from .images import Pictures, load_pictures
@@ -67,9 +67,9 @@ class TrainConfig:
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("size", "epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}: expected {least} or more, got {getattr(self, name)}")
         if self.size < 16 or self.size > 1024:
             raise UsageError(f"size: expected 16 to 1024 pixels, got {self.size}")
         if not self.lr > 0 or not self.weight_decay >= 0:
@@ -157,7 +157,7 @@ def train_2d(
     plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
     with seeded(config.seed, device):
         module = build(config.network, outputs=len(plan.columns), size=config.size)
-        mean, std = (tuple(float(v) for v in module.pretrained_cfg[key]) for key in ("mean", "std"))
+        mean, std = normalisation(module)
         started = time.perf_counter()
         with progress_bar(shown=progress) as bar:
             total = len(plan.train) + len(plan.validation)

@@ -1,0 +1,103 @@
+"""Losses, sampling and scores of the training loop against formulas and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+
+from ig3d.networks.fit import Schedule, class_scores, draw_batches, va_scores
+from ig3d.networks.losses import concordance, va_loss
+
+
+def schedule(**changes: float) -> Schedule:
+    settings = {
+        "epochs": 1, "patience": 1, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.0, "smoothing": 0.0,
+        "balance": 1.0, "seed": 0,
+    }  # fmt: skip
+    return Schedule(**(settings | changes))  # type: ignore[arg-type]
+
+
+def epoch_of(targets: torch.Tensor, settings: Schedule, seed: int = 0) -> list[torch.Tensor]:
+    return list(draw_batches(targets, settings, torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_concordance_is_lins_formula(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(50, 2))
+    said = 0.5 * truth + rng.normal(0.2, 0.7, size=(50, 2))
+    expected = [
+        2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        for x, y in zip(said.T, truth.T, strict=True)
+    ]
+    np.testing.assert_allclose(
+        concordance(torch.from_numpy(said), torch.from_numpy(truth)), expected, rtol=1e-12
+    )
+
+
+def test_concordance_of_special_cases() -> None:
+    truth = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
+    variance = 2 / 3
+    for said, expected in [
+        (truth, 1.0),
+        (-truth, -1.0),
+        (torch.zeros_like(truth), 0.0),
+        (truth + 1, 2 * variance / (2 * variance + 1)),
+        (truth * 2, 4 * variance / (5 * variance)),
+    ]:
+        assert concordance(said, truth).item() == pytest.approx(expected)
+    assert concordance(truth * 0, truth * 0).item() == 0
+
+
+def test_va_loss_is_nought_at_the_truth_and_has_a_finite_slope() -> None:
+    truth = torch.rand((8, 2), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert va_loss(truth, truth).item() == pytest.approx(0, abs=1e-6)
+    constant = torch.zeros((8, 2), requires_grad=True)
+    va_loss(constant, truth).backward()
+    assert constant.grad is not None and constant.grad.isfinite().all() and constant.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.5), (0.5, 1 / (1 + 3)), (0.0, 0.1)])
+def test_rare_classes_are_drawn_as_often_as_said(balance: float, share: float) -> None:
+    # 10 % and 90 %: n^(1 - balance) gives 1 : 1, 1 : 3 and 1 : 9
+    targets = torch.tensor([0] * 1000 + [1] * 9000)
+    rows = torch.cat(epoch_of(targets, schedule(balance=balance)))
+    assert float((targets[rows] == 0).float().mean()) == pytest.approx(share, abs=0.02)
+
+
+def test_batches_are_of_one_size_and_unbalanced_ones_visit_each_row_once() -> None:
+    batches = epoch_of(torch.zeros(96, dtype=torch.int64), schedule(balance=0))
+    assert [len(batch) for batch in batches] == [32, 32, 32]
+    assert sorted(torch.cat(batches).tolist()) == list(range(96))
+    values = epoch_of(torch.rand(70, 2), schedule())
+    assert [len(batch) for batch in values] == [32, 32]
+    assert len(set(torch.cat(values).tolist())) == 64
+    assert [len(batch) for batch in epoch_of(torch.zeros(3, dtype=torch.int64), schedule())] == [3]
+
+
+def test_class_scores_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 4, 200)
+    logits = rng.normal(size=(200, 5)) + 1.5 * np.eye(5)[truth]
+    scores, said = class_scores(logits, truth), logits.argmax(1)
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(truth, said))
+    # class 4 never occurs in the truth: it is no class to be averaged over
+    assert scores["balanced_accuracy"] == pytest.approx(
+        metrics.recall_score(truth, said, labels=range(4), average="macro")
+    )
+    assert scores["macro_f1"] == pytest.approx(
+        metrics.f1_score(truth, said, labels=range(4), average="macro")
+    )
+
+
+def test_va_scores_name_valence_first() -> None:
+    truth = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
+    said = np.stack([truth[:, 0], np.zeros(60, np.float32)], 1)
+    scores = va_scores(said, truth)
+    assert scores["ccc_valence"] == pytest.approx(1)
+    assert scores["ccc_arousal"] == pytest.approx(0, abs=1e-9)
+    assert scores["rmse"] == pytest.approx(
+        metrics.root_mean_squared_error(truth.ravel(), said.ravel()), rel=1e-6
+    )

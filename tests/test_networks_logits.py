@@ -1,0 +1,305 @@
+"""Checkpoints, and the logits that a network writes with ids."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.metrics import accuracy_score
+
+from ig3d.errors import DatasetError, ModelError, UsageError
+from ig3d.features.predictions import load_predictions
+from ig3d.features.values import Sample, SampleList, Split
+from ig3d.networks.checkpoint import (
+    LoadedNetwork,
+    NetworkInfo,
+    build,
+    load_network,
+    make_seen,
+    normalisation,
+    save_network,
+)
+from ig3d.networks.images import load_pictures, normalise
+from ig3d.networks.logits import LogitsConfig, parse_splits, write_logits
+
+CLASSES = ("anger", "happy", "sad")
+SPLITS = ("train", "train", "train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+    """Thirty noisy pictures: rows 0, 1, 2 of each five are train, 3 val, 4 test."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    listed = []
+    for row in range(30):
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(root / f"{row:02d}.png")
+        listed.append(Sample(f"{row:02d}", f"{row:02d}.png", row % 3, Split[SPLITS[row % 5]]))
+    return SampleList("toy", str(root), CLASSES, tuple(listed))
+
+
+@pytest.fixture(scope="module")
+def network(samples: SampleList, tmp_path_factory: pytest.TempPathFactory) -> LoadedNetwork:
+    """An untrained network that says it saw train rows 0 and 1 of each five, and was validated on row 2."""
+    return load_network(save(tmp_path_factory.mktemp("net") / "net.safetensors", samples))
+
+
+def save(
+    path: Path, samples: SampleList, *, task: str = "classes", columns: tuple[str, ...] = CLASSES
+) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build("test_byobnet", outputs=len(columns), size=32)
+        # running statistics that differ from those of any batch
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2.0)
+    mean, std = normalisation(module)
+    train = np.array([row for row in range(30) if row % 5 < 2])
+    validation = np.arange(2, 30, 5)
+    digests = load_pictures(samples, [*train, *validation], size=32).digests
+    info = NetworkInfo("test_byobnet", task, columns, 32, mean, std, {"versions": {"timm": "1"}})
+    save_network(path, module, info, make_seen(samples, train, validation, digests))
+    return path
+
+
+def ids_of(rows: range | list[int]) -> list[str]:
+    return [f"{row:02d}" for row in rows]
+
+
+def test_logits_are_the_networks_own_one_by_one_with_ids_in_order(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    result = write_logits(
+        samples, network, tmp_path / "x.npz", LogitsConfig(splits=parse_splits("all"), batch_size=7)
+    )
+    predictions = load_predictions(tmp_path / "x.npz")
+    assert predictions.ids is not None and predictions.ids.tolist() == ids_of(range(30))
+    assert (predictions.kind, predictions.columns, result.rows) == ("logits", CLASSES, 30)
+    module = network.module.eval()
+    for row in range(30):
+        pixels = load_pictures(samples, [row], size=32).pixels
+        with torch.no_grad():
+            alone = module(normalise(pixels, network.info.mean, network.info.std)).numpy()
+        np.testing.assert_allclose(predictions.values[row], alone[0], atol=1e-5)
+    assert np.ptp(predictions.values, axis=0).min() > 1e-3, "the network tells pictures apart"
+
+
+def test_batch_size_and_readers_change_no_number(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    values = []
+    for batch_size, jobs in [(1, 1), (64, 1), (64, 6), (5, 3)]:
+        write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(batch_size=batch_size, jobs=jobs))
+        values.append(load_predictions(tmp_path / "x.npz").values)
+    assert np.array_equal(values[1], values[2])
+    for other in values[1:]:
+        np.testing.assert_allclose(other, values[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("splits", "places", "said"),
+    [
+        (None, {3, 4}, ["18 rows that the network was trained with are left out"]),
+        ("test", {4}, []),
+        ("val,test", {3, 4}, []),
+        ("train", {0, 1, 2}, ["12 rows are those the network was trained on", "6 rows chose"]),
+        ("all", {0, 1, 2, 3, 4}, ["12 rows are those the network was trained on", "6 rows chose"]),
+    ],
+)
+def test_which_rows_are_written(
+    samples: SampleList,
+    network: LoadedNetwork,
+    tmp_path: Path,
+    splits: str | None,
+    places: set[int],
+    said: list[str],
+) -> None:
+    result = write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(splits=parse_splits(splits)))
+    ids = load_predictions(tmp_path / "x.npz").ids
+    assert ids is not None and ids.tolist() == ids_of([row for row in range(30) if row % 5 in places])
+    assert len(result.notes) == len(said)
+    assert all(note.startswith(start) for note, start in zip(result.notes, said, strict=True))
+    assert result.by_split == {
+        name: 6 * sum(SPLITS[place] == name for place in places)
+        for name in ("train", "val", "test")
+        if any(SPLITS[place] == name for place in places)
+    }
+
+
+def test_another_dataset_is_written_whole_but_copied_images_are_told(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    listed = tuple(replace(sample, id=f"z{sample.id}") for sample in samples.samples)
+    other = replace(samples, dataset="other", samples=listed)
+    result = write_logits(other, network, tmp_path / "x.npz")
+    assert result.rows == 30
+    assert result.notes == (
+        "18 rows hold the very image of a row the network was trained with (z00, z01, z02, z05, z06 and 13 more)",
+    )
+
+
+def test_unreadable_images_have_no_row_and_are_named(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    for path in Path(samples.root).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "04.png").write_bytes(b"\x89PNG")
+    (tmp_path / "09.png").unlink()
+    moved = replace(samples, root=str(tmp_path))
+    out = tmp_path / "out" / "x.npz"
+    result = write_logits(moved, network, out, LogitsConfig(splits=("test",), batch_size=2))
+    ids = load_predictions(out).ids
+    assert ids is not None and ids.tolist() == ids_of([14, 19, 24, 29])
+    assert [problem.partition(":")[0] for problem in result.problems] == ["04", "09"]
+    with pytest.raises(DatasetError, match="toy: expected readable images, got none of 6"):
+        write_logits(
+            replace(samples, root=str(tmp_path / "gone")), network, out, LogitsConfig(splits=("test",))
+        )
+
+
+def test_scores_join_labels_by_class_name(samples: SampleList, tmp_path: Path) -> None:
+    # the network's order is another than the dataset's, and one of its classes is unknown to the dataset
+    network = load_network(save(tmp_path / "net", samples, columns=("sad", "fear", "anger", "happy")))
+    result = write_logits(samples, network, tmp_path / "x.npz")
+    predictions = load_predictions(tmp_path / "x.npz")
+    said = np.array(predictions.columns)[predictions.values.argmax(1)]
+    rows = np.array([row for row in range(30) if row % 5 in (3, 4)])
+    names = np.array(CLASSES)[rows % 3]
+    for split, place in (("val", 3), ("test", 4)):
+        here = rows % 5 == place
+        assert result.scores[split]["accuracy"] == pytest.approx(accuracy_score(names[here], said[here]))
+
+
+def test_valence_and_arousal_stay_within_their_range(samples: SampleList, tmp_path: Path) -> None:
+    network = load_network(save(tmp_path / "net", samples, task="va", columns=("valence", "arousal")))
+    with torch.no_grad():
+        network.module.get_parameter("head.fc.bias").copy_(torch.tensor([9.0, -9.0]))
+    result = write_logits(samples, network, tmp_path / "x.npz")
+    predictions = load_predictions(tmp_path / "x.npz")
+    assert predictions.kind == "va" and predictions.columns == ("valence", "arousal")
+    assert (predictions.values == [1, -1]).all()
+    assert result.scores == {}, "no truth, no figures"
+
+
+def test_choices_that_cannot_be_are_refused(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"splits: expected all, or some of none, train, val, test, got tset"
+    ):
+        LogitsConfig(splits=parse_splits("val,tset"))
+    with pytest.raises(UsageError, match=r"splits: expected all"):
+        LogitsConfig(splits=parse_splits(","))
+    with pytest.raises(UsageError, match="batch_size: expected 1 or more, got 0"):
+        LogitsConfig(batch_size=0)
+    with pytest.raises(UsageError, match=r"out: expected a name that ends in \.npz"):
+        write_logits(samples, network, tmp_path / "x.csv")
+    with pytest.raises(DatasetError, match="toy: expected rows in none, got none of 30"):
+        write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(splits=("none",)))
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="device: expected cuda, got 0 CUDA devices; use auto or cpu"):
+            write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cuda"))
+
+
+def test_a_network_of_nan_is_refused(samples: SampleList, tmp_path: Path) -> None:
+    network = load_network(save(tmp_path / "net", samples))
+    with torch.no_grad():
+        network.module.get_parameter("head.fc.bias").fill_(float("nan"))
+    with pytest.raises(ModelError, match="expected finite outputs"):
+        write_logits(samples, network, tmp_path / "x.npz")
+    assert not (tmp_path / "x.npz").exists()
+
+
+# --- checkpoints that are not what they should be ---
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+class Bomb:
+    """Would leave a mark if anybody unpickled it."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return Path.write_text, (Path("exploded"), "")  # type: ignore[return-value]
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Change metadata, leave tensors."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    described = json.loads(header["__metadata__"]["ig3d"]) | changes
+    header["__metadata__"]["ig3d"] = json.dumps(
+        {key: value for key, value in described.items() if value is not None}
+    )
+    new = json.dumps(header).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (Path.unlink, "found no file"),
+        (lambda path: path.write_bytes(b""), "another kind or damaged"),
+        (lambda path: path.write_text("hello, this is no network"), "another kind or damaged"),
+        (lambda path: path.write_bytes(pickle.dumps(Bomb())), "another kind or damaged"),
+        (lambda path: torch.save({"weight": torch.zeros(3)}, path), "another kind or damaged"),
+        (cut, "another kind or damaged"),
+        (flip_a_byte, "the file is damaged"),
+        (lambda path: save_file({"a": torch.zeros(2)}, path), "of other origin"),
+        (lambda path: rewrite(path, format_version=2), "expected format version 1, got 2"),
+        (lambda path: rewrite(path, size=None), "expected a whole description of the network"),
+        (
+            lambda path: rewrite(path, columns=["a", "b"]),
+            "expected the weights of test_byobnet with 2 outputs",
+        ),
+        (lambda path: rewrite(path, columns=["a", "a", "b"]), "expected two or more distinct outputs"),
+        (lambda path: rewrite(path, architecture="os.system"), "expected the name of a timm network"),
+    ],
+)
+def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
+    samples: SampleList,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Path], None],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path / "net.safetensors", samples)
+    harm(path)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_network(path)
+    assert "\n" not in str(caught.value)
+    assert "net.safetensors" in str(caught.value) or "distinct outputs" in message
+    assert not Path("exploded").exists()
+
+
+def test_an_unwritable_place_is_one_line_and_leaves_nothing(samples: SampleList, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="expected to write the network there"):
+        save(tmp_path / "file" / "net.safetensors", samples)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_importing_ig3d_networks_loads_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import ig3d.networks, sys; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

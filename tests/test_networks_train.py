@@ -1,0 +1,227 @@
+"""Training end to end on tiny pictures whose colour and brightness tell the truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ig3d.errors import DatasetError, UsageError
+from ig3d.features.values import Sample, SampleList, Split
+from ig3d.networks import images
+from ig3d.networks.checkpoint import hash_rows, load_network
+from ig3d.networks.device import choose_device
+from ig3d.networks.plan import plan_training
+from ig3d.networks.train import TrainConfig, train_2d
+
+TINY = TrainConfig(
+    network="test_byobnet", size=32, epochs=8, batch_size=16, lr=5e-3, seed=1, device="cpu", jobs=2
+)
+COLOURS = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200)])
+
+
+def dataset(root: Path, *, splits: str = "train" * 20 + "test" * 4, va: bool = False) -> SampleList:
+    """Pictures of three colours under noise, brighter with arousal; ``splits`` gives each colour's rows."""
+    rng = np.random.default_rng(0)
+    names = [name for name in ("train", "val", "test") for _ in range(splits.count(name))]
+    listed = []
+    for label, colour in enumerate(COLOURS):
+        for index, split in enumerate(names):
+            name = f"{label}_{index:03d}"
+            arousal = rng.uniform(-0.8, 0.8)
+            pixels = colour * (1 + 0.5 * arousal * va) + rng.normal(0, 40, (24, 20, 3))
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / f"{name}.png")
+            valence = (label - 1) * 0.7
+            listed.append(
+                Sample(
+                    name,
+                    f"{name}.png",
+                    label,
+                    Split[split],
+                    valence if va else math.nan,
+                    arousal if va else math.nan,
+                )
+            )
+    return SampleList("toy", str(root), ("anger", "happy", "sad"), tuple(listed))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+    return dataset(tmp_path_factory.mktemp("colours"))
+
+
+def plain(count: int, *, split: Split = Split.train, groups: int = 0, classes: int = 2) -> SampleList:
+    """A list without files, for plans."""
+    samples = [
+        Sample(f"{row:04d}", f"{row}.png", row % classes, split, group=str(row % groups) if groups else "")
+        for row in range(count)
+    ]
+    return SampleList("toy", "nowhere", tuple("abcdefgh"[:classes]), tuple(samples))
+
+
+def test_a_network_learns_the_signal_and_never_opens_a_test_image(
+    colours: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: set[str] = set()
+    real = images.read_image
+
+    def spy(path: Path) -> images.Picture:
+        opened.add(path.stem)
+        return real(path)
+
+    monkeypatch.setattr(images, "read_image", spy)
+    result = train_2d(colours, TINY, tmp_path / "net.safetensors")
+    train = {sample.id for sample in colours.samples if sample.split == Split.train}
+    assert opened == train
+    assert result.best.scores["accuracy"] > 0.9
+    assert result.rows_train + result.rows_validation == len(train)
+    assert result.best.selection == max(epoch.selection for epoch in result.history)
+    assert any("of the train rows" in note for note in result.notes)
+    info = load_network(result.path).info
+    assert (info.task, info.columns, info.size) == ("classes", colours.classes, 32)
+    assert info.training["rows_train"] == result.rows_train
+    assert list(tmp_path.iterdir()) == [result.path]
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_readers(
+    colours: SampleList, tmp_path: Path
+) -> None:
+    short = replace(TINY, epochs=2)
+    files = []
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    for name, config in [
+        ("a", short), ("b", replace(short, jobs=5)), ("c", replace(short, seed=2))
+    ]:  # fmt: skip
+        files.append(train_2d(colours, config, tmp_path / name).path.read_bytes())
+    assert files[0] == files[1]
+    assert files[0] != files[2]
+    assert torch.equal(torch.get_rng_state(), before), "the caller's random state is left alone"
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(colours: SampleList, tmp_path: Path) -> None:
+    # once all validation rows are right no later epoch is better: two more, then the end
+    result = train_2d(colours, replace(TINY, epochs=60, patience=2), tmp_path / "net")
+    assert len(result.history) == result.best.number + 2 < 60
+
+
+def test_valence_and_arousal_are_learnt_in_that_order(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    samples = dataset(folder, splits="train" * 30 + "val" * 8, va=True)
+    config = replace(TINY, task="va", epochs=12)
+    result = train_2d(samples, config, tmp_path / "net")
+    assert result.best.scores["ccc_valence"] > 0.7
+    assert result.rows_validation == 24
+    assert result.info.columns == ("valence", "arousal")
+    assert "the val split" in result.notes[0]
+
+
+def test_unreadable_images_are_listed_and_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    samples = dataset(folder, splits="train" * 6 + "val" * 2)
+    (folder / "0_000.png").write_bytes(b"")
+    (folder / "1_001.png").unlink()
+    result = train_2d(samples, replace(TINY, epochs=1), tmp_path / "net")
+    assert [problem.partition(":")[0] for problem in result.problems] == ["0_000", "1_001"]
+    assert (result.rows_train, result.rows_validation) == (16, 6)
+    gone = hash_rows("toy", ["0_000", "1_001"])
+    assert not np.isin(gone, load_network(result.path).seen.train).any()
+    for path in folder.iterdir():
+        path.write_bytes(b"GIF89a")
+    with pytest.raises(DatasetError, match=r"toy: expected readable images .* got 0 and 0 of 18 and 6"):
+        train_2d(samples, TINY, tmp_path / "net")
+
+
+def test_validation_rows_come_out_of_train_stratified_and_with_whole_groups() -> None:
+    samples = plain(300, groups=50, classes=3)
+    plan = plan_training(samples, task=None, fraction=0.2, seed=0)
+    assert not set(plan.train) & set(plan.validation)
+    assert sorted([*plan.train, *plan.validation]) == list(range(300))
+    groups = [sample.group for sample in samples.samples]
+    assert not {groups[row] for row in plan.train} & {groups[row] for row in plan.validation}
+    assert np.bincount(samples.labels[plan.validation]) == pytest.approx([20, 20, 20], abs=4)
+    again = plan_training(samples, task=None, fraction=0.2, seed=0)
+    other = plan_training(samples, task=None, fraction=0.2, seed=1)
+    assert np.array_equal(plan.validation, again.validation)
+    assert not np.array_equal(plan.validation, other.validation)
+
+
+def test_a_val_split_is_taken_as_it_is_and_unlabelled_rows_are_not_used() -> None:
+    train, val = plain(20), plain(10, split=Split.val)
+    moved = [replace(sample, id=f"v{sample.id}") for sample in val.samples]
+    bare = [replace(train.samples[0], id="x", label=-1), replace(train.samples[0], id="y", split=Split.test)]
+    samples = SampleList("toy", "nowhere", ("a", "b", "c"), (*train.samples, *moved, *bare))
+    plan = plan_training(samples, task=None, fraction=0.2, seed=0)
+    ids = np.array([sample.id for sample in samples.samples])
+    assert sorted(ids[plan.train]) == [sample.id for sample in train.samples]
+    assert sorted(ids[plan.validation]) == [sample.id for sample in moved]
+    assert plan.notes == (
+        "1 train rows have no labels and are left out",
+        "no training images of c: the network will never say so",
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "task", "message"),
+    [
+        (plain(10, split=Split.test), None, "expected samples in a train split, got none of 10"),
+        (plain(10), "va", "expected train samples with valence and arousal, got 0 of 10"),
+        (plain(10, classes=1), "classes", "of two classes or more"),
+        (plain(10, groups=1), "classes", "parted in two without splitting a group"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(samples: SampleList, task: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        plan_training(samples, task=task, fraction=0.2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"network": "resnet10"},
+            "expected the name of a timm network, got 'resnet10'; near it: .*resnet10t",
+        ),
+        ({"network": "hf-hub:timm/resnet18"}, "expected the name of a timm network"),
+        (
+            {"network": "test_vit", "size": 20},
+            "test_vit: expected one that takes 20 x 20",
+        ),
+        ({"task": "faces"}, "task: expected classes or va, got 'faces'"),
+        ({"device": "tpu"}, "device: expected auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "device: expected cuda:99, got [0-9]+ CUDA devices; use auto or cpu"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(
+    colours: SampleList, changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train_2d(colours, replace(TINY, **changes), tmp_path / "net")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 0}, {"size": 8}, {"lr": 0.0}, {"lr": math.nan}, {"balance": 1.5}, {"smoothing": 1.0},
+        {"validation": 0.0}, {"seed": -1}, {"batch_size": 1},
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(changes))}.*: expected .*, got "):
+        TrainConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_cuda_device_is_used_and_learns(colours: SampleList, tmp_path: Path) -> None:
+    assert choose_device("auto").type == "cuda"
+    result = train_2d(colours, replace(TINY, device="auto"), tmp_path / "net")
+    assert result.best.scores["accuracy"] > 0.9
