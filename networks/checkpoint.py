@@ -20,7 +20,7 @@ import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ..errors import ModelError, UsageError
@@ -188,8 +188,10 @@ def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: S
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"ig3d": json.dumps(described, sort_keys=True)})
-        with temporary.open("rb+") as handle:
+        content = save(tensors, metadata={"ig3d": json.dumps(described, sort_keys=True)})
+        with temporary.open("wb") as handle:  # save_file would make a file for its owner only
+            handle.write(content)
+            handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(target)
     except (OSError, SafetensorError) as exc:

@@ -244,10 +244,14 @@ def _fit(
             std=std,
             device=device,
             advance=lambda n: bar.advance(task, n),
-            after_epoch=lambda epoch: bar.update(task, said=describe_epoch(epoch)),
+            after_epoch=lambda epoch: bar.update(task, said=_brief(epoch)),
         )
-        bar.update(task, said=f"best: {describe_epoch(fitted.best)}")
+        bar.update(task, said=f"best {_brief(fitted.best)}")
     return fitted
+
+
+def _brief(epoch: Epoch) -> str:
+    return f"epoch {epoch.number}: loss {epoch.loss:.2f}, score {epoch.selection:.3f}"
 
 
 def describe_epoch(epoch: Epoch) -> str:
@@ -278,7 +282,7 @@ def progress_bar(*, shown: bool) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[said]}"),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:

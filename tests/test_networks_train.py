@@ -86,6 +86,8 @@ def test_a_network_learns_the_signal_and_never_opens_a_test_image(
     assert (info.task, info.columns, info.size) == ("classes", colours.classes, 32)
     assert info.training["rows_train"] == result.rows_train
     assert list(tmp_path.iterdir()) == [result.path]
+    (tmp_path / "other").touch()
+    assert result.path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_readers(
