@@ -7,6 +7,7 @@ finished file. Shards of a run are small stores of the same format.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -332,7 +333,8 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._file = h5py.File(self._temporary, "w")
+            self._disk = _Disk(self._temporary)
+            self._file = h5py.File(self._disk, "w")
             self._create()
         except OSError as exc:
             self._discard()
@@ -351,8 +353,7 @@ class StoreWriter:
             self._file.flush()
             self._file.attrs["content_sha256"] = content_hash(self._file)
             self._file.close()
-            with self._temporary.open("rb+") as handle:
-                os.fsync(handle.fileno())
+            self._disk.finish()
             os.replace(self._temporary, self.path)  # noqa: PTH105  (atomic on every platform)
         except OSError as exc:
             self._discard()
@@ -364,12 +365,10 @@ class StoreWriter:
         )
 
     def _discard(self) -> None:
-        # After a full disk even closing fails; the temporary file goes either way.
-        try:
-            if hasattr(self, "_file"):
-                self._file.close()
-        except (OSError, RuntimeError):
-            pass
+        if hasattr(self, "_file"):
+            self._file.close()
+        if hasattr(self, "_disk"):
+            self._disk.close()
         self._temporary.unlink(missing_ok=True)
 
     def _create(self) -> None:
@@ -439,6 +438,58 @@ class StoreWriter:
         file["face/transform"][span] = rows.transform
         for name in self._blocks:
             file[f"codes/{name}"][span] = rows.codes[name]
+        self._disk.check()
+
+
+class _Disk(io.RawIOBase):
+    """The file under an HDF5 writer; it keeps a full disk from HDF5, which does not survive a failed close.
+
+    After a write has failed it swallows the rest, and :meth:`check` and :meth:`finish` raise what happened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._raw = path.open("w+b", buffering=0)
+        self._failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self._failure is None:
+                rest = rest[self._raw.write(rest) :]
+        except OSError as exc:
+            self._failure = exc
+        return size
+
+    def readinto(self, into: Any) -> int:
+        return self._raw.readinto(into)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._raw.truncate(size)
+        except OSError as exc:
+            self._failure = self._failure or exc
+            return size or 0
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def finish(self) -> None:
+        """Put everything on the disk and close; raises what a write had to hide."""
+        self.check()
+        os.fsync(self._raw.fileno())
+        self.close()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def read_rows(store: CodeStore) -> Iterator[Rows]:

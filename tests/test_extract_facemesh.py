@@ -1,0 +1,214 @@
+"""The embedded detector and its codes, on a real photograph and on points whose pose is known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial.transform import Rotation
+from skimage.data import astronaut
+
+from ig3d.extract.datasets import list_samples
+from ig3d.extract.detectors.facemesh import FaceMesh, _scores
+from ig3d.extract.preview import preview
+from ig3d.extract.regressors.facemesh import FaceMeshCodes, eye_openness, project
+from ig3d.extract.run import ExtractConfig, extract_codes
+from ig3d.faces import model
+from ig3d.features.store import CodeStore
+from ig3d.features.values import FaceBatch
+
+
+@lru_cache(maxsize=1)
+def detector() -> FaceMesh:
+    return FaceMesh()
+
+
+def batch(points: np.ndarray, size_wh: tuple[int, int]) -> FaceBatch:
+    n = len(points)
+    boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
+    return FaceBatch(np.tile(size_wh, (n, 1)), boxes, points, None, np.full((n, 2, 3), np.nan))
+
+
+def test_the_astronaut_is_found_with_score_and_points() -> None:
+    (faces,) = detector()([astronaut()])
+    assert len(faces) == 1
+    assert faces[0].score > 0.9
+    x0, y0, x1, y1 = faces[0].xyxy
+    # her face in the picture, to a few pixels
+    assert np.allclose((x0, y0, x1, y1), (179, 71, 271, 177), atol=12)
+    nose = faces[0].landmarks[1]
+    assert x0 < nose[0] < x1
+    assert y0 < nose[1] < y1
+
+
+def test_two_faces_each_with_its_own_score() -> None:
+    face = astronaut()[40:220, 140:310]
+    small = np.asarray(Image.fromarray(face).resize((100, 106)))
+    both = np.full((220, 360, 3), 128, np.uint8)
+    both[20:200, 10:180] = face
+    both[60:166, 230:330] = small
+    (faces,) = detector()([both])
+    assert len(faces) == 2
+    assert all(0.5 <= face.score <= 1 for face in faces)
+
+
+def test_scores_go_by_overlap_not_by_order() -> None:
+    class Relative:
+        def __init__(self, *box: float) -> None:
+            self.xmin, self.ymin, self.width, self.height = box
+
+    class Detection:
+        def __init__(self, score: float, *box: float) -> None:
+            self.score = [score]
+            self.location_data = type("L", (), {"relative_bounding_box": Relative(*box)})
+
+    boxes = np.array([[0, 0, 50, 50], [100, 100, 200, 200], [0, 150, 20, 200]], float)
+    found = _scores(boxes, [Detection(0.9, 0.5, 0.5, 0.5, 0.5), Detection(0.6, 0, 0, 0.2, 0.3)], 200, 200)
+    assert found[:2].tolist() == [0.6, 0.9]
+    assert np.isnan(found[2])
+
+
+def test_a_tight_crop_is_found_on_the_second_try_at_its_place() -> None:
+    tight = np.ascontiguousarray(astronaut()[85:178, 185:268])
+    (whole,) = detector()([astronaut()])
+    wanted = whole[0].landmarks[:, :2] - (185, 85)
+    padded = detector()._find_padded(tight)
+    assert len(padded) == 1
+    assert np.abs(padded[0].landmarks[:, :2] - wanted).mean() < 3
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        np.zeros((80, 60, 3), np.uint8),
+        rng.integers(0, 255, (50, 90, 3), np.uint8),
+        np.ones((1, 1, 3), np.uint8),
+    ]
+    assert detector()(images) == [[], [], []]
+
+
+def test_batch_equals_one_by_one() -> None:
+    images = [astronaut(), astronaut()[:, ::-1].copy(), astronaut()[:300, 100:400].copy()]
+    together = detector()(images)
+    alone = [detector()([image])[0] for image in images]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one[0].landmarks, other[0].landmarks)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_known_head_comes_back_as_its_pose_and_camera(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mean = model.load().mean
+    pose = rng.uniform(-0.8, 0.8, (6, 3))
+    camera = np.column_stack([rng.uniform(5, 20, 6), rng.uniform(-0.5, 0.5, (6, 2))])
+    size_wh = (640, 400)
+    points = project(np.repeat(mean[None], 6, axis=0), pose, camera, np.tile(size_wh, (6, 1)))
+    # by hand for one of them: turn in FLAME's axes (y up, z to the viewer), then scale and shift in the image
+    turned = Rotation.from_rotvec(pose[0]).apply(mean * [1, -1, -1]) * [1, -1, -1]
+    by_hand = turned[:, :2] * camera[0, 0] * 320 + camera[0, 1:] * 320 + (320, 200)
+    assert np.allclose(points[0, :, :2], by_hand)
+    codes = FaceMeshCodes(also=("landmarks",))(batch(points, size_wh))
+    assert np.allclose(codes["pose"], pose, atol=1e-4)
+    assert np.allclose(codes["camera"], camera, atol=1e-4)
+    assert np.allclose(codes["landmarks"].reshape(6, 478, 3), mean, atol=1e-5)
+
+
+def test_signs_of_the_pose() -> None:
+    """A head that turns to the image's right shows yaw > 0, one that looks down pitch > 0 (axes y up, z to viewer)."""
+    mean = model.load().mean
+    nose = mean[1] - mean.mean(0)
+    straight = np.array([[0.0, 0, 0]])
+    right = np.array([[0.0, 0.4, 0]])
+    down = np.array([[0.4, 0, 0]])
+    one, size = np.array([[10.0, 0, 0]]), np.array([[200, 200]])
+    place = {name: project(nose[None, None], pose, one, size)[0, 0, :2] for name, pose in
+             {"straight": straight, "right": right, "down": down}.items()}  # fmt: skip
+    assert place["right"][0] > place["straight"][0] + 1
+    assert place["down"][1] > place["straight"][1] + 1
+
+
+def test_eyelids_open_and_closed() -> None:
+    points = np.zeros((1, 478, 3))
+    for outer, inner, lids in (
+        (33, 133, (160, 144, 159, 145, 158, 153)),
+        (263, 362, (387, 373, 386, 374, 385, 380)),
+    ):
+        points[0, outer, 0], points[0, inner, 0] = 0, 10
+        for place, lid in enumerate(lids):
+            points[0, lid] = (5, (1.5 if place % 2 else -1.5) if outer == 33 else 0, 0)
+    assert np.allclose(eye_openness(points), [[0.3, 0.0]])
+
+
+def test_a_degenerate_face_is_not_finite_and_so_never_ok() -> None:
+    codes = FaceMeshCodes()(batch(np.zeros((2, 478, 3), np.float32), (100, 100)))
+    assert np.isnan(codes["pose"]).all()
+
+
+def photographs(root: Path) -> Path:
+    """Photographs made from the astronaut: as it is, mirrored, turned by 20 degrees, dark; and one without a face."""
+    (root / "happy").mkdir(parents=True)
+    picture = astronaut()[:300, 80:380]
+    for name, pixels in {
+        "straight": picture,
+        "mirrored": picture[:, ::-1],
+        "rolled": np.asarray(Image.fromarray(picture).rotate(20, Image.Resampling.BICUBIC)),
+        "dark": picture // 8,
+        "wall": np.full_like(picture, 130),
+    }.items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(root / "happy" / f"{name}.jpg", quality=92)
+    return root
+
+
+def test_the_main_job_on_photographs(tmp_path: Path) -> None:
+    samples = list_samples(photographs(tmp_path / "data"), "folder")
+    for jobs in (1, 2):
+        extract_codes(samples, tmp_path / f"{jobs}.h5", ExtractConfig(also=("landmarks",)), jobs=jobs)
+    with CodeStore(tmp_path / "1.h5") as store, CodeStore(tmp_path / "2.h5") as other:
+        assert store.content_sha256 == other.content_sha256
+        row = {identifier.split("/")[1]: index for index, identifier in enumerate(store.samples.id)}
+        assert store.samples.status[row["wall"]] == 2
+        assert store.samples.ok[[row["straight"], row["mirrored"], row["dark"]]].all()
+        pose = store.codes("pose")
+        # a mirror turns yaw and roll round and swaps the eyes; the picture's turn is the head's roll
+        assert np.allclose(pose[row["straight"]], pose[row["mirrored"]] * (1, -1, -1), atol=0.06)
+        assert np.allclose(pose[row["rolled"], 2] - pose[row["straight"], 2], np.radians(20), atol=0.05)
+        lids = store.codes("eyelid")
+        assert np.allclose(lids[row["straight"]], lids[row["mirrored"]][::-1], atol=0.08)
+        assert len(store.info.regressor["face_model"]) > 10
+        assert len(store.info.detector["weights_sha256"]) == 64
+
+
+def test_the_sheet_shows_faces_and_marks_rows_without(tmp_path: Path) -> None:
+    samples = list_samples(photographs(tmp_path / "data"), "folder")
+    extract_codes(samples, tmp_path / "a.h5", ExtractConfig(also=("landmarks",)), jobs=1)
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert preview(store, tmp_path / "sheet.png", count=9) == 5
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+    green = (drawn[..., 1] - drawn[..., 0] > 100) & (drawn[..., 2] > 90)
+    red = (drawn[..., 0] > 180) & (drawn[..., 1] < 60) & (drawn[..., 2] < 60)
+    assert green.sum() > 300
+    assert red.sum() > 300
+
+
+def test_the_runtime_does_not_talk_to_the_user(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "data")
+    command = [
+        sys.executable,
+        "-m",
+        "ig3d",
+        "extract",
+        str(root),
+        "--out",
+        str(tmp_path / "a.h5"),
+        "--jobs",
+        "2",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "W0000" not in ended.stderr
+    assert "TensorFlow" not in ended.stderr
+    assert ended.stdout == f"{tmp_path / 'a.h5'}: 5 rows (ok 4 · no_face 1)\n"

@@ -1,0 +1,307 @@
+"""The flow and the run: a row for every sample, whatever happens to the files, the workers or the disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FAKE, colour_folder, write_image
+
+from ig3d.errors import RunError, StoreError, UsageError
+from ig3d.extract.datasets import list_samples
+from ig3d.extract.detectors import choose_face
+from ig3d.extract.fakes import FakeDetector, FakeRegressor
+from ig3d.extract.run import ExtractConfig, extract_codes, flow
+from ig3d.extract.shards import differences, shard_size
+from ig3d.features.store import CodeStore
+from ig3d.features.values import Face, Sample, Status
+
+CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+
+
+def extract(root: Path, out: Path, **options: object) -> CodeStore:
+    extract_codes(list_samples(root, "folder"), out, CONFIG, **options)  # type: ignore[arg-type]
+    return CodeStore(out)
+
+
+def test_one_row_for_every_sample_whatever_it_is(tmp_path: Path) -> None:
+    write_image(tmp_path / "good.png", (200, 100, 50))
+    write_image(tmp_path / "black.png", (0, 0, 0))
+    write_image(tmp_path / "red.png", (255, 0, 0))
+    write_image(tmp_path / "blue.png", (0, 0, 255))
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").touch()
+    names = ["good", "black", "red", "blue", "text", "empty", "gone"]
+    samples = [Sample(name, f"{name}.png") for name in names]
+    rows = flow(samples, tmp_path, FakeDetector(), FakeRegressor())
+    status = dict(zip(names, [Status(int(code)).name for code in rows.status], strict=True))
+    assert status == {
+        "good": "ok",
+        "black": "no_face",
+        "red": "failed",
+        "blue": "failed",
+        "text": "unreadable",
+        "empty": "unreadable",
+        "gone": "missing",
+    }
+    messages = dict(zip(names, rows.message, strict=True))
+    assert messages["red"] == "not finite: colour"
+    assert messages["blue"] == "ValueError: a crop is pure blue"
+    assert messages["empty"] == "the file is empty"
+    assert np.allclose(rows.codes["colour"][0] * 255, (200, 100, 50))
+    assert np.isnan(rows.codes["colour"][1:]).all()
+    assert rows.size_wh[0].tolist() == [24, 20]
+    assert rows.count.tolist() == [1, 0, 1, 1, 0, 0, 0]
+    assert rows.digest[5:].sum() == 0
+
+
+def test_a_crop_around_the_box_and_the_whole_image(tmp_path: Path) -> None:
+    image = np.zeros((20, 24, 3), np.uint8)
+    image[5:15, 6:18] = (90, 120, 150)  # just what FakeDetector calls a face
+    from PIL import Image
+
+    Image.fromarray(image).save(tmp_path / "a.png")
+    cropped = flow([Sample("a", "a.png")], tmp_path, FakeDetector(), FakeRegressor())
+    # a square of 11 by 11 around a box of 12 by 10: the crop's edge rows lie outside of it
+    assert np.allclose(cropped.transform[0] @ (12, 10, 1), (4, 4))
+    assert np.allclose(cropped.transform[0][0, 0], 8 / 11)
+    from ig3d.extract.detectors.whole import WholeImage
+
+    resized = flow([Sample("a", "a.png")], tmp_path, WholeImage(), FakeRegressor(), whole=True)
+    assert np.allclose(resized.transform[0], [[8 / 24, 0, 0], [0, 8 / 20, 0]])
+    assert resized.codes["colour"][0, 2] * 255 < cropped.codes["colour"][0, 2] * 255
+
+
+def test_choice_of_the_face() -> None:
+    def face(side: float, score: float) -> Face:
+        return Face(np.array([0, 0, side, side], np.float32), score)
+
+    assert choose_face([face(10, 0.9), face(30, 0.8), face(50, 0.2)]).xyxy[2] == 30
+    assert choose_face([face(10, 0.1), face(30, 0.3)]).xyxy[2] == 30
+    assert choose_face([face(10, float("nan")), face(30, float("nan"))]).xyxy[2] == 30
+
+
+def test_batches_do_not_mix_rows(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 10)
+    samples = list_samples(root, "folder").samples
+    together = flow(samples, root, FakeDetector(), FakeRegressor())
+    alone = [flow([sample], root, FakeDetector(), FakeRegressor()) for sample in samples]
+    assert np.array_equal(together.codes["colour"], np.concatenate([rows.codes["colour"] for rows in alone]))
+
+
+def test_one_and_four_workers_give_equal_stores(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 60)
+    with (
+        extract(root, tmp_path / "one.h5", jobs=1) as one,
+        extract(root, tmp_path / "four.h5", jobs=4) as four,
+    ):
+        assert one.content_sha256 == four.content_sha256
+        assert one.verify() == four.verify() == []
+        assert one.samples.ok.all()
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_finished_store_is_left_alone_and_another_run_is_refused(tmp_path: Path) -> None:
+    root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
+    extract(root, out, jobs=1).close()
+    before = out.stat().st_mtime_ns
+    extract(root, out, jobs=1).close()
+    assert out.stat().st_mtime_ns == before
+    write_image(root / "sad" / "new.png")
+    with pytest.raises(RunError, match=r"samples: 10 -> 11.*--restart"):
+        extract(root, out, jobs=1)
+    with extract(root, out, jobs=1, restart=True) as store:
+        assert len(store) == 11
+
+
+def test_a_moved_dataset_is_the_same_run(tmp_path: Path) -> None:
+    root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
+    extract(root, out, jobs=1).close()
+    before = out.stat().st_mtime_ns
+    extract(root.rename(tmp_path / "moved"), out, jobs=1).close()
+    assert out.stat().st_mtime_ns == before
+
+
+def test_differences_name_what_changed() -> None:
+    before = {"options": {"batch_size": 8}, "samples_sha256": "a", "regressor": {"version": "1"}}
+    now = {"options": {"batch_size": 16}, "samples_sha256": "b", "regressor": {"version": "1"}}
+    assert differences(before, now) == ["options.batch_size: 8 -> 16", "samples: other content"]
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 32), (3200, 32), (10_000, 100), (290_000, 1024)])
+def test_shard_size(n: int, size: int) -> None:
+    assert shard_size(n) == size
+
+
+def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ig3d", "extract", str(root), "--out", str(out), "--regressor", FAKE]
+    command += ["--batch-size", "8", *map(str, options)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def kill_when(process: subprocess.Popen[str], out: Path, shards: int, sign: signal.Signals) -> int:
+    """Kill the run's whole process group once that many shards are there; the exit code."""
+    parts = out.with_name(out.name + ".parts")
+    while process.poll() is None and len(list(parts.glob("0*.h5"))) < shards:
+        time.sleep(0.002)
+    if process.poll() is None:
+        os.killpg(process.pid, sign)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def test_killed_at_any_moment_and_repeated_gives_the_undisturbed_store(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 350)
+    with extract(root, tmp_path / "whole.h5", jobs=1) as whole:
+        wanted = whole.content_sha256
+    out, killed = tmp_path / "killed.h5", 0
+    for shards, jobs in ((0, 1), (1, 1), (4, 2), (9, 1), (14, 2), (20, 1)):
+        killed += kill_when(start(root, out, "--jobs", jobs), out, shards, signal.SIGKILL) == -signal.SIGKILL
+    assert killed >= 4
+    assert not out.exists()
+    finished = start(root, out, "--jobs", 2)
+    assert "went on with" in finished.communicate(timeout=120)[1]
+    with CodeStore(out) as store:
+        assert store.content_sha256 == wanted
+        assert store.verify() == []
+    assert not out.with_name("killed.h5.parts").exists()
+
+
+def test_ctrl_c_is_130_and_keeps_what_is_done(tmp_path: Path) -> None:
+    root, out = colour_folder(tmp_path / "data", 350), tmp_path / "a.h5"
+    assert kill_when(start(root, out, "--jobs", 1), out, 3, signal.SIGINT) == 130
+    assert len(list((tmp_path / "a.h5.parts").glob("0*.h5"))) >= 3
+
+
+def test_a_damaged_shard_is_done_again(tmp_path: Path) -> None:
+    root, out = colour_folder(tmp_path / "data", 100), tmp_path / "a.h5"
+    with extract(root, tmp_path / "whole.h5", jobs=1) as whole:
+        wanted = whole.content_sha256
+    kill_when(start(root, out, "--jobs", 1), out, 3, signal.SIGKILL)
+    shard = tmp_path / "a.h5.parts" / "00001.h5"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    shard.write_bytes(content)
+    with extract(root, out, jobs=1) as store:
+        assert store.content_sha256 == wanted
+
+
+def test_another_identity_does_not_go_on_with_an_interrupted_run(tmp_path: Path) -> None:
+    root, out = colour_folder(tmp_path / "data", 350), tmp_path / "a.h5"
+    kill_when(start(root, out, "--jobs", 1), out, 2, signal.SIGKILL)
+    with pytest.raises(RunError, match=r"options.batch_size: 8 -> 4.*--restart throws"):
+        extract_codes(list_samples(root, "folder"), out, ExtractConfig(regressor=FAKE, batch_size=4), jobs=1)
+
+
+def test_two_runs_on_one_store(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
+    (tmp_path / "a.h5.parts").mkdir()
+    with FileLock(tmp_path / "a.h5.parts" / "lock"), pytest.raises(RunError, match="got one at work"):
+        extract(root, out, jobs=1)
+
+
+@pytest.mark.parametrize("limit", [30_000, 90_000], ids=["in-a-shard", "in-the-join"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path: Path, limit: int) -> None:
+    root, out = colour_folder(tmp_path / "data", 350), tmp_path / "a.h5"
+
+    def small_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "ig3d", "extract", root, "--out", out, "--regressor", FAKE, "--jobs", 1]
+    command = [str(part) for part in command]
+    ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, check=False)
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert (
+        last.startswith("ig3d: ") and "expected to write the store" in last and "repeat the command" in last
+    )
+    assert "Traceback" not in ended.stderr
+    assert not out.exists()
+    assert not list(tmp_path.glob("**/*.tmp"))
+    subprocess.run(command, check=True, capture_output=True)
+    with CodeStore(out) as store:
+        assert store.samples.ok.all()
+
+
+def test_files_that_vanish_or_change_after_the_listing(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 5)
+    samples = list_samples(root, "folder")
+    (root / "happy" / "0001.png").unlink()
+    (root / "sad" / "0002.png").write_bytes(b"")
+    extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1)
+    with CodeStore(tmp_path / "a.h5") as store:
+        status = dict(zip(store.samples.id, store.samples.status, strict=True))
+        assert status["happy/0001"] == Status.missing
+        assert status["sad/0002"] == Status.unreadable
+        assert (store.samples.status == Status.ok).sum() == 8
+
+
+def test_a_store_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 5)
+    (tmp_path / "a.h5").write_text("precious")
+    with pytest.raises(RunError, match="--restart"):
+        extract(root, tmp_path / "a.h5", jobs=1)
+    assert (tmp_path / "a.h5").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        pytest.param({"regressor": "smirkk"}, "regressor: expected one of facemesh", id="regressor"),
+        pytest.param({"detector": "sdf"}, "detector: expected one of facemesh, none", id="detector"),
+        pytest.param({"detector": "none"}, "needs landmarks; use --detector facemesh", id="none"),
+        pytest.param(
+            {"detector": "ig3d.extract.fakes:FakeDetector"}, "expected 478 landmarks", id="no-landmarks"
+        ),
+        pytest.param({"also": ("texture",)}, "facemesh: expected blocks among .*got texture", id="also"),
+        pytest.param(
+            {"regressor": "ig3d.extract.fakes:Nothing"}, "expected 'Nothing' in the module", id="attribute"
+        ),
+    ],
+)
+def test_wrong_settings_end_before_any_work(tmp_path: Path, config: dict[str, object], message: str) -> None:
+    root = colour_folder(tmp_path / "data", 3)
+    with pytest.raises(UsageError, match=message):
+        extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", ExtractConfig(**config), jobs=1)  # type: ignore[arg-type]
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_batch_size_and_jobs_must_make_sense(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch size"):
+        ExtractConfig(batch_size=0)
+    with pytest.raises(UsageError, match="jobs"):
+        extract(colour_folder(tmp_path / "data", 3), tmp_path / "a.h5", jobs=-1)
+
+
+def test_a_folder_that_is_not_there_for_the_store(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 3)
+    (tmp_path / "file").touch()
+    with pytest.raises((RunError, StoreError), match="expected a folder that can be written"):
+        extract(root, tmp_path / "file" / "a.h5", jobs=1)
+
+
+def test_detector_that_fails_on_one_image_fails_that_row_only(tmp_path: Path) -> None:
+    class Moody(FakeDetector):
+        def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+            if any((image == 77).all() for image in images):
+                raise RuntimeError("not in the mood")
+            return super().__call__(images)
+
+    write_image(tmp_path / "a.png", (10, 20, 30))
+    write_image(tmp_path / "b.png", (77, 77, 77))
+    rows = flow([Sample("a", "a.png"), Sample("b", "b.png")], tmp_path, Moody(), FakeRegressor())
+    assert rows.status.tolist() == [Status.ok, Status.failed]
+    assert rows.message[1] == "RuntimeError: not in the mood"

@@ -1,0 +1,133 @@
+"""The package itself: what importing costs, what the wheel holds, which way imports point, what the docs promise."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ig3d
+
+ROOT = Path(ig3d.__file__).resolve().parent
+# make that calls pytest hands its options down; ours starts afresh
+OUTER = {
+    name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"
+}
+HEAVY = ("torch", "sklearn", "pandas", "mediapipe", "cv2", "lightgbm", "matplotlib", "scipy", "PIL")
+
+
+def modules() -> list[str]:
+    inside = [name for _, name, _ in pkgutil.walk_packages([str(ROOT)], "ig3d.")]
+    outside = (
+        "ig3d.tests",
+        "ig3d.scripts",
+        "ig3d.benchmarks",
+        "ig3d.ablations",
+        "ig3d.build",
+        "ig3d.__main__",
+    )
+    return [name for name in inside if not name.startswith(outside)]
+
+
+@pytest.mark.parametrize("what", ["import ig3d", "import ig3d.features.store", "import ig3d.cli"])
+def test_imports_are_light(what: str) -> None:
+    code = f"import sys; {what}; print([name for name in {HEAVY} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_public_names_are_what_all_says() -> None:
+    for name in ig3d.__all__:
+        assert getattr(ig3d, name) is not None
+    assert set(ig3d._PUBLIC) | {"__version__"} == set(ig3d.__all__)
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        ig3d.nothing_of_the_kind  # noqa: B018
+
+
+@pytest.mark.parametrize("name", modules())
+def test_doctests(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+# who may import whom: design of the house
+MAY_IMPORT = {
+    "features": {"features"},
+    "faces": {"faces", "features"},
+    "extract": {"extract", "faces", "features"},
+    "learn": {"learn", "features"},
+    "networks": {"networks", "extract", "learn", "faces", "features"},
+}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_one_way(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        here = ["ig3d", *path.relative_to(ROOT).with_suffix("").parts][:-1]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                target = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
+                names = [target[1]] if len(target) > 1 and target[1] else [alias.name for alias in node.names]
+                rooms = {name for name in names if (ROOT / name).is_dir()}
+                assert rooms <= MAY_IMPORT[room], f"{path}: {names}"
+
+
+def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {"ig3d/py.typed"}
+    for folder in ("", "extract", "features", "faces", "learn", "networks"):
+        pattern = "*.py" if not folder else "**/*.py"
+        wanted |= {f"ig3d/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).glob(pattern)}
+    wanted |= {f"ig3d/faces/{path.name}" for path in (ROOT / "faces").glob("*.npz")}
+    assert wanted <= inside
+    assert not [name for name in inside if name.startswith(("ig3d/tests", "ig3d/.venv", "ig3d/scripts"))]
+
+
+def test_make_without_a_target_lists_the_targets() -> None:
+    listed = subprocess.check_output(["make"], cwd=ROOT, text=True, env=OUTER)
+    for target in ("setup", "test", "check", "extract", "bench"):
+        assert f"make {target}" in listed
+
+
+def test_make_extract_without_data_says_what_to_do(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        ["make", "extract", "DATASET=rafdb", f"ROOT={tmp_path / 'rafdb'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=OUTER,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("ig3d: ")]
+    assert "rafdb: expected the dataset at" in line
+    assert "ROOT=/path/to/it" in line
+
+
+def test_an_old_python_is_one_line(tmp_path: Path) -> None:
+    fake = tmp_path / "python-of-old"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1 && exit 0\nexit 1\n')
+    fake.chmod(0o755)
+    ended = subprocess.run(
+        ["make", "setup", f"PYTHON={fake}", f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=OUTER,
+    )  # fmt: skip
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("ig3d: ")]
+    assert "expected Python 3.11 or 3.12" in line
+    assert "got Python 3.8.1" in line
