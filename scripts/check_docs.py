@@ -1,0 +1,66 @@
+"""What README and docs name exists: linked files, commands with their options, make targets.
+
+Run by ``make docs``; prints what is wrong and exits 1.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import typer
+
+from ig3d.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGES.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks/README.md",
+]
+
+
+def commands() -> dict[str, set[str]]:
+    """Command name -> its option strings."""
+    group = typer.main.get_command(app)
+    found = {"": {name for parameter in group.params for name in parameter.opts}}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        found[name] = {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+    return found
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def problems_in(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
+            found.append(f"link to {target}, which is not there")
+    known, made = commands(), targets()
+    # a command may go on over lines that end in a backslash
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        for command, rest in re.findall(r"\big3d ([a-z][a-z0-9-]*)\b([^`|\n]*)", line):
+            if command not in known:
+                if "`" in line or line.startswith(("ig3d", "    ", "$")):
+                    found.append(f"command ig3d {command}, which there is not")
+                continue
+            for option in re.findall(r"(?<=\s)--[a-z0-9][a-z0-9-]*", rest):
+                if option not in known[command] | {"--help"}:
+                    found.append(f"ig3d {command} {option}, an option it does not have")
+        for target in re.findall(r"(?:^|[`$] ?)make ([a-z][a-z0-9-]*)", line):
+            if target not in made:
+                found.append(f"make {target}, which there is not")
+    return [f"{page.relative_to(ROOT)}: {problem}" for problem in found]
+
+
+if __name__ == "__main__":
+    every = [problem for page in PAGES if page.exists() for problem in problems_in(page)]
+    print("\n".join(every) or f"docs: {sum(page.exists() for page in PAGES)} pages name only what exists")
+    sys.exit(bool(every))
