@@ -88,10 +88,13 @@ def _points(store: CodeStore, rows: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def _aligned(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
-    """(n, 478, 3): the aligned points themselves where the store has them."""
+    """(n, 478, 3): the aligned points where the store has them, else those that its codes describe."""
     if "landmarks" in store.blocks:
         return store.codes("landmarks")[rows].reshape(len(rows), model.POINTS, 3)
-    return None
+    face = model.load()
+    if any(store.blocks[name].basis != face.basis for name in ("shape", "expression")):
+        return None  # codes of another face model cannot be drawn with this one
+    return face.decode(store.codes("shape")[rows], store.codes("expression")[rows])
 
 
 def _tile(store: CodeStore, row: int, folder: Path, points: np.ndarray | None) -> draw.Tile:

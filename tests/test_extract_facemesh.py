@@ -167,7 +167,7 @@ def photographs(root: Path) -> Path:
 def test_the_main_job_on_photographs(tmp_path: Path) -> None:
     samples = list_samples(photographs(tmp_path / "data"), "folder")
     for jobs in (1, 2):
-        extract_codes(samples, tmp_path / f"{jobs}.h5", ExtractConfig(also=("landmarks",)), jobs=jobs)
+        extract_codes(samples, tmp_path / f"{jobs}.h5", ExtractConfig(), jobs=jobs)
     with CodeStore(tmp_path / "1.h5") as store, CodeStore(tmp_path / "2.h5") as other:
         assert store.content_sha256 == other.content_sha256
         row = {identifier.split("/")[1]: index for index, identifier in enumerate(store.samples.id)}
@@ -183,9 +183,10 @@ def test_the_main_job_on_photographs(tmp_path: Path) -> None:
         assert len(store.info.detector["weights_sha256"]) == 64
 
 
-def test_the_sheet_shows_faces_and_marks_rows_without(tmp_path: Path) -> None:
+@pytest.mark.parametrize("also", [(), ("landmarks",)], ids=["decoded", "landmarks"])
+def test_the_sheet_shows_faces_and_marks_rows_without(tmp_path: Path, also: tuple[str, ...]) -> None:
     samples = list_samples(photographs(tmp_path / "data"), "folder")
-    extract_codes(samples, tmp_path / "a.h5", ExtractConfig(also=("landmarks",)), jobs=1)
+    extract_codes(samples, tmp_path / "a.h5", ExtractConfig(also=also), jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
         assert preview(store, tmp_path / "sheet.png", count=9) == 5
     drawn = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)

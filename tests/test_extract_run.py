@@ -266,7 +266,7 @@ def test_a_store_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
         pytest.param(
             {"detector": "ig3d.extract.fakes:FakeDetector"}, "expected 478 landmarks", id="no-landmarks"
         ),
-        pytest.param({"also": ("texture",)}, "facemesh: expected blocks among .*got texture", id="also"),
+        pytest.param({"also": ("texture",)}, "facemesh: expected --also landmarks, got texture", id="also"),
         pytest.param(
             {"regressor": "ig3d.extract.fakes:Nothing"}, "expected 'Nothing' in the module", id="attribute"
         ),

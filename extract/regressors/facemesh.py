@@ -1,4 +1,4 @@
-"""``facemesh``: Face Mesh's 478 points, aligned to the embedded face model, as code blocks."""
+"""``facemesh``: Face Mesh's 478 points, aligned to the embedded face model and split by it into code blocks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ _EYES = ((33, 133, (160, 144), (159, 145), (158, 153)), (263, 362, (387, 373), (
 _TO_FLAME = np.array([1.0, -1.0, -1.0])
 
 
+ON_REQUEST = ("landmarks",)
+
+
 class FaceMeshCodes:
-    """Pose, eyelids and camera, and the aligned points themselves.
+    """Expression and shape by the embedded face model, pose, eyelids and camera; on request the aligned points.
 
     Parameters
     ----------
     also : names of blocks that are written on request only
+
+    Raises
+    ------
+    UsageError : a block in ``also`` that is not one of those.
     """
 
     name = "facemesh"
@@ -32,48 +39,13 @@ class FaceMeshCodes:
 
     def __init__(self, also: Sequence[str] = ()) -> None:
         self._model = model.load()
-        available = self._available()
-        unknown = [name for name in also if name not in available]
+        unknown = [name for name in also if name not in ON_REQUEST]
         if unknown:
-            raise UsageError(
-                f"facemesh: expected blocks among {', '.join(available)}, got {', '.join(unknown)}"
-            )
-        self.blocks = available
-
-    def _available(self) -> dict[str, Block]:
-        return {
-            "pose": Block(
-                3,
-                "rad",
-                "axis-angle",
-                "Rotation of the head from facing the camera; axes as FLAME's: x to the image's right, y up, z towards "
-                "the camera.",
-                ("x", "y", "z"),
-            ),
-            "eyelid": Block(
-                2,
-                "1",
-                "facemesh-478",
-                "Openness: mean height of the lid gap over the eye's width, right then left eye of the subject "
-                "(eye aspect ratio, Soukupova and Cech 2016).",
-                ("right", "left"),
-            ),
-            "camera": Block(
-                3,
-                "1",
-                "weak-perspective",
-                "Scale and translation: image point = scale * (rotated aligned point) + (tx, ty), where the image's "
-                "longer side spans [-1, 1], origin in its middle, y down.",
-                ("scale", "tx", "ty"),
-            ),
-            "landmarks": Block(
-                3 * model.POINTS,
-                "1",
-                self._model.basis,
-                "478 points x, y, z after Procrustes alignment to the mean face, whose centroid size is 1; x to the "
-                "image's right, y down, z away from the camera.",
-                tuple(f"{point}{axis}" for point in range(model.POINTS) for axis in "xyz"),
-            ),
+            raise UsageError(f"facemesh: expected --also {', '.join(ON_REQUEST)}, got {', '.join(unknown)}")
+        self.blocks = {
+            name: block
+            for name, block in _blocks(self._model).items()
+            if name in also or name not in ON_REQUEST
         }
 
     def describe(self) -> dict[str, Any]:
@@ -84,12 +56,62 @@ class FaceMeshCodes:
             raise UsageError("facemesh: expected landmarks, got crops; use --detector facemesh")
         fitted = self._model.align(faces.landmarks)
         codes = {
+            **self._model.encode(fitted.aligned),
             "pose": rotation_vectors(fitted.rotation),
             "eyelid": eye_openness(fitted.aligned),
             "camera": weak_perspective(fitted.scale, fitted.translation, faces.size_wh),
             "landmarks": fitted.aligned.reshape(len(faces), -1),
         }
         return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+
+def _blocks(face: model.FaceModel) -> dict[str, Block]:
+    return {
+        "expression": Block(
+            len(face.expression_basis),
+            "1",
+            face.basis,
+            "Expression codes of the embedded face model, in standard deviations within a person.",
+        ),
+        "pose": Block(
+            3,
+            "rad",
+            "axis-angle",
+            "Rotation of the head from facing the camera; axes as FLAME's: x to the image's right, y up, z towards "
+            "the camera.",
+            ("x", "y", "z"),
+        ),
+        "eyelid": Block(
+            2,
+            "1",
+            "facemesh-478",
+            "Openness: mean height of the lid gap over the eye's width, right then left eye of the subject "
+            "(eye aspect ratio, Soukupova and Cech 2016).",
+            ("right", "left"),
+        ),
+        "shape": Block(
+            len(face.shape_basis),
+            "1",
+            face.basis,
+            "Shape (identity) codes of the embedded face model, in standard deviations over persons.",
+        ),
+        "camera": Block(
+            3,
+            "1",
+            "weak-perspective",
+            "Scale and translation: image point = scale * (rotated aligned point) + (tx, ty), where the image's "
+            "longer side spans [-1, 1], origin in its middle, y down.",
+            ("scale", "tx", "ty"),
+        ),
+        "landmarks": Block(
+            3 * model.POINTS,
+            "1",
+            face.basis,
+            "478 points x, y, z after Procrustes alignment to the mean face, whose centroid size is 1; x to the "
+            "image's right, y down, z away from the camera.",
+            tuple(f"{point}{axis}" for point in range(model.POINTS) for axis in "xyz"),
+        ),
+    }
 
 
 def rotation_vectors(rotation: np.ndarray) -> np.ndarray:
