@@ -1,0 +1,20 @@
+"""Versions of the packages that touch numbers, for the record of a run."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .. import __version__
+
+_PACKAGES = ("lightgbm", "numpy", "scikit-learn", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Package -> version, ig3d first."""
+    found = {"ig3d": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
