@@ -421,7 +421,7 @@ def _sentences(
     ]
     if marked:
         lines.append(
-            f"MARKED (*): rules were fitted on {fit_name}, the very rows that are reported. These figures flatter; "
+            f"MARKED *: rules were fitted on {fit_name}, the very rows that are reported. These figures flatter; "
             "they exist to reproduce papers."
         )
     elif np.array_equal(reported, calibration):

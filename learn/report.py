@@ -47,28 +47,37 @@ def print_result(result: FuseResult, console: Console) -> None:
     """Assumptions, protocol and tables; readable at 100 columns."""
     for line in (*result.notes, *result.protocol.sentences):
         console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
-    console.print()
-    console.print(_table(result, "all"))
+    tables = [_table(result, "all")]
     if not result.covered.all() and result.covered.any():
-        console.print(_table(result, "covered"))
+        tables.append(_table(result, "covered"))
     if result.task == "va":
-        for metric in _SHOWN:
-            console.print(_va_differences(result, metric))
+        tables += [_va_differences(result, metric) for metric in _SHOWN]
+    for table in tables:
+        console.print()
+        console.print(table)
+    console.print()
     last = (
         f"In brackets 95 % intervals of the paired bootstrap ({result.config.draws} draws), conditional on the trained "
         "networks. What the 3D face adds is the difference to 2d-recalibrated; -permuted are controls."
     )
     if result.protocol.marked:
-        last += " (*) fitted on the reported rows."
+        last += " * fitted on the reported rows."
     console.print(last, markup=False, highlight=False, soft_wrap=True)
 
 
 def _label(result: FuseResult, name: str, fits: bool) -> str:
-    return f"{name} (*)" if result.protocol.marked and fits else name
+    return f"{name}*" if result.protocol.marked and fits else name
 
 
 def _new_table(title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
     table.add_column("rule", no_wrap=True)
     return table
 
@@ -80,14 +89,16 @@ def _table(result: FuseResult, part: str) -> Table:
     title = (
         f"{len(result.ids)} reported rows, {covered} with 3D"
         if part == "all"
-        else f"the {covered} rows with 3D"
+        else f"The {covered} rows with 3D"
     )
+    if result.task == "classes":
+        title += "; in %, differences in points of accuracy"
     table = _new_table(title)
     for name in names:
         table.add_column(_HEADS[name], justify="right", no_wrap=True)
     if result.task == "classes":
         for reference in REFERENCES:
-            table.add_column(f"acc to {reference}", justify="right", no_wrap=True)
+            table.add_column(f"to {reference}", justify="right", no_wrap=True)
     table.add_column("n 3D", justify="right", no_wrap=True)
     for rule in result.rules:
         figures = result.figures[rule.name][part]
@@ -102,7 +113,7 @@ def _table(result: FuseResult, part: str) -> Table:
 def _va_differences(result: FuseResult, metric: str) -> Table:
     what = metric.replace("_", " ").replace("rmse", "RMSE").replace("ccc", "CCC")
     better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    table = _new_table(f"difference in {what} ({better} is better), all reported rows")
+    table = _new_table(f"Difference in {what} ({better} is better), all reported rows")
     for reference in REFERENCES:
         table.add_column(f"to {reference}", justify="right", no_wrap=True)
     for rule in result.rules:
@@ -174,7 +185,7 @@ def write_result(result: FuseResult, out: str | Path) -> list[Path]:
 
 
 def predictions_csv(result: FuseResult) -> str:
-    """Long table: ``id, rule, label, p_<class>...`` (the label is the predicted one) or ``id, rule, valence, arousal``."""
+    """Long table: ``id, rule, label, p_<class>...`` (the predicted label) or ``id, rule, valence, arousal``."""
     classes = result.task == "classes"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,0 +1,201 @@
+"""Predictions as files hold them: formats, kinds, ids, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ig3d.errors import PredictionsError, UsageError
+from ig3d.features.predictions import Predictions, load_ids, load_predictions, log_softmax
+
+LOGITS = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0]])
+CLASSES = ("happy", "sad", "anger")
+IDS = np.array(["a/1", "a/2"])
+
+
+def softmax(scores):
+    odds = np.exp(scores)
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def test_saved_predictions_come_back_with_ids_and_classes_and_equal_bytes(tmp_path):
+    predictions = Predictions(LOGITS, "logits", CLASSES, IDS)
+    predictions.save(tmp_path / "x.npz")
+    predictions.save(tmp_path / "y.npz")
+    back = load_predictions(tmp_path / "x.npz")
+    assert np.array_equal(back.values, LOGITS) and back.kind == "logits"
+    assert back.columns == CLASSES and back.ids.tolist() == IDS.tolist()
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "y.npz").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npz", "y.npz"]
+
+
+def test_saved_valence_and_arousal_come_back(tmp_path):
+    Predictions(LOGITS[:, :2], "va", ("valence", "arousal"), IDS).save(tmp_path / "x.npz")
+    back = load_predictions(tmp_path / "x.npz")
+    assert back.kind == "va" and back.columns == ("valence", "arousal")
+    assert np.array_equal(back.values, LOGITS[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "word"),
+    [
+        (LOGITS, "logits", "logits"),
+        (softmax(LOGITS), "probabilities", "probabilities"),
+        (softmax(LOGITS) * 100, "probabilities", "per cent"),
+        (np.log(softmax(LOGITS)), "logits", "logits"),
+        (softmax(LOGITS).astype(np.float16), "probabilities", "probabilities"),
+    ],
+    ids=["logits", "probabilities", "per-cent", "log-probabilities", "half-precision"],
+)
+def test_kinds_are_told_apart_and_mean_the_same(tmp_path, values, kind, word):
+    np.save(tmp_path / "x.npy", values)
+    read = load_predictions(tmp_path / "x.npy")
+    assert read.kind == kind and word in read.notes[0]
+    assert np.allclose(read.log_probabilities(), np.log(softmax(LOGITS)), atol=2e-3)
+
+
+def test_log_softmax_agrees_with_scipy():
+    from scipy.special import log_softmax as reference
+
+    scores = np.random.default_rng(0).normal(size=(50, 8)) * 40
+    assert np.allclose(log_softmax(scores), reference(scores, axis=1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_tables_are_read_by_column_name(tmp_path, suffix):
+    import pandas
+
+    frame = pandas.DataFrame(
+        {
+            "p_Anger": LOGITS[:, 2],
+            "extra": ["x", "y"],
+            "ID": ["0001", "0002"],
+            "joy": LOGITS[:, 0],
+            "Sadness": LOGITS[:, 1],
+        }
+    )
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
+    read = load_predictions(path)
+    assert read.columns == ("anger", "happy", "sad")
+    assert read.ids.tolist() == ["0001", "0002"]
+    assert np.allclose(read.values, LOGITS[:, [2, 0, 1]])
+
+
+def test_a_table_with_classes_and_valence_is_read_as_asked(tmp_path):
+    (tmp_path / "x.csv").write_text("id,happy,sad,arousal,valence\na,1,2,.3,.4\nb,3,4,.5,.6\n")
+    assert load_predictions(tmp_path / "x.csv").columns == ("happy", "sad")
+    va = load_predictions(tmp_path / "x.csv", task="va")
+    assert va.kind == "va" and va.values.tolist() == [[0.4, 0.3], [0.6, 0.5]]
+
+
+def test_numbered_columns_and_foreign_names(tmp_path):
+    (tmp_path / "x.csv").write_text("image,logit_1,logit_0\na,1,2\n")
+    read = load_predictions(tmp_path / "x.csv")
+    assert read.columns == () and read.values.tolist() == [[2.0, 1.0]]
+    (tmp_path / "y.csv").write_text("id,Confusion,Boredom\na,1,2\n")
+    assert load_predictions(tmp_path / "y.csv", known=("Boredom", "Confusion")).columns == (
+        "Confusion",
+        "Boredom",
+    )
+    with pytest.raises(PredictionsError, match="expected a column per class"):
+        load_predictions(tmp_path / "y.csv")
+
+
+def test_npz_of_valence_and_arousal_arrays(tmp_path):
+    np.savez(tmp_path / "x.npz", ids=np.array([b"a", b"b"]), arousal=[0.1, 0.2], valence=[0.3, 0.4])
+    read = load_predictions(tmp_path / "x.npz")
+    assert read.values.tolist() == [[0.3, 0.1], [0.4, 0.2]] and read.ids.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "ids.npy", "ids.npz", "ids.csv"])
+def test_ids_come_from_a_file_of_their_own(tmp_path, name):
+    np.save(tmp_path / "x.npy", LOGITS)
+    path = tmp_path / name
+    if name.endswith("npy"):
+        np.save(path, IDS)
+    elif name.endswith("npz"):
+        np.savez(path, ids=IDS)
+    else:
+        path.write_text("id,other\na/1,3\na/2,4\n" if name.endswith("csv") else "a/1\na/2\n\n")
+    assert load_ids(path).tolist() == IDS.tolist()
+    assert load_predictions(tmp_path / "x.npy", ids_file=path).ids.tolist() == IDS.tolist()
+
+
+def test_python_objects_are_never_loaded(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was executed",))
+
+    np.save(tmp_path / "x.npy", np.array([Trap(), Trap()], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "x.npz", logits=LOGITS, ids=np.array([Trap(), Trap()], dtype=object))
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(PredictionsError, match="Python objects, which are never executed"):
+            load_predictions(tmp_path / name)
+
+
+NAN = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((NAN, "logits"), r"in 2 of 3 rows \(row 0, row 1\)"),
+        ((NAN, "logits", (), np.array(["u", "v", "w"])), r"in 2 of 3 rows \(u, v\)"),
+        ((LOGITS, "logits", CLASSES, np.array(["u", "u"])), r"got 1 ids more than once \(u\)"),
+        ((LOGITS, "logits", CLASSES, np.array(["u"])), "got 1 ids for 2 rows"),
+        ((LOGITS, "logits", CLASSES, np.array(["u", ""])), "got an empty one"),
+        ((LOGITS, "logits", CLASSES[:2]), r"expected 2 columns \(happy, sad\), got 3"),
+        ((LOGITS[:, :1], "logits"), "at least 2 columns"),
+        ((LOGITS[0], "logits"), "shape"),
+        ((LOGITS[:0], "logits"), "shape"),
+        ((np.array([["a", "b"]]), "logits"), "expected numbers"),
+        ((LOGITS, "odds"), "expected one of logits"),
+    ],
+)
+def test_malformed_rows_are_refused_with_counts(arguments, message):
+    with pytest.raises(PredictionsError, match=message):
+        Predictions(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.npy", b"", "expected a numpy file"),
+        ("x.npz", b"PK\x03\x04 cut short", "expected a numpy file"),
+        ("x.csv", b"", "expected a table"),
+        ("x.csv", b"id,happy,sad\n", "expected rows"),
+        ("x.csv", b"id,happy,sad\na,1,none\n", r"NaN, infinity or text in 1 of 1 rows \(a\)"),
+        ("x.csv", b"\xff\xfe\x00", "expected a table"),
+        ("x.parquet", b"no parquet", "expected a table"),
+        ("x.pt", b"", "expected .npy, .npz"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PredictionsError, match=message) as refusal:
+        load_predictions(tmp_path / name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_npz_without_predictions_and_false_probabilities(tmp_path):
+    np.savez(tmp_path / "x.npz", ids=IDS, features=LOGITS)
+    with pytest.raises(PredictionsError, match="got ids, features"):
+        load_predictions(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", probabilities=LOGITS)
+    with pytest.raises(PredictionsError, match="rows sum to 1 or 100, got 2 of 2"):
+        load_predictions(tmp_path / "y.npz")
+
+
+def test_class_names_must_agree_and_differ(tmp_path):
+    np.savez(tmp_path / "x.npz", logits=LOGITS, classes=np.array(CLASSES))
+    assert load_predictions(tmp_path / "x.npz", classes=("joy", "sad", "angry")).columns == CLASSES
+    with pytest.raises(PredictionsError, match="the file names its columns"):
+        load_predictions(tmp_path / "x.npz", classes=("sad", "happy", "anger"))
+    np.savez(tmp_path / "y.npz", logits=LOGITS, classes=np.array(["joy", "happy", "sad"]))
+    with pytest.raises(UsageError, match="happy twice"):
+        load_predictions(tmp_path / "y.npz")
