@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
 
-from ig3d.networks.fit import Schedule, class_scores, draw_batches, va_scores
+from ig3d.errors import ModelError
+from ig3d.networks import fit as fitting
+from ig3d.networks.fit import Data, Schedule, class_scores, draw_batches, fit, seeded, va_scores
 from ig3d.networks.losses import concordance, va_loss
 
 
@@ -101,3 +105,66 @@ def test_va_scores_name_valence_first() -> None:
     assert scores["rmse"] == pytest.approx(
         metrics.root_mean_squared_error(truth.ravel(), said.ravel()), rel=1e-6
     )
+
+
+NORMAL = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+CPU = torch.device("cpu")
+
+
+def noise(rows: int = 24) -> Data:
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (rows, 3, 16, 16), generator=random, dtype=torch.uint8)
+    return Data(pixels, torch.arange(rows), torch.arange(rows) % 2)
+
+
+def linear(value: float = 0.0) -> torch.nn.Module:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 256, 2))
+    for parameter in module.parameters():
+        torch.nn.init.constant_(parameter, value)
+    return module
+
+
+def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = iter([0.1, 0.9, 0.9, 0.2])
+    monkeypatch.setattr(fitting, "class_scores", lambda logits, truth: {"macro_f1": next(scripted)})
+    module, after = linear(), []
+    fitted = fit(
+        module, noise(), noise(), schedule(epochs=9, patience=2), **NORMAL, device=CPU,
+        after_epoch=lambda epoch: after.append(module.get_parameter("1.weight").detach().clone()),
+    )  # fmt: skip
+    assert (fitted.best.number, len(fitted.history)) == (2, 4)
+    kept = fitted.module.get_parameter("1.weight")
+    assert [torch.equal(kept, weights) for weights in after] == [False, True, False, False]
+
+
+def test_the_seed_reaches_the_draws_of_the_loop() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        settings = schedule(seed=seed, epochs=2, batch_size=8)
+        told: list[int] = []
+        fitted = fit(linear(), noise(), noise(), settings, **NORMAL, device=CPU, advance=told.append)
+        assert sum(told) == 3 * len(fitted.history)
+        return fitted.module.get_parameter("1.weight").detach()
+
+    first, again, other = weights(0), weights(0), weights(1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_diverging_training_ends_with_advice() -> None:
+    with pytest.raises(
+        ModelError, match="expected a finite loss, got nan in epoch 1; lower the learning rate"
+    ):
+        fit(linear(math.nan), noise(4), noise(4), schedule(), **NORMAL, device=CPU)
+
+
+def test_random_state_is_the_seeds_inside_and_untouched_outside() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with seeded(1, CPU):
+        first = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    with seeded(1, CPU):
+        assert torch.equal(torch.rand(3), first)
+    with seeded(2, CPU):
+        assert not torch.equal(torch.rand(3), first)
