@@ -165,6 +165,23 @@ def make_seen(samples: SampleList, train: np.ndarray, validation: np.ndarray, di
     return Seen(train_ids, validation_ids, np.unique(hash_contents(digests)))
 
 
+def check_place(path: str | Path) -> None:
+    """Make the folder of a file to come; refuse a place that cannot take it before any work is done.
+
+    Raises
+    ------
+    UsageError : the place is a folder, or its folder cannot be made or written to.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"out: expected a place for {target}, got: {exc}; choose another") from exc
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        what = "a folder" if target.is_dir() else "a folder that cannot be written to"
+        raise UsageError(f"out: expected a place for the file {target}, got {what}; choose another")
+
+
 def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: Seen) -> str:
     """Write a checkpoint under a temporary neighbour's name, flush it to disk, and rename it.
 

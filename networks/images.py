@@ -7,7 +7,6 @@ number of threads changes no number. What cannot be read is named with its reaso
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from PIL import Image as Pillow
 
 from ..extract.read import Unreadable, bounded_images, read_image
@@ -73,7 +73,7 @@ class Pictures:
 
 def default_jobs(jobs: int | None) -> int:
     """Reading threads: as asked, else one for each core of this process."""
-    return max(1, jobs if jobs is not None else len(os.sched_getaffinity(0)))
+    return max(1, jobs if jobs is not None else cpu_count())
 
 
 def read_picture(samples: SampleList, row: int, *, size: int) -> Picture:

@@ -17,7 +17,7 @@ import torch
 from ..errors import DatasetError, ModelError, UsageError, some
 from ..features.predictions import Predictions
 from ..features.values import SampleList, Split
-from .checkpoint import LoadedNetwork, hash_contents, hash_rows, load_network
+from .checkpoint import LoadedNetwork, check_place, hash_contents, hash_rows, load_network
 from .device import choose_device
 from .fit import class_scores, predict, va_scores
 from .images import Picture, read_pictures
@@ -131,6 +131,7 @@ def write_logits(
     config = config or LogitsConfig()
     if Path(out).suffix != ".npz":
         raise UsageError(f"out: expected a name that ends in .npz, got {out}")
+    check_place(out)
     device = choose_device(config.device)
     loaded = network if isinstance(network, LoadedNetwork) else load_network(network)
     rows, notes = _choose(samples, loaded, config.splits)

@@ -22,7 +22,7 @@ from torch import nn
 from .. import __version__
 from ..errors import DatasetError, UsageError
 from ..features.values import SampleList
-from .checkpoint import NetworkInfo, build, make_seen, normalisation, save_network
+from .checkpoint import NetworkInfo, build, check_place, make_seen, normalisation, save_network
 from .device import choose_device
 from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
 from .images import Pictures, load_pictures
@@ -150,9 +150,10 @@ def train_2d(
     Raises
     ------
     DatasetError : the train split has too few readable, labelled images.
-    UsageError : no such network, task or device.
+    UsageError : no such network, task or device, or no place for the file.
     ModelError : training diverged, or the file cannot be written.
     """
+    check_place(out)
     device = choose_device(config.device)
     plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
     with seeded(config.seed, device):

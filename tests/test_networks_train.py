@@ -222,6 +222,16 @@ def test_choices_that_cannot_be_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_take_the_file_is_refused_before_any_image_is_read(
+    colours: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "read_image", None)
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "net"):
+        with pytest.raises(UsageError, match="out: expected a place for"):
+            train_2d(colours, TINY, place)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
