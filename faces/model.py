@@ -22,7 +22,7 @@ from ..errors import ModelError
 FORMAT_VERSION = 1
 POINTS = 478
 # Of face_model.npz as scripts/build_face_model.py wrote it; the script prints it.
-SHA256 = "fdd8899434aa72114ac532e07338d683657a6b73d77227fe7ca2dad19ce822f9"
+SHA256 = "00d85e65ac8bdffd7d04987a817b94eff3fbaa394c4a02f3fc7cd627c2ef90ec"
 EMBEDDED = Path(__file__).with_name("face_model.npz")
 
 
@@ -234,7 +234,7 @@ def _build(arrays: dict[str, np.ndarray], *, basis: str) -> FaceModel:
     whole = {name: arrays[name].astype(np.intp) for name in ("mirror", "triangles", "part")}
     for values in (*real.values(), *whole.values()):
         values.flags.writeable = False
-    names = {name for name in FaceModel.__dataclass_fields__} - whole.keys() - {"classes", "basis"}
+    names = set(FaceModel.__dataclass_fields__) - whole.keys() - {"classes", "basis"}
     return FaceModel(
         **{name: real[name] for name in names},
         **whole,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from face_mesh_topology import triangles
+from face_model_statistics import Components, class_means, components, principal
 from scipy.optimize import linear_sum_assignment
 
-from face_model_statistics import Components, class_means, components, principal
 from ig3d.faces.model import FORMAT_VERSION, Alignment, align
 
 FLIP = np.array([-1.0, 1.0, 1.0])
@@ -82,14 +82,13 @@ def expressions(
 ) -> dict[str, np.ndarray]:
     """Where the seven classes lie in expression space and how far faces of one class spread around that.
 
-    Codes are least-squares ones (the posterior mean would shrink them). A class mean of n persons is shrunk by the
+    Codes are plain scores (the posterior mean would shrink them). A class mean of n persons is shrunk by the
     factor of James and Stein, 1 - tr(spread) / (n |mean|^2). Fear, of which there are a handful of faces, is mixed by
     hand as the FACS describes it: the raised brows, wide eyes and open mouth of surprise with the drawn brows and
     lips of sadness.
     """
-    fit = np.linalg.pinv(found.expression_basis)
-    codes = x @ fit
-    spread = fit.T @ found.rest @ fit
+    codes = x @ found.expression_scores
+    spread = found.expression_scores.T @ found.rest @ found.expression_scores
     means = class_means(codes, label, person, names=MEASURED)
     means -= means.mean(0)
     persons = (
@@ -111,8 +110,8 @@ def greys(
     level = grey - grey.mean(1, keepdims=True)
     both = np.concatenate([level, level[:, pairs]])
     mean = both.mean(0)
-    basis, _ = principal(np.cov(both, rowvar=False), k)
-    codes = (level - mean) @ np.linalg.pinv(basis)
+    basis, scores, _ = principal(np.cov(both, rowvar=False), k)
+    codes = (level - mean) @ scores
     means = class_means(codes, label, person, names=MEASURED)
     means -= means.mean(0)
     persons = np.array([len(np.unique(person[label == name])) for name in MEASURED])
@@ -121,6 +120,23 @@ def greys(
     by_name["fear"] = sum(share * by_name[name] for name, share in FEAR.items())
     by_class = np.array([by_name[name] for name in CLASSES])
     return {"grey_mean": mean + grey.mean(), "grey_basis": basis, "class_grey": by_class}
+
+
+def feature_weights() -> np.ndarray:
+    """(1434,) how far each coordinate counts when expression axes are chosen.
+
+    Lips, lids and brows count fully and the ten iris points doubly (gaze is two of the best measured axes, of few
+    points). Skin counts little and the face's outline hardly: a detector guesses it through hair, and it would make
+    the longest "expression" axes. Depth, which is guessed altogether, counts less than place.
+    """
+    from mediapipe.python.solutions import face_mesh_connections as edges
+
+    points = np.full(478, 0.2)
+    for name in ("LIPS", "LEFT_EYE", "RIGHT_EYE", "LEFT_EYEBROW", "RIGHT_EYEBROW"):
+        points[np.unique(list(getattr(edges, f"FACEMESH_{name}")))] = 1.0
+    points[np.unique(list(edges.FACEMESH_FACE_OVAL))] = 0.02
+    points[468:] = 2.0
+    return np.outer(points, [1.0, 1.0, 0.3]).ravel()
 
 
 def with_mirror_images(
@@ -146,7 +162,7 @@ def main() -> None:
         person = np.unique(file["person"], return_inverse=True)[1]
     mean, rigid, pairs = mean_face(landmarks, person)
     rows = with_mirror_images(align(landmarks, mean, weights=rigid), label, person, mean, pairs)
-    found = components(*rows, ks=options.shape, ke=options.expression)
+    found = components(*rows, ks=options.shape, ke=options.expression, weights=feature_weights())
     x, _, label_twice, person_twice = rows
     faces, part = triangles()
     arrays = {

@@ -40,12 +40,26 @@ def one_hot(label: np.ndarray, names: list[str]) -> np.ndarray:
     return (label[:, None] == np.array(names)[None]).astype(float)
 
 
-def principal(covariance: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest axes, each scaled to one standard deviation, (k, d), and all eigenvalues in falling order."""
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    axes = (vectors[:, :k] * np.sqrt(np.maximum(values[:k], 0))).T
-    return axes * np.sign(axes.sum(1, keepdims=True)), values
+def principal(
+    covariance: np.ndarray, k: int, *, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k largest axes of a covariance (d, d), in a metric that weighs coordinates (d,).
+
+    Returns
+    -------
+    axes : (k, d)
+        What one standard deviation of each score does to a row: the covariance of row and score.
+    scores : (d, k)
+        Linear map from a row to its scores, which have variance 1 and do not correlate.
+    values : (d,)
+        All eigenvalues in the metric, falling.
+    """
+    weights = np.ones(len(covariance)) if weights is None else weights
+    values, vectors = np.linalg.eigh(covariance * np.outer(weights, weights))
+    values, vectors = values[::-1], vectors[:, ::-1][:, :k]
+    vectors = vectors * np.sign(vectors.sum(0))
+    scores = weights[:, None] * vectors / np.sqrt(np.maximum(values[:k], 1e-30))
+    return (covariance @ scores).T, scores, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +69,9 @@ class Components:
     Attributes
     ----------
     shape_basis, expression_basis : (ks, d), (ke, d)
-        Principal axes of identity and expression, each as long as its standard deviation.
+        What one standard deviation of each code does to a row.
+    expression_scores : (d, ke)
+        Linear map from what is not identity about a row to its expression codes.
     encoder : (ks + ke, d)
         The linear map from a row to the posterior mean of its codes.
     rest : (d, d)
@@ -66,6 +82,7 @@ class Components:
 
     shape_basis: np.ndarray
     expression_basis: np.ndarray
+    expression_scores: np.ndarray
     encoder: np.ndarray
     rest: np.ndarray
     within_values: np.ndarray
@@ -80,11 +97,12 @@ def components(
     *,
     ks: int,
     ke: int,
+    weights: np.ndarray | None = None,
     floor: float = 3e-7,
 ) -> Components:
     """Estimate bases and encoder from rows x (n, d), already less the mean face.
 
-    Within-person scatter W gives expression. Between persons, the moment estimator: the covariance of the persons'
+    Within-person scatter W gives expression, its axes found in a metric of ``weights`` (d,). Between persons, the moment estimator: the covariance of the persons'
     mean rows (less class and pose effects) holds identity plus what is left of the rest after averaging n rows, which
     is taken off; its ks largest axes are B. The posterior mean of codes with prior N(0, 1) is then basis (B B' + W +
     P + floor)^-1 x, where P is the spread that pose effects add and all of W counts, not only its first ke axes:
@@ -110,13 +128,13 @@ def components(
     between = (centred * weight[:, None]).T @ centred / (1 - (weight**2).sum()) - (
         weight / count
     ).sum() * rest
-    expression, within_values = principal(within, ke)
-    shape, between_values = principal(between, ks)
+    expression, scores, within_values = principal(within, ke, weights=weights)
+    shape, _, between_values = principal(between, ks)
     turned = coefficient[:5].T @ np.cov(poses, rowvar=False) @ coefficient[:5]
     total = shape.T @ shape + within + turned + floor * np.eye(x.shape[1])
     basis = np.concatenate([shape, expression])
     encoder = np.linalg.solve(total, basis.T).T
-    return Components(shape, expression, encoder, rest, within_values, between_values)
+    return Components(shape, expression, scores, encoder, rest, within_values, between_values)
 
 
 def class_means(codes: np.ndarray, label: np.ndarray, person: np.ndarray, *, names: list[str]) -> np.ndarray:

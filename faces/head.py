@@ -1,0 +1,252 @@
+"""The drawn head: the model's face, a shell of hair and skin around it, and the canvas its paint lies on.
+
+Everything here belongs to the mean face and is made once per process: the mesh (the model's triangles plus rings of
+points behind the face's outline), where each vertex lies on the *canvas* (the mean face seen from the front, shell
+spread out around it), and soft masks on the canvas for lips, brows, folds, hair. :mod:`ig3d.faces.paint` mixes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+
+from ..errors import require
+from .model import POINTS, FaceModel, load
+from .raster import rasterise
+
+CANVAS = 256
+# Canvas pixels per unit of the model, and where the model's origin lies on the canvas.
+CANVAS_SCALE = 1080.0
+CANVAS_ORIGIN = np.array([128.0, 138.0])
+
+# FaceMesh's outlines, in order around.
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+LIPS_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
+UPPER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
+LOWER_LIP = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
+UPPER_LIDS = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387, 386, 385, 384, 398, 362))
+LOWER_LIDS = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 380, 381, 382, 362))
+IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
+BROWS = ((46, 53, 52, 65, 55, 107, 66, 105, 63, 70), (276, 283, 282, 295, 285, 336, 296, 334, 293, 300))
+FOLDS = ("forehead", "frown", "crow", "cheek", "nose", "corner", "bag")
+
+# The shell behind the outline: how far each ring stands out (top, side, bottom) and how far back it lies.
+_RINGS = np.array(
+    [
+        [0.010, 0.006, -0.004, 0.012],
+        [0.022, 0.010, -0.012, 0.034],
+        [0.026, 0.010, -0.026, 0.062],
+        [0.012, -0.002, -0.040, 0.100],
+    ]
+)
+_RING_STEP = 0.011  # between rings on the canvas
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """The mesh and its canvas; v vertices, the model's 478 points first.
+
+    Attributes
+    ----------
+    triangles : (t, 3) int;  part : (t,) int
+        As the model's; shell triangles are skin.
+    canvas_xy : (v, 2) float32
+        Where each vertex lies on the canvas, canvas pixels.
+    texel_corners : (c, c, 3) int;  texel_weights : (c, c, 3) float32
+        Points, and their weights, that give each texel of a half-size canvas (c = CANVAS / 2) its grey value.
+    masks : name -> (CANVAS, CANVAS) float32 in [0, 1]
+    folds : (len(FOLDS), CANVAS * CANVAS) float32
+    neighbours : (v, t) scipy sparse matrix
+        Sums the triangles' values at each vertex.
+    """
+
+    model: FaceModel
+    triangles: np.ndarray
+    part: np.ndarray
+    canvas_xy: np.ndarray
+    texel_corners: np.ndarray
+    texel_weights: np.ndarray
+    masks: dict[str, np.ndarray]
+    folds: np.ndarray
+    neighbours: object
+
+    def shell(self, faces: np.ndarray, hair: np.ndarray) -> np.ndarray:
+        """(n, v, 3) faces (n, 478, 3) with the rings behind them; ``hair`` (n,) is how far hair stands out."""
+        rim = faces[:, OVAL]
+        out = rim - faces.mean(1, keepdims=True)
+        out = out[..., :2] / np.linalg.norm(out[..., :2], axis=-1, keepdims=True)
+        up, down = np.clip(-out[..., 1], 0, 1) ** 1.5, np.clip(out[..., 1], 0, 1) ** 1.5
+        side = 1 - up - down
+        rings = []
+        for top, beside, below, back in _RINGS:
+            grow = up * top * hair[:, None] + side * beside * hair[:, None] ** 0.5 + down * below
+            xy = rim[..., :2] + out * grow[..., None]
+            z = 0.35 * rim[..., 2] + 0.65 * rim[..., 2].mean(1, keepdims=True) + back
+            rings.append(np.concatenate([xy, z[..., None]], axis=-1))
+        return np.concatenate([faces, *rings], axis=1)
+
+
+def opencv() -> ModuleType:
+    """OpenCV, or what to install."""
+    return require("cv2", extra="extract", wanted_by="synthetic faces")
+
+
+@lru_cache(maxsize=1)
+def head() -> Head:
+    """The head around the embedded model; made once per process."""
+    from scipy.sparse import csr_matrix
+
+    model = load()
+    ring = np.array(OVAL)
+    rings = [ring, *(POINTS + len(ring) * k + np.arange(len(ring)) for k in range(len(_RINGS)))]
+    shell = [
+        triangle
+        for inner, outer in zip(rings[:-1], rings[1:], strict=True)
+        for a, b, c, d in zip(inner, np.roll(inner, -1), outer, np.roll(outer, -1), strict=True)
+        for triangle in ((a, c, b), (b, c, d))
+    ]
+    triangles = _clockwise(model, np.concatenate([model.triangles, np.array(shell)]))
+    part = np.concatenate([model.part, np.zeros(len(shell), np.intp)])
+    flat = model.mean[:, :2]
+    out = flat[ring] / np.linalg.norm(flat[ring], axis=1, keepdims=True)
+    spread = [flat[ring] + out * _RING_STEP * (k + 1) for k in range(len(_RINGS))]
+    canvas_xy = (np.concatenate([flat, *spread]) * CANVAS_SCALE + CANVAS_ORIGIN).astype(np.float32)
+    corners, weights = _texels(canvas_xy, triangles)
+    rows = triangles.ravel()
+    columns = np.repeat(np.arange(len(triangles)), 3)
+    neighbours = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)))
+    masks, folds = _masks(canvas_xy)
+    return Head(model, triangles, part, canvas_xy, corners, weights, masks, folds, neighbours)
+
+
+def _clockwise(model: FaceModel, triangles: np.ndarray) -> np.ndarray:
+    """The triangles turned so that those that face the camera run clockwise in the image."""
+    points = np.concatenate([model.mean[:, :2], np.zeros((len(_RINGS) * len(OVAL), 2))])
+    inside = triangles[: len(model.triangles)]
+    a, b, c = (points[inside[:, k]] for k in range(3))
+    area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    turned = triangles.copy()
+    if area.sum() < 0:
+        turned[: len(inside)] = inside[:, ::-1]
+    return turned
+
+
+def _texels(canvas_xy: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which points give each texel its grey value; outside of the face, the nearest point of its outline."""
+    side = CANVAS // 2
+    face = triangles[(triangles < POINTS).all(1)]
+    flat = np.concatenate([canvas_xy[:POINTS] / 2, np.zeros((POINTS, 1))], axis=1)
+    found = rasterise(flat, face, (side, side))
+    y, x = np.divmod(np.arange(side * side), side)
+    rim = np.array(OVAL)
+    distance = (x[:, None] - flat[rim, 0]) ** 2 + (y[:, None] - flat[rim, 1]) ** 2
+    corners = np.repeat(rim[distance.argmin(1)][:, None], 3, axis=1)
+    weights = np.full((side * side, 3), 1 / 3, np.float32)
+    corners[found.pixel], weights[found.pixel] = found.corners, found.weights
+    return corners.reshape(side, side, 3), weights.reshape(side, side, 3)
+
+
+def _masks(canvas_xy: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Soft masks of what is painted on the canvas."""
+    cv2 = opencv()
+    points = canvas_xy[:POINTS]
+    masks = {
+        "lips": _soft([_polygon(points[list(LIPS_OUTER)])], 1.2)
+        - _soft([_polygon(points[list(LIPS_INNER)])], 0.8),
+        "brows": _soft([_polygon(_thicker(points[list(brow)])) for brow in BROWS], 1.3),
+        "sockets": _soft([_polygon(_thicker(points[[*up, *low[::-1]]], 1.9)) for up, low in _LIDS], 5),
+        "lids": _soft([_polygon(_thicker(points[[*up, *low[::-1]]], 1.25)) for up, low in _LIDS], 1.5),
+        "nostrils": _soft([_line(points[[98, 97]], 2), _line(points[[327, 326]], 2)], 1.4) * 2,
+        "cheeks": _soft([_dot(points[50], 17), _dot(points[280], 17)], 9),
+        "chin": _soft([_polygon(points[[58, 172, 150, 176, 152, 400, 379, 397, 288, 291, 2, 61]])], 8),
+    }
+    masks = {name: np.clip(mask, 0, 1).astype(np.float32) for name, mask in masks.items()}
+    y, x = np.mgrid[:CANVAS, :CANVAS].astype(np.float32)
+    masks["down"] = (y - CANVAS_ORIGIN[1]) / CANVAS_SCALE
+    masks["across"] = (x - CANVAS_ORIGIN[0]) / CANVAS_SCALE
+    grain = np.random.default_rng(7).standard_normal((CANVAS, CANVAS)).astype(np.float32)
+    masks["strands"] = cv2.GaussianBlur(grain, (0, 0), sigmaX=0.7, sigmaY=6) * 4
+    masks["pores"] = cv2.GaussianBlur(grain, (0, 0), 0.8) * 2
+    oval = _soft([_polygon(points[list(OVAL)])], 0.6)
+    masks["face"] = np.clip(oval, 0, 1).astype(np.float32)
+    masks["ears"] = np.clip(_soft([_dot(2 * canvas_xy[k] - canvas_xy[o], 9) for k, o in _EARS], 1.5), 0, 1)
+    return masks, np.stack([_fold(name, points).ravel() for name in FOLDS])
+
+
+_LIDS = tuple(zip(UPPER_LIDS, LOWER_LIDS, strict=True))
+_EARS = ((234, 227), (454, 447))
+
+
+def _fold(name: str, points: np.ndarray) -> np.ndarray:
+    """Where a fold of the skin darkens it: lines on the mean face, with a wider shadow around them."""
+    unit = CANVAS_SCALE * 0.001
+    middle = points[9]
+    if name == "forehead":
+        arcs = np.linspace(-26, 26, 9)[:, None] * [unit, 0]
+        lines = [arcs + middle + [0, (-10 - 7 * k) * unit] - (arcs**2)[:, ::-1] * 0.004 for k in range(3)]
+    elif name == "frown":
+        lines = [middle + np.array([[s * 5, -4], [s * 4, 4], [s * 5, 11]]) * unit for s in (-1, 1)]
+    elif name == "crow":
+        outer = ((points[33], -1), (points[263], 1))
+        lines = [
+            p + np.array([[s * 4, k * 1.5], [s * 13, k * 4.5]]) * unit for p, s in outer for k in (-1, 0, 1)
+        ]
+    elif name == "cheek":
+        lines = [points[list(path)] for path in ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432))]
+    elif name == "nose":
+        sides = ((points[193], -1), (points[417], 1))
+        lines = [
+            p + np.array([[s * -3, 2 + 4 * k], [s * 5, 5 + 4 * k]]) * unit for p, s in sides for k in range(3)
+        ]
+    elif name == "corner":
+        lines = [
+            points[list(path)] + [0, 2 * unit] for path in ((61, 57, 43, 204, 211), (291, 287, 273, 424, 431))
+        ]
+    else:
+        lines = [
+            points[list(path)] + [0, 2 * unit] for path in ((226, 31, 228, 229, 230, 231, 232), _LEFT_BAG)
+        ]
+    drawn = [_line(np.asarray(line), 1) for line in lines]
+    return np.clip(_soft(drawn, 0.9) * 1.6 + _soft(drawn, 3.5) * 2.0, 0, 1.3).astype(np.float32)
+
+
+_LEFT_BAG = (446, 261, 448, 449, 450, 451, 452)
+
+
+def _thicker(outline: np.ndarray, factor: float = 1.15) -> np.ndarray:
+    middle = outline.mean(0)
+    return middle + (outline - middle) * [factor**0.5, factor]
+
+
+def _polygon(outline: np.ndarray) -> np.ndarray:
+    return _drawn("fillPoly", outline)
+
+
+def _line(path: np.ndarray, thickness: int) -> np.ndarray:
+    return _drawn("polylines", path, isClosed=False, thickness=thickness)
+
+
+def _dot(middle: np.ndarray, radius: int) -> np.ndarray:
+    around = np.linspace(0, 2 * np.pi, 40)[:, None]
+    return _polygon(middle + radius * np.concatenate([np.cos(around), np.sin(around)], axis=1))
+
+
+def _drawn(method: str, path: np.ndarray, **options: object) -> np.ndarray:
+    """(CANVAS, CANVAS) float32, 1 where OpenCV drew; sub-pixel and anti-aliased."""
+    cv2 = opencv()
+    canvas = np.zeros((CANVAS, CANVAS), np.uint8)
+    fixed = np.round(path * 16).astype(np.int32)
+    draw = getattr(cv2, method)
+    draw(canvas, [fixed], color=255, lineType=cv2.LINE_AA, shift=4, **options)
+    return canvas.astype(np.float32) / 255
+
+
+def _soft(layers: list[np.ndarray], sigma: float) -> np.ndarray:
+    return opencv().GaussianBlur(np.maximum.reduce(layers), (0, 0), sigma)

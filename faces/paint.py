@@ -1,0 +1,292 @@
+"""Paint one face: a posed mesh and a look become an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .head import CANVAS, IRISES, LOWER_LIDS, LOWER_LIP, UPPER_LIDS, UPPER_LIP, Head, opencv
+from .model import POINTS
+from .raster import Fragments, rasterise
+
+EYE, MOUTH = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All that the pixels show and the points do not; colours are RGB in 0..1.
+
+    Attributes
+    ----------
+    skin, hair, lips, iris, shirt : (3,) colours
+    hair_volume : float
+        How far hair stands out; 1 is usual, 0.3 a shaved head.
+    hairline : (3,)
+        Where hair begins on the forehead: level, tilt and curve, in units of the model.
+    beard : float in [0, 1]
+    grey : (kg,) codes of the model's grey basis
+    folds : (7,) how deep each fold of ``head.FOLDS`` is
+    blush : float
+    light : (3,) direction the light comes from;  ambient, shine : float
+    background : (k, k, 3) colours, spread smoothly over the image
+    teeth : float in [0, 1]
+        How white.
+    monochrome : float in [0, 1]
+        1 is a grey photograph.
+    blur : float, pixels;  contrast, brightness, noise : float
+    long_hair : bool
+    """
+
+    skin: np.ndarray
+    hair: np.ndarray
+    lips: np.ndarray
+    iris: np.ndarray
+    shirt: np.ndarray
+    hair_volume: float
+    hairline: np.ndarray
+    beard: float
+    grey: np.ndarray
+    folds: np.ndarray
+    blush: float
+    light: np.ndarray
+    ambient: float
+    shine: float
+    background: np.ndarray
+    teeth: float
+    monochrome: float
+    blur: float
+    contrast: float
+    brightness: float
+    noise: float
+    long_hair: bool
+
+
+def paint(head: Head, points: np.ndarray, look: Look, *, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a head.
+
+    Parameters
+    ----------
+    points : (v, 3) float array, pixels
+        Vertices of :meth:`Head.shell`, posed and projected; x right, y down, z away from the camera.
+    look : Look
+    size : int
+        Side of the square image, pixels.
+    rng : of the sensor's noise
+
+    Returns
+    -------
+    (size, size, 3) uint8 RGB.
+    """
+    cv2 = opencv()
+    image = cv2.resize(look.background, (size, size), interpolation=cv2.INTER_CUBIC)
+    _body(image, points, look)
+    normals = _normals(head, points)
+    shade, gloss = _light(normals, look)
+    seen = rasterise(points, head.triangles, (size, size))
+    colour = _sample(canvas(head, look), seen, head.canvas_xy)
+    part = head.part[seen.triangle]
+    eye, mouth = np.flatnonzero(part == EYE), np.flatnonzero(part == MOUTH)
+    colour[eye] = _eyes(seen[eye], points, look, size)
+    colour[mouth] = _mouth(seen[mouth], points, look)
+    lit = seen.interpolate(np.stack([shade, gloss], axis=1))
+    colour *= lit[:, :1]
+    colour += lit[:, 1:]
+    image.reshape(-1, 3)[seen.pixel] = colour
+    _lines(image, points, look, shade)
+    return _photograph(image, look, rng)
+
+
+def canvas(head: Head, look: Look) -> np.ndarray:
+    """(CANVAS, CANVAS, 3) float32: the unlit paint of the face."""
+    cv2 = opencv()
+    masks = head.masks
+    values = (head.model.grey_mean + look.grey @ head.model.grey_basis).astype(np.float32)
+    grey = np.einsum("yxk,yxk->yx", head.texel_weights, values[head.texel_corners])
+    grey = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 1.0), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
+    level = np.clip(grey / 150.0, 0.25, 1.35)
+    # Photographs' grey holds brows, lids and lips already; half of it is left to the masks below.
+    tone = 0.45 + 0.55 * level + 0.03 * masks["pores"]
+    dark = (look.folds.astype(np.float32) @ head.folds).reshape(CANVAS, CANVAS)
+    tone *= 1 - np.clip(dark, 0, 0.8)
+    tone *= 1 - 0.12 * masks["sockets"] - 0.6 * masks["nostrils"]
+    paint = tone[..., None] * look.skin.astype(np.float32)
+    _mix(paint, masks["cheeks"] * look.blush, np.array([0.80, 0.35, 0.32]), keep=tone)
+    _mix(paint, masks["lips"] * 0.75, look.lips, keep=tone)
+    strands = 1 + 0.12 * masks["strands"]
+    _mix(paint, masks["chin"] * look.beard * (1 - 0.7 * masks["lips"]), look.hair, keep=strands)
+    _mix(paint, masks["brows"] * 0.8, look.hair * 0.8, keep=strands)
+    _mix(paint, masks["lids"] * 0.35, look.skin * 0.45, keep=tone)
+    level_, tilt, curve = look.hairline
+    down, across = masks["down"], masks["across"]
+    border = level_ + tilt * across + curve * across**2 + 0.003 * masks["strands"]
+    above = np.clip((border - down) * 350, 0, 1)
+    beside = np.clip((1 - masks["face"]) * 1.2, 0, 1) * np.clip((0.022 - down) * 120, 0, 1)
+    ears = masks["ears"] * (not look.long_hair)
+    hair = np.maximum(above, beside * (1 - ears))
+    if look.hair_volume < 0.4:
+        hair = hair * 0.3
+    _mix(paint, hair, look.hair, keep=strands)
+    return paint
+
+
+def _mix(paint: np.ndarray, mask: np.ndarray, colour: np.ndarray, *, keep: np.ndarray) -> None:
+    """Lay a colour over the paint where the mask is, shaded by ``keep``; in place, as paint is."""
+    rows, columns = np.flatnonzero(mask.max(1) > 0.004), np.flatnonzero(mask.max(0) > 0.004)
+    if not len(rows):
+        return
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    alpha = mask[window][..., None]
+    paint[window] += alpha * (keep[window][..., None] * colour.astype(np.float32) - paint[window])
+
+
+def _normals(head: Head, points: np.ndarray) -> np.ndarray:
+    """(v, 3) unit normals of the vertices, out of the head."""
+    a, b, c = (points[head.triangles[:, k]] for k in range(3))
+    normals = head.neighbours @ np.cross(c - a, b - a)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+
+
+def _light(normals: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
+    """(v,) diffuse shade that multiplies paint and (v,) gloss that is added to it."""
+    towards = look.light / np.linalg.norm(look.light)
+    facing = normals @ towards
+    shade = look.ambient + (1 - look.ambient) * np.clip(0.25 + 0.75 * facing, 0, None)
+    half = towards + np.array([0.0, 0.0, -1.0])
+    gloss = look.shine * np.clip(normals @ (half / np.linalg.norm(half)), 0, 1) ** 16
+    return shade.astype(np.float32), gloss.astype(np.float32)
+
+
+def _sample(paint: np.ndarray, seen: Fragments, canvas_xy: np.ndarray) -> np.ndarray:
+    """(m, 3) paint under each visible pixel, bilinear."""
+    cv2 = opencv()
+    place = seen.interpolate(canvas_xy)
+    # remap takes images up to 32,767 pixels wide; the pixels are laid out as one with rows of 256.
+    rows = -(-len(place) // 256)
+    padded = np.zeros((rows * 256, 2), np.float32)
+    padded[: len(place)] = place - 0.5
+    padded = padded.reshape(rows, 256, 2)
+    colour = cv2.remap(paint, padded, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return colour.reshape(-1, 3)[: len(place)]
+
+
+def _eyes(seen: Fragments, points: np.ndarray, look: Look, size: int) -> np.ndarray:
+    """(m, 3) colour of the pixels in the eyes: white, iris, pupil, a light, the lid's shadow."""
+    y, x = np.divmod(seen.pixel, size)
+    place = np.stack([x, y], axis=1) + 0.5
+    middles = np.stack([points[iris[0], :2] for iris in IRISES])
+    radii = [
+        np.linalg.norm(points[list(iris[1:]), :2] - points[iris[0], :2], axis=1).mean() for iris in IRISES
+    ]
+    apart = place[:, None] - middles[None]
+    distance = np.linalg.norm(apart, axis=2)
+    which = distance.argmin(1)
+    radius = np.array(radii)[which]
+    ratio = distance[np.arange(len(which)), which] / radius
+    soft = 1.2 / radius
+    lid = np.zeros(len(points), np.float32)
+    for lower in LOWER_LIDS:
+        lid[list(lower[1:-1])] = 1
+    shadow = 0.72 + 0.28 * np.clip(seen.interpolate(lid) * 2.2, 0, 1)[:, None]
+    colour = np.array([0.90, 0.87, 0.85]) * shadow
+    iris = np.clip((1 - ratio) / soft + 0.5, 0, 1)[:, None]
+    ring = np.clip(1.15 - 0.55 * ratio**3, 0.3, 1.2)[:, None]
+    colour += iris * (look.iris * ring * shadow - colour)
+    pupil = np.clip((0.42 - ratio) / soft + 0.5, 0, 1)[:, None]
+    colour += pupil * (0.04 - colour)
+    spot = (
+        place
+        - middles[which]
+        - radius[:, None] * np.sign(look.light[0]) * np.array([0.3, 0])
+        + radius[:, None] * [0, 0.35]
+    )
+    glint = np.clip((0.24 - np.linalg.norm(spot, axis=1) / radius) / soft + 0.5, 0, 1)[:, None]
+    return colour + glint * (0.95 - colour)
+
+
+def _mouth(seen: Fragments, points: np.ndarray, look: Look) -> np.ndarray:
+    """(m, 3) colour inside the mouth: dark, teeth below the upper lip, a tongue above the lower one."""
+    unit = np.linalg.norm(points[10, :2] - points[152, :2]) / 0.142
+    down = np.zeros(len(points), np.float32)
+    down[list(LOWER_LIP[1:-1])] = 1
+    gap = np.zeros(len(points), np.float32)
+    opening = np.linalg.norm(points[list(UPPER_LIP)] - points[list(LOWER_LIP)], axis=1) / unit
+    gap[list(UPPER_LIP)] = gap[list(LOWER_LIP)] = opening
+    share, height = seen.interpolate(np.stack([down, gap], axis=1)).T
+    below = share * height
+    soft = 0.0012
+    teeth = (
+        np.clip((0.0075 - below) / soft + 0.5, 0, 1) * np.clip((height - 0.002) / 0.003, 0, 1) * look.teeth
+    )
+    tongue = np.clip((0.007 - (height - below)) / 0.004 + 0.5, 0, 1) * np.clip((height - 0.014) / 0.006, 0, 1)
+    colour = np.tile(np.array([0.16, 0.06, 0.06]), (len(share), 1))
+    colour += tongue[:, None] * (look.lips * 0.75 - colour)
+    return colour + teeth[:, None] * (np.array([0.93, 0.90, 0.85]) - colour)
+
+
+def _body(image: np.ndarray, points: np.ndarray, look: Look) -> None:
+    """Neck, shoulders and long hair, behind the head; in place."""
+    cv2 = opencv()
+    size = len(image)
+    face = points[:POINTS]
+    unit = np.linalg.norm(face[10] - face[152])
+    middle, chin = face[:, :2].mean(0), face[152, :2]
+    foot = np.array([middle[0] + 0.3 * (size / 2 - middle[0]), size + 0.2 * unit])
+    neck_top = 0.65 * middle + 0.35 * chin + [0, 0.1 * unit]
+    jaw = 0.30 * unit
+    if look.long_hair:
+        side = 0.55 * unit * look.hair_volume**0.5
+        sheet = [
+            neck_top + [-side, -0.4 * unit],
+            neck_top + [side, -0.4 * unit],
+            chin + [1.05 * side, 0.45 * unit],
+        ]
+        _fill(cv2, image, [*sheet, chin + [-1.05 * side, 0.45 * unit]], look.hair * 0.75)
+    neck = [neck_top + [-jaw, 0], neck_top + [jaw, 0], foot + [jaw * 1.2, 0], foot + [-jaw * 1.2, 0]]
+    _fill(cv2, image, neck, look.skin * 0.55)
+    y = chin[1] + 0.30 * unit
+    wide = unit
+    collar = [
+        (-0.33, 0.02),
+        (0, 0.22),
+        (0.33, 0.02),
+        (0.8, 0.16),
+        (1.1, 0.45),
+        (1.3, 2.0),
+        (-1.3, 2.0),
+        (-1.1, 0.45),
+        (-0.8, 0.16),
+    ]
+    _fill(cv2, image, [np.array([foot[0] + a * wide, y + b * unit]) for a, b in collar], look.shirt)
+
+
+def _fill(cv2, image: np.ndarray, outline: list[np.ndarray], colour: np.ndarray) -> None:
+    fixed = np.round(np.array(outline) * 16).astype(np.int32)
+    cv2.fillPoly(image, [fixed], color=tuple(map(float, colour)), lineType=cv2.LINE_8, shift=4)
+
+
+def _lines(image: np.ndarray, points: np.ndarray, look: Look, shade: np.ndarray) -> None:
+    """Lashes along the upper lids and the line between the lips; in place."""
+    cv2 = opencv()
+    unit = np.linalg.norm(points[10, :2] - points[152, :2])
+    thin = max(1, round(unit / 90))
+    lash = tuple(float(value) for value in 0.35 * look.hair * look.ambient)
+    lids = [np.round(points[list(lid), :2] * 16).astype(np.int32) for lid in UPPER_LIDS]
+    cv2.polylines(image, lids, False, lash, thin, cv2.LINE_8, 4)
+    red = tuple(float(value) for value in look.lips * 0.42 * shade[13])
+    cv2.polylines(
+        image, [np.round(points[list(UPPER_LIP), :2] * 16).astype(np.int32)], False, red, thin, cv2.LINE_8, 4
+    )
+
+
+def _photograph(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
+    """What a camera makes of the scene: blur, tone, grey, noise, eight bits."""
+    cv2 = opencv()
+    image = cv2.GaussianBlur(image, (0, 0), look.blur)
+    if look.monochrome:
+        grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
+        image += look.monochrome * (grey[..., None] - image)
+    image *= 255 * look.contrast
+    image += 255 * look.brightness
+    image += look.noise * rng.standard_normal(image.shape[:2], dtype=np.float32)[..., None]
+    return np.clip(image, 0, 255).astype(np.uint8)

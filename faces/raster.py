@@ -1,0 +1,99 @@
+"""Rasterise a triangle mesh with array operations: which triangle each pixel shows, and values interpolated in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """The visible pixels of a mesh, in the order of the image.
+
+    Attributes
+    ----------
+    pixel : (m,) int
+        Index into the flattened image, row by row.
+    corners : (m, 3) int
+        Vertices of the triangle that the pixel shows.
+    weights : (m, 3) float32
+        Barycentric coordinates of the pixel's centre; sum 1.
+    triangle : (m,) int
+    """
+
+    pixel: np.ndarray
+    corners: np.ndarray
+    weights: np.ndarray
+    triangle: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> Fragments:
+        return Fragments(self.pixel[rows], self.corners[rows], self.weights[rows], self.triangle[rows])
+
+    def interpolate(self, values: np.ndarray) -> np.ndarray:
+        """(m, ...) values of the vertices (v, ...) at the pixels."""
+        picked = values[self.corners]
+        return np.einsum("mk,mk...->m...", self.weights, picked)
+
+
+def rasterise(points: np.ndarray, triangles: np.ndarray, size_wh: tuple[int, int]) -> Fragments:
+    """The pixels that a closed or open mesh covers, nearer triangles in front of farther ones.
+
+    All candidate pixels of all triangles (those in their boxes) are tested at once. Triangles are painted from back to
+    front by the depth of their middle, which is exact for meshes of small triangles that do not pierce each other.
+
+    Parameters
+    ----------
+    points : (v, 3) float array, pixels
+        x right, y down, z away from the camera; pixel (i, j) covers [i, i + 1) x [j, j + 1).
+    triangles : (t, 3) int array
+        Those that run clockwise in the image face the camera; others, and flat ones, are left out.
+    size_wh : width and height of the image
+    """
+    width, height = size_wh
+    corner = points[triangles]
+    x, y = corner[..., 0], corner[..., 1]
+    double_area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    keep = np.flatnonzero(double_area > 1e-6)
+    keep = keep[np.argsort(-corner[keep, :, 2].sum(1), kind="stable")]
+    x, y, double_area = x[keep], y[keep], double_area[keep]
+    # Pixel centres lie at +.5: the first one at or right of the left corner, the last one left of the right corner.
+    x0 = np.clip(np.ceil(x.min(1) - 0.5), 0, width).astype(np.int32)
+    x1 = np.clip(np.ceil(x.max(1) - 0.5), 0, width).astype(np.int32)
+    y0 = np.clip(np.ceil(y.min(1) - 0.5), 0, height).astype(np.int32)
+    y1 = np.clip(np.ceil(y.max(1) - 0.5), 0, height).astype(np.int32)
+    wide, count = x1 - x0, (x1 - x0) * (y1 - y0)
+    owner = np.repeat(np.arange(len(keep), dtype=np.int32), count)
+    place = np.arange(len(owner), dtype=np.int32) - np.repeat(
+        (np.cumsum(count) - count).astype(np.int32), count
+    )
+    row, column = np.divmod(place, wide[owner])
+    row += y0[owner]
+    column += x0[owner]
+    second = _edge(x[:, [2, 0]], y[:, [2, 0]], double_area, owner, column, row)
+    third = _edge(x[:, [0, 1]], y[:, [0, 1]], double_area, owner, column, row)
+    first = 1 - second - third
+    inside = np.flatnonzero((first >= 0) & (second >= 0) & (third >= 0))
+    # Of several triangles over one pixel the last assignment stays, which is the nearest.
+    top = np.full(width * height, -1, np.int32)
+    top[row[inside] * width + column[inside]] = inside
+    pixel = np.flatnonzero(top >= 0)
+    seen = top[pixel]
+    triangle = keep[owner[seen]]
+    weights = np.stack([first[seen], second[seen], third[seen]], axis=1)
+    return Fragments(pixel, triangles[triangle], weights, triangle)
+
+
+def _edge(
+    x: np.ndarray,
+    y: np.ndarray,
+    double_area: np.ndarray,
+    owner: np.ndarray,
+    column: np.ndarray,
+    row: np.ndarray,
+) -> np.ndarray:
+    """Barycentric coordinate of each candidate pixel that is 0 on the edge (x, y)[:, 0] to (x, y)[:, 1]."""
+    dx, dy = (x[:, 1] - x[:, 0]) / double_area, (y[:, 1] - y[:, 0]) / double_area
+    constant = -dx * (y[:, 0] - 0.5) + dy * (x[:, 0] - 0.5)
+    terms = np.stack([constant, dx, dy], axis=1).astype(np.float32)[owner]
+    return terms[:, 0] + terms[:, 1] * row - terms[:, 2] * column
