@@ -226,10 +226,10 @@ def load_ids(path: str | Path) -> np.ndarray:
 def _arrays(source: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz by name, or of an .npy under the empty name; never a pickle."""
     try:
-        loaded = np.load(source, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
+        with source.open("rb") as handle:  # numpy leaves a damaged archive open
+            loaded = np.load(handle, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
             return {name: loaded[name] for name in loaded.files}
     except ValueError as exc:
         if "pickle" in str(exc).lower() or "object array" in str(exc).lower():

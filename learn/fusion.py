@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
@@ -32,7 +32,10 @@ _COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 _TINY = 1e-12
 _INNER_FOLDS = 3
 # Penalties to choose from: C of the logistic regression, alpha of the ridge.
-_PENALTIES = {"classes": (0.01, 0.1, 1.0, 10.0), "va": (0.1, 1.0, 10.0, 100.0)}
+_PENALTIES = {"classes": (0.01, 0.1, 1.0), "va": (0.1, 1.0, 10.0, 100.0)}
+# And factors of the standardised 3D columns: the small one holds back 3D predictions that tell nothing, which would
+# otherwise cost accuracy when fitted to few rows.
+_TRUSTS = (1.0, 0.1)
 _WEIGHTS = np.linspace(0, 1, 101)
 
 
@@ -166,9 +169,10 @@ class Stack(BaseEstimator):
 
     Attributes
     ----------
-    model_ : scikit-learn pipeline, or None where the fitting rows are of one class
+    model_ : scikit-learn estimator, or None where the fitting rows are of one class
     present_ : classes that the fitting rows have; the 2D network keeps its word on the others
-    penalty_ : float
+    penalty_, trust_ : float
+        Penalty, and factor of the 3D columns after standardising.
     scale_, offset_ : (2,) arrays, for VA
     """
 
@@ -192,23 +196,34 @@ class Stack(BaseEstimator):
         logs = [log_softmax(part) for part in parts]
         return np.hstack([log - log.mean(axis=1, keepdims=True) for log in logs])
 
-    def _pipeline(self, penalty: float) -> Any:
+    def _estimator(self, penalty: float) -> Any:
         if self.task == "va":
-            return make_pipeline(StandardScaler(), Ridge(alpha=penalty))
+            return Ridge(alpha=penalty)
         weight = "balanced" if self.objective == "balanced" else None
-        return make_pipeline(
-            StandardScaler(), LogisticRegression(C=penalty, class_weight=weight, max_iter=500)
-        )
+        return LogisticRegression(C=penalty, class_weight=weight, max_iter=500)
+
+    def _held_back(self, features: np.ndarray, trust: float) -> np.ndarray:
+        """Standardised features with the 3D half times ``trust``."""
+        factor = np.ones(features.shape[1])
+        if self.use_3d:
+            factor[len(factor) // 2 :] = trust
+        return features * factor
+
+    def _design(self, X: np.ndarray) -> np.ndarray:
+        return self._held_back(self.scaler_.transform(self._features(X)), self.trust_)
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Stack:
         """Fit to (n, 2k) columns and labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
-        features = self._features(X)
+        self.scaler_ = StandardScaler()
+        features = self.scaler_.fit_transform(self._features(X))
         self.present_ = np.zeros(0, np.int64) if self.task == "va" else np.unique(y).astype(np.int64)
         self.model_: Any = None
-        self.penalty_ = float("nan")
+        self.penalty_, self.trust_ = float("nan"), 1.0
         if len(self.present_) != 1:
-            self.penalty_ = self._choose(features, y, np.arange(len(y)) if groups is None else groups)
-            self.model_ = self._pipeline(self.penalty_).fit(features, y)
+            groups = np.arange(len(y)) if groups is None else groups
+            self.penalty_, self.trust_ = self._choose(features, y, groups)
+            features = self._held_back(features, self.trust_)
+            self.model_ = self._estimator(self.penalty_).fit(features, y)
         self.scale_, self.offset_ = np.ones(2), np.zeros(2)
         if self.task == "va" and self.objective == "ccc":
             fitted = self.model_.predict(features)
@@ -217,22 +232,23 @@ class Stack(BaseEstimator):
             self.offset_ = y.mean(axis=0) - self.scale_ * fitted.mean(axis=0)
         return self
 
-    def _choose(self, features: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-        """The penalty of least held-out loss in inner folds over the fitting rows."""
-        penalties = _PENALTIES[self.task]
-        distinct = len(np.unique(groups))
-        if distinct < 2 * _INNER_FOLDS:
-            return penalties[1]
+    def _choose(self, features: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+        """Penalty and trust of least held-out loss in inner folds over the fitting rows."""
+        choices = list(product(_PENALTIES[self.task], _TRUSTS if self.use_3d else _TRUSTS[:1]))
+        default = _PENALTIES[self.task][1], 1.0
+        if len(np.unique(groups)) < 2 * _INNER_FOLDS:
+            return default
         fold = folds_of(strata_of(y, self.task), groups, _INNER_FOLDS, self.random_state)
-        losses = np.zeros(len(penalties))
+        losses = np.zeros(len(choices))
         for held in range(_INNER_FOLDS):
             inside, outside = fold != held, fold == held
             if self.task == "classes" and len(np.unique(y[inside])) < 2:
-                return penalties[1]
-            for column, penalty in enumerate(penalties):
-                model = self._pipeline(penalty).fit(features[inside], y[inside])
-                losses[column] += self._loss(model, features, y, outside)
-        return penalties[int(np.argmin(losses))]
+                return default
+            for number, (penalty, trust) in enumerate(choices):
+                weighed = self._held_back(features, trust)
+                model = self._estimator(penalty).fit(weighed[inside], y[inside])
+                losses[number] += self._loss(model, weighed, y, outside)
+        return choices[int(np.argmin(losses))]
 
     def _loss(self, model: Any, features: np.ndarray, y: np.ndarray, rows: np.ndarray) -> float:
         if self.task == "va":
@@ -251,18 +267,18 @@ class Stack(BaseEstimator):
         """(n, k) fused log-probabilities or values."""
         check_is_fitted(self)
         if self.task == "va":
-            return np.clip(self.model_.predict(self._features(X)) * self.scale_ + self.offset_, -1, 1)
+            return np.clip(self.model_.predict(self._design(X)) * self.scale_ + self.offset_, -1, 1)
         p = _probabilities(_halves(X)[0])
         # Nothing was learnt of a class that the fitting rows lack: it keeps its 2D probability, the others share
         # the rest as the fit says.
         present = self.present_
         mass = p[:, present].sum(axis=1, keepdims=True)
-        p[:, present] = mass if self.model_ is None else mass * self.model_.predict_proba(self._features(X))
+        p[:, present] = mass if self.model_ is None else mass * self.model_.predict_proba(self._design(X))
         return _log(p)
 
     def describe(self) -> dict[str, Any]:
         """What was fitted, for the record."""
-        said: dict[str, Any] = {"penalty": self.penalty_}
+        said: dict[str, Any] = {"penalty": self.penalty_, "trust_3d": self.trust_ if self.use_3d else None}
         if self.task == "va":
             return {**said, "scale": self.scale_.tolist(), "offset": self.offset_.tolist()}
         return {**said, "classes_seen": self.present_.tolist()}

@@ -1,0 +1,317 @@
+"""Rows are joined to samples by id or refused; orders that do not fit the labels are found out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ig3d.errors import PredictionsError, UsageError
+from ig3d.features.classes import PRESETS
+from ig3d.features.join import load_table, match_ids
+from ig3d.features.labels import of_file
+from ig3d.features.predictions import Predictions
+from ig3d.features.store import StoreInfo, StoreWriter
+from ig3d.features.values import Block, Rows, Sample, Split, Status
+
+CLASSES = PRESETS["rafdb"]
+
+
+def write_store(path, samples, *, classes=CLASSES, missing=()):
+    """A store with a block of two codes and a camera; rows in ``missing`` have no face."""
+    n = len(samples)
+    empty = Rows.pending(n, {})
+    status = np.full(n, Status.ok, np.int8)
+    status[list(missing)] = Status.no_face
+    codes = {
+        "expression": np.arange(2 * n, dtype=np.float32).reshape(n, 2),
+        "camera": np.zeros((n, 3), np.float32),
+    }
+    for block in codes.values():
+        block[list(missing)] = np.nan
+    blocks = {
+        "expression": Block(2, "1", "toy-1", "two numbers", ("smile", "frown")),
+        "camera": Block(3, "1", "toy-1", "camera"),
+    }
+    fields = {name: getattr(empty, name) for name in Rows.__slots__} | {"status": status, "codes": codes}
+    with StoreWriter(path, StoreInfo("toy", "/data/toy", classes), tuple(samples), blocks) as writer:
+        writer.write(0, Rows(**fields))
+    return path
+
+
+def make_samples(n=210, *, k=7, split=lambda row: Split.test, name=None):
+    """Samples in class folders ``test/<class number>/...``, sorted by id."""
+    rng = np.random.default_rng(0)
+    rows = [
+        Sample(
+            id=(name or (lambda row, label: f"test/{label + 1}/img_{row:04d}"))(row, row % k),
+            path=(name or (lambda row, label: f"test/{label + 1}/img_{row:04d}"))(row, row % k) + ".jpg",
+            label=row % k,
+            split=split(row),
+            valence=float(rng.uniform(-1, 1)),
+            arousal=float(rng.uniform(-1, 1)),
+        )
+        for row in range(n)
+    ]
+    return sorted(rows, key=lambda sample: sample.id)
+
+
+def good_logits(samples, *, accuracy=0.8, k=7):
+    rng = np.random.default_rng(1)
+    labels = np.array([sample.label for sample in samples])
+    said = np.where(rng.random(len(labels)) < accuracy, labels, rng.integers(0, k, len(labels)))
+    logits = rng.normal(size=(len(labels), k))
+    logits[np.arange(len(labels)), said] += 8
+    return logits
+
+
+@pytest.fixture
+def toy(tmp_path):
+    samples = make_samples()
+    return write_store(tmp_path / "toy.h5", samples, missing=(3, 5)), samples, good_logits(samples)
+
+
+def save(path, logits, *, ids=None, classes=()):
+    Predictions(logits, "logits", tuple(classes), None if ids is None else np.array(ids)).save(path)
+    return path
+
+
+def test_rows_are_joined_by_id_whatever_their_order(toy, tmp_path):
+    store, samples, logits = toy
+    ids = [sample.id for sample in samples]
+    order = np.random.default_rng(2).permutation(len(ids))
+    plain = load_table(save(tmp_path / "a.npz", logits, ids=ids, classes=CLASSES), store=store)
+    mixed = load_table(
+        save(tmp_path / "b.npz", logits[order], ids=np.array(ids)[order], classes=CLASSES), store=store
+    )
+    assert np.array_equal(plain.two_d, logits) and np.array_equal(mixed.two_d, logits)
+    assert plain.id.tolist() == ids
+    assert np.flatnonzero(~plain.covered).tolist() == [3, 5]
+    # The camera says where the face stood, not what it showed.
+    assert plain.code_columns == ("code:expression:smile", "code:expression:frown")
+    assert [(block.name, block.basis) for block in plain.blocks] == [("expression", "toy-1")]
+    assert plain.codes[7].tolist() == [14.0, 15.0]
+
+
+@pytest.mark.parametrize(
+    ("spell", "how"),
+    [
+        (lambda sample: sample.id, "by id"),
+        (lambda sample: sample.path, "by path"),
+        (lambda sample: "./" + sample.path, "by path"),
+        (lambda sample: sample.path.replace("/", "\\"), "by path"),
+        (lambda sample: sample.id + ".png", "by path without extension"),
+        (lambda sample: "/home/someone/raf/" + sample.path, "leading folders"),
+        (lambda sample: sample.path.rpartition("/")[2], "by file name"),
+        (lambda sample: sample.id.rpartition("/")[2], "by stem"),
+    ],
+)
+def test_ids_may_be_spelt_as_paths_names_or_stems(toy, tmp_path, spell, how):
+    store, samples, logits = toy
+    path = save(
+        tmp_path / "x.npz", logits[::-1], ids=[spell(sample) for sample in samples][::-1], classes=CLASSES
+    )
+    table = load_table(path, store=store)
+    assert np.array_equal(table.two_d, logits)
+    assert any(how in note for note in table.notes)
+
+
+def test_names_that_fit_several_samples_are_refused(tmp_path):
+    samples = make_samples(name=lambda row, label: f"{'val' if row % 2 else 'test'}/{row // 2}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    logits = good_logits(samples)
+    path = save(tmp_path / "x.npz", logits[:50], ids=[str(row) for row in range(50)], classes=CLASSES)
+    with pytest.raises(PredictionsError, match=r"got 50 of 50 that are not.*fit several samples"):
+        load_table(path, store=store)
+
+
+def test_unknown_ids_are_refused_with_count_and_first(toy, tmp_path):
+    store, samples, logits = toy
+    ids = [sample.id for sample in samples]
+    ids[7] = "elsewhere/9"
+    path = save(tmp_path / "x.npz", logits, ids=ids, classes=CLASSES)
+    with pytest.raises(PredictionsError, match=r"got 1 of 210 that are not by id \(elsewhere/9\)"):
+        load_table(path, store=store)
+    table = load_table(path, store=store, allow_missing=True)
+    assert (~table.has_2d).sum() == 1 and any("1 rows left out" in note for note in table.notes)
+
+
+def test_two_ids_never_share_a_sample(toy):
+    store, samples, _ = toy
+    from ig3d.features.labels import of_store
+    from ig3d.features.store import CodeStore
+
+    with CodeStore(store) as opened:
+        columns = of_store(opened)
+    same = np.array([samples[0].id, samples[0].path])
+    with pytest.raises(PredictionsError, match="of 2 that are not"):
+        match_ids(same, columns, source="x")
+
+
+def splits(row):
+    return (Split.train, Split.train, Split.train, Split.val, Split.test)[row % 5]
+
+
+def test_rows_without_ids_take_the_one_split_that_fits(tmp_path):
+    samples = make_samples(300, split=splits, name=lambda row, label: f"x{row:04d}")
+    samples[4] = Sample(id=samples[4].id, path=samples[4].path, label=samples[4].label, split=Split.val)
+    store = write_store(tmp_path / "toy.h5", samples)
+    logits = good_logits(samples)
+    test = np.array([sample.split == Split.test for sample in samples])
+    np.save(tmp_path / "x.npy", logits[test])
+    table = load_table(tmp_path / "x.npy", store=store)
+    assert np.array_equal(table.has_2d, test) and np.array_equal(table.two_d[test], logits[test])
+    assert any("the test split" in note and "assumed" in note for note in table.notes)
+    assert any("classes assumed in the order" in note and "preset rafdb" in note for note in table.notes)
+
+
+def test_rows_without_ids_that_fit_two_splits_or_none_are_refused(tmp_path):
+    samples = make_samples(300, split=splits, name=lambda row, label: f"x{row:04d}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    np.save(tmp_path / "x.npy", good_logits(samples)[:60])
+    with pytest.raises(PredictionsError, match=r"60 rows, which fits the val split and the test split"):
+        load_table(tmp_path / "x.npy", store=store)
+    np.save(tmp_path / "x.npy", good_logits(samples)[:61])
+    with pytest.raises(
+        PredictionsError, match=r"all samples 300, the train split 180.*61 rows, which fits none"
+    ):
+        load_table(tmp_path / "x.npy", store=store)
+
+
+def test_rows_in_another_order_are_found_out_and_named(tmp_path):
+    # The samples are sorted as text (10 before 2), the file by the numbers' value.
+    samples = make_samples(210, name=lambda row, label: f"img_{row}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    logits = good_logits(samples)
+    natural = sorted(range(210), key=lambda row: int(samples[row].id.partition("_")[2]))
+    np.save(tmp_path / "x.npy", logits[natural])
+    with pytest.raises(PredictionsError, match=r"in another order: sorted by path, numbers by value"):
+        load_table(tmp_path / "x.npy", store=store)
+    table = load_table(tmp_path / "x.npy", store=store, force=True)
+    assert np.array_equal(table.two_d, logits[natural])  # never applied by itself
+    assert any(note.startswith("WARNING") for note in table.notes)
+
+
+def test_rows_at_chance_in_any_order_are_refused_without_ids_only(tmp_path):
+    samples = make_samples()
+    store = write_store(tmp_path / "toy.h5", samples)
+    noise = np.random.default_rng(5).normal(size=(210, 7))
+    np.save(tmp_path / "x.npy", noise)
+    with pytest.raises(PredictionsError, match="which is chance, and no usual order"):
+        load_table(tmp_path / "x.npy", store=store)
+    load_table(save(tmp_path / "x.npz", noise, ids=[sample.id for sample in samples]), store=store)
+
+
+@pytest.mark.parametrize("preset", [name for name, order in PRESETS.items() if set(order) == set(CLASSES)])
+def test_the_class_order_of_every_preset_is_found_out(toy, tmp_path, preset):
+    store, samples, logits = toy
+    ids, order = [sample.id for sample in samples], PRESETS[preset]
+    theirs = logits[:, [CLASSES.index(name) for name in order]]
+    path = save(tmp_path / "x.npz", theirs, ids=ids)
+    if order == CLASSES:
+        load_table(path, store=store)
+        return
+    with pytest.raises(PredictionsError, match=f"under {preset}; say the order with --2d-classes"):
+        load_table(path, store=store)
+    assert np.array_equal(load_table(path, store=store, classes=preset).two_d, logits)
+    assert np.array_equal(load_table(path, store=store, force=True).two_d, theirs)
+
+
+def test_a_weak_network_in_the_right_order_passes(tmp_path):
+    samples = make_samples()
+    store = write_store(tmp_path / "toy.h5", samples)
+    weak = good_logits(samples, accuracy=0.15)
+    load_table(save(tmp_path / "x.npz", weak, ids=[sample.id for sample in samples]), store=store)
+
+
+def test_other_classes_are_refused(toy, tmp_path):
+    store, samples, logits = toy
+    ids = [sample.id for sample in samples]
+    eight = np.hstack([logits, logits[:, :1]])
+    with pytest.raises(PredictionsError, match=r"expected 7 classes .* got 8 columns"):
+        load_table(save(tmp_path / "x.npz", eight, ids=ids, classes=PRESETS["affectnet8"]), store=store)
+    names = ("contempt", *CLASSES[1:])
+    with pytest.raises(PredictionsError, match="got contempt instead of surprise"):
+        load_table(save(tmp_path / "x.npz", logits, ids=ids, classes=names), store=store)
+
+
+def test_swapped_valence_and_arousal_are_noticed(tmp_path):
+    samples = make_samples(120)
+    store = write_store(tmp_path / "toy.h5", samples)
+    truth = np.array([[sample.valence, sample.arousal] for sample in samples])
+    values = truth * 0.7 + np.random.default_rng(3).normal(0, 0.2, truth.shape)
+    ids = np.array([sample.id for sample in samples])
+    np.savez(tmp_path / "x.npz", ids=ids, va=values)
+    table = load_table(tmp_path / "x.npz", store=store, task="va")
+    assert table.task == "va" and table.classes == () and np.allclose(table.two_d, values)
+    assert np.allclose(table.targets, truth, atol=1e-6)
+    np.savez(tmp_path / "y.npz", ids=ids, va=values[:, ::-1])
+    with pytest.raises(PredictionsError, match=r"with the columns swapped; swap or rename them"):
+        load_table(tmp_path / "y.npz", store=store)
+    np.save(tmp_path / "z.npy", np.random.default_rng(0).permutation(values))
+    with pytest.raises(PredictionsError, match="which is chance"):
+        load_table(tmp_path / "z.npy", store=store, task="va")
+
+
+def write_labels(path, samples, *, column="label", names=True):
+    lines = [f"id,{column},split,group"]
+    lines += [f"{s.id},{CLASSES[s.label].title() if names else s.label},test,p" for s in samples]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["names", "numbers"])
+def test_ready_3d_predictions_need_no_store(tmp_path, names):
+    samples = make_samples()
+    ids, logits = [sample.id for sample in samples], good_logits(samples)
+    labels = write_labels(tmp_path / "labels.csv", samples[::-1], names=names)
+    two = save(tmp_path / "two.npz", logits, ids=ids, classes=CLASSES)
+    # The 3D file has its own column order, and lacks a row.
+    alphabetical = sorted(CLASSES)
+    columns = logits[:, [CLASSES.index(name) for name in alphabetical]] * 0.5
+    three = save(tmp_path / "three.npz", columns[1:], ids=ids[1:], classes=alphabetical)
+    table = load_table(two, three_d=three, labels=labels)
+    assert table.id.tolist() == ids and table.classes == CLASSES
+    assert table.labels.tolist() == [sample.label for sample in samples]
+    assert (
+        np.allclose(table.three_d[1:], logits[1:] * 0.5) and not table.covered[0] and table.covered[1:].all()
+    )
+    assert table.codes is None and set(table.group) == {"p"} and (table.split == Split.test).all()
+
+
+def test_labels_by_name_need_classes_from_somewhere(tmp_path):
+    samples = make_samples()
+    ids, logits = [sample.id for sample in samples], good_logits(samples)
+    labels = write_labels(tmp_path / "labels.csv", samples)
+    two, three = save(tmp_path / "two.npz", logits, ids=ids), save(tmp_path / "three.npz", logits, ids=ids)
+    with pytest.raises(PredictionsError, match="say what the columns are with --2d-classes"):
+        load_table(two, three_d=three, labels=labels)
+    assert load_table(two, three_d=three, labels=labels, classes="rafdb").classes == CLASSES
+    with pytest.raises(UsageError, match="expected --3d-store STORE, or --3d-logits FILE with --labels"):
+        load_table(two, three_d=three)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,label\na,0\na,1\n", r"got 1 ids more than once \(a\)"),
+        ("label\n0\n", "expected a column id"),
+        ("id,other\na,0\n", "expected a column label"),
+        ("id,valence,arousal\na,.5,3\n", r"got 1 rows outside \(a\)"),
+        ("id,label,split\na,0,somewhere\n", "expected split train, val, test or empty, got somewhere"),
+        ("id,label\na,0.5\n", "expected labels as class names or their numbers"),
+    ],
+)
+def test_malformed_labels_are_refused(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(PredictionsError, match=message):
+        of_file(tmp_path / "labels.csv")
+
+
+def test_missing_labels_of_the_task_are_named(tmp_path):
+    samples = [Sample(id=s.id, path=s.path, label=s.label, split=s.split) for s in make_samples()]
+    store = write_store(tmp_path / "toy.h5", samples)
+    np.save(tmp_path / "x.npy", np.zeros((210, 2)))
+    with pytest.raises(
+        PredictionsError, match=r"\(valence and arousal\), found none; it has those of --task classes"
+    ):
+        load_table(tmp_path / "x.npy", store=store, task="va")
