@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
-from .errors import Ig3dError, UsageError
+from .errors import Ig3dError, UsageError, some
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,11 @@ Manifest = Annotated[
 SplitShares = Annotated[
     str, typer.Option("--split", help="train,val,test shares for --dataset folder without split folders.")
 ]
+SplitSeed = Annotated[
+    int, typer.Option("--split-seed", help="Seed of that split; the same for every command.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 Groups = Annotated[
     str | None,
     typer.Option("--groups", help="Regular expression over ids; its first group names the person or video."),
@@ -85,7 +89,7 @@ def extract_cli(
     ] = "",
     manifest: Manifest = None,
     split: SplitShares = "0.6,0.2,0.2",
-    seed: Seed = 0,
+    split_seed: SplitSeed = 0,
     groups: Groups = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
@@ -96,7 +100,7 @@ def extract_cli(
     """Write the 3D codes of a dataset into a store; the same command goes on after an interruption."""
     from .extract.run import ExtractConfig, extract_codes
 
-    samples = _list(root, dataset, manifest, split, seed, groups)
+    samples = _list(root, dataset, manifest, split, split_seed, groups)
     config = ExtractConfig(regressor=regressor, detector=detector, also=_names(also), batch_size=batch_size)
     with _counting("extract", len(samples)) as progress:
         summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=_say)
@@ -152,6 +156,188 @@ def preview_cli(
     print(f"{out}: {drawn} faces")
 
 
+@app.command("train-2d")
+def train_2d_cli(
+    root: Root,
+    out: Annotated[
+        Path, typer.Option("--out", help="Checkpoint to write (.safetensors).", show_default=False)
+    ],
+    dataset: Dataset = "folder",
+    network: Annotated[str, typer.Option("--network", help="timm's name of an architecture.")] = "resnet10t",
+    size: Annotated[int, typer.Option("--size", help="Side of the network's input, pixels.")] = 64,
+    epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 2e-3,
+    task: Annotated[
+        str | None, typer.Option("--task", help="classes or va; by default what there is.")
+    ] = None,
+    manifest: Manifest = None,
+    split: SplitShares = "0.6,0.2,0.2",
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train a small 2D network on a dataset's train split, for those who have none."""
+    from .networks.train import TrainConfig, describe_epoch, train_2d
+
+    config = TrainConfig(
+        network=network,
+        size=size,
+        task=task,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        device=device,
+    )
+    samples = _list(root, dataset, manifest, split, split_seed, groups)
+    result = train_2d(samples, config, out, progress=True)
+    _say_all(result.problems, result.notes)
+    print(
+        f"{result.path}: {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} rows, "
+        f"kept {describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose it)"
+    )
+
+
+@app.command("logits")
+def logits_cli(
+    root: Root,
+    network: Annotated[
+        Path, typer.Option("--network", help="Checkpoint of ig3d train-2d.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="File to write (.npz).", show_default=False)],
+    dataset: Dataset = "folder",
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            "--splits", help="train,val,test,none or all; by default rows the network was not trained on."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
+    manifest: Manifest = None,
+    split: SplitShares = "0.6,0.2,0.2",
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+    device: Device = "auto",
+) -> None:
+    """Write a 2D network's predictions with the dataset's ids, for ig3d fuse."""
+    from .networks.logits import LogitsConfig, parse_splits, write_logits
+
+    config = LogitsConfig(splits=parse_splits(splits), batch_size=batch_size, device=device)
+    samples = _list(root, dataset, manifest, split, split_seed, groups)
+    result = write_logits(samples, network, out, config, progress=True)
+    _say_all(result.problems, result.notes)
+    for name, scores in result.scores.items():
+        _say(
+            f"{name}: "
+            + ", ".join(f"{score.replace('_', ' ')} {value:.3f}" for score, value in scores.items())
+        )
+    by_split = ", ".join(f"{name} {count}" for name, count in result.by_split.items())
+    print(f"{result.path}: {result.rows} rows ({by_split})")
+
+
+@app.command("fuse")
+def fuse_cli(
+    two_d: Annotated[
+        Path,
+        typer.Option("--2d-logits", help="2D predictions: .npz, .npy, .csv or .parquet.", show_default=False),
+    ],
+    store: Annotated[Path | None, typer.Option("--3d-store", help="Store of ig3d extract.")] = None,
+    three_d: Annotated[
+        Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV of truth by id, with --3d-logits and no store.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for predictions, metrics.json, table.csv and the model."),
+    ] = None,
+    ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
+    classes: Annotated[
+        str | None, typer.Option("--2d-classes", help="Order of the 2D columns: a preset or names by comma.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")
+    ] = None,
+    rules: Annotated[str, typer.Option("--rules", help="By comma.")] = "mean,max,min,product,weighted,stack",
+    head: Annotated[str, typer.Option("--head", help="What predicts from the codes: gbm or linear.")] = "gbm",
+    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
+    report: Annotated[
+        str | None,
+        typer.Option("--report", help="Rows to report: test, val, train or all; docs/protocol.md."),
+    ] = None,
+    fit_on: Annotated[
+        str, typer.Option("--fit-on", help="auto, or reported to reproduce papers (figures are marked).")
+    ] = "auto",
+    folds: Annotated[int, typer.Option("--folds", help="Folds where rows are cross-fitted.")] = 5,
+    on: Annotated[
+        str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
+    ] = "probabilities",
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="accuracy, balanced, logloss; for va rmse, ccc.")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", help="Of the bootstrap.")] = 10_000,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 is all cores.")] = 0,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Repeat with permuted codes.")
+    ] = True,
+    out_of_fold: Annotated[
+        bool,
+        typer.Option("--2d-out-of-fold", help="The 2D predictions of the train split were made out of fold."),
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out rows with codes and no 2D prediction.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
+    ] = False,
+) -> None:
+    """Fuse 2D predictions with the 3D codes and measure what they add."""
+    from rich.console import Console
+
+    from .learn.fuse import FuseConfig, fuse_files
+    from .learn.report import print_result, write_result
+
+    if (store is None) == (three_d is None):
+        raise UsageError(
+            "fuse: expected one of --3d-store and --3d-logits, got " + ("none" if store is None else "both")
+        )
+    config = FuseConfig(
+        rules=_names(rules),
+        head=head,
+        blocks=blocks,
+        report=report,
+        fit_on=fit_on,
+        folds=folds,
+        seed=seed,
+        draws=draws,
+        on=on,
+        objective=objective,
+        controls=controls,
+        two_d_out_of_fold=out_of_fold,
+        allow_missing=allow_missing,
+        force=force,
+        jobs=jobs or -1,
+        model=out is not None,
+    )
+    result = fuse_files(
+        two_d,
+        store=store,
+        three_d=three_d,
+        labels=labels,
+        ids_file=ids,
+        classes=classes,
+        task=task,
+        config=config,
+    )
+    print_result(result, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+    if out is not None:
+        print(f"\n{out}: " + ", ".join(path.name for path in write_result(result, out)))
+
+
 def _list(
     root: Path, dataset: str, manifest: Path | None, split: str, seed: int, groups: str | None
 ) -> SampleList:
@@ -183,6 +369,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _say_all(problems: tuple[str, ...], notes: tuple[str, ...]) -> None:
+    if problems:
+        _say(f"{len(problems)} images could not be read: {some(list(problems))}")
+    for note in notes:
+        _say(note)
 
 
 def _stderr() -> Console:
