@@ -1,0 +1,205 @@
+"""Who is fitted on which rows: the four cases, groups kept whole, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ig3d.errors import ProtocolError
+from ig3d.features.table import BlockUse, FusionTable
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.folds import folds_of
+from ig3d.learn.protocol import FuserFit, HeadFit, plan
+
+TRAIN, VAL, TEST = 0, 1, 2
+
+
+def make_table(split, *, group=None, two_d=None, covered=None, ready=False, k=3):
+    """A table of random rows with splits ``split`` (n,), 2D predictions everywhere unless told."""
+    n = len(split)
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(n, k))
+    scores[~(np.ones(n, bool) if two_d is None else two_d)] = np.nan
+    codes = rng.normal(size=(n, 4)).astype(np.float32)
+    codes[~(np.ones(n, bool) if covered is None else covered)] = np.nan
+    return FusionTable(
+        task="classes",
+        classes=("happy", "sad", "anger")[:k],
+        id=np.array([f"r{row:04d}" for row in range(n)]),
+        group=np.full(n, "", dtype=str) if group is None else np.array([f"p{g}" for g in group]),
+        split=np.asarray(split, np.int8),
+        labels=rng.integers(0, k, n).astype(np.int16),
+        targets=np.full((n, 2), np.nan),
+        two_d=scores,
+        codes=None if ready else codes,
+        code_columns=() if ready else tuple(f"code:x:{c}" for c in range(4)),
+        blocks=() if ready else (BlockUse("x", 4, "toy"),),
+        three_d=rng.normal(size=(n, k)) if ready else None,
+    )
+
+
+def rows(table, split):
+    return np.flatnonzero(table.split == split)
+
+
+def test_train_val_test_is_fitted_once_on_val():
+    table = make_table([TRAIN, VAL, TEST] * 20)
+    protocol = plan(table, FuseConfig())
+    assert protocol.case == "once" and protocol.fit_name == "val"
+    assert np.array_equal(protocol.reported, rows(table, TEST))
+    assert [head.train.tolist() for head in protocol.heads] == [rows(table, TRAIN).tolist()]
+    assert len(protocol.fusers) == 1
+    assert np.array_equal(protocol.fusers[0].fit, rows(table, VAL))
+
+
+def test_without_val_predictions_the_reported_rows_are_folded_and_the_head_is_not_refitted():
+    split = np.array([TRAIN, VAL, TEST] * 20)
+    table = make_table(split, two_d=split == TEST)
+    protocol = plan(table, FuseConfig(folds=4))
+    assert protocol.case == "once" and len(protocol.heads) == 1 and len(protocol.fusers) == 4
+    for fuser in protocol.fusers:
+        assert not np.isin(fuser.fit, fuser.apply).any()
+        assert np.array_equal(np.sort(np.concatenate([fuser.fit, fuser.apply])), rows(table, TEST))
+
+
+def test_val_is_reported_where_there_is_no_test():
+    table = make_table([TRAIN, TRAIN, VAL] * 20)
+    protocol = plan(table, FuseConfig())
+    assert np.array_equal(protocol.reported, rows(table, VAL))
+    assert protocol.fit_name == "5 folds of the val split"
+
+
+def test_without_splits_heads_are_nested_and_never_see_what_they_predict():
+    group = np.repeat(np.arange(20), 3)
+    table = make_table([-1] * 60, group=group)
+    protocol = plan(table, FuseConfig(folds=4))
+    assert protocol.case == "nested" and len(protocol.heads) == 6 + 4 + 1
+    for fuser in protocol.fusers:
+        assert not set(group[fuser.fit]) & set(group[fuser.apply])
+        predicted = np.zeros(60, int)
+        for number in fuser.heads_fit:
+            head = protocol.heads[number]
+            asked = np.intersect1d(head.predict, fuser.fit)
+            predicted[asked] += 1
+            # Neither its own rows nor a row of the fold that the rules are applied to.
+            assert not set(group[head.train]) & (set(group[asked]) | set(group[fuser.apply]))
+        assert (predicted[fuser.fit] == 1).all() and predicted.sum() == len(fuser.fit)
+        (last,) = fuser.heads_apply
+        assert np.array_equal(protocol.heads[last].train, fuser.fit)
+
+
+def test_declared_out_of_fold_rules_are_fitted_on_train():
+    table = make_table([TRAIN, TRAIN, TEST] * 20)
+    protocol = plan(table, FuseConfig(two_d_out_of_fold=True, folds=3))
+    assert protocol.case == "out-of-fold"
+    (fuser,) = protocol.fusers
+    assert np.array_equal(fuser.fit, rows(table, TRAIN))
+    assert len(fuser.heads_fit) == 3
+    assert np.array_equal(protocol.heads[fuser.heads_apply[0]].train, rows(table, TRAIN))
+    assert any("declared out of fold" in sentence for sentence in protocol.sentences)
+
+
+def test_2d_predictions_of_train_are_not_used_undeclared():
+    table = make_table([TRAIN, TRAIN, TEST] * 20)
+    for fuser in plan(table, FuseConfig()).fusers:
+        assert not np.isin(fuser.fit, rows(table, TRAIN)).any()
+
+
+def test_ready_predictions_need_no_head():
+    protocol = plan(make_table([TEST] * 40, ready=True), FuseConfig())
+    assert protocol.case == "ready" and protocol.heads == () and len(protocol.fusers) == 5
+
+
+def test_fitting_on_reported_rows_is_marked():
+    for split in ([TRAIN, VAL, TEST] * 20, [-1] * 60):
+        table = make_table(split)
+        protocol = plan(table, FuseConfig(fit_on="reported"))
+        assert protocol.marked and "MARKED" in " ".join(protocol.sentences)
+        assert np.array_equal(protocol.fusers[0].fit, protocol.reported)
+        for head in protocol.heads:  # the head still never saw what it predicts
+            assert not np.isin(head.predict, head.train).any()
+
+
+def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
+    split = np.array([TRAIN, VAL, TEST] * 20)
+    have = np.ones(60, bool)
+    have[[2, 5]] = False
+    covered = np.ones(60, bool)
+    covered[5] = False
+    table = make_table(split, two_d=have, covered=covered)
+    with pytest.raises(ProtocolError, match=r"each of the 40 .* none for 1 rows with codes \(r0002\)"):
+        plan(table, FuseConfig())
+    protocol = plan(table, FuseConfig(allow_missing=True))
+    assert protocol.left_out == 2 and not np.isin([2, 5], protocol.reported).any()
+    assert any("2 rows without a 2D prediction" in sentence for sentence in protocol.sentences)
+
+
+def test_heads_learn_from_covered_train_rows_only():
+    covered = np.arange(60) % 2 == 0
+    table = make_table([TRAIN, VAL, TEST] * 20, covered=covered)
+    protocol = plan(table, FuseConfig())
+    assert covered[protocol.heads[0].train].all() and covered[protocol.heads[0].predict].all()
+    assert not covered[protocol.reported].all()
+
+
+def test_splits_that_share_groups_are_pointed_out():
+    table = make_table([TRAIN, VAL, TEST] * 20, group=np.arange(60) // 3)
+    sentences = " ".join(plan(table, FuseConfig()).sentences)
+    assert "20 groups of the reported rows also stand among the calibration rows" in sentences
+    assert "among the training rows" in sentences
+
+
+@pytest.mark.parametrize(
+    ("table", "config", "message"),
+    [
+        (make_table([-1] * 2), FuseConfig(), "expected at least 3, from as many rows, got 2 folds of 2 rows"),
+        (make_table([-1] * 30, group=[0] * 30), FuseConfig(), "1 folds of 1 groups"),
+        (
+            make_table([TEST] * 9, two_d=np.zeros(9, bool)),
+            FuseConfig(),
+            "9 with a label, 0 with a prediction",
+        ),
+        (make_table([TEST] * 9), FuseConfig(report="val"), "expected rows of val with a label"),
+        (make_table([TEST] * 9), FuseConfig(two_d_out_of_fold=True), "expected labelled train rows"),
+    ],
+)
+def test_rows_that_do_not_allow_it_are_refused(table, config, message):
+    with pytest.raises(ProtocolError, match=message):
+        plan(table, config)
+
+
+def test_fewer_rows_than_folds_make_fewer_folds_and_say_so():
+    protocol = plan(make_table([-1] * 4), FuseConfig(folds=5))
+    assert len(protocol.fusers) == 4
+    assert any("5 folds were asked for; 4 are possible" in sentence for sentence in protocol.sentences)
+
+
+def test_a_plan_that_leaks_cannot_be_made():
+    protocol = plan(make_table([TRAIN, VAL, TEST] * 20), FuseConfig())
+    everything = np.arange(60)
+    with pytest.raises(ProtocolError, match="never to see the rows"):
+        replace(protocol, fusers=(FuserFit(everything, protocol.reported, (0,), (0,)),))
+    with pytest.raises(ProtocolError, match="heads never to predict rows they saw"):
+        replace(protocol, heads=(HeadFit(everything, everything),))
+    with pytest.raises(ProtocolError, match="every reported row to be predicted once"):
+        replace(protocol, reported=protocol.reported[1:])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_keep_groups_whole_and_classes_even(seed):
+    rng = np.random.default_rng(seed)
+    groups, strata = rng.integers(0, 60, 600), rng.integers(0, 4, 600)
+    fold = folds_of(strata, groups, 5, seed)
+    assert all(len(set(fold[groups == group])) == 1 for group in range(60))
+    assert np.bincount(fold).min() > 80
+    single = folds_of(strata, np.arange(600), 5, seed)
+    for stratum in range(4):
+        counts = np.bincount(single[strata == stratum], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert not np.array_equal(single, folds_of(strata, np.arange(600), 5, seed + 1))
+
+
+def test_one_class_for_every_row_can_still_be_folded():
+    assert sorted(np.bincount(folds_of(np.arange(7), np.arange(7), 5, 0))) == [1, 1, 1, 2, 2]
