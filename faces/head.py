@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +19,10 @@ from ..errors import require
 from .model import POINTS, FaceModel, load
 from .raster import rasterise
 
-CANVAS = 256
+CANVAS = 224
 # Canvas pixels per unit of the model, and where the model's origin lies on the canvas.
-CANVAS_SCALE = 1080.0
-CANVAS_ORIGIN = np.array([128.0, 138.0])
+CANVAS_SCALE = 950.0
+CANVAS_ORIGIN = np.array([112.0, 120.0])
 
 # FaceMesh's outlines, in order around.
 OVAL = (
@@ -40,13 +42,14 @@ FOLDS = ("forehead", "frown", "crow", "cheek", "nose", "corner", "bag")
 # The shell behind the outline: how far each ring stands out (top, side, bottom) and how far back it lies.
 _RINGS = np.array(
     [
-        [0.010, 0.006, -0.004, 0.012],
-        [0.022, 0.010, -0.012, 0.034],
-        [0.026, 0.010, -0.026, 0.062],
-        [0.012, -0.002, -0.040, 0.100],
+        [0.014, 0.005, -0.003, 0.010],
+        [0.030, 0.009, -0.010, 0.030],
+        [0.041, 0.010, -0.024, 0.058],
+        [0.040, 0.004, -0.040, 0.095],
+        [0.010, -0.020, -0.045, 0.125],
     ]
 )
-_RING_STEP = 0.011  # between rings on the canvas
+_RING_STEP = 0.010  # between rings on the canvas
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +62,8 @@ class Head:
         As the model's; shell triangles are skin.
     canvas_xy : (v, 2) float32
         Where each vertex lies on the canvas, canvas pixels.
-    texel_corners : (c, c, 3) int;  texel_weights : (c, c, 3) float32
-        Points, and their weights, that give each texel of a half-size canvas (c = CANVAS / 2) its grey value.
+    texels : (c * c, 478) scipy sparse matrix
+        From the points' grey values to those of a half-size canvas (c = CANVAS / 2).
     masks : name -> (CANVAS, CANVAS) float32 in [0, 1]
     folds : (len(FOLDS), CANVAS * CANVAS) float32
     neighbours : (v, t) scipy sparse matrix
@@ -71,22 +74,22 @@ class Head:
     triangles: np.ndarray
     part: np.ndarray
     canvas_xy: np.ndarray
-    texel_corners: np.ndarray
-    texel_weights: np.ndarray
+    texels: Any
     masks: dict[str, np.ndarray]
     folds: np.ndarray
-    neighbours: object
+    neighbours: Any
 
     def shell(self, faces: np.ndarray, hair: np.ndarray) -> np.ndarray:
         """(n, v, 3) faces (n, 478, 3) with the rings behind them; ``hair`` (n,) is how far hair stands out."""
         rim = faces[:, OVAL]
         out = rim - faces.mean(1, keepdims=True)
         out = out[..., :2] / np.linalg.norm(out[..., :2], axis=-1, keepdims=True)
-        up, down = np.clip(-out[..., 1], 0, 1) ** 1.5, np.clip(out[..., 1], 0, 1) ** 1.5
-        side = 1 - up - down
+        up, down = np.clip(-out[..., 1], 0, 1) ** 1.5, np.clip(1.5 * out[..., 1], 0, 1)
+        side = np.clip(1 - up - down, 0, 1)
+        bulk = (0.7 + 0.3 * hair)[:, None]  # the skull stands out without any hair
         rings = []
         for top, beside, below, back in _RINGS:
-            grow = up * top * hair[:, None] + side * beside * hair[:, None] ** 0.5 + down * below
+            grow = (up * top + side * beside) * bulk + down * below
             xy = rim[..., :2] + out * grow[..., None]
             z = 0.35 * rim[..., 2] + 0.65 * rim[..., 2].mean(1, keepdims=True) + back
             rings.append(np.concatenate([xy, z[..., None]], axis=-1))
@@ -108,7 +111,7 @@ def head() -> Head:
     rings = [ring, *(POINTS + len(ring) * k + np.arange(len(ring)) for k in range(len(_RINGS)))]
     shell = [
         triangle
-        for inner, outer in zip(rings[:-1], rings[1:], strict=True)
+        for inner, outer in pairwise(rings)
         for a, b, c, d in zip(inner, np.roll(inner, -1), outer, np.roll(outer, -1), strict=True)
         for triangle in ((a, c, b), (b, c, d))
     ]
@@ -119,11 +122,14 @@ def head() -> Head:
     spread = [flat[ring] + out * _RING_STEP * (k + 1) for k in range(len(_RINGS))]
     canvas_xy = (np.concatenate([flat, *spread]) * CANVAS_SCALE + CANVAS_ORIGIN).astype(np.float32)
     corners, weights = _texels(canvas_xy, triangles)
+    texels = csr_matrix(
+        (weights.ravel(), corners.ravel(), np.arange(len(corners) + 1) * 3), shape=(len(corners), POINTS)
+    )
     rows = triangles.ravel()
     columns = np.repeat(np.arange(len(triangles)), 3)
     neighbours = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)))
     masks, folds = _masks(canvas_xy)
-    return Head(model, triangles, part, canvas_xy, corners, weights, masks, folds, neighbours)
+    return Head(model, triangles, part, canvas_xy, texels, masks, folds, neighbours)
 
 
 def _clockwise(model: FaceModel, triangles: np.ndarray) -> np.ndarray:
@@ -150,7 +156,7 @@ def _texels(canvas_xy: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, n
     corners = np.repeat(rim[distance.argmin(1)][:, None], 3, axis=1)
     weights = np.full((side * side, 3), 1 / 3, np.float32)
     corners[found.pixel], weights[found.pixel] = found.corners, found.weights
-    return corners.reshape(side, side, 3), weights.reshape(side, side, 3)
+    return corners, weights
 
 
 def _masks(canvas_xy: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -214,7 +220,7 @@ def _fold(name: str, points: np.ndarray) -> np.ndarray:
             points[list(path)] + [0, 2 * unit] for path in ((226, 31, 228, 229, 230, 231, 232), _LEFT_BAG)
         ]
     drawn = [_line(np.asarray(line), 1) for line in lines]
-    return np.clip(_soft(drawn, 0.9) * 1.6 + _soft(drawn, 3.5) * 2.0, 0, 1.3).astype(np.float32)
+    return np.clip(_soft(drawn, 1.0) * 1.1 + _soft(drawn, 3.5) * 2.4, 0, 1.2).astype(np.float32)
 
 
 _LEFT_BAG = (446, 261, 448, 449, 450, 451, 452)

@@ -84,14 +84,14 @@ def paint(head: Head, points: np.ndarray, look: Look, *, size: int, rng: np.rand
     normals = _normals(head, points)
     shade, gloss = _light(normals, look)
     seen = rasterise(points, head.triangles, (size, size))
-    colour = _sample(canvas(head, look), seen, head.canvas_xy)
+    place = seen.interpolate(np.column_stack([head.canvas_xy, shade, gloss]))
+    colour = _sample(canvas(head, look), place[:, :2])
     part = head.part[seen.triangle]
     eye, mouth = np.flatnonzero(part == EYE), np.flatnonzero(part == MOUTH)
     colour[eye] = _eyes(seen[eye], points, look, size)
     colour[mouth] = _mouth(seen[mouth], points, look)
-    lit = seen.interpolate(np.stack([shade, gloss], axis=1))
-    colour *= lit[:, :1]
-    colour += lit[:, 1:]
+    colour *= place[:, 2:3]
+    colour += place[:, 3:]
     image.reshape(-1, 3)[seen.pixel] = colour
     _lines(image, points, look, shade)
     return _photograph(image, look, rng)
@@ -102,7 +102,7 @@ def canvas(head: Head, look: Look) -> np.ndarray:
     cv2 = opencv()
     masks = head.masks
     values = (head.model.grey_mean + look.grey @ head.model.grey_basis).astype(np.float32)
-    grey = np.einsum("yxk,yxk->yx", head.texel_weights, values[head.texel_corners])
+    grey = (head.texels @ values).reshape(CANVAS // 2, CANVAS // 2)
     grey = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 1.0), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
     level = np.clip(grey / 150.0, 0.25, 1.35)
     # Photographs' grey holds brows, lids and lips already; half of it is left to the masks below.
@@ -117,17 +117,22 @@ def canvas(head: Head, look: Look) -> np.ndarray:
     _mix(paint, masks["chin"] * look.beard * (1 - 0.7 * masks["lips"]), look.hair, keep=strands)
     _mix(paint, masks["brows"] * 0.8, look.hair * 0.8, keep=strands)
     _mix(paint, masks["lids"] * 0.35, look.skin * 0.45, keep=tone)
-    level_, tilt, curve = look.hairline
-    down, across = masks["down"], masks["across"]
-    border = level_ + tilt * across + curve * across**2 + 0.003 * masks["strands"]
-    above = np.clip((border - down) * 350, 0, 1)
-    beside = np.clip((1 - masks["face"]) * 1.2, 0, 1) * np.clip((0.022 - down) * 120, 0, 1)
-    ears = masks["ears"] * (not look.long_hair)
-    hair = np.maximum(above, beside * (1 - ears))
-    if look.hair_volume < 0.4:
-        hair = hair * 0.3
+    hair = _hair(head, look)
     _mix(paint, hair, look.hair, keep=strands)
     return paint
+
+
+def _hair(head: Head, look: Look) -> np.ndarray:
+    """(CANVAS, CANVAS) where hair covers the head: above the hairline, and beside the face down to its length."""
+    level, tilt, curve = (np.float32(value) for value in look.hairline)
+    down, across, ragged = (head.masks[name] for name in ("down", "across", "strands"))
+    above = np.clip((level + tilt * across + curve * across**2 + 0.004 * ragged - down) * 220, 0, 1)
+    length, soft = (0.09, 60) if look.long_hair else (-0.004, 90)
+    beside = np.clip((length + 0.006 * ragged - down) * soft, 0, 1)
+    beside *= np.clip((1 - head.masks["face"]) * 1.2, 0, 1)
+    if not look.long_hair:
+        beside *= 1 - head.masks["ears"]
+    return np.maximum(above, beside) * np.float32(min(1.0, look.hair_volume / 0.5))
 
 
 def _mix(paint: np.ndarray, mask: np.ndarray, colour: np.ndarray, *, keep: np.ndarray) -> None:
@@ -157,10 +162,9 @@ def _light(normals: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
     return shade.astype(np.float32), gloss.astype(np.float32)
 
 
-def _sample(paint: np.ndarray, seen: Fragments, canvas_xy: np.ndarray) -> np.ndarray:
-    """(m, 3) paint under each visible pixel, bilinear."""
+def _sample(paint: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """(m, 3) paint at places (m, 2) of the canvas, bilinear."""
     cv2 = opencv()
-    place = seen.interpolate(canvas_xy)
     # remap takes images up to 32,767 pixels wide; the pixels are laid out as one with rows of 256.
     rows = -(-len(place) // 256)
     padded = np.zeros((rows * 256, 2), np.float32)
@@ -226,42 +230,44 @@ def _mouth(seen: Fragments, points: np.ndarray, look: Look) -> np.ndarray:
 
 def _body(image: np.ndarray, points: np.ndarray, look: Look) -> None:
     """Neck, shoulders and long hair, behind the head; in place."""
-    cv2 = opencv()
     size = len(image)
     face = points[:POINTS]
-    unit = np.linalg.norm(face[10] - face[152])
+    unit = float(np.linalg.norm(face[10] - face[152]))
+    down = np.array([0.0, unit])
     middle, chin = face[:, :2].mean(0), face[152, :2]
-    foot = np.array([middle[0] + 0.3 * (size / 2 - middle[0]), size + 0.2 * unit])
-    neck_top = 0.65 * middle + 0.35 * chin + [0, 0.1 * unit]
-    jaw = 0.30 * unit
+    nape = 0.55 * middle + 0.45 * chin
+    foot = np.array([nape[0] + 0.25 * (size / 2 - nape[0]), chin[1] + 0.30 * unit])
     if look.long_hair:
-        side = 0.55 * unit * look.hair_volume**0.5
-        sheet = [
-            neck_top + [-side, -0.4 * unit],
-            neck_top + [side, -0.4 * unit],
-            chin + [1.05 * side, 0.45 * unit],
-        ]
-        _fill(cv2, image, [*sheet, chin + [-1.05 * side, 0.45 * unit]], look.hair * 0.75)
-    neck = [neck_top + [-jaw, 0], neck_top + [jaw, 0], foot + [jaw * 1.2, 0], foot + [-jaw * 1.2, 0]]
-    _fill(cv2, image, neck, look.skin * 0.55)
-    y = chin[1] + 0.30 * unit
-    wide = unit
-    collar = [
-        (-0.33, 0.02),
-        (0, 0.22),
-        (0.33, 0.02),
-        (0.8, 0.16),
-        (1.1, 0.45),
-        (1.3, 2.0),
-        (-1.3, 2.0),
-        (-1.1, 0.45),
-        (-0.8, 0.16),
-    ]
-    _fill(cv2, image, [np.array([foot[0] + a * wide, y + b * unit]) for a, b in collar], look.shirt)
+        reach = 0.52 * look.hair_volume**0.5
+        half = [(0.5, -0.5), (0.9, -0.3), (1.02, -0.05), (1.1, 0.3), (1.16, 0.55), (1.0, 0.75), (0.6, 0.8)]
+        _fill(
+            image, _both_sides(nape, half, unit * np.array([reach, 1.0])), look.hair * 0.8 * look.ambient**0.5
+        )
+    neck = [(0.25, -0.25), (0.245, 0.15), (0.26, 0.28), (0.40, 0.40), (0.3, 1.5)]
+    _fill(image, _both_sides(0.5 * (nape + foot) + [0, -0.05 * unit], neck, unit), look.skin * 0.72)
+    for share in (0.66, 0.60, 0.54, 0.48):  # the head's shadow, softly
+        below = (0.8 - share) * unit * 0.55
+        shadow = _ellipse(chin - down * 0.1, 0.21 * unit, 0.32 * unit - below)
+        _fill(image, shadow, look.skin * share)
+    coat = [(0.20, 0.0), (0.36, -0.10), (0.62, 0.0), (0.95, 0.12), (1.15, 0.34), (1.25, 0.8), (1.3, 3)]
+    _fill(image, _both_sides(foot, coat, unit), look.shirt * 0.9)
+    _fill(image, _ellipse(foot - down * 0.03, 0.26 * unit, 0.12 * unit), look.skin * 0.72)
 
 
-def _fill(cv2, image: np.ndarray, outline: list[np.ndarray], colour: np.ndarray) -> None:
-    fixed = np.round(np.array(outline) * 16).astype(np.int32)
+def _both_sides(origin: np.ndarray, half: list[tuple[float, float]], unit: np.ndarray | float) -> np.ndarray:
+    """(2 k, 2) an outline from its right half, downwards; x is away from the middle."""
+    right = np.array(half)
+    return origin + np.concatenate([right, right[::-1] * [-1, 1]]) * unit
+
+
+def _ellipse(middle: np.ndarray, wide: float, high: float) -> np.ndarray:
+    around = np.linspace(0, 2 * np.pi, 32)
+    return middle + np.stack([wide * np.cos(around), high * np.sin(around)], axis=1)
+
+
+def _fill(image: np.ndarray, outline: np.ndarray, colour: np.ndarray) -> None:
+    cv2 = opencv()
+    fixed = np.round(outline * 16).astype(np.int32)
     cv2.fillPoly(image, [fixed], color=tuple(map(float, colour)), lineType=cv2.LINE_8, shift=4)
 
 

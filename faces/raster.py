@@ -32,8 +32,11 @@ class Fragments:
 
     def interpolate(self, values: np.ndarray) -> np.ndarray:
         """(m, ...) values of the vertices (v, ...) at the pixels."""
-        picked = values[self.corners]
-        return np.einsum("mk,mk...->m...", self.weights, picked)
+        wide = values.reshape(len(values), -1)
+        first, second, third = (
+            self.weights[:, k, None] * wide.take(self.corners[:, k], axis=0) for k in range(3)
+        )
+        return (first + second + third).reshape(-1, *values.shape[1:])
 
 
 def rasterise(points: np.ndarray, triangles: np.ndarray, size_wh: tuple[int, int]) -> Fragments:
@@ -67,13 +70,18 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, size_wh: tuple[int, int
     place = np.arange(len(owner), dtype=np.int32) - np.repeat(
         (np.cumsum(count) - count).astype(np.int32), count
     )
-    row, column = np.divmod(place, wide[owner])
-    row += y0[owner]
-    column += x0[owner]
-    second = _edge(x[:, [2, 0]], y[:, [2, 0]], double_area, owner, column, row)
-    third = _edge(x[:, [0, 1]], y[:, [0, 1]], double_area, owner, column, row)
+    row, column = np.divmod(place, wide.take(owner))
+    row = row + y0.take(owner)
+    column = column + x0.take(owner)
+    planes = np.concatenate(
+        [_plane(x[:, [2, 0]], y[:, [2, 0]], double_area), _plane(x[:, [0, 1]], y[:, [0, 1]], double_area)],
+        axis=1,
+    )
+    terms = planes.take(owner, axis=0)
+    second = terms[:, 0] + terms[:, 1] * row - terms[:, 2] * column
+    third = terms[:, 3] + terms[:, 4] * row - terms[:, 5] * column
     first = 1 - second - third
-    inside = np.flatnonzero((first >= 0) & (second >= 0) & (third >= 0))
+    inside = np.flatnonzero(np.minimum(np.minimum(first, second), third) >= 0)
     # Of several triangles over one pixel the last assignment stays, which is the nearest.
     top = np.full(width * height, -1, np.int32)
     top[row[inside] * width + column[inside]] = inside
@@ -84,16 +92,8 @@ def rasterise(points: np.ndarray, triangles: np.ndarray, size_wh: tuple[int, int
     return Fragments(pixel, triangles[triangle], weights, triangle)
 
 
-def _edge(
-    x: np.ndarray,
-    y: np.ndarray,
-    double_area: np.ndarray,
-    owner: np.ndarray,
-    column: np.ndarray,
-    row: np.ndarray,
-) -> np.ndarray:
-    """Barycentric coordinate of each candidate pixel that is 0 on the edge (x, y)[:, 0] to (x, y)[:, 1]."""
+def _plane(x: np.ndarray, y: np.ndarray, double_area: np.ndarray) -> np.ndarray:
+    """(t, 3) constant, row and column coefficients of the barycentric coordinate that is 0 on the edge x, y (t, 2)."""
     dx, dy = (x[:, 1] - x[:, 0]) / double_area, (y[:, 1] - y[:, 0]) / double_area
     constant = -dx * (y[:, 0] - 0.5) + dy * (x[:, 0] - 0.5)
-    terms = np.stack([constant, dx, dy], axis=1).astype(np.float32)[owner]
-    return terms[:, 0] + terms[:, 1] * row - terms[:, 2] * column
+    return np.stack([constant, dx, dy], axis=1).astype(np.float32)

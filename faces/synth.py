@@ -184,7 +184,7 @@ def _draw_code(config: SynthConfig, index: int, model: FaceModel) -> Codes:
     pitch, yaw, roll = angles
     pose = Rotation.from_euler("ZYX", [roll, yaw, pitch]).as_rotvec()
     unit = config.size * rng.uniform(0.52, 0.64) / 0.142
-    middle = config.size * (np.array([0.5, 0.53]) + np.clip(0.02 * rng.standard_normal(2), -0.05, 0.05))
+    middle = config.size * (np.array([0.5, 0.52]) + np.clip(0.02 * rng.standard_normal(2), -0.05, 0.05))
     shape = 0.9 * np.clip(rng.standard_normal(len(model.shape_basis)), -2.5, 2.5)
     spread = SPREAD * np.clip(rng.standard_normal(len(model.class_mean[0])), -2.5, 2.5) @ model.class_spread.T
     expression = SEPARATION * model.class_mean[label] + spread
@@ -215,8 +215,9 @@ _IRIS = np.array([[0.20, 0.11, 0.06], [0.33, 0.20, 0.10], [0.30, 0.40, 0.48], [0
 def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
     """What the pixels of a face of this class show beyond its points."""
     skin = _between(rng, _SKIN)
-    hair = _between(rng, _HAIR) if rng.random() < 0.8 else _HAIR[0]
+    hair = _between(rng, _HAIR) if skin[0] > 0.7 and rng.random() < 0.8 else _HAIR[0] * rng.uniform(0.6, 2.0)
     long_hair = rng.random() < 0.4
+    fringe = rng.random() < 0.25
     shown = rng.uniform(0.1, 1.1)  # how strongly this face folds at all
     folds = shown * _CLASS_FOLDS[label] + 0.16 * rng.standard_normal(7)
     grey = 0.8 * np.clip(rng.standard_normal(len(model.grey_basis)), -2, 2) + model.class_grey[label]
@@ -225,10 +226,16 @@ def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
         skin=skin,
         hair=hair,
         lips=np.clip(skin * [0.92, 0.55, 0.55] + rng.uniform(-0.06, 0.06, 3), 0, 1),
-        iris=_between(rng, _IRIS),
-        shirt=rng.uniform(0.1, 0.9, 3),
-        hair_volume=float(rng.uniform(0.8, 1.5) if long_hair else rng.choice([0.3, 0.7, 1.0, 1.3])),
-        hairline=np.array([rng.uniform(-0.070, -0.056), rng.uniform(-0.12, 0.12), rng.uniform(1.0, 5.0)]),
+        iris=_between(rng, _IRIS if skin[0] > 0.75 else _IRIS[:2]),
+        shirt=0.5 * rng.uniform(0.05, 0.9) + 0.5 * rng.uniform(0.05, 0.9, 3),
+        hair_volume=float(rng.uniform(0.8, 1.4) if long_hair else rng.choice([0.2, 0.6, 0.8, 1.0, 1.2])),
+        hairline=np.array(
+            [
+                rng.uniform(-0.058, -0.048) if fringe else rng.uniform(-0.079, -0.066),
+                rng.uniform(-0.15, 0.15),
+                rng.uniform(1.0, 6.0) if fringe else rng.uniform(6.0, 14.0),
+            ]
+        ),
         beard=0.0 if long_hair or rng.random() < 0.6 else float(rng.uniform(0.1, 0.65)),
         grey=grey,
         folds=np.clip(folds, 0, 1.1) * 0.45,
@@ -236,16 +243,24 @@ def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
         light=np.array([rng.normal(0, 0.5), rng.normal(-0.35, 0.3), -1.0]),
         ambient=float(rng.uniform(0.35, 0.65)),
         shine=float(rng.uniform(0.0, 0.12)),
-        background=rng.uniform(0.1, 0.9, 3).astype(np.float32)
-        + rng.uniform(-0.18, 0.18, (4, 4, 3)).astype(np.float32),
+        background=_draw_background(rng),
         teeth=float(rng.uniform(0.75, 1.0)),
         monochrome=float(rng.random() < 0.3),
         blur=float(rng.uniform(0.45, 1.1)),
-        contrast=float(rng.uniform(0.85, 1.15)),
+        contrast=float(rng.uniform(0.85, 1.15) * (0.8 / skin[0]) ** 0.45),  # as a camera exposes
         brightness=float(rng.normal(0, 0.05)),
         noise=float(rng.uniform(1, 6)),
         long_hair=bool(long_hair),
     )
+
+
+def _draw_background(rng: np.random.Generator) -> np.ndarray:
+    """(6, 6, 3) float32: mostly dull, lighter to one side, blotched."""
+    tint = 0.7 * rng.uniform(0.1, 0.9) + 0.3 * rng.uniform(0.1, 0.9, 3)
+    y, x = np.mgrid[-1:1:6j, -1:1:6j]
+    slope = rng.uniform(-0.12, 0.12) * x + rng.uniform(-0.15, 0.15) * y
+    blotches = rng.uniform(0, 0.14) * rng.standard_normal((6, 6, 1)) + 0.03 * rng.standard_normal((6, 6, 3))
+    return np.clip(tint + slope[..., None] + blotches, 0, 1).astype(np.float32)
 
 
 def _between(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:

@@ -102,11 +102,12 @@ def components(
 ) -> Components:
     """Estimate bases and encoder from rows x (n, d), already less the mean face.
 
-    Within-person scatter W gives expression, its axes found in a metric of ``weights`` (d,). Between persons, the moment estimator: the covariance of the persons'
-    mean rows (less class and pose effects) holds identity plus what is left of the rest after averaging n rows, which
-    is taken off; its ks largest axes are B. The posterior mean of codes with prior N(0, 1) is then basis (B B' + W +
-    P + floor)^-1 x, where P is the spread that pose effects add and all of W counts, not only its first ke axes:
-    small directions that hardly change within a person are the ones that tell persons apart.
+    Within-person scatter W gives expression, its axes found in a metric of ``weights`` (d,). Between persons, the
+    moment estimator: the covariance of the persons' mean rows (less class and pose effects) holds identity plus what
+    is left of the rest after averaging n rows, which is taken off; its ks largest axes are B. The posterior mean of
+    codes with prior N(0, 1) is then basis (B B' + W + P + floor)^-1 x, where P is the spread that pose effects add
+    and all of W counts, not only its first ke axes: small directions that hardly change within a person are the ones
+    that tell persons apart.
     """
     names = sorted(set(label.tolist()))
     terms = np.concatenate([pose_terms(rotation), one_hot(label, names)], axis=1)
