@@ -93,7 +93,7 @@ def align(points: np.ndarray, reference: np.ndarray, *, weights: np.ndarray | No
     # The scale that maps the face onto the reference is fitted that way round: its noise then does not shrink faces.
     spread = np.einsum("p,npi,npi->n", weight, there, there, optimize=True)
     agreement = np.einsum("ni,ni->n", singular, sign)
-    flat = ~finite | (spread <= np.finfo(float).tiny) | (agreement <= 0)
+    flat = ~finite | (spread <= 1e-18 * (safe**2).max(axis=(1, 2), initial=1e-200)) | (agreement <= 0)
     scale = np.where(flat, np.nan, spread / np.where(flat, 1.0, agreement))
     rotation = np.where(flat[:, None, None], np.nan, rotation)
     translation = middle - scale[:, None] * np.einsum("nij,j->ni", rotation, anchor)

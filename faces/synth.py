@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ SEPARATION, SPREAD = 1.8, 1.0
 CHUNK = 32
 LIST_FILE = "basic/EmoLabel/list_patition_label.txt"
 _GOLDEN = (5**0.5 - 1) / 2
+# The model's axes (y down, z away from the camera) to the store's (y up, z towards it): half a turn about x.
+_TO_FLAME = np.array([1.0, -1.0, -1.0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ def synthesize(out: Path, config: SynthConfig, *, progress: Callable[[int], None
     ----------
     out : Path
         A folder that does not exist yet, or is empty. It gets ``basic/Image/aligned/train_00001_aligned.jpg`` ...,
-        ``basic/EmoLabel/list_patition_label.txt`` (written last), ``codes.csv`` (true codes by sample id) and
+        ``basic/EmoLabel/list_patition_label.txt`` (written last), ``codes.csv`` (true codes by the sample id that
+        the ``rafdb`` adapter gives, ``block:column``, in the units and axes in which a store holds them) and
         ``synth.json`` (configuration and the model's name).
     config : SynthConfig
     progress : called with the number of faces written each time some are
@@ -305,16 +307,25 @@ def _write_chunk(folder: Path, names: list[str], chunk: range, config: SynthConf
 def _write_tables(out: Path, names: list[str], codes: Codes, config: SynthConfig) -> None:
     import pandas as pd
 
-    frame = {
+    half = config.size / 2
+    truth = {
+        "pose": (codes.pose * _TO_FLAME, "xyz"),
+        "camera": (codes.camera / half - [0, 1, 1], ("scale", "tx", "ty")),
+        "shape": (codes.shape, range(codes.shape.shape[1])),
+        "expression": (codes.expression, range(codes.expression.shape[1])),
+    }
+    columns = {
         "id": [f"basic/Image/aligned/{name}_aligned" for name in names],
         "label": [CLASSES[label] for label in codes.label],
         "split": [name.split("_")[0] for name in names],
     }
-    blocks = {name: getattr(codes, name) for name in ("pose", "camera", "shape", "expression")}
-    numbers = {f"{name}_{k}": values[:, k] for name, values in blocks.items() for k in range(values.shape[1])}
-    pd.DataFrame(frame | numbers).to_csv(
-        out / "codes.csv", index=False, float_format="%.6g", lineterminator=os.linesep
-    )
+    columns |= {
+        f"{block}:{name}": values[:, k]
+        for block, (values, labels) in truth.items()
+        for k, name in enumerate(labels)
+    }
+    frame = pd.DataFrame(columns)
+    frame.to_csv(out / "codes.csv", index=False, float_format="%.6g", lineterminator="\n")
     facts = {"model": load().basis, "classes": CLASSES, **asdict(config)}
     del facts["jobs"]
     (out / "synth.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,188 @@
+"""Synthetic faces: layout, repeatability, the truth beside them, and its way back through FaceMesh."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.transform import Rotation
+
+from ig3d.errors import Ig3dError, UsageError
+from ig3d.extract.datasets import list_samples
+from ig3d.faces import synth
+from ig3d.faces.head import head
+from ig3d.faces.model import load
+from ig3d.faces.raster import rasterise
+from ig3d.faces.synth import CLASSES, SHARES, SynthConfig, draw_codes, pose_points, render, synthesize
+from ig3d.features.values import Split
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small faces in RAF-DB's layout."""
+    out = tmp_path_factory.mktemp("synth") / "faces"
+    synthesize(out, SynthConfig(count=40, size=64, seed=3))
+    return out
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_the_rafdb_adapter_reads_the_folder_and_the_truth_has_its_ids(written: Path) -> None:
+    samples = list_samples(str(written), "rafdb")
+    truth = pd.read_csv(written / "codes.csv").set_index("id")
+    assert len(samples) == 40 and samples.classes == CLASSES
+    assert [sample.split for sample in samples.samples].count(Split.test) == 10
+    assert set(truth.index) == {sample.id for sample in samples.samples}
+    for sample in samples.samples:
+        assert truth.loc[sample.id, "label"] == CLASSES[sample.label]
+        assert truth.loc[sample.id, "split"] == sample.split.name
+        assert cv2.imread(str(written / sample.path)).shape == (64, 64, 3)
+
+
+def test_list_file_is_as_rafdb_has_it(written: Path) -> None:
+    text = (written / synth.LIST_FILE).read_bytes()
+    lines = text.decode("ascii").split("\n")
+    assert len(lines) == 40 and b"\r" not in text
+    assert lines[0].startswith("train_00001.jpg ") and lines[-1].startswith("test_0010.jpg ")
+    assert {line.split(" ")[1] for line in lines} <= set("1234567")
+
+
+def test_truth_is_in_the_units_of_a_store(written: Path) -> None:
+    config = SynthConfig(count=40, size=64, seed=3)
+    truth, codes = pd.read_csv(written / "codes.csv"), draw_codes(config, np.arange(40))
+    pose = truth[["pose:x", "pose:y", "pose:z"]].to_numpy()
+    np.testing.assert_allclose(pose, codes.pose * [1, -1, -1], atol=1e-5)
+    place = (truth[["camera:tx", "camera:ty"]].to_numpy() + 1) * 32
+    np.testing.assert_allclose(place, codes.camera[:, 1:], atol=1e-3)
+    np.testing.assert_allclose(truth["camera:scale"] * 32, codes.camera[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(truth["expression:2"], codes.expression[:, 2], atol=1e-4)
+    facts = json.loads((written / "synth.json").read_text())
+    assert facts == {
+        "model": load().basis, "classes": list(CLASSES), "count": 40, "size": 64, "seed": 3, "test_share": 0.25,
+    }  # fmt: skip
+
+
+def test_same_seed_same_bytes_however_many_workers(written: Path, tmp_path: Path) -> None:
+    synthesize(tmp_path / "again", SynthConfig(count=40, size=64, seed=3, jobs=2))
+    assert _files(tmp_path / "again") == _files(written)
+
+
+def test_a_face_depends_on_seed_and_index_only() -> None:
+    (one, two), _ = render(SynthConfig(count=2, size=64, seed=3), np.array([17, 4]))
+    alone, _ = render(SynthConfig(count=900, size=64, seed=3), np.array([4]))
+    other, _ = render(SynthConfig(count=2, size=64, seed=4), np.array([4]))
+    np.testing.assert_array_equal(two, alone[0])
+    assert (one != two).mean() > 0.5 and (two != other[0]).mean() > 0.5
+
+
+def test_classes_come_in_their_shares_and_overlap() -> None:
+    codes = draw_codes(SynthConfig(count=600), np.arange(600))
+    np.testing.assert_allclose(np.bincount(codes.label, minlength=7) / 600, SHARES, atol=0.005)
+    # The best that anyone can do who sees the true codes: Bayes' rule with the densities they were drawn from.
+    model = load()
+    inverse = np.linalg.inv(model.class_spread)
+    apart = (codes.expression[:, None] - synth.SEPARATION * model.class_mean) @ inverse.T
+    best = (np.log(SHARES) - (apart**2).sum(2) / 2 / synth.SPREAD**2).argmax(1)
+    assert 0.7 < (best == codes.label).mean() < 0.9
+
+
+def test_the_rasteriser_interpolates_and_hides_what_is_behind() -> None:
+    front = [[10, 10, 0], [50, 12, 0], [20, 55, 0]]
+    back = [[0, 0, 9], [64, 0, 9], [0, 64, 9]]
+    points = np.array(front + back, float)
+    for order in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
+        seen = rasterise(points, np.array(order), (64, 64))
+        y, x = np.divmod(seen.pixel, 64)
+        np.testing.assert_allclose(seen.interpolate(points)[:, :2], np.stack([x, y], axis=1) + 0.5, atol=2e-3)
+        in_front = seen.corners.max(1) < 3
+        mask = np.zeros((64, 64), np.uint8)
+        mask.flat[seen.pixel[in_front]] = 1
+        # OpenCV also fills pixels that the outline only touches.
+        outline = cv2.fillPoly(np.zeros_like(mask), [np.array(front)[:, :2].astype(np.int32)], 1)
+        assert (mask > outline).sum() == 0 and abs(int(mask.sum()) - 915) < 40
+    turned = rasterise(points, np.array([[0, 2, 1]]), (64, 64))
+    assert len(turned.pixel) == 0  # seen from behind
+
+
+def test_true_codes_come_back_through_facemesh() -> None:
+    """On 1,000 faces: all found, pose .93 to .99, the first three expression axes .94, .84, .94."""
+    detectors = pytest.importorskip("ig3d.extract.detectors.facemesh")
+    config = SynthConfig(count=70, seed=11)
+    images, codes = render(config, np.arange(config.count))
+    found = detectors.FaceMesh()(images)
+    ok = np.array([len(faces) == 1 for faces in found])
+    assert ok.mean() > 0.98
+    points = np.array([faces[0].landmarks for faces in found if len(faces) == 1])
+    model = load()
+    fit = model.align(points)
+    pose = Rotation.from_matrix(fit.rotation).as_rotvec()
+    expression = model.encode(fit.aligned)["expression"]
+    for axis, floor in enumerate((0.85, 0.95, 0.95)):
+        assert np.corrcoef(pose[:, axis], codes.pose[ok, axis])[0, 1] > floor
+    for axis, floor in enumerate((0.85, 0.7, 0.85)):
+        assert np.corrcoef(expression[:, axis], codes.expression[ok, axis])[0, 1] > floor
+    drawn = pose_points(head(), codes, hair=np.ones(len(ok)))[ok, :478]
+    assert np.linalg.norm(points[..., :2] - drawn[..., :2], axis=2).mean() < 2.5  # pixels of 224
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"count": 0}, "count: expected a whole number from 1 to 99999, got 0"),
+        ({"size": 16}, "size: expected a whole number from 48 to 1024, got 16"),
+        ({"size": 5000}, "size: expected"),
+        ({"seed": -1}, "seed: expected"),
+        ({"jobs": 0}, "jobs: expected"),
+        ({"count": 2.5}, "count: expected"),
+        ({"test_share": 1.5}, "test share: expected a number from 0 to 1, got 1.5"),
+    ],
+)
+def test_senseless_options_are_refused(options: dict[str, float], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        SynthConfig(**options)
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="expected a new or empty folder, got one in use"):
+        synthesize(tmp_path, SynthConfig(count=2, size=48))
+    with pytest.raises(UsageError, match="expected a new or empty folder"):
+        synthesize(tmp_path / "mine.txt", SynthConfig(count=2, size=48))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_list_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full_after_two(path: Path, data: bytes) -> int:
+        if "train_00003" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full_after_two)
+    with pytest.raises(
+        Ig3dError, match="expected to write 6 faces, got No space left on device; make room"
+    ) as caught:
+        synthesize(tmp_path / "out", SynthConfig(count=6, size=48))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / synth.LIST_FILE).exists()
+
+
+def test_an_interrupted_run_leaves_no_list_file(tmp_path: Path) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(tmp_path / "out", SynthConfig(count=40, size=48), progress=interrupt)
+    assert not (tmp_path / "out" / synth.LIST_FILE).exists()
