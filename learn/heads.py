@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -26,6 +27,7 @@ HEADS: Mapping[str, Mapping[str, str]] = {
     "classes": {"gbm": "ig3d.learn.heads:GbmClassifier", "linear": "ig3d.learn.heads:LinearClassifier"},
     "va": {"gbm": "ig3d.learn.heads:GbmRegressor", "linear": "ig3d.learn.heads:LinearRegressor"},
 }
+_CELLS_PER_THREAD = 100_000
 _HELD_PART = 6  # one in six rows stops the trees
 _CHOICE_PART = 4  # one in four rows chooses a penalty
 
@@ -48,6 +50,11 @@ def make_head(name: str, task: str, *, seed: int, jobs: int) -> Any:
 def _numeric_strata(y: np.ndarray) -> np.ndarray:
     """Strata of a regression's targets: quadrants of two, or above and below the median of one."""
     return strata_of(y, "va") if y.shape[1] == 2 else (y[:, 0] > np.median(y[:, 0])).astype(int)
+
+
+def _threads(asked: int, cells: int) -> int:
+    """Threads worth their while: on few numbers they wait for each other longer than they work."""
+    return max(1, min(asked or cpu_count(), cells // _CELLS_PER_THREAD))
 
 
 class _Gbm(BaseEstimator):
@@ -90,7 +97,7 @@ class _Gbm(BaseEstimator):
             "feature_fraction": max(self.feature_fraction, min(1.0, 8 / X.shape[1])),
             "reg_lambda": self.reg_lambda,
             "max_bin": self.max_bin,
-            "num_threads": self.num_threads,
+            "num_threads": _threads(self.num_threads, X.size),
             "seed": int(np.random.RandomState(self.random_state).randint(2**31 - 1)),
             # The same trees whatever the threads.
             "deterministic": True,

@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +203,21 @@ def _settled(raw: bytes) -> bytes:
         parts = {name: archive.read(name) for name in archive.namelist()}
     schema = parts.pop("schema.json").decode()
     number: dict[str, str] = {}
+    fresh = count(1)
 
     def renumber(match: re.Match[str]) -> str:
-        return match[1] + number.setdefault(match[2], str(len(number) + 1))
+        # Plain values stand in full wherever they occur; which of them were one object in memory says nothing.
+        if match["plain"]:
+            return f"{match['plain']}{next(fresh)}"
+        if match["address"] not in number:
+            number[match["address"]] = str(next(fresh))
+        return match["name"] + number[match["address"]]
 
-    schema = re.sub(r'("__id__": )(\d+)', renumber, schema)
-    schema = re.sub(r'("file": ")(\d+)(?=\.npy")', renumber, schema)
+    schema = re.sub(
+        r'(?P<plain>"is_json": true,\s*"__id__": )\d+|(?P<name>"__id__": |"file": "(?=\d+\.npy"))(?P<address>\d+)',
+        renumber,
+        schema,
+    )
     settled = io.BytesIO()
     with zipfile.ZipFile(settled, "w") as archive:
         named = {

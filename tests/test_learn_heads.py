@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ig3d.learn.heads import (
-    GbmClassifier,
-    GbmRegressor,
-    LinearClassifier,
-    LinearRegressor,
-)
+from ig3d.errors import UsageError
+from ig3d.learn.folds import held_out
+from ig3d.learn.heads import HEADS, GbmClassifier, GbmRegressor, LinearClassifier, LinearRegressor, make_head
 
 
 @parametrize_with_checks(
@@ -22,3 +21,76 @@ from ig3d.learn.heads import (
 )
 def test_heads_keep_the_conventions_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+def class_rows(n=300, k=3, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, k, n)
+    X = rng.normal(size=(n, d)).astype(np.float32)
+    X[np.arange(n), y] += 2
+    return X, y
+
+
+@pytest.mark.parametrize("name", HEADS["classes"])
+def test_heads_find_classes_and_the_same_again(name, capfd):
+    X, y = class_rows()
+    head = make_head(name, "classes", seed=0, jobs=1).fit(X[:200], y[:200])
+    p = head.predict_proba(X[200:])
+    assert np.mean(head.predict(X[200:]) == y[200:]) > 0.75
+    assert p.shape == (100, 3) and np.allclose(p.sum(axis=1), 1)
+    again = make_head(name, "classes", seed=0, jobs=1).fit(X[:200], y[:200])
+    assert np.array_equal(again.predict_proba(X[200:]), p)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", HEADS["va"])
+def test_heads_find_valence_and_arousal(name):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 5))
+    y = np.stack([X[:, 0] * 0.4, X[:, 1] * 0.3], axis=1) + rng.normal(0, 0.05, (400, 2))
+    head = make_head(name, "va", seed=0, jobs=1).fit(X[:300], y[:300])
+    predicted = head.predict(X[300:])
+    assert predicted.shape == (100, 2)
+    assert np.corrcoef(predicted[:, 0], y[300:, 0])[0, 1] > 0.9
+    assert np.corrcoef(predicted[:, 1], y[300:, 1])[0, 1] > 0.9
+
+
+def test_threads_change_no_number(monkeypatch):
+    monkeypatch.setattr("ig3d.learn.heads._CELLS_PER_THREAD", 1)
+    X, y = class_rows()
+    one, two = (GbmClassifier(max_rounds=4, num_threads=threads).fit(X, y) for threads in (1, 2))
+    assert np.array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+def test_seeds_reach_the_trees():
+    X, y = class_rows(d=20)
+    first, other = (
+        GbmClassifier(max_rounds=5, random_state=seed).fit(X, y).predict_proba(X) for seed in (0, 1)
+    )
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("n", [1, 4, 12])
+@pytest.mark.parametrize("name", HEADS["classes"])
+def test_few_rows_and_one_class_are_fitted_all_the_same(name, n):
+    X, y = class_rows(n)
+    head = make_head(name, "classes", seed=0, jobs=1).fit(X, y)
+    assert np.allclose(head.predict_proba(X[:1]).sum(), 1)
+    single = make_head(name, "classes", seed=0, jobs=1).fit(X, y * 0 + 2)
+    assert single.classes_.tolist() == [2] and single.predict(X).tolist() == [2] * n
+
+
+def test_groups_are_kept_whole_where_trees_stop_and_every_class_stays_to_learn_from():
+    rng = np.random.default_rng(0)
+    groups, strata = rng.integers(0, 40, 300), rng.integers(0, 3, 300)
+    strata[groups == 7] = 3  # a class that one group alone has
+    held = held_out(strata, groups, 6, 0)
+    assert 0.05 < held.mean() < 0.4
+    assert not set(groups[held]) & set(groups[~held])
+    assert set(strata[~held]) == {0, 1, 2, 3}
+    assert not held_out(strata[:8], None, 6, 0).any()
+
+
+def test_unknown_heads_are_named():
+    with pytest.raises(UsageError, match="expected one of gbm, linear, got 'forest'"):
+        make_head("forest", "classes", seed=0, jobs=1)

@@ -1,0 +1,421 @@
+"""The whole fusion: files in, figures, files and a model out; what it finds in data of known making."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ig3d.errors import ModelError, PredictionsError, ProtocolError, RunError, UsageError
+from ig3d.features.join import load_table
+from ig3d.features.predictions import Predictions
+from ig3d.features.store import StoreInfo, StoreWriter
+from ig3d.features.table import BlockUse
+from ig3d.features.values import Block, Rows, Sample, Split, Status
+from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
+from ig3d.learn.metrics import measure
+from ig3d.learn.model import load_model, predict, save_model, seen
+from ig3d.learn.report import print_result, write_result
+
+CLASSES = ("happy", "sad", "anger")
+FAST = FuseConfig(head="linear", draws=300, folds=3, jobs=1)
+
+
+def make_store(
+    path, *, n=360, split=lambda row: row % 3, group=False, missing=0.1, signal=1.0, seed=0, basis="toy-1"
+):
+    """A store whose codes tell the class and the valence-arousal of a sample; returns ids, labels, targets."""
+    rng = np.random.default_rng(seed)
+    labels, targets = rng.integers(0, 3, n), np.clip(rng.normal(0, 0.45, (n, 2)), -1, 1)
+    codes = rng.normal(size=(n, 8)).astype(np.float32)
+    codes[np.arange(n), labels] += 2 * signal
+    codes[:, 3:5] += 3 * signal * targets
+    status = np.where(rng.random(n) < missing, Status.no_face, Status.ok).astype(np.int8)
+    codes[status != Status.ok] = np.nan
+    ids = [f"s/{row:04d}" for row in range(n)]
+    samples = tuple(
+        Sample(
+            id=ids[row],
+            path=ids[row] + ".jpg",
+            label=int(labels[row]),
+            split=Split(int(split(row))),
+            valence=float(targets[row, 0]),
+            arousal=float(targets[row, 1]),
+            group=f"p{row // 4}" if group else "",
+        )
+        for row in range(n)
+    )
+    pending = Rows.pending(n, {})
+    fields = {name: getattr(pending, name) for name in Rows.__slots__}
+    blocks = {"expression": Block(5, "1", basis, "e"), "pose": Block(3, "rad", basis, "p")}
+    outcome = Rows(
+        **(fields | {"status": status, "codes": {"expression": codes[:, :5], "pose": codes[:, 5:]}})
+    )
+    with StoreWriter(path, StoreInfo("toy", "/data", CLASSES, {"name": "toy"}), samples, blocks) as writer:
+        writer.write(0, outcome)
+    return np.array(ids), labels, targets
+
+
+def class_logits(labels, *, strength=1.2, seed=1):
+    logits = np.random.default_rng(seed).normal(size=(len(labels), 3))
+    logits[np.arange(len(labels)), labels] += strength
+    return logits
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Train, val and test; 2D logits of val and test."""
+    ids, labels, _ = make_store(tmp_path / "toy.h5")
+    logits, there = class_logits(labels), np.arange(len(ids)) % 3 > 0
+    Predictions(logits[there], "logits", CLASSES, ids[there]).save(tmp_path / "two.npz")
+    return tmp_path
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_figures_are_those_of_the_predictions_and_3d_helps(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    names = [rule.name for rule in result.rules]
+    assert names[:4] == ["2d", "2d-recalibrated", "3d", "mean"]
+    assert names[-4:] == ["weighted", "weighted-permuted", "stack", "stack-permuted"]
+    assert len(result.ids) == 120 and result.protocol.case == "once"
+    for rule in result.rules:
+        if rule.name != "3d":
+            figures = result.figures[rule.name]["all"]
+            for name, value in measure(rule.values, result.truth, "classes").items():
+                assert figures[name]["value"] == pytest.approx(value, abs=1e-9)
+                assert figures[name]["low"] <= value <= figures[name]["high"]
+    gain = result.figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]
+    difference = (
+        result.figures["stack"]["all"]["accuracy"]["value"]
+        - result.figures["2d-recalibrated"]["all"]["accuracy"]["value"]
+    )
+    assert gain["value"] == pytest.approx(difference, abs=1e-9)
+    assert gain["low"] > 0.05 and gain["p"] < 0.01 and gain["test"] == "McNemar, exact"
+    control = result.figures["stack-permuted"]["all"]["accuracy"]["minus_2d_recalibrated"]
+    assert control["low"] <= 0 <= control["high"]
+
+
+def test_rows_without_codes_fall_back(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    rules = {rule.name: rule.values for rule in result.rules}
+    bare = ~result.covered
+    assert 0 < bare.sum() < 40
+    for name in ("mean", "max", "min", "product"):
+        assert np.array_equal(rules[name][bare], rules["2d"][bare])
+    for name in ("weighted", "stack", "stack-permuted", "weighted-permuted"):
+        assert np.array_equal(rules[name][bare], rules["2d-recalibrated"][bare])
+        assert not np.array_equal(rules[name][~bare], rules["2d-recalibrated"][~bare])
+    assert np.isnan(rules["3d"][bare]).all()
+    assert result.figures["3d"]["all"] is None
+    assert result.figures["3d"]["covered"]["rows"] == int(result.covered.sum())
+
+
+@pytest.mark.parametrize("head", ["linear", "gbm"])
+@pytest.mark.parametrize("split", [lambda row: row % 3, lambda row: -1], ids=["splits", "folds"])
+def test_shuffled_rows_change_no_byte(tmp_path, head, split):
+    ids, labels, _ = make_store(tmp_path / "toy.h5", n=180, split=split, group=True)
+    logits = class_logits(labels)
+    config = replace(FAST, head=head, draws=50)
+    outcomes = []
+    for name, order in (("a", np.arange(180)), ("b", np.random.default_rng(3).permutation(180))):
+        (tmp_path / name).mkdir()
+        Predictions(logits[order], "logits", CLASSES, ids[order]).save(tmp_path / name / "two.npz")
+        result = fuse_files(tmp_path / name / "two.npz", store=tmp_path / "toy.h5", config=config)
+        write_result(result, tmp_path / name / "out")
+        outcomes.append(files_of(tmp_path / name / "out"))
+    assert sorted(outcomes[0]) == ["metrics.json", "model.skops", "predictions.csv", "table.csv"]
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_rows_3d_never_reaches_another_row(toy):
+    """The leak of a batch's first row onto all others would show here."""
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    config = replace(FAST, controls=False)
+    before = fuse_predictions(table, config)
+    row = int(before.protocol.reported[before.covered][11])
+    codes = table.codes.copy()
+    codes[row] += 5
+    after = fuse_predictions(replace(table, codes=codes), config)
+    for old, new in zip(before.rules, after.rules, strict=True):
+        same = np.isclose(old.values, new.values, equal_nan=True).all(axis=1)
+        assert (before.ids[~same] == table.id[row]).all(), old.name
+
+
+def test_the_2d_network_is_reported_as_given(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    two = table.two_d[np.isin(table.id, result.ids)]
+    expected = two - np.log(np.exp(two).sum(axis=1, keepdims=True))
+    assert np.allclose(result.rules[0].values, expected, atol=1e-12)
+
+
+def test_noise_as_codes_adds_nothing_although_the_2d_prior_is_wrong(tmp_path):
+    ids, labels, _ = make_store(tmp_path / "toy.h5", n=600, signal=0.0, missing=0)
+    logits = class_logits(labels, strength=2.0) + np.array([3.0, 0, 0])
+    Predictions(logits, "logits", CLASSES, ids).save(tmp_path / "two.npz")
+    figures = fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST).figures
+    assert figures["2d-recalibrated"]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
+    added = figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]
+    assert added["low"] <= 0 <= added["high"]
+    assert (
+        figures["stack"]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
+    )  # what a naive comparison would have said
+
+
+def test_groups_change_the_intervals_and_the_test(tmp_path):
+    ids, labels, _ = make_store(tmp_path / "toy.h5", n=240, split=lambda row: -1, group=True, missing=0)
+    Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
+    result = fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST)
+    assert result.protocol.case == "nested"
+    assert result.figures["stack"]["all"]["accuracy"]["minus_2d"]["test"] == "sign flips over groups"
+    assert result.figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]["low"] > 0
+
+
+@pytest.mark.parametrize("objective", ["rmse", "ccc"])
+def test_valence_and_arousal(tmp_path, objective):
+    ids, _, targets = make_store(tmp_path / "toy.h5")
+    noise = np.random.default_rng(4).normal(0, 0.25, targets.shape)
+    there = np.arange(len(ids)) % 3 > 0
+    Predictions(0.6 * targets + noise, "va", ("valence", "arousal"), ids).save(tmp_path / "all.npz")
+    two = 0.6 * targets[there] + noise[there]
+    Predictions(two, "va", ("valence", "arousal"), ids[there]).save(tmp_path / "two.npz")
+    result = fuse_files(
+        tmp_path / "two.npz", store=tmp_path / "toy.h5", config=replace(FAST, objective=objective)
+    )
+    assert result.task == "va" and "product" not in result.figures
+    assert any("product is left out" in note for note in result.notes)
+    metric, sign = ("rmse_joint", -1) if objective == "rmse" else ("ccc_joint", 1)
+    gain = result.figures["stack"]["all"][metric]["minus_2d_recalibrated"]
+    assert sign * gain["value"] > 0 and min(sign * gain["low"], sign * gain["high"]) > 0
+    assert all(np.abs(rule.values[rule.present]).max() <= 1 for rule in result.rules if rule.name != "2d")
+    written = {path.name: path for path in write_result(result, tmp_path / "out")}
+    lines = list(csv.DictReader(io.StringIO(written["predictions.csv"].read_text())))
+    assert list(lines[0]) == ["id", "rule", "valence", "arousal"]
+    model = load_model(written["model.skops"])
+    whole = load_table(tmp_path / "all.npz", store=tmp_path / "toy.h5", task="va")
+    assert np.isfinite(predict(model, whole)["stack"]).all()
+
+
+def test_ready_3d_predictions_against_labels(tmp_path):
+    ids, labels, _ = make_store(tmp_path / "unused.h5")
+    Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
+    Predictions(class_logits(labels, seed=7), "logits", CLASSES, ids).save(tmp_path / "three.npz")
+    text = "id,label\n" + "\n".join(
+        f"{name},{CLASSES[label]}" for name, label in zip(ids, labels, strict=True)
+    )
+    (tmp_path / "labels.csv").write_text(text + "\n")
+    result = fuse_files(
+        tmp_path / "two.npz", three_d=tmp_path / "three.npz", labels=tmp_path / "labels.csv", config=FAST
+    )
+    assert result.protocol.case == "ready" and len(result.ids) == 360
+    assert result.figures["mean"]["all"]["accuracy"]["minus_2d"]["low"] > 0
+    write_result(result, tmp_path / "out")
+    model = load_model(tmp_path / "out" / "model.skops")
+    assert model.head is None and model.blocks == ()
+
+
+def test_the_written_files_say_what_was_found(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    write_result(result, toy / "out")
+    record = json.loads((toy / "out" / "metrics.json").read_text())
+    assert record["results"]["stack"]["all"]["accuracy"] == result.figures["stack"]["all"]["accuracy"]
+    assert record["protocol"]["case"] == "once" and record["protocol"]["sentences"]
+    assert record["config"]["seed"] == 0 and record["versions"]["lightgbm"]
+    assert record["rules"]["weighted"]["fitted"][0]["w"] > 0
+    lines = list(csv.DictReader(io.StringIO((toy / "out" / "predictions.csv").read_text())))
+    assert list(lines[0]) == ["id", "rule", "label", "p_happy", "p_sad", "p_anger"]
+    stack = [line for line in lines if line["rule"] == "stack"]
+    assert len(stack) == 120
+    truth = dict(zip(result.ids, result.truth, strict=True))
+    right = np.mean([line["label"] == CLASSES[truth[line["id"]]] for line in stack])
+    assert right == pytest.approx(result.figures["stack"]["all"]["accuracy"]["value"], abs=1e-9)
+    row = next(
+        line
+        for line in csv.DictReader(io.StringIO((toy / "out" / "table.csv").read_text()))
+        if (line["rule"], line["rows"], line["metric"]) == ("stack", "covered", "log_loss")
+    )
+    assert float(row["value"]) == result.figures["stack"]["covered"]["log_loss"]["value"]
+
+
+def printed(result):
+    console = Console(width=100, file=io.StringIO(), no_color=True)
+    print_result(result, console)
+    return console.file.getvalue()
+
+
+def test_the_printed_table_fits_a_terminal_and_says_the_assumptions(toy):
+    text = printed(fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST))
+    tables = text[text.index("120 reported rows, ") : text.index("In brackets")]
+    assert max(len(line.rstrip()) for line in tables.splitlines()) <= 100 and "…" not in tables
+    assert "Reported on test: assumed" in text and "joined to toy.h5 by id" in text
+    assert text.count("stack-permuted") == 2  # all rows, covered rows
+
+
+def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=replace(FAST, fit_on="reported"))
+    text = printed(result)
+    assert "stack*" in text and "mean*" not in text and "MARKED" in text
+    write_result(result, toy / "out")
+    record = json.loads((toy / "out" / "metrics.json").read_text())
+    assert record["protocol"]["fitted_on_reported"] and record["rules"]["stack"]["fitted_on_reported"]
+    assert not record["rules"]["mean"]["fitted_on_reported"]
+    with (toy / "out" / "table.csv").open() as handle:
+        marked = {line["rule"] for line in csv.DictReader(handle) if line["fitted_on_reported"] == "1"}
+    assert marked == {"2d-recalibrated", "weighted", "weighted-permuted", "stack", "stack-permuted"}
+
+
+@pytest.mark.parametrize("head", ["linear", "gbm"])
+def test_a_saved_model_gives_the_same_predictions(toy, head):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    result = fuse_predictions(table, replace(FAST, head=head))
+    save_model(result.model, toy / "model.skops")
+    model = load_model(toy / "model.skops")
+    before, after = predict(result.model, table), predict(model, table)
+    for name, values in before.items():
+        assert np.array_equal(values, after[name], equal_nan=True), name
+    # One copy was fitted on val and applied to test: the model is that copy.
+    rows = result.protocol.reported
+    for rule in result.rules:
+        if rule.kind != "control":
+            assert np.allclose(after[rule.name][rows], rule.values, atol=1e-12, equal_nan=True), rule.name
+    fitted = np.isin(table.split, [0, 1]) & (table.covered | (table.split == 1))
+    assert np.array_equal(seen(model, table.id), fitted)
+
+
+def test_a_model_refuses_what_does_not_fit(toy, tmp_path):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    model = fuse_predictions(table, FAST).model
+    other = tuple(BlockUse(block.name, block.width, "toy-2") for block in table.blocks)
+    with pytest.raises(ModelError, match=r"expected the code blocks expression \(5, toy-1\).*got.*toy-2"):
+        predict(model, replace(table, blocks=other))
+    with pytest.raises(ModelError, match="expected classes"):
+        predict(model, replace(table, classes=("sad", "happy", "anger")))
+
+
+class Foreign:
+    def __setstate__(self, state):
+        pytest.fail("a foreign object was made")
+
+
+def test_foreign_and_damaged_models_are_refused(toy):
+    import skops.io
+
+    skops.io.dump({"format": "ig3d-fusion-model", "head": Foreign(), "rules": print}, toy / "x.skops")
+    with pytest.raises(ModelError, match="got foreign objects in it"):
+        load_model(toy / "x.skops")
+    skops.io.dump({"format": "other"}, toy / "y.skops")
+    with pytest.raises(ModelError, match="got another file"):
+        load_model(toy / "y.skops")
+    (toy / "z.skops").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="none or is damaged"):
+        load_model(toy / "z.skops")
+    with pytest.raises(ModelError, match="found no file"):
+        load_model(toy / "none.skops")
+    save_model(fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST).model, toy / "m.skops")
+    with zipfile.ZipFile(toy / "m.skops") as archive:
+        assert {info.date_time[0] for info in archive.infolist()} == {1980}  # no clock in the bytes
+    raw = (toy / "m.skops").read_bytes()
+    (toy / "m.skops").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ModelError, match="none or is damaged"):
+        load_model(toy / "m.skops")
+
+
+def test_codes_all_missing_are_refused(tmp_path):
+    ids, labels, _ = make_store(tmp_path / "toy.h5", missing=1.1)
+    Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
+    with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
+        fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST)
+
+
+def test_no_codes_among_the_calibration_rows_are_refused(toy):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    codes = table.codes.copy()
+    codes[table.split == 1] = np.nan
+    with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
+        fuse_predictions(replace(table, codes=codes), FAST)
+
+
+def test_one_class_only_is_refused_or_marked(toy):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    with pytest.raises(
+        ProtocolError, match=r"at least two classes among the .* rows a head learns from, got only sad"
+    ):
+        fuse_predictions(replace(table, labels=np.ones_like(table.labels)), FAST)
+    labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
+    result = fuse_predictions(replace(table, labels=labels), FAST)
+    assert any("WARNING all reported rows are sad" in note for note in result.notes)
+
+
+def test_a_class_absent_from_calibration_is_said_and_still_predicted(toy):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
+    result = fuse_predictions(replace(table, labels=labels), FAST)
+    assert any("No calibration row is anger" in note for note in result.notes)
+    stack = next(rule for rule in result.rules if rule.name == "stack")
+    assert stack.values.shape == (120, 3) and np.isfinite(stack.values).all()
+
+
+def test_constant_2d_predictions_are_marked(toy):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    result = fuse_predictions(replace(table, two_d=table.two_d * 0), FAST)
+    assert any("the 2d predictions are the same for every row" in note for note in result.notes)
+    assert np.isfinite(
+        [result.figures["stack"]["all"][name]["value"] for name in ("accuracy", "log_loss")]
+    ).all()
+
+
+def test_a_single_reported_row_and_a_perfect_network(toy):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    test = np.flatnonzero((table.split == 2) & table.covered)
+    one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), FAST)
+    assert len(one.ids) == 1 and one.figures["stack"]["all"]["rows"] == 1
+    perfect = np.where(np.isfinite(table.two_d), np.eye(3)[table.labels] * 20, np.nan)
+    result = fuse_predictions(replace(table, two_d=perfect), FAST)
+    assert result.figures["2d"]["all"]["accuracy"]["value"] == 1
+    assert result.figures["stack"]["all"]["accuracy"]["value"] > 0.97
+    printed(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rules": ("mean", "gate")}, "rules: expected some of mean, .*, got gate"),
+        ({"fit_on": "test"}, "fit-on: expected one of auto, reported, got 'test'"),
+        ({"folds": 1}, "folds: expected at least 2"),
+        ({"report": "dev"}, "report: expected one of train, val, test, all"),
+    ],
+)
+def test_wrong_choices_are_usage_errors(options, message):
+    with pytest.raises(UsageError, match=message):
+        FuseConfig(**options)
+
+
+def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
+    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    for options, message in (
+        ({"objective": "ccc"}, "objective: expected one of accuracy, balanced, logloss for classes"),
+        ({"head": "forest"}, "head: expected one of gbm, linear"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            fuse_predictions(table, replace(FAST, **options))
+    with pytest.raises(UsageError, match="blocks: expected full"):
+        fuse_files(toy / "two.npz", store=toy / "toy.h5", config=replace(FAST, blocks="jaw"))
+    with pytest.raises(PredictionsError, match="found none"):
+        fuse_files(toy / "none.npz", store=toy / "toy.h5")
+
+
+def test_results_are_not_written_over_a_file(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    (toy / "out").write_text("mine")
+    with pytest.raises(RunError, match="expected to write results there"):
+        write_result(result, toy / "out")
+    assert (toy / "out").read_text() == "mine"
