@@ -113,7 +113,8 @@ class Weighted(BaseEstimator):
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Weighted:
         """Fit w to (n, 2k) columns and labels (n,) or targets (n, 2)."""
-        cost = [self._cost(measure(self._combine(X, w), y, self.task)) for w in _WEIGHTS]
+        two, three = self._prepared(X)
+        cost = [self._cost(measure(self._blend(two, three, w), y, self.task)) for w in _WEIGHTS]
         self.w_ = float(_WEIGHTS[min(range(len(cost)), key=lambda i: cost[i])])
         return self
 
@@ -134,18 +135,24 @@ class Weighted(BaseEstimator):
         }[self.objective]
         return first, metrics["log_loss"]
 
-    def _combine(self, X: np.ndarray, w: float) -> np.ndarray:
+    def _prepared(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both halves in the form that is averaged."""
         two, three = _halves(X)
+        if self.task == "va" or self.on == "logits":
+            return two, three
+        return _probabilities(two), _probabilities(three)
+
+    def _blend(self, two: np.ndarray, three: np.ndarray, w: float) -> np.ndarray:
+        mixed = (1 - w) * two + w * three
         if self.task == "va":
-            return np.clip((1 - w) * two + w * three, -1, 1)
-        if self.on == "logits":
-            return log_softmax((1 - w) * two + w * three)
-        return _log((1 - w) * _probabilities(two) + w * _probabilities(three))
+            return np.clip(mixed, -1, 1)
+        # Averaged probabilities still sum to 1.
+        return log_softmax(mixed) if self.on == "logits" else np.log(np.maximum(mixed, _TINY))
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
         check_is_fitted(self)
-        return self._combine(X, self.w_)
+        return self._blend(*self._prepared(X), self.w_)
 
     def describe(self) -> dict[str, Any]:
         """What was fitted, for the record."""

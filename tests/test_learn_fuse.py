@@ -139,15 +139,17 @@ def test_shuffled_rows_change_no_byte(tmp_path, head, split):
 def test_a_rows_3d_never_reaches_another_row(toy):
     """The leak of a batch's first row onto all others would show here."""
     table = load_table(toy / "two.npz", store=toy / "toy.h5")
-    config = replace(FAST, controls=False)
-    before = fuse_predictions(table, config)
+    before = fuse_predictions(table, FAST)
     row = int(before.protocol.reported[before.covered][11])
     codes = table.codes.copy()
     codes[row] += 5
-    after = fuse_predictions(replace(table, codes=codes), config)
+    after = fuse_predictions(replace(table, codes=codes), FAST)
     for old, new in zip(before.rules, after.rules, strict=True):
-        same = np.isclose(old.values, new.values, equal_nan=True).all(axis=1)
-        assert (before.ids[~same] == table.id[row]).all(), old.name
+        moved = before.ids[~((old.values == new.values) | np.isnan(old.values)).all(axis=1)].tolist()
+        if old.name == "stack-permuted":  # a control gives each row the codes of another
+            assert len(moved) == 1 and moved != [table.id[row]]
+        elif old.kind != "control":
+            assert moved == ([] if old.name.startswith("2d") else [table.id[row]]), old.name
 
 
 def test_the_2d_network_is_reported_as_given(toy):
