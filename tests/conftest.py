@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +27,33 @@ def _home_untouched(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How the program ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def ig3d() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Run ``ig3d ...`` as a program; returns the finished process with its text."""
+def ig3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run ``ig3d ...`` in this process (torch is imported once, not each time); how it ended, with its text."""
+    from ig3d.cli import main
 
-    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ig3d", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "COLUMNS": "120"},
-            **options,  # type: ignore[call-overload]
-        )
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["ig3d", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "120")
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        text = capsys.readouterr()
+        return Ended(code, text.out, text.err)
 
-    yield run
+    return run
 
 
 def write_image(

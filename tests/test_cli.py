@@ -1,0 +1,224 @@
+"""The program as a user starts it: each command once as it should be, and once as it should not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FAKE, Ended, colour_folder, write_image
+
+from ig3d.features.store import CodeStore
+
+Program = Callable[..., Ended]
+
+
+def dataset(root: Path) -> Path:
+    """Three classes that differ in colour, 40 images each, with noise enough to be mistaken at times."""
+    rng = np.random.default_rng(0)
+    for name, centre in {"happy": (170, 120, 90), "sad": (90, 120, 170), "fear": (120, 170, 110)}.items():
+        for index in range(40):
+            colour = tuple(int(value) for value in np.clip(rng.normal(centre, 30), 5, 250))
+            write_image(root / name / f"{index:03d}.png", colour)
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ig3d.extract.datasets import list_samples
+    from ig3d.extract.run import ExtractConfig, extract_codes
+
+    out = tmp_path_factory.mktemp("store") / "a.h5"
+    extract_codes(list_samples(data, "folder"), out, ExtractConfig(regressor=FAKE), jobs=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def logits(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up 2D logits of the val and test rows, right more often than not."""
+    rng = np.random.default_rng(1)
+    with CodeStore(store) as opened:
+        rows = opened.samples.split > 0
+        labels, ids = opened.samples.label[rows], opened.samples.id[rows]
+        classes = list(opened.info.classes)
+    values = rng.normal(size=(len(ids), 3)) + 0.5 * np.eye(3)[labels]
+    out = tmp_path_factory.mktemp("logits") / "x.npz"
+    np.savez(out, ids=ids, logits=values, classes=classes)
+    return out
+
+
+def failed(ended: Ended, code: int, *words: str) -> None:
+    """One line on stderr that says it, nothing on stdout, no traceback."""
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    for word in words:
+        assert word in last
+
+
+def test_version_and_help(ig3d: Program) -> None:
+    assert re.fullmatch(r"ig3d \d+\.\d+\.\d+\n", ig3d("--version").stdout)
+    shown = ig3d("--help").stdout
+    for command in ("extract", "inspect", "preview", "fuse", "train-2d", "logits"):
+        assert command in shown
+
+
+def test_unknown_commands_and_options_are_usage_errors(ig3d: Program) -> None:
+    assert ig3d("extrakt").returncode == 2
+    assert ig3d("inspect", "a.h5", "--verbose").returncode == 2
+    assert ig3d("extract", "somewhere").returncode == 2
+
+
+def test_extract_says_what_it_understood(ig3d: Program, data: Path, tmp_path: Path) -> None:
+    ended = ig3d("extract", data, "--out", tmp_path / "a.h5", "--regressor", FAKE, "--jobs", 1)
+    assert ended.returncode == 0
+    assert ended.stdout == f"{tmp_path / 'a.h5'}: 120 rows (ok 120)\n"
+    assert "120 samples, 3 classes (fear, happy, sad)" in ended.stderr
+    assert "stratified split 0.6/0.2/0.2" in ended.stderr
+    again = ig3d("extract", data, "--out", tmp_path / "a.h5", "--regressor", FAKE, "--jobs", 1)
+    assert again.stdout == ended.stdout
+    assert "there already" in again.stderr
+
+
+def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.h5"
+    failed(
+        ig3d("extract", tmp_path / "no", "--out", out), 1, "expected the dataset's folder", "docs/datasets.md"
+    )
+    failed(ig3d("extract", data, "--out", out, "--dataset", "rafdb"), 1, "list_patition_label.txt")
+    failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "expected one of facemesh")
+    failed(ig3d("extract", data, "--out", out, "--detector", "none"), 2, "needs landmarks")
+    failed(ig3d("extract", data, "--out", out, "--split", "1,2"), 2, "three numbers")
+    failed(ig3d("extract", data, "--out", out, "--split", "1,2,3"), 2, "sum to 1")
+    failed(ig3d("extract", data, "--out", out, "--jobs", -2), 2, "jobs")
+
+
+def test_extract_without_detection(ig3d: Program, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.h5"
+    assert (
+        ig3d("extract", data, "--out", out, "--regressor", FAKE, "--detector", "none", "--jobs", 1).returncode
+        == 0
+    )
+    with CodeStore(out) as store:
+        assert store.info.crop == {"size": 8, "scale": 1.0, "whole_image": True}
+
+
+def test_inspect_for_people_and_for_scripts(ig3d: Program, store: Path) -> None:
+    shown = ig3d("inspect", store, "--verify")
+    assert shown.returncode == 0
+    assert "120 rows of folder" in shown.stdout
+    assert re.search(r"fear +24 +8 +8", shown.stdout)
+    assert "verified" in shown.stdout
+    found = json.loads(ig3d("inspect", store, "--json", "--verify").stdout)
+    assert found["verified"] is True
+    assert found["splits"]["train"] == {"fear": 24, "happy": 24, "sad": 24, "no label": 0}
+    assert found["blocks"]["colour"]["width"] == 3
+
+
+def test_inspect_failures(ig3d: Program, store: Path, tmp_path: Path) -> None:
+    failed(ig3d("inspect", tmp_path / "no.h5"), 1, "found no file")
+    content = bytearray(store.read_bytes())
+    where = content.index(b"the crop")
+    content[where : where + 8] = b"THE CROP"
+    (tmp_path / "changed.h5").write_bytes(content)
+    failed(ig3d("inspect", tmp_path / "changed.h5", "--verify"), 1, "expected a sound store")
+
+
+def test_preview(ig3d: Program, store: Path, tmp_path: Path) -> None:
+    ended = ig3d("preview", store, "--out", tmp_path / "sheets" / "sheet.png", "--count", 7)
+    assert ended.stdout == f"{tmp_path / 'sheets' / 'sheet.png'}: 7 faces\n"
+    failed(ig3d("preview", store, "--out", tmp_path / "sheet.txt"), 2, ".png")
+    failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--count", 0), 2, "at least 1")
+    failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--root", tmp_path), 1, "--root")
+
+
+def test_fuse_prints_and_writes(
+    ig3d: Program, store: Path, logits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    only = ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--head", "linear", "--draws", 200)
+    assert only.returncode == 0, only.stderr
+    assert list(Path.cwd().iterdir()) == []
+    assert re.search(r"^2d-recalibrated +\d", only.stdout, re.M)
+    out = tmp_path / "run"
+    ended = ig3d(
+        "fuse", "--2d-logits", logits, "--3d-store", store, "--head", "linear", "--draws", 200, "--out", out
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json",
+        "model.skops",
+        "predictions.csv",
+        "table.csv",
+    }
+    results = json.loads((out / "metrics.json").read_text())["results"]
+    accuracy = results["stack"]["all"]["accuracy"]
+    # the codes are the colours that the classes differ in: they must add to random logits
+    assert accuracy["minus_2d_recalibrated"]["low"] > 0
+    control = results["stack-permuted"]["all"]["accuracy"]["minus_2d_recalibrated"]
+    assert control["low"] <= 0 <= control["high"]
+
+
+def test_shuffled_rows_with_ids_change_no_figure(
+    ig3d: Program, store: Path, logits: Path, tmp_path: Path
+) -> None:
+    with np.load(logits) as file:
+        order = np.random.default_rng(3).permutation(len(file["ids"]))
+        np.savez(
+            tmp_path / "shuffled.npz",
+            ids=file["ids"][order],
+            logits=file["logits"][order],
+            classes=file["classes"],
+        )
+    texts = []
+    for name, source in (("one", logits), ("other", tmp_path / "shuffled.npz")):
+        ended = ig3d(
+            "fuse", "--2d-logits", source, "--3d-store", store, "--head", "linear", "--draws", 200,
+            "--out", tmp_path / name,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        record = json.loads((tmp_path / name / "metrics.json").read_text())
+        texts.append((record["results"], (tmp_path / name / "predictions.csv").read_text()))
+    assert texts[0] == texts[1]
+
+
+def test_fuse_failures(ig3d: Program, store: Path, logits: Path, tmp_path: Path) -> None:
+    failed(ig3d("fuse", "--2d-logits", logits), 2, "--3d-store")
+    failed(ig3d("fuse", "--2d-logits", tmp_path / "no.npz", "--3d-store", store), 1, "no.npz")
+    failed(
+        ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "voting"), 2, "rules: expected"
+    )
+    failed(ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--blocks", "jaw"), 2, "jaw")
+    np.save(tmp_path / "x.npy", np.zeros((5, 3)))
+    failed(ig3d("fuse", "--2d-logits", tmp_path / "x.npy", "--3d-store", store), 1, "5")
+
+
+def test_train_and_logits(ig3d: Program, data: Path, tmp_path: Path) -> None:
+    network, out = tmp_path / "net.safetensors", tmp_path / "x.npz"
+    trained = ig3d("train-2d", data, "--out", network, "--epochs", 2, "--size", 32)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.startswith(f"{network}: resnet10t for fear, happy, sad, trained on 72 rows")
+    written = ig3d("logits", data, "--network", network, "--out", out)
+    assert written.returncode == 0, written.stderr
+    assert written.stdout == f"{out}: 48 rows (val 24, test 24)\n"
+    with np.load(out) as file:
+        assert file["logits"].shape == (48, 3)
+        assert file["classes"].tolist() == ["fear", "happy", "sad"]
+
+
+def test_train_and_logits_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
+    network = tmp_path / "net.safetensors"
+    failed(ig3d("train-2d", data, "--out", network, "--network", "resnet1000"), 2, "resnet1000")
+    failed(ig3d("logits", data, "--network", network, "--out", tmp_path / "x.npz"), 1, "net.safetensors")
+    network.write_bytes(b"no network")
+    failed(ig3d("logits", data, "--network", network, "--out", tmp_path / "x.npz"), 1, "net.safetensors")
+    small = colour_folder(tmp_path / "small", 1)
+    failed(ig3d("train-2d", small, "--out", network), 1, "expected train rows")
