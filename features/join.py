@@ -122,7 +122,7 @@ def _levels(ids: np.ndarray) -> list[tuple[str, Callable[[str], str], str, Calla
     dropped = [
         (
             f"path less {drop or 'no'} leading folders",
-            lambda name, drop=drop: _tail(_stemmed(name), drop),  # type: ignore[misc]
+            lambda name, drop=drop: _tail(_stemmed(name), drop),
             "path",
             _stemmed,
         )

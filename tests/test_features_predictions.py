@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from ig3d.errors import PredictionsError, UsageError
+from ig3d.errors import MissingExtra, PredictionsError, UsageError
 from ig3d.features.predictions import Predictions, load_ids, load_predictions, log_softmax
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0]])
@@ -199,3 +202,19 @@ def test_class_names_must_agree_and_differ(tmp_path):
     np.savez(tmp_path / "y.npz", logits=LOGITS, classes=np.array(["joy", "happy", "sad"]))
     with pytest.raises(UsageError, match="happy twice"):
         load_predictions(tmp_path / "y.npz")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'ig3d\[parquet\]'"):
+        load_predictions(tmp_path / "x.parquet")
+
+
+def test_reading_predictions_imports_nothing_heavy():
+    code = (
+        "import sys, ig3d.features.join, ig3d.learn.config; "
+        "print([name for name in ('pandas', 'scipy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
