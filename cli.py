@@ -163,11 +163,11 @@ def train_2d_cli(
         Path, typer.Option("--out", help="Checkpoint to write (.safetensors).", show_default=False)
     ],
     dataset: Dataset = "folder",
-    network: Annotated[str, typer.Option("--network", help="timm's name of an architecture.")] = "resnet10t",
+    network: Annotated[str, typer.Option("--network", help="timm's name of an architecture.")] = "test_resnet",
     size: Annotated[int, typer.Option("--size", help="Side of the network's input, pixels.")] = 64,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 2e-3,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 5e-3,
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default what there is.")
     ] = None,

@@ -205,7 +205,7 @@ def test_train_and_logits(ig3d: Program, data: Path, tmp_path: Path) -> None:
     network, out = tmp_path / "net.safetensors", tmp_path / "x.npz"
     trained = ig3d("train-2d", data, "--out", network, "--epochs", 2, "--size", 32)
     assert trained.returncode == 0, trained.stderr
-    assert trained.stdout.startswith(f"{network}: resnet10t for fear, happy, sad, trained on 72 rows")
+    assert trained.stdout.startswith(f"{network}: test_resnet for fear, happy, sad, trained on 72 rows")
     written = ig3d("logits", data, "--network", network, "--out", out)
     assert written.returncode == 0, written.stderr
     assert written.stdout == f"{out}: 48 rows (val 24, test 24)\n"
@@ -222,3 +222,19 @@ def test_train_and_logits_failures(ig3d: Program, data: Path, tmp_path: Path) ->
     failed(ig3d("logits", data, "--network", network, "--out", tmp_path / "x.npz"), 1, "net.safetensors")
     small = colour_folder(tmp_path / "small", 1)
     failed(ig3d("train-2d", small, "--out", network), 1, "expected train rows")
+
+
+def test_defaults_of_the_command_are_those_of_the_function() -> None:
+    import typer
+
+    from ig3d.cli import app
+    from ig3d.learn.config import FuseConfig
+    from ig3d.networks.train import TrainConfig
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for command, config in (("train-2d", TrainConfig()), ("fuse", FuseConfig())):
+        for parameter in commands[command].params:
+            if hasattr(config, parameter.name) and parameter.name not in ("jobs", "rules"):
+                assert parameter.default == getattr(config, parameter.name), (command, parameter.name)
+    rules = next(parameter for parameter in commands["fuse"].params if parameter.name == "rules")
+    assert rules.default == ",".join(FuseConfig().rules)

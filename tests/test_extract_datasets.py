@@ -31,7 +31,9 @@ def test_folder_with_splits(tmp_path: Path) -> None:
     assert samples.classes == ("happy", "sad")
     found = by_id(samples)
     assert found["train/Happiness/UPPER"].label == 0
+    assert found["train/Happiness/a"].split == Split.train
     assert found["valid/Sadness/a"].split == Split.val
+    assert found["test/Sadness/a"].split == Split.test
     assert [sample.id for sample in samples.samples] == sorted(found)
 
 
