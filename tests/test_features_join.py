@@ -9,6 +9,7 @@ from ig3d.errors import PredictionsError, UsageError
 from ig3d.features.classes import PRESETS
 from ig3d.features.join import load_table, match_ids
 from ig3d.features.labels import of_file
+from ig3d.features.order import class_order_problem
 from ig3d.features.predictions import Predictions
 from ig3d.features.store import StoreInfo, StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
@@ -221,6 +222,16 @@ def test_a_weak_network_in_the_right_order_passes(tmp_path):
     store = write_store(tmp_path / "toy.h5", samples)
     weak = good_logits(samples, accuracy=0.15)
     load_table(save(tmp_path / "x.npz", weak, ids=[sample.id for sample in samples]), store=store)
+
+
+def test_another_order_has_to_be_ten_points_better():
+    labels = np.arange(10_000) % 2
+    for right, found in (
+        (0.475, False),
+        (0.44, True),
+    ):  # 5 and 12 points worse than swapped, both significant
+        predicted = np.where(np.arange(10_000) < right * 10_000, labels, 1 - labels)
+        assert (class_order_problem(predicted, labels, ("happy", "sad")) is not None) == found
 
 
 def test_other_classes_are_refused(toy, tmp_path):

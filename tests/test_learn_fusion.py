@@ -134,12 +134,14 @@ def test_a_class_without_fitting_rows_keeps_its_2d_probability():
 
 def test_ccc_objective_matches_the_spread_of_the_truth():
     V, t = va_rows(1000)
+    t = np.clip(t + 0.2, -1, 1)
     least, matched = (
         Stack(task="va", objective=objective).fit(V, t).apply(V) for objective in ("rmse", "ccc")
     )
     assert measure(least, t, "va")["rmse_joint"] < measure(matched, t, "va")["rmse_joint"]
     assert measure(matched, t, "va")["ccc_joint"] > measure(least, t, "va")["ccc_joint"]
-    assert np.allclose(matched.std(axis=0), t.std(axis=0), rtol=0.02)  # clipping takes a little
+    assert np.allclose(matched.std(axis=0), t.std(axis=0), rtol=0.03)  # clipping takes a little
+    assert np.allclose(matched.mean(axis=0), t.mean(axis=0), atol=0.01)
     assert np.abs(matched).max() <= 1
 
 
