@@ -13,8 +13,9 @@ ROOT ?= data/$(DATASET)
 REGRESSOR ?= facemesh
 OUT ?= out/$(DATASET)-$(REGRESSOR).h5
 ARGS ?=
+DEMO ?= demo
 
-.PHONY: help setup test check lint types docs extract bench clean
+.PHONY: help setup demo test check lint types docs extract bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +30,9 @@ $(READY): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[extract,report,dev]'
 	@mkdir -p $(VENV)/mypy && ln -sfn ../.. $(VENV)/mypy/ig3d
 	@touch $@
+
+demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, logits, extract, fuse, preview
+	@BIN=$(BIN) scripts/demo.sh $(DEMO)
 
 test: $(READY)  ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -156,6 +156,26 @@ def preview_cli(
     print(f"{out}: {drawn} faces")
 
 
+@app.command("synth")
+def synth_cli(
+    out: Annotated[Path, typer.Argument(help="New folder to write to.", metavar="OUT", show_default=False)],
+    count: Annotated[int, typer.Option("--count", help="Faces, train and test part together.")] = 1000,
+    size: Annotated[int, typer.Option("--size", help="Side of the images, pixels.")] = 224,
+    test_share: Annotated[float, typer.Option("--test-share", help="Share of the test part.")] = 0.25,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
+) -> None:
+    """Draw labelled synthetic faces in RAF-DB's layout, with their true codes beside them."""
+    from joblib import cpu_count
+
+    from .faces.synth import SynthConfig, synthesize
+
+    config = SynthConfig(count=count, size=size, seed=seed, test_share=test_share, jobs=jobs or cpu_count())
+    with _counting("synth", count) as progress:
+        synthesize(out, config, progress=lambda done: progress(Counter(drawn=done)))
+    print(f"{out}: {count} faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
+
+
 @app.command("train-2d")
 def train_2d_cli(
     root: Root,
@@ -163,7 +183,9 @@ def train_2d_cli(
         Path, typer.Option("--out", help="Checkpoint to write (.safetensors).", show_default=False)
     ],
     dataset: Dataset = "folder",
-    network: Annotated[str, typer.Option("--network", help="timm's name of an architecture.")] = "test_resnet",
+    network: Annotated[
+        str, typer.Option("--network", help="timm's name of an architecture.")
+    ] = "test_resnet",
     size: Annotated[int, typer.Option("--size", help="Side of the network's input, pixels.")] = 64,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
@@ -254,6 +276,10 @@ def fuse_cli(
         Path | None,
         typer.Option("--out", help="Folder for predictions, metrics.json, table.csv and the model."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Picture to write of what each rule adds (.png, .pdf, .svg)."),
+    ] = None,
     ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
     classes: Annotated[
         str | None, typer.Option("--2d-classes", help="Order of the 2D columns: a preset or names by comma.")
@@ -323,6 +349,8 @@ def fuse_cli(
         jobs=jobs or -1,
         model=out is not None,
     )
+    if plot is not None:
+        from .learn.plot import plot_result
     result = fuse_files(
         two_d,
         store=store,
@@ -334,6 +362,9 @@ def fuse_cli(
         config=config,
     )
     print_result(result, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+    if plot is not None:
+        plot_result(result, plot)
+        print(f"\n{plot}: differences to 2d-recalibrated with their intervals")
     if out is not None:
         print(f"\n{out}: " + ", ".join(path.name for path in write_result(result, out)))
 
