@@ -2,8 +2,9 @@
 
     python scripts/build_face_model.py face_landmarks.npz --out faces/face_model.npz
 
-The file holds ``landmarks`` (n, 478, 3), ``grey`` (n, 478), ``label`` (n,) and ``person`` (n,). What is estimated and
-how well it works is in docs/face_model.md.
+The file holds ``landmarks`` (n, 478, 3), ``grey`` (n, 478), ``label`` (n,) and ``person`` (n,);
+landmarks_of_photographs.py makes one from a folder of photographs. What is estimated and how well it works is in
+docs/face_model.md.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from face_model_statistics import Components, class_means, components, principal
 from scipy.optimize import linear_sum_assignment
 
 from ig3d.faces.model import FORMAT_VERSION, Alignment, align
+from ig3d.features.classes import PRESETS, canonical
 
 FLIP = np.array([-1.0, 1.0, 1.0])
-# In RAF-DB's order; synthetic faces are labelled with them.
-CLASSES = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
+CLASSES = PRESETS["rafdb"]  # synthetic faces are labelled with them
 MEASURED = [name for name in CLASSES if name != "fear"]
-FEAR = {"surprise": 0.6, "sadness": 0.4}
+FEAR = {"surprise": 0.6, "sad": 0.4}
 
 
 def unit(points: np.ndarray) -> np.ndarray:
@@ -158,7 +159,8 @@ def main() -> None:
     parser.add_argument("--grey", type=int, default=12, help="grey axes that are kept")
     options = parser.parse_args()
     with np.load(options.landmarks) as file:
-        landmarks, grey, label = file["landmarks"].astype(float), file["grey"].astype(float), file["label"]
+        landmarks, grey = file["landmarks"].astype(float), file["grey"].astype(float)
+        label = np.array([canonical(name) for name in file["label"].tolist()])
         person = np.unique(file["person"], return_inverse=True)[1]
     mean, rigid, pairs = mean_face(landmarks, person)
     rows = with_mirror_images(align(landmarks, mean, weights=rigid), label, person, mean, pairs)

@@ -1,0 +1,68 @@
+"""Measure a folder of photographs for build_face_model.py: FaceMesh's points, grey values, labels, persons.
+
+    python scripts/landmarks_of_photographs.py ROOT --dataset folder --groups '([^/]+)_\\d+$' --out landmarks.npz
+
+Any dataset that ``ig3d extract`` reads. Persons are the dataset's groups: at least some must have several photographs,
+or nothing tells identity from expression.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ig3d.extract.datasets import DatasetOptions, list_samples
+from ig3d.extract.detectors.facemesh import FaceMesh
+from ig3d.extract.read import Unreadable, read_image
+
+
+def measure(path: Path, detector: FaceMesh) -> tuple[np.ndarray, np.ndarray] | None:
+    """(478, 3) points in units of the face's mean width and height, and (478,) grey values; None without a face."""
+    try:
+        pixels = read_image(path).pixels
+    except (FileNotFoundError, Unreadable):
+        return None
+    faces = detector([pixels])[0]
+    if not faces:
+        return None
+    points = max(faces, key=lambda face: face.area).landmarks.astype(float)
+    grey = cv2.blur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (3, 3))
+    place = np.clip(points[:, :2].astype(int), 0, np.array(grey.shape)[::-1] - 1)
+    centred = points - points.mean(0)
+    return centred / np.ptp(centred[:, :2], axis=0).mean(), grey[place[:, 1], place[:, 0]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--dataset", default="folder")
+    parser.add_argument("--manifest")
+    parser.add_argument("--groups", help="regular expression over ids; its first group names the person")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    chosen = DatasetOptions(manifest=options.manifest, group_pattern=options.groups)
+    samples = list_samples(str(options.root), options.dataset, chosen)
+    detector = FaceMesh()
+    found = [(sample, measure(options.root / sample.path, detector)) for sample in samples.samples]
+    kept = [(sample, faces) for sample, faces in found if faces is not None]
+    persons = [sample.group or sample.id for sample, _ in kept]
+    numbers = np.unique(persons, return_inverse=True)[1]
+    if not kept or np.bincount(numbers).max() < 2:
+        raise SystemExit("persons: expected several photographs of some, got one of each; say --groups")
+    np.savez_compressed(
+        options.out,
+        landmarks=np.array([points for _, (points, _) in kept], np.float16),
+        grey=np.array([grey for _, (_, grey) in kept], np.uint8),
+        label=np.array([samples.classes[sample.label] if sample.label >= 0 else "" for sample, _ in kept]),
+        person=numbers.astype(np.int32),
+    )
+    print(
+        f"{options.out}: {len(kept)} faces of {numbers.max() + 1} persons, {len(found) - len(kept)} without a face"
+    )
+
+
+if __name__ == "__main__":
+    main()
