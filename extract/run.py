@@ -20,7 +20,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
 from ..errors import Ig3dError, RunError, UsageError
-from ..features.store import CodeStore, StoreInfo, StoreWriter
+from ..features.store import CodeStore, StoreInfo
+from ..features.store_writer import StoreWriter
 from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, SampleList, Status
 from . import shards
 from .crop import prepare

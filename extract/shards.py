@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..errors import RunError, StoreError
-from ..features.store import CodeStore, StoreInfo, StoreWriter, read_rows
+from ..features.store import CodeStore, StoreInfo, read_rows
+from ..features.store_writer import StoreWriter
 from ..features.values import Block, Sample, SampleList, Status
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from ig3d.features.join import load_table, match_ids
 from ig3d.features.labels import of_file
 from ig3d.features.order import class_order_problem
 from ig3d.features.predictions import Predictions
-from ig3d.features.store import StoreInfo, StoreWriter
+from ig3d.features.store import StoreInfo
+from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
 
 CLASSES = PRESETS["rafdb"]

@@ -15,7 +15,8 @@ from rich.console import Console
 from ig3d.errors import ModelError, PredictionsError, ProtocolError, RunError, UsageError
 from ig3d.features.join import load_table
 from ig3d.features.predictions import Predictions
-from ig3d.features.store import StoreInfo, StoreWriter
+from ig3d.features.store import StoreInfo
+from ig3d.features.store_writer import StoreWriter
 from ig3d.features.table import BlockUse
 from ig3d.features.values import Block, Rows, Sample, Split, Status
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions

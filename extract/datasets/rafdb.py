@@ -141,14 +141,11 @@ def _kaggle_labels(dataset: Path, split: Split) -> dict[str, int]:
 def _count_notes(rows: list[tuple[Path, int, Split]]) -> list[str]:
     """Whether the counts per class are those of the published split."""
     counts = Counter((split, label) for _, label, split in rows)
-    notes = []
-    for split, official in OFFICIAL_COUNTS.items():
-        here = tuple(counts[split, label] for label in range(7))
-        if here == official:
-            notes.append(f"{split.name}: {sum(here)} images, as published")
-        else:
-            notes.append(
-                f"{split.name}: {sum(here)} images ({'/'.join(map(str, here))}), where the published split has "
-                f"{sum(official)} ({'/'.join(map(str, official))}): figures are not comparable with published ones"
-            )
-    return notes
+    here = {split: tuple(counts[split, label] for label in range(7)) for split in OFFICIAL_COUNTS}
+    words = " and ".join(f"{sum(here[split])} {split.name}" for split in here)
+    if here == OFFICIAL_COUNTS:
+        return [f"{words} images, class by class as published"]
+    published = " and ".join(f"{sum(of)} {split.name}" for split, of in OFFICIAL_COUNTS.items())
+    return [
+        f"{words} images, where the published split has {published}: figures are not comparable with published ones"
+    ]

@@ -1,0 +1,228 @@
+"""Writing a store: under a temporary neighbour's name, hashed, flushed to disk, renamed.
+
+A final name is a finished file, and whatever goes wrong leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from ..errors import StoreError
+from .store import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
+from .values import Block, Rows, Sample, Split, Status
+
+MESSAGE_BYTES = 200
+_CHUNK_BYTES = 1 << 18
+
+_STATUS = h5py.enum_dtype({status.name: status.value for status in Status}, basetype="i1")
+_SPLIT = h5py.enum_dtype({split.name: split.value for split in Split}, basetype="i1")
+
+
+class StoreWriter:
+    """Writes one store: samples first, outcomes in any order, then closed, hashed, flushed and renamed.
+
+    Used as a context manager; when the body raises, nothing appears under the final name.
+
+    Parameters
+    ----------
+    path : final name of the file
+    info : StoreInfo
+    samples : sequence of Sample, one per row
+    blocks : block name -> Block, in order
+
+    Raises
+    ------
+    StoreError : the disk is full or the folder cannot be written.
+    """
+
+    def __init__(
+        self, path: str | Path, info: StoreInfo, samples: tuple[Sample, ...], blocks: dict[str, Block]
+    ) -> None:
+        self.path = Path(path)
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._info, self._samples, self._blocks = info, samples, blocks
+
+    def __enter__(self) -> Self:
+        try:
+            self._disk = _Disk(self._temporary)
+            self._file = h5py.File(self._disk, "w")
+            self._create()
+        except OSError as exc:
+            self._discard()
+            raise self._cannot(exc) from exc
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            if isinstance(value, OSError):
+                raise self._cannot(value) from value
+            return
+        try:
+            self._file.flush()
+            self._file.attrs["content_sha256"] = content_hash(self._file)
+            self._file.close()
+            self._disk.finish()
+            os.replace(self._temporary, self.path)  # noqa: PTH105  (atomic on every platform)
+        except OSError as exc:
+            self._discard()
+            raise self._cannot(exc) from exc
+
+    def _cannot(self, exc: OSError) -> StoreError:
+        return StoreError(
+            f"{self.path}: expected to write the store, got {exc}; free the disk and repeat the command"
+        )
+
+    def _discard(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+        if hasattr(self, "_disk"):
+            self._disk.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _create(self) -> None:
+        file, n = self._file, len(self._samples)
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        for name, value in asdict(self._info).items():
+            file.attrs[name] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+        for column in ("id", "path", "group"):
+            self._dataset(f"sample/{column}", _encode([getattr(sample, column) for sample in self._samples]))
+        self._dataset("sample/message", _encode([""] * n, MESSAGE_BYTES))
+        self._dataset("sample/split", np.array([sample.split for sample in self._samples], np.int8), _SPLIT)
+        self._dataset("sample/label", np.array([sample.label for sample in self._samples], np.int16))
+        for column in ("valence", "arousal"):
+            self._dataset(
+                f"sample/{column}",
+                np.array([getattr(sample, column) for sample in self._samples], np.float32),
+            )
+        pending = Rows.pending(n, {})
+        self._dataset("sample/status", pending.status, _STATUS)
+        self._dataset("sample/width", pending.size_wh[:, 0])
+        self._dataset("sample/height", pending.size_wh[:, 1])
+        self._dataset("sample/digest", pending.digest)
+        self._dataset("face/box", pending.xyxy)
+        self._dataset("face/score", pending.score)
+        self._dataset("face/count", pending.count)
+        self._dataset("face/transform", pending.transform)
+        for position, (name, block) in enumerate(self._blocks.items()):
+            dataset = file.create_dataset(
+                f"codes/{name}",
+                shape=(n, block.width),
+                dtype=np.float32,
+                chunks=_chunks((n, block.width), 4),
+                fillvalue=np.nan,
+                fletcher32=True,
+            )
+            dataset.attrs.update(
+                unit=block.unit, description=block.description, basis=block.basis, position=position
+            )
+            if block.columns:
+                dataset.attrs["columns"] = json.dumps(block.columns)
+
+    def _dataset(self, name: str, values: np.ndarray, dtype: np.dtype | None = None) -> None:
+        text = values.dtype.kind == "S"
+        self._file.create_dataset(
+            name,
+            data=values,
+            dtype=values.dtype if dtype is None else dtype,
+            chunks=_chunks(values.shape, values.dtype.itemsize),
+            compression="gzip" if text else None,
+            compression_opts=1 if text else None,
+            fletcher32=True,
+        )
+
+    def write(self, start: int, rows: Rows) -> None:
+        """Put the outcomes of ``len(rows)`` consecutive samples at row ``start``."""
+        file, span = self._file, slice(start, start + len(rows))
+        file["sample/status"][span] = rows.status
+        file["sample/message"][span] = _encode(rows.message, MESSAGE_BYTES)
+        file["sample/width"][span] = rows.size_wh[:, 0]
+        file["sample/height"][span] = rows.size_wh[:, 1]
+        file["sample/digest"][span] = rows.digest
+        file["face/box"][span] = rows.xyxy
+        file["face/score"][span] = rows.score
+        file["face/count"][span] = rows.count
+        file["face/transform"][span] = rows.transform
+        for name in self._blocks:
+            file[f"codes/{name}"][span] = rows.codes[name]
+        self._disk.check()
+
+
+class _Disk(io.RawIOBase):
+    """The file under an HDF5 writer; it keeps a full disk from HDF5, which does not survive a failed close.
+
+    After a write has failed it swallows the rest, and :meth:`check` and :meth:`finish` raise what happened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._raw = path.open("w+b", buffering=0)
+        self._failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self._failure is None:
+                rest = rest[self._raw.write(rest) :]
+        except OSError as exc:
+            self._failure = exc
+        return size
+
+    def readinto(self, into: Any) -> int:
+        return self._raw.readinto(into)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._raw.truncate(size)
+        except OSError as exc:
+            self._failure = self._failure or exc
+            return size or 0
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def finish(self) -> None:
+        """Put everything on the disk and close; raises what a write had to hide."""
+        self.check()
+        os.fsync(self._raw.fileno())
+        self.close()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    row_bytes = max(1, itemsize * int(np.prod(shape[1:])))
+    return (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
+
+
+def _encode(texts: object, limit: int | None = None) -> np.ndarray:
+    """Strings as fixed-length UTF-8, cut between characters where a limit says so."""
+    encoded = [str(text).encode() for text in texts]  # type: ignore[attr-defined]
+    if limit is not None:
+        encoded = [
+            text if len(text) <= limit else text[:limit].decode(errors="ignore").encode() for text in encoded
+        ]
+    width = limit or max(1, *(len(text) for text in encoded), 1)
+    return np.array(encoded, h5py.string_dtype("utf-8", width))
