@@ -57,7 +57,8 @@ def measure(values: np.ndarray, truth: np.ndarray, task: str) -> dict[str, float
 
     Examples
     --------
-    >>> measure(np.log([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), "classes")["accuracy"].round(3)
+    >>> values = np.log([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    >>> round(measure(values, np.array([0, 1, 1]), "classes")["accuracy"], 3)
     0.667
     """
     shared = shared_statistics(truth, task, values.shape[1]).sum(axis=0)
