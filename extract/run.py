@@ -119,10 +119,10 @@ def extract_codes(
         raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
     started = time.monotonic()
     regress, detect = build(config)
-    config = replace(config, detector=config.detector or regress.detectors[0])
+    settled = replace(config, detector=config.detector or regress.detectors[0])
     if say:
-        say(f"detector {config.detector}, regressor {regress.name}: blocks {', '.join(regress.blocks)}")
-    identity = shards.identity(samples, config, regress.describe(), detect.describe())
+        say(f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}")
+    identity = shards.identity(samples, settled, regress.describe(), detect.describe())
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
         if run.finished(restart=restart):
@@ -133,7 +133,7 @@ def extract_codes(
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)
-        info = _info(samples, config, regress, detect, identity)
+        info = _info(samples, regress, detect, identity)
         workers = min(jobs or cpu_count(), max(1, len(todo)))
         counts = Counter(run.counts)
         for done in _work(run, todo, config, info, workers):
@@ -144,6 +144,7 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
+@lru_cache(maxsize=1)  # a worker process builds them once, not for every shard
 def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
     """The regressor and the detector that a configuration names, fitting each other.
 
@@ -161,13 +162,11 @@ def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
     return regress, load_detector(name)
 
 
-def _info(
-    samples: SampleList, config: ExtractConfig, regress: Regressor, detect: Detector, identity: dict[str, Any]
-) -> StoreInfo:
+def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: dict[str, Any]) -> StoreInfo:
     needs = regress.needs
     crop: dict[str, Any] = {}
     if isinstance(needs, CropSpec):
-        crop = {"size": needs.size, "scale": needs.scale, "whole_image": config.detector == "none"}
+        crop = {"size": needs.size, "scale": needs.scale, "whole_image": detect.name == "none"}
     return StoreInfo(
         dataset=samples.dataset,
         root=str(Path(samples.root).resolve()),
@@ -200,17 +199,12 @@ def _work(
         ) from exc
 
 
-@lru_cache(maxsize=1)
-def _plugins_of_this_process(config: ExtractConfig) -> tuple[Regressor, Detector]:
-    return build(config)
-
-
 def run_shard(
     path: Path, samples: tuple[Sample, ...], root: str, config: ExtractConfig, info: StoreInfo
 ) -> Counter[str]:
     """Run the flow over one shard and put it under its final name; returns its rows by status."""
     with threadpool_limits(1), bounded_images():
-        regress, detect = _plugins_of_this_process(config)
+        regress, detect = build(config)
         blocks = dict(regress.blocks)
         counts: Counter[str] = Counter()
         with StoreWriter(path, info, samples, blocks) as writer:
@@ -220,7 +214,7 @@ def run_shard(
                     Path(root),
                     detect,
                     regress,
-                    whole=config.detector == "none",
+                    whole=detect.name == "none",
                 )
                 writer.write(start, rows)
                 counts += Counter(_count(rows.status))

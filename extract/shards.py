@@ -65,7 +65,7 @@ def _version(package: str) -> str:
 
 def shard_size(samples: int) -> int:
     """Rows per shard: some hundred shards, so that a kill costs about a hundredth, within sensible bounds."""
-    return min(1024, max(32, -(-samples // 100)))
+    return min(1024, max(64, -(-samples // 100)))
 
 
 @dataclass(slots=True)
