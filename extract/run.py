@@ -19,7 +19,7 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
-from ..errors import Ig3dError, RunError, UsageError
+from ..errors import Ig3dError, MissingExtra, RunError, UsageError, WeightsError
 from ..features.store import CodeStore, StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, SampleList, Status
@@ -118,11 +118,15 @@ def extract_codes(
     if jobs < 0:
         raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
     started = time.monotonic()
+    config, notes = settle(config)
     regress, detect = build(config)
-    settled = replace(config, detector=config.detector or regress.detectors[0])
     if say:
-        say(f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}")
-    identity = shards.identity(samples, settled, regress.describe(), detect.describe())
+        for note in (
+            *notes,
+            f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
+        ):
+            say(note)
+    identity = shards.identity(samples, config, regress.describe(), detect.describe())
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
         if run.finished(restart=restart):
@@ -144,22 +148,47 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
-@lru_cache(maxsize=1)  # a worker process builds them once, not for every shard
+# A process builds a plug-in once, not for every shard.
+_regressor = lru_cache(maxsize=1)(load_regressor)
+_detector = lru_cache(maxsize=1)(load_detector)
+
+
+def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
+    """The configuration with its detector named, and what to say about the choice.
+
+    Raises
+    ------
+    WeightsError, MissingExtra : none of the regressor's detectors can be had; says what the first one lacks.
+    """
+    if config.detector is not None:
+        return config, []
+    preferred = _regressor(config.regressor, config.also).detectors
+    lacking: list[Ig3dError] = []
+    for name in preferred:
+        try:
+            _detector(name)
+        except (WeightsError, MissingExtra) as error:
+            lacking.append(error)
+            continue
+        notes = [f"{config.regressor}: {name} stands in for {preferred[0]} ({lacking[0]})"] if lacking else []
+        return replace(config, detector=name), notes
+    raise lacking[0]
+
+
 def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
-    """The regressor and the detector that a configuration names, fitting each other.
+    """The regressor and the detector of a settled configuration, fitting each other.
 
     Raises
     ------
     UsageError : the regressor needs landmarks and the detector is ``none``.
     """
-    regress = load_regressor(config.regressor, config.also)
-    name = config.detector or regress.detectors[0]
-    if name == "none" and isinstance(regress.needs, LandmarkSpec):
+    regress = _regressor(config.regressor, config.also)
+    if config.detector == "none" and isinstance(regress.needs, LandmarkSpec):
         raise UsageError(
             f"detector none: expected a regressor that takes crops, got {regress.name}, which needs landmarks; "
             f"use --detector {regress.detectors[0]}"
         )
-    return regress, load_detector(name)
+    return regress, _detector(config.detector or regress.detectors[0])
 
 
 def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: dict[str, Any]) -> StoreInfo:

@@ -426,7 +426,8 @@ def _sentences(
         )
     elif np.array_equal(reported, calibration):
         lines.append(
-            f"Rules fitted on {fit_name}: each row is fused by parameters that never saw it (groups whole)."
+            f"Rules fitted on {fit_name}: each row is fused by parameters that never saw it"
+            + (", nor its group." if table.grouped else ".")
         )
     else:
         lines.append(f"Rules fitted on the {fit_name} split, {len(calibration)} rows.")

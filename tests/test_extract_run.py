@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import FAKE, colour_folder, write_image
 
-from ig3d.errors import RunError, StoreError, UsageError
+from ig3d.errors import MissingExtra, RunError, StoreError, UsageError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import choose_face
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
@@ -277,6 +277,23 @@ def test_wrong_settings_end_before_any_work(tmp_path: Path, config: dict[str, ob
     with pytest.raises(UsageError, match=message):
         extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", ExtractConfig(**config), jobs=1)  # type: ignore[arg-type]
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_detector_that_cannot_be_had_is_stood_in_for_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FakeRegressor, "detectors", ("no.such.package:Detector", "ig3d.extract.fakes:FakeDetector")
+    )
+    said: list[str] = []
+    samples = list_samples(colour_folder(tmp_path / "data", 3), "folder")
+    extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1, say=said.append)
+    assert "stands in for no.such.package:Detector" in said[0]
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.info.detector == {"name": "fake"}
+    monkeypatch.setattr(FakeRegressor, "detectors", ("no.such.package:Detector",))
+    with pytest.raises(MissingExtra, match="expected the package 'no'"):
+        extract_codes(samples, tmp_path / "b.h5", CONFIG, jobs=1)
 
 
 def test_batch_size_and_jobs_must_make_sense(tmp_path: Path) -> None:
