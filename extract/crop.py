@@ -75,7 +75,8 @@ def prepare(
                 "choose another --detector"
             )
         landmarks = np.array(points, np.float32).reshape(-1, needs.points, 3)
-        return FaceBatch(size_wh, xyxy, landmarks, None, np.full((len(faces), 2, 3), np.nan))
+        scores = _blendshapes(faces) if needs.blendshapes else None
+        return FaceBatch(size_wh, xyxy, landmarks, None, np.full((len(faces), 2, 3), np.nan), scores)
     maps = [
         whole_crop(size, needs) if whole else square_crop(box, needs)
         for size, box in zip(size_wh, xyxy, strict=True)
@@ -88,3 +89,12 @@ def prepare(
         np.array(crops, np.uint8).reshape(-1, needs.size, needs.size, 3),
         np.array(maps).reshape(-1, 2, 3),
     )
+
+
+def _blendshapes(faces: Sequence[Face]) -> np.ndarray:
+    scores = [face.blendshapes for face in faces]
+    if any(one is None for one in scores):
+        raise UsageError(
+            "detector: expected 52 blendshape scores per face for this regressor, got none; use --detector landmarker"
+        )
+    return np.array(scores, np.float32).reshape(len(faces), -1)

@@ -132,11 +132,14 @@ class Face:
         NaN where the detector gives none.
     landmarks : (p, 2 or 3) float32, pixels, or None
         z, where there is one, is in the pixel unit of x, and grows away from the camera.
+    blendshapes : (52,) float32 in [0, 1], or None
+        Scores of ARKit's 52 names, in the order of MediaPipe's Face Landmarker.
     """
 
     xyxy: np.ndarray
     score: float = math.nan
     landmarks: np.ndarray | None = None
+    blendshapes: np.ndarray | None = None
 
     @property
     def area(self) -> float:
@@ -172,9 +175,12 @@ class LandmarkSpec:
     ----------
     points : int
         How many points per face the regressor expects.
+    blendshapes : bool
+        It is fed the 52 blendshape scores as well.
     """
 
     points: int
+    blendshapes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,7 @@ class FaceBatch:
     crops : (n, size, size, 3) uint8 RGB, or None
     transforms : (n, 2, 3) float64
         Image pixels to crop pixels; NaN where no crop is made.
+    blendshapes : (n, 52) float32 in [0, 1], or None
     """
 
     size_wh: np.ndarray
@@ -197,6 +204,7 @@ class FaceBatch:
     landmarks: np.ndarray | None
     crops: np.ndarray | None
     transforms: np.ndarray
+    blendshapes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.size_wh)
@@ -208,6 +216,7 @@ class FaceBatch:
             None if self.landmarks is None else self.landmarks[rows],
             None if self.crops is None else self.crops[rows],
             self.transforms[rows],
+            None if self.blendshapes is None else self.blendshapes[rows],
         )
 
 
