@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -108,8 +108,7 @@ def extract_cli(
         _say("the store is there already, from this very run")
     elif summary.resumed:
         _say(f"went on with {summary.resumed} rows of an interrupted run")
-    counts = " · ".join(f"{name} {count}" for name, count in summary.counts.items())
-    print(f"{summary.store}: {len(samples)} rows ({counts})")
+    print(f"{summary.store}: {len(samples)} rows ({_counts(summary.counts)})")
 
 
 @app.command("inspect")
@@ -122,7 +121,7 @@ def inspect_cli(
 ) -> None:
     """Say what a store holds."""
     from .features.store import CodeStore
-    from .features.summary import summarise
+    from .features.summary import print_summary, summarise
 
     with CodeStore(store) as opened:
         problems = opened.verify() if verify else []
@@ -132,7 +131,7 @@ def inspect_cli(
     if as_json:
         print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
         return
-    _print_summary(summary)
+    print_summary(summary, _stdout())
     if verify:
         print("verified: every byte is as it was written")
 
@@ -322,8 +321,6 @@ def fuse_cli(
     ] = False,
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
-    from rich.console import Console
-
     from .learn.fuse import FuseConfig, fuse_files
     from .learn.report import print_result, write_result
 
@@ -361,12 +358,63 @@ def fuse_cli(
         task=task,
         config=config,
     )
-    print_result(result, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+    print_result(result, _stdout())
     if plot is not None:
         plot_result(result, plot)
         print(f"\n{plot}: differences to 2d-recalibrated with their intervals")
     if out is not None:
         print(f"\n{out}: " + ", ".join(path.name for path in write_result(result, out)))
+
+
+@app.command("import")
+def import_cli(
+    root: Root,
+    kind: Annotated[str, typer.Option("--from", help="smirk-json, emoca-npy or csv.", show_default=False)],
+    codes: Annotated[
+        Path, typer.Option("--codes", help="Folder of the codes, or the table.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Of a CSV without block names: expression:50,pose:3,...")
+    ] = None,
+    dataset: Dataset = "folder",
+    manifest: Manifest = None,
+    split: SplitShares = "0.6,0.2,0.2",
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+) -> None:
+    """Make a store of codes that you already have, joined to a dataset by id."""
+    from .extract.imports import import_codes
+
+    samples = _list(root, dataset, manifest, split, split_seed, groups)
+    counts = import_codes(samples, kind, codes, out, columns=columns, say=_say)
+    print(f"{out}: {len(samples)} rows ({_counts(counts)})")
+
+
+@app.command("export")
+def export_cli(
+    store: Store,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Table to write.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Table to write.")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="Arrays to write.")] = None,
+    blocks: Annotated[str | None, typer.Option("--blocks", help="By comma; all by default.")] = None,
+) -> None:
+    """Write a store's samples and codes as a table that other programs read."""
+    from .features.export import export_store
+    from .features.store import CodeStore
+
+    wanted = {".csv": csv, ".parquet": parquet, ".npz": npz}
+    if not any(wanted.values()):
+        raise UsageError("export: expected --csv, --parquet or --npz, got none")
+    for suffix, path in wanted.items():
+        if path is not None and path.suffix.lower() != suffix:
+            raise UsageError(
+                f"export: expected a name that ends in {suffix} after --{suffix[1:]}, got {path}"
+            )
+    with CodeStore(store) as opened:
+        for path in filter(None, wanted.values()):
+            rows = export_store(opened, path, blocks=None if blocks is None else _names(blocks))
+            print(f"{path}: {rows} rows")
 
 
 def _list(
@@ -398,6 +446,10 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _counts(counts: Mapping[str, int]) -> str:
+    return " · ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -407,6 +459,13 @@ def _say_all(problems: tuple[str, ...], notes: tuple[str, ...]) -> None:
         _say(f"{len(problems)} images could not be read: {some(list(problems))}")
     for note in notes:
         _say(note)
+
+
+def _stdout() -> Console:
+    """Where results are printed; not cut to a narrow screen when it is no screen."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def _stderr() -> Console:
@@ -435,52 +494,16 @@ def _counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]
     def progress(done: Counter[str]) -> None:
         bar.start()  # not before there is something to show
         seen.update(done)
-        counts = " · ".join(f"{name} {count}" for name, count in seen.items() if count)
         speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-        bar.update(task, advance=sum(done.values()), counts=counts, rate=f"{speed:.0f}/s" if speed else "")
+        bar.update(
+            task, advance=sum(done.values()), counts=_counts(seen), rate=f"{speed:.0f}/s" if speed else ""
+        )
 
     try:
         yield progress
     finally:
         if bar.live.is_started:
             bar.stop()
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    """The tables of ``inspect``."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-    regressor = summary["regressor"]
-    console.print(f"{summary['store']}: {summary['rows']} rows of {summary['dataset']} ({summary['root']})")
-    console.print(
-        f"codes by {regressor.get('name')} {regressor.get('version', '')}, faces by {summary['detector'].get('name')}, "
-        f"{summary['created']}, ig3d {summary['ig3d_version']}"
-    )
-    if summary["groups"]:
-        console.print(f"{summary['groups']} groups (persons or videos)")
-    if summary["valence_arousal"]:
-        console.print(f"{summary['valence_arousal']} rows with valence and arousal")
-    status = " · ".join(f"{name} {count}" for name, count in summary["status"].items() if count)
-    console.print(f"status: {status}; several faces found in {summary['several_faces']}")
-    splits = summary["splits"]
-    rows = Table("class", box=None, header_style="bold")
-    for split in splits:
-        rows.add_column(split, justify="right")
-    for name in (*summary["classes"], "no label"):
-        if any(counts[name] for counts in splits.values()) or name != "no label":
-            rows.add_row(name, *(str(counts[name]) for counts in splits.values()))
-    rows.add_row("rows", *(str(sum(counts.values())) for counts in splits.values()), style="bold")
-    console.print(rows)
-    blocks = Table(
-        "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
-    )
-    for name, block in summary["blocks"].items():
-        figures = [f"{block[key]:.4g}" if key in block else "-" for key in ("min", "mean", "max", "std")]
-        blocks.add_row(name, str(block["width"]), block["unit"], *figures, block["basis"])
-    console.print(blocks)
-    console.print(f"content sha256 {summary['content_sha256']}")
 
 
 if __name__ == "__main__":

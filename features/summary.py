@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .store import CodeStore
 from .values import Split, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def summarise(store: CodeStore) -> dict[str, Any]:
@@ -62,3 +65,38 @@ def _range(store: CodeStore, name: str) -> dict[str, Any]:
             "std": float(values.std()),
         }
     return found | {"description": block.description}
+
+
+def print_summary(summary: dict[str, Any], console: Console) -> None:
+    """The tables of ``ig3d inspect``."""
+    from rich.table import Table
+
+    regressor = summary["regressor"]
+    console.print(f"{summary['store']}: {summary['rows']} rows of {summary['dataset']} ({summary['root']})")
+    console.print(
+        f"codes by {regressor.get('name')} {regressor.get('version', '')}, faces by {summary['detector'].get('name')}, "
+        f"{summary['created']}, ig3d {summary['ig3d_version']}"
+    )
+    if summary["groups"]:
+        console.print(f"{summary['groups']} groups (persons or videos)")
+    if summary["valence_arousal"]:
+        console.print(f"{summary['valence_arousal']} rows with valence and arousal")
+    status = " · ".join(f"{name} {count}" for name, count in summary["status"].items() if count)
+    console.print(f"status: {status}; several faces found in {summary['several_faces']}")
+    splits = summary["splits"]
+    rows = Table("class", box=None, header_style="bold")
+    for split in splits:
+        rows.add_column(split, justify="right")
+    for name in (*summary["classes"], "no label"):
+        if any(counts[name] for counts in splits.values()) or name != "no label":
+            rows.add_row(name, *(str(counts[name]) for counts in splits.values()))
+    rows.add_row("rows", *(str(sum(counts.values())) for counts in splits.values()), style="bold")
+    console.print(rows)
+    blocks = Table(
+        "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
+    )
+    for name, block in summary["blocks"].items():
+        figures = [f"{block[key]:.4g}" if key in block else "-" for key in ("min", "mean", "max", "std")]
+        blocks.add_row(name, str(block["width"]), block["unit"], *figures, block["basis"])
+    console.print(blocks)
+    console.print(f"content sha256 {summary['content_sha256']}")

@@ -1,0 +1,92 @@
+"""A store as a table that other programs read: CSV, Parquet or npz, a row per sample."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import StoreError, UsageError, require
+from .store import CodeStore
+from .values import Split, Status
+
+SUFFIXES = (".csv", ".parquet", ".npz")
+
+
+def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] | None = None) -> int:
+    """Write a store's samples and codes as one table.
+
+    Parameters
+    ----------
+    store : CodeStore
+    out : path that ends in .csv, .parquet or .npz
+        Tables have a column per code, ``expression:0`` ...; an npz has an array per block, ``expression`` (n, width).
+    blocks : names of blocks, optional
+        All of them by default.
+
+    Returns
+    -------
+    int : rows written. Codes of rows without a face are empty in CSV, NaN elsewhere.
+
+    Raises
+    ------
+    UsageError : the name ends in something else.
+    StoreError : there is no such block, or the file cannot be written.
+    MissingExtra : Parquet without pyarrow.
+    """
+    path = Path(out)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"export: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
+    names = tuple(store.blocks) if blocks is None else blocks
+    columns = _sample_columns(store)
+    codes = {name: store.codes(name) for name in names}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".npz":
+            with temporary.open("wb") as handle:
+                np.savez_compressed(handle, **columns, **codes)
+        else:
+            _write_table(temporary, suffix, columns, codes)
+        os.replace(temporary, path)  # noqa: PTH105  (atomic on every platform)
+    except OSError as exc:
+        raise StoreError(f"{out}: expected to write the table, got {exc.strerror or exc}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(store)
+
+
+def _sample_columns(store: CodeStore) -> dict[str, np.ndarray]:
+    """Ids, labels and statuses in words; the same names as the ``manifest`` adapter reads."""
+    samples = store.samples
+    names = np.array([*store.info.classes, ""])
+    return {
+        "id": samples.id,
+        "path": samples.path,
+        "group": samples.group,
+        "split": np.array([split.name for split in Split])[np.searchsorted([*Split], samples.split)],
+        "label": names[samples.label],
+        "valence": samples.valence,
+        "arousal": samples.arousal,
+        "status": np.array([status.name for status in Status])[samples.status],
+    }
+
+
+def _write_table(
+    path: Path, suffix: str, columns: dict[str, np.ndarray], codes: dict[str, np.ndarray]
+) -> None:
+    pandas = require("pandas", extra="extract", wanted_by="export")
+    parts = [pandas.DataFrame(columns)]
+    parts += [
+        pandas.DataFrame(values, columns=[f"{name}:{column}" for column in range(values.shape[1])])
+        for name, values in codes.items()
+    ]
+    frame = pandas.concat(parts, axis=1)
+    if suffix == ".parquet":
+        require("pyarrow", extra="parquet", wanted_by="export to Parquet")
+        frame.to_parquet(path, index=False)
+    else:
+        # nine significant digits give every float32 back
+        frame.to_csv(path, index=False, float_format="%.9g")
