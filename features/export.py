@@ -45,6 +45,9 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] |
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StoreError(f"{out}: expected a folder that can be written, got {exc.strerror or exc}") from exc
+    try:
         if suffix == ".npz":
             with temporary.open("wb") as handle:
                 np.savez_compressed(handle, **columns, **codes)
