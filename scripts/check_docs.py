@@ -37,6 +37,14 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
+def code_in(text: str) -> list[str]:
+    """Lines of fenced blocks without a language, and inline code; a line may go on after a backslash."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    fenced = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", joined, re.M | re.S)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", joined, flags=re.M | re.S))
+    return [line for block in fenced for line in block.splitlines()] + inline
+
+
 def problems_in(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     found = []
@@ -44,17 +52,15 @@ def problems_in(page: Path) -> list[str]:
         if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
             found.append(f"link to {target}, which is not there")
     known, made = commands(), targets()
-    # a command may go on over lines that end in a backslash
-    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        for command, rest in re.findall(r"\big3d ([a-z][a-z0-9-]*)\b([^`|\n]*)", line):
+    for line in code_in(text):
+        for command, rest in re.findall(r"\big3d ([a-z][a-z0-9-]*)\b([^|\n]*)", line):
             if command not in known:
-                if "`" in line or line.startswith(("ig3d", "    ", "$")):
-                    found.append(f"command ig3d {command}, which there is not")
+                found.append(f"command ig3d {command}, which there is not")
                 continue
             for option in re.findall(r"(?<=\s)--[a-z0-9][a-z0-9-]*", rest):
                 if option not in known[command] | {"--help"}:
                     found.append(f"ig3d {command} {option}, an option it does not have")
-        for target in re.findall(r"(?:^|[`$] ?)make ([a-z][a-z0-9-]*)", line):
+        for target in re.findall(r"^\s*make ([a-z][a-z0-9-]*)", line):
             if target not in made:
                 found.append(f"make {target}, which there is not")
     return [f"{page.relative_to(ROOT)}: {problem}" for problem in found]
