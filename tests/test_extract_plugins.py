@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import colour_folder
 
+import ig3d
+from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.store import CodeStore
 
 PLUGIN = '''
@@ -126,3 +129,31 @@ def test_its_name_stands_among_the_others(site: Path, tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "brightness" in ended.stderr.splitlines()[-1]
+
+
+def test_the_example_of_the_docs_works_as_printed(tmp_path: Path) -> None:
+    page = (Path(ig3d.__file__).parent / "docs" / "plugins.md").read_text()
+    (tmp_path / "sheap_ig3d.py").write_text(re.findall(r"```python\n(.*?)```", page, re.S)[0])
+    make_network = """
+import sys, torch
+class Made(torch.nn.Module):
+    def forward(self, x):
+        mean = x.mean(dim=(2, 3))
+        return {"expression": mean[:, :1].repeat(1, 50), "pose": mean}
+torch.jit.trace(Made(), torch.zeros(2, 3, 224, 224), strict=False).save(sys.argv[1])
+"""
+    subprocess.run(
+        [sys.executable, "-c", make_network, str(tmp_path / "sheap.pt")], check=True, capture_output=True
+    )
+    synthesize(tmp_path / "faces", SynthConfig(count=6))
+    ended = subprocess.run(
+        [sys.executable, "-m", "ig3d", "extract", str(tmp_path / "faces"), "--dataset", "rafdb", "--jobs", "1",
+         "--regressor", "sheap_ig3d:Sheap", "--out", str(tmp_path / "a.h5")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "SHEAP_FILE": str(tmp_path / "sheap.pt")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.samples.ok.all()
+        assert store.codes("expression").shape == (6, 50)
+        assert np.ptp(store.codes("pose"), axis=0).min() > 0
