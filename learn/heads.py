@@ -93,7 +93,7 @@ class _Gbm(BaseEstimator):
             "learning_rate": self.learning_rate,
             "num_leaves": self.num_leaves,
             "min_child_samples": self.min_child_samples,
-            # Half of few columns at least, or a tree may see none that tells.
+            # Eight columns at least, or a tree may see none that tells.
             "feature_fraction": max(self.feature_fraction, min(1.0, 8 / X.shape[1])),
             "reg_lambda": self.reg_lambda,
             "max_bin": self.max_bin,
