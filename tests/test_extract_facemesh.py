@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
 from ig3d.extract.datasets import list_samples
+from ig3d.extract.detectors.common import find_padded
 from ig3d.extract.detectors.facemesh import FaceMesh, _scores
 from ig3d.extract.preview import preview
 from ig3d.extract.regressors.facemesh import FaceMeshCodes, eye_openness, project
@@ -77,7 +78,7 @@ def test_a_tight_crop_is_found_on_the_second_try_at_its_place() -> None:
     tight = np.ascontiguousarray(astronaut()[85:178, 185:268])
     (whole,) = detector()([astronaut()])
     wanted = whole[0].landmarks[:, :2] - (185, 85)
-    padded = detector()._find_padded(tight)
+    padded = find_padded(detector()._find, tight)
     assert len(padded) == 1
     assert np.abs(padded[0].landmarks[:, :2] - wanted).mean() < 3
 

@@ -8,10 +8,9 @@ Video on Mobile GPUs" (2019).
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +21,10 @@ from mediapipe.python.solution_base import SolutionBase
 from mediapipe.python.solutions import face_mesh
 
 from ...features.values import Face
+from .common import PADDING, find_twice, quiet_stderr
 
 MAX_FACES = 5
 MIN_CONFIDENCE = 0.5
-# A face that fills its image is often missed; black all round, this share of the longer side, shows it again.
-PADDING = 0.25
 _WEIGHTS = (
     "modules/face_detection/face_detection_short_range.tflite",
     "modules/face_landmark/face_landmark_with_attention.tflite",
@@ -42,7 +40,7 @@ class FaceMesh:
     name = "facemesh"
 
     def __init__(self) -> None:
-        with _quiet_stderr():
+        with quiet_stderr():
             self._graph = SolutionBase(
                 binary_graph_path=face_mesh._BINARYPB_FILE_PATH,
                 side_inputs={"num_faces": MAX_FACES, "with_attention": True, "use_prev_landmarks": False},
@@ -69,10 +67,10 @@ class FaceMesh:
         }
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        return [self._find(image) or self._find_padded(image) for image in images]
+        return [find_twice(self._find, image) for image in images]
 
     def _find(self, image: np.ndarray) -> list[Face]:
-        with _quiet_stderr() if self._before_first_face else nullcontext():
+        with quiet_stderr() if self._before_first_face else nullcontext():
             found = self._graph.process(np.ascontiguousarray(image))
         meshes = found.multi_face_landmarks or []
         self._before_first_face &= not meshes
@@ -86,15 +84,6 @@ class FaceMesh:
         return [
             Face(xyxy=box, score=float(score), landmarks=mesh)
             for box, score, mesh in zip(boxes, scores, points, strict=True)
-        ]
-
-    def _find_padded(self, image: np.ndarray) -> list[Face]:
-        border = max(1, round(PADDING * max(image.shape[:2])))
-        faces = self._find(np.pad(image, ((border, border), (border, border), (0, 0))))
-        shift = np.array([border, border, 0], np.float32)
-        return [
-            Face(face.xyxy - border, face.score, None if face.landmarks is None else face.landmarks - shift)
-            for face in faces
         ]
 
 
@@ -125,18 +114,3 @@ def _weights_sha256() -> str:
     for name in _WEIGHTS:
         total.update((root / name).read_bytes())
     return total.hexdigest()
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Send what C++ writes on stderr while the graph starts to nowhere; Python's own stream is flushed first."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

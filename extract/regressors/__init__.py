@@ -12,6 +12,7 @@ from ..plugins import load
 
 # name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.regressors
 REGRESSORS: Mapping[str, str] = {
+    "blendshapes": "ig3d.extract.regressors.blendshapes:BlendshapeCodes",
     "facemesh": "ig3d.extract.regressors.facemesh:FaceMeshCodes",
 }
 
