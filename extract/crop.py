@@ -1,4 +1,7 @@
-"""Cropping: from chosen faces to what a regressor is fed; the third step of the flow."""
+"""Cropping: from chosen faces to what a regressor is fed; the third step of the flow.
+
+Transforms map image pixels to crop pixels; the centre of the top left pixel is (0, 0) in both.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +13,118 @@ from ..errors import UsageError
 from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec
 
 
-def square_crop(xyxy: np.ndarray, spec: CropSpec) -> np.ndarray:
-    """Affine map of a square crop around a face box.
+def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
+    """Affine map of the square crop around a face: a scale and a shift.
 
     Parameters
     ----------
-    xyxy : (4,) float array, pixels
-        May leave the image.
+    face : Face
+        Its landmarks' extent is the box where it has landmarks, else its own box; either may leave the image.
     spec : CropSpec
 
     Returns
     -------
     (2, 3) float64 array, image pixels to crop pixels.
+
+    Raises
+    ------
+    ValueError : the crop would be smaller than a pixel.
+
+    References
+    ----------
+    SMIRK's ``demo.py`` (commit c7de404), EMOCA's and DECA's test data sets (fef5472, a11554a): all three estimate a
+    similarity from three corners, and end at ``size - 1``, not ``size``.
     """
-    x0, y0, x1, y1 = np.asarray(xyxy, float)
-    side = spec.scale * ((x1 - x0) + (y1 - y0)) / 2
-    zoom = spec.size / max(side, 1e-6)
-    centre = np.array([x0 + x1, y0 + y1]) / 2
-    return np.column_stack([np.eye(2) * zoom, spec.size / 2 - zoom * centre])
+    from skimage.transform import estimate_transform  # its rounding decides single bytes of a crop
+
+    if face.landmarks is not None:
+        points = np.asarray(face.landmarks[:, :2], np.float64)
+        (x0, y0), (x1, y1) = points.min(0), points.max(0)
+        factor, shift = spec.points_factor, 0.0
+    else:
+        x0, y0, x1, y1 = np.asarray(face.xyxy, np.float64)
+        factor, shift = 1.0, spec.box_shift
+    box_side = ((x1 - x0) + (y1 - y0)) / 2 * factor
+    # in the originals' order of operations, so that the last digit is theirs
+    x, y = x1 - (x1 - x0) / 2, y1 - (y1 - y0) / 2 + shift * box_side
+    side = int(box_side * spec.scale)
+    if side < 1:
+        raise ValueError(f"face: expected a box of at least a pixel, got {x1 - x0:.3g} by {y1 - y0:.3g}")
+    corners = np.array(
+        [[x - side / 2, y - side / 2], [x - side / 2, y + side / 2], [x + side / 2, y - side / 2]]
+    )
+    last = spec.size - 1
+    found = estimate_transform("similarity", corners, np.array([[0, 0], [0, last], [last, 0]]))
+    return np.asarray(found.params[:2])
 
 
 def whole_crop(size_wh: Sequence[int], spec: CropSpec) -> np.ndarray:
-    """Affine map that resizes the whole image to the crop, whatever its aspect."""
-    return np.column_stack([np.diag([spec.size / size_wh[0], spec.size / size_wh[1]]), np.zeros(2)])
+    """Affine map that stretches the whole image to the crop, whatever its aspect.
+
+    Crops of bytes: edges onto edges, as OpenCV resizes and SMIRK's demo does. Crops of floats: the centres of the
+    corner pixels onto each other, as EMOCA and DECA do with square images.
+    """
+    size = np.asarray(size_wh, np.float64)
+    if spec.floats:
+        return np.column_stack([np.diag((spec.size - 1) / np.maximum(size - 1, 1)), np.zeros(2)])
+    zoom = spec.size / size
+    return np.column_stack([np.diag(zoom), zoom / 2 - 0.5])
 
 
-def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """(size, size, 3) uint8 crop, bilinear; black where it leaves the image."""
-    import cv2  # only regressors that are fed crops pay for it
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """(size, size, 3) uint8: the whole image, bilinear, as SMIRK's demo resizes what it does not crop."""
+    import cv2
 
-    crop: np.ndarray = cv2.warpAffine(image, transform, (size, size), flags=cv2.INTER_LINEAR)
-    return crop
+    resized: np.ndarray = cv2.resize(image, (size, size))
+    return resized
+
+
+def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray:
+    """Crop of an image, bilinear; black where it leaves the image.
+
+    Every number is the one that scikit-image's ``warp`` gives on the whole image as float64, as the originals call it;
+    but only the part of the image under the crop is converted.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+    transform : (2, 3) float64, image pixels to crop pixels; no rotation
+    spec : CropSpec
+
+    Returns
+    -------
+    (size, size, 3) uint8, truncated, or float32 in [0, 1].
+    """
+    from skimage.transform import warp as warp_plane
+
+    inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
+    x0, y0, x1, y1 = _window(image, inverse, spec.size)
+    divisor = 255 if spec.floats else 1
+    planes = []
+    for channel in range(3):
+        # memory of zeros is not touched until it is written, so a large image costs no more than its window
+        plane = np.zeros(image.shape[:2])
+        plane[y0:y1, x0:x1] = image[y0:y1, x0:x1, channel] / divisor
+        planes.append(warp_plane(plane, inverse, output_shape=(spec.size, spec.size), order=1, clip=False))
+    crop = np.stack(planes, axis=-1)
+    # scikit-image clips to the range of the image, and of what is outside where that is in the crop
+    low = 0.0 if crop.min() <= 0 else image.min() / divisor
+    crop = np.clip(crop, low, image.max() / divisor)
+    return crop.astype(np.float32 if spec.floats else np.uint8)
+
+
+def _window(image: np.ndarray, inverse: np.ndarray, size: int) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the pixels that the crop can touch, within the image."""
+    corners = inverse[:2] @ np.array([[0, size - 1], [0, size - 1], [1, 1]])
+    height, width = image.shape[:2]
+    x0, y0 = np.floor(corners.min(1)).astype(int) - 1
+    x1, y1 = np.ceil(corners.max(1)).astype(int) + 2
+    return (
+        int(np.clip(x0, 0, width)),
+        int(np.clip(y0, 0, height)),
+        int(np.clip(x1, 0, width)),
+        int(np.clip(y1, 0, height)),
+    )
 
 
 def prepare(
@@ -67,28 +151,37 @@ def prepare(
     size_wh = np.array([(image.shape[1], image.shape[0]) for image in images], np.int32).reshape(-1, 2)
     xyxy = np.array([face.xyxy for face in faces], np.float32).reshape(-1, 4)
     if isinstance(needs, LandmarkSpec):
-        points = [face.landmarks for face in faces]
-        lengths = {0 if one is None else len(one) for one in points}
-        if lengths - {needs.points}:
-            raise UsageError(
-                f"detector: expected {needs.points} landmarks per face for this regressor, got {max(lengths)}; "
-                "choose another --detector"
-            )
-        landmarks = np.array(points, np.float32).reshape(-1, needs.points, 3)
-        scores = _blendshapes(faces) if needs.blendshapes else None
-        return FaceBatch(size_wh, xyxy, landmarks, None, np.full((len(faces), 2, 3), np.nan), scores)
+        return _landmarks(size_wh, xyxy, faces, needs)
     maps = [
-        whole_crop(size, needs) if whole else square_crop(box, needs)
-        for size, box in zip(size_wh, xyxy, strict=True)
+        whole_crop(size, needs) if whole else square_crop(face, needs)
+        for size, face in zip(size_wh, faces, strict=True)
     ]
-    crops = [warp(image, transform, needs.size) for image, transform in zip(images, maps, strict=True)]
+    crops = [
+        resize(image, needs.size) if whole and not needs.floats else warp(image, transform, needs)
+        for image, transform in zip(images, maps, strict=True)
+    ]
     return FaceBatch(
         size_wh,
         xyxy,
         None,
-        np.array(crops, np.uint8).reshape(-1, needs.size, needs.size, 3),
+        np.array(crops, np.float32 if needs.floats else np.uint8).reshape(-1, needs.size, needs.size, 3),
         np.array(maps).reshape(-1, 2, 3),
     )
+
+
+def _landmarks(
+    size_wh: np.ndarray, xyxy: np.ndarray, faces: Sequence[Face], needs: LandmarkSpec
+) -> FaceBatch:
+    points = [face.landmarks for face in faces]
+    lengths = {0 if one is None else len(one) for one in points}
+    if lengths - {needs.points}:
+        raise UsageError(
+            f"detector: expected {needs.points} landmarks per face for this regressor, got {max(lengths)}; "
+            "choose another --detector"
+        )
+    landmarks = np.array(points, np.float32).reshape(-1, needs.points, 3)
+    scores = _blendshapes(faces) if needs.blendshapes else None
+    return FaceBatch(size_wh, xyxy, landmarks, None, np.full((len(faces), 2, 3), np.nan), scores)
 
 
 def _blendshapes(faces: Sequence[Face]) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -195,7 +195,7 @@ def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: d
     needs = regress.needs
     crop: dict[str, Any] = {}
     if isinstance(needs, CropSpec):
-        crop = {"size": needs.size, "scale": needs.scale, "whole_image": detect.name == "none"}
+        crop = {**asdict(needs), "whole_image": detect.name == "none"}
     return StoreInfo(
         dataset=samples.dataset,
         root=str(Path(samples.root).resolve()),

@@ -149,22 +149,37 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class CropSpec:
-    """A square crop around a face box, as a regressor's original code makes it.
+    """A square crop around a face, as a regressor's original code makes it.
+
+    The crop's side is that of a box times ``scale``. The box is the extent of all landmarks where the detector gives
+    some, else the detector's own box. The centres of the crop's corner pixels lie on the corners of that square.
 
     Attributes
     ----------
     size : int
-        Side of the crop fed to the network, pixels.
+        Side of the crop fed to the network, pixels; at least 2.
     scale : float
-        Side of the crop over the mean side of the box.
+        Side of the crop over the side of the box; the product is truncated to whole pixels.
+    points_factor : float
+        Side of the box over the mean side of the landmarks' extent.
+    box_shift : float
+        How far the centre of the crop lies below that of a detector's own box, in sides of the box.
+    floats : bool
+        The crop is kept as float32 in [0, 1]; else it is truncated to bytes.
     """
 
     size: int = 224
     scale: float = 1.4
+    points_factor: float = 1.0
+    box_shift: float = 0.0
+    floats: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not self.scale > 0:
-            raise ValueError(f"CropSpec: expected size >= 1 and scale > 0, got {self.size} and {self.scale}")
+        if self.size < 2 or not min(self.scale, self.points_factor) > 0:
+            raise ValueError(
+                f"CropSpec: expected size >= 2, scale > 0 and points_factor > 0, got {self.size}, {self.scale} and "
+                f"{self.points_factor}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +208,7 @@ class FaceBatch:
         Width and height of the images, pixels.
     xyxy : (n, 4) float32, pixels
     landmarks : (n, p, 3) float32, pixels, or None
-    crops : (n, size, size, 3) uint8 RGB, or None
+    crops : (n, size, size, 3) uint8 RGB, or float32 RGB in [0, 1] (:attr:`CropSpec.floats`), or None
     transforms : (n, 2, 3) float64
         Image pixels to crop pixels; NaN where no crop is made.
     blendshapes : (n, 52) float32 in [0, 1], or None

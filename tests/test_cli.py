@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 
 from ig3d.features.store import CodeStore
+from ig3d.features.values import CropSpec
 
 Program = Callable[..., Ended]
 
@@ -94,7 +96,7 @@ def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
         ig3d("extract", tmp_path / "no", "--out", out), 1, "expected the dataset's folder", "docs/datasets.md"
     )
     failed(ig3d("extract", data, "--out", out, "--dataset", "rafdb"), 1, "list_patition_label.txt")
-    failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "expected one of facemesh")
+    failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "expected one of ")
     failed(ig3d("extract", data, "--out", out, "--detector", "none"), 2, "needs landmarks")
     failed(ig3d("extract", data, "--out", out, "--split", "1,2"), 2, "three numbers")
     failed(ig3d("extract", data, "--out", out, "--split", "1,2,3"), 2, "sum to 1")
@@ -108,7 +110,7 @@ def test_extract_without_detection(ig3d: Program, data: Path, tmp_path: Path) ->
         == 0
     )
     with CodeStore(out) as store:
-        assert store.info.crop == {"size": 8, "scale": 1.0, "whole_image": True}
+        assert store.info.crop == {**asdict(CropSpec(size=8, scale=1.0)), "whole_image": True}
 
 
 def test_inspect_for_people_and_for_scripts(ig3d: Program, store: Path) -> None:
