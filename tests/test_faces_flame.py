@@ -1,0 +1,270 @@
+"""The FLAME layer against what the official layers gave, in official file layouts with made-up contents."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import flame_made_up as made_up
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from ig3d.errors import ModelError, WeightsError
+from ig3d.faces import flame_files
+from ig3d.faces.flame import Flame, FlameCodes, contour_rows, project, rotation_matrices, to_image
+
+GOLDEN_VERTICES = slice(None, None, 28)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up.write_all(tmp_path_factory.mktemp("flame"))
+
+
+def build(folder: Path, file: str = "generic_model.pkl", dtype: torch.dtype = torch.float64) -> Flame:
+    model = flame_files.read_model(folder / file)
+    points, which = flame_files.read_mediapipe_landmarks(folder / "mediapipe_landmark_embedding.npz", model)
+    assert which.shape == (105,)
+    assert (np.diff(which) > 0).all()
+    return Flame(
+        model,
+        landmarks=flame_files.read_landmarks(folder / "landmark_embedding.npy", model),
+        mediapipe=points,
+        eyelids=flame_files.read_eyelids(folder / "l_eyelid.npy", folder / "r_eyelid.npy"),
+        dtype=dtype,
+    )
+
+
+@pytest.fixture(scope="module")
+def layer(folder: Path) -> Flame:
+    return build(folder)
+
+
+def official(regressor: str) -> dict[str, np.ndarray]:
+    return {
+        name.partition("/")[2]: values
+        for name, values in made_up.golden().items()
+        if name.startswith(regressor + "/")
+    }
+
+
+def smirk_codes(gold: dict[str, np.ndarray]) -> FlameCodes:
+    names = ("shape", "expression", "pose", "jaw", "eyelid")
+    return FlameCodes.from_blocks({"camera": gold["cam"]} | {name: gold[f"{name}_params"] for name in names})
+
+
+def agrees(ours: torch.Tensor, theirs: np.ndarray) -> None:
+    assert ours.shape == theirs.shape
+    assert np.abs(ours.double().numpy() - theirs).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("file", ["generic_model.pkl", "flame2023_Open.pkl"])
+def test_smirks_layer(folder: Path, file: str, dtype: torch.dtype) -> None:
+    layer, gold = build(folder, file, dtype), official("smirk")
+    codes = smirk_codes(gold)
+    camera = torch.as_tensor(gold["cam"], dtype=dtype)
+    vertices = layer.vertices(codes)
+    agrees(vertices[:, GOLDEN_VERTICES], gold["vertices"])
+    found = {
+        "fan": layer.landmarks68(vertices, codes),
+        "fan_3d": layer.landmarks68_still(vertices),
+        "mp": layer.landmarks105(vertices),
+    }
+    for name, points in found.items():
+        agrees(points, gold[f"landmarks_{name}"])
+        agrees(project(points, camera), gold[f"landmarks_{name}_projected"])
+    turned = replace(codes, neck=gold["neck_pose_params"], eyes=gold["eye_pose_params"])
+    vertices = layer.vertices(turned)
+    agrees(vertices[:, GOLDEN_VERTICES], gold["vertices_neck_eyes"])
+    agrees(layer.landmarks68(vertices, turned), gold["landmarks_fan_neck_eyes"])
+    agrees(layer.landmarks68_still(vertices), gold["landmarks_fan_3d_neck_eyes"])
+    agrees(layer.landmarks105(vertices), gold["landmarks_mp_neck_eyes"])
+
+
+def test_emocas_layer(layer: Flame) -> None:
+    gold = official("emoca")
+    codes = FlameCodes(gold["shape"], gold["exp"], gold["pose"][:, :3], gold["pose"][:, 3:])
+    vertices = layer.vertices(codes)
+    agrees(vertices[:, GOLDEN_VERTICES], gold["vertices"])
+    agrees(layer.landmarks68(vertices, codes), gold["landmarks2d"])
+    agrees(layer.landmarks68_still(vertices), gold["landmarks3d"])
+    agrees(layer.landmarks105(vertices), gold["landmarks_mediapipe"])
+    camera = torch.as_tensor(gold["cam"], dtype=torch.float64)
+    agrees(project(layer.landmarks68(vertices, codes), camera), gold["landmarks2d_projected"])
+
+
+def test_the_contours_rows_are_the_official_ones_and_follow_the_yaw() -> None:
+    gold = official("smirk")
+    heads = rotation_matrices(torch.as_tensor(gold["pose_params"], dtype=torch.float64))
+    assert contour_rows(heads).tolist() == gold["dynamic_row"].tolist()
+    near = 1e-9  # an exact half is none after a turn through sine and arc tangent
+    wanted = {0: 0, 0.49: 0, 0.51: 1, 1.5 - near: 1, 1.5 + near: 2, 38.6: 39, 39: 39, 80: 39}
+    wanted |= {-0.51: 40, -1.5 + near: 40, -1.5 - near: 41, -39: 78, -39.4: 78, -45: 78, -80: 78}
+    degrees = np.array(list(wanted))
+    heads = torch.as_tensor(Rotation.from_rotvec(np.radians(degrees)[:, None] * (0, 1, 0)).as_matrix())
+    assert contour_rows(heads).tolist() == list(wanted.values())
+
+
+def test_rotations_are_scipys() -> None:
+    vectors = np.random.default_rng(0).normal(0, 1, (50, 3))
+    vectors[0] = 0
+    ours = rotation_matrices(torch.as_tensor(vectors)).numpy()
+    assert np.allclose(ours, Rotation.from_rotvec(vectors).as_matrix(), atol=3e-8)
+    assert np.array_equal(ours[0], np.eye(3))
+
+
+def test_one_vertex_after_another_gives_the_same(layer: Flame) -> None:
+    """Blend shapes, joints, chain and skinning written out for one head, with scipy's rotations and no batch."""
+    model = made_up.model()
+    gold = official("smirk")
+    codes = replace(
+        smirk_codes(gold), eyelid=None, neck=gold["neck_pose_params"], eyes=gold["eye_pose_params"]
+    )
+    head = 5
+    weights = np.zeros(400)
+    weights[:300], weights[300:350] = gold["shape_params"][head], gold["expression_params"][head]
+    shaped = model["v_template"] + model["shapedirs"] @ weights
+    joints = model["J_regressor"] @ shaped
+    vectors = [gold["pose_params"][head], gold["neck_pose_params"][head], gold["jaw_params"][head]]
+    vectors += [*gold["eye_pose_params"][head].reshape(2, 3)]
+    turns = [Rotation.from_rotvec(vector).as_matrix() for vector in vectors]
+    bent = np.concatenate([(turn - np.eye(3)).ravel() for turn in turns[1:]])
+    corrected = shaped + model["posedirs"] @ bent
+
+    def move(joint: int, place: np.ndarray) -> np.ndarray:
+        """A place of the resting head, moved by the joint and all above it."""
+        while joint >= 0:
+            place = turns[joint] @ (place - joints[joint]) + joints[joint]
+            joint = flame_files.PARENTS[joint]
+        return place
+
+    ours = layer.vertices(codes)[head].numpy()
+    for vertex in range(0, made_up.VERTICES, 251):
+        moved = [move(joint, corrected[vertex]) for joint in range(5)]
+        assert np.allclose(ours[vertex], model["weights"][vertex] @ moved, atol=1e-7)
+
+
+def test_no_codes_but_zeros_is_the_mean_head(layer: Flame) -> None:
+    vertices = layer.vertices(FlameCodes(shape=np.zeros((3, 100))))
+    assert np.allclose(vertices, made_up.model()["v_template"], atol=1e-12)
+    assert np.array_equal(layer.triangles, made_up.model()["f"])
+
+
+def test_batch_equals_one_by_one_and_missing_blocks_are_zeros(layer: Flame) -> None:
+    gold = official("smirk")
+    codes = smirk_codes(gold)
+    together = layer.vertices(codes)
+    for row in range(8):
+        alone = FlameCodes(
+            **{
+                name: getattr(codes, name)[row : row + 1]
+                for name in ("shape", "expression", "pose", "jaw", "eyelid")
+            }
+        )
+        assert torch.allclose(layer.vertices(alone)[0], together[row], atol=1e-14)
+    short = FlameCodes(gold["shape_params"][:, :10], gold["expression_params"][:, :7])
+    padded = FlameCodes(*(np.zeros((8, 50)) for _ in range(2)))
+    padded.shape[:, :10], padded.expression[:, :7] = short.shape, short.expression
+    assert torch.allclose(layer.vertices(short), layer.vertices(padded), atol=1e-14)
+
+
+def test_lids_close_by_smirks_offsets_left_first(layer: Flame, folder: Path) -> None:
+    head = FlameCodes(pose=[[0.1, 0.4, 0]])
+    moved = layer.vertices(replace(head, eyelid=[[0.5, 0.0]])) - layer.vertices(head)
+    assert np.allclose(moved[0], 0.5 * np.load(folder / "l_eyelid.npy"), atol=1e-12)
+
+
+def test_gradients_reach_the_codes(layer: Flame) -> None:
+    pose = torch.zeros((2, 3), dtype=torch.float64, requires_grad=True)
+    layer.vertices(FlameCodes(pose=pose))[:, 0].sum().backward()
+    assert torch.isfinite(pose.grad).all()
+    assert (pose.grad != 0).any()
+
+
+def test_a_point_goes_to_its_pixel_of_the_image() -> None:
+    """Of a crop that starts at (30, 50) and shows 2 image pixels in 1, the middle is at 30 + 2 * 112."""
+    camera = torch.tensor([[8.0, 0.01, -0.02]], dtype=torch.float64)
+    points = torch.tensor([[[-0.01, 0.02, 0.0], [0.04, 0.02, 0.1]]], dtype=torch.float64)
+    seen = project(points, camera)
+    assert np.allclose(seen, [[[0, 0, 0], [0.4, 0, -0.8]]])
+    transform = np.array([[[0.5, 0, -15], [0, 0.5, -25]]])
+    pixels = to_image(seen, transform)
+    assert np.allclose(pixels[0, :, :2], [(254, 274), (254 + 0.4 * 224, 274)])
+    assert np.allclose(pixels[0, 1, 2], -0.8 * 224)
+
+
+def test_codes_that_do_not_fit_are_refused(layer: Flame, folder: Path) -> None:
+    bare = Flame(flame_files.read_model(folder / "flame2023_Open.pkl"))
+    for codes, message in (
+        (FlameCodes(pose=np.zeros((2, 6))), r"pose codes \(n, 3\), got \(2, 6\)"),
+        (FlameCodes(shape=np.zeros((2, 301))), r"shape codes \(n, at most 300\), got \(2, 301\)"),
+        (
+            FlameCodes(shape=np.zeros((2, 3)), jaw=np.zeros((3, 3))),
+            r"as many heads in each block, got \[2, 3\]",
+        ),
+        (FlameCodes(), "as many heads"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            layer.vertices(codes)
+    with pytest.raises(ModelError, match="SMIRK's eyelids"):
+        bare.vertices(FlameCodes(eyelid=np.zeros((1, 2))))
+    vertices = bare.vertices(FlameCodes(pose=np.zeros((1, 3))))
+    for call in (bare.landmarks68_still, bare.landmarks105):
+        with pytest.raises(ModelError, match="embedding"):
+            call(vertices)
+
+
+def test_files_of_another_kind_are_one_line(tmp_path: Path, folder: Path) -> None:
+    good = made_up.model()
+    model = flame_files.read_model(folder / "generic_model.pkl")
+
+    def changed(**entries: object) -> Path:
+        path = tmp_path / "model.pkl"
+        path.write_bytes(pickle.dumps({k: v for k, v in {**good, **entries}.items() if v is not None}))
+        return path
+
+    masks = tmp_path / "FLAME_masks.pkl"
+    made_up.write_python2(masks, {"nose": np.arange(3), "lips": np.arange(4)})
+    cut = tmp_path / "cut.pkl"
+    cut.write_bytes((folder / "generic_model.pkl").read_bytes()[:100_000])
+    lid = folder / "l_eyelid.npy"
+    table = folder / "landmark_embedding.npy"
+    holes = good["v_template"].copy()
+    holes[7] = np.nan
+    for read, message in (
+        (lambda: flame_files.read_model(masks), "expected a FLAME model with v_template, got none"),
+        (lambda: flame_files.read_model(lid), "a table of arrays, got ndarray"),
+        (lambda: flame_files.read_model(cut), "cut.pkl: expected"),
+        (lambda: flame_files.read_model(tmp_path / "no.pkl"), "No such file"),
+        (
+            lambda: flame_files.read_model(changed(v_template=np.zeros((6890, 3)))),
+            "v_template 5023 x 3, got 6890 x 3",
+        ),
+        (lambda: flame_files.read_model(changed(v_template=holes)), "finite numbers"),
+        (lambda: flame_files.read_model(changed(f=good["f"] + 5000)), "indices below 5023"),
+        (lambda: flame_files.read_model(changed(weights="none")), "numbers in weights, got str"),
+        (lambda: flame_files.read_model(changed(posedirs=None)), "posedirs, got none"),
+        (lambda: flame_files.read_model(changed(kintree_table=np.zeros((2, 5), int))), "FLAME's joints"),
+        (lambda: flame_files.read_landmarks(masks, model), "full_lmk_faces_idx, got none"),
+        (lambda: flame_files.read_mediapipe_landmarks(table, model), "the MediaPipe landmark embedding"),
+        (lambda: flame_files.read_mediapipe_landmarks(lid, model), "the MediaPipe landmark embedding"),
+        (lambda: flame_files.read_eyelids(lid, table), "an eyelid of SMIRK"),
+        (lambda: flame_files.read_eyelids(lid, tmp_path / "r.npy"), "No such file"),
+    ):
+        with pytest.raises(WeightsError, match=message) as info:
+            read()
+        assert "\n" not in str(info.value)
+
+
+def test_extracting_does_not_import_flame() -> None:
+    code = (
+        "import sys, ig3d.extract.run, ig3d.extract.preview; print([m for m in sys.modules if 'flame' in m])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
