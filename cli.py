@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from . import __version__
-from .errors import Ig3dError, UsageError, some
+from .errors import Ig3dError, MissingExtra, UsageError, absent, some
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,8 +61,18 @@ def main() -> None:
     try:
         app()
     except Ig3dError as error:
-        print(f"ig3d: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        # an optional package that a command's modules import; our own modules are always there
+        if (error.name or "ig3d").startswith("ig3d"):
+            raise
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        _fail(str(absent(error, wanted_by=command)), MissingExtra.exit_code)
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    print(f"ig3d: {line}", file=sys.stderr)
+    sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -93,6 +103,10 @@ def extract_cli(
     groups: Groups = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
+    device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the regressor's networks: fp32, fp64, bf16, fp16.")
+    ] = "fp32",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away an earlier run under this name.")
     ] = False,
@@ -101,7 +115,14 @@ def extract_cli(
     from .extract.run import ExtractConfig, extract_codes
 
     samples = _list(root, dataset, manifest, split, split_seed, groups)
-    config = ExtractConfig(regressor=regressor, detector=detector, also=_names(also), batch_size=batch_size)
+    config = ExtractConfig(
+        regressor=regressor,
+        detector=detector,
+        also=_names(also),
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    )
     with _counting("extract", len(samples)) as progress:
         summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=_say)
     if not summary.seconds:
@@ -347,7 +368,9 @@ def fuse_cli(
         model=out is not None,
     )
     if plot is not None:
-        from .learn.plot import plot_result
+        from .learn.plot import check_plot, plot_result
+
+        check_plot(plot)
     result = fuse_files(
         two_d,
         store=store,

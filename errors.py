@@ -66,15 +66,26 @@ class ModelError(Ig3dError):
     """A fitted model or checkpoint is unreadable or does not fit."""
 
 
-def require(module: str, *, extra: str, wanted_by: str) -> ModuleType:
+# Everything else that is no dependency of the core comes with the extra "extract".
+_EXTRAS = {"matplotlib": "report", "jinja2": "report", "pyarrow": "parquet"}
+
+
+def absent(error: ModuleNotFoundError, *, wanted_by: str) -> MissingExtra:
+    """The one line for a package that an import did not find: what wanted it, what it is, what to install."""
+    package = (error.name or "unknown").partition(".")[0]
+    extra = _EXTRAS.get(package, "extract")
+    return MissingExtra(
+        f"{wanted_by}: expected the package {package!r}, found none; pip install 'ig3d[{extra}]'"
+    )
+
+
+def require(module: str, *, wanted_by: str) -> ModuleType:
     """Import an optional dependency or say what to install.
 
     Parameters
     ----------
     module : str
         Import name, such as ``"matplotlib.pyplot"``.
-    extra : str
-        The extra of ig3d that brings it.
     wanted_by : str
         What the user asked for; opens the message.
 
@@ -84,11 +95,8 @@ def require(module: str, *, extra: str, wanted_by: str) -> ModuleType:
     """
     try:
         return import_module(module)
-    except ModuleNotFoundError as exc:
-        missing = exc.name or module
-        raise MissingExtra(
-            f"{wanted_by}: expected the package {missing!r}, found none; pip install 'ig3d[{extra}]'"
-        ) from exc
+    except ModuleNotFoundError as error:
+        raise absent(error, wanted_by=wanted_by) from error
 
 
 def some(items: list[str], limit: int = 5) -> str:

@@ -245,7 +245,7 @@ def _first_stem(path: str) -> str:
 
 def _csv(samples: SampleList, source: Path, columns: str | None) -> Found:
     """Columns ``expression:0`` ... as ``ig3d export`` writes them, or consecutive ones named by ``columns``."""
-    pandas = require("pandas", extra="extract", wanted_by="import")
+    pandas = require("pandas", wanted_by="import")
     try:
         header = [str(name) for name in pandas.read_csv(source, nrows=0).columns]
         key = next((name for name in ("id", "path", "image", "name", "number") if name in header), None)

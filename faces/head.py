@@ -98,7 +98,7 @@ class Head:
 
 def opencv() -> ModuleType:
     """OpenCV, or what to install."""
-    return require("cv2", extra="extract", wanted_by="synthetic faces")
+    return require("cv2", wanted_by="synthetic faces")
 
 
 @lru_cache(maxsize=1)

@@ -80,7 +80,7 @@ def _sample_columns(store: CodeStore) -> dict[str, np.ndarray]:
 def _write_table(
     path: Path, suffix: str, columns: dict[str, np.ndarray], codes: dict[str, np.ndarray]
 ) -> None:
-    pandas = require("pandas", extra="extract", wanted_by="export")
+    pandas = require("pandas", wanted_by="export")
     parts = [pandas.DataFrame(columns)]
     parts += [
         pandas.DataFrame(values, columns=[f"{name}:{column}" for column in range(values.shape[1])])
@@ -88,7 +88,7 @@ def _write_table(
     ]
     frame = pandas.concat(parts, axis=1)
     if suffix == ".parquet":
-        require("pyarrow", extra="parquet", wanted_by="export to Parquet")
+        require("pyarrow", wanted_by="export to Parquet")
         frame.to_parquet(path, index=False)
     else:
         # nine significant digits give every float32 back

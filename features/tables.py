@@ -42,10 +42,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     PredictionsError : the file is not such a table, or has no rows.
     MissingExtra : pandas, or pyarrow for Parquet, is not installed.
     """
-    pandas = require("pandas", extra="parquet", wanted_by=str(path))
+    pandas = require("pandas", wanted_by=str(path))
     try:
         if path.suffix.lower() == ".parquet":
-            require("pyarrow", extra="parquet", wanted_by=str(path))
+            require("pyarrow", wanted_by=str(path))
             frame = pandas.read_parquet(path)
         else:
             # All as text: "0001" stays an id, and a cell that is no number can be named.
@@ -81,7 +81,7 @@ def as_numbers(column: np.ndarray) -> np.ndarray:
     """A column as (n,) float64, NaN where a cell is no number."""
     if column.dtype.kind in "fiub":
         return column.astype(np.float64)
-    pandas = require("pandas", extra="parquet", wanted_by="tables")
+    pandas = require("pandas", wanted_by="tables")
     return np.asarray(
         pandas.to_numeric(pandas.Series(column, dtype=object), errors="coerce"), dtype=np.float64
     )

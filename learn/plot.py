@@ -20,6 +20,19 @@ _RULE, _CONTROL, _REFERENCE, _LINE = "#00795c", "#9aa0a6", "#b06000", "#5f6368"
 SUFFIXES = (".png", ".pdf", ".svg")
 
 
+def check_plot(out: str | Path) -> None:
+    """Whether a picture can be drawn under this name, before any work.
+
+    Raises
+    ------
+    UsageError : the name ends in something else than .png, .pdf or .svg.
+    MissingExtra : matplotlib is not installed.
+    """
+    if Path(out).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"plot: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
+    require("matplotlib", wanted_by="plot")
+
+
 def plot_result(result: FuseResult, out: str | Path) -> None:
     """Draw differences to ``2d-recalibrated`` over all reported rows, rules and their permuted controls.
 
@@ -34,9 +47,7 @@ def plot_result(result: FuseResult, out: str | Path) -> None:
     MissingExtra : matplotlib is not installed.
     RunError : the file cannot be written.
     """
-    if Path(out).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"plot: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
-    require("matplotlib", extra="report", wanted_by="plot")
+    check_plot(out)
     from matplotlib.figure import Figure  # the object API: no global state, no display
 
     panels = _PANELS[result.task]

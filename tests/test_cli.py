@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -240,3 +242,49 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
                 assert parameter.default == getattr(config, parameter.name), (command, parameter.name)
     rules = next(parameter for parameter in commands["fuse"].params if parameter.name == "rules")
     assert rules.default == ",".join(FuseConfig().rules)
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("filelock", ["extract", "DATA", "--out", "a.h5"]),
+        ("mediapipe", ["extract", "DATA", "--out", "a.h5"]),
+        ("PIL", ["preview", "STORE", "--out", "a.png"]),
+        ("timm", ["train-2d", "DATA", "--out", "a.safetensors"]),
+        ("torch", ["logits", "DATA", "--network", "a.safetensors", "--out", "a.npz"]),
+        ("cv2", ["synth", "faces", "--count", "2"]),
+        ("matplotlib", ["fuse", "--2d-logits", "LOGITS", "--3d-store", "STORE", "--plot", "a.png"]),
+        ("pyarrow", ["export", "STORE", "--parquet", "a.parquet"]),
+    ],
+)
+def test_a_package_that_is_not_installed_is_one_line(
+    package: str, arguments: list[str], data: Path, store: Path, logits: Path, tmp_path: Path
+) -> None:
+    given = {"DATA": str(data), "STORE": str(store), "LOGITS": str(logits)}
+    words = ["ig3d", *(given.get(word, word) for word in arguments)]
+    code = f"import sys; sys.modules[{package!r}] = None; sys.argv = {words!r}; from ig3d.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    failed(Ended(ended.returncode, ended.stdout, ended.stderr), 1, repr(package), "pip install 'ig3d[")
+    assert ended.stdout == ""
+
+
+def test_the_plot_is_drawn_and_its_name_checked_first(
+    ig3d: Program, store: Path, logits: Path, tmp_path: Path
+) -> None:
+    command = [
+        "fuse",
+        "--2d-logits",
+        logits,
+        "--3d-store",
+        store,
+        "--head",
+        "linear",
+        "--draws",
+        50,
+        "--plot",
+    ]
+    assert ig3d(*command, tmp_path / "gain.png").returncode == 0
+    assert (tmp_path / "gain.png").read_bytes()[1:4] == b"PNG"
+    failed(ig3d(*command, tmp_path / "gain.txt"), 2, ".png, .pdf, .svg")

@@ -71,10 +71,10 @@ def _locate(root: Path, given: str | None, layout: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
-    pandas = require("pandas", extra="extract", wanted_by="manifest")
+    pandas = require("pandas", wanted_by="manifest")
     try:
         if path.suffix.lower() == ".parquet":
-            require("pyarrow", extra="parquet", wanted_by=f"manifest {path.name}")
+            require("pyarrow", wanted_by=f"manifest {path.name}")
             frame = pandas.read_parquet(path)
         else:
             # read as text: an id 007 stays 007, and an empty cell stays empty
