@@ -1,4 +1,4 @@
-"""The official files by ig3d's names: where each lies, its licence, how to get it, its hash as published or reported."""
+"""The official files by ig3d's names: where each lies, its licence, how to get it, its hash as far as it is known."""
 
 from __future__ import annotations
 

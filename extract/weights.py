@@ -1,8 +1,8 @@
 """The official files: which there are, where they are looked for, and whether they are what they were.
 
 Regressors and detectors ask :func:`find_weights` for a file by ig3d's name of it; nothing is ever downloaded on the
-way. :mod:`.weight_table` lists the files, :mod:`.weight_forms` knows what each kind holds, :mod:`.weights_add` puts files
-in place.
+way. :mod:`.weight_table` lists the files, :mod:`.weight_forms` knows what each kind holds, :mod:`.weights_add` puts
+them in place.
 """
 
 from __future__ import annotations
