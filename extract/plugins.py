@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import Any
 
-from ..errors import MissingExtra, UsageError
+from ..errors import UsageError, absent
 
 
 def names(kind: str, ours: Mapping[str, str]) -> list[str]:
@@ -23,7 +24,7 @@ def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any
 
     Raises
     ------
-    UsageError : no plug-in of that kind has this name, or its module has no such class.
+    UsageError : no plug-in of that kind has this name, its module has no such class, or that takes no such argument.
     MissingExtra : it needs a package that is not installed.
     """
     if name in ours:
@@ -41,7 +42,15 @@ def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any
     except AttributeError as exc:
         raise UsageError(f"{kind}: expected {attribute!r} in the module {module}, found none") from exc
     except ModuleNotFoundError as exc:
-        raise MissingExtra(
-            f"{kind} {name}: expected the package {exc.name!r}, found none; pip install 'ig3d[extract]'"
-        ) from exc
+        raise absent(exc, wanted_by=f"{kind} {name}") from exc
+    lacking = [argument for argument in arguments if not _takes(plugin, argument)]
+    if lacking:
+        raise UsageError(
+            f"{kind} {name}: expected no --{lacking[0]}, got {arguments[lacking[0]]!r}; leave it out"
+        )
     return plugin(**arguments)
+
+
+def _takes(plugin: Any, argument: str) -> bool:
+    parameters = signature(plugin).parameters.values()
+    return any(one.name == argument or one.kind is one.VAR_KEYWORD for one in parameters)

@@ -6,9 +6,11 @@ of work, of resuming and of spreading over processes; see :mod:`ig3d.extract.sha
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +31,8 @@ from .detectors import Detector, choose_face, load_detector
 from .read import Image, Unreadable, bounded_images, read_image
 from .regressors import Regressor, load_regressor
 
+MAX_JOBS_ON_GPU = 4
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -47,12 +51,19 @@ class ExtractConfig:
         Blocks that the regressor writes on request only.
     batch_size : int
         Images per call of detector and regressor.
+    device : str
+        Where the regressor's networks run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``, ``cuda:1``. The
+        identity holds the kind of device that was found, not this wish.
+    precision : str
+        Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
     """
 
     regressor: str = "facemesh"
     detector: str | None = None
     also: tuple[str, ...] = ()
     batch_size: int = 32
+    device: str = "auto"
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -101,7 +112,7 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        Worker processes; 0 is one per core.
+        Worker processes; 0 is one per core, at most four where they share a GPU.
     restart : bool
         Throw away what an earlier run left, or the finished store.
     progress : function of a Counter of status names, optional
@@ -138,7 +149,7 @@ def extract_codes(
         if progress:
             progress(run.counts)
         info = _info(samples, regress, detect, identity)
-        workers = min(jobs or cpu_count(), max(1, len(todo)))
+        workers = min(jobs or _default_jobs(regress), max(1, len(todo)))
         counts = Counter(run.counts)
         for done in _work(run, todo, config, info, workers):
             counts += done
@@ -148,9 +159,19 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
+def _default_jobs(regress: Regressor) -> int:
+    """One per core; fewer where each holds its own copy of the networks on a GPU."""
+    on_gpu = getattr(regress, "device", "cpu") == "cuda"
+    return min(cpu_count(), MAX_JOBS_ON_GPU) if on_gpu else cpu_count()
+
+
 # A process builds a plug-in once, not for every shard.
 _regressor = lru_cache(maxsize=1)(load_regressor)
 _detector = lru_cache(maxsize=1)(load_detector)
+
+
+def _regressor_of(config: ExtractConfig) -> Regressor:
+    return _regressor(config.regressor, config.also, device=config.device, precision=config.precision)
 
 
 def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
@@ -162,7 +183,7 @@ def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
     """
     if config.detector is not None:
         return config, []
-    preferred = _regressor(config.regressor, config.also).detectors
+    preferred = _regressor_of(config).detectors
     lacking: list[Ig3dError] = []
     for name in preferred:
         try:
@@ -182,7 +203,7 @@ def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
     ------
     UsageError : the regressor needs landmarks and the detector is ``none``.
     """
-    regress = _regressor(config.regressor, config.also)
+    regress = _regressor_of(config)
     if config.detector == "none" and isinstance(regress.needs, LandmarkSpec):
         raise UsageError(
             f"detector none: expected a regressor that takes crops, got {regress.name}, which needs landmarks; "
@@ -232,8 +253,8 @@ def run_shard(
     path: Path, samples: tuple[Sample, ...], root: str, config: ExtractConfig, info: StoreInfo
 ) -> Counter[str]:
     """Run the flow over one shard and put it under its final name; returns its rows by status."""
-    with threadpool_limits(1), bounded_images():
-        regress, detect = build(config)
+    regress, detect = build(config)  # first, so that the libraries whose threads are limited are there
+    with threadpool_limits(1), _one_torch_thread(), bounded_images():
         blocks = dict(regress.blocks)
         counts: Counter[str] = Counter()
         with StoreWriter(path, info, samples, blocks) as writer:
@@ -248,6 +269,21 @@ def run_shard(
                 writer.write(start, rows)
                 counts += Counter(_count(rows.status))
     return counts
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """One thread for torch, where a plug-in uses it; torch sets its own number, past what threadpoolctl limits."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def flow(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .run import ExtractConfig
 
 # Packages whose version can change a code.
-_PACKAGES = ("mediapipe", "numpy", "opencv-python", "pillow", "scipy", "timm", "torch")
+_PACKAGES = ("mediapipe", "numpy", "opencv-python", "pillow", "scikit-image", "scipy", "timm", "torch")
 
 
 def identity(
@@ -42,12 +42,13 @@ def identity(
         (s.id, s.path, s.label, int(s.split), repr(s.valence), repr(s.arousal), s.group, s.size_bytes)
         for s in samples.samples
     ]
+    options = {**asdict(config), "also": list(config.also)}
     return {
         "dataset": samples.dataset,
         "classes": list(samples.classes),
         "samples": len(samples),
         "samples_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        "options": {**asdict(config), "also": list(config.also)},
+        "options": {key: value for key, value in options.items() if key != "device"},
         "regressor": regressor,
         "detector": detector,
         "threads_per_worker": 1,

@@ -10,9 +10,20 @@ from .values import Block
 # What says where the face stood, not what it showed; the paper leaves it out as well.
 NOT_FEATURES = frozenset({"camera"})
 
-# Named sets per regressor, in order; a regressor that is not listed has "full" only.
+# EMOCA's and DECA's, as the paper used them: 156 and 334 columns.
+_SHORT = ("expression", "pose", "jaw", "shape")
+_FULL = ("expression", "pose", "jaw", "texture", "detail", "shape")
+
+# Named sets per regressor, in order; "full" is every block but the camera for a regressor that lists none.
 NAMED_SETS: dict[str, dict[str, tuple[str, ...]]] = {
     "facemesh": {"short": ("expression", "pose", "eyelid")},
+    # The paper's 353 and 358 columns; its short set has neither jaw nor eyelids.
+    "smirk": {
+        "short": ("pose", "shape", "expression"),
+        "full": ("pose", "shape", "expression", "eyelid", "jaw"),
+    },
+    "emoca": {"short": _SHORT, "full": _FULL},
+    "deca": {"short": _SHORT, "full": _FULL},
 }
 
 
@@ -22,8 +33,8 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
     Parameters
     ----------
     text : str
-        ``full`` (all blocks but the camera), a named set of the regressor such as ``short``, or block names
-        joined by comma or plus.
+        A named set of the regressor such as ``short``, ``full`` (where the regressor has no such set: all blocks but
+        the camera), or block names joined by comma or plus.
     available : names of the store's blocks, in its order
     regressor : str
         Whose named sets count.
@@ -40,16 +51,16 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
     ('pose', 'expression')
     """
     names = list(available)
-    if text == "full":
-        return tuple(name for name in names if name not in NOT_FEATURES)
     sets = NAMED_SETS.get(regressor, {})
+    if text == "full" and text not in sets:
+        return tuple(name for name in names if name not in NOT_FEATURES)
     chosen = sets.get(text) or tuple(
         part.strip() for part in text.replace("+", ",").split(",") if part.strip()
     )
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
         raise UsageError(
-            f"blocks: expected full, {''.join(f'{name}, ' for name in sets)}or some of {', '.join(names)}; "
+            f"blocks: expected {', '.join({'full': None, **dict.fromkeys(sets)})}, or some of {', '.join(names)}; "
             f"got {text!r}" + (f" ({', '.join(unknown)} not in this store)" if unknown else "")
         )
     return chosen

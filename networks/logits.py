@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from ..errors import DatasetError, ModelError, UsageError, some
+from ..extract.device import choose_device
 from ..features.predictions import Predictions
 from ..features.values import SampleList, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents, hash_rows, load_network
-from .device import choose_device
 from .fit import class_scores, predict, va_scores
 from .images import Picture, read_pictures
 from .train import progress_bar

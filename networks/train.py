@@ -21,9 +21,9 @@ from torch import nn
 
 from .. import __version__
 from ..errors import DatasetError, UsageError
+from ..extract.device import choose_device
 from ..features.values import SampleList
 from .checkpoint import NetworkInfo, build, check_place, make_seen, normalisation, save_network
-from .device import choose_device
 from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
 from .images import Pictures, load_pictures
 from .plan import Plan, plan_training

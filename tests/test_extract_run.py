@@ -261,7 +261,7 @@ def test_a_store_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
     ("config", "message"),
     [
         pytest.param({"regressor": "smirkk"}, "regressor: expected one of .*facemesh", id="regressor"),
-        pytest.param({"detector": "sdf"}, "detector: expected one of facemesh, none", id="detector"),
+        pytest.param({"detector": "sdf"}, "detector: expected one of .*facemesh, .*none", id="detector"),
         pytest.param({"detector": "none"}, "needs landmarks; use --detector facemesh", id="none"),
         pytest.param(
             {"detector": "ig3d.extract.fakes:FakeDetector"}, "expected 478 landmarks", id="no-landmarks"

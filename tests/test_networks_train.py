@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from ig3d.errors import DatasetError, UsageError
+from ig3d.extract.device import choose_device
 from ig3d.features.values import Sample, SampleList, Split
 from ig3d.networks import images
 from ig3d.networks.checkpoint import hash_rows, load_network
-from ig3d.networks.device import choose_device
 from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.plan import plan_training
 from ig3d.networks.train import TrainConfig, train_2d

@@ -13,7 +13,10 @@ from ..plugins import load
 # name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.regressors
 REGRESSORS: Mapping[str, str] = {
     "blendshapes": "ig3d.extract.regressors.blendshapes:BlendshapeCodes",
+    "deca": "ig3d.extract.regressors.deca:Deca",
+    "emoca": "ig3d.extract.regressors.emoca:Emoca",
     "facemesh": "ig3d.extract.regressors.facemesh:FaceMeshCodes",
+    "smirk": "ig3d.extract.regressors.smirk:Smirk",
 }
 
 
@@ -45,18 +48,25 @@ class Regressor(Protocol):
         ...
 
 
-def load_regressor(name: str, also: Sequence[str] = ()) -> Regressor:
+def load_regressor(
+    name: str, also: Sequence[str] = (), *, device: str = "auto", precision: str = "fp32"
+) -> Regressor:
     """A regressor by name.
 
     Parameters
     ----------
     name : str
     also : names of blocks that it writes on request only
+    device, precision : str
+        Passed on where they are not the default, which every regressor takes.
 
     Raises
     ------
-    UsageError : there is no such regressor or no such block on request.
+    UsageError : there is no such regressor, or it has no such block, device or precision.
     MissingExtra, WeightsError : it cannot be built here.
     """
-    regressor: Regressor = load("regressor", name, REGRESSORS, **({"also": tuple(also)} if also else {}))
+    options = {"also": tuple(also), "device": device, "precision": precision}
+    usual = {"also": (), "device": "auto", "precision": "fp32"}
+    asked = {option: value for option, value in options.items() if value != usual[option]}
+    regressor: Regressor = load("regressor", name, REGRESSORS, **asked)
     return regressor

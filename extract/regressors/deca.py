@@ -1,0 +1,181 @@
+"""``deca``: shape, expression, pose, texture, light and detail codes of DECA, from its official checkpoint.
+
+Also what EMOCA has from DECA: the crop, the split of the coarse encoder's output, both layouts of checkpoint. Feng et
+al., "Learning an Animatable Detailed 3D Face Model from In-The-Wild Images" (SIGGRAPH 2021); commit a11554a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import UsageError, WeightsError
+from ...features.values import Block, CropSpec, FaceBatch
+from .encoders import Encoders, ResNetEncoder
+from .official import Checkpoint, read_checkpoint, refuse_unknown, tensors_under
+
+CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
+# MediaPipe's box is the one that EMOCA's own code takes where it has no 68 points
+DETECTORS = ("sfd", "landmarker", "facemesh")
+COARSE_WIDTH = 236
+DETAIL_WIDTH = 128
+
+# Of the released Lightning checkpoints: the displacement decoder, FLAME, the renderer's buffers, loss networks.
+_UNNEEDED = (
+    "deca.D_detail.",
+    "deca.flame.",
+    "deca.flametex.",
+    "deca.render.",
+    "deca.uv_",
+    "deca.fixed_uv_dis",
+    "deca.perceptual_loss.",
+)
+_DECA_ENTRIES = ("E_flame", "E_detail", "D_detail", "opt", "global_step", "batch_size")
+
+
+class Deca:
+    """DECA's coarse and detail encoders.
+
+    Parameters
+    ----------
+    device, precision : str
+        See :class:`~ig3d.extract.regressors.encoders.Encoders`.
+
+    Raises
+    ------
+    WeightsError : the checkpoint is not there, or is not DECA's.
+    UsageError : there is no such device or precision.
+    """
+
+    name = "deca"
+    needs = CROP
+    detectors = DETECTORS
+
+    def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
+        self._checkpoint = read_checkpoint(self.name)
+        parts = checkpoint_parts(self._checkpoint)
+        if "E_expression" in parts:
+            raise WeightsError(f"{self._checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
+        with torch.device("meta"):
+            networks = {"E_flame": ResNetEncoder(COARSE_WIDTH), "E_detail": ResNetEncoder(DETAIL_WIDTH)}
+        self._encoders = Encoders(
+            networks, parts, what=self._checkpoint.what, device=device, precision=precision
+        )
+        self.device = self._encoders.device.type
+        self.blocks = flame_blocks(self.name, "DECA's exp, from E_flame")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": "1",
+            **self._encoders.describe(),
+            "weights_sha256": self._checkpoint.sha256,
+        }
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        if faces.crops is None:
+            raise UsageError("deca: expected crops, got landmarks; prepare the faces with Deca.needs")
+        outputs = self._encoders(faces.crops)
+        codes = {**split_coarse(outputs["E_flame"]), "detail": outputs["E_detail"]}
+        return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+
+def split_coarse(outputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Blocks of what E_flame gives, (n, 236); no limits anywhere."""
+    return {
+        "expression": outputs[:, 150:200],
+        "pose": outputs[:, 200:203],
+        "jaw": outputs[:, 203:206],
+        "shape": outputs[:, :100],
+        "camera": outputs[:, 206:209],
+        "texture": outputs[:, 100:150],
+        "light": outputs[:, 209:236],
+    }
+
+
+def checkpoint_parts(checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
+    """Encoder -> its tensors, of DECA's own layout or of the Lightning layout that EMOCA releases.
+
+    Raises
+    ------
+    WeightsError : neither layout, or with tensors nobody knows.
+    """
+    arrays = checkpoint.arrays
+    if isinstance(arrays.get("state_dict"), dict):
+        flat = {str(key): value for key, value in arrays["state_dict"].items()}
+        encoders = ("E_flame", "E_expression", "E_detail")
+        refuse_unknown(flat, (*_UNNEEDED, *(f"deca.{name}." for name in encoders)), what=checkpoint.what)
+        parts = {name: tensors_under(flat, f"deca.{name}.") for name in encoders}
+        return {name: part for name, part in parts.items() if part or name != "E_expression"}
+    if isinstance(arrays.get("E_flame"), dict):
+        refuse_unknown(arrays, _DECA_ENTRIES, what=checkpoint.what)
+        return {name: arrays.get(name) or {} for name in ("E_flame", "E_detail")}
+    raise WeightsError(
+        f"{checkpoint.what}: expected state_dict (Lightning) or E_flame (deca_model.tar), got "
+        f"{', '.join(list(arrays)[:5]) or 'nothing'}; docs/regressors.md says which file it must be"
+    )
+
+
+def flame_blocks(regressor: str, expression: str) -> dict[str, Block]:
+    """DECA's and EMOCA's blocks.
+
+    Parameters
+    ----------
+    regressor : str
+    expression : str
+        Where the expression comes from.
+    """
+    axes = ("x", "y", "z")
+    return {
+        "expression": Block(
+            50, "1", "flame-2020", f"First 50 expression coefficients of FLAME; {expression}."
+        ),
+        "pose": Block(
+            3,
+            "rad",
+            "axis-angle",
+            "Rotation of the head, FLAME's axes: x to the image's right, y up, z towards the camera; pose 0:3 "
+            "(E_flame 200:203).",
+            axes,
+        ),
+        "jaw": Block(
+            3,
+            "rad",
+            "flame-2020",
+            "Rotation of FLAME's jaw, axis-angle: x opens the mouth, no limits; pose 3:6 (E_flame 203:206).",
+            axes,
+        ),
+        "shape": Block(
+            100,
+            "1",
+            "flame-2020",
+            "First 100 shape (identity) coefficients of FLAME; shape (E_flame 0:100).",
+        ),
+        "camera": Block(
+            3,
+            "1",
+            "weak-perspective-crop",
+            "Scale and translation: point of the crop, which spans [-1, 1], y up = scale * (point + (tx, ty)); cam "
+            "(E_flame 206:209).",
+            ("scale", "tx", "ty"),
+        ),
+        "texture": Block(
+            50, "1", "flame-texture", "Albedo coefficients of DECA's texture model; tex (E_flame 100:150)."
+        ),
+        "light": Block(
+            27,
+            "1",
+            "spherical-harmonics",
+            "Nine spherical harmonics, each red, green, blue; light (E_flame 209:236, read as 9 by 3).",
+            tuple(f"{harmonic}{colour}" for harmonic in range(9) for colour in "rgb"),
+        ),
+        "detail": Block(
+            DETAIL_WIDTH,
+            "1",
+            f"{regressor}-detail",
+            "Latent code of the displacement decoder; detail (E_detail), on a scale of this checkpoint's own.",
+        ),
+    }

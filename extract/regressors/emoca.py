@@ -1,0 +1,122 @@
+"""``emoca``: DECA's codes with the expression of EMOCA's own encoder, from an official checkpoint of version 1 or 2.
+
+Danecek et al., "EMOCA: Emotion Driven Monocular Face Capture and Animation" (CVPR 2022); commit fef5472. Versions
+differ in their training alone; what their expression encoder gives is read from the checkpoint's shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import UsageError, WeightsError, some
+from ...features.values import FaceBatch
+from .deca import COARSE_WIDTH, CROP, DETAIL_WIDTH, DETECTORS, checkpoint_parts, flame_blocks, split_coarse
+from .encoders import Encoders, ResNetEncoder
+from .official import Checkpoint, read_checkpoint
+
+# Outputs of the expression encoder -> where its columns go; 53 needs the model's settings.
+_LAYOUTS: Mapping[int, Mapping[str, slice]] = {
+    50: {"expression": slice(0, 50)},
+    56: {"expression": slice(0, 50), "pose": slice(50, 53), "jaw": slice(53, 56)},
+}
+
+
+class Emoca:
+    """EMOCA's coarse, expression and detail encoders.
+
+    Parameters
+    ----------
+    device, precision : str
+        See :class:`~ig3d.extract.regressors.encoders.Encoders`.
+
+    Raises
+    ------
+    WeightsError : the checkpoint is not there, or is not EMOCA's.
+    UsageError : there is no such device or precision.
+    """
+
+    name = "emoca"
+    needs = CROP
+    detectors = DETECTORS
+
+    def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
+        self._checkpoint = read_checkpoint(self.name)
+        parts = checkpoint_parts(self._checkpoint)
+        width = _expression_width(parts, self._checkpoint)
+        self._layout = _LAYOUTS.get(width) or _ambiguous_layout(self._checkpoint)
+        with torch.device("meta"):
+            networks = {
+                "E_flame": ResNetEncoder(COARSE_WIDTH),
+                "E_expression": ResNetEncoder(width),
+                "E_detail": ResNetEncoder(DETAIL_WIDTH),
+            }
+        self._encoders = Encoders(
+            networks, parts, what=self._checkpoint.what, device=device, precision=precision
+        )
+        self.device = self._encoders.device.type
+        self.blocks = flame_blocks(self.name, "EMOCA's exp, from E_expression")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": "1",
+            **self._encoders.describe(),
+            "from_expression_encoder": list(self._layout),
+            "weights_sha256": self._checkpoint.sha256,
+        }
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        if faces.crops is None:
+            raise UsageError("emoca: expected crops, got landmarks; prepare the faces with Emoca.needs")
+        outputs = self._encoders(faces.crops)
+        codes = {
+            **split_coarse(outputs["E_flame"]),
+            **{block: outputs["E_expression"][:, columns] for block, columns in self._layout.items()},
+            "detail": outputs["E_detail"],
+        }
+        return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+
+def _expression_width(parts: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint) -> int:
+    """Outputs of the expression encoder, from its last layer."""
+    if "E_expression" not in parts:
+        raise WeightsError(f"{checkpoint.what}: expected EMOCA, got DECA; use --regressor deca")
+    names = list(parts["E_expression"])
+    others = [name for name in names if not name.startswith(("encoder.", "layers."))]
+    last = parts["E_expression"].get("layers.2.weight")
+    width = last.shape[0] if isinstance(last, np.ndarray) and last.ndim == 2 else 0
+    if others or width not in (50, 53, 56):
+        raise WeightsError(
+            f"{checkpoint.what}: expected an expression encoder that is a ResNet of its own with 50, 53 or 56 outputs, "
+            f"got {width} outputs and {len(others)} tensors of another network ({some(others or names, 3)}); the "
+            "released EMOCA v1 and v2 models have 50"
+        )
+    return width
+
+
+def _ambiguous_layout(checkpoint: Checkpoint) -> Mapping[str, slice]:
+    """Where columns 50:53 go: the head's or the jaw's rotation, as the model's ``cfg.yaml`` says."""
+    import yaml
+
+    for folder in checkpoint.path.parents[:4]:
+        settings = folder / "cfg.yaml"
+        if not settings.is_file():
+            continue
+        try:
+            model = yaml.safe_load(settings.read_text())["detail"]["model"]
+            head, jaw = bool(model["exp_deca_global_pose"]), bool(model["exp_deca_jaw_pose"])
+        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as exc:
+            raise WeightsError(
+                f"{settings.name}: expected detail.model.exp_deca_global_pose and exp_deca_jaw_pose, got a file "
+                f"without them ({type(exc).__name__}); take the one that came with the checkpoint"
+            ) from exc
+        if head != jaw:
+            return {"expression": slice(0, 50), ("pose" if head else "jaw"): slice(50, 53)}
+    raise WeightsError(
+        f"{checkpoint.what}: expected cfg.yaml in a folder above a checkpoint with 53 expression outputs, to tell the "
+        "head's rotation from the jaw's, got none that says so; unpack the zip as it was distributed"
+    )
