@@ -32,6 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+weights_app = typer.Typer(no_args_is_help=False)
+app.add_typer(weights_app, name="weights")
+
 # Options that several commands share.
 Root = Annotated[Path, typer.Argument(help="Folder of the dataset.", metavar="ROOT", show_default=False)]
 Dataset = Annotated[
@@ -438,6 +441,65 @@ def export_cli(
         for path in filter(None, wanted.values()):
             rows = export_store(opened, path, blocks=None if blocks is None else _names(blocks))
             print(f"{path}: {rows} rows")
+
+
+@weights_app.callback(invoke_without_command=True)
+def weights_cli(context: typer.Context) -> None:
+    """List the official files: which are here, whether they are sound, their licences, how to get them."""
+    if context.invoked_subcommand is not None:
+        return
+    from .extract.weights import OFFICIAL, check_weights, folders
+
+    for name in OFFICIAL:
+        found = check_weights(name)
+        print(f"{name}: {found.state}" + (f" · {found.path}" if found.path else ""))
+        print(f"  licence: {found.entry.licence}")
+        if found.message:
+            print(f"  {'get it' if found.state == 'missing' else 'note'}: {found.message}")
+    _say(f"looked for in {', '.join(map(str, folders()))}")
+
+
+@weights_app.command("add")
+def weights_add_cli(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Checkpoints, pickles, zips as distributed, folders.", show_default=False),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--as", help="What it is, where its contents do not tell the release.")
+    ] = None,
+) -> None:
+    """Recognise official files by what they hold, and copy them to where ig3d looks."""
+    from .extract.weights_add import add_weights
+
+    for file in files:
+        for added in add_weights(file, name=name):
+            print(f"{added.name}: {added.path} (sha256 {added.sha256})")
+
+
+@weights_app.command("get")
+def weights_get_cli(
+    name: Annotated[str, typer.Argument(help="face_landmarker, sfd or fan2d.", show_default=False)],
+    mirror: Annotated[
+        str | None,
+        typer.Option("--from", help="Address of a folder that has the file, instead of the official one."),
+    ] = None,
+) -> None:
+    """Fetch an official file that needs no account, and check its hash."""
+    from rich.progress import DownloadColumn, Progress
+
+    from .extract.weights_add import get_weights
+
+    with Progress(
+        *Progress.get_default_columns(), DownloadColumn(), console=_stderr(), transient=True
+    ) as bar:
+        task = bar.add_task(name, total=None)
+        added = get_weights(
+            name,
+            base_url=mirror,
+            progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+        )
+    print(f"{added.name}: {added.path} (sha256 {added.sha256})")
 
 
 def _list(
