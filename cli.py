@@ -490,15 +490,18 @@ def weights_get_cli(
 
     from .extract.weights_add import get_weights
 
-    with Progress(
-        *Progress.get_default_columns(), DownloadColumn(), console=_stderr(), transient=True
-    ) as bar:
-        task = bar.add_task(name, total=None)
-        added = get_weights(
-            name,
-            base_url=mirror,
-            progress=lambda done, total: bar.update(task, completed=done, total=total or None),
-        )
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=_stderr())
+    task = bar.add_task(name, total=None)
+
+    def progress(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total or None)
+
+    try:
+        added = get_weights(name, base_url=mirror, progress=progress)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
     print(f"{added.name}: {added.path} (sha256 {added.sha256})")
 
 

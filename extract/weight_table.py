@@ -135,12 +135,12 @@ _TABLE = (
         url=_FAN + "2DFAN4-11f355bf06.pth.tar",
         torch_cache=True,
     ),
-    _flame("flame2017", "FLAME2017/generic_model.pkl", "FLAME 2017", "2017"),
+    _flame("flame2017", "FLAME2017/generic_model.pkl", "FLAME 2017", r"flame[ _-]?2017"),
     _flame(
         "flame2020",
         "FLAME2020/generic_model.pkl",
         "FLAME2020.zip",
-        "2020",
+        r"flame[ _-]?2020",
         "efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b",
         53_023_716,
     ),
@@ -148,7 +148,7 @@ _TABLE = (
         "flame2023",
         "FLAME2023/flame2023.pkl",
         "FLAME 2023",
-        r"2023(?!.?open)",
+        r"flame[ _-]?2023(?!.?open)",
         "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0",
     ),
     Official(

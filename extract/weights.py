@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from ..errors import WeightsError
@@ -60,10 +60,10 @@ def _candidates(entry: Official) -> Iterator[Path]:
             if "*" not in place:
                 yield folder / place
             elif folder.is_dir():
-                yield from sorted(folder.glob(place), key=_best_checkpoint)
+                yield from sorted(folder.glob(place), key=best_checkpoint)
 
 
-def _best_checkpoint(path: Path) -> tuple[bool, float, str]:
+def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
     """As EMOCA chooses: the detail stage, then the smallest metric behind the last ``=``."""
     try:
         metric = float(path.stem.rpartition("=")[2])

@@ -7,6 +7,7 @@ apart. Files arrive under a temporary neighbour and are renamed when whole.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from ..errors import UsageError, WeightsError, some
 from ..features.unpickle import plain
 from .weight_forms import Form, recognise
 from .weight_table import OFFICIAL, Official, official
-from .weights import folders, write_record
+from .weights import best_checkpoint, folders, write_record
 
 BLOCK = 1 << 20
 LARGEST = 4 << 30  # bytes; no official file comes near
@@ -116,7 +117,7 @@ def get_weights(
                 )
             _recognise_as(entry, temporary)
             temporary.replace(target)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise WeightsError(
             f"{name}: expected {url}, got: {plain(reason)}; fetch it on another machine, then ig3d weights add FILE"
@@ -172,7 +173,7 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
 
 
 def _which(path: Path, form: Form, digest: str, way: tuple[str, ...]) -> Official:
-    """The table's entry: the one with this hash, the only one of this form, or the one that a name on the way hints at."""
+    """The table's entry: the one with this hash, else the only one of this form, else what a name on the way says."""
     entries = [entry for entry in OFFICIAL.values() if entry.form == form.name]
     for entry in entries:
         if entry.sha256 and digest.startswith(entry.sha256):
@@ -212,7 +213,10 @@ def _add_many(
     """Put everything in place that is recognised; nothing recognised is an error that says why."""
     added: dict[str, Added] = {}
     reasons: list[str] = []
-    for path, way in files:
+    # where several are one of the table's, the best is the last to be put there
+    for path, way in sorted(files, key=lambda file: best_checkpoint(PurePosixPath(*file[1])), reverse=True):
+        if wanted is not None and len(files) > 1 and _NOT_USED.search(way[-1]):
+            continue
         try:
             one = _add_one(path, way, wanted)
         except WeightsError as error:
@@ -255,14 +259,13 @@ def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
         tempfile.TemporaryDirectory(dir=home, prefix=".unpacking-") as scratch,
         zipfile.ZipFile(path) as archive,
     ):
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > LARGEST:
+            raise WeightsError(f"{path}: expected official files, got {total} bytes of contents")
         for index, entry in enumerate(archive.infolist()):
             inner = PurePosixPath(entry.filename)
             if entry.is_dir() or inner.suffix not in (*_SUFFIXES, ".yaml"):
                 continue
-            if entry.file_size > LARGEST:
-                raise WeightsError(
-                    f"{path}: expected official files, got {plain(inner.name)} of {entry.file_size} bytes"
-                )
             # its own numbered folder and a name of ours: what the archive calls it is never a path here
             folder = Path(scratch) / str(index)
             folder.mkdir()

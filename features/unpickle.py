@@ -71,9 +71,12 @@ def read_arrays(path: str | Path) -> Any:
             f"{path}: expected a readable file, got: {plain(error.strerror or error)}"
         ) from error
     except _BROKEN as error:
-        said = plain(error) or type(error).__name__
+        said = plain(error)
+        if not isinstance(error, (pickle.UnpicklingError, EOFError, zipfile.BadZipFile)):
+            said = f"other or damaged contents ({type(error).__name__}: {said})"
         raise WeightsError(
-            f"{path}: expected a sound checkpoint, pickle or array file, got: {said}; get the file again"
+            f"{path}: expected a sound checkpoint, pickle or array file, got: {said or 'a file cut short'}; "
+            "get the file again"
         ) from error
 
 
