@@ -7,8 +7,8 @@ official tensors' names, so that a checkpoint loads as it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ...errors import RunError, UsageError
-from ..device import choose_device
+from ..device import choose_device, exact_arithmetic
 from .official import load_strictly
 
 log = logging.getLogger("ig3d")
@@ -29,6 +29,9 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+
+# By device; powers of two. Four is the fastest on one core (benchmarks/README.md).
+IMAGES_AT_ONCE: Mapping[str, int] = {"cpu": 4, "cuda": 32}
 
 
 class MobileEncoder(nn.Module):
@@ -119,13 +122,18 @@ class Encoders:
             raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.device = choose_device(device)
         self.precision = precision
-        self._most = 1 << 30
+        self._size = IMAGES_AT_ONCE[self.device.type]
         load_strictly(networks, tensors, what=what)
         kind = torch.float64 if precision == "fp64" else torch.float32
-        self._networks = {
-            name: network.eval().to(self.device, kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for name, network in networks.items()
-        }
+        try:
+            self._networks = {
+                name: network.eval().to(self.device, kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                for name, network in networks.items()
+            }
+        except (RuntimeError, MemoryError) as exc:
+            if not _out_of_memory(exc):
+                raise
+            raise _no_memory(self.device, "the networks", exc) from exc
 
     def describe(self) -> dict[str, str]:
         """Runtime and precision, for the run's identity."""
@@ -134,7 +142,9 @@ class Encoders:
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of every encoder.
 
-        Where memory runs out, the batch is halved from then on, and a line is logged.
+        The networks always see batches of one size, the last one filled up with black: convolution libraries choose
+        their algorithm by the batch's size, and then an image's last digits would depend on its company. Where memory
+        runs out, that size is halved from then on, and a line is logged.
 
         Parameters
         ----------
@@ -152,15 +162,16 @@ class Encoders:
         start = 0
         with exact_arithmetic(self.device):
             while start < len(crops) or not parts:
-                part = crops[start : start + self._most]
                 try:
-                    parts.append(self._forward(part))
-                    start += max(1, len(part))
+                    part = self._forward(_filled(crops[start : start + self._size], self._size))
                 except (RuntimeError, MemoryError) as exc:
                     if not _out_of_memory(exc):
                         raise
-                    self._halve(len(part), exc)
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._networks}
+                    self._halve(exc)
+                    continue
+                parts.append(part)
+                start += self._size
+        return {name: np.concatenate([part[name] for part in parts])[: len(crops)] for name in self._networks}
 
     def _forward(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
@@ -182,34 +193,32 @@ class Encoders:
             features = features.float()
         return network.head(features.mean((2, 3)))
 
-    def _halve(self, size: int, exc: BaseException) -> None:
-        if size <= 1:
-            raise RunError(
-                f"{self.device.type}: expected memory for one image, got none ({str(exc).splitlines()[0]}); "
-                "use --device cpu, or fewer --jobs"
-            ) from exc
-        self._most = size // 2
+    def _halve(self, exc: BaseException) -> None:
+        if self._size == 1:
+            raise _no_memory(self.device, "one image", exc) from exc
+        self._size //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning(
-            "ig3d: out of memory on %s with %d images; going on with %d", self.device, size, self._most
+            "ig3d: out of memory on %s with %d images; going on with %d",
+            self.device,
+            2 * self._size,
+            self._size,
         )
+
+
+def _filled(crops: np.ndarray, size: int) -> np.ndarray:
+    """``crops`` with black ones after them, ``size`` together."""
+    missing = size - len(crops)
+    return np.pad(crops, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else crops
+
+
+def _no_memory(device: torch.device, what: str, exc: BaseException) -> RunError:
+    reason = (str(exc) or type(exc).__name__).splitlines()[0]
+    return RunError(
+        f"{device}: expected memory for {what}, got too little ({reason}); use --device cpu, or fewer --jobs"
+    )
 
 
 def _out_of_memory(exc: BaseException) -> bool:
     return isinstance(exc, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(exc)
-
-
-@contextmanager
-def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Full float32 on CUDA and no choice of algorithms by timing; the process's own settings come back."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32)
-    try:
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
-        yield
-    finally:
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
