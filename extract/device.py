@@ -1,6 +1,9 @@
-"""Where the tensors of a network live: the processor, or a CUDA device when there is one."""
+"""Where the tensors of a network live: the processor, or a CUDA device when there is one; and how it calculates."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -33,3 +36,18 @@ def choose_device(name: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= found:
         raise UsageError(f"device: expected {name}, got {found} CUDA devices; use auto or cpu")
     return torch.device("cpu" if kind == "cpu" else name)
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Full float32 on CUDA and no choice of algorithms by timing; the process's own settings come back."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32)
+    try:
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
