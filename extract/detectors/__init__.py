@@ -16,6 +16,8 @@ DETECTORS: Mapping[str, str] = {
     "facemesh": "ig3d.extract.detectors.facemesh:FaceMesh",
     "landmarker": "ig3d.extract.detectors.landmarker:Landmarker",
     "none": "ig3d.extract.detectors.whole:WholeImage",
+    "sfd": "ig3d.extract.detectors.sfd:Sfd",
+    "sfd-box": "ig3d.extract.detectors.sfd:SfdBox",
 }
 
 # Below this a face is passed over when others are surer.

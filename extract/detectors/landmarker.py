@@ -46,7 +46,7 @@ class Landmarker:
     name = "landmarker"
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self._runtime = require("mediapipe", extra="extract", wanted_by="detector landmarker")
+        self._runtime = require("mediapipe", wanted_by="detector landmarker")
         file = _task_file() if path is None else Path(path)
         try:
             task = file.read_bytes()

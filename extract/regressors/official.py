@@ -119,8 +119,8 @@ def load_strictly(
             f"{len(keys)} {kind} ({some(keys, 3)})" for kind, keys in differences.items() if keys
         )
         raise WeightsError(
-            f"{what}: expected the {len(expected)} tensors of the official encoders, got {found}; "
-            "docs/regressors.md says which file it must be"
+            f"{what}: expected the {len(expected)} tensors of the official networks, got {found}; "
+            "ig3d weights says which file it must be"
         )
     for name, network in networks.items():
         # a copy each: what was read may lie in a file's memory

@@ -1,0 +1,103 @@
+"""FAN: the 68 points of face-alignment's two-dimensional landmark network, for one face in each image.
+
+References
+----------
+Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D Face Alignment problem?" (2017); face-alignment 1.5.0,
+``api.py``, with ``flip_input=False`` as EMOCA and DECA call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from face_alignment.models import FAN
+from face_alignment.utils import crop
+
+from ..device import exact_arithmetic
+from .official import load_network
+
+POINTS = 68
+BATCH = 16
+# of the crop: 200 * scale pixels of the image, where a face of width + height = 195 has scale 1
+_REFERENCE, _SPAN, _CENTRE_UP = 195, 200, 0.12
+# of the released network; its last stage counts
+STAGES = 4
+
+
+class Points:
+    """The network with its file.
+
+    Raises
+    ------
+    WeightsError : the file is missing or holds something else.
+    """
+
+    def __init__(self, device: torch.device, *, path: str | Path | None = None) -> None:
+        self._device = device
+        with torch.device("meta"):
+            network = FAN(STAGES)
+        self.sha256 = load_network(network, "fan2d", path)
+        self._network = network.eval().to(device)
+
+    def __call__(self, images: Sequence[np.ndarray], xyxy: np.ndarray) -> np.ndarray:
+        """Points of one face in each image.
+
+        Parameters
+        ----------
+        images : n arrays (H, W, 3) uint8 RGB
+        xyxy : (n, 4) pixels, boxes of the detector
+
+        Returns
+        -------
+        (n, 68, 2) float32, whole pixels
+        """
+        if not len(images):
+            return np.empty((0, POINTS, 2), np.float32)
+        centre, scale = _frames(np.asarray(xyxy, float))
+        crops = np.stack([crop(*frame) for frame in zip(images, centre, scale, strict=True)])
+        found = np.concatenate(
+            [self._peaks(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
+        )
+        return _to_image(found, centre, scale)
+
+    def _peaks(self, crops: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), exact_arithmetic(self._device):
+            pixels = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float() / 255
+            return peaks(self._network(pixels)[-1]).cpu().numpy()
+
+
+def _frames(xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (n, 2) and scales (n,) of FAN's crops."""
+    size = xyxy[:, 2:] - xyxy[:, :2]
+    centre = xyxy[:, 2:] - size / 2
+    centre[:, 1] -= _CENTRE_UP * size[:, 1]
+    return centre, size.sum(1) / _REFERENCE
+
+
+def peaks(heatmaps: torch.Tensor) -> torch.Tensor:
+    """(n, p, 2) places of the maxima of (n, p, s, s) heat maps, in cells, moved a quarter towards the higher neighbour.
+
+    A cell's middle is at half; maxima on the border are not moved.
+    """
+    side = heatmaps.shape[-1]
+    flat = heatmaps.flatten(2)
+    best = flat.argmax(2)
+    x, y = best % side, best // side
+    inside = (x > 0) & (x < side - 1) & (y > 0) & (y < side - 1)
+
+    def slope(step: int) -> torch.Tensor:
+        after, before = (best + step).clamp(max=side * side - 1), (best - step).clamp(min=0)
+        return torch.sign(flat.gather(2, after[..., None]) - flat.gather(2, before[..., None]))[..., 0]
+
+    moved = 0.25 * torch.stack([slope(1), slope(side)], dim=-1) * inside[..., None]
+    return torch.stack([x, y], dim=-1) + 0.5 + moved
+
+
+def _to_image(cells: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(n, 68, 2) pixels of the image, cut to whole ones as the package does."""
+    side = 64  # cells of a heat map
+    span = (_SPAN * scale)[:, None, None]
+    return np.trunc((cells.astype(float) / side - 0.5) * span + centre[:, None]).astype(np.float32)
