@@ -14,14 +14,15 @@ from PIL import Image
 from skimage.data import astronaut
 
 import ig3d.extract.detectors.landmarker as module
-from ig3d.errors import UsageError, WeightsError
+from ig3d.errors import MissingExtra, UsageError, WeightsError
 from ig3d.extract import arkit
 from ig3d.extract.crop import prepare
 from ig3d.extract.datasets import list_samples
+from ig3d.extract.detectors import load_detector
 from ig3d.extract.detectors.common import distinct
 from ig3d.extract.detectors.landmarker import Landmarker
 from ig3d.extract.regressors.blendshapes import BlendshapeCodes
-from ig3d.extract.run import flow
+from ig3d.extract.run import ExtractConfig, flow, settle
 from ig3d.features.values import Face, Status
 
 PLACES = (
@@ -170,3 +171,18 @@ def test_the_runtime_does_not_talk() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == ("1\n", "")
+
+
+def test_facemesh_says_that_newer_mediapipe_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ig3d.extract.detectors.facemesh", raising=False)
+    for name in ("mediapipe.python", "mediapipe.python.solution_base", "mediapipe.python.solutions"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=r"expected mediapipe 0.10.21 .*--regressor blendshapes"):
+        load_detector("facemesh")
+
+
+def test_a_missing_file_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IG3D_WEIGHTS", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    with pytest.raises(WeightsError, match=r"^face_landmarker: expected face_landmarker.task"):
+        settle(ExtractConfig("blendshapes"))

@@ -17,11 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mediapipe.python.solution_base import SolutionBase
-from mediapipe.python.solutions import face_mesh
 
+from ...errors import MissingExtra
 from ...features.values import Face
 from .common import PADDING, find_twice, quiet_stderr
+
+try:
+    from mediapipe.python.solution_base import SolutionBase
+    from mediapipe.python.solutions import face_mesh
+except ModuleNotFoundError as exc:
+    if exc.name == "mediapipe":
+        raise  # it is not there at all; who loads plug-ins says so
+    raise MissingExtra(
+        f"detector facemesh: expected mediapipe 0.10.21 (Python 3.11 or 3.12), whose package holds its weights, got "
+        f"{version('mediapipe')}; --regressor blendshapes works with that"
+    ) from exc
 
 MAX_FACES = 5
 MIN_CONFIDENCE = 0.5
