@@ -19,8 +19,15 @@ def names(kind: str, ours: Mapping[str, str]) -> list[str]:
     ]
 
 
-def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any:
-    """Import the plug-in's class and make one.
+def load(
+    kind: str,
+    name: str,
+    ours: Mapping[str, str],
+    *,
+    where_taken: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Any:
+    """Import the plug-in's class and make one; ``where_taken`` are arguments for those that know them.
 
     Raises
     ------
@@ -48,7 +55,8 @@ def load(kind: str, name: str, ours: Mapping[str, str], **arguments: Any) -> Any
         raise UsageError(
             f"{kind} {name}: expected no --{lacking[0]}, got {arguments[lacking[0]]!r}; leave it out"
         )
-    return plugin(**arguments)
+    known = {argument: value for argument, value in (where_taken or {}).items() if _takes(plugin, argument)}
+    return plugin(**arguments, **known)
 
 
 def _takes(plugin: Any, argument: str) -> bool:

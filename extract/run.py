@@ -52,8 +52,8 @@ class ExtractConfig:
     batch_size : int
         Images per call of detector and regressor.
     device : str
-        Where the regressor's networks run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``, ``cuda:1``. The
-        identity holds the kind of device that was found, not this wish.
+        Where the networks of regressor and detector run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``,
+        ``cuda:1``. The identity holds the kind of device that was found, not this wish.
     precision : str
         Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
     """
@@ -149,7 +149,7 @@ def extract_codes(
         if progress:
             progress(run.counts)
         info = _info(samples, regress, detect, identity)
-        workers = min(jobs or _default_jobs(regress), max(1, len(todo)))
+        workers = min(jobs or _default_jobs(regress, detect), max(1, len(todo)))
         counts = Counter(run.counts)
         for done in _work(run, todo, config, info, workers):
             counts += done
@@ -159,9 +159,9 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
-def _default_jobs(regress: Regressor) -> int:
+def _default_jobs(*plugins: Regressor | Detector) -> int:
     """One per core; fewer where each holds its own copy of the networks on a GPU."""
-    on_gpu = getattr(regress, "device", "cpu") == "cuda"
+    on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
     return min(cpu_count(), MAX_JOBS_ON_GPU) if on_gpu else cpu_count()
 
 
@@ -187,7 +187,7 @@ def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
     lacking: list[Ig3dError] = []
     for name in preferred:
         try:
-            _detector(name)
+            _detector(name, device=config.device)
         except (WeightsError, MissingExtra) as error:
             lacking.append(error)
             continue
@@ -209,7 +209,7 @@ def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
             f"detector none: expected a regressor that takes crops, got {regress.name}, which needs landmarks; "
             f"use --detector {regress.detectors[0]}"
         )
-    return regress, _detector(config.detector or regress.detectors[0])
+    return regress, _detector(config.detector or regress.detectors[0], device=config.device)
 
 
 def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: dict[str, Any]) -> StoreInfo:

@@ -265,3 +265,11 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "face_alignment.detection.sfd.net_s3fd", None)
     with pytest.raises(MissingExtra, match="face_alignment"):
         load_detector("sfd")
+
+
+def test_the_device_that_is_asked_for_reaches_the_detector(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(files))
+    assert load_detector("sfd-box", device="cpu").device == "cpu"
+    with pytest.raises(UsageError, match="expected cuda:99, got .* CUDA devices"):
+        load_detector("sfd-box", device="cuda:99")
+    assert load_detector("none", device="cuda:99").name == "none"

@@ -38,15 +38,21 @@ class Detector(Protocol):
         ...
 
 
-def load_detector(name: str) -> Detector:
+def load_detector(name: str, *, device: str = "auto") -> Detector:
     """A detector by name.
+
+    Parameters
+    ----------
+    name : str
+    device : str
+        For detectors whose networks can run on several: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises
     ------
-    UsageError : there is no such detector.
+    UsageError : there is no such detector or device.
     MissingExtra, WeightsError : it cannot be built here.
     """
-    detector: Detector = load("detector", name, DETECTORS)
+    detector: Detector = load("detector", name, DETECTORS, where_taken={"device": device})
     return detector
 
 

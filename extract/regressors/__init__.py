@@ -67,6 +67,6 @@ def load_regressor(
     """
     options = {"also": tuple(also), "device": device, "precision": precision}
     usual = {"also": (), "device": "auto", "precision": "fp32"}
-    asked = {option: value for option, value in options.items() if value != usual[option]}
+    asked: dict[str, Any] = {option: value for option, value in options.items() if value != usual[option]}
     regressor: Regressor = load("regressor", name, REGRESSORS, **asked)
     return regressor
