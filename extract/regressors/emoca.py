@@ -47,7 +47,7 @@ class Emoca:
         self._checkpoint = read_checkpoint(self.name)
         parts = checkpoint_parts(self._checkpoint)
         width = _expression_width(parts, self._checkpoint)
-        self._layout = _LAYOUTS.get(width) or _ambiguous_layout(self._checkpoint)
+        self._layout = expression_layout(width, self._checkpoint)
         with torch.device("meta"):
             networks = {
                 "E_flame": ResNetEncoder(COARSE_WIDTH),
@@ -98,8 +98,22 @@ def _expression_width(parts: Mapping[str, Mapping[str, Any]], checkpoint: Checkp
     return width
 
 
-def _ambiguous_layout(checkpoint: Checkpoint) -> Mapping[str, slice]:
-    """Where columns 50:53 go: the head's or the jaw's rotation, as the model's ``cfg.yaml`` says."""
+def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]:
+    """Block -> which columns of the expression encoder's output it takes.
+
+    Where there are 53, three are the head's or the jaw's rotation, as ``cfg.yaml`` above the checkpoint says.
+
+    Parameters
+    ----------
+    width : 50, 53 or 56
+    checkpoint : Checkpoint
+
+    Raises
+    ------
+    WeightsError : ``cfg.yaml`` is needed and not there, or does not say.
+    """
+    if width in _LAYOUTS:
+        return _LAYOUTS[width]
     import yaml
 
     for folder in checkpoint.path.parents[:4]:

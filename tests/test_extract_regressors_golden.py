@@ -1,0 +1,381 @@
+"""SMIRK, EMOCA and DECA against what the official code gave, with the same made-up numbers in the official layouts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Ended, colour_folder
+from made_up_weights import DATA, made_up, pack, write_deca, write_emoca, write_smirk
+
+from ig3d.errors import RunError, UsageError, WeightsError
+from ig3d.extract.regressors import encoders, load_regressor
+from ig3d.extract.regressors.deca import checkpoint_parts
+from ig3d.extract.regressors.emoca import expression_layout
+from ig3d.extract.regressors.encoders import Encoders
+from ig3d.extract.regressors.official import Checkpoint
+from ig3d.features.blocks import choose_blocks
+from ig3d.features.store import CodeStore
+from ig3d.features.values import FaceBatch
+
+# block -> where the official output has it
+SMIRK = {
+    "expression": ("expression_params", slice(None)),
+    "pose": ("pose_params", slice(None)),
+    "jaw": ("jaw_params", slice(None)),
+    "eyelid": ("eyelid_params", slice(None)),
+    "shape": ("shape_params", slice(None)),
+    "camera": ("cam", slice(None)),
+}
+EMOCA = {
+    "expression": ("exp", slice(None)),
+    "pose": ("pose", slice(0, 3)),
+    "jaw": ("pose", slice(3, 6)),
+    "shape": ("shape", slice(None)),
+    "camera": ("cam", slice(None)),
+    "texture": ("tex", slice(None)),
+    "light": ("light", slice(None)),
+    "detail": ("detail", slice(None)),
+}
+BLOCKS = {"smirk": SMIRK, "emoca": EMOCA, "deca": {**EMOCA, "expression": ("deca_exp", slice(None))}}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A weights folder with all three official files; large, so removed at once."""
+    folder = tmp_path_factory.mktemp("weights")
+    resnets = made_up("emoca")
+    files = [write_smirk(folder), write_emoca(folder, resnets), write_deca(folder, resnets)]
+    yield folder
+    for file in files:
+        file.unlink()
+
+
+@pytest.fixture(autouse=True)
+def _found(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(weights))
+
+
+def images() -> np.ndarray:
+    with np.load(DATA / "official_crops.npz") as stored:
+        return np.array(stored["images"])
+
+
+def batch(crops: np.ndarray) -> FaceBatch:
+    n = len(crops)
+    return FaceBatch(np.full((n, 2), 224), np.zeros((n, 4)), None, crops, np.zeros((n, 2, 3)))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_is_the_officials(name: str) -> None:
+    expected = pack("smirk" if name == "smirk" else "emoca")
+    crops = images() if name == "smirk" else images() / np.float32(255)
+    # the made-up networks magnify rounding: the official code in float32 is 5e-5 from itself in float64
+    for precision, tolerance in (("fp32", 2e-4), ("fp64", 1e-6)):
+        regress = load_regressor(name, device="cpu", precision=precision)
+        codes = regress(batch(crops))
+        assert list(codes) == list(regress.blocks) == list(BLOCKS[name])
+        for block, (output, columns) in BLOCKS[name].items():
+            official = expected[f"out/{output}"].reshape(2, -1)[:, columns]
+            assert codes[block].dtype == np.float32
+            assert codes[block].shape == (2, regress.blocks[block].width)
+            assert np.abs(codes[block] - official).max() < tolerance, (precision, block)
+    described = regress.describe()
+    assert described["precision"] == "fp64"
+    assert described["runtime"] == f"torch {torch.__version__.partition('+')[0]} cpu"
+    assert len(described["weights_sha256"]) == 64
+
+
+def test_codes_are_the_same_in_any_company() -> None:
+    regress = load_regressor("smirk", device="cpu")
+    crops = np.concatenate([images(), images()[:, ::-1], images()[:, :, ::-1]])
+    together = regress(batch(crops))
+    alone = [regress(batch(crops[i : i + 1])) for i in range(len(crops))]
+    for block, codes in together.items():
+        assert np.array_equal(codes, np.concatenate([one[block] for one in alone])), block
+    assert {block: codes.shape for block, codes in regress(batch(crops[:0])).items()} == {
+        name: (0, block.width) for name, block in regress.blocks.items()
+    }
+
+
+def test_half_precision_is_near_and_keeps_the_limits() -> None:
+    exact = load_regressor("smirk", device="cpu")(batch(images()))
+    for precision, tolerance in (("bf16", 1.0), ("fp16", 0.2)):
+        codes = load_regressor("smirk", device="cpu", precision=precision)(batch(images()))
+        worst = max(np.abs(codes[block] - exact[block]).max() for block in exact)
+        assert 1e-4 < worst < tolerance, precision
+        assert codes["jaw"].dtype == np.float32
+        assert (codes["jaw"][:, 0] >= 0).all()
+        assert (np.abs(codes["jaw"][:, 1:]) <= np.float32(0.2)).all()
+        assert ((codes["eyelid"] >= 0) & (codes["eyelid"] <= 1)).all()
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    regress = load_regressor("smirk", device="cpu")
+    crops = np.concatenate([images(), images()[:, ::-1], images()[:1]])
+    whole = regress(batch(crops))
+    forward, limit = Encoders._forward, 2
+
+    def little_memory(self: Encoders, some: np.ndarray) -> dict[str, np.ndarray]:
+        if len(some) > limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return forward(self, some)
+
+    monkeypatch.setattr(Encoders, "_forward", little_memory)
+    with caplog.at_level(logging.WARNING, logger="ig3d"):
+        codes = regress(batch(crops))
+    assert [record.getMessage() for record in caplog.records] == [
+        "ig3d: out of memory on cpu with 4 images; going on with 2"
+    ]
+    for block in whole:
+        assert np.allclose(codes[block], whole[block], atol=2e-4), block
+    limit = 0
+    with pytest.raises(RunError, match=r"cpu: expected memory for one image.*CUDA out of memory"):
+        regress(batch(crops))
+
+
+def without(*starts: str) -> Callable[[dict[str, torch.Tensor]], dict[str, None]]:
+    return lambda state: {key: None for key in state if key.startswith(starts)}
+
+
+HEAD = "smirk_encoder.pose_encoder.pose_cam_layers.0.bias"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({HEAD: None}, r"1 missing \(pose_encoder.pose_cam_layers.0.bias\)", id="missing"),
+        pytest.param(
+            {"smirk_encoder.pose_encoder.extra": torch.zeros(1)},
+            r"1 unknown \(pose_encoder.extra\)",
+            id="extra",
+        ),
+        pytest.param({"flame.v": torch.zeros(1)}, r"1 unknown \(flame.v\)", id="extra-part"),
+        pytest.param(
+            {HEAD: None, HEAD[:-4] + "biases": torch.zeros(6)},
+            "1 missing .*; 1 unknown .*biases",
+            id="renamed",
+        ),
+        pytest.param({HEAD: torch.zeros(7)}, r"1 of another shape .*\(7,\) for \(6,\)", id="shape"),
+        pytest.param({HEAD: torch.full((6,), torch.nan)}, "1 without finite numbers", id="not-finite"),
+        pytest.param(
+            without("smirk_encoder.shape_encoder."), r"278 missing .* and 275 more", id="no-shape-encoder"
+        ),
+    ],
+)
+def test_anything_but_smirks_tensors_is_refused_with_the_differences(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, torch.Tensor | None] | Callable[[dict[str, torch.Tensor]], dict[str, None]],
+    message: str,
+) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
+    write_smirk(tmp_path, changes(made_up("smirk")) if callable(changes) else changes)
+    with pytest.raises(WeightsError, match=rf"^smirk \(SMIRK_em1.pt\): expected .*{message}"):
+        load_regressor("smirk", device="cpu")
+
+
+def test_a_file_cut_short_or_of_another_kind_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
+    file = write_smirk(tmp_path)
+    file.write_bytes(file.read_bytes()[:1_000_000])
+    with pytest.raises(WeightsError, match=r"SMIRK_em1\.pt"):
+        load_regressor("smirk", device="cpu")
+    (tmp_path / "SMIRK_em1.pt.ig3d.json").unlink(missing_ok=True)
+    torch.save([torch.zeros(3)], file)
+    with pytest.raises(WeightsError, match="expected tensors by name, got a list"):
+        load_regressor("smirk", device="cpu")
+
+
+def checkpoint(arrays: dict[str, object], path: Path = Path("x.ckpt")) -> Checkpoint:
+    return Checkpoint("emoca (x.ckpt)", path, "0", arrays)
+
+
+def test_the_parts_of_a_checkpoint_are_told_apart() -> None:
+    weight = np.zeros(1, np.float32)
+    lightning = {"deca.E_flame.a": weight, "deca.E_detail.b": weight, "deca.flame.v": weight}
+    parts = checkpoint_parts(checkpoint({"state_dict": lightning, "epoch": 3}))
+    assert {name: list(part) for name, part in parts.items()} == {"E_flame": ["a"], "E_detail": ["b"]}
+    assert list(
+        checkpoint_parts(checkpoint({"state_dict": {**lightning, "deca.E_expression.c": weight}}))
+    ) == [
+        "E_flame",
+        "E_expression",
+        "E_detail",
+    ]
+    with pytest.raises(WeightsError, match=r"1 unknown \(deca.surprise\)"):
+        checkpoint_parts(checkpoint({"state_dict": {**lightning, "deca.surprise": weight}}))
+    with pytest.raises(WeightsError, match=r"1 unknown \(surprise\)"):
+        checkpoint_parts(checkpoint({"E_flame": {}, "E_detail": {}, "surprise": 1}))
+    with pytest.raises(WeightsError, match=r"expected state_dict .* got model, epoch"):
+        checkpoint_parts(checkpoint({"model": {}, "epoch": 1}))
+
+
+def test_what_the_expression_encoder_replaces(tmp_path: Path) -> None:
+    expression = {"expression": slice(0, 50)}
+    assert expression_layout(50, checkpoint({})) == expression
+    assert expression_layout(56, checkpoint({})) == {
+        **expression,
+        "pose": slice(50, 53),
+        "jaw": slice(53, 56),
+    }
+    place = checkpoint({}, tmp_path / "detail" / "checkpoints" / "x.ckpt")
+    with pytest.raises(WeightsError, match=r"expected cfg\.yaml in a folder above"):
+        expression_layout(53, place)
+    settings = "detail: {model: {exp_deca_global_pose: %s, exp_deca_jaw_pose: %s}}"
+    for head, jaw, block in (("false", "true", "jaw"), ("true", "false", "pose")):
+        (tmp_path / "cfg.yaml").write_text(settings % (head, jaw))
+        assert expression_layout(53, place) == {**expression, block: slice(50, 53)}
+    (tmp_path / "cfg.yaml").write_text("coarse: {}")
+    with pytest.raises(WeightsError, match=r"expected detail\.model\.exp_deca_global_pose"):
+        expression_layout(53, place)
+
+
+def test_one_regressors_file_under_anothers_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
+    last = torch.zeros(50, 4)
+    small = {"deca.E_flame.a": last, "deca.E_detail.a": last}
+    torch.save(
+        {"state_dict": {**small, "deca.E_expression.layers.2.weight": last}}, tmp_path / "deca_model.tar"
+    )
+    with pytest.raises(WeightsError, match="expected DECA, got EMOCA; use --regressor emoca"):
+        load_regressor("deca", device="cpu")
+    write_emoca(tmp_path, small)
+    with pytest.raises(WeightsError, match="expected EMOCA, got DECA; use --regressor deca"):
+        load_regressor("emoca", device="cpu")
+
+
+def test_an_expression_encoder_of_another_kind_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
+    write_emoca(tmp_path, {"deca.E_expression.resnet.conv1.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"a ResNet of its own .* 1 tensors of another network"):
+        load_regressor("emoca", device="cpu")
+
+
+def test_settings_that_are_not_there() -> None:
+    with pytest.raises(UsageError, match="precision: expected one of fp32, fp64, bf16, fp16, got 'int8'"):
+        load_regressor("smirk", precision="int8")
+    with pytest.raises(UsageError, match=r"device: expected cuda:99, got \d+ CUDA devices"):
+        load_regressor("smirk", device="cuda:99")
+    with pytest.raises(UsageError, match=r"regressor facemesh: expected no --device, got 'cpu'"):
+        load_regressor("facemesh", device="cpu")
+    with pytest.raises(UsageError, match=r"regressor smirk: expected no --also"):
+        load_regressor("smirk", ("landmarks",))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "width", "first"),
+    [
+        # the paper's feature sets
+        ("smirk", "short", 353, "pose"),
+        ("smirk", "full", 358, "pose"),
+        ("emoca", "short", 156, "expression"),
+        ("emoca", "full", 334, "expression"),
+        ("deca", "full", 334, "expression"),
+        ("smirk", "expression+jaw", 53, "expression"),
+    ],
+)
+def test_named_sets_have_the_papers_widths(name: str, text: str, width: int, first: str) -> None:
+    outputs = pack("smirk" if name == "smirk" else "emoca")
+    widths = {
+        block: outputs[f"out/{output}"].reshape(2, -1)[:, columns].shape[1]
+        for block, (output, columns) in BLOCKS[name].items()
+    }
+    chosen = choose_blocks(text, widths, name)
+    assert sum(widths[block] for block in chosen) == width
+    assert chosen[0] == first
+
+
+def test_the_command_writes_smirks_codes(ig3d: Callable[..., Ended], tmp_path: Path) -> None:
+    from ig3d.faces.synth import SynthConfig, synthesize
+
+    synthesize(tmp_path / "faces", SynthConfig(count=6, jobs=1))
+    common = ("extract", tmp_path / "faces", "--dataset", "rafdb", "--regressor", "smirk", "--jobs", 1)
+    ended = ig3d(*common, "--out", tmp_path / "a.h5", "--device", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    assert "smirk: facemesh stands in for landmarker" in ended.stderr
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert list(store.blocks) == list(SMIRK)
+        assert store.blocks["shape"].basis == "flame-2020"
+        assert store.info.regressor["name"] == "smirk"
+        assert store.info.regressor["runtime"].endswith("cpu")
+        assert store.info.crop["scale"] == 1.4
+        assert store.info.config["options"]["precision"] == "fp32"
+        assert "device" not in store.info.config["options"]
+        codes = store.codes("expression")
+        assert np.isfinite(codes).all()
+        assert codes.std(0).min() > 0
+    refused = ig3d(*common, "--out", tmp_path / "a.h5", "--device", "cpu", "--precision", "bf16")
+    assert refused.returncode == 1
+    assert "options.precision: fp32 -> bf16" in refused.stderr
+    whole = ig3d(*common, "--out", tmp_path / "b.h5", "--detector", "none")
+    assert whole.returncode == 0, whole.stderr
+    with CodeStore(tmp_path / "b.h5") as store:
+        assert store.info.crop["whole_image"]
+        assert np.abs(store.codes("expression") - codes).max() > 1e-2
+    absent = ig3d(*common, "--out", tmp_path / "c.h5", "--device", "cuda:99")
+    assert absent.returncode == 2
+    assert absent.stderr.splitlines()[-1].startswith("ig3d: device: expected cuda:99, got ")
+
+
+def test_a_run_gives_torch_one_thread_and_then_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ig3d import ExtractConfig, extract_codes, list_samples
+
+    seen = []
+    forward = Encoders._forward
+
+    def watched(self: Encoders, some: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(torch.get_num_threads())
+        return forward(self, some)
+
+    monkeypatch.setattr(Encoders, "_forward", watched)
+    samples = list_samples(colour_folder(tmp_path / "data", 2), "folder")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        config = ExtractConfig(regressor="smirk", detector="none", device="cpu")
+        extract_codes(samples, tmp_path / "a.h5", config, jobs=1)
+        assert seen == [1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_gpu_gives_the_same_codes_and_keeps_its_settings(name: str) -> None:
+    crops = images() if name == "smirk" else images() / np.float32(255)
+    expected = load_regressor(name, device="cpu", precision="fp64")(batch(crops))
+    settings = torch.backends.cudnn
+    before = (settings.allow_tf32, settings.benchmark, settings.deterministic)
+    regress = load_regressor(name, device="cuda")
+    codes = regress(batch(crops))
+    assert (settings.allow_tf32, settings.benchmark, settings.deterministic) == before
+    for block in codes:
+        assert np.abs(codes[block] - expected[block]).max() < 2e-4, block
+    alone = regress(batch(crops[:1]))
+    assert all(np.array_equal(codes[block][:1], alone[block]) for block in codes)
+
+
+def test_tf32_is_off_while_the_networks_run_and_back_afterwards() -> None:
+    settings = torch.backends.cudnn
+    before = (settings.allow_tf32, settings.benchmark)
+    with encoders.exact_arithmetic(torch.device("cuda")):
+        assert not settings.allow_tf32
+        assert not settings.benchmark
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert (settings.allow_tf32, settings.benchmark) == before
