@@ -15,6 +15,7 @@ import io
 import math
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -36,8 +37,8 @@ _LEGACY = (
 )
 _BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
-    RecursionError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error,
-    zipfile.BadZipFile, zlib.error,
+    RecursionError, RuntimeError, SyntaxError, TypeError, ValueError, pickle.UnpicklingError, struct.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
