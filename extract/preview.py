@@ -1,4 +1,4 @@
-"""A look at a store: some of its faces with box and points, drawn from the images and the codes."""
+"""A look at a store: some of its faces with box, points or mesh, drawn from the images and the codes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..errors import DatasetError, Ig3dError, UsageError
 from ..faces import draw, model
 from ..features.store import CodeStore
 from ..features.values import Status
+from .preview_flame import meshes
 from .read import Unreadable, bounded_images, read_image
 from .regressors.facemesh import project
 
@@ -47,9 +48,9 @@ def preview(
         raise UsageError(f"out: expected a name that ends in .png or .jpg, got {out}")
     folder = Path(root or store.info.root)
     rows = _choose(store, count, seed)
-    points = _points(store, rows)
+    points, surfaces = _points(store, rows), meshes(store, rows)
     with bounded_images():
-        tiles = [_tile(store, int(row), folder, points.get(int(row))) for row in rows]
+        tiles = [_tile(store, int(row), folder, points.get(int(row)), surfaces.get(int(row))) for row in rows]
     if all(tile.image is None for tile in tiles):
         raise DatasetError(
             f"preview: expected the images under {folder}, found none of them; say where with --root"
@@ -97,7 +98,9 @@ def _aligned(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
     return face.decode(store.codes("shape")[rows], store.codes("expression")[rows])
 
 
-def _tile(store: CodeStore, row: int, folder: Path, points: np.ndarray | None) -> draw.Tile:
+def _tile(
+    store: CodeStore, row: int, folder: Path, points: np.ndarray | None, mesh: draw.Mesh | None
+) -> draw.Tile:
     samples = store.samples
     status = Status(int(samples.status[row]))
     try:
@@ -110,4 +113,6 @@ def _tile(store: CodeStore, row: int, folder: Path, points: np.ndarray | None) -
         second = " · ".join(filter(None, [label, "" if np.isnan(score) else f"score {score:.2f}"]))
     else:
         second = f"{status.name}: {samples.message[row]}"
-    return draw.Tile(image, f"{samples.id[row]}\n{second}", store.faces.box[row], points, status == Status.ok)
+    return draw.Tile(
+        image, f"{samples.id[row]}\n{second}", store.faces.box[row], points, mesh, status == Status.ok
+    )

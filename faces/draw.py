@@ -8,9 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .raster import rasterise
+
 _PAPER, _INK, _POINT, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
 # Dots are drawn this much larger and shrunk, which smooths them.
 _OVERSAMPLE = 3
+# A mesh lets this share of the picture through; light falls on it from the viewer's upper left.
+_THROUGH, _LIGHT = 0.3, (-0.3, -0.5, -0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """A surface over an image.
+
+    Attributes
+    ----------
+    points : (v, 3) pixels of the image; z away from the camera
+    triangles : (t, 3) int
+        Counterclockwise as seen from outside, in the image.
+    """
+
+    points: np.ndarray
+    triangles: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,7 @@ class Tile:
     xyxy : (4,) pixels, or None
         Box of the face; the tile shows what is around it.
     points : (p, 2) pixels, or None
+    mesh : Mesh, or None
     good : bool
         A tile that is not gets a red frame.
     """
@@ -33,6 +53,7 @@ class Tile:
     caption: str
     xyxy: np.ndarray | None = None
     points: np.ndarray | None = None
+    mesh: Mesh | None = None
     good: bool = True
 
 
@@ -87,6 +108,9 @@ def _picture(tile: Tile, side: int) -> Image.Image:
         Image.Resampling.BICUBIC,
         fillcolor="#dddddd",
     )
+    if tile.mesh is not None:
+        places = (tile.mesh.points - (*corner, 0)) * large / span
+        picture = Image.fromarray(shaded(np.asarray(picture), places, tile.mesh.triangles))
     pen = ImageDraw.Draw(picture)
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         box = ((tile.xyxy.reshape(2, 2) - corner) * large / span).ravel().tolist()
@@ -96,6 +120,37 @@ def _picture(tile: Tile, side: int) -> Image.Image:
         for px, py in (tile.points - corner) * large / span:
             pen.ellipse((px - radius, py - radius, px + radius, py + radius), fill=_POINT)
     return picture.resize((side, side), Image.Resampling.BOX)
+
+
+def shaded(picture: np.ndarray, points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """A picture with a grey mesh over it.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) uint8
+    points : (v, 3) pixels; z away from the camera
+    triangles : (t, 3) int
+        Counterclockwise as seen from outside.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+    """
+    corner = points[triangles]
+    outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    normals = np.zeros(points.shape)
+    for place in range(3):  # a vertex's normal is the sum of its triangles', larger ones counting more
+        np.add.at(normals, triangles[:, place], outward)
+    light = np.array(_LIGHT) / np.linalg.norm(_LIGHT)
+    bright = normals @ light / np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
+    grey = 70 + 175 * np.clip(bright, 0, 1)
+    # the rasteriser shows triangles that run clockwise in the image
+    seen = rasterise(points, triangles[:, ::-1], (picture.shape[1], picture.shape[0]))
+    mixed = picture.reshape(-1, 3).copy()
+    mixed[seen.pixel] = np.round(
+        _THROUGH * mixed[seen.pixel] + (1 - _THROUGH) * seen.interpolate(grey)[:, None]
+    )
+    return mixed.reshape(picture.shape)
 
 
 def _fit(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -83,18 +83,24 @@ class Flame:
     ) -> None:
         self.dtype, self.device = dtype, torch.device(device)
         self.triangles = torch.as_tensor(model.triangles, device=self.device)
-        self._template = self._tensor(model.template)
+        self._template = self.tensor(model.template)
         # (v * 3, columns): one matrix product per basis
-        self._shape = self._tensor(model.shape_basis).reshape(-1, SHAPES)
-        self._expression = self._tensor(model.expression_basis).reshape(-1, EXPRESSIONS)
-        self._pose = self._tensor(model.pose_basis).reshape(-1, 9 * (JOINTS - 1))
-        self._regressor = self._tensor(model.joint_regressor)
-        self._skinning = self._tensor(model.skinning)
-        self._eyelids = None if eyelids is None else self._tensor(eyelids)
+        self._shape = self.tensor(model.shape_basis).reshape(-1, SHAPES)
+        self._expression = self.tensor(model.expression_basis).reshape(-1, EXPRESSIONS)
+        self._pose = self.tensor(model.pose_basis).reshape(-1, 9 * (JOINTS - 1))
+        self._regressor = self.tensor(model.joint_regressor)
+        self._skinning = self.tensor(model.skinning)
+        self._eyelids = None if eyelids is None else self.tensor(eyelids)
         self._landmarks = landmarks
         self._mediapipe = mediapipe
 
-    def _tensor(self, values: Any) -> torch.Tensor:
+    @property
+    def has_eyelids(self) -> bool:
+        """Whether codes may have eyelids."""
+        return self._eyelids is not None
+
+    def tensor(self, values: Any) -> torch.Tensor:
+        """``values`` with the layer's type, on its device."""
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
     def vertices(self, codes: FlameCodes) -> torch.Tensor:
@@ -162,11 +168,11 @@ class Flame:
             found = vertices[at, corners]
         else:
             found = vertices[:, corners]
-        return (found * self._tensor(points.weights)[..., None]).sum(-2)
+        return (found * self.tensor(points.weights)[..., None]).sum(-2)
 
     def _given(self, codes: FlameCodes) -> dict[str, torch.Tensor]:
         given = {
-            field.name: self._tensor(getattr(codes, field.name))
+            field.name: self.tensor(getattr(codes, field.name))
             for field in fields(codes)
             if getattr(codes, field.name) is not None
         }

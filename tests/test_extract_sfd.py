@@ -270,6 +270,6 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_the_device_that_is_asked_for_reaches_the_detector(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(files))
     assert load_detector("sfd-box", device="cpu").device == "cpu"
-    with pytest.raises(UsageError, match="expected cuda:99, got .* CUDA devices"):
+    with pytest.raises(UsageError, match=r"expected cuda:99, got .* CUDA devices"):
         load_detector("sfd-box", device="cuda:99")
     assert load_detector("none", device="cuda:99").name == "none"

@@ -263,8 +263,6 @@ def test_files_of_another_kind_are_one_line(tmp_path: Path, folder: Path) -> Non
 
 
 def test_extracting_does_not_import_flame() -> None:
-    code = (
-        "import sys, ig3d.extract.run, ig3d.extract.preview; print([m for m in sys.modules if 'flame' in m])"
-    )
+    code = "import sys, ig3d.extract.run, ig3d.extract.preview; print([m for m in sys.modules if 'faces.flame' in m])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
