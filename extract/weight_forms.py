@@ -110,7 +110,7 @@ FORMS = (
         ("lmk_face_idx", "lmk_b_coords", "landmark_indices"),
         {"lmk_face_idx": (105,), "lmk_b_coords": (105, 3), "landmark_indices": (105,)},
     ),
-    Form("eyelid", "SMIRK's eyelid offsets", ("",), {"": (5023, 3)}),
+    Form("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
     Form(
         "masks",
         "FLAME's vertex masks",
@@ -145,9 +145,7 @@ def _check_shapes(path: Path, form: Form, entries: Mapping[str, Any]) -> None:
         ):
             shape = " x ".join("n" if size is None else str(size) for size in wanted)
             got = "none" if found is None else " x ".join(map(str, found)) or "a number"
-            raise WeightsError(
-                f"{path}: expected {form.title} with {key or 'an array'} of {shape}, got {got}"
-            )
+            raise WeightsError(f"{path}: expected {form.title} with {key} of {shape}, got {got}")
 
 
 def _entries(path: Path) -> dict[str, Any]:
@@ -167,7 +165,8 @@ def _entries(path: Path) -> dict[str, Any]:
             raise WeightsError(f"{path}: expected a sound zip archive, got: {plain(error)}") from error
     content = read_arrays(path)
     if not isinstance(content, dict):
-        return {"": content}
+        shape = getattr(content, "shape", None)
+        return {"" if shape is None else f"array of {' x '.join(map(str, shape)) or 'one number'}": content}
     entries = {str(key): value for key, value in content.items()}
     for key, value in content.items():
         if isinstance(value, dict):
@@ -177,12 +176,11 @@ def _entries(path: Path) -> dict[str, Any]:
 
 def _describe(entries: Mapping[str, Any]) -> str:
     """What was seen, for a refusal."""
-    if set(entries) == {""}:
-        content = entries[""]
-        shape = getattr(content, "shape", None)
+    (key, content), *others = entries.items() or [("", {})]
+    if not others and key.startswith("array of "):
+        return f"an {key}"
+    if not others and not key:
         name = getattr(content, "name", "")
-        if shape is not None:
-            return f"an array of {' x '.join(map(str, shape)) or 'one number'}"
         return f"an object of {plain(name)}" if name else f"a {type(content).__name__}"
     some = ", ".join(plain(key, 60) for key in list(entries)[:3])
     return f"a table of {len(entries)} entries ({some}{', ...' if len(entries) > 3 else ''})"

@@ -1,0 +1,523 @@
+"""Official files: found, recognised by what they hold, put in place, fetched; and everything that can be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ig3d.errors import UsageError, WeightsError
+from ig3d.extract import weight_table, weights
+from ig3d.extract.weights import OFFICIAL, check_weights, find_weights, folders, locate, weights_sha256
+from ig3d.extract.weights_add import add_weights, get_weights
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user whose data folder is ``tmp_path / "data"``; the weights folder in it."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("IG3D_WEIGHTS", raising=False)
+    return tmp_path / "data" / "ig3d" / "weights"
+
+
+def zeros(**shapes: tuple[int, ...]) -> OrderedDict[str, Any]:
+    return OrderedDict((name, torch.zeros(shape)) for name, shape in shapes.items())
+
+
+def encoder(rows: int) -> dict[str, tuple[int, ...]]:
+    return {"encoder.conv1.weight": (64, 3, 7, 7), "layers.2.weight": (rows, 1024)}
+
+
+def smirk(path: Path, *, rows: int = 300, seed: int = 0) -> Path:
+    prefix = "smirk_encoder."
+    state = zeros(
+        **{
+            prefix + "pose_encoder.encoder.conv_stem.weight": (16, 3, 3, 3),
+            prefix + "pose_encoder.pose_cam_layers.0.weight": (6, 576),
+            prefix + "shape_encoder.shape_layers.0.weight": (rows, 960),
+            prefix + "expression_encoder.expression_layers.0.weight": (55, 960),
+        }
+    )
+    state[prefix + "pose_encoder.encoder.conv_stem.weight"] += seed
+    torch.save(state, path)
+    return path
+
+
+def emoca(path: Path, *, expression: bool = True) -> Path:
+    names = {"E_flame": 236, **({"E_expression": 50} if expression else {})}
+    state = zeros(
+        **{f"deca.{n}.{key}": shape for n, rows in names.items() for key, shape in encoder(rows).items()}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"epoch": 10, "state_dict": state, "callbacks": {}}, path)
+    return path
+
+
+def deca(path: Path) -> Path:
+    content = {"E_flame": zeros(**encoder(236)), "E_detail": zeros(**encoder(128)), "batch_size": 6}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def flame(path: Path, *, vertices: int = 5023, extra: dict[str, Any] | None = None) -> Path:
+    model = {
+        "v_template": np.zeros((vertices, 3)),
+        "f": np.zeros((9976, 3), np.uint32),
+        "shapedirs": np.zeros((vertices, 3, 400), np.float16),
+        "posedirs": np.zeros((vertices, 3, 36), np.float16),
+        "weights": np.zeros((vertices, 5)),
+        "J_regressor": np.zeros((5, vertices)),
+        "kintree_table": np.zeros((2, 5), int),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(model | (extra or {}), 2))
+    return path
+
+
+def task(path: Path, *, seed: int = 0) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("face_detector.tflite", bytes([seed]) * 1000)
+        archive.writestr("face_landmarks_detector.tflite", b"y" * 1000)
+    return path
+
+
+def sfd(path: Path) -> Path:
+    shapes = {"conv1_1.weight": (64, 3, 3, 3), "conv7_2_mbox_conf.weight": (2, 256, 3, 3)}
+    torch.save(zeros(**shapes, **{"conv7_2_mbox_loc.weight": (4, 256, 3, 3)}), path)
+    return path
+
+
+def tables(folder: Path) -> None:
+    """The small tables of SMIRK's ``assets``, as it lays them out."""
+    box = np.empty((), object)
+    box[()] = {
+        "static_lmk_faces_idx": np.zeros(51, int),
+        "static_lmk_bary_coords": np.zeros((51, 3)),
+        "dynamic_lmk_faces_idx": torch.zeros((79, 17), dtype=torch.int64),
+        "dynamic_lmk_bary_coords": torch.zeros((79, 17, 3)),
+        "full_lmk_faces_idx": np.zeros((1, 68), int),
+        "full_lmk_bary_coords": np.zeros((1, 68, 3), np.float32),
+    }
+    (folder / "mediapipe_landmark_embedding").mkdir(parents=True)
+    np.save(folder / "landmark_embedding.npy", box, allow_pickle=True)
+    np.savez(
+        folder / "mediapipe_landmark_embedding" / "mediapipe_landmark_embedding.npz",
+        lmk_face_idx=np.zeros(105, np.uint32),
+        lmk_b_coords=np.zeros((105, 3)),
+        landmark_indices=np.zeros(105, int),
+    )
+    for side in "lr":
+        np.save(folder / f"{side}_eyelid.npy", np.full((5023, 3), ord(side), float))
+    masks = {name: np.zeros(9, int) for name in ("eye_region", "scalp", "lips", "face")}
+    masks |= {f"{side}_eyeball": np.zeros(546, int) for side in ("left", "right")}
+    (folder / "FLAME_masks").mkdir()
+    (folder / "FLAME_masks" / "FLAME_masks.pkl").write_bytes(pickle.dumps(masks, 0))
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
+    """Make this file the published one."""
+    entry = replace(OFFICIAL[name], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(weight_table.OFFICIAL, name, entry)
+
+
+# ---- finding
+
+
+def test_each_name_has_what_the_list_says() -> None:
+    assert len({entry.place for entry in OFFICIAL.values()}) == len(OFFICIAL)
+    for entry in OFFICIAL.values():
+        assert entry.licence
+        assert entry.how
+        assert not Path(entry.place).is_absolute()
+        assert set(entry.sha256) <= set("0123456789abcdef")
+
+
+def test_the_variable_comes_before_the_users_folder(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir(parents=True)
+    smirk(home / "SMIRK_em1.pt")
+    assert find_weights("smirk") == home / "SMIRK_em1.pt"
+    first, second = tmp_path / "first", tmp_path / "second"
+    (second / "pretrained_models").mkdir(parents=True)
+    monkeypatch.setenv("IG3D_WEIGHTS", f"{first}{os.pathsep}{second}")
+    assert folders() == [first, second, home]
+    assert find_weights("smirk") == home / "SMIRK_em1.pt"
+    other = smirk(second / "pretrained_models" / "SMIRK_em1.pt")
+    assert find_weights("smirk") == other
+
+
+def test_what_is_missing_is_told_in_one_line(home: Path) -> None:
+    with pytest.raises(WeightsError) as info:
+        find_weights("smirk")
+    text = str(info.value)
+    assert "\n" not in text
+    for part in ("SMIRK_em1.pt", str(home), "26b234e3cc31", "Google Drive", "ig3d weights add"):
+        assert part in text
+    with pytest.raises(WeightsError, match="ig3d weights get face_landmarker"):
+        find_weights("face_landmarker")
+    with pytest.raises(UsageError, match=r"expected one of smirk, emoca, .* got 'smurk'"):
+        find_weights("smurk")
+
+
+def test_emocas_checkpoint_is_found_as_unpacked_and_the_best_is_chosen(home: Path) -> None:
+    detail = home / "EMOCA_v2_lr_mse_20" / "detail" / "checkpoints"
+    emoca(home / "EMOCA_v2_lr_mse_20" / "coarse" / "x=0.5.ckpt")
+    emoca(detail / "deca-epoch=03-val_loss" / "dataloader_idx_0=12.5.ckpt")
+    best = emoca(detail / "deca-epoch=10-val_loss" / "dataloader_idx_0=3.25521111.ckpt")
+    assert find_weights("emoca") == best
+    assert locate("emoca_v1") is None
+
+
+def test_face_alignments_files_are_found_in_torchs_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    path = sfd(cache / "s3fd-619a316812.pth")
+    assert find_weights("sfd") == path
+    assert check_weights("sfd").state == "other"
+
+
+# ---- checking
+
+
+def test_states_of_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_weights("smirk").state == "missing"
+    home.mkdir(parents=True)
+    path = smirk(home / "SMIRK_em1.pt")
+    other = check_weights("smirk")
+    assert other.state == "other"
+    assert "is not the published 26b234e3cc31" in other.message
+    publish(monkeypatch, "smirk", path)
+    found = check_weights("smirk")
+    assert (found.state, found.path) == ("published", path)
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(weight_table.OFFICIAL, "smirk", replace(OFFICIAL["smirk"], sha256=""))
+    assert check_weights("smirk").state == "sound"
+
+
+def test_a_file_that_changed_since_first_use_is_refused(home: Path) -> None:
+    path = emoca(home / "EMOCA" / "checkpoint.ckpt")
+    assert find_weights("emoca_v1") == path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"expected .* as it was on first use \(sha256 "):
+        find_weights("emoca_v1")
+    assert check_weights("emoca_v1").state == "changed"
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert find_weights("emoca_v1") == path  # the old file is back
+    add_weights(emoca(home.parent / "EMOCA" / "new.ckpt", expression=True), name="emoca_v1")
+    assert check_weights("emoca_v1").state == "sound"
+
+
+def test_a_file_is_hashed_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir(parents=True)
+    path = smirk(home / "SMIRK_em1.pt")
+    digest = weights_sha256(path)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def never(*_: object) -> None:
+        raise AssertionError("hashed again")
+
+    monkeypatch.setattr(weights.hashlib, "file_digest", never)
+    assert weights_sha256(path) == digest
+    assert find_weights("smirk") == path
+    os.utime(path, (1, 1))
+    with pytest.raises(AssertionError, match="hashed again"):
+        weights_sha256(path)
+
+
+def test_a_broken_record_is_as_none(home: Path) -> None:
+    home.mkdir(parents=True)
+    path = smirk(home / "SMIRK_em1.pt")
+    for text in ("{", "[]", "\xff"):
+        path.with_name("SMIRK_em1.pt.ig3d.json").write_text(text, encoding="latin1")
+        assert find_weights("smirk") == path
+
+
+def test_wrong_contents_under_the_right_name(home: Path) -> None:
+    home.mkdir(parents=True)
+    path = smirk(home / "SMIRK_em1.pt", rows=100)
+    found = check_weights("smirk")
+    assert found.state == "wrong"
+    assert "shape_layers.0.weight of 300 x 960, got 100 x 960" in found.message
+    path.write_bytes(deca(home / "x").read_bytes())
+    path.with_name(path.name + ".ig3d.json").unlink()
+    assert "expected smirk, got DECA's checkpoint" in check_weights("smirk").message
+    path.write_bytes(b"<html>log in</html>")
+    path.with_name(path.name + ".ig3d.json").unlink()
+    assert "a web page" in check_weights("smirk").message
+    task(home / "face_landmarker.task")
+    data = bytearray((home / "face_landmarker.task").read_bytes())
+    data[500] ^= 1
+    (home / "face_landmarker.task").write_bytes(data)
+    assert "damaged face_landmarks_detector" in check_weights("face_landmarker").message or (
+        "damaged face_detector" in check_weights("face_landmarker").message
+    )
+
+
+# ---- adding
+
+
+def names(added: list[Any]) -> list[str]:
+    return [one.name for one in added]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "place"),
+    [
+        (smirk, "smirk", "SMIRK_em1.pt"),
+        (deca, "deca", "deca_model.tar"),
+        (task, "face_landmarker", "face_landmarker.task"),
+        (sfd, "sfd", "s3fd-619a316812.pth"),
+    ],
+    ids=str,
+)
+def test_a_file_is_recognised_whatever_its_name(
+    tmp_path: Path, home: Path, make: Callable[[Path], Path], name: str, place: str
+) -> None:
+    source = make(tmp_path / "download (1).bin")
+    (added,) = add_weights(source)
+    assert (added.name, added.path) == (name, home / place)
+    assert added.path.read_bytes() == source.read_bytes()
+    assert find_weights(name) == added.path
+    assert check_weights(name).state in ("other", "sound")
+    assert not list(home.glob(".*"))
+    assert names(add_weights(added.path)) == [name]  # in place already
+
+
+def test_releases_of_one_form_are_told_by_hash_then_by_name(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert names(add_weights(flame(tmp_path / "FLAME2020" / "generic_model.pkl"))) == ["flame2020"]
+    assert names(add_weights(flame(tmp_path / "FLAME2017" / "generic_model.pkl"))) == ["flame2017"]
+    assert names(add_weights(flame(tmp_path / "flame2023.pkl"))) == ["flame2023"]
+    opened = flame(tmp_path / "FLAME2020" / "x.pkl", extra={"supr_expression_metadata": {"n_expr": 100}})
+    assert names(add_weights(opened)) == ["flame2023_open"]
+    unclear = flame(tmp_path / "model.pkl", extra={"bs_type": "lrotmin"})
+    with pytest.raises(WeightsError, match="--as one of flame2017, flame2020, flame2023"):
+        add_weights(unclear)
+    assert names(add_weights(unclear, name="flame2017")) == ["flame2017"]
+    publish(monkeypatch, "flame2020", unclear)
+    assert names(add_weights(unclear)) == ["flame2020"]
+    with pytest.raises(WeightsError, match="expected FLAME's generic model"):
+        add_weights(flame(tmp_path / "FLAME2017" / "male_model.pkl"))
+    with pytest.raises(WeightsError, match="expected deca, got a FLAME model"):
+        add_weights(unclear, name="deca")
+
+
+def test_the_zips_as_distributed(tmp_path: Path, home: Path) -> None:
+    inner = "EMOCA_v2_mp/detail/checkpoints/deca-epoch=11-val_loss/dataloader_idx_0=3.25273848.ckpt"
+    with zipfile.ZipFile(tmp_path / "EMOCA_v2_mp.zip", "w") as archive:
+        archive.write(emoca(tmp_path / "a.ckpt"), inner)
+        archive.writestr("EMOCA_v2_mp/cfg.yaml", "detail: 1\n")
+        archive.writestr("EMOCA_v2_mp/readme.txt", "x")
+    (added,) = add_weights(tmp_path / "EMOCA_v2_mp.zip")
+    assert added.path == find_weights("emoca_v2_mp") == home / "EMOCA_v2_mp" / "checkpoint.ckpt"
+    assert (home / "EMOCA_v2_mp" / "cfg.yaml").read_text() == "detail: 1\n"
+    with zipfile.ZipFile(tmp_path / "FLAME2020.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, extra in (("male_model.pkl", 1), ("generic_model.pkl", 2), ("female_model.pkl", 3)):
+            archive.write(flame(tmp_path / name, extra={"which": extra}), f"../../FLAME2020/{name}")
+        archive.writestr("Readme.pdf", "x")
+    for chosen in (None, "flame2017"):
+        (added,) = add_weights(tmp_path / "FLAME2020.zip", name=chosen)
+        assert added.name == (chosen or "flame2020")
+        assert pickle.loads(added.path.read_bytes())["which"] == 2
+    assert not list(home.glob(".*"))
+
+
+def test_a_folder_as_smirk_lays_it_out(tmp_path: Path, home: Path) -> None:
+    tables(tmp_path / "assets")
+    found = {one.name: one.path for one in add_weights(tmp_path / "assets")}
+    assert set(found) == {
+        "eyelid_left", "eyelid_right", "flame_landmarks", "flame_masks", "mediapipe_landmarks",
+    }  # fmt: skip
+    assert np.load(find_weights("eyelid_left"))[0, 0] == ord("l")
+    assert np.load(find_weights("eyelid_right"))[0, 0] == ord("r")
+    assert all(check_weights(name).state in ("sound", "other") for name in found)
+
+
+def test_what_is_not_recognised_is_refused_with_what_was_seen(tmp_path: Path, home: Path) -> None:
+    cases: list[tuple[str, Callable[[Path], object], str]] = [
+        ("a.pt", lambda p: torch.save({"w": torch.ones(2), "b": 1}, p), r"a table of 2 entries \(w, b\)"),
+        ("smpl.pkl", lambda p: flame(p, vertices=6890), r"v_template of 5023 x 3, got 6890 x 3"),
+        ("s.pt", lambda p: smirk(p, rows=100), "SMIRK's checkpoint with .* got 100 x 960"),
+        ("deca.ckpt", lambda p: emoca(p, expression=False), "DECA in EMOCA's layout"),
+        ("x.npy", lambda p: np.save(p, np.zeros((2, 5))), "weights, got an array of 2 x 5"),
+        ("evil.pkl", lambda p: p.write_bytes(b"cos\nsystem\n(S'true'\ntR."), "an object of os.system"),
+        ("page.zip", lambda p: p.write_bytes(b"<html>"), "a web page"),
+        ("cut.pt", lambda p: smirk(p).write_bytes(p.read_bytes()[:5000]), "expected a sound"),
+        ("text.txt", lambda p: p.write_text("hello"), "expected a sound"),
+    ]
+    for name, make, said in cases:
+        make(tmp_path / name)
+        with pytest.raises(WeightsError, match=said) as info:
+            add_weights(tmp_path / name)
+        assert str(info.value).isprintable()
+    with pytest.raises(WeightsError, match="No such file"):
+        add_weights(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="no file that could be one"):
+        add_weights(tmp_path / "empty")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.write(tmp_path / "a.pt", "x/a.pt")
+    with pytest.raises(WeightsError, match=r"a\.pt: expected an official file"):
+        add_weights(tmp_path / "other.zip")
+    assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_a_damaged_or_huge_zip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.pkl", bytes(1000))
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"expected a sound zip archive, got: Bad CRC"):
+        add_weights(path)
+    monkeypatch.setattr("ig3d.extract.weights_add.LARGEST", 100)
+    with pytest.raises(WeightsError, match="1000 bytes of contents"):
+        add_weights(path)
+
+
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = add_weights(smirk(tmp_path / "a.pt"))[0].path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ig3d.extract.weights_add.shutil.copyfileobj", full)
+    with pytest.raises(WeightsError, match="No space left on device"):
+        add_weights(smirk(tmp_path / "b.pt", seed=1))
+    assert (home / "SMIRK_em1.pt").read_bytes() == old
+    assert find_weights("smirk")
+    assert not list(home.glob(".*"))
+
+
+# ---- fetching
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on this machine: its address, and the folder that it shows."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def send_head(self) -> Any:
+            if "cut" in self.path:
+                self.send_response(200)
+                self.send_header("Content-Length", "5000")
+                self.end_headers()
+                return io.BytesIO(b"PK" * 100)
+            return super().send_head()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}", folder
+        running.shutdown()
+        thread.join()
+
+
+def test_fetching_checks_the_hash(
+    server: tuple[str, Path], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    path = task(folder / "face_landmarker.task")
+    with pytest.raises(WeightsError, match=r"expected sha256 64184e22.* got [0-9a-f]{64}; nothing was kept"):
+        get_weights("face_landmarker", base_url=address)
+    assert not list(home.iterdir())
+    publish(monkeypatch, "face_landmarker", path)
+    seen: list[tuple[int, int]] = []
+    added = get_weights("face_landmarker", base_url=address + "/", progress=lambda *now: seen.append(now))
+    assert added.path.read_bytes() == path.read_bytes()
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size)
+    assert check_weights("face_landmarker").state == "published"
+    path.write_bytes(b"other")
+    with pytest.raises(WeightsError, match="nothing was kept"):
+        get_weights("face_landmarker", base_url=address)
+    assert find_weights("face_landmarker") == added.path  # the sound one stays
+
+
+def test_what_cannot_be_fetched_says_why(server: tuple[str, Path], home: Path, tmp_path: Path) -> None:
+    address, _ = server
+    for name in ("smirk", "flame2020", "emoca"):
+        with pytest.raises(WeightsError, match=r"without an account.* to get it: .*; then ig3d weights add"):
+            get_weights(name, base_url=address)
+    with pytest.raises(WeightsError, match="HTTP Error 404"):
+        get_weights("sfd", base_url=address)
+    with pytest.raises(WeightsError, match="200 of 5000 bytes, then the connection ended"):
+        get_weights("sfd", base_url=address + "/cut")
+    with pytest.raises(WeightsError, match="refused"):
+        get_weights("sfd", base_url="http://127.0.0.1:9")
+    for bad in (f"file://{tmp_path}", "nowhere", ""):
+        with pytest.raises(UsageError, match="starts with http"):
+            get_weights("sfd", base_url=bad)
+    assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+# ---- the commands
+
+
+def test_commands(
+    ig3d: Callable[..., Any],
+    tmp_path: Path,
+    home: Path,
+    server: tuple[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = ig3d("weights", "add", smirk(tmp_path / "x.pt"), deca(tmp_path / "y.tar"))
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["smirk", "deca"]
+    done = ig3d("weights")
+    assert done.returncode == 0
+    assert f"smirk: other · {home / 'SMIRK_em1.pt'}" in done.stdout
+    assert "flame2020: missing" in done.stdout
+    assert "register at https://flame.is.tue.mpg.de" in done.stdout
+    assert str(home) in done.stderr
+    assert all(f"{name}: " in done.stdout for name in OFFICIAL)
+    publish(monkeypatch, "face_landmarker", task(server[1] / "face_landmarker.task"))
+    done = ig3d("weights", "get", "face_landmarker", "--from", server[0])
+    assert done.returncode == 0, done.stderr
+    assert str(home / "face_landmarker.task") in done.stdout
+
+
+def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("hello")
+    for arguments, code, said in (
+        (("add", tmp_path / "x"), 1, "ig3d: "),
+        (("add", tmp_path / "x", "--as", "y"), 2, "expected one of smirk"),
+        (("get", "smirk"), 1, "without an account"),
+        (("get", "y"), 2, "expected one of smirk"),
+        (("add",), 2, "Missing argument"),
+        (("bogus",), 2, "No such command"),
+    ):
+        done = ig3d("weights", *arguments)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert said in done.stderr
+        assert not done.stdout
