@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from conftest import colour_folder
 from PIL import Image
 from scipy.spatial import ConvexHull
 
+import ig3d
 from ig3d.errors import WeightsError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.preview import preview
@@ -129,3 +131,22 @@ def test_another_file_in_flames_place_is_one_line(store_path: Path, tmp_path: Pa
         pytest.raises(WeightsError, match="expected a FLAME model with v_template"),
     ):
         preview(store, tmp_path / "heads.png", count=4)
+
+
+def test_the_example_of_the_docs_runs(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(ig3d.__file__).parent / "docs/detectors.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    made_up.write_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with CodeStore(store_path) as store:
+        names = {"store": store}
+        exec(code, names)
+        assert names["points"].shape == (len(store), 68, 3)
+        assert np.allclose(
+            names["vertices"].numpy().mean(1), made_up.model()["v_template"].mean(0), atol=0.05
+        )
+        box = store.faces.box[0]
+    inside = (names["pixels"][0, :, :2] > box[:2] - 20) & (names["pixels"][0, :, :2] < box[2:] + 20)
+    assert inside.all()
