@@ -201,7 +201,7 @@ _TABLE = (
         places=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
         form="masks",
         licence=_DERIVED,
-        how=f"{_FLAME} FLAME's vertex masks",
+        how=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
         sha256="ccefbe1a",
         size=215_062,
     ),

@@ -118,11 +118,10 @@ def get_weights(
             _recognise_as(entry, temporary)
             temporary.replace(target)
     except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-            reason = str(error)
-        else:
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            reason = error
         raise WeightsError(
             f"{name}: expected {url}, got: {plain(reason)}; fetch it on another machine, then ig3d weights add FILE"
         ) from error

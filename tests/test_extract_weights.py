@@ -521,3 +521,10 @@ def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
         assert done.returncode == code, (arguments, done.stderr)
         assert said in done.stderr
         assert not done.stdout
+
+
+def test_the_page_lists_every_file() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
+    for entry in OFFICIAL.values():
+        assert f"`{entry.name}`" in page
+        assert f"`{entry.place.removesuffix('checkpoint.ckpt')}`" in page
