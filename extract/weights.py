@@ -106,7 +106,7 @@ def find_weights(name: str) -> Path:
             f"found none; to get it: {entry.how}{add}"
         )
     digest, recorded = _digests(path)
-    if recorded not in (None, digest) and not _is_published(entry, digest):
+    if recorded not in (None, digest) and not is_published(entry, digest):
         raise WeightsError(_changed(name, path, recorded or "", digest))
     return path
 
@@ -140,8 +140,10 @@ def check_weights(name: str) -> Status:
         return Status(entry, "missing", message=entry.how)
     try:
         digest, recorded = _digests(path)
-        if recorded not in (None, digest) and not _is_published(entry, digest):
+        if recorded not in (None, digest) and not is_published(entry, digest):
             return Status(entry, "changed", path, digest, _changed(name, path, recorded or "", digest))
+        if is_published(entry, digest):
+            return Status(entry, "published", path, digest)
         if _read_record(path).get("form") != entry.form:
             form = recognise(path)
             if form.name != entry.form:
@@ -151,8 +153,6 @@ def check_weights(name: str) -> Status:
             write_record(path, digest, form=form.name)
     except WeightsError as error:
         return Status(entry, "wrong", path, message=str(error))
-    if _is_published(entry, digest):
-        return Status(entry, "published", path, digest)
     if entry.sha256:
         said = (
             f"of the right form, but its sha256 {digest[:12]}... is not the published {entry.sha256[:12]}..."
@@ -161,7 +161,8 @@ def check_weights(name: str) -> Status:
     return Status(entry, "sound", path, digest)
 
 
-def _is_published(entry: Official, digest: str) -> bool:
+def is_published(entry: Official, digest: str) -> bool:
+    """Whether a file with this SHA-256 is the official one, whatever we believe it holds."""
     return bool(entry.sha256) and digest.startswith(entry.sha256)
 
 

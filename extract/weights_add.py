@@ -23,9 +23,9 @@ from typing import BinaryIO
 
 from ..errors import UsageError, WeightsError, some
 from ..features.unpickle import plain
-from .weight_forms import Form, recognise
+from .weight_forms import recognise
 from .weight_table import OFFICIAL, Official, official
-from .weights import best_checkpoint, folders, write_record
+from .weights import best_checkpoint, folders, is_published, write_record
 
 BLOCK = 1 << 20
 LARGEST = 4 << 30  # bytes; no official file comes near
@@ -150,19 +150,17 @@ def _download(url: str, target: Path, progress: Callable[[int, int], None] | Non
     return digest.hexdigest()
 
 
-def _recognise_as(entry: Official, path: Path) -> Form:
+def _recognise_as(entry: Official, path: Path) -> None:
     form = recognise(path)
     if form.name != entry.form:
         raise WeightsError(f"{path}: expected {entry.name}, got {form.title}; leave out --as")
-    return form
 
 
 def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added:
     """Put one file in place; ``way`` is the names on the way to it, the file's own last."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    form = recognise(path) if wanted is None else _recognise_as(wanted, path)
-    entry = wanted or _which(path, form, digest, way)
+    entry = _which(path, digest, way, wanted)
     target = folders()[0] / entry.place
     if not (target.exists() and target.samefile(path)):
         with _neighbour(target) as temporary:
@@ -171,16 +169,20 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
                 _to_disk(out)
             temporary.replace(target)
         _add_settings(path, target)
-    write_record(target, digest, form=form.name)
+    write_record(target, digest, form=entry.form)
     return Added(entry.name, target, digest)
 
 
-def _which(path: Path, form: Form, digest: str, way: tuple[str, ...]) -> Official:
-    """The table's entry: the one with this hash, else the only one of this form, else what a name on the way says."""
+def _which(path: Path, digest: str, way: tuple[str, ...], wanted: Official | None) -> Official:
+    """The table's entry: the one with this hash, else the only one of its form, else what a name on the way says."""
+    known = next((entry for entry in OFFICIAL.values() if is_published(entry, digest)), None)
+    if known is not None and wanted in (None, known):
+        return known
+    if wanted is not None:
+        _recognise_as(wanted, path)
+        return wanted
+    form = recognise(path)
     entries = [entry for entry in OFFICIAL.values() if entry.form == form.name]
-    for entry in entries:
-        if entry.sha256 and digest.startswith(entry.sha256):
-            return entry
     if not entries:
         raise WeightsError(f"{path}: expected an official file of ig3d weights, got {form.title}")
     if len(entries) == 1:

@@ -173,8 +173,7 @@ class _TorchZip:
             entry = self.archive.getinfo(f"{self.prefix}data/{key}")
             self.budget.take(entry.file_size)
             with self.archive.open(entry) as record:
-                raw = _filled(record, entry.file_size)
-                record.read(1)  # at the end zipfile compares the checksum
+                raw = _filled(record, entry.file_size)  # zipfile compares the checksum at the end
             used = _width(kind) * entry_id.count
             if used > raw.size:
                 raise pickle.UnpicklingError(f"a storage of {used} bytes in a record of {raw.size}")

@@ -206,6 +206,12 @@ def test_states_of_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = check_weights("smirk")
     assert (found.state, found.path) == ("published", path)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(b"a later SMIRK, unlike what we know")
+    publish(monkeypatch, "smirk", path)
+    assert check_weights("smirk").state == "published"  # its authors' word counts more than ours
+    assert names(add_weights(path)) == ["smirk"]
+    smirk(path)
+    assert names(add_weights(path)) == ["smirk"]
     monkeypatch.setitem(weight_table.OFFICIAL, "smirk", replace(OFFICIAL["smirk"], sha256=""))
     assert check_weights("smirk").state == "sound"
 
