@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ig3d.extract import arkit
 from ig3d.extract.crop import prepare
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import load_detector
-from ig3d.extract.detectors.common import distinct
+from ig3d.extract.detectors.common import distinct, find_twice
 from ig3d.extract.detectors.landmarker import Landmarker
 from ig3d.extract.regressors.blendshapes import BlendshapeCodes
 from ig3d.extract.run import ExtractConfig, flow, settle
@@ -58,6 +59,36 @@ def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
 )
 def test_each_face_is_counted_once(found: np.ndarray, kept: list[int]) -> None:
     assert distinct(found).tolist() == kept
+
+
+def test_a_face_that_is_found_with_a_border_lies_where_it_lies_without() -> None:
+    image = np.full((40, 80, 3), 9, np.uint8)
+    marks = np.array([[30.0, 25, -3], [40, 35, 4]], np.float32)
+
+    def find(seen: np.ndarray) -> list[Face]:
+        """A face in the middle of what is larger than the image."""
+        if seen.shape == image.shape:
+            return []
+        assert seen.shape == (80, 120, 3)
+        assert (seen[20:60, 20:100] == 9).all()
+        assert seen.sum() == image.sum()
+        return [Face(np.array([25, 22, 50, 40], np.float32), 0.7, marks, np.ones(52, np.float32))]
+
+    (face,) = find_twice(find, image)
+    assert face.xyxy.tolist() == [5, 2, 30, 20]
+    assert face.landmarks.tolist() == [[10, 5, -3], [20, 15, 4]]
+    assert (face.score, face.blendshapes.sum()) == (0.7, 52)
+    assert marks[0, 0] == 30
+
+
+@needs_task
+def test_a_face_that_the_task_gives_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = detector()._detect(astronaut())
+    twice = SimpleNamespace(
+        face_landmarks=found.face_landmarks * 2, face_blendshapes=found.face_blendshapes * 2
+    )
+    monkeypatch.setattr(detector(), "_detect", lambda image: twice)
+    assert [len(faces) for faces in detector()([astronaut()])] == [1]
 
 
 @needs_task

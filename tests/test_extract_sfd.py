@@ -98,6 +98,21 @@ def test_boxes_are_the_packages(files: Path) -> None:
         assert all(face.score > MIN_SCORE for face in faces)
 
 
+@pytest.mark.parametrize(("shift", "count"), [(0.5, 1), (1.0, 2)], ids=["overlap .318", "overlap .278"])
+def test_overlap_counts_the_last_pixel_of_a_box(
+    files: Path, monkeypatch: pytest.MonkeyPatch, shift: float, count: int
+) -> None:
+    """Boxes of 16 pixels, d = 8 + 1.6 shift aside: they share (17 - d) * 17 of a union of 2 * 17² - (17 - d) * 17."""
+    box = SfdBox("cpu", path=files / "s3fd-619a316812.pth")
+    outputs = [torch.zeros(1, size, 64 >> scale, 64 >> scale) for scale in range(6) for size in (2, 4)]
+    outputs[0][0, 1, 5, [5, 7]] = torch.tensor([5.0, 4.0])
+    outputs[1][0, 0, 5, 7] = shift
+    monkeypatch.setattr(box, "_network", lambda pixels: outputs)
+    (faces,) = box([np.zeros((256, 256, 3), np.uint8)])
+    assert len(faces) == count
+    assert faces[0].xyxy.tolist() == [14, 14, 30, 30]
+
+
 def test_points_are_the_packages(files: Path, detector: Sfd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(files.parent))
     monkeypatch.setitem(
@@ -267,7 +282,9 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         load_detector("sfd")
 
 
-def test_the_device_that_is_asked_for_reaches_the_detector(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_that_is_asked_for_reaches_the_detector(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(files))
     assert load_detector("sfd-box", device="cpu").device == "cpu"
     with pytest.raises(UsageError, match=r"expected cuda:99, got .* CUDA devices"):

@@ -20,6 +20,7 @@ import numpy as np
 from ...errors import WeightsError, require
 from ...features.values import Face
 from ..arkit import NAMES
+from ..weights import find_weights
 from .common import PADDING, distinct, find_twice, quiet_stderr
 
 MAX_FACES = 5
@@ -47,7 +48,7 @@ class Landmarker:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self._runtime = require("mediapipe", wanted_by="detector landmarker")
-        file = _task_file() if path is None else Path(path)
+        file = find_weights("face_landmarker") if path is None else Path(path)
         try:
             task = file.read_bytes()
         except OSError as exc:
@@ -130,9 +131,3 @@ def _end(task: Any) -> None:
         task.close()
     except RuntimeError:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))  # never collected: the process ends with it
-
-
-def _task_file() -> Path:
-    from ..weights import find_weights
-
-    return Path(find_weights("face_landmarker"))
