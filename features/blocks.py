@@ -22,8 +22,10 @@ NAMED_SETS: dict[str, dict[str, tuple[str, ...]]] = {
         "short": ("pose", "shape", "expression"),
         "full": ("pose", "shape", "expression", "eyelid", "jaw"),
     },
-    "emoca": {"short": _SHORT, "full": _FULL},
-    "deca": {"short": _SHORT, "full": _FULL},
+    **{
+        name: {"short": _SHORT, "full": _FULL}
+        for name in ("deca", "emoca", "emoca_v1", "emoca_v2_cos", "emoca_v2_mp")
+    },
 }
 
 

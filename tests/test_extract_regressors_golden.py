@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Ended, colour_folder
-from made_up_weights import DATA, made_up, pack, write_deca, write_emoca, write_smirk
+from made_up_weights import DATA, EMOCA_PLACE, made_up, pack, write_deca, write_emoca, write_smirk
 
 from ig3d.errors import RunError, UsageError, WeightsError
-from ig3d.extract.regressors import encoders, load_regressor
+from ig3d.extract.device import exact_arithmetic
+from ig3d.extract.regressors import REGRESSORS, load_regressor
 from ig3d.extract.regressors.deca import checkpoint_parts
 from ig3d.extract.regressors.emoca import expression_layout
 from ig3d.extract.regressors.encoders import Encoders
@@ -275,6 +276,22 @@ def test_settings_that_are_not_there() -> None:
         load_regressor("smirk", ("landmarks",))
 
 
+@pytest.mark.parametrize("name", [name for name in REGRESSORS if name.startswith("emoca_")])
+def test_each_release_of_emoca_has_its_own_file(
+    name: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=f"^{name}: expected EMOCA.* found none"):
+        load_regressor(name, device="cpu")
+    if name != "emoca_v1":
+        return  # reading one of the large files is enough
+    (tmp_path / "EMOCA").symlink_to(weights / EMOCA_PLACE.partition("/")[0], target_is_directory=True)
+    regress = load_regressor(name, device="cpu")
+    assert regress.describe()["name"] == name
+    assert regress.blocks["expression"].basis == "flame-2020"
+    assert regress.blocks["detail"].basis == f"{name}-detail"  # a latent space of the release's own
+
+
 @pytest.mark.parametrize(
     ("name", "text", "width", "first"),
     [
@@ -374,7 +391,7 @@ def test_the_gpu_gives_the_same_codes_and_keeps_its_settings(name: str) -> None:
 def test_tf32_is_off_while_the_networks_run_and_back_afterwards() -> None:
     settings = torch.backends.cudnn
     before = (settings.allow_tf32, settings.benchmark)
-    with encoders.exact_arithmetic(torch.device("cuda")):
+    with exact_arithmetic(torch.device("cuda")):
         assert not settings.allow_tf32
         assert not settings.benchmark
         assert not torch.backends.cuda.matmul.allow_tf32

@@ -15,6 +15,9 @@ REGRESSORS: Mapping[str, str] = {
     "blendshapes": "ig3d.extract.regressors.blendshapes:BlendshapeCodes",
     "deca": "ig3d.extract.regressors.deca:Deca",
     "emoca": "ig3d.extract.regressors.emoca:Emoca",
+    "emoca_v1": "ig3d.extract.regressors.emoca:EmocaV1",
+    "emoca_v2_cos": "ig3d.extract.regressors.emoca:EmocaV2Cos",
+    "emoca_v2_mp": "ig3d.extract.regressors.emoca:EmocaV2Mp",
     "facemesh": "ig3d.extract.regressors.facemesh:FaceMeshCodes",
     "smirk": "ig3d.extract.regressors.smirk:Smirk",
 }

@@ -71,7 +71,9 @@ class Emoca:
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         if faces.crops is None:
-            raise UsageError("emoca: expected crops, got landmarks; prepare the faces with Emoca.needs")
+            raise UsageError(
+                f"{self.name}: expected crops, got landmarks; prepare the faces with Emoca.needs"
+            )
         outputs = self._encoders(faces.crops)
         codes = {
             **split_coarse(outputs["E_flame"]),
@@ -79,6 +81,24 @@ class Emoca:
             "detail": outputs["E_detail"],
         }
         return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+
+class EmocaV1(Emoca):
+    """EMOCA's first release."""
+
+    name = "emoca_v1"
+
+
+class EmocaV2Mp(Emoca):
+    """EMOCA v2 without the lip-reading loss."""
+
+    name = "emoca_v2_mp"
+
+
+class EmocaV2Cos(Emoca):
+    """EMOCA v2 with the lip-reading loss as a cosine."""
+
+    name = "emoca_v2_cos"
 
 
 def _expression_width(parts: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint) -> int:
