@@ -58,7 +58,9 @@ def test_every_number_is_that_of_scikit_image_on_the_whole_picture(seed: int) ->
     height, width = rng.integers(40, 300, 2)
     low = rng.integers(0, 3) * 20  # a picture without black clips to its own darkest value
     image = rng.integers(low, 256, (height, width, 3), np.uint8)
-    image[: height // 2, : width // 2] = 254  # flat, where rounding decides what truncation leaves
+    # flat parts, where rounding decides what truncation leaves
+    image[: height // 2, : width // 2] = 254
+    image[height // 2 :, width // 2 :] = low
     corner = rng.uniform(-0.3, 0.5, 2) * (width, height)
     x, y, side = *corner, rng.uniform(20, 300)
     face = Face(np.array([x, y, x + side, y + side * 0.8]))

@@ -8,14 +8,13 @@ Video on Mobile GPUs" (2019).
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mediapipe
 import numpy as np
 
 from ...errors import MissingExtra
@@ -25,12 +24,10 @@ from .common import PADDING, find_twice, quiet_stderr
 try:
     from mediapipe.python.solution_base import SolutionBase
     from mediapipe.python.solutions import face_mesh
-except ModuleNotFoundError as exc:
-    if exc.name == "mediapipe":
-        raise  # it is not there at all; who loads plug-ins says so
+except ModuleNotFoundError as exc:  # mediapipe is there, or its import above had failed
     raise MissingExtra(
         f"detector facemesh: expected mediapipe 0.10.21 (Python 3.11 or 3.12), whose package holds its weights, got "
-        f"{version('mediapipe')}; --regressor blendshapes works with that"
+        f"{mediapipe.__version__}; --regressor blendshapes works with that"
     ) from exc
 
 MAX_FACES = 5
@@ -68,7 +65,7 @@ class FaceMesh:
     def describe(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "version": version("mediapipe"),
+            "version": mediapipe.__version__,
             "runtime": "tflite-cpu",
             "weights_sha256": _weights_sha256(),
             "max_faces": MAX_FACES,
@@ -119,7 +116,7 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _weights_sha256() -> str:
-    root = Path(sys.modules["mediapipe"].__file__ or "").parent
+    root = Path(mediapipe.__file__).parent
     total = hashlib.sha256()
     for name in _WEIGHTS:
         total.update((root / name).read_bytes())
