@@ -106,7 +106,7 @@ def load_strictly(
     arrays = {key: value for key, value in given.items() if key in expected and isinstance(value, np.ndarray)}
     differences = {
         "missing": [key for key in expected if key not in arrays],
-        "unknown": [],
+        "unknown": [key for key in given if key not in arrays],
         "of another shape": [
             f"{key} {array.shape} for {expected[key]}"
             for key, array in arrays.items()
