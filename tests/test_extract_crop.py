@@ -87,6 +87,14 @@ def test_every_number_is_that_of_scikit_image_on_the_whole_picture(seed: int) ->
     assert np.array_equal(floats, expected[None])
 
 
+def test_a_flat_picture_keeps_its_value() -> None:
+    # bilinear weights need not sum to 1 in the last digit; scikit-image clips to the picture's range before truncation
+    image = np.full((200, 200, 3), 21, np.uint8)
+    faces = [Face(np.array([60.0, 60, 60 + side, 60 + side])) for side in np.linspace(40, 70, 31)]
+    crops = prepare([image] * len(faces), faces, SMIRK).crops
+    assert (crops == 21).all()
+
+
 def test_which_box_counts() -> None:
     points = np.array([(10.0, 20.0), (110.0, 60.0), (50.0, 40.0)])  # 100 by 40, mean side 70, centre (60, 40)
     own = np.array([0.0, 0.0, 80.0, 120.0])  # 80 by 120, mean side 100, centre (40, 60)
