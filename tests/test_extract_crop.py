@@ -88,7 +88,7 @@ def test_every_number_is_that_of_scikit_image_on_the_whole_picture(seed: int) ->
 
 
 def test_a_flat_picture_keeps_its_value() -> None:
-    # bilinear weights need not sum to 1 in the last digit; scikit-image clips to the picture's range before truncation
+    # truncation would take one from every pixel whose weights fall short of 1 in the last digit
     image = np.full((200, 200, 3), 21, np.uint8)
     faces = [Face(np.array([60.0, 60, 60 + side, 60 + side])) for side in np.linspace(40, 70, 31)]
     crops = prepare([image] * len(faces), faces, SMIRK).crops
