@@ -226,7 +226,15 @@ def place(
     else:
         values = predictions.values
     joined = rows >= 0
-    problem = _order_problem(values[joined], rows[joined], samples, labels, classes, predictions.ids is None)
+    problem = _order_problem(
+        values[joined],
+        rows[joined],
+        samples,
+        labels,
+        classes,
+        predictions.columns or classes,
+        predictions.ids is None,
+    )
     if problem is not None:
         if not force:
             raise PredictionsError(f"{source}: {problem[0]}; {problem[1]}, or go on with --force")
@@ -242,6 +250,7 @@ def _order_problem(
     samples: SampleColumns,
     labels: np.ndarray,
     classes: tuple[str, ...],
+    declared: tuple[str, ...],
     without_ids: bool,
 ) -> tuple[str, str] | None:
     """What is likely wrong and what to do about it."""
@@ -256,8 +265,11 @@ def _order_problem(
         return None if problem is None else (problem, give_ids)
     predicted, truth = values.argmax(axis=1), labels[rows].astype(np.int64)
     known = truth >= 0
-    problem = class_order_problem(predicted[known], truth[known], classes)
+    problem = class_order_problem(predicted[known], truth[known], classes, declared=declared)
     if problem is not None:
+        if not samples.classes and samples.label_names is None:
+            # Numbers mean whatever the file's columns are called: another name for a column moves them along.
+            return problem, "give the labels as class names"
         return problem, "say the order with --2d-classes"
     problem = row_order_problem(predicted, truth, paths, len(classes)) if without_ids else None
     return None if problem is None else (problem, give_ids)

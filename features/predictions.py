@@ -159,7 +159,7 @@ def load_predictions(
     ----------
     path : the file
     ids_file : file of ids, one per row, for a file that has none (``.txt``, ``.npy``, ``.npz``, ``.csv``)
-    classes : what the columns are, in order, where the file does not name them
+    classes : what the columns are, in order; goes before the file's own names, with a note
     known : further class names to look for among a table's columns (such as those of the store)
     task : ``classes`` or ``va``; None takes what the file holds (classes, where it holds both)
 
@@ -190,7 +190,14 @@ def load_predictions(
             )
         columns = VA
     else:
-        columns = _agree(source, columns, classes)
+        if classes is not None:
+            given = canonical_all(tuple(classes))
+            if columns and columns != given:
+                notes.append(
+                    f"{source.name}: columns read as {', '.join(given)}, as given, instead of the file's own names "
+                    f"({', '.join(columns)})"
+                )
+            columns = given
         values, kind, note = _tell_kind(values, source, kind)
         notes.append(note)
     return Predictions(values, kind, columns, ids, str(source), tuple(notes))
@@ -294,19 +301,6 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> _Read:
     raise PredictionsError(
         f"{source}: expected {wanted} beside an id column, got the columns {some(list(table), 12)}"
     )
-
-
-def _agree(source: Path, columns: tuple[str, ...], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """The class names of the columns: the file's own, or those the user gave where it has none."""
-    if classes is None:
-        return columns
-    given = canonical_all(tuple(classes))
-    if columns and columns != given:
-        raise PredictionsError(
-            f"{source}: expected the class names of the file ({', '.join(columns)}), got {', '.join(given)}; the file "
-            "names its columns, so leave the option out"
-        )
-    return given
 
 
 def _tell_kind(values: np.ndarray, source: Path, said: str) -> tuple[np.ndarray, str, str]:

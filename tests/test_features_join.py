@@ -218,6 +218,43 @@ def test_the_class_order_of_every_preset_is_found_out(toy, tmp_path, preset):
     assert np.array_equal(load_table(path, store=store, force=True).two_d, theirs)
 
 
+SHUFFLED = ("sad", "happy", "neutral", "disgust", "surprise", "anger", "fear")
+
+
+@pytest.mark.parametrize("named", ["by option", "in the file"])
+@pytest.mark.parametrize(
+    ("true", "declared"),
+    [("alphabetical7", "fer2013"), ("affectnet7", "resemotenet"), ("rafdb", "apvit"), (None, "fer2013")],
+)
+def test_the_suggested_class_order_can_be_typed_as_it_is(toy, tmp_path, true, declared, named):
+    store, samples, logits = toy
+    order, said = PRESETS.get(true, SHUFFLED), PRESETS[declared]
+    theirs = logits[:, [CLASSES.index(name) for name in order]]
+    ids, inside = [sample.id for sample in samples], named == "in the file"
+    path = save(tmp_path / "x.npz", theirs, ids=ids, classes=said if inside else ())
+    with pytest.raises(PredictionsError) as refusal:
+        load_table(path, store=store, classes=None if inside else declared)
+    message = str(refusal.value)
+    assert f"expected the class order {','.join(said)} to fit" in message
+    suggested = message.partition(" under ")[2].partition(";")[0]
+    assert suggested == (true or ",".join(SHUFFLED)) and "say the order with --2d-classes" in message
+    table = load_table(path, store=store, classes=suggested)
+    assert np.array_equal(table.two_d, logits)
+    assert any("instead of the file's own names" in note for note in table.notes) == inside
+
+
+def test_labels_by_number_are_to_be_named_where_the_class_order_does_not_fit(tmp_path):
+    samples = make_samples()
+    ids, logits = [sample.id for sample in samples], good_logits(samples)
+    theirs = logits[:, [CLASSES.index(name) for name in PRESETS["fer2013"]]]
+    path = save(tmp_path / "x.npz", theirs, ids=ids, classes=PRESETS["fer2013"])
+    numbers = write_labels(tmp_path / "numbers.csv", samples, names=False)
+    with pytest.raises(PredictionsError, match="; give the labels as class names, or go on"):
+        load_table(path, three_d=path, labels=numbers)
+    names = write_labels(tmp_path / "names.csv", samples)
+    assert load_table(path, three_d=path, labels=names).classes == PRESETS["fer2013"]
+
+
 def test_a_weak_network_in_the_right_order_passes(tmp_path):
     samples = make_samples()
     store = write_store(tmp_path / "toy.h5", samples)

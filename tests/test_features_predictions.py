@@ -194,11 +194,19 @@ def test_npz_without_predictions_and_false_probabilities(tmp_path):
         load_predictions(tmp_path / "y.npz")
 
 
-def test_class_names_must_agree_and_differ(tmp_path):
+def test_given_class_names_go_before_the_files_own(tmp_path):
     np.savez(tmp_path / "x.npz", logits=LOGITS, classes=np.array(CLASSES))
     assert load_predictions(tmp_path / "x.npz", classes=("joy", "sad", "angry")).columns == CLASSES
-    with pytest.raises(PredictionsError, match="the file names its columns"):
-        load_predictions(tmp_path / "x.npz", classes=("sad", "happy", "anger"))
+    assert not any("instead of" in n for n in load_predictions(tmp_path / "x.npz", classes=CLASSES).notes)
+    read = load_predictions(tmp_path / "x.npz", classes=("sad", "happy", "anger"))
+    assert read.columns == ("sad", "happy", "anger") and np.array_equal(read.values, LOGITS)
+    assert (
+        "read as sad, happy, anger, as given, instead of the file's own names (happy, sad, anger)"
+        in read.notes[0]
+    )
+    (tmp_path / "x.csv").write_text("id,happy,sad\na,1,2\n")
+    read = load_predictions(tmp_path / "x.csv", classes=("sad", "happy"))
+    assert read.columns == ("sad", "happy") and read.values.tolist() == [[1.0, 2.0]]
     np.savez(tmp_path / "y.npz", logits=LOGITS, classes=np.array(["joy", "happy", "sad"]))
     with pytest.raises(UsageError, match="happy twice"):
         load_predictions(tmp_path / "y.npz")
