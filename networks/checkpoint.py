@@ -165,14 +165,16 @@ def make_seen(samples: SampleList, train: np.ndarray, validation: np.ndarray, di
     return Seen(train_ids, validation_ids, np.unique(hash_contents(digests)))
 
 
-def check_place(path: str | Path) -> None:
+def check_place(path: str | Path, *, suffix: str) -> None:
     """Make the folder of a file to come; refuse a place that cannot take it before any work is done.
 
     Raises
     ------
-    UsageError : the place is a folder, or its folder cannot be made or written to.
+    UsageError : the name does not end in ``suffix``, the place is a folder, or its folder cannot be made or written to.
     """
     target = Path(path)
+    if target.suffix != suffix:
+        raise UsageError(f"out: expected a name that ends in {suffix}, got {target}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -180,6 +182,28 @@ def check_place(path: str | Path) -> None:
     if target.is_dir() or not os.access(target.parent, os.W_OK):
         what = "a folder" if target.is_dir() else "a folder that cannot be written to"
         raise UsageError(f"out: expected a place for the file {target}, got {what}; choose another")
+
+
+def check_replaceable(path: str | Path) -> None:
+    """Refuse to replace a file that is no checkpoint of any version of ours.
+
+    Raises
+    ------
+    UsageError : there is such a file.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        with safe_open(path, framework="pt", device="cpu") as handle:
+            described = json.loads((handle.metadata() or {}).get("ig3d", "{}"))
+        ours = isinstance(described, dict) and described.get("format") == FORMAT
+    except (SafetensorError, OSError, ValueError):
+        ours = False
+    if not ours:
+        raise UsageError(
+            f"out: expected a new file or a network of ig3d train-2d to replace, got {path}, a file of another kind "
+            "or a damaged one; choose another name"
+        )
 
 
 def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: Seen) -> str:

@@ -129,9 +129,7 @@ def write_logits(
     Valence and arousal are clipped to [-1, 1].
     """
     config = config or LogitsConfig()
-    if Path(out).suffix != ".npz":
-        raise UsageError(f"out: expected a name that ends in .npz, got {out}")
-    check_place(out)
+    check_place(out, suffix=".npz")
     device = choose_device(config.device)
     loaded = network if isinstance(network, LoadedNetwork) else load_network(network)
     rows, notes = _choose(samples, loaded, config.splits)

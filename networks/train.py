@@ -23,7 +23,15 @@ from .. import __version__
 from ..errors import DatasetError, UsageError
 from ..extract.device import choose_device
 from ..features.values import SampleList
-from .checkpoint import NetworkInfo, build, check_place, make_seen, normalisation, save_network
+from .checkpoint import (
+    NetworkInfo,
+    build,
+    check_place,
+    check_replaceable,
+    make_seen,
+    normalisation,
+    save_network,
+)
 from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
 from .images import Pictures, load_pictures
 from .plan import Plan, plan_training
@@ -144,19 +152,20 @@ def train_2d(
     samples : SampleList
         From :func:`ig3d.extract.datasets.list_samples`.
     config : TrainConfig
-    out : path of the checkpoint (``.safetensors``), replaced when it is there
+    out : path of the checkpoint (``.safetensors``); a checkpoint that is there is replaced, nothing else is
     progress : bool
         Show bars on stderr.
 
     Raises
     ------
     DatasetError : the train split has too few readable, labelled images.
-    UsageError : no such network, task or device, or no place for the file.
+    UsageError : no such network, task or device, no place for the file, or another kind of file in its place.
     ModelError : training diverged, or the file cannot be written.
     """
-    check_place(out)
+    check_place(out, suffix=".safetensors")
     device = choose_device(config.device)
     plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
+    check_replaceable(out)
     with seeded(config.seed, device):
         module = build(config.network, outputs=len(plan.columns), size=config.size)
         mean, std = normalisation(module)

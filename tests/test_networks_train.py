@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
+from safetensors.torch import save
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.device import choose_device
@@ -100,14 +102,14 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_readers(
         ("a", short), ("b", replace(short, jobs=5)), ("c", replace(short, seed=2))
     ]:  # fmt: skip
         torch.manual_seed(int.from_bytes(name.encode(), "big"))
-        files.append(train_2d(colours, config, tmp_path / name).path.read_bytes())
+        files.append(train_2d(colours, config, tmp_path / f"{name}.safetensors").path.read_bytes())
     assert files[0] == files[1]
     assert files[0] != files[2]
 
 
 def test_training_stops_early_and_keeps_the_best_epoch(colours: SampleList, tmp_path: Path) -> None:
     # once all validation rows are right no later epoch is better: two more, then the end
-    result = train_2d(colours, replace(TINY, epochs=60, patience=2), tmp_path / "net")
+    result = train_2d(colours, replace(TINY, epochs=60, patience=2), tmp_path / "net.safetensors")
     assert len(result.history) == result.best.number + 2 < 60
 
 
@@ -115,7 +117,7 @@ def test_the_file_has_the_scores_that_were_said_and_writes_its_val_rows(tmp_path
     folder = tmp_path / "images"
     folder.mkdir()
     samples = dataset(folder, splits="train" * 6 + "val" * 40)
-    result = train_2d(samples, replace(TINY, epochs=4), tmp_path / "net")
+    result = train_2d(samples, replace(TINY, epochs=4), tmp_path / "net.safetensors")
     written = write_logits(samples, result.path, tmp_path / "x.npz", LogitsConfig(device="cpu"))
     assert written.scores == {"val": pytest.approx(result.best.scores)}
     assert written.by_split == {"val": 120}
@@ -130,7 +132,7 @@ def test_valence_and_arousal_are_learnt_in_that_order(tmp_path: Path) -> None:
     folder.mkdir()
     samples = dataset(folder, splits="train" * 30 + "val" * 8, va=True)
     config = replace(TINY, task="va", epochs=12)
-    result = train_2d(samples, config, tmp_path / "net")
+    result = train_2d(samples, config, tmp_path / "net.safetensors")
     assert result.best.scores["ccc_valence"] > 0.7
     assert result.rows_validation == 24
     assert result.info.columns == ("valence", "arousal")
@@ -143,7 +145,7 @@ def test_unreadable_images_are_listed_and_left_out(tmp_path: Path) -> None:
     samples = dataset(folder, splits="train" * 6 + "val" * 2)
     (folder / "0_000.png").write_bytes(b"")
     (folder / "1_001.png").unlink()
-    result = train_2d(samples, replace(TINY, epochs=1), tmp_path / "net")
+    result = train_2d(samples, replace(TINY, epochs=1), tmp_path / "net.safetensors")
     assert [problem.partition(":")[0] for problem in result.problems] == ["0_000", "1_001"]
     assert (result.rows_train, result.rows_validation) == (16, 6)
     gone = hash_rows("toy", ["0_000", "1_001"])
@@ -151,7 +153,7 @@ def test_unreadable_images_are_listed_and_left_out(tmp_path: Path) -> None:
     for path in folder.iterdir():
         path.write_bytes(b"GIF89a")
     with pytest.raises(DatasetError, match=r"toy: expected readable images .* got 0 and 0 of 18 and 6"):
-        train_2d(samples, TINY, tmp_path / "net")
+        train_2d(samples, TINY, tmp_path / "net.safetensors")
 
 
 def test_validation_rows_come_out_of_train_stratified_and_with_whole_groups() -> None:
@@ -218,7 +220,7 @@ def test_choices_that_cannot_be_are_refused(
     colours: SampleList, changes: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        train_2d(colours, replace(TINY, **changes), tmp_path / "net")  # type: ignore[arg-type]
+        train_2d(colours, replace(TINY, **changes), tmp_path / "net.safetensors")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
@@ -227,9 +229,32 @@ def test_a_place_that_cannot_take_the_file_is_refused_before_any_image_is_read(
 ) -> None:
     monkeypatch.setattr(images, "read_image", None)
     (tmp_path / "file").touch()
-    for place in (tmp_path, tmp_path / "file" / "net"):
+    (tmp_path / "folder.safetensors").mkdir()
+    for place in (tmp_path / "folder.safetensors", tmp_path / "file" / "net.safetensors"):
         with pytest.raises(UsageError, match="out: expected a place for"):
             train_2d(colours, TINY, place)
+    for name in ("my.h5", "net", "net.pt"):
+        with pytest.raises(UsageError, match=r"out: expected a name that ends in \.safetensors, got"):
+            train_2d(colours, TINY, tmp_path / "new" / name)
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_a_checkpoint_is_replaced(
+    colours: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, short = tmp_path / "net.safetensors", replace(TINY, epochs=1)
+    train_2d(colours, short, out)
+    first = out.read_bytes()
+    train_2d(colours, replace(short, seed=2), out)
+    assert out.read_bytes() != first
+    monkeypatch.setattr(images, "read_image", None)
+    foreign = save({"weight": torch.zeros(3)}, metadata={"ig3d": "[]"})
+    for content in (b"\x89HDF\r\n\x1a\n" + bytes(100), b"", foreign):
+        out.write_bytes(content)
+        with pytest.raises(UsageError, match=r"net\.safetensors, .*; choose another name") as caught:
+            train_2d(colours, short, out)
+        assert "\n" not in str(caught.value)
+        assert out.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -248,5 +273,5 @@ def test_settings_out_of_range_are_refused(changes: dict[str, float]) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_cuda_device_is_used_and_learns(colours: SampleList, tmp_path: Path) -> None:
     assert choose_device("auto").type == "cuda"
-    result = train_2d(colours, replace(TINY, device="auto"), tmp_path / "net")
+    result = train_2d(colours, replace(TINY, device="auto"), tmp_path / "net.safetensors")
     assert result.best.scores["accuracy"] > 0.9
