@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import PredictionsError, UsageError, some
+from ..errors import PredictionsError, StoreError, UsageError, some
 from .blocks import choose_blocks, column_names
 from .classes import parse_classes, preset_of
 from .labels import SampleColumns, number_labels, of_file, of_store
 from .order import class_order_problem, row_order_problem, va_row_problem, va_swap_problem
-from .predictions import VA, Predictions, load_predictions
+from .predictions import VA, Predictions, in_va_range, load_predictions
 from .store import CodeStore
 from .table import BlockUse, FusionTable
 from .values import Split
@@ -363,7 +363,7 @@ def _join(
     task = choose_task(samples, two_d, task)
     if task == "va" and two_d.kind != "va" and two_d.values.shape[1] == 2 and not two_d.columns:
         note = f"{Path(two_d.source).name}: columns taken as valence, arousal in this order (the file does not say)"
-        two_d = replace(two_d, kind="va", columns=VA, notes=(note,))
+        two_d = in_va_range(replace(two_d, kind="va", columns=VA, notes=(note,)))
     classes, notes = ((), []) if task == "va" else _classes(samples, two_d, ready)
     labels = number_labels(samples, classes) if classes else samples.label
     options = {"classes": classes, "labels": labels, "allow_missing": allow_missing, "force": force}
@@ -381,6 +381,13 @@ def _join(
         regressor = str(store.info.regressor.get("name", ""))
         chosen = choose_blocks(blocks, store.blocks, regressor)
         codes = np.concatenate([store.codes(name) for name in chosen], axis=1)
+        damaged = np.flatnonzero(store.samples.ok & ~np.isfinite(codes).all(axis=1))
+        if len(damaged):
+            raise StoreError(
+                f"{store.path}: expected finite codes in every row with the status ok, got NaN or infinity in "
+                f"{len(damaged)} of them ({some(samples.id[damaged].tolist())}); look at it with "
+                f"ig3d inspect {store.path} --verify"
+            )
         names = tuple(column for name in chosen for column in column_names(name, store.blocks[name]))
         used = tuple(BlockUse(name, store.blocks[name].width, store.blocks[name].basis) for name in chosen)
         notes.append(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -22,7 +22,10 @@ KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.
 PROBABILITY_FLOOR = 1e-12
 _SUM_TOLERANCE = 5e-3
+# How far from 0 a network's valence or arousal may overshoot; beyond it the numbers are on another scale.
+VA_LIMIT = 1.5
 _ID_KEYS = ("ids", "id", "names", "paths", "files")
+_NAME_KEYS = ("classes", "class_names", "columns")
 _VALUE_KEYS = ("logits", "probabilities", "probs", "va")
 
 
@@ -181,7 +184,13 @@ def load_predictions(
             f"{path}: expected .npy, .npz, .csv, .tsv or .parquet, got {suffix or 'no suffix'!r}"
         )
     if ids_file is not None:
-        ids = load_ids(ids_file)
+        said = load_ids(ids_file)
+        if ids is not None and not np.array_equal(ids, said):
+            raise PredictionsError(
+                f"{path}: expected ids from one place, got its own ({some(ids[:2].tolist())}) and others from "
+                f"{ids_file} ({some(said[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
+            )
+        ids = said
     notes: list[str] = []
     if kind == "va":
         if values.ndim == 2 and values.shape[1] == 2 and not columns:
@@ -200,7 +209,30 @@ def load_predictions(
             columns = given
         values, kind, note = _tell_kind(values, source, kind)
         notes.append(note)
-    return Predictions(values, kind, columns, ids, str(source), tuple(notes))
+    return in_va_range(Predictions(values, kind, columns, ids, str(source), tuple(notes)))
+
+
+def in_va_range(predictions: Predictions) -> Predictions:
+    """The same predictions; valence and arousal above 1 with a note, as a network may overshoot a little.
+
+    Raises
+    ------
+    PredictionsError : a value beyond ``VA_LIMIT``, which is another scale.
+    """
+    low, high = float(predictions.values.min()), float(predictions.values.max())
+    if predictions.kind != "va" or max(-low, high) <= 1:
+        return predictions
+    if max(-low, high) > VA_LIMIT:
+        raise PredictionsError(
+            f"{predictions.source}: expected valence and arousal in [-1, 1], got {low:.4g} to {high:.4g}; bring them "
+            "to this scale"
+        )
+    outside = int(np.sum((np.abs(predictions.values) > 1).any(axis=1)))
+    note = (
+        f"{Path(predictions.source).name}: valence and arousal from {low:.4g} to {high:.4g}, {outside} rows outside "
+        "[-1, 1]; taken as they are"
+    )
+    return replace(predictions, notes=(*predictions.notes, note))
 
 
 def load_ids(path: str | Path) -> np.ndarray:
@@ -232,17 +264,23 @@ def load_ids(path: str | Path) -> np.ndarray:
 
 def _arrays(source: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz by name, or of an .npy under the empty name; never a pickle."""
+    arrays: dict[str, np.ndarray] = {}
+    name = ""
     try:
         with source.open("rb") as handle:  # numpy leaves a damaged archive open
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}
-            return {name: loaded[name] for name in loaded.files}
+            for name in loaded.files:
+                arrays[name] = loaded[name]
+            return arrays
     except ValueError as exc:
         if "pickle" in str(exc).lower() or "object array" in str(exc).lower():
+            where = f" in the array {name}" if name else ""
+            text = name in _ID_KEYS + _NAME_KEYS
+            remedy = f"{name}.astype(str)" if text else "numbers, and ids as text: ids.astype(str)"
             raise PredictionsError(
-                f"{source}: expected plain arrays, got Python objects, which are never executed; save numbers, and "
-                "ids as text"
+                f"{source}: expected plain arrays, got Python objects, which are never executed,{where}; save {remedy}"
             ) from exc
         raise PredictionsError(f"{source}: expected a numpy file, got {exc}") from exc
     except (OSError, EOFError, BadZipFile, KeyError) as exc:
@@ -275,7 +313,7 @@ def _from_numpy(source: Path, task: str | None) -> _Read:
         raise PredictionsError(
             f"{source}: expected the arrays ids and {wanted}, got {', '.join(arrays) or 'none'}"
         )
-    names_key = next((key for key in ("classes", "class_names", "columns") if key in arrays), None)
+    names_key = next((key for key in _NAME_KEYS if key in arrays), None)
     names = () if names_key is None else tuple(as_text(np.atleast_1d(arrays[names_key])))
     if value_key == "va" or task == "va":
         values = arrays[value_key]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 
-from ig3d.errors import PredictionsError, UsageError
+from ig3d.errors import PredictionsError, StoreError, UsageError
 from ig3d.features.classes import PRESETS
 from ig3d.features.join import load_table, match_ids
 from ig3d.features.labels import of_file
@@ -299,6 +300,32 @@ def test_swapped_valence_and_arousal_are_noticed(tmp_path):
     np.save(tmp_path / "z.npy", np.random.default_rng(0).permutation(values))
     with pytest.raises(PredictionsError, match="which is chance"):
         load_table(tmp_path / "z.npy", store=store, task="va")
+
+
+def test_two_columns_that_turn_out_valence_and_arousal_have_their_scale_checked(tmp_path):
+    plain = make_samples(120)
+    store = write_store(
+        tmp_path / "toy.h5", [Sample(s.id, s.path, valence=s.valence, arousal=s.arousal) for s in plain]
+    )
+    truth = np.array([[sample.valence, sample.arousal] for sample in plain])
+    np.save(tmp_path / "x.npy", truth)
+    assert load_table(tmp_path / "x.npy", store=store).task == "va"
+    np.save(tmp_path / "x.npy", truth * 100)
+    with pytest.raises(PredictionsError, match=r"in \[-1, 1\], got -\d\d.* to \d\d"):
+        load_table(tmp_path / "x.npy", store=store)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_ok_row_without_codes_is_refused(toy, tmp_path, value):
+    store, samples, logits = toy
+    path = save(tmp_path / "x.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
+    with h5py.File(store, "r+") as file:
+        file["codes/expression"][7, 1] = value
+    with pytest.raises(
+        StoreError, match=rf"in 1 of them \({samples[7].id}\).*ig3d inspect .*--verify"
+    ) as refusal:
+        load_table(path, store=store)
+    assert "\n" not in str(refusal.value)
 
 
 def write_labels(path, samples, *, column="label", names=True):

@@ -33,10 +33,10 @@ def test_saved_predictions_come_back_with_ids_and_classes_and_equal_bytes(tmp_pa
 
 
 def test_saved_valence_and_arousal_come_back(tmp_path):
-    Predictions(LOGITS[:, :2], "va", ("valence", "arousal"), IDS).save(tmp_path / "x.npz")
+    Predictions(LOGITS[:, :2] / 2, "va", ("valence", "arousal"), IDS).save(tmp_path / "x.npz")
     back = load_predictions(tmp_path / "x.npz")
     assert back.kind == "va" and back.columns == ("valence", "arousal")
-    assert np.array_equal(back.values, LOGITS[:, :2])
+    assert np.array_equal(back.values, LOGITS[:, :2] / 2)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,43 @@ def test_ids_come_from_a_file_of_their_own(tmp_path, name):
         path.write_text("id,other\na/1,3\na/2,4\n" if name.endswith("csv") else "a/1\na/2\n\n")
     assert load_ids(path).tolist() == IDS.tolist()
     assert load_predictions(tmp_path / "x.npy", ids_file=path).ids.tolist() == IDS.tolist()
+
+
+def test_ids_from_two_places_must_be_the_same(tmp_path):
+    np.savez(tmp_path / "x.npz", logits=LOGITS, ids=IDS)
+    (tmp_path / "same.txt").write_text("a/1\na/2\n")
+    (tmp_path / "other.txt").write_text("a/2\na/1\n")
+    assert load_predictions(tmp_path / "x.npz", ids_file=tmp_path / "same.txt").ids.tolist() == IDS.tolist()
+    with pytest.raises(PredictionsError, match=r"its own \(a/1, a/2\) and others from .*leave --2d-ids out"):
+        load_predictions(tmp_path / "x.npz", ids_file=tmp_path / "other.txt")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy", "csv"])
+def test_valence_and_arousal_on_another_scale_are_refused(tmp_path, suffix):
+    def written(values):
+        path = tmp_path / f"x.{suffix}"
+        if suffix == "npz":
+            np.savez(path, va=values)
+        elif suffix == "npy":
+            np.save(path, values)
+        else:
+            path.write_text("id,valence,arousal\n" + "".join(f"{v},{v},{a}\n" for v, a in values))
+        return load_predictions(path, task="va")
+
+    assert not any("outside" in note for note in written(np.array([[-1.0, 0.5], [0.2, 1.0]])).notes)
+    near = written(np.array([[-1.25, 0.5], [0.2, 1.0]]))
+    assert near.values[0, 0] == -1.25 and "from -1.25 to 1, 1 rows outside [-1, 1]" in near.notes[-1]
+    for far in ([[-98.0, 50.0], [20.0, 97.0]], [[0.1, 0.2], [0.3, 1.6]], [[0.1, -1.6], [0.3, 0.4]]):
+        with pytest.raises(PredictionsError, match=f"got {np.min(far):g} to {np.max(far):g}; bring them"):
+            written(np.array(far))
+
+
+@pytest.mark.parametrize("name", ["ids", "paths", "classes"])
+def test_text_saved_as_objects_is_named_with_what_to_do(tmp_path, name):
+    text = np.array(["a", "b", "c"][: 3 if name == "classes" else 2], dtype=object)
+    np.savez(tmp_path / "x.npz", logits=LOGITS, **{name: text})
+    with pytest.raises(PredictionsError, match=rf"in the array {name}; save {name}\.astype\(str\)"):
+        load_predictions(tmp_path / "x.npz")
 
 
 def test_python_objects_are_never_loaded(tmp_path):
