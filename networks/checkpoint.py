@@ -1,8 +1,8 @@
 """A trained 2D network in one file: safetensors with JSON metadata, read without executing anything.
 
-``network.*`` are the weights. ``seen.*`` say which rows and which file contents it learnt from, as 8-byte hashes, so
-that its logits can be told apart into honest and over-confident ones. The file holds no date and no path: the same
-training gives the same bytes.
+``network.*`` are the weights. ``seen.*`` say which images it learnt from, as 8-byte hashes of the files' contents, so
+that its logits can be told apart into honest and over-confident ones under whatever name an image comes again. The
+file holds no date and no path: the same training gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +24,10 @@ from safetensors.torch import save
 from torch import nn
 
 from ..errors import ModelError, UsageError
-from ..features.values import SampleList
+from ..features.values import SampleList, Split
 
 FORMAT = "ig3d-network"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TASKS = ("classes", "va")
 VA_COLUMNS = ("valence", "arousal")
 
@@ -74,19 +74,21 @@ class NetworkInfo:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a network learnt from, as sorted int64 hashes.
+    """What a network learnt from: sorted int64 hashes of the contents of image files.
 
     Attributes
     ----------
-    train, validation : (n,) int64
-        Rows (dataset and id) it was fitted on, and rows that chose its epoch.
-    contents : (n,) int64
-        File contents of both.
+    train : (n,) int64
+        Images it was fitted on.
+    held_out : (n,) int64
+        Images out of the train split that chose its epoch.
+    validation : (n,) int64
+        Images of the val split that chose its epoch.
     """
 
     train: np.ndarray
+    held_out: np.ndarray
     validation: np.ndarray
-    contents: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +145,31 @@ def normalisation(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ..
     return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
 
 
-def hash_rows(dataset: str, ids: Iterable[str]) -> np.ndarray:
-    """(n,) int64: one hash per row of a dataset."""
-    digests = [
-        hashlib.blake2b(f"{dataset}\n{identifier}".encode(), digest_size=8).digest() for identifier in ids
-    ]
-    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
-
-
 def hash_contents(digests: np.ndarray) -> np.ndarray:
     """(n, 16) uint8 digests of files to (n,) int64."""
     return np.ascontiguousarray(digests[:, :8]).view("<i8").ravel().astype(np.int64)
 
 
-def make_seen(samples: SampleList, train: np.ndarray, validation: np.ndarray, digests: np.ndarray) -> Seen:
-    """What was learnt from: rows of ``samples`` by index, and (n, 16) digests of their files."""
-    train_ids, validation_ids = (
-        np.sort(hash_rows(samples.dataset, (samples.samples[row].id for row in rows)))
-        for rows in (train, validation)
-    )
-    return Seen(train_ids, validation_ids, np.unique(hash_contents(digests)))
+def make_seen(
+    samples: SampleList, rows: np.ndarray, digests: np.ndarray, *, train: np.ndarray, validation: np.ndarray
+) -> Seen:
+    """What was learnt from.
+
+    Parameters
+    ----------
+    samples : SampleList
+    rows : (n,) indices into it
+        Of the pictures that were read.
+    digests : (n, 16) uint8
+        Of their files.
+    train, validation : indices into ``samples``
+        Rows the network was fitted on, and rows that chose its epoch.
+    """
+    hashes = hash_contents(digests)
+    validated = np.isin(rows, validation)
+    in_train = samples.splits[rows] == Split.train
+    parts = (np.isin(rows, train), validated & in_train, validated & ~in_train)
+    return Seen(*(np.unique(hashes[part]) for part in parts))
 
 
 def check_place(path: str | Path, *, suffix: str) -> None:
@@ -220,8 +227,8 @@ def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: S
     }
     learnt = {
         "seen.train": torch.from_numpy(seen.train),
+        "seen.held_out": torch.from_numpy(seen.held_out),
         "seen.validation": torch.from_numpy(seen.validation),
-        "seen.contents": torch.from_numpy(seen.contents),
     }
     tensors = weights | learnt
     digest = _digest(tensors)
@@ -269,7 +276,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
             std=tuple(described["std"]),
             training=dict(described["training"]),
         )
-        seen = Seen(*(tensors.pop(f"seen.{name}").numpy() for name in ("train", "validation", "contents")))
+        seen = Seen(*(tensors.pop(f"seen.{name}").numpy() for name in ("train", "held_out", "validation")))
     except (KeyError, TypeError, ValueError) as exc:
         raise ModelError(
             f"{source}: expected a whole description of the network, got none of {exc}; train again"

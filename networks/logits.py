@@ -1,7 +1,8 @@
 """``ig3d logits``: what a trained 2D network says of a dataset's images, with the ids of the sample list.
 
 The rows are those of the same list, in the same order, that ``ig3d extract`` writes to the store. A network is
-over-confident on what it learnt from, so such rows are left out unless they are asked for by name.
+over-confident on what it learnt from, so such rows are left out unless they are asked for by name. What it learnt
+from is told by the content of the image, as the same photograph may come under another dataset and id.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..errors import DatasetError, ModelError, UsageError, some
 from ..extract.device import choose_device
 from ..features.predictions import Predictions
 from ..features.values import SampleList, Split
-from .checkpoint import LoadedNetwork, check_place, hash_contents, hash_rows, load_network
+from .checkpoint import LoadedNetwork, check_place, hash_contents, load_network
 from .fit import class_scores, predict, va_scores
 from .images import Picture, read_pictures
 from .train import progress_bar
@@ -31,8 +32,8 @@ class LogitsConfig:
     Attributes
     ----------
     splits : tuple of str, or None
-        Names of splits (``train``, ``val``, ``test``, ``none``); None is every row that the network was neither
-        fitted on nor, out of the train split, validated on.
+        Names of splits (``train``, ``val``, ``test``, ``none``); None is every row whose image the network was
+        neither fitted on nor, out of the train split, validated on.
     batch_size : int
         Changes no number beyond rounding (1e-5).
     device : str
@@ -132,10 +133,16 @@ def write_logits(
     check_place(out, suffix=".npz")
     device = choose_device(config.device)
     loaded = network if isinstance(network, LoadedNetwork) else load_network(network)
-    rows, notes = _choose(samples, loaded, config.splits)
+    rows = _choose(samples, config.splits)
     pictures, outputs = _run(samples, loaded, rows, config, device=device, progress=progress)
     good = [picture for picture in pictures if not picture.problem]
     problems = tuple(picture.problem for picture in pictures if picture.problem)
+    left = np.setdiff1d(rows, [picture.row for picture in pictures])
+    if not good and len(left):
+        raise DatasetError(
+            f"{samples.dataset}: expected readable images the network was not trained with, got none of "
+            f"{len(rows)}; name splits to have them all the same"
+        )
     if not good:
         raise DatasetError(
             f"{samples.dataset}: expected readable images, got none of {len(rows)} ({some(list(problems), 3)})"
@@ -151,7 +158,7 @@ def write_logits(
     ids = np.array([samples.samples[row].id for row in done])
     kind = "logits" if info.task == "classes" else "va"
     Predictions(outputs, kind, columns=info.columns, ids=ids, source=str(out)).save(out)
-    notes += _leaks(samples, loaded, done, np.stack([picture.digest for picture in good]))
+    notes = _left_out(samples, left) + _told(loaded, np.stack([picture.digest for picture in good]), ids)
     splits = samples.splits[done]
     by_split = Counter(Split(int(code)).name for code in splits)
     return LogitsResult(
@@ -164,41 +171,49 @@ def write_logits(
     )
 
 
-def _choose(
-    samples: SampleList, loaded: LoadedNetwork, splits: tuple[str, ...] | None
-) -> tuple[np.ndarray, list[str]]:
-    """The rows to run, ascending, and what to say about the choice."""
-    hashes = hash_rows(samples.dataset, (sample.id for sample in samples.samples))
-    fitted = np.isin(hashes, loaded.seen.train)
-    selected = np.isin(hashes, loaded.seen.validation)
-    in_train = samples.splits == Split.train
+def _choose(samples: SampleList, splits: tuple[str, ...] | None) -> np.ndarray:
+    """The rows to read, ascending."""
     if splits is None:
-        wanted = ~fitted & ~(selected & in_train)
-        left = int((~wanted).sum())
-        notes = (
-            [f"{left} rows that the network was trained with are left out (--splits all writes them)"]
-            if left
-            else []
-        )
-    else:
-        wanted = np.isin(samples.splits, [Split[name] for name in splits])
-        notes = []
-    if not wanted.any():
-        asked = "rows the network was not trained on" if splits is None else f"rows in {', '.join(splits)}"
+        return np.arange(len(samples))
+    rows = np.flatnonzero(np.isin(samples.splits, [Split[name] for name in splits]))
+    if not len(rows):
         raise DatasetError(
-            f"{samples.dataset}: expected {asked}, got none of {len(samples)}; choose other splits"
+            f"{samples.dataset}: expected rows in {', '.join(splits)}, got none of {len(samples)}; choose other splits"
         )
-    if (count := int((fitted & wanted).sum())) > 0:
+    return rows
+
+
+def _left_out(samples: SampleList, rows: np.ndarray) -> list[str]:
+    """What to say of rows that are not written because the network was trained with their images."""
+    if not len(rows):
+        return []
+    notes = [f"{len(rows)} rows that the network was trained with are left out (--splits all writes them)"]
+    elsewhere = [samples.samples[row].id for row in rows if samples.splits[row] != Split.train]
+    if elsewhere:
         notes.append(
-            f"{count} rows are those the network was trained on: their outputs are over-confident, and no figure on "
-            "them means anything"
+            f"{len(elsewhere)} of these are not in the train split but hold the very image of a row the network was "
+            f"trained with ({some(elsewhere)})"
         )
-    if (count := int((selected & wanted).sum())) > 0:
+    return notes
+
+
+def _told(loaded: LoadedNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]:
+    """What to say of rows that are written though the network learnt from their images."""
+    hashes, seen = hash_contents(digests), loaded.seen
+    fitted = np.isin(hashes, seen.train)
+    selected = np.isin(hashes, np.union1d(seen.held_out, seen.validation)) & ~fitted
+    notes = []
+    if fitted.any():
         notes.append(
-            f"{count} rows chose the network's best epoch: fit to calibrate a fusion with, slightly optimistic as a "
-            "result"
+            f"{int(fitted.sum())} rows hold images the network was trained on ({some(ids[fitted].tolist())}): their "
+            "outputs are over-confident, and no figure on them means anything"
         )
-    return np.flatnonzero(wanted), notes
+    if selected.any():
+        notes.append(
+            f"{int(selected.sum())} rows chose the network's best epoch: fit to calibrate a fusion with, slightly "
+            "optimistic as a result"
+        )
+    return notes
 
 
 def _run(
@@ -210,22 +225,39 @@ def _run(
     device: torch.device,
     progress: bool,
 ) -> tuple[list[Picture], np.ndarray]:
-    """Every picture without its pixels, and (m, k) float32 outputs of the readable ones, in order."""
+    """Every picture without its pixels, and (m, k) float32 outputs of the readable ones, in order.
+
+    Without named splits, pictures that the network was trained with are not among them.
+    """
     info = loaded.info
+    barred = np.empty(0, np.int64)
+    if config.splits is None:
+        barred = np.union1d(loaded.seen.train, loaded.seen.held_out)
     module = loaded.module.to(device).to(memory_format=torch.channels_last)
     seen: list[Picture] = []
     outputs = [np.empty((0, len(info.columns)), np.float32)]
     with progress_bar(shown=progress) as bar:
         task = bar.add_task("logits", total=len(rows), said="")
-        stream = read_pictures(samples, rows, size=info.size, jobs=config.jobs)
+        read = read_pictures(samples, rows, size=info.size, jobs=config.jobs)
+        stream = _allowed(read, barred, advance=lambda: bar.advance(task))
         for batch in _batched(stream, config.batch_size):
             pixels = [picture.pixels.transpose(2, 0, 1) for picture in batch if picture.pixels is not None]
             if pixels:
                 tensor = torch.from_numpy(np.stack(pixels))
                 outputs.append(predict(module, tensor, mean=info.mean, std=info.std, device=device))
             seen += [Picture(picture.row, None, picture.digest, picture.problem) for picture in batch]
-            bar.advance(task, len(batch))
     return seen, np.concatenate(outputs)
+
+
+def _allowed(
+    pictures: Iterator[Picture], barred: np.ndarray, *, advance: Callable[[], object]
+) -> Iterator[Picture]:
+    """Pictures whose content is not barred, and those that have none to tell by: they could not be read."""
+    contents = set(barred.tolist())
+    for picture in pictures:
+        advance()
+        if picture.problem or int(hash_contents(picture.digest[None])[0]) not in contents:
+            yield picture
 
 
 def _batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
@@ -237,17 +269,6 @@ def _batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
             batch = []
     if batch:
         yield batch
-
-
-def _leaks(samples: SampleList, loaded: LoadedNetwork, rows: np.ndarray, digests: np.ndarray) -> list[str]:
-    """Rows whose very file the network learnt from under another id: duplicates across splits."""
-    hashes = hash_rows(samples.dataset, (samples.samples[row].id for row in rows))
-    known = np.isin(hashes, loaded.seen.train) | np.isin(hashes, loaded.seen.validation)
-    same = np.flatnonzero(np.isin(hash_contents(digests), loaded.seen.contents) & ~known)
-    if not len(same):
-        return []
-    names = [samples.samples[rows[index]].id for index in same]
-    return [f"{len(same)} rows hold the very image of a row the network was trained with ({some(names)})"]
 
 
 def _scores(

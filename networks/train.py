@@ -193,7 +193,7 @@ def train_2d(
         std=std,
         training=_describe(samples, plan, config, fitted),
     )
-    seen = make_seen(samples, plan.train, plan.validation, pictures.digests)
+    seen = make_seen(samples, pictures.rows, pictures.digests, train=plan.train, validation=plan.validation)
     save_network(out, fitted.module, info, seen)
     return TrainResult(
         path=Path(out),

@@ -65,9 +65,10 @@ def save(
     mean, std = normalisation(module)
     train = np.array([row for row in range(30) if row % 5 < 2])
     validation = np.arange(2, 30, 5)
-    digests = load_pictures(samples, [*train, *validation], size=32).digests
+    pictures = load_pictures(samples, [*validation, *train], size=32)
+    seen = make_seen(samples, pictures.rows, pictures.digests, train=train, validation=validation)
     info = NetworkInfo("test_byobnet", task, columns, 32, mean, std, {"versions": {"timm": "1"}})
-    save_network(path, module, info, make_seen(samples, train, validation, digests))
+    save_network(path, module, info, seen)
     return path
 
 
@@ -111,8 +112,8 @@ def test_batch_size_and_readers_change_no_number(
         (None, {3, 4}, ["18 rows that the network was trained with are left out"]),
         ("test", {4}, []),
         ("val,test", {3, 4}, []),
-        ("train", {0, 1, 2}, ["12 rows are those the network was trained on", "6 rows chose"]),
-        ("all", {0, 1, 2, 3, 4}, ["12 rows are those the network was trained on", "6 rows chose"]),
+        ("train", {0, 1, 2}, ["12 rows hold images the network was trained on", "6 rows chose"]),
+        ("all", {0, 1, 2, 3, 4}, ["12 rows hold images the network was trained on", "6 rows chose"]),
     ],
 )
 def test_which_rows_are_written(
@@ -135,16 +136,50 @@ def test_which_rows_are_written(
     }
 
 
-def test_another_dataset_is_written_whole_but_copied_images_are_told(
+def test_another_dataset_with_the_same_ids_is_written_whole(
     samples: SampleList, network: LoadedNetwork, tmp_path: Path
 ) -> None:
-    listed = tuple(replace(sample, id=f"z{sample.id}") for sample in samples.samples)
+    rng = np.random.default_rng(1)
+    for sample in samples.samples:
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(tmp_path / sample.path)
+    result = write_logits(replace(samples, root=str(tmp_path)), network, tmp_path / "x.npz")
+    assert (result.rows, result.notes) == (30, ())
+
+
+def test_the_same_images_are_known_under_any_name(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    listed = tuple(replace(sample, id=f"z{sample.id}", split=Split.none) for sample in samples.samples)
     other = replace(samples, dataset="other", samples=listed)
     result = write_logits(other, network, tmp_path / "x.npz")
-    assert result.rows == 30
+    ids = load_predictions(tmp_path / "x.npz").ids
+    assert ids is not None and ids.tolist() == [f"z{row:02d}" for row in range(30) if row % 5 > 2]
     assert result.notes == (
-        "18 rows hold the very image of a row the network was trained with (z00, z01, z02, z05, z06 and 13 more)",
+        "18 rows that the network was trained with are left out (--splits all writes them)",
+        "18 of these are not in the train split but hold the very image of a row the network was trained with "
+        "(z00, z01, z02, z05, z06 and 13 more)",
     )
+    result = write_logits(other, network, tmp_path / "x.npz", LogitsConfig(splits=("none",)))
+    assert result.rows == 30
+    assert [note.partition(":")[0] for note in result.notes] == [
+        "12 rows hold images the network was trained on (z00, z01, z05, z06, z10 and 7 more)",
+        "6 rows chose the network's best epoch",
+    ]
+    only = replace(other, samples=tuple(listed[row] for row in (0, 2)))
+    with pytest.raises(DatasetError, match="the network was not trained with, got none of 2"):
+        write_logits(only, network, tmp_path / "y.npz")
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_a_copy_of_a_train_image_in_the_test_split_is_left_out_and_named(
+    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+) -> None:
+    listed = list(samples.samples)
+    listed[4] = replace(listed[4], path=listed[0].path)
+    result = write_logits(replace(samples, samples=tuple(listed)), network, tmp_path / "x.npz")
+    assert result.by_split == {"val": 6, "test": 5}
+    assert [note.split(" that")[0] for note in result.notes[:1]] == ["19 rows"]
+    assert result.notes[1].startswith("1 of these are not in the train split") and "(04)" in result.notes[1]
 
 
 def test_unreadable_images_have_no_row_and_are_named(
@@ -263,7 +298,7 @@ def rewrite(path: Path, **changes: object) -> None:
         (cut, "another kind or damaged"),
         (flip_a_byte, "the file is damaged"),
         (lambda path: save_file({"a": torch.zeros(2)}, path), "of other origin"),
-        (lambda path: rewrite(path, format_version=2), "expected format version 1, got 2"),
+        (lambda path: rewrite(path, format_version=1), "expected format version 2, got 1"),
         (lambda path: rewrite(path, size=None), "expected a whole description of the network"),
         (
             lambda path: rewrite(path, columns=["a", "b"]),
