@@ -22,6 +22,8 @@ from .table import BlockUse, FusionTable
 from .values import Split
 
 _DEEPEST = 12
+_GIVE_IDS, _SAY_ORDER = "give the ids with --2d-ids", "say the order with --2d-classes"
+_INSIDE = {_GIVE_IDS: "save its ids with it", _SAY_ORDER: "name its columns in that order"}
 
 
 def _clean(name: str) -> str:
@@ -193,6 +195,7 @@ def place(
     labels: np.ndarray,
     allow_missing: bool = False,
     force: bool = False,
+    two_d: bool = True,
 ) -> tuple[np.ndarray, list[str]]:
     """(n, k) values in the samples' order, NaN where the file has none; with notes.
 
@@ -206,6 +209,8 @@ def place(
     labels : (n,) int16
     force : bool
         Go on, with a note, where an order is likely wrong.
+    two_d : bool
+        Whether the options for the 2D file mend these predictions.
 
     Raises
     ------
@@ -237,7 +242,9 @@ def place(
     )
     if problem is not None:
         if not force:
-            raise PredictionsError(f"{source}: {problem[0]}; {problem[1]}, or go on with --force")
+            # The --2d options speak of the 2D file alone; ready 3D predictions say it inside of them.
+            remedy = problem[1] if two_d else _INSIDE.get(problem[1], problem[1])
+            raise PredictionsError(f"{source}: {problem[0]}; {remedy}, or go on with --force")
         notes.append(f"WARNING {source}: {problem[0]}; went on as forced")
     placed = np.full((len(samples), values.shape[1]), np.nan)
     placed[rows[joined]] = values[joined]
@@ -254,7 +261,7 @@ def _order_problem(
     without_ids: bool,
 ) -> tuple[str, str] | None:
     """What is likely wrong and what to do about it."""
-    give_ids, paths = "give the ids with --2d-ids", samples.path[rows].tolist()
+    give_ids, paths = _GIVE_IDS, samples.path[rows].tolist()
     if not classes:
         targets = samples.targets[rows]
         known = np.isfinite(targets).all(axis=1)
@@ -270,7 +277,7 @@ def _order_problem(
         if not samples.classes and samples.label_names is None:
             # Numbers mean whatever the file's columns are called: another name for a column moves them along.
             return problem, "give the labels as class names"
-        return problem, "say the order with --2d-classes"
+        return problem, _SAY_ORDER
     problem = row_order_problem(predicted, truth, paths, len(classes)) if without_ids else None
     return None if problem is None else (problem, give_ids)
 
@@ -374,7 +381,7 @@ def _join(
     names: tuple[str, ...] = ()
     used: tuple[BlockUse, ...] = ()
     if ready is not None:
-        three_d, said = place(ready, samples, **options)  # type: ignore[arg-type]
+        three_d, said = place(ready, samples, two_d=False, **options)  # type: ignore[arg-type]
         notes += said
         sources |= {"3d": Path(ready.source).name, "labels": samples.source}
     if store is not None:

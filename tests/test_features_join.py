@@ -244,6 +244,20 @@ def test_the_suggested_class_order_can_be_typed_as_it_is(toy, tmp_path, true, de
     assert any("instead of the file's own names" in note for note in table.notes) == inside
 
 
+def test_ready_3d_predictions_in_another_order_are_mended_in_their_file(tmp_path):
+    samples = make_samples()
+    ids, logits = [sample.id for sample in samples], good_logits(samples)
+    labels = write_labels(tmp_path / "labels.csv", samples)
+    two = save(tmp_path / "two.npz", logits, ids=ids, classes=CLASSES)
+    theirs = logits[:, [CLASSES.index(name) for name in PRESETS["fer2013"]]]
+    three = save(tmp_path / "three.npz", theirs, ids=ids)
+    with pytest.raises(
+        PredictionsError, match=r"three.npz: .* under fer2013; name its columns in that order, or"
+    ):
+        load_table(two, three_d=three, labels=labels)
+    load_table(two, three_d=save(three, theirs, ids=ids, classes=PRESETS["fer2013"]), labels=labels)
+
+
 def test_labels_by_number_are_to_be_named_where_the_class_order_does_not_fit(tmp_path):
     samples = make_samples()
     ids, logits = [sample.id for sample in samples], good_logits(samples)
