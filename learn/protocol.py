@@ -124,6 +124,7 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
         needed = needed | (table.split_mask(fit_name) & table.labelled)
     left_out = _left_out(table, needed, config, notes)
     _note_unlabelled(table, in_report, notes)
+    _note_train(table, reported, config, notes)
 
     train = np.flatnonzero(table.split_mask("train") & table.labelled & table.covered & ~in_report)
     if table.three_d is not None:
@@ -144,6 +145,8 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
         heads, fusers, final, final_head = _apart(table, reported, calibration, train, case, config, notes)
     marked = config.fit_on == "reported"
     if marked:
+        if case == "out-of-fold" and len(train):
+            case = "once"
         heads, fusers, final, final_head, fit_name = _on_reported(
             table, reported, train, case, config, report_name
         )
@@ -191,13 +194,17 @@ def _reported(
             f"rows: expected some with a label and a 2D prediction, got {int(table.labelled.sum())} with a label, "
             f"{int(table.has_2d.sum())} with a prediction, none with both"
         )
-    # Rows of a split without predictions play no part here; what has them is reported by folds.
-    mask = table.has_2d if notes else np.ones(len(table), bool)
-    return (
-        "all rows",
-        mask,
-        [*notes, "There is no test or val split to report; all rows are, by folds: assumed."],
-    )
+    train, alone = table.split_mask("train"), table.split_mask("none")
+    if train.all() or alone.all():
+        said = "There is no test or val split to report; all rows are, by folds: assumed."
+        return "all rows", np.ones(len(table), bool), [said]
+    # A network is over-confident on what it was trained on: such rows are reported only where that was asked for.
+    if not (alone & usable).any():
+        raise ProtocolError(
+            f"reported rows: expected 2D predictions outside of the train split, got {int(usable.sum())} labelled rows "
+            "of the train split only; give those of another split, or report these all the same with --report train"
+        )
+    return "rows of no split", alone, [*notes, "Rows of no split are reported, by folds: assumed."]
 
 
 def _calibration(
@@ -205,12 +212,12 @@ def _calibration(
 ) -> tuple[np.ndarray | None, str]:
     """Rows that rules are fitted on apart from the reported ones, and their split; None for folds."""
     if config.two_d_out_of_fold:
-        rows = np.flatnonzero(table.split_mask("train") & usable & ~in_report)
-        if not len(rows):
-            raise ProtocolError(
-                "2d-out-of-fold: expected labelled train rows with 2D predictions that are not reported, got none"
-            )
-        return rows, "train"
+        known = table.split_mask("train") & usable
+        if not known.any():
+            raise ProtocolError("2d-out-of-fold: expected labelled train rows with 2D predictions, got none")
+        # Where the train rows themselves are reported, there are none to fit on apart from them.
+        if not (known & in_report).any():
+            return np.flatnonzero(known), "train"
     rows = np.flatnonzero(table.split_mask("val") & usable & ~in_report)
     return (rows, "val") if len(rows) else (None, "")
 
@@ -238,6 +245,20 @@ def _note_unlabelled(table: FusionTable, in_report: np.ndarray, notes: list[str]
     count = int((in_report & ~table.labelled).sum())
     if count:
         notes.append(f"{count} rows of the reported part have no label and are left out.")
+
+
+def _note_train(table: FusionTable, reported: np.ndarray, config: FuseConfig, notes: list[str]) -> None:
+    """Say that rows are reported on which the 2D network may have been trained."""
+    count = int(table.split_mask("train")[reported].sum())
+    if count and config.two_d_out_of_fold:
+        notes.append(
+            f"2D predictions of the {count} reported rows of the train split were declared out of fold by the user."
+        )
+    elif count:
+        notes.append(
+            f"WARNING {count} reported rows are of the train split: if the 2D network was trained on them its figures "
+            "flatter; --2d-out-of-fold says they are out of fold."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,14 +452,21 @@ def _sentences(
         )
     else:
         lines.append(f"Rules fitted on the {fit_name} split, {len(calibration)} rows.")
+    no_train = (
+        "No train rows are left for the head"
+        if table.split_mask("train").any()
+        else "There is no train split"
+    )
     head = {
         "ready": "3D predictions are taken as given.",
         "once": f"The head on the codes was fitted once, on {len(train)} train rows, and never refitted.",
-        "nested": "There is no train split: in each fold the head is fitted on the other folds, and the rules see "
+        "nested": f"{no_train}: in each fold the head is fitted on the other folds, and the rules see "
         "its inner out-of-fold predictions.",
         "out-of-fold": f"Rules see the head's out-of-fold predictions of the {fit_name} rows; for the reported rows "
         "the head is refitted on all of them.",
     }[case]
+    if marked and case in ("nested", "out-of-fold"):
+        head = f"{no_train}: its predictions are out of fold, over folds of the reported rows."
     lines.append(head)
     if case == "out-of-fold" and fit_name == "train":
         lines.append("2D predictions of the train split were declared out of fold by the user.")

@@ -107,6 +107,45 @@ def test_2d_predictions_of_train_are_not_used_undeclared():
         assert not np.isin(fuser.fit, rows(table, TRAIN)).any()
 
 
+def test_train_rows_are_reported_only_on_request_and_never_unwarned():
+    split = np.array([TRAIN, TRAIN, TEST] * 20)
+    with pytest.raises(
+        ProtocolError, match=r"got 40 labelled rows of the train split only; .*--report train"
+    ):
+        plan(make_table(split, two_d=split == TRAIN), FuseConfig())
+    table = make_table(split)
+    for report, said in (("train", "WARNING 40 reported rows"), ("all", "WARNING 40 reported rows")):
+        protocol = plan(table, FuseConfig(report=report))
+        text = " ".join(protocol.sentences)
+        assert said in text and "--2d-out-of-fold" in text
+        assert "There is no train split" not in text and "No train rows are left for the head" in text
+        declared = plan(table, FuseConfig(report=report, two_d_out_of_fold=True))
+        assert np.array_equal(declared.reported, protocol.reported)
+        assert "WARNING" not in " ".join(declared.sentences) and "declared out of" in " ".join(
+            declared.sentences
+        )
+    assert "WARNING" not in " ".join(plan(table, FuseConfig()).sentences)
+    alone = plan(make_table([TRAIN] * 60), FuseConfig())  # nothing else to report: reported, and warned of
+    assert len(alone.reported) == 60 and "WARNING 60 reported rows" in " ".join(alone.sentences)
+
+
+def test_rows_of_no_split_are_reported_before_those_of_train():
+    split = np.array([TRAIN, -1, VAL] * 20)
+    table = make_table(split, two_d=split != VAL)
+    protocol = plan(table, FuseConfig())
+    assert np.array_equal(protocol.reported, rows(table, -1)) and protocol.report_name == "rows of no split"
+    text = " ".join(protocol.sentences)
+    assert "There is no" not in text and "WARNING" not in text and "fitted once, on 20 train rows" in text
+
+
+def test_marked_runs_say_truly_where_the_head_was_fitted():
+    table = make_table([TRAIN, TRAIN, TEST] * 20)
+    protocol = plan(table, FuseConfig(fit_on="reported", two_d_out_of_fold=True))
+    assert protocol.case == "once" and "fitted once, on 40 train rows" in " ".join(protocol.sentences)
+    text = " ".join(plan(make_table([VAL, TEST] * 30), FuseConfig(fit_on="reported")).sentences)
+    assert "over folds of the reported rows" in text and "refitted" not in text
+
+
 def test_ready_predictions_need_no_head():
     protocol = plan(make_table([TEST] * 40, ready=True), FuseConfig())
     assert protocol.case == "ready" and protocol.heads == () and len(protocol.fusers) == 5
