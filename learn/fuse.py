@@ -6,7 +6,9 @@ rows anything is fitted on; the :class:`~.protocol.Protocol` does.
 
 from __future__ import annotations
 
+import re
 import time
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from .config import FITTED_RULES, FuseConfig
 from .figures import RuleResult, figures_of
 from .fusion import make_rule, quietly
 from .heads import make_head
+from .metrics import LOWER_IS_BETTER
 from .model import FusionModel, head_scores
 from .protocol import FuserFit, HeadFit, Protocol, plan
 
@@ -28,6 +31,12 @@ __all__ = ["FuseConfig", "FuseResult", "fuse_files", "fuse_predictions"]
 
 RECALIBRATED = "2d-recalibrated"
 CONTROL = "-permuted"
+_FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
+# task -> metric -> objective that recalibration serves it with, and the loss from which it is clearly worse
+_LOSSES = {
+    "classes": {"accuracy": ("accuracy", 0.02)},
+    "va": {"ccc_joint": ("ccc", 0.02), "rmse_joint": ("rmse", 0.01)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,7 @@ def fuse_predictions(table: FusionTable, config: FuseConfig | None = None) -> Fu
         if config.model
         else None
     )
-    notes += _oddities(table, protocol, rules)
+    notes += _oddities(table, protocol, rules) + _weaknesses(figures, len(rows), table.task, objective)
     return FuseResult(
         task=table.task,
         classes=table.classes,
@@ -306,12 +315,25 @@ class _Run:
             task=table.task,
             classes=table.classes,
             blocks=table.blocks,
-            head=head,
+            head=_without_threads(head),
             rules=rules,
             seen_ids=table.id[np.union1d(protocol.calibration, trained)],
             calibration_ids=table.id[protocol.calibration],
             fitted_on=protocol.fit_name,
         )
+
+
+def _without_threads(head: Any) -> Any:
+    """The head without a trace of how many threads fitted it, so that a saved model is the same on any machine."""
+    if not hasattr(head, "trees_"):
+        return head
+    settled = copy(head).set_params(num_threads=0)
+    texts = [head.trees_] if isinstance(head.trees_, str) else head.trees_
+    texts = [
+        re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", text, flags=re.MULTILINE) for text in texts
+    ]
+    settled.trees_ = texts[0] if isinstance(head.trees_, str) else texts
+    return settled
 
 
 def _kind(name: str) -> str:
@@ -360,3 +382,30 @@ def _oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, .
         if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
             notes.append(f"WARNING the {name} predictions are the same for every row.")
     return notes
+
+
+def _weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective: str) -> list[str]:
+    """Where differences to the recalibrated network flatter, and where intervals are rough."""
+    notes = []
+    for metric, (served_by, least) in _LOSSES[task].items():
+        given, mended = (figures[name]["all"][metric]["value"] for name in ("2d", RECALIBRATED))
+        if given is None or mended is None:
+            continue
+        loss = mended - given if metric in LOWER_IS_BETTER else given - mended
+        if loss <= least:
+            continue
+        below = "worse than" if metric in LOWER_IS_BETTER else "below"
+        cause = (
+            "too few rows to recalibrate on" if objective == served_by else f"it is fitted for {objective}"
+        )
+        words = f"{metric.replace('_', ' ')} {_told(mended, task)} against {_told(given, task)}"
+        notes.append(
+            f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."
+        )
+    if n < _FEW_ROWS:
+        notes.append(f"Only {n} rows are reported: intervals of so few rows are rough.")
+    return notes
+
+
+def _told(value: float, task: str) -> str:
+    return f"{100 * value:.1f} %" if task == "classes" else f"{value:.3f}"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..errors import RunError
@@ -44,21 +45,29 @@ _SHOWN = ("rmse_joint", "ccc_joint")
 
 
 def print_result(result: FuseResult, console: Console) -> None:
-    """Assumptions, protocol and tables; readable at 100 columns."""
+    """Assumptions, protocol and tables; whole at 80 columns, differences beside the figures where they fit."""
     for line in (*result.notes, *result.protocol.sentences):
         console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
-    tables = [_table(result, "all")]
+    parts = ["all"]
     if not result.covered.all() and result.covered.any():
-        tables.append(_table(result, "covered"))
+        parts.append("covered")
+    tables = [_table(result, part) for part in parts]
     if result.task == "va":
-        tables += [_va_differences(result, metric) for metric in _SHOWN]
+        tables += [_difference_table(result, metric, "all") for metric in _SHOWN]
+    elif max(_needed(console, table) for table in tables) > console.width:
+        tables = [_table(result, part, differences=False) for part in parts]
+        tables += [_difference_table(result, "accuracy", part) for part in parts]
     for table in tables:
+        # What is still too narrow is left to the terminal to wrap: rich would cut figures short.
+        needed = _needed(console, table)
+        table.width = needed if needed > console.width else None
         console.print()
-        console.print(table)
+        console.print(table, crop=False)
     console.print()
     last = (
         f"In brackets 95 % intervals of the paired bootstrap ({result.config.draws} draws), conditional on the trained "
-        "networks. What the 3D face adds is the difference to 2d-recalibrated; -permuted are controls."
+        "networks. What the 3D face adds is the difference to 2d-recalibrated, or to 2d where that is smaller; "
+        "-permuted are controls."
     )
     if result.protocol.marked:
         last += " * fitted on the reported rows."
@@ -67,6 +76,11 @@ def print_result(result: FuseResult, console: Console) -> None:
 
 def _label(result: FuseResult, name: str, fits: bool) -> str:
     return f"{name}*" if result.protocol.marked and fits else name
+
+
+def _needed(console: Console, table: Table) -> int:
+    """Columns of the terminal that a table takes in full."""
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 def _new_table(title: str) -> Table:
@@ -82,8 +96,9 @@ def _new_table(title: str) -> Table:
     return table
 
 
-def _table(result: FuseResult, part: str) -> Table:
-    """Every rule's metrics over one part of the rows; for classes with the differences in accuracy."""
+def _table(result: FuseResult, part: str, *, differences: bool = True) -> Table:
+    """Every rule's metrics over one part of the rows; for classes with the differences in accuracy, if wanted."""
+    differences = differences and result.task == "classes"
     names = metric_names(result.task)
     covered = int(result.covered.sum())
     title = (
@@ -92,33 +107,36 @@ def _table(result: FuseResult, part: str) -> Table:
         else f"The {covered} rows with 3D"
     )
     if result.task == "classes":
-        title += "; in %, differences in points of accuracy"
+        title += "; in %, differences in points of accuracy" if differences else "; in %"
     table = _new_table(title)
     for name in names:
         table.add_column(_HEADS[name], justify="right", no_wrap=True)
-    if result.task == "classes":
+    if differences:
         for reference in REFERENCES:
             table.add_column(f"to {reference}", justify="right", no_wrap=True)
     table.add_column("n 3D", justify="right", no_wrap=True)
     for rule in result.rules:
         figures = result.figures[rule.name][part]
         cells = [_number(figures[name]["value"] if figures else None, name) for name in names]
-        if result.task == "classes":
+        if differences:
             cells += _differences(figures, "accuracy")
         style = "dim" if rule.kind == "control" else ""
         table.add_row(_label(result, rule.name, rule.fits), *cells, str(covered), style=style)
     return table
 
 
-def _va_differences(result: FuseResult, metric: str) -> Table:
+def _difference_table(result: FuseResult, metric: str, part: str) -> Table:
+    """Every rule's differences to both references in one metric, over one part of the rows."""
     what = metric.replace("_", " ").replace("rmse", "RMSE").replace("ccc", "CCC")
     better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    table = _new_table(f"Difference in {what} ({better} is better), all reported rows")
+    unit = ", in points" if metric in _PERCENT else ""
+    rows = "all reported rows" if part == "all" else f"the {int(result.covered.sum())} rows with 3D"
+    table = _new_table(f"Difference in {what}{unit} ({better} is better), {rows}")
     for reference in REFERENCES:
         table.add_column(f"to {reference}", justify="right", no_wrap=True)
     for rule in result.rules:
-        figures = result.figures[rule.name]["all"]
-        if rule.name != "2d" and figures:
+        figures = result.figures[rule.name][part]
+        if figures:
             style = "dim" if rule.kind == "control" else ""
             table.add_row(_label(result, rule.name, rule.fits), *_differences(figures, metric), style=style)
     return table
@@ -185,14 +203,17 @@ def write_result(result: FuseResult, out: str | Path) -> list[Path]:
 
 
 def predictions_csv(result: FuseResult) -> str:
-    """Long table: ``id, rule, label, p_<class>...`` (the predicted label) or ``id, rule, valence, arousal``."""
+    """Long table: ``id, rule, label, p_<class>..., truth`` or ``id, rule, valence, arousal, *_truth``.
+
+    ``label`` is the predicted class, ``truth`` that of the dataset.
+    """
     classes = result.task == "classes"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["id", "rule", "label", *(f"p_{name}" for name in result.classes)]
+        ["id", "rule", "label", *(f"p_{name}" for name in result.classes), "truth"]
         if classes
-        else ["id", "rule", "valence", "arousal"]
+        else ["id", "rule", "valence", "arousal", "valence_truth", "arousal_truth"]
     )
     for rule in result.rules:
         rows = np.flatnonzero(rule.present)
@@ -201,8 +222,14 @@ def predictions_csv(result: FuseResult) -> str:
         cells = np.char.mod("%.7g", values).tolist()
         said = [[result.classes[index]] for index in values.argmax(axis=1)] if classes else [[]] * len(rows)
         ids = result.ids[rows].tolist()
+        truth = (
+            [[result.classes[index]] for index in result.truth[rows]]
+            if classes
+            else np.char.mod("%.7g", result.truth[rows]).tolist()
+        )
         writer.writerows(
-            [name, rule.name, *label, *line] for name, label, line in zip(ids, said, cells, strict=True)
+            [name, rule.name, *label, *line, *true]
+            for name, label, line, true in zip(ids, said, cells, truth, strict=True)
         )
     return text.getvalue()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -19,9 +20,9 @@ from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.table import BlockUse
 from ig3d.features.values import Block, Rows, Sample, Split, Status
-from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
+from ig3d.learn.fuse import FuseConfig, _weaknesses, fuse_files, fuse_predictions
 from ig3d.learn.metrics import measure
-from ig3d.learn.model import load_model, predict, save_model, seen
+from ig3d.learn.model import load_model, model_bytes, predict, save_model, seen
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -202,7 +203,13 @@ def test_valence_and_arousal(tmp_path, objective):
     assert all(np.abs(rule.values[rule.present]).max() <= 1 for rule in result.rules if rule.name != "2d")
     written = {path.name: path for path in write_result(result, tmp_path / "out")}
     lines = list(csv.DictReader(io.StringIO(written["predictions.csv"].read_text())))
-    assert list(lines[0]) == ["id", "rule", "valence", "arousal"]
+    assert list(lines[0]) == ["id", "rule", "valence", "arousal", "valence_truth", "arousal_truth"]
+    truth = [[float(line[f"{name}_truth"]) for name in ("valence", "arousal")] for line in lines]
+    where = np.searchsorted(ids, [line["id"] for line in lines])
+    assert np.allclose(truth, targets[where], atol=1e-6)
+    narrow = printed(result, 80)
+    narrow = narrow[narrow.index("120 reported rows, ") : narrow.index("In brackets")]
+    assert "…" not in narrow and max(len(line.rstrip()) for line in narrow.splitlines()) <= 80
     model = load_model(written["model.skops"])
     whole = load_table(tmp_path / "all.npz", store=tmp_path / "toy.h5", task="va")
     assert np.isfinite(predict(model, whole)["stack"]).all()
@@ -235,11 +242,12 @@ def test_the_written_files_say_what_was_found(toy):
     assert record["config"]["seed"] == 0 and record["versions"]["lightgbm"]
     assert record["rules"]["weighted"]["fitted"][0]["w"] > 0
     lines = list(csv.DictReader(io.StringIO((toy / "out" / "predictions.csv").read_text())))
-    assert list(lines[0]) == ["id", "rule", "label", "p_happy", "p_sad", "p_anger"]
+    assert list(lines[0]) == ["id", "rule", "label", "p_happy", "p_sad", "p_anger", "truth"]
     stack = [line for line in lines if line["rule"] == "stack"]
     assert len(stack) == 120
     truth = dict(zip(result.ids, result.truth, strict=True))
-    right = np.mean([line["label"] == CLASSES[truth[line["id"]]] for line in stack])
+    assert all(line["truth"] == CLASSES[truth[line["id"]]] for line in lines)
+    right = np.mean([line["label"] == line["truth"] for line in stack])
     assert right == pytest.approx(result.figures["stack"]["all"]["accuracy"]["value"], abs=1e-9)
     row = next(
         line
@@ -249,8 +257,8 @@ def test_the_written_files_say_what_was_found(toy):
     assert float(row["value"]) == result.figures["stack"]["covered"]["log_loss"]["value"]
 
 
-def printed(result):
-    console = Console(width=100, file=io.StringIO(), no_color=True)
+def printed(result, width=100):
+    console = Console(width=width, file=io.StringIO(), no_color=True)
     print_result(result, console)
     return console.file.getvalue()
 
@@ -261,6 +269,76 @@ def test_the_printed_table_fits_a_terminal_and_says_the_assumptions(toy):
     assert max(len(line.rstrip()) for line in tables.splitlines()) <= 100 and "…" not in tables
     assert "Reported on test: assumed" in text and "joined to toy.h5 by id" in text
     assert text.count("stack-permuted") == 2  # all rows, covered rows
+
+
+def test_narrow_terminals_get_the_differences_as_a_table_of_their_own(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    wide, narrow, tiny = (printed(result, width) for width in (100, 80, 30))
+    tables = narrow[narrow.index("120 reported rows, ") : narrow.index("In brackets")]
+    assert max(len(line.rstrip()) for line in tables.splitlines()) <= 80
+    for text in (narrow, tiny):
+        assert "…" not in text
+        for name in ("accuracy", "log_loss"):
+            value = result.figures["stack"]["all"][name]["value"]
+            assert (f"{100 * value:.2f}" if name == "accuracy" else f"{value:.4f}") in text
+        # Whole intervals, the same ones, for all and for covered rows.
+        intervals = re.findall(r"[+-][\d.]+ \[[^]]*\]", wide)
+        assert sorted(intervals) == sorted(re.findall(r"[+-][\d.]+ \[[^]]*\]", text)) and len(intervals) > 30
+    assert "Difference in accuracy" not in wide and narrow.count("Difference in accuracy") == 2
+
+
+def test_recalibration_that_does_harm_is_pointed_out(toy):
+    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    assert not any("recalibrated is" in note or "rough" in note for note in result.notes)
+
+    def notes(metric, given, mended, task, objective, n=100):
+        figures = {"2d": given, "2d-recalibrated": mended}
+        other = {"va": {"ccc_joint": 0.5, "rmse_joint": 0.3}, "classes": {}}[task]
+        return _weaknesses(
+            {
+                rule: {"all": {key: {"value": v} for key, v in (other | {metric: value}).items()}}
+                for rule, value in figures.items()
+            },
+            n,
+            task,
+            objective,
+        )
+
+    (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
+    assert note == (
+        "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): too few rows to recalibrate on; "
+        "take the smaller of both differences."
+    )
+    assert not notes("accuracy", 0.6, 0.59, "classes", "accuracy")
+    assert not notes("accuracy", 0.6, 0.9, "classes", "accuracy")
+    assert "it is fitted for balanced" in notes("accuracy", 0.6, 0.57, "classes", "balanced")[0]
+    assert (
+        "worse than 2d (rmse joint 0.320 against 0.300): too few"
+        in notes("rmse_joint", 0.3, 0.32, "va", "rmse")[0]
+    )
+    assert "below 2d (ccc joint" in notes("ccc_joint", 0.5, 0.4, "va", "ccc")[0]
+    assert not notes("rmse_joint", 0.32, 0.3, "va", "rmse")
+    assert "Only 99 rows" in notes("accuracy", 0.6, 0.6, "classes", "accuracy", n=99)[0]
+
+
+def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
+    ids, labels, _ = make_store(tmp_path / "toy.h5", n=90)
+    Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
+    result = fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST)
+    assert "Only 30 rows are reported" in printed(result)
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_a_model_says_nothing_of_the_threads_that_fitted_it(monkeypatch, tmp_path, task):
+    monkeypatch.setattr("ig3d.learn.heads._CELLS_PER_THREAD", 100)  # else rows this few get one thread anyhow
+    ids, labels, targets = make_store(tmp_path / "toy.h5")
+    scores = class_logits(labels) if task == "classes" else targets / 2
+    kind = ("logits", CLASSES) if task == "classes" else ("va", ())
+    Predictions(scores, *kind, ids).save(tmp_path / "two.npz")
+    table = load_table(tmp_path / "two.npz", store=tmp_path / "toy.h5")
+    config = replace(FAST, head="gbm", rules=("mean",))
+    one, three = (model_bytes(fuse_predictions(table, replace(config, jobs=jobs)).model) for jobs in (1, 3))
+    assert one == three
 
 
 def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
