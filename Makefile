@@ -51,7 +51,7 @@ docs: $(READY)  ## Links, commands and options named in README and docs exist
 
 extract:  ## Codes of a dataset: DATASET=rafdb|folder|manifest, images under ROOT
 	@test -e "$(ROOT)" || { echo "ig3d: $(DATASET): expected the dataset at $(ROOT), found nothing; put it there or say where: make extract DATASET=$(DATASET) ROOT=/path/to/it (layouts: docs/datasets.md)" >&2; exit 1; }
-	@$(MAKE) --no-print-directory $(READY)
+	@$(MAKE) --silent $(READY)
 	@mkdir -p "$(dir $(OUT))"
 	@$(BIN)/ig3d extract "$(ROOT)" --dataset "$(DATASET)" --regressor "$(REGRESSOR)" --out "$(OUT)" $(ARGS)
 

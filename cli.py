@@ -6,7 +6,9 @@ Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 erro
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,8 +63,15 @@ Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STO
 
 def main() -> None:
     """Run the program; every error of ours becomes one line on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a dash loses no result
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except Ig3dError as error:
         _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -71,6 +80,15 @@ def main() -> None:
             raise
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
         _fail(str(absent(error, wanted_by=command)), MissingExtra.exit_code)
+
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}expected to read or write there, got: {error.strerror or error}", 1)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends like Ctrl-C: workers are stopped, what is done is kept."""
+    raise SystemExit(128 + number)
 
 
 def _fail(line: str, code: int) -> NoReturn:
@@ -126,7 +144,7 @@ def extract_cli(
         device=device,
         precision=precision,
     )
-    with _counting("extract", len(samples)) as progress:
+    with _kept_when_interrupted(), _counting("extract", len(samples)) as progress:
         summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=_say)
     if not summary.seconds:
         _say("the store is there already, from this very run")
@@ -139,7 +157,7 @@ def extract_cli(
 def inspect_cli(
     store: Store,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything; exit 1 if anything was changed.")
+        bool, typer.Option("--verify", help="Read everything; exit 1 if a value was changed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
@@ -157,7 +175,7 @@ def inspect_cli(
         return
     print_summary(summary, _stdout())
     if verify:
-        print("verified: every byte is as it was written")
+        print("verified: every value is as it was written")
 
 
 @app.command("preview")
@@ -384,12 +402,13 @@ def fuse_cli(
         task=task,
         config=config,
     )
+    written = [] if out is None else write_result(result, out)
     print_result(result, _stdout())
+    if out is not None:
+        print(f"\n{out}: " + ", ".join(path.name for path in written))
     if plot is not None:
         plot_result(result, plot)
         print(f"\n{plot}: differences to 2d-recalibrated with their intervals")
-    if out is not None:
-        print(f"\n{out}: " + ", ".join(path.name for path in write_result(result, out)))
 
 
 @app.command("import")
@@ -505,12 +524,24 @@ def weights_get_cli(
     print(f"{added.name}: {added.path} (sha256 {added.sha256})")
 
 
+@contextmanager
+def _kept_when_interrupted() -> Iterator[None]:
+    """Say what an interrupted extraction leaves."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _say("interrupted; finished shards are kept: repeat the command to go on")
+        raise
+
+
 def _list(
     root: Path, dataset: str, manifest: Path | None, split: str, seed: int, groups: str | None
 ) -> SampleList:
     """The dataset's samples, with what the adapter understood said on stderr."""
     from .extract.datasets import DatasetOptions, list_samples
 
+    if manifest is not None and dataset in ("folder", "rafdb"):
+        raise UsageError(f"manifest: expected --dataset manifest with --manifest, got --dataset {dataset}")
     try:
         train, val, test = (float(share) for share in split.split(","))
     except ValueError:
@@ -578,11 +609,14 @@ def _counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]
     )
     task = bar.add_task(what, total=total, rate="", counts="")
     seen: Counter[str] = Counter()
+    begun: list[float] = []
 
     def progress(done: Counter[str]) -> None:
         bar.start()  # not before there is something to show
+        # the first call says what was there already, or comes before any work
+        begun[:] = begun or [time.monotonic(), sum(done.values())]
         seen.update(done)
-        speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+        speed = (sum(seen.values()) - begun[1]) / max(time.monotonic() - begun[0], 1e-3)
         bar.update(
             task, advance=sum(done.values()), counts=_counts(seen), rate=f"{speed:.0f}/s" if speed else ""
         )

@@ -47,13 +47,17 @@ def preview(
     if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"out: expected a name that ends in .png or .jpg, got {out}")
     folder = Path(root or store.info.root)
+    if Path(out).exists() and Path(out).resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"out: expected a place outside of the dataset, got {out}, a file of it; name another"
+        )
     rows = _choose(store, count, seed)
     points, surfaces = _points(store, rows), meshes(store, rows)
     with bounded_images():
         tiles = [_tile(store, int(row), folder, points.get(int(row)), surfaces.get(int(row))) for row in rows]
     if all(tile.image is None for tile in tiles):
         raise DatasetError(
-            f"preview: expected the images under {folder}, found none of them; say where with --root"
+            f"preview: expected readable images under {folder}, found none; say where they are with --root"
         )
     picture = Image.fromarray(draw.sheet(tiles, columns=6 if count > 4 else count))
     encoded = io.BytesIO()

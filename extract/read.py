@@ -71,8 +71,11 @@ def read_image(path: str | Path) -> Image:
     FileNotFoundError : the file is not there.
     Unreadable : it cannot be decoded; the message says why.
     """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise Unreadable("not a regular file")  # a pipe would be waited for
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as exc:

@@ -32,6 +32,8 @@ from .read import Image, Unreadable, bounded_images, read_image
 from .regressors import Regressor, load_regressor
 
 MAX_JOBS_ON_GPU = 4
+# Workers whose run was killed outright notice it by having nothing to do.
+IDLE_SECONDS = 20
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -239,9 +241,13 @@ def _work(
         return
     try:
         # loky: fresh interpreters. A fork after MediaPipe or torch has run would hang.
-        yield from Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)(
-            delayed(run_shard)(path, part, run.samples.root, config, info) for path, part in tasks
-        )
+        yield from Parallel(
+            n_jobs=workers,
+            backend="loky",
+            return_as="generator_unordered",
+            batch_size=1,
+            idle_worker_timeout=IDLE_SECONDS,
+        )(delayed(run_shard)(path, part, run.samples.root, config, info) for path, part in tasks)
     except TerminatedWorkerError as exc:
         raise RunError(
             "extract: expected the workers to live, one was killed (out of memory?); finished shards are kept: "

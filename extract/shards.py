@@ -18,12 +18,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..errors import RunError, StoreError
-from ..features.store import CodeStore, StoreInfo, read_rows
+from ..features.store import FORMAT, CodeStore, StoreInfo, read_rows
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Sample, SampleList, Status
 
@@ -98,6 +99,10 @@ class Run:
         ------
         RunError : another run holds it, or the folder cannot be written.
         """
+        if self.out.is_dir():
+            raise RunError(
+                f"{self.out}: expected a file to write the store to, got a folder; name a file in it"
+            )
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.parts / "lock")
@@ -122,9 +127,16 @@ class Run:
 
         Raises
         ------
-        RunError : it is there, from another run or damaged, and ``restart`` was not asked for.
+        RunError : it is there, from another run or damaged, and ``restart`` was not asked for; or what is there is
+            no store at all, which is never replaced.
         """
-        if restart or not self.out.exists():
+        if not self.out.exists():
+            return False
+        if not _is_store(self.out):
+            raise RunError(
+                f"{self.out}: expected a store or nothing there, got another kind of file; name another --out"
+            )
+        if restart:
             return False
         try:
             with CodeStore(self.out) as store:
@@ -153,7 +165,7 @@ class Run:
             try:
                 before = json.loads(record.read_text())
             except ValueError:
-                before = {}
+                before = {"run.json": "damaged"}
             if differing := differences(before, self.identity):
                 raise RunError(
                     f"{self.out}: expected the interrupted run that lies in {self.parts.name}, got another "
@@ -217,6 +229,18 @@ class Run:
         (self.parts / "run.json").unlink(missing_ok=True)
 
 
+def _is_store(path: Path) -> bool:
+    """Whether a file is a store of ours, or an HDF5 file too damaged to tell."""
+    with path.open("rb") as handle:
+        if handle.read(8) != b"\x89HDF\r\n\x1a\n":
+            return False
+    try:
+        with h5py.File(path, "r") as file:
+            return file.attrs.get("format") == FORMAT
+    except OSError:
+        return True
+
+
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs between two identities, in words: ``regressor.version: 1 -> 2``."""
     found = []
@@ -227,7 +251,12 @@ def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -
         elif old != new and not key.endswith("_sha256"):
             found.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
         elif old != new:
-            found.append(f"{prefix}{key.removesuffix('_sha256')}: other content")
+            what = (
+                "other ids, labels, splits, groups or file sizes"
+                if key == "samples_sha256"
+                else "other content"
+            )
+            found.append(f"{prefix}{key.removesuffix('_sha256')}: {what}")
     return found
 
 

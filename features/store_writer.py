@@ -8,6 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +29,29 @@ _CHUNK_BYTES = 1 << 18
 
 _STATUS = h5py.enum_dtype({status.name: status.value for status in Status}, basetype="i1")
 _SPLIT = h5py.enum_dtype({split.name: split.value for split in Split}, basetype="i1")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end: HDF5 calls back into :class:`_Disk`, and does not survive it raising."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs its signal handlers in the main thread only
+        return
+    waiting: list[int] = []
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) is not None
+    }
+    for number in before:
+        signal.signal(number, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for held in dict.fromkeys(waiting):
+            signal.raise_signal(held)
 
 
 class StoreWriter:
@@ -53,14 +80,19 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._disk = _Disk(self._temporary)
-            self._file = h5py.File(self._disk, "w")
-            self._create()
+            with _signals_held():
+                self._disk = _Disk(self._temporary)
+                self._file = h5py.File(self._disk, "w")
+                self._create()
         except OSError as exc:
             self._discard()
             raise self._cannot(exc) from exc
+        except BaseException:
+            self._discard()
+            raise
         return self
 
+    @_signals_held()
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -84,6 +116,7 @@ class StoreWriter:
             f"{self.path}: expected to write the store, got {exc}; free the disk and repeat the command"
         )
 
+    @_signals_held()
     def _discard(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
@@ -144,6 +177,7 @@ class StoreWriter:
             fletcher32=True,
         )
 
+    @_signals_held()
     def write(self, start: int, rows: Rows) -> None:
         """Put the outcomes of ``len(rows)`` consecutive samples at row ``start``."""
         file, span = self._file, slice(start, start + len(rows))

@@ -100,6 +100,11 @@ class SampleList:
                 f"{self.dataset}: expected one sample per id, got {len(twice)} ids more than once "
                 f"({', '.join(twice[:5])}); rename files that differ only in extension, or give ids in a manifest"
             )
+        odd = [repr(s.path) for s in self.samples if not _is_text(s.id + s.path + s.group)]
+        if odd:
+            raise DatasetError(
+                f"{self.dataset}: expected names in UTF-8, got {len(odd)} others ({', '.join(odd[:5])}); rename them"
+            )
         worst = max(sample.label for sample in self.samples)
         if worst >= len(self.classes):
             raise DatasetError(
@@ -118,6 +123,15 @@ class SampleList:
     def splits(self) -> np.ndarray:
         """(n,) int8 codes of :class:`Split`."""
         return np.array([sample.split for sample in self.samples], np.int8)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a name can be written as UTF-8: undecodable bytes of a file name come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,38 @@ def test_folder_of_bare_digits_is_remarked_on(tmp_path: Path) -> None:
     for digit in "0123":
         write_image(tmp_path / digit / "a.png")
     assert any("bare digits" in note for note in list_samples(tmp_path, "folder").notes)
+
+
+def test_split_folders_beside_class_folders_are_refused_but_empty_ones_are_not(tmp_path: Path) -> None:
+    write_image(tmp_path / "train" / "happy" / "a.png")
+    write_image(tmp_path / "test" / "happy" / "b.png")
+    (tmp_path / "__MACOSX").mkdir()
+    write_image(tmp_path / "train" / "loose.png")
+    samples = list_samples(tmp_path, "folder")
+    assert samples.classes == ("happy",)
+    assert any(
+        "1 images lie outside of class folders" in note and "loose.png" in note for note in samples.notes
+    )
+    write_image(tmp_path / "other" / "sad" / "c.png")
+    with pytest.raises(DatasetError, match=r"got both \(test, train; other\)"):
+        list_samples(tmp_path, "folder")
+
+
+def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    write_image(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "data" / "sad").mkdir(parents=True)
+    write_image(tmp_path / "data" / "sad" / "b.png")
+    (tmp_path / "data" / "happy").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data", target_is_directory=True)
+    samples = list_samples(tmp_path / "data", "folder")
+    assert [sample.id for sample in samples.samples] == ["happy/a", "sad/b"]
+
+
+def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "happy").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "happy") + b"/latin\xe4.jpg")).write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"expected names in UTF-8, got 1 others .*latin"):
+        list_samples(tmp_path, "folder")
 
 
 @pytest.mark.parametrize("files", [[], ["a.jpg"], ["notes/readme.txt"]])

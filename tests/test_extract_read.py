@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,12 @@ def test_a_file_that_is_gone_is_told_from_a_bad_one(tmp_path: Path) -> None:
         read_image(tmp_path / "nowhere.jpg")
     with pytest.raises(Unreadable, match="cannot be opened"):
         read_image(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(Unreadable, match="not a regular file"):
+        read_image(tmp_path / "x.jpg")
 
 
 def test_digest_is_of_the_bytes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import FAKE, colour_folder, write_image
@@ -133,7 +134,10 @@ def test_a_moved_dataset_is_the_same_run(tmp_path: Path) -> None:
 def test_differences_name_what_changed() -> None:
     before = {"options": {"batch_size": 8}, "samples_sha256": "a", "regressor": {"version": "1"}}
     now = {"options": {"batch_size": 16}, "samples_sha256": "b", "regressor": {"version": "1"}}
-    assert differences(before, now) == ["options.batch_size: 8 -> 16", "samples: other content"]
+    assert differences(before, now) == [
+        "options.batch_size: 8 -> 16",
+        "samples: other ids, labels, splits, groups or file sizes",
+    ]
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 64), (6400, 64), (10_000, 100), (290_000, 1024)])
@@ -181,6 +185,22 @@ def test_ctrl_c_is_130_and_keeps_what_is_done(tmp_path: Path) -> None:
     root, out = colour_folder(tmp_path / "data", 350), tmp_path / "a.h5"
     assert kill_when(start(root, out, "--jobs", 1), out, 3, signal.SIGINT) == 130
     assert len(list((tmp_path / "a.h5.parts").glob("0*.h5"))) >= 3
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sigterm_ends_the_run_and_its_workers_at_once(tmp_path: Path, jobs: int) -> None:
+    root, out = colour_folder(tmp_path / "data", 1500), tmp_path / "a.h5"
+    process = start(root, out, "--jobs", jobs)
+    parts = tmp_path / "a.h5.parts"
+    while process.poll() is None and not list(parts.glob("0*.h5")):
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.terminate()  # the program alone, as a scheduler does it; its workers hold the pipes as long as they live
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert time.monotonic() - began < 30
+    assert "interrupted; finished shards are kept" in said
+    assert "Traceback" not in said
 
 
 def test_a_damaged_shard_is_done_again(tmp_path: Path) -> None:
@@ -249,12 +269,29 @@ def test_files_that_vanish_or_change_after_the_listing(tmp_path: Path) -> None:
         assert (store.samples.status == Status.ok).sum() == 8
 
 
-def test_a_store_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_is_no_store_is_never_replaced(tmp_path: Path, restart: bool) -> None:
     root = colour_folder(tmp_path / "data", 5)
     (tmp_path / "a.h5").write_text("precious")
-    with pytest.raises(RunError, match="--restart"):
-        extract(root, tmp_path / "a.h5", jobs=1)
-    assert (tmp_path / "a.h5").read_text() == "precious"
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.attrs["format"] = "somebody's"
+    for name in ("a.h5", "b.h5"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(RunError, match="another kind of file; name another --out"):
+            extract(root, tmp_path / name, jobs=1, restart=restart)
+        assert (tmp_path / name).read_bytes() == before
+    with pytest.raises(RunError, match="got a folder"):
+        extract(root, tmp_path, jobs=1, restart=restart)
+
+
+def test_a_damaged_store_is_written_anew_when_asked(tmp_path: Path) -> None:
+    root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
+    extract(root, out, jobs=1).close()
+    out.write_bytes(out.read_bytes()[:5000])
+    with pytest.raises(RunError, match="--restart to write it anew"):
+        extract(root, out, jobs=1)
+    with extract(root, out, jobs=1, restart=True) as store:
+        assert store.samples.ok.all()
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,13 @@ def find_images(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
         for name in sorted(files, key=natural):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122
+            if is_image(Path(name)):
                 yield Path(parent, name)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a name is that of an image, and not of a hidden file."""
+    return not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ...errors import DatasetError
+from ...errors import DatasetError, some
 from ...features.classes import canonical_all
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import (
     find_images,
     groups_of,
+    is_image,
     listing,
     natural,
     posix,
@@ -29,18 +30,17 @@ class FolderDataset:
     layout = "folder expects ROOT/<class>/*.jpg, or ROOT/train|val|test/<class>/*.jpg"
 
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
-        tops = sorted(
-            (entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."), key=_natural
-        )
-        split_folders = {folder: split_named(folder.name) for folder in tops}
-        has_splits = bool(tops) and all(split is not None for split in split_folders.values())
-        parents = tops if has_splits else [root]
-        class_folders = [
-            folder
-            for parent in parents
-            for folder in sorted(parent.iterdir(), key=_natural)
-            if folder.is_dir() and folder.name[0] != "."
-        ]
+        tops = _folders_in(root, root)
+        split_folders = {folder: split for folder in tops if (split := split_named(folder.name)) is not None}
+        others = [folder.name for folder in tops if folder not in split_folders and any(find_images(folder))]
+        if split_folders and others:
+            raise DatasetError(
+                f"folder: expected split folders or class folders in {root}, got both "
+                f"({', '.join(folder.name for folder in split_folders)}; {some(others)}); move one kind elsewhere"
+            )
+        has_splits = bool(split_folders)
+        parents = list(split_folders) if has_splits else [root]
+        class_folders = [folder for parent in parents for folder in _folders_in(parent, root)]
         found = {folder: list(find_images(folder)) for folder in class_folders}
         if not any(found.values()):
             raise DatasetError(
@@ -76,6 +76,13 @@ class FolderDataset:
                 f"no split folders: stratified split {shares} into train/val/test with seed {options.seed}"
             ]
         notes += _notes(names, found)
+        loose = [
+            path.name for parent in parents for path in parent.iterdir() if is_image(path) and path.is_file()
+        ]
+        if loose:
+            notes.append(
+                f"{len(loose)} images lie outside of class folders and are left out: {some(sorted(loose))}"
+            )
         samples = tuple(
             Sample(
                 id=sample_id(path),
@@ -88,6 +95,21 @@ class FolderDataset:
             for (path, label, _), split, group in zip(rows, splits, groups, strict=True)
         )
         return SampleList(self.name, str(root), classes, samples, tuple(notes))
+
+
+def _folders_in(parent: Path, root: Path) -> list[Path]:
+    """Folders in natural order, linked ones too, but for links that lead back to the root or above it."""
+    above = {root.resolve(), *root.resolve().parents}
+    return sorted(
+        (
+            entry
+            for entry in parent.iterdir()
+            if entry.name[0] != "."
+            and entry.is_dir()
+            and not (entry.is_symlink() and entry.resolve() in above)
+        ),
+        key=_natural,
+    )
 
 
 def _natural(path: Path) -> tuple[tuple[int, int | str], ...]:
