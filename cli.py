@@ -323,7 +323,11 @@ def fuse_cli(
     ] = None,
     ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
     classes: Annotated[
-        str | None, typer.Option("--2d-classes", help="Order of the 2D columns: a preset or names by comma.")
+        str | None,
+        typer.Option(
+            "--2d-classes",
+            help="Order of the 2D columns, before what the file says: a preset or names by comma.",
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")
