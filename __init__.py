@@ -20,6 +20,7 @@ _PUBLIC = {
     "Ig3dError": "errors",
     "Predictions": "features.predictions",
     "extract_codes": "extract.run",
+    "fuse_files": "learn.fuse",
     "fuse_predictions": "learn.fuse",
     "list_samples": "extract.datasets",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "Predictions",
     "__version__",
     "extract_codes",
+    "fuse_files",
     "fuse_predictions",
     "list_samples",
 ]
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from .extract.run import ExtractConfig, extract_codes
     from .features.predictions import Predictions
     from .features.store import CodeStore
-    from .learn.fuse import FuseConfig, fuse_predictions
+    from .learn.fuse import FuseConfig, fuse_files, fuse_predictions
 
 
 def __getattr__(name: str) -> Any:
