@@ -368,7 +368,7 @@ def fuse_cli(
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
     from .learn.fuse import FuseConfig, fuse_files
-    from .learn.report import print_result, write_result
+    from .learn.report import check_out, print_result, write_result
 
     if (store is None) == (three_d is None):
         raise UsageError(
@@ -396,6 +396,8 @@ def fuse_cli(
         from .learn.plot import check_plot, plot_result
 
         check_plot(plot)
+    if out is not None:
+        check_out(out)
     result = fuse_files(
         two_d,
         store=store,

@@ -27,6 +27,8 @@ from .metrics import LOWER_IS_BETTER, metric_names
 from .model import save_model
 from .versions import versions
 
+FORMAT = "ig3d-fusion-metrics"
+FILES = ("predictions.csv", "table.csv", "metrics.json", "model.skops")
 _HEADS = {
     "accuracy": "acc",
     "balanced_accuracy": "bal",
@@ -165,6 +167,32 @@ def _interval(figure: dict[str, Any] | None, metric: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def check_out(out: str | Path) -> None:
+    """Whether results can be written to a folder, before any work; results of an earlier run may be replaced.
+
+    Raises
+    ------
+    RunError : it cannot be written, or holds files of these names that no run of ours wrote.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.tmp"
+        probe.touch()
+        probe.unlink()
+        there = [name for name in FILES if (folder / name).exists()]
+        ours = "metrics.json" in there and f'"format": "{FORMAT}"' in (folder / "metrics.json").read_text(
+            "utf-8"
+        )
+    except (OSError, UnicodeDecodeError) as exc:
+        raise RunError(f"{out}: expected a folder that results can be written to, got {exc}") from exc
+    if there and not ours:
+        raise RunError(
+            f"{out}: expected a new folder or one of an earlier run, got {', '.join(there)} of something else; name "
+            "another --out"
+        )
+
+
 def write_result(result: FuseResult, out: str | Path) -> list[Path]:
     """Write ``predictions.csv``, ``metrics.json``, ``table.csv`` and, where there is one, ``model.skops``.
 
@@ -270,7 +298,7 @@ def record_of(result: FuseResult) -> dict[str, Any]:
     # What changes no figure is no part of the record: the same command gives the same bytes on any machine.
     config = {name: value for name, value in asdict(result.config).items() if name not in ("jobs", "model")}
     return {
-        "format": "ig3d-fusion-metrics",
+        "format": FORMAT,
         "format_version": 1,
         "task": result.task,
         "classes": list(result.classes),

@@ -171,6 +171,21 @@ def test_fuse_prints_and_writes(
     assert control["low"] <= 0 <= control["high"]
 
 
+def test_only_results_of_an_earlier_run_are_replaced(
+    ig3d: Program, store: Path, logits: Path, tmp_path: Path
+) -> None:
+    command = ["fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "mean", "--draws", 50, "--out"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "predictions.csv").write_text("precious")
+    failed(ig3d(*command, tmp_path / "mine"), 1, "got predictions.csv of something else")
+    assert (tmp_path / "mine" / "predictions.csv").read_text() == "precious"
+    assert ig3d(*command, tmp_path / "run").returncode == 0
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    assert ig3d(*command, tmp_path / "run").returncode == 0
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+    failed(ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "expected a folder")
+
+
 def test_shuffled_rows_with_ids_change_no_figure(
     ig3d: Program, store: Path, logits: Path, tmp_path: Path
 ) -> None:
