@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
-from .errors import Ig3dError, MissingExtra, UsageError, absent, some
+from .console import counting, counts, say, say_all, stderr, stdout
+from .errors import Ig3dError, MissingExtra, UsageError, absent
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .features.values import SampleList
 
 app = typer.Typer(
@@ -144,13 +142,13 @@ def extract_cli(
         device=device,
         precision=precision,
     )
-    with _kept_when_interrupted(), _counting("extract", len(samples)) as progress:
-        summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=_say)
+    with _kept_when_interrupted(), counting("extract", len(samples)) as progress:
+        summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=say)
     if not summary.seconds:
-        _say("the store is there already, from this very run")
+        say("the store is there already, from this very run")
     elif summary.resumed:
-        _say(f"went on with {summary.resumed} rows of an interrupted run")
-    print(f"{summary.store}: {len(samples)} rows ({_counts(summary.counts)})")
+        say(f"went on with {summary.resumed} rows of an interrupted run")
+    print(f"{summary.store}: {len(samples)} rows ({counts(summary.counts)})")
 
 
 @app.command("inspect")
@@ -173,7 +171,7 @@ def inspect_cli(
     if as_json:
         print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
         return
-    print_summary(summary, _stdout())
+    print_summary(summary, stdout())
     if verify:
         print("verified: every value is as it was written")
 
@@ -212,7 +210,7 @@ def synth_cli(
     from .faces.synth import SynthConfig, synthesize
 
     config = SynthConfig(count=count, size=size, seed=seed, test_share=test_share, jobs=jobs or cpu_count())
-    with _counting("synth", count) as progress:
+    with counting("synth", count) as progress:
         synthesize(out, config, progress=lambda done: progress(Counter(drawn=done)))
     print(f"{out}: {count} faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
 
@@ -256,7 +254,7 @@ def train_2d_cli(
     )
     samples = _list(root, dataset, manifest, split, split_seed, groups)
     result = train_2d(samples, config, out, progress=True)
-    _say_all(result.problems, result.notes)
+    say_all(result.problems, result.notes)
     print(
         f"{result.path}: {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} rows, "
         f"kept {describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose it)"
@@ -290,9 +288,9 @@ def logits_cli(
     config = LogitsConfig(splits=parse_splits(splits), batch_size=batch_size, device=device)
     samples = _list(root, dataset, manifest, split, split_seed, groups)
     result = write_logits(samples, network, out, config, progress=True)
-    _say_all(result.problems, result.notes)
+    say_all(result.problems, result.notes)
     for name, scores in result.scores.items():
-        _say(
+        say(
             f"{name}: "
             + ", ".join(f"{score.replace('_', ' ')} {value:.3f}" for score, value in scores.items())
         )
@@ -409,7 +407,7 @@ def fuse_cli(
         config=config,
     )
     written = [] if out is None else write_result(result, out)
-    print_result(result, _stdout())
+    print_result(result, stdout())
     if out is not None:
         print(f"\n{out}: " + ", ".join(path.name for path in written))
     if plot is not None:
@@ -438,8 +436,8 @@ def import_cli(
     from .extract.imports import import_codes
 
     samples = _list(root, dataset, manifest, split, split_seed, groups)
-    counts = import_codes(samples, kind, codes, out, columns=columns, say=_say)
-    print(f"{out}: {len(samples)} rows ({_counts(counts)})")
+    rows = import_codes(samples, kind, codes, out, columns=columns, say=say)
+    print(f"{out}: {len(samples)} rows ({counts(rows)})")
 
 
 @app.command("export")
@@ -481,7 +479,7 @@ def weights_cli(context: typer.Context) -> None:
         print(f"  licence: {found.entry.licence}")
         if found.message:
             print(f"  {'get it' if found.state == 'missing' else 'note'}: {found.message}")
-    _say(f"looked for in {', '.join(map(str, folders()))}")
+    say(f"looked for in {', '.join(map(str, folders()))}")
 
 
 @weights_app.command("add")
@@ -515,7 +513,7 @@ def weights_get_cli(
 
     from .extract.weights_add import get_weights
 
-    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=_stderr())
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=stderr())
     task = bar.add_task(name, total=None)
 
     def progress(done: int, total: int) -> None:
@@ -536,7 +534,7 @@ def _kept_when_interrupted() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        _say("interrupted; finished shards are kept: repeat the command to go on")
+        say("interrupted; finished shards are kept: repeat the command to go on")
         raise
 
 
@@ -559,79 +557,16 @@ def _list(
         group_pattern=groups,
     )
     samples = list_samples(root, dataset, options)
-    _say(
+    say(
         f"{samples.dataset}: {len(samples)} samples, {len(samples.classes)} classes ({', '.join(samples.classes)})"
     )
     for note in samples.notes:
-        _say(note)
+        say(note)
     return samples
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return " · ".join(f"{name} {count}" for name, count in counts.items() if count)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _say_all(problems: tuple[str, ...], notes: tuple[str, ...]) -> None:
-    if problems:
-        _say(f"{len(problems)} images could not be read: {some(list(problems))}")
-    for note in notes:
-        _say(note)
-
-
-def _stdout() -> Console:
-    """Where results are printed; not cut to a narrow screen when it is no screen."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-
-
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-@contextmanager
-def _counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
-    """A progress bar over rows, with their rate and their counts by status."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
-        console=_stderr(),
-    )
-    task = bar.add_task(what, total=total, rate="", counts="")
-    seen: Counter[str] = Counter()
-    begun: list[float] = []
-
-    def progress(done: Counter[str]) -> None:
-        bar.start()  # not before there is something to show
-        # the first call says what was there already, or comes before any work
-        begun[:] = begun or [time.monotonic(), sum(done.values())]
-        seen.update(done)
-        speed = (sum(seen.values()) - begun[1]) / max(time.monotonic() - begun[0], 1e-3)
-        bar.update(
-            task, advance=sum(done.values()), counts=_counts(seen), rate=f"{speed:.0f}/s" if speed else ""
-        )
-
-    try:
-        yield progress
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 if __name__ == "__main__":
