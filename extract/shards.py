@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -174,7 +173,7 @@ class Run:
         else:
             temporary = record.with_suffix(".tmp")
             temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True))
-            os.replace(temporary, record)  # noqa: PTH105
+            temporary.replace(record)
         for leftover in self.parts.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         return [shard for shard in range(self.shards) if not self._is_done(shard)]

@@ -53,7 +53,7 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] |
                 np.savez_compressed(handle, **columns, **codes)
         else:
             _write_table(temporary, suffix, columns, codes)
-        os.replace(temporary, path)  # noqa: PTH105  (atomic on every platform)
+        temporary.replace(path)
     except OSError as exc:
         raise StoreError(f"{out}: expected to write the table, got {exc.strerror or exc}") from exc
     finally:

@@ -136,7 +136,7 @@ class Predictions:
             final.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as handle:
                 np.savez(handle, **arrays)
-            os.replace(temporary, final)  # noqa: PTH105  (atomic on every platform)
+            temporary.replace(final)
         except OSError as exc:
             temporary.unlink(missing_ok=True)
             raise PredictionsError(f"{path}: expected to write predictions, got {exc}") from exc

@@ -106,7 +106,7 @@ class StoreWriter:
             self._file.attrs["content_sha256"] = content_hash(self._file)
             self._file.close()
             self._disk.finish()
-            os.replace(self._temporary, self.path)  # noqa: PTH105  (atomic on every platform)
+            self._temporary.replace(self.path)
         except OSError as exc:
             self._discard()
             raise self._cannot(exc) from exc

@@ -166,7 +166,7 @@ def save_model(model: FusionModel, path: str | Path) -> None:
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(model_bytes(model))
-        os.replace(temporary, final)  # noqa: PTH105  (atomic on every platform)
+        temporary.replace(final)
     except OSError as exc:
         temporary.unlink(missing_ok=True)
         raise ModelError(f"{path}: expected to write the model, got {exc}") from exc

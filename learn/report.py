@@ -221,7 +221,7 @@ def write_result(result: FuseResult, out: str | Path) -> list[Path]:
             temporary = folder / f".{name}.{os.getpid()}.tmp"
             try:
                 temporary.write_text(text, encoding="utf-8", newline="")
-                os.replace(temporary, folder / name)  # noqa: PTH105  (atomic on every platform)
+                temporary.replace(folder / name)
             finally:
                 temporary.unlink(missing_ok=True)
             written.append(folder / name)

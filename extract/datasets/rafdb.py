@@ -91,7 +91,7 @@ def _official(list_file: Path) -> tuple[list[tuple[Path, int, Split]], str]:
         if not line.strip():
             continue
         name, _, digit = line.strip().rpartition(" ")
-        stem, extension = os.path.splitext(name)  # noqa: PTH122
+        stem, extension = Path(name).stem, Path(name).suffix
         split = Split.train if stem.startswith("train") else Split.test if stem.startswith("test") else None
         if split is None or digit not in set("1234567"):
             raise DatasetError(

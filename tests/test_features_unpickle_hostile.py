@@ -1,0 +1,319 @@
+"""The safe reader on files that mean harm, claim what they do not hold, or are damaged: nothing runs, one line."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import random
+import struct
+import tracemalloc
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from test_features_unpickle import FORMATS, python2, save, write
+
+from ig3d.errors import WeightsError
+from ig3d.features import inert
+from ig3d.features.unpickle import Foreign, read_arrays
+
+torch = pytest.importorskip("torch")
+
+
+def call(module: str, name: str, arguments: bytes) -> list[bytes]:
+    """One call in every way a pickle can ask for it; ``arguments`` leaves a tuple on the stack."""
+    named = f"c{module}\n{name}\n".encode()
+    stack = b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name)) + b"\x93"
+    inner = arguments[1:-1]  # without MARK and TUPLE
+    return [
+        named + arguments + b"R.",
+        b"\x80\x04" + stack + arguments + b"R.",
+        b"(" + inner + f"i{module}\n{name}\n".encode() + b".",
+        b"(" + named + inner + b"o.",
+        b"\x80\x02" + named + arguments + b"\x81.",
+        b"\x80\x04" + named + arguments + b"}\x92.",
+        b"\x80\x02}" + named + arguments + b"RK\x01s.",  # as a key
+        b"\x80\x02" + named + b")R" + arguments + b"b.",  # as a state
+    ]
+
+
+def test_nothing_that_a_file_asks_for_is_called(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    command = f"touch {trace}"
+    text = b"(X" + struct.pack("<I", len(command)) + command.encode() + b"t"
+    python = f"open({str(trace)!r}, 'w')"
+    code = b"(X" + struct.pack("<I", len(python)) + python.encode() + b"t"
+    payloads = [
+        payload
+        for module, name, arguments in (
+            ("os", "system", text),
+            ("posix", "system", text),
+            ("subprocess", "getoutput", text),
+            ("builtins", "eval", code),
+            ("__builtin__", "eval", code),
+            ("builtins", "exec", code),
+        )
+        for payload in call(module, name, arguments)
+    ]
+    for payload in payloads:
+        eval_like = write(tmp_path / "x.pkl", payload)
+        got = read_arrays(eval_like)
+        assert isinstance(got, (Foreign, dict))
+        outer = io.BytesIO()
+        with zipfile.ZipFile(outer, "w") as archive:
+            archive.writestr("x/data.pkl", payload)
+        read_arrays(write(tmp_path / "x.pt", outer.getvalue()))
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": ()})
+        read_arrays(write(tmp_path / "x.npy", header.getvalue() + payload))
+        nested = pickle.dumps(payload, 2)[2:-1]
+        read_inner = b"\x80\x02ctorch.storage\n_load_from_bytes\n" + nested + b"\x85R."
+        with pytest.raises(WeightsError):
+            read_arrays(write(tmp_path / "y.pkl", read_inner))
+        assert not trace.exists()
+    pickle.loads(payloads[0])  # the payload is real
+    assert trace.exists()
+
+
+def test_a_dangerous_object_comes_back_as_inert_data(tmp_path: Path) -> None:
+    got = read_arrays(write(tmp_path / "x", b"cos\nsystem\n(S'rm -rf x'\ntR."))
+    assert (got.name, got.args, got.state) == ("os.system", ("rm -rf x",), None)
+    with pytest.raises(AttributeError):
+        got.name = "other"
+
+
+def test_a_class_by_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copyreg.add_extension("ntpath", "join", 0x70)
+    try:
+        for opcode in (b"\x82\x70", b"\x83\x70\x00", b"\x84\x70\x00\x00\x00"):
+            with pytest.raises(WeightsError, match="a class by number"):
+                read_arrays(write(tmp_path / "x", b"\x80\x02" + opcode + b"."))
+    finally:
+        copyreg.remove_extension("ntpath", "join", 0x70)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"ccollections\nOrderedDict\n(dS'fromkeys'\nI1\nsb.",  # a state for a class
+        b"cnumpy.core.multiarray\n_reconstruct\n}b.",
+        b"](lb.",
+        b"cos\nsystem\n)R)R.",  # a call of a result
+        b"I1\n(tR.",
+        b"](a.",
+        b"cos\nsystem\nI1\na.",
+        b"}]I1\ns.",  # a list as a key
+        b"P1\n.",
+        b"\x80\x05\x97.",
+        b"\x80\x63.",
+        b"\xfe.",
+        b"0.",
+        b"g7\n.",
+        b"cos\x1b[31m\nx\nI1\na.",
+    ],
+)
+def test_tricks_are_refused_in_one_line(tmp_path: Path, payload: bytes) -> None:
+    before = dict(vars(OrderedDict))
+    with pytest.raises(WeightsError) as info:
+        read_arrays(write(tmp_path / "x", payload))
+    assert str(info.value).isprintable()
+    assert dict(vars(OrderedDict)) == before
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b"]" * 100_000 + b"a" * 99_999 + b".", "nested more than 100 deep"),
+        (b"\x80\x02" + b")" + b"\x85" * 100_000 + b".", "nested more than 100 deep"),
+        (
+            b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s.",
+            "a key nested too deep",
+        ),  # its hash would overflow
+        (b"cx\ny\n)R" + b"cx\ny\n)R" * 30_000 + b"b" * 30_000 + b".", "nested more than 100 deep"),
+        (
+            b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (i, i - 1, i - 1) for i in range(1, 90)) + b".",
+            "too often",
+        ),
+        (b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x.", "cut short"),
+        (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.", "cut short"),
+        (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"x.", "KeyError"),
+        (b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"x.", "cut short"),
+        (b"I" + b"9" * 100_000 + b"\n.", "ValueError"),
+    ],
+    ids=["lists", "tuples", "key", "objects", "laughs", "text", "bytes", "frame", "long", "digits"],
+)
+def test_depth_and_size_that_a_file_cannot_have(tmp_path: Path, payload: bytes, said: str) -> None:
+    path = write(tmp_path / "x", payload)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=said):
+            read_arrays(path)
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_huge_memory_number_costs_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", b"\x80\x02]r\xff\xff\xff\xff.")
+    tracemalloc.start()
+    assert read_arrays(path) == []
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_an_object_inside_itself_ends(tmp_path: Path) -> None:
+    loop: list[Any] = [1]
+    loop.append(loop)
+    got = read_arrays(write(tmp_path / "x", pickle.dumps(loop)))
+    assert got[0] == 1
+    assert isinstance(got[1], Foreign)
+
+
+def test_more_instructions_than_any_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inert, "MAX_READS", 1000)
+    with pytest.raises(WeightsError, match="more instructions than any checkpoint"):
+        read_arrays(write(tmp_path / "x", b"(" + b"}" * 2000 + b"l."))
+
+
+def rewritten(path: Path, tensor: Any, *, zipped: bool, **changes: Any) -> Path:
+    """A torch file of one tensor whose rebuild arguments are others than the storage has."""
+    real = torch._utils._rebuild_tensor_v2
+
+    class Lie:
+        def __reduce__(self) -> Any:
+            arguments = {
+                "offset": tensor.storage_offset(),
+                "size": tuple(tensor.shape),
+                "stride": tensor.stride(),
+            }
+            arguments |= changes
+            return real, (tensor._typed_storage(), *arguments.values(), False, OrderedDict())
+
+    return save(path, {"a": Lie()}, zipped=zipped)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": (5, 5)},
+        {"size": (2**40,)},
+        {"stride": (1000, 1)},
+        {"stride": (-1, 1)},
+        {"offset": 5},
+        {"offset": -1},
+        {"offset": 2**70},
+        {"size": (2**31, 2**31, 2**31), "stride": (0, 0, 0)},
+        {"size": (2**34,), "stride": (0,)},
+        {"size": (2, 3), "stride": (1,)},
+        {"size": (2.0, 3), "stride": (3, 1)},
+        {"size": (1,) * 40, "stride": (0,) * 40},
+    ],
+    ids=str,
+)
+def test_tensors_that_reach_outside_their_storage(
+    tmp_path: Path, changes: dict[str, Any], zipped: bool
+) -> None:
+    tensor = torch.arange(6.0).reshape(2, 3)
+    honest = read_arrays(rewritten(tmp_path / "y", tensor, zipped=zipped))
+    np.testing.assert_array_equal(honest["a"], tensor.numpy())
+    with pytest.raises(WeightsError, match=r"tensor|dimensions|larger than the file"):
+        read_arrays(rewritten(tmp_path / "x", tensor, zipped=zipped, **changes))
+
+
+def test_arrays_that_claim_more_than_there_is(tmp_path: Path) -> None:
+    sound = pickle.dumps(np.arange(6, dtype=np.uint8), 2)
+    for shape in (b"K\x07\x85", b"\x8a\x08" + struct.pack("<q", 2**60) + b"\x85", b"J\xff\xff\xff\xff\x85"):
+        with pytest.raises(WeightsError, match=r"an array of|dimensions"):
+            read_arrays(write(tmp_path / "x", sound.replace(b"K\x06\x85", shape)))
+    matrix = sp.csc_matrix((np.ones(1), [4], [0, 1]), shape=(5, 1))
+    honest = pickle.dumps(matrix, 2)
+    np.testing.assert_array_equal(read_arrays(write(tmp_path / "y", honest)), matrix.toarray())
+    matrix.indices[:] = 90
+    with pytest.raises(WeightsError, match="IndexError"):
+        read_arrays(write(tmp_path / "x", pickle.dumps(matrix, 2)))
+    large = sp.coo_matrix((1, 2**30))
+    assert read_arrays(write(tmp_path / "x", pickle.dumps(large))).name == "scipy.sparse._coo.coo_matrix"
+
+
+def test_a_small_file_cannot_ask_for_much(tmp_path: Path) -> None:
+    block = sp.csc_matrix((4000, 4000))
+    with pytest.raises(WeightsError, match="much larger than the file"):
+        read_arrays(write(tmp_path / "x", pickle.dumps([block + 0 for _ in range(4)])))
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", b"\0" * 100_000_000)
+    with pytest.raises(WeightsError, match="unpacks to far more"):
+        read_arrays(write(tmp_path / "x.npz", bomb.getvalue()))
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }"
+    with pytest.raises(WeightsError, match="cut short"):
+        read_arrays(write(tmp_path / "x.npy", header.ljust(127) + b"\n" + bytes(64)))
+
+
+def samples(tmp_path: Path) -> dict[str, bytes]:
+    content = {"a": torch.arange(6.0), "b": OrderedDict(c=torch.ones(2, 2))}
+    np.savez(tmp_path / "s.npz", a=np.arange(5))
+    np.save(tmp_path / "s.npy", np.arange(5))
+    return {
+        "zip": save(tmp_path / "s.pt", content).read_bytes(),
+        "legacy": save(tmp_path / "s.tar", content, zipped=False).read_bytes(),
+        "pickle": pickle.dumps({"a": np.arange(5), "b": {"c": [1.5, "x"]}}),
+        "python2": python2({"a": np.arange(5), "b": "text"}, 0),
+        "npz": (tmp_path / "s.npz").read_bytes(),
+        "npy": (tmp_path / "s.npy").read_bytes(),
+    }
+
+
+def test_cut_files_are_refused(tmp_path: Path) -> None:
+    for name, data in samples(tmp_path).items():
+        read_arrays(write(tmp_path / name, data))
+        for length in {0, 1, 2, 10, 30, len(data) // 3, len(data) // 2, len(data) - 30, len(data) - 1}:
+            with pytest.raises(WeightsError) as info:
+                read_arrays(write(tmp_path / name, data[:length]))
+            assert "\n" not in str(info.value)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape")  # of Python's, in a damaged string
+def test_damaged_files_are_refused_or_inert_but_never_break(tmp_path: Path) -> None:
+    draw = random.Random(4)
+    for name, data in samples(tmp_path).items():
+        path = tmp_path / name
+        for _ in range(250):
+            changed = bytearray(data)
+            for _ in range(draw.choice((1, 1, 3, 20))):
+                changed[draw.randrange(len(changed))] = draw.randrange(256)
+            try:
+                read_arrays(write(path, bytes(changed)))
+            except WeightsError as error:
+                assert str(error).isprintable(), error
+    for size in (1, 100, 5000):
+        with pytest.raises(WeightsError):
+            read_arrays(write(tmp_path / "noise", bytes([0xEE]) + draw.randbytes(size)))
+
+
+def test_a_changed_byte_of_a_tensor_shows_in_the_zip_format(tmp_path: Path) -> None:
+    data = bytearray(samples(tmp_path)["zip"])
+    at = bytes(data).index(struct.pack("<3f", 3.0, 4.0, 5.0))
+    data[at] ^= 1
+    with pytest.raises(WeightsError, match="CRC"):
+        read_arrays(write(tmp_path / "x", bytes(data)))
+
+
+def test_what_is_no_such_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="No such file"):
+        read_arrays(tmp_path / "absent")
+    with pytest.raises(WeightsError, match="an empty file"):
+        read_arrays(write(tmp_path / "empty", b""))
+    with pytest.raises(WeightsError, match="a web page"):
+        read_arrays(write(tmp_path / "page.pt", b"\n<!DOCTYPE html><html>log in</html>"))
+    with pytest.raises(WeightsError, match="Is a directory"):
+        read_arrays(tmp_path)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("readme.txt", "x")
+    with pytest.raises(WeightsError, match=r"a zip archive of other things \(readme.txt\)"):
+        read_arrays(tmp_path / "x.zip")
