@@ -54,6 +54,8 @@ class Sample:
         Person or video; rows of one group never stand on both sides of a fold. Empty where unknown.
     size_bytes : int
         Size of the file when the dataset was listed, -1 where it was not there.
+    box : (x0, y0, x1, y1), pixels, or None
+        Where the dataset itself says the face is; then no detector looks for one.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Sample:
     arousal: float = math.nan
     group: str = ""
     size_bytes: int = -1
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
