@@ -1,0 +1,102 @@
+"""``ig3d extract`` and ``ig3d synth``: images to codes, and faces to try it on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import counting, counts, say
+from .options import (
+    Dataset,
+    Device,
+    Groups,
+    Manifest,
+    Root,
+    Seed,
+    SplitSeed,
+    SplitShares,
+    list_dataset,
+    names,
+)
+
+
+def extract(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    dataset: Dataset = "folder",
+    regressor: Annotated[str, typer.Option("--regressor", help="What makes codes of a face.")] = "facemesh",
+    detector: Annotated[
+        str | None,
+        typer.Option("--detector", help="What finds faces; by default the regressor's own choice."),
+    ] = None,
+    also: Annotated[
+        str, typer.Option("--also", help="Blocks on request, by comma (facemesh: landmarks).")
+    ] = "",
+    manifest: Manifest = None,
+    split: SplitShares = "0.6,0.2,0.2",
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
+    device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the regressor's networks: fp32, fp64, bf16, fp16.")
+    ] = "fp32",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away an earlier run under this name.")
+    ] = False,
+) -> None:
+    """Write the 3D codes of a dataset into a store; the same command goes on after an interruption."""
+    from ..extract.config import ExtractConfig
+    from ..extract.run import extract_codes
+
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups)
+    config = ExtractConfig(
+        regressor=regressor,
+        detector=detector,
+        also=names(also),
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    )
+    with _kept_when_interrupted(), counting("extract", len(samples)) as progress:
+        summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=say)
+    if not summary.seconds:
+        say("the store is there already, from this very run")
+    elif summary.resumed:
+        say(f"went on with {summary.resumed} rows of an interrupted run")
+    print(f"{summary.store}: {len(samples)} rows ({counts(summary.counts)})")
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="New folder to write to.", metavar="OUT", show_default=False)],
+    count: Annotated[int, typer.Option("--count", help="Faces, train and test part together.")] = 1000,
+    size: Annotated[int, typer.Option("--size", help="Side of the images, pixels.")] = 224,
+    test_share: Annotated[float, typer.Option("--test-share", help="Share of the test part.")] = 0.25,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
+) -> None:
+    """Draw labelled synthetic faces in RAF-DB's layout, with their true codes beside them."""
+    from joblib import cpu_count
+
+    from ..faces.synth import SynthConfig, synthesize
+
+    config = SynthConfig(count=count, size=size, seed=seed, test_share=test_share, jobs=jobs or cpu_count())
+    with counting("synth", count) as progress:
+        synthesize(out, config, progress=lambda done: progress(Counter(drawn=done)))
+    print(f"{out}: {count} faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
+
+
+@contextmanager
+def _kept_when_interrupted() -> Iterator[None]:
+    """Say what an interrupted extraction leaves."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        say("interrupted; finished shards are kept: repeat the command to go on")
+        raise

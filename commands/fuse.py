@@ -1,0 +1,128 @@
+"""``ig3d fuse``: 2D predictions and 3D codes in, measured fusion out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import stdout
+from ..errors import UsageError
+from .options import Seed, names
+
+
+def fuse(
+    two_d: Annotated[
+        Path,
+        typer.Option("--2d-logits", help="2D predictions: .npz, .npy, .csv or .parquet.", show_default=False),
+    ],
+    store: Annotated[Path | None, typer.Option("--3d-store", help="Store of ig3d extract.")] = None,
+    three_d: Annotated[
+        Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV of truth by id, with --3d-logits and no store.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for predictions, metrics.json, table.csv and the model."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Picture to write of what each rule adds (.png, .pdf, .svg)."),
+    ] = None,
+    ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--2d-classes",
+            help="Order of the 2D columns, before what the file says: a preset or names by comma.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")
+    ] = None,
+    rules: Annotated[str, typer.Option("--rules", help="By comma.")] = "mean,max,min,product,weighted,stack",
+    head: Annotated[str, typer.Option("--head", help="What predicts from the codes: gbm or linear.")] = "gbm",
+    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
+    report: Annotated[
+        str | None,
+        typer.Option("--report", help="Rows to report: test, val, train or all; docs/protocol.md."),
+    ] = None,
+    fit_on: Annotated[
+        str, typer.Option("--fit-on", help="auto, or reported to reproduce papers (figures are marked).")
+    ] = "auto",
+    folds: Annotated[int, typer.Option("--folds", help="Folds where rows are cross-fitted.")] = 5,
+    on: Annotated[
+        str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
+    ] = "probabilities",
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="accuracy, balanced, logloss; for va rmse, ccc.")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", help="Of the bootstrap.")] = 10_000,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 is all cores.")] = 0,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Repeat with permuted codes.")
+    ] = True,
+    out_of_fold: Annotated[
+        bool,
+        typer.Option("--2d-out-of-fold", help="The 2D predictions of the train split were made out of fold."),
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out rows with codes and no 2D prediction.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
+    ] = False,
+) -> None:
+    """Fuse 2D predictions with the 3D codes and measure what they add."""
+    from ..learn.fuse import FuseConfig, fuse_files
+    from ..learn.report import check_out, print_result, write_result
+
+    if (store is None) == (three_d is None):
+        raise UsageError(
+            "fuse: expected one of --3d-store and --3d-logits, got " + ("none" if store is None else "both")
+        )
+    config = FuseConfig(
+        rules=names(rules),
+        head=head,
+        blocks=blocks,
+        report=report,
+        fit_on=fit_on,
+        folds=folds,
+        seed=seed,
+        draws=draws,
+        on=on,
+        objective=objective,
+        controls=controls,
+        two_d_out_of_fold=out_of_fold,
+        allow_missing=allow_missing,
+        force=force,
+        jobs=jobs or -1,
+        model=out is not None,
+    )
+    if plot is not None:
+        from ..learn.plot import check_plot, plot_result
+
+        check_plot(plot)
+    if out is not None:
+        check_out(out)
+    result = fuse_files(
+        two_d,
+        store=store,
+        three_d=three_d,
+        labels=labels,
+        ids_file=ids,
+        classes=classes,
+        task=task,
+        config=config,
+    )
+    written = [] if out is None else write_result(result, out)
+    print_result(result, stdout())
+    if out is not None:
+        print(f"\n{out}: " + ", ".join(path.name for path in written))
+    if plot is not None:
+        plot_result(result, plot)
+        print(f"\n{plot}: differences to 2d-recalibrated with their intervals")

@@ -1,0 +1,104 @@
+"""``ig3d inspect``, ``preview``, ``import`` and ``export``: what goes into a store and comes out of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import counts, say, stdout
+from ..errors import Ig3dError, UsageError
+from .options import Dataset, Groups, Manifest, Root, Seed, SplitSeed, SplitShares, Store, list_dataset, names
+
+
+def inspect(
+    store: Store,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything; exit 1 if a value was changed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Say what a store holds."""
+    from ..features.store import CodeStore
+    from ..features.summary import print_summary, summarise
+
+    with CodeStore(store) as opened:
+        problems = opened.verify() if verify else []
+        if problems:
+            raise Ig3dError(f"{store}: expected a sound store, got: {'; '.join(problems)}; extract it again")
+        summary = summarise(opened)
+    if as_json:
+        print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
+        return
+    print_summary(summary, stdout())
+    if verify:
+        print("verified: every value is as it was written")
+
+
+def preview(
+    store: Store,
+    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png or .jpg).", show_default=False)],
+    count: Annotated[int, typer.Option("--count", help="Faces on the sheet.")] = 24,
+    seed: Seed = 0,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where the images are, if they have moved.")
+    ] = None,
+) -> None:
+    """Draw a sheet of a store's faces with their boxes and points."""
+    from ..extract.preview import preview
+    from ..features.store import CodeStore
+
+    with CodeStore(store) as opened:
+        drawn = preview(opened, out, count=count, seed=seed, root=root)
+    print(f"{out}: {drawn} faces")
+
+
+def import_(
+    root: Root,
+    kind: Annotated[str, typer.Option("--from", help="smirk-json, emoca-npy or csv.", show_default=False)],
+    codes: Annotated[
+        Path, typer.Option("--codes", help="Folder of the codes, or the table.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Of a CSV without block names: expression:50,pose:3,...")
+    ] = None,
+    dataset: Dataset = "folder",
+    manifest: Manifest = None,
+    split: SplitShares = "0.6,0.2,0.2",
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+) -> None:
+    """Make a store of codes that you already have, joined to a dataset by id."""
+    from ..extract.imports import import_codes
+
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups)
+    rows = import_codes(samples, kind, codes, out, columns=columns, say=say)
+    print(f"{out}: {len(samples)} rows ({counts(rows)})")
+
+
+def export(
+    store: Store,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Table to write.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Table to write.")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="Arrays to write.")] = None,
+    blocks: Annotated[str | None, typer.Option("--blocks", help="By comma; all by default.")] = None,
+) -> None:
+    """Write a store's samples and codes as a table that other programs read."""
+    from ..features.export import export_store
+    from ..features.store import CodeStore
+
+    wanted = {".csv": csv, ".parquet": parquet, ".npz": npz}
+    if not any(wanted.values()):
+        raise UsageError("export: expected --csv, --parquet or --npz, got none")
+    for suffix, path in wanted.items():
+        if path is not None and path.suffix.lower() != suffix:
+            raise UsageError(
+                f"export: expected a name that ends in {suffix} after --{suffix[1:]}, got {path}"
+            )
+    with CodeStore(store) as opened:
+        for path in filter(None, wanted.values()):
+            rows = export_store(opened, path, blocks=None if blocks is None else names(blocks))
+            print(f"{path}: {rows} rows")
