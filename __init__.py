@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 # public name -> the module that holds it
 _PUBLIC = {
     "CodeStore": "features.store",
-    "ExtractConfig": "extract.run",
+    "ExtractConfig": "extract.config",
     "FuseConfig": "learn.fuse",
     "Ig3dError": "errors",
     "Predictions": "features.predictions",
@@ -40,8 +40,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .errors import Ig3dError
+    from .extract.config import ExtractConfig
     from .extract.datasets import list_samples
-    from .extract.run import ExtractConfig, extract_codes
+    from .extract.run import extract_codes
     from .features.predictions import Predictions
     from .features.store import CodeStore
     from .learn.fuse import FuseConfig, fuse_files, fuse_predictions

@@ -1,75 +1,33 @@
-"""The run: images to a store. The one place where the flow is written and images are looped over.
+"""The run: a dataset to a store. Settles what is to be done, knows a run again, spreads its shards, joins them.
 
-``read → detect → crop → regress → write``, on one shard of the frozen sample list at a time. A shard is the unit
-of work, of resuming and of spreading over processes; see :mod:`ig3d.extract.shards`.
+A shard of the frozen sample list is the unit of work, of resuming and of spreading over processes; see
+:mod:`ig3d.extract.shards`. What happens within one is :mod:`ig3d.extract.flow`.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from threadpoolctl import threadpool_limits
 
-from ..errors import Ig3dError, MissingExtra, RunError, UsageError, WeightsError
+from ..errors import RunError, UsageError
 from ..features.store import CodeStore, StoreInfo
-from ..features.store_writer import StoreWriter
-from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, SampleList, Status
+from ..features.values import CropSpec, SampleList
 from . import shards
-from .crop import prepare
-from .detectors import Detector, choose_face, load_detector
-from .read import Image, Unreadable, bounded_images, read_image
-from .regressors import Regressor, load_regressor
+from .config import ExtractConfig, build, settle
+from .detectors import Detector
+from .flow import by_status, run_shard
+from .regressors import Regressor
 
 MAX_JOBS_ON_GPU = 4
 # Workers whose run was killed outright notice it by having nothing to do.
 IDLE_SECONDS = 20
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractConfig:
-    """What decides the codes; all of it is part of the run's identity.
-
-    Attributes
-    ----------
-    regressor : str
-        Name of a regressor.
-    detector : str or None
-        Name of a detector; None takes the regressor's first choice.
-    also : tuple of str
-        Blocks that the regressor writes on request only.
-    batch_size : int
-        Images per call of detector and regressor.
-    device : str
-        Where the networks of regressor and detector run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``,
-        ``cuda:1``. The identity holds the kind of device that was found, not this wish.
-    precision : str
-        Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
-    """
-
-    regressor: str = "facemesh"
-    detector: str | None = None
-    also: tuple[str, ...] = ()
-    batch_size: int = 32
-    device: str = "auto"
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UsageError(f"batch size: expected at least 1, got {self.batch_size}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +102,7 @@ def extract_codes(
     with run.locked():
         if run.finished(restart=restart):
             with CodeStore(out) as store:
-                counts = _count(store.samples.status)
+                counts = by_status(store.samples.status)
             return Summary(Path(out), counts, 0.0, len(samples))
         todo = run.begin(restart=restart)
         resumed = sum(run.counts.values())
@@ -165,53 +123,6 @@ def _default_jobs(*plugins: Regressor | Detector) -> int:
     """One per core; fewer where each holds its own copy of the networks on a GPU."""
     on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
     return min(cpu_count(), MAX_JOBS_ON_GPU) if on_gpu else cpu_count()
-
-
-# A process builds a plug-in once, not for every shard.
-_regressor = lru_cache(maxsize=1)(load_regressor)
-_detector = lru_cache(maxsize=1)(load_detector)
-
-
-def _regressor_of(config: ExtractConfig) -> Regressor:
-    return _regressor(config.regressor, config.also, device=config.device, precision=config.precision)
-
-
-def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
-    """The configuration with its detector named, and what to say about the choice.
-
-    Raises
-    ------
-    WeightsError, MissingExtra : none of the regressor's detectors can be had; says what the first one lacks.
-    """
-    if config.detector is not None:
-        return config, []
-    preferred = _regressor_of(config).detectors
-    lacking: list[Ig3dError] = []
-    for name in preferred:
-        try:
-            _detector(name, device=config.device)
-        except (WeightsError, MissingExtra) as error:
-            lacking.append(error)
-            continue
-        notes = [f"{config.regressor}: {name} stands in for {preferred[0]} ({lacking[0]})"] if lacking else []
-        return replace(config, detector=name), notes
-    raise lacking[0]
-
-
-def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
-    """The regressor and the detector of a settled configuration, fitting each other.
-
-    Raises
-    ------
-    UsageError : the regressor needs landmarks and the detector is ``none``.
-    """
-    regress = _regressor_of(config)
-    if config.detector == "none" and isinstance(regress.needs, LandmarkSpec):
-        raise UsageError(
-            f"detector none: expected a regressor that takes crops, got {regress.name}, which needs landmarks; "
-            f"use --detector {regress.detectors[0]}"
-        )
-    return regress, _detector(config.detector or regress.detectors[0], device=config.device)
 
 
 def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: dict[str, Any]) -> StoreInfo:
@@ -253,153 +164,3 @@ def _work(
             "extract: expected the workers to live, one was killed (out of memory?); finished shards are kept: "
             "repeat the command to go on, with fewer --jobs if memory is short"
         ) from exc
-
-
-def run_shard(
-    path: Path, samples: tuple[Sample, ...], root: str, config: ExtractConfig, info: StoreInfo
-) -> Counter[str]:
-    """Run the flow over one shard and put it under its final name; returns its rows by status."""
-    regress, detect = build(config)  # first, so that the libraries whose threads are limited are there
-    with threadpool_limits(1), _one_torch_thread(), bounded_images():
-        blocks = dict(regress.blocks)
-        counts: Counter[str] = Counter()
-        with StoreWriter(path, info, samples, blocks) as writer:
-            for start in range(0, len(samples), config.batch_size):
-                rows = flow(
-                    samples[start : start + config.batch_size],
-                    Path(root),
-                    detect,
-                    regress,
-                    whole=detect.name == "none",
-                )
-                writer.write(start, rows)
-                counts += Counter(_count(rows.status))
-    return counts
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """One thread for torch, where a plug-in uses it; torch sets its own number, past what threadpoolctl limits."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def flow(
-    samples: Sequence[Sample], root: Path, detect: Detector, regress: Regressor, *, whole: bool = False
-) -> Rows:
-    """read → detect → crop → regress on one batch: one row per sample, always.
-
-    Parameters
-    ----------
-    samples : n samples
-    root : folder of the dataset
-    detect, regress : the plug-ins
-    whole : bool
-        The face is the whole image, resized.
-
-    Returns
-    -------
-    Rows of length n; NaN codes where the status is not ok.
-    """
-    rows = Rows.pending(len(samples), dict(regress.blocks))
-    images = _read(samples, root, rows)
-    found = _found(images, detect, rows)
-    here = sorted(found)
-    for row in here:
-        rows.xyxy[row], rows.score[row] = found[row].xyxy, found[row].score
-
-    def codes_of(chosen: Sequence[int]) -> list[tuple[FaceBatch, dict[str, np.ndarray]]]:
-        batch = prepare(
-            [images[row].pixels for row in chosen], [found[row] for row in chosen], regress.needs, whole=whole
-        )
-        codes = regress(batch)
-        return [
-            (batch[i : i + 1], {name: codes[name][i] for name in regress.blocks}) for i in range(len(chosen))
-        ]
-
-    results = _together_or_one_by_one(codes_of, here)
-    for row, result in zip(here, results, strict=True):
-        if isinstance(result, Exception):
-            _end(rows, row, Status.failed, f"{type(result).__name__}: {result}")
-            continue
-        face, codes = result
-        rows.transform[row] = face.transforms[0]
-        bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
-        if bad:
-            _end(rows, row, Status.failed, f"not finite: {', '.join(bad)}")
-            continue
-        rows.status[row] = Status.ok
-        for name, values in codes.items():
-            rows.codes[name][row] = values
-    return rows
-
-
-def _read(samples: Sequence[Sample], root: Path, rows: Rows) -> dict[int, Image]:
-    """Row -> image; rows that cannot be read end here."""
-    images = {}
-    for row, sample in enumerate(samples):
-        try:
-            image = read_image(root / sample.path)
-        except FileNotFoundError:
-            _end(rows, row, Status.missing, "no such file")
-        except Unreadable as exc:
-            _end(rows, row, Status.unreadable, str(exc))
-        else:
-            images[row] = image
-            rows.digest[row] = image.digest
-            rows.size_wh[row] = image.pixels.shape[1], image.pixels.shape[0]
-    return images
-
-
-def _found(images: dict[int, Image], detect: Detector, rows: Rows) -> dict[int, Face]:
-    """Row -> the chosen face; rows without one end here."""
-    chosen = {}
-    here = list(images)
-
-    def faces_in(some: Sequence[int]) -> list[list[Face]]:
-        return detect([images[row].pixels for row in some])
-
-    results = _together_or_one_by_one(faces_in, here)
-    for row, faces in zip(here, results, strict=True):
-        if isinstance(faces, Exception):
-            _end(rows, row, Status.failed, f"{type(faces).__name__}: {faces}")
-        elif not faces:
-            _end(rows, row, Status.no_face, "no face found")
-        else:
-            rows.count[row] = len(faces)
-            chosen[row] = choose_face(faces)
-    return chosen
-
-
-def _together_or_one_by_one(
-    call: Callable[[Sequence[T]], list[R]], items: Sequence[T]
-) -> list[R | Exception]:
-    """``call`` over the batch; where that raises, over each item, so that one bad sample fails alone."""
-    if not items:
-        return []
-    try:
-        return list(call(items))
-    except Ig3dError:
-        raise  # a wrong setting, not a bad sample
-    except Exception as exc:
-        if len(items) == 1:
-            return [exc]
-        return [result for item in items for result in _together_or_one_by_one(call, [item])]
-
-
-def _end(rows: Rows, row: int, status: Status, message: str) -> None:
-    rows.status[row] = status
-    rows.message[row] = " ".join(message.split())
-
-
-def _count(status: np.ndarray) -> dict[str, int]:
-    values, counts = np.unique(status, return_counts=True)
-    return {Status(int(value)).name: int(count) for value, count in zip(values, counts, strict=True)}

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,9 +26,7 @@ from ..errors import RunError, StoreError
 from ..features.store import FORMAT, CodeStore, StoreInfo, read_rows
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Sample, SampleList, Status
-
-if TYPE_CHECKING:
-    from .run import ExtractConfig
+from .config import ExtractConfig
 
 # Packages whose version can change a code.
 _PACKAGES = ("mediapipe", "numpy", "opencv-python", "pillow", "scikit-image", "scipy", "timm", "torch")

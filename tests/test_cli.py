@@ -37,8 +37,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ig3d.extract.config import ExtractConfig
     from ig3d.extract.datasets import list_samples
-    from ig3d.extract.run import ExtractConfig, extract_codes
+    from ig3d.extract.run import extract_codes
 
     out = tmp_path_factory.mktemp("store") / "a.h5"
     extract_codes(list_samples(data, "folder"), out, ExtractConfig(regressor=FAKE), jobs=1)

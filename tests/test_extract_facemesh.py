@@ -13,12 +13,13 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
+from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors.common import find_padded
 from ig3d.extract.detectors.facemesh import FaceMesh, _scores
 from ig3d.extract.preview import preview
 from ig3d.extract.regressors.facemesh import FaceMeshCodes, eye_openness, project
-from ig3d.extract.run import ExtractConfig, extract_codes
+from ig3d.extract.run import extract_codes
 from ig3d.faces import model
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch

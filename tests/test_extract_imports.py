@@ -12,9 +12,10 @@ import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 
 from ig3d.errors import DatasetError, StoreError, UsageError
+from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.imports import import_codes
-from ig3d.extract.run import ExtractConfig, extract_codes
+from ig3d.extract.run import extract_codes
 from ig3d.features.export import export_store
 from ig3d.features.store import CodeStore
 from ig3d.features.values import SampleList

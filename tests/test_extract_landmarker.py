@@ -17,13 +17,14 @@ from skimage.data import astronaut
 import ig3d.extract.detectors.landmarker as module
 from ig3d.errors import MissingExtra, UsageError, WeightsError
 from ig3d.extract import arkit
+from ig3d.extract.config import ExtractConfig, settle
 from ig3d.extract.crop import prepare
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import load_detector
 from ig3d.extract.detectors.common import distinct, find_twice
 from ig3d.extract.detectors.landmarker import Landmarker
+from ig3d.extract.flow import flow
 from ig3d.extract.regressors.blendshapes import BlendshapeCodes
-from ig3d.extract.run import ExtractConfig, flow, settle
 from ig3d.features.values import Face, Status
 
 PLACES = (

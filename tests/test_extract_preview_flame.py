@@ -16,10 +16,11 @@ from scipy.spatial import ConvexHull
 
 import ig3d
 from ig3d.errors import WeightsError
+from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.preview import preview
 from ig3d.extract.preview_flame import meshes
-from ig3d.extract.run import ExtractConfig, extract_codes
+from ig3d.extract.run import extract_codes
 from ig3d.faces.draw import shaded
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Block, CropSpec, FaceBatch

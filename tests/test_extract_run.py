@@ -17,10 +17,12 @@ import pytest
 from conftest import FAKE, colour_folder, write_image
 
 from ig3d.errors import MissingExtra, RunError, StoreError, UsageError
+from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import choose_face
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
-from ig3d.extract.run import ExtractConfig, extract_codes, flow
+from ig3d.extract.flow import flow
+from ig3d.extract.run import extract_codes
 from ig3d.extract.shards import differences, shard_size
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Face, Sample, Status

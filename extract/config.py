@@ -1,0 +1,91 @@
+"""What decides the codes of a run: its configuration, and the plug-ins that it names, built once in each process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from ..errors import Ig3dError, MissingExtra, UsageError, WeightsError
+from ..features.values import LandmarkSpec
+from .detectors import Detector, load_detector
+from .regressors import Regressor, load_regressor
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractConfig:
+    """What decides the codes; all of it is part of the run's identity.
+
+    Attributes
+    ----------
+    regressor : str
+        Name of a regressor.
+    detector : str or None
+        Name of a detector; None takes the regressor's first choice.
+    also : tuple of str
+        Blocks that the regressor writes on request only.
+    batch_size : int
+        Images per call of detector and regressor.
+    device : str
+        Where the networks of regressor and detector run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``,
+        ``cuda:1``. The identity holds the kind of device that was found, not this wish.
+    precision : str
+        Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
+    """
+
+    regressor: str = "facemesh"
+    detector: str | None = None
+    also: tuple[str, ...] = ()
+    batch_size: int = 32
+    device: str = "auto"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch size: expected at least 1, got {self.batch_size}")
+
+
+# A process builds a plug-in once, not for every shard.
+_regressor = lru_cache(maxsize=1)(load_regressor)
+_detector = lru_cache(maxsize=1)(load_detector)
+
+
+def _regressor_of(config: ExtractConfig) -> Regressor:
+    return _regressor(config.regressor, config.also, device=config.device, precision=config.precision)
+
+
+def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
+    """The configuration with its detector named, and what to say about the choice.
+
+    Raises
+    ------
+    WeightsError, MissingExtra : none of the regressor's detectors can be had; says what the first one lacks.
+    """
+    if config.detector is not None:
+        return config, []
+    preferred = _regressor_of(config).detectors
+    lacking: list[Ig3dError] = []
+    for name in preferred:
+        try:
+            _detector(name, device=config.device)
+        except (WeightsError, MissingExtra) as error:
+            lacking.append(error)
+            continue
+        notes = [f"{config.regressor}: {name} stands in for {preferred[0]} ({lacking[0]})"] if lacking else []
+        return replace(config, detector=name), notes
+    raise lacking[0]
+
+
+def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
+    """The regressor and the detector of a settled configuration, fitting each other.
+
+    Raises
+    ------
+    UsageError : the regressor needs landmarks and the detector is ``none``.
+    """
+    regress = _regressor_of(config)
+    if config.detector == "none" and isinstance(regress.needs, LandmarkSpec):
+        raise UsageError(
+            f"detector none: expected a regressor that takes crops, got {regress.name}, which needs landmarks; "
+            f"use --detector {regress.detectors[0]}"
+        )
+    return regress, _detector(config.detector or regress.detectors[0], device=config.device)
