@@ -17,6 +17,7 @@ from .classes import parse_classes, preset_of
 from .labels import SampleColumns, number_labels, of_file, of_store
 from .order import class_order_problem, row_order_problem, va_row_problem, va_swap_problem
 from .predictions import VA, Predictions, in_va_range, load_predictions
+from .quality import QUALITY_COLUMNS, face_quality
 from .store import CodeStore
 from .table import BlockUse, FusionTable
 from .values import Split
@@ -378,6 +379,7 @@ def _join(
     notes += said
     sources = {"2d": Path(two_d.source).name}
     three_d = codes = None
+    quality = None
     names: tuple[str, ...] = ()
     used: tuple[BlockUse, ...] = ()
     if ready is not None:
@@ -395,6 +397,7 @@ def _join(
                 f"{len(damaged)} of them ({some(samples.id[damaged].tolist())}); look at it with "
                 f"ig3d inspect {store.path} --verify"
             )
+        quality = face_quality(store)
         names = tuple(column for name in chosen for column in column_names(name, store.blocks[name]))
         used = tuple(BlockUse(name, store.blocks[name].width, store.blocks[name].basis) for name in chosen)
         notes.append(
@@ -420,6 +423,10 @@ def _join(
         three_d=three_d,
         notes=tuple(note for note in notes if note),
         sources=sources,
+        quality=quality,
+        quality_columns=() if quality is None else QUALITY_COLUMNS,
+        two_d_out_of_fold=two_d.out_of_fold
+        and bool((np.isfinite(placed).all(axis=1) & (samples.split == Split.train)).any()),
     )
 
 

@@ -6,7 +6,7 @@ Reading only; :mod:`ig3d.features.join` says which sample each row belongs to.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
@@ -46,6 +46,8 @@ class Predictions:
         The file, for messages.
     notes : tuple of str
         What was understood or assumed in reading.
+    out_of_fold : bool
+        Rows of the train split were predicted by networks that had not seen them.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Predictions:
     ids: np.ndarray | None = None
     source: str = "predictions"
     notes: tuple[str, ...] = ()
+    out_of_fold: bool = False
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -129,6 +132,8 @@ class Predictions:
         arrays = {self.kind: self.values}
         if self.ids is not None:
             arrays["ids"] = self.ids
+        if self.out_of_fold:
+            arrays["out_of_fold"] = np.array(True)
         if self.columns:
             arrays["columns" if self.kind == "va" else "classes"] = np.array(self.columns)
         temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
@@ -176,13 +181,14 @@ def load_predictions(
         raise PredictionsError(f"{path}: expected a file of predictions, found none")
     suffix = source.suffix.lower()
     if suffix in TABLE_SUFFIXES:
-        values, columns, ids, kind = _from_table(source, task, (*known, *(classes or ())))
+        read = _from_table(source, task, (*known, *(classes or ())))
     elif suffix in (".npy", ".npz"):
-        values, columns, ids, kind = _from_numpy(source, task)
+        read = _from_numpy(source, task)
     else:
         raise PredictionsError(
             f"{path}: expected .npy, .npz, .csv, .tsv or .parquet, got {suffix or 'no suffix'!r}"
         )
+    values, columns, ids, kind = read.values, read.columns, read.ids, read.kind
     if ids_file is not None:
         said = load_ids(ids_file)
         if ids is not None and not np.array_equal(ids, said):
@@ -209,7 +215,7 @@ def load_predictions(
             columns = given
         values, kind, note = _tell_kind(values, source, kind)
         notes.append(note)
-    return in_va_range(Predictions(values, kind, columns, ids, str(source), tuple(notes)))
+    return in_va_range(Predictions(values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold))
 
 
 def in_va_range(predictions: Predictions) -> Predictions:
@@ -287,13 +293,31 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
         raise PredictionsError(f"{source}: expected a numpy file, got {exc or 'an empty file'}") from exc
 
 
-_Read = tuple[np.ndarray, tuple[str, ...], np.ndarray | None, str]
+def _says_out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
+    said = arrays.get("out_of_fold", np.array(False))
+    if said.size != 1 or said.dtype.kind not in "biu":
+        raise PredictionsError(
+            f"{source}: expected out_of_fold to be true or false, got {said.dtype} of shape {said.shape}"
+        )
+    return bool(said.reshape(())[()])
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a file holds: values (n, k), column names, ids, and the kind where the file says it."""
+
+    values: np.ndarray
+    columns: tuple[str, ...]
+    ids: np.ndarray | None
+    kind: str
+    out_of_fold: bool = False
 
 
 def _from_numpy(source: Path, task: str | None) -> _Read:
     arrays = _arrays(source)
     if "" in arrays:
-        return arrays[""], (), None, "va" if task == "va" else ""
+        return _Read(arrays[""], (), None, "va" if task == "va" else "")
+    out_of_fold = _says_out_of_fold(source, arrays)
     id_key = next((key for key in _ID_KEYS if key in arrays), None)
     ids = None if id_key is None else as_text(np.atleast_1d(arrays[id_key]))
     value_key = next((key for key in _VALUE_KEYS if key in arrays and (key == "va") == (task == "va")), None)
@@ -305,7 +329,7 @@ def _from_numpy(source: Path, task: str | None) -> _Read:
             raise PredictionsError(
                 f"{source}: expected as many valence as arousal values, got {len(pair[0])} and {len(pair[1])}"
             )
-        return np.stack(pair, axis=1), VA, ids, "va"
+        return _Read(np.stack(pair, axis=1), VA, ids, "va", out_of_fold)
     if value_key is None and task == "va" and "logits" in arrays and arrays["logits"].shape[1:] == (2,):
         value_key = "logits"
     if value_key is None:
@@ -319,9 +343,9 @@ def _from_numpy(source: Path, task: str | None) -> _Read:
         values = arrays[value_key]
         if tuple(names) == VA[::-1]:
             values = values[:, ::-1]
-        return values, VA if set(names) == set(VA) else (), ids, "va"
+        return _Read(values, VA if set(names) == set(VA) else (), ids, "va", out_of_fold)
     kind = "probabilities" if value_key.startswith("prob") else ""
-    return arrays[value_key], canonical_all(names), ids, kind
+    return _Read(arrays[value_key], canonical_all(names), ids, kind, out_of_fold)
 
 
 def _from_table(source: Path, task: str | None, known: Sequence[str]) -> _Read:
@@ -332,9 +356,9 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> _Read:
     chosen, names = class_columns(rest, known)
     pair = va_columns(rest)
     if task != "va" and chosen:
-        return np.stack([as_numbers(rest[name]) for name in chosen], axis=1), names, ids, ""
+        return _Read(np.stack([as_numbers(rest[name]) for name in chosen], axis=1), names, ids, "")
     if task != "classes" and pair:
-        return np.stack([as_numbers(rest[name]) for name in pair], axis=1), VA, ids, "va"
+        return _Read(np.stack([as_numbers(rest[name]) for name in pair], axis=1), VA, ids, "va")
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
         f"{source}: expected {wanted} beside an id column, got the columns {some(list(table), 12)}"

@@ -49,6 +49,13 @@ class FusionTable:
     notes : tuple of str
         What was assumed when the table was made, for the user.
     sources : name of the input -> what it was
+    others : name of a further 2D predictor -> (n, k) float64
+        In the form of ``two_d``; NaN where its file has no such row.
+    quality : (n, q) float64 or None
+        What a gate may go by besides the predictions (:func:`~.quality.face_quality`); NaN where it is not known.
+    quality_columns : q names such as ``quality:yaw``
+    two_d_out_of_fold : bool
+        The file of ``two_d`` says that its predictions of the train split were made out of fold.
     """
 
     task: str
@@ -65,6 +72,10 @@ class FusionTable:
     three_d: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    quality: np.ndarray | None = None
+    quality_columns: tuple[str, ...] = ()
+    two_d_out_of_fold: bool = False
 
     def __post_init__(self) -> None:
         n, k = len(self.id), len(self.columns)
@@ -76,11 +87,15 @@ class FusionTable:
             "two_d": (n, k),
             **({} if self.three_d is None else {"three_d": (n, k)}),
             **({} if self.codes is None else {"codes": (n, len(self.code_columns))}),
+            **({} if self.quality is None else {"quality": (n, len(self.quality_columns))}),
         }
         for name, shape in shapes.items():
             got = np.shape(getattr(self, name))
             if got != shape:
                 raise PredictionsError(f"table: expected {name} of shape {shape}, got {got}")
+        for name, values in self.others.items():
+            if np.shape(values) != (n, k):
+                raise PredictionsError(f"table: expected {name} of shape {(n, k)}, got {np.shape(values)}")
         if (self.codes is None) == (self.three_d is None):
             raise PredictionsError(
                 "table: expected either codes or ready 3D predictions, got both or neither"
@@ -92,6 +107,7 @@ class FusionTable:
             # One order whatever the files had: every fold and every draw depends on it.
             for name in ("id", *shapes):
                 object.__setattr__(self, name, getattr(self, name)[order])
+            object.__setattr__(self, "others", {name: other[order] for name, other in self.others.items()})
 
     def __len__(self) -> int:
         return len(self.id)
@@ -136,9 +152,11 @@ class FusionTable:
 
     def take(self, rows: np.ndarray) -> FusionTable:
         """The table of some rows: a mask or indices."""
-        names = ("id", "group", "split", "labels", "targets", "two_d", "codes", "three_d")
+        names = ("id", "group", "split", "labels", "targets", "two_d", "codes", "three_d", "quality")
         return replace(
-            self, **{name: getattr(self, name)[rows] for name in names if getattr(self, name) is not None}
+            self,
+            **{name: getattr(self, name)[rows] for name in names if getattr(self, name) is not None},
+            others={name: values[rows] for name, values in self.others.items()},
         )
 
     def split_mask(self, name: str) -> np.ndarray:

@@ -1,0 +1,59 @@
+"""How good a look at the face an extraction had, per row: what a gate between 2D and 3D may go by."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from .store import CodeStore
+
+QUALITY_COLUMNS = (
+    "quality:score",
+    "quality:yaw",
+    "quality:pitch",
+    "quality:roll",
+    "quality:size",
+    "quality:faces",
+)
+
+
+def face_quality(store: CodeStore) -> np.ndarray:
+    """What a store knows of each face besides its codes.
+
+    Returns
+    -------
+    (n, 6) float64, NaN where it is not known, the columns of ``QUALITY_COLUMNS``:
+        the detector's score in [0, 1]; yaw, pitch and roll away from the front, in degrees and without their sign
+        (from the block ``pose``); the side of the face's box over that of the image (square roots of the areas); how
+        many faces were found in the image.
+    """
+    faces, samples = store.faces, store.samples
+    n = len(samples)
+    box = faces.box.astype(np.float64)
+    area = np.prod(np.clip(box[:, 2:] - box[:, :2], 0, None), axis=1)
+    image = samples.width.astype(np.float64) * samples.height
+    side = np.sqrt(np.divide(area, image, out=np.full(n, np.nan), where=image > 0))
+    angles = np.full((n, 3), np.nan)
+    if "pose" in store.blocks:
+        angles = np.abs(yaw_pitch_roll(store.codes("pose")[:, :3]))
+    count = np.where(faces.count > 0, faces.count, np.nan)
+    return np.column_stack([faces.score.astype(np.float64), angles, side, count])
+
+
+def yaw_pitch_roll(rotvec: np.ndarray) -> np.ndarray:
+    """(n, 3) axis-angle rotations of a head, rad, to (n, 3) degrees about its y, x and z axis; NaN rows stay NaN.
+
+    The head is turned about the vertical axis first, then nods, then tilts (intrinsic y, x, z).
+    """
+    from scipy.spatial.transform import Rotation
+
+    angles = np.full((len(rotvec), 3), np.nan)
+    known = np.isfinite(rotvec).all(axis=1)
+    if known.any():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a face that looks straight up: roll is 0 then
+            angles[known] = Rotation.from_rotvec(rotvec[known].astype(np.float64)).as_euler(
+                "YXZ", degrees=True
+            )
+    return angles
