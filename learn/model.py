@@ -22,6 +22,7 @@ from .. import __version__
 from ..errors import ModelError, some
 from ..features.predictions import log_softmax
 from ..features.table import BlockUse, FusionTable, digest_of
+from . import heads
 from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
@@ -29,17 +30,9 @@ FORMAT_VERSION = 1
 # A head is never quite sure; what it has not seen keeps a chance.
 _HEAD_FLOOR = 1e-6
 # The types of ours that a model file may hold, beside those of scikit-learn and numpy that skops trusts.
-_TRUSTED = tuple(
-    f"ig3d.learn.{name}"
-    for name in (
-        "heads.GbmClassifier",
-        "heads.GbmRegressor",
-        "heads.LinearClassifier",
-        "heads.LinearRegressor",
-        "fusion.FixedRule",
-        "fusion.Weighted",
-        "fusion.Stack",
-    )
+_TRUSTED = (
+    *heads.TYPES,
+    *(f"ig3d.learn.fusion.{name}" for name in ("FixedRule", "Weighted", "Stack")),
 )
 
 

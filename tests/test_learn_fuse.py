@@ -330,7 +330,9 @@ def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
 
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_a_model_says_nothing_of_the_threads_that_fitted_it(monkeypatch, tmp_path, task):
-    monkeypatch.setattr("ig3d.learn.heads._CELLS_PER_THREAD", 100)  # else rows this few get one thread anyhow
+    monkeypatch.setattr(
+        "ig3d.learn.heads.gbm._CELLS_PER_THREAD", 100
+    )  # else rows this few get one thread anyhow
     ids, labels, targets = make_store(tmp_path / "toy.h5")
     scores = class_logits(labels) if task == "classes" else targets / 2
     kind = ("logits", CLASSES) if task == "classes" else ("va", ())

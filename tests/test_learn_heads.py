@@ -8,7 +8,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ig3d.errors import UsageError
 from ig3d.learn.folds import held_out
-from ig3d.learn.heads import HEADS, GbmClassifier, GbmRegressor, LinearClassifier, LinearRegressor, make_head
+from ig3d.learn.heads import HEADS, make_head
+from ig3d.learn.heads.gbm import GbmClassifier, GbmRegressor
+from ig3d.learn.heads.linear import LinearClassifier, LinearRegressor
 
 
 @parametrize_with_checks(
@@ -56,7 +58,7 @@ def test_heads_find_valence_and_arousal(name):
 
 
 def test_threads_change_no_number(monkeypatch):
-    monkeypatch.setattr("ig3d.learn.heads._CELLS_PER_THREAD", 1)
+    monkeypatch.setattr("ig3d.learn.heads.gbm._CELLS_PER_THREAD", 1)
     X, y = class_rows()
     one, two = (GbmClassifier(max_rounds=4, num_threads=threads).fit(X, y) for threads in (1, 2))
     assert np.array_equal(one.predict_proba(X), two.predict_proba(X))

@@ -1,0 +1,39 @@
+"""Heads: scikit-learn estimators that predict classes or valence-arousal from the codes alone.
+
+``fit(X, y, groups=None)`` chooses what there is to choose on a grouped part of the rows it is given, and on nothing
+else. One file per head, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from ...errors import UsageError
+
+# task -> name -> "module:Class", imported on use
+HEADS: Mapping[str, Mapping[str, str]] = {
+    "classes": {
+        "gbm": "ig3d.learn.heads.gbm:GbmClassifier",
+        "linear": "ig3d.learn.heads.linear:LinearClassifier",
+    },
+    "va": {"gbm": "ig3d.learn.heads.gbm:GbmRegressor", "linear": "ig3d.learn.heads.linear:LinearRegressor"},
+}
+# What a saved model may hold of ours: the heads by the names that skops writes.
+TYPES = tuple(place.replace(":", ".") for heads in HEADS.values() for place in heads.values())
+
+
+def make_head(name: str, task: str, *, seed: int, jobs: int) -> Any:
+    """A head by its name.
+
+    Raises
+    ------
+    UsageError : there is no such head.
+    """
+    if name not in HEADS[task]:
+        raise UsageError(f"head: expected one of {', '.join(HEADS[task])}, got {name!r}")
+    module, _, attribute = HEADS[task][name].partition(":")
+    head = getattr(import_module(module), attribute)()
+    offered = {"random_state": seed, "num_threads": max(jobs, 0)}  # 0: LightGBM takes all cores
+    return head.set_params(**{key: value for key, value in offered.items() if key in head.get_params()})
