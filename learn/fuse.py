@@ -25,7 +25,8 @@ from .fusion import make_rule, quietly
 from .heads import make_head
 from .metrics import LOWER_IS_BETTER
 from .model import FusionModel, head_scores
-from .protocol import FuserFit, HeadFit, Protocol, plan
+from .plan import plan
+from .protocol import FuserFit, HeadFit, Protocol
 
 __all__ = ["FuseConfig", "FuseResult", "fuse_files", "fuse_predictions"]
 

@@ -11,7 +11,8 @@ from ig3d.errors import ProtocolError
 from ig3d.features.table import BlockUse, FusionTable
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.folds import folds_of
-from ig3d.learn.protocol import FuserFit, HeadFit, plan
+from ig3d.learn.plan import plan
+from ig3d.learn.protocol import FuserFit, HeadFit
 
 TRAIN, VAL, TEST = 0, 1, 2
 

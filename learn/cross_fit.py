@@ -1,0 +1,157 @@
+"""Which rows each head and each copy of the rules is fitted on, case by case (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from ..errors import ProtocolError
+from ..features.table import FusionTable
+from .config import FuseConfig
+from .folds import folds_of, strata_of
+from .protocol import FuserFit, HeadFit
+
+_EMPTY = np.zeros(0, np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Folds of some rows: ``number`` (m,) aligned with ``rows``."""
+
+    rows: np.ndarray
+    number: np.ndarray
+    count: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: FusionTable, rows: np.ndarray, config: FuseConfig, *, least: int = 2) -> Drawn:
+        """Folds of rows, as many as were asked for or as there are groups."""
+        groups = table.group_codes[rows]
+        distinct = len(np.unique(groups))
+        count = min(config.folds, distinct)
+        if count < least:
+            what = "groups" if table.grouped else "rows"
+            raise ProtocolError(
+                f"folds: expected at least {least}, from as many {what}, got {count} folds of {distinct} {what}; "
+                "more rows, more folds, or a val split to fit on are needed"
+            )
+        number = folds_of(strata_of(table.truth[rows], table.task), groups, count, config.seed)
+        notes = (
+            () if count == config.folds else (f"{config.folds} folds were asked for; {count} are possible.",)
+        )
+        return cls(rows, number, count, notes)
+
+    def of_fold(self, *folds: int) -> np.ndarray:
+        """Rows of some folds."""
+        return self.rows[np.isin(self.number, folds)]
+
+    def but(self, *folds: int) -> np.ndarray:
+        """Rows of all other folds."""
+        return self.rows[~np.isin(self.number, folds)]
+
+
+Plan = tuple[tuple[HeadFit, ...], tuple[FuserFit, ...], FuserFit, int]
+
+
+def _with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
+    return rows[table.covered[rows]]
+
+
+def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, drawn: Drawn, case: str) -> Plan:
+    """Rules fitted on the other folds of the reported rows."""
+    if case != "nested":
+        heads: tuple[HeadFit, ...] = (HeadFit(train, _with_codes(table, reported)),) if case == "once" else ()
+        used = (0,) if heads else ()
+        fusers = tuple(FuserFit(drawn.but(i), drawn.of_fold(i), used, used) for i in range(drawn.count))
+        return heads, fusers, FuserFit(reported, _EMPTY, used, used), 0 if heads else -1
+    # A head fitted without folds i and j gives the inner out-of-fold predictions of j when i is applied to, and of i
+    # when j is: half the fits of separate inner folds, and no fuser ever sees its own fold through a head.
+    pairs = list(combinations(range(drawn.count), 2))
+    heads = tuple(
+        HeadFit(_with_codes(table, drawn.but(i, j)), _with_codes(table, drawn.of_fold(i, j)))
+        for i, j in pairs
+    ) + tuple(
+        HeadFit(_with_codes(table, drawn.but(i)), _with_codes(table, drawn.of_fold(i)))
+        for i in range(drawn.count)
+    )
+    outer = tuple(len(pairs) + i for i in range(drawn.count))
+    fusers = tuple(
+        FuserFit(
+            drawn.but(i), drawn.of_fold(i), tuple(n for n, pair in enumerate(pairs) if i in pair), (outer[i],)
+        )
+        for i in range(drawn.count)
+    )
+    heads = (*heads, HeadFit(_with_codes(table, reported), _EMPTY))
+    return heads, fusers, FuserFit(reported, _EMPTY, outer, ()), len(heads) - 1
+
+
+def apart(
+    table: FusionTable,
+    reported: np.ndarray,
+    calibration: np.ndarray,
+    train: np.ndarray,
+    case: str,
+    config: FuseConfig,
+    notes: list[str],
+) -> Plan:
+    """Rules fitted on rows of another split."""
+    if case == "ready":
+        return (), (FuserFit(calibration, reported),), FuserFit(calibration, _EMPTY), -1
+    if case == "once":
+        asked = _with_codes(table, np.sort(np.concatenate([calibration, reported])))
+        final = FuserFit(calibration, _EMPTY, (0,), (0,))
+        return (HeadFit(train, asked),), (FuserFit(calibration, reported, (0,), (0,)),), final, 0
+    drawn = Drawn.of(table, calibration, config)
+    notes.extend(drawn.notes)
+    # Train rows without a 2D prediction teach the head all the same; they are in no fold.
+    rest = np.setdiff1d(train, calibration)
+    heads = tuple(
+        HeadFit(
+            np.sort(
+                np.concatenate([_with_codes(table, drawn.but(i)), _rest_for(table, rest, drawn.of_fold(i))])
+            ),
+            _with_codes(table, drawn.of_fold(i)),
+        )
+        for i in range(drawn.count)
+    )
+    last = HeadFit(
+        np.sort(np.concatenate([_with_codes(table, calibration), rest])), _with_codes(table, reported)
+    )
+    inner, number = tuple(range(drawn.count)), drawn.count
+    final = FuserFit(calibration, _EMPTY, inner, (number,))
+    return (*heads, last), (FuserFit(calibration, reported, inner, (number,)),), final, number
+
+
+def _rest_for(table: FusionTable, rest: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Train rows outside of all folds, less those of the groups in a fold."""
+    groups = table.group_codes
+    return rest[~np.isin(groups[rest], groups[fold])]
+
+
+def on_reported(
+    table: FusionTable,
+    reported: np.ndarray,
+    train: np.ndarray,
+    case: str,
+    config: FuseConfig,
+    report_name: str,
+) -> tuple[tuple[HeadFit, ...], tuple[FuserFit, ...], FuserFit, int, str]:
+    """Rules fitted on the rows they are reported on, as papers do; the heads still never saw them."""
+    name = f"{report_name} itself"
+    if case == "ready":
+        fit = FuserFit(reported, reported)
+        return (), (fit,), replace(fit, apply=_EMPTY), -1, name
+    if len(train):
+        fit = FuserFit(reported, reported, (0,), (0,))
+        return (HeadFit(train, _with_codes(table, reported)),), (fit,), replace(fit, apply=_EMPTY), 0, name
+    drawn = Drawn.of(table, reported, config)
+    heads = tuple(
+        HeadFit(_with_codes(table, drawn.but(i)), _with_codes(table, drawn.of_fold(i)))
+        for i in range(drawn.count)
+    )
+    inner = tuple(range(drawn.count))
+    fit = FuserFit(reported, reported, inner, inner)
+    last = HeadFit(_with_codes(table, reported), _EMPTY)
+    return (*heads, last), (fit,), replace(fit, apply=_EMPTY, heads_apply=()), drawn.count, name
