@@ -67,7 +67,15 @@ class ModelError(Ig3dError):
 
 
 # Everything else that is no dependency of the core comes with the extra "extract".
-_EXTRAS = {"matplotlib": "report", "jinja2": "report", "pyarrow": "parquet"}
+_EXTRAS = {
+    "matplotlib": "report",
+    "jinja2": "report",
+    "pyarrow": "parquet",
+    "fsspec": "remote",
+    "dask": "dask",
+    "distributed": "dask",
+    "ray": "ray",
+}
 
 
 def absent(error: ModuleNotFoundError, *, wanted_by: str) -> MissingExtra:

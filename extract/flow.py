@@ -41,7 +41,7 @@ def run_shard(
             for start in range(0, len(samples), config.batch_size):
                 rows = flow(
                     samples[start : start + config.batch_size],
-                    Path(root),
+                    root,
                     detect,
                     regress,
                     whole=detect.name == "none",
@@ -67,14 +67,14 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def flow(
-    samples: Sequence[Sample], root: Path, detect: Detector, regress: Regressor, *, whole: bool = False
+    samples: Sequence[Sample], root: str | Path, detect: Detector, regress: Regressor, *, whole: bool = False
 ) -> Rows:
     """read → detect → crop → regress on one batch: one row per sample, always.
 
     Parameters
     ----------
     samples : n samples
-    root : folder of the dataset
+    root : folder of the dataset, or its address
     detect, regress : the plug-ins
     whole : bool
         The face is the whole image, resized.
@@ -116,14 +116,14 @@ def flow(
     return rows
 
 
-def _read(samples: Sequence[Sample], root: Path, rows: Rows) -> dict[int, Image]:
+def _read(samples: Sequence[Sample], root: str | Path, rows: Rows) -> dict[int, Image]:
     """Row -> image; rows that cannot be read end here."""
     images = {}
     for row, sample in enumerate(samples):
         try:
-            image = read_image(root / sample.path)
-        except FileNotFoundError:
-            _end(rows, row, Status.missing, "no such file")
+            image = read_image(f"{root}/{sample.path}")
+        except FileNotFoundError as exc:
+            _end(rows, row, Status.missing, str(exc))
         except Unreadable as exc:
             _end(rows, row, Status.unreadable, str(exc))
         else:

@@ -15,6 +15,7 @@ from ..features.values import Status
 from .preview_flame import meshes
 from .read import Unreadable, bounded_images, read_image
 from .regressors.facemesh import project
+from .sources.remote import is_remote
 
 
 def preview(
@@ -46,8 +47,12 @@ def preview(
         raise UsageError(f"count: expected at least 1, got {count}")
     if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"out: expected a name that ends in .png or .jpg, got {out}")
-    folder = Path(root or store.info.root)
-    if Path(out).exists() and Path(out).resolve().is_relative_to(folder.resolve()):
+    folder = str(root or store.info.root)
+    if (
+        Path(out).exists()
+        and not is_remote(folder)
+        and Path(out).resolve().is_relative_to(Path(folder).resolve())
+    ):
         raise UsageError(
             f"out: expected a place outside of the dataset, got {out}, a file of it; name another"
         )
@@ -103,12 +108,12 @@ def _aligned(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
 
 
 def _tile(
-    store: CodeStore, row: int, folder: Path, points: np.ndarray | None, mesh: draw.Mesh | None
+    store: CodeStore, row: int, folder: str, points: np.ndarray | None, mesh: draw.Mesh | None
 ) -> draw.Tile:
     samples = store.samples
     status = Status(int(samples.status[row]))
     try:
-        image = read_image(folder / samples.path[row]).pixels
+        image = read_image(f"{folder}/{samples.path[row]}").pixels
     except (Unreadable, FileNotFoundError):
         image = None
     label = store.info.classes[samples.label[row]] if samples.label[row] >= 0 else ""

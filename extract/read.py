@@ -1,4 +1,4 @@
-"""Reading: one image file to RGB bytes, whatever its kind; the first step of the flow.
+"""Reading: one image to RGB bytes, whatever its kind; the first step of the flow.
 
 Grey, 16-bit, CMYK, palette, transparent and EXIF-rotated files are decoded as a viewer would show them. What
 cannot be decoded raises :class:`Unreadable` with the reason.
@@ -18,12 +18,11 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from .sources import Unreadable as Unreadable
+from .sources import read_content
+
 # What an extraction looks for in folders, compared in lower case.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-
-
-class Unreadable(Exception):
-    """A file that cannot be decoded; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Image:
     ----------
     pixels : (H, W, 3) uint8, RGB
     digest : (16,) uint8
-        BLAKE2b-128 of the file's bytes.
+        BLAKE2b-128 of the file's bytes, or of the pixels where they are kept without encoding.
     """
 
     pixels: np.ndarray
@@ -59,8 +58,12 @@ def digest_of(content: bytes) -> np.ndarray:
     return np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
 
 
-def read_image(path: str | Path) -> Image:
-    """Decode one file.
+def read_image(location: str | Path) -> Image:
+    """Decode one image, wherever it lies.
+
+    Parameters
+    ----------
+    location : root, ``/`` and path of a sample; see :mod:`ig3d.extract.sources`
 
     Returns
     -------
@@ -68,18 +71,13 @@ def read_image(path: str | Path) -> Image:
 
     Raises
     ------
-    FileNotFoundError : the file is not there.
+    FileNotFoundError : there is no such file, or no such member of a container; the message says which.
     Unreadable : it cannot be decoded; the message says why.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise Unreadable("not a regular file")  # a pipe would be waited for
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as exc:
-        raise Unreadable(f"cannot be opened: {exc.strerror or exc}") from exc
+    content = read_content(location)
+    if isinstance(content, np.ndarray):
+        pixels = np.repeat(content[..., None], 3, axis=2) if content.ndim == 2 else content
+        return Image(np.ascontiguousarray(pixels), digest_of(content.tobytes()))
     if not content:
         raise Unreadable("the file is empty")
     return Image(decode(content), digest_of(content))

@@ -24,6 +24,7 @@ from .config import ExtractConfig, build, settle
 from .detectors import Detector
 from .flow import by_status, run_shard
 from .regressors import Regressor
+from .sources.remote import is_remote
 
 MAX_JOBS_ON_GPU = 4
 # Workers whose run was killed outright notice it by having nothing to do.
@@ -132,7 +133,7 @@ def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: d
         crop = {**asdict(needs), "whole_image": detect.name == "none"}
     return StoreInfo(
         dataset=samples.dataset,
-        root=str(Path(samples.root).resolve()),
+        root=samples.root if is_remote(samples.root) else str(Path(samples.root).resolve()),
         classes=samples.classes,
         regressor=regress.describe(),
         detector=detect.describe(),

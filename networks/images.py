@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -80,7 +79,7 @@ def read_picture(samples: SampleList, row: int, *, size: int) -> Picture:
     """Read one image and resize the whole of it to ``size`` by ``size`` pixels (bilinear, antialiased)."""
     sample = samples.samples[row]
     try:
-        image = read_image(Path(samples.root) / sample.path)
+        image = read_image(f"{samples.root}/{sample.path}")
     except FileNotFoundError:
         return Picture(row, None, np.zeros(16, np.uint8), f"{sample.id}: missing")
     except Unreadable as exc:

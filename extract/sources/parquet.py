@@ -1,0 +1,96 @@
+"""Parquet with images in a column: bytes, or Hugging Face's struct of bytes and path; a member is a row's number."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ...errors import require
+from . import MOST_BYTES, Unreadable
+
+# Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
+BATCH_ROWS = 32
+BATCHES_KEPT = 8
+# Names of the image column, tried in this order before any other column of bytes.
+_IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "pixels", "bytes", "image_bytes")
+
+
+class ParquetRows:
+    """Rows are read forwards, batch by batch within a row group; going back starts the group again."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        parquet = require("pyarrow.parquet", wanted_by="parquet")
+        self._file = parquet.ParquetFile(file)
+        self._column = image_column(self._file.schema_arrow)
+        groups = range(self._file.metadata.num_row_groups)
+        sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._kept: deque[tuple[int, list[bytes | None]]] = deque(maxlen=BATCHES_KEPT)
+        self._group, self._next = -1, 0
+        self._batches: Iterator[Any] = iter(())
+
+    def read(self, member: str) -> bytes:
+        row = int(member) if member.isdecimal() else -1
+        if not 0 <= row < self._starts[-1]:
+            raise KeyError(member)
+        content = self._at(row)
+        if content is None:
+            raise Unreadable("no bytes in this row")
+        if len(content) > MOST_BYTES:
+            raise Unreadable(f"absurdly large: {len(content):,} bytes")
+        return content
+
+    def _at(self, row: int) -> bytes | None:
+        for start, values in self._kept:
+            if start <= row < start + len(values):
+                return values[row - start]
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group != self._group or row < self._next:
+            self._group, self._next = group, int(self._starts[group])
+            self._batches = self._file.iter_batches(
+                batch_size=BATCH_ROWS, row_groups=[group], columns=[self._column], use_threads=False
+            )
+        while True:
+            batch = next(self._batches, None)
+            if batch is None:
+                self._group = -1
+                raise Unreadable("the row group is cut short")
+            start, self._next = self._next, self._next + len(batch)
+            if row < self._next:
+                values = [value.as_py() for value in _bytes_of(batch)]
+                self._kept.append((start, values))
+                return values[row - start]
+
+
+def _bytes_of(batch: Any) -> Any:
+    array = batch.column(0)
+    return array.field("bytes") if hasattr(array, "field") else array
+
+
+def image_column(schema: Any) -> str:
+    """Path of the column that holds the encoded images, ``image.bytes`` in Hugging Face's form.
+
+    Raises
+    ------
+    Unreadable : there is none.
+    """
+    types = require("pyarrow.types", wanted_by="parquet")
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    found = {}
+    for field in schema:
+        if is_bytes(field.type):
+            found[field.name] = field.name
+        elif types.is_struct(field.type) and any(
+            part.name == "bytes" and is_bytes(part.type) for part in field.type
+        ):
+            found[field.name] = f"{field.name}.bytes"
+    for name in (*_IMAGE_NAMES, *found):
+        if name in found:
+            return found[name]
+    raise Unreadable(f"expected a column of image bytes, got {', '.join(schema.names)}")
