@@ -18,6 +18,7 @@ _PUBLIC = {
     "ExtractConfig": "extract.config",
     "FuseConfig": "learn.fuse",
     "Ig3dError": "errors",
+    "Inputs": "features.inputs",
     "Predictions": "features.predictions",
     "extract_codes": "extract.run",
     "fuse_files": "learn.fuse",
@@ -30,6 +31,7 @@ __all__ = [
     "ExtractConfig",
     "FuseConfig",
     "Ig3dError",
+    "Inputs",
     "Predictions",
     "__version__",
     "extract_codes",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from .extract.config import ExtractConfig
     from .extract.datasets import list_samples
     from .extract.run import extract_codes
+    from .features.inputs import Inputs
     from .features.predictions import Predictions
     from .features.store import CodeStore
     from .learn.fuse import FuseConfig, fuse_files, fuse_predictions

@@ -8,21 +8,32 @@ from typing import Annotated
 import typer
 
 from ..console import stdout
-from ..errors import UsageError
+from ..features.inputs import Inputs
 from .options import Seed, names
 
 
 def fuse(
     two_d: Annotated[
-        Path,
-        typer.Option("--2d-logits", help="2D predictions: .npz, .npy, .csv or .parquet.", show_default=False),
+        list[Path],
+        typer.Option(
+            "--2d-logits",
+            help="2D predictions: .npz, .npy, .csv or .parquet. Repeated: further 2D networks, as controls.",
+            show_default=False,
+        ),
     ],
-    store: Annotated[Path | None, typer.Option("--3d-store", help="Store of ig3d extract.")] = None,
+    stores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--3d-store",
+            help="Store of ig3d extract. Repeated: of the same samples, or trained on one and reported on another.",
+        ),
+    ] = None,
     three_d: Annotated[
         Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="CSV of truth by id, with --3d-logits and no store.")
+        Path | None,
+        typer.Option("--labels", help="CSV of truth by id, with --3d-logits or before the store's."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -32,12 +43,16 @@ def fuse(
         Path | None,
         typer.Option("--plot", help="Picture to write of what each rule adds (.png, .pdf, .svg)."),
     ] = None,
-    ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
+    ids: Annotated[
+        list[Path] | None,
+        typer.Option("--2d-ids", help="Ids of 2D rows that come without; one for each file."),
+    ] = None,
     classes: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--2d-classes",
-            help="Order of the 2D columns, before what the file says: a preset or names by comma.",
+            help="Order of the 2D columns, before what the file says: a preset or names by comma; one for all files or "
+            "one for each.",
         ),
     ] = None,
     task: Annotated[
@@ -81,10 +96,9 @@ def fuse(
     from ..learn.fuse import FuseConfig, fuse_files
     from ..learn.report import check_out, print_result, write_result
 
-    if (store is None) == (three_d is None):
-        raise UsageError(
-            "fuse: expected one of --3d-store and --3d-logits, got " + ("none" if store is None else "both")
-        )
+    inputs = Inputs(
+        two_d, stores or (), three_d=three_d, labels=labels, ids=ids or (), classes=classes or (), task=task
+    )
     config = FuseConfig(
         rules=names(rules),
         head=head,
@@ -109,16 +123,7 @@ def fuse(
         check_plot(plot)
     if out is not None:
         check_out(out)
-    result = fuse_files(
-        two_d,
-        store=store,
-        three_d=three_d,
-        labels=labels,
-        ids_file=ids,
-        classes=classes,
-        task=task,
-        config=config,
-    )
+    result = fuse_files(inputs, config)
     written = [] if out is None else write_result(result, out)
     print_result(result, stdout())
     if out is not None:

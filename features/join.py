@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import PredictionsError, StoreError, UsageError, some
 from .blocks import choose_blocks, column_names
 from .classes import parse_classes, preset_of
+from .inputs import Inputs
 from .labels import SampleColumns, number_labels, of_file, of_store
 from .order import class_order_problem, row_order_problem, va_row_problem, va_swap_problem
 from .predictions import VA, Predictions, in_va_range, load_predictions
@@ -302,56 +303,37 @@ def choose_task(samples: SampleColumns, two_d: Predictions, task: str | None) ->
 
 
 def load_table(
-    two_d: str | Path,
-    *,
-    store: str | Path | None = None,
-    three_d: str | Path | None = None,
-    labels: str | Path | None = None,
-    ids_file: str | Path | None = None,
-    classes: str | None = None,
-    task: str | None = None,
-    blocks: str = "full",
-    allow_missing: bool = False,
-    force: bool = False,
+    inputs: Inputs, *, blocks: str = "full", allow_missing: bool = False, force: bool = False
 ) -> FusionTable:
     """The joined table from files: 2D predictions, and a store of codes or ready 3D predictions.
 
     Parameters
     ----------
-    two_d : file of 2D predictions
-    store : store of codes; also gives the samples and their labels
-    three_d : file of ready 3D predictions, instead of codes
-    labels : table of labels by id; needed where there is no store
-    ids_file : ids of the 2D rows, for a file without
-    classes : what the 2D columns are: a preset or a comma list
-    task : ``classes`` or ``va``; None takes what is there
+    inputs : Inputs
     blocks : which code blocks (:func:`~ig3d.features.blocks.choose_blocks`)
     allow_missing, force : see :func:`match_ids` and :func:`place`
 
     Raises
     ------
-    UsageError : neither or both of store and ready predictions, no labels, an unknown block.
+    UsageError : an unknown block.
     PredictionsError : a file is malformed or does not join.
     StoreError : the store cannot be read.
     """
-    if (store is None) == (three_d is None) or (store is None) == (labels is None):
-        raise UsageError(
-            "fuse: expected --3d-store STORE, or --3d-logits FILE with --labels TABLE, got another choice"
-        )
-    given = None if classes is None else parse_classes(classes)
-    if store is not None:
-        with CodeStore(store) as codes:
+    two_d, ids_file, task = inputs.two_d[0], next(iter(inputs.ids), None), inputs.task
+    given = parse_classes(inputs.classes[0]) if inputs.classes else None
+    if inputs.stores:
+        with CodeStore(inputs.stores[0]) as codes:
             samples = of_store(codes)
             read = load_predictions(two_d, ids_file=ids_file, classes=given, known=samples.classes, task=task)
             return _join(
                 read, samples, codes, None, task=task, blocks=blocks, allow_missing=allow_missing, force=force
             )
-    assert three_d is not None and labels is not None  # by the check above; for the type checker
-    samples = of_file(labels)
+    assert inputs.three_d is not None and inputs.labels is not None  # Inputs checks; for the type checker
+    samples = of_file(inputs.labels)
     known = () if samples.label_names is None else tuple(np.unique(samples.label_names).tolist())
     read = load_predictions(two_d, ids_file=ids_file, classes=given, known=known, task=task)
     task = choose_task(samples, read, task)
-    ready = load_predictions(three_d, known=known, task=task)
+    ready = load_predictions(inputs.three_d, known=known, task=task)
     return _join(
         read, samples, None, ready, task=task, blocks=blocks, allow_missing=allow_missing, force=force
     )

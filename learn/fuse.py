@@ -10,12 +10,12 @@ import re
 import time
 from copy import copy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ProtocolError, UsageError
+from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.predictions import log_softmax
 from ..features.table import FusionTable
@@ -83,31 +83,10 @@ class FuseResult:
         return self.classes or ("valence", "arousal")
 
 
-def fuse_files(
-    two_d: str | Path,
-    *,
-    store: str | Path | None = None,
-    three_d: str | Path | None = None,
-    labels: str | Path | None = None,
-    ids_file: str | Path | None = None,
-    classes: str | None = None,
-    task: str | None = None,
-    config: FuseConfig | None = None,
-) -> FuseResult:
+def fuse_files(inputs: Inputs, config: FuseConfig | None = None) -> FuseResult:
     """Join files (:func:`~ig3d.features.join.load_table`) and fuse them."""
     config = config or FuseConfig()
-    table = load_table(
-        two_d,
-        store=store,
-        three_d=three_d,
-        labels=labels,
-        ids_file=ids_file,
-        classes=classes,
-        task=task,
-        blocks=config.blocks,
-        allow_missing=config.allow_missing,
-        force=config.force,
-    )
+    table = load_table(inputs, blocks=config.blocks, allow_missing=config.allow_missing, force=config.force)
     return fuse_predictions(table, config)
 
 

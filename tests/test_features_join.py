@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
-from ig3d.features.classes import PRESETS
+from ig3d.features.classes import PRESETS, preset_of
+from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table, match_ids
 from ig3d.features.labels import of_file
 from ig3d.features.order import class_order_problem
@@ -82,9 +83,9 @@ def test_rows_are_joined_by_id_whatever_their_order(toy, tmp_path):
     store, samples, logits = toy
     ids = [sample.id for sample in samples]
     order = np.random.default_rng(2).permutation(len(ids))
-    plain = load_table(save(tmp_path / "a.npz", logits, ids=ids, classes=CLASSES), store=store)
+    plain = load_table(Inputs(save(tmp_path / "a.npz", logits, ids=ids, classes=CLASSES), store))
     mixed = load_table(
-        save(tmp_path / "b.npz", logits[order], ids=np.array(ids)[order], classes=CLASSES), store=store
+        Inputs(save(tmp_path / "b.npz", logits[order], ids=np.array(ids)[order], classes=CLASSES), store)
     )
     assert np.array_equal(plain.two_d, logits) and np.array_equal(mixed.two_d, logits)
     assert plain.id.tolist() == ids
@@ -113,7 +114,7 @@ def test_ids_may_be_spelt_as_paths_names_or_stems(toy, tmp_path, spell, how):
     path = save(
         tmp_path / "x.npz", logits[::-1], ids=[spell(sample) for sample in samples][::-1], classes=CLASSES
     )
-    table = load_table(path, store=store)
+    table = load_table(Inputs(path, store))
     assert np.array_equal(table.two_d, logits)
     assert any(how in note for note in table.notes)
 
@@ -124,7 +125,7 @@ def test_names_that_fit_several_samples_are_refused(tmp_path):
     logits = good_logits(samples)
     path = save(tmp_path / "x.npz", logits[:50], ids=[str(row) for row in range(50)], classes=CLASSES)
     with pytest.raises(PredictionsError, match=r"got 50 of 50 that are not.*fit several samples"):
-        load_table(path, store=store)
+        load_table(Inputs(path, store))
 
 
 def test_unknown_ids_are_refused_with_count_and_first(toy, tmp_path):
@@ -133,8 +134,8 @@ def test_unknown_ids_are_refused_with_count_and_first(toy, tmp_path):
     ids[7] = "elsewhere/9"
     path = save(tmp_path / "x.npz", logits, ids=ids, classes=CLASSES)
     with pytest.raises(PredictionsError, match=r"got 1 of 210 that are not by id \(elsewhere/9\)"):
-        load_table(path, store=store)
-    table = load_table(path, store=store, allow_missing=True)
+        load_table(Inputs(path, store))
+    table = load_table(Inputs(path, store), allow_missing=True)
     assert (~table.has_2d).sum() == 1 and any("1 rows left out" in note for note in table.notes)
 
 
@@ -161,7 +162,7 @@ def test_rows_without_ids_take_the_one_split_that_fits(tmp_path):
     logits = good_logits(samples)
     test = np.array([sample.split == Split.test for sample in samples])
     np.save(tmp_path / "x.npy", logits[test])
-    table = load_table(tmp_path / "x.npy", store=store)
+    table = load_table(Inputs(tmp_path / "x.npy", store))
     assert np.array_equal(table.has_2d, test) and np.array_equal(table.two_d[test], logits[test])
     assert any("the test split" in note and "assumed" in note for note in table.notes)
     assert any("classes assumed in the order" in note and "preset rafdb" in note for note in table.notes)
@@ -172,12 +173,12 @@ def test_rows_without_ids_that_fit_two_splits_or_none_are_refused(tmp_path):
     store = write_store(tmp_path / "toy.h5", samples)
     np.save(tmp_path / "x.npy", good_logits(samples)[:60])
     with pytest.raises(PredictionsError, match=r"60 rows, which fits the val split and the test split"):
-        load_table(tmp_path / "x.npy", store=store)
+        load_table(Inputs(tmp_path / "x.npy", store))
     np.save(tmp_path / "x.npy", good_logits(samples)[:61])
     with pytest.raises(
         PredictionsError, match=r"all samples 300, the train split 180.*61 rows, which fits none"
     ):
-        load_table(tmp_path / "x.npy", store=store)
+        load_table(Inputs(tmp_path / "x.npy", store))
 
 
 def test_rows_in_another_order_are_found_out_and_named(tmp_path):
@@ -188,8 +189,8 @@ def test_rows_in_another_order_are_found_out_and_named(tmp_path):
     natural = sorted(range(210), key=lambda row: int(samples[row].id.partition("_")[2]))
     np.save(tmp_path / "x.npy", logits[natural])
     with pytest.raises(PredictionsError, match=r"in another order: sorted by path, numbers by value"):
-        load_table(tmp_path / "x.npy", store=store)
-    table = load_table(tmp_path / "x.npy", store=store, force=True)
+        load_table(Inputs(tmp_path / "x.npy", store))
+    table = load_table(Inputs(tmp_path / "x.npy", store), force=True)
     assert np.array_equal(table.two_d, logits[natural])  # never applied by itself
     assert any(note.startswith("WARNING") for note in table.notes)
 
@@ -200,8 +201,8 @@ def test_rows_at_chance_in_any_order_are_refused_without_ids_only(tmp_path):
     noise = np.random.default_rng(5).normal(size=(210, 7))
     np.save(tmp_path / "x.npy", noise)
     with pytest.raises(PredictionsError, match="which is chance, and no usual order"):
-        load_table(tmp_path / "x.npy", store=store)
-    load_table(save(tmp_path / "x.npz", noise, ids=[sample.id for sample in samples]), store=store)
+        load_table(Inputs(tmp_path / "x.npy", store))
+    load_table(Inputs(save(tmp_path / "x.npz", noise, ids=[sample.id for sample in samples]), store))
 
 
 @pytest.mark.parametrize("preset", [name for name, order in PRESETS.items() if set(order) == set(CLASSES)])
@@ -211,12 +212,12 @@ def test_the_class_order_of_every_preset_is_found_out(toy, tmp_path, preset):
     theirs = logits[:, [CLASSES.index(name) for name in order]]
     path = save(tmp_path / "x.npz", theirs, ids=ids)
     if order == CLASSES:
-        load_table(path, store=store)
+        load_table(Inputs(path, store))
         return
-    with pytest.raises(PredictionsError, match=f"under {preset}; say the order with --2d-classes"):
-        load_table(path, store=store)
-    assert np.array_equal(load_table(path, store=store, classes=preset).two_d, logits)
-    assert np.array_equal(load_table(path, store=store, force=True).two_d, theirs)
+    with pytest.raises(PredictionsError, match=f"under {preset_of(order)}; say the order with --2d-classes"):
+        load_table(Inputs(path, store))
+    assert np.array_equal(load_table(Inputs(path, store, classes=preset)).two_d, logits)
+    assert np.array_equal(load_table(Inputs(path, store), force=True).two_d, theirs)
 
 
 SHUFFLED = ("sad", "happy", "neutral", "disgust", "surprise", "anger", "fear")
@@ -234,12 +235,12 @@ def test_the_suggested_class_order_can_be_typed_as_it_is(toy, tmp_path, true, de
     ids, inside = [sample.id for sample in samples], named == "in the file"
     path = save(tmp_path / "x.npz", theirs, ids=ids, classes=said if inside else ())
     with pytest.raises(PredictionsError) as refusal:
-        load_table(path, store=store, classes=None if inside else declared)
+        load_table(Inputs(path, store, classes=None if inside else declared))
     message = str(refusal.value)
     assert f"expected the class order {','.join(said)} to fit" in message
     suggested = message.partition(" under ")[2].partition(";")[0]
     assert suggested == (true or ",".join(SHUFFLED)) and "say the order with --2d-classes" in message
-    table = load_table(path, store=store, classes=suggested)
+    table = load_table(Inputs(path, store, classes=suggested))
     assert np.array_equal(table.two_d, logits)
     assert any("instead of the file's own names" in note for note in table.notes) == inside
 
@@ -254,8 +255,8 @@ def test_ready_3d_predictions_in_another_order_are_mended_in_their_file(tmp_path
     with pytest.raises(
         PredictionsError, match=r"three.npz: .* under fer2013; name its columns in that order, or"
     ):
-        load_table(two, three_d=three, labels=labels)
-    load_table(two, three_d=save(three, theirs, ids=ids, classes=PRESETS["fer2013"]), labels=labels)
+        load_table(Inputs(two, three_d=three, labels=labels))
+    load_table(Inputs(two, three_d=save(three, theirs, ids=ids, classes=PRESETS["fer2013"]), labels=labels))
 
 
 def test_labels_by_number_are_to_be_named_where_the_class_order_does_not_fit(tmp_path):
@@ -265,16 +266,16 @@ def test_labels_by_number_are_to_be_named_where_the_class_order_does_not_fit(tmp
     path = save(tmp_path / "x.npz", theirs, ids=ids, classes=PRESETS["fer2013"])
     numbers = write_labels(tmp_path / "numbers.csv", samples, names=False)
     with pytest.raises(PredictionsError, match="; give the labels as class names, or go on"):
-        load_table(path, three_d=path, labels=numbers)
+        load_table(Inputs(path, three_d=path, labels=numbers))
     names = write_labels(tmp_path / "names.csv", samples)
-    assert load_table(path, three_d=path, labels=names).classes == PRESETS["fer2013"]
+    assert load_table(Inputs(path, three_d=path, labels=names)).classes == PRESETS["fer2013"]
 
 
 def test_a_weak_network_in_the_right_order_passes(tmp_path):
     samples = make_samples()
     store = write_store(tmp_path / "toy.h5", samples)
     weak = good_logits(samples, accuracy=0.15)
-    load_table(save(tmp_path / "x.npz", weak, ids=[sample.id for sample in samples]), store=store)
+    load_table(Inputs(save(tmp_path / "x.npz", weak, ids=[sample.id for sample in samples]), store))
 
 
 def test_another_order_has_to_be_ten_points_better():
@@ -292,10 +293,10 @@ def test_other_classes_are_refused(toy, tmp_path):
     ids = [sample.id for sample in samples]
     eight = np.hstack([logits, logits[:, :1]])
     with pytest.raises(PredictionsError, match=r"expected 7 classes .* got 8 columns"):
-        load_table(save(tmp_path / "x.npz", eight, ids=ids, classes=PRESETS["affectnet8"]), store=store)
+        load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=PRESETS["affectnet8"]), store))
     names = ("contempt", *CLASSES[1:])
     with pytest.raises(PredictionsError, match="got contempt instead of surprise"):
-        load_table(save(tmp_path / "x.npz", logits, ids=ids, classes=names), store=store)
+        load_table(Inputs(save(tmp_path / "x.npz", logits, ids=ids, classes=names), store))
 
 
 def test_swapped_valence_and_arousal_are_noticed(tmp_path):
@@ -305,15 +306,15 @@ def test_swapped_valence_and_arousal_are_noticed(tmp_path):
     values = truth * 0.7 + np.random.default_rng(3).normal(0, 0.2, truth.shape)
     ids = np.array([sample.id for sample in samples])
     np.savez(tmp_path / "x.npz", ids=ids, va=values)
-    table = load_table(tmp_path / "x.npz", store=store, task="va")
+    table = load_table(Inputs(tmp_path / "x.npz", store, task="va"))
     assert table.task == "va" and table.classes == () and np.allclose(table.two_d, values)
     assert np.allclose(table.targets, truth, atol=1e-6)
     np.savez(tmp_path / "y.npz", ids=ids, va=values[:, ::-1])
     with pytest.raises(PredictionsError, match=r"with the columns swapped; swap or rename them"):
-        load_table(tmp_path / "y.npz", store=store)
+        load_table(Inputs(tmp_path / "y.npz", store))
     np.save(tmp_path / "z.npy", np.random.default_rng(0).permutation(values))
     with pytest.raises(PredictionsError, match="which is chance"):
-        load_table(tmp_path / "z.npy", store=store, task="va")
+        load_table(Inputs(tmp_path / "z.npy", store, task="va"))
 
 
 def test_two_columns_that_turn_out_valence_and_arousal_have_their_scale_checked(tmp_path):
@@ -323,10 +324,10 @@ def test_two_columns_that_turn_out_valence_and_arousal_have_their_scale_checked(
     )
     truth = np.array([[sample.valence, sample.arousal] for sample in plain])
     np.save(tmp_path / "x.npy", truth)
-    assert load_table(tmp_path / "x.npy", store=store).task == "va"
+    assert load_table(Inputs(tmp_path / "x.npy", store)).task == "va"
     np.save(tmp_path / "x.npy", truth * 100)
     with pytest.raises(PredictionsError, match=r"in \[-1, 1\], got -\d\d.* to \d\d"):
-        load_table(tmp_path / "x.npy", store=store)
+        load_table(Inputs(tmp_path / "x.npy", store))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -338,7 +339,7 @@ def test_an_ok_row_without_codes_is_refused(toy, tmp_path, value):
     with pytest.raises(
         StoreError, match=rf"in 1 of them \({samples[7].id}\).*ig3d inspect .*--verify"
     ) as refusal:
-        load_table(path, store=store)
+        load_table(Inputs(path, store))
     assert "\n" not in str(refusal.value)
 
 
@@ -359,7 +360,7 @@ def test_ready_3d_predictions_need_no_store(tmp_path, names):
     alphabetical = sorted(CLASSES)
     columns = logits[:, [CLASSES.index(name) for name in alphabetical]] * 0.5
     three = save(tmp_path / "three.npz", columns[1:], ids=ids[1:], classes=alphabetical)
-    table = load_table(two, three_d=three, labels=labels)
+    table = load_table(Inputs(two, three_d=three, labels=labels))
     assert table.id.tolist() == ids and table.classes == CLASSES
     assert table.labels.tolist() == [sample.label for sample in samples]
     assert (
@@ -374,10 +375,10 @@ def test_labels_by_name_need_classes_from_somewhere(tmp_path):
     labels = write_labels(tmp_path / "labels.csv", samples)
     two, three = save(tmp_path / "two.npz", logits, ids=ids), save(tmp_path / "three.npz", logits, ids=ids)
     with pytest.raises(PredictionsError, match="say what the columns are with --2d-classes"):
-        load_table(two, three_d=three, labels=labels)
-    assert load_table(two, three_d=three, labels=labels, classes="rafdb").classes == CLASSES
+        load_table(Inputs(two, three_d=three, labels=labels))
+    assert load_table(Inputs(two, three_d=three, labels=labels, classes="rafdb")).classes == CLASSES
     with pytest.raises(UsageError, match="expected --3d-store STORE, or --3d-logits FILE with --labels"):
-        load_table(two, three_d=three)
+        load_table(Inputs(two, three_d=three))
 
 
 @pytest.mark.parametrize(
@@ -404,4 +405,4 @@ def test_missing_labels_of_the_task_are_named(tmp_path):
     with pytest.raises(
         PredictionsError, match=r"\(valence and arousal\), found none; it has those of --task classes"
     ):
-        load_table(tmp_path / "x.npy", store=store, task="va")
+        load_table(Inputs(tmp_path / "x.npy", store, task="va"))

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from ig3d.errors import ModelError, PredictionsError, ProtocolError, RunError, UsageError
+from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.predictions import Predictions
 from ig3d.features.store import StoreInfo
@@ -84,7 +85,7 @@ def files_of(folder):
 
 
 def test_the_figures_are_those_of_the_predictions_and_3d_helps(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     names = [rule.name for rule in result.rules]
     assert names[:4] == ["2d", "2d-recalibrated", "3d", "mean"]
     assert names[-4:] == ["weighted", "weighted-permuted", "stack", "stack-permuted"]
@@ -107,7 +108,7 @@ def test_the_figures_are_those_of_the_predictions_and_3d_helps(toy):
 
 
 def test_rows_without_codes_fall_back(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     rules = {rule.name: rule.values for rule in result.rules}
     bare = ~result.covered
     assert 0 < bare.sum() < 40
@@ -131,7 +132,7 @@ def test_shuffled_rows_change_no_byte(tmp_path, head, split):
     for name, order in (("a", np.arange(180)), ("b", np.random.default_rng(3).permutation(180))):
         (tmp_path / name).mkdir()
         Predictions(logits[order], "logits", CLASSES, ids[order]).save(tmp_path / name / "two.npz")
-        result = fuse_files(tmp_path / name / "two.npz", store=tmp_path / "toy.h5", config=config)
+        result = fuse_files(Inputs(tmp_path / name / "two.npz", tmp_path / "toy.h5"), config)
         write_result(result, tmp_path / name / "out")
         outcomes.append(files_of(tmp_path / name / "out"))
     assert sorted(outcomes[0]) == ["metrics.json", "model.skops", "predictions.csv", "table.csv"]
@@ -140,7 +141,7 @@ def test_shuffled_rows_change_no_byte(tmp_path, head, split):
 
 def test_a_rows_3d_never_reaches_another_row(toy):
     """The leak of a batch's first row onto all others would show here."""
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     before = fuse_predictions(table, FAST)
     row = int(before.protocol.reported[before.covered][11])
     codes = table.codes.copy()
@@ -155,8 +156,8 @@ def test_a_rows_3d_never_reaches_another_row(toy):
 
 
 def test_the_2d_network_is_reported_as_given(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     two = table.two_d[np.isin(table.id, result.ids)]
     expected = two - np.log(np.exp(two).sum(axis=1, keepdims=True))
     assert np.allclose(result.rules[0].values, expected, atol=1e-12)
@@ -166,7 +167,7 @@ def test_noise_as_codes_adds_nothing_although_the_2d_prior_is_wrong(tmp_path):
     ids, labels, _ = make_store(tmp_path / "toy.h5", n=600, signal=0.0, missing=0)
     logits = class_logits(labels, strength=2.0) + np.array([3.0, 0, 0])
     Predictions(logits, "logits", CLASSES, ids).save(tmp_path / "two.npz")
-    figures = fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST).figures
+    figures = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST).figures
     assert figures["2d-recalibrated"]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
     added = figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]
     assert added["low"] <= 0 <= added["high"]
@@ -178,7 +179,7 @@ def test_noise_as_codes_adds_nothing_although_the_2d_prior_is_wrong(tmp_path):
 def test_groups_change_the_intervals_and_the_test(tmp_path):
     ids, labels, _ = make_store(tmp_path / "toy.h5", n=240, split=lambda row: -1, group=True, missing=0)
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
-    result = fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
     assert result.protocol.case == "nested"
     assert result.figures["stack"]["all"]["accuracy"]["minus_2d"]["test"] == "sign flips over groups"
     assert result.figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]["low"] > 0
@@ -192,9 +193,7 @@ def test_valence_and_arousal(tmp_path, objective):
     Predictions(0.6 * targets + noise, "va", ("valence", "arousal"), ids).save(tmp_path / "all.npz")
     two = 0.6 * targets[there] + noise[there]
     Predictions(two, "va", ("valence", "arousal"), ids[there]).save(tmp_path / "two.npz")
-    result = fuse_files(
-        tmp_path / "two.npz", store=tmp_path / "toy.h5", config=replace(FAST, objective=objective)
-    )
+    result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), replace(FAST, objective=objective))
     assert result.task == "va" and "product" not in result.figures
     assert any("product is left out" in note for note in result.notes)
     metric, sign = ("rmse_joint", -1) if objective == "rmse" else ("ccc_joint", 1)
@@ -211,7 +210,7 @@ def test_valence_and_arousal(tmp_path, objective):
     narrow = narrow[narrow.index("120 reported rows, ") : narrow.index("In brackets")]
     assert "…" not in narrow and max(len(line.rstrip()) for line in narrow.splitlines()) <= 80
     model = load_model(written["model.skops"])
-    whole = load_table(tmp_path / "all.npz", store=tmp_path / "toy.h5", task="va")
+    whole = load_table(Inputs(tmp_path / "all.npz", tmp_path / "toy.h5", task="va"))
     assert np.isfinite(predict(model, whole)["stack"]).all()
 
 
@@ -224,7 +223,7 @@ def test_ready_3d_predictions_against_labels(tmp_path):
     )
     (tmp_path / "labels.csv").write_text(text + "\n")
     result = fuse_files(
-        tmp_path / "two.npz", three_d=tmp_path / "three.npz", labels=tmp_path / "labels.csv", config=FAST
+        Inputs(tmp_path / "two.npz", three_d=tmp_path / "three.npz", labels=tmp_path / "labels.csv"), FAST
     )
     assert result.protocol.case == "ready" and len(result.ids) == 360
     assert result.figures["mean"]["all"]["accuracy"]["minus_2d"]["low"] > 0
@@ -234,7 +233,7 @@ def test_ready_3d_predictions_against_labels(tmp_path):
 
 
 def test_the_written_files_say_what_was_found(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     write_result(result, toy / "out")
     record = json.loads((toy / "out" / "metrics.json").read_text())
     assert record["results"]["stack"]["all"]["accuracy"] == result.figures["stack"]["all"]["accuracy"]
@@ -264,7 +263,7 @@ def printed(result, width=100):
 
 
 def test_the_printed_table_fits_a_terminal_and_says_the_assumptions(toy):
-    text = printed(fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST))
+    text = printed(fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST))
     tables = text[text.index("120 reported rows, ") : text.index("In brackets")]
     assert max(len(line.rstrip()) for line in tables.splitlines()) <= 100 and "…" not in tables
     assert "Reported on test: assumed" in text and "joined to toy.h5 by id" in text
@@ -272,7 +271,7 @@ def test_the_printed_table_fits_a_terminal_and_says_the_assumptions(toy):
 
 
 def test_narrow_terminals_get_the_differences_as_a_table_of_their_own(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     wide, narrow, tiny = (printed(result, width) for width in (100, 80, 30))
     tables = narrow[narrow.index("120 reported rows, ") : narrow.index("In brackets")]
     assert max(len(line.rstrip()) for line in tables.splitlines()) <= 80
@@ -288,7 +287,7 @@ def test_narrow_terminals_get_the_differences_as_a_table_of_their_own(toy):
 
 
 def test_recalibration_that_does_harm_is_pointed_out(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     assert not any("recalibrated is" in note or "rough" in note for note in result.notes)
 
     def notes(metric, given, mended, task, objective, n=100):
@@ -324,7 +323,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
 def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
     ids, labels, _ = make_store(tmp_path / "toy.h5", n=90)
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
-    result = fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
     assert "Only 30 rows are reported" in printed(result)
 
 
@@ -337,14 +336,14 @@ def test_a_model_says_nothing_of_the_threads_that_fitted_it(monkeypatch, tmp_pat
     scores = class_logits(labels) if task == "classes" else targets / 2
     kind = ("logits", CLASSES) if task == "classes" else ("va", ())
     Predictions(scores, *kind, ids).save(tmp_path / "two.npz")
-    table = load_table(tmp_path / "two.npz", store=tmp_path / "toy.h5")
+    table = load_table(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"))
     config = replace(FAST, head="gbm", rules=("mean",))
     one, three = (model_bytes(fuse_predictions(table, replace(config, jobs=jobs)).model) for jobs in (1, 3))
     assert one == three
 
 
 def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=replace(FAST, fit_on="reported"))
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), replace(FAST, fit_on="reported"))
     text = printed(result)
     assert "stack*" in text and "mean*" not in text and "MARKED" in text
     write_result(result, toy / "out")
@@ -358,7 +357,7 @@ def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
 
 @pytest.mark.parametrize("head", ["linear", "gbm"])
 def test_a_saved_model_gives_the_same_predictions(toy, head):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     result = fuse_predictions(table, replace(FAST, head=head))
     save_model(result.model, toy / "model.skops")
     model = load_model(toy / "model.skops")
@@ -375,7 +374,7 @@ def test_a_saved_model_gives_the_same_predictions(toy, head):
 
 
 def test_a_model_refuses_what_does_not_fit(toy, tmp_path):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     model = fuse_predictions(table, FAST).model
     other = tuple(BlockUse(block.name, block.width, "toy-2") for block in table.blocks)
     with pytest.raises(ModelError, match=r"expected the code blocks expression \(5, toy-1\).*got.*toy-2"):
@@ -403,7 +402,7 @@ def test_foreign_and_damaged_models_are_refused(toy):
         load_model(toy / "z.skops")
     with pytest.raises(ModelError, match="found no file"):
         load_model(toy / "none.skops")
-    save_model(fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST).model, toy / "m.skops")
+    save_model(fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST).model, toy / "m.skops")
     with zipfile.ZipFile(toy / "m.skops") as archive:
         assert {info.date_time[0] for info in archive.infolist()} == {1980}  # no clock in the bytes
     raw = (toy / "m.skops").read_bytes()
@@ -416,11 +415,11 @@ def test_codes_all_missing_are_refused(tmp_path):
     ids, labels, _ = make_store(tmp_path / "toy.h5", missing=1.1)
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
     with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
-        fuse_files(tmp_path / "two.npz", store=tmp_path / "toy.h5", config=FAST)
+        fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
 
 
 def test_no_codes_among_the_calibration_rows_are_refused(toy):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     codes = table.codes.copy()
     codes[table.split == 1] = np.nan
     with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
@@ -428,7 +427,7 @@ def test_no_codes_among_the_calibration_rows_are_refused(toy):
 
 
 def test_one_class_only_is_refused_or_marked(toy):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     with pytest.raises(
         ProtocolError, match=r"at least two classes among the .* rows a head learns from, got only sad"
     ):
@@ -439,7 +438,7 @@ def test_one_class_only_is_refused_or_marked(toy):
 
 
 def test_a_class_absent_from_calibration_is_said_and_still_predicted(toy):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), FAST)
     assert any("No calibration row is anger" in note for note in result.notes)
@@ -448,7 +447,7 @@ def test_a_class_absent_from_calibration_is_said_and_still_predicted(toy):
 
 
 def test_constant_2d_predictions_are_marked(toy):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     result = fuse_predictions(replace(table, two_d=table.two_d * 0), FAST)
     assert any("the 2d predictions are the same for every row" in note for note in result.notes)
     assert np.isfinite(
@@ -457,7 +456,7 @@ def test_constant_2d_predictions_are_marked(toy):
 
 
 def test_a_single_reported_row_and_a_perfect_network(toy):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     test = np.flatnonzero((table.split == 2) & table.covered)
     one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), FAST)
     assert len(one.ids) == 1 and one.figures["stack"]["all"]["rows"] == 1
@@ -483,7 +482,7 @@ def test_wrong_choices_are_usage_errors(options, message):
 
 
 def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
-    table = load_table(toy / "two.npz", store=toy / "toy.h5")
+    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     for options, message in (
         ({"objective": "ccc"}, "objective: expected one of accuracy, balanced, logloss for classes"),
         ({"head": "forest"}, "head: expected one of gbm, linear"),
@@ -491,13 +490,13 @@ def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
         with pytest.raises(UsageError, match=message):
             fuse_predictions(table, replace(FAST, **options))
     with pytest.raises(UsageError, match="blocks: expected full"):
-        fuse_files(toy / "two.npz", store=toy / "toy.h5", config=replace(FAST, blocks="jaw"))
+        fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), replace(FAST, blocks="jaw"))
     with pytest.raises(PredictionsError, match="found none"):
-        fuse_files(toy / "none.npz", store=toy / "toy.h5")
+        fuse_files(Inputs(toy / "none.npz", toy / "toy.h5"))
 
 
 def test_results_are_not_written_over_a_file(toy):
-    result = fuse_files(toy / "two.npz", store=toy / "toy.h5", config=FAST)
+    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     (toy / "out").write_text("mine")
     with pytest.raises(RunError, match="expected to write results there"):
         write_result(result, toy / "out")
