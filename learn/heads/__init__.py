@@ -6,7 +6,7 @@ else. One file per head, imported when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -21,19 +21,54 @@ HEADS: Mapping[str, Mapping[str, str]] = {
     "va": {"gbm": "ig3d.learn.heads.gbm:GbmRegressor", "linear": "ig3d.learn.heads.linear:LinearRegressor"},
 }
 # What a saved model may hold of ours: the heads by the names that skops writes.
-TYPES = tuple(place.replace(":", ".") for heads in HEADS.values() for place in heads.values())
+TYPES = (
+    *(place.replace(":", ".") for heads in HEADS.values() for place in heads.values()),
+    "ig3d.learn.heads.given.GivenClassifier",
+    "ig3d.learn.heads.given.GivenRegressor",
+)
 
 
-def make_head(name: str, task: str, *, seed: int, jobs: int) -> Any:
-    """A head by its name.
+def make_head(
+    name: str,
+    task: str,
+    *,
+    seed: int,
+    jobs: int,
+    blocks: Sequence[int] = (),
+    balanced: bool = False,
+) -> Any:
+    """A head by its name, or the user's own estimator at ``package.module:Class``.
+
+    Parameters
+    ----------
+    name, task : a name of :data:`HEADS`, or ``module:Class``; ``classes`` or ``va``
+    seed : int
+        Of every draw.
+    jobs : int
+        Threads; 0 or -1 for all cores.
+    blocks : widths of the code blocks, in the order of the columns
+        For heads that mask codes block by block; by default all columns are one block.
+    balanced : bool
+        Whether classes weigh equally however many rows they have.
 
     Raises
     ------
     UsageError : there is no such head.
     """
+    if ":" in name:
+        from .given import given_head
+
+        return given_head(name, task, seed=seed, jobs=jobs, balanced=balanced)
     if name not in HEADS[task]:
-        raise UsageError(f"head: expected one of {', '.join(HEADS[task])}, got {name!r}")
+        raise UsageError(
+            f"head: expected one of {', '.join(HEADS[task])}, or module:Class of an estimator, got {name!r}"
+        )
     module, _, attribute = HEADS[task][name].partition(":")
     head = getattr(import_module(module), attribute)()
-    offered = {"random_state": seed, "num_threads": max(jobs, 0)}  # 0: LightGBM takes all cores
+    offered = {
+        "random_state": seed,
+        "num_threads": max(jobs, 0),  # 0: LightGBM takes all cores
+        "blocks": tuple(blocks) or None,
+        "class_weight": "balanced" if balanced else None,
+    }
     return head.set_params(**{key: value for key, value in offered.items() if key in head.get_params()})

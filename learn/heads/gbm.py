@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -53,7 +54,9 @@ class _Gbm(BaseEstimator):
         self.num_threads = num_threads
         self.random_state = random_state
 
-    def _boost(self, X: np.ndarray, y: np.ndarray, held: np.ndarray, **objective: Any) -> tuple[str, int]:
+    def _boost(
+        self, X: np.ndarray, y: np.ndarray, held: np.ndarray, weights: np.ndarray | None, **objective: Any
+    ) -> tuple[str, int]:
         """Trees as LightGBM's text, and how many rounds they are."""
         import lightgbm
 
@@ -77,10 +80,11 @@ class _Gbm(BaseEstimator):
             "free_raw_data": True,
             "params": {"verbosity": -1, "max_bin": self.max_bin},
         }
-        training = lightgbm.Dataset(X[~held], y[~held], **options)
+        inside, outside = (None if weights is None else weights[part] for part in (~held, held))
+        training = lightgbm.Dataset(X[~held], y[~held], weight=inside, **options)
         if held.any():
             stop = lightgbm.early_stopping(self.patience, verbose=False)
-            watched = [lightgbm.Dataset(X[held], y[held], reference=training, **options)]
+            watched = [lightgbm.Dataset(X[held], y[held], weight=outside, reference=training, **options)]
             booster = lightgbm.train(
                 parameters, training, num_boost_round=self.max_rounds, valid_sets=watched, callbacks=[stop]
             )
@@ -104,6 +108,8 @@ class GbmClassifier(ClassifierMixin, _Gbm):
     Parameters
     ----------
     learning_rate, num_leaves, min_child_samples, feature_fraction, reg_lambda, max_bin : as in LightGBM
+    class_weight : None, ``"balanced"`` or class -> weight
+        ``balanced`` weighs classes equally, in boosting and in stopping.
     max_rounds : int, default 600
     patience : int, default 25
         Rounds without gain on the held part after which boosting stops.
@@ -123,6 +129,35 @@ class GbmClassifier(ClassifierMixin, _Gbm):
     Ke et al., LightGBM, NeurIPS 2017.
     """
 
+    def __init__(
+        self,
+        *,
+        class_weight: str | dict[Any, float] | None = None,
+        learning_rate: float = 0.06,
+        max_rounds: int = 600,
+        patience: int = 25,
+        num_leaves: int = 15,
+        min_child_samples: int = 10,
+        feature_fraction: float = 0.3,
+        reg_lambda: float = 1.0,
+        max_bin: int = 63,
+        num_threads: int = 1,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            max_rounds=max_rounds,
+            patience=patience,
+            num_leaves=num_leaves,
+            min_child_samples=min_child_samples,
+            feature_fraction=feature_fraction,
+            reg_lambda=reg_lambda,
+            max_bin=max_bin,
+            num_threads=num_threads,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> GbmClassifier:
         """Fit to (n, d) finite codes and (n,) labels; ``groups`` (n,) are kept whole."""
         X, y = validate_data(self, X, y)
@@ -136,7 +171,8 @@ class GbmClassifier(ClassifierMixin, _Gbm):
                 "num_class": len(self.classes_),
                 "metric": "multi_logloss",
             }
-            self.trees_, self.rounds_ = self._boost(X, coded, held, **objective)
+            weights = None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
+            self.trees_, self.rounds_ = self._boost(X, coded, held, weights, **objective)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -156,9 +192,9 @@ class GbmClassifier(ClassifierMixin, _Gbm):
 
 
 class GbmRegressor(RegressorMixin, _Gbm):
-    """Gradient-boosted trees (LightGBM), one model for each column of the target, stopped early together.
+    """Gradient-boosted trees (LightGBM), one model for each column of the target, each stopped early on the same rows.
 
-    Parameters as :class:`GbmClassifier`.
+    Parameters as :class:`GbmClassifier`, but for ``class_weight``.
 
     Attributes
     ----------
@@ -178,7 +214,7 @@ class GbmRegressor(RegressorMixin, _Gbm):
         targets = y.reshape(len(y), -1)
         held = held_out(numeric_strata(targets), groups, _HELD_PART, seed_of(self.random_state))
         objective = {"objective": "regression", "metric": "l2"}
-        self.trees_ = [self._boost(X, column, held, **objective)[0] for column in targets.T]
+        self.trees_ = [self._boost(X, column, held, None, **objective)[0] for column in targets.T]
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:

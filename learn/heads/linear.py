@@ -1,43 +1,69 @@
-"""Linear models on standardised codes."""
+"""Linear models on standardised codes; the penalty is chosen along a path on a grouped part of the rows.
+
+Logistic regression starts each step of the path where the last one ended, in single precision; ridge regression has all
+its penalties from one decomposition.
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..folds import held_out
-from .common import numeric_strata, seed_of
+from .common import numeric_strata, scale_of, seed_of
 
 _CHOICE_PART = 4  # one in four rows chooses a penalty
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
-    """Logistic regression on standardised codes; its penalty is chosen on a grouped part of the rows.
+class _Linear(BaseEstimator):
+    """(X - mean_) / scale_ @ coef_ + intercept_, in double precision."""
+
+    def _outputs(self, X: np.ndarray) -> np.ndarray:
+        """(n, q) outputs."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return ((X - self.mean_) / self.scale_) @ self.coef_ + self.intercept_  # type: ignore[attr-defined]
+
+
+class LinearClassifier(ClassifierMixin, _Linear):
+    """Multinomial logistic regression; its penalty is chosen on a grouped part of the rows.
 
     Parameters
     ----------
     penalties : tuple of float
-        Inverse strengths C, weakest model first; the least log loss on the held part wins.
+        Inverse strengths C, strongest penalty first. The path ends where the log loss on the held part rises; the
+        least wins.
+    class_weight : None, ``"balanced"`` or class -> weight
+        ``balanced`` weighs classes equally, in fitting and in choosing.
+    tol : float
+        Of the gradient of the mean loss, where the solver stops.
     random_state : int, default 0
 
     Attributes
     ----------
     classes_ : (k,) array
-    model_ : pipeline, or None where there is one class only
+    mean_, scale_ : (d,) float64;  coef_ : (d, k) float64;  intercept_ : (k,) float64
     C_ : float
     """
 
     def __init__(
-        self, *, penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1), random_state: int = 0
+        self,
+        *,
+        penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1),
+        class_weight: str | dict[Any, float] | None = None,
+        tol: float = 1e-3,
+        random_state: int = 0,
     ) -> None:
         self.penalties = penalties
+        self.class_weight = class_weight
+        self.tol = tol
         self.random_state = random_state
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearClassifier:
@@ -45,28 +71,47 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
-        self.model_, self.C_ = None, 1.0
+        weights = compute_sample_weight(self.class_weight, y)
+        self.mean_, self.scale_ = scale_of(X)
+        self.coef_, self.intercept_ = np.zeros((X.shape[1], len(self.classes_))), np.zeros(len(self.classes_))
+        self.C_ = float(self.penalties[0])
         if len(self.classes_) < 2:
             return self
+        scaled = ((X - self.mean_) / self.scale_).astype(np.float32)
+        model = LogisticRegression(max_iter=1000, tol=self.tol, warm_start=True)
         held = held_out(coded, groups, _CHOICE_PART, seed_of(self.random_state))
         if held.any() and len(np.unique(coded[~held])) == len(self.classes_):
-            losses = [self._loss(penalty, X, coded, held) for penalty in self.penalties]
-            self.C_ = float(self.penalties[int(np.argmin(losses))])
-        self.model_ = self._pipeline(self.C_).fit(X, coded)
+            self._choose(model, scaled, coded, weights, held)
+        else:
+            self.C_ = 1.0
+        _fit(model, self.C_, scaled, coded, weights)
+        coef, intercept = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+        if len(self.classes_) == 2:  # scikit-learn keeps the log odds of the second class
+            coef, intercept = np.vstack([0 * coef, coef]), np.append(0 * intercept, intercept)
+        self.coef_, self.intercept_ = coef.T.copy(), intercept
         return self
 
-    def _pipeline(self, penalty: float) -> Any:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=1000, tol=1e-3))
-
-    def _loss(self, penalty: float, X: np.ndarray, y: np.ndarray, held: np.ndarray) -> float:
-        p = self._pipeline(penalty).fit(X[~held], y[~held]).predict_proba(X[held])
-        return float(-np.log(np.maximum(p[np.arange(len(p)), y[held]], 1e-12)).mean())
+    def _choose(
+        self, model: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray, held: np.ndarray
+    ) -> None:
+        """Set ``C_``, and leave ``model`` with its coefficients."""
+        least, best = np.inf, (None, None)
+        inside, outside, truth = X[~held], X[held], y[held]
+        for penalty in self.penalties:
+            _fit(model, penalty, inside, y[~held], weights[~held])
+            p = model.predict_proba(outside)[np.arange(len(truth)), truth]
+            loss = float(np.average(-np.log(np.maximum(p, 1e-12)), weights=weights[held]))
+            if loss >= least:
+                break
+            least, self.C_ = loss, float(penalty)
+            best = model.coef_.copy(), model.intercept_.copy()
+        model.coef_, model.intercept_ = best
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """(n, k) probabilities in the order of ``classes_``."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        return np.ones((len(X), 1)) if self.model_ is None else self.model_.predict_proba(X)
+        scores = self._outputs(X)
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """(n,) the likeliest class of each row."""
@@ -74,8 +119,17 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
 
-class LinearRegressor(RegressorMixin, BaseEstimator):
-    """Ridge regression on standardised codes; its penalty is chosen on a grouped part of the rows.
+def _fit(model: Any, penalty: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
+    """One step of the path, from where the model stands."""
+    with warnings.catch_warnings():
+        # Slow convergence leaves a somewhat stronger penalty, which the held part judges like any other; the solver's
+        # line search may end a little early in single precision.
+        warnings.simplefilter("ignore")
+        model.set_params(C=penalty).fit(X, y, sample_weight=weights)
+
+
+class LinearRegressor(RegressorMixin, _Linear):
+    """Ridge regression; its penalty is chosen on a grouped part of the rows.
 
     Parameters
     ----------
@@ -85,7 +139,7 @@ class LinearRegressor(RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    model_ : pipeline
+    mean_, scale_ : (d,) float64;  coef_ : (d, q) float64;  intercept_ : (q,) float64
     alpha_ : float
     """
 
@@ -103,23 +157,37 @@ class LinearRegressor(RegressorMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearRegressor:
         """Fit to (n, d) finite codes and (n,) or (n, q) targets; ``groups`` (n,) are kept whole."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
-        targets = y.reshape(len(y), -1)
+        self.flat_ = y.ndim == 1
+        targets = np.asarray(y, np.float64).reshape(len(y), -1)
+        self.mean_, self.scale_ = scale_of(X)
+        scaled = (X - self.mean_) / self.scale_
         held = held_out(numeric_strata(targets), groups, _CHOICE_PART, seed_of(self.random_state))
         self.alpha_ = float(self.penalties[0])
         if held.any():
-            errors = [self._error(penalty, X, targets, held) for penalty in self.penalties]
+            models = _ridges(scaled[~held], targets[~held], self.penalties)
+            errors = [np.mean((scaled[held] @ coef + offset - targets[held]) ** 2) for coef, offset in models]
             self.alpha_ = float(self.penalties[int(np.argmin(errors))])
-        self.model_ = self._pipeline(self.alpha_).fit(X, y)
+        ((self.coef_, self.intercept_),) = _ridges(scaled, targets, (self.alpha_,))
         return self
-
-    def _pipeline(self, penalty: float) -> Any:
-        return make_pipeline(StandardScaler(), Ridge(alpha=penalty))
-
-    def _error(self, penalty: float, X: np.ndarray, y: np.ndarray, held: np.ndarray) -> float:
-        predicted = self._pipeline(penalty).fit(X[~held], y[~held]).predict(X[held])
-        return float(np.mean((predicted.reshape(-1, y.shape[1]) - y[held]) ** 2))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """(n,) or (n, q) predictions."""
-        check_is_fitted(self)
-        return self.model_.predict(validate_data(self, X, reset=False, dtype=np.float64))
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self.flat_ else outputs
+
+
+def _ridges(
+    X: np.ndarray, Y: np.ndarray, penalties: tuple[float, ...]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Coefficients (d, q) and intercepts (q,) of ridge regression at each penalty, by one decomposition."""
+    mean_x, mean_y = X.mean(axis=0), Y.mean(axis=0)
+    centred, moved = X - mean_x, Y - mean_y
+    wide = X.shape[1] > X.shape[0]
+    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    projected = vectors.T @ (moved if wide else centred.T @ moved)
+    result = []
+    for penalty in penalties:
+        solved = vectors @ (projected / (np.maximum(values, 0) + penalty)[:, None])
+        coef = centred.T @ solved if wide else solved
+        result.append((coef, mean_y - mean_x @ coef))
+    return result
