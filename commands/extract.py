@@ -15,6 +15,7 @@ from .options import (
     Dataset,
     Device,
     Groups,
+    LabelMap,
     Manifest,
     Root,
     Seed,
@@ -38,9 +39,10 @@ def extract(
         str, typer.Option("--also", help="Blocks on request, by comma (facemesh: landmarks).")
     ] = "",
     manifest: Manifest = None,
-    split: SplitShares = "0.6,0.2,0.2",
+    split: SplitShares = None,
     split_seed: SplitSeed = 0,
     groups: Groups = None,
+    label_map: LabelMap = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
     device: Device = "auto",
@@ -55,7 +57,7 @@ def extract(
     from ..extract.config import ExtractConfig
     from ..extract.run import extract_codes
 
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     config = ExtractConfig(
         regressor=regressor,
         detector=detector,

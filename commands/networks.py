@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from ..console import say, say_all
-from .options import Dataset, Device, Groups, Manifest, Root, Seed, SplitSeed, SplitShares, list_dataset
+from .options import (
+    Dataset,
+    Device,
+    Groups,
+    LabelMap,
+    Manifest,
+    Root,
+    Seed,
+    SplitSeed,
+    SplitShares,
+    list_dataset,
+)
 
 
 def train_2d(
@@ -28,9 +39,10 @@ def train_2d(
         str | None, typer.Option("--task", help="classes or va; by default what there is.")
     ] = None,
     manifest: Manifest = None,
-    split: SplitShares = "0.6,0.2,0.2",
+    split: SplitShares = None,
     split_seed: SplitSeed = 0,
     groups: Groups = None,
+    label_map: LabelMap = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -47,7 +59,7 @@ def train_2d(
         seed=seed,
         device=device,
     )
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
@@ -71,16 +83,17 @@ def logits(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
     manifest: Manifest = None,
-    split: SplitShares = "0.6,0.2,0.2",
+    split: SplitShares = None,
     split_seed: SplitSeed = 0,
     groups: Groups = None,
+    label_map: LabelMap = None,
     device: Device = "auto",
 ) -> None:
     """Write a 2D network's predictions with the dataset's ids, for ig3d fuse."""
     from ..networks.logits import LogitsConfig, parse_splits, write_logits
 
     config = LogitsConfig(splits=parse_splits(splits), batch_size=batch_size, device=device)
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = write_logits(samples, network, out, config, progress=True)
     say_all(result.problems, result.notes)
     for name, scores in result.scores.items():

@@ -11,18 +11,27 @@ from ..console import say
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..extract.datasets import DatasetOptions
     from ..features.values import SampleList
 
 Root = Annotated[Path, typer.Argument(help="Folder of the dataset.", metavar="ROOT", show_default=False)]
 Dataset = Annotated[
-    str, typer.Option("--dataset", help="How the folder is laid out: folder, manifest, rafdb.")
+    str, typer.Option("--dataset", help="How the folder is laid out: a name that ig3d datasets lists.")
 ]
 Manifest = Annotated[
     Path | None,
     typer.Option("--manifest", help="Table of --dataset manifest, where it is not ROOT/manifest.csv."),
 ]
 SplitShares = Annotated[
-    str, typer.Option("--split", help="train,val,test shares for --dataset folder without split folders.")
+    str | None,
+    typer.Option(
+        "--split",
+        help="A table of ig3d split; or train,val,test shares, for a dataset without splits.",
+    ),
+]
+LabelMap = Annotated[
+    str | None,
+    typer.Option("--label-map", help="What labels mean: 1=surprise,2=fear,..., a preset, or names in order."),
 ]
 SplitSeed = Annotated[
     int, typer.Option("--split-seed", help="Seed of that split; the same for every command.")
@@ -37,30 +46,63 @@ Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STO
 
 
 def list_dataset(
-    root: Path, dataset: str, manifest: Path | None, split: str, seed: int, groups: str | None
+    root: Path,
+    dataset: str,
+    manifest: Path | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    groups: str | None = None,
+    label_map: str | None = None,
 ) -> SampleList:
     """The dataset's samples, with what the adapter understood said on stderr."""
-    from ..extract.datasets import DatasetOptions, list_samples
+    from ..extract.datasets import list_samples
 
-    if manifest is not None and dataset in ("folder", "rafdb"):
-        raise UsageError(f"manifest: expected --dataset manifest with --manifest, got --dataset {dataset}")
-    try:
-        train, val, test = (float(share) for share in split.split(","))
-    except ValueError:
-        raise UsageError(f"split: expected three numbers like 0.6,0.2,0.2, got {split!r}") from None
-    options = DatasetOptions(
-        manifest=None if manifest is None else str(manifest),
-        split_fractions=(train, val, test),
-        seed=seed,
-        group_pattern=groups,
-    )
-    samples = list_samples(root, dataset, options)
+    samples = list_samples(root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map))
     say(
         f"{samples.dataset}: {len(samples)} samples, {len(samples.classes)} classes ({', '.join(samples.classes)})"
     )
     for note in samples.notes:
         say(note)
     return samples
+
+
+def dataset_options(
+    dataset: str | None,
+    manifest: Path | None,
+    split: str | None,
+    seed: int,
+    groups: str | None,
+    label_map: str | None,
+) -> DatasetOptions:
+    """The options of a dataset, as the commands take them.
+
+    Raises
+    ------
+    UsageError : they contradict each other, or ``--split`` is neither a table nor three shares.
+    """
+    from ..extract.datasets import ADAPTERS, DatasetOptions
+
+    if manifest is not None and dataset in ADAPTERS and dataset != "manifest":
+        raise UsageError(f"manifest: expected --dataset manifest with --manifest, got --dataset {dataset}")
+    shares, table = None, None
+    if split is not None and Path(split).is_file():
+        table = split
+    elif split is not None:
+        try:
+            train, val, test = (float(share) for share in split.split(","))
+        except ValueError:
+            raise UsageError(
+                f"split: expected a table of ig3d split, or three numbers like 0.6,0.2,0.2, got {split!r}"
+            ) from None
+        shares = (train, val, test)
+    return DatasetOptions(
+        manifest=None if manifest is None else str(manifest),
+        split_fractions=shares,
+        split_table=table,
+        seed=seed,
+        group_pattern=groups,
+        label_map=label_map,
+    )
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -10,7 +10,19 @@ import typer
 
 from ..console import counts, say, stdout
 from ..errors import Ig3dError, UsageError
-from .options import Dataset, Groups, Manifest, Root, Seed, SplitSeed, SplitShares, Store, list_dataset, names
+from .options import (
+    Dataset,
+    Groups,
+    LabelMap,
+    Manifest,
+    Root,
+    Seed,
+    SplitSeed,
+    SplitShares,
+    Store,
+    list_dataset,
+    names,
+)
 
 
 def inspect(
@@ -67,14 +79,15 @@ def import_(
     ] = None,
     dataset: Dataset = "folder",
     manifest: Manifest = None,
-    split: SplitShares = "0.6,0.2,0.2",
+    split: SplitShares = None,
     split_seed: SplitSeed = 0,
     groups: Groups = None,
+    label_map: LabelMap = None,
 ) -> None:
     """Make a store of codes that you already have, joined to a dataset by id."""
     from ..extract.imports import import_codes
 
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     rows = import_codes(samples, kind, codes, out, columns=columns, say=say)
     print(f"{out}: {len(samples)} rows ({counts(rows)})")
 

@@ -315,7 +315,7 @@ def _write_tables(out: Path, names: list[str], codes: Codes, config: SynthConfig
         "expression": (codes.expression, range(codes.expression.shape[1])),
     }
     columns = {
-        "id": [f"basic/Image/aligned/{name}_aligned" for name in names],
+        "id": [f"basic/Image/aligned/{name}" for name in names],
         "label": [CLASSES[label] for label in codes.label],
         "split": [name.split("_")[0] for name in names],
     }

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..errors import UsageError
 
+# RAF-DB's compound expressions, in the order of its labels 1 to 11
+_COMPOUND = (
+    "happily surprised",
+    "happily disgusted",
+    "sadly fearful",
+    "sadly angry",
+    "sadly surprised",
+    "sadly disgusted",
+    "fearfully angry",
+    "fearfully surprised",
+    "angrily surprised",
+    "angrily disgusted",
+    "disgustedly surprised",
+)
 # canonical name -> other spellings met in datasets and networks (compared in lower case)
 _SYNONYMS = {
     "neutral": ("neutrality", "ne", "neu"),
     "happy": ("happiness", "joy", "joyful", "ha", "hap"),
     "sad": ("sadness", "sa"),
-    "surprise": ("surprised", "su", "sur"),
-    "fear": ("fearful", "afraid", "fe", "fea"),
+    "surprise": ("surprised", "suprise", "su", "sur"),
+    "fear": ("fearful", "afraid", "scared", "fe", "fea"),
     "disgust": ("disgusted", "di", "dis"),
     "anger": ("angry", "an", "ang"),
     "contempt": ("contemptuous", "co", "con"),
+    "other": ("others",),
 }
-CANONICAL = {spelling: name for name, others in _SYNONYMS.items() for spelling in (name, *others)}
+CANONICAL = {spelling: name for name, others in _SYNONYMS.items() for spelling in (name, *others)} | {
+    name: name for name in _COMPOUND
+}
+_NUMBERED = re.compile(r"^[0-9]+[ _.-]+")
 
 _AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 _ALPHABETICAL = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+_ALPHABETICAL7 = tuple(name for name in _ALPHABETICAL if name != "contempt")
 
 # Orders of published datasets and networks.
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -30,8 +51,12 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "fer2013": ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
     "ferplus": ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt"),
     "alphabetical8": _ALPHABETICAL,
-    "alphabetical7": tuple(name for name in _ALPHABETICAL if name != "contempt"),
+    "alphabetical7": _ALPHABETICAL7,
     "apvit": ("anger", "disgust", "fear", "sad", "happy", "surprise", "neutral"),
+    "rafdb-compound": _COMPOUND,
+    "sfew": _ALPHABETICAL7,
+    "ckplus": ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sad", "surprise"),
+    "affwild2": ("neutral", "anger", "disgust", "fear", "happy", "sad", "surprise", "other"),
     "resemotenet": ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral"),
 }
 
@@ -39,11 +64,16 @@ PRESETS: dict[str, tuple[str, ...]] = {
 def canonical(name: str) -> str:
     """The vocabulary's word for ``name``; a name outside of it is only stripped.
 
+    Case, underscores and a leading number (``3_Happy``, as folders have it) make no difference.
+
     >>> canonical("Happiness"), canonical(" angry "), canonical("Confusion")
     ('happy', 'anger', 'Confusion')
+    >>> canonical("0_Neutral"), canonical("Sadly_Angry"), canonical("4")
+    ('neutral', 'sadly angry', '4')
     """
     stripped = name.strip()
-    return CANONICAL.get(stripped.lower(), stripped)
+    plain = _NUMBERED.sub("", stripped).replace("_", " ").lower()
+    return CANONICAL.get(plain, stripped)
 
 
 def canonical_all(names: Sequence[str]) -> tuple[str, ...]:

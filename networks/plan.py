@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import DatasetError, UsageError
-from ..extract.datasets.files import seeded_split
+from ..extract.datasets.splits import seeded_split
 from ..features.values import SampleList, Split
 from .checkpoint import TASKS, VA_COLUMNS
 

@@ -12,7 +12,7 @@ from conftest import write_image
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
-from ig3d.extract.datasets.files import seeded_split
+from ig3d.extract.datasets.splits import seeded_split
 from ig3d.features.values import SampleList, Split
 
 
@@ -159,7 +159,7 @@ def test_bad_group_pattern(tmp_path: Path, pattern: str) -> None:
 
 
 def test_unknown_adapter_and_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="expected one of folder, manifest, rafdb"):
+    with pytest.raises(UsageError, match=r"expected one of rafdb, .*, manifest, folder"):
         list_samples(tmp_path, "fodler")
     with pytest.raises(DatasetError, match="found none"):
         list_samples(tmp_path / "nowhere", "folder")
@@ -220,7 +220,7 @@ def test_manifest_with_own_ids_keeps_several_faces_of_a_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        pytest.param({"file": ["a.png"]}, "expected a column path", id="no-path"),
+        pytest.param({"picture": ["a.png"]}, "expected a column path", id="no-path"),
         pytest.param({"path": ["a.png", "a.png"]}, r"1 ids more than once \(a\)", id="twice"),
         pytest.param({"path": ["../a.png"]}, "lead out", id="outside"),
         pytest.param({"path": ["/etc/a.png"]}, "absolute", id="absolute"),
@@ -306,8 +306,8 @@ def test_rafdb_kaggle(tmp_path: Path, table: str | None) -> None:
     samples = list_samples(tmp_path, "rafdb")
     assert len(samples) == 14
     found = by_id(samples)
-    assert samples.classes[found["DATASET/train/4/train_000014_aligned"].label] == "happy"
-    assert found["DATASET/test/1/test_00011_aligned"].split == Split.test
+    assert samples.classes[found["DATASET/train/4/train_000014"].label] == "happy"
+    assert found["DATASET/test/1/test_00011"].split == Split.test
 
 
 def test_rafdb_kaggle_table_against_folders(tmp_path: Path) -> None:

@@ -1,52 +1,70 @@
 """Datasets as users have them: one small adapter per file, found by name, each listing its samples.
 
 An adapter is an object with a ``name``, the ``layout`` it expects in words, and ``__call__(root, options)``
-returning a :class:`~ig3d.features.values.SampleList`. It reads names and tables, never pixels.
+returning a :class:`~ig3d.features.values.SampleList`. It reads names and tables, never pixels. Groups by a pattern
+and splits that the dataset does not say are seen to here, for all adapters alike.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ...errors import DatasetError
-from ...features.values import SampleList
+from ...errors import DatasetError, UsageError, some
+from ...features.values import SampleList, Split
 from ..plugins import load
+from .files import missing_note
+from .splits import apply_split, deal
 
-# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.datasets
+# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.datasets. The more
+# specific come first: it is the order in which `ig3d datasets check` tries them.
 ADAPTERS: Mapping[str, str] = {
-    "folder": "ig3d.extract.datasets.folder:FolderDataset",
-    "manifest": "ig3d.extract.datasets.manifest:ManifestDataset",
     "rafdb": "ig3d.extract.datasets.rafdb:RafDb",
+    "rafdb-compound": "ig3d.extract.datasets.rafdb:RafDbCompound",
+    "manifest": "ig3d.extract.datasets.manifest:ManifestDataset",
+    "folder": "ig3d.extract.datasets.folder:FolderDataset",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """Choices that some adapters take.
+    """Choices that some or all adapters take.
 
     Attributes
     ----------
     manifest : path or None
         Table of the ``manifest`` adapter; None looks for ``manifest.csv`` or ``manifest.parquet`` under the root.
-    split_fractions : (train, val, test)
-        Of the seeded split that ``folder`` makes where the folders do not say one.
+    split_fractions : (train, val, test) or None
+        Of the seeded split that is dealt out where the dataset says none; None leaves that to the adapter.
+    split_table : path or None
+        Table ``id,split`` whose splits replace those of the dataset.
     seed : int
-        Of that split.
+        Of the split.
     group_pattern : str or None
         Regular expression over the id whose first group names the person or video.
+    label_map : str or None
+        What labels mean: ``1=surprise,2=fear``, a preset, or names in order; see
+        :func:`~ig3d.extract.datasets.labels.read_labels`.
     """
 
     manifest: str | None = None
-    split_fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    split_fractions: tuple[float, float, float] | None = None
+    split_table: str | None = None
     seed: int = 0
     group_pattern: str | None = None
+    label_map: str | None = None
 
 
 class Dataset(Protocol):
-    """What an adapter has."""
+    """What an adapter has.
+
+    An adapter may also have ``shares`` (train, val, test), dealt out where no sample has a split, and ``maps_labels``
+    = True where it heeds ``label_map``.
+    """
 
     name: str
     layout: str
@@ -65,13 +83,86 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
 
     Raises
     ------
-    UsageError : there is no such adapter.
+    UsageError : there is no such adapter, or it does not take an option that was given.
     DatasetError : the folder is not laid out as the adapter expects; says what was looked for and what is there.
     """
     adapter: Dataset = load("dataset", dataset, ADAPTERS)
+    options = options or DatasetOptions()
     folder = Path(root)
     if not folder.is_dir():
         raise DatasetError(
             f"{dataset}: expected the dataset's folder at {root}, found none; {adapter.layout} (docs/datasets.md)"
         )
-    return adapter(folder, options or DatasetOptions())
+    if options.label_map is not None and not getattr(adapter, "maps_labels", False):
+        raise UsageError(
+            f"label map: expected --dataset folder or manifest with --label-map, got {dataset}, which knows its labels"
+        )
+    samples = adapter(folder, options)
+    if options.group_pattern is not None:
+        samples = _grouped(samples, options.group_pattern)
+    if options.split_table is not None:
+        samples = apply_split(samples, Path(options.split_table))
+    elif (samples.splits == Split.none).all():
+        shares = options.split_fractions or getattr(adapter, "shares", None)
+        if shares is not None:
+            samples = deal(samples, shares, seed=options.seed)
+    elif options.split_fractions is not None:
+        samples = _noted(samples, "--split is not used: the dataset has splits of its own")
+    return _noted(
+        samples,
+        *_class_notes(samples),
+        *missing_note(
+            [sample.path for sample in samples.samples], [sample.size_bytes for sample in samples.samples]
+        ),
+    )
+
+
+def _noted(samples: SampleList, *notes: str) -> SampleList:
+    return replace(samples, notes=(*samples.notes, *notes)) if notes else samples
+
+
+def _grouped(samples: SampleList, pattern: str) -> SampleList:
+    """The person or video of each sample by the first group of a regular expression over its id.
+
+    Raises
+    ------
+    UsageError : the pattern is no regular expression with a group.
+    DatasetError : it matches some ids only.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as exc:
+        raise UsageError(f"group pattern: expected a regular expression, got {pattern!r} ({exc})") from exc
+    if expression.groups < 1:
+        raise UsageError(f"group pattern: expected a group in parentheses, got {pattern!r}")
+    matches = [expression.search(sample.id) for sample in samples.samples]
+    without = [sample.id for sample, match in zip(samples.samples, matches, strict=True) if match is None]
+    if without:
+        raise DatasetError(
+            f"group pattern: expected a match in every id, got none in {len(without)} of {len(matches)} "
+            f"({some(without)})"
+        )
+    grouped = tuple(
+        replace(sample, group=match.group(1) or "")
+        for sample, match in zip(samples.samples, matches, strict=True)
+        if match is not None
+    )
+    notes = ("--groups replaces the groups that the dataset names",) if _has_groups(samples) else ()
+    return replace(samples, samples=grouped, notes=(*samples.notes, *notes))
+
+
+def _has_groups(samples: SampleList) -> bool:
+    return any(sample.group for sample in samples.samples)
+
+
+def _class_notes(samples: SampleList) -> list[str]:
+    """Classes without images, and labels of one class only."""
+    counts = Counter(sample.label for sample in samples.samples)
+    here = [name for label, name in enumerate(samples.classes) if counts[label]]
+    absent = [name for name in samples.classes if name not in here]
+    notes = [f"no images of {some(absent, 12)}"] if absent and here else []
+    if len(here) == 1:
+        notes.append(
+            f"WARNING all labels are {here[0]}: with one class there is nothing to learn or to measure"
+        )
+    return notes

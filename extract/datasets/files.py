@@ -1,37 +1,113 @@
-"""What adapters share: finding images, ids from paths, natural order, the seeded split."""
+"""What adapters share of the file system: finding images and lists, ids from paths, natural order."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from heapq import nsmallest
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from ...errors import DatasetError, UsageError
+from ...errors import DatasetError, some
 from ...features.values import Split
 from ..read import SUFFIXES
+from ..sources import parts_of
 
 _SPLIT_NAMES = {
-    "train": Split.train, "training": Split.train, "train_set": Split.train,
-    "val": Split.val, "valid": Split.val, "validation": Split.val, "val_set": Split.val,
-    "test": Split.test, "testing": Split.test, "test_set": Split.test,
+    "train": Split.train, "training": Split.train, "train_set": Split.train, "train_aligned_faces": Split.train,
+    "val": Split.val, "valid": Split.val, "validation": Split.val, "val_set": Split.val, "valid_set": Split.val,
+    "validation_set": Split.val, "val_aligned_faces": Split.val,
+    "test": Split.test, "testing": Split.test, "test_set": Split.test, "test_aligned_faces": Split.test,
 }  # fmt: skip
 
 
-def find_images(folder: Path) -> Iterator[Path]:
-    """Image files under a folder, in natural order; links to folders are not followed, so none can loop."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
-        for name in sorted(files, key=natural):
-            if is_image(Path(name)):
-                yield Path(parent, name)
+def images_under(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
+    """POSIX path under ``root`` and size in bytes of each image under a folder, as the disk lists them.
+
+    Nothing is held but the folders still to be listed, so that a million files cost no memory here. Links to folders
+    are not followed, so none can loop; a link that leads nowhere has size -1.
+    """
+    prefix = "" if folder == root else posix(folder, root) + "/"
+    waiting = [(os.fspath(folder), prefix)]
+    while waiting:
+        place, prefix = waiting.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                elif is_image(entry.name) and not entry.is_dir():
+                    try:
+                        size = entry.stat().st_size
+                    except OSError:
+                        size = -1
+                    yield prefix + entry.name, size
 
 
-def is_image(path: Path) -> bool:
-    """Whether a name is that of an image, and not of a hidden file."""
-    return not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image, whatever the case of its extension, and not of a hidden file."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+def find_file(root: Path, names: Collection[str], *, skip: Collection[str] = ()) -> Path | None:
+    """The first file or folder with one of ``names`` (lower case) under a root, the shallowest first.
+
+    Folders in ``skip`` (lower case), bare digits and hidden ones are not entered: image folders hold no lists, and
+    walking them would take a while.
+    """
+    level = [root]
+    while level:
+        below: list[Path] = []
+        for place in level:
+            found = []
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    name = entry.name.lower()
+                    if name in names:
+                        found.append(Path(entry.path))
+                    elif (
+                        not (is_image(name) or name.isdigit() or name.startswith("."))
+                        and name not in skip
+                        and entry.is_dir(follow_symlinks=False)
+                    ):
+                        below.append(Path(entry.path))
+            if found:
+                return min(found)
+        level = sorted(below)
+    return None
+
+
+def first_folder(*candidates: Path) -> Path | None:
+    """The first of some folders that is there."""
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def read_csv(path: Path, *, dataset: str, delimiter: str = ",") -> Iterator[list[str]]:
+    """Rows of a text table, stripped, one at a time, empty lines left out.
+
+    Raises
+    ------
+    DatasetError : it is no text.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            for row in csv.reader(handle, delimiter=delimiter, skipinitialspace=True):
+                if any(cells := [cell.strip() for cell in row]):
+                    yield cells
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise DatasetError(f"{dataset}: expected a text table in {path}, got {exc}") from exc
+
+
+def read_lines(path: Path, *, dataset: str) -> Iterator[str]:
+    """Lines of a text file, stripped, one at a time; raises as :func:`read_csv`."""
+    try:
+        with path.open(encoding="utf-8-sig") as handle:
+            for line in handle:
+                yield line.strip()
+    except UnicodeDecodeError as exc:
+        raise DatasetError(f"{dataset}: expected a text table in {path}, got {exc}") from exc
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -55,10 +131,10 @@ def posix(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, -1 where there is none."""
+def size_of(path: Path | str) -> int:
+    """Bytes of a file, or of the container that an image lies in; -1 where there is none."""
     try:
-        return path.stat().st_size
+        return os.stat(parts_of(str(path))[0]).st_size  # noqa: PTH116
     except OSError:
         return -1
 
@@ -68,76 +144,13 @@ def split_named(name: str) -> Split | None:
     return _SPLIT_NAMES.get(name.strip().lower())
 
 
-def groups_of(ids: Sequence[str], pattern: str | None) -> list[str]:
-    """The person or video in each id, by the first group of a regular expression; empty without a pattern.
-
-    Raises
-    ------
-    UsageError : the pattern is no regular expression with a group.
-    DatasetError : it matches some ids only.
-    """
-    if pattern is None:
-        return [""] * len(ids)
-    try:
-        expression = re.compile(pattern)
-    except re.error as exc:
-        raise UsageError(f"group pattern: expected a regular expression, got {pattern!r} ({exc})") from exc
-    if expression.groups < 1:
-        raise UsageError(f"group pattern: expected a group in parentheses, got {pattern!r}")
-    matches = [expression.search(identifier) for identifier in ids]
-    without = [identifier for identifier, match in zip(ids, matches, strict=True) if match is None]
-    if without:
-        raise DatasetError(
-            f"group pattern: expected a match in every id, got none in {len(without)} of {len(ids)} "
-            f"({', '.join(without[:5])})"
-        )
-    return [match.group(1) for match in matches if match is not None]
-
-
-def seeded_split(
-    labels: Sequence[int], groups: Sequence[str], fractions: tuple[float, float, float], *, seed: int
-) -> np.ndarray:
-    """Train, val and test for samples that come without: stratified by class, groups kept whole.
-
-    Groups (a sample without one is its own) are dealt out in a seeded random order, largest first, each to the
-    split that lacks most of that group's classes.
-
-    Returns
-    -------
-    (n,) int8 codes of :class:`Split`
-
-    Raises
-    ------
-    UsageError : the fractions are not three numbers from 0 that sum to 1.
-    """
-    shares = np.array(fractions, float)
-    if shares.shape != (3,) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
-        raise UsageError(f"split: expected three fractions from 0 that sum to 1, got {fractions}")
-    classes, label_of = np.unique(np.asarray(labels), return_inverse=True)
-    own = [group or f"\0{row}" for row, group in enumerate(groups)]
-    names, group_of = np.unique(own, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)))
-    np.add.at(counts, (group_of, label_of), 1)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(names))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    wanted = shares[:, None] * counts.sum(0)  # (3, classes): how many each split still lacks
-    chosen = np.zeros(len(names), np.int8)
-    for group in order:
-        # the split that is relatively emptiest in this group's classes; ties go to the larger share
-        lack = (wanted * counts[group]).sum(1) / np.where(shares > 0, shares, 1)
-        lack[shares == 0] = -np.inf
-        chosen[group] = int(np.argmax(lack + 1e-9 * shares))
-        wanted[chosen[group]] -= counts[group]
-    return chosen[group_of]
-
-
 def listing(folder: Path, limit: int = 5) -> str:
     """What a folder holds, in a few words, for messages."""
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    with os.scandir(folder) as entries:
+        names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
     if not names:
         return "an empty folder"
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return some(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
 
 
 def missing_note(paths: Iterable[str], sizes: Iterable[int]) -> tuple[str, ...]:

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, require
-from ...features.classes import canonical, canonical_all
+from ...features.classes import canonical
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
-from .files import groups_of, listing, missing_note, natural, sample_id, size_of, split_named
+from .files import listing, sample_id, size_of, split_named
+from .labels import digit_notes, read_labels
 
-_COLUMNS = ("path", "id", "label", "split", "valence", "arousal", "group")
+_BOX = ("x0", "y0", "x1", "y1")
+_COLUMNS = ("path", "id", "label", "split", "valence", "arousal", "group", *_BOX)
+# Other names of columns, in lower case, as tables that come with datasets have them; used where the name itself is not.
+_OTHER_NAMES = {
+    "path": ("image_path", "filename", "file", "image", "pth", "subdirectory_filepath", "name"),
+    "label": ("expression", "emotion", "class"),
+}
 _EMPTY = ("", "none", "nan", "null")
 
 
 class ManifestDataset:
-    """A table with a column ``path`` (under the root), and any of id, label, split, valence, arousal, group."""
+    """A table with a column ``path`` (under the root), and any of the other columns."""
 
     name = "manifest"
     layout = (
         "manifest expects ROOT/manifest.csv or manifest.parquet (or --manifest FILE) with a column path and any of "
-        "id, label, split, valence, arousal, group"
+        "id, label, split, valence, arousal, group, x0, y0, x1, y1"
     )
+    maps_labels = True
 
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
-        table = _read(_locate(root, options.manifest, self.layout))
+        table, notes = _read(_locate(root, options.manifest, self.layout))
         texts = {name: [_text(cell) for cell in table[name]] for name in _COLUMNS if name in table}
         paths = texts["path"]
         bad = [path for path in paths if not path or Path(path).is_absolute() or ".." in Path(path).parts]
@@ -35,28 +44,35 @@ class ManifestDataset:
                 f"manifest: expected paths under the root, got {len(bad)} that are empty, absolute or lead out "
                 f"({', '.join(repr(path) for path in bad[:5])})"
             )
+        empty = [""] * len(paths)
         ids = texts.get("id") or [sample_id(path) for path in paths]
-        labels, classes = _labels(texts.get("label", [""] * len(paths)))
-        groups = texts.get("group") or groups_of(ids, options.group_pattern)
-        values = {name: _numbers(texts, name, ids) for name in ("valence", "arousal")}
-        sizes = [size_of(root / path) for path in paths]
+        cells = [
+            "" if cell.lower() in _EMPTY or cell == "-1" else canonical(cell)
+            for cell in texts.get("label", empty)
+        ]
+        labels = read_labels({cell for cell in cells if cell}, options.label_map)
         samples = tuple(
             Sample(*row)
             for row in zip(
                 ids,
                 paths,
-                labels,
-                _splits(texts.get("split", [""] * len(paths)), ids),
-                values["valence"],
-                values["arousal"],
-                groups,
-                sizes,
+                (labels.index.get(cell, -1) for cell in cells),
+                _splits(texts.get("split", empty), ids),
+                _numbers(texts, "valence", ids),
+                _numbers(texts, "arousal", ids),
+                texts.get("group", empty),
+                (size_of(root / path) for path in paths),
+                _boxes(texts, ids),
                 strict=True,
             )
         )
+        counts = {"all": Counter(cell for cell in cells if cell)}
+        notes += labels.notes
+        notes += tuple(digit_notes(counts, labels.classes if options.label_map else ()))
         unknown = [str(name) for name in table if name not in _COLUMNS]
-        notes = (f"columns left unread: {', '.join(unknown)}",) if unknown else ()
-        return SampleList(self.name, str(root), classes, samples, notes + missing_note(paths, sizes))
+        if unknown:
+            notes += (f"columns left unread: {', '.join(unknown)}",)
+        return SampleList(self.name, str(root), labels.classes, samples, notes)
 
 
 def _locate(root: Path, given: str | None, layout: str) -> Path:
@@ -70,7 +86,8 @@ def _locate(root: Path, given: str | None, layout: str) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
+def _read(path: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+    """Columns by name, and notes on those that have another name."""
     pandas = require("pandas", wanted_by="manifest")
     try:
         if path.suffix.lower() == ".parquet":
@@ -82,9 +99,15 @@ def _read(path: Path) -> dict[str, list[Any]]:
     except (ValueError, OSError, pandas.errors.ParserError) as exc:  # a UnicodeDecodeError is a ValueError
         raise DatasetError(f"manifest: expected a table in {path}, got {str(exc).splitlines()[0]}") from exc
     frame.columns = [str(name).strip().lower() for name in frame.columns]
+    notes = []
+    for wanted, others in _OTHER_NAMES.items():
+        other = next((name for name in others if name in frame.columns), None)
+        if wanted not in frame.columns and other is not None:
+            frame = frame.rename(columns={other: wanted})
+            notes.append(f"column {other} of {path.name} read as {wanted}")
     if "path" not in frame.columns:
         raise DatasetError(f"manifest: expected a column path in {path}, got {', '.join(frame.columns)}")
-    return {str(name): frame[name].tolist() for name in frame.columns}
+    return {str(name): frame[name].tolist() for name in frame.columns}, tuple(notes)
 
 
 def _text(cell: Any) -> str:
@@ -93,15 +116,6 @@ def _text(cell: Any) -> str:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()
-
-
-def _labels(cells: list[str]) -> tuple[list[int], tuple[str, ...]]:
-    """Label indices and class names; names are put in natural order, bare numbers are names as well."""
-    names = sorted(
-        {canonical(cell) for cell in cells if cell.lower() not in _EMPTY and cell != "-1"}, key=natural
-    )
-    index = {name: label for label, name in enumerate(canonical_all(names))}
-    return [index.get(canonical(cell), -1) for cell in cells], tuple(index)
 
 
 def _splits(cells: list[str], ids: list[str]) -> list[Split]:
@@ -133,3 +147,32 @@ def _numbers(texts: dict[str, list[str]], name: str, ids: list[str]) -> list[flo
             f"manifest: expected {name} in [-1, 1], -2 or empty, got {len(bad)} others: {', '.join(bad[:5])}"
         )
     return numbers
+
+
+def _boxes(texts: dict[str, list[str]], ids: list[str]) -> list[tuple[float, float, float, float] | None]:
+    """Face boxes from the columns x0, y0, x1, y1 in pixels; None where all four cells are empty."""
+    present = [name for name in _BOX if name in texts]
+    if not present:
+        return [None] * len(ids)
+    if len(present) < len(_BOX):
+        raise DatasetError(
+            f"manifest: expected the columns {', '.join(_BOX)} for boxes, got {', '.join(present)} only"
+        )
+    boxes: list[tuple[float, float, float, float] | None] = []
+    bad = []
+    for where, *cells in zip(ids, *(texts[name] for name in _BOX), strict=True):
+        if all(cell.lower() in _EMPTY for cell in cells):
+            boxes.append(None)
+            continue
+        try:
+            x0, y0, x1, y1 = (float(cell) for cell in cells)
+        except ValueError:
+            x0 = x1 = y0 = y1 = math.nan
+        if not (x1 > x0 and y1 > y0 and math.isfinite(x1 - x0) and math.isfinite(y1 - y0)):
+            bad.append(f"{','.join(cells)} ({where})")
+        boxes.append((x0, y0, x1, y1))
+    if bad:
+        raise DatasetError(
+            f"manifest: expected boxes x0 < x1, y0 < y1 in pixels, got {len(bad)} others: {', '.join(bad[:5])}"
+        )
+    return boxes

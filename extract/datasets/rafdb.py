@@ -1,4 +1,4 @@
-"""``rafdb``: RAF-DB's basic expressions, in the official form and in Kaggle's.
+"""``rafdb`` and ``rafdb-compound``: RAF-DB in the official form and in Kaggle's.
 
 Layouts, numbering and counts: Li, Deng and Du, "Reliable Crowdsourcing and Deep Locality-Preserving Learning
 for Expression Recognition in the Wild" (CVPR 2017), and the list file that comes with it.
@@ -6,29 +6,37 @@ for Expression Recognition in the Wild" (CVPR 2017), and the list file that come
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
-from .files import find_images, groups_of, listing, missing_note, posix, sample_id, size_of
+from .files import (
+    find_file,
+    first_folder,
+    images_under,
+    listing,
+    posix,
+    read_csv,
+    read_lines,
+    sample_id,
+    size_of,
+)
 
 # The list file's misspelt name is the real one.
 LIST_FILE = "list_patition_label.txt"
-CLASSES = PRESETS["rafdb"]  # labels 1 to 7 in this order
-# Images per class in the published split.
+# Images per class in the published split, in the order of the labels.
 OFFICIAL_COUNTS = {
     Split.train: (1290, 281, 717, 4772, 1982, 705, 2524),
     Split.test: (329, 74, 160, 1185, 478, 162, 680),
 }
+_IMAGES = ("Image/aligned", "aligned", "Image/aligned_224", "Image/original", "original")
 
 
 class RafDb:
-    """The list file is searched under the root, however deep it is nested; else Kaggle's DATASET folders."""
+    """Seven basic expressions, labels 1 to 7. The list file is searched under the root; else Kaggle's folders are."""
 
     name = "rafdb"
     layout = (
@@ -37,94 +45,124 @@ class RafDb:
     )
 
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
-        found = _search(root)
-        if found is None:
+        classes = PRESETS["rafdb"]
+        in_compound = root.name.lower() == "compound"
+        list_file = None if in_compound else find_file(root, {LIST_FILE}, skip={"image", "compound"})
+        if list_file is not None:
+            samples, what = _official(list_file, root, len(classes), self.name)
+        elif (kaggle := _kaggle_folder(root)) is not None:
+            samples, what = _kaggle(kaggle, root)
+        else:
             raise DatasetError(
                 f"rafdb: expected RAF-DB's folders, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
             )
-        rows, what = _official(found) if found.name == LIST_FILE else _kaggle(found)
-        paths = [posix(path, root) for path, _, _ in rows]
-        groups = groups_of([sample_id(path) for path in paths], options.group_pattern)
-        samples = tuple(
-            Sample(
-                id=sample_id(path), path=path, label=label, split=split, group=group, size_bytes=size_of(file)
-            )
-            for path, (file, label, split), group in zip(paths, rows, groups, strict=True)
-        )
-        sizes = [sample.size_bytes for sample in samples]
-        notes = (what, *_count_notes(rows), *missing_note(paths, sizes))
-        return SampleList(self.name, str(root), CLASSES, samples, notes)
+        return SampleList(self.name, str(root), classes, tuple(samples), (what, _count_note(samples)))
 
 
-def _search(root: Path) -> Path | None:
-    """The basic list file, else Kaggle's DATASET folder; the shallowest, and never the compound set's list."""
-    kaggle = None
-    for parent, folders, files in os.walk(root):
-        folders.sort()
-        here = Path(parent)
-        if LIST_FILE in files and "compound" not in {part.lower() for part in here.relative_to(root).parts}:
-            return here / LIST_FILE
-        if kaggle is None and {"train", "test"} <= set(folders) and (here / "train" / "1").is_dir():
-            kaggle = here
-        # image folders hold no lists; walking them would take a while
-        folders[:] = [name for name in folders if name.lower() != "image" and not name.isdigit()]
-    return kaggle
+class RafDbCompound:
+    """Eleven compound expressions, labels 1 to 11."""
 
+    name = "rafdb-compound"
+    layout = f"rafdb-compound expects compound/EmoLabel/{LIST_FILE} with compound/Image/aligned/ under ROOT"
 
-def _official(list_file: Path) -> tuple[list[tuple[Path, int, Split]], str]:
-    basic = list_file.parent.parent
-    images = next(
-        (
-            basic / name
-            for name in ("Image/aligned", "aligned", "Image/original", "original")
-            if (basic / name).is_dir()
-        ),
-        None,
-    )
-    if images is None:
-        raise DatasetError(
-            f"rafdb: expected Image/aligned/ beside {list_file.parent}, found {listing(basic)}; unpack the images there"
-        )
-    suffix = "_aligned" if images.name == "aligned" else ""
-    rows = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, _, digit = line.strip().rpartition(" ")
-        stem, extension = Path(name).stem, Path(name).suffix
-        split = Split.train if stem.startswith("train") else Split.test if stem.startswith("test") else None
-        if split is None or digit not in set("1234567"):
+    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
+        classes = PRESETS[self.name]
+        compound = root if root.name.lower() == "compound" else find_file(root, {"compound"}, skip={"image"})
+        found = None if compound is None else find_file(compound, {LIST_FILE}, skip={"image"})
+        if found is None:
             raise DatasetError(
-                f"rafdb: expected lines like 'train_00001.jpg 5' with labels 1 to 7, got {line.strip()!r} "
+                f"rafdb-compound: expected RAF-DB's compound/ folder, found {listing(root)} in {root}; {self.layout} "
+                "(docs/datasets.md)"
+            )
+        samples, what = _official(found, root, len(classes), self.name)
+        return SampleList(self.name, str(root), classes, tuple(samples), (what,))
+
+
+def _official(list_file: Path, root: Path, labels: int, dataset: str) -> tuple[list[Sample], str]:
+    """Samples of lines like ``train_00001.jpg 5``; ``_aligned``, which only the files have, is not in the id."""
+    part = list_file.parent.parent
+    images = first_folder(*(part / name for name in _IMAGES))
+    if images is None:
+        zipped = [name for name in ("aligned", "original") if (part / "Image" / f"{name}.zip").is_file()]
+        raise DatasetError(
+            f"{dataset}: expected Image/aligned/ beside {list_file.parent}, found {listing(part)}"
+            + (f" and Image/{zipped[0]}.zip" if zipped else "")
+            + "; unpack the images there"
+        )
+    folder = posix(images, root)
+    suffix = "_aligned" if images.name.startswith("aligned") else ""
+    samples = []
+    for number, line in enumerate(read_lines(list_file, dataset=dataset), start=1):
+        if not line:
+            continue
+        name, _, digits = line.rpartition(" ")
+        stem, extension = PurePosixPath(name).stem, PurePosixPath(name).suffix
+        split = Split.train if stem.startswith("train") else Split.test if stem.startswith("test") else None
+        if split is None or not digits.isdecimal() or not 1 <= int(digits) <= labels:
+            raise DatasetError(
+                f"{dataset}: expected lines like 'train_00001.jpg 5' with labels 1 to {labels}, got {line!r} "
                 f"in line {number} of {list_file}"
             )
-        rows.append((images / f"{stem}{suffix}{extension}", int(digit) - 1, split))
-    return rows, f"official RAF-DB list {list_file.name} with the images of {images.name}/"
+        path = f"{folder}/{stem}{suffix}{extension}"
+        samples.append(
+            Sample(
+                id=f"{folder}/{stem}",
+                path=path,
+                label=int(digits) - 1,
+                split=split,
+                size_bytes=size_of(root / path),
+            )
+        )
+    return samples, f"official RAF-DB list {posix(list_file, root)} with the images of {folder}/"
 
 
-def _kaggle(dataset: Path) -> tuple[list[tuple[Path, int, Split]], str]:
-    rows = [
-        (path, label, split)
-        for split in (Split.train, Split.test)
-        for label in range(7)
-        if (folder := dataset / split.name / str(label + 1)).is_dir()
-        for path in find_images(folder)
-    ]
-    table = {split: _kaggle_labels(dataset, split) for split in (Split.train, Split.test)}
-    wrong = [
-        path.name
-        for path, label, split in rows
-        if table[split] and table[split].get(path.name, label) != label
-    ]
+def _kaggle_folder(root: Path) -> Path | None:
+    """The folder with ``train/1``, ``test/1`` and so on."""
+    train = find_file(root, {"train"})
+    if train is None or not (train / "1").is_dir() or not (train.parent / "test").is_dir():
+        return None
+    return None if (train / "0").is_dir() else train.parent
+
+
+def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], str]:
+    """Samples of the folders, and those that only the tables name, which are missing."""
+    samples, wrong, tables = [], [], 0
+    for split in (Split.train, Split.test):
+        said = _kaggle_labels(dataset, split)
+        tables += bool(said)
+        here = [
+            (path, label, size)
+            for label in range(7)
+            if (folder := dataset / split.name / str(label + 1)).is_dir()
+            for path, size in images_under(folder, root)
+        ]
+        names = {PurePosixPath(path).name for path, _, _ in here}
+        wrong += [
+            PurePosixPath(path).name
+            for path, label, _ in here
+            if said.get(PurePosixPath(path).name, label) != label
+        ]
+        inside = posix(dataset / split.name, root)
+        here += [
+            (f"{inside}/{label + 1}/{name}", label, -1) for name, label in said.items() if name not in names
+        ]
+        samples += [
+            Sample(
+                id=sample_id(path).removesuffix("_aligned"),
+                path=path,
+                label=label,
+                split=split,
+                size_bytes=size,
+            )
+            for path, label, size in here
+        ]
     if wrong:
         raise DatasetError(
             f"rafdb: expected folders and *_labels.csv to agree, got {len(wrong)} images with another label in the "
             f"table ({', '.join(wrong[:5])})"
         )
-    checked = (
-        "labels agree with *_labels.csv" if any(table.values()) else "no *_labels.csv to check labels against"
-    )
-    return rows, f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"
+    checked = "labels agree with *_labels.csv" if tables else "no *_labels.csv to check labels against"
+    return samples, f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"
 
 
 def _kaggle_labels(dataset: Path, split: Split) -> dict[str, int]:
@@ -132,20 +170,17 @@ def _kaggle_labels(dataset: Path, split: Split) -> dict[str, int]:
     for folder in (dataset.parent, dataset):
         path = folder / f"{split.name}_labels.csv"
         if path.is_file():
-            with path.open(newline="", encoding="utf-8-sig") as handle:
-                lines = [row for row in csv.reader(handle) if len(row) >= 2]
-            return {row[0]: int(row[1]) - 1 for row in lines if row[1].strip().isdigit()}
+            rows = (row for row in read_csv(path, dataset="rafdb") if len(row) >= 2)
+            return {row[0]: int(row[1]) - 1 for row in rows if row[1] in set("1234567")}
     return {}
 
 
-def _count_notes(rows: list[tuple[Path, int, Split]]) -> list[str]:
+def _count_note(samples: list[Sample]) -> str:
     """Whether the counts per class are those of the published split."""
-    counts = Counter((split, label) for _, label, split in rows)
+    counts = Counter((sample.split, sample.label) for sample in samples)
     here = {split: tuple(counts[split, label] for label in range(7)) for split in OFFICIAL_COUNTS}
     words = " and ".join(f"{sum(here[split])} {split.name}" for split in here)
     if here == OFFICIAL_COUNTS:
-        return [f"{words} images, class by class as published"]
+        return f"{words} images, class by class as published"
     published = " and ".join(f"{sum(of)} {split.name}" for split, of in OFFICIAL_COUNTS.items())
-    return [
-        f"{words} images, where the published split has {published}: figures are not comparable with published ones"
-    ]
+    return f"{words} images, where the published split has {published}: figures are not comparable with published ones"

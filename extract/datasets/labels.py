@@ -1,0 +1,166 @@
+"""What labels mean: class names as they are found, ``--label-map``, and the orders that bare digits may stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ...errors import UsageError, some
+from ...features.classes import PRESETS, canonical, canonical_all, parse_classes
+from .files import natural
+
+# Images per class of published sets, in the order of a preset; they tell what folders of bare digits mean. RAF-DB: its
+# list file; AffectNet and FER2013: their training parts.
+PUBLISHED: Mapping[str, Mapping[str, int]] = {
+    dataset: dict(zip(PRESETS[preset], counts, strict=True))
+    for dataset, preset, counts in (
+        ("RAF-DB", "rafdb", (1290, 281, 717, 4772, 1982, 705, 2524)),
+        ("RAF-DB's test part", "rafdb", (329, 74, 160, 1185, 478, 162, 680)),
+        ("AffectNet", "affectnet8", (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)),
+        ("AffectNet's seven", "affectnet7", (74874, 134415, 25459, 14090, 6378, 3803, 24882)),
+        ("FER2013", "fer2013", (3995, 436, 4097, 7215, 4830, 3171, 4965)),
+    )
+}
+# Shares of the classes may differ so much from the published ones: half the sum of absolute differences.
+_NEAR = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What each label that was found stands for.
+
+    Attributes
+    ----------
+    index : label text -> index into ``classes``, -1 for none
+    classes : tuple of str
+        Canonical names.
+    notes : tuple of str
+    """
+
+    index: Mapping[str, int]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
+    """Number the labels of a dataset.
+
+    Parameters
+    ----------
+    names : the distinct label texts, such as names of class folders
+    label_map : str, optional
+        ``1=surprise,2=fear`` (``8=none`` leaves label 8 without class), a preset's name, or names in order. With a
+        preset or names, digits count from 0, or from 1 where there is no 0 and as many as names.
+
+    Raises
+    ------
+    UsageError : the map does not say what a label means, or two labels mean one class.
+
+    Examples
+    --------
+    >>> read_labels(["Happiness", "angry"]).classes
+    ('anger', 'happy')
+    >>> read_labels(["1", "2", "3"], "1=joy,2=sad,3=none").index
+    {'1': 0, '2': 1, '3': -1}
+    """
+    found = sorted(set(names), key=natural)
+    if label_map is None:
+        classes = canonical_all(found)
+        return Labels(dict(zip(found, range(len(found)), strict=True)), classes)
+    meaning, classes = _pairs(label_map) if "=" in label_map else _in_order(label_map, found)
+    index = {name: meaning[_key(name)] for name in found if _key(name) in meaning}
+    lacking = [name for name in found if name not in index]
+    if lacking:
+        raise UsageError(
+            f"label map: expected a class for every label, got none for {some(lacking)} in {label_map!r}; "
+            f"add {lacking[0]}=NAME, or {lacking[0]}=none to leave it without class"
+        )
+    words = ", ".join(f"{name} = {classes[label] if label >= 0 else 'none'}" for name, label in index.items())
+    return Labels(index, classes, (f"labels as mapped: {words}",))
+
+
+def _key(name: str) -> str:
+    """``01`` and ``1`` are one label; so are ``Happy`` and ``happiness``."""
+    return str(int(name)) if name.strip().isdigit() else canonical(name)
+
+
+def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
+    """``1=surprise,2=fear,3=none``: the classes in the order of their first mention."""
+    meaning: dict[str, int] = {}
+    classes: list[str] = []
+    for pair in text.split(","):
+        key, equals, name = (part.strip() for part in pair.partition("="))
+        if not key or not equals or not name or _key(key) in meaning:
+            raise UsageError(f"label map: expected LABEL=CLASS once for each label, got {pair!r} in {text!r}")
+        name = canonical(name)
+        if name.lower() == "none":
+            meaning[_key(key)] = -1
+            continue
+        if name not in classes:
+            classes.append(name)
+        meaning[_key(key)] = classes.index(name)
+    return meaning, tuple(classes)
+
+
+def _in_order(text: str, found: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """A preset or names in order, for digits and for names."""
+    classes = parse_classes(text)
+    meaning = {name: label for label, name in enumerate(classes)}
+    digits = {int(name) for name in found if name.strip().isdigit()}
+    if digits:
+        first = 0 if 0 in digits else 1
+        if first == 1 and max(digits) != len(classes):
+            raise UsageError(
+                f"label map: expected labels from 0, or 1 to {len(classes)} for {text!r}, got "
+                f"{some(sorted(map(str, digits), key=int), 12)}; write it out: {min(digits)}=NAME,..."
+            )
+        meaning |= {str(first + label): label for label in range(len(classes))}
+    return meaning, classes
+
+
+def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]) -> list[str]:
+    """What to say of labels that are bare digits: the order that the counts speak for.
+
+    Parameters
+    ----------
+    counts : part of the dataset -> label -> images
+    mapped : the classes in the order of the digits as ``--label-map`` says; empty without
+    """
+    digits = sorted({label for part in counts.values() for label in part}, key=natural)
+    if not digits or not all(label.strip().isdigit() for label in digits):
+        return []
+    likely = next((found for part in counts.values() if (found := _likely_order(part))), None)
+    if mapped:
+        if likely is None or PRESETS[likely[1]][: len(mapped)] == mapped:
+            return []
+        return [
+            f"WARNING label map: the counts per label are those of {likely[0]} in the order "
+            f"{', '.join(PRESETS[likely[1]])}, not as mapped; --label-map {likely[1]} says so"
+        ]
+    said = f"labels are bare digits ({some(digits, 12)})"
+    if likely is not None:
+        return [
+            f"WARNING {said}: their counts are those of {likely[0]} in the order {', '.join(PRESETS[likely[1]])}; "
+            f"name the classes with --label-map {likely[1]}"
+        ]
+    return [
+        f"WARNING {said}: RAF-DB's order and AffectNet's are both in use, and the counts fit no published set; "
+        f"name the classes with --label-map ({some(list(PRESETS), 99)}, or {digits[0]}=NAME,...)"
+    ]
+
+
+def _likely_order(part: Mapping[str, int]) -> tuple[str, str] | None:
+    """The published set whose counts these are, and the preset of their order."""
+    here = [part[label] for label in sorted(part, key=natural)]
+    total = sum(here)
+    best: tuple[float, str, str] = (_NEAR, "", "")
+    for dataset, published in PUBLISHED.items():
+        for preset, order in PRESETS.items():
+            if set(order) == set(published) and len(order) == len(here) and total:
+                whole = sum(published.values())
+                shares = (
+                    abs(count / total - published[name] / whole)
+                    for count, name in zip(here, order, strict=True)
+                )
+                best = min(best, (sum(shares) / 2, dataset, preset), key=lambda one: one[0])
+    return (best[1], best[2]) if best[1] else None

@@ -1,0 +1,191 @@
+"""Splits that a dataset does not say itself: dealt out by shares, carved from the train part, or read from a table.
+
+All are seeded, stratified and keep groups whole. ``ig3d split`` writes the table; ``--split`` takes it or shares.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DatasetError, UsageError, some
+from ...features.values import Sample, SampleList, Split
+from .files import read_csv, split_named
+
+HEADER = ("id", "split")
+
+
+def seeded_split(
+    labels: Sequence[int], groups: Sequence[str], fractions: tuple[float, float, float], *, seed: int
+) -> np.ndarray:
+    """Train, val and test for samples that come without: stratified by class, groups kept whole.
+
+    Groups (a sample without one is its own) are dealt out in a seeded random order, largest first, each to the
+    split that lacks most of that group's classes.
+
+    Returns
+    -------
+    (n,) int8 codes of :class:`Split`
+
+    Raises
+    ------
+    UsageError : the fractions are not three numbers from 0 that sum to 1.
+    """
+    shares = np.array(fractions, float)
+    if shares.shape != (3,) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
+        raise UsageError(f"split: expected three fractions from 0 that sum to 1, got {fractions}")
+    classes, label_of = np.unique(np.asarray(labels), return_inverse=True)
+    own = [group or f"\0{row}" for row, group in enumerate(groups)]
+    names, group_of = np.unique(own, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (group_of, label_of), 1)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(names))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    wanted = shares[:, None] * counts.sum(0)  # (3, classes): how many each split still lacks
+    chosen = np.zeros(len(names), np.int8)
+    for group in order:
+        # the split that is relatively emptiest in this group's classes; ties go to the larger share
+        lack = (wanted * counts[group]).sum(1) / np.where(shares > 0, shares, 1)
+        lack[shares == 0] = -np.inf
+        chosen[group] = int(np.argmax(lack + 1e-9 * shares))
+        wanted[chosen[group]] -= counts[group]
+    return chosen[group_of]
+
+
+def strata(samples: Sequence[Sample]) -> list[int]:
+    """What a split is stratified by: the label, else the quadrant of valence and arousal, else nothing (-1)."""
+    return [
+        sample.label
+        if sample.label >= 0 or sample.valence != sample.valence
+        else -2 - 2 * (sample.valence >= 0) - (sample.arousal >= 0)
+        for sample in samples
+    ]
+
+
+def deal(samples: SampleList, shares: tuple[float, float, float], *, seed: int) -> SampleList:
+    """Train, val and test for a dataset that has no splits, over ids in order."""
+    dealt = seeded_split(
+        strata(samples.samples), [sample.group for sample in samples.samples], shares, seed=seed
+    )
+    words = "/".join(f"{share:g}" for share in shares)
+    whole = ", groups kept whole" if any(sample.group for sample in samples.samples) else ""
+    note = f"no split in the dataset: stratified split {words} into train/val/test with seed {seed}{whole}"
+    return _with_splits(samples, [Split(int(split)) for split in dealt], note)
+
+
+def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
+    """Move a part of the train split to ``val``: stratified by class, groups kept whole; other splits stay.
+
+    Parameters
+    ----------
+    samples : SampleList
+        With a train split; a val split that is there already is refused.
+    share : float in (0, 1)
+        Of the train rows.
+    seed : int
+
+    Raises
+    ------
+    UsageError : the share is none.
+    DatasetError : there is no train split, or a val split already, or one group holds all train rows.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"split: expected a share between 0 and 1 for the validation part, got {share}")
+    splits = samples.splits
+    rows = np.flatnonzero(splits == Split.train)
+    if not len(rows) or (splits == Split.val).any():
+        there = ", ".join(
+            f"{split.name} {count}" for split in Split if (count := int((splits == split).sum()))
+        )
+        raise DatasetError(
+            f"split: expected a train split and no val split in {samples.dataset}, got {there}; nothing is to be carved"
+            if len(rows)
+            else f"split: expected a train split in {samples.dataset}, got {there}; "
+            "deal one out with --split TRAIN,VAL,TEST"
+        )
+    chosen = [samples.samples[row] for row in rows]
+    dealt = seeded_split(
+        strata(chosen), [sample.group for sample in chosen], (1 - share, share, 0.0), seed=seed
+    )
+    if not (dealt == Split.val).any() or (dealt == Split.val).all():
+        raise DatasetError(
+            f"split: expected train rows that can be parted without splitting a group, got {len(rows)} rows that cannot"
+        )
+    splits[rows] = dealt
+    return _with_splits(samples, [Split(int(split)) for split in splits], None)
+
+
+def write_split(path: Path, samples: SampleList) -> None:
+    """The table ``id,split`` that ``--split`` reads, a line for each sample."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(
+            (sample.id, "" if sample.split is Split.none else sample.split.name) for sample in samples.samples
+        )
+    temporary.replace(path)
+
+
+def is_split_table(path: Path) -> bool:
+    """Whether a file opens with the header that :func:`write_split` writes."""
+    with path.open("rb") as handle:
+        return handle.readline().strip() == ",".join(HEADER).encode()
+
+
+def apply_split(samples: SampleList, table: Path) -> SampleList:
+    """The splits of a table instead of the dataset's own.
+
+    Raises
+    ------
+    DatasetError : it is no such table, or its ids are not those of the dataset.
+    """
+    said = _read_split(table)
+    ids = [sample.id for sample in samples.samples]
+    unknown = sorted(said.keys() - set(ids))
+    lacking = [identifier for identifier in ids if identifier not in said]
+    if unknown or lacking:
+        raise DatasetError(
+            f"split: expected in {table} the {len(ids)} ids of {samples.dataset}, got {len(unknown)} others"
+            + (f" ({some(unknown, 3)})" if unknown else "")
+            + f" and {len(lacking)} that are lacking"
+            + (f" ({some(lacking, 3)})" if lacking else "")
+            + "; make it with ig3d split from the same folder, --dataset and options"
+        )
+    return _with_splits(samples, [said[identifier] for identifier in ids], f"splits as in {table}")
+
+
+def _read_split(table: Path) -> Mapping[str, Split]:
+    rows = read_csv(table, dataset="split")
+    header = next(rows, [])
+    if [name.lower() for name in header[:2]] != list(HEADER):
+        raise DatasetError(
+            f"split: expected a table with the columns id,split in {table}, got {','.join(header) or 'nothing'}; "
+            "ig3d split writes one"
+        )
+    said: dict[str, Split] = {}
+    for row in rows:
+        split = Split.none if len(row) < 2 or row[1] in ("", "none") else split_named(row[1])
+        if split is None or row[0] in said:
+            raise DatasetError(
+                f"split: expected each id once with train, val, test or nothing in {table}, got {','.join(row)}"
+            )
+        said[row[0]] = split
+    return said
+
+
+def _with_splits(samples: SampleList, splits: Sequence[Split], note: str | None) -> SampleList:
+    """The same samples in other splits; ``note`` says whose they are."""
+    return replace(
+        samples,
+        samples=tuple(
+            sample if sample.split is split else replace(sample, split=split)
+            for sample, split in zip(samples.samples, splits, strict=True)
+        ),
+        notes=samples.notes if note is None else (*samples.notes, note),
+    )
