@@ -75,6 +75,7 @@ _EXTRAS = {
     "dask": "dask",
     "distributed": "dask",
     "ray": "ray",
+    "onnxruntime": "onnx",
 }
 
 
@@ -111,3 +112,12 @@ def some(items: list[str], limit: int = 5) -> str:
     """The first few of ``items`` in words, with how many more there are."""
     shown = ", ".join(items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def number(count: int, noun: str) -> str:
+    """How many of something, in words.
+
+    >>> number(1, "row"), number(2, "row"), number(3, "class")
+    ('1 row', '2 rows', '3 classes')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"

@@ -96,9 +96,7 @@ def fuse(
     from ..learn.fuse import FuseConfig, fuse_files
     from ..learn.report import check_out, print_result, write_result
 
-    inputs = Inputs(
-        two_d, stores or (), three_d=three_d, labels=labels, ids=ids or (), classes=classes or (), task=task
-    )
+    inputs = Inputs(two_d, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
     config = FuseConfig(
         rules=names(rules),
         head=head,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import StoreError, UsageError, require
+from .atomic import replacing
 from .store import CodeStore
 from .values import Split, Status
 
@@ -42,22 +42,15 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] |
     names = tuple(store.blocks) if blocks is None else blocks
     columns = _sample_columns(store)
     codes = {name: store.codes(name) for name in names}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            if suffix == ".npz":
+                with temporary.open("wb") as handle:
+                    np.savez_compressed(handle, **columns, **codes)
+            else:
+                _write_table(temporary, suffix, columns, codes)
     except OSError as exc:
         raise StoreError(f"{out}: expected a folder that can be written, got {exc.strerror or exc}") from exc
-    try:
-        if suffix == ".npz":
-            with temporary.open("wb") as handle:
-                np.savez_compressed(handle, **columns, **codes)
-        else:
-            _write_table(temporary, suffix, columns, codes)
-        temporary.replace(path)
-    except OSError as exc:
-        raise StoreError(f"{out}: expected to write the table, got {exc.strerror or exc}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(store)
 
 

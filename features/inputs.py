@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UsageError
 
 OnePath = str | PathLike[str]
-Paths = OnePath | Sequence[OnePath]
+Paths = OnePath | Sequence[OnePath] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Inputs:
     """
 
     two_d: Paths
-    stores: Paths = ()
+    stores: Paths = None
     three_d: OnePath | None = None
     labels: OnePath | None = None
-    ids: Paths = ()
-    classes: str | Sequence[str] = ()
+    ids: Paths = None
+    classes: str | Sequence[str] | None = None
     task: str | None = None
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Inputs:
         for name in ("three_d", "labels"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))
-        classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+        classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes or ())
         object.__setattr__(self, "classes", classes)
         if self.task not in (None, "classes", "va"):
             raise UsageError(f"task: expected classes or va, got {self.task!r}")
@@ -75,4 +75,4 @@ class Inputs:
 def _paths(given: Paths) -> tuple[Path, ...]:
     if isinstance(given, str | PathLike):
         return (Path(given),)
-    return tuple(Path(path) for path in given)
+    return tuple(Path(path) for path in given or ())

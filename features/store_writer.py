@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
+from .atomic import temporary_name
 from .store import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
 from .values import Block, Rows, Sample, Split, Status
 
@@ -75,7 +76,7 @@ class StoreWriter:
         self, path: str | Path, info: StoreInfo, samples: tuple[Sample, ...], blocks: dict[str, Block]
     ) -> None:
         self.path = Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_name(self.path)
         self._info, self._samples, self._blocks = info, samples, blocks
 
     def __enter__(self) -> Self:

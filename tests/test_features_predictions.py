@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from ig3d.errors import MissingExtra, PredictionsError, UsageError
-from ig3d.features.predictions import Predictions, load_ids, load_predictions, log_softmax
+from ig3d.features.prediction_files import load_ids
+from ig3d.features.predictions import Predictions, load_predictions, log_softmax
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0]])
 CLASSES = ("happy", "sad", "anger")
@@ -45,7 +47,7 @@ def test_saved_valence_and_arousal_come_back(tmp_path):
         (LOGITS, "logits", "logits"),
         (softmax(LOGITS), "probabilities", "probabilities"),
         (softmax(LOGITS) * 100, "probabilities", "per cent"),
-        (np.log(softmax(LOGITS)), "logits", "logits"),
+        (np.log(softmax(LOGITS)), "logits", "log-probabilities"),
         (softmax(LOGITS).astype(np.float16), "probabilities", "probabilities"),
     ],
     ids=["logits", "probabilities", "per-cent", "log-probabilities", "half-precision"],
@@ -55,6 +57,30 @@ def test_kinds_are_told_apart_and_mean_the_same(tmp_path, values, kind, word):
     read = load_predictions(tmp_path / "x.npy")
     assert read.kind == kind and word in read.notes[0]
     assert np.allclose(read.log_probabilities(), np.log(softmax(LOGITS)), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.array([[0.2, 0.3, 0.1], [0.2, 0.3, 0.5]]), r"in \[0, 1\] and 1 row of 2 do not sum to 1"),
+        (np.vstack([softmax(LOGITS), [[4.0, -2.0, 1.0]]]), "2 of 3 rows look like probabilities"),
+    ],
+    ids=["cut after the softmax", "mixed"],
+)
+def test_what_is_neither_probabilities_nor_logits_is_warned_of(tmp_path, values, words):
+    np.save(tmp_path / "x.npy", values)
+    read = load_predictions(tmp_path / "x.npy")
+    assert read.kind == "logits" and np.array_equal(read.values, values)
+    assert read.notes[0].startswith("WARNING") and re.search(words, read.notes[0])
+
+
+def test_what_was_made_out_of_fold_says_so(tmp_path):
+    for said in (True, False):
+        Predictions(LOGITS, "logits", CLASSES, out_of_fold=said).save(tmp_path / "x.npz")
+        assert load_predictions(tmp_path / "x.npz").out_of_fold == said
+    np.savez(tmp_path / "x.npz", logits=LOGITS, out_of_fold=np.array(["yes", "no"]))
+    with pytest.raises(PredictionsError, match="expected out_of_fold to be true or false"):
+        load_predictions(tmp_path / "x.npz")
 
 
 def test_log_softmax_agrees_with_scipy():
@@ -152,7 +178,7 @@ def test_valence_and_arousal_on_another_scale_are_refused(tmp_path, suffix):
 
     assert not any("outside" in note for note in written(np.array([[-1.0, 0.5], [0.2, 1.0]])).notes)
     near = written(np.array([[-1.25, 0.5], [0.2, 1.0]]))
-    assert near.values[0, 0] == -1.25 and "from -1.25 to 1, 1 rows outside [-1, 1]" in near.notes[-1]
+    assert near.values[0, 0] == -1.25 and "from -1.25 to 1, 1 row outside [-1, 1]" in near.notes[-1]
     for far in ([[-98.0, 50.0], [20.0, 97.0]], [[0.1, 0.2], [0.3, 1.6]], [[0.1, -1.6], [0.3, 0.4]]):
         with pytest.raises(PredictionsError, match=f"got {np.min(far):g} to {np.max(far):g}; bring them"):
             written(np.array(far))
@@ -186,8 +212,8 @@ NAN = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, 4.0]])
     [
         ((NAN, "logits"), r"in 2 of 3 rows \(row 0, row 1\)"),
         ((NAN, "logits", (), np.array(["u", "v", "w"])), r"in 2 of 3 rows \(u, v\)"),
-        ((LOGITS, "logits", CLASSES, np.array(["u", "u"])), r"got 1 ids more than once \(u\)"),
-        ((LOGITS, "logits", CLASSES, np.array(["u"])), "got 1 ids for 2 rows"),
+        ((LOGITS, "logits", CLASSES, np.array(["u", "u"])), r"got 1 id more than once \(u\)"),
+        ((LOGITS, "logits", CLASSES, np.array(["u"])), "got 1 id for 2 rows"),
         ((LOGITS, "logits", CLASSES, np.array(["u", ""])), "got an empty one"),
         ((LOGITS, "logits", CLASSES[:2]), r"expected 2 columns \(happy, sad\), got 3"),
         ((LOGITS[:, :1], "logits"), "at least 2 columns"),
