@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
     from ..features.values import SampleList
 
-Root = Annotated[Path, typer.Argument(help="Folder of the dataset.", metavar="ROOT", show_default=False)]
+# text, because a path would lose a slash of s3://
+Root = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of the dataset, a container of it, or an address.", metavar="ROOT", show_default=False
+    ),
+]
 Dataset = Annotated[
     str, typer.Option("--dataset", help="How the folder is laid out: a name that ig3d datasets lists.")
 ]
@@ -46,7 +52,7 @@ Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STO
 
 
 def list_dataset(
-    root: Path,
+    root: str,
     dataset: str,
     manifest: Path | None = None,
     split: str | None = None,

@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...errors import DatasetError, UsageError, some
 from ...features.values import SampleList, Split
 from ..plugins import load
+from ..sources.remote import is_remote
 from .files import missing_note
 from .splits import apply_split, deal
 
@@ -26,6 +27,9 @@ ADAPTERS: Mapping[str, str] = {
     "rafdb": "ig3d.extract.datasets.rafdb:RafDb",
     "rafdb-compound": "ig3d.extract.datasets.rafdb:RafDbCompound",
     "manifest": "ig3d.extract.datasets.manifest:ManifestDataset",
+    "webdataset": "ig3d.extract.datasets.webdataset:WebDataset",
+    "parquet": "ig3d.extract.datasets.parquet:ParquetDataset",
+    "zip": "ig3d.extract.datasets.packed:ZipDataset",
     "folder": "ig3d.extract.datasets.folder:FolderDataset",
 }
 
@@ -62,8 +66,9 @@ class DatasetOptions:
 class Dataset(Protocol):
     """What an adapter has.
 
-    An adapter may also have ``shares`` (train, val, test), dealt out where no sample has a split, and ``maps_labels``
-    = True where it heeds ``label_map``.
+    An adapter may also have ``shares`` (train, val, test), dealt out where no sample has a split, ``maps_labels``
+    = True where it heeds ``label_map``, ``container``, the suffix of the files that it lists, one of which may be the
+    root, and ``remote`` = True where the root may be an address (``s3://bucket/faces``), which it is called with.
     """
 
     name: str
@@ -77,7 +82,7 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
 
     Parameters
     ----------
-    root : folder of the dataset
+    root : folder of the dataset; for some adapters a container, or an address such as ``s3://bucket/faces``
     dataset : name of an adapter
     options : DatasetOptions, optional
 
@@ -88,16 +93,12 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
     """
     adapter: Dataset = load("dataset", dataset, ADAPTERS)
     options = options or DatasetOptions()
-    folder = Path(root)
-    if not folder.is_dir():
-        raise DatasetError(
-            f"{dataset}: expected the dataset's folder at {root}, found none; {adapter.layout} (docs/datasets.md)"
-        )
+    where = _root(root, dataset, adapter)
     if options.label_map is not None and not getattr(adapter, "maps_labels", False):
         raise UsageError(
             f"label map: expected --dataset folder or manifest with --label-map, got {dataset}, which knows its labels"
         )
-    samples = adapter(folder, options)
+    samples = adapter(where, options)
     if options.group_pattern is not None:
         samples = _grouped(samples, options.group_pattern)
     if options.split_table is not None:
@@ -115,6 +116,22 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
             [sample.path for sample in samples.samples], [sample.size_bytes for sample in samples.samples]
         ),
     )
+
+
+def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
+    """What the adapter is called with: the folder or container, or the address as it is."""
+    if is_remote(root):
+        if not getattr(adapter, "remote", False):
+            raise UsageError(f"{dataset}: expected a folder on this machine, got {root}; copy it here")
+        return str(root)
+    suffix = getattr(adapter, "container", None)
+    if not Path(root).is_dir() and not (
+        suffix and Path(root).is_file() and str(root).lower().endswith(suffix)
+    ):
+        raise DatasetError(
+            f"{dataset}: expected the dataset's folder at {root}, found none; {adapter.layout} (docs/datasets.md)"
+        )
+    return Path(root)
 
 
 def _noted(samples: SampleList, *notes: str) -> SampleList:

@@ -12,6 +12,7 @@ from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import images_under, is_image, listing, natural, sample_id, split_named
 from .labels import digit_notes, read_labels
+from .packed import class_folders, listed_at
 
 
 class FolderDataset:
@@ -21,8 +22,11 @@ class FolderDataset:
     layout = "folder expects ROOT/<class>/*.jpg, or ROOT/train|val|test/<class>/*.jpg"
     shares = (0.6, 0.2, 0.2)
     maps_labels = True
+    remote = True
 
-    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
+    def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
+        if isinstance(root, str):
+            return class_folders(self.name, root, listed_at(root), options, layout=self.layout)
         top = _top(root)
         tops = _folders_in(top, root)
         split_folders = {folder: split for folder in tops if (split := split_named(folder.name)) is not None}
@@ -33,15 +37,15 @@ class FolderDataset:
                 f"({', '.join(folder.name for folder in split_folders)}; {some(others)}); move one kind elsewhere"
             )
         parents = list(split_folders) or [top]
-        class_folders = [folder for parent in parents for folder in _folders_in(parent, root)]
+        candidates = [folder for parent in parents for folder in _folders_in(parent, root)]
         # another kind of folder among the classes (such as __MACOSX) would be a class without a meaning
-        names = {folder.name for folder in class_folders}
+        names = {folder.name for folder in candidates}
         if options.label_map is not None:
-            names = {folder.name for folder in class_folders if _has_images(folder, root)}
+            names = {folder.name for folder in candidates if _has_images(folder, root)}
         labels = read_labels(names, options.label_map) if names else None
         samples: list[Sample] = []
         counts: dict[str, Counter[str]] = {}
-        for folder in class_folders:
+        for folder in candidates:
             if labels is None or folder.name not in labels.index:
                 continue
             split = split_folders.get(folder.parent, Split.none)

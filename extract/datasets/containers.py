@@ -1,0 +1,109 @@
+"""What adapters share of containers: finding them under a root, here or on remote storage; names and ids of members."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from ...errors import DatasetError
+from ...features.values import Split
+from ..sources import DAMAGE
+from ..sources.remote import is_remote, list_remote, open_remote
+from .files import listing, split_named
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """Containers under a root.
+
+    Attributes
+    ----------
+    root : str
+        Folder or address that the paths are relative to; where a container itself was named, what holds it.
+    files : tuple of (POSIX path under the root, bytes), sorted by path
+    """
+
+    root: str
+    files: tuple[tuple[str, int], ...]
+
+    @contextmanager
+    def open(self, path: str, *, dataset: str) -> Iterator[BinaryIO]:
+        """One of them, for reading what it lists.
+
+        Raises
+        ------
+        DatasetError : it is damaged or cannot be opened; the same for what the body raises of damage.
+        """
+        where = f"{self.root}/{path}"
+        try:
+            with open_remote(where) if is_remote(where) else Path(where).open("rb") as file:
+                yield file
+        except DAMAGE as exc:
+            raise DatasetError(
+                f"{dataset}: expected a sound {PurePosixPath(path).suffix[1:]} file at {where}, got {exc}; "
+                "fetch it again or move it away"
+            ) from exc
+
+
+def containers_in(root: str | Path, suffix: str, *, dataset: str, layout: str) -> Containers:
+    """The containers of one kind under a root, or the one that is named itself.
+
+    Raises
+    ------
+    DatasetError : there is none.
+    """
+    where = str(root).rstrip("/")
+    if where.lower().endswith(suffix):
+        above, _, name = where.rpartition("/")
+        size = 0 if is_remote(where) else Path(where).stat().st_size if Path(where).is_file() else -1
+        if size >= 0:
+            return Containers(above or ("/" if where.startswith("/") else "."), ((name, size),))
+    files = [
+        (path, size)
+        for path, size in (list_remote(where) if is_remote(where) else files_under(where))
+        if path.lower().endswith(suffix) and not is_hidden(path)
+    ]
+    if not files:
+        there = "none" if is_remote(where) else listing(Path(where))
+        raise DatasetError(
+            f"{dataset}: expected {suffix} files, found {there} in {root}; {layout} (docs/datasets.md)"
+        )
+    return Containers(where, tuple(sorted(files)))
+
+
+def files_under(root: str) -> Iterator[tuple[str, int]]:
+    """POSIX path under the root and size of each file; links to folders are not followed."""
+    for parent, _, names in os.walk(root):
+        for name in names:
+            path = Path(parent, name)
+            try:
+                yield path.relative_to(root).as_posix(), path.stat().st_size
+            except OSError:
+                continue
+
+
+def is_hidden(path: str) -> bool:
+    """Whether any part of a POSIX path opens with a dot, or is what macOS packs beside the files."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def row_name(row: int, rows: int) -> str:
+    """The number of a row, from 0, with as many digits as the last, so that names sort as rows do."""
+    return f"{row:0{len(str(max(rows - 1, 0)))}d}"
+
+
+def without_suffix(path: str) -> str:
+    """A container's path, as the first part of its members' ids."""
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def split_in(path: str) -> Split | None:
+    """The split that a container's path names: a folder, or a word of its name (``faces-train-00001-of-00008``)."""
+    parts = without_suffix(path).split("/")
+    words = [*parts[:-1], *re.split(r"[-_. ]", parts[-1])]
+    return next((split for word in reversed(words) if (split := split_named(word)) is not None), None)

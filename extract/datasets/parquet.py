@@ -1,0 +1,119 @@
+"""``parquet``: tables that hold the images themselves, as Hugging Face's datasets are kept.
+
+A column of bytes, or a struct of ``bytes`` and ``path``; class names are those of Hugging Face's ``ClassLabel`` in the
+schema's metadata. The image column is not read when the dataset is listed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import DatasetError, require
+from ...features.values import SampleList
+from ..sources import Unreadable
+from ..sources.parquet import image_column
+from . import DatasetOptions
+from .containers import containers_in, row_name, split_in, without_suffix
+from .table import BOX, COLUMNS, OTHER_NAMES, from_table
+
+# To read one image all of its row group up to it is read.
+_LARGE_GROUP = 1 << 30
+
+
+class ParquetDataset:
+    """One or many files; the split is that of a column, else the one that a file's name says."""
+
+    name = "parquet"
+    layout = (
+        "parquet expects *.parquet under ROOT with a column of image bytes (or Hugging Face's struct) and any of "
+        "label, split, valence, arousal, group, id, box; train, val or test in the files' names are splits"
+    )
+    shares = (0.6, 0.2, 0.2)
+    maps_labels = True
+    container = ".parquet"
+    remote = True
+
+    def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
+        files = containers_in(root, self.container, dataset=self.name, layout=self.layout)
+        parquet = require("pyarrow.parquet", wanted_by="parquet")
+        table: dict[str, list[Any]] = {}
+        sizes: list[int] = []
+        notes: list[str] = []
+        class_names: tuple[str, ...] = ()
+        unread: set[str] = set()
+        for path, size in files.files:
+            with files.open(path, dataset=self.name) as file:
+                opened = parquet.ParquetFile(file)
+                try:
+                    image = image_column(opened.schema_arrow)
+                except Unreadable as exc:
+                    raise DatasetError(f"parquet: {exc} in {path}; {self.layout} (docs/datasets.md)") from exc
+                columns = _columns(opened, image, unread)
+                notes += _group_notes(path, opened)
+                names = _class_names(opened.schema_arrow, columns.pop("_label_column"))
+            if names and class_names and names != class_names:
+                raise DatasetError(
+                    f"parquet: expected the same class names in all files, got others in {path}"
+                )
+            class_names = class_names or names
+            rows = opened.metadata.num_rows
+            numbers = [row_name(row, rows) for row in range(rows)]
+            columns["path"] = [f"{path}!{number}" for number in numbers]
+            columns.setdefault("id", [f"{without_suffix(path)}/{number}" for number in numbers])
+            split = split_in(path)
+            columns.setdefault("split", [None if split is None else split.name] * rows)
+            for name in {*table, *columns}:
+                before = table.setdefault(name, [None] * len(sizes))
+                before += columns.get(name, [None] * rows)
+            sizes += [size] * rows
+        if unread:
+            notes.append(f"columns left unread: {', '.join(sorted(unread))}")
+        return from_table(self.name, files.root, table, sizes, options, class_names=class_names, notes=notes)
+
+
+def _columns(opened: Any, image: str, unread: set[str]) -> dict[str, Any]:
+    """The columns that are known of, under our names; ``_label_column`` is what the label's is called in the file."""
+    there = {name.lower(): name for name in opened.schema_arrow.names}
+    wanted = {name: there[name] for name in COLUMNS if name in there and name != "path"}
+    other = next((there[other] for other in OTHER_NAMES["label"] if other in there), None)
+    if "label" not in wanted and other is not None:
+        wanted["label"] = other
+    box = there.get("box")
+    read = opened.read(columns=[*wanted.values(), *([box] if box else [])], use_threads=False)
+    columns: dict[str, Any] = {name: read.column(column).to_pylist() for name, column in wanted.items()}
+    if box:
+        corners = [
+            list(one) if isinstance(one, Sequence) and len(one) == len(BOX) else [None] * 4
+            for one in read.column(box).to_pylist()
+        ]
+        columns |= {name: [one[i] for one in corners] for i, name in enumerate(BOX)}
+    unread |= {*there.values()} - {*wanted.values(), box, image.partition(".")[0]}
+    columns["_label_column"] = wanted.get("label", "")
+    return columns
+
+
+def _class_names(schema: Any, label: str) -> tuple[str, ...]:
+    """Names of a ``ClassLabel`` in the metadata that Hugging Face's library writes; empty where there are none."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = about["info"]["features"][label].get("names", [])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ()
+    if isinstance(names, dict):  # an older form: {"0": "anger"}
+        names = [names[key] for key in sorted(names, key=int)]
+    return tuple(str(name) for name in names)
+
+
+def _group_notes(path: str, opened: Any) -> list[str]:
+    groups = [
+        opened.metadata.row_group(number).total_byte_size for number in range(opened.metadata.num_row_groups)
+    ]
+    if max(groups, default=0) <= _LARGE_GROUP:
+        return []
+    return [
+        f"{path} has row groups of up to {max(groups) / 1e9:.1f} GB, and reading starts at the head of one: written "
+        "with row_group_size=256 it reads faster"
+    ]

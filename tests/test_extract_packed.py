@@ -1,0 +1,325 @@
+"""Datasets in containers: WebDataset's tars, Hugging Face's Parquet, zips of class folders; here and at an address."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FAKE, Ended, colour_folder, write_image
+
+from ig3d.errors import DatasetError, MissingExtra, UsageError
+from ig3d.extract.config import ExtractConfig
+from ig3d.extract.datasets import DatasetOptions, list_samples
+from ig3d.extract.run import extract_codes
+from ig3d.features.store import CodeStore
+from ig3d.features.values import SampleList, Split, Status
+
+pa = pytest.importorskip("pyarrow")
+import pyarrow.parquet as pq  # noqa: E402
+
+CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[str, bytes]:
+    """Path under the root -> bytes, of a folder of colours with the classes happy and sad."""
+    root = colour_folder(tmp_path / "plain", 12)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.png"))}
+
+
+def tar_of(path: Path, files: dict[str, bytes | str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            raw = content.encode() if isinstance(content, str) else content
+            entry.size = len(raw)
+            tar.addfile(entry, io.BytesIO(raw))
+    return path
+
+
+def zip_of(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def hugging_face(path: Path, images: dict[str, bytes], names: list[str], **columns: list[object]) -> Path:
+    """A file as the datasets library writes it: a struct of bytes and path, a ClassLabel in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [{"bytes": content, "path": name} for name, content in images.items()]
+    table = pa.table(
+        {
+            "image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "label": [names.index(name.split("/")[0]) for name in images],
+            **columns,
+        }
+    )
+    about = {
+        "info": {"features": {"label": {"names": names, "_type": "ClassLabel"}, "image": {"_type": "Image"}}}
+    }
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), path, row_group_size=5)
+    return path
+
+
+def codes(samples: SampleList, out: Path, *, by: Callable[[str], str] = str) -> dict[str, list[float]]:
+    """Id -> codes of a dataset whose images are all good."""
+    extract_codes(samples, out, CONFIG, jobs=1)
+    with CodeStore(out) as store:
+        assert store.samples.ok.all()
+        return dict(zip(map(by, store.samples.id.tolist()), store.codes("colour").tolist(), strict=True))
+
+
+def about(samples: SampleList) -> dict[str, tuple[str, str]]:
+    return {s.id: (samples.classes[s.label] if s.label >= 0 else "", s.split.name) for s in samples.samples}
+
+
+def test_a_zip_is_the_folder_it_was_made_from(tmp_path: Path, images: dict[str, bytes]) -> None:
+    plain = list_samples(tmp_path / "plain", "folder")
+    zip_of(tmp_path / "z" / "faces.zip", {f"faces/{name}": content for name, content in images.items()})
+    for root in (tmp_path / "z", tmp_path / "z" / "faces.zip"):
+        packed = list_samples(root, "zip")
+        assert packed.classes == plain.classes
+        assert {"faces/" + s.id: s.label for s in plain.samples} == {s.id: s.label for s in packed.samples}
+        assert [s.size_bytes for s in packed.samples] == [s.size_bytes for s in plain.samples]
+    assert packed.samples[0].path == "faces.zip!faces/happy/0000.png"
+    assert codes(packed, tmp_path / "z.h5") == {
+        f"faces/{id}": values for id, values in codes(plain, tmp_path / "p.h5").items()
+    }
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"train.zip": "happy/", "test.zip": "happy/"},
+        {"train.zip": "train/happy/", "test.zip": "test/happy/"},
+        {"all.zip": ("train/happy/", "test/happy/")},
+        {"all.zip": ("data/train/happy/", "data/test/happy/")},
+        {"train/happy.zip": "", "test/happy.zip": ""},
+    ],
+)
+def test_zips_of_splits_and_classes(
+    tmp_path: Path, images: dict[str, bytes], layout: dict[str, object]
+) -> None:
+    content = next(iter(images.values()))
+    for name, inside in layout.items():
+        folders = inside if isinstance(inside, tuple) else (inside,)
+        zip_of(tmp_path / "z" / name, {f"{folder}{i}.png": content for folder in folders for i in range(2)})
+    samples = list_samples(tmp_path / "z", "zip")
+    assert samples.classes == ("happy",)
+    assert sorted(s.split.name for s in samples.samples) == ["test", "test", "train", "train"]
+
+
+def test_zips_of_classes_and_what_is_no_class(tmp_path: Path, images: dict[str, bytes]) -> None:
+    content = next(iter(images.values()))
+    zip_of(tmp_path / "z" / "happy.zip", {"a.png": content, "__MACOSX/._a.png": b"", ".hidden/a.png": b""})
+    zip_of(tmp_path / "z" / "sad.zip", {"deep/a.png": content, "readme.txt": b""})
+    assert about(list_samples(tmp_path / "z", "zip")).keys() == {"happy/a", "sad/deep/a"}
+    zip_of(tmp_path / "z" / "train.zip", {"happy/a.png": content})
+    with pytest.raises(
+        DatasetError, match=r"split folders or class folders .* got both \(train; happy, sad\)"
+    ):
+        list_samples(tmp_path / "z", "zip")
+
+
+def test_webdataset_reads_classes_by_number_name_and_json(tmp_path: Path, images: dict[str, bytes]) -> None:
+    content = next(iter(images.values()))
+    root = tmp_path / "w"
+    tar_of(
+        root / "faces-train-000000.tar",
+        {"a/01.jpg": content, "a/01.cls": "1", "a/02.jpg": content, "a/02.cls": "0\n"},
+    )
+    tar_of(root / "faces-val-000000.tar", {"01.cls": "0", "01.png": content, "02.webp": content})
+    (root / "classes.txt").write_text("sad\nhappy\n")
+    samples = list_samples(root, "webdataset")
+    assert samples.classes == ("sad", "happy")
+    assert about(samples) == {
+        "faces-train-000000/a/01": ("happy", "train"),
+        "faces-train-000000/a/02": ("sad", "train"),
+        "faces-val-000000/01": ("sad", "val"),
+        "faces-val-000000/02": ("", "val"),
+    }
+    assert samples.samples[0].path == "faces-train-000000.tar!a/01.jpg"
+    assert samples.samples[0].size_bytes == len(content)
+
+
+def test_webdataset_json_says_all_there_is(tmp_path: Path, images: dict[str, bytes]) -> None:
+    content = next(iter(images.values()))
+    said = {
+        "label": "Happiness",
+        "split": "test",
+        "valence": 0.5,
+        "arousal": -0.25,
+        "group": "p7",
+        "box": [1, 2, 9, 8],
+    }
+    tar_of(
+        tmp_path / "w" / "0.tar",
+        {
+            "a.png": content,
+            "a.json": json.dumps(said),
+            "b.png": content,
+            "b.txt": "sad",
+            "b.json": '{"split": "train"}',
+        },
+    )
+    samples = list_samples(tmp_path / "w", "webdataset")
+    first, second = samples.samples
+    assert (samples.classes, first.label, second.label) == (("happy", "sad"), 0, 1)
+    assert (first.valence, first.arousal, first.group, first.box) == (0.5, -0.25, "p7", (1, 2, 9, 8))
+    assert (first.split, second.split, second.box) == (Split.test, Split.train, None)
+
+
+def test_webdataset_codes_are_those_of_the_files(tmp_path: Path, images: dict[str, bytes]) -> None:
+    names = list(images)
+    for number in range(3):
+        part = names[number::3]
+        files: dict[str, bytes | str] = {}
+        for name in part:
+            key = name.replace("/", "_").removesuffix(".png")
+            files |= {f"{key}.png": images[name], f"{key}.txt": name.split("/")[0]}
+        tar_of(tmp_path / "w" / f"{number:03d}.tar", files)
+    packed = codes(
+        list_samples(tmp_path / "w", "webdataset"), tmp_path / "w.h5", by=lambda id: id.split("/")[-1]
+    )
+    plain = codes(
+        list_samples(tmp_path / "plain", "folder"), tmp_path / "p.h5", by=lambda id: id.replace("/", "_")
+    )
+    assert packed == plain
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": "x"}, "expected images"),
+        ({"a.png": b"x", "a.json": "[1]"}, r"expected a JSON object in 0\.tar!a\.json"),
+        ({"a.png": b"x", "a.cls": b"\xff\xfe"}, r"expected text in 0\.tar!a\.cls"),
+        ({"a.png": b"x", "a.json": '{"valence": 3}'}, "expected valence in"),
+        ({"a.png": b"x", "a.json": '{"box": [5, 5, 1, 1]}'}, "expected boxes x0 < x1"),
+        ({"a.png": b"x", "a.json": '{"split": "dev"}'}, "expected split train"),
+    ],
+)
+def test_odd_webdatasets_end_before_any_work(
+    tmp_path: Path, files: dict[str, bytes | str], message: str
+) -> None:
+    tar_of(tmp_path / "w" / "0.tar", files)
+    with pytest.raises(DatasetError, match=message):
+        list_samples(tmp_path / "w", "webdataset")
+
+
+def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
+    tmp_path: Path, images: dict[str, bytes]
+) -> None:
+    content = next(iter(images.values()))
+    tar = tar_of(tmp_path / "w" / "0.tar", {"a.png": content, "b.png": content})
+    raw = bytearray(tar.read_bytes())
+    second = 512 + (len(content) + 511) // 512 * 512
+    raw[second : second + 512] = b"x" * 512  # the second header
+    tar.write_bytes(raw)
+    samples = list_samples(tmp_path / "w", "webdataset")
+    assert [s.id for s in samples.samples] == ["0/a"]
+    assert any("WARNING 0.tar is damaged after 1 images" in note for note in samples.notes)
+    tar.write_bytes(b"no tar at all" * 100)
+    with pytest.raises(DatasetError, match=r"expected a sound tar file at .*0\.tar"):
+        list_samples(tmp_path / "w", "webdataset")
+    tar.unlink()
+    with pytest.raises(DatasetError, match=r"expected \.tar files, found"):
+        list_samples(tmp_path / "w", "webdataset")
+
+
+def test_hugging_faces_parquet(tmp_path: Path, images: dict[str, bytes]) -> None:
+    names = list(images)
+    for split, part in (("train", names[:15]), ("validation", names[15:])):
+        hugging_face(
+            tmp_path / "q" / "data" / f"{split}-00000-of-00001.parquet",
+            {n: images[n] for n in part},
+            ["sad", "happy"],
+        )
+    samples = list_samples(tmp_path / "q", "parquet")
+    assert samples.classes == ("sad", "happy")
+    assert [s.id for s in samples.samples][:2] == [f"data/train-00000-of-00001/{i:02d}" for i in range(2)]
+    assert samples.samples[14].path == "data/train-00000-of-00001.parquet!14"
+    assert [samples.classes[s.label] for s in samples.samples] == [name.split("/")[0] for name in names]
+    assert [s.split.name for s in samples.samples] == ["train"] * 15 + ["val"] * 9
+    packed = codes(samples, tmp_path / "q.h5")
+    assert list(packed.values()) == list(
+        codes(list_samples(tmp_path / "plain", "folder"), tmp_path / "p.h5").values()
+    )
+
+
+def test_parquet_columns_and_the_label_map(tmp_path: Path, images: dict[str, bytes]) -> None:
+    part = dict(list(images.items())[:3])
+    hugging_face(
+        tmp_path / "q" / "a.parquet", part, ["x", "happy"], id=["u", "v", "w"], split=["train", "test", None],
+        valence=[0.1, None, -2], group=["p", "q", ""], box=[[0, 0, 5, 5], None, [1.0, 1.0, 2.0, 2.0]], hair=[1, 2, 3],
+    )  # fmt: skip
+    samples = list_samples(tmp_path / "q" / "a.parquet", "parquet", DatasetOptions(label_map="1=joy"))
+    assert (samples.root, samples.classes) == (str(tmp_path / "q"), ("happy",))
+    assert [(s.id, s.split.name, s.group, s.box) for s in samples.samples] == [
+        ("u", "train", "p", (0, 0, 5, 5)),
+        ("v", "test", "q", None),
+        ("w", "none", "", (1, 1, 2, 2)),
+    ]
+    assert np.allclose([s.valence for s in samples.samples], [0.1, np.nan, np.nan], equal_nan=True)
+    assert "columns left unread: hair" in samples.notes
+
+
+def test_parquet_without_images(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"label": [1, 2]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        DatasetError, match=r"parquet: expected a column of image bytes, got label in a\.parquet"
+    ):
+        list_samples(tmp_path, "parquet")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" * 20)
+    with pytest.raises(DatasetError, match="expected a sound parquet file"):
+        list_samples(tmp_path, "parquet")
+
+
+def test_a_manifest_may_list_members(tmp_path: Path, images: dict[str, bytes]) -> None:
+    root = tmp_path / "m"
+    zip_of(root / "faces.zip", images)
+    write_image(root / "own.png")
+    (root / "manifest.csv").write_text(
+        "path,label\nfaces.zip!happy/0000.png,happy\nown.png,sad\nfaces.zip!gone.png,sad\n"
+    )
+    samples = list_samples(root, "manifest")
+    extract_codes(samples, tmp_path / "m.h5", CONFIG, jobs=1)
+    with CodeStore(tmp_path / "m.h5") as store:
+        assert dict(zip(store.samples.id, store.samples.status, strict=True)) == {
+            "faces.zip!happy/0000": Status.ok,
+            "faces.zip!gone": Status.missing,
+            "own": Status.ok,
+        }
+
+
+def test_an_address_is_read_as_the_folder(
+    tmp_path: Path, images: dict[str, bytes], ig3d: Callable[..., Ended]
+) -> None:
+    storage = pytest.importorskip("fsspec").filesystem("memory")
+    storage.pipe({f"/packed/plain/{name}": content for name, content in images.items()})
+    zipped = zip_of(tmp_path / "faces.zip", images)
+    storage.pipe("/packed/zips/faces.zip", zipped.read_bytes())
+    plain = codes(list_samples(tmp_path / "plain", "folder"), tmp_path / "p.h5")
+    assert codes(list_samples("memory://packed/plain", "folder"), tmp_path / "a.h5") == plain
+    assert codes(list_samples("memory://packed/zips", "zip"), tmp_path / "b.h5") == plain
+    ended = ig3d(
+        "extract", "memory://packed/zips/faces.zip", "--dataset", "zip", "--out", tmp_path / "c.h5",
+        "--regressor", FAKE, "--jobs", 1,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout.split(":")[1].strip()) == (0, "24 rows (ok 24)")
+    with CodeStore(tmp_path / "c.h5") as store:
+        assert store.info.root == "memory://packed/zips"
+    with pytest.raises(UsageError, match="rafdb: expected a folder on this machine, got memory://packed"):
+        list_samples("memory://packed", "rafdb")
+    with pytest.raises(DatasetError, match="expected images in class folders, found none"):
+        list_samples("memory://nothing", "folder")
+    with pytest.raises((UsageError, MissingExtra), match="expected a scheme that fsspec knows"):
+        list_samples("nosuchscheme://packed", "folder")
