@@ -1,15 +1,31 @@
-"""The figures of a fused table: every metric of every rule, with intervals, and paired differences to references."""
+"""The figures of a table of predictors: every metric with its interval, and paired differences to references.
+
+One bootstrap and one jackknife serve all figures of all predictors, on all rows and on the covered ones.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from .intervals import mcnemar, percentile_interval, resampled_sums, sign_flip
-from .metrics import metric_names, metrics_of, own_statistics, shared_statistics
+from .calibration import reliability
+from .complementarity import complementarity_of, cross_statistics
+from .intervals import (
+    bca_interval,
+    bootstrap_sums,
+    group_totals,
+    holm,
+    mcnemar,
+    percentile_interval,
+    share_as_extreme,
+    swapped_sums,
+)
+from .metrics import metric_names, metrics_of, own_statistics, recalls_of, shared_statistics
 
 REFERENCES = ("2d-recalibrated", "2d")
 
@@ -40,6 +56,11 @@ class RuleResult:
         return np.asarray(np.isfinite(self.values).all(axis=1))
 
 
+def difference_key(reference: str) -> str:
+    """Under what name a figure holds its difference to a reference: ``minus_2d_recalibrated``."""
+    return f"minus_{reference}".replace("-", "_")
+
+
 def figures_of(
     rules: tuple[RuleResult, ...],
     truth: np.ndarray,
@@ -49,6 +70,7 @@ def figures_of(
     task: str,
     draws: int,
     seed: int,
+    references: tuple[str, ...] = REFERENCES,
 ) -> dict[str, dict[str, Any]]:
     """rule -> ``all`` or ``covered`` -> metric -> value, low, high, and the differences to the references.
 
@@ -57,116 +79,304 @@ def figures_of(
     rules : results over n rows
     truth : (n,) labels or (n, 2) targets
     covered : (n,) bool
-    groups : (n,) int, resampled and flipped as wholes; None where rows stand for themselves
-    draws, seed : of the bootstrap and of the sign flips
+    groups : (n,) int, resampled and swapped as wholes; None where rows stand for themselves
+    draws, seed : of the bootstrap and of the swaps
+    references : names of rules that every rule is compared with; those that are not there are left out
+
+    Returns
+    -------
+    dict
+        A figure is ``value, low, high`` (95 %); a difference has ``p`` and ``test`` as well, and ``p_holm``
+        among the rules of the table, for each reference and metric apart. For classes an entry also holds
+        ``per_class`` (support and recall of each class), ``confusion`` (truth by prediction) and ``calibration``;
+        ``complementarity`` of a single predictor with those before it stands on the covered rows.
 
     Notes
     -----
     A rule without a prediction in some rows (``3d`` where there are no codes) has None under ``all``.
     """
-    unit = np.arange(len(truth)) if groups is None else groups
+    known = [rule for name in references for rule in rules if rule.name == name]
     parts = {"all": np.ones(len(truth), bool), "covered": covered}
-    statistics = _Statistics.of(rules, truth, parts, task)
-    sums = resampled_sums(statistics.matrix, unit, draws=draws, seed=seed)
-    point = statistics.matrix.sum(axis=0, keepdims=True)
+    statistics = _Statistics.of(rules, truth, covered, groups, task=task, draws=draws, seed=seed)
+    tests = _Tests.of(statistics, rules, known, groups, draws=draws, seed=seed)
     figures: dict[str, dict[str, Any]] = {rule.name: {} for rule in rules}
     for part, rows in parts.items():
-        values, drawn = statistics.metrics(part, point), statistics.metrics(part, sums)
+        if part == "covered" and covered.all():
+            for rule in rules:
+                figures[rule.name]["covered"] = figures[rule.name]["all"]
+            break
+        there = [rule for rule in rules if rows.any() and rule.present[rows].all()]
+        sampled = {rule.name: _Sampled.of(statistics.sums(part, rule.name), task) for rule in there}
         for rule in rules:
-            if not rows.any() or not rule.present[rows].all():
-                figures[rule.name][part] = None
-                continue
-            entry = {
-                name: _figure(values[rule.name][name][0], drawn[rule.name][name])
-                for name in metric_names(task)
-            }
-            for reference in REFERENCES:
-                other = next((known for known in rules if known.name == reference), None)
-                if other is None or other.name == rule.name:
-                    continue
-                key = f"minus_{reference}".replace("-", "_")
-                for name in metric_names(task):
-                    gain = values[rule.name][name][0] - values[reference][name][0]
-                    entry[name][key] = _figure(gain, drawn[rule.name][name] - drawn[reference][name])
-                tested = "rmse_joint" if task == "va" else "accuracy"
-                entry[tested][key] |= _test(
-                    rule, other, truth, rows, groups, task=task, draws=draws, seed=seed
-                )
-            figures[rule.name][part] = {"rows": int(rows.sum()), **entry}
+            figures[rule.name][part] = None
+            if rule in there:
+                compared = [other for other in known if other in there and other.name != rule.name]
+                entry = _entry(sampled, rule.name, [other.name for other in compared], task)
+                for other in compared:
+                    for metric, test in tests.of_pair(rule, other, part, truth[rows], rows).items():
+                        entry[metric][difference_key(other.name)] |= test
+                if task == "classes":
+                    entry |= _counted(rule.values[rows], truth[rows])
+                figures[rule.name][part] = {"rows": int(rows.sum()), **entry}
+        _correct(figures, [rule for rule in there if rule.kind in ("rule", "head")], known, part, task)
+    for first, second in statistics.pairs:
+        where = figures[second]["covered"]
+        if where and figures[first]["covered"]:
+            where.setdefault("complementarity", {})[first] = statistics.complementarity(first, second)
     return figures
 
 
-def _figure(value: float, drawn: np.ndarray) -> dict[str, Any]:
-    low, high = percentile_interval(drawn)
-    return {"value": _plain(value), "low": _plain(low), "high": _plain(high)}
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Summed statistics: of the rows (1, s), of the bootstrap samples (draws, s), without one group each (g, s)."""
+
+    point: np.ndarray
+    drawn: np.ndarray
+    left: np.ndarray
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> _Sums:
+        return _Sums(function(self.point), function(self.drawn), function(self.left))
+
+    def take(self, columns: slice) -> _Sums:
+        return self.map(lambda sums: sums[:, columns])
+
+    def figure(self) -> dict[str, Any]:
+        """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
+        return _told(self.point, bca_interval(float(self.point[0]), self.drawn, self.left))
+
+    def difference(self, other: _Sums) -> dict[str, Any]:
+        """Difference to another figure and its percentile interval (:mod:`.intervals` says why)."""
+        return _told(self.point - other.point, percentile_interval(self.drawn - other.drawn))
 
 
-def _plain(value: float) -> float | None:
-    """A number for JSON: 12 significant digits, None where it is not defined."""
-    return float(f"{value:.12g}") if math.isfinite(value) else None
+def _told(value: np.ndarray, interval: tuple[float, float]) -> dict[str, Any]:
+    return {"value": plain(value[0]), "low": plain(interval[0]), "high": plain(interval[1])}
 
 
-def _test(
-    rule: RuleResult,
-    other: RuleResult,
-    truth: np.ndarray,
-    rows: np.ndarray,
-    groups: np.ndarray | None,
-    *,
-    task: str,
-    draws: int,
-    seed: int,
-) -> dict[str, Any]:
-    """p of no difference in accuracy, or in squared error."""
-    mine, theirs = rule.values[rows], other.values[rows]
-    if task == "classes":
-        right, wrong = (values.argmax(axis=1) == truth[rows] for values in (mine, theirs))
-        if groups is None:
-            return {"p": _plain(mcnemar(right, wrong)), "test": "McNemar, exact"}
-        difference = right.astype(float) - wrong.astype(float)
-    else:
-        difference = ((mine - truth[rows]) ** 2).sum(axis=1) - ((theirs - truth[rows]) ** 2).sum(axis=1)
-    unit = np.arange(len(difference)) if groups is None else groups[rows]
-    p = sign_flip(difference, unit, draws=draws, seed=seed)
-    return {"p": _plain(p), "test": f"sign flips over {'rows' if groups is None else 'groups'}"}
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """Metrics and recalls of one rule on one part, over samples."""
+
+    metrics: dict[str, _Sums]
+    recalls: tuple[_Sums, ...]
+    support: np.ndarray
+
+    @classmethod
+    def of(cls, sums: tuple[_Sums, _Sums], task: str) -> _Sampled:
+        shared, own = sums
+        every = [
+            metrics_of(getattr(shared, name), getattr(own, name), task) for name in ("point", "drawn", "left")
+        ]
+        metrics = {name: _Sums(*(of[name] for of in every)) for name in metric_names(task)}
+        if task == "va":
+            return cls(metrics, (), np.zeros(0))
+        recalls = [
+            recalls_of(getattr(shared, name), getattr(own, name)) for name in ("point", "drawn", "left")
+        ]
+        k = recalls[0].shape[1]
+        return cls(
+            metrics, tuple(_Sums(*(of[:, c] for of in recalls)) for c in range(k)), shared.point[0, 1:]
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Statistics:
-    """Per-row statistics of all rules side by side, so that one product serves them all."""
+    """Sums of all rules' statistics side by side, so that one product serves them all."""
 
-    matrix: np.ndarray
-    spans: dict[tuple[str, str], slice]  # (part, rule or "" for the truth) -> columns
+    totals: dict[str, np.ndarray]  # disjoint parts of the rows -> (g, s)
+    parts: dict[str, _Sums]
+    spans: dict[Any, slice]  # "" for the truth, a rule's name, or a pair of names -> columns
+    pairs: tuple[tuple[str, str], ...]
     task: str
 
     @classmethod
     def of(
-        cls, rules: tuple[RuleResult, ...], truth: np.ndarray, parts: dict[str, np.ndarray], task: str
+        cls,
+        rules: tuple[RuleResult, ...],
+        truth: np.ndarray,
+        covered: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        task: str,
+        draws: int,
+        seed: int,
     ) -> _Statistics:
-        k = rules[0].values.shape[1]
-        columns, spans, width = [], {}, 0
-        whole: dict[str, slice] = {}
-        for part, rows in parts.items():
-            for name, rule in (("", None), *((rule.name, rule) for rule in rules)):
-                if rows.all() and name in whole:  # covered rows are all rows: nothing to add up twice
-                    spans[part, name] = whole[name]
-                    continue
-                if rule is None:
-                    block = shared_statistics(truth, task, k)
-                else:
-                    block = own_statistics(np.where(rule.present[:, None], rule.values, 0.0), truth, task)
-                columns.append(block * rows[:, None])
-                spans[part, name] = slice(width, width + block.shape[1])
-                width += block.shape[1]
-                if rows.all():
-                    whole[name] = spans[part, name]
-        return cls(np.hstack(columns), spans, task)
-
-    def metrics(self, part: str, sums: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-        """rule -> metric -> (draws,) of one part."""
-        shared = sums[:, self.spans[part, ""]]
-        return {
-            name: metrics_of(shared, sums[:, span], self.task)
-            for (of_part, name), span in self.spans.items()
-            if of_part == part and name
+        values = {rule.name: np.where(rule.present[:, None], rule.values, 0.0) for rule in rules}
+        single = [
+            rule for rule in rules if rule.kind in ("reference", "head") and not rule.fits and covered.any()
+        ]
+        pairs = [
+            (first.name, second.name)
+            for first, second in combinations(single, 2)
+            if (first.present & second.present)[covered].all()
+        ]
+        blocks: dict[Any, np.ndarray] = {"": shared_statistics(truth, task, rules[0].values.shape[1])}
+        blocks |= {name: own_statistics(of, truth, task) for name, of in values.items()}
+        blocks |= {pair: cross_statistics(*(values[name] for name in pair), truth, task) for pair in pairs}
+        ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
+        spans = {key: slice(ends[place], ends[place + 1]) for place, key in enumerate(blocks)}
+        matrix = np.hstack(list(blocks.values()))
+        unit = np.arange(len(truth)) if groups is None else groups
+        # Covered rows and the others are resampled by the same draws and added: all rows cost no second pass.
+        totals = {"covered": group_totals(matrix * covered[:, None], unit)}
+        if not covered.all():
+            totals["others"] = group_totals(matrix * ~covered[:, None], unit)
+        drawn = bootstrap_sums(list(totals.values()), draws=draws, seed=seed)
+        parts = {
+            part: _Sums(of.sum(axis=0, keepdims=True), sums, of.sum(axis=0) - of)
+            for (part, of), sums in zip(totals.items(), drawn, strict=True)
         }
+        parts["all"] = parts["covered"]
+        if "others" in parts:
+            every = [(getattr(parts["covered"], n), getattr(parts["others"], n)) for n in _Sums.__slots__]
+            parts["all"] = _Sums(*(inside + outside for inside, outside in every))
+        return cls(totals, parts, spans, tuple(pairs), task)
+
+    def sums(self, part: str, name: str) -> tuple[_Sums, _Sums]:
+        """Summed statistics of the truth and of a rule."""
+        return self.parts[part].take(self.spans[""]), self.parts[part].take(self.spans[name])
+
+    def complementarity(self, first: str, second: str) -> dict[str, Any]:
+        """Measures of a pair on the covered rows, with intervals."""
+        part = self.parts["covered"]
+        keys = ("", first, second, (first, second))
+        every = [
+            complementarity_of(*(getattr(part, name)[:, self.spans[key]] for key in keys), self.task)
+            for name in _Sums.__slots__
+        ]
+        return {name: _Sums(*(of[name] for of in every)).figure() for name in every[0]}
+
+
+def _entry(sampled: dict[str, _Sampled], name: str, compared: list[str], task: str) -> dict[str, Any]:
+    """Metrics and recalls of one rule on one part, each with its differences."""
+    mine = sampled[name]
+
+    def told(of: Callable[[_Sampled], _Sums]) -> dict[str, Any]:
+        differences = {difference_key(other): of(mine).difference(of(sampled[other])) for other in compared}
+        return of(mine).figure() | differences
+
+    entry: dict[str, Any] = {
+        metric: told(lambda of, metric=metric: of.metrics[metric]) for metric in metric_names(task)
+    }
+    if task == "classes":
+        entry["per_class"] = [
+            {
+                "support": int(mine.support[index]),
+                "recall": told(lambda of, index=index: of.recalls[index]),
+            }
+            for index in range(len(mine.recalls))
+        ]
+    return entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """Metrics' differences when two rules' predictions are swapped at random, by row or by group.
+
+    Controls are not tested: that one does no harm is what its interval says.
+    """
+
+    statistics: _Statistics
+    swapped: dict[str, np.ndarray]  # part -> (draws, s) sums of differences, pair after pair
+    spans: dict[tuple[str, str], slice]
+    groups: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls,
+        statistics: _Statistics,
+        rules: tuple[RuleResult, ...],
+        references: list[RuleResult],
+        groups: np.ndarray | None,
+        *,
+        draws: int,
+        seed: int,
+    ) -> _Tests:
+        pairs = [
+            (rule.name, other.name)
+            for rule in rules
+            for other in references
+            if rule.kind != "control" and rule.name != other.name
+        ]
+        if not pairs:
+            return cls(statistics, {}, {}, groups)
+        spans = statistics.spans
+        blocks = [
+            np.hstack([totals[:, spans[one]] - totals[:, spans[other]] for one, other in pairs])
+            for totals in statistics.totals.values()
+        ]
+        sums = dict(zip(statistics.totals, swapped_sums(blocks, draws=draws, seed=seed), strict=True))
+        width = blocks[0].shape[1] // len(pairs)
+        return cls(
+            statistics,
+            {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))},
+            {pair: slice(place * width, (place + 1) * width) for place, pair in enumerate(pairs)},
+            groups,
+        )
+
+    def of_pair(
+        self, rule: RuleResult, other: RuleResult, part: str, truth: np.ndarray, rows: np.ndarray
+    ) -> dict[str, dict[str, Any]]:
+        """metric -> p that two rules are equally good.
+
+        For accuracy of single rows the exact test is McNemar's, to which swaps only come close.
+        """
+        if (rule.name, other.name) not in self.spans:
+            return {}
+        task = self.statistics.task
+        shared, mine = (sums.point[0] for sums in self.statistics.sums(part, rule.name))
+        theirs = self.statistics.sums(part, other.name)[1].point[0]
+        half = self.swapped[part][:, self.spans[rule.name, other.name]] / 2
+        swapped = [metrics_of(shared, (mine + theirs) / 2 + sign * half, task) for sign in (1, -1)]
+        given = [metrics_of(shared, own, task) for own in (mine, theirs)]
+        test = f"swaps of {'rows' if self.groups is None else 'groups'}"
+        found = {}
+        for metric in metric_names(task):
+            value = float(given[0][metric] - given[1][metric])
+            if math.isfinite(value):
+                p = share_as_extreme(value, swapped[0][metric] - swapped[1][metric])
+                found[metric] = {"p": plain(p), "test": test}
+        if task == "classes" and self.groups is None:
+            right, wrong = (of.values[rows].argmax(axis=1) == truth for of in (rule, other))
+            found["accuracy"] = {"p": plain(mcnemar(right, wrong)), "test": "McNemar, exact"}
+        return found
+
+
+def _correct(
+    figures: dict[str, dict[str, Any]],
+    rules: list[RuleResult],
+    references: list[RuleResult],
+    part: str,
+    task: str,
+) -> None:
+    """Put Holm's adjusted p beside each p: over the rules of the table, for a reference and a metric."""
+    for reference in references:
+        key = difference_key(reference.name)
+        for metric in metric_names(task):
+            tested = [
+                figures[rule.name][part][metric][key]
+                for rule in rules
+                if figures[rule.name][part][metric].get(key, {}).get("p") is not None
+            ]
+            for figure, adjusted in zip(tested, holm([figure["p"] for figure in tested]), strict=True):
+                figure["p_holm"] = plain(adjusted)
+
+
+def _counted(values: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Confusion matrix (row: truth, column: prediction) and calibration of log-probabilities."""
+    k = values.shape[1]
+    confusion = np.bincount(truth * k + values.argmax(axis=1), minlength=k * k).reshape(k, k)
+    equal, adaptive = reliability(values, truth), reliability(values, truth, adaptive=True)
+    bins = [
+        {"low": plain(low), "high": plain(high), "rows": int(n), "confidence": plain(c), "accuracy": plain(a)}
+        for low, high, n, c, a in zip(
+            equal.low, equal.high, equal.rows, equal.confidence, equal.accuracy, strict=True
+        )
+    ]
+    calibration = {"ece": plain(equal.error), "ece_adaptive": plain(adaptive.error), "bins": bins}
+    return {"confusion": confusion.tolist(), "calibration": calibration}
+
+
+def plain(value: float) -> float | None:
+    """A number for JSON: 12 significant digits, None where it is not defined."""
+    return float(f"{value:.12g}") if math.isfinite(value) else None

@@ -1,53 +1,151 @@
-"""How sure a figure is: paired bootstrap over rows or groups, exact McNemar, sign-flip permutation over groups.
+"""How sure a figure is: paired bootstrap with BCa intervals, swap tests, exact McNemar, Holm's correction.
 
-All predictors of a table are resampled by the same draws, so that their differences are paired. Everything here is
-conditional on the trained networks: it says what other test rows would do, not what other trainings would.
+All predictors of a table are resampled by the same draws, so that their differences are paired. The unit is the row,
+or the group (person, video) where the data have groups. As every metric is a function of summed statistics, a draw is
+a row of a matrix product and the jackknife a subtraction. All of this is conditional on the trained networks: it says
+what other test rows would do, not what other trainings would.
+
+Figures have BCa intervals, differences percentile ones. A difference in accuracy rests on the few rows where one is
+right and the other wrong, and there BCa is too sure of itself: when two predictors are equally good and 6 of 200 rows
+tell them apart, its interval excludes 0 in 9.3 % of trials, the percentile one in 4.8 % (1,500 trials); with 100 of
+2,000 rows it is 5.4 and 5.3 %. Of skewed figures BCa misses less (an RMSE of 300 heavy-tailed rows: 7.1 against 7.5 %).
+
+References
+----------
+Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+Noreen, Computer-intensive methods for testing hypotheses (1989): predictions of two systems swapped at random.
+Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
 
-_CHUNK_NUMBERS = 8_000_000  # float64 counts held at a time: 64 MB
+_CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
+_EXACT = 2**24  # whole numbers below it are exact in float32
 LEVEL = 0.95
 
 
-def resampled_sums(statistics: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> np.ndarray:
-    """(draws, s) sums of per-row statistics over bootstrap samples of the groups.
-
-    Parameters
-    ----------
-    statistics : (n, s) float64
-    groups : (n,) int
-        Rows of one group are drawn together; all different for a bootstrap over rows.
-    draws, seed : int
-    """
+def group_totals(statistics: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(g, s) sums of per-row statistics (n, s) over the groups (n,), in the order of their numbers."""
     numbers, where = np.unique(groups, return_inverse=True)
-    size = len(numbers)
-    if size == len(groups):
-        totals = statistics
-    else:
-        totals = np.zeros((size, statistics.shape[1]))
-        np.add.at(totals, where.reshape(-1), statistics)
+    if len(numbers) == len(groups):
+        return statistics[np.argsort(where.reshape(-1))]
+    totals = np.zeros((len(numbers), statistics.shape[1]))
+    np.add.at(totals, where.reshape(-1), statistics)
+    return totals
+
+
+def resampled_sums(statistics: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> np.ndarray:
+    """(draws, s) sums of per-row statistics (n, s) over bootstrap samples of the groups (n,).
+
+    Rows of one group are drawn together; numbers all different make a bootstrap over rows.
+    """
+    return bootstrap_sums([group_totals(statistics, groups)], draws=draws, seed=seed)[0]
+
+
+def bootstrap_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
+    """(draws, s) sums of each block of group totals (g, s) over the same bootstrap samples of the g groups."""
     random = np.random.default_rng(seed)
-    sums = np.empty((draws, statistics.shape[1]))
-    step = max(1, _CHUNK_NUMBERS // size)
-    for start in range(0, draws, step):
-        stop = min(start + step, draws)
-        drawn = random.integers(0, size, size=(stop - start, size), dtype=np.int32)
-        drawn += (np.arange(stop - start, dtype=np.int32) * size)[:, None]
-        counts = np.bincount(drawn.reshape(-1), minlength=(stop - start) * size).reshape(-1, size)
-        sums[start:stop] = counts.astype(np.float64) @ totals
+    size = len(blocks[0])
+
+    def counts(step: int) -> np.ndarray:
+        drawn = random.integers(0, size, size=(step, size), dtype=np.int32)
+        drawn += (np.arange(step, dtype=np.int32) * size)[:, None]
+        return np.bincount(drawn.reshape(-1), minlength=step * size).reshape(step, size)
+
+    return _products(blocks, counts, draws)
+
+
+def swapped_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
+    """(draws, s) sums of each block of group differences (g, s), the sign of each group turned at random."""
+    random = np.random.default_rng(seed)
+    size = len(blocks[0])
+
+    def kept(step: int) -> np.ndarray:
+        bits = np.unpackbits(np.frombuffer(random.bytes((step * size + 7) // 8), np.uint8), count=step * size)
+        return bits.reshape(step, size)
+
+    sums = _products(blocks, kept, draws)
+    return [2 * of - block.sum(axis=0) for of, block in zip(sums, blocks, strict=True)]
+
+
+def _products(
+    blocks: Sequence[np.ndarray], weights: Callable[[int], np.ndarray], draws: int
+) -> list[np.ndarray]:
+    """Each block multiplied from the left by (draws, g) whole weights that are made a few rows at a time."""
+    sums = [np.zeros((draws, block.shape[1])) for block in blocks]
+    parts = []
+    for block, out in zip(blocks, sums, strict=True):
+        rows, whole = np.flatnonzero(block.any(axis=1)), _whole_columns(block)
+        parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
+    for start, stop in _chunks(draws, len(blocks[0])):
+        weight = weights(stop - start)
+        for out, rows, whole, exact, rest in parts:
+            used = weight if len(rows) == weight.shape[1] else weight[:, rows]
+            if whole.any():
+                out[start:stop, whole] = used.astype(np.float32) @ exact
+            if not whole.all():
+                out[start:stop, ~whole] = used.astype(np.float64) @ rest
     return sums
+
+
+def _chunks(draws: int, size: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _CHUNK_NUMBERS // max(size, 1))
+    return ((start, min(start + step, draws)) for start in range(0, draws, step))
+
+
+def _whole_columns(block: np.ndarray) -> np.ndarray:
+    """(s,) bool: columns of whole numbers that no weighted sum takes out of what float32 holds exactly."""
+    whole = (block == np.rint(block)).all(axis=0)
+    return np.asarray(whole & (np.abs(block).max(axis=0, initial=0) * max(len(block), 1) < _EXACT))
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     """95 % percentile interval of (draws,) values; draws in which a figure is not defined are left out."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
+    return _at(values[np.isfinite(values)], (1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+
+def bca_interval(value: float, drawn: np.ndarray, jackknife: np.ndarray) -> tuple[float, float]:
+    """95 % bias-corrected and accelerated interval of one figure.
+
+    Parameters
+    ----------
+    value : the figure itself
+    drawn : (draws,) the figure in every bootstrap sample; samples in which it is not defined are left out
+    jackknife : (g,) the figure with one group left out at a time
+
+    Returns
+    -------
+    low, high
+        Of the percentile method where the correction is not defined (all samples on one side of the value).
+    """
+    from scipy.special import ndtr, ndtri
+
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite) or not np.isfinite(value):
         return float("nan"), float("nan")
-    low, high = np.percentile(finite, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+    slack = 1e-12 * max(1.0, abs(value))  # sums in another order differ in their last digits
+    below, equal = np.sum(finite < value - slack), np.sum(np.abs(finite - value) <= slack)
+    bias = ndtri((below + equal / 2) / len(finite))
+    left = jackknife[np.isfinite(jackknife)]
+    influence = left.mean() - left if len(left) else np.zeros(1)
+    spread = np.sum(influence**2)
+    if not np.isfinite(bias) or spread <= slack**2:
+        return percentile_interval(finite)
+    pull = np.sum(influence**3) / (6 * spread**1.5)
+    ends = bias + ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = ndtr(bias + ends / (1 - pull * ends))
+    return _at(finite, low, high)
+
+
+def _at(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    if not len(values):
+        return float("nan"), float("nan")
+    first, last = np.percentile(values, [100 * low, 100 * high])
+    return float(first), float(last)
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
@@ -61,18 +159,33 @@ def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
     return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)
 
 
+def share_as_extreme(value: float, swapped: np.ndarray) -> float:
+    """Two-sided p of a difference against (draws,) differences under swaps; the value itself counts as a draw."""
+    limit = abs(value) * (1 - 1e-12) - 1e-15
+    extreme = int(np.sum(np.abs(swapped[np.isfinite(swapped)]) >= limit))
+    return (extreme + 1) / (len(swapped) + 1)
+
+
 def sign_flip(differences: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> float:
     """Two-sided p that (n,) row differences are symmetric about 0, groups flipped as a whole."""
-    _, where = np.unique(groups, return_inverse=True)
-    totals = np.bincount(where.reshape(-1), weights=differences)
-    totals = totals[totals != 0]
+    totals = group_totals(differences[:, None], groups)
+    totals = totals[totals[:, 0] != 0]
     if not len(totals):
         return 1.0
-    random = np.random.default_rng(seed)
-    extreme, step = 0, max(1, _CHUNK_NUMBERS // len(totals))
-    # A little slack, as sums in another order differ in their last digits.
-    limit = abs(totals.sum()) * (1 - 1e-12)
-    for start in range(0, draws, step):
-        signs = random.integers(0, 2, size=(min(step, draws - start), len(totals)), dtype=np.int8)
-        extreme += int(np.sum(np.abs((2.0 * signs - 1.0) @ totals) >= limit))
-    return (extreme + 1) / (draws + 1)
+    return share_as_extreme(totals.sum(), swapped_sums([totals], draws=draws, seed=seed)[0][:, 0])
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values of one family, adjusted so that the chance of any false rejection stays below the level.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, float)
+    order = np.argsort(values, kind="stable")
+    steps = np.minimum(np.maximum.accumulate((len(values) - np.arange(len(values))) * values[order]), 1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = steps
+    return [float(value) for value in adjusted]

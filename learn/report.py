@@ -34,6 +34,7 @@ _HEADS = {
     "balanced_accuracy": "bal",
     "macro_f1": "F1",
     "log_loss": "loss",
+    "brier": "Brier",
     "rmse_valence": "RMSE V",
     "rmse_arousal": "RMSE A",
     "rmse_joint": "RMSE VA",
@@ -101,7 +102,7 @@ def _new_table(title: str) -> Table:
 def _table(result: FuseResult, part: str, *, differences: bool = True) -> Table:
     """Every rule's metrics over one part of the rows; for classes with the differences in accuracy, if wanted."""
     differences = differences and result.task == "classes"
-    names = metric_names(result.task)
+    names = [name for name in metric_names(result.task) if name != "brier"]  # it is in the files
     covered = int(result.covered.sum())
     title = (
         f"{len(result.ids)} reported rows, {covered} with 3D"

@@ -181,7 +181,7 @@ def test_groups_change_the_intervals_and_the_test(tmp_path):
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
     result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
     assert result.protocol.case == "nested"
-    assert result.figures["stack"]["all"]["accuracy"]["minus_2d"]["test"] == "sign flips over groups"
+    assert result.figures["stack"]["all"]["accuracy"]["minus_2d"]["test"] == "swaps of groups"
     assert result.figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]["low"] > 0
 
 
