@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say, say_all
+from ..errors import UsageError
 from .options import (
     Dataset,
     Device,
@@ -71,14 +72,65 @@ def train_2d(
 def logits(
     root: Root,
     network: Annotated[
-        Path, typer.Option("--network", help="Checkpoint of ig3d train-2d.", show_default=False)
+        str,
+        typer.Option(
+            "--network",
+            help="Checkpoint of ig3d train-2d, TorchScript, .pt2, .onnx, timm:NAME, or file.py:build (runs that file).",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="File to write (.npz).", show_default=False)],
     dataset: Dataset = "folder",
+    preset: Annotated[
+        str,
+        typer.Option("--preset", help="A published network: fills in what is not said; docs/networks.md."),
+    ] = "",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME and file.py:build.")
+    ] = None,
+    key: Annotated[str, typer.Option("--key", help="Its entry with the weights: model_state_dict.")] = "",
+    classes: Annotated[
+        str,
+        typer.Option("--classes", help="What the columns are: a preset order, names by comma, or dataset."),
+    ] = "",
+    output: Annotated[
+        str, typer.Option("--output", help="Which outputs of several: 0, or names by comma, side by side.")
+    ] = "",
+    columns: Annotated[str, typer.Option("--columns", help="Columns that are classes: 0:8.")] = "",
+    va: Annotated[str, typer.Option("--va", help="Columns of valence and arousal: 8,9.")] = "",
+    features: Annotated[
+        str,
+        typer.Option(
+            "--features",
+            help="Write features too: auto (what the last layer is fed), output:1, or a part's name.",
+        ),
+    ] = "",
+    feature_maps: Annotated[
+        bool, typer.Option("--feature-maps", help="Features as maps, not averaged over positions.")
+    ] = False,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Of the channels in [0, 1]: 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", help="Of the channels in [0, 1].")] = None,
+    colour: Annotated[str | None, typer.Option("--colour", help="rgb, bgr or grey.")] = None,
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", help="bilinear, bicubic or nearest.")
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            "--crop",
+            help="whole, or a store for its faces' boxes; by default the dataset's boxes, else whole.",
+        ),
+    ] = None,
+    crop_scale: Annotated[
+        float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")
+    ] = 1.0,
     splits: Annotated[
         str | None,
         typer.Option(
-            "--splits", help="train,val,test,none or all; by default rows the network was not trained on."
+            "--splits", help="train,val,test,none or all; by default rows not known to be trained on."
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
@@ -90,11 +142,32 @@ def logits(
     device: Device = "auto",
 ) -> None:
     """Write a 2D network's predictions with the dataset's ids, for ig3d fuse."""
+    from ..networks.load import NetworkSpec
     from ..networks.logits import LogitsConfig, parse_splits, write_logits
 
-    config = LogitsConfig(splits=parse_splits(splits), batch_size=batch_size, device=device)
+    spec = NetworkSpec(
+        network,
+        weights=weights,
+        key=key,
+        preset=preset,
+        classes=classes,
+        output=output,
+        columns=columns,
+        va=va,
+        features=features,
+        feature_maps=feature_maps,
+        size=size,
+        mean=_three(mean, "mean"),
+        std=_three(std, "std"),
+        colour=colour,
+        interpolation=interpolation,
+    )
+    config = LogitsConfig(
+        splits=parse_splits(splits), batch_size=batch_size, device=device, crop=crop, crop_scale=crop_scale
+    )
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
-    result = write_logits(samples, network, out, config, progress=True)
+    result = write_logits(samples, spec, out, config, progress=True)
+    say(f"{network}: {', '.join(result.columns)}")
     say_all(result.problems, result.notes)
     for name, scores in result.scores.items():
         say(
@@ -103,3 +176,14 @@ def logits(
         )
     by_split = ", ".join(f"{name} {count}" for name, count in result.by_split.items())
     print(f"{result.path}: {result.rows} rows ({by_split})")
+
+
+def _three(text: str | None, option: str) -> tuple[float, ...] | None:
+    """``0.5,0.5,0.5`` or one number for all channels."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option}: expected three numbers by comma, got {text!r}") from None
+    return values * 3 if len(values) == 1 else values

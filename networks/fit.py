@@ -18,9 +18,9 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from ..errors import ModelError
+from ..learn.losses import class_loss, concordance, va_loss
 from .augment import augment
 from .images import normalise
-from .losses import class_loss, concordance, va_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +217,6 @@ def _validate(
     ]
     module.train()
     return np.concatenate(parts)
-
-
-def _loss(outputs: torch.Tensor, truth: torch.Tensor, smoothing: float) -> torch.Tensor:
-    return class_loss(outputs, truth, smoothing=smoothing) if truth.ndim == 1 else va_loss(outputs, truth)
 
 
 def batches_per_epoch(rows: int, batch_size: int) -> int:

@@ -19,11 +19,54 @@ import torch
 from joblib import cpu_count
 from PIL import Image as Pillow
 
+from ..errors import UsageError
 from ..extract.read import Unreadable, bounded_images, read_image
 from ..features.values import SampleList
 
 # Beyond this the decoded pictures go to a temporary file that the system pages in, not to memory.
 MEMORY_BYTES = 1 << 30
+# Per RGB channel, of values in [0, 1]: what most networks of the field were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+COLOURS = ("rgb", "bgr", "grey")
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a picture becomes a network's input.
+
+    Attributes
+    ----------
+    size : int
+        Side of the square input, pixels.
+    mean, std : (3,) floats
+        In the order of the network's channels: it is fed (value / 255 - mean) / std.
+    colour : str
+        Order of the channels: ``rgb``, ``bgr``, or ``grey`` (luma, three times).
+    interpolation : str
+        Of the resizing: ``bilinear``, ``bicubic`` or ``nearest``.
+    """
+
+    size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    colour: str = "rgb"
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 2048:
+            raise UsageError(f"size: expected 8 to 2048 pixels, got {self.size}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite([*self.mean, *self.std]).all():
+            raise UsageError(f"mean, std: expected three numbers each, got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise UsageError(f"std: expected numbers above 0, got {self.std}")
+        if self.colour not in COLOURS:
+            raise UsageError(f"colour: expected one of {', '.join(COLOURS)}, got {self.colour!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(
+                f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +118,17 @@ def default_jobs(jobs: int | None) -> int:
     return max(1, jobs if jobs is not None else cpu_count())
 
 
-def read_picture(samples: SampleList, row: int, *, size: int) -> Picture:
-    """Read one image and resize the whole of it to ``size`` by ``size`` pixels (bilinear, antialiased)."""
+def read_picture(samples: SampleList, row: int, view: InputSpec, box: np.ndarray | None = None) -> Picture:
+    """Read one image and resize it, or the part of it in ``box``, to the input's square (antialiased).
+
+    Parameters
+    ----------
+    samples : SampleList
+    row : index into it
+    view : InputSpec
+    box : (4,) float, pixels, or None
+        Rounded to whole pixels; black where it leaves the image. NaN or None is the whole image.
+    """
     sample = samples.samples[row]
     try:
         image = read_image(f"{samples.root}/{sample.path}")
@@ -84,12 +136,26 @@ def read_picture(samples: SampleList, row: int, *, size: int) -> Picture:
         return Picture(row, None, np.zeros(16, np.uint8), f"{sample.id}: missing")
     except Unreadable as exc:
         return Picture(row, None, np.zeros(16, np.uint8), f"{sample.id}: {exc}")
-    resized = Pillow.fromarray(image.pixels).resize((size, size), Pillow.Resampling.BILINEAR)
-    return Picture(row, np.asarray(resized, np.uint8), np.asarray(image.digest, np.uint8))
+    picture = Pillow.fromarray(image.pixels)
+    if box is not None and np.isfinite(box).all():
+        x0, y0, x1, y1 = np.round(box).astype(int).tolist()
+        picture = picture.crop((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
+    if view.colour == "grey":
+        picture = picture.convert("L").convert("RGB")
+    resized = picture.resize((view.size, view.size), Pillow.Resampling[view.interpolation.upper()])
+    pixels = np.asarray(resized, np.uint8)
+    if view.colour == "bgr":
+        pixels = pixels[..., ::-1]
+    return Picture(row, pixels, np.asarray(image.digest, np.uint8))
 
 
 def read_pictures(
-    samples: SampleList, rows: Sequence[int] | np.ndarray, *, size: int, jobs: int | None = None
+    samples: SampleList,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    view: InputSpec,
+    boxes: np.ndarray | None = None,
+    jobs: int | None = None,
 ) -> Iterator[Picture]:
     """Pictures of ``rows``, in their order, a few read ahead; memory stays flat however many rows there are.
 
@@ -97,8 +163,9 @@ def read_pictures(
     ----------
     samples : SampleList
     rows : indices into it
-    size : int
-        Side of the network's input, pixels.
+    view : InputSpec
+    boxes : (len(samples), 4) float, pixels, optional
+        What part of each image is seen; NaN is the whole of it.
     jobs : int, optional
         Reading threads; None is one for each core.
     """
@@ -109,7 +176,8 @@ def read_pictures(
         try:
             while True:
                 for row in islice(todo, 8 * threads - len(waiting)):
-                    waiting.append(pool.submit(read_picture, samples, int(row), size=size))
+                    box = None if boxes is None else boxes[row]
+                    waiting.append(pool.submit(read_picture, samples, int(row), view, box))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -122,7 +190,8 @@ def load_pictures(
     samples: SampleList,
     rows: Sequence[int] | np.ndarray,
     *,
-    size: int,
+    view: InputSpec,
+    boxes: np.ndarray | None = None,
     jobs: int | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Pictures:
@@ -137,7 +206,7 @@ def load_pictures(
     -----
     At 64 pixels a picture takes 12 kB. More than `MEMORY_BYTES` of them are laid in an unnamed temporary file.
     """
-    shape = (len(rows), 3, size, size)
+    shape = (len(rows), 3, view.size, view.size)
     if int(np.prod(shape, dtype=np.int64)) <= MEMORY_BYTES:
         pixels = np.empty(shape, np.uint8)
     else:
@@ -146,7 +215,7 @@ def load_pictures(
     kept: list[int] = []
     digests: list[np.ndarray] = []
     problems: list[str] = []
-    for picture in read_pictures(samples, rows, size=size, jobs=jobs):
+    for picture in read_pictures(samples, rows, view=view, boxes=boxes, jobs=jobs):
         if picture.pixels is None:
             problems.append(picture.problem)
         else:

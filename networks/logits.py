@@ -1,28 +1,34 @@
-"""``ig3d logits``: what a trained 2D network says of a dataset's images, with the ids of the sample list.
+"""``ig3d logits``: what a 2D network says of a dataset's images, with the ids of the sample list.
 
 The rows are those of the same list, in the same order, that ``ig3d extract`` writes to the store. A network is
-over-confident on what it learnt from, so such rows are left out unless they are asked for by name. What it learnt
-from is told by the content of the image, as the same photograph may come under another dataset and id.
+over-confident on what it learnt from; one of ``ig3d train-2d`` says what that was, and such rows are left out unless
+they are asked for by name. They are told by the content of the image, as the same photograph may come under another
+dataset and id.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import DatasetError, ModelError, UsageError, some
-from ..extract.device import choose_device
-from ..features.predictions import Predictions
+from ..errors import DatasetError, UsageError, some
+from ..extract.device import choose_device, exact_arithmetic
+from ..features.order import class_order_problem
 from ..features.values import SampleList, Split
-from .checkpoint import LoadedNetwork, check_place, hash_contents, load_network
-from .fit import class_scores, predict, va_scores
-from .images import Picture, read_pictures
+from .checkpoint import LoadedNetwork, check_place, hash_contents
+from .crop import Crops, choose_crops
+from .fit import class_scores, va_scores
+from .images import Picture, normalise, read_pictures
+from .load import NetworkSpec, UserNetwork, load_network
 from .train import progress_bar
+from .written import FeatureSpool, write_npz
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,18 @@ class LogitsConfig:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
     jobs : int or None
         Reading threads; None is one for each core. Changes no number.
+    crop : str or None
+        See :func:`ig3d.networks.crop.choose_crops`.
+    crop_scale : float
+        Side of the crop over the mean side of the face box.
     """
 
     splits: tuple[str, ...] | None = None
     batch_size: int = 64
     device: str = "auto"
     jobs: int | None = None
+    crop: str | None = None
+    crop_scale: float = 1.0
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.splits or () if name not in Split.__members__]
@@ -69,8 +81,10 @@ class LogitsResult:
         Rows in the file.
     by_split : dict
         Split name -> rows in the file.
+    columns : tuple of str
+        What was written: class names, ``valence``, ``arousal``, ``features``.
     scores : dict
-        Split name -> the network's scores on the labelled rows of it: accuracy, balanced_accuracy, macro_f1; or
+        Split name -> the network's scores on the labelled rows of it: accuracy, balanced_accuracy, macro_f1, and
         ccc_valence, ccc_arousal, rmse.
     problems : tuple of str
         ``id: reason`` of each image that could not be read; it has no row.
@@ -81,6 +95,7 @@ class LogitsResult:
     path: Path
     rows: int
     by_split: dict[str, int]
+    columns: tuple[str, ...] = ()
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -101,19 +116,19 @@ def parse_splits(text: str | None) -> tuple[str, ...] | None:
 
 def write_logits(
     samples: SampleList,
-    network: LoadedNetwork | str | Path,
+    network: NetworkSpec | LoadedNetwork | str | Path,
     out: str | Path,
     config: LogitsConfig | None = None,
     *,
     progress: bool = False,
 ) -> LogitsResult:
-    """Run a network over a dataset and write ``ids``, ``logits`` and ``classes`` (or ``va``) to an ``.npz``.
+    """Run a network over a dataset and write what it says, by id, to an ``.npz`` (docs/networks.md lists its keys).
 
     Parameters
     ----------
     samples : SampleList
         From :func:`ig3d.extract.datasets.list_samples`, as for the extraction.
-    network : LoadedNetwork, or the path of a checkpoint
+    network : NetworkSpec, or the path of a network that needs no more words, or a checkpoint that was read
     out : path of the ``.npz``, replaced when it is there
     config : LogitsConfig, optional
     progress : bool
@@ -121,9 +136,10 @@ def write_logits(
 
     Raises
     ------
-    ModelError : the checkpoint is missing, damaged or not one of ig3d's, or gives numbers that are not finite.
+    ModelError : the network is missing, damaged or unusable, or gives numbers that are not finite.
     DatasetError : no row is left, or none can be read.
-    UsageError : no such split or device; the file's name does not end in .npz.
+    UsageError : what was said of the network does not fit it; no such split or device; no place for the file.
+    MissingExtra : ONNX needs onnxruntime.
 
     Notes
     -----
@@ -132,43 +148,64 @@ def write_logits(
     config = config or LogitsConfig()
     check_place(out, suffix=".npz")
     device = choose_device(config.device)
-    loaded = network if isinstance(network, LoadedNetwork) else load_network(network)
+    spec = NetworkSpec(str(network)) if isinstance(network, (str, Path)) else network
+    crops = choose_crops(samples, config.crop, scale=config.crop_scale)
     rows = _choose(samples, config.splits)
-    pictures, outputs = _run(samples, loaded, rows, config, device=device, progress=progress)
-    good = [picture for picture in pictures if not picture.problem]
-    problems = tuple(picture.problem for picture in pictures if picture.problem)
-    left = np.setdiff1d(rows, [picture.row for picture in pictures])
-    if not good and len(left):
-        raise DatasetError(
-            f"{samples.dataset}: expected readable images the network was not trained with, got none of "
-            f"{len(rows)}; name splits to have them all the same"
-        )
-    if not good:
-        raise DatasetError(
-            f"{samples.dataset}: expected readable images, got none of {len(rows)} ({some(list(problems), 3)})"
-        )
-    if not np.isfinite(outputs).all():
-        raise ModelError(
-            f"{loaded.source}: expected finite outputs, got others; the network is unusable: train again"
-        )
-    info = loaded.info
-    if info.task == "va":
-        outputs = np.clip(outputs, -1, 1)
-    done = np.array([picture.row for picture in good])
-    ids = np.array([samples.samples[row].id for row in done])
-    kind = "logits" if info.task == "classes" else "va"
-    Predictions(outputs, kind, columns=info.columns, ids=ids, source=str(out)).save(out)
-    notes = _left_out(samples, left) + _told(loaded, np.stack([picture.digest for picture in good]), ids)
-    splits = samples.splits[done]
-    by_split = Counter(Split(int(code)).name for code in splits)
+    with exact_arithmetic(device), ExitStack() as stack:
+        asked = load_network(spec, device=device, dataset_classes=samples.classes)
+        spool = None
+        if asked.layer:
+            kept = np.dtype(np.float16 if asked.maps else np.float32)
+            spool = stack.enter_context(FeatureSpool(kept, Path(out).parent))
+        run = _run(samples, asked, rows, config, crops, spool=spool, progress=progress)
+        good = [picture for picture in run.pictures if not picture.problem]
+        problems = tuple(picture.problem for picture in run.pictures if picture.problem)
+        left = np.setdiff1d(rows, [picture.row for picture in run.pictures])
+        if not good and len(left):
+            raise DatasetError(
+                f"{samples.dataset}: expected readable images the network was not trained with, got none of "
+                f"{len(rows)}; name splits to have them all the same"
+            )
+        if not good:
+            raise DatasetError(
+                f"{samples.dataset}: expected readable images, got none of {len(rows)} ({some(list(problems), 3)})"
+            )
+        done = np.array([picture.row for picture in good])
+        ids = np.array([samples.samples[row].id for row in done])
+        write_npz(out, _arrays(asked, run, ids), features=spool)
+    seen = _told(asked, np.stack([picture.digest for picture in good]), ids)
+    scores, wrong = _scores(samples, asked, done, run)
+    by_split = Counter(Split(int(code)).name for code in samples.splits[done])
     return LogitsResult(
         path=Path(out),
         rows=len(done),
         by_split={name: by_split[name] for name in Split.__members__ if by_split[name]},
-        scores=_scores(samples, loaded, done, outputs),
+        columns=asked.written,
+        scores=scores,
         problems=problems,
-        notes=tuple(notes),
+        notes=(*asked.opened.notes, *crops.notes, *_left_out(samples, left), *seen, *wrong),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Every picture without its pixels, and the outputs of the readable ones, in order."""
+
+    pictures: list[Picture]
+    logits: np.ndarray
+    va: np.ndarray
+
+
+def _arrays(asked: UserNetwork, run: _Run, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The file's arrays by key, without the features."""
+    arrays = {"ids": ids}
+    if asked.columns.logits:
+        arrays |= {"logits": run.logits, "classes": np.array(asked.columns.classes)}
+    if asked.columns.va:
+        arrays |= {"va": run.va, "columns": np.array(("valence", "arousal"))}
+    if asked.layer:
+        arrays["feature_network"] = np.array(asked.feature_network)
+    return arrays | {"made_by": np.array(json.dumps(asked.identity, sort_keys=True))}
 
 
 def _choose(samples: SampleList, splits: tuple[str, ...] | None) -> np.ndarray:
@@ -197,9 +234,14 @@ def _left_out(samples: SampleList, rows: np.ndarray) -> list[str]:
     return notes
 
 
-def _told(loaded: LoadedNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]:
-    """What to say of rows that are written though the network learnt from their images."""
-    hashes, seen = hash_contents(digests), loaded.seen
+def _told(asked: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]:
+    """What to say of rows that are written though the network learnt from their images, or may have."""
+    hashes, seen = hash_contents(digests), asked.seen
+    if not len(seen.train):
+        return [
+            f"{asked.name} does not say what it was trained on: its outputs on those images are over-confident (ig3d "
+            "fuse fits nothing on 2D predictions of a train split)"
+        ]
     fitted = np.isin(hashes, seen.train)
     selected = np.isin(hashes, np.union1d(seen.held_out, seen.validation)) & ~fitted
     notes = []
@@ -218,35 +260,38 @@ def _told(loaded: LoadedNetwork, digests: np.ndarray, ids: np.ndarray) -> list[s
 
 def _run(
     samples: SampleList,
-    loaded: LoadedNetwork,
+    asked: UserNetwork,
     rows: np.ndarray,
     config: LogitsConfig,
+    crops: Crops,
     *,
-    device: torch.device,
+    spool: FeatureSpool | None,
     progress: bool,
-) -> tuple[list[Picture], np.ndarray]:
-    """Every picture without its pixels, and (m, k) float32 outputs of the readable ones, in order.
-
-    Without named splits, pictures that the network was trained with are not among them.
-    """
-    info = loaded.info
+) -> _Run:
+    """Read and ask; without named splits, pictures that the network was trained with are not among them."""
     barred = np.empty(0, np.int64)
     if config.splits is None:
-        barred = np.union1d(loaded.seen.train, loaded.seen.held_out)
-    module = loaded.module.to(device).to(memory_format=torch.channels_last)
+        barred = np.union1d(asked.seen.train, asked.seen.held_out)
     seen: list[Picture] = []
-    outputs = [np.empty((0, len(info.columns)), np.float32)]
+    logits = [np.empty((0, len(asked.columns.logits)), np.float32)]
+    va = [np.empty((0, len(asked.columns.va)), np.float32)]
     with progress_bar(shown=progress) as bar:
         task = bar.add_task("logits", total=len(rows), said="")
-        read = read_pictures(samples, rows, size=info.size, jobs=config.jobs)
+        read = read_pictures(samples, rows, view=asked.input, boxes=crops.boxes, jobs=config.jobs)
         stream = _allowed(read, barred, advance=lambda: bar.advance(task))
         for batch in _batched(stream, config.batch_size):
             pixels = [picture.pixels.transpose(2, 0, 1) for picture in batch if picture.pixels is not None]
             if pixels:
-                tensor = torch.from_numpy(np.stack(pixels))
-                outputs.append(predict(module, tensor, mean=info.mean, std=info.std, device=device))
+                images = torch.from_numpy(np.stack(pixels)).to(asked.device)
+                said = asked(normalise(images, asked.input.mean, asked.input.std))
+                if said.logits is not None:
+                    logits.append(said.logits.cpu().numpy())
+                if said.va is not None:
+                    va.append(said.va.clamp(-1, 1).cpu().numpy())
+                if said.features is not None and spool is not None:
+                    spool.append(said.features.cpu().numpy())
             seen += [Picture(picture.row, None, picture.digest, picture.problem) for picture in batch]
-    return seen, np.concatenate(outputs)
+    return _Run(seen, np.concatenate(logits), np.concatenate(va))
 
 
 def _allowed(
@@ -272,24 +317,27 @@ def _batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
 
 
 def _scores(
-    samples: SampleList, loaded: LoadedNetwork, rows: np.ndarray, outputs: np.ndarray
-) -> dict[str, dict[str, float]]:
-    """The network's scores per split, where the rows have truth and its classes are among the dataset's."""
+    samples: SampleList, asked: UserNetwork, rows: np.ndarray, run: _Run
+) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """The network's scores per split where the rows have truth, and what looks wrong with the order of its classes."""
     splits = samples.splits[rows]
-    measure: Callable[[np.ndarray, np.ndarray], dict[str, float]]
-    if loaded.info.task == "va":
-        measure = va_scores
-        truth = np.array([(samples.samples[row].valence, samples.samples[row].arousal) for row in rows])
-        labelled = np.isfinite(truth).all(1)
-    else:
-        measure = class_scores
-        column = {name: index for index, name in enumerate(loaded.info.columns)}
+    scores: dict[str, dict[str, float]] = {}
+    wrong: tuple[str, ...] = ()
+    if asked.columns.logits:
         # labels the network does not know have no column and are left out, as are rows without a label
+        column = {name: index for index, name in enumerate(asked.columns.classes)}
         translated = np.array([*(column.get(name, -1) for name in samples.classes), -1])
         truth = translated[samples.labels[rows]]
         labelled = truth >= 0
-    return {
-        name: measure(outputs[chosen], truth[chosen])
-        for name, code in Split.__members__.items()
-        if (chosen := labelled & (splits == code)).any()
-    }
+        for name, code in Split.__members__.items():
+            if (chosen := labelled & (splits == code)).any():
+                scores[name] = class_scores(run.logits[chosen], truth[chosen])
+        problem = class_order_problem(run.logits[labelled].argmax(1), truth[labelled], asked.columns.classes)
+        wrong = (f"{asked.name}: {problem}; check --classes, or the dataset's labels",) if problem else ()
+    if asked.columns.va:
+        values = np.array([(samples.samples[row].valence, samples.samples[row].arousal) for row in rows])
+        labelled = np.isfinite(values).all(1)
+        for name, code in Split.__members__.items():
+            if (chosen := labelled & (splits == code)).any():
+                scores[name] = scores.get(name, {}) | va_scores(run.va[chosen], values[chosen])
+    return scores, wrong

@@ -32,8 +32,9 @@ from .checkpoint import (
     normalisation,
     save_network,
 )
+from .crop import choose_crops
 from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
-from .images import Pictures, load_pictures
+from .images import InputSpec, Pictures, load_pictures
 from .plan import Plan, plan_training
 
 
@@ -176,7 +177,8 @@ def train_2d(
             pictures = load_pictures(
                 samples,
                 np.concatenate([plan.train, plan.validation]),
-                size=config.size,
+                view=InputSpec(size=config.size),
+                boxes=choose_crops(samples).boxes,
                 jobs=config.jobs,
                 advance=lambda n: bar.advance(task, n),
             )

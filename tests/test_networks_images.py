@@ -12,7 +12,7 @@ from PIL import Image
 from ig3d.features.values import Sample, SampleList
 from ig3d.networks import images
 from ig3d.networks.augment import Augmentation, augment
-from ig3d.networks.images import load_pictures, normalise, read_pictures
+from ig3d.networks.images import InputSpec, load_pictures, normalise, read_pictures
 
 STILL = Augmentation(flip=0, degrees=0, zoom=(1, 1), shift=0, light=0)
 
@@ -36,7 +36,7 @@ def generator(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("jobs", [1, 5])
 def test_pictures_come_in_the_order_asked_for(samples: SampleList, jobs: int) -> None:
     rows = np.random.default_rng(0).permutation(len(samples))
-    pictures = list(read_pictures(samples, rows, size=16, jobs=jobs))
+    pictures = list(read_pictures(samples, rows, view=InputSpec(size=16), jobs=jobs))
     assert [picture.row for picture in pictures] == rows.tolist()
     for picture in pictures:
         if not picture.problem:
@@ -47,7 +47,7 @@ def test_pictures_come_in_the_order_asked_for(samples: SampleList, jobs: int) ->
 
 def test_unreadable_and_missing_rows_are_named_and_left_out(samples: SampleList) -> None:
     told: list[int] = []
-    pictures = load_pictures(samples, range(40), size=16, jobs=2, advance=told.append)
+    pictures = load_pictures(samples, range(40), view=InputSpec(size=16), jobs=2, advance=told.append)
     assert sum(told) == 40
     assert len(pictures) == 38
     assert set(range(40)) - set(pictures.rows.tolist()) == {7, 21}
@@ -56,14 +56,14 @@ def test_unreadable_and_missing_rows_are_named_and_left_out(samples: SampleList)
 
 
 def test_pictures_beyond_memory_are_the_same(samples: SampleList, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = load_pictures(samples, range(40), size=16)
+    inside = load_pictures(samples, range(40), view=InputSpec(size=16))
     monkeypatch.setattr(images, "MEMORY_BYTES", 0)
-    outside = load_pictures(samples, range(40), size=16)
+    outside = load_pictures(samples, range(40), view=InputSpec(size=16))
     assert torch.equal(inside.pixels, outside.pixels)
 
 
 def test_no_rows_give_no_pictures(samples: SampleList) -> None:
-    pictures = load_pictures(samples, [], size=16)
+    pictures = load_pictures(samples, [], view=InputSpec(size=16))
     assert len(pictures) == 0
     assert pictures.pixels.shape == (0, 3, 16, 16)
 
@@ -73,7 +73,7 @@ def test_shrinking_averages_and_does_not_pick_pixels(tmp_path: Path) -> None:
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "s.png")
     samples = SampleList("toy", str(tmp_path), (), (Sample("s", "s.png"),))
-    inner = load_pictures(samples, [0], size=16).pixels[..., 2:-2].float()
+    inner = load_pictures(samples, [0], view=InputSpec(size=16)).pixels[..., 2:-2].float()
     assert torch.allclose(inner, torch.tensor(127.5), atol=2)
 
 

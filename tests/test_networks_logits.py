@@ -27,7 +27,7 @@ from ig3d.networks.checkpoint import (
     normalisation,
     save_network,
 )
-from ig3d.networks.images import load_pictures, normalise
+from ig3d.networks.images import InputSpec, load_pictures, normalise
 from ig3d.networks.logits import LogitsConfig, parse_splits, write_logits
 
 CLASSES = ("anger", "happy", "sad")
@@ -65,7 +65,7 @@ def save(
     mean, std = normalisation(module)
     train = np.array([row for row in range(30) if row % 5 < 2])
     validation = np.arange(2, 30, 5)
-    pictures = load_pictures(samples, [*validation, *train], size=32)
+    pictures = load_pictures(samples, [*validation, *train], view=InputSpec(size=32))
     seen = make_seen(samples, pictures.rows, pictures.digests, train=train, validation=validation)
     info = NetworkInfo("test_byobnet", task, columns, 32, mean, std, {"versions": {"timm": "1"}})
     save_network(path, module, info, seen)
@@ -87,7 +87,7 @@ def test_logits_are_the_networks_own_one_by_one_with_ids_in_order(
     assert (predictions.kind, predictions.columns, result.rows) == ("logits", CLASSES, 30)
     module = network.module.eval()
     for row in range(30):
-        pixels = load_pictures(samples, [row], size=32).pixels
+        pixels = load_pictures(samples, [row], view=InputSpec(size=32)).pixels
         with torch.no_grad():
             alone = module(normalise(pixels, network.info.mean, network.info.std)).numpy()
         np.testing.assert_allclose(predictions.values[row], alone[0], atol=1e-5)

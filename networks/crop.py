@@ -1,0 +1,81 @@
+"""Which part of each image a 2D network sees: the whole, the dataset's own face box, or the box of a store's face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UsageError, some
+from ..features.store import CodeStore
+from ..features.values import SampleList
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """What is seen of each sample.
+
+    Attributes
+    ----------
+    boxes : (n, 4) float64, pixels
+        x0, y0, x1, y1 of a square, which may leave the image; NaN is the whole image.
+    notes : tuple of str
+    """
+
+    boxes: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: float = 1.0) -> Crops:
+    """The part of each image that is seen.
+
+    Parameters
+    ----------
+    samples : SampleList
+    crop : ``whole``, the path of a store, or None
+        None takes the dataset's own boxes where it gives some, else whole images. A sample that the store has no
+        face of is seen whole.
+    scale : float > 0
+        Side of the square over the mean side of the box.
+
+    Raises
+    ------
+    UsageError : no such scale, or a store of other ids.
+    StoreError : the store cannot be read.
+    """
+    if not 0.1 <= scale <= 10:
+        raise UsageError(f"crop scale: expected 0.1 to 10 sides of the box, got {scale}")
+    nowhere = (np.nan,) * 4
+    if crop is None:
+        own = np.array([sample.box or nowhere for sample in samples.samples], np.float64).reshape(-1, 4)
+        count = int(np.isfinite(own).all(1).sum())
+        note = (
+            f"{count} of {len(own)} images are cropped to the dataset's own face box (--crop whole: none)",
+        )
+        return Crops(_squares(own, scale), note if count else ())
+    if str(crop) == "whole":
+        return Crops(np.full((len(samples), 4), np.nan))
+    with CodeStore(crop) as store:
+        ids, boxes = store.samples.id.tolist(), store.faces.box
+    place = {name: row for row, name in enumerate(ids)}
+    rows = np.array([place.get(sample.id, -1) for sample in samples.samples])
+    unknown = [sample.id for sample, row in zip(samples.samples, rows, strict=True) if row < 0]
+    if unknown:
+        raise UsageError(
+            f"crop: expected every sample in {crop}, got {len(unknown)} of {len(rows)} that it does not have "
+            f"({some(unknown)}); extract the same dataset"
+        )
+    chosen = boxes[rows].astype(np.float64)
+    faceless = [samples.samples[row].id for row in np.flatnonzero(~np.isfinite(chosen).all(1))]
+    note = (
+        f"{len(faceless)} of {len(rows)} samples have no face in {crop} and are seen whole ({some(faceless)})",
+    )
+    return Crops(_squares(chosen, scale), note if faceless else ())
+
+
+def _squares(boxes: np.ndarray, scale: float) -> np.ndarray:
+    """Squares about the centres of (n, 4) boxes."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).mean(1, keepdims=True) / 2 * scale
+    return np.hstack([centre - half, centre + half])

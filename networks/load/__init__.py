@@ -1,0 +1,281 @@
+"""The user's 2D network, whatever it is made of, as one callable: images in, named columns and features out.
+
+``load_network`` finds out what kind of network is meant, opens it (a file of this folder for each kind), runs it on
+noise to see what it gives, and settles which of its columns mean what; all before an image is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import ModelError, UsageError
+from ..checkpoint import LoadedNetwork as Checkpoint
+from ..checkpoint import Seen
+from ..images import InputSpec
+from ..presets import VALENCE_FIRST, NetworkPreset, preset
+from .outputs import Columns, Meaning, choose_columns, choose_outputs, parse_order, side_by_side
+from .taps import Asked, as_features, with_features
+from .values import Network, NetworkSpec, Opened, Outputs
+
+__all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "load_network"]
+
+# How a network is named -> the file of this folder that opens it.
+KINDS = {
+    "timm:": "timm_name",
+    ".py:": "python_file",
+    ".safetensors": "own",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".torchscript": "torchscript",
+    ".ts": "torchscript",
+    ".pt2": "exported",
+    ".onnx": "onnx",
+}
+# How far the outputs of one image may move with what stands beside it, in units of their own size; rounding is 1e-5.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class UserNetwork:
+    """A network that is ready to run; a :class:`Network`.
+
+    Attributes
+    ----------
+    opened : Opened
+    input : InputSpec
+    columns : Columns
+    layer : str
+        Where the features come from; empty without.
+    maps : bool
+        Features are maps.
+    device : torch.device
+    """
+
+    opened: Opened
+    input: InputSpec
+    columns: Columns
+    layer: str
+    maps: bool
+    device: torch.device
+    _ask: Asked
+
+    @property
+    def name(self) -> str:
+        return self.opened.name
+
+    @property
+    def seen(self) -> Seen:
+        return self.opened.seen
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of what it gives: its classes, valence and arousal, features."""
+        return (
+            *self.columns.classes,
+            *(VALENCE_FIRST if self.columns.va else ()),
+            *(("features",) if self.layer else ()),
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What made the outputs: name, hash of the contents, input, columns, layer; JSON, no paths."""
+        return {
+            "network": self.opened.name,
+            "sha256": self.opened.sha256,
+            "input": asdict(self.input),
+            "outputs": list(self.columns.outputs),
+            "layer": self.layer,
+        }
+
+    @property
+    def feature_network(self) -> str:
+        """Name of the features' making: equal for features that mean the same, and for these alone."""
+        said = json.dumps({**self.identity, "outputs": None, "maps": self.maps}, sort_keys=True)
+        return f"{self.name} {self.layer} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        """Ask (n, 3, size, size) float32 images, n >= 1; every row is as if it were alone.
+
+        Raises
+        ------
+        ModelError : the network cannot be run on them, or its outputs are not finite.
+        """
+        with torch.inference_mode():
+            outputs, features = _ask(self._ask, images, self.opened)
+            logits, va = self.columns.take(outputs)
+            if features is not None:
+                features = as_features(features, len(images), maps=self.maps)
+        for what, values in (("outputs", logits), ("valence and arousal", va), ("features", features)):
+            if values is not None and not bool(torch.isfinite(values).all()):
+                raise ModelError(
+                    f"{self.name}: expected finite {what}, got others; check size, mean and std, or its weights"
+                )
+        return Outputs(logits, va, features)
+
+
+def load_network(
+    spec: NetworkSpec | Checkpoint, *, device: torch.device, dataset_classes: Sequence[str] = ()
+) -> UserNetwork:
+    """Open a network and settle what its columns are.
+
+    Parameters
+    ----------
+    spec : NetworkSpec, or a checkpoint of ours that was read already
+    device : torch.device
+    dataset_classes : what ``--classes dataset`` stands for
+
+    Raises
+    ------
+    UsageError : what was said does not fit together, or does not fit the network's outputs.
+    ModelError : the file is missing, damaged or of another kind; the weights do not fit; the outputs of an image
+        depend on the images beside it, or are not finite.
+    MissingExtra : ONNX needs onnxruntime.
+    """
+    if isinstance(spec, Checkpoint):
+        opened = import_module(".own", __name__).opened(spec, device)
+        spec, known = NetworkSpec(spec.source), None
+    else:
+        known = preset(spec.preset) if spec.preset else None
+        opened = import_module(f".{kind_of(spec)}", __name__).open_network(spec, device)
+    given = _input(spec, opened, known)
+    ask, layer = with_features(opened, spec)
+    noise = torch.randn((3, 3, given.size, given.size), generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.inference_mode():
+        outputs, features = _ask(ask, noise, opened)
+        names = choose_outputs(
+            outputs, spec.output or (known.output if known else ""), rows=3, source=opened.name
+        )
+        meaning = _meaning(spec, opened, known, dataset_classes)
+        columns = choose_columns(names, side_by_side(outputs, names).shape[1], meaning, source=opened.name)
+        if features is not None:
+            as_features(features, 3, maps=spec.feature_maps)
+    network = UserNetwork(opened, given, columns, layer, spec.feature_maps, device, ask)
+    _check_alone(network, noise)
+    return network
+
+
+def kind_of(spec: NetworkSpec) -> str:
+    """The file of this folder for a network.
+
+    >>> kind_of(NetworkSpec("timm:resnet18")), kind_of(NetworkSpec("clone/net.py:Net")), kind_of(NetworkSpec("a.onnx"))
+    ('timm_name', 'python_file', 'onnx')
+
+    Raises
+    ------
+    UsageError : none fits, or weights are given to a network that has its own.
+    """
+    text = spec.network
+    found = next((kind for sign, kind in KINDS.items() if sign.endswith(":") and sign in text), None)
+    if found is None or (found == "timm_name" and not text.startswith("timm:")):
+        found = KINDS.get(Path(text).suffix.lower())
+    if found is None:
+        raise UsageError(
+            f"network: expected a file ({', '.join(name for name in KINDS if name[-1] != ':')}), timm:NAME or "
+            f"file.py:build, got {text!r}"
+        )
+    if found not in ("timm_name", "python_file"):
+        if spec.weights is not None or spec.key:
+            raise UsageError(
+                f"weights: expected --weights and --key with timm:NAME or file.py:build, got {text}"
+            )
+        if not Path(text).is_file():
+            raise ModelError(
+                f"{text}: expected a network, found no file; make one with ig3d train-2d, or export yours"
+            )
+    return found
+
+
+def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> InputSpec:
+    """What the user says goes before the preset, and that before what the network says."""
+    said = {
+        name: value
+        for name in ("size", "mean", "std", "colour", "interpolation")
+        if (value := getattr(spec, name)) is not None
+    }
+    only = {"size": opened.input["size"]} if opened.fixed_size else {}
+    if only and spec.size not in (None, only["size"]):
+        raise UsageError(
+            f"size: expected {only['size']}, the only one that {opened.name} takes, got {spec.size}"
+        )
+    return InputSpec(**{**opened.input, **(known.input if known else {}), **said, **only})
+
+
+def _meaning(
+    spec: NetworkSpec, opened: Opened, known: NetworkPreset | None, dataset_classes: Sequence[str]
+) -> Meaning:
+    orders: tuple[tuple[str, ...], ...] = ()
+    if spec.classes:
+        orders = (parse_order(spec.classes, dataset_classes),)
+        if opened.classes and orders[0] != opened.classes:
+            raise UsageError(
+                f"classes: expected those that the network says itself ({', '.join(opened.classes)}), got "
+                f"{', '.join(orders[0])}; leave --classes out"
+            )
+    elif known is not None:
+        orders = tuple(parse_order(order, dataset_classes) for order in known.orders)
+    elif opened.classes:
+        orders = (opened.classes,)
+    after = VALENCE_FIRST if opened.va else known.va_after if known else ()
+    return Meaning(orders, spec.columns, spec.va, after)
+
+
+def _ask(
+    ask: Asked, images: torch.Tensor, opened: Opened
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """Run on any number of rows; a network that takes a fixed number gets them in parts.
+
+    A lone row is never asked alone: code that squeezes its outputs would lose the axis.
+    """
+    rows = opened.fixed_rows or max(len(images), 2)
+    parts = []
+    for first in range(0, len(images), rows):
+        part = images[first : first + rows]
+        filled = torch.cat([part, part[-1:].expand(rows - len(part), -1, -1, -1)])
+        parts.append((_run(ask, filled, opened), len(part)))
+    outputs = {
+        name: torch.cat([said[name][:n] if len(said[name]) == rows else said[name] for (said, _), n in parts])
+        for name in parts[0][0][0]
+        if parts[0][0][0][name].ndim
+    }
+    features = [said[:n] for (_, said), n in parts if said is not None]
+    return outputs, torch.cat(features) if features else None
+
+
+def _run(
+    ask: Asked, images: torch.Tensor, opened: Opened
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """One call of the network; whatever it raises becomes one line."""
+    try:
+        return ask(images)
+    except (ModelError, UsageError):
+        raise
+    except Exception as exc:  # a network of the user's may raise anything
+        said = (str(exc).strip().splitlines() or [""])[0][:200]
+        raise ModelError(
+            f"{opened.name}: expected to take {tuple(images.shape)} images, got {type(exc).__name__}: {said}; "
+            "check --size and the network"
+        ) from exc
+
+
+def _check_alone(network: UserNetwork, images: torch.Tensor) -> None:
+    """Refuse a network whose outputs for an image depend on the images beside it, or change from call to call."""
+    together, apart = network(images), network(images[:1])
+    for name in ("logits", "va", "features"):
+        first, again = getattr(together, name), getattr(apart, name)
+        if first is None:
+            continue
+        scale = max(1.0, float(first.abs().max()))
+        moved = float((first[:1] - again).abs().max())
+        if moved > _TOLERANCE * scale:
+            raise ModelError(
+                f"{network.name}: expected the same outputs for an image whatever stands beside it, got {name} that "
+                f"move by {moved:.3g}; normalise by running statistics (evaluation mode) and draw nothing at random"
+            )

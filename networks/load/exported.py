@@ -1,0 +1,57 @@
+"""A program of torch.export (``.pt2``), run as a whole.
+
+torch reads parts of such a file as a pickle, which can run code: take it only from someone you trust.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import ModelError
+from .state import digest_file
+from .values import NetworkSpec, Opened
+
+_BROKEN = (
+    AttributeError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
+    """Load the program; what its input may be stands in it."""
+    path = Path(spec.network)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own making, about the file's age
+            program = torch.export.load(path)
+    except _BROKEN as exc:
+        said = str(exc).strip().splitlines() or [type(exc).__name__]
+        raise ModelError(f"{path}: expected a program of torch.export, got: {said[0][:160]}") from exc
+    shape = _input_shape(path, program)
+    fixed = isinstance(shape[-1], int)
+    module = program.module().to(device)
+    return Opened(
+        call=module,
+        name=path.name,
+        sha256=digest_file(path),
+        input={"size": int(shape[-1])} if fixed else {},
+        fixed_size=fixed,
+        fixed_rows=shape[0] if isinstance(shape[0], int) else None,
+    )
+
+
+def _input_shape(path: Path, program: Any) -> tuple[Any, ...]:
+    """Sizes of the one input: whole numbers where they are fixed, symbols where they are not."""
+    users = program.graph_signature.user_inputs
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in users]
+    shapes = [tuple(getattr(node.meta.get("val"), "shape", ())) for node in nodes]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
+        raise ModelError(
+            f"{path}: expected a program of one input (n, 3, h, w), got {shapes}; export it again"
+        )
+    return shapes[0]

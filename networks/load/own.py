@@ -1,0 +1,29 @@
+"""A checkpoint of ``ig3d train-2d``: it says its own input, columns, and what it learnt from."""
+
+from __future__ import annotations
+
+import torch
+
+from ..checkpoint import LoadedNetwork, load_network
+from .values import NetworkSpec, Opened
+
+
+def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
+    """Read the checkpoint; nothing of it is executed."""
+    return opened(load_network(spec.network), device)
+
+
+def opened(loaded: LoadedNetwork, device: torch.device) -> Opened:
+    """A checkpoint that was read already."""
+    info = loaded.info
+    module = loaded.module.eval().to(device).to(memory_format=torch.channels_last)
+    return Opened(
+        call=module,
+        name=info.architecture,
+        sha256=loaded.sha256,
+        module=module,
+        input={"size": info.size, "mean": info.mean, "std": info.std},
+        classes=info.columns if info.task == "classes" else (),
+        va=info.task == "va",
+        seen=loaded.seen,
+    )

@@ -1,0 +1,74 @@
+"""``timm:NAME``: an architecture of timm's with the user's weights in it. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+
+from ...errors import ModelError, UsageError
+from .state import State, digest_module, fit_state, read_state
+from .values import NetworkSpec, Opened
+
+
+def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
+    """Make the architecture, as wide as the weights, and put them in."""
+    name = spec.network.removeprefix("timm:")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=4)
+        raise UsageError(
+            f"network: expected the name of a timm network, got {name!r}"
+            + (f"; near it: {', '.join(near)}" if near else "")
+        )
+    if spec.weights is None:
+        raise UsageError(
+            f"network timm:{name}: expected --weights with it, got none; random ones say nothing"
+        )
+    state = read_state(spec.weights, spec.key)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    options: dict[str, Any] = {}
+    if config is not None and config.fixed_input_size and spec.size is not None:
+        options["img_size"] = spec.size
+    try:
+        module = timm.create_model(name, pretrained=False, num_classes=_outputs(name, state), **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
+        raise ModelError(
+            f"network timm:{name}: expected to be made, got: {str(exc).splitlines()[0]}"
+        ) from exc
+    notes = fit_state(module, state, source=str(spec.weights))
+    module.eval().to(device)
+    resolved = timm.data.resolve_model_data_config(module)
+    fixed = bool(config and config.fixed_input_size)
+    return Opened(
+        call=module,
+        name=name,
+        sha256=digest_module(module),
+        module=module,
+        input={
+            "size": spec.size if fixed and spec.size else int(resolved["input_size"][-1]),
+            "mean": tuple(map(float, resolved["mean"])),
+            "std": tuple(map(float, resolved["std"])),
+            "interpolation": resolved["interpolation"]
+            if resolved["interpolation"] in ("nearest", "bicubic")
+            else "bilinear",
+        },
+        fixed_size=fixed,
+        notes=notes,
+    )
+
+
+def _outputs(name: str, state: State) -> int:
+    """How many outputs the weights were trained for: rows of the layer that timm names as the classifier."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    layers = getattr(config, "classifier", None) or "fc"
+    layer = layers if isinstance(layers, str) else layers[0]
+    for key in ("weight", "bias"):
+        found = [value for entry, value in state.items() if entry.endswith(f"{layer}.{key}")]
+        if len(found) == 1:
+            return int(found[0].shape[0])
+    raise ModelError(
+        f"network timm:{name}: expected weights with the layer {layer}, got none; give another --key, or make the "
+        "network in a Python file (file.py:build)"
+    )

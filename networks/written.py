@@ -1,0 +1,90 @@
+"""The ``.npz`` of a 2D network's outputs: written all or nothing, with features spooled to disk as they come.
+
+docs/networks.md lists the keys. Predictions are read by :mod:`ig3d.features.predictions`, features by
+:mod:`ig3d.features.network_features`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import numpy as np
+
+from ..errors import PredictionsError
+
+
+class FeatureSpool:
+    """Features of one batch after another in an unnamed temporary file, so that memory stays flat.
+
+    Parameters
+    ----------
+    dtype : type of the numbers in the file
+    folder : where the temporary file lies: beside the file that is to come
+    """
+
+    def __init__(self, dtype: np.dtype[np.floating], folder: Path) -> None:
+        self.dtype = dtype
+        self.rows = 0
+        self.shape: tuple[int, ...] = ()
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, prefix=".ig3d-features-")  # noqa: SIM115
+
+    def append(self, batch: np.ndarray) -> None:
+        """Add (n, ...) rows."""
+        if self.rows and batch.shape[1:] != self.shape:
+            raise PredictionsError(f"features: expected rows of {self.shape}, got {batch.shape[1:]}")
+        self.shape, self.rows = batch.shape[1:], self.rows + len(batch)
+        self._file.write(np.ascontiguousarray(batch, self.dtype).tobytes())
+
+    def write_to(self, handle: IO[bytes]) -> None:
+        """All rows as one ``.npy``."""
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.shape)}
+        np.lib.format.write_array_header_2_0(handle, header)
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, handle, 1 << 22)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def write_npz(
+    path: str | Path, arrays: Mapping[str, np.ndarray], *, features: FeatureSpool | None = None
+) -> None:
+    """Write arrays, and ``features`` where there are some, under a temporary neighbour's name, then rename it.
+
+    Raises
+    ------
+    PredictionsError : the file cannot be written.
+    """
+    final = Path(path)
+    temporary = final.with_name(f".{final.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, array in arrays.items():
+                with archive.open(_member(name), "w", force_zip64=True) as handle:
+                    np.lib.format.write_array(handle, np.asarray(array), allow_pickle=False)
+            if features is not None:
+                with archive.open(_member("features"), "w", force_zip64=True) as handle:
+                    features.write_to(handle)
+        temporary.replace(final)
+    except OSError as exc:
+        raise PredictionsError(
+            f"{path}: expected to write predictions, got {exc}; free space or choose another"
+        ) from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """An entry without a date, so that the same outputs are the same bytes."""
+    return zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
