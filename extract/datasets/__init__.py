@@ -26,11 +26,20 @@ from .splits import apply_split, deal
 ADAPTERS: Mapping[str, str] = {
     "rafdb": "ig3d.extract.datasets.rafdb:RafDb",
     "rafdb-compound": "ig3d.extract.datasets.rafdb:RafDbCompound",
+    "affectnet": "ig3d.extract.datasets.affectnet:AffectNet",
+    "affectnet7": "ig3d.extract.datasets.affectnet:AffectNet7",
+    "ferplus": "ig3d.extract.datasets.fer:FerPlus",
+    "expw": "ig3d.extract.datasets.expw:ExpW",
+    "affwild2": "ig3d.extract.datasets.affwild2:AffWild2",
+    "affwild2-va": "ig3d.extract.datasets.affwild2:AffWild2VA",
+    "ckplus": "ig3d.extract.datasets.ckplus:CkPlus",
     "manifest": "ig3d.extract.datasets.manifest:ManifestDataset",
     "webdataset": "ig3d.extract.datasets.webdataset:WebDataset",
     "parquet": "ig3d.extract.datasets.parquet:ParquetDataset",
     "zip": "ig3d.extract.datasets.packed:ZipDataset",
     "folder": "ig3d.extract.datasets.folder:FolderDataset",
+    "fer2013": "ig3d.extract.datasets.fer:Fer2013",
+    "sfew": "ig3d.extract.datasets.sfew:Sfew",
 }
 
 

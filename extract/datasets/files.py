@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import nsmallest
 from pathlib import Path, PurePosixPath
 
@@ -54,18 +54,26 @@ def is_image(name: str) -> bool:
 def find_file(root: Path, names: Collection[str], *, skip: Collection[str] = ()) -> Path | None:
     """The first file or folder with one of ``names`` (lower case) under a root, the shallowest first.
 
+    It looks where :func:`find_all` does.
+    """
+    return min(find_all(root, lambda name: name in names, skip=skip), default=None)
+
+
+def find_all(root: Path, wanted: Callable[[str], bool], *, skip: Collection[str] = ()) -> list[Path]:
+    """Files and folders whose lower-case name is wanted, all of the shallowest level that has some.
+
     Folders in ``skip`` (lower case), bare digits and hidden ones are not entered: image folders hold no lists, and
-    walking them would take a while.
+    walking them would take a while. Linked folders are not entered either, so none can loop.
     """
     level = [root]
     while level:
+        found: list[Path] = []
         below: list[Path] = []
         for place in level:
-            found = []
             with os.scandir(place) as entries:
                 for entry in entries:
                     name = entry.name.lower()
-                    if name in names:
+                    if wanted(name):
                         found.append(Path(entry.path))
                     elif (
                         not (is_image(name) or name.isdigit() or name.startswith("."))
@@ -73,10 +81,10 @@ def find_file(root: Path, names: Collection[str], *, skip: Collection[str] = ())
                         and entry.is_dir(follow_symlinks=False)
                     ):
                         below.append(Path(entry.path))
-            if found:
-                return min(found)
-        level = sorted(below)
-    return None
+        if found:
+            return sorted(found)
+        level = below
+    return []
 
 
 def first_folder(*candidates: Path) -> Path | None:

@@ -1,0 +1,167 @@
+"""AffectNet's tiny files, ``{id}_exp.npy``, ``_val.npy`` and ``_aro.npy``: read once, kept as one table.
+
+The table lies beside the ``annotations`` folder, or in the user's cache where that cannot be written. It holds a
+digest of the names, sizes and times of the files that it was read from, so that changed files are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DatasetError, some
+
+TABLE = ".ig3d-annotations.npz"
+_KINDS = ("exp", "val", "aro")
+_THREADS, _CHUNK = 8, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """The annotations of n images.
+
+    Attributes
+    ----------
+    stems : (n,) str, sorted
+    expression : (n,) int16
+    valence, arousal : (n,) float32, NaN where there is no such file
+    """
+
+    stems: np.ndarray
+    expression: np.ndarray
+    valence: np.ndarray
+    arousal: np.ndarray
+
+
+def read_annotations(folder: Path) -> Annotations:
+    """All annotations of a folder, from the table where it is of these very files.
+
+    Raises
+    ------
+    DatasetError : a file is damaged or holds no number.
+    """
+    stems, digest = _listed(folder)
+    places = (folder.parent / TABLE, _user_cache(folder))
+    for place in places:
+        if (kept := _kept(place, digest)) is not None:
+            return kept
+    found = _read(folder, stems)
+    for place in places:
+        with suppress(OSError):
+            _keep(place, digest, found)
+            break
+    return found
+
+
+def _listed(folder: Path) -> tuple[list[str], bytes]:
+    """Stems that have an expression, and a digest of the files that does not hang on the order of the listing."""
+    stems, total = [], 0
+    ends = tuple(f"_{kind}.npy" for kind in _KINDS)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(ends):
+                about = entry.stat()
+                line = f"{entry.name}\0{about.st_size}\0{about.st_mtime_ns}".encode(errors="surrogateescape")
+                total += int.from_bytes(hashlib.blake2b(line, digest_size=16).digest(), "little")
+                if entry.name.endswith(ends[0]):
+                    stems.append(entry.name.removesuffix(ends[0]))
+    return sorted(stems), (total % (1 << 128)).to_bytes(16, "little")
+
+
+def _user_cache(folder: Path) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or str(Path.home() / ".cache")
+    name = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=8).hexdigest()
+    return Path(base) / "ig3d" / f"annotations-{name}.npz"
+
+
+def _kept(place: Path, digest: bytes) -> Annotations | None:
+    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(place) as table:
+        if table["digest"].tobytes() == digest:
+            return Annotations(
+                **{name: table[name] for name in ("stems", "expression", "valence", "arousal")}
+            )
+    return None
+
+
+def _keep(place: Path, digest: bytes, found: Annotations) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp.npz")
+    try:
+        np.savez(
+            temporary,
+            digest=np.frombuffer(digest, np.uint8),
+            stems=found.stems,
+            expression=found.expression,
+            valence=found.valence,
+            arousal=found.arousal,
+        )
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(folder: Path, stems: list[str]) -> Annotations:
+    chunks = [stems[start : start + _CHUNK] for start in range(0, len(stems), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:  # on a remote disk the time is spent waiting
+        parts = list(pool.map(partial(_read_some, os.fspath(folder)), chunks))
+    values = np.concatenate([np.zeros((0, 3)), *parts])
+    odd = [
+        f"{stem}_exp.npy: {value:g}"
+        for stem, value in zip(stems, values[:, 0], strict=True)
+        if value != round(value) or not 0 <= value <= 10
+    ]
+    if odd:
+        raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {folder}, got {some(odd)}")
+    return Annotations(
+        stems=np.array(stems, dtype=str),
+        expression=values[:, 0].astype(np.int16),
+        valence=values[:, 1].astype(np.float32),
+        arousal=values[:, 2].astype(np.float32),
+    )
+
+
+def _read_some(folder: str, stems: list[str]) -> np.ndarray:
+    """(n, 3) float64 expression, valence, arousal."""
+    values = np.full((len(stems), 3), np.nan)
+    for row, stem in enumerate(stems):
+        for column, kind in enumerate(_KINDS):
+            path = f"{folder}/{stem}_{kind}.npy"
+            try:
+                values[row, column] = _number(path)
+            except FileNotFoundError:
+                continue  # the expression was listed; the others may be absent
+            except (OSError, ValueError, IndexError) as exc:
+                raise DatasetError(
+                    f"affectnet: expected a number in {path}, got {exc}; copy that file again"
+                ) from exc
+    return values
+
+
+def _number(path: str) -> float:
+    """The one number of a .npy file; the release keeps numbers as text. Nothing in it is executed."""
+    with open(path, "rb") as handle:  # noqa: PTH123  # a Path costs more than the read
+        content = handle.read()
+    start = 10 + int.from_bytes(content[8:10], "little")
+    kind = _kind(content[:start])
+    return float(np.frombuffer(content, kind, count=1, offset=start)[0])
+
+
+@lru_cache(maxsize=256)
+def _kind(head: bytes) -> np.dtype:
+    """The element type that a .npy header of version 1 names."""
+    file = io.BytesIO(head)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("a .npy file of another version than 1.0")
+    _, _, kind = np.lib.format.read_array_header_1_0(file)
+    if kind.hasobject:
+        raise ValueError("Python objects, which are never loaded")
+    return kind

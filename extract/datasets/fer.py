@@ -1,0 +1,226 @@
+"""``fer2013`` and ``ferplus``: the same 35,887 images, with FER2013's labels or FER+'s votes.
+
+References
+----------
+Goodfellow et al., "Challenges in Representation Learning" (2013); Barsoum et al., "Training Deep Networks for Facial
+Expression Recognition with Crowd-Sourced Label Distribution" (ICMI 2016), whose majority rule is taken for FER+.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DatasetError
+from ...features.classes import PRESETS
+from ...features.values import Sample, SampleList, Split
+from ..sources.pixels import COLUMN
+from . import DatasetOptions
+from .files import find_file, first_folder, listing, posix, read_csv, sample_id, size_of
+from .folder import FolderDataset
+
+USAGES = {"training": Split.train, "publictest": Split.val, "privatetest": Split.test}
+PIXEL_TABLES = ("fer2013.csv", "icml_face_data.csv")
+VOTE_TABLE = "fer2013new.csv"
+# FER+'s folders, and how many images each split has
+FOLDERS = {Split.train: "FER2013Train", Split.val: "FER2013Valid", Split.test: "FER2013Test"}
+OFFICIAL_COUNTS = {Split.train: 28_709, Split.val: 3_589, Split.test: 3_589}
+_VOTES = 10  # eight classes, unknown, not a face
+
+
+class Fer2013:
+    """Seven classes: the table of pixels, else class folders by name or by number 0 to 6."""
+
+    name = "fer2013"
+    layout = "fer2013 expects fer2013.csv (emotion, pixels, Usage) under ROOT, or train|test/<class>/ by name or 0..6"
+
+    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
+        classes = PRESETS[self.name]
+        table = find_file(root, PIXEL_TABLES)
+        if table is None:
+            return self._folders(root, options)
+        size, inside = size_of(table), posix(table, root)
+        samples = []
+        for row, cells in enumerate(_pixel_rows(table)):
+            split, label = USAGES.get(cells["usage"].lower()), cells["emotion"]
+            if split is None or label not in set("0123456"):
+                raise DatasetError(
+                    f"fer2013: expected emotions 0 to 6 and Usage {', '.join(USAGES)}, got {label!r} and "
+                    f"{cells['usage']!r} in row {row} of {table}"
+                )
+            samples.append(
+                Sample(_pixel_id(row), f"{inside}!{row}", int(label), split=split, size_bytes=size)
+            )
+        return SampleList(
+            self.name, str(root), classes, tuple(samples), (f"pixels in {inside}", _count_note(samples))
+        )
+
+    def _folders(self, root: Path, options: DatasetOptions) -> SampleList:
+        try:
+            found = FolderDataset()(root, replace(options, label_map=self.name))
+        except DatasetError as exc:
+            raise DatasetError(
+                f"fer2013: expected {' or '.join(PIXEL_TABLES)}, or class folders, found {listing(root)} in {root}; "
+                f"{self.layout} (docs/datasets.md)"
+            ) from exc
+        return replace(found, dataset=self.name, notes=(*found.notes, _count_note(list(found.samples))))
+
+
+class FerPlus:
+    """Eight classes by majority of ten votes; images are those of FER2013, as PNG or in the table of pixels."""
+
+    name = "ferplus"
+    layout = (
+        "ferplus expects FER2013Train|FER2013Valid|FER2013Test/ with label.csv and fer0000000.png, or "
+        "fer2013new.csv beside them or beside fer2013.csv, under ROOT"
+    )
+
+    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
+        classes = PRESETS[self.name]
+        folders = {name.lower() for name in FOLDERS.values()}
+        found = find_file(root, {*folders, VOTE_TABLE})
+        if found is None:
+            raise DatasetError(
+                f"ferplus: expected FER+'s folders or {VOTE_TABLE}, found {listing(root)} in {root}; {self.layout} "
+                "(docs/datasets.md)"
+            )
+        base = found.parent
+        table = find_file(base, {VOTE_TABLE}, skip=folders)
+        if table is not None:
+            samples, what = _of_vote_table(table, root)
+        else:
+            samples, what = _of_label_files(base, root)
+        unclear = sum(sample.label < 0 for sample in samples)
+        notes = [
+            what,
+            f"{unclear} images without a majority for one of the {len(classes)} classes keep their rows without label",
+            _count_note(samples),
+        ]
+        return SampleList(self.name, str(root), classes, tuple(samples), tuple(notes))
+
+
+def majority(votes: np.ndarray) -> np.ndarray:
+    """Labels by FER+'s majority rule.
+
+    Parameters
+    ----------
+    votes : (n, 10) float array
+        Votes for eight classes, unknown, and not a face.
+
+    Returns
+    -------
+    (n,) int64; -1 where no class has more than half of the votes (single votes do not count), or where that is
+    unknown or not a face.
+
+    Examples
+    --------
+    >>> majority(np.array([[4, 0, 0, 1, 3, 2, 0, 0, 0, 0], [6, 0, 0, 1, 3, 0, 0, 0, 0, 0.0]]))
+    array([-1,  0])
+    """
+    counted = np.where(votes > 1, votes, 0.0)
+    best = counted.argmax(axis=1)
+    clear = counted.max(axis=1, initial=0) > counted.sum(axis=1) / 2
+    return np.where(clear & (best < _VOTES - 2), best, -1)
+
+
+def _of_vote_table(table: Path, root: Path) -> tuple[list[Sample], str]:
+    """Samples of ``fer2013new.csv``: Usage, Image name, ten columns of votes; a row for each row of FER2013."""
+    rows = read_csv(table, dataset="ferplus")
+    next(rows, None)
+    base = table.parent
+    pixels = (
+        find_file(base, PIXEL_TABLES) if first_folder(*(base / f for f in FOLDERS.values())) is None else None
+    )
+    size = -1 if pixels is None else size_of(pixels)
+    found, votes = [], []
+    for number, row in enumerate(rows):
+        split = USAGES.get(row[0].lower())
+        if split is None or len(row) < 2 + _VOTES:
+            raise DatasetError(
+                f"ferplus: expected Usage, Image name and {_VOTES} votes in {table}, got {','.join(row)[:60]!r} in row "
+                f"{number}"
+            )
+        votes.append(_votes(row[2 : 2 + _VOTES], table))
+        if pixels is not None:
+            found.append(
+                Sample(_pixel_id(number), f"{posix(pixels, root)}!{number}", split=split, size_bytes=size)
+            )
+        elif row[1]:  # images that are no face have no name, and no file
+            path = posix(base / FOLDERS[split] / row[1], root)
+            found.append(Sample(sample_id(path), path, split=split, size_bytes=size_of(root / path)))
+        else:
+            votes.pop()
+    return _labelled(found, votes), f"votes from {posix(table, root)}" + (
+        "" if pixels is None else f", pixels in {posix(pixels, root)}"
+    )
+
+
+def _of_label_files(base: Path, root: Path) -> tuple[list[Sample], str]:
+    """Samples of ``FER2013Train/label.csv`` and so on: name, box, ten votes."""
+    found, votes, lists = [], [], []
+    for split, name in FOLDERS.items():
+        table = base / name / "label.csv"
+        if not table.is_file():
+            continue
+        lists.append(posix(table, root))
+        for row in read_csv(table, dataset="ferplus"):
+            if row[0].lower().startswith("image"):
+                continue  # some copies have a header
+            path = posix(table.parent / row[0], root)
+            found.append(Sample(sample_id(path), path, split=split, size_bytes=size_of(root / path)))
+            votes.append(_votes(row[-_VOTES:], table))
+    if not lists:
+        raise DatasetError(
+            f"ferplus: expected {VOTE_TABLE}, or label.csv in {', '.join(FOLDERS.values())}, found {listing(base)} in "
+            f"{base}; the votes come with FER+"
+        )
+    return _labelled(found, votes), f"votes from {', '.join(lists)}"
+
+
+def _votes(cells: list[str], table: Path) -> list[float]:
+    try:
+        votes = [float(cell) for cell in cells]
+    except ValueError:
+        votes = []
+    if len(votes) != _VOTES:
+        raise DatasetError(f"ferplus: expected {_VOTES} votes in {table}, got {','.join(cells)!r}")
+    return votes
+
+
+def _labelled(samples: list[Sample], votes: list[list[float]]) -> list[Sample]:
+    labels = majority(np.array(votes, np.float64).reshape(-1, _VOTES)).tolist()
+    return [replace(sample, label=label) for sample, label in zip(samples, labels, strict=True)]
+
+
+def _pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
+    """Cells of each row of a table of pixels by lower-case name."""
+    rows = read_csv(table, dataset="fer2013")
+    header = [name.lower() for name in next(rows, [])]
+    wanted = {"emotion", "usage", COLUMN}
+    if not wanted <= set(header):
+        raise DatasetError(
+            f"fer2013: expected the columns emotion, pixels, Usage in {table}, got {', '.join(header)}"
+        )
+    for row in rows:
+        if len(row) != len(header):
+            raise DatasetError(
+                f"fer2013: expected {len(header)} cells in every row of {table}, got {len(row)}: {','.join(row)[:40]}"
+            )
+        yield dict(zip(header, row, strict=True))
+
+
+def _pixel_id(row: int) -> str:
+    """FER+'s name of a row of FER2013."""
+    return f"fer{row:07d}"
+
+
+def _count_note(samples: list[Sample]) -> str:
+    here = {split: sum(sample.split is split for sample in samples) for split in OFFICIAL_COUNTS}
+    words = ", ".join(f"{count} {split.name}" for split, count in here.items())
+    if here == OFFICIAL_COUNTS:
+        return f"{words} images, as published"
+    published = ", ".join(f"{count} {split.name}" for split, count in OFFICIAL_COUNTS.items())
+    return f"{words} images, where FER2013 has {published}"
