@@ -8,9 +8,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ig3d.errors import UsageError
 from ig3d.learn.folds import held_out
-from ig3d.learn.heads import HEADS, make_head
+from ig3d.learn.heads import make_head
 from ig3d.learn.heads.gbm import GbmClassifier, GbmRegressor
 from ig3d.learn.heads.linear import LinearClassifier, LinearRegressor
+
+QUICK = ("gbm", "linear")  # the networks: test_learn_heads_paper.py
 
 
 @parametrize_with_checks(
@@ -33,7 +35,7 @@ def class_rows(n=300, k=3, d=6, seed=0):
     return X, y
 
 
-@pytest.mark.parametrize("name", HEADS["classes"])
+@pytest.mark.parametrize("name", QUICK)
 def test_heads_find_classes_and_the_same_again(name, capfd):
     X, y = class_rows()
     head = make_head(name, "classes", seed=0, jobs=1).fit(X[:200], y[:200])
@@ -45,7 +47,7 @@ def test_heads_find_classes_and_the_same_again(name, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", HEADS["va"])
+@pytest.mark.parametrize("name", QUICK)
 def test_heads_find_valence_and_arousal(name):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 5))
@@ -74,7 +76,7 @@ def test_seeds_reach_the_trees():
 
 
 @pytest.mark.parametrize("n", [1, 4, 12])
-@pytest.mark.parametrize("name", HEADS["classes"])
+@pytest.mark.parametrize("name", QUICK)
 def test_few_rows_and_one_class_are_fitted_all_the_same(name, n):
     X, y = class_rows(n)
     head = make_head(name, "classes", seed=0, jobs=1).fit(X, y)

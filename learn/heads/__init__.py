@@ -17,8 +17,15 @@ HEADS: Mapping[str, Mapping[str, str]] = {
     "classes": {
         "gbm": "ig3d.learn.heads.gbm:GbmClassifier",
         "linear": "ig3d.learn.heads.linear:LinearClassifier",
+        "mlp": "ig3d.learn.heads.paper:MlpClassifier",
+        "residual": "ig3d.learn.heads.paper:ResidualClassifier",
     },
-    "va": {"gbm": "ig3d.learn.heads.gbm:GbmRegressor", "linear": "ig3d.learn.heads.linear:LinearRegressor"},
+    "va": {
+        "gbm": "ig3d.learn.heads.gbm:GbmRegressor",
+        "linear": "ig3d.learn.heads.linear:LinearRegressor",
+        "mlp": "ig3d.learn.heads.paper:MlpRegressor",
+        "residual": "ig3d.learn.heads.paper:ResidualRegressor",
+    },
 }
 # What a saved model may hold of ours: the heads by the names that skops writes.
 TYPES = (

@@ -1,0 +1,276 @@
+"""The paper's code-only networks ("no fusion") as heads: ``mlp`` and ``residual``, for classes and valence-arousal.
+
+Torch is imported when one is fitted or asked. A fitted head holds numbers only: its weights are NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ...errors import UsageError, require
+from ..folds import held_out
+from .common import numeric_strata, scale_of, seed_of
+
+_HELD_PART = 6  # one in six rows stops the training
+
+
+class _Network(BaseEstimator):
+    """What the four heads share; parameters as :class:`MlpClassifier`."""
+
+    network: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        width: int | None = None,
+        dropout: float = 0.5,
+        masking: float = 0.1,
+        blocks: tuple[int, ...] | None = None,
+        epochs: int = 80,
+        patience: int = 6,
+        batch_size: int = 128,
+        max_lr: float = 1e-4,
+        min_lr: float = 1e-6,
+        half_cycle: float = 1.0,
+        weight_decay: float = 0.01,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        self.width = width
+        self.dropout = dropout
+        self.masking = masking
+        self.blocks = blocks
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.max_lr = max_lr
+        self.min_lr = min_lr
+        self.half_cycle = half_cycle
+        self.weight_decay = weight_decay
+        self.device = device
+        self.random_state = random_state
+
+    def _training(self) -> Any:
+        """The module that imports torch."""
+        require("torch", wanted_by=f"head {self.network}")
+        from . import training
+
+        return training
+
+    def _recipe(self, columns: int, va_weight: float = 1.0) -> Any:
+        blocks = (columns,) if self.blocks is None else tuple(self.blocks)
+        if sum(blocks) != columns:
+            raise UsageError(
+                f"blocks: expected widths that sum to the {columns} columns of codes, got {sum(blocks)}"
+            )
+        return self._training().Recipe(
+            network=self.network,
+            blocks=blocks,
+            va_weight=va_weight,
+            seed=seed_of(self.random_state),
+            **{
+                name: getattr(self, name)
+                for name in (
+                    *("width", "dropout", "masking", "epochs", "patience", "batch_size"),
+                    *("max_lr", "min_lr", "half_cycle", "weight_decay"),
+                )
+            },
+        )
+
+    def _train(self, X: np.ndarray, truth: Any, held: np.ndarray, va_weight: float = 1.0) -> None:
+        training = self._training()
+        self.mean_, self.scale_ = scale_of(X)
+        scaled = ((X - self.mean_) / self.scale_).astype(np.float32)
+        trained = training.train(
+            self._recipe(X.shape[1], va_weight), scaled, truth, held, training.device_of(self.device)
+        )
+        self.weights_, self.epoch_, self.losses_ = trained.weights, trained.epoch, list(trained.losses)
+        self.outputs_ = truth.outputs
+
+    def _outputs(self, X: np.ndarray) -> np.ndarray:
+        scaled = (X - self.mean_) / self.scale_
+        return self._training().outputs_of(self._recipe(X.shape[1]), self.weights_, scaled, self.outputs_)
+
+
+class MlpClassifier(ClassifierMixin, _Network):
+    """The paper's fully connected network: four layers of 2048 units with batch norm, for classes.
+
+    Classes are drawn equally often in training, as in the paper. Probabilities follow the classes' shares in the
+    training rows all the same: the logarithms of these shares are added to the logits (``class_weight=None``).
+
+    Parameters
+    ----------
+    class_weight : None, ``"balanced"`` or class -> weight
+        ``balanced`` adds nothing to the logits, as the paper: every class is as likely as any other beforehand.
+    width : int or None
+        Units of a layer; None is the paper's 2048 (``residual``: 512).
+    dropout : float in [0, 1), default 0.5
+    masking : float in [0, 1], default 0.1
+        Chance of each block of each row to lose some of its codes while training (:func:`~.training.masked`).
+    blocks : tuple of int or None
+        Widths of the code blocks in the order of the columns; None is one block of all columns.
+    epochs, patience : int
+        At most so many passes over as many rows as there are; an end after so many without gain on the held part.
+    batch_size : int
+    max_lr, min_lr : float
+        Between which AdamW's learning rate goes up and down, as in the paper.
+    half_cycle : float
+        Epochs from the lowest to the highest rate: 1 in the paper's AffectNet runs, 0.5 in those of RAF-DB.
+    weight_decay : float
+    va_weight : float
+        Of valence and arousal beside the cross-entropy, where they are given.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``; predictions are made on the processor.
+    random_state : int
+
+    Attributes
+    ----------
+    classes_ : (k,) array
+    weights_ : name -> array, of the best epoch
+    log_share_ : (k,) float64, what is added to the logits
+    epoch_ : int;  losses_ : list of float, on the held part after each epoch
+
+    References
+    ----------
+    Dong et al., Ig3D, ECCV Workshops 2024.
+    """
+
+    network = "mlp"
+
+    def __init__(
+        self,
+        *,
+        class_weight: str | dict[Any, float] | None = None,
+        width: int | None = None,
+        dropout: float = 0.5,
+        masking: float = 0.1,
+        blocks: tuple[int, ...] | None = None,
+        epochs: int = 80,
+        patience: int = 6,
+        batch_size: int = 128,
+        max_lr: float = 1e-4,
+        min_lr: float = 1e-6,
+        half_cycle: float = 1.0,
+        weight_decay: float = 0.01,
+        va_weight: float = 1.0,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            width=width,
+            dropout=dropout,
+            masking=masking,
+            blocks=blocks,
+            epochs=epochs,
+            patience=patience,
+            batch_size=batch_size,
+            max_lr=max_lr,
+            min_lr=min_lr,
+            half_cycle=half_cycle,
+            weight_decay=weight_decay,
+            device=device,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+        self.va_weight = va_weight
+
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        groups: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
+    ) -> MlpClassifier:
+        """Fit to codes and labels.
+
+        Parameters
+        ----------
+        X : (n, d) finite codes
+        y : (n,) labels
+        groups : (n,), kept whole where the training is stopped
+        targets : (n, 2) valence and arousal in [-1, 1], NaN where there is none, optional
+            Learnt beside the classes, as the paper does on AffectNet.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, coded = np.unique(y, return_inverse=True)
+        k = len(self.classes_)
+        mass = np.bincount(coded, weights=compute_sample_weight(self.class_weight, y))
+        # A class of no weight is as good as never expected.
+        self.log_share_ = np.log(np.maximum(mass / mass.sum(), 1e-12))
+        if k > 1:
+            held = held_out(coded, groups, _HELD_PART, seed_of(self.random_state))
+            values = None if targets is None else np.asarray(targets, np.float32)
+            truth = self._training().Truth(k, coded.astype(np.int64), values, np.exp(self.log_share_))
+            self._train(X, truth, held, self.va_weight)
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """(n, k) probabilities in the order of ``classes_``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        if len(self.classes_) == 1:
+            return np.ones((len(X), 1))
+        scores = self._outputs(X)[:, : len(self.classes_)] + self.log_share_
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(n,) the likeliest class of each row."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+
+class MlpRegressor(RegressorMixin, _Network):
+    """The paper's fully connected network, for valence and arousal: squared error plus one minus the concordance.
+
+    Targets are standardised for training. Parameters as :class:`MlpClassifier`, but for those of classes.
+
+    Attributes
+    ----------
+    weights_, epoch_, losses_ : as :class:`MlpClassifier`
+    target_mean_, target_scale_ : (q,) float64
+    """
+
+    network = "mlp"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> MlpRegressor:
+        """Fit to (n, d) finite codes and (n,) or (n, q) targets; ``groups`` (n,) are kept whole."""
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        self.flat_ = y.ndim == 1
+        values = np.asarray(y, np.float64).reshape(len(y), -1)
+        self.target_mean_, self.target_scale_ = scale_of(values)
+        scaled = ((values - self.target_mean_) / self.target_scale_).astype(np.float32)
+        held = held_out(numeric_strata(values), groups, _HELD_PART, seed_of(self.random_state))
+        self._train(X, self._training().Truth(0, None, scaled, np.zeros(0)), held)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(n,) or (n, q) predictions."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        values = self._outputs(X) * self.target_scale_ + self.target_mean_
+        return values[:, 0] if self.flat_ else values
+
+
+class ResidualClassifier(MlpClassifier):
+    """The paper's residual network (512 units, blocks of 1024 and 512), for classes; else as :class:`MlpClassifier`."""
+
+    network = "residual"
+
+
+class ResidualRegressor(MlpRegressor):
+    """The paper's residual network, for valence and arousal; else as :class:`MlpRegressor`."""
+
+    network = "residual"

@@ -1,0 +1,252 @@
+"""The training loop of the networks on codes: standardised codes in, the weights of the best epoch out.
+
+Every draw (initial weights, rows, masks, dropout) comes from the seed; torch's own random state is left as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ...errors import ModelError, UsageError
+from ..losses import class_loss, va_loss
+from .modules import NETWORKS, WIDTHS
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained; the parameters of the heads, see :class:`~.paper.MlpClassifier`."""
+
+    network: str
+    width: int | None
+    dropout: float
+    masking: float
+    blocks: tuple[int, ...]
+    epochs: int
+    patience: int
+    batch_size: int
+    max_lr: float
+    min_lr: float
+    half_cycle: float
+    weight_decay: float
+    va_weight: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What n rows are to be: labels, values, or both.
+
+    Attributes
+    ----------
+    k : int
+        How many classes; their logits are the first outputs.
+    labels : (n,) int64 or None
+    values : (n, q) float32 or None, NaN in rows without
+    mass : (k,) float64
+        Weight of each class in the loss that stops the training; sums to 1.
+    """
+
+    k: int
+    labels: np.ndarray | None
+    values: np.ndarray | None
+    mass: np.ndarray
+
+    @property
+    def outputs(self) -> int:
+        return self.k + (0 if self.values is None else self.values.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Weights of the best epoch, which one it was, and the loss of each epoch on the held rows."""
+
+    weights: dict[str, np.ndarray]
+    epoch: int
+    losses: tuple[float, ...]
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is a CUDA device where there is one.
+
+    Raises
+    ------
+    UsageError : the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device: expected auto, cpu or a CUDA device of this machine, got {name!r}"
+        ) from error
+    return device
+
+
+def build(recipe: Recipe, inputs: int, outputs: int) -> nn.Module:
+    """The network of a recipe, with fresh weights."""
+    return NETWORKS[recipe.network](
+        inputs, outputs, width=recipe.width or WIDTHS[recipe.network], dropout=recipe.dropout
+    )
+
+
+def masked(
+    codes: torch.Tensor, blocks: tuple[int, ...], chance: float, rng: np.random.Generator
+) -> torch.Tensor:
+    """Codes with some set to 0, which is the mean of standardised codes.
+
+    For each row and block, with ``chance``: a number from 1 to the block's width is drawn, and as many of its columns,
+    chosen at random, become 0. A column of a block of width w is so lost with probability chance (w + 1) / (2 w).
+
+    Parameters
+    ----------
+    codes : (n, d) float tensor
+    blocks : widths that sum to d
+    chance : float in [0, 1]
+    rng : numpy generator
+
+    References
+    ----------
+    The paper's feature masking; its code masks shared default lists in place, and masks while validating.
+    """
+    keep = np.ones(codes.shape, np.float32)
+    start = 0
+    for width in blocks:
+        rows = np.flatnonzero(rng.random(len(codes)) < chance)
+        count = rng.integers(1, width + 1, len(rows))
+        rank = rng.random((len(rows), width)).argsort(axis=1).argsort(axis=1)
+        keep[rows, start : start + width] = rank >= count[:, None]
+        start += width
+    return codes * torch.from_numpy(keep).to(codes)
+
+
+def draw_batches(
+    labels: np.ndarray | None, n: int, batch_size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Row indices of an epoch's batches, all of one size of two at least.
+
+    With labels all classes are drawn equally often, with replacement; without, rows come in a random order.
+    """
+    size = max(2, min(batch_size, n))
+    count = max(1, round(n / size)) * size
+    if labels is None:
+        order = np.concatenate([rng.permutation(n) for _ in range(math.ceil(count / n))])[:count]
+    else:
+        chance = 1 / np.bincount(labels)[labels]
+        order = rng.choice(n, count, p=chance / chance.sum())
+    yield from order.reshape(-1, size)
+
+
+def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device: torch.device) -> Trained:
+    """Train on the rows that are not held, and keep the epoch of the least loss on those that are.
+
+    Parameters
+    ----------
+    X : (n, d) float32, standardised
+    held : (n,) bool
+        Where no row is held, all epochs are run and the last is kept.
+
+    Raises
+    ------
+    ModelError : the loss is no longer finite.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    rows, outside = np.flatnonzero(~held), np.flatnonzero(held)
+    # On the processor in double precision: in single, what the number of threads does to a sum's last digit grows with
+    # every step.
+    dtype = torch.float32 if device.type == "cuda" else torch.float64
+    codes = torch.from_numpy(X).to(device, dtype)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(rng.integers(2**62)))
+        module = build(recipe, X.shape[1], truth.outputs).to(device, dtype)
+        optimiser = torch.optim.AdamW(module.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay)
+        half = max(
+            1.0, recipe.half_cycle * max(1, round(len(rows) / max(2, min(recipe.batch_size, len(rows)))))
+        )
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _triangle(step / half, recipe))
+        losses: list[float] = []
+        best, weights = 0, copy.deepcopy(module.state_dict())
+        labels = None if truth.labels is None else truth.labels[rows]
+        for number in range(1, recipe.epochs + 1):
+            module.train()
+            for batch in draw_batches(labels, len(rows), recipe.batch_size, rng):
+                chosen = rows[batch]
+                seen = masked(codes[chosen], recipe.blocks, recipe.masking, rng)
+                loss = _loss(module(seen), truth, chosen, recipe.va_weight)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                rate.step()
+            value = _held_loss(module, codes, truth, outside) if len(outside) else float(loss.detach())
+            if not math.isfinite(value):
+                raise ModelError(
+                    f"head {recipe.network}: expected a finite loss, got {value} in epoch {number}; lower max_lr"
+                )
+            losses.append(value)
+            if not len(outside) or value <= min(losses):
+                best, weights = number, copy.deepcopy(module.state_dict())
+            elif number - best >= recipe.patience:
+                break
+    kept = {name: np.asarray(tensor.cpu().numpy(), np.float32) for name, tensor in weights.items()}
+    return Trained(kept, best, tuple(losses))
+
+
+def outputs_of(recipe: Recipe, weights: dict[str, np.ndarray], X: np.ndarray, outputs: int) -> np.ndarray:
+    """(n, outputs) float64, in double precision on the processor, so that no row's output depends on its batch."""
+    with torch.device("meta"):  # no numbers are drawn for weights that are there
+        module = build(recipe, X.shape[1], outputs)
+    held = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+    module.load_state_dict(held, assign=True)
+    module = module.double().eval()
+    with torch.inference_mode():
+        parts = [module(part) for part in torch.from_numpy(np.asarray(X, np.float64)).split(_ROWS_AT_ONCE)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def _triangle(position: float, recipe: Recipe) -> float:
+    """Share of the peak rate: up in one half-cycle, down in the next (Smith, Cyclical learning rates, 2017)."""
+    up = 1 - abs(position % 2 - 1)
+    low = recipe.min_lr / recipe.max_lr
+    return low + (1 - low) * up
+
+
+def _loss(outputs: torch.Tensor, truth: Truth, rows: np.ndarray, va_weight: float) -> torch.Tensor:
+    """Cross-entropy of the labels, plus the loss of the values in rows that have them."""
+    loss = outputs.sum() * 0
+    if truth.labels is not None:
+        loss = class_loss(outputs[:, : truth.k], torch.from_numpy(truth.labels[rows]).to(outputs.device))
+    if truth.values is not None:
+        values = torch.from_numpy(truth.values[rows]).to(outputs)
+        known = torch.isfinite(values).all(dim=1)
+        if int(known.sum()) > 1:
+            weight = va_weight if truth.labels is not None else 1.0
+            loss = loss + weight * va_loss(outputs[known, truth.k :], values[known])
+    return loss
+
+
+def _held_loss(module: nn.Module, codes: torch.Tensor, truth: Truth, rows: np.ndarray) -> float:
+    """Mean log loss under the classes' mass, or the loss of the values; nothing is masked."""
+    module.eval()
+    with torch.inference_mode():
+        outputs = torch.cat([module(part) for part in codes[rows].split(_ROWS_AT_ONCE)])
+    if truth.labels is None:
+        return float(_loss(outputs, truth, rows, 1.0))
+    labels = torch.from_numpy(truth.labels[rows])
+    mass = torch.from_numpy(truth.mass)
+    log_p = functional.log_softmax(outputs[:, : truth.k].cpu().double() + mass.log(), dim=1)
+    # Weighed as the classes are to count: by mass over their share of the rows.
+    counts = torch.bincount(labels, minlength=truth.k).clamp_min(1)
+    weight = (mass / counts)[labels]
+    losses = -log_p[torch.arange(len(labels)), labels]
+    return float((weight * losses).sum() / weight.sum())

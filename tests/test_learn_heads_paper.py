@@ -1,0 +1,257 @@
+"""The paper's networks as heads: their formulas, masks and draws, what stops them, the conventions."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ig3d.errors import MissingExtra, UsageError
+from ig3d.learn.folds import held_out
+from ig3d.learn.heads import make_head
+from ig3d.learn.heads.paper import MlpClassifier, MlpRegressor, ResidualClassifier, ResidualRegressor
+from ig3d.learn.losses import concordance
+
+torch = pytest.importorskip("torch")
+
+QUICK = {"width": 16, "epochs": 25, "max_lr": 1e-2, "batch_size": 32, "dropout": 0.1, "device": "cpu"}
+CLASSIFIERS = (MlpClassifier, ResidualClassifier)
+
+
+@parametrize_with_checks([MlpClassifier(**QUICK), ResidualRegressor(**QUICK)])
+def test_networks_keep_the_conventions_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def class_rows(n=300, k=3, d=6, seed=0, share=None):
+    rng = np.random.default_rng(seed)
+    y = rng.choice(k, n, p=share)
+    X = rng.normal(size=(n, d))
+    X[np.arange(n), y] += 2
+    return X, y
+
+
+def softmax(z):
+    odds = np.exp(z - z.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def test_mlp_is_the_formula_with_its_own_weights():
+    X, y = class_rows()
+    head = MlpClassifier(**QUICK).fit(X, y)
+    w = head.weights_
+    x = (X - X.mean(axis=0)) / X.std(axis=0)
+    for layer in range(4):
+        at = 0 if layer == 0 else 3 * layer + 1  # one dropout stands after the first layer
+        x = x @ w[f"{at}.weight"].T + w[f"{at}.bias"]
+        norm = {name: w[f"{at + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")}
+        x = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
+        x = np.where(x > 0, x, 0.2 * x)
+    logits = x @ w["13.weight"].T + w["13.bias"] + np.log(np.bincount(y) / len(y))
+    assert np.allclose(head.predict_proba(X), softmax(logits), atol=1e-6)
+
+
+def test_residual_is_the_formula_with_its_own_weights():
+    X, y = class_rows()
+    head = ResidualClassifier(**QUICK).fit(X, y)
+    w = head.weights_
+    x = (X - X.mean(axis=0)) / X.std(axis=0) @ w["enter.weight"].T + w["enter.bias"]
+    for block in range(2):
+        first, second = (f"blocks.{block}.{layer}" for layer in (0, 3))
+        inside = np.maximum(x @ w[f"{first}.weight"].T + w[f"{first}.bias"], 0)
+        x = np.maximum(x + inside @ w[f"{second}.weight"].T + w[f"{second}.bias"], 0)
+    logits = x @ w["leave.weight"].T + w["leave.bias"] + np.log(np.bincount(y) / len(y))
+    assert np.allclose(head.predict_proba(X), softmax(logits), atol=1e-6)
+
+
+def test_the_paper_s_widths_are_the_default():
+    from ig3d.learn.heads.modules import Mlp, Residual
+
+    shapes = [tuple(p.shape) for p in Mlp(358, 10).parameters() if p.ndim == 2]
+    assert shapes == [(2048, 358), (2048, 2048), (2048, 2048), (2048, 2048), (10, 2048)]
+    shapes = [tuple(p.shape) for p in Residual(353, 10).parameters() if p.ndim == 2]
+    assert shapes == [(512, 353), (1024, 512), (512, 1024), (512, 512), (512, 512), (10, 512)]
+    drops = [m.p for m in Mlp(5, 2).modules() if isinstance(m, torch.nn.Dropout)]
+    assert drops == [0.5]
+
+
+def test_masking_loses_what_the_formula_says_block_by_block():
+    from ig3d.learn.heads.training import masked
+
+    blocks, chance, n = (1, 4, 10), 0.3, 20_000
+    ones = torch.ones(n, 15)
+    lost = masked(ones, blocks, chance, np.random.default_rng(0)).numpy() == 0
+    assert ones.min() == 1  # what came in is left as it was
+    start = 0
+    for width in blocks:
+        part = lost[:, start : start + width]
+        assert part.mean() == pytest.approx(chance * (width + 1) / (2 * width), abs=0.01)
+        assert part.any(axis=1).mean() == pytest.approx(chance, abs=0.01)
+        counts = np.bincount(part.sum(axis=1), minlength=width + 1)[1:] / n
+        assert np.allclose(counts, chance / width, atol=0.01)  # every number of columns equally often
+        assert np.allclose(part.mean(axis=0), part.mean(), atol=0.01)  # and every column
+        start += width
+    hit = [lost[:, :1].any(axis=1), lost[:, 1:5].any(axis=1)]
+    assert np.corrcoef(hit[0], hit[1])[0, 1] == pytest.approx(0, abs=0.03)  # blocks by themselves
+    assert not (masked(ones, blocks, 0.0, np.random.default_rng(0)) == 0).any()
+
+
+def test_classes_are_drawn_equally_often_in_batches_of_one_size():
+    from ig3d.learn.heads.training import draw_batches
+
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    batches = list(draw_batches(labels, 1000, 100, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == [100] * 10
+    drawn = np.bincount(labels[np.concatenate(batches)]) / 1000
+    assert np.allclose(drawn, 1 / 3, atol=0.06)
+    plain = np.concatenate(list(draw_batches(None, 1000, 100, np.random.default_rng(0))))
+    assert sorted(plain) == list(range(1000))
+    assert [len(batch) for batch in draw_batches(None, 1, 100, np.random.default_rng(0))] == [2]
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_seeds_reach_every_draw_and_the_caller_s_are_left_alone(kind):
+    X, y = class_rows(120)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state().clone()
+    first, again, other = (kind(**QUICK, random_state=seed).fit(X, y).predict_proba(X) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other, atol=1e-3)
+
+
+def test_a_row_s_prediction_does_not_depend_on_its_batch_or_place():
+    X, y = class_rows(150)
+    head = MlpClassifier(**QUICK).fit(X, y)
+    whole = head.predict_proba(X)
+    assert np.allclose(head.predict_proba(X[::-1])[::-1], whole, atol=1e-12)
+    assert np.allclose(np.vstack([head.predict_proba(row[None]) for row in X[:5]]), whole[:5], atol=1e-12)
+
+
+def test_threads_change_last_digits_only():
+    X, y = class_rows(150, d=40)
+    options = {**QUICK, "width": 128, "epochs": 5}
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(MlpClassifier(**options).fit(X, y).predict_proba(X))
+    finally:
+        torch.set_num_threads(before)
+    assert np.allclose(*found, atol=1e-6)
+
+
+def test_only_the_held_groups_stop_the_training_and_none_of_them_is_learnt_from(monkeypatch):
+    from ig3d.learn.heads import training
+
+    X, y = class_rows(200)
+    groups = np.arange(200) // 5
+    held = held_out(y, groups, 6, 3)
+    drawn, stopped = [], []
+    draw, loss = training.draw_batches, training._held_loss
+    inside = np.flatnonzero(~held)
+
+    def batches(labels, n, size, rng):
+        assert n == len(inside)
+        assert np.array_equal(labels, y[inside])
+        for batch in draw(labels, n, size, rng):
+            drawn.extend(inside[batch])
+            yield batch
+
+    monkeypatch.setattr(training, "draw_batches", batches)
+    monkeypatch.setattr(
+        training,
+        "_held_loss",
+        lambda module, codes, truth, rows: stopped.append(rows) or loss(module, codes, truth, rows),
+    )
+    head = MlpClassifier(**{**QUICK, "patience": 2, "epochs": 60}, random_state=3).fit(X, y, groups=groups)
+    assert all(np.array_equal(rows, np.flatnonzero(held)) for rows in stopped)
+    assert not set(groups[drawn]) & set(groups[held])
+    assert len(head.losses_) == len(stopped) == head.epoch_ + 2 < 60
+    assert int(np.argmin(head.losses_)) == head.epoch_ - 1
+
+
+def test_probabilities_follow_the_training_shares_unless_balanced():
+    X, y = class_rows(1200, k=2, d=2, share=[0.9, 0.1])
+    X = X + np.random.default_rng(1).normal(0, 4, X.shape)  # little to go by: shares matter
+    given, balanced = (
+        MlpClassifier(**{**QUICK, "epochs": 10}, class_weight=weight).fit(X, y).predict_proba(X)
+        for weight in (None, "balanced")
+    )
+    assert given.mean(axis=0)[1] == pytest.approx(0.1, abs=0.05)
+    assert balanced.mean(axis=0)[1] > 0.25
+
+
+def test_valence_and_arousal_are_learnt_beside_the_classes_where_they_are_given(monkeypatch):
+    from ig3d.learn.heads import training
+
+    X, y = class_rows(300)
+    targets = np.where(np.arange(300)[:, None] % 2 == 0, np.tanh(X[:, :2] - 1), np.nan)
+    seen = []
+    whole = training.va_loss
+    monkeypatch.setattr(training, "va_loss", lambda p, t: seen.append(t) or whole(p, t))
+    head = MlpClassifier(**QUICK).fit(X, y, targets=targets)
+    assert head.outputs_ == 5 and head.predict_proba(X).shape == (300, 3)
+    assert np.allclose(head.predict_proba(X).sum(axis=1), 1)
+    assert seen and all(torch.isfinite(batch).all() for batch in seen)
+    said = head._outputs(X)[:, 3:]
+    known = np.isfinite(targets).all(axis=1)
+    assert float(concordance(torch.tensor(said[known]), torch.tensor(targets[known])).min()) > 0.5
+
+
+@pytest.mark.parametrize("kind", [MlpRegressor, ResidualRegressor])
+def test_regressors_find_valence_and_arousal(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 5))
+    y = np.stack([X[:, 0] * 0.4, X[:, 1] * 0.3], axis=1) + rng.normal(0, 0.05, (500, 2))
+    predicted = kind(**{**QUICK, "width": 32}).fit(X[:400], y[:400]).predict(X[400:])
+    assert predicted.shape == (100, 2)
+    assert min(np.corrcoef(predicted[:, i], y[400:, i])[0, 1] for i in (0, 1)) > 0.85
+
+
+@pytest.mark.parametrize("n", [1, 2, 12])
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_few_rows_and_one_class_are_fitted_all_the_same(kind, n):
+    X, y = class_rows(n)
+    assert np.allclose(kind(**QUICK).fit(X, y).predict_proba(X[:1]).sum(), 1)
+    assert kind(**QUICK).fit(X, y * 0 + 2).predict(X).tolist() == [2] * n
+
+
+def test_saved_heads_are_numbers_and_predict_the_same(tmp_path):
+    from skops.io import dump, get_untrusted_types, load
+
+    from ig3d.learn.heads import TYPES
+
+    X, y = class_rows(100)
+    for kind, truth in ((MlpClassifier, y), (ResidualRegressor, X[:, :2])):
+        head = kind(**QUICK, blocks=(2, 4)).fit(X, truth)
+        dump(head, tmp_path / "head.skops")
+        foreign = get_untrusted_types(file=tmp_path / "head.skops")
+        assert set(foreign) <= set(TYPES)
+        again = load(tmp_path / "head.skops", trusted=foreign)
+        assert np.array_equal(again.predict(X), head.predict(X))
+        assert clone(again).get_params() == head.get_params()
+
+
+def test_blocks_that_do_not_fit_the_columns_and_devices_that_are_not_there_are_refused():
+    X, y = class_rows(40)
+    with pytest.raises(
+        UsageError, match=r"blocks: expected widths that sum to the 6 columns of codes, got 5"
+    ):
+        MlpClassifier(**QUICK, blocks=(2, 3)).fit(X, y)
+    with pytest.raises(
+        UsageError, match=r"device: expected auto, cpu or a CUDA device of this machine, got 'abacus'"
+    ):
+        MlpClassifier(**{**QUICK, "device": "abacus"}).fit(X, y)
+
+
+def test_without_torch_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        MissingExtra, match=r"head mlp: expected the package 'torch', found none; pip install"
+    ):
+        make_head("mlp", "classes", seed=0, jobs=1, blocks=(2, 4)).fit(*class_rows(40))
