@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__
-from .commands import extract, fuse, networks, store, weights
+from .commands import datasets, extract, fuse, networks, store, weights
 from .errors import Ig3dError, MissingExtra, absent
 
 app = typer.Typer(
@@ -28,11 +28,17 @@ app.command("extract")(extract.extract)
 app.command("inspect")(store.inspect)
 app.command("preview")(store.preview)
 app.command("synth")(extract.synth)
+app.command("split")(datasets.split)
 app.command("train-2d")(networks.train_2d)
 app.command("logits")(networks.logits)
 app.command("fuse")(fuse.fuse)
 app.command("import")(store.import_)
 app.command("export")(store.export)
+
+datasets_app = typer.Typer(no_args_is_help=False)
+datasets_app.callback(invoke_without_command=True)(datasets.datasets)
+datasets_app.command("check")(datasets.check)
+app.add_typer(datasets_app, name="datasets")
 
 weights_app = typer.Typer(no_args_is_help=False)
 weights_app.callback(invoke_without_command=True)(weights.weights)

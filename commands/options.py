@@ -64,12 +64,18 @@ def list_dataset(
     from ..extract.datasets import list_samples
 
     samples = list_samples(root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map))
-    say(
-        f"{samples.dataset}: {len(samples)} samples, {len(samples.classes)} classes ({', '.join(samples.classes)})"
+    say_samples(samples)
+    return samples
+
+
+def say_samples(samples: SampleList) -> None:
+    """What a dataset was understood to be, on stderr."""
+    classes = (
+        f"{len(samples.classes)} classes ({', '.join(samples.classes)})" if samples.classes else "no classes"
     )
+    say(f"{samples.dataset}: {len(samples)} samples, {classes}")
     for note in samples.notes:
         say(note)
-    return samples
 
 
 def dataset_options(

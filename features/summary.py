@@ -11,6 +11,7 @@ from .values import Split, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def summarise(store: CodeStore) -> dict[str, Any]:
@@ -22,15 +23,7 @@ def summarise(store: CodeStore) -> dict[str, Any]:
     width, unit, basis, min, mean, max, std), ``valence_arousal`` (rows with both), and the store's attributes.
     """
     samples, info = store.samples, store.info
-    names = (*info.classes, "no label")
-    splits = {}
-    for split in Split:
-        here = samples.split == split
-        if here.any():
-            counts = np.bincount(np.where(samples.label[here] < 0, len(info.classes), samples.label[here]))
-            splits[split.name] = {
-                name: int(counts[label]) if label < len(counts) else 0 for label, name in enumerate(names)
-            }
+    splits = count_classes(samples.split, samples.label, info.classes)
     known = np.isfinite(samples.valence) & np.isfinite(samples.arousal)
     return {
         "store": str(store.path),
@@ -51,6 +44,39 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "several_faces": int((store.faces.count > 1).sum()),
         "blocks": {name: _range(store, name) for name in store.blocks},
     }
+
+
+def count_classes(
+    splits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
+    """Split -> class -> rows, of the splits that have some; rows of no class are counted as ``no label``.
+
+    Parameters
+    ----------
+    splits, labels : (n,) codes of :class:`~.values.Split`; indices into ``classes``, -1 for none
+    """
+    found = {}
+    for split in Split:
+        here = splits == split
+        if here.any():
+            where = np.where(labels[here] < 0, len(classes), labels[here])
+            counts = np.bincount(where, minlength=len(classes) + 1).tolist()
+            found[split.name] = dict(zip((*classes, "no label"), counts, strict=True))
+    return found
+
+
+def class_table(splits: dict[str, dict[str, int]]) -> Table:
+    """What :func:`count_classes` found, a line for each class."""
+    from rich.table import Table
+
+    table = Table("class", box=None, header_style="bold")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in next(iter(splits.values()), {}):
+        if name != "no label" or any(counts[name] for counts in splits.values()):
+            table.add_row(name, *(str(counts[name]) for counts in splits.values()))
+    table.add_row("rows", *(str(sum(counts.values())) for counts in splits.values()), style="bold")
+    return table
 
 
 def _range(store: CodeStore, name: str) -> dict[str, Any]:
@@ -83,15 +109,7 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         console.print(f"{summary['valence_arousal']} rows with valence and arousal")
     status = " · ".join(f"{name} {count}" for name, count in summary["status"].items() if count)
     console.print(f"status: {status}; several faces found in {summary['several_faces']}")
-    splits = summary["splits"]
-    rows = Table("class", box=None, header_style="bold")
-    for split in splits:
-        rows.add_column(split, justify="right")
-    for name in (*summary["classes"], "no label"):
-        if any(counts[name] for counts in splits.values()) or name != "no label":
-            rows.add_row(name, *(str(counts[name]) for counts in splits.values()))
-    rows.add_row("rows", *(str(sum(counts.values())) for counts in splits.values()), style="bold")
-    console.print(rows)
+    console.print(class_table(summary["splits"]))
     blocks = Table(
         "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
     )

@@ -120,6 +120,25 @@ def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
     return _with_splits(samples, [Split(int(split)) for split in splits], None)
 
 
+def check_replaceable(out: Path) -> None:
+    """Refuse to write over a file of another kind.
+
+    Raises
+    ------
+    UsageError : something is there that is neither a split table nor a store.
+    """
+    if out.is_dir() or (out.is_file() and not _is_ours(out)):
+        raise UsageError(
+            f"{out}: expected a split table, a store or nothing there, got another thing; name a new file"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as handle:
+        start = handle.read(16)
+    return start.startswith(b"\x89HDF") if path.suffix.lower() == ".h5" else start.startswith(b"id,split")
+
+
 def write_split(path: Path, samples: SampleList) -> None:
     """The table ``id,split`` that ``--split`` reads, a line for each sample."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -130,12 +149,6 @@ def write_split(path: Path, samples: SampleList) -> None:
             (sample.id, "" if sample.split is Split.none else sample.split.name) for sample in samples.samples
         )
     temporary.replace(path)
-
-
-def is_split_table(path: Path) -> bool:
-    """Whether a file opens with the header that :func:`write_split` writes."""
-    with path.open("rb") as handle:
-        return handle.readline().strip() == ",".join(HEADER).encode()
 
 
 def apply_split(samples: SampleList, table: Path) -> SampleList:

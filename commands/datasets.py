@@ -1,0 +1,127 @@
+"""``ig3d datasets`` and ``ig3d split``: which layouts are understood, what lies in one, a validation part for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import counting, say, stdout
+from ..errors import UsageError, some
+from .options import (
+    Dataset,
+    Groups,
+    LabelMap,
+    Manifest,
+    Root,
+    Seed,
+    SplitSeed,
+    SplitShares,
+    dataset_options,
+    list_dataset,
+    say_samples,
+)
+
+
+def datasets(context: typer.Context) -> None:
+    """List the datasets that are understood, with the layout that each expects."""
+    if context.invoked_subcommand is not None:
+        return
+    from ..extract.datasets import ADAPTERS
+    from ..extract.plugins import load, names
+
+    for name in names("dataset", ADAPTERS):
+        print(f"{name}: {load('dataset', name, ADAPTERS).layout.removeprefix(f'{name} expects ')}")
+    say("ig3d datasets check ROOT says what lies in a folder; docs/datasets.md shows the layouts")
+
+
+def check(
+    root: Root,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Its layout; by default the first that fits.")
+    ] = None,
+    manifest: Manifest = None,
+    split: SplitShares = None,
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+    label_map: LabelMap = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Reading threads; 0 is two per core.")] = 0,
+) -> None:
+    """Say what a dataset is, and read every image: counts, what is missing or broken, copies across splits."""
+    from ..extract.datasets import list_samples
+    from ..extract.datasets.check import check_images, recognise
+    from ..features.summary import class_table, count_classes
+
+    options = dataset_options(dataset, manifest, split, split_seed, groups, label_map)
+    samples = list_samples(root, dataset, options) if dataset else recognise(root, options)
+    say_samples(samples)
+    with counting("read", len({sample.path for sample in samples.samples})) as progress:
+        found = check_images(samples, jobs=jobs, progress=progress)
+
+    console = stdout()
+    console.print(f"{root}: {samples.dataset}, {len(samples)} samples in {found.images} images")
+    console.print(class_table(count_classes(samples.splits, samples.labels, samples.classes)))
+    if values := sum(sample.valence == sample.valence for sample in samples.samples):
+        print(f"valence and arousal: {values} samples")
+    if groups_found := len({sample.group for sample in samples.samples} - {""}):
+        print(f"groups (persons or videos): {groups_found}")
+    if boxes := sum(sample.box is not None for sample in samples.samples):
+        print(f"face boxes of the dataset's own: {boxes}")
+    sizes = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.items()]
+    print(f"sizes: {some(sizes) or 'no image could be read'}")
+    print(f"missing: {_counted(found.missing)}")
+    print(f"unreadable: {_counted(found.unreadable)}")
+    print(f"in more than one split: {_counted([' = '.join(same) for same in found.across])}")
+    print(f"same image, different labels: {_counted([' = '.join(same) for same in found.disputed])}")
+    print(f"copies within a split: {found.repeated or 'none'}")
+
+
+def split(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a dataset, or a store.", metavar="SOURCE", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Table for --split (.csv); of a store, also a store (.h5).", show_default=False
+        ),
+    ],
+    val: Annotated[float, typer.Option("--val", help="Share of the train rows to take.")] = 0.1,
+    seed: Seed = 0,
+    dataset: Dataset = "folder",
+    manifest: Manifest = None,
+    groups: Groups = None,
+    label_map: LabelMap = None,
+) -> None:
+    """Carve a validation part out of the train split: stratified by class, groups kept whole."""
+    from ..extract.datasets.split_store import samples_of, split_store
+    from ..extract.datasets.splits import carve, check_replaceable, write_split
+    from ..features.store import CodeStore
+    from ..features.summary import class_table, count_classes
+
+    of_store = source.is_file() and source.suffix.lower() in (".h5", ".hdf5")
+    kinds = (".csv", ".h5") if of_store else (".csv",)
+    if out.suffix.lower() not in kinds:
+        raise UsageError(f"split: expected a name that ends in {' or '.join(kinds)} after --out, got {out}")
+    check_replaceable(out)
+    if not of_store:
+        carved = carve(list_dataset(source, dataset, manifest, None, 0, groups, label_map), val, seed=seed)
+        write_split(out, carved)
+    else:
+        with CodeStore(source) as store:
+            if out.suffix.lower() == ".h5":
+                carved = split_store(store, out, val, seed=seed)
+            else:
+                carved = carve(samples_of(store), val, seed=seed)
+                write_split(out, carved)
+    counts = count_classes(carved.splits, carved.labels, carved.classes)
+    stdout().print(class_table(counts))
+    if not any(sample.group for sample in carved.samples):
+        say("no groups are known: images of one person may stand on both sides (--groups names them)")
+    how = "" if out.suffix.lower() == ".h5" else f"; give it to the other commands as --split {out}"
+    print(f"{out}: " + ", ".join(f"{sum(of.values())} {name}" for name, of in counts.items()) + how)
+
+
+def _counted(items: tuple[str, ...] | list[str]) -> str:
+    return f"{len(items)} ({some(list(items))})" if items else "none"

@@ -1,0 +1,187 @@
+"""``ig3d fuse-features`` and ``ig3d train-joint``: 3D codes inside the 2D network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..console import say, stdout
+from ..errors import UsageError
+from .options import Device, Seed
+
+if TYPE_CHECKING:
+    from ..learn.intermediate.config import IntermediateConfig
+    from ..learn.intermediate.run import IntermediateResult
+    from ..learn.intermediate.state import Epoch
+
+Store = Annotated[
+    list[Path],
+    typer.Option(
+        "--3d-store", help="Store of ig3d extract; once more for the codes of another.", show_default=False
+    ),
+]
+Module = Annotated[str, typer.Option("--module", help="linear, gate, film, attention or spp.")]
+Task = Annotated[
+    str | None, typer.Option("--task", help="classes, va or both; by default what the 2D file is.")
+]
+Blocks = Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")]
+Width = Annotated[
+    int | None, typer.Option("--width", help="Channels of the module; by default those of the features.")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", help="How many trainings, from --seed on; 3 or more tell luck.")
+]
+Controls = Annotated[
+    bool,
+    typer.Option("--controls/--no-controls", help="Train the masked baseline and the permuted control too."),
+]
+Report = Annotated[str | None, typer.Option("--report", help="Rows whose figures are shown: test or val.")]
+Masking = Annotated[
+    float, typer.Option("--masking", help="Chance that a training row loses all blocks, and of each block.")
+]
+Balance = Annotated[
+    float, typer.Option("--balance", help="1 draws all classes equally often, 0 as they come.")
+]
+Draws = Annotated[int, typer.Option("--draws", help="Of the bootstrap.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in --out.")]
+
+
+def fuse_features(
+    features: Annotated[
+        Path,
+        typer.Option(
+            "--features", help="File of ig3d logits --features (or --feature-maps).", show_default=False
+        ),
+    ],
+    store: Store,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for predictions, checkpoints and metrics.json; with --apply the predictions (.npz).",
+            show_default=False,
+        ),
+    ],
+    module: Module = "attention",
+    apply: Annotated[
+        Path | None,
+        typer.Option("--apply", help="Train nothing: ask this checkpoint about rows it was not fitted on."),
+    ] = None,
+    task: Task = None,
+    blocks: Blocks = "full",
+    width: Width = None,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    controls: Controls = True,
+    epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 128,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 1e-3,
+    masking: Masking = 0.1,
+    balance: Balance = 0.5,
+    report: Report = None,
+    draws: Draws = 10_000,
+    restart: Restart = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Train a module on a 2D network's features and the 3D codes, and measure what the codes add."""
+    from ..extract.device import choose_device
+    from ..learn.intermediate.config import IntermediateConfig
+    from ..learn.intermediate.run import fuse_features as run
+    from ..learn.intermediate.table import load_feature_table
+
+    where = str(choose_device(device))
+    if apply is not None:
+        _apply(apply, features, store, out, blocks=blocks, force=force, device=where)
+        return
+    config = IntermediateConfig(
+        module=module,
+        task=task,
+        width=width,
+        seeds=some_seeds(seed, seeds),
+        controls=controls,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        masking=masking,
+        balance=balance,
+        report=report,
+        draws=draws,
+    )
+    table = load_feature_table(features, store, blocks=blocks, task=task, force=force)
+    with watching(config) as watch:
+        result = run(table, config, out, device=where, restart=restart, watch=watch)
+    show(result, out)
+
+
+def some_seeds(first: int, count: int) -> tuple[int, ...]:
+    """``count`` seeds from ``first`` on."""
+    if count < 1:
+        raise UsageError(f"seeds: expected 1 or more, got {count}")
+    return tuple(range(first, first + count))
+
+
+def _apply(
+    checkpoint: Path, features: Path, stores: list[Path], out: Path, *, blocks: str, force: bool, device: str
+) -> None:
+    """Predictions of a trained module for rows it was not fitted on."""
+    from ..learn.intermediate.checkpoint import load_module
+    from ..learn.intermediate.run import apply_module, split_outputs
+    from ..learn.intermediate.table import load_feature_table
+
+    if out.suffix != ".npz":
+        raise UsageError(f"out: expected a name that ends in .npz with --apply, got {out}")
+    loaded = load_module(checkpoint)
+    task = "va" if loaded.info.task == "va" else "classes"
+    table = load_feature_table(features, stores, blocks=blocks, task=task, force=force)
+    rows, values, notes = apply_module(loaded, table, device=device)
+    for note in (*table.table.notes, *notes):
+        say(note)
+    for path, predictions in split_outputs(
+        values, table.table.id[rows], loaded.info.task, loaded.info.classes, out
+    ):
+        predictions.save(path)
+        print(f"{path}: {len(rows)} rows of {loaded.info.spec.name} ({checkpoint.name})")
+
+
+@contextmanager
+def watching(config: IntermediateConfig) -> Iterator[Callable[[str, int, Epoch], None]]:
+    """A progress bar over the epochs of all trainings, with the latest scores."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..console import stderr
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Progress(*columns, console=stderr()) as bar:
+        total = len(config.seeds) * len(config.arms) * config.epochs
+        task = bar.add_task("epochs", total=total, said="")
+        order = [(arm, seed) for seed in config.seeds for arm in config.arms]
+
+        def watch(arm: str, seed: int, epoch: Epoch) -> None:
+            # trainings that end early leave their other epochs out
+            done = order.index((arm, seed)) * config.epochs + epoch.number
+            said = f"{arm} {seed}: loss {epoch.loss:.3f}, score {epoch.selection:.3f}"
+            bar.update(task, completed=done, said=said)
+
+        yield watch
+
+
+def show(result: IntermediateResult, out: Path) -> None:
+    """The table, and what was written."""
+    from ..learn.intermediate.report import print_intermediate
+
+    print_intermediate(result, stdout())
+    names = [f"{one.arm}-{one.seed}.npz" for one in result.trained]
+    print(f"\n{out}: metrics.json, {', '.join(names)}, and a checkpoint (.safetensors) of each")

@@ -1,0 +1,187 @@
+"""A trained module in one file: safetensors with JSON metadata that says what it needs.
+
+``module.*`` are the weights (and, trained end to end, ``network.*`` those of the 2D network); ``seen.*`` say which
+images it learnt from, as 8-byte hashes of their contents. No date, no path: the same training gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import ModelError, UsageError, some
+from ...features.table import BlockUse, FusionTable
+from .config import TASKS
+from .files import read_tensors, tensors_digest, write_tensors
+from .modules import FusionModule, ModuleSpec, make_module
+
+FORMAT = "ig3d-fusion-module"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInfo:
+    """What a module needs, and what came of its training.
+
+    Attributes
+    ----------
+    spec : ModuleSpec
+    task : ``classes``, ``va`` or ``both``
+    classes : canonical names of the class outputs; empty for valence-arousal
+    blocks : the code blocks it reads, in order, with basis
+    network : str
+        Names the network that made its features, by content.
+    joint : dict
+        Description of the 2D network whose weights lie in the same file; empty for a module on ready features.
+    training : dict
+        JSON: arm, seed, configuration, scores of the best epoch, versions.
+    """
+
+    spec: ModuleSpec
+    task: str
+    classes: tuple[str, ...]
+    blocks: tuple[BlockUse, ...]
+    network: str
+    joint: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        outputs = len(self.classes) + 2 * (self.task != "classes")
+        widths = tuple(block.width for block in self.blocks)
+        if self.task not in TASKS or outputs != self.spec.outputs or widths != self.spec.blocks:
+            raise ModelError(
+                f"module: expected a task of {', '.join(TASKS)} whose outputs and blocks fit the module, got "
+                f"{self.task!r}, {self.spec.outputs} outputs and blocks of {widths}; train it again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModule:
+    """A module ready to run, in evaluation mode on the processor.
+
+    Attributes
+    ----------
+    module : FusionModule
+    info : ModuleInfo
+    train, validation : (n,) int64 hashes of image contents
+        What it was fitted on, and what chose its epoch.
+    network : weights of the 2D network by name; empty for a module on ready features
+    source : str
+    """
+
+    module: FusionModule
+    info: ModuleInfo
+    train: np.ndarray
+    validation: np.ndarray
+    network: dict[str, torch.Tensor]
+    source: str
+
+
+def save_module(
+    path: Path,
+    module: FusionModule,
+    info: ModuleInfo,
+    *,
+    train: np.ndarray,
+    validation: np.ndarray,
+    network: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a checkpoint, all or nothing."""
+    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {f"network.{name}": tensor for name, tensor in (network or {}).items()}
+    tensors |= {
+        "seen.train": torch.from_numpy(np.unique(train)),
+        "seen.validation": torch.from_numpy(np.unique(validation)),
+    }
+    described = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "tensors_sha256": tensors_digest(tensors),
+        **asdict(info),
+    }
+    write_tensors(path, tensors, described)
+
+
+def load_module(path: str | Path) -> LoadedModule:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    ModelError : missing, of another kind or version, cut short, changed, or with weights of another module.
+    """
+    described, tensors = read_tensors(
+        path, kind=FORMAT, version=FORMAT_VERSION, what="a module of ig3d fuse-features or train-joint"
+    )
+    try:
+        spec = described["spec"]
+        info = ModuleInfo(
+            spec=ModuleSpec(**spec | {"shape": tuple(spec["shape"]), "blocks": tuple(spec["blocks"])}),
+            task=described["task"],
+            classes=tuple(described["classes"]),
+            blocks=tuple(BlockUse(**block) for block in described["blocks"]),
+            network=described["network"],
+            joint=dict(described["joint"]),
+            training=dict(described["training"]),
+        )
+        train, validation = (tensors.pop(f"seen.{name}").numpy() for name in ("train", "validation"))
+        with torch.random.fork_rng(devices=[]):
+            module = make_module(info.spec)
+        parts: dict[str, dict[str, torch.Tensor]] = {"module": {}, "network": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        module.load_state_dict(parts["module"], strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as exc:
+        raise ModelError(
+            f"{path}: expected a whole description of a module and its weights, got others "
+            f"({str(exc).splitlines()[0]}); train it again"
+        ) from exc
+    return LoadedModule(module.eval(), info, train, validation, parts["network"], str(path))
+
+
+def check_fits(loaded: LoadedModule, table: FusionTable, *, network: str, shape: tuple[int, ...]) -> None:
+    """Refuse rows that a module was not made for.
+
+    Parameters
+    ----------
+    table : the rows
+    network, shape : name and shape of a row of their features
+
+    Raises
+    ------
+    ModelError : features of another network or width, or codes of other blocks or another basis.
+    """
+    info = loaded.info
+    if shape != info.spec.shape:
+        raise ModelError(
+            f"{loaded.source}: expected features of shape {_shape(info.spec.shape)}, got {_shape(shape)}; "
+            "write them as those it was trained on (ig3d logits --features, or --feature-maps)"
+        )
+    if network != info.network:
+        raise ModelError(
+            f"{loaded.source}: expected features of the network {info.network[:12]}, got those of {network[:12]}; "
+            "write them with the network, layer and input that it was trained on"
+        )
+    check_blocks(loaded, table)
+
+
+def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
+    """Refuse codes of other blocks, or of another basis, than the module's."""
+    wanted, got = (
+        [f"{block.name} ({block.width}, {block.basis})" for block in blocks]
+        for blocks in (loaded.info.blocks, table.blocks)
+    )
+    if wanted != got:
+        raise ModelError(
+            f"{loaded.source}: expected the code blocks {some(wanted, 8)}, got {some(got, 8)}; extract with the same "
+            "regressor"
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

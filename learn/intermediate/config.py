@@ -1,0 +1,110 @@
+"""All choices of an intermediate fusion, in one object; stored as JSON with its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import UsageError
+
+MODULES = ("linear", "gate", "film", "attention", "spp")
+TASKS = ("classes", "va", "both")
+# codes as they are; every block masked (the baseline); rows of the codes permuted (the control)
+ARMS = ("codes", "masked", "permuted")
+
+
+@dataclass(frozen=True, slots=True)
+class IntermediateConfig:
+    """Choices of :func:`ig3d.learn.intermediate.run.fuse_features`.
+
+    Attributes
+    ----------
+    module : ``linear``, ``gate``, ``film``, ``attention`` or ``spp``
+    task : ``classes``, ``va``, ``both``, or None
+        None is what the 2D network predicts. ``both`` trains for classes and valence-arousal at once.
+    width : int or None
+        Channels of the module; None is as many as the features have. Features of another width are projected to it.
+    seeds : tuple of int
+        One run each: initial weights, order of rows, masks.
+    controls : bool
+        Train the masked baseline and the permuted control as well.
+    epochs, patience : int
+        At most so many passes; an end after so many without a better validation score.
+    batch_size : int
+    lr : float
+        Peak learning rate of AdamW: reached linearly within a tenth of the steps, then a half cosine to zero.
+    weight_decay : float
+        On matrices, not on biases, norms and learnt tokens.
+    dropout, smoothing : float in [0, 1)
+        Within the module; of the labels.
+    balance : float in [0, 1]
+        A class of n rows is drawn in proportion to n^(1 - balance): 1 draws all classes equally often.
+    masking : float in [0, 1]
+        Chance that a training row loses all its blocks, and chance of each block that is left.
+    va_weight : float
+        Of MSE + (1 - CCC) beside the cross-entropy, for ``both``.
+    validation : float in (0, 0.5]
+        Part of the train rows that chooses the epoch where no val split is left for it; groups whole.
+    report : ``test``, ``val`` or None
+        Rows whose figures are shown; None is test, else val.
+    draws : int
+        Of the bootstrap.
+    mixed : bool
+        Mixed precision; on a CUDA device only.
+    """
+
+    module: str = "attention"
+    task: str | None = None
+    width: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    controls: bool = True
+    epochs: int = 30
+    patience: int = 10
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.2
+    smoothing: float = 0.1
+    balance: float = 0.5
+    masking: float = 0.1
+    va_weight: float = 1.0
+    validation: float = 0.15
+    report: str | None = None
+    draws: int = 10_000
+    mixed: bool = True
+
+    def __post_init__(self) -> None:
+        for name, choices in {
+            "module": MODULES,
+            "task": (None, *TASKS),
+            "report": (None, "test", "val"),
+        }.items():
+            if getattr(self, name) not in choices:
+                words = ", ".join(choice for choice in choices if choice is not None)
+                raise UsageError(f"{name}: expected one of {words}, got {getattr(self, name)!r}")
+        for name, least in {"epochs": 1, "patience": 1, "batch_size": 2, "draws": 1}.items():
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}"
+                )
+        if self.width is not None and self.width < 1:
+            raise UsageError(f"width: expected 1 or more, got {self.width}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError(f"seeds: expected distinct whole numbers from 0, got {self.seeds}")
+        for name in ("dropout", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name}: expected within [0, 1), got {getattr(self, name)}")
+        for name in ("balance", "masking"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name}: expected within [0, 1], got {getattr(self, name)}")
+        if not self.lr > 0 or not self.weight_decay >= 0 or not self.va_weight >= 0:
+            raise UsageError(
+                "lr, weight-decay, va-weight: expected above 0, from 0 and from 0, got "
+                f"{self.lr}, {self.weight_decay} and {self.va_weight}"
+            )
+        if not 0 < self.validation <= 0.5:
+            raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What is trained with each seed."""
+        return ARMS if self.controls else ARMS[:1]

@@ -1,0 +1,103 @@
+"""The folder of an intermediate fusion: what is in it, whose it is, and how a run goes on there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import RunError
+from ...features.atomic import replacing
+from ..versions import versions
+from .config import ARMS
+
+FORMAT = "ig3d-intermediate"
+_OURS = re.compile(rf"({'|'.join(ARMS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run writes.
+
+    Attributes
+    ----------
+    path : Path
+    identity : dict
+        All that decides the trained weights, as JSON.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+
+    def predictions(self, arm: str, seed: int) -> Path:
+        """Predictions of one arm and seed, as ``ig3d fuse`` takes them."""
+        return self.path / f"{arm}-{seed}.npz"
+
+    def checkpoint(self, arm: str, seed: int) -> Path:
+        """Written last: an arm whose checkpoint is there is finished."""
+        return self.path / f"{arm}-{seed}.safetensors"
+
+    def unfinished(self, arm: str, seed: int) -> Path:
+        return self.path / f"{arm}-{seed}.unfinished.safetensors"
+
+    def open(self, *, restart: bool) -> None:
+        """Begin here, or go on.
+
+        Raises
+        ------
+        RunError : the folder holds another run, or something else, or cannot be written.
+        """
+        note = self.path / "run.json"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            there = sorted(item.name for item in self.path.iterdir())
+            known = json.loads(note.read_text("utf-8")) if note.is_file() else {}
+            ours = isinstance(known, dict) and known.get("format") == FORMAT
+            if there and not ours:
+                raise RunError(
+                    f"{self.path}: expected a new folder or one of an earlier run, got {', '.join(there[:5])}; name "
+                    "another --out"
+                )
+            mine = json.loads(json.dumps(self.identity))
+            if ours and known.get("identity") != mine and not restart:
+                raise RunError(
+                    f"{self.path}: expected a run of these choices and rows, got one that differs in "
+                    f"{', '.join(_differing(known.get('identity'), mine))}; name another --out, or --restart"
+                )
+            if restart:
+                for name in there:
+                    if _OURS.fullmatch(name) or name in ("run.json", "metrics.json"):
+                        (self.path / name).unlink()
+            self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": versions()})
+        except (OSError, ValueError) as exc:
+            raise RunError(f"{self.path}: expected a folder to write to, got {exc}; choose another") from exc
+
+    def write_figures(self, figures: Mapping[str, Any], notes: Sequence[str]) -> None:
+        """``metrics.json``."""
+        self._write(
+            "metrics.json",
+            {
+                "format": f"{FORMAT}-metrics",
+                "format_version": 1,
+                "results": figures,
+                "notes": list(notes),
+                "intervals": "95 %, percentile, paired bootstrap over rows (groups, where there are some) of the mean "
+                "over seeds; conditional on the trained networks",
+                "versions": versions(),
+            },
+        )
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        try:
+            with replacing(self.path / name) as temporary:
+                temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        except OSError as exc:
+            raise RunError(f"{self.path}: expected to write {name} there, got {exc}") from exc
+
+
+def _differing(known: object, mine: Mapping[str, Any]) -> list[str]:
+    theirs = known if isinstance(known, dict) else {}
+    return sorted(name.replace("_", "-") for name in {*theirs, *mine} if theirs.get(name) != mine.get(name))

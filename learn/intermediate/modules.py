@@ -1,0 +1,262 @@
+"""Five ways for code tokens to join the features of a 2D network before its decision.
+
+Each is fed positions (n, p, width) and tokens (n, blocks, width) and gives (n, outputs): logits of the classes, then
+valence and arousal, whichever there are. Each also gives its *share*: (n,) how much of what it decides by comes from
+the codes, in [0, 1], where that is a number of the module (``gate``, ``attention``), else NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ...errors import UsageError
+from .config import MODULES
+from .tokens import CodeTokens, Positions
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """What a module is built from.
+
+    Attributes
+    ----------
+    name : one of ``MODULES``
+    shape : (d,) of feature vectors, or (c, h, w) of feature maps
+    blocks : columns of each code block, in order
+    width : int
+        Channels inside.
+    outputs : int
+    dropout : float
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    blocks: tuple[int, ...]
+    width: int
+    outputs: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        if self.name not in MODULES:
+            raise UsageError(f"module: expected one of {', '.join(MODULES)}, got {self.name!r}")
+        numbers = (*self.shape, *self.blocks, self.width, self.outputs)
+        if len(self.shape) not in (1, 3) or not self.blocks or min(numbers) < 1:
+            raise UsageError(
+                f"module {self.name}: expected features (d,) or (c, h, w), one code block or more and a width, got "
+                f"{self.shape}, {self.blocks} and {self.width}"
+            )
+
+
+class FusionModule(nn.Module):
+    """What the five have in common: features and codes in, outputs out."""
+
+    kinds: ClassVar[dict[str, type[FusionModule]]] = {}
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.positions = Positions(spec.shape, spec.width)
+        self.tokens = CodeTokens(spec.blocks, spec.width)
+
+    def __init_subclass__(cls, *, name: str = "", **options: object) -> None:
+        super().__init_subclass__(**options)
+        FusionModule.kinds[name] = cls
+
+    def forward(self, features: torch.Tensor, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Outputs.
+
+        Parameters
+        ----------
+        features : (n, d) or (n, c, h, w) float
+        codes : (n, columns) float
+            Read only where ``present``.
+        present : (n, blocks) bool
+        """
+        return self.join(self.positions(features), self.tokens(codes, present))[0]
+
+    def share(self, features: torch.Tensor, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """(n,) share of the codes in what each row is decided by."""
+        return self.join(self.positions(features), self.tokens(codes, present))[1]
+
+    def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, outputs) and the (n,) share."""
+        raise NotImplementedError
+
+    def head(self, inputs: int) -> nn.Sequential:
+        """Two layers to the outputs, with the paper's LeakyReLU."""
+        spec = self.spec
+        return nn.Sequential(
+            nn.Linear(inputs, spec.width),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(spec.dropout),
+            nn.Linear(spec.width, spec.outputs),
+        )
+
+
+def make_module(spec: ModuleSpec) -> FusionModule:
+    """A module with random weights, from torch's random state."""
+    return FusionModule.kinds[spec.name](spec)
+
+
+def _no_share(rows: torch.Tensor) -> torch.Tensor:
+    return torch.full((len(rows),), math.nan, device=rows.device)
+
+
+class LinearFusion(FusionModule, name="linear"):
+    """Codes to the width of the features, concatenated, twice as wide, as wide, out.
+
+    References
+    ----------
+    Dong et al., Ig3D (ECCV Workshops 2024): Linear to 512, concatenated 1024 → 2048 → 1024 → classes.
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec)
+        both = 2 * spec.width
+        self.decide = nn.Sequential(
+            nn.Linear(both, 2 * both),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(spec.dropout),
+            nn.Linear(2 * both, both),
+            nn.LeakyReLU(0.2),
+            nn.Linear(both, spec.outputs),
+        )
+
+    def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        joined = torch.cat([tokens.sum(1), positions.mean(1)], dim=1)
+        return self.decide(joined), _no_share(joined)
+
+
+class GateFusion(FusionModule, name="gate"):
+    """A gate per row and channel mixes codes and features: g · codes + (1 - g) · features.
+
+    Both are normalised first, so that g says how much of either is taken. The share is the mean of g.
+
+    References
+    ----------
+    Arevalo et al., Gated multimodal units for information fusion (ICLR Workshops 2017).
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec)
+        self.norm_codes, self.norm_features = nn.LayerNorm(spec.width), nn.LayerNorm(spec.width)
+        self.gate = nn.Linear(2 * spec.width, spec.width)
+        self.decide = self.head(spec.width)
+
+    def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.norm_features(positions)
+        codes = self.norm_codes(tokens.sum(1))[:, None].expand_as(features)
+        gate = torch.sigmoid(self.gate(torch.cat([codes, features], dim=2)))
+        mixed = gate * codes + (1 - gate) * features
+        return self.decide(mixed.mean(1)), gate.mean((1, 2))
+
+
+class FilmFusion(FusionModule, name="film"):
+    """Codes scale and shift the channels of the features: (1 + γ) · features + β, pooled, two layers.
+
+    γ and β start at 0, so that the module starts as a network without codes.
+
+    References
+    ----------
+    Perez et al., FiLM: visual reasoning with a general conditioning layer (AAAI 2018).
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec)
+        self.condition = nn.Sequential(
+            nn.LayerNorm(spec.width),
+            nn.Linear(spec.width, spec.width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(spec.width, 2 * spec.width),
+        )
+        last = self.condition[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # a Linear
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.decide = self.head(spec.width)
+
+    def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, shift = self.condition(tokens.sum(1))[:, None].chunk(2, dim=2)
+        changed = functional.leaky_relu((1 + scale) * positions + shift, 0.2)
+        return self.decide(changed.mean(1)), _no_share(tokens)
+
+
+class _Attend(nn.Module):
+    """Queries attend to a memory, then two layers; both added to what was there, normalised before."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        heads = next(number for number in (4, 2, 1) if width % number == 0)
+        self.norm_query, self.norm_memory = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
+
+    def forward(self, query: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, q, width) and (n, q, m) weights, mean over heads; a row of weights sums to 1 (without dropout)."""
+        known = self.norm_memory(memory)
+        seen, weights = self.attention(self.norm_query(query), known, known)
+        query = query + seen
+        return query + self.layers(query), weights
+
+
+class AttentionFusion(FusionModule, name="attention"):
+    """Code tokens attend to the positions of the map and to each other; then a decision token attends to all of them.
+
+    The soft-max always runs over two elements or more (a feature vector is one position beside the tokens); in the
+    published attention (If3d) it ran over one, and its weight was always 1. The share is the weight that the decision
+    token gives to code tokens.
+
+    References
+    ----------
+    Vaswani et al., Attention is all you need (NeurIPS 2017); the decision token is that of Dosovitskiy et al., An
+    image is worth 16x16 words (ICLR 2021).
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec)
+        high, wide = self.positions.grid
+        self.place = nn.Parameter(torch.randn(high * wide, spec.width) / math.sqrt(spec.width))
+        self.decision = nn.Parameter(torch.randn(1, spec.width) / math.sqrt(spec.width))
+        self.look = _Attend(spec.width, spec.dropout)
+        self.weigh = _Attend(spec.width, spec.dropout)
+        self.decide = self.head(spec.width)
+
+    def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        placed = positions + self.place
+        looked, _ = self.look(tokens, torch.cat([tokens, placed], dim=1))
+        query = self.decision.expand(len(tokens), -1, -1)
+        decided, weights = self.weigh(query, torch.cat([looked, placed], dim=1))
+        return self.decide(decided[:, 0]), weights[:, 0, : tokens.shape[1]].sum(1)
+
+
+class SppFusion(FusionModule, name="spp"):
+    """The map's maxima over 1, 4 and 16 parts, concatenated with the codes; two layers.
+
+    Levels finer than the map itself are left out: of a feature vector there is one part.
+
+    References
+    ----------
+    He et al., Spatial pyramid pooling in deep convolutional networks (ECCV 2014).
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec)
+        self.levels = [level for level in (1, 2, 4) if level <= min(self.positions.grid)]
+        parts = sum(level * level for level in self.levels)
+        self.decide = self.head((parts + 1) * spec.width)
+
+    def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = positions.transpose(1, 2).unflatten(2, self.positions.grid)
+        pooled = [functional.adaptive_max_pool2d(maps, level).flatten(1) for level in self.levels]
+        return self.decide(torch.cat([tokens.sum(1), *pooled], dim=1)), _no_share(tokens)
