@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__
-from .commands import datasets, extract, fuse, networks, store, weights
+from .commands import datasets, extract, fuse, intermediate, networks, store, weights
 from .errors import Ig3dError, MissingExtra, absent
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("split")(datasets.split)
 app.command("train-2d")(networks.train_2d)
 app.command("logits")(networks.logits)
 app.command("fuse")(fuse.fuse)
+app.command("fuse-features")(intermediate.fuse_features)
 app.command("import")(store.import_)
 app.command("export")(store.export)
 
