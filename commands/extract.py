@@ -35,6 +35,12 @@ def extract(
         str | None,
         typer.Option("--detector", help="What finds faces; by default the regressor's own choice."),
     ] = None,
+    boxes: Annotated[
+        str,
+        typer.Option(
+            "--boxes", help="Known faces: dataset (its own boxes), none, or a store of an earlier run."
+        ),
+    ] = "dataset",
     also: Annotated[
         str, typer.Option("--also", help="Blocks on request, by comma (facemesh: landmarks).")
     ] = "",
@@ -65,6 +71,7 @@ def extract(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        boxes=boxes,
     )
     with _kept_when_interrupted(), counting("extract", len(samples)) as progress:
         summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=say)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..errors import Ig3dError, MissingExtra, UsageError, WeightsError
-from ..features.values import LandmarkSpec
+from ..features.values import CropSpec, LandmarkSpec
 from .detectors import Detector, load_detector
 from .regressors import Regressor, load_regressor
 
@@ -30,6 +30,9 @@ class ExtractConfig:
         ``cuda:1``. The identity holds the kind of device that was found, not this wish.
     precision : str
         Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
+    boxes : str
+        Faces that need not be looked for: ``dataset`` (the boxes that it has itself), ``none``, or the path of an
+        earlier run's store. The identity holds what is in that store, not its path.
     """
 
     regressor: str = "facemesh"
@@ -38,6 +41,7 @@ class ExtractConfig:
     batch_size: int = 32
     device: str = "auto"
     precision: str = "fp32"
+    boxes: str = "dataset"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -49,20 +53,35 @@ _regressor = lru_cache(maxsize=1)(load_regressor)
 _detector = lru_cache(maxsize=1)(load_detector)
 
 
-def _regressor_of(config: ExtractConfig) -> Regressor:
+def regressor_of(config: ExtractConfig) -> Regressor:
+    """The regressor of a configuration, built once in each process."""
     return _regressor(config.regressor, config.also, device=config.device, precision=config.precision)
 
 
-def settle(config: ExtractConfig) -> tuple[ExtractConfig, list[str]]:
+def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractConfig, list[str]]:
     """The configuration with its detector named, and what to say about the choice.
+
+    Parameters
+    ----------
+    config : ExtractConfig
+    all_known : bool
+        Whether every face is known; then a regressor that is fed crops needs no detector.
 
     Raises
     ------
+    UsageError : ``--detector`` beside a store of boxes.
     WeightsError, MissingExtra : none of the regressor's detectors can be had; says what the first one lacks.
     """
     if config.detector is not None:
+        if config.boxes not in ("dataset", "none"):
+            raise UsageError(
+                f"detector: expected none with --boxes {config.boxes}, got {config.detector}; leave it out"
+            )
         return config, []
-    preferred = _regressor_of(config).detectors
+    regress = regressor_of(config)
+    if all_known and isinstance(regress.needs, CropSpec):
+        return replace(config, detector="boxes"), []
+    preferred = regress.detectors
     lacking: list[Ig3dError] = []
     for name in preferred:
         try:
@@ -82,10 +101,10 @@ def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
     ------
     UsageError : the regressor needs landmarks and the detector is ``none``.
     """
-    regress = _regressor_of(config)
-    if config.detector == "none" and isinstance(regress.needs, LandmarkSpec):
+    regress = regressor_of(config)
+    if config.detector in ("boxes", "none") and isinstance(regress.needs, LandmarkSpec):
         raise UsageError(
-            f"detector none: expected a regressor that takes crops, got {regress.name}, which needs landmarks; "
-            f"use --detector {regress.detectors[0]}"
+            f"detector {config.detector}: expected a regressor that takes crops, got {regress.name}, which needs "
+            f"landmarks; use --detector {regress.detectors[0]}"
         )
     return regress, _detector(config.detector or regress.detectors[0], device=config.device)

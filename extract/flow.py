@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from ..errors import Ig3dError
 from ..features.store import StoreInfo
 from ..features.store_writer import StoreWriter
-from ..features.values import Face, FaceBatch, Rows, Sample, Status
+from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, Status
+from .boxes import Known, in_box, needs_search, surroundings
 from .config import ExtractConfig, build
 from .crop import prepare
 from .detectors import Detector, choose_face
@@ -30,7 +31,12 @@ R = TypeVar("R")
 
 
 def run_shard(
-    path: Path, samples: tuple[Sample, ...], root: str, config: ExtractConfig, info: StoreInfo
+    path: Path,
+    samples: tuple[Sample, ...],
+    known: tuple[Known | None, ...],
+    root: str,
+    config: ExtractConfig,
+    info: StoreInfo,
 ) -> Counter[str]:
     """Run the flow over one shard and put it under its final name; returns its rows by status."""
     regress, detect = build(config)  # first, so that the libraries whose threads are limited are there
@@ -45,6 +51,7 @@ def run_shard(
                     detect,
                     regress,
                     whole=detect.name == "none",
+                    known=known[start : start + config.batch_size],
                 )
                 writer.write(start, rows)
                 counts += Counter(by_status(rows.status))
@@ -67,7 +74,13 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def flow(
-    samples: Sequence[Sample], root: str | Path, detect: Detector, regress: Regressor, *, whole: bool = False
+    samples: Sequence[Sample],
+    root: str | Path,
+    detect: Detector,
+    regress: Regressor,
+    *,
+    whole: bool = False,
+    known: Sequence[Known | None] = (),
 ) -> Rows:
     """read → detect → crop → regress on one batch: one row per sample, always.
 
@@ -78,6 +91,7 @@ def flow(
     detect, regress : the plug-ins
     whole : bool
         The face is the whole image, resized.
+    known : what is known of each sample's face, or nothing
 
     Returns
     -------
@@ -85,7 +99,7 @@ def flow(
     """
     rows = Rows.pending(len(samples), dict(regress.blocks))
     images = _read(samples, root, rows)
-    found = _found(images, detect, rows)
+    found = _found(images, known or [None] * len(samples), detect, regress.needs, rows)
     here = sorted(found)
     for row in here:
         rows.xyxy[row], rows.score[row] = found[row].xyxy, found[row].score
@@ -133,23 +147,58 @@ def _read(samples: Sequence[Sample], root: str | Path, rows: Rows) -> dict[int, 
     return images
 
 
-def _found(images: dict[int, Image], detect: Detector, rows: Rows) -> dict[int, Face]:
+def _found(
+    images: dict[int, Image],
+    known: Sequence[Known | None],
+    detect: Detector,
+    needs: CropSpec | LandmarkSpec,
+    rows: Rows,
+) -> dict[int, Face]:
     """Row -> the chosen face; rows without one end here."""
-    chosen = {}
-    here = list(images)
+    chosen = _chosen_before(images, known, needs, rows)
+    here = [row for row in images if row not in chosen and not rows.status[row]]
+    shown = {row: surroundings(images[row].pixels, known[row]) for row in here}
 
     def faces_in(some: Sequence[int]) -> list[list[Face]]:
-        return detect([images[row].pixels for row in some])
+        return detect([shown[row][0] for row in some])
 
     results = _together_or_one_by_one(faces_in, here)
     for row, faces in zip(here, results, strict=True):
         if isinstance(faces, Exception):
             _end(rows, row, Status.failed, f"{type(faces).__name__}: {faces}")
+        elif (given := known[row]) is not None:
+            if (face := in_box(faces, given, shown[row][1])) is None:
+                _end(rows, row, Status.no_face, "no face found around the box")
+            else:
+                rows.count[row] = given.count
+                chosen[row] = face
         elif not faces:
             _end(rows, row, Status.no_face, "no face found")
         else:
             rows.count[row] = len(faces)
             chosen[row] = choose_face(faces)
+    return chosen
+
+
+def _chosen_before(
+    images: dict[int, Image],
+    known: Sequence[Known | None],
+    needs: CropSpec | LandmarkSpec,
+    rows: Rows,
+) -> dict[int, Face]:
+    """Row -> the face that is known; rows known to have none, or known from another file, end here."""
+    chosen = {}
+    for row, image in images.items():
+        given = known[row]
+        if given is None:
+            continue
+        if given.other_file(image.digest):
+            _end(rows, row, Status.failed, "the file is not the one in which its box was found")
+        elif given.face is None:
+            _end(rows, row, given.status, given.message)
+        elif not needs_search(given, needs):
+            rows.count[row] = given.count
+            chosen[row] = given.face
     return chosen
 
 

@@ -20,7 +20,8 @@ from ..errors import RunError, UsageError
 from ..features.store import CodeStore, StoreInfo
 from ..features.values import CropSpec, SampleList
 from . import shards
-from .config import ExtractConfig, build, settle
+from .boxes import Known, known_faces
+from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
 from .flow import by_status, run_shard
 from .regressors import Regressor
@@ -90,15 +91,19 @@ def extract_codes(
     if jobs < 0:
         raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
     started = time.monotonic()
-    config, notes = settle(config)
+    known = known_faces(
+        samples, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
+    )
+    config, notes = settle(config, all_known=known.complete)
     regress, detect = build(config)
+    found_by = known.detector if known.detector and detect.name == "boxes" else detect.describe()
     if say:
         for note in (
             *notes,
             f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
         ):
             say(note)
-    identity = shards.identity(samples, config, regress.describe(), detect.describe())
+    identity = shards.identity(samples, config, regress.describe(), found_by, known.identity)
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
         if run.finished(restart=restart):
@@ -109,10 +114,10 @@ def extract_codes(
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)
-        info = _info(samples, regress, detect, identity)
+        info = _info(samples, regress, found_by, identity)
         workers = min(jobs or _default_jobs(regress, detect), max(1, len(todo)))
         counts = Counter(run.counts)
-        for done in _work(run, todo, config, info, workers):
+        for done in _work(run, todo, known.samples, config, info, workers):
             counts += done
             if progress:
                 progress(done)
@@ -126,30 +131,37 @@ def _default_jobs(*plugins: Regressor | Detector) -> int:
     return min(cpu_count(), MAX_JOBS_ON_GPU) if on_gpu else cpu_count()
 
 
-def _info(samples: SampleList, regress: Regressor, detect: Detector, identity: dict[str, Any]) -> StoreInfo:
+def _info(
+    samples: SampleList, regress: Regressor, detector: dict[str, Any], identity: dict[str, Any]
+) -> StoreInfo:
     needs = regress.needs
     crop: dict[str, Any] = {}
     if isinstance(needs, CropSpec):
-        crop = {**asdict(needs), "whole_image": detect.name == "none"}
+        crop = {**asdict(needs), "whole_image": detector["name"] == "none"}
     return StoreInfo(
         dataset=samples.dataset,
         root=samples.root if is_remote(samples.root) else str(Path(samples.root).resolve()),
         classes=samples.classes,
         regressor=regress.describe(),
-        detector=detect.describe(),
+        detector=detector,
         crop=crop,
         config=identity,
     )
 
 
 def _work(
-    run: shards.Run, todo: Sequence[int], config: ExtractConfig, info: StoreInfo, workers: int
+    run: shards.Run,
+    todo: Sequence[int],
+    known: tuple[Known | None, ...],
+    config: ExtractConfig,
+    info: StoreInfo,
+    workers: int,
 ) -> Iterable[Counter[str]]:
     """Run the shards, here or in worker processes; yields the counts of each as it is finished."""
-    tasks = [(run.shard_path(shard), run.shard_samples(shard)) for shard in todo]
+    tasks = [(run.shard_path(shard), run.shard_samples(shard), known[run.rows_of(shard)]) for shard in todo]
     if workers == 1:
-        for path, part in tasks:
-            yield run_shard(path, part, run.samples.root, config, info)
+        for task in tasks:
+            yield run_shard(*task, run.samples.root, config, info)
         return
     try:
         # loky: fresh interpreters. A fork after MediaPipe or torch has run would hang.
@@ -159,7 +171,7 @@ def _work(
             return_as="generator_unordered",
             batch_size=1,
             idle_worker_timeout=IDLE_SECONDS,
-        )(delayed(run_shard)(path, part, run.samples.root, config, info) for path, part in tasks)
+        )(delayed(run_shard)(*task, run.samples.root, config, info) for task in tasks)
     except TerminatedWorkerError as exc:
         raise RunError(
             "extract: expected the workers to live, one was killed (out of memory?); finished shards are kept: "

@@ -33,11 +33,18 @@ _PACKAGES = ("mediapipe", "numpy", "opencv-python", "pillow", "scikit-image", "s
 
 
 def identity(
-    samples: SampleList, config: ExtractConfig, regressor: dict[str, Any], detector: dict[str, Any]
+    samples: SampleList,
+    config: ExtractConfig,
+    regressor: dict[str, Any],
+    detector: dict[str, Any],
+    boxes: str = "none",
 ) -> dict[str, Any]:
-    """What makes two runs the same: samples, options, plug-ins with their weights, versions. No paths, no times."""
+    """What makes two runs the same: samples, options, plug-ins with their weights, versions. No paths, no times.
+
+    ``boxes`` says where known faces come from: ``none``, ``dataset``, or the hash of a store's content.
+    """
     rows = [
-        (s.id, s.path, s.label, int(s.split), repr(s.valence), repr(s.arousal), s.group, s.size_bytes)
+        (s.id, s.path, s.label, int(s.split), repr(s.valence), repr(s.arousal), s.group, s.size_bytes, s.box)
         for s in samples.samples
     ]
     options = {**asdict(config), "also": list(config.also)}
@@ -46,7 +53,8 @@ def identity(
         "classes": list(samples.classes),
         "samples": len(samples),
         "samples_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        "options": {key: value for key, value in options.items() if key != "device"},
+        "options": {key: value for key, value in options.items() if key not in ("device", "boxes")},
+        "boxes": boxes,
         "regressor": regressor,
         "detector": detector,
         "threads_per_worker": 1,
@@ -183,9 +191,13 @@ class Run:
     def shard_path(self, shard: int) -> Path:
         return self.parts / f"{shard:05d}.h5"
 
-    def shard_samples(self, shard: int) -> tuple[Sample, ...]:
+    def rows_of(self, shard: int) -> slice:
+        """The rows of the sample list that a shard holds."""
         size = shard_size(len(self.samples))
-        return self.samples.samples[shard * size : (shard + 1) * size]
+        return slice(shard * size, (shard + 1) * size)
+
+    def shard_samples(self, shard: int) -> tuple[Sample, ...]:
+        return self.samples.samples[self.rows_of(shard)]
 
     def _is_done(self, shard: int) -> bool:
         """Whether a shard is there and sound; a damaged one (power loss) is thrown away and done again."""

@@ -13,6 +13,7 @@ from ..plugins import load
 
 # name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.detectors
 DETECTORS: Mapping[str, str] = {
+    "boxes": "ig3d.extract.detectors.given:GivenBoxes",
     "facemesh": "ig3d.extract.detectors.facemesh:FaceMesh",
     "landmarker": "ig3d.extract.detectors.landmarker:Landmarker",
     "none": "ig3d.extract.detectors.whole:WholeImage",

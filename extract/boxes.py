@@ -1,0 +1,249 @@
+"""Faces that are known before an image is read: boxes of the dataset itself, or of an earlier run's store.
+
+Where a regressor is fed a crop, a known box takes the place of detection. Where it is fed landmarks, these are looked
+for around the box only, and the face that overlaps it most is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import DatasetError, UsageError, some
+from ..features.store import CodeStore
+from ..features.values import CropSpec, Face, LandmarkSpec, SampleList, Status
+from .read import Unreadable, bounded_images, digest_of
+from .sources import read_content
+
+# Around a box, in its sides, that is shown to a detector: as much as lets it see the whole head.
+SURROUNDINGS = 0.5
+# Files whose digest is compared before any work; the others are compared as they are read.
+_CHECKED = 32
+# Detectors whose box is the extent of their points.
+_BOX_OF_POINTS = ("facemesh", "landmarker")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one sample's face.
+
+    Attributes
+    ----------
+    face : Face or None
+        None where none was found; its landmarks may be two corners only, for the extent of what was found.
+    count : int
+        Faces in the image.
+    digest : (16,) uint8, or None
+        Of the file in which it was found; None for the dataset's own boxes.
+    status, message : why there is no face
+    """
+
+    face: Face | None
+    count: int = 1
+    digest: np.ndarray | None = None
+    status: Status = Status.ok
+    message: str = ""
+
+    def other_file(self, digest: np.ndarray) -> bool:
+        """Whether the file is not the one in which the face was found."""
+        return self.digest is not None and not np.array_equal(self.digest, digest)
+
+
+def needs_search(known: Known | None, needs: CropSpec | LandmarkSpec) -> bool:
+    """Whether a detector must be asked: nothing is known, or landmarks are lacking."""
+    if known is None:
+        return True
+    if known.face is None or isinstance(needs, CropSpec):
+        return False
+    points = known.face.landmarks
+    return needs.blendshapes or points is None or len(points) != needs.points
+
+
+def surroundings(image: np.ndarray, known: Known | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part of an (H, W, 3) image that a detector is shown, and its corner x, y; all where nothing is known."""
+    if known is None or known.face is None:
+        return image, (0, 0)
+    x0, y0, x1, y1 = known.face.xyxy.astype(np.float64)
+    margin = SURROUNDINGS * max(x1 - x0, y1 - y0)
+    height, width = image.shape[:2]
+    left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
+    right, bottom = min(width, int(np.ceil(x1 + margin))), min(height, int(np.ceil(y1 + margin)))
+    if right <= left or bottom <= top:
+        return image, (0, 0)  # a box outside of its image: what is found will not overlap it
+    return image[top:bottom, left:right], (left, top)
+
+
+def in_box(faces: Sequence[Face], known: Known, corner: tuple[int, int]) -> Face | None:
+    """The face that overlaps the known box most, in pixels of the whole image; None where none does."""
+    if known.face is None:
+        return None
+    box, shift = known.face.xyxy.astype(np.float64), np.array([*corner, *corner], np.float32)
+    moved = [
+        replace(face, xyxy=face.xyxy + shift, landmarks=_moved(face.landmarks, shift[:2])) for face in faces
+    ]
+    overlaps = [_overlap(face.xyxy.astype(np.float64), box) for face in moved]
+    best = int(np.argmax(overlaps)) if overlaps else -1
+    return moved[best] if best >= 0 and overlaps[best] > 0 else None
+
+
+def _moved(points: np.ndarray | None, shift: np.ndarray) -> np.ndarray | None:
+    if points is None:
+        return None
+    moved = points.copy()
+    moved[:, :2] += shift
+    return moved
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    shared = np.clip(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0, None).prod()
+    both = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - shared
+    return float(shared / max(both, 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFaces:
+    """What is known of the faces of a whole dataset.
+
+    Attributes
+    ----------
+    samples : a Known or None for each sample, in order
+    identity : what it came from, for the run's identity
+    detector : dict or None
+        What found the faces, for the store; None where the dataset says them.
+    """
+
+    samples: tuple[Known | None, ...]
+    identity: Any
+    detector: dict[str, Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether something is known of every sample."""
+        return all(known is not None for known in self.samples)
+
+
+def known_faces(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
+    """What is known before the run.
+
+    Parameters
+    ----------
+    samples : SampleList
+    boxes : ``dataset`` (its own boxes, where it has some), ``none``, or the path of a store
+    needs : what the regressor is fed
+
+    Raises
+    ------
+    UsageError : a store of whole images, in which no face was looked for.
+    DatasetError : the store is not of this dataset.
+    StoreError : it is no store.
+    """
+    if boxes not in ("dataset", "none"):
+        return _of_store(samples, boxes, needs)
+    given = tuple(
+        None if sample.box is None or boxes == "none" else Known(Face(np.array(sample.box, np.float32)))
+        for sample in samples.samples
+    )
+    return KnownFaces(given, "dataset" if any(given) else "none")
+
+
+def _of_store(samples: SampleList, path: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
+    with CodeStore(path) as store:
+        row_of = {identifier: row for row, identifier in enumerate(store.samples.id.tolist())}
+        lacking = [sample.id for sample in samples.samples if sample.id not in row_of]
+        if lacking:
+            raise DatasetError(
+                f"boxes: expected the {len(samples)} samples of {samples.dataset} in {path}, got {len(lacking)} that "
+                f"are not in it ({some(lacking)}); extract that store from the same dataset"
+            )
+        if store.info.detector.get("name") == "none":
+            raise UsageError(
+                f"boxes: expected a store whose faces were found, got {path} of whole images; use --detector none"
+            )
+        rows = np.array([row_of[sample.id] for sample in samples.samples])
+        _check_files(samples, store.samples.digest[rows], store.samples.status[rows], path)
+        known = _rows_known(store, rows, needs)
+        detector = {**store.info.detector, "boxes_of": store.content_sha256}
+        return KnownFaces(known, store.content_sha256, detector)
+
+
+def _rows_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> tuple[Known, ...]:
+    boxes, scores = store.faces.box[rows], store.faces.score[rows]
+    counts, status = store.faces.count[rows], store.samples.status[rows]
+    digests, messages = store.samples.digest[rows], store.samples.message[rows].tolist()
+    points = _extents(store, rows) if isinstance(needs, CropSpec) else _points(store, rows)
+    known = []
+    for row in range(len(rows)):
+        if np.isfinite(boxes[row]).all():
+            face = Face(boxes[row], float(scores[row]), None if points is None else points[row])
+            known.append(Known(face, int(counts[row]), digests[row]))
+            continue
+        ended = Status(int(status[row]))
+        if ended in (Status.missing, Status.unreadable):
+            # it is tried again; what can be read now is not what was seen then
+            known.append(Known(None, 0, digests[row], Status.failed, "no face is known of it"))
+        else:
+            known.append(Known(None, 0, digests[row], ended, messages[row]))
+    return tuple(known)
+
+
+def _extents(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
+    """(n, 2, 2) corners of the points by which the store's crops were made, pixels; None where it has boxes only."""
+    name = store.info.detector.get("name")
+    if name in _BOX_OF_POINTS:
+        return store.faces.box[rows].reshape(len(rows), 2, 2)
+    if name == "sfd" and store.info.crop:
+        return _extent_of_crops(store.faces.transform[rows], store.info.crop)
+    return None
+
+
+def _points(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
+    """(n, 478, 3) points, pixels, of a store that has them; NaN where there is no face."""
+    if store.info.regressor.get("name") != "facemesh" or "landmarks" not in store.blocks:
+        return None
+    from .regressors.facemesh import project
+
+    aligned = store.codes("landmarks")[rows].reshape(len(rows), -1, 3)
+    size_wh = np.stack([store.samples.width[rows], store.samples.height[rows]], axis=1)
+    points, ok = np.full_like(aligned, np.nan), store.samples.ok[rows]
+    pose, camera = store.codes("pose")[rows], store.codes("camera")[rows]
+    points[ok] = project(aligned[ok], pose[ok], camera[ok], size_wh[ok])
+    return points
+
+
+def _extent_of_crops(transforms: np.ndarray, crop: dict[str, Any]) -> np.ndarray:
+    """(n, 2, 2) corners of a square box that gives the same crops; its side is known to a pixel of the crop's.
+
+    A crop's side is a whole number of pixels, so half a pixel more is within what was truncated.
+    """
+    zoom = transforms[:, 0, 0].astype(np.float64)
+    side = np.round((crop["size"] - 1) / zoom)
+    corner = -transforms[:, :, 2].astype(np.float64) * (side / (crop["size"] - 1))[:, None]
+    centre = corner + side[:, None] / 2
+    half = (side + 0.5) / (crop["scale"] * crop["points_factor"]) / 2
+    return np.stack([centre - half[:, None], centre + half[:, None]], axis=1)
+
+
+def _check_files(samples: SampleList, digests: np.ndarray, status: np.ndarray, path: str) -> None:
+    """Compare some files with what the store saw, so that another dataset is refused before any work."""
+    seen = np.flatnonzero(~np.isin(status, (Status.missing, Status.unreadable)))
+    chosen = seen[np.unique(np.linspace(0, len(seen) - 1, _CHECKED).astype(int))] if len(seen) else seen
+    other = []
+    with bounded_images():
+        for row in chosen:
+            sample = samples.samples[row]
+            try:
+                content = read_content(f"{samples.root}/{sample.path}")
+            except (FileNotFoundError, Unreadable):
+                continue  # its row will say so
+            raw = content.tobytes() if isinstance(content, np.ndarray) else content
+            if not np.array_equal(digest_of(raw), digests[row]):
+                other.append(sample.id)
+    if other:
+        raise DatasetError(
+            f"boxes: expected the images of {path}, got {len(other)} of {len(chosen)} that were looked at with other "
+            f"content ({some(other)}); extract that store from the same images"
+        )

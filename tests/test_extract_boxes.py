@@ -1,0 +1,269 @@
+"""Known boxes: those of the dataset itself, and those of an earlier run; nothing is detected twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from conftest import FAKE, Ended, colour_folder, write_image
+from PIL import Image
+
+from ig3d.errors import DatasetError, RunError, StoreError, UsageError
+from ig3d.extract.boxes import Known, _extent_of_crops, in_box, known_faces, surroundings
+from ig3d.extract.config import ExtractConfig
+from ig3d.extract.crop import square_crop
+from ig3d.extract.datasets import list_samples
+from ig3d.extract.fakes import FakeDetector, FakeRegressor
+from ig3d.extract.flow import flow
+from ig3d.extract.run import extract_codes
+from ig3d.features.store import CodeStore
+from ig3d.features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Sample, SampleList, Status
+
+CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+
+
+class NoDetector(FakeDetector):
+    """Must not be asked."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        raise AssertionError("a detector was asked")
+
+
+class SpotDetector:
+    """White spots, each with its four corners as landmarks."""
+
+    name = "spots"
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        from scipy.ndimage import find_objects, label
+
+        found = []
+        for image in images:
+            places = find_objects(label(image[..., 0] == 255)[0])
+            boxes = [np.array([x.start, y.start, x.stop, y.stop], np.float32) for y, x in places]
+            found.append([Face(b, 0.9, np.array([(*b[:2], 0), (*b[2:], 0)], np.float32)) for b in boxes])
+        return found
+
+
+class SpotRegressor:
+    """The corners themselves."""
+
+    name = "corners"
+    needs = LandmarkSpec(2)
+    blocks: ClassVar = {"corners": Block(4, "px", "spots", "Corners.")}
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        assert faces.landmarks is not None
+        return {"corners": faces.landmarks[:, :, :2].reshape(-1, 4)}
+
+
+def boxed(samples: SampleList, box: tuple[float, float, float, float]) -> SampleList:
+    return replace(samples, samples=tuple(replace(sample, box=box) for sample in samples.samples))
+
+
+def test_a_datasets_box_is_cropped_and_nothing_detected(tmp_path: Path) -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[8:32, 33:57] = (200, 100, 50)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    sample = Sample("a", "a.png", box=(35, 10, 55, 30))
+    known = known_faces(SampleList("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
+    assert known.complete
+    rows = flow([sample], tmp_path, NoDetector(), FakeRegressor(), known=known.samples)
+    assert rows.status.tolist() == [Status.ok]
+    assert rows.xyxy.tolist() == [[35, 10, 55, 30]]
+    assert np.isnan(rows.score[0]) and rows.count[0] == 1
+    assert np.allclose(rows.codes["colour"][0] * 255, (200, 100, 50), atol=1)
+
+
+def test_a_run_with_boxes_needs_no_detector_and_another_identity(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 5)
+    plain = list_samples(root, "folder")
+    extract_codes(boxed(plain, (2, 2, 20, 18)), tmp_path / "a.h5", CONFIG, jobs=1)
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.info.detector == {"name": "boxes"}
+        assert store.info.config["boxes"] == "dataset"
+        assert store.samples.ok.all()
+        assert (store.faces.box == (2, 2, 20, 18)).all()
+    with pytest.raises(RunError, match=r"detector\.name: boxes -> fake"):
+        extract_codes(plain, tmp_path / "a.h5", CONFIG, jobs=1)
+    with pytest.raises(RunError, match="other ids, labels, splits"):
+        extract_codes(boxed(plain, (2, 2, 20, 17)), tmp_path / "a.h5", CONFIG, jobs=1)
+    extract_codes(boxed(plain, (2, 2, 20, 18)), tmp_path / "b.h5", replace(CONFIG, boxes="none"), jobs=1)
+    with CodeStore(tmp_path / "b.h5") as store:
+        assert store.info.detector == {"name": "fake"}
+
+
+def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[10:70, 100:180] = 255  # the largest, which a detector would choose
+    image[40:50, 20:30] = 255
+    image[60:64, 20:24] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    boxes = {
+        "large": (100, 10, 180, 70),
+        "small": (18, 38, 31, 52),
+        "none": (60, 80, 70, 90),
+        "out": (500, 0, 600, 90),
+    }
+    samples = [Sample(name, "a.png", box=box) for name, box in boxes.items()] + [Sample("unknown", "a.png")]
+    listed = SampleList("x", str(tmp_path), (), tuple(samples))
+    known = known_faces(listed, "dataset", SpotRegressor.needs)
+    assert not known.complete
+    rows = flow(listed.samples, tmp_path, SpotDetector(), SpotRegressor(), known=known.samples)
+    found = dict(zip([s.id for s in listed.samples], range(5), strict=True))
+    assert rows.codes["corners"][found["large"]].tolist() == [100, 10, 180, 70]
+    assert rows.codes["corners"][found["small"]].tolist() == [20, 40, 30, 50]
+    assert rows.codes["corners"][found["unknown"]].tolist() == [100, 10, 180, 70]
+    assert rows.count[found["unknown"]] == 3
+    for name in ("none", "out"):
+        assert rows.status[found[name]] == Status.no_face
+        assert rows.message[found[name]] == "no face found around the box"
+
+
+def test_surroundings_and_the_way_back() -> None:
+    image = np.arange(100 * 200 * 3, dtype=np.uint32).reshape(100, 200, 3)
+    known = Known(Face(np.array([50, 40, 70, 60], np.float32)))
+    cut, corner = surroundings(image, known)
+    assert cut.shape == (40, 40, 3) and corner == (40, 30)
+    assert np.array_equal(cut, image[30:70, 40:80])
+    found = Face(np.array([9, 9, 29, 31], np.float32), 0.5, np.array([[9, 9, 4]], np.float32))
+    back = in_box([Face(np.array([0, 0, 8, 8], np.float32)), found], known, corner)
+    assert back is not None and back.xyxy.tolist() == [49, 39, 69, 61]
+    assert back.landmarks is not None and back.landmarks.tolist() == [[49, 39, 4]]
+    assert surroundings(image, None)[0] is image
+
+
+def mixed_folder(root: Path) -> Path:
+    """Good images, one without a face, one that cannot be regressed, one that is no image."""
+    colour_folder(root, 30)
+    write_image(root / "happy" / "black.png", (0, 0, 0))
+    write_image(root / "sad" / "blue.png", (0, 0, 255))
+    (root / "sad" / "text.png").write_text("no image")
+    return root
+
+
+def test_boxes_of_an_earlier_run_give_its_codes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = list_samples(mixed_folder(tmp_path / "data"), "folder")
+    extract_codes(samples, tmp_path / "first.h5", CONFIG, jobs=1)
+    monkeypatch.setattr(FakeDetector, "__call__", NoDetector.__call__)
+    extract_codes(samples, tmp_path / "again.h5", replace(CONFIG, boxes=str(tmp_path / "first.h5")), jobs=1)
+    with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "again.h5") as again:
+        assert again.info.detector == {"name": "fake", "boxes_of": first.content_sha256}
+        assert np.array_equal(first.samples.status, again.samples.status)
+        assert np.array_equal(first.codes("colour"), again.codes("colour"), equal_nan=True)
+        for column in ("box", "score", "count", "transform"):
+            assert np.array_equal(getattr(first.faces, column), getattr(again.faces, column), equal_nan=True)
+        messages = dict(zip(again.samples.id, again.samples.message, strict=True))
+        assert messages["happy/black"] == "no face found"
+        assert messages["sad/blue"] == "ValueError: a crop is pure blue"
+        assert again.verify() == []
+
+
+def test_boxes_by_id_from_a_larger_store(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 10)
+    samples = list_samples(root, "folder")
+    extract_codes(samples, tmp_path / "first.h5", CONFIG, jobs=1)
+    part = replace(samples, samples=samples.samples[3:17:2])
+    extract_codes(part, tmp_path / "part.h5", replace(CONFIG, boxes=str(tmp_path / "first.h5")), jobs=1)
+    with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "part.h5") as second:
+        assert np.array_equal(first.codes("colour")[3:17:2], second.codes("colour"))
+
+
+def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
+    tmp_path: Path, ig3d: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, other = colour_folder(tmp_path / "data", 5), colour_folder(tmp_path / "other", 6)
+    first = tmp_path / "first.h5"
+    extract_codes(list_samples(root, "folder"), first, CONFIG, jobs=1)
+    with_boxes = replace(CONFIG, boxes=str(first))
+    with pytest.raises(
+        DatasetError, match=r"boxes: expected the 12 samples .* got 2 that are not in it \(happy/0005"
+    ):
+        extract_codes(list_samples(other, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
+    for path in root.rglob("*.png"):
+        write_image(path, (1, 2, 3))
+    with pytest.raises(DatasetError, match="got 10 of 10 that were looked at with other content"):
+        extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
+    colour_folder(tmp_path / "data", 5)
+    write_image(root / "sad" / "0003.png", (1, 2, 3))
+    monkeypatch.setattr("ig3d.extract.boxes._check_files", lambda *rest: None)
+    extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
+    with CodeStore(tmp_path / "a.h5") as store:
+        bad = np.flatnonzero(~store.samples.ok)
+        assert store.samples.id[bad].tolist() == ["sad/0003"]
+        assert store.samples.message[bad].tolist() == ["the file is not the one in which its box was found"]
+    ended = ig3d(
+        "extract", root, "--out", tmp_path / "b.h5", "--regressor", FAKE, "--boxes", tmp_path / "gone.h5"
+    )
+    assert ended.returncode == 1 and "found no file" in ended.stderr
+    with pytest.raises(StoreError):
+        extract_codes(
+            list_samples(root, "folder"), tmp_path / "b.h5", replace(CONFIG, boxes=str(root)), jobs=1
+        )
+    with pytest.raises(UsageError, match="expected none with --boxes"):
+        extract_codes(
+            list_samples(root, "folder"), tmp_path / "b.h5", replace(with_boxes, detector="none"), jobs=1
+        )
+
+
+def test_boxes_of_whole_images_are_refused(tmp_path: Path) -> None:
+    samples = list_samples(colour_folder(tmp_path / "data", 3), "folder")
+    extract_codes(samples, tmp_path / "whole.h5", replace(CONFIG, detector="none"), jobs=1)
+    with pytest.raises(UsageError, match="use --detector none"):
+        extract_codes(samples, tmp_path / "a.h5", replace(CONFIG, boxes=str(tmp_path / "whole.h5")), jobs=1)
+
+
+def test_facemesh_boxes_give_the_crops_of_its_points() -> None:
+    rng = np.random.default_rng(0)
+    spec = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12)
+    for _ in range(200):
+        points = rng.uniform(30, 400, (478, 3)).astype(np.float32)
+        box = np.concatenate([points[:, :2].min(0), points[:, :2].max(0)])
+        found = Face(box, landmarks=points)
+        assert np.array_equal(
+            square_crop(found, spec), square_crop(Face(box, landmarks=box.reshape(2, 2)), spec)
+        )
+
+
+def test_crops_by_lost_points_are_made_again_from_the_transform() -> None:
+    rng = np.random.default_rng(0)
+    spec = CropSpec(size=224, scale=1.25, points_factor=1.1)
+    crop = {"size": 224, "scale": 1.25, "points_factor": 1.1}
+    for _ in range(200):
+        points = rng.uniform(0, rng.uniform(20, 900), (68, 2)).astype(np.float32)
+        before = square_crop(Face(np.zeros(4, np.float32), landmarks=points), spec)
+        corners = _extent_of_crops(before[None].astype(np.float32), crop)[0]
+        after = square_crop(Face(np.zeros(4, np.float32), landmarks=corners), spec)
+        assert np.allclose(before, after, atol=2e-3, rtol=1e-6)
+        assert before[0, 0] == pytest.approx(after[0, 0], rel=1e-9)  # the same whole number of pixels
+
+
+def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe")
+    from skimage.data import astronaut
+
+    (tmp_path / "data" / "happy").mkdir(parents=True)
+    Image.fromarray(astronaut()).save(tmp_path / "data" / "happy" / "a.png")
+    write_image(tmp_path / "data" / "happy" / "b.png")
+    samples = list_samples(tmp_path / "data", "folder")
+    extract_codes(samples, tmp_path / "first.h5", ExtractConfig(also=("landmarks",)), jobs=1)
+    again = ExtractConfig(also=("landmarks",), boxes=str(tmp_path / "first.h5"))
+    extract_codes(samples, tmp_path / "again.h5", again, jobs=1)
+    boxes_only = replace(samples, samples=samples.samples[:1])
+    with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "again.h5") as second:
+        assert second.samples.status.tolist() == [Status.ok, Status.no_face]
+        for name in first.blocks:
+            assert np.allclose(first.codes(name), second.codes(name), atol=2e-4, equal_nan=True), name
+        box = first.faces.box[0].tolist()
+    given = boxed(boxes_only, tuple(box))  # type: ignore[arg-type]
+    extract_codes(given, tmp_path / "given.h5", ExtractConfig(), jobs=1)
+    with CodeStore(tmp_path / "given.h5") as third, CodeStore(tmp_path / "first.h5") as first:
+        assert third.info.detector["name"] == "facemesh"
+        # the same face in a smaller picture: near, not equal
+        assert np.abs(third.faces.box[0] - first.faces.box[0]).max() < 0.05 * (box[2] - box[0])
