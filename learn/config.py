@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-RULES = ("mean", "max", "min", "product", "weighted", "stack")
-FITTED_RULES = frozenset({"weighted", "stack"})
+# The order of the table; those of ``rules`` by default come first.
+RULES = ("mean", "max", "min", "product", "weighted", "stack", "boost", "gate", "best")
+DEFAULT_RULES = RULES[:-1]
 OBJECTIVES = {"classes": ("accuracy", "balanced", "logloss"), "va": ("rmse", "ccc")}
 
 
@@ -17,7 +18,8 @@ class FuseConfig:
 
     Attributes
     ----------
-    rules : names out of mean, max, min, product, weighted, stack
+    rules : names out of ``RULES``
+        ``best`` chooses among the others that are named, or among all, by calibration rows.
     head : ``gbm`` or ``linear``
         What predicts from the codes.
     blocks : which code blocks, when files are joined
@@ -29,6 +31,12 @@ class FuseConfig:
         Draws of the bootstrap and of the permutation tests.
     on : ``probabilities`` or ``logits``
         What ``mean``, ``max`` and ``weighted`` work on (classes).
+    weights : ``one`` or ``per-class``
+        Whether ``weighted`` has one weight, or one for each class (dimension of valence and arousal).
+    stack_codes : bool
+        Whether ``stack`` sees the codes themselves beside both predictions.
+    calibrate : ``none``, ``temperature`` or ``bias``
+        What is done to both predictors before every rule, fitted on the rows that the rule is fitted on (classes).
     objective : what fitted rules are fitted for, None for the task's first: accuracy, balanced, logloss; rmse, ccc
     controls : bool
         Whether every fitted rule is repeated with the rows of the codes permuted.
@@ -44,7 +52,7 @@ class FuseConfig:
         Whether to refit everything on all calibration rows, for a model file.
     """
 
-    rules: tuple[str, ...] = RULES
+    rules: tuple[str, ...] = DEFAULT_RULES
     head: str = "gbm"
     blocks: str = "full"
     report: str | None = None
@@ -53,6 +61,9 @@ class FuseConfig:
     seed: int = 0
     draws: int = 10_000
     on: str = "probabilities"
+    weights: str = "one"
+    stack_codes: bool = False
+    calibrate: str = "none"
     objective: str | None = None
     controls: bool = True
     two_d_out_of_fold: bool = False
@@ -72,6 +83,8 @@ class FuseConfig:
             "report": (None, "train", "val", "test", "all"),
             "fit_on": ("auto", "reported"),
             "on": ("probabilities", "logits"),
+            "weights": ("one", "per-class"),
+            "calibrate": ("none", "temperature", "bias"),
             "objective": (None, *OBJECTIVES["classes"], *OBJECTIVES["va"]),
         }.items():
             if getattr(self, name) not in choices:

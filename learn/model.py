@@ -1,4 +1,4 @@
-"""A fitted fusion model as a file: written with skops, never as a pickle; reading executes nothing foreign.
+"""What was fitted, and its file: written with skops, never as a pickle; reading executes nothing foreign.
 
 The file is a plain dictionary of text, numbers and estimators out of a fixed list of types.
 """
@@ -7,33 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import zipfile
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from .. import __version__
 from ..errors import ModelError, some
-from ..features.predictions import log_softmax
-from ..features.table import BlockUse, FusionTable, digest_of
-from . import heads
+from ..features.table import BlockUse, digest_of
+from . import heads, rules
 from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
-FORMAT_VERSION = 1
-# A head is never quite sure; what it has not seen keeps a chance.
-_HEAD_FLOOR = 1e-6
+FORMAT_VERSION = 2
 # The types of ours that a model file may hold, beside those of scikit-learn and numpy that skops trusts.
-_TRUSTED = (
-    *heads.TYPES,
-    *(f"ig3d.learn.fusion.{name}" for name in ("FixedRule", "Weighted", "Stack")),
-)
+_TRUSTED = (*heads.TYPES, *rules.TYPES)
+_OURS = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,11 @@ class FusionModel:
     ----------
     task, classes : of the table it was fitted on
     blocks : the code blocks that the head reads, in order, with basis
+    quality_columns : what rules know of a face beside the predictions
     head : scikit-learn estimator, or None where 3D predictions came ready
-    rules : name -> estimator of :mod:`.fusion`; ``2d-recalibrated`` is among them
-    seen_ids, calibration_ids : (m,) str
+    rules : name -> fitted rule; ``2d-recalibrated`` is among them
+    calibrate : what is done to both predictions before every rule; the rules do it
+    trained_ids, calibration_ids : (m,) str: rows that the head, and that the rules were fitted on
         Or their hashes, in a model that was read from a file.
     fitted_on : str
         The calibration rows in words.
@@ -57,9 +57,11 @@ class FusionModel:
     task: str
     classes: tuple[str, ...]
     blocks: tuple[BlockUse, ...]
+    quality_columns: tuple[str, ...]
     head: Any
-    rules: Mapping[str, Any]
-    seen_ids: np.ndarray
+    rules: Mapping[str, rules.Rule]
+    calibrate: str
+    trained_ids: np.ndarray
     calibration_ids: np.ndarray
     fitted_on: str
 
@@ -68,84 +70,32 @@ class FusionModel:
         """Names of the prediction columns."""
         return self.classes or ("valence", "arousal")
 
-
-def head_scores(head: Any, codes: np.ndarray, task: str, k: int) -> np.ndarray:
-    """(n, k) scores of a head: log-probabilities over all k classes, whichever it has seen; or values in [-1, 1]."""
-    if task == "va":
-        return np.clip(head.predict(codes), -1, 1)
-    p = np.zeros((len(codes), k))
-    p[:, np.asarray(head.classes_, np.intp)] = head.predict_proba(codes)
-    return log_softmax(np.log(np.maximum(p, _HEAD_FLOOR)))
+    @property
+    def preferred(self) -> str:
+        """The rule to take where none is named: ``best``, else ``stack``, else the last."""
+        return next((name for name in ("best", "stack") if name in self.rules), list(self.rules)[-1])
 
 
-def predict(model: FusionModel, table: FusionTable) -> dict[str, np.ndarray]:
-    """Fused predictions of every row with a 2D prediction.
-
-    Parameters
-    ----------
-    model : FusionModel
-    table : rows to fuse; labels are not looked at
-
-    Returns
-    -------
-    rule -> (n, k) log-probabilities or values; NaN in rows without a 2D prediction
-
-    Raises
-    ------
-    ModelError : another task, other classes, or codes of other blocks or another basis.
-    """
-    _check_fits(model, table)
-    two = table.two_d
-    plain = two if model.task == "va" else log_softmax(two)
-    three = np.full(two.shape, np.nan)
-    if table.three_d is not None:
-        three = table.three_d
-    elif table.codes is not None and table.covered.any():
-        three[table.covered] = head_scores(model.head, table.codes[table.covered], model.task, two.shape[1])
-    there = table.has_2d
-    both = there & np.isfinite(three).all(axis=1)
-    result = {"2d": plain, "3d": three}
-    recalibrated = np.full(two.shape, np.nan)
-    if there.any():
-        recalibrated[there] = model.rules["2d-recalibrated"].apply(np.hstack([two[there], two[there]]))
-    for name, rule in model.rules.items():
-        fused = (recalibrated if hasattr(rule, "describe") else plain).copy()
-        if name != "2d-recalibrated" and both.any():
-            fused[both] = rule.apply(np.hstack([two[both], three[both]]))
-        result[name] = fused
-    return result
-
-
-def seen(model: FusionModel, ids: np.ndarray) -> np.ndarray:
-    """(n,) bool: rows that the head or the rules were fitted on."""
-    known = model.seen_ids if model.seen_ids.dtype.kind == "u" else _hashes(model.seen_ids)
-    return np.isin(_hashes(ids), known)
-
-
-def _hashes(ids: np.ndarray) -> np.ndarray:
-    """(n,) uint64 hashes of ids: a file says which rows it saw without naming them."""
+def hashes_of(ids: np.ndarray) -> np.ndarray:
+    """(n,) uint64 hashes of ids, or the hashes that they are: a file says which rows it saw without naming them."""
+    if ids.dtype.kind == "u":
+        return ids
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _check_fits(model: FusionModel, table: FusionTable) -> None:
-    if table.task != model.task or table.classes != model.classes:
-        raise ModelError(
-            f"model: expected {model.task} ({', '.join(model.columns)}), got {table.task} ({', '.join(table.columns)})"
-        )
-    if (model.head is None) != (table.three_d is not None):
-        raise ModelError(
-            "model: expected "
-            + ("ready 3D predictions, got codes" if model.head is None else "codes, got ready 3D predictions")
-        )
-    if table.blocks != model.blocks:
-        wanted, got = (
-            ", ".join(f"{block.name} ({block.width}, {block.basis})" for block in blocks)
-            for blocks in (model.blocks, table.blocks)
-        )
-        raise ModelError(
-            f"model: expected the code blocks {wanted}, got {got}; extract with the same regressor"
-        )
+def settled(part: Any) -> Any:
+    """A head or rule without a trace of how many threads fitted it: a saved model is the same on any machine."""
+    if isinstance(part, BaseEstimator) and type(part).__module__.partition(".")[0] == _OURS:
+        twin = copy(part)
+        for name, value in vars(part).items():
+            setattr(twin, name, 0 if name == "num_threads" else settled(value))
+        return twin
+    if isinstance(part, list | tuple):
+        return type(part)(settled(item) for item in part)
+    if isinstance(part, str):  # LightGBM's text
+        return re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", part, flags=re.MULTILINE)
+    return part
 
 
 def save_model(model: FusionModel, path: str | Path) -> None:
@@ -169,8 +119,6 @@ def model_bytes(model: FusionModel) -> bytes:
     """The bytes of a model's file."""
     from skops.io import dumps
 
-    hashed = model.seen_ids if model.seen_ids.dtype.kind == "u" else np.sort(_hashes(model.seen_ids))
-    calibrated = model.calibration_ids
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -179,11 +127,15 @@ def model_bytes(model: FusionModel) -> bytes:
         "task": model.task,
         "classes": list(model.classes),
         "blocks": [[block.name, block.width, block.basis] for block in model.blocks],
+        "quality_columns": list(model.quality_columns),
+        "calibrate": model.calibrate,
         "head": model.head,
         "rules": dict(model.rules),
-        "seen_ids": hashed,
-        "calibration_ids": calibrated if calibrated.dtype.kind == "u" else np.sort(_hashes(calibrated)),
-        "calibration_sha256": "" if calibrated.dtype.kind == "u" else digest_of(calibrated),
+        "trained_ids": np.sort(hashes_of(model.trained_ids)),
+        "calibration_ids": np.sort(hashes_of(model.calibration_ids)),
+        "calibration_sha256": ""
+        if model.calibration_ids.dtype.kind == "u"
+        else digest_of(model.calibration_ids),
         "fitted_on": model.fitted_on,
         "note": "Reported figures come from cross-fitted copies; this model has seen all calibration rows.",
     }
@@ -236,6 +188,7 @@ def load_model(path: str | Path) -> FusionModel:
         raise ModelError(f"{path}: expected a fitted model, found no file; make one with ig3d fuse --out")
     raw = source.read_bytes()
     try:
+        _check_version(path, raw)
         foreign = sorted(set(get_untrusted_types(data=raw)) - set(_TRUSTED))
         if foreign:
             raise ModelError(f"{path}: expected a model of ig3d, got foreign objects in it ({some(foreign)})")
@@ -253,18 +206,32 @@ def load_model(path: str | Path) -> FusionModel:
         ) from exc
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ModelError(f"{path}: expected a model of ig3d, got another file")
-    if content["format_version"] != FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: expected model version {FORMAT_VERSION}, got {content['format_version']}; use the ig3d that "
-            f"wrote it ({content.get('ig3d_version')})"
-        )
     return FusionModel(
         task=content["task"],
         classes=tuple(content["classes"]),
         blocks=tuple(BlockUse(name, width, basis) for name, width, basis in content["blocks"]),
+        quality_columns=tuple(content["quality_columns"]),
         head=content["head"],
         rules=content["rules"],
-        seen_ids=content["seen_ids"],
+        calibrate=content["calibrate"],
+        trained_ids=content["trained_ids"],
         calibration_ids=content["calibration_ids"],
         fitted_on=content["fitted_on"],
     )
+
+
+def _check_version(path: str | Path, raw: bytes) -> None:
+    """Refuse a model of another version by its text, before any type of it is looked at."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    plain = schema.get("content", {}) if isinstance(schema, dict) else {}
+    values = {
+        name: json.loads(plain[name]["content"])
+        for name in ("format", "format_version", "ig3d_version")
+        if isinstance(plain, dict) and plain.get(name, {}).get("is_json")
+    }
+    if values.get("format") == FORMAT and values.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: expected model version {FORMAT_VERSION}, got {values.get('format_version')}; use the ig3d that "
+            f"wrote it ({values.get('ig3d_version')})"
+        )

@@ -21,9 +21,11 @@ from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.table import BlockUse
 from ig3d.features.values import Block, Rows, Sample, Split, Status
-from ig3d.learn.fuse import FuseConfig, _weaknesses, fuse_files, fuse_predictions
+from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.metrics import measure
-from ig3d.learn.model import load_model, model_bytes, predict, save_model, seen
+from ig3d.learn.model import load_model, model_bytes, save_model
+from ig3d.learn.predict import predict, seen
+from ig3d.learn.remarks import weaknesses
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -293,7 +295,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
     def notes(metric, given, mended, task, objective, n=100):
         figures = {"2d": given, "2d-recalibrated": mended}
         other = {"va": {"ccc_joint": 0.5, "rmse_joint": 0.3}, "classes": {}}[task]
-        return _weaknesses(
+        return weaknesses(
             {
                 rule: {"all": {key: {"value": v} for key, v in (other | {metric: value}).items()}}
                 for rule, value in figures.items()

@@ -1,0 +1,75 @@
+"""What a run says beside its figures: what makes them mean less than they seem to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..features.table import FusionTable
+from .figures import RuleResult
+from .metrics import LOWER_IS_BETTER
+from .protocol import Protocol
+from .rules import RECALIBRATED
+
+_FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
+# task -> metric -> objective that recalibration serves it with, and the loss from which it is clearly worse
+_LOSSES = {
+    "classes": {"accuracy": ("accuracy", 0.02)},
+    "va": {"ccc_joint": ("ccc", 0.02), "rmse_joint": ("rmse", 0.01)},
+}
+
+
+def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ...]) -> list[str]:
+    """What makes figures of these rows mean less than they seem to."""
+    notes = []
+    reported = protocol.reported
+    uncovered = int((~table.covered[reported]).sum())
+    if uncovered:
+        notes.append(
+            f"{uncovered} of {len(reported)} reported rows have no 3D: fitted rules take {RECALIBRATED} there, rules "
+            "that fit nothing take 2d; 3d is measured on covered rows only."
+        )
+    if table.task == "classes":
+        missing = np.setdiff1d(np.arange(len(table.classes)), table.labels[protocol.calibration])
+        if len(missing):
+            names = ", ".join(table.classes[index] for index in missing)
+            notes.append(
+                f"No calibration row is {names}: fitted rules keep the 2D probability of such classes."
+            )
+        present = np.unique(table.labels[reported])
+        if len(present) == 1:
+            notes.append(f"WARNING all reported rows are {table.classes[present[0]]}: accuracy says little.")
+    for name in ("2d", "3d"):
+        rule = next(rule for rule in rules if rule.name == name)
+        values = rule.values[rule.present]
+        if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
+            notes.append(f"WARNING the {name} predictions are the same for every row.")
+    return notes
+
+
+def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective: str) -> list[str]:
+    """Where differences to the recalibrated network flatter, and where intervals are rough."""
+    notes = []
+    for metric, (served_by, least) in _LOSSES[task].items():
+        given, mended = (figures[name]["all"][metric]["value"] for name in ("2d", RECALIBRATED))
+        if given is None or mended is None:
+            continue
+        loss = mended - given if metric in LOWER_IS_BETTER else given - mended
+        if loss <= least:
+            continue
+        below = "worse than" if metric in LOWER_IS_BETTER else "below"
+        cause = (
+            "too few rows to recalibrate on" if objective == served_by else f"it is fitted for {objective}"
+        )
+        words = f"{metric.replace('_', ' ')} {_told(mended, task)} against {_told(given, task)}"
+        notes.append(
+            f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."
+        )
+    if n < _FEW_ROWS:
+        notes.append(f"Only {n} rows are reported: intervals of so few rows are rough.")
+    return notes
+
+
+def _told(value: float, task: str) -> str:
+    return f"{100 * value:.1f} %" if task == "classes" else f"{value:.3f}"

@@ -1,0 +1,141 @@
+"""Both predictors calibrated before a rule, on the rows that the rule is fitted on.
+
+``temperature``: scores over one number [1]_. ``bias``: that and one offset per class, for predictors that were trained
+under other priors [2]_.
+
+References
+----------
+.. [1] Guo et al., On calibration of modern neural networks, ICML 2017.
+.. [2] Alexandari, Kundaje and Shrikumar, Maximum likelihood with bias-corrected calibration is hard-to-beat at label
+   shift adaptation, ICML 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from ...features.predictions import log_softmax
+from .base import Rule
+from .columns import Columns, probabilities
+from .objective import row_weights
+
+_STEEPEST = 50.0  # scores are multiplied by at most this much, and at least by its inverse
+_PULL = 0.5  # of offsets towards 0, in units of rows: a class of few rows moves little
+
+
+class Calibration(BaseEstimator):
+    """softmax(scores / temperature + offset) of the least log loss.
+
+    Parameters
+    ----------
+    kind : ``temperature`` or ``bias``
+    objective : str
+        ``balanced`` lets all classes weigh the same.
+
+    Attributes
+    ----------
+    temperature_ : float
+    offset_ : (k,) float64, of mean 0
+    present_ : classes that the fitting rows have; others keep their probability
+    """
+
+    def __init__(self, kind: str = "bias", *, objective: str = "accuracy") -> None:
+        self.kind = kind
+        self.objective = objective
+
+    def fit(self, scores: np.ndarray, y: np.ndarray) -> Calibration:
+        """Fit to (n, k) scores and labels (n,)."""
+        self.present_, coded = np.unique(y, return_inverse=True)
+        self.temperature_, self.offset_ = 1.0, np.zeros(scores.shape[1])
+        if len(self.present_) == 1:
+            return self
+        seen = scores[:, self.present_] - scores[:, self.present_].mean(axis=1, keepdims=True)
+        n, weights, truth = len(y), row_weights(y, "classes", self.objective), np.arange(len(y))
+        free = len(self.present_) if self.kind == "bias" else 0
+
+        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+            steep, offset = np.exp(parameters[0]), np.zeros(len(self.present_))
+            offset[:free] = parameters[1:]
+            logs = log_softmax(steep * seen + offset)
+            slope = np.exp(logs)
+            slope[truth, coded] -= 1
+            slope *= weights[:, None]
+            value = -(weights * logs[truth, coded]).sum() + _PULL * (offset**2).sum()
+            along = (slope.sum(axis=0) + 2 * _PULL * offset)[:free]
+            return value / n, np.concatenate([[steep * (slope * seen).sum()], along]) / n
+
+        limit = np.log(_STEEPEST)
+        bounds = [(-limit, limit)] + [(None, None)] * free
+        found = minimize(loss, np.zeros(1 + free), jac=True, method="L-BFGS-B", bounds=bounds).x
+        self.temperature_ = float(np.exp(-found[0]))
+        if free:
+            self.offset_[self.present_] = found[1:] - found[1:].mean()
+        return self
+
+    def apply(self, scores: np.ndarray) -> np.ndarray:
+        """(n, k) calibrated scores."""
+        check_is_fitted(self)
+        scaled = scores / self.temperature_ + self.offset_
+        return scaled if len(self.present_) == scores.shape[1] else with_unseen(scores, scaled, self.present_)
+
+    def describe(self) -> dict[str, Any]:
+        """What was fitted, for the record."""
+        said: dict[str, Any] = {"temperature": self.temperature_}
+        return said | ({"offset": self.offset_.tolist()} if self.kind == "bias" else {})
+
+
+def with_unseen(given: np.ndarray, fused: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(n, k) log-probabilities of which classes outside of ``present`` keep what they were given.
+
+    Nothing was learnt of a class that the fitting rows lack: it keeps its probability, the others share the rest as
+    ``fused`` has it.
+
+    Parameters
+    ----------
+    given, fused : (n, k) scores
+    present : indices of classes
+    """
+    logs = log_softmax(given)
+    share = np.log(np.maximum(probabilities(given)[:, present].sum(axis=1, keepdims=True), 1e-300))
+    logs[:, present] = share + log_softmax(fused[:, present])
+    return log_softmax(logs)
+
+
+class Calibrated(Rule):
+    """A rule over calibrated 2D and 3D scores.
+
+    Attributes
+    ----------
+    two_, three_ : Calibration
+    rule_ : the rule, fitted to what they give
+    """
+
+    def __init__(self, rule: Rule, *, kind: str = "bias", objective: str = "accuracy") -> None:
+        self.rule = rule
+        self.kind = kind
+        self.objective = objective
+
+    def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Calibrated:
+        """Fit both calibrations to labels (n,), then the rule."""
+        self.two_ = Calibration(self.kind, objective=self.objective).fit(columns.two, y)
+        self.three_ = Calibration(self.kind, objective=self.objective).fit(columns.three, y)
+        self.rule_ = clone(self.rule).fit(self._calibrated(columns), y, groups=groups)
+        return self
+
+    def _calibrated(self, columns: Columns) -> Columns:
+        return replace(columns, two=self.two_.apply(columns.two), three=self.three_.apply(columns.three))
+
+    def apply(self, columns: Columns) -> np.ndarray:
+        """(n, k) fused log-probabilities."""
+        check_is_fitted(self)
+        return self.rule_.apply(self._calibrated(columns))
+
+    def describe(self) -> dict[str, Any]:
+        """What was fitted, for the record."""
+        return {**self.rule_.describe(), "2d": self.two_.describe(), "3d": self.three_.describe()}

@@ -1,0 +1,57 @@
+"""What rules are fitted for: the cost that a search compares, and the row weights of the smooth loss.
+
+``accuracy`` and ``balanced`` have no slope: what is fitted by slopes uses the log loss for them, with all classes
+weighing the same for ``balanced``; what is searched is compared by the very objective.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..folds import folds_of, strata_of
+from ..metrics import measure
+from .columns import TINY
+
+
+def row_weights(y: np.ndarray, task: str, objective: str) -> np.ndarray:
+    """(n,) float64 weights of mean 1: equal, or such that all classes weigh the same."""
+    if task == "va" or objective != "balanced":
+        return np.ones(len(y))
+    _, where, count = np.unique(y, return_inverse=True, return_counts=True)
+    return np.asarray(len(y) / (len(count) * count[where]))
+
+
+def cost_of(values: np.ndarray, y: np.ndarray, task: str, objective: str) -> tuple[float, float]:
+    """What is to be small, and what decides between equals.
+
+    Parameters
+    ----------
+    values : (n, k) log-probabilities, or (n, 2) valence and arousal
+    y : (n,) labels, or (n, 2) targets
+    task, objective : accuracy, balanced, logloss; rmse, ccc (mean over the dimensions)
+    """
+    if task == "va":
+        metrics = measure(values, y, "va")
+        concordance = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
+        # Nothing varies in constant rows; their concordance is then no reason for a choice.
+        concordance = concordance if np.isfinite(concordance) else 0.0
+        error = metrics["rmse_joint"]
+        return (error, -concordance) if objective == "rmse" else (-concordance, error)
+    weights = row_weights(y, task, objective)
+    loss = float(-(weights * np.maximum(values[np.arange(len(y)), y], np.log(TINY))).mean())
+    if objective == "logloss":
+        return loss, loss
+    return -float((weights * (values.argmax(axis=1) == y)).mean()), loss
+
+
+def inner_folds(
+    y: np.ndarray, task: str, groups: np.ndarray | None, folds: int, seed: int
+) -> np.ndarray | None:
+    """(n,) int inner folds over fitting rows, groups whole; None where there are too few to choose by."""
+    groups = np.arange(len(y)) if groups is None else groups
+    if len(np.unique(groups)) < 2 * folds:
+        return None
+    fold = folds_of(strata_of(y, task), groups, folds, seed)
+    if task == "classes" and any(len(np.unique(y[fold != held])) < 2 for held in range(folds)):
+        return None
+    return fold

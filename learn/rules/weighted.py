@@ -1,0 +1,113 @@
+"""The weighted mean of both predictions: one weight, or one for each class or dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.utils.validation import check_is_fitted
+
+from ...features.predictions import log_softmax
+from .base import Rule
+from .columns import TINY, Columns, log_of, probabilities
+from .objective import cost_of, row_weights
+
+_WEIGHTS = np.linspace(0, 1, 101)
+# Pull of the weights of classes towards the one weight of all, in units of rows.
+_PULL = 5.0
+
+
+class Weighted(Rule):
+    """(1 - w) 2D + w 3D.
+
+    One w is the best of 0, .01, ..., 1 for the objective on the fitting rows. One w per class: of the least log loss
+    (``balanced``: all classes weighing the same) between 0 and 1, pulled a little towards the one w, so that a class
+    of few rows keeps it; per dimension of valence and arousal: the best of 0, .01, ..., 1 in that dimension.
+
+    Attributes
+    ----------
+    w_ : (1,) or (k,) float64
+        Weight of the 3D predictions. Among equally good ones that of the least log loss (classes) is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str = "classes",
+        on: str = "probabilities",
+        objective: str = "accuracy",
+        per_class: bool = False,
+    ) -> None:
+        self.task = task
+        self.on = on
+        self.objective = objective
+        self.per_class = per_class
+
+    def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Weighted:
+        """Fit w to labels (n,) or targets (n, 2)."""
+        two, three = self._prepared(columns)
+        if self.per_class and self.task == "va":
+            # The same values in both dimensions: the mean over them is then that of the one dimension.
+            self.w_ = np.array(
+                [
+                    self._scan(*(values[:, [d, d]] for values in (two, three)), y[:, [d, d]])
+                    for d in range(y.shape[1])
+                ]
+            )
+            return self
+        self.w_ = np.array([self._scan(two, three, y)])
+        if self.per_class:
+            self.w_ = self._descend(two, three, y, np.full(two.shape[1], self.w_[0]))
+        return self
+
+    def _scan(self, two: np.ndarray, three: np.ndarray, y: np.ndarray) -> float:
+        costs = [
+            cost_of(self._blend(two, three, np.array([w])), y, self.task, self.objective) for w in _WEIGHTS
+        ]
+        return float(_WEIGHTS[min(range(len(costs)), key=costs.__getitem__)])
+
+    def _descend(self, two: np.ndarray, three: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """(k,) weights of the least log loss, by L-BFGS-B."""
+        n, weights = len(y), row_weights(y, self.task, self.objective)
+        truth, step = np.arange(n), three - two
+
+        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+            mixed = two + w * step
+            if self.on == "logits":
+                logs = log_softmax(mixed)
+                slope = -np.exp(logs)
+                slope[truth, y] += 1
+            else:
+                mixed = np.maximum(mixed, TINY)
+                logs = np.log(mixed / mixed.sum(axis=1, keepdims=True))
+                slope = np.repeat(-1 / mixed.sum(axis=1, keepdims=True), mixed.shape[1], axis=1)
+                slope[truth, y] += 1 / mixed[truth, y]
+            value = -(weights * logs[truth, y]).sum() + _PULL * ((w - start) ** 2).sum()
+            return value / n, (-(weights[:, None] * slope * step).sum(axis=0) + 2 * _PULL * (w - start)) / n
+
+        return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(start)).x)
+
+    def _prepared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+        """Both predictions in the form that is averaged."""
+        if self.task == "va" or self.on == "logits":
+            return columns.two, columns.three
+        return probabilities(columns.two), probabilities(columns.three)
+
+    def _blend(self, two: np.ndarray, three: np.ndarray, w: np.ndarray) -> np.ndarray:
+        mixed = two + w * (three - two)
+        if self.task == "va":
+            return np.clip(mixed, -1, 1)
+        if self.on == "logits":
+            return log_softmax(mixed)
+        # Probabilities averaged with one weight still sum to 1.
+        return np.log(np.maximum(mixed, TINY)) if len(w) == 1 else log_of(mixed)
+
+    def apply(self, columns: Columns) -> np.ndarray:
+        """(n, k) fused log-probabilities or values."""
+        check_is_fitted(self)
+        return self._blend(*self._prepared(columns), self.w_)
+
+    def describe(self) -> dict[str, Any]:
+        """What was fitted, for the record."""
+        return {"w": float(self.w_[0]) if len(self.w_) == 1 else self.w_.tolist()}
