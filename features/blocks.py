@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import UsageError
 from .values import Block
@@ -35,8 +35,8 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
     Parameters
     ----------
     text : str
-        A named set of the regressor such as ``short``, ``full`` (where the regressor has no such set: all blocks but
-        the camera), or block names joined by comma or plus.
+        Block names and named sets of the regressor, joined by comma or plus: ``short``, ``full`` (where the regressor
+        has no such set: all blocks but the camera), ``short,jaw``.
     available : names of the store's blocks, in its order
     regressor : str
         Whose named sets count.
@@ -53,19 +53,74 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
     ('pose', 'expression')
     """
     names = list(available)
-    sets = NAMED_SETS.get(regressor, {})
-    if text == "full" and text not in sets:
-        return tuple(name for name in names if name not in NOT_FEATURES)
-    chosen = sets.get(text) or tuple(
-        part.strip() for part in text.replace("+", ",").split(",") if part.strip()
-    )
+    sets = named_sets(names, regressor)
+    chosen = [name for part in _parts(text) for name in sets.get(part, (part,))]
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
         raise UsageError(
-            f"blocks: expected {', '.join({'full': None, **dict.fromkeys(sets)})}, or some of {', '.join(names)}; "
+            f"blocks: expected {', '.join(sets)}, or some of {', '.join(names)}; "
             f"got {text!r}" + (f" ({', '.join(unknown)} not in this store)" if unknown else "")
         )
-    return chosen
+    return tuple(dict.fromkeys(chosen))
+
+
+def choose_blocks_of(
+    text: str, stores: Mapping[str, tuple[Sequence[str], str]]
+) -> dict[str, tuple[str, ...]]:
+    """The blocks of several stores that ``text`` names; a store that it names nothing of has none.
+
+    Parameters
+    ----------
+    text : str
+        As for :func:`choose_blocks`; ``smirk:short,emoca:expression`` names them of one store each, a name without a
+        store counts for every store that has it.
+    stores : name of the store -> its blocks in order, its regressor
+
+    Raises
+    ------
+    UsageError : a name that no store has.
+
+    Examples
+    --------
+    >>> stores = {"smirk": (["pose", "eyelid"], "smirk"), "emoca": (["pose", "jaw"], "")}
+    >>> choose_blocks_of("pose,smirk:eyelid", stores)
+    {'smirk': ('pose', 'eyelid'), 'emoca': ('pose',)}
+    """
+    if len(stores) == 1:
+        return {name: choose_blocks(text, *store) for name, store in stores.items()}
+    wanted: dict[str, list[str]] = {name: [] for name in stores}
+    for part in _parts(text):
+        store, colon, rest = part.partition(":")
+        if colon and store in stores:
+            wanted[store].append(rest)
+            continue
+        having = [
+            name
+            for name, (blocks, regressor) in stores.items()
+            if part in (*blocks, *named_sets(blocks, regressor))
+        ]
+        if not having:
+            raise UsageError(
+                f"blocks: expected blocks or named sets of {', '.join(stores)}, such as {next(iter(stores))}:full, got "
+                f"{part!r}, which none has"
+            )
+        for name in having:
+            wanted[name].append(part)
+    if not any(wanted.values()):
+        raise UsageError(f"blocks: expected full, short, or block names by comma, got {text!r}")
+    return {
+        name: choose_blocks(",".join(parts), *stores[name]) if parts else () for name, parts in wanted.items()
+    }
+
+
+def named_sets(available: Sequence[str], regressor: str) -> dict[str, tuple[str, ...]]:
+    """Named sets of a regressor that wrote these blocks; ``full`` is among them always."""
+    every = tuple(name for name in available if name not in NOT_FEATURES)
+    return {"full": every, **NAMED_SETS.get(regressor, {})}
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.replace("+", ",").split(",") if part.strip()]
 
 
 def column_names(name: str, block: Block) -> list[str]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, number
+from .classes import parse_classes
 
 OnePath = str | PathLike[str]
 Paths = OnePath | Sequence[OnePath] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Inputs:
     """The files of a fusion run, and what the user says of them.
 
@@ -37,22 +38,39 @@ class Inputs:
     UsageError : no 2D file; neither or both of stores and ready predictions; no labels.
     """
 
-    two_d: Paths
-    stores: Paths = None
-    three_d: OnePath | None = None
-    labels: OnePath | None = None
-    ids: Paths = None
-    classes: str | Sequence[str] | None = None
-    task: str | None = None
+    two_d: tuple[Path, ...]
+    stores: tuple[Path, ...]
+    three_d: Path | None
+    labels: Path | None
+    ids: tuple[Path, ...]
+    classes: tuple[str, ...]
+    task: str | None
 
-    def __post_init__(self) -> None:
-        for name in ("two_d", "stores", "ids"):
-            object.__setattr__(self, name, _paths(getattr(self, name)))
-        for name in ("three_d", "labels"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else Path(value))
-        classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes or ())
-        object.__setattr__(self, "classes", classes)
+    def __init__(
+        self,
+        two_d: Paths,
+        stores: Paths = None,
+        *,
+        three_d: OnePath | None = None,
+        labels: OnePath | None = None,
+        ids: Paths = None,
+        classes: str | Sequence[str] | None = None,
+        task: str | None = None,
+    ) -> None:
+        values = {
+            "two_d": _paths(two_d),
+            "stores": _paths(stores),
+            "three_d": None if three_d is None else Path(three_d),
+            "labels": None if labels is None else Path(labels),
+            "ids": _paths(ids),
+            "classes": (classes,) if isinstance(classes, str) else tuple(classes or ()),
+            "task": task,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         if self.task not in (None, "classes", "va"):
             raise UsageError(f"task: expected classes or va, got {self.task!r}")
         if not self.two_d:
@@ -61,15 +79,26 @@ class Inputs:
             raise UsageError(
                 "inputs: expected --3d-store STORE, or --3d-logits FILE with --labels TABLE, got another choice"
             )
+        files = len(self.two_d)
         for option, given, allowed in (
-            ("--2d-ids", len(self.ids), {0, len(self.two_d)}),
-            ("--2d-classes", len(classes), {0, 1, len(self.two_d)}),
+            ("--2d-ids", len(self.ids), {0, files}),
+            ("--2d-classes", len(self.classes), {0, 1, files}),
         ):
             if given not in allowed:
                 counts = " or ".join(str(count) for count in sorted(allowed))
                 raise UsageError(
-                    f"inputs: expected {option} {counts} times for {len(self.two_d)} 2D files, got {given}"
+                    f"inputs: expected {option} {counts} times for {number(files, '2D file')}, got {given}"
                 )
+
+    def ids_of(self, file: int) -> Path | None:
+        """The file of ids of one of the 2D files, by its place."""
+        return self.ids[file] if self.ids else None
+
+    def classes_of(self, file: int) -> tuple[str, ...] | None:
+        """What the columns of one of the 2D files are, as the user said it."""
+        if not self.classes:
+            return None
+        return parse_classes(self.classes[file if len(self.classes) > 1 else 0])
 
 
 def _paths(given: Paths) -> tuple[Path, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError, number, some
 from .classes import canonical, canonical_all
 from .store import CodeStore
 from .tables import as_numbers, as_text, find_column, id_column, read_table, va_columns
@@ -43,6 +44,8 @@ class SampleColumns:
     targets : (n, 2) float64 valence, arousal; NaN = none
     label_names : (n,) str or None
         Labels given by name whose numbers are open until the classes are known.
+    spare : tuple of str
+        Classes that labels had and lost when datasets were stacked; predictions may have columns of them.
     """
 
     source: str
@@ -54,9 +57,25 @@ class SampleColumns:
     label: np.ndarray
     targets: np.ndarray
     label_names: np.ndarray | None = None
+    spare: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.id)
+
+    def take(self, rows: np.ndarray) -> SampleColumns:
+        """The samples of some rows: a mask or indices."""
+        columns = ("id", "path", "group", "split", "label", "targets", "label_names")
+        return replace(
+            self, **{name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
+        )
+
+    @property
+    def names(self) -> np.ndarray:
+        """(n,) str labels by name, empty where there is none; numbers where no names are known."""
+        if self.label_names is not None:
+            return self.label_names
+        words = self.classes or [str(label) for label in range(int(self.label.max(initial=-1)) + 1)]
+        return np.array([*words, ""], dtype=str)[self.label]
 
     @property
     def has_classes(self) -> bool:
@@ -102,7 +121,7 @@ def of_file(path: str | Path) -> SampleColumns:
     if counts.max() > 1:
         twice = list(values[counts > 1])
         raise PredictionsError(
-            f"{path}: expected every id once, got {len(twice)} ids more than once ({some(twice)})"
+            f"{path}: expected every id once, got {number(len(twice), 'id')} more than once ({some(twice)})"
         )
 
     label_column = find_column(table, ("label", "expression", "emotion", "class"))
@@ -122,7 +141,8 @@ def of_file(path: str | Path) -> SampleColumns:
         far = np.flatnonzero((np.abs(targets) > 1).any(axis=1))
         if len(far):
             raise PredictionsError(
-                f"{path}: expected valence and arousal in [-1, 1], got {len(far)} rows outside ({some(list(ids[far]))})"
+                f"{path}: expected valence and arousal in [-1, 1], got {number(len(far), 'row')} outside "
+                f"({some(list(ids[far]))})"
             )
     split_column, group_column = (
         find_column(table, ("split",)),
@@ -169,14 +189,16 @@ def _splits(source: Path, text: np.ndarray) -> np.ndarray:
     return np.array([_SPLITS[name] for name in names.tolist()], np.int8)[where.reshape(-1)]
 
 
-def number_labels(samples: SampleColumns, classes: tuple[str, ...]) -> np.ndarray:
-    """(n,) int16 labels as indices into ``classes``.
+def number_labels(
+    samples: SampleColumns, classes: tuple[str, ...], *, spare: Sequence[str] = ()
+) -> np.ndarray:
+    """(n,) int16 labels as indices into ``classes``; -1 where there is none, or one of ``spare``.
 
     Raises
     ------
     PredictionsError : a label that is none of the classes.
     """
-    if samples.label_names is None:
+    if samples.label_names is None and not samples.classes:
         worst = int(samples.label.max(initial=-1))
         if worst >= len(classes):
             raise PredictionsError(
@@ -185,8 +207,8 @@ def number_labels(samples: SampleColumns, classes: tuple[str, ...]) -> np.ndarra
             )
         return samples.label
     index = {name: position for position, name in enumerate(classes)}
-    names, where = np.unique(samples.label_names, return_inverse=True)
-    unknown = [name for name in names.tolist() if name and name not in index]
+    names, where = np.unique(samples.names, return_inverse=True)
+    unknown = [name for name in names.tolist() if name and name not in index and name not in spare]
     if unknown:
         raise PredictionsError(
             f"{samples.source}: expected labels among {', '.join(classes)}, got {some(unknown)} as well"

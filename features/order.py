@@ -50,27 +50,19 @@ def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int) -> bool:
     return float(np.mean(predicted == labels)) <= limit
 
 
-def class_order_problem(
-    predicted: np.ndarray,
-    labels: np.ndarray,
-    classes: Sequence[str],
-    *,
-    declared: Sequence[str] = (),
-) -> str | None:
-    """What is likely wrong with the order of the classes, in words; None where nothing shows.
+def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> str | None:
+    """What is likely wrong with the order of a file's columns, in words; None where nothing shows.
 
     Parameters
     ----------
-    predicted, labels : (n,) int, indices into ``classes``
-    classes : what the numbers stand for
-    declared : the same classes in the order of the file's columns, as it was assumed or declared; empty for the
-        order of ``classes``. The message is in the order of these columns.
+    predicted, labels : (n,) int, indices into ``columns``
+    columns : the classes in the order of the file's columns, as it was assumed or declared
 
     Notes
     -----
     A permutation has to be 10 points better, with McNemar's p below .001, and better than chance itself.
     """
-    k = len(classes)
+    k = len(columns)
     if len(labels) == 0:
         return None
     meaning = best_permutation(predicted, labels, k)
@@ -79,23 +71,18 @@ def class_order_problem(
         return None
     if _mcnemar(mapped, read) >= _SIGNIFICANT:
         return None
-    index = {label: position for position, label in enumerate(classes)}
-    declared = tuple(declared) or tuple(classes)
-    columns = np.array([index[label] for label in declared])  # of the file: the class each was read as
-    likely = tuple(classes[position] for position in meaning[columns])
+    likely = tuple(columns[position] for position in meaning)
     best, name = float(mapped.mean()), preset_of(likely)
+    index = {label: position for position, label in enumerate(columns)}
     for preset, order in PRESETS.items():
         # Classes that are hardly ever predicted leave the matching open: a known order as good as it is likelier.
-        if set(order) == set(classes):
-            under = np.empty(k, np.int64)
-            under[columns] = [index[label] for label in order]
-            hit = float(np.mean(under[predicted] == labels))
-            if hit >= best - 0.02 and name is None:
+        if name is None and set(order) == set(columns):
+            hit = float(np.mean(np.array([index[label] for label in order])[predicted] == labels))
+            if hit >= best - 0.02:
                 name, best = preset, hit
-    order_words = name or ",".join(likely)
     return (
-        f"expected the class order {','.join(declared)} to fit the labels, got {read.mean():.1%} right against "
-        f"{mapped.mean():.1%} under {order_words}"
+        f"expected the class order {','.join(columns)} to fit the labels, got {read.mean():.1%} right against "
+        f"{mapped.mean():.1%} under {name or ','.join(likely)}"
     )
 
 

@@ -9,11 +9,12 @@ import pytest
 from ig3d.errors import PredictionsError, StoreError, UsageError
 from ig3d.features.classes import PRESETS, preset_of
 from ig3d.features.inputs import Inputs
-from ig3d.features.join import load_table, match_ids
+from ig3d.features.join import load_table
 from ig3d.features.labels import of_file
+from ig3d.features.match import match_ids
 from ig3d.features.order import class_order_problem
 from ig3d.features.predictions import Predictions
-from ig3d.features.store import StoreInfo
+from ig3d.features.store import StoreInfo, content_hash
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
 
@@ -136,7 +137,7 @@ def test_unknown_ids_are_refused_with_count_and_first(toy, tmp_path):
     with pytest.raises(PredictionsError, match=r"got 1 of 210 that are not by id \(elsewhere/9\)"):
         load_table(Inputs(path, store))
     table = load_table(Inputs(path, store), allow_missing=True)
-    assert (~table.has_2d).sum() == 1 and any("1 rows left out" in note for note in table.notes)
+    assert (~table.has_2d).sum() == 1 and any("1 row left out" in note for note in table.notes)
 
 
 def test_two_ids_never_share_a_sample(toy):
@@ -292,8 +293,10 @@ def test_other_classes_are_refused(toy, tmp_path):
     store, samples, logits = toy
     ids = [sample.id for sample in samples]
     eight = np.hstack([logits, logits[:, :1]])
-    with pytest.raises(PredictionsError, match=r"expected 7 classes .* got 8 columns"):
-        load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=PRESETS["affectnet8"]), store))
+    with pytest.raises(PredictionsError, match=r"expected 7 classes .* got 8 columns .*of the same classes"):
+        load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=(*CLASSES, "other")), store))
+    with pytest.raises(PredictionsError, match=r"got 8 columns; say what they are with --2d-classes"):
+        load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids), store))
     names = ("contempt", *CLASSES[1:])
     with pytest.raises(PredictionsError, match="got contempt instead of surprise"):
         load_table(Inputs(save(tmp_path / "x.npz", logits, ids=ids, classes=names), store))
@@ -336,11 +339,21 @@ def test_an_ok_row_without_codes_is_refused(toy, tmp_path, value):
     path = save(tmp_path / "x.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
     with h5py.File(store, "r+") as file:
         file["codes/expression"][7, 1] = value
+        file.attrs["content_sha256"] = content_hash(file)
     with pytest.raises(
         StoreError, match=rf"in 1 of them \({samples[7].id}\).*ig3d inspect .*--verify"
     ) as refusal:
         load_table(Inputs(path, store))
     assert "\n" not in str(refusal.value)
+
+
+def test_codes_that_were_changed_since_they_were_written_are_refused(toy, tmp_path):
+    store, samples, logits = toy
+    path = save(tmp_path / "x.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
+    with h5py.File(store, "r+") as file:
+        file["codes/expression"][7, 1] += 1  # with HDF5's own checksum set right
+    with pytest.raises(StoreError, match="expected the content that was written, got another hash"):
+        load_table(Inputs(path, store))
 
 
 def write_labels(path, samples, *, column="label", names=True):
@@ -384,10 +397,10 @@ def test_labels_by_name_need_classes_from_somewhere(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,label\na,0\na,1\n", r"got 1 ids more than once \(a\)"),
+        ("id,label\na,0\na,1\n", r"got 1 id more than once \(a\)"),
         ("label\n0\n", "expected a column id"),
         ("id,other\na,0\n", "expected a column label"),
-        ("id,valence,arousal\na,.5,3\n", r"got 1 rows outside \(a\)"),
+        ("id,valence,arousal\na,.5,3\n", r"got 1 row outside \(a\)"),
         ("id,label,split\na,0,somewhere\n", "expected split train, val, test or empty, got somewhere"),
         ("id,label\na,0.5\n", "expected labels as class names or their numbers"),
     ],

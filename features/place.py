@@ -1,0 +1,209 @@
+"""Predictions in the samples' rows and the task's columns, with what looks wrong about their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import PredictionsError
+from .classes import preset_of
+from .labels import SampleColumns
+from .match import match_ids, match_order
+from .order import class_order_problem, row_order_problem, va_row_problem, va_swap_problem
+from .predictions import Predictions
+
+_GIVE_IDS, _SAY_ORDER = "give the ids with --2d-ids", "say the order with --2d-classes"
+# The --2d options speak of the 2D files alone; ready 3D predictions say it inside of them.
+_INSIDE = {_GIVE_IDS: "save its ids with it", _SAY_ORDER: "name its columns in that order"}
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One predictions file, joined.
+
+    Attributes
+    ----------
+    source : str
+        The file's name.
+    kind : of :class:`~.predictions.Predictions`
+    values : (n, k) float64
+        Scores or values in the samples' order and the task's columns; NaN where the file has no such row.
+    joined : int
+        Rows of the file that found their sample.
+    problem : str
+        What is likely wrong with the order of its rows or columns; empty where nothing shows.
+    remedy : str
+        What to do about it.
+    notes : tuple of str
+        How it was read and joined.
+    out_of_fold : bool
+        The file says so.
+    """
+
+    source: str
+    kind: str
+    values: np.ndarray
+    joined: int
+    problem: str
+    remedy: str
+    notes: tuple[str, ...]
+    out_of_fold: bool = False
+
+    @property
+    def there(self) -> np.ndarray:
+        """(n,) bool: samples that the file has a row for."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    def accepted(self, *, force: bool) -> Placed:
+        """This, where no order looks wrong; else with a warning where that is to be ignored.
+
+        Raises
+        ------
+        PredictionsError : an order is likely wrong, and not forced.
+        """
+        if not self.problem:
+            return self
+        if not force:
+            raise PredictionsError(f"{self.source}: {self.problem}; {self.remedy}, or go on with --force")
+        return replace(self, notes=(*self.notes, f"WARNING {self.source}: {self.problem}; went on as forced"))
+
+
+def place(
+    predictions: Predictions,
+    samples: SampleColumns,
+    *,
+    classes: tuple[str, ...],
+    labels: np.ndarray,
+    spare: Sequence[str] = (),
+    allow_missing: bool = False,
+    two_d: bool = True,
+) -> Placed:
+    """Put a file's rows where their samples are; where there are labels, check the orders it was read in.
+
+    Checked are the order of the classes, of rows without ids, and of valence and arousal.
+
+    Parameters
+    ----------
+    predictions : m rows
+    samples : n samples
+    classes : the k classes of the table; empty for valence and arousal
+    labels : (n,) int16, indices into ``classes``
+    spare : classes that the file may have and the table has not; their columns are left out
+    allow_missing : bool
+        Leave out rows that no sample has the id of.
+    two_d : bool
+        Whether the options for the 2D files mend these predictions.
+
+    Raises
+    ------
+    PredictionsError : rows or columns do not join.
+    """
+    source = Path(predictions.source).name
+    predictions = replace(predictions, source=source)
+    without_ids = predictions.ids is None
+    if predictions.ids is None:
+        remedy = _GIVE_IDS if two_d else _INSIDE[_GIVE_IDS]
+        rows, how = match_order(len(predictions), samples, source=source, remedy=remedy)
+    else:
+        rows, how = match_ids(predictions.ids, samples, source=source, allow_missing=allow_missing)
+    notes = [*predictions.notes, how]
+    joined = rows >= 0
+    if classes:
+        values, said = align_columns(predictions, classes, spare)
+        notes.append(said)
+        read_as, truth = predictions.columns or classes, labels[rows[joined]].astype(np.int64)
+        # Labels as numbers of the file's own columns, of which some may be spare.
+        truth = np.where(truth >= 0, np.array([read_as.index(name) for name in classes])[truth], -1)
+        problem, remedy = _class_problem(
+            predictions.scores()[joined].argmax(axis=1), truth, rows[joined], samples, read_as, without_ids
+        )
+    elif predictions.kind != "va":
+        raise PredictionsError(f"{source}: expected valence and arousal, got {predictions.kind}")
+    else:
+        values = predictions.values
+        problem, remedy = _va_problem(values[joined], rows[joined], samples, without_ids)
+    placed = np.full((len(samples), values.shape[1]), np.nan)
+    placed[rows[joined]] = values[joined]
+    return Placed(
+        source=source,
+        kind=predictions.kind,
+        values=placed,
+        joined=int(joined.sum()),
+        problem=problem,
+        remedy=remedy if two_d else _INSIDE.get(remedy, remedy),
+        notes=tuple(note for note in notes if note),
+        out_of_fold=predictions.out_of_fold,
+    )
+
+
+def align_columns(
+    predictions: Predictions, classes: Sequence[str], spare: Sequence[str] = ()
+) -> tuple[np.ndarray, str]:
+    """Scores (n, k) with columns in the order of ``classes``, and in words how they were taken.
+
+    A softmax over the k columns gives the probabilities, renormalised where spare columns were left out.
+
+    Raises
+    ------
+    PredictionsError : another number of classes, or other classes.
+    """
+    scores, names = predictions.scores(), predictions.columns
+    source = predictions.source
+    wanted = f"{source}: expected {len(classes)} classes ({', '.join(classes)})"
+    if not names:
+        if scores.shape[1] != len(classes):
+            raise PredictionsError(
+                f"{wanted}, got {scores.shape[1]} columns; say what they are with --2d-classes"
+            )
+        preset = preset_of(tuple(classes))
+        order = f"{', '.join(classes)}" + (f" (preset {preset})" if preset else "")
+        return scores, f"{source}: classes assumed in the order {order}; say otherwise with --2d-classes"
+    odd = [name for name in names if name not in classes]
+    lacking = [name for name in classes if name not in names]
+    if lacking or not set(odd) <= set(spare):
+        got = (
+            f"{', '.join(odd)} instead of {', '.join(lacking)}"
+            if len(odd) == len(lacking)
+            else f"{len(names)} columns ({', '.join(names)}); use predictions of the same classes"
+        )
+        raise PredictionsError(f"{wanted}, got {got}")
+    dropped = f"; {', '.join(odd)} left out and the others renormalised" if odd else ""
+    return scores[:, [names.index(name) for name in classes]], f"{source}: classes joined by name{dropped}"
+
+
+def _class_problem(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    rows: np.ndarray,
+    samples: SampleColumns,
+    columns: Sequence[str],
+    without_ids: bool,
+) -> tuple[str, str]:
+    """What is likely wrong and what to do about it; ``predicted`` and ``truth`` (m,) are numbers of ``columns``."""
+    known = truth >= 0
+    problem = class_order_problem(predicted[known], truth[known], columns)
+    if problem is not None:
+        # Numbers mean whatever the file's columns are called: another name for a column moves them along.
+        numbers = not samples.classes and samples.label_names is None
+        return problem, "give the labels as class names" if numbers else _SAY_ORDER
+    problem = (
+        row_order_problem(predicted, truth, samples.path[rows].tolist(), len(columns))
+        if without_ids
+        else None
+    )
+    return problem or "", _GIVE_IDS
+
+
+def _va_problem(
+    values: np.ndarray, rows: np.ndarray, samples: SampleColumns, without_ids: bool
+) -> tuple[str, str]:
+    targets = samples.targets[rows]
+    known = np.isfinite(targets).all(axis=1)
+    problem = va_swap_problem(values[known], targets[known])
+    if problem is not None:
+        return problem, "swap or rename them"
+    problem = va_row_problem(values, targets, samples.path[rows].tolist()) if without_ids else None
+    return problem or "", _GIVE_IDS

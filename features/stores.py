@@ -1,0 +1,207 @@
+"""Codes of one or several stores beside their samples: read, checked, and put next to or under each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import StoreError, number, some
+from .blocks import choose_blocks_of, column_names
+from .labels import SampleColumns, of_store
+from .merge import merge_same, stack
+from .quality import face_quality
+from .store import CodeStore
+from .table import BlockUse
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Codes of n samples.
+
+    Attributes
+    ----------
+    values : (n, d) float32
+        NaN where a store has no codes of the sample.
+    columns : d names
+    blocks : the blocks that the columns are made of, in order
+    quality : (n, 6) float64 (:func:`~.quality.face_quality`), of the first store of each dataset
+    sources : what the codes come from
+    notes : what was understood, for the user
+    """
+
+    values: np.ndarray
+    columns: tuple[str, ...]
+    blocks: tuple[BlockUse, ...]
+    quality: np.ndarray
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleColumns, Codes]:
+    """Samples and codes of the stores.
+
+    Stores that hold the same ids are joined by them (several regressors on one dataset): their blocks stand side by
+    side as ``smirk:expression``, and a row has codes where all of them have some. Stores with no id in common are
+    stacked (:func:`~.merge.stack`): trained on the first dataset, reported on the last.
+
+    Parameters
+    ----------
+    paths : of the stores
+    blocks : which blocks (:func:`~.blocks.choose_blocks_of`)
+
+    Raises
+    ------
+    UsageError : an unknown block.
+    StoreError : a store cannot be read, was changed, or does not fit the others.
+    PredictionsError : samples with different labels or splits in several stores; no classes in common.
+    """
+    with ExitStack() as opened:
+        stores = [opened.enter_context(CodeStore(path)) for path in paths]
+        for store in stores:
+            store.check_content()
+        datasets = [_named(group) for group in _datasets(stores)]
+        first = datasets[0]
+        chosen = choose_blocks_of(
+            blocks, {name: (list(store.blocks), _regressor(store)) for name, store in first.items()}
+        )
+        for other in datasets[1:]:
+            _check_same(first, other, chosen)
+        pairs = [(name, block) for name in first for block in chosen[name]]
+        used, columns = [], []
+        for name, block in pairs:
+            held, full = first[name].blocks[block], f"{name}:{block}" if name else block
+            used.append(BlockUse(full, held.width, held.basis))
+            columns += column_names(full, held)
+        parts = [_read_dataset(dataset, pairs) for dataset in datasets]
+        samples, notes = parts[0].samples, [note for part in parts for note in part.notes]
+        if len(parts) > 1:
+            samples, said = stack([part.samples for part in parts])
+            notes += said
+        widths = ", ".join(f"{block.name} ({block.width})" for block in used)
+        return samples, Codes(
+            values=np.concatenate([part.values for part in parts]),
+            columns=tuple(columns),
+            blocks=tuple(used),
+            quality=np.concatenate([part.quality for part in parts]),
+            sources={
+                "3d": samples.source,
+                "3d_content_sha256": ", ".join(store.content_sha256 for store in stores),
+                "3d_regressor": ", ".join(dict.fromkeys(_regressor(store) for store in stores)),
+            },
+            notes=(*notes, f"{samples.source}: blocks {widths}"),
+        )
+
+
+def _regressor(store: CodeStore) -> str:
+    return str(store.info.regressor.get("name", ""))
+
+
+def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
+    """Stores of the same ids together, in the order they were given."""
+    groups: list[list[CodeStore]] = []
+    for store in stores:
+        for group in groups:
+            mine, theirs = group[0].samples.id, store.samples.id
+            common = len(np.intersect1d(mine, theirs))
+            if common == len(mine) == len(theirs):
+                group.append(store)
+                break
+            if common:
+                raise StoreError(
+                    f"{group[0].path.name} and {store.path.name}: expected the same samples, or none in common, got "
+                    f"{number(common, 'id')} in both, {len(mine) - common} in the first alone and "
+                    f"{len(theirs) - common} in the second alone; extract both from the same list"
+                )
+        else:
+            groups.append([store])
+    return groups
+
+
+def _named(group: Sequence[CodeStore]) -> dict[str, CodeStore]:
+    """Stores of one dataset by the name that their blocks get: the regressor's, else the file's; none for one store."""
+    if len(group) == 1:
+        return {"": group[0]}
+    for names in ([_regressor(store) for store in group], [store.path.stem for store in group]):
+        if "" not in names and len(set(names)) == len(group):
+            return dict(zip(names, group, strict=True))
+    raise StoreError(
+        f"{group[0].path.name}: expected stores with names of their own, got some twice; rename a file"
+    )
+
+
+def _check_same(
+    first: Mapping[str, CodeStore], other: Mapping[str, CodeStore], chosen: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Refuse datasets whose codes are not of the same regressors, blocks and bases."""
+    names = [" + ".join(store.path.name for store in dataset.values()) for dataset in (first, other)]
+    regressors = [sorted(_regressor(store) for store in dataset.values()) for dataset in (first, other)]
+    if regressors[0] != regressors[1] or set(first) != set(other):
+        raise StoreError(
+            f"{names[0]} and {names[1]}: expected codes of the same regressors, got {' + '.join(regressors[0])} and "
+            f"{' + '.join(regressors[1])}; extract both with the same"
+        )
+    for name, blocks in chosen.items():
+        for block in blocks:
+            mine, theirs = first[name].blocks[block], other[name].blocks.get(block)
+            if theirs is None or (mine.width, mine.basis) != (theirs.width, theirs.basis):
+                got = "none" if theirs is None else f"{theirs.width} of {theirs.basis}"
+                raise StoreError(
+                    f"{names[1]}: expected the block {block} as {names[0]} has it ({mine.width} numbers of "
+                    f"{mine.basis}), got {got}; extract both with the same regressor"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Dataset:
+    """One dataset as it was read: its samples in the order of their ids, aligned with the rest."""
+
+    samples: SampleColumns
+    values: np.ndarray
+    quality: np.ndarray
+    notes: tuple[str, ...]
+
+
+def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, str]]) -> _Dataset:
+    order = {name: np.argsort(store.samples.id, kind="stable") for name, store in stores.items()}
+    values = np.concatenate([_codes(stores[name], block)[order[name]] for name, block in pairs], axis=1)
+    (name, first), *others = stores.items()
+    quality = face_quality(first)[order[name]]
+    samples = [of_store(store).take(order[name]) for name, store in stores.items()]
+    if not others:
+        return _Dataset(samples[0], values, quality, ())
+    covered = np.isfinite(values).all(axis=1)
+    merged = merge_same(samples)
+    each = ", ".join(
+        f"{name} {int(stores[name].samples.ok.sum())}" for name in dict.fromkeys(name for name, _ in pairs)
+    )
+    notes = [
+        f"{merged.source}: joined by id, {number(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
+        f"each ({each})"
+    ]
+    digests = [store.samples.digest[order[name]] for name, store in stores.items()]
+    for store, digest in zip(list(stores.values())[1:], digests[1:], strict=True):
+        read = digests[0].any(axis=1) & digest.any(axis=1)
+        other = int((read & (digests[0] != digest).any(axis=1)).sum())
+        if other:
+            notes.append(
+                f"WARNING {first.path.name} and {store.path.name}: {number(other, 'row')} of the same id were "
+                "extracted from different image files"
+            )
+    return _Dataset(merged, values, quality, tuple(notes))
+
+
+def _codes(store: CodeStore, block: str) -> np.ndarray:
+    """(n, width) codes, refused where an ok row has a number that is not finite."""
+    values = store.codes(block)
+    damaged = np.flatnonzero(store.samples.ok & ~np.isfinite(values).all(axis=1))
+    if len(damaged):
+        raise StoreError(
+            f"{store.path}: expected finite codes in every row with the status ok, got NaN or infinity in "
+            f"{len(damaged)} of them ({some(store.samples.id[damaged].tolist())}); look at it with "
+            f"ig3d inspect {store.path} --verify"
+        )
+    return values
