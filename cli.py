@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__
-from .commands import datasets, extract, fuse, intermediate, networks, store, weights
+from .commands import datasets, extract, fuse, intermediate, networks, store, train, weights
 from .errors import Ig3dError, MissingExtra, absent
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("synth")(extract.synth)
 app.command("split")(datasets.split)
 app.command("train-2d")(networks.train_2d)
 app.command("logits")(networks.logits)
+app.command("train")(train.train)
 app.command("fuse")(fuse.fuse)
 app.command("fuse-features")(intermediate.fuse_features)
 app.command("import")(store.import_)

@@ -10,9 +10,9 @@ import torch
 from sklearn import metrics
 
 from ig3d.errors import ModelError
+from ig3d.learn.losses import concordance, va_loss
 from ig3d.networks import fit as fitting
 from ig3d.networks.fit import Data, Schedule, class_scores, draw_batches, fit, seeded, va_scores
-from ig3d.learn.losses import concordance, va_loss
 
 
 def schedule(**changes: float) -> Schedule:

@@ -27,6 +27,7 @@ HEADS: Mapping[str, Mapping[str, str]] = {
         "residual": "ig3d.learn.heads.paper:ResidualRegressor",
     },
 }
+NEED_TORCH = frozenset({"mlp", "residual"})
 # What a saved model may hold of ours: the heads by the names that skops writes.
 TYPES = (
     *(place.replace(":", ".") for heads in HEADS.values() for place in heads.values()),

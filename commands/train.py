@@ -1,0 +1,69 @@
+"""``ig3d train``: heads on 3D codes alone, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import stdout
+from .options import Seed, names
+
+
+def train(
+    stores: Annotated[
+        list[Path],
+        typer.Option(
+            "--3d-store", help="Store of ig3d extract. Repeated: more codes of its rows, or more rows."
+        ),
+    ],
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head",
+            help="gbm, linear, mlp, residual, all, or module:Class of an estimator; several by comma.",
+        ),
+    ] = "gbm",
+    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
+    task: Annotated[
+        str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option("--report", help="Rows to report: test, val, train or all; docs/heads.md.")
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Let classes weigh equally, however many rows they have.")
+    ] = False,
+    folds: Annotated[int, typer.Option("--folds", help="Folds where there is no split to learn from.")] = 5,
+    draws: Annotated[int, typer.Option("--draws", help="Of the bootstrap.")] = 10_000,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 is all cores.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for predictions, metrics.json and tables; --3d-logits takes them."
+        ),
+    ] = None,
+) -> None:
+    """Train on the 3D codes alone and measure what they say without a 2D network."""
+    from ..learn.report import check_out, print_result, write_result
+    from ..learn.train import HeadsConfig, train_files, write_predictions
+
+    config = HeadsConfig(
+        heads=names(head),
+        blocks=blocks,
+        report=report,
+        balanced=balanced,
+        folds=folds,
+        seed=seed,
+        draws=draws,
+        jobs=jobs or -1,
+    )
+    if out is not None:
+        check_out(out)
+    result = train_files(stores, config, task=task)
+    written = [] if out is None else [*write_result(result, out), *write_predictions(result, out)]
+    print_result(result, stdout())
+    if out is not None:
+        print(f"\n{out}: " + ", ".join(path.name for path in written))

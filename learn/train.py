@@ -1,0 +1,389 @@
+"""3D alone: heads on the codes of a store, fitted and measured without a 2D network (the paper's "no fusion").
+
+store -> table -> plan -> heads -> figures -> predictions. The rows are chosen as in a fusion run, and the same
+:class:`~.protocol.Protocol` stands between them and the heads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import PredictionsError, ProtocolError, UsageError
+from ..features.labels import number_labels
+from ..features.predictions import VA, Predictions, log_softmax
+from ..features.stores import read_stores
+from ..features.table import FusionTable
+from .config import FuseConfig
+from .cross_fit import Drawn
+from .figures import RuleResult, figures_of
+from .head_fits import fit_heads
+from .heads import HEADS, NEED_TORCH
+from .protocol import FuserFit, HeadFit, Protocol
+from .words import note_shared_groups, note_unlabelled
+
+PRIOR = "prior"
+_EMPTY = np.zeros(0, np.intp)
+_RARE = 1e-6  # chance of a class that the training rows lack
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsConfig:
+    """Choices of :func:`train_heads`.
+
+    Attributes
+    ----------
+    heads : names of heads, or ``module:Class``; ``all`` is every head of the task
+        The first is what the others are compared with.
+    blocks : which code blocks, when a store is read
+    report : ``train``, ``val``, ``test``, ``all`` or None
+        Rows whose figures are reported; None chooses: test, else val, else all by folds.
+    balanced : bool
+        Classes weigh equally in fitting, however many rows they have.
+    folds, seed, draws : int
+        Draws of the bootstrap and of the permutation tests.
+    jobs : int
+        Threads of the heads; -1 for all cores. Changes no figure.
+    """
+
+    heads: tuple[str, ...] = ("gbm",)
+    blocks: str = "full"
+    report: str | None = None
+    balanced: bool = False
+    folds: int = 5
+    seed: int = 0
+    draws: int = 10_000
+    jobs: int = -1
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise UsageError("head: expected at least one, got none")
+        object.__setattr__(self, "heads", tuple(dict.fromkeys(self.heads)))
+        self.of_head(self.heads[0])  # checks what both have in common
+
+    def of_head(self, name: str) -> FuseConfig:
+        """The same choices as those of a fusion run with one head."""
+        return FuseConfig(
+            head=name,
+            report=self.report,
+            objective="balanced" if self.balanced else None,
+            folds=self.folds,
+            seed=self.seed,
+            draws=self.draws,
+            jobs=self.jobs,
+            model=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsResult:
+    """What heads on codes alone are worth; reported like a fusion run (:mod:`.report`).
+
+    Attributes
+    ----------
+    task, classes : of the table
+    ids : (n,) str, sorted: the reported rows
+    truth : (n,) labels or (n, 2) targets
+    covered : (n,) bool
+        Rows with 3D codes; a head answers with the training prior in all others.
+    rules : the prior, then the heads
+    figures : as of :func:`~.figures.figures_of`, with differences to the prior and to the first head
+    protocol : which rows were fitted and reported
+    config : the choices
+    notes, sources : what was assumed, for the user; input -> what it was
+    predictions : head -> its predictions of every row with codes that it was not fitted on, for ``ig3d fuse``
+    model : None
+    seconds : head -> time of its fits; not part of any file
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    ids: np.ndarray
+    truth: np.ndarray
+    covered: np.ndarray
+    rules: tuple[RuleResult, ...]
+    figures: dict[str, dict[str, Any]]
+    protocol: Protocol
+    config: HeadsConfig
+    notes: tuple[str, ...]
+    sources: dict[str, str]
+    predictions: Mapping[str, Predictions]
+    model: None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the prediction columns."""
+        return self.classes or VA
+
+
+def train_files(
+    stores: str | Path | Sequence[str | Path], config: HeadsConfig | None = None, *, task: str | None = None
+) -> HeadsResult:
+    """Read stores (:func:`~ig3d.features.stores.read_stores`), fit heads and measure them."""
+    config = config or HeadsConfig()
+    return train_heads(codes_table(stores, blocks=config.blocks, task=task), config)
+
+
+def codes_table(
+    stores: str | Path | Sequence[str | Path], *, blocks: str = "full", task: str | None = None
+) -> FusionTable:
+    """The table of stores alone: no row has a 2D prediction.
+
+    Parameters
+    ----------
+    stores : one or several, as in :func:`~ig3d.features.stores.read_stores`
+    blocks : which code blocks
+    task : ``classes``, ``va``, or None for classes where there are some
+
+    Raises
+    ------
+    UsageError : an unknown task or block.
+    PredictionsError : no labels to measure by.
+    StoreError : a store cannot be read.
+    """
+    if task not in (None, "classes", "va"):
+        raise UsageError(f"task: expected classes or va, got {task!r}")
+    paths = [stores] if isinstance(stores, str | Path) else stores
+    samples, codes = read_stores([Path(path) for path in paths], blocks=blocks)
+    has = {"classes": samples.has_classes and bool(samples.classes), "va": samples.has_va}
+    task = task or ("classes" if has["classes"] else "va")
+    if not has[task]:
+        other = next((name for name, there in has.items() if there), None)
+        raise PredictionsError(
+            f"{samples.source}: expected labels to measure by ({'classes' if task == 'classes' else ', '.join(VA)}), "
+            "found none" + (f"; it has those of --task {other}" if other else "")
+        )
+    classes = samples.classes if task == "classes" else ()
+    return FusionTable(
+        task=task,
+        classes=classes,
+        id=samples.id,
+        group=samples.group,
+        split=samples.split,
+        labels=number_labels(samples, classes) if classes else np.full(len(samples), -1, np.int16),
+        targets=samples.targets,
+        two_d=np.full((len(samples), len(classes or VA)), np.nan),
+        codes=codes.values,
+        code_columns=codes.columns,
+        blocks=codes.blocks,
+        notes=tuple(codes.notes),
+        sources=codes.sources,
+    )
+
+
+def train_heads(table: FusionTable, config: HeadsConfig | None = None) -> HeadsResult:
+    """Fit heads on codes alone and measure them, all on the same rows and by the same draws.
+
+    Parameters
+    ----------
+    table : with codes; 2D predictions are not looked at
+    config : HeadsConfig, optional
+
+    Raises
+    ------
+    ProtocolError : the rows do not allow it.
+    UsageError : a head there is not, or ``balanced`` without classes.
+    MissingExtra : a head needs a package that is not installed.
+    """
+    config = config or HeadsConfig()
+    if config.balanced and table.task == "va":
+        raise UsageError("balanced: expected classes to weigh, got valence and arousal; leave it out")
+    names, notes = _heads(config.heads, table.task)
+    protocol = plan_heads(table, config)
+    rows = protocol.reported
+    prior = _prior(table, protocol)
+    rules, predictions, seconds = [RuleResult(PRIOR, "reference", False, prior[rows])], {}, {}
+    for name in names:
+        start = time.perf_counter()
+        scores = fit_heads(table, protocol, config.of_head(name)).scores
+        seconds[name] = time.perf_counter() - start
+        values = prior[rows]
+        for fuser in protocol.fusers:
+            found = scores[fuser.heads_apply[0]][fuser.apply]
+            known = np.isfinite(found).all(axis=1)
+            values[np.searchsorted(rows, fuser.apply[known])] = found[known]
+        rules.append(RuleResult(name, "head", False, values))
+        predictions[name] = _predictions(table, protocol, scores)
+    figures = figures_of(
+        tuple(rules),
+        table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],
+        table.covered[rows],
+        table.group_codes[rows] if table.grouped else None,
+        task=table.task,
+        draws=config.draws,
+        seed=config.seed,
+        references=(PRIOR, names[0]) if len(names) > 1 else (PRIOR,),
+    )
+    return HeadsResult(
+        task=table.task,
+        classes=table.classes,
+        ids=table.id[rows],
+        truth=table.truth[rows],
+        covered=table.covered[rows],
+        rules=tuple(rules),
+        figures=figures,
+        protocol=protocol,
+        config=replace(config, heads=names),
+        notes=(*table.notes, *notes),
+        sources=dict(table.sources),
+        predictions=predictions,
+        seconds=seconds,
+    )
+
+
+def _heads(asked: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str]]:
+    """The heads that are asked for, with notes on those that are the user's own or cannot run here."""
+    names: list[str] = []
+    notes = []
+    for name in asked:
+        if name != "all":
+            names.append(name)
+            continue
+        absent = set() if find_spec("torch") else set(NEED_TORCH)
+        names += [known for known in HEADS[task] if known not in absent]
+        if absent:
+            notes.append(
+                f"Heads {', '.join(sorted(absent))} are left out: torch is not installed; pip install 'ig3d[extract]'."
+            )
+    for name in names:
+        if ":" in name:
+            notes.append(f"Head {name} is a class of the user's own choice and runs as it is.")
+        elif name not in HEADS[task]:
+            raise UsageError(
+                f"head: expected all, some of {', '.join(HEADS[task])}, or module:Class of an estimator, got {name!r}"
+            )
+    return tuple(dict.fromkeys(names)), notes
+
+
+def plan_heads(table: FusionTable, config: HeadsConfig) -> Protocol:
+    """Which rows are reported, and which head predicts which of them (docs/heads.md).
+
+    Raises
+    ------
+    ProtocolError : no labelled rows to report, none to learn from, or too few groups for folds.
+    """
+    name, mask, notes = _reported(table, config.report)
+    reported = np.flatnonzero(mask & table.labelled)
+    learnable = table.labelled & table.covered & ~mask
+    note_unlabelled(table, mask, notes)
+    fit_name, train = next(
+        (
+            (f"the {split} split", rows)
+            for split in ("train", "val")
+            if len(rows := np.flatnonzero(table.split_mask(split) & learnable))
+        ),
+        ("", _EMPTY),
+    )
+    if len(train):
+        asked = np.setdiff1d(np.flatnonzero(table.covered), train)
+        heads: tuple[HeadFit, ...] = (HeadFit(train, asked),)
+        fusers: tuple[FuserFit, ...] = (FuserFit(train, reported, (), (0,)),)
+        said = f"Heads fitted on {fit_name}, {len(train)} rows with codes."
+    else:
+        drawn = Drawn.of(table, reported, config.of_head(config.heads[0]))
+        folds = range(drawn.count)
+        fit_name = f"{drawn.count} folds of {name}"
+        heads = tuple(
+            HeadFit(_covered(table, drawn.but(i)), _covered(table, drawn.of_fold(i))) for i in folds
+        )
+        fusers = tuple(FuserFit(drawn.but(i), drawn.of_fold(i), (), (i,)) for i in folds)
+        said = f"Heads fitted on {fit_name}: each row is predicted by a head that never saw it" + (
+            ", nor its group." if table.grouped else "."
+        )
+        notes += drawn.notes
+    if table.grouped:
+        note_shared_groups(table, reported, reported, heads, notes, False)
+    covered = int(table.covered[reported].sum())
+    if covered < len(reported):
+        notes.append(
+            f"{len(reported) - covered} of {len(reported)} reported rows have no 3D codes: every head answers with "
+            f"the {PRIOR} there; figures of the rows with codes are in the files."
+        )
+    sentences = (f"Reported: {name}, {len(reported)} rows, {covered} of them with 3D codes.", said, *notes)
+    return Protocol(
+        case="once" if len(train) else "folds",
+        report_name=name,
+        fit_name=fit_name,
+        reported=reported,
+        heads=heads,
+        fusers=fusers,
+        final=FuserFit(train if len(train) else reported, _EMPTY),
+        final_head=-1,
+        marked=False,
+        left_out=0,
+        sentences=sentences,
+        groups=table.group_codes,
+    )
+
+
+def _reported(table: FusionTable, asked: str | None) -> tuple[str, np.ndarray, list[str]]:
+    """Name and mask of the reported rows, with notes on the choice."""
+    every = np.ones(len(table), bool)
+    if asked is not None:
+        mask = every if asked == "all" else table.split_mask(asked)
+        if not (mask & table.labelled).any():
+            raise ProtocolError(
+                f"report: expected rows of {asked} with a label, got {int(mask.sum())} rows, none with a label"
+            )
+        return ("all rows" if asked == "all" else f"the {asked} split"), mask, []
+    for name in ("test", "val"):
+        mask = table.split_mask(name)
+        if (mask & table.labelled).any():
+            return f"the {name} split", mask, [f"Reported on {name}: assumed; --report chooses."]
+    alone = table.split_mask("none")
+    if (alone & table.labelled).any() and not alone.all():
+        return "rows of no split", alone, ["Rows of no split are reported: assumed; --report chooses."]
+    if not table.labelled.any():
+        raise ProtocolError(f"rows: expected some with a label, got {len(table)} without")
+    return "all rows", every, ["There is no test or val split to report; all rows are, by folds: assumed."]
+
+
+def _covered(table: FusionTable, rows: np.ndarray) -> np.ndarray:
+    return rows[table.covered[rows]]
+
+
+def _prior(table: FusionTable, protocol: Protocol) -> np.ndarray:
+    """(N, k) what the training rows of each fold say of any row: shares of the classes, or mean values."""
+    values = np.full((len(table), len(table.columns)), np.nan)
+    for fuser in protocol.fusers:
+        truth = table.truth[fuser.fit]
+        if table.task == "va":
+            values[fuser.apply] = truth.mean(axis=0)
+        else:
+            share = np.bincount(truth.astype(np.intp), minlength=len(table.classes)) / len(truth)
+            values[fuser.apply] = log_softmax(np.log(np.maximum(share, _RARE)))
+    return values
+
+
+def _predictions(table: FusionTable, protocol: Protocol, scores: Sequence[np.ndarray]) -> Predictions:
+    """What a head says of every row that it was asked for and never saw."""
+    values = np.full((len(table), len(table.columns)), np.nan)
+    for head, found in zip(protocol.heads, scores, strict=True):
+        values[head.predict] = found[head.predict]
+    known = np.isfinite(values).all(axis=1)
+    classes = table.task == "classes"
+    return Predictions(
+        values=np.exp(values[known]) if classes else values[known],
+        kind="probabilities" if classes else "va",
+        columns=table.columns,
+        ids=table.id[known],
+        source="3D alone",
+        out_of_fold=protocol.case == "folds",
+    )
+
+
+def write_predictions(result: HeadsResult, folder: str | Path) -> list[Path]:
+    """Write ``predictions-HEAD.npz`` of every head, for ``ig3d fuse --3d-logits``; the paths."""
+    written = []
+    for name, predictions in result.predictions.items():
+        path = Path(folder) / f"predictions-{name.rpartition(':')[2]}.npz"
+        predictions.save(path)
+        written.append(path)
+    return written

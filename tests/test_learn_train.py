@@ -1,0 +1,303 @@
+"""3D alone: who is fitted on which rows, what stands where there are no codes, and what is written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.ensemble import ExtraTreesClassifier
+
+from ig3d.errors import PredictionsError, ProtocolError, UsageError
+from ig3d.features.predictions import load_predictions
+from ig3d.features.store import StoreInfo
+from ig3d.features.store_writer import StoreWriter
+from ig3d.features.values import Block, Rows, Sample, Split, Status
+from ig3d.learn.train import HeadsConfig, codes_table, plan_heads, train_heads
+
+CLASSES = ("neutral", "happy", "sad")
+QUICK = HeadsConfig(heads=("linear",), draws=200)
+
+
+def write_store(path, splits, *, missing=(), unlabelled=(), groups=False, seed=0):
+    """Rows whose first codes tell class and valence; ``missing`` ones have no face."""
+    rng = np.random.default_rng(seed)
+    n = len(splits)
+    labels = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    codes = {
+        "expression": rng.normal(0, 1, (n, 4)).astype(np.float32),
+        "jaw": rng.normal(0, 1, (n, 3)).astype(np.float32),
+    }
+    codes["expression"][np.arange(n), labels] += 2
+    valence = np.clip(codes["jaw"][:, 0] * 0.3 + rng.normal(0, 0.05, n), -1, 1)
+    labels[list(unlabelled)] = -1
+    samples = [
+        Sample(
+            id=f"img_{row:04d}",
+            path=f"img_{row:04d}.jpg",
+            label=int(labels[row]),
+            split=splits[row],
+            valence=float(valence[row]),
+            arousal=float(-valence[row] / 2),
+            group=f"p{row // 4}" if groups else "",
+        )
+        for row in range(n)
+    ]
+    status = np.full(n, Status.ok, np.int8)
+    status[list(missing)] = Status.no_face
+    for block in codes.values():
+        block[list(missing)] = np.nan
+    blocks = {"expression": Block(4, "1", "toy-1", "four"), "jaw": Block(3, "rad", "toy-1", "three")}
+    fields = {name: getattr(Rows.pending(n, {}), name) for name in Rows.__slots__}
+    with StoreWriter(path, StoreInfo("toy", "/data/toy", CLASSES), tuple(samples), blocks) as writer:
+        writer.write(0, Rows(**fields | {"status": status, "codes": codes}))
+    return path
+
+
+def thirds(n=300):
+    return [(Split.train, Split.val, Split.test)[row % 3] for row in range(n)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / "y.h5", thirds(), missing=(0, 2, 5), unlabelled=(8, 11))
+
+
+def test_heads_learn_from_the_train_split_and_are_asked_for_everything_else(store):
+    table = codes_table(store)
+    protocol = plan_heads(table, QUICK)
+    assert (protocol.case, protocol.report_name, protocol.fit_name) == (
+        "once",
+        "the test split",
+        "the train split",
+    )
+    (head,) = protocol.heads
+    assert set(table.split[head.train]) == {Split.train} and table.covered[head.train].all()
+    assert not np.isin(head.predict, head.train).any()
+    assert set(table.split[protocol.reported]) == {Split.test}
+    assert len(protocol.reported) == 98 and table.labelled[protocol.reported].all()
+
+
+@pytest.mark.parametrize(
+    ("splits", "options", "case", "reported", "fitted"),
+    [
+        ([Split.none] * 60, {}, "folds", "all rows", "5 folds of all rows"),
+        ([Split.train] * 60, {}, "folds", "all rows", "5 folds of all rows"),
+        ([Split.val] * 30 + [Split.test] * 30, {}, "once", "the test split", "the val split"),
+        ([Split.train] * 30 + [Split.val] * 30, {}, "once", "the val split", "the train split"),
+        ([Split.train] * 30 + [Split.none] * 30, {}, "once", "rows of no split", "the train split"),
+        (thirds(60), {"report": "val"}, "once", "the val split", "the train split"),
+        (thirds(60), {"report": "train"}, "once", "the train split", "the val split"),
+        (thirds(60), {"report": "all", "folds": 3}, "folds", "all rows", "3 folds of all rows"),
+    ],
+)
+def test_rows_by_what_splits_there_are(tmp_path, splits, options, case, reported, fitted):
+    table = codes_table(write_store(tmp_path / "y.h5", splits))
+    protocol = plan_heads(table, HeadsConfig(**options))
+    assert (protocol.case, protocol.report_name, protocol.fit_name) == (case, reported, fitted)
+    for head in protocol.heads:
+        assert not np.isin(head.predict, head.train).any()
+    asked = np.concatenate([head.predict for head in protocol.heads])
+    assert np.isin(protocol.reported, asked).all()
+
+
+def test_groups_stay_whole_in_the_folds(tmp_path):
+    table = codes_table(write_store(tmp_path / "y.h5", [Split.none] * 120, groups=True))
+    protocol = plan_heads(table, QUICK)
+    for head in protocol.heads:
+        assert not set(table.group[head.train]) & set(table.group[head.predict])
+    assert "nor its group" in " ".join(protocol.sentences)
+
+
+def test_rows_without_codes_get_the_training_prior_and_it_is_said(store):
+    table = codes_table(store)
+    result = train_heads(table, QUICK)
+    prior, head = (next(rule for rule in result.rules if rule.name == name) for name in ("prior", "linear"))
+    share = np.bincount(table.labels[plan_heads(table, QUICK).heads[0].train], minlength=3)
+    assert np.allclose(np.exp(prior.values), share / share.sum())
+    assert (~result.covered).sum() == 2
+    assert np.array_equal(head.values[~result.covered], prior.values[~result.covered])
+    assert not np.allclose(head.values[result.covered], prior.values[result.covered])
+    assert any("2 of 98 reported rows have no 3D codes" in line for line in result.protocol.sentences)
+    assert result.figures["linear"]["all"]["rows"] == 98
+    assert result.figures["linear"]["covered"]["rows"] == 96
+
+
+def test_figures_are_those_of_the_predictions_and_differences_are_to_the_prior_and_the_first_head(store):
+    result = train_heads(codes_table(store), HeadsConfig(heads=("linear", "gbm"), draws=200))
+    assert [(rule.name, rule.kind) for rule in result.rules] == [
+        ("prior", "reference"),
+        ("linear", "head"),
+        ("gbm", "head"),
+    ]
+    accuracy = {
+        rule.name: float(np.mean(rule.values.argmax(axis=1) == result.truth)) for rule in result.rules
+    }
+    for name, value in accuracy.items():
+        assert result.figures[name]["all"]["accuracy"]["value"] == pytest.approx(value, abs=1e-9)
+    gbm = result.figures["gbm"]["all"]["accuracy"]
+    assert gbm["minus_linear"]["value"] == pytest.approx(accuracy["gbm"] - accuracy["linear"], abs=1e-9)
+    assert gbm["minus_prior"]["low"] > 0 and "p" in gbm["minus_prior"]
+    assert accuracy["linear"] > 0.7 > accuracy["prior"]
+
+
+def test_valence_and_arousal_and_the_mean_as_their_prior(store):
+    result = train_heads(codes_table(store, task="va"), QUICK)
+    assert result.figures["linear"]["covered"]["ccc_valence"]["value"] > 0.8
+    prior = result.rules[0].values
+    assert np.ptp(prior, axis=0).max() == 0
+    table = codes_table(store, task="va")
+    assert np.allclose(prior[0], table.targets[plan_heads(table, QUICK).heads[0].train].mean(axis=0))
+
+
+def test_balanced_heads_expect_every_class_as_often(store):
+    table = codes_table(store, blocks="jaw")  # tells nothing of the classes
+    for head in ("linear", "gbm"):
+        plain, even = (
+            train_heads(table, HeadsConfig(heads=(head,), draws=10, balanced=balanced))
+            for balanced in (False, True)
+        )
+        shares = [np.exp(result.rules[1].values[result.covered]).mean(axis=0) for result in (plain, even)]
+        assert np.allclose(shares[0], np.exp(plain.rules[0].values[0]), atol=0.05) and shares[0][0] > 0.42
+        assert np.allclose(shares[1], 1 / 3, atol=0.05)
+    with pytest.raises(UsageError, match=r"balanced: expected classes to weigh"):
+        train_heads(codes_table(store, task="va"), HeadsConfig(balanced=True))
+
+
+def test_any_estimator_of_scikit_learn_s_manner_is_a_head_and_said_to_be_the_user_s(store):
+    table = codes_table(store)
+    config = HeadsConfig(heads=("sklearn.ensemble:ExtraTreesClassifier",), draws=10, seed=3, jobs=1)
+    result = train_heads(table, config)
+    (head,) = plan_heads(table, config).heads
+    twin = ExtraTreesClassifier(random_state=3).fit(table.codes[head.train], table.labels[head.train])
+    rows = plan_heads(table, config).reported
+    rows = rows[table.covered[rows]]
+    p = np.maximum(twin.predict_proba(table.codes[rows]), 1e-6)
+    said = np.exp(result.rules[1].values[result.covered])
+    assert np.allclose(said, p / p.sum(axis=1, keepdims=True))
+    assert any("class of the user's own choice" in note for note in result.notes)
+
+
+def test_a_class_that_the_training_rows_lack_keeps_a_small_chance(tmp_path):
+    table = codes_table(write_store(tmp_path / "y.h5", thirds()))
+    labels = table.labels.copy()
+    labels[(table.split == Split.train) & (labels == 1)] = 2
+    object.__setattr__(table, "labels", labels)
+    for head in ("linear", "sklearn.naive_bayes:GaussianNB"):
+        p = np.exp(train_heads(table, HeadsConfig(heads=(head,), draws=10)).rules[1].values)
+        assert p.shape[1] == 3 and np.allclose(p.sum(axis=1), 1)
+        assert p[:, 1].max() < 1e-5 and (p[:, 1] > 0).all()
+
+
+def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_known(store):
+    table = codes_table(store)
+    first = train_heads(table, QUICK)
+    labels = table.labels.copy()
+    labels[table.split == Split.test] = np.roll(labels[table.split == Split.test], 1)
+    object.__setattr__(
+        table, "labels", np.where((table.labels < 0), -1, np.where(labels < 0, 0, labels)).astype(np.int16)
+    )
+    again = train_heads(table, QUICK)
+    assert np.array_equal(first.rules[1].values, again.rules[1].values)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "words"),
+    [
+        (
+            {"heads": ("forest",)},
+            UsageError,
+            r"head: expected all, some of gbm, linear, mlp, residual, or module:Class .* got 'forest'",
+        ),
+        (
+            {"heads": ("no.such:Thing",)},
+            UsageError,
+            r"head: expected module:Class .* got 'no.such:Thing' \(No module",
+        ),
+        ({"heads": ("json:JSONDecoder",)}, UsageError, r"without fit, predict_proba, get_params, set_params"),
+        ({"heads": ()}, UsageError, r"head: expected at least one, got none"),
+        ({"report": "dev"}, UsageError, r"report: expected one of"),
+        ({"report": "all", "folds": 1}, UsageError, r"folds: expected at least 2, got 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(store, config, error, words):
+    with pytest.raises(error, match=words):
+        train_heads(codes_table(store), HeadsConfig(**config))
+
+
+def test_rows_that_do_not_allow_it_are_refused(tmp_path):
+    none = write_store(tmp_path / "none.h5", [Split.test] * 5, unlabelled=range(5))
+    with pytest.raises(
+        PredictionsError, match=r"expected labels to measure by \(classes\), found none; it has those of"
+    ):
+        codes_table(none, task="classes")
+    one = write_store(tmp_path / "one.h5", [Split.none])
+    with pytest.raises(ProtocolError, match=r"folds: expected at least 2"):
+        train_heads(codes_table(one), QUICK)
+    bare = write_store(tmp_path / "bare.h5", [Split.train] * 30 + [Split.test] * 30, missing=range(60))
+    with pytest.raises(ProtocolError, match="codes"):
+        train_heads(codes_table(bare), QUICK)
+
+
+def test_the_command_prints_a_table_and_writes_what_fuse_and_report_take(store, tmp_path, ig3d):
+    ended = ig3d(
+        "train", "--3d-store", store, "--head", "linear,gbm", "--draws", 100, "--out", tmp_path / "run"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Heads fitted on the train split" in ended.stdout and "prior" in ended.stdout
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["results"]["gbm"]["all"]["accuracy"]["value"] > 0.6
+    assert record["protocol"]["case"] == "once"
+    read = load_predictions(tmp_path / "run" / "predictions-gbm.npz")
+    table = codes_table(store)
+    assert set(read.ids) == set(table.id[(table.split != Split.train) & table.covered])
+    assert read.kind == "probabilities" and read.columns == CLASSES and not read.out_of_fold
+    lines = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
+    assert lines[0] == "id,rule,label,p_neutral,p_happy,p_sad,truth"
+    bytes_of = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    again = ig3d(
+        "train", "--3d-store", store, "--head", "linear,gbm", "--draws", 100, "--out", tmp_path / "run"
+    )
+    assert again.returncode == 0 and again.stdout == ended.stdout
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == bytes_of
+
+
+def test_predictions_of_folds_say_that_they_are_out_of_fold_and_fuse(tmp_path, ig3d):
+    store = write_store(tmp_path / "y.h5", [Split.none] * 150)
+    assert (
+        ig3d(
+            "train", "--3d-store", store, "--head", "linear", "--draws", 50, "--out", tmp_path / "run"
+        ).returncode
+        == 0
+    )
+    ready = load_predictions(tmp_path / "run" / "predictions-linear.npz")
+    assert ready.out_of_fold and len(ready) == 150
+    table = codes_table(store)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(150, 3))
+    logits[np.arange(150), table.labels] += 1.5
+    np.savez(tmp_path / "x.npz", ids=table.id, logits=logits, classes=np.array(CLASSES))
+    labels = tmp_path / "labels.csv"
+    names = [CLASSES[label] for label in table.labels]
+    labels.write_text("id,label\n" + "".join(f"{i},{c}\n" for i, c in zip(table.id, names, strict=True)))
+    ended = ig3d(
+        *(
+            "fuse",
+            "--2d-logits",
+            tmp_path / "x.npz",
+            "--3d-logits",
+            tmp_path / "run" / "predictions-linear.npz",
+        ),
+        *("--labels", labels, "--rules", "mean", "--draws", 50),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "mean" in ended.stdout
+
+
+def test_all_heads_without_torch_leave_the_networks_out_and_say_so(store, monkeypatch):
+    import ig3d.learn.train as module
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    result = train_heads(codes_table(store), HeadsConfig(heads=("all",), draws=10))
+    assert [rule.name for rule in result.rules] == ["prior", "gbm", "linear"]
+    assert any("Heads mlp, residual are left out: torch is not installed" in note for note in result.notes)
