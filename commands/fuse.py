@@ -58,7 +58,14 @@ def fuse(
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")
     ] = None,
-    rules: Annotated[str, typer.Option("--rules", help="By comma.")] = "mean,max,min,product,weighted,stack",
+    rules: Annotated[
+        str,
+        typer.Option(
+            "--rules",
+            "--rule",
+            help="By comma. best chooses among the others named, or among all, by calibration rows.",
+        ),
+    ] = "mean,max,min,product,weighted,stack,boost,gate",
     head: Annotated[str, typer.Option("--head", help="What predicts from the codes: gbm or linear.")] = "gbm",
     blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
     report: Annotated[
@@ -72,6 +79,23 @@ def fuse(
     on: Annotated[
         str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
     ] = "probabilities",
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights", help="weighted has one weight, or one per-class (dimension): one, per-class."
+        ),
+    ] = "one",
+    stack_codes: Annotated[
+        bool, typer.Option("--stack-codes", help="stack sees the codes beside both predictions.")
+    ] = False,
+    calibrate: Annotated[
+        str,
+        typer.Option(
+            "--calibrate",
+            help="Both predictions before every rule, fitted with it: none, temperature, or bias (temperature and an "
+            "offset per class).",
+        ),
+    ] = "none",
     objective: Annotated[
         str | None, typer.Option("--objective", help="accuracy, balanced, logloss; for va rmse, ccc.")
     ] = None,
@@ -107,6 +131,9 @@ def fuse(
         seed=seed,
         draws=draws,
         on=on,
+        weights=weights,
+        stack_codes=stack_codes,
+        calibrate=calibrate,
         objective=objective,
         controls=controls,
         two_d_out_of_fold=out_of_fold,

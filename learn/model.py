@@ -230,7 +230,7 @@ def _check_version(path: str | Path, raw: bytes) -> None:
         for name in ("format", "format_version", "ig3d_version")
         if isinstance(plain, dict) and plain.get(name, {}).get("is_json")
     }
-    if values.get("format") == FORMAT and values.get("format_version") != FORMAT_VERSION:
+    if values.get("format") == FORMAT and values.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ModelError(
             f"{path}: expected model version {FORMAT_VERSION}, got {values.get('format_version')}; use the ig3d that "
             f"wrote it ({values.get('ig3d_version')})"

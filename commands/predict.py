@@ -1,0 +1,64 @@
+"""``ig3d predict``: what a fitted model says of new rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import say
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(help="A model.skops of ig3d fuse --out.", metavar="MODEL", show_default=False)
+    ],
+    two_d: Annotated[
+        Path,
+        typer.Option("--2d-logits", help="2D predictions: .npz, .npy, .csv or .parquet.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Table to write (.csv).", show_default=False)],
+    stores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--3d-store", help="Store of ig3d extract, by the same regressor; labels are not needed."
+        ),
+    ] = None,
+    three_d: Annotated[
+        Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, for a model of such.")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="A rule of the model; by default best, else stack.")
+    ] = None,
+    ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--2d-classes", help="Order of the 2D columns: a preset or names by comma."),
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out 2D rows that no sample has the id of.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
+    ] = False,
+) -> None:
+    """Predict new rows with a fitted fusion model; rows that it was fitted on are marked."""
+    from ..learn.model import load_model
+    from ..learn.predict_files import predict_files, write_predicted
+
+    predicted = predict_files(
+        load_model(model),
+        two_d,
+        stores=stores or (),
+        three_d=three_d,
+        ids=ids,
+        classes=classes,
+        rule=rule,
+        allow_missing=allow_missing,
+        force=force,
+    )
+    write_predicted(predicted, out)
+    for note in predicted.notes:
+        say(note)
+    print(f"{out}: {len(predicted.ids)} rows by {predicted.rule}")
