@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
 from ig3d.features.classes import PRESETS, preset_of
@@ -13,71 +14,14 @@ from ig3d.features.join import load_table
 from ig3d.features.labels import of_file
 from ig3d.features.match import match_ids
 from ig3d.features.order import class_order_problem
-from ig3d.features.predictions import Predictions
-from ig3d.features.store import StoreInfo, content_hash
-from ig3d.features.store_writer import StoreWriter
-from ig3d.features.values import Block, Rows, Sample, Split, Status
-
-CLASSES = PRESETS["rafdb"]
-
-
-def write_store(path, samples, *, classes=CLASSES, missing=()):
-    """A store with a block of two codes and a camera; rows in ``missing`` have no face."""
-    n = len(samples)
-    empty = Rows.pending(n, {})
-    status = np.full(n, Status.ok, np.int8)
-    status[list(missing)] = Status.no_face
-    codes = {
-        "expression": np.arange(2 * n, dtype=np.float32).reshape(n, 2),
-        "camera": np.zeros((n, 3), np.float32),
-    }
-    for block in codes.values():
-        block[list(missing)] = np.nan
-    blocks = {
-        "expression": Block(2, "1", "toy-1", "two numbers", ("smile", "frown")),
-        "camera": Block(3, "1", "toy-1", "camera"),
-    }
-    fields = {name: getattr(empty, name) for name in Rows.__slots__} | {"status": status, "codes": codes}
-    with StoreWriter(path, StoreInfo("toy", "/data/toy", classes), tuple(samples), blocks) as writer:
-        writer.write(0, Rows(**fields))
-    return path
-
-
-def make_samples(n=210, *, k=7, split=lambda row: Split.test, name=None):
-    """Samples in class folders ``test/<class number>/...``, sorted by id."""
-    rng = np.random.default_rng(0)
-    rows = [
-        Sample(
-            id=(name or (lambda row, label: f"test/{label + 1}/img_{row:04d}"))(row, row % k),
-            path=(name or (lambda row, label: f"test/{label + 1}/img_{row:04d}"))(row, row % k) + ".jpg",
-            label=row % k,
-            split=split(row),
-            valence=float(rng.uniform(-1, 1)),
-            arousal=float(rng.uniform(-1, 1)),
-        )
-        for row in range(n)
-    ]
-    return sorted(rows, key=lambda sample: sample.id)
-
-
-def good_logits(samples, *, accuracy=0.8, k=7):
-    rng = np.random.default_rng(1)
-    labels = np.array([sample.label for sample in samples])
-    said = np.where(rng.random(len(labels)) < accuracy, labels, rng.integers(0, k, len(labels)))
-    logits = rng.normal(size=(len(labels), k))
-    logits[np.arange(len(labels)), said] += 8
-    return logits
+from ig3d.features.store import content_hash
+from ig3d.features.values import Sample, Split
 
 
 @pytest.fixture
 def toy(tmp_path):
     samples = make_samples()
     return write_store(tmp_path / "toy.h5", samples, missing=(3, 5)), samples, good_logits(samples)
-
-
-def save(path, logits, *, ids=None, classes=()):
-    Predictions(logits, "logits", tuple(classes), None if ids is None else np.array(ids)).save(path)
-    return path
 
 
 def test_rows_are_joined_by_id_whatever_their_order(toy, tmp_path):

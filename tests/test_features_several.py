@@ -1,0 +1,331 @@
+"""Several stores and several 2D files in one table; contempt; labels from a table; rows without labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+from toy_stores import CLASSES, good_logits, make_samples, save, write_store
+
+from ig3d.errors import PredictionsError, StoreError, UsageError
+from ig3d.features.blocks import choose_blocks
+from ig3d.features.classes import PRESETS
+from ig3d.features.inputs import Inputs
+from ig3d.features.join import load_table
+from ig3d.features.values import Sample, Split
+
+EIGHT = PRESETS["affectnet8"]
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Samples, and a file of their logits with ids."""
+    samples = make_samples()
+    logits = good_logits(samples)
+    return samples, logits, save(tmp_path / "two.npz", logits, ids=[s.id for s in samples], classes=CLASSES)
+
+
+def numbers(samples, width, seed):
+    return np.random.default_rng(seed).normal(size=(len(samples), width)).astype(np.float32)
+
+
+def smirk_and_emoca(tmp_path, samples, *, theirs=None, regressor="emoca"):
+    """Stores of the same samples by two regressors; ``theirs`` is what the second says of them."""
+    ours = {
+        "pose": numbers(samples, 3, 1),
+        "eyelid": numbers(samples, 2, 2),
+        "camera": numbers(samples, 3, 3),
+    }
+    others = {"pose": numbers(samples, 3, 4), "jaw": numbers(samples, 3, 5)}
+    first = write_store(tmp_path / "a.h5", samples, regressor="smirk", codes=ours, missing=(0, 1))
+    second = write_store(
+        tmp_path / "b.h5", theirs or samples, regressor=regressor, codes=others, missing=(1, 2)
+    )
+    return [first, second], [ours, others]
+
+
+def test_stores_of_the_same_samples_stand_side_by_side(toy, tmp_path):
+    samples, _, two = toy
+    stores, codes = smirk_and_emoca(tmp_path, samples)
+    table = load_table(Inputs(two, stores), blocks="pose,smirk:eyelid,emoca:jaw")
+    assert [(block.name, block.width) for block in table.blocks] == [
+        ("smirk:pose", 3), ("smirk:eyelid", 2), ("emoca:pose", 3), ("emoca:jaw", 3),
+    ]  # fmt: skip
+    assert table.code_columns[0] == "code:smirk:pose:0" and table.code_columns[-1] == "code:emoca:jaw:2"
+    expected = np.hstack([codes[0]["pose"], codes[0]["eyelid"], codes[1]["pose"], codes[1]["jaw"]])
+    assert np.array_equal(table.codes[3:], expected[3:])
+    # A row counts as covered where both have codes.
+    assert np.flatnonzero(~table.covered).tolist() == [0, 1, 2]
+    assert any(
+        "210 rows, of which 207 have codes in each (smirk 208, emoca 208)" in note for note in table.notes
+    )
+    assert table.sources["3d_regressor"] == "smirk, emoca"
+    alone = load_table(Inputs(two, stores), blocks="emoca:jaw")
+    assert [block.name for block in alone.blocks] == ["emoca:jaw"] and alone.covered.sum() == 208
+    with pytest.raises(UsageError, match=r"got 'texture', which none has"):
+        load_table(Inputs(two, stores), blocks="pose,texture")
+
+
+def test_stores_of_the_same_regressor_are_told_apart_by_file(toy, tmp_path):
+    samples, _, two = toy
+    stores, _ = smirk_and_emoca(tmp_path, samples, regressor="smirk")
+    table = load_table(Inputs(two, stores), blocks="pose")
+    assert [block.name for block in table.blocks] == ["a:pose", "b:pose"]
+
+
+def test_stores_that_share_some_samples_are_refused_with_counts(toy, tmp_path):
+    samples, _, two = toy
+    first = write_store(tmp_path / "a.h5", samples[:150])
+    second = write_store(tmp_path / "b.h5", samples[100:])
+    with pytest.raises(
+        StoreError, match=r"50 ids in both, 100 in the first alone and 60 in the second alone"
+    ):
+        load_table(Inputs(two, [first, second]))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [({"label": 0}, "label"), ({"split": Split.val}, "split")], ids=["label", "split"]
+)
+def test_stores_that_disagree_on_a_sample_are_refused(toy, tmp_path, change, what):
+    samples, _, two = toy
+    other = [replace(sample, **change) if row < 20 else sample for row, sample in enumerate(samples)]
+    stores, _ = smirk_and_emoca(tmp_path, samples, theirs=other)
+    words = rf"expected one {what} for each sample, got different ones for \d+ of 210"
+    with pytest.raises(PredictionsError, match=words):
+        load_table(Inputs(two, stores), blocks="pose")
+
+
+def test_what_one_store_lacks_is_taken_from_the_other(toy, tmp_path):
+    samples, _, two = toy
+    bare = [Sample(sample.id, sample.path) for sample in samples]
+    first = write_store(tmp_path / "a.h5", bare, classes=(), regressor="mine")
+    second = write_store(tmp_path / "b.h5", samples, regressor="yours")
+    for stores in ([first, second], [second, first]):
+        table = load_table(Inputs(two, stores))
+        assert table.classes == CLASSES and table.labels.tolist() == [sample.label for sample in samples]
+        assert (table.split == Split.test).all()
+
+
+def dataset(path, prefix, classes, splits, *, k, **options):
+    """A store of a dataset of its own: 30 rows in each split, ids under ``prefix``."""
+    samples = sorted(
+        (
+            Sample(
+                f"{prefix}/{split.name}/{row:03d}",
+                f"{prefix}/{split.name}/{row:03d}.jpg",
+                row % k,
+                split,
+                group="p",
+            )
+            for split in splits
+            for row in range(30)
+        ),
+        key=lambda sample: sample.id,
+    )
+    return write_store(path, samples, classes=classes, **options), samples
+
+
+def test_datasets_are_stacked_by_class_name_and_reported_on_the_last(tmp_path):
+    every = (Split.train, Split.val, Split.test)
+    first, _ = dataset(tmp_path / "raf.h5", "raf", CLASSES, (Split.train, Split.test), k=7)
+    second, theirs = dataset(tmp_path / "affect.h5", "affect", EIGHT, every[:2], k=8)
+    reported = [sample for sample in theirs if sample.split == Split.val]
+    logits = good_logits(reported, k=8)
+    two = save(tmp_path / "two.npz", logits, ids=[sample.id for sample in reported], classes=EIGHT)
+    table = load_table(Inputs(two, [first, second]))
+    assert table.classes == CLASSES
+    role = {
+        (name.split("/")[0], name.split("/")[1]): Split(split).name
+        for name, split in zip(table.id, table.split, strict=True)
+    }
+    assert role == {
+        ("raf", "train"): "train", ("raf", "test"): "none", ("affect", "train"): "none", ("affect", "val"): "test",
+    }  # fmt: skip
+    # Labels mean the same name in both; contempt has none, and its column is gone.
+    by_id = dict(zip(table.id.tolist(), table.labels.tolist(), strict=True))
+    for sample in theirs:
+        name = EIGHT[sample.label]
+        assert by_id[sample.id] == (CLASSES.index(name) if name in CLASSES else -1)
+    assert (table.labels == -1).sum() == sum(EIGHT[sample.label] == "contempt" for sample in theirs)
+    there = table.two_d[table.has_2d]
+    assert np.array_equal(there, logits[:, [EIGHT.index(name) for name in CLASSES]])
+    assert set(table.group) == {"raf:p", "affect:p"}
+    said = "\n".join(table.notes)
+    assert (
+        "its train split (30 rows) is trained on" in said
+        and "its val split (30 rows) stands for test" in said
+    )
+    assert "(contempt)" in said
+
+
+def test_datasets_of_other_codes_or_classes_are_refused(tmp_path):
+    first, samples = dataset(tmp_path / "a.h5", "a", CLASSES, (Split.train,), k=7)
+    two = save(
+        tmp_path / "two.npz", good_logits(samples), ids=[sample.id for sample in samples], classes=CLASSES
+    )
+    other, _ = dataset(tmp_path / "b.h5", "b", CLASSES, (Split.test,), k=7, basis="toy-2")
+    with pytest.raises(StoreError, match=r"expression as a.h5 has it \(2 numbers of toy-1\), got 2 of toy-2"):
+        load_table(Inputs(two, [first, other]))
+    other, _ = dataset(tmp_path / "b.h5", "b", CLASSES, (Split.test,), k=7, regressor="smirk")
+    with pytest.raises(StoreError, match="expected codes of the same regressors, got toy and smirk"):
+        load_table(Inputs(two, [first, other]))
+    compound = PRESETS["rafdb-compound"]
+    other, _ = dataset(tmp_path / "b.h5", "b", compound, (Split.test,), k=7)
+    with pytest.raises(PredictionsError, match="expected at least two classes in common, got none"):
+        load_table(Inputs(two, [first, other]))
+
+
+def test_further_2d_files_are_placed_beside_the_first(toy, tmp_path):
+    samples, logits, two = toy
+    store = write_store(tmp_path / "toy.h5", samples)
+    order = PRESETS["affectnet7"]
+    theirs = good_logits(samples, accuracy=0.6)[:, [CLASSES.index(name) for name in order]]
+    np.save(tmp_path / "second.npy", theirs)
+    (tmp_path / "run").mkdir()
+    third = save(
+        tmp_path / "run" / "two.npz", logits[:100] * 2, ids=[s.id for s in samples[:100]], classes=CLASSES
+    )
+    table = load_table(Inputs([two, tmp_path / "second.npy"], store, classes=["rafdb", "affectnet7"]))
+    assert np.array_equal(table.two_d, logits) and list(table.others) == ["second"]
+    assert np.array_equal(table.others["second"], good_logits(samples, accuracy=0.6))
+    table = load_table(Inputs([two, third], store))
+    ((name, values),) = table.others.items()
+    assert (
+        name == "run/two" and np.array_equal(values[:100], logits[:100] * 2) and np.isnan(values[100:]).all()
+    )
+    assert table.take(np.arange(5)).others[name].shape == (5, 7)
+    # Its order is checked as that of the first is.
+    with pytest.raises(
+        PredictionsError, match=r"second.npy: .* under affectnet7; say the order with --2d-classes"
+    ):
+        load_table(Inputs([two, tmp_path / "second.npy"], store, classes="rafdb"))
+    with pytest.raises(UsageError, match="--2d-classes 0 or 1 or 3 times for 3 2D files, got 2"):
+        Inputs([two, two, two], store, classes=["rafdb", "rafdb"])
+
+
+def softmax(scores):
+    values = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_contempt_of_the_network_alone_is_dropped_and_the_rest_renormalised(toy, tmp_path, kind):
+    samples, logits, _ = toy
+    store = write_store(tmp_path / "toy.h5", samples)
+    whole = np.zeros((len(samples), 8))
+    whole[:, [EIGHT.index(name) for name in CLASSES]] = logits
+    values = whole if kind == "logits" else softmax(whole)
+    np.savez(tmp_path / "x.npz", ids=[s.id for s in samples], classes=EIGHT, **{kind: values})
+    table = load_table(Inputs(tmp_path / "x.npz", store))
+    assert table.classes == CLASSES
+    assert np.allclose(softmax(table.two_d), softmax(logits), atol=1e-9)
+    assert any("contempt left out and the others renormalised" in note for note in table.notes)
+
+
+def test_contempt_of_the_dataset_alone_leaves_its_rows_without_a_label(tmp_path):
+    samples = make_samples(k=8)
+    store = write_store(tmp_path / "toy.h5", samples, classes=EIGHT)
+    logits = good_logits(samples, k=8)[:, :7]
+    ids = [sample.id for sample in samples]
+    table = load_table(Inputs(save(tmp_path / "x.npz", logits, ids=ids, classes=EIGHT[:7]), store))
+    contempt = np.array([sample.label == 7 for sample in samples])
+    assert table.classes == EIGHT[:7] and np.array_equal(table.labels < 0, contempt)
+    assert any(f"{contempt.sum()} rows labelled contempt left out" in note for note in table.notes)
+    # With a second network that has it, it is dropped from that one as well.
+    second = save(tmp_path / "y.npz", good_logits(samples, k=8), ids=ids, classes=EIGHT)
+    table = load_table(Inputs([tmp_path / "x.npz", second], store))
+    assert table.others["y"].shape == (210, 7)
+    # Both have it: it stays.
+    assert load_table(Inputs(second, store)).classes == EIGHT
+
+
+def test_compound_classes_are_no_basic_ones(toy, tmp_path):
+    samples, _, two = toy
+    store = write_store(tmp_path / "toy.h5", samples, classes=PRESETS["rafdb-compound"])
+    with pytest.raises(
+        PredictionsError, match=r"expected 11 classes .*, got 7 columns .*of the same classes"
+    ):
+        load_table(Inputs(two, store))
+
+
+def write_labels(path, samples, *, names=True):
+    lines = ["id,label,split"]
+    lines += [
+        f"{s.id},{CLASSES[s.label] if names else s.label},{'val' if s.label else 'test'}" for s in samples
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["names", "numbers"])
+@pytest.mark.parametrize("classes", [CLASSES, ()], ids=["named store", "bare store"])
+def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, classes):
+    samples, _, two = toy
+    bare = [Sample(sample.id, sample.path) for sample in samples]
+    store = write_store(tmp_path / "toy.h5", bare, classes=classes)
+    with pytest.raises(PredictionsError, match="found none; give them with --labels TABLE"):
+        load_table(Inputs(two, store))
+    labels = write_labels(tmp_path / "labels.csv", samples[:0:-1], names=names)
+    table = load_table(Inputs(two, store, labels=labels))
+    assert table.classes == CLASSES and table.labels.tolist() == [-1, *(s.label for s in samples[1:])]
+    assert Split(table.split[0]) is Split.none and set(table.split[1:]) == {Split.val, Split.test}
+    assert any("its truth replaces that of the store" in note for note in table.notes)
+
+
+def test_a_fitted_model_gets_a_table_of_rows_without_labels(toy, tmp_path):
+    samples, logits, two = toy
+    store = write_store(tmp_path / "toy.h5", [Sample(s.id, s.path) for s in samples], classes=())
+    order = PRESETS["affectnet7"]
+    table = load_table(Inputs(two, store), need_labels=False, classes=order)
+    assert table.classes == order and not table.labelled.any()
+    assert np.array_equal(table.two_d, logits[:, [CLASSES.index(name) for name in order]])
+    # Labels that are there are put into the model's classes, and others are left out.
+    labelled = write_store(tmp_path / "more.h5", samples)
+    few = ("happy", "sad", "anger")
+    three = save(tmp_path / "three.npz", logits[:, :3], ids=[s.id for s in samples], classes=few)
+    table = load_table(Inputs(three, labelled), need_labels=False, classes=few, force=True)
+    assert {few[label] for label in set(table.labels) - {-1}} == set(few)
+    assert (table.labels >= 0).sum() == sum(CLASSES[s.label] in few for s in samples)
+
+
+def test_out_of_fold_is_what_the_file_says_of_train_rows(toy, tmp_path):
+    samples, logits, _ = toy
+    for split, expected in ((Split.train, True), (Split.test, False)):
+        store = write_store(tmp_path / "toy.h5", [replace(sample, split=split) for sample in samples])
+        np.savez(
+            tmp_path / "x.npz", logits=logits, ids=[s.id for s in samples], classes=CLASSES, out_of_fold=True
+        )
+        assert load_table(Inputs(tmp_path / "x.npz", store)).two_d_out_of_fold == expected
+
+
+def test_the_quality_of_a_face_is_in_degrees_and_shares_of_the_image(toy, tmp_path):
+    samples, _, two = toy
+    n = len(samples)
+    angles = np.random.default_rng(0).uniform(-40, 40, (n, 3))  # yaw, pitch, roll
+    pose = Rotation.from_euler("YXZ", angles, degrees=True).as_rotvec()
+    faces = {
+        "score": np.linspace(0, 1, n, dtype=np.float32),
+        "size_wh": np.full((n, 2), (200, 100), np.int32),
+        "xyxy": np.tile(np.array([10, 10, 60, 60], np.float32), (n, 1)),
+        "count": np.full(n, 2, np.int16),
+    }
+    store = write_store(tmp_path / "toy.h5", samples, codes={"pose": pose}, missing=(4,), faces=faces)
+    table = load_table(Inputs(two, store))
+    quality = dict(zip(table.quality_columns, table.quality.T, strict=True))
+    there = np.arange(n) != 4
+    for column, name in enumerate(("yaw", "pitch", "roll")):
+        assert np.allclose(quality[f"quality:{name}"][there], np.abs(angles[there, column]), atol=1e-3)
+        assert np.isnan(quality[f"quality:{name}"][4])
+    assert np.allclose(quality["quality:size"], 50 / np.sqrt(200 * 100))
+    assert np.allclose(quality["quality:score"], np.linspace(0, 1, n)) and set(quality["quality:faces"]) == {
+        2
+    }
+    assert table.take(np.array([3])).quality.shape == (1, 6)
+
+
+def test_named_sets_and_blocks_may_be_joined():
+    names = ["pose", "shape", "expression", "eyelid", "jaw"]
+    assert choose_blocks("short,jaw", names, "smirk") == ("pose", "shape", "expression", "jaw")
+    assert choose_blocks("jaw+full", names, "smirk") == ("jaw", "pose", "shape", "expression", "eyelid")
