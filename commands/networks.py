@@ -36,6 +36,33 @@ def train_2d(
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 5e-3,
+    patience: Annotated[
+        int, typer.Option("--patience", help="Epochs without a better validation score before the end.")
+    ] = 10,
+    balance: Annotated[
+        float,
+        typer.Option("--balance", help="1 draws all classes equally often, 0 as often as they come."),
+    ] = 0.5,
+    augment: Annotated[
+        float, typer.Option("--augment", help="How far pictures are turned, moved and relit; 0 to 2.")
+    ] = 1.0,
+    smoothing: Annotated[float, typer.Option("--smoothing", help="Of the labels.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option("--weight-decay")] = 0.05,
+    validation: Annotated[
+        float,
+        typer.Option("--validation", help="Share of the train rows, where there is no val split."),
+    ] = 0.15,
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="fp32, bf16, fp16; auto is bf16 on CUDA where it can, else fp32."),
+    ] = "auto",
+    out_of_fold: Annotated[
+        int,
+        typer.Option(
+            "--out-of-fold",
+            help="Train this many networks more, for honest predictions of the train split: OUT with .npz.",
+        ),
+    ] = 0,
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default what there is.")
     ] = None,
@@ -48,6 +75,7 @@ def train_2d(
     device: Device = "auto",
 ) -> None:
     """Train a small 2D network on a dataset's train split, for those who have none."""
+    from ..networks.out_of_fold import check_folds, write_out_of_fold
     from ..networks.train import TrainConfig, describe_epoch, train_2d
 
     config = TrainConfig(
@@ -57,9 +85,19 @@ def train_2d(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
+        patience=patience,
+        balance=balance,
+        augment=augment,
+        smoothing=smoothing,
+        weight_decay=weight_decay,
+        validation=validation,
+        precision=precision,
         seed=seed,
         device=device,
     )
+    honest = out.with_suffix(".npz")
+    if out_of_fold:
+        check_folds(out_of_fold)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
@@ -67,6 +105,10 @@ def train_2d(
         f"{result.path}: {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} rows, "
         f"kept {describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose it)"
     )
+    if out_of_fold:
+        made = write_out_of_fold(samples, config, result.path, honest, folds=out_of_fold, progress=True)
+        say_all((), made.notes)
+        print(f"{made.path}: {made.rows} train rows out of fold, {made.others} others by {result.path.name}")
 
 
 def logits(

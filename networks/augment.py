@@ -41,6 +41,17 @@ class Augmentation:
     shift: float = 0.06
     light: float = 0.25
 
+    def scaled(self, strength: float) -> Augmentation:
+        """The same draws, ``strength`` times as far; 0 is none."""
+        low, high = (1 + strength * (side - 1) for side in self.zoom)
+        return Augmentation(
+            min(1.0, strength) * self.flip,
+            strength * self.degrees,
+            (low, high),
+            strength * self.shift,
+            strength * self.light,
+        )
+
 
 def augment(
     pixels: torch.Tensor, generator: torch.Generator, settings: Augmentation | None = None

@@ -17,9 +17,9 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..learn.losses import class_loss, concordance, va_loss
-from .augment import augment
+from .augment import Augmentation, augment
 from .images import normalise
 
 
@@ -44,6 +44,11 @@ class Schedule:
         A class of n images is drawn in proportion to n^(1 - balance): with 1 all classes equally often, with 0 as
         they come.
     seed : int
+    augment : float in [0, 2]
+        How far pictures are turned, moved and relit; 1 is mild, 0 is not at all.
+    precision : str
+        ``fp32``, ``bf16`` or ``fp16`` of the training's arithmetic (scores are always taken in fp32); ``auto`` is
+        bf16, or fp16 where that is wanting, on a CUDA device and fp32 elsewhere.
     """
 
     epochs: int
@@ -54,6 +59,8 @@ class Schedule:
     smoothing: float
     balance: float
     seed: int
+    augment: float = 1.0
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,24 +158,30 @@ def fit(
     batches = batches_per_epoch(len(train), schedule.batch_size)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule.epochs * batches))
     generator = torch.Generator().manual_seed(schedule.seed)
+    kind = arithmetic(schedule.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
+    drawn = Augmentation().scaled(schedule.augment)
     history: list[Epoch] = []
     best: Epoch | None = None
     weights: dict[str, torch.Tensor] = {}
     for number in range(1, schedule.epochs + 1):
         losses = []
         for rows in draw_batches(train.targets, schedule, generator):
-            pictures = augment(train.pixels[train.rows[rows]].to(device), generator)
-            logits = module(_prepared(pictures, mean, std))
+            pictures = augment(train.pixels[train.rows[rows]].to(device), generator, drawn)
             truth = train.targets[rows].to(device)
+            with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
+                logits = module(_prepared(pictures, mean, std)).float()
             loss = (
                 class_loss(logits, truth, smoothing=schedule.smoothing)
                 if truth.ndim == 1
                 else va_loss(logits, truth)
             )
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-            optimiser.step()
+            scaler.step(optimiser)
+            scaler.update()
             rate.step()
             losses.append(loss.detach())
             if advance is not None:
@@ -190,6 +203,23 @@ def fit(
     assert best is not None  # epochs >= 1
     module.load_state_dict(weights)
     return Fitted(module.eval().cpu(), best, tuple(history))
+
+
+def arithmetic(precision: str, device: torch.device) -> torch.dtype:
+    """The type that a precision stands for on a device.
+
+    Raises
+    ------
+    UsageError : no such precision, or fp16 without a CUDA device.
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in known or (precision == "fp16" and device.type != "cuda"):
+        raise UsageError(f"precision: expected auto, fp32, bf16, or fp16 on a CUDA device, got {precision!r}")
+    return known[precision]
 
 
 def predict(

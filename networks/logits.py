@@ -157,7 +157,7 @@ def write_logits(
         if asked.layer:
             kept = np.dtype(np.float16 if asked.maps else np.float32)
             spool = stack.enter_context(FeatureSpool(kept, Path(out).parent))
-        run = _run(samples, asked, rows, config, crops, spool=spool, progress=progress)
+        run = run_network(samples, asked, rows, config, crops, spool=spool, progress=progress)
         good = [picture for picture in run.pictures if not picture.problem]
         problems = tuple(picture.problem for picture in run.pictures if picture.problem)
         left = np.setdiff1d(rows, [picture.row for picture in run.pictures])
@@ -188,7 +188,7 @@ def write_logits(
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     """Every picture without its pixels, and the outputs of the readable ones, in order."""
 
     pictures: list[Picture]
@@ -196,7 +196,7 @@ class _Run:
     va: np.ndarray
 
 
-def _arrays(asked: UserNetwork, run: _Run, ids: np.ndarray) -> dict[str, np.ndarray]:
+def _arrays(asked: UserNetwork, run: Run, ids: np.ndarray) -> dict[str, np.ndarray]:
     """The file's arrays by key, without the features."""
     arrays = {"ids": ids}
     if asked.columns.logits:
@@ -258,7 +258,7 @@ def _told(asked: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]
     return notes
 
 
-def _run(
+def run_network(
     samples: SampleList,
     asked: UserNetwork,
     rows: np.ndarray,
@@ -267,7 +267,7 @@ def _run(
     *,
     spool: FeatureSpool | None,
     progress: bool,
-) -> _Run:
+) -> Run:
     """Read and ask; without named splits, pictures that the network was trained with are not among them."""
     barred = np.empty(0, np.int64)
     if config.splits is None:
@@ -291,7 +291,7 @@ def _run(
                 if said.features is not None and spool is not None:
                     spool.append(said.features.cpu().numpy())
             seen += [Picture(picture.row, None, picture.digest, picture.problem) for picture in batch]
-    return _Run(seen, np.concatenate(logits), np.concatenate(va))
+    return Run(seen, np.concatenate(logits), np.concatenate(va))
 
 
 def _allowed(
@@ -317,7 +317,7 @@ def _batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
 
 
 def _scores(
-    samples: SampleList, asked: UserNetwork, rows: np.ndarray, run: _Run
+    samples: SampleList, asked: UserNetwork, rows: np.ndarray, run: Run
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
     """The network's scores per split where the rows have truth, and what looks wrong with the order of its classes."""
     splits = samples.splits[rows]

@@ -17,7 +17,6 @@ import timm
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
 from .. import __version__
 from ..errors import DatasetError, UsageError
@@ -51,7 +50,7 @@ class TrainConfig:
         Side of the square input, pixels.
     task : str or None
         ``classes``, ``va`` (valence-arousal), or None: classes where the dataset has them.
-    epochs, patience, batch_size, lr, weight_decay, smoothing, balance, seed
+    epochs, patience, batch_size, lr, weight_decay, smoothing, balance, augment, precision, seed
         See :class:`ig3d.networks.fit.Schedule`. The seed also makes the validation part.
     validation : float in (0, 0.5]
         Part of the train rows that chooses the epoch, where the dataset has no val split.
@@ -71,6 +70,8 @@ class TrainConfig:
     weight_decay: float = 0.05
     smoothing: float = 0.1
     balance: float = 0.5
+    augment: float = 1.0
+    precision: str = "auto"
     validation: float = 0.15
     seed: int = 0
     device: str = "auto"
@@ -90,6 +91,8 @@ class TrainConfig:
             raise UsageError(
                 f"smoothing, balance: expected within [0, 1) and [0, 1], got {self.smoothing} and {self.balance}"
             )
+        if not 0 <= self.augment <= 2:
+            raise UsageError(f"augment: expected 0 to 2, got {self.augment}")
         if not 0 < self.validation <= 0.5:
             raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
         if not 0 <= self.seed < 2**63:
@@ -107,6 +110,8 @@ class TrainConfig:
             smoothing=self.smoothing,
             balance=self.balance,
             seed=self.seed,
+            augment=self.augment,
+            precision=self.precision,
         )
 
 
@@ -167,25 +172,14 @@ def train_2d(
     device = choose_device(config.device)
     plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
     check_replaceable(out)
-    with seeded(config.seed, device):
-        module = build(config.network, outputs=len(plan.columns), size=config.size)
-        mean, std = normalisation(module)
-        started = time.perf_counter()
-        with progress_bar(shown=progress) as bar:
-            total = len(plan.train) + len(plan.validation)
-            task = bar.add_task("reading", total=total, said="")
-            pictures = load_pictures(
-                samples,
-                np.concatenate([plan.train, plan.validation]),
-                view=InputSpec(size=config.size),
-                boxes=choose_crops(samples).boxes,
-                jobs=config.jobs,
-                advance=lambda n: bar.advance(task, n),
-            )
-        plan = _readable(samples, plan, pictures)
-        read = time.perf_counter()
-        fitted = _fit(module, plan, pictures, config, mean=mean, std=std, device=device, progress=progress)
-        trained = time.perf_counter()
+    started = time.perf_counter()
+    with seeded(config.seed, device):  # what cannot be made is refused before a picture is read
+        build(config.network, outputs=len(plan.columns), size=config.size)
+    plan, pictures = read_planned(samples, plan, config, progress=progress)
+    read = time.perf_counter()
+    fitted = train_one(plan, pictures, config, device=device, progress=progress)
+    trained = time.perf_counter()
+    mean, std = normalisation(fitted.module)
     info = NetworkInfo(
         architecture=config.network,
         task=plan.task,
@@ -211,6 +205,29 @@ def train_2d(
     )
 
 
+def read_planned(
+    samples: SampleList, plan: Plan, config: TrainConfig, *, progress: bool
+) -> tuple[Plan, Pictures]:
+    """Decode every picture of a plan, and leave the unreadable ones out of it.
+
+    Raises
+    ------
+    DatasetError : too few are left.
+    """
+    with progress_bar(shown=progress) as bar:
+        rows = np.concatenate([plan.train, plan.validation])
+        task = bar.add_task("reading", total=len(rows), said="")
+        pictures = load_pictures(
+            samples,
+            rows,
+            view=InputSpec(size=config.size),
+            boxes=choose_crops(samples).boxes,
+            jobs=config.jobs,
+            advance=lambda n: bar.advance(task, n),
+        )
+    return _readable(samples, plan, pictures), pictures
+
+
 def _readable(samples: SampleList, plan: Plan, pictures: Pictures) -> Plan:
     """The plan without unreadable rows, if enough are left."""
     kept = plan.keep(pictures.rows)
@@ -224,18 +241,16 @@ def _readable(samples: SampleList, plan: Plan, pictures: Pictures) -> Plan:
     return kept
 
 
-def _fit(
-    module: nn.Module,
+def train_one(
     plan: Plan,
     pictures: Pictures,
     config: TrainConfig,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     device: torch.device,
     progress: bool,
+    said: str = "training",
 ) -> Fitted:
-    """Run the loop with a bar that shows the latest scores."""
+    """Make a network with weights drawn from the seed and train it, with a bar that shows the latest scores."""
     place = {int(row): index for index, row in enumerate(pictures.rows)}
     train, validation = (
         Data(
@@ -245,9 +260,11 @@ def _fit(
         )
         for rows in (plan.train, plan.validation)
     )
-    with progress_bar(shown=progress) as bar:
+    with seeded(config.seed, device), progress_bar(shown=progress) as bar:
+        module = build(config.network, outputs=len(plan.columns), size=config.size)
+        mean, std = normalisation(module)
         total = config.epochs * batches_per_epoch(len(train), config.batch_size)
-        task = bar.add_task("training", total=total, said="")
+        task = bar.add_task(said, total=total, said="")
         fitted = fit(
             module,
             train,

@@ -1,0 +1,194 @@
+"""Out-of-fold predictions: no row is predicted by a network that saw it, or its copy, or its group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from made_up_networks import pictures
+
+from ig3d.errors import DatasetError, UsageError
+from ig3d.features.predictions import load_predictions
+from ig3d.features.values import SampleList, Split
+from ig3d.networks import out_of_fold
+from ig3d.networks.augment import Augmentation
+from ig3d.networks.fit import Epoch, Fitted, arithmetic
+from ig3d.networks.out_of_fold import tied, write_out_of_fold
+from ig3d.networks.plan import Plan
+from ig3d.networks.train import TrainConfig, train_2d
+
+TINY = TrainConfig(network="test_byobnet", size=32, epochs=1, batch_size=8, device="cpu", jobs=1)
+COPIES = {3: 0, 9: 6}  # rows that hold the image of another
+GROUPS = {1: "p", 12: "p", 13: "p"}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+    """30 pictures: 24 train, 6 test, of which one is a copy of a train picture."""
+    listed = pictures(tmp_path_factory.mktemp("pictures"), 30)
+    rows = [
+        replace(
+            sample,
+            split=Split.train if row < 24 else Split.test,
+            path=listed.samples[COPIES.get(row, 5 if row == 25 else row)].path,
+            group=GROUPS.get(row, ""),
+            label=row // 2 % 3,
+            valence=(row % 7 - 3) / 4,
+            arousal=(row % 5 - 2) / 4,
+        )
+        for row, sample in enumerate(listed.samples)
+    ]
+    return replace(listed, samples=tuple(rows))
+
+
+@pytest.fixture(scope="module")
+def trained(samples: SampleList, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_2d(samples, TINY, tmp_path_factory.mktemp("net") / "net.safetensors").path
+
+
+class Constant(torch.nn.Module):
+    """Says the number of its fold."""
+
+    def __init__(self, fold: int) -> None:
+        super().__init__()
+        self.fold = fold
+        self.pretrained_cfg = timm.get_pretrained_cfg("test_byobnet").to_dict()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 3), float(self.fold))
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The plans that the folds' networks are trained with, which say the number of their plan."""
+    seen: list[Plan] = []
+
+    def train_one(plan: Plan, *unused: Any, **named: Any) -> Fitted:
+        seen.append(plan)
+        epoch = Epoch(1, 0.0, {}, 0.0)
+        return Fitted(Constant(len(seen) - 1), epoch, (epoch,))
+
+    monkeypatch.setattr(out_of_fold, "train_one", train_one)
+    return seen
+
+
+def test_every_train_row_is_predicted_by_a_network_that_never_saw_it(
+    samples: SampleList, trained: Path, plans: list[Plan], tmp_path: Path
+) -> None:
+    result = write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=4)
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    assert bool(arrays["out_of_fold"]) and arrays["out_of_fold"].shape == ()
+    # the copy of a train picture among the test rows is left out, as the network was trained on it
+    ids = [sample.id for row, sample in enumerate(samples.samples) if row != 25]
+    assert arrays["ids"].tolist() == ids and (result.rows, result.others) == (24, 5)
+    fold = dict(zip(arrays["ids"].tolist(), arrays["fold"].tolist(), strict=True))
+    assert [fold[name] for name in ids[24:]] == [-1] * 5
+    said = dict(zip(ids, arrays["logits"][:, 0].tolist(), strict=True))
+    contents = {row: COPIES.get(row, row) for row in range(24)}
+    for row in range(24):
+        name = f"{row:02d}"
+        assert said[name] == fold[name]
+        learnt = {*plans[fold[name]].train.tolist(), *plans[fold[name]].validation.tolist()}
+        assert contents[row] not in {contents[other] for other in learnt}, "a copy was learnt from"
+        assert not GROUPS.get(row) or not {1, 12, 13} & learnt, "its group was learnt from"
+    for number, plan in enumerate(plans):
+        assert len(set(plan.train) & set(plan.validation)) == 0 and len(plan.validation)
+        left = [row for row in range(24) if fold[f"{row:02d}"] == number]
+        assert sorted([*plan.train, *plan.validation, *left]) == list(range(24))
+    sizes = np.bincount([value for value in fold.values() if value >= 0])
+    assert len(sizes) == 4 and sizes.min() >= 4
+    assert load_predictions(tmp_path / "x.npz").columns == samples.classes
+
+
+def test_the_val_split_chooses_the_epochs_where_there_is_one(
+    samples: SampleList, trained: Path, plans: list[Plan], tmp_path: Path
+) -> None:
+    split = [Split.val if 18 <= row < 24 else sample.split for row, sample in enumerate(samples.samples)]
+    changed = tuple(replace(sample, split=part) for sample, part in zip(samples.samples, split, strict=True))
+    write_out_of_fold(replace(samples, samples=changed), TINY, trained, tmp_path / "x.npz", folds=2)
+    assert [plan.validation.tolist() for plan in plans] == [list(range(18, 24))] * 2
+    assert sorted([*plans[0].train, *plans[1].train]) == list(range(18))
+
+
+def test_networks_are_trained_and_valence_arousal_stays_in_range(samples: SampleList, tmp_path: Path) -> None:
+    config = replace(TINY, task="va")
+    whole = train_2d(samples, config, tmp_path / "net.safetensors").path
+    result = write_out_of_fold(samples, config, whole, tmp_path / "x.npz", folds=2)
+    read = load_predictions(tmp_path / "x.npz")
+    assert read.kind == "va" and np.abs(read.values).max() <= 1 and len(read) == result.rows + result.others
+    first = (tmp_path / "x.npz").read_bytes()
+    write_out_of_fold(samples, config, whole, tmp_path / "x.npz", folds=2)
+    assert (tmp_path / "x.npz").read_bytes() == first
+
+
+def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: SampleList, tmp_path: Path) -> None:
+    for name in ("happy", "sad"):
+        pictures(tmp_path / "images" / name, 12)
+    out = tmp_path / "net.safetensors"
+    said = ("--network", "test_byobnet", "--size", 32, "--epochs", 1, "--batch-size", 8, "--device", "cpu")
+    ended = ig3d("train-2d", tmp_path / "images", *said, "--out-of-fold", 2, "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    assert "train rows out of fold" in ended.stdout
+    with np.load(tmp_path / "net.npz") as file:
+        assert bool(file["out_of_fold"]) and set(file["fold"].tolist()) == {-1, 0, 1}
+    for folds in (1, -2):
+        ended = ig3d("train-2d", tmp_path / "images", *said, "--out-of-fold", folds, "--out", out)
+        assert ended.returncode == 2 and f"out of fold: expected 2 folds or more, got {folds}" in ended.stderr
+
+
+def test_folds_that_cannot_be(samples: SampleList, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="out of fold: expected 2 folds or more, got 1"):
+        write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=1)
+    # 24 rows, two of them copies, three of one group
+    with pytest.raises(DatasetError, match=r"expected 21 independent parts of the train rows.*, got 20"):
+        write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=21)
+    with pytest.raises(UsageError, match=r"out: expected a name that ends in \.npz"):
+        write_out_of_fold(samples, TINY, trained, tmp_path / "x.csv", folds=2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ties_are_transitive(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    keys = [rng.integers(0, 40, 50), rng.integers(0, 60, 50)]
+    parts = np.arange(50)  # the naive twin: the smaller number spreads until nothing changes
+    for _ in range(50):
+        for key in keys:
+            for value in np.unique(key):
+                parts[key == value] = parts[key == value].min()
+    assert np.array_equal(tied(keys)[:, None] == tied(keys), parts[:, None] == parts)
+
+
+def test_arithmetic_of_a_precision() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert arithmetic("auto", cpu) == arithmetic("fp32", cuda) == torch.float32
+    assert arithmetic("bf16", cpu) == torch.bfloat16 and arithmetic("fp16", cuda) == torch.float16
+    for precision in ("fp16", "fp8"):
+        with pytest.raises(UsageError, match=f"precision: expected auto, .*, got '{precision}'"):
+            arithmetic(precision, cpu)
+
+
+def test_half_precision_learns_other_weights_in_full_precision_files(
+    samples: SampleList, tmp_path: Path
+) -> None:
+    full = train_2d(samples, TINY, tmp_path / "a.safetensors")
+    half = train_2d(samples, replace(TINY, precision="bf16"), tmp_path / "b.safetensors")
+    assert full.path.stat().st_size == pytest.approx(half.path.stat().st_size, rel=0.01)
+    assert full.history[0].loss != half.history[0].loss
+    assert full.history[0].loss == pytest.approx(half.history[0].loss, rel=0.05)
+
+
+def test_strength_of_the_augmentation() -> None:
+    assert Augmentation().scaled(1) == Augmentation()
+    assert Augmentation().scaled(0) == Augmentation(0, 0, (1, 1), 0, 0)
+    double = Augmentation().scaled(2)
+    assert (double.flip, double.degrees, double.light) == (0.5, 20, 0.5)
+    assert double.zoom == pytest.approx((0.6, 1.1))
+    with pytest.raises(UsageError, match="augment: expected 0 to 2, got 3"):
+        TrainConfig(augment=3)
