@@ -49,7 +49,16 @@ def extract(
     split_seed: SplitSeed = 0,
     groups: Groups = None,
     label_map: LabelMap = None,
-    jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Workers; 0 is one per core, per device, or all of the cluster.")
+    ] = 0,
+    backend: Annotated[
+        str, typer.Option("--backend", help="Where workers are: loky (processes here), dask, ray.")
+    ] = "loky",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Of a running dask or ray cluster; else one is started here."),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
     device: Device = "auto",
     precision: Annotated[
@@ -74,7 +83,17 @@ def extract(
         boxes=boxes,
     )
     with _kept_when_interrupted(), counting("extract", len(samples)) as progress:
-        summary = extract_codes(samples, out, config, jobs=jobs, restart=restart, progress=progress, say=say)
+        summary = extract_codes(
+            samples,
+            out,
+            config,
+            jobs=jobs,
+            backend=backend,
+            address=address,
+            restart=restart,
+            progress=progress,
+            say=say,
+        )
     if not summary.seconds:
         say("the store is there already, from this very run")
     elif summary.resumed:

@@ -27,7 +27,8 @@ class ExtractConfig:
         Images per call of detector and regressor.
     device : str
         Where the networks of regressor and detector run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``,
-        ``cuda:1``. The identity holds the kind of device that was found, not this wish.
+        ``cuda:1``, or several by comma, a worker for each. The identity holds the kind of device that was found, not
+        this wish.
     precision : str
         Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
     boxes : str
@@ -46,6 +47,15 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch size: expected at least 1, got {self.batch_size}")
+        if len({device.partition(":")[0] for device in self.devices}) > 1:
+            raise UsageError(
+                f"device: expected devices of one kind, got {self.device}; their codes would differ"
+            )
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The device of each worker, in turn."""
+        return tuple(device.strip() for device in self.device.split(","))
 
 
 # A process builds a plug-in once, not for every shard.

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, cpu_count, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib import cpu_count
 
-from ..errors import RunError, UsageError
+from ..errors import UsageError
 from ..features.store import CodeStore, StoreInfo
 from ..features.values import CropSpec, SampleList
 from . import shards
 from .boxes import Known, known_faces
+from .clusters import lanes_of
 from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
 from .flow import by_status, run_shard
 from .regressors import Regressor
 from .sources.remote import is_remote
+from .workers import MOST_DEATHS, Lane, spread
 
 MAX_JOBS_ON_GPU = 4
-# Workers whose run was killed outright notice it by having nothing to do.
-IDLE_SECONDS = 20
+RunShard = Callable[..., Counter[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,11 @@ def extract_codes(
     config: ExtractConfig | None = None,
     *,
     jobs: int = 0,
+    backend: str = "loky",
+    address: str | None = None,
     restart: bool = False,
     progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Extract the codes of a dataset into a store; the same call goes on where an interrupted one stopped.
 
@@ -74,7 +78,12 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        Worker processes; 0 is one per core, at most four where they share a GPU.
+        Workers; 0 is one per core (at most four where they share a GPU), one for each device that is named, or as many
+        as the cluster has.
+    backend : str
+        Where they are: ``loky`` (processes here), ``dask`` or ``ray``.
+    address : str, optional
+        Of a running dask or ray cluster; without, one is started on this machine.
     restart : bool
         Throw away what an earlier run left, or the finished store.
     progress : function of a Counter of status names, optional
@@ -91,18 +100,20 @@ def extract_codes(
     if jobs < 0:
         raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
     started = time.monotonic()
+    devices = config.devices
+    config = replace(config, device=devices[0])
     known = known_faces(
         samples, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
     )
     config, notes = settle(config, all_known=known.complete)
     regress, detect = build(config)
     found_by = known.detector if known.detector and detect.name == "boxes" else detect.describe()
-    if say:
-        for note in (
-            *notes,
-            f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
-        ):
-            say(note)
+    for note in (
+        *notes,
+        f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
+    ):
+        say(note)
+    lanes = _lanes(jobs, backend, address, devices, regress, detect)
     identity = shards.identity(samples, config, regress.describe(), found_by, known.identity)
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
@@ -115,9 +126,16 @@ def extract_codes(
         if progress:
             progress(run.counts)
         info = _info(samples, regress, found_by, identity)
-        workers = min(jobs or _default_jobs(regress, detect), max(1, len(todo)))
+        calls = [
+            partial(run_shard, root=info.root, config=replace(config, device=device), info=info)
+            for device in devices
+        ]
         counts = Counter(run.counts)
-        for done in _work(run, todo, known.samples, config, info, workers):
+        for shard, done in _work(run, todo, known.samples, calls, lanes if len(todo) > 1 else None):
+            if done is None:
+                why = f"{MOST_DEATHS} workers died at its shard (out of memory?)"
+                done = run.give_up(shard, info, dict(regress.blocks), why)
+                say(f"WARNING shard {shard}: its {sum(done.values())} rows are marked as failed: {why}")
             counts += done
             if progress:
                 progress(done)
@@ -125,10 +143,19 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
-def _default_jobs(*plugins: Regressor | Detector) -> int:
-    """One per core; fewer where each holds its own copy of the networks on a GPU."""
-    on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
-    return min(cpu_count(), MAX_JOBS_ON_GPU) if on_gpu else cpu_count()
+def _lanes(
+    jobs: int, backend: str, address: str | None, devices: tuple[str, ...], *plugins: Regressor | Detector
+) -> AbstractContextManager[Sequence[Lane]] | None:
+    """Places for the workers, not yet open; None where this process does the work itself."""
+    if backend == "loky" and address is None:
+        if not jobs and len(devices) > 1:
+            jobs = len(devices)
+        # fewer than cores where each holds its own copy of the networks on a GPU
+        on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
+        jobs = jobs or min(cpu_count(), MAX_JOBS_ON_GPU if on_gpu else cpu_count())
+        if jobs == 1:
+            return None
+    return lanes_of(backend, jobs, address)
 
 
 def _info(
@@ -153,27 +180,19 @@ def _work(
     run: shards.Run,
     todo: Sequence[int],
     known: tuple[Known | None, ...],
-    config: ExtractConfig,
-    info: StoreInfo,
-    workers: int,
-) -> Iterable[Counter[str]]:
-    """Run the shards, here or in worker processes; yields the counts of each as it is finished."""
-    tasks = [(run.shard_path(shard), run.shard_samples(shard), known[run.rows_of(shard)]) for shard in todo]
-    if workers == 1:
-        for task in tasks:
-            yield run_shard(*task, run.samples.root, config, info)
+    calls: Sequence[RunShard],
+    lanes: AbstractContextManager[Sequence[Lane]] | None,
+) -> Iterator[tuple[int, Counter[str] | None]]:
+    """Run the shards, here or in workers; yields the counts of each as it is finished, None for one given up."""
+    tasks = [
+        (run.shard_path(shard).absolute(), run.shard_samples(shard), known[run.rows_of(shard)])
+        for shard in todo
+    ]
+    if lanes is None:
+        for shard, task in zip(todo, tasks, strict=True):
+            yield shard, calls[0](*task)
         return
-    try:
-        # loky: fresh interpreters. A fork after MediaPipe or torch has run would hang.
-        yield from Parallel(
-            n_jobs=workers,
-            backend="loky",
-            return_as="generator_unordered",
-            batch_size=1,
-            idle_worker_timeout=IDLE_SECONDS,
-        )(delayed(run_shard)(*task, run.samples.root, config, info) for task in tasks)
-    except TerminatedWorkerError as exc:
-        raise RunError(
-            "extract: expected the workers to live, one was killed (out of memory?); finished shards are kept: "
-            "repeat the command to go on, with fewer --jobs if memory is short"
-        ) from exc
+    with lanes as places:
+        of_lanes = [calls[lane % len(calls)] for lane in range(len(places))]
+        for ended in spread(tasks, places[: len(tasks)], of_lanes):
+            yield todo[ended.task], None if ended.given_up else ended.result

@@ -25,7 +25,7 @@ from .. import __version__
 from ..errors import RunError, StoreError
 from ..features.store import FORMAT, CodeStore, StoreInfo, read_rows
 from ..features.store_writer import StoreWriter
-from ..features.values import Block, Sample, SampleList, Status
+from ..features.values import Block, Rows, Sample, SampleList, Status
 from .config import ExtractConfig
 
 # Packages whose version can change a code.
@@ -218,6 +218,16 @@ class Run:
         for value, count in zip(values, counts, strict=True):
             self.counts[Status(int(value)).name] += int(count)
         return True
+
+    def give_up(self, shard: int, info: StoreInfo, blocks: dict[str, Block], message: str) -> Counter[str]:
+        """Write a shard whose rows are all failed; returns its rows by status."""
+        samples = self.shard_samples(shard)
+        rows = Rows.pending(len(samples), blocks)
+        rows.status[:] = Status.failed
+        rows.message[:] = [message] * len(samples)
+        with StoreWriter(self.shard_path(shard), info, samples, blocks) as writer:
+            writer.write(0, rows)
+        return Counter({Status.failed.name: len(samples)})
 
     def join(self, info: StoreInfo, blocks: dict[str, Block]) -> None:
         """Copy the shards into the store, put it under its final name, then remove them."""

@@ -1,0 +1,152 @@
+"""Workers on a cluster: ``--backend dask`` and ``--backend ray``, an address or a cluster of this machine's cores.
+
+They read the images from, and write their shards to, folders that all of them see under the same path.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from joblib import cpu_count
+
+from ..errors import RunError, UsageError, require
+from .workers import MOST_DEATHS, Lane, Process
+
+# backend -> what gives its lanes, in a context that ends with them
+Backend = Callable[[int, str | None], Any]
+
+
+@contextmanager
+def lanes_of(backend: str, jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
+    """Places for workers.
+
+    Parameters
+    ----------
+    backend : ``loky``, ``dask`` or ``ray``
+    jobs : how many; 0 takes what the cluster has
+    address : of a running cluster; None starts one on this machine
+
+    Raises
+    ------
+    UsageError : there is no such backend, or an address for ``loky``.
+    MissingExtra : dask or ray is not installed.
+    RunError : no cluster answers at the address.
+    """
+    if backend not in _BACKENDS:
+        raise UsageError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
+    with _BACKENDS[backend](jobs, address) as lanes:
+        yield lanes
+
+
+@contextmanager
+def _loky(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
+    if address is not None:
+        raise UsageError(f"address: expected --backend dask or ray with --address, got {address} for loky")
+    yield [Process() for _ in range(jobs or cpu_count())]
+
+
+@contextmanager
+def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
+    distributed = require("distributed", wanted_by="backend dask")
+    try:
+        if address is None:
+            cluster = distributed.LocalCluster(
+                n_workers=jobs or cpu_count(), threads_per_worker=1, dashboard_address=None
+            )
+        else:
+            cluster = None
+        client = distributed.Client(address if cluster is None else cluster)
+    except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
+        raise RunError(f"backend dask: expected a scheduler at {address}, got none ({exc})") from exc
+    try:
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        if not workers:
+            raise RunError(f"backend dask: expected workers at {address}, got a scheduler without any")
+        yield [_OnDask(client, workers[i % len(workers)]) for i in range(jobs or len(workers))]
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+class _OnDask:
+    """A worker of a dask cluster, by preference; dask itself tries again when one dies, and says so at the end."""
+
+    deaths_told = MOST_DEATHS
+
+    def __init__(self, client: Any, worker: str) -> None:
+        self._pool = client.get_executor(pure=False, retries=0, workers=[worker], allow_other_workers=True)
+        self._killed = require("distributed.scheduler", wanted_by="backend dask").KilledWorker
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = self._pool.submit(one_at_a_time, call, *arguments)
+        return future
+
+    def lost(self, error: BaseException) -> bool:
+        return isinstance(error, self._killed)
+
+    def renew(self) -> None:
+        """The cluster sees to it."""
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+
+@contextmanager
+def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
+    ray = require("ray", wanted_by="backend ray")
+    mine = not ray.is_initialized()
+    if mine:
+        how = (
+            {"address": address} if address else {"num_cpus": jobs or cpu_count(), "include_dashboard": False}
+        )
+        try:
+            ray.init(**how, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
+            raise RunError(f"backend ray: expected a cluster at {address}, got none ({exc})") from exc
+    try:
+        yield [_OnRay(ray) for _ in range(jobs or int(ray.cluster_resources().get("CPU", 1)))]
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+class _OnRay:
+    """One task at a time on a ray cluster, wherever ray puts it."""
+
+    deaths_told = 1
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._task: Any = None
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        self._task = self._ray.remote(max_retries=0)(one_at_a_time).remote(call, *arguments)
+        future: Future[Any] = self._task.future()
+        return future
+
+    def lost(self, error: BaseException) -> bool:
+        errors = self._ray.exceptions
+        return isinstance(error, (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError))
+
+    def renew(self) -> None:
+        """The cluster sees to it."""
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._ray.cancel(self._task, force=True)
+
+
+_BACKENDS: Mapping[str, Backend] = {"loky": _loky, "dask": _dask, "ray": _ray}
+_ONE = threading.Lock()
+
+
+def one_at_a_time(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The call, when no other runs in this process: a cluster's worker may have several threads, a plug-in has one."""
+    with _ONE:
+        return call(*arguments)

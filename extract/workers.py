@@ -1,0 +1,151 @@
+"""Workers: tasks spread over processes, here or on a cluster; one that dies is replaced, and its task run again.
+
+A *lane* is one worker's place: it runs one task at a time and can be given another worker. So a death is that of one
+task, which is known, and the other workers go on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from joblib.externals.loky import ProcessPoolExecutor
+
+# A task whose worker has died this often is given up.
+MOST_DEATHS = 3
+# Workers whose run was killed outright notice it by having nothing to do.
+IDLE_SECONDS = 20
+
+
+class Lane(Protocol):
+    """One worker's place.
+
+    Attributes
+    ----------
+    deaths_told : int
+        How many deaths one lost task stands for: a cluster that tries again by itself has counted them all.
+    """
+
+    deaths_told: int
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether an error says that the worker died, and not that the task went wrong."""
+        ...
+
+    def renew(self) -> None:
+        """Put another worker in the place of one that died."""
+        ...
+
+    def close(self) -> None:
+        """End the worker, whatever it is doing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one task ended.
+
+    Attributes
+    ----------
+    task : int
+        Index into the tasks.
+    result : what the call gave, or None where the task was given up
+    deaths : int
+        Workers that died at it.
+    """
+
+    task: int
+    result: Any
+    deaths: int = 0
+
+    @property
+    def given_up(self) -> bool:
+        return self.deaths >= MOST_DEATHS
+
+
+def spread(
+    tasks: Sequence[tuple[Any, ...]], lanes: Sequence[Lane], calls: Sequence[Callable[..., Any]]
+) -> Iterator[Ended]:
+    """Run every task in some lane; yields them as they end, in no order.
+
+    Parameters
+    ----------
+    tasks : arguments of a call
+    lanes : where they run; closed at the end, however it comes
+    calls : what each lane calls
+
+    Raises
+    ------
+    Whatever a call raises; the lanes are closed then.
+    """
+    waiting = deque((number, 0) for number in range(len(tasks)))
+    free = list(range(len(lanes)))[::-1]
+    running: dict[Future[Any], tuple[int, int, int]] = {}
+    try:
+        while waiting or running:
+            while free and waiting:
+                lane, (number, deaths) = free.pop(), waiting.popleft()
+                future = _submitted(lanes[lane], calls[lane], tasks[number])
+                running[future] = lane, number, deaths
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                lane, number, deaths = running.pop(future)
+                free.append(lane)
+                error = future.exception()
+                if error is None:
+                    yield Ended(number, future.result(), deaths)
+                    continue
+                if not lanes[lane].lost(error):
+                    raise error
+                deaths += lanes[lane].deaths_told
+                lanes[lane].renew()
+                if deaths >= MOST_DEATHS:
+                    yield Ended(number, None, deaths)
+                else:
+                    waiting.appendleft((number, deaths))
+    finally:
+        for each in lanes:
+            each.close()
+
+
+def _submitted(lane: Lane, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+    """The task's future; a worker that died with nothing to do is replaced first."""
+    try:
+        return lane.submit(call, *arguments)
+    except Exception as error:
+        if not lane.lost(error):
+            raise
+    lane.renew()
+    return lane.submit(call, *arguments)
+
+
+class Process:
+    """A worker process on this machine: a fresh interpreter, as a fork after MediaPipe or torch has run would hang."""
+
+    deaths_told = 1
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        # a pool of one: when its worker dies, it is the pool that is broken, and no other
+        self._pool = ProcessPoolExecutor(max_workers=1, timeout=IDLE_SECONDS)
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = self._pool.submit(call, *arguments)
+        return future
+
+    def lost(self, error: BaseException) -> bool:
+        return isinstance(error, BrokenProcessPool)
+
+    def renew(self) -> None:
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, kill_workers=True)
