@@ -1,0 +1,226 @@
+"""The training loop: seeds, masks, resuming to the bit, losses, and what a baseline may know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_up_features import make
+
+from ig3d.errors import ModelError, UsageError
+from ig3d.learn.intermediate.config import IntermediateConfig
+from ig3d.learn.intermediate.fit import TrainingData, draw_batches, fit, mask_blocks, predict, seeded
+from ig3d.learn.intermediate.run import FeatureRoute, training_data
+from ig3d.learn.intermediate.state import Epoch
+from ig3d.learn.intermediate.table import codes_of, load_feature_table, plan_rows
+
+CPU = torch.device("cpu")
+QUICK = IntermediateConfig(module="gate", epochs=4, batch_size=16, width=8, lr=2e-2, dropout=0.1, draws=50)
+
+
+@pytest.fixture(scope="module")
+def route(tmp_path_factory: pytest.TempPathFactory) -> FeatureRoute:
+    made = make(tmp_path_factory.mktemp("fit"), missing=(0, 5, 7))
+    return FeatureRoute(load_feature_table(made.features, made.store), CPU)
+
+
+def data_of(route: FeatureRoute, arm: str = "codes", config: IntermediateConfig = QUICK) -> TrainingData:
+    plan = plan_rows(route.table, route.there, config, what="features")
+    return training_data(route, plan, arm, 0)
+
+
+def train(
+    route: FeatureRoute, config: IntermediateConfig = QUICK, *, arm: str = "codes", seed: int = 0, **options
+):
+    data = data_of(route, arm, config)
+    with seeded(seed, CPU):
+        model = route.build(data, config)
+        return fit(model, route.groups(model, config), data, config, seed=seed, device=CPU, **options)
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone(route: FeatureRoute) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = train(route)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert equal(first.model, train(route).model)
+    assert not equal(first.model, train(route, seed=1).model)
+
+
+@pytest.mark.parametrize("module", ["gate", "attention"])
+def test_an_interrupted_training_ends_with_the_same_bytes(
+    route: FeatureRoute, tmp_path: Path, module: str
+) -> None:
+    config = replace(QUICK, module=module)
+    whole = train(route, config)
+    keep = tmp_path / "unfinished.safetensors"
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(route, config, keep=keep, keep_seconds=0, after_epoch=stop)
+    assert keep.is_file()
+    told: list[int] = []
+    again = train(
+        route, config, keep=keep, keep_seconds=0, after_epoch=lambda epoch: told.append(epoch.number)
+    )
+    assert told == [1, 2, 3, 4]
+    assert again.history == whole.history
+    assert equal(again.model, whole.model)
+    assert not keep.exists()
+
+
+def test_what_is_kept_of_another_module_is_refused(route: FeatureRoute, tmp_path: Path) -> None:
+    keep = tmp_path / "unfinished.safetensors"
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(route, keep=keep, keep_seconds=0, after_epoch=stop)
+    with pytest.raises(ModelError, match="expected an unfinished training to go on with"):
+        train(route, replace(QUICK, width=4), keep=keep)
+    keep.write_bytes(keep.read_bytes()[:100])
+    with pytest.raises(ModelError, match="--restart"):
+        train(route, keep=keep)
+
+
+def test_codes_teach_and_masked_codes_are_never_seen(route: FeatureRoute, tmp_path: Path) -> None:
+    config = replace(QUICK, epochs=8)
+    fitted, data = train(route, config), data_of(route, config=config)
+    other = make(tmp_path, missing=(0, 5, 7), code_seed=2)
+    elsewhere = FeatureRoute(load_feature_table(other.features, other.store), CPU)
+    masked, masked_elsewhere = (train(where, config, arm="masked") for where in (route, elsewhere))
+    outputs, rows = {}, data.validation
+    for name, model, seen in (
+        ("codes", fitted.model, data),
+        ("masked", masked.model, data_of(route, "masked", config)),
+        ("elsewhere", masked_elsewhere.model, data_of(elsewhere, "masked", config)),
+    ):
+        outputs[name] = predict(model, seen, rows, device=CPU)
+    truth = data.labels[rows].numpy()
+    accuracy = {name: float((said.argmax(1) == truth).mean()) for name, said in outputs.items()}
+    assert accuracy["codes"] > 0.9 > accuracy["masked"] + 0.1
+    # the baseline's predictions do not depend on what the codes are
+    np.testing.assert_array_equal(outputs["masked"], outputs["elsewhere"])
+
+
+def test_rows_without_a_face_are_predicted_and_teach(route: FeatureRoute) -> None:
+    data = data_of(route)
+    assert not data.present[[0, 5, 7]].any()
+    assert {0, 5} <= set(data.train.tolist())
+    outputs = predict(train(route).model, data, torch.tensor([0, 7, 8]), device=CPU)
+    assert np.isfinite(outputs).all()
+
+
+def test_permuted_codes_change_places_within_each_part(route: FeatureRoute) -> None:
+    table = route.table
+    parts = [np.flatnonzero(table.split == split) for split in (0, 1, 2)]
+    codes, covered = codes_of(table, "permuted", parts, seed=0)
+    assert table.codes is not None
+    np.testing.assert_array_equal(covered, table.covered)
+    assert np.isnan(codes[[0, 5, 7]]).all()
+    for part in parts:
+        there = part[covered[part]]
+        moved = (codes[there] != table.codes[there]).any(axis=1)
+        assert moved.mean() > 0.9
+        np.testing.assert_array_equal(np.sort(codes[there], axis=0), np.sort(table.codes[there], axis=0))
+    again, _ = codes_of(table, "permuted", parts, seed=0)
+    np.testing.assert_array_equal(codes, again)
+    assert (codes_of(table, "permuted", parts, seed=1)[0][1] != codes[1]).any()
+
+
+def test_masks_come_as_often_as_said() -> None:
+    generator = torch.Generator().manual_seed(0)
+    present = torch.ones((20000, 3), dtype=torch.bool)
+    present[:100] = False
+    kept = mask_blocks(present, 0.2, generator)
+    assert not kept[:100].any()
+    # a row is lost with .2; else each block with .2
+    assert float(kept[100:].float().mean()) == pytest.approx(0.8 * 0.8, abs=0.01)
+    assert float((~kept[100:].any(1)).float().mean()) == pytest.approx(0.2 + 0.8 * 0.2**3, abs=0.01)
+    assert torch.equal(mask_blocks(present, 0.0, generator), present)
+    assert not mask_blocks(present, 1.0, generator).any()
+
+
+@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.5), (0.5, 1 / 4), (0.0, 0.1)])
+def test_rare_classes_are_drawn_as_often_as_said(balance: float, share: float) -> None:
+    labels = torch.tensor([0] * 1000 + [1] * 9000)
+    batches = draw_batches(
+        10000, labels, IntermediateConfig(balance=balance, batch_size=100), torch.Generator().manual_seed(0)
+    )
+    assert [len(batch) for batch in batches] == [100] * 100
+    assert float((labels[torch.cat(batches)] == 0).float().mean()) == pytest.approx(share, abs=0.02)
+    order = torch.cat(draw_batches(96, None, IntermediateConfig(batch_size=32), torch.Generator()))
+    assert sorted(order.tolist()) == list(range(96))
+
+
+@pytest.mark.parametrize(("task", "outputs"), [("classes", 3), ("va", 2), ("both", 5)])
+def test_each_task_learns(tmp_path: Path, task: str, outputs: int) -> None:
+    made = make(tmp_path, va=True)
+    config = replace(QUICK, module="linear", task=task, epochs=8)
+    route = FeatureRoute(load_feature_table(made.features, made.store, task=task), CPU)
+    fitted = train(route, config)
+    data = data_of(route, config=config)
+    assert predict(fitted.model, data, data.validation, device=CPU).shape[1] == outputs == data.outputs
+    best = fitted.best.scores
+    if task != "va":
+        assert best["accuracy"] > 0.85
+    if task != "classes":
+        assert best["ccc_valence"] > 0.6 and best["ccc_arousal"] > 0.6
+    expected = {
+        "classes": lambda: best["macro_f1"],
+        "va": lambda: (best["ccc_valence"] + best["ccc_arousal"]) / 2,
+        "both": lambda: (best["macro_f1"] + (best["ccc_valence"] + best["ccc_arousal"]) / 2) / 2,
+    }[task]()
+    assert fitted.best.selection == pytest.approx(expected)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends(route: FeatureRoute) -> None:
+    config = replace(QUICK, epochs=40, patience=2)
+    fitted = train(route, config)
+    best = max(fitted.history, key=lambda epoch: epoch.selection)
+    assert fitted.best == best
+    assert len(fitted.history) == best.number + 2 < 40
+    data = data_of(route, config=config)
+    said = predict(fitted.model, data, data.validation, device=CPU).argmax(1)
+    assert (said == data.labels[data.validation].numpy()).mean() == pytest.approx(best.scores["accuracy"])
+
+
+def test_divergence_is_one_line(route: FeatureRoute) -> None:
+    with pytest.raises(ModelError, match="lower the learning rate"):
+        train(route, replace(QUICK, module="linear", lr=1e30))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"module": "sum"}, {"task": "age"}, {"seeds": ()}, {"seeds": (1, 1)}, {"masking": 2.0}, {"epochs": 0},
+     {"lr": 0.0}, {"validation": 0.9}, {"width": 0}, {"dropout": 1.0}, {"report": "train"}],
+)  # fmt: skip
+def test_impossible_choices_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        IntermediateConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_mixed_precision_learns_as_well(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    device = torch.device("cuda")
+    route = FeatureRoute(load_feature_table(made.features, made.store), device)
+    config = replace(QUICK, epochs=8, module="attention")
+    data = data_of(route, config=config)
+    with seeded(0, device):
+        model = route.build(data, config)
+        fitted = fit(model, route.groups(model, config), data, config, seed=0, device=device)
+    assert fitted.best.scores["accuracy"] > 0.85

@@ -1,0 +1,284 @@
+"""Whole runs: who sees which rows, what is written, going on, applying, figures by hand, bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_features import CLASSES, make
+from sklearn.metrics import accuracy_score, log_loss
+
+from ig3d.errors import Ig3dError, ModelError, PredictionsError, ProtocolError, RunError, UsageError
+from ig3d.features.predictions import load_predictions, log_softmax
+from ig3d.features.values import Split
+from ig3d.learn.fuse import fuse_predictions
+from ig3d.learn.intermediate.checkpoint import load_module
+from ig3d.learn.intermediate.config import IntermediateConfig
+from ig3d.learn.intermediate.figures import compare
+from ig3d.learn.intermediate.run import IntermediateResult, apply_module, fuse_features
+from ig3d.learn.intermediate.table import load_feature_table, plan_rows
+
+QUICK = IntermediateConfig(
+    module="linear", epochs=6, batch_size=32, width=8, lr=1e-2, dropout=0.1, draws=200, seeds=(0, 1)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two seeds with its input beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    made = make(folder, missing=(2, 3, 8))
+    fuse_features(load_feature_table(made.features, made.store), QUICK, folder / "out")
+    return folder
+
+
+def again(
+    folder: Path, config: IntermediateConfig = QUICK, out: str = "out", **options
+) -> IntermediateResult:
+    table = load_feature_table(folder / "features.npz", folder / "3d.h5")
+    return fuse_features(table, config, folder / out, **options)
+
+
+def test_predictions_are_of_rows_it_was_not_fitted_on(folder: Path) -> None:
+    table = load_feature_table(folder / "features.npz", folder / "3d.h5").table
+    wanted = table.id[np.isin(table.split, [Split.val, Split.test])]
+    for name in ("codes-0", "codes-1", "masked-0", "masked-1", "permuted-0", "permuted-1"):
+        written = load_predictions(folder / "out" / f"{name}.npz")
+        assert written.ids is not None
+        np.testing.assert_array_equal(written.ids, wanted)
+        assert written.columns == CLASSES
+        assert load_module(folder / "out" / f"{name}.safetensors").info.training["arm"] == name[:-2]
+
+
+def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -> None:
+    result = again(folder)
+    table = result.table
+    rows = np.flatnonzero(table.split == Split.test)
+    truth = table.labels[rows]
+    by_hand: dict[str, list[tuple[float, float]]] = {}
+    for arm in ("codes", "masked", "permuted"):
+        for seed in (0, 1):
+            written = load_predictions(folder / "out" / f"{arm}-{seed}.npz")
+            assert written.ids is not None
+            values = log_softmax(written.values[np.isin(written.ids, table.id[rows])])
+            scores = (accuracy_score(truth, values.argmax(1)), log_loss(truth, np.exp(values)))
+            by_hand.setdefault(arm, []).append(scores)
+    figures = result.figures["classes"]["all"]
+    assert figures["rows"] == len(rows)
+    for arm, seeds in by_hand.items():
+        accuracy, loss = np.array(seeds).T
+        assert figures["predictors"][arm]["accuracy"]["seeds"] == pytest.approx(accuracy)
+        assert figures["predictors"][arm]["accuracy"]["value"] == pytest.approx(accuracy.mean())
+        assert figures["predictors"][arm]["log_loss"]["value"] == pytest.approx(loss.mean())
+    gain = figures["differences"]["codes - masked"]["accuracy"]
+    codes, masked = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "masked"))
+    assert gain["value"] == pytest.approx((codes - masked).mean())
+    assert gain["seeds"] == pytest.approx(codes - masked)
+    assert 0 < gain["low"] < gain["value"] < gain["high"]
+    assert figures["differences"]["permuted - masked"]["accuracy"]["low"] <= 0
+    two_d = accuracy_score(truth, table.two_d[rows].argmax(1))
+    assert figures["predictors"]["2d"]["accuracy"]["value"] == pytest.approx(two_d)
+    assert result.figures["classes"]["covered"]["rows"] == int(table.covered[rows].sum()) == len(rows) - 1
+    assert json.loads((folder / "out/metrics.json").read_text())["results"] == json.loads(
+        json.dumps(result.figures)
+    )
+
+
+def test_an_interval_is_the_bootstrap_of_the_mean_difference() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 60)
+    one, other = ([log_softmax(rng.normal(size=(60, 2))) for _ in range(3)] for _ in range(2))
+    found = compare({"codes": one, "masked": other}, truth, None, task="classes", draws=4000, seed=0)
+    right = [np.mean([(a.argmax(1) == truth) for a in arrays], axis=0) for arrays in (one, other)]
+    difference = right[0] - right[1]
+    drawn = difference[rng.integers(0, 60, (20000, 60))].mean(1)
+    gain = found["differences"]["codes - masked"]["accuracy"]
+    assert gain["value"] == pytest.approx(difference.mean())
+    assert [gain["low"], gain["high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+
+
+def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path) -> None:
+    from ig3d.features.inputs import Inputs
+    from ig3d.features.join import load_table
+    from ig3d.learn.config import FuseConfig
+
+    config = FuseConfig(rules=("mean",), draws=50, controls=False, model=False)
+    table = load_table(Inputs(folder / "out/codes-0.npz", folder / "3d.h5"))
+    assert fuse_predictions(table, config).figures["2d"]["all"]["accuracy"]["value"] > 0.8
+
+
+def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> None:
+    told: list[tuple[str, int]] = []
+    watch = lambda arm, seed, epoch: told.append((arm, seed))  # noqa: E731
+    result = again(folder, watch=watch)
+    assert told == []
+    shutil.copytree(folder / "out", folder / "more")
+    more = again(folder, replace(QUICK, seeds=(0, 1, 2), draws=100), "more", watch=watch)
+    assert set(told) == {("codes", 2), ("masked", 2), ("permuted", 2)}
+    for one, other in zip(result.trained, more.trained, strict=False):
+        np.testing.assert_array_equal(one.values, other.values)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path) -> None:
+    def stop(arm: str, seed: int, epoch: object) -> None:
+        if (arm, seed) == ("masked", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        again(folder, out="stopped", watch=stop)
+    assert not (folder / "stopped/masked-1.safetensors").exists()
+    again(folder, out="stopped")
+    for path in (folder / "out").iterdir():
+        if path.suffix != ".npz":  # archives hold a date
+            assert path.read_bytes() == (folder / "stopped" / path.name).read_bytes(), path.name
+    assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(
+        path.name for path in (folder / "stopped").iterdir()
+    )
+
+
+def test_another_run_in_the_folder_is_refused_unless_restarted(folder: Path, tmp_path: Path) -> None:
+    config = replace(QUICK, seeds=(0,), controls=False, epochs=2)
+    again(folder, config, "restarted")
+    with pytest.raises(RunError, match=r"differs in lr, masking; name another --out, or --restart"):
+        again(folder, replace(config, lr=1e-3, masking=0.5), "restarted")
+    again(folder, replace(config, lr=1e-3), "restarted", restart=True)
+    foreign = folder / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match=r"got thesis\.tex"):
+        again(folder, config, "foreign", restart=True)
+    assert (foreign / "thesis.tex").read_text() == "mine"
+
+
+def test_a_checkpoint_gives_the_predictions_that_were_written(folder: Path) -> None:
+    loaded = load_module(folder / "out/codes-0.safetensors")
+    features = load_feature_table(folder / "features.npz", folder / "3d.h5")
+    rows, values, notes = apply_module(loaded, features)
+    written = load_predictions(folder / "out/codes-0.npz")
+    np.testing.assert_array_equal(features.table.id[rows], written.ids)
+    np.testing.assert_allclose(values, written.values, rtol=1e-5, atol=1e-6)
+    assert notes[0].startswith("160 rows are left out")
+    assert notes[1].startswith("80 rows chose the module's epoch")
+
+
+def test_images_it_was_fitted_on_are_left_out_under_any_id(folder: Path, tmp_path: Path) -> None:
+    # another dataset without splits holds the same images
+    other = make(tmp_path, splits=[Split.none] * 320)
+    rows, _, _ = apply_module(
+        load_module(folder / "out/codes-0.safetensors"), load_feature_table(other.features, other.store)
+    )
+    trained = np.flatnonzero(np.arange(320) % 4 < 2)
+    assert not np.isin(rows, trained).any() and len(rows) == 160
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": "toy features 1"}, "expected features of the network"),
+        ({"shape": (5,)}, "expected features of shape 6, got 5"),
+        ({"shape": (6, 2, 2)}, "expected features of shape 6, got 6 × 2 × 2"),
+        (
+            {"basis": "toy-2"},
+            r"expected the code blocks expression \(4, toy-1\).*got expression \(4, toy-2\)",
+        ),
+    ],
+)
+def test_what_a_checkpoint_was_not_made_for_is_refused(
+    folder: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    other = make(tmp_path, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=said):
+        apply_module(
+            load_module(folder / "out/codes-0.safetensors"), load_feature_table(other.features, other.store)
+        )
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
+    good = (folder / "out/codes-0.safetensors").read_bytes()
+    for content, said in (
+        (good[:-8], "of another kind or damaged"),
+        (good[:-8] + bytes(8), "the file is damaged"),
+        (good.replace(b"ig3d-fusion-module", b"ig3d-fusion-other!"), "of other origin"),
+        (b"", "of another kind or damaged"),
+    ):
+        path = tmp_path / "some.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            load_module(path)
+    with pytest.raises(ModelError, match="found no file"):
+        load_module(tmp_path / "none.safetensors")
+
+
+def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="eyelid"):
+        load_feature_table(folder / "features.npz", folder / "3d.h5", blocks="expression,eyelid")
+    with np.load(folder / "features.npz") as arrays:
+        other = {name: arrays[name] for name in arrays.files}
+    other["ids"] = np.char.replace(other["ids"], "img_", "face_")
+    np.savez(tmp_path / "other.npz", **other)
+    with pytest.raises(PredictionsError, match=r"expected every id to be one of|samples of"):
+        load_feature_table(tmp_path / "other.npz", folder / "3d.h5")
+    del other["features"]
+    np.savez(tmp_path / "plain.npz", **other)
+    with pytest.raises(PredictionsError, match="write them with ig3d logits --features"):
+        load_feature_table(tmp_path / "plain.npz", folder / "3d.h5")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"splits": [Split.test] * 320}, "expected a train split to fit on, got none of 320"),
+        ({"rows": np.arange(320)[np.arange(320) % 4 > 1]}, r"ig3d logits --splits all"),
+        ({"splits": [Split.train] * 320}, "reported rows: expected labelled ones of test or val"),
+        ({"missing": tuple(range(320))}, "expected train rows with 3D codes, got none"),
+    ],
+)
+def test_rows_that_do_not_allow_it_are_one_line(
+    tmp_path: Path, options: dict[str, object], said: str
+) -> None:
+    made = make(tmp_path, **options)  # type: ignore[arg-type]
+    with pytest.raises(Ig3dError, match=said) as caught:
+        fuse_features(load_feature_table(made.features, made.store), QUICK)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_epoch_is_chosen_on_a_grouped_part_of_train_where_no_val_is_left(tmp_path: Path) -> None:
+    splits = [Split.test if row % 16 >= 12 else Split.train for row in range(320)]
+    made = make(tmp_path, splits=splits, groups=True)
+    table = load_feature_table(made.features, made.store).table
+    plan = plan_rows(table, np.ones(320, bool), QUICK, what="features")
+    groups = table.group_codes
+    assert not np.intersect1d(groups[plan.train], groups[plan.validation]).size
+    assert not np.intersect1d(np.union1d(plan.train, plan.validation), plan.reported).size
+    assert 0.1 < len(plan.validation) / 240 < 0.2
+    with pytest.raises(ProtocolError, match="val"):
+        plan_rows(table, np.ones(320, bool), replace(QUICK, report="val"), what="features")
+
+
+def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
+    made = make(tmp_path, va=True)
+    quick = ["--module", "gate", "--epochs", 2, "--width", 4, "--draws", 50, "--device", "cpu"]
+    common = ["fuse-features", "--features", made.features, "--3d-store", made.store]
+    ended = ig3d(*common, *quick, "--seeds", 2, "--out", tmp_path / "c", "--task", "classes")
+    assert ended.returncode == 0, ended.stderr
+    assert "80 reported rows" in ended.stdout and "means over 2 seeds" in ended.stdout
+    for name in ("2d", "codes", "masked", "permuted"):
+        assert f"\n{name}" in ended.stdout
+    ended = ig3d(*common, *quick, "--out", tmp_path / "v", "--task", "va", "--no-controls")
+    assert ended.returncode == 0, ended.stderr
+    assert "CCC VA" in ended.stdout and "masked" not in ended.stdout
+    assert load_predictions(tmp_path / "v/codes-0.npz").kind == "va"
+    ended = ig3d(*common, *quick, "--out", tmp_path / "b", "--task", "both", "--no-controls")
+    assert ended.returncode == 0, ended.stderr
+    assert load_predictions(tmp_path / "b/codes-0-va.npz").kind == "va"
+    ended = ig3d(*common, "--apply", tmp_path / "v/codes-0.safetensors", "--out", tmp_path / "a.npz")
+    assert ended.returncode == 0, ended.stderr
+    assert "160 rows of gate" in ended.stdout
+    ended = ig3d(*common, "--module", "sum", "--out", tmp_path / "x")
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    ended = ig3d(*common, *quick, "--report", "val", "--masking", 0.3, "--out", tmp_path / "c")
+    assert ended.returncode == 1 and "differs in masking, report, task" in ended.stderr
