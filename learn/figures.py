@@ -203,7 +203,9 @@ class _Statistics:
     ) -> _Statistics:
         values = {rule.name: np.where(rule.present[:, None], rule.values, 0.0) for rule in rules}
         single = [
-            rule for rule in rules if rule.kind in ("reference", "head") and not rule.fits and covered.any()
+            rule
+            for rule in rules
+            if rule.kind in ("reference", "head") and not rule.fits and _varies(rule.values[covered])
         ]
         pairs = [
             (first.name, second.name)
@@ -245,6 +247,11 @@ class _Statistics:
             for name in _Sums.__slots__
         ]
         return {name: _Sums(*(of[name] for of in every)).figure() for name in every[0]}
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether a predictor looks at its rows: a prior, even one for each fold, says the same of most."""
+    return len(values) > 1 and 2 * len(np.unique(values, axis=0)) > len(values)
 
 
 def _entry(sampled: dict[str, _Sampled], name: str, compared: list[str], task: str) -> dict[str, Any]:

@@ -162,7 +162,9 @@ def test_fuse_prints_and_writes(
         "metrics.json",
         "model.skops",
         "predictions.csv",
+        "report.html",
         "table.csv",
+        "table.tex",
     }
     results = json.loads((out / "metrics.json").read_text())["results"]
     accuracy = results["stack"]["all"]["accuracy"]

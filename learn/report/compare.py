@@ -1,0 +1,180 @@
+"""Several runs side by side: where they predict the same rows, their differences are paired and tested.
+
+The first run is what the others are compared with, rule by rule. Predictions are read from ``predictions.csv``, with
+seven digits; so are truth and groups. Where ids or truth differ nothing is tested, and the reason is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import RunError
+from ..figures import RuleResult, difference_key, figures_of
+from ..intervals import holm
+from .record import Run
+from .words import LEADING, names_of
+
+_FILE = "predictions.csv"
+_FIRST, _OTHER = "first", "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One rule of one run against the same rule of the first: metric -> figure with ``p`` and ``p_holm``."""
+
+    run: str
+    rule: str
+    figures: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What several runs say together.
+
+    Attributes
+    ----------
+    first : name of the run that the others are compared with
+    metrics : those that are compared
+    table : rule -> run -> metric -> figure or None, of all reported rows
+    runs : names, in order
+    differences : paired, for runs on the same rows
+    remarks : which runs cannot be paired, and why
+    """
+
+    first: str
+    metrics: tuple[str, ...]
+    runs: tuple[str, ...]
+    table: dict[str, dict[str, dict[str, Any] | None]]
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Compare runs with the first of them.
+
+    Raises
+    ------
+    RunError : they are of two tasks, or one has no readable predictions.
+    """
+    tasks = sorted({run.record["task"] for run in runs})
+    if len(tasks) > 1:
+        raise RunError(f"report: expected runs of one task, got {' and '.join(tasks)}; report them apart")
+    metrics = LEADING[tasks[0]]
+    rules = dict.fromkeys(name for run in runs for name in names_of(run.record, "reference", "rule", "head"))
+    table = {
+        rule: {run.name: (run.record["results"].get(rule) or {}).get("all") for run in runs} for rule in rules
+    }
+    first = _Predictions.read(runs[0])
+    differences: list[Difference] = []
+    remarks: list[str] = []
+    for run in runs[1:]:
+        other = _Predictions.read(run)
+        reason = first.unlike(other)
+        if reason:
+            remarks.append(f"{run.name} cannot be compared with {runs[0].name} row by row: {reason}.")
+            continue
+        found = _differences(first, other, run, metrics)
+        if not found:
+            remarks.append(f"{run.name} and {runs[0].name} have no rule in common.")
+        differences += found
+    return Comparison(
+        runs[0].name, metrics, tuple(run.name for run in runs), table, tuple(differences), tuple(remarks)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Predictions:
+    """What ``predictions.csv`` holds: ids in order, truth, groups, and values of each rule (NaN where it has none)."""
+
+    task: str
+    classes: tuple[str, ...]
+    ids: np.ndarray
+    truth: np.ndarray
+    groups: np.ndarray | None
+    rules: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, run: Run) -> _Predictions:
+        import pandas
+
+        path = Path(run.folder) / _FILE
+        task, classes = run.record["task"], tuple(run.record["classes"])
+        columns = [f"p_{name}" for name in classes] if task == "classes" else ["valence", "arousal"]
+        true = ["truth"] if task == "classes" else ["valence_truth", "arousal_truth"]
+        try:
+            text = dict.fromkeys(("id", "rule", "label", "group", "truth"), str)
+            lines = pandas.read_csv(path, dtype=text, keep_default_na=False)
+            ids, first, where = np.unique(lines["id"].to_numpy(str), return_index=True, return_inverse=True)
+            values = lines[columns].to_numpy(np.float64)
+            told = lines[true].iloc[first]
+            if task == "classes":
+                truth = np.array([classes.index(name) for name in told["truth"]], np.int64)
+            else:
+                truth = told.to_numpy(np.float64)
+            groups = None
+            if "group" in lines:
+                groups = np.unique(lines["group"].to_numpy(str)[first], return_inverse=True)[1].reshape(-1)
+        except (OSError, ValueError, KeyError, UnicodeDecodeError) as exc:
+            raise RunError(
+                f"{path}: expected the predictions of the run, got a file that is none or does not fit; run the "
+                "command again"
+            ) from exc
+        rules = {}
+        names = lines["rule"].to_numpy(str)
+        for name in run.record["rules"]:
+            rows = names == name
+            rules[name] = np.full((len(ids), len(columns)), np.nan)
+            with np.errstate(divide="ignore"):
+                known = values[rows] if task == "va" else np.maximum(np.log(values[rows]), -745.0)
+            rules[name][where.reshape(-1)[rows]] = known
+        return cls(task, classes, ids, truth, groups, rules)
+
+    def unlike(self, other: _Predictions) -> str:
+        """Why two runs' rows are not the same; empty where they are."""
+        if self.classes != other.classes:
+            return "their classes differ"
+        if not np.array_equal(self.ids, other.ids):
+            shared = len(np.intersect1d(self.ids, other.ids))
+            return f"they report {len(self.ids)} and {len(other.ids)} rows, {shared} of them the same"
+        if not np.allclose(self.truth, other.truth, atol=1e-6):
+            return f"the truth differs on {int((self.truth != other.truth).sum())} rows"
+        return ""
+
+
+def _differences(
+    first: _Predictions, other: _Predictions, run: Run, metrics: tuple[str, ...]
+) -> list[Difference]:
+    """Paired differences of the rules that both have, Holm's correction over them for each metric."""
+    config = run.record["config"]
+    key = difference_key(_FIRST)
+    found = []
+    for rule in names_of(run.record, "reference", "rule", "head"):
+        if rule not in first.rules or not np.isfinite(first.rules[rule]).all():
+            continue
+        if not np.isfinite(other.rules[rule]).all():
+            continue
+        pair = (
+            RuleResult(_FIRST, "rule", False, first.rules[rule]),
+            RuleResult(_OTHER, "rule", False, other.rules[rule]),
+        )
+        figures = figures_of(
+            pair,
+            first.truth,
+            np.ones(len(first.ids), bool),
+            first.groups,
+            task=first.task,
+            draws=int(config.get("draws", 10_000)),
+            seed=int(config.get("seed", 0)),
+            references=(_FIRST,),
+        )[_OTHER]["all"]
+        found.append(Difference(run.name, rule, {metric: dict(figures[metric][key]) for metric in metrics}))
+    for metric in metrics:
+        tested = [of.figures[metric] for of in found if of.figures[metric].get("p") is not None]
+        for figure, adjusted in zip(tested, holm([of["p"] for of in tested]), strict=True):
+            figure["p_holm"] = adjusted
+    return found

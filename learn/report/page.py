@@ -1,0 +1,175 @@
+"""One self-contained HTML page of one or several runs: no script, no outside resource, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import require
+from ..metrics import LOWER_IS_BETTER
+from . import words
+from .compare import Comparison
+from .record import Run
+
+_TEMPLATE = "page.html.j2"
+
+
+def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
+    """The page of some runs, with how they compare.
+
+    Raises
+    ------
+    MissingExtra : Jinja2 or matplotlib is not installed.
+    """
+    jinja2 = require("jinja2", wanted_by="report")
+    require("matplotlib", wanted_by="report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "number": words.number,
+        "bounds": lambda figure, metric: words.bounds(figure, metric).replace("-", "−"),
+        "stars": words.stars,
+        "p_value": words.p_value,
+        "heads": words.HEADS,
+        "titles": words.TITLES,
+        "to_reference": words.to_reference,
+    }
+    sections = [_section(run) for run in runs]
+    return str(environment.get_template(_TEMPLATE).render(sections=sections, comparison=comparison))
+
+
+def _section(run: Run) -> dict[str, Any]:
+    """What the template shows of one run."""
+    from . import plots
+
+    record = run.record
+    shown = words.shown_rule(record)
+    before = next((name for name in ("2d", "3d") if name in record["rules"]), None)
+    classes = record["task"] == "classes"
+    pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": None, "weights": None}
+    if record["references"]:
+        pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.LEADING[record["task"]]]
+        if shown:
+            change = plots.recall_svg if classes else plots.dimensions_svg
+            pictures["change"] = change(record, shown)
+    pictures["weights"] = plots.weights_svg(record)
+    pair = list(dict.fromkeys(name for name in (before, shown) if name))
+    if classes:
+        pictures["reliability"] = [
+            plots.reliability_svg(record, name, colour=(plots.SECOND, plots.FIRST)[name == shown])
+            for name in pair
+        ]
+    return {
+        "name": run.name,
+        "record": record,
+        "shown": shown,
+        "has_2d": words.has_2d(record),
+        "pair": pair,
+        "metrics": words.metrics_of_record(record),
+        "leading": words.LEADING[record["task"]],
+        "best": {metric: _best(record, metric) for metric in words.metrics_of_record(record)},
+        "verdict": words.verdict(record),
+        "pictures": pictures,
+        "complementarity": words.complementarity_of_record(record),
+        "confusions": _confusions(record) if classes else [],
+        "fitted": _fitted(record),
+        "paragraph": paragraph(record),
+    }
+
+
+def _best(record: dict[str, Any], metric: str) -> str | None:
+    """The best printed number among what can be used; equal numbers are all marked."""
+    names = words.names_of(record, "reference", "rule", "head")
+    parts = [record["results"][name]["all"] for name in names]
+    values = [part[metric]["value"] for part in parts if part and part[metric]["value"] is not None]
+    if not values:
+        return None
+    return words.number((min if metric in LOWER_IS_BETTER else max)(values), metric)
+
+
+def _confusions(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Confusion matrices in per cent of the true class, for every rule but controls."""
+    found = []
+    for name in words.names_of(record, "reference", "rule", "head"):
+        part = record["results"][name]["all"] or record["results"][name]["covered"]
+        if part:
+            rows = [
+                [{"count": count, "share": count / sum(line) if sum(line) else None} for count in line]
+                for line in part["confusion"]
+            ]
+            found.append({"rule": name, "rows": rows, "n": part["rows"]})
+    return found
+
+
+def _fitted(record: dict[str, Any]) -> list[dict[str, str]]:
+    """What was fitted, as words: the mean over the copies, and their range."""
+    lines = []
+    for name, rule in record["rules"].items():
+        copies = rule["fitted"]
+        for key in dict.fromkeys(key for said in copies for key in said):
+            values = [said[key] for said in copies if said.get(key) is not None]
+            if values:
+                lines.append({"rule": name, "what": key.replace("_", " "), "value": _spread(values)})
+    return lines
+
+
+def _spread(values: list[Any]) -> str:
+    numeric = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numeric) == len(values):
+        low, high = min(numeric), max(numeric)
+        if low == high:
+            return f"{low:.4g}"
+        return f"{sum(numeric) / len(numeric):.3g} ({low:.3g} to {high:.3g} in {len(numeric)} copies)"
+    if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
+        return ", ".join(_spread(list(column)) for column in zip(*values, strict=True)) or "–"
+    different = list(dict.fromkeys(str(value) for value in values))
+    return ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
+
+
+def paragraph(record: dict[str, Any]) -> str:
+    """The protocol in words, for the experimental section of a paper."""
+    protocol, config = record["protocol"], record["config"]
+    text = (
+        f"All figures are on the {protocol['rows_reported']} labelled rows of {protocol['reported']}, of which "
+        f"{protocol['rows_covered']} have 3D codes. "
+    )
+    if words.has_2d(record):
+        text += (
+            f"Fusion rules are fitted on {protocol['fitted_on']}"
+            + (
+                ", the reported rows themselves, so that their figures are optimistic. "
+                if protocol["fitted_on_reported"]
+                else f" ({protocol['rows_calibration']} rows), never on a row that they are measured on. "
+            )
+            + f"We compare with {' and '.join(record['references'])}: the recalibrated 2D network is the same kind of "
+            "rule with the 3D columns left out, fitted on the same rows. "
+        )
+    groups = any(
+        "groups" in figure.get("test", "")
+        for parts in record["results"].values()
+        if parts["all"]
+        for metric in words.metrics_of_record(record)
+        for figure in parts["all"][metric].values()
+        if isinstance(figure, dict)
+    )
+    unit = "groups (persons or videos)" if groups else "rows"
+    text += (
+        f"Intervals are 95 % intervals of a paired bootstrap over {unit} ({config.get('draws')} draws, seed "
+        f"{config.get('seed')}; BCa for figures, percentile for differences), conditional on the trained networks. "
+    )
+    if record["references"]:
+        exact = "" if groups or record["task"] == "va" else " (for accuracy McNemar's exact test)"
+        text += (
+            f"p-values are of two-sided tests that swap the predictions of two systems at random by {unit}{exact}, "
+            "corrected by Holm's method over the rules for each reference and metric."
+        )
+    if protocol["rows_left_out"]:
+        text += f" {protocol['rows_left_out']} rows without a 2D prediction are left out."
+    version = record["versions"].get("ig3d", "")
+    return text.strip() + f" Made with ig3d {version}."

@@ -1,0 +1,301 @@
+"""Pictures of a record: what is added, reliability, gain per class, fitted weights.
+
+Every picture is about 400 points wide, so that it can be read on a phone. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and shapes differ as well. In a page they become variables of its style sheet, so
+that the same picture suits a light and a dark screen.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import RunError, UsageError, require
+from ..figures import difference_key
+from .record import Result, record_of
+from .words import (
+    LEADING,
+    PERCENT,
+    TITLES,
+    label,
+    names_of,
+    number,
+    to_reference,
+)
+
+SUFFIXES = (".png", ".pdf", ".svg")
+# Colour -> variable of the page's style sheet.
+INK, MUTED, GRID, FIRST, SECOND, THIRD = "#1f2328", "#6b7280", "#dcdfe4", "#0072b2", "#d55e00", "#8a8f98"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", FIRST: "first", SECOND: "second", THIRD: "third"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ig3d",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+}
+
+
+def check_plot(out: str | Path) -> None:
+    """Whether a picture can be drawn under this name, before any work.
+
+    Raises
+    ------
+    UsageError : the name ends in something else than .png, .pdf or .svg.
+    MissingExtra : matplotlib is not installed.
+    """
+    if Path(out).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"plot: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
+    require("matplotlib", wanted_by="plot")
+
+
+def plot_result(result: Result, out: str | Path) -> None:
+    """Draw what every rule adds to the references over all reported rows, with 95 % intervals.
+
+    Parameters
+    ----------
+    result : Result
+    out : path that ends in .png, .pdf or .svg
+
+    Raises
+    ------
+    UsageError : the name ends in something else.
+    MissingExtra : matplotlib is not installed.
+    RunError : the file cannot be written, or there is nothing that rules are compared with.
+    """
+    check_plot(out)
+    record = record_of(result)
+    if not record["references"]:
+        raise RunError(f"{out}: expected predictions to compare rules with, got a run without 2D predictions")
+    metrics = LEADING[record["task"]]
+    with _drawing(11, _height(len(_compared(record))), panels=len(metrics)) as (figure, axes):
+        for axis, metric in zip(axes, metrics, strict=True):
+            _draw_gains(axis, record, metric, legend=metric == metrics[0])
+        for axis in axes[1:]:
+            axis.tick_params(labelleft=False)
+        figure.suptitle(
+            f"What each rule adds on {record['protocol']['rows_reported']} rows, 95 % intervals",
+            fontsize=11,
+            x=0.01,
+            ha="left",
+        )
+    _write(figure, Path(out))
+
+
+def gain_svg(record: dict[str, Any], metric: str) -> str:
+    """Forest plot: every rule's difference to the references in one metric."""
+    with _drawing(5.6, _height(len(_compared(record)))) as (figure, (axis,)):
+        _draw_gains(axis, record, metric, legend=True)
+    return svg(figure)
+
+
+def recall_svg(record: dict[str, Any], name: str) -> str:
+    """Change of every class's recall by one rule, to the first reference."""
+    reference = record["references"][0]
+    rows = [
+        (f"{of}  (n {entry['support']})", entry["recall"].get(difference_key(reference)))
+        for of, entry in zip(record["classes"], record["results"][name]["all"]["per_class"], strict=True)
+    ]
+    with _drawing(5.6, _height(len(rows))) as (figure, (axis,)):
+        for place, (_, change) in enumerate(rows):
+            _interval(axis, change, place, 100, FIRST, "o")
+        _settle(axis, [words for words, _ in rows], f"{name} − {reference}, points of recall")
+    return svg(figure)
+
+
+def dimensions_svg(record: dict[str, Any], name: str) -> str:
+    """Valence-arousal: change of every metric by one rule, to the first reference."""
+    reference = record["references"][0]
+    metrics = [metric for metric in TITLES if metric in record["results"][name]["all"]]
+    with _drawing(5.6, _height(len(metrics))) as (figure, (axis,)):
+        for place, metric in enumerate(metrics):
+            change = to_reference(record["results"][name]["all"], metric, reference)
+            _interval(axis, change, place, 1, SECOND if metric.startswith("rmse") else FIRST, "o")
+        words = [TITLES[metric] + (" ↓" if metric.startswith("rmse") else " ↑") for metric in metrics]
+        _settle(axis, words, f"{name} − {reference}")
+    return svg(figure)
+
+
+def reliability_svg(record: dict[str, Any], name: str, *, colour: str = FIRST) -> str:
+    """Share of right rows over confidence, in bins; the area of a point is its number of rows."""
+    figures = record["results"][name]["all"] or record["results"][name]["covered"]
+    calibration = figures["calibration"]
+    bins = calibration["bins"]
+    with _drawing(3.6, 3.5) as (figure, (axis,)):
+        axis.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for of in bins:
+            axis.plot(
+                [of["confidence"]] * 2,
+                [of["confidence"], of["accuracy"]],
+                color=colour,
+                linewidth=1.2,
+                alpha=0.5,
+            )
+        axis.scatter(
+            [of["confidence"] for of in bins],
+            [of["accuracy"] for of in bins],
+            s=[12 + 260 * of["rows"] / figures["rows"] for of in bins],
+            color=colour,
+            alpha=0.85,
+            linewidths=0,
+            zorder=3,
+        )
+        axis.set(
+            xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share that is right", aspect="equal"
+        )
+        axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+        axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+        axis.grid()
+        axis.set_axisbelow(True)
+        axis.set_title(f"{name}: ECE {100 * calibration['ece']:.1f} %", fontsize=10, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    return svg(figure)
+
+
+def weights_svg(record: dict[str, Any]) -> str | None:
+    """The 3D weights that rules were fitted, a point for each copy; None where no rule has one."""
+    drawn: list[tuple[str, list[float]]] = []
+    for name in names_of(record, "rule"):
+        copies = [said["w"] for said in record["rules"][name]["fitted"] if "w" in said]
+        if not copies:
+            continue
+        if isinstance(copies[0], list):
+            columns = record["classes"] or ["valence", "arousal"]
+            drawn += [(f"{name}: {of}", [copy[place] for copy in copies]) for place, of in enumerate(columns)]
+        else:
+            drawn.append((name, copies))
+    if not drawn:
+        return None
+    with _drawing(5.6, _height(len(drawn))) as (figure, (axis,)):
+        for place, (_, weights) in enumerate(drawn):
+            axis.plot(
+                weights, [place] * len(weights), "o", color=FIRST, alpha=0.6, markersize=7, markeredgewidth=0
+            )
+        _settle(axis, [words for words, _ in drawn], "weight of the 3D prediction, a point per fitted copy")
+        axis.set_xlim(-0.03, 1.03)
+    return svg(figure)
+
+
+def svg(figure: Any) -> str:
+    """A figure as inline SVG whose colours are variables of the page."""
+    text = _bytes(figure, "svg").decode()
+    text = text[text.index("<svg") :]
+    # Sizes come from the page; ids of groups would repeat from picture to picture.
+    text = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1
+    )
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[A-Za-z]+_\d+">', "<g>", text)
+    for colour, name in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text
+
+
+def _compared(record: dict[str, Any]) -> list[str]:
+    first = record["references"][0] if record["references"] else ""
+    return [name for name in record["rules"] if name != first and record["results"][name]["all"]]
+
+
+def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool) -> None:
+    names = _compared(record)
+    scale = 100 if metric in PERCENT else 1
+    both = len(record["references"]) > 1
+    for place, name in enumerate(names):
+        control = record["rules"][name]["kind"] == "control"
+        for row, reference in enumerate(record["references"]):
+            figure = to_reference(record["results"][name]["all"], metric, reference)
+            if figure is None:
+                continue
+            colour = THIRD if control else (FIRST, SECOND)[row > 0]
+            shift = (-0.16, 0.16)[row > 0] if both else 0
+            _interval(axis, figure, place + shift, scale, colour, ("o", "s")[row > 0], faint=row > 0)
+    if legend and both:
+        for row, reference in enumerate(record["references"][:2]):
+            axis.plot(
+                [], [], ("o-", "s-")[row], color=(FIRST, SECOND)[row], label=f"to {reference}", markersize=5
+            )
+        axis.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
+    unit = ", points" if metric in PERCENT else ""
+    better = " (less is better)" if metric.startswith("rmse") else ""
+    # Marks for what was fitted on the reported rows stand beside the names.
+    words = [
+        f"{label(record, name)}  {number(record['results'][name]['all'][metric]['value'], metric)}"
+        for name in names
+    ]
+    _settle(axis, words, f"difference in {TITLES[metric]}{unit}{better}")
+
+
+def _interval(
+    axis: Any,
+    figure: dict[str, Any] | None,
+    place: float,
+    scale: int,
+    colour: str,
+    mark: str,
+    *,
+    faint: bool = False,
+) -> None:
+    if not figure or any(figure[key] is None for key in ("value", "low", "high")):
+        return
+    ends = [scale * figure["low"], scale * figure["high"]]
+    axis.plot(ends, [place, place], color=colour, linewidth=1.2 if faint else 2.2, solid_capstyle="butt")
+    axis.plot(
+        scale * figure["value"], place, mark, color=colour, markersize=4 if faint else 6, markeredgewidth=0
+    )
+
+
+def _settle(axis: Any, names: Sequence[str], words: str) -> None:
+    """Rows from top to bottom, a line at 0, no frame."""
+    axis.axvline(0, color=MUTED, linewidth=1, zorder=0)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_xlabel(words)
+    axis.grid(axis="x")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+
+
+def _height(rows: int) -> float:
+    return 1.0 + 0.3 * max(rows, 1)
+
+
+@contextmanager
+def _drawing(width: float, height: float, *, panels: int = 1) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure (inches) and its axes; the object API: no global state, no display."""
+    matplotlib = require("matplotlib", wanted_by="report")
+    require("matplotlib.figure", wanted_by="report")
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+        yield figure, list(axes)
+
+
+def _bytes(figure: Any, kind: str) -> bytes:
+    """Without a date in it: the same result gives the same file."""
+    matplotlib = require("matplotlib", wanted_by="report")
+    content = io.BytesIO()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(content, format=kind, dpi=150, metadata=metadata, transparent=kind == "svg")
+    return content.getvalue()
+
+
+def _write(figure: Any, out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(_bytes(figure, out.suffix.lower()[1:]))
+    except OSError as exc:
+        raise RunError(f"{out}: expected to write the picture, got {exc.strerror or exc}") from exc

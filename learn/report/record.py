@@ -1,0 +1,192 @@
+"""The record of a run, ``metrics.json``: everything a report needs, as plain values.
+
+A run of ``ig3d fuse`` and one of ``ig3d train`` make the same record; where there are no 2D predictions there are no
+references and no differences in it. The same command on the same files gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...errors import RunError
+from ..figures import RuleResult, difference_key
+from ..metrics import metric_names
+from ..versions import versions
+
+FORMAT = "ig3d-metrics"
+FORMAT_VERSION = 2
+FILE = "metrics.json"
+# What changes no figure is no part of the record.
+_LEFT_OUT = ("jobs", "model")
+
+
+class Planned(Protocol):
+    """What a record tells of a protocol (:class:`~ig3d.learn.protocol.Protocol`)."""
+
+    @property
+    def case(self) -> str: ...
+    @property
+    def report_name(self) -> str: ...
+    @property
+    def fit_name(self) -> str: ...
+    @property
+    def reported(self) -> np.ndarray: ...
+    @property
+    def calibration(self) -> np.ndarray: ...
+    @property
+    def marked(self) -> bool: ...
+    @property
+    def left_out(self) -> int: ...
+    @property
+    def sentences(self) -> tuple[str, ...]: ...
+
+
+class Result(Protocol):
+    """What can be reported: :class:`~ig3d.learn.fuse.FuseResult`, or anything with these of its attributes."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def ids(self) -> np.ndarray: ...
+    @property
+    def truth(self) -> np.ndarray: ...
+    @property
+    def covered(self) -> np.ndarray: ...
+    @property
+    def rules(self) -> tuple[RuleResult, ...]: ...
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, Any]]: ...
+    @property
+    def protocol(self) -> Planned: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def sources(self) -> Mapping[str, str]: ...
+    @property
+    def model(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A folder that a run was written to, and its record."""
+
+    name: str
+    folder: Path
+    record: dict[str, Any]
+
+
+def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
+    """All that ``metrics.json`` says: figures under ``results``, protocol, choices, assumptions, versions.
+
+    Parameters
+    ----------
+    result : Result
+    command : the command line as it was typed, where there was one
+    """
+    protocol, figures = result.protocol, result.figures
+    metric = metric_names(result.task)[0]
+    config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
+
+    def compared(name: str) -> bool:
+        key = difference_key(name)
+        return any(part and key in part[metric] for parts in figures.values() for part in parts.values())
+
+    references = [rule.name for rule in result.rules if compared(rule.name)]
+    record = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "task": result.task,
+        "classes": list(result.classes),
+        # The one that a difference is first measured against leads.
+        "references": sorted(references, key=lambda name: name != "2d-recalibrated"),
+        "results": {rule.name: figures[rule.name] for rule in result.rules},
+        "rules": {
+            rule.name: {
+                "kind": rule.kind,
+                "fits": rule.fits,
+                "fitted_on_reported": protocol.marked and rule.fits,
+                "fitted": list(rule.fitted),
+            }
+            for rule in result.rules
+        },
+        "protocol": {
+            "case": protocol.case,
+            "reported": protocol.report_name,
+            "fitted_on": protocol.fit_name,
+            "fitted_on_reported": protocol.marked,
+            "rows_reported": len(result.ids),
+            "rows_covered": int(result.covered.sum()),
+            "rows_calibration": len(protocol.calibration),
+            "rows_left_out": protocol.left_out,
+            "sentences": list(protocol.sentences),
+        },
+        "intervals": "95 %, paired bootstrap; BCa for figures, percentile for differences; conditional on the "
+        "trained networks",
+        "assumptions": list(result.notes),
+        "sources": dict(result.sources),
+        "config": config,
+        "command": command,
+        "versions": versions(),
+    }
+    return json.loads(json_text(record))
+
+
+def json_text(record: dict[str, Any]) -> str:
+    """A record as the text of its file."""
+    return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_run(folder: str | Path) -> Run:
+    """The record of a folder that ``ig3d fuse --out`` or ``ig3d train --out`` wrote.
+
+    Raises
+    ------
+    RunError : there is none, or it is not one of this version.
+    """
+    path = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise RunError(
+            f"{folder}: expected the folder of a run with {FILE} in it, found none; ig3d fuse --out makes one"
+        ) from exc
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as exc:
+        raise RunError(f"{path}: expected the figures of a run, got a file that is none or damaged") from exc
+    if not isinstance(record, dict) or not str(record.get("format", "")).startswith("ig3d-"):
+        raise RunError(f"{path}: expected the figures of a run, got another file")
+    version = record.get("format_version")
+    if record["format"] != FORMAT or version != FORMAT_VERSION:
+        raise RunError(
+            f"{path}: expected {FORMAT} version {FORMAT_VERSION}, got {record['format']} version {version}; run the "
+            "command again with this ig3d"
+        )
+    missing = {"task", "results", "rules", "protocol", "references", "config", "versions"} - record.keys()
+    if missing:
+        raise RunError(f"{path}: expected the figures of a run, got none of {', '.join(sorted(missing))}")
+    return Run(path.parent.resolve().name, path.parent, record)
+
+
+def _plain(value: Any) -> Any:
+    """Plain values for JSON; None for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, float):
+        return float(f"{value:.12g}") if math.isfinite(value) else None
+    return value

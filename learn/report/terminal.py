@@ -1,0 +1,132 @@
+"""A record on the terminal: assumptions, protocol, one table, what it says in words; whole at 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from .record import Result, record_of
+from .words import (
+    HEADS,
+    LEADING,
+    MARKED,
+    TITLES,
+    bounds,
+    difference,
+    label,
+    metrics_of_record,
+    names_of,
+    number,
+    stars,
+    to_reference,
+    verdict,
+)
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Print what a run found (:func:`print_record`)."""
+    print_record(record_of(result), console)
+
+
+def print_record(record: dict[str, Any], console: Console) -> None:
+    """Print assumptions and protocol, the table, and what it says; everything else is in the files."""
+    for line in (*record["assumptions"], *record["protocol"]["sentences"]):
+        console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
+    tables = [_table(record)]
+    if record["task"] == "va" and record["references"]:
+        tables.append(_differences(record))
+    for table in tables:
+        # What is still too narrow is left to the terminal to wrap: rich would cut figures short.
+        needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
+        table.width = needed if needed > console.width else None
+        console.print()
+        console.print(table, crop=False)
+    console.print()
+    for line in (*verdict(record), _legend(record)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _title(record: dict[str, Any]) -> str:
+    protocol = record["protocol"]
+    rows, covered = protocol["rows_reported"], protocol["rows_covered"]
+    unit = "; in %, differences in points of accuracy" if record["task"] == "classes" else ""
+    return f"{rows} reported rows, {covered} with 3D{unit}"
+
+
+def _new_table(title: str) -> Table:
+    table = Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("rule", no_wrap=True)
+    return table
+
+
+def _lines(record: dict[str, Any]) -> list[tuple[str, dict[str, Any] | None]]:
+    """Rules with the figures to print: of the covered rows for one that predicts no others."""
+    shown = [name for name in record["rules"] if name not in names_of(record, "control")]
+    return [(name, record["results"][name]["all"] or record["results"][name]["covered"]) for name in shown]
+
+
+def _name(record: dict[str, Any], name: str) -> str:
+    partial = record["results"][name]["all"] is None and record["results"][name]["covered"]
+    return label(record, name) + (" (with 3D)" if partial else "")
+
+
+def _table(record: dict[str, Any]) -> Table:
+    """Every rule's metrics; for classes with its differences in accuracy."""
+    classes = record["task"] == "classes"
+    metrics = [name for name in metrics_of_record(record) if name != "brier"]  # it is in the files
+    table = _new_table(_title(record))
+    for metric in metrics:
+        table.add_column(HEADS[metric], justify="right", no_wrap=True)
+    references = record["references"] if classes else []
+    for reference in references:
+        table.add_column(f"to {reference}", justify="left" if reference == references[0] else "right")
+    for name, figures in _lines(record):
+        cells = [number(figures[metric]["value"] if figures else None, metric) for metric in metrics]
+        for reference in references:
+            figure = to_reference(figures, "accuracy", reference)
+            text = bounds(figure, "accuracy")
+            if reference != references[0] and figure:
+                text = difference(figure["value"], "accuracy")
+            cells.append(f"{text}{stars(figure)}")
+        table.add_row(_name(record, name), *cells)
+    return table
+
+
+def _differences(record: dict[str, Any]) -> Table:
+    """Valence-arousal: every rule's differences to the first reference."""
+    reference = record["references"][0]
+    table = _new_table(f"Difference to {reference} (more CCC, less RMSE is better)")
+    for metric in LEADING["va"]:
+        table.add_column(HEADS[metric], no_wrap=True)
+    for name, figures in _lines(record):
+        found = [to_reference(figures, metric, reference) for metric in LEADING["va"]]
+        if any(found):
+            cells = [
+                bounds(figure, metric) + stars(figure)
+                for figure, metric in zip(found, LEADING["va"], strict=True)
+            ]
+            table.add_row(_name(record, name), *cells)
+    return table
+
+
+def _legend(record: dict[str, Any]) -> str:
+    leading = TITLES[LEADING[record["task"]][0]]
+    draws = record["config"].get("draws")
+    text = f"In brackets 95 % intervals of the paired bootstrap ({draws} draws), conditional on the trained networks"
+    if record["references"]:
+        text += f"; * ** *** p < .05, .01, .001 after Holm's correction over the rules ({leading})"
+    text += ". Every figure on all rows and on rows with 3D is in the files (--out)."
+    return text + (
+        f" {MARKED} fitted on the reported rows." if record["protocol"]["fitted_on_reported"] else ""
+    )

@@ -1,0 +1,194 @@
+"""Names, numbers and sentences that every form of a report shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..complementarity import complementarity_words
+from ..figures import difference_key
+from ..metrics import LOWER_IS_BETTER, metric_names
+
+HEADS = {
+    "accuracy": "acc",
+    "balanced_accuracy": "bal",
+    "macro_f1": "F1",
+    "log_loss": "loss",
+    "brier": "Brier",
+    "rmse_valence": "RMSE V",
+    "rmse_arousal": "RMSE A",
+    "rmse_joint": "RMSE VA",
+    "ccc_valence": "CCC V",
+    "ccc_arousal": "CCC A",
+    "ccc_joint": "CCC VA",
+}
+TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "rmse_valence": "RMSE of valence",
+    "rmse_arousal": "RMSE of arousal",
+    "rmse_joint": "RMSE of both",
+    "ccc_valence": "CCC of valence",
+    "ccc_arousal": "CCC of arousal",
+    "ccc_joint": "CCC of both",
+}
+PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
+# The metrics whose differences lead: the first decides what is said in words.
+LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
+LEVELS = (0.05, 0.01, 0.001)
+MARKED = "†"
+
+
+def number(value: float | None, metric: str) -> str:
+    """A figure as it stands in a table: per cent with two digits, else four."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f}" if metric in PERCENT else f"{value:.4f}"
+
+
+def difference(value: float | None, metric: str) -> str:
+    """A difference with its sign: points with one digit, else four."""
+    if value is None:
+        return "–"
+    scale, digits = (100, 1) if metric in PERCENT else (1, 4)
+    return f"{round(scale * value, digits) + 0.0:+.{digits}f}"  # adding zero turns a rounded -0.0 into 0.0
+
+
+def bounds(figure: dict[str, Any] | None, metric: str) -> str:
+    """``+1.4 [+0.6, +2.2]``; a dash where a difference is not defined."""
+    if not figure or figure["value"] is None:
+        return "–"
+    value, low, high = (difference(figure[key], metric) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def stars(figure: dict[str, Any] | None) -> str:
+    """``*``, ``**``, ``***``: Holm's p is below .05, .01, .001."""
+    p = (figure or {}).get("p_holm")
+    return "" if p is None else "*" * sum(p < level for level in LEVELS)
+
+
+def label(record: dict[str, Any], name: str) -> str:
+    """A rule's name, with the mark of what was fitted on the reported rows."""
+    return name + (MARKED if record["rules"][name]["fitted_on_reported"] else "")
+
+
+def names_of(record: dict[str, Any], *kinds: str) -> list[str]:
+    """Rules of some kinds, in the order of the table."""
+    return [name for name, rule in record["rules"].items() if rule["kind"] in kinds]
+
+
+def to_reference(figures: dict[str, Any] | None, metric: str, reference: str) -> dict[str, Any] | None:
+    """The difference of one part's figures to a reference, if there is one."""
+    return figures[metric].get(difference_key(reference)) if figures else None
+
+
+def least_gain(
+    record: dict[str, Any], name: str, metric: str, part: str = "all"
+) -> tuple[str, dict[str, Any]] | None:
+    """The reference over which a rule gains least, and that difference: what the 3D face can claim."""
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    found = [
+        (reference, figure)
+        for reference in record["references"]
+        if (figure := to_reference(record["results"][name][part], metric, reference))
+        and figure["value"] is not None
+    ]
+    return min(found, key=lambda pair: sign * pair[1]["value"], default=None)
+
+
+def gains(record: dict[str, Any], name: str, metric: str) -> bool:
+    """Whether a rule is better than every reference, after Holm's correction."""
+    found = least_gain(record, name, metric)
+    if found is None:
+        return False
+    figure, sign = found[1], -1 if metric in LOWER_IS_BETTER else 1
+    return sign * figure["value"] > 0 and (figure.get("p_holm") or 1) < LEVELS[0]
+
+
+def shown_rule(record: dict[str, Any]) -> str | None:
+    """The rule whose pictures stand for all: ``best`` where it was asked for, else the best of these rows."""
+    metric = LEADING[record["task"]][0]
+    rules = [name for name in names_of(record, "rule", "head") if record["results"][name]["all"]]
+    if "best" in rules:
+        return "best"
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    values = {name: record["results"][name]["all"][metric]["value"] for name in rules}
+    values = {name: sign * value for name, value in values.items() if value is not None}
+    return max(values, key=lambda name: values[name], default=None)
+
+
+def verdict(record: dict[str, Any]) -> list[str]:
+    """What the run says, in a sentence or two each: gains, controls, complementarity."""
+    metric = LEADING[record["task"]][0]
+    said = [_gain_sentence(record, metric)] if record["references"] else []
+    controls = names_of(record, "control")
+    off = [name for name in controls if _gains_by_interval(record, name, metric)]
+    if controls and record["references"]:
+        against = " and ".join(record["references"])
+        said.append(
+            f"Controls (codes permuted) that gain over {against} as well: {', '.join(off)}. What they gain, the codes "
+            "did not bring."
+            if off
+            else f"Controls (codes permuted): none of {len(controls)} gains over {against}, as it should be."
+        )
+    return said + complementarity_sentences(record)[:3]
+
+
+def _gain_sentence(record: dict[str, Any], metric: str) -> str:
+    unit = " points of accuracy" if metric == "accuracy" else f" {TITLES[metric]}"
+    tested = [name for name in names_of(record, "rule", "head") if record["results"][name]["all"]]
+    better = [name for name in tested if gains(record, name, metric)]
+    against = " and ".join(record["references"])
+    if not better:
+        return f"None of {len(tested)} is better than {against} in {TITLES[metric]} beyond chance (Holm's correction)."
+    best = max(better, key=lambda name: abs(least_gain(record, name, metric)[1]["value"]))  # type: ignore[index]
+    reference, figure = least_gain(record, best, metric)  # type: ignore[misc]
+    others = [name for name in better if name != best]
+    more = f" Also better: {', '.join(others)}." if others else ""
+    return f"{best} adds {bounds(figure, metric)}{unit} to {reference} (Holm's p {p_value(figure['p_holm'])}).{more}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with two digits, or what it is below."""
+    if p is None:
+        return "–"
+    return "< .0001" if p < 1e-4 else f"{p:.2g}".replace("0.", ".", 1) if p < 1 else "1"
+
+
+def _gains_by_interval(record: dict[str, Any], name: str, metric: str) -> bool:
+    """Whether the whole interval of a rule's least gain is on the better side."""
+    found = least_gain(record, name, metric)
+    if found is None or found[1]["low"] is None:
+        return False
+    return found[1]["high"] < 0 if metric in LOWER_IS_BETTER else found[1]["low"] > 0
+
+
+def has_2d(record: dict[str, Any]) -> bool:
+    """Whether there is a 2D network that something is added to; else codes alone were measured."""
+    return "2d" in record["rules"]
+
+
+def complementarity_of_record(record: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(first, second, measures) of every pair of single predictors."""
+    return [
+        (first, second, measures)
+        for second, parts in record["results"].items()
+        if parts["covered"]
+        for first, measures in parts["covered"].get("complementarity", {}).items()
+    ]
+
+
+def complementarity_sentences(record: dict[str, Any]) -> list[str]:
+    """A sentence for every pair of single predictors."""
+    return [
+        complementarity_words(first, second, measures, record["task"])
+        for first, second, measures in complementarity_of_record(record)
+    ]
+
+
+def metrics_of_record(record: dict[str, Any]) -> tuple[str, ...]:
+    """Metrics of the record's task."""
+    return metric_names(record["task"])
