@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -54,11 +55,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
     for file in files:
         file.unlink()
+    rmtree(folder / "cache", ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
 def _found(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(weights))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(weights / "cache"))
 
 
 def images() -> np.ndarray:
@@ -85,6 +88,8 @@ def test_every_block_is_the_officials(name: str) -> None:
             assert codes[block].dtype == np.float32
             assert codes[block].shape == (2, regress.blocks[block].width)
             assert np.abs(codes[block] - official).max() < tolerance, (precision, block)
+        runtime = "openvino" if precision == "fp32" else "torch"
+        assert regress.describe()["runtime"].startswith(runtime)
     described = regress.describe()
     assert described["precision"] == "fp64"
     assert described["runtime"] == f"torch {torch.__version__.partition('+')[0]} cpu"

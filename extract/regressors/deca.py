@@ -62,7 +62,12 @@ class Deca:
         with torch.device("meta"):
             networks = {"E_flame": ResNetEncoder(COARSE_WIDTH), "E_detail": ResNetEncoder(DETAIL_WIDTH)}
         self._encoders = Encoders(
-            networks, parts, what=self._checkpoint.what, device=device, precision=precision
+            networks,
+            parts,
+            what=self._checkpoint.what,
+            device=device,
+            precision=precision,
+            key=self._checkpoint.sha256,
         )
         self.device = self._encoders.device.type
         self.blocks = flame_blocks(self.name, "DECA's exp, from E_flame")

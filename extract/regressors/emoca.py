@@ -55,7 +55,12 @@ class Emoca:
                 "E_detail": ResNetEncoder(DETAIL_WIDTH),
             }
         self._encoders = Encoders(
-            networks, parts, what=self._checkpoint.what, device=device, precision=precision
+            networks,
+            parts,
+            what=self._checkpoint.what,
+            device=device,
+            precision=precision,
+            key=self._checkpoint.sha256,
         )
         self.device = self._encoders.device.type
         self.blocks = flame_blocks(self.name, "EMOCA's exp, from E_expression")

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import timm
@@ -19,6 +20,9 @@ from torch import nn
 from ...errors import RunError, UsageError
 from ..device import choose_device, exact_arithmetic
 from .official import load_strictly
+
+if TYPE_CHECKING:
+    from .compiled import Compiled
 
 log = logging.getLogger("ig3d")
 
@@ -102,6 +106,10 @@ class Encoders:
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     precision : str
         One of :data:`PRECISIONS`, for the backbones.
+    key : str
+        Says which weights these are: the hash of their file.
+    runtime : str
+        ``torch``, or ``auto``: OpenVINO in float32 on the processor where it is installed, else torch.
 
     Raises
     ------
@@ -117,6 +125,8 @@ class Encoders:
         what: str,
         device: str,
         precision: str,
+        key: str,
+        runtime: str = "auto",
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -134,9 +144,19 @@ class Encoders:
             if not _out_of_memory(exc):
                 raise
             raise _no_memory(self.device, "the networks", exc) from exc
+        self._compiled = None
+        self._names = tuple(networks)
+        if runtime == "auto" and self.device.type == "cpu" and precision == "fp32":
+            self._compiled = _compile(self._networks, key)
+        if self._compiled is not None:
+            self._networks = {}  # the graph holds the weights
 
     def describe(self) -> dict[str, str]:
         """Runtime and precision, for the run's identity."""
+        if self._compiled is not None:
+            from .compiled import RUNTIME
+
+            return {"runtime": RUNTIME, "precision": self.precision}
         return {"runtime": f"torch {version('torch')} {self.device.type}", "precision": self.precision}
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
@@ -171,9 +191,12 @@ class Encoders:
                     continue
                 parts.append(part)
                 start += self._size
-        return {name: np.concatenate([part[name] for part in parts])[: len(crops)] for name in self._networks}
+        return {name: np.concatenate([part[name] for part in parts])[: len(crops)] for name in self._names}
 
     def _forward(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        if self._compiled is not None:
+            scale = np.float32(255 if crops.dtype == np.uint8 else 1)
+            return self._compiled(np.ascontiguousarray(crops.astype(np.float32) / scale))
         with torch.inference_mode():
             images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2).float()
             if crops.dtype == np.uint8:
@@ -205,6 +228,21 @@ class Encoders:
             2 * self._size,
             self._size,
         )
+
+
+def _compile(networks: Mapping[str, MobileEncoder | ResNetEncoder], key: str) -> Compiled | None:
+    """The networks compiled for the processor; None where that cannot be had, and torch runs them."""
+    try:
+        from .compiled import Compiled
+
+        return Compiled(networks, key=key)
+    except ImportError:
+        return None
+    except (RuntimeError, OSError) as exc:
+        log.warning(
+            "ig3d: OpenVINO cannot take these networks, torch runs them: %s", str(exc).splitlines()[0]
+        )
+        return None
 
 
 def _filled(crops: np.ndarray, size: int) -> np.ndarray:

@@ -92,6 +92,7 @@ class Smirk:
             what=self._checkpoint.what,
             device=device,
             precision=precision,
+            key=self._checkpoint.sha256,
         )
         self.device = self._encoders.device.type
 

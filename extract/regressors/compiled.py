@@ -1,0 +1,109 @@
+"""The processor's way to run encoders: OpenVINO, two to three times as fast as eager torch (benchmarks/README.md).
+
+A network is converted once per weights file, and kept in the user's cache; reading that takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from .encoders import MobileEncoder, ResNetEncoder
+
+# One thread: a run has a worker for each core. Full float32, and the same digits in every run.
+_SETTINGS = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+RUNTIME = f"openvino {version('openvino')} cpu"
+
+
+class Compiled:
+    """Some encoders as one compiled graph, on one thread.
+
+    Parameters
+    ----------
+    networks : name -> encoder in float32, on the processor
+    key : str
+        Says which weights they hold; names the files in the cache.
+    """
+
+    def __init__(self, networks: Mapping[str, MobileEncoder | ResNetEncoder], *, key: str) -> None:
+        self._names = tuple(networks)
+        self._core = openvino.Core()
+        self._model = self._core.read_model(_converted(networks, key))
+        self._by_shape: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+        """Name -> (n, outputs) float32 of (n, side, side, 3) float32 crops in [0, 1]."""
+        if crops.shape not in self._by_shape:
+            self._model.reshape(list(crops.shape))
+            self._by_shape[crops.shape] = self._core.compile_model(self._model, "CPU", _SETTINGS)
+        results = self._by_shape[crops.shape]([crops])
+        return {name: np.array(results[number]) for number, name in enumerate(self._names)}
+
+
+class _Together(nn.Module):
+    """All encoders on the same crops, (n, side, side, 3) float32."""
+
+    def __init__(self, networks: Mapping[str, MobileEncoder | ResNetEncoder]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks.values())
+
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        images = crops.permute(0, 3, 1, 2)
+        return tuple(
+            network.head(network.features(images).mean((2, 3)))  # type: ignore[operator]
+            for network in self.networks
+        )
+
+
+def _converted(networks: Mapping[str, MobileEncoder | ResNetEncoder], key: str) -> Path:
+    """The graph in OpenVINO's own format; from the cache where it is there."""
+    words = "\n".join([key, *networks, version("openvino"), version("torch"), version("timm")])
+    folder = _cache() / hashlib.sha256(words.encode()).hexdigest()[:24]
+    if not (folder / "encoders.xml").exists():
+        _put(networks, folder)
+    return folder / "encoders.xml"
+
+
+def _put(networks: Mapping[str, MobileEncoder | ResNetEncoder], folder: Path) -> None:
+    # openvino.convert_model does the same, and reports its use to its makers.
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    together = _Together(networks).eval()
+    example = torch.zeros(1, 224, 224, 3)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch would rather have its newer exporter used
+        decoder = TorchScriptPythonDecoder(
+            together, example_input=(example,), trace_kwargs={"check_trace": False}
+        )
+        front = FrontEndManager().load_by_framework("pytorch")
+        model = front.convert(front.load(decoder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several workers may start at once: each writes its own folder, and the first to be done names it.
+    own = Path(tempfile.mkdtemp(prefix="new-", dir=folder.parent))
+    try:
+        openvino.save_model(model, own / "encoders.xml", compress_to_fp16=False)
+        own.rename(folder)
+    except OSError:
+        if not (folder / "encoders.xml").exists():
+            raise
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(base) if base else Path.home() / ".cache") / "ig3d" / "compiled"
