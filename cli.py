@@ -12,7 +12,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__
-from .commands import datasets, extract, fuse, intermediate, networks, store, train, weights
+from .commands import (
+    datasets,
+    extract,
+    fuse,
+    intermediate,
+    networks,
+    predict,
+    predictions,
+    store,
+    train,
+    weights,
+)
 from .errors import Ig3dError, MissingExtra, absent
 
 app = typer.Typer(
@@ -33,6 +44,7 @@ app.command("train-2d")(networks.train_2d)
 app.command("logits")(networks.logits)
 app.command("train")(train.train)
 app.command("fuse")(fuse.fuse)
+app.command("predict")(predict.predict)
 app.command("fuse-features")(intermediate.fuse_features)
 app.command("import")(store.import_)
 app.command("export")(store.export)
@@ -41,6 +53,10 @@ datasets_app = typer.Typer(no_args_is_help=False)
 datasets_app.callback(invoke_without_command=True)(datasets.datasets)
 datasets_app.command("check")(datasets.check)
 app.add_typer(datasets_app, name="datasets")
+
+predictions_app = typer.Typer(no_args_is_help=True, help="Files of predictions.")
+predictions_app.command("check")(predictions.check)
+app.add_typer(predictions_app, name="predictions")
 
 weights_app = typer.Typer(no_args_is_help=False)
 weights_app.callback(invoke_without_command=True)(weights.weights)

@@ -163,14 +163,15 @@ def row_order_problem(predicted: np.ndarray, labels: np.ndarray, paths: Sequence
     return None
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r of two (n,) arrays; 0 where there are fewer than three rows, or one does not vary."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def _agreement(values: np.ndarray, targets: np.ndarray) -> float:
-    return (_correlation(values[:, 0], targets[:, 0]) + _correlation(values[:, 1], targets[:, 1])) / 2
+    return (correlation(values[:, 0], targets[:, 0]) + correlation(values[:, 1], targets[:, 1])) / 2
 
 
 def va_swap_problem(values: np.ndarray, targets: np.ndarray) -> str | None:

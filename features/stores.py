@@ -40,6 +40,11 @@ class Codes:
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def covered(self) -> np.ndarray:
+        """(n,) bool: rows with codes."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
 
 def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleColumns, Codes]:
     """Samples and codes of the stores.

@@ -86,7 +86,7 @@ def test_stores_that_share_some_samples_are_refused_with_counts(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "what"), [({"label": 0}, "label"), ({"split": Split.val}, "split")], ids=["label", "split"]
+    ("change", "what"), [({"label": 3}, "label"), ({"split": Split.val}, "split")], ids=["label", "split"]
 )
 def test_stores_that_disagree_on_a_sample_are_refused(toy, tmp_path, change, what):
     samples, _, two = toy

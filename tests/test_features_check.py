@@ -1,0 +1,103 @@
+"""ig3d predictions check: each file's outcome, without fusing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_stores import CLASSES, good_logits, make_samples, save, write_store
+
+from ig3d.features.check import check_predictions
+from ig3d.features.inputs import Inputs
+from ig3d.features.values import Split
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A store with three splits and two rows without a face; its samples."""
+    splits = (Split.train, Split.train, Split.val, Split.test)
+    samples = make_samples(300, split=lambda row: splits[row % 4])
+    return write_store(tmp_path / "toy.h5", samples, missing=(3, 5)), samples
+
+
+def test_a_sound_file_is_counted_by_split_and_exits_0(toy, tmp_path, ig3d):
+    store, samples = toy
+    logits, labels = good_logits(samples), np.array([sample.label for sample in samples])
+    path = save(tmp_path / "x.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
+    _, (outcome,) = check_predictions(Inputs(path, store))
+    assert outcome.problems == () and [part.name for part in outcome.parts] == ["train", "val", "test", "all"]
+    whole = outcome.parts[-1]
+    assert (whole.rows, whole.labelled, whole.coded, whole.predicted, whole.bare) == (300, 300, 298, 300, 0)
+    right = np.mean(logits.argmax(axis=1) == labels)
+    assert whole.figures == (right, right)
+    ended = ig3d("predictions", "check", path, "--3d-store", store)
+    assert ended.returncode == 0 and "nothing looks wrong" in ended.stdout
+    for said in (
+        "read as logits",
+        "300 rows joined to toy.h5 by id",
+        f"{100 * right:.1f} %",
+        "highest probability",
+    ):
+        assert said in ended.stdout
+
+
+def test_every_file_has_its_outcome_and_one_bad_one_exits_1(toy, tmp_path, ig3d):
+    store, samples = toy
+    ids, logits = [sample.id for sample in samples], good_logits(samples)
+    files = [
+        save(tmp_path / "good.npz", logits, ids=ids),
+        save(tmp_path / "turned.npz", logits[:, ::-1], ids=ids),
+        save(tmp_path / "half.npz", logits[:150], ids=ids[:150]),
+        save(tmp_path / "strange.npz", logits, ids=[f"{name}?" for name in ids]),
+    ]
+    _, outcomes = check_predictions(Inputs(files, store))
+    assert [bool(outcome.problems) for outcome in outcomes] == [False, True, True, True]
+    assert f"under {','.join(CLASSES[::-1])}; say the order" in outcomes[1].problems[0]
+    declared, best = outcomes[1].parts[-1].figures
+    assert declared < 0.2 < 0.8 < best
+    expected = [sum(s.split == split for s in samples[150:]) for split in (Split.val, Split.test)]
+    assert f"(val {expected[0]}, test {expected[1]})" in outcomes[2].problems[0]
+    assert "got 300 of 300 that are not" in outcomes[3].problems[0]
+    ended = ig3d("predictions", "check", *files, "--3d-store", store)
+    assert ended.returncode == 1 and ended.stdout.count("PROBLEM") == 3 and ended.stderr == ""
+    assert ig3d("predictions", "check", files[2], "--3d-store", store, "--allow-missing").returncode == 0
+
+
+def test_valence_and_arousal_are_checked_by_correlation(toy, tmp_path, ig3d):
+    store, samples = toy
+    truth = np.array([[sample.valence, sample.arousal] for sample in samples])
+    np.savez(tmp_path / "x.npz", ids=[sample.id for sample in samples], va=truth[:, ::-1] * 0.9)
+    _, (outcome,) = check_predictions(Inputs(tmp_path / "x.npz", store))
+    assert "with the columns swapped" in outcome.problems[0]
+    expected = np.corrcoef(truth.T)[0, 1]
+    assert outcome.parts[-1].figures == pytest.approx((expected, expected), abs=1e-6)
+    assert ig3d("predictions", "check", tmp_path / "x.npz", "--3d-store", store).returncode == 1
+
+
+def test_rows_without_labels_are_joined_all_the_same(tmp_path, ig3d):
+    samples = [type(s)(s.id, s.path) for s in make_samples(50)]
+    store = write_store(tmp_path / "toy.h5", samples, classes=())
+    path = save(
+        tmp_path / "x.npz", np.eye(7)[np.arange(50) % 7], ids=[s.id for s in samples], classes=CLASSES
+    )
+    ended = ig3d("predictions", "check", path, "--3d-store", store)
+    assert ended.returncode == 0 and "no split" in ended.stdout
+
+
+def test_a_constant_prediction_is_a_problem(toy, tmp_path):
+    store, samples = toy
+    path = save(tmp_path / "x.npz", np.tile([3.0, 0, 0, 0, 0, 0, 1], (300, 1)), ids=[s.id for s in samples])
+    _, (outcome,) = check_predictions(Inputs(path, store))
+    assert "got the same for each" in outcome.problems[0]
+
+
+def test_ready_3d_predictions_are_checked_as_well(tmp_path):
+    samples = make_samples(100)
+    ids, logits = [sample.id for sample in samples], good_logits(samples)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,label\n" + "".join(f"{s.id},{CLASSES[s.label]}\n" for s in samples))
+    two = save(tmp_path / "two.npz", logits, ids=ids, classes=CLASSES)
+    three = save(tmp_path / "three.npz", logits[10:], ids=ids[10:], classes=CLASSES)
+    _, outcomes = check_predictions(Inputs(two, three_d=three, labels=labels))
+    assert [outcome.source for outcome in outcomes] == ["two.npz", "three.npz"]
+    assert [outcome.parts[-1].predicted for outcome in outcomes] == [100, 90]
+    assert outcomes[0].parts[-1].coded == 90 and not any(outcome.problems for outcome in outcomes)
