@@ -95,7 +95,8 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}
             for name in loaded.files:
-                arrays[name] = loaded[name]
+                # those of ig3d logits --features are not predictions and may be larger than the memory
+                arrays[name] = np.empty(0) if name == "features" else loaded[name]
             return arrays
     except ValueError as exc:
         if "pickle" in str(exc).lower() or "object array" in str(exc).lower():
@@ -143,7 +144,9 @@ def _from_numpy(source: Path, task: str | None) -> Read:
         raise PredictionsError(
             f"{source}: expected the arrays ids and {wanted}, got {', '.join(arrays) or 'none'}"
         )
-    names_key = next((key for key in _NAME_KEYS if key in arrays), None)
+    # a file may hold classes and valence-arousal, each with names of its own
+    name_keys = _NAME_KEYS[::-1] if value_key == "va" else _NAME_KEYS
+    names_key = next((key for key in name_keys if key in arrays), None)
     names = () if names_key is None else tuple(as_text(np.atleast_1d(arrays[names_key])))
     if value_key == "va" or task == "va":
         values = arrays[value_key]

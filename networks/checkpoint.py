@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..errors import ModelError, UsageError
+from ..features.atomic import replacing
 from ..features.values import SampleList, Split
 
 FORMAT = "ig3d-network"
@@ -233,22 +234,14 @@ def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: S
     tensors = weights | learnt
     digest = _digest(tensors)
     described = {"format": FORMAT, "format_version": FORMAT_VERSION, "tensors_sha256": digest, **asdict(info)}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         content = save(tensors, metadata={"ig3d": json.dumps(described, sort_keys=True)})
-        with temporary.open("wb") as handle:  # save_file would make a file for its owner only
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(target)
+        with replacing(target) as temporary:  # save_file would make a file for its owner only
+            temporary.write_bytes(content)
     except (OSError, SafetensorError) as exc:
         raise ModelError(
             f"{target}: expected to write the network there, got: {exc}; free space or choose another place"
         ) from exc
-    finally:
-        if temporary.exists():
-            temporary.unlink()
     return digest
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +156,7 @@ def write_logits(
         asked = load_network(spec, device=device, dataset_classes=samples.classes)
         spool = None
         if asked.layer:
-            kept = np.dtype(np.float16 if asked.maps else np.float32)
+            kept: np.dtype[np.floating[Any]] = np.dtype(np.float16 if asked.maps else np.float32)
             spool = stack.enter_context(FeatureSpool(kept, Path(out).parent))
         run = run_network(samples, asked, rows, config, crops, spool=spool, progress=progress)
         good = [picture for picture in run.pictures if not picture.problem]

@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
 from ..errors import PredictionsError
+from ..features.atomic import replacing
 
 
 class FeatureSpool:
@@ -28,7 +29,7 @@ class FeatureSpool:
     folder : where the temporary file lies: beside the file that is to come
     """
 
-    def __init__(self, dtype: np.dtype[np.floating], folder: Path) -> None:
+    def __init__(self, dtype: np.dtype[np.floating[Any]], folder: Path) -> None:
         self.dtype = dtype
         self.rows = 0
         self.shape: tuple[int, ...] = ()
@@ -66,23 +67,21 @@ def write_npz(
     ------
     PredictionsError : the file cannot be written.
     """
-    final = Path(path)
-    temporary = final.with_name(f".{final.name}.tmp")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with (
+            replacing(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        ):
             for name, array in arrays.items():
                 with archive.open(_member(name), "w", force_zip64=True) as handle:
                     np.lib.format.write_array(handle, np.asarray(array), allow_pickle=False)
             if features is not None:
                 with archive.open(_member("features"), "w", force_zip64=True) as handle:
                     features.write_to(handle)
-        temporary.replace(final)
     except OSError as exc:
         raise PredictionsError(
-            f"{path}: expected to write predictions, got {exc}; free space or choose another"
+            f"{path}: expected to write predictions, got {exc}; choose another place"
         ) from exc
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

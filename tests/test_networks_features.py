@@ -67,7 +67,7 @@ def test_arousal_first_is_written_as_valence_first(
     said = outputs_by_formula(features_by_formula(samples, HALF, HALF))
     path = run(samples, clone, tmp_path)
     va = load_predictions(path, task="va")
-    assert va.columns == ("valence", "arousal")
+    assert va.columns == ("valence", "arousal") and va.notes == ()
     np.testing.assert_allclose(va.values, np.clip(said[:, [9, 8]], -1, 1), atol=1e-5)
     with pytest.raises(
         PredictionsError, match="expected the arrays ids, features and feature_network, got ids"
@@ -208,8 +208,9 @@ def test_spooled_rows_are_one_array(tmp_path: Path) -> None:
             spool.append(rows[:, :1])
     with np.load(tmp_path / "x.npz") as file:
         assert np.array_equal(file["features"], rows) and file["ids"].tolist() == ["é"]
+    (tmp_path / "file").touch()
     with pytest.raises(PredictionsError, match="expected to write predictions"):
-        write_npz(tmp_path / "no" / "x.npz", {})
+        write_npz(tmp_path / "file" / "x.npz", {})
 
 
 # --- what is seen ---

@@ -74,14 +74,12 @@ def _in_two_steps(module: Any, source: str, *, maps: bool) -> Asked:
     def call(images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         found = module.forward_features(images)
         outputs = named_outputs(module.forward_head(found), source)
-        return outputs, _channels_first(found, module) if maps else module.forward_head(
-            found, pre_logits=True
-        )
+        return outputs, channels_first(found, module) if maps else module.forward_head(found, pre_logits=True)
 
     return call
 
 
-def _channels_first(maps: torch.Tensor, module: Any) -> torch.Tensor:
+def channels_first(maps: torch.Tensor, module: Any) -> torch.Tensor:
     """(n, c, h, w) of timm's maps, which come channels last in some families and as a row of tokens in others."""
     width = module.num_features
     if maps.ndim == 3:

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import resolve_model_data_config
 
 from ...errors import ModelError, UsageError
 from .state import State, digest_module, fit_state, read_state
@@ -39,7 +40,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         ) from exc
     notes = fit_state(module, state, source=str(spec.weights))
     module.eval().to(device)
-    resolved = timm.data.resolve_model_data_config(module)
+    resolved = resolve_model_data_config(module)
     fixed = bool(config and config.fixed_input_size)
     return Opened(
         call=module,

@@ -23,7 +23,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch would rather have torch.export
             warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
+            module = torch.jit.load(path, map_location=device)
     except (RuntimeError, ValueError) as exc:
         raise ModelError(
             f"{path}: expected a TorchScript file, got: {str(exc).strip().splitlines()[0][:160]}; name a "
