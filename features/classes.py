@@ -43,6 +43,8 @@ _ALPHABETICAL = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sa
 
 _ALPHABETICAL7 = tuple(name for name in _ALPHABETICAL if name != "contempt")
 
+_APVIT = ("anger", "disgust", "fear", "sad", "happy", "surprise", "neutral", "contempt")
+
 # Orders of published datasets and networks.
 PRESETS: dict[str, tuple[str, ...]] = {
     "affectnet8": _AFFECTNET,
@@ -52,12 +54,38 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "ferplus": ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt"),
     "alphabetical8": _ALPHABETICAL,
     "alphabetical7": _ALPHABETICAL7,
-    "apvit": ("anger", "disgust", "fear", "sad", "happy", "surprise", "neutral"),
+    "apvit7": _APVIT[:7],
+    "apvit8": _APVIT,
     "rafdb-compound": _COMPOUND,
     "sfew": _ALPHABETICAL7,
     "ckplus": ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sad", "surprise"),
     "affwild2": ("neutral", "anger", "disgust", "fear", "happy", "sad", "surprise", "other"),
     "resemotenet": ("happy", "surprise", "sad", "anger", "disgust", "fear", "neutral"),
+}
+
+
+# Networks by name -> the presets their outputs may be in; the one with as many classes as there are columns is meant.
+_EITHER, _SORTED = ("affectnet8", "affectnet7"), ("alphabetical8", "alphabetical7")
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "affectnet": _EITHER,
+    "alphabetical": _SORTED,
+    "apvit": ("apvit7", "apvit8"),
+    "cage": _EITHER,
+    "dan-affectnet": _EITHER,
+    "dan-rafdb": ("rafdb",),
+    "ddamfn": _EITHER,  # its own weights for RAF-DB too
+    "ddamfn-ig3d-rafdb": ("rafdb",),
+    "deepface": ("fer2013",),
+    "emonet": ("affectnet8",),
+    "emotiefflib": _SORTED,
+    "hsemotion": _SORTED,
+    "kollias": _SORTED,
+    "libreface": ("affectnet8",),
+    "openface3": ("affectnet8",),
+    "poster-affectnet": _EITHER,
+    "poster-rafdb": ("rafdb",),
+    "pyfeat-v1": ("fer2013",),
+    "pyfeat-v2": _EITHER,
 }
 
 
@@ -92,20 +120,35 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
     return result
 
 
-def parse_classes(text: str) -> tuple[str, ...]:
-    """A preset's name or a comma list of names, as canonical names in order.
+def parse_classes(text: str, *, columns: int | None = None) -> tuple[str, ...]:
+    """A preset's name, a network's or a comma list of names, as canonical names in order.
 
+    Parameters
+    ----------
+    text : str
+    columns : int, optional
+        How many there are, for a network that comes with several numbers of classes; the most by default.
+
+    Raises
+    ------
+    UsageError : no such name.
+
+    Examples
+    --------
     >>> parse_classes("affectnet7")[:3]
     ('neutral', 'happy', 'sad')
+    >>> len(parse_classes("ddamfn")), len(parse_classes("ddamfn", columns=7))
+    (8, 7)
     >>> parse_classes("joy, Sadness")
     ('happy', 'sad')
     """
-    if text in PRESETS:
-        return PRESETS[text]
+    orders = [PRESETS[name] for name in NETWORKS.get(text, (text,)) if name in PRESETS]
+    if orders:
+        return next((order for order in orders if len(order) == columns), orders[0])
     names = [name for name in text.split(",") if name.strip()]
     if len(names) < 2:
         raise UsageError(
-            f"classes: expected a preset ({', '.join(PRESETS)}) or a comma list of names, got {text!r}"
+            f"classes: expected a preset ({', '.join([*PRESETS, *NETWORKS])}) or a comma list of names, got {text!r}"
         )
     return canonical_all(names)
 

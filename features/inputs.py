@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 
 from ..errors import UsageError, number
-from .classes import parse_classes
 
 OnePath = str | PathLike[str]
 Paths = OnePath | Sequence[OnePath] | None
@@ -94,11 +93,11 @@ class Inputs:
         """The file of ids of one of the 2D files, by its place."""
         return self.ids[file] if self.ids else None
 
-    def classes_of(self, file: int) -> tuple[str, ...] | None:
+    def classes_of(self, file: int) -> str | None:
         """What the columns of one of the 2D files are, as the user said it."""
         if not self.classes:
             return None
-        return parse_classes(self.classes[file if len(self.classes) > 1 else 0])
+        return self.classes[file if len(self.classes) > 1 else 0]
 
 
 def _paths(given: Paths) -> tuple[Path, ...]:

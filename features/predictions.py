@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .atomic import replacing
-from .classes import canonical_all
+from .classes import canonical_all, parse_classes
 from .prediction_files import VA, load_ids, read_file
 from .tables import as_text
 
@@ -150,7 +150,7 @@ def load_predictions(
     path: str | Path,
     *,
     ids_file: str | Path | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     known: Sequence[str] = (),
     task: str | None = None,
 ) -> Predictions:
@@ -160,7 +160,8 @@ def load_predictions(
     ----------
     path : the file
     ids_file : file of ids, one per row, for a file that has none (``.txt``, ``.npy``, ``.npz``, ``.csv``)
-    classes : what the columns are, in order; goes before the file's own names, with a note
+    classes : what the columns are, in order: names, or the text of :func:`~.classes.parse_classes`
+        Goes before the file's own names, with a note.
     known : further class names to look for among a table's columns (such as those of the store)
     task : ``classes`` or ``va``; None takes what the file holds (classes, where it holds both)
 
@@ -170,7 +171,8 @@ def load_predictions(
     MissingExtra : a table file needs pandas, Parquet needs pyarrow.
     """
     source = Path(path)
-    read = read_file(source, task, (*known, *(classes or ())))
+    words = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
+    read = read_file(source, task, (*known, *words))
     values, columns, ids, kind = read.values, read.columns, read.ids, read.kind
     if ids_file is not None:
         said = load_ids(ids_file)
@@ -189,7 +191,9 @@ def load_predictions(
         columns = VA
     else:
         if classes is not None:
-            given = canonical_all(tuple(classes))
+            if isinstance(classes, str) and values.ndim == 2:
+                words = parse_classes(classes, columns=values.shape[1])
+            given = canonical_all(words)
             if columns and columns != given:
                 notes.append(
                     f"{source.name}: columns read as {', '.join(given)}, as given, instead of the file's own names "

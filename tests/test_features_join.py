@@ -171,7 +171,7 @@ SHUFFLED = ("sad", "happy", "neutral", "disgust", "surprise", "anger", "fear")
 @pytest.mark.parametrize("named", ["by option", "in the file"])
 @pytest.mark.parametrize(
     ("true", "declared"),
-    [("alphabetical7", "fer2013"), ("affectnet7", "resemotenet"), ("rafdb", "apvit"), (None, "fer2013")],
+    [("alphabetical7", "fer2013"), ("affectnet7", "resemotenet"), ("rafdb", "apvit7"), (None, "fer2013")],
 )
 def test_the_suggested_class_order_can_be_typed_as_it_is(toy, tmp_path, true, declared, named):
     store, samples, logits = toy

@@ -7,7 +7,7 @@ import pytest
 from toy_stores import good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError
-from ig3d.features.classes import PRESETS
+from ig3d.features.classes import NETWORKS, PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.values import Split
@@ -62,3 +62,18 @@ def test_eight_classes_on_seven_are_the_same_in_every_order(tmp_path, preset):
     other = "affectnet8" if preset == "alphabetical8" else "alphabetical8"
     with pytest.raises(PredictionsError, match=f"under {preset}; say the order with --2d-classes"):
         load_table(Inputs(path, store, classes=other))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_by_its_name_is_read_in_its_order_whatever_number_of_classes_it_has(tmp_path, network):
+    for preset in NETWORKS[network]:
+        order = PRESETS[preset]
+        classes, k = tuple(sorted(order)), len(order)
+        samples = make_samples(20 * k, k=k)
+        store = write_store(tmp_path / "toy.h5", samples, classes=classes)
+        ids, logits = [sample.id for sample in samples], good_logits(samples, k=k)
+        path = save(tmp_path / "x.npz", logits[:, [classes.index(name) for name in order]], ids=ids)
+        assert np.array_equal(load_table(Inputs(path, store, classes=network)).two_d, logits)
+        if classes != order:
+            with pytest.raises(PredictionsError, match="say the order with --2d-classes"):
+                load_table(Inputs(path, store))
