@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import UsageError
+from ..errors import UsageError, some
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.table import FusionTable
@@ -22,6 +22,7 @@ from .config import DEFAULT_RULES, FuseConfig
 from .copies import Copies
 from .figures import RuleResult, figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
+from .heads import foreign_in
 from .model import FusionModel, settled
 from .plan import plan
 from .protocol import Protocol
@@ -128,7 +129,12 @@ def fuse_predictions(
         seed=config.seed,
     )
     after_figures = time.perf_counter()
-    model = _model(copies, fitted) if config.model else None
+    foreign = foreign_in(fitted.final) if ":" in config.head and fitted.final is not None else []
+    if foreign:
+        notes.append(
+            f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
+        )
+    model = _model(copies, fitted) if config.model and not foreign else None
     notes += oddities(table, protocol, rules) + weaknesses(figures, len(rows), table.task, choices.objective)
     return FuseResult(
         task=table.task,

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def _scores_of(
         blocks=[block.width for block in table.blocks],
         balanced=config.objective == "balanced",
     )
-    key = "" if cache is None else _key(table, fit, config, head)
+    beside = _beside(head, table, fit.train)
+    key = "" if cache is None else _key(table, fit, config, head, beside)
     if cache is not None and not saved:
         try:
             return None, cache[key]
@@ -134,13 +136,20 @@ def _scores_of(
             pass
     assert table.codes is not None  # checked above; for the type checker
     groups = table.group_codes[fit.train] if table.grouped else None
-    quietly(head.fit, table.codes[fit.train], table.truth[fit.train], groups=groups)
+    quietly(head.fit, table.codes[fit.train], table.truth[fit.train], groups=groups, **beside)
     scores = np.empty((0, len(table.columns)))
     if len(fit.predict):
         scores = scores_by(head, table.codes[fit.predict], table.task, len(table.columns))
     if cache is not None:
         cache[key] = scores
     return head, scores
+
+
+def _beside(head: Any, table: FusionTable, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Valence and arousal of the training rows, for a head that learns them beside the classes."""
+    takes = "targets" in signature(head.fit).parameters
+    known = np.isfinite(table.targets[rows]).all(axis=1)
+    return {"targets": table.targets[rows]} if takes and known.any() else {}
 
 
 def _check(table: FusionTable, fit: HeadFit) -> None:
@@ -158,7 +167,9 @@ def _check(table: FusionTable, fit: HeadFit) -> None:
         )
 
 
-def _key(table: FusionTable, fit: HeadFit, config: FuseConfig, head: Any) -> str:
+def _key(
+    table: FusionTable, fit: HeadFit, config: FuseConfig, head: Any, beside: dict[str, np.ndarray]
+) -> str:
     """What the scores depend on, as hexadecimal: the rows' contents, the head and its settings, the versions."""
     assert table.codes is not None
     settings = {name: value for name, value in head.get_params().items() if name not in _NUMBERLESS}
@@ -166,7 +177,8 @@ def _key(table: FusionTable, fit: HeadFit, config: FuseConfig, head: Any) -> str
         repr((table.task, len(table.columns), config.head, config.seed, settings, versions())).encode()
     )
     groups = np.unique(table.group_codes[fit.train], return_inverse=True)[1] if table.grouped else np.zeros(0)
-    for array in (table.codes[fit.train], table.truth[fit.train], groups, table.codes[fit.predict]):
+    arrays = (table.codes[fit.train], table.truth[fit.train], groups, table.codes[fit.predict])
+    for array in (*arrays, *beside.values()):
         digest.update(repr((array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -196,6 +196,8 @@ def train_heads(table: FusionTable, config: HeadsConfig | None = None) -> HeadsR
     if config.balanced and table.task == "va":
         raise UsageError("balanced: expected classes to weigh, got valence and arousal; leave it out")
     names, notes = _heads(config.heads, table.task)
+    if table.task == "classes" and NEED_TORCH & set(names) and np.isfinite(table.targets).all(axis=1).any():
+        notes.append("Heads mlp and residual learn valence and arousal beside the classes, as in the paper.")
     protocol = plan_heads(table, config)
     rows = protocol.reported
     prior = _prior(table, protocol)

@@ -301,3 +301,44 @@ def test_all_heads_without_torch_leave_the_networks_out_and_say_so(store, monkey
     result = train_heads(codes_table(store), HeadsConfig(heads=("all",), draws=10))
     assert [rule.name for rule in result.rules] == ["prior", "gbm", "linear"]
     assert any("Heads mlp, residual are left out: torch is not installed" in note for note in result.notes)
+
+
+def test_networks_are_given_valence_and_arousal_beside_the_classes_and_the_blocks(store, monkeypatch):
+    from ig3d.learn.heads.paper import MlpClassifier
+
+    seen = {}
+
+    def fit(self, X, y, groups=None, targets=None):
+        seen.update(X=X, targets=targets, blocks=self.blocks)
+        self.classes_ = np.arange(3)
+        return self
+
+    monkeypatch.setattr(MlpClassifier, "fit", fit)
+    monkeypatch.setattr(MlpClassifier, "predict_proba", lambda self, X: np.full((len(X), 3), 1 / 3))
+    table = codes_table(store)
+    result = train_heads(table, HeadsConfig(heads=("mlp",), draws=10))
+    (head,) = plan_heads(table, QUICK).heads
+    assert np.array_equal(seen["targets"], table.targets[head.train])
+    assert np.array_equal(seen["X"], table.codes[head.train]) and seen["blocks"] == (4, 3)
+    assert any("learn valence and arousal beside the classes" in note for note in result.notes)
+
+
+def test_a_user_s_head_that_no_model_file_may_hold_is_said_and_not_saved(store, tmp_path, ig3d):
+    table = codes_table(store)
+    logits = np.random.default_rng(0).normal(size=(len(table), 3))
+    logits[np.arange(len(table)), table.labels] += 1.5
+    np.savez(tmp_path / "x.npz", ids=table.id, logits=logits, classes=np.array(CLASSES))
+    fuse = ("fuse", "--2d-logits", tmp_path / "x.npz", "--3d-store", store, "--rules", "mean", "--draws", 50)
+    for head, saved in (
+        ("sklearn.tree:DecisionTreeClassifier", False),
+        ("sklearn.naive_bayes:GaussianNB", True),
+    ):
+        out = tmp_path / head.partition(":")[2]
+        ended = ig3d(*fuse, "--head", head, "--out", out)
+        assert ended.returncode == 0, ended.stderr
+        assert (out / "model.skops").exists() == saved
+        assert (
+            "no model is saved: the head sklearn.tree:Decision" in " ".join(ended.stdout.split())
+        ) != saved
+    again = ("--2d-logits", tmp_path / "x.npz", "--3d-store", store, "--out", tmp_path / "p.csv")
+    assert ig3d("predict", tmp_path / "GaussianNB" / "model.skops", *again).returncode == 0

@@ -80,3 +80,10 @@ def make_head(
         "class_weight": "balanced" if balanced else None,
     }
     return head.set_params(**{key: value for key, value in offered.items() if key in head.get_params()})
+
+
+def foreign_in(head: Any) -> list[str]:
+    """Types in a fitted head that a model file may not hold: of a user's own classes, or compiled ones."""
+    from skops.io import dumps, get_untrusted_types
+
+    return sorted(set(get_untrusted_types(data=dumps(head))) - set(TYPES))
