@@ -28,6 +28,7 @@ from ig3d.networks.checkpoint import (
     save_network,
 )
 from ig3d.networks.images import InputSpec, load_pictures, normalise
+from ig3d.networks.load import NetworkSpec
 from ig3d.networks.logits import LogitsConfig, parse_splits, write_logits
 
 CLASSES = ("anger", "happy", "sad")
@@ -243,6 +244,22 @@ def test_choices_that_cannot_be_are_refused(
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device: expected cuda, got 0 CUDA devices; use auto or cpu"):
             write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cuda"))
+
+
+def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: SampleList, tmp_path: Path) -> None:
+    path = str(save(tmp_path / "net.safetensors", samples))
+    said = NetworkSpec(path, classes="dataset")
+    assert write_logits(samples, said, tmp_path / "x.npz").columns == CLASSES
+    for wrong, message in (
+        (
+            replace(said, classes="sad,happy,anger"),
+            r"expected those .* says itself \(anger, happy, sad\)",
+        ),
+        (replace(said, preset="ddamfn"), "preset: expected none with test_byobnet"),
+        (replace(said, weights=Path(path)), "weights: expected --weights and --key with timm:NAME"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            write_logits(samples, wrong, tmp_path / "x.npz")
 
 
 def test_a_network_of_nan_is_refused(samples: SampleList, tmp_path: Path) -> None:

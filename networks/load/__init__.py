@@ -194,7 +194,7 @@ def kind_of(spec: NetworkSpec) -> str:
 
 
 def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> InputSpec:
-    """What the user says goes before the preset, and that before what the network says."""
+    """What the user says goes before what the network says itself, and that before the preset."""
     said = {
         name: value
         for name in ("size", "mean", "std", "colour", "interpolation")
@@ -205,13 +205,17 @@ def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> In
         raise UsageError(
             f"size: expected {only['size']}, the only one that {opened.name} takes, got {spec.size}"
         )
-    return InputSpec(**{**opened.input, **(known.input if known else {}), **said, **only})
+    return InputSpec(**{**(known.input if known else {}), **opened.input, **said, **only})
 
 
 def _meaning(
     spec: NetworkSpec, opened: Opened, known: NetworkPreset | None, dataset_classes: Sequence[str]
 ) -> Meaning:
     orders: tuple[tuple[str, ...], ...] = ()
+    if known is not None and (opened.classes or opened.va):
+        raise UsageError(
+            f"preset: expected none with {opened.name}, which says its columns itself, got {spec.preset}"
+        )
     if spec.classes:
         orders = (parse_order(spec.classes, dataset_classes),)
         if opened.classes and orders[0] != opened.classes:
