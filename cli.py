@@ -20,6 +20,7 @@ from .commands import (
     networks,
     predict,
     predictions,
+    report,
     store,
     train,
     weights,
@@ -46,6 +47,7 @@ app.command("train")(train.train)
 app.command("fuse")(fuse.fuse)
 app.command("predict")(predict.predict)
 app.command("fuse-features")(intermediate.fuse_features)
+app.command("report")(report.report)
 app.command("import")(store.import_)
 app.command("export")(store.export)
 

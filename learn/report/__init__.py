@@ -6,18 +6,24 @@ but the paired differences between runs (:mod:`.compare`), so a page can be made
 
 from __future__ import annotations
 
-from .files import FILES, check_out, write_result
-from .record import FORMAT, FORMAT_VERSION, read_run, record_of
-from .terminal import print_record, print_result
+from .compare import compare
+from .files import FILES, check_out, write_report, write_result
+from .record import FORMAT, FORMAT_VERSION, Run, read_run, read_runs, record_of
+from .terminal import print_comparison, print_record, print_result
 
 __all__ = [
     "FILES",
     "FORMAT",
     "FORMAT_VERSION",
+    "Run",
     "check_out",
+    "compare",
+    "print_comparison",
     "print_record",
     "print_result",
     "read_run",
+    "read_runs",
     "record_of",
+    "write_report",
     "write_result",
 ]

@@ -69,18 +69,18 @@ def compare(runs: Sequence[Run]) -> Comparison:
     table = {
         rule: {run.name: (run.record["results"].get(rule) or {}).get("all") for run in runs} for rule in rules
     }
-    first = _Predictions.read(runs[0])
+    first = RunPredictions.read(runs[0])
     differences: list[Difference] = []
     remarks: list[str] = []
     for run in runs[1:]:
-        other = _Predictions.read(run)
+        other = RunPredictions.read(run)
         reason = first.unlike(other)
         if reason:
             remarks.append(f"{run.name} cannot be compared with {runs[0].name} row by row: {reason}.")
             continue
         found = _differences(first, other, run, metrics)
         if not found:
-            remarks.append(f"{run.name} and {runs[0].name} have no rule in common.")
+            remarks.append(f"{run.name} and {runs[0].name} have no rule in common that differs.")
         differences += found
     return Comparison(
         runs[0].name, metrics, tuple(run.name for run in runs), table, tuple(differences), tuple(remarks)
@@ -88,7 +88,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class _Predictions:
+class RunPredictions:
     """What ``predictions.csv`` holds: ids in order, truth, groups, and values of each rule (NaN where it has none)."""
 
     task: str
@@ -99,7 +99,7 @@ class _Predictions:
     rules: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, run: Run) -> _Predictions:
+    def read(cls, run: Run) -> RunPredictions:
         import pandas
 
         path = Path(run.folder) / _FILE
@@ -134,7 +134,7 @@ class _Predictions:
             rules[name][where.reshape(-1)[rows]] = known
         return cls(task, classes, ids, truth, groups, rules)
 
-    def unlike(self, other: _Predictions) -> str:
+    def unlike(self, other: RunPredictions) -> str:
         """Why two runs' rows are not the same; empty where they are."""
         if self.classes != other.classes:
             return "their classes differ"
@@ -147,7 +147,7 @@ class _Predictions:
 
 
 def _differences(
-    first: _Predictions, other: _Predictions, run: Run, metrics: tuple[str, ...]
+    first: RunPredictions, other: RunPredictions, run: Run, metrics: tuple[str, ...]
 ) -> list[Difference]:
     """Paired differences of the rules that both have, Holm's correction over them for each metric."""
     config = run.record["config"]
@@ -156,7 +156,7 @@ def _differences(
     for rule in names_of(run.record, "reference", "rule", "head"):
         if rule not in first.rules or not np.isfinite(first.rules[rule]).all():
             continue
-        if not np.isfinite(other.rules[rule]).all():
+        if not np.isfinite(other.rules[rule]).all() or np.array_equal(first.rules[rule], other.rules[rule]):
             continue
         pair = (
             RuleResult(_FIRST, "rule", False, first.rules[rule]),

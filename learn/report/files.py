@@ -8,9 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,9 @@ from ...console import say
 from ...errors import MissingExtra, RunError
 from ..figures import difference_key
 from ..model import save_model
-from .latex import table_tex
+from .compare import Comparison, compare
+from .latex import table_tex, tables_tex
+from .page import GENERATOR, page_html
 from .record import FILE, FORMAT, Result, Run, json_text, record_of
 from .words import metrics_of_record
 
@@ -69,16 +70,15 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     """
     folder = Path(out)
     record = record_of(result, command=command)
+    run = Run(folder.resolve().name, folder, record)
     texts = {
         "predictions.csv": predictions_csv(result),
-        "table.csv": table_csv(record),
+        "table.csv": table_csv([run]),
         "table.tex": table_tex(record),
         FILE: json_text(record),
     }
     try:
-        from .page import page_html
-
-        texts["report.html"] = page_html([Run(folder.resolve().name, folder, record)])
+        texts["report.html"] = page_html([run])
     except MissingExtra as missing:
         say(f"no report.html: {missing}")
     written = write_texts(folder, texts)
@@ -89,6 +89,33 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
             raise RunError(f"{out}: expected to write results there, got {exc}") from exc
         written.append(folder / "model.skops")
     return sorted(written)
+
+
+def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
+    """Write ``report.html``, ``table.csv``, ``table.tex`` and, of several runs, ``differences.csv`` into a folder.
+
+    Raises
+    ------
+    MissingExtra : matplotlib or Jinja2 is not installed.
+    RunError : the folder cannot be written, or holds files of these names that are not ours; runs cannot be compared.
+    """
+    folder = Path(out)
+    comparison = compare(runs) if len(runs) > 1 else None
+    texts = {
+        "report.html": page_html(runs, comparison),
+        "table.csv": table_csv(runs),
+        "table.tex": tables_tex(runs, comparison),
+    }
+    if comparison is not None:
+        texts["differences.csv"] = differences_csv(comparison)
+    page = folder / "report.html"
+    there = [name for name in texts if (folder / name).exists()]
+    if there and not (page.is_file() and GENERATOR in page.read_text("utf-8", errors="replace")[:1000]):
+        raise RunError(
+            f"{out}: expected a new folder or one of an earlier report, got {', '.join(there)} of something else; name "
+            "another --out"
+        )
+    return sorted(write_texts(folder, texts))
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
@@ -146,26 +173,39 @@ def predictions_csv(result: Result) -> str:
     return text.getvalue()
 
 
-def table_csv(record: dict[str, Any], *, run: str | None = None, header: bool = True) -> str:
-    """One line per rule, part and metric, with interval and differences; with the run's name in front, if given."""
+def table_csv(runs: Sequence[Run]) -> str:
+    """One line per run, rule, part and metric, with interval and differences to every reference."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     keys = ["value", "low", "high"]
     tested = [*keys, "p", "p_holm"]
-    differences = [difference_key(reference) for reference in record["references"]]
-    head = ["rule", "kind", "fitted_on_reported", "rows", "n", "metric", *keys]
-    if header:
-        columns = [*head, *(f"{name}_{key}" for name in differences for key in tested)]
-        writer.writerow(columns if run is None else ["run", *columns])
-    for name, rule in record["rules"].items():
-        for part, figures in record["results"][name].items():
-            if figures is None:
-                continue
-            for metric in metrics_of_record(record):
-                figure = figures[metric]
-                line = [name, rule["kind"], int(rule["fitted_on_reported"]), part, figures["rows"], metric]
-                line += [figure[key] for key in keys]
-                line += [figure.get(other, {}).get(key) for other in differences for key in tested]
-                cells = ["" if cell is None else cell for cell in line]
-                writer.writerow(cells if run is None else [run, *cells])
+    references = dict.fromkeys(name for run in runs for name in run.record["references"])
+    differences = [difference_key(reference) for reference in references]
+    head = ["run", "rule", "kind", "fitted_on_reported", "rows", "n", "metric", *keys]
+    writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in tested)])
+    for run in runs:
+        for name, rule in run.record["rules"].items():
+            for part, figures in run.record["results"][name].items():
+                if figures is None:
+                    continue
+                start = [run.name, name, rule["kind"], int(rule["fitted_on_reported"]), part, figures["rows"]]
+                for metric in metrics_of_record(run.record):
+                    figure = figures[metric]
+                    line = [*start, metric, *(figure[key] for key in keys)]
+                    line += [figure.get(other, {}).get(key) for other in differences for key in tested]
+                    writer.writerow(["" if cell is None else cell for cell in line])
+    return text.getvalue()
+
+
+def differences_csv(comparison: Comparison) -> str:
+    """One line per paired difference between runs: run, rule, metric, value, low, high, p, p_holm, test."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    keys = ("value", "low", "high", "p", "p_holm", "test")
+    writer.writerow(["run", "compared_with", "rule", "metric", *keys])
+    for of in comparison.differences:
+        for metric, figure in of.figures.items():
+            cells = [figure.get(key) for key in keys]
+            line = [of.run, comparison.first, of.rule, metric, *cells]
+            writer.writerow(["" if cell is None else cell for cell in line])
     return text.getvalue()

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..metrics import LOWER_IS_BETTER
+from .compare import Comparison
 from .record import Run
 from .words import (
     PERCENT,
+    TITLES,
     difference,
     has_2d,
     metrics_of_record,
@@ -92,15 +94,45 @@ def table_tex(record: dict[str, Any]) -> str:
     )
 
 
-def tables_tex(runs: Sequence[Run]) -> str:
-    """Several runs side by side: a line per rule, the leading metrics per run; paired tests are in the other files."""
-    if len(runs) == 1:
-        return table_tex(runs[0].record)
-    return "\n".join(
-        table_tex(run.record)
-        .replace(r"\label{tab:ig3d}", f"\\label{{tab:ig3d-{number}}}")
-        .replace(r"\caption{", f"\\caption{{\\textbf{{{escape(run.name)}}}. ")
-        for number, run in enumerate(runs, 1)
+def tables_tex(runs: Sequence[Run], comparison: Comparison | None) -> str:
+    """Several runs side by side in one table, the leading metric of every rule; then a table of each run."""
+    tables = [] if comparison is None else [_side_by_side(comparison)]
+    for place, run in enumerate(runs, 1):
+        text = table_tex(run.record)
+        if len(runs) > 1:
+            text = text.replace(r"\label{tab:ig3d}", f"\\label{{tab:ig3d-{place}}}", 1)
+            text = text.replace(r"\caption{", f"\\caption{{\\textbf{{{escape(run.name)}}}. ", 1)
+        tables.append(text)
+    return "\n".join(tables)
+
+
+def _side_by_side(comparison: Comparison) -> str:
+    """Rules by runs, with marks where a run differs from the first on the same rows."""
+    metric = comparison.metrics[0]
+    marks = {(of.run, of.rule): stars(of.figures[metric]) for of in comparison.differences}
+    lines = []
+    for rule, by_run in comparison.table.items():
+        cells = [f"\\texttt{{{escape(rule)}}}"]
+        for run in comparison.runs:
+            part = by_run[run]
+            found = marks.get((run, rule), "")
+            text = number(part[metric]["value"], metric) if part else "--"
+            cells.append(text + (f"\\textsuperscript{{{found}}}" if found else ""))
+        lines.append(" & ".join(cells) + r" \\")
+    head = " & ".join(["Rule", *(escape(run) for run in comparison.runs)]) + r" \\"
+    what = TITLES[metric] + (", \\%" if metric in PERCENT else "")
+    caption = (
+        f"{what[0].upper()}{what[1:]}, of several runs. \\textsuperscript{{*}}, \\textsuperscript{{**}}, "
+        f"\\textsuperscript{{***}}: $p < .05$, $.01$, $.001$ against {escape(comparison.first)} on the same rows "
+        "(paired; Holm's correction over the rules of a run)."
+    )
+    caption += "".join(f" {escape(remark)}" for remark in comparison.remarks)
+    return _table(
+        columns="l" + "l" * len(comparison.runs),
+        head=[head],
+        lines=lines,
+        caption=caption,
+        label="tab:ig3d-runs",
     )
 
 

@@ -12,6 +12,7 @@ from . import words
 from .compare import Comparison
 from .record import Run
 
+GENERATOR = '<meta name="generator" content="ig3d">'
 _TEMPLATE = "page.html.j2"
 
 
@@ -34,6 +35,9 @@ def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
     environment.globals |= {
         "number": words.number,
         "bounds": lambda figure, metric: words.bounds(figure, metric).replace("-", "−"),
+        "decimal": lambda value: f"{value:.3f}".replace("-", "−"),
+        "measure": words.measure,
+        "generator": GENERATOR,
         "stars": words.stars,
         "p_value": words.p_value,
         "heads": words.HEADS,

@@ -231,7 +231,7 @@ def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool)
     better = " (less is better)" if metric.startswith("rmse") else ""
     # Marks for what was fitted on the reported rows stand beside the names.
     words = [
-        f"{label(record, name)}  {number(record['results'][name]['all'][metric]['value'], metric)}"
+        f"{label(record, name)} · {number(record['results'][name]['all'][metric]['value'], metric)}"
         for name in names
     ]
     _settle(axis, words, f"difference in {TITLES[metric]}{unit}{better}")
@@ -262,6 +262,7 @@ def _settle(axis: Any, names: Sequence[str], words: str) -> None:
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlabel(words)
+    axis.locator_params(axis="x", nbins=6)
     axis.grid(axis="x")
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "left"]].set_visible(False)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,6 +145,21 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
 def json_text(record: dict[str, Any]) -> str:
     """A record as the text of its file."""
     return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Several runs; folders of one name are called by their path as it was given.
+
+    Raises
+    ------
+    RunError : one of them has no record of this version.
+    """
+    runs = [read_run(folder) for folder in folders]
+    names = [run.name for run in runs]
+    return [
+        replace(run, name=str(folder)) if names.count(run.name) > 1 else run
+        for run, folder in zip(runs, folders, strict=True)
+    ]
 
 
 def read_run(folder: str | Path) -> Run:

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from .compare import Comparison
 from .record import Result, record_of
 from .words import (
     HEADS,
     LEADING,
     MARKED,
+    PERCENT,
     TITLES,
     bounds,
     difference,
@@ -39,14 +41,49 @@ def print_record(record: dict[str, Any], console: Console) -> None:
     tables = [_table(record)]
     if record["task"] == "va" and record["references"]:
         tables.append(_differences(record))
+    _print(tables, [*verdict(record), _legend(record)], console)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print several runs side by side, and their paired differences to the first."""
+    metric = comparison.metrics[0]
+    table = _new_table(f"{TITLES[metric]}{', %' if metric in PERCENT else ''}, all reported rows of each run")
+    for run in comparison.runs:
+        table.add_column(run, justify="right", no_wrap=True)
+    for rule, by_run in comparison.table.items():
+        parts = [by_run[run] for run in comparison.runs]
+        table.add_row(rule, *(number(part[metric]["value"], metric) if part else "–" for part in parts))
+    tables, lines = [table], list(comparison.remarks)
+    if comparison.differences:
+        paired = _new_table(f"Paired differences to {comparison.first}")
+        paired.add_column("run", no_wrap=True)
+        for metric in comparison.metrics:
+            unit = ", points" if metric in PERCENT else ""
+            paired.add_column(f"{HEADS[metric]}{unit}", no_wrap=True)
+        for of in comparison.differences:
+            cells = [
+                bounds(of.figures[metric], metric) + stars(of.figures[metric])
+                for metric in comparison.metrics
+            ]
+            paired.add_row(of.rule, of.run, *cells)
+        tables.append(paired)
+        lines.append(
+            "In brackets 95 % intervals of the paired bootstrap; * ** *** p < .05, .01, .001 after Holm's correction "
+            "over the rules of a run."
+        )
+    _print(tables, lines, console)
+
+
+def _print(tables: list[Table], lines: list[str], console: Console) -> None:
     for table in tables:
         # What is still too narrow is left to the terminal to wrap: rich would cut figures short.
         needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
         table.width = needed if needed > console.width else None
-        console.print()
+        console.print(f"\n{table.title}", markup=False, highlight=False, soft_wrap=True)
+        table.title = None  # rich would break it at the table's width
         console.print(table, crop=False)
     console.print()
-    for line in (*verdict(record), _legend(record)):
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

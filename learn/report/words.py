@@ -181,6 +181,30 @@ def complementarity_of_record(record: dict[str, Any]) -> list[tuple[str, str, di
     ]
 
 
+def measure(key: str, first: str, second: str) -> str:
+    """A measure of :mod:`..complementarity` in words, for a pair."""
+    if key.startswith(("first_alone", "both_linear", "gain_linear", "error_correlation")):
+        kind, _, part = key.rpartition("_")
+        text = {
+            "error_correlation": "correlation of the errors",
+            "first_alone": f"least RMSE of {first}, recalibrated on these rows",
+            "both_linear": f"least RMSE of {first} and {second}, linear on these rows",
+            "gain_linear": f"the most that {second} can take off linearly",
+        }[kind]
+        return f"{part}: {text}"
+    return {
+        "both_right": "both right",
+        "only_first": f"only {first} right",
+        "only_second": f"only {second} right",
+        "double_fault": "both wrong (double fault)",
+        "disagreement": "one right, one wrong (disagreement)",
+        "oracle": "at least one right (oracle)",
+        "rescued": f"of the errors of {first}, {second} gets right",
+        "phi": "correlation of being right (phi)",
+        "yule_q": "Yule's Q of being right",
+    }.get(key, key.replace("_", " "))
+
+
 def complementarity_sentences(record: dict[str, Any]) -> list[str]:
     """A sentence for every pair of single predictors."""
     return [

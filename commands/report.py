@@ -1,0 +1,39 @@
+"""``ig3d report``: what runs found, as a table, a page to read, and LaTeX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import stdout
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders that ig3d fuse or ig3d train wrote; several are compared with the first.",
+            metavar="RUN...",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for report.html, table.tex, table.csv and, of several runs, differences.csv.",
+        ),
+    ] = None,
+) -> None:
+    """Report runs: on the terminal, and with --out as a page, as LaTeX and as CSV."""
+    from ..learn.report import compare, print_comparison, print_record, read_runs, write_report
+
+    read = read_runs(runs)
+    if len(read) == 1:
+        print_record(read[0].record, stdout())
+    else:
+        print_comparison(compare(read), stdout())
+    if out is not None:
+        print(f"\n{out}: " + ", ".join(path.name for path in write_report(read, out)))
