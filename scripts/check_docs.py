@@ -23,12 +23,15 @@ PAGES = [
 
 
 def commands() -> dict[str, set[str]]:
-    """Command name -> its option strings."""
+    """Command name -> its option strings, with those of its subcommands."""
     group = typer.main.get_command(app)
     found = {"": {name for parameter in group.params for name in parameter.opts}}
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         found[name] = {
-            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+            option
+            for part in (command, *getattr(command, "commands", {}).values())
+            for parameter in part.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
         }
     return found
 
