@@ -11,11 +11,22 @@ import typer
 
 from ..console import say, stdout
 from ..errors import UsageError
-from .options import Device, Seed
+from .options import (
+    Dataset,
+    Device,
+    Groups,
+    LabelMap,
+    Manifest,
+    Root,
+    Seed,
+    SplitSeed,
+    SplitShares,
+    list_dataset,
+)
 
 if TYPE_CHECKING:
     from ..learn.intermediate.config import IntermediateConfig
-    from ..learn.intermediate.run import IntermediateResult
+    from ..learn.intermediate.run import Applied, IntermediateResult
     from ..learn.intermediate.state import Epoch
 
 Store = Annotated[
@@ -120,6 +131,119 @@ def fuse_features(
     show(result, out)
 
 
+def train_joint(
+    root: Root,
+    network: Annotated[
+        str,
+        typer.Option(
+            "--network",
+            help="Where it starts: checkpoint of ig3d train-2d, or timm:NAME.",
+            show_default=False,
+        ),
+    ],
+    two_d: Annotated[
+        Path,
+        typer.Option(
+            "--2d-logits", help="The network's predictions before (ig3d logits).", show_default=False
+        ),
+    ],
+    store: Store,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for predictions, checkpoints and metrics.json; with --apply the predictions (.npz).",
+            show_default=False,
+        ),
+    ],
+    dataset: Dataset = "folder",
+    weights: Annotated[Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME.")] = None,
+    key: Annotated[str, typer.Option("--key", help="Its entry with the weights: model_state_dict.")] = "",
+    size: Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")] = None,
+    crop: Annotated[
+        str | None, typer.Option("--crop", help="What the network sees, as for ig3d logits.")
+    ] = None,
+    crop_scale: Annotated[
+        float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")
+    ] = 1.0,
+    module: Module = "attention",
+    apply: Annotated[
+        Path | None,
+        typer.Option("--apply", help="Train nothing: ask this checkpoint about images it was not fitted on."),
+    ] = None,
+    task: Task = None,
+    blocks: Blocks = "full",
+    width: Width = None,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    controls: Controls = True,
+    epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 10,
+    batch_size: Annotated[int, typer.Option("--batch-size")] = 32,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate of the module at its height.")] = 1e-3,
+    network_lr: Annotated[
+        float, typer.Option("--network-lr", help="Learning rate of the network at its height.")
+    ] = 1e-4,
+    masking: Masking = 0.1,
+    balance: Balance = 0.5,
+    report: Report = None,
+    draws: Draws = 10_000,
+    restart: Restart = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
+    ] = False,
+    manifest: Manifest = None,
+    split: SplitShares = None,
+    split_seed: SplitSeed = 0,
+    groups: Groups = None,
+    label_map: LabelMap = None,
+    device: Device = "auto",
+) -> None:
+    """Train a 2D network and a module together, end to end with the 3D codes, and measure what the codes add."""
+    from ..features.inputs import Inputs
+    from ..learn.intermediate.config import IntermediateConfig
+    from ..networks import joint
+    from ..networks.load import NetworkSpec
+    from ..networks.train import progress_bar
+
+    asked = "classes" if task == "both" else task
+    choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
+    config = IntermediateConfig(
+        module=module,
+        task=task,
+        width=width,
+        seeds=some_seeds(seed, seeds),
+        controls=controls,
+        epochs=epochs,
+        patience=max(3, epochs // 3),
+        batch_size=batch_size,
+        lr=lr,
+        masking=masking,
+        balance=balance,
+        report=report,
+        draws=draws,
+    )
+    if apply is not None:
+        _check_npz(out)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+    inputs = Inputs(two_d, store, task=asked)
+    if apply is not None:
+        applied = joint.apply_joint(
+            apply, samples, inputs, joint=choices, blocks=blocks, device=device, force=force
+        )
+        _say_applied(applied, (), apply, out)
+        return
+    spec = NetworkSpec(network, weights=weights, key=key, size=size)
+    with progress_bar(shown=True) as bar:
+        reading = bar.add_task("reading", total=len(samples), said="")
+        route = joint.open_route(
+            samples, spec, inputs, joint=choices, blocks=blocks, device=device, force=force,
+            advance=lambda n: bar.advance(reading, n),
+        )  # fmt: skip
+    with watching(config) as watch:
+        result = joint.train_joint(route, config, out, restart=restart, watch=watch)
+    show(result, out)
+
+
 def some_seeds(first: int, count: int) -> tuple[int, ...]:
     """``count`` seeds from ``first`` on."""
     if count < 1:
@@ -132,22 +256,27 @@ def _apply(
 ) -> None:
     """Predictions of a trained module for rows it was not fitted on."""
     from ..learn.intermediate.checkpoint import load_module
-    from ..learn.intermediate.run import apply_module, split_outputs
+    from ..learn.intermediate.run import apply_module
     from ..learn.intermediate.table import load_feature_table
 
-    if out.suffix != ".npz":
-        raise UsageError(f"out: expected a name that ends in .npz with --apply, got {out}")
+    _check_npz(out)
     loaded = load_module(checkpoint)
     task = "va" if loaded.info.task == "va" else "classes"
     table = load_feature_table(features, stores, blocks=blocks, task=task, force=force)
-    rows, values, notes = apply_module(loaded, table, device=device)
-    for note in (*table.table.notes, *notes):
+    _say_applied(apply_module(loaded, table, device=device), table.table.notes, checkpoint, out)
+
+
+def _check_npz(out: Path) -> None:
+    if out.suffix != ".npz":
+        raise UsageError(f"out: expected a name that ends in .npz with --apply, got {out}")
+
+
+def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out: Path) -> None:
+    """Write the predictions and say what they are."""
+    for note in (*notes, *applied.notes):
         say(note)
-    for path, predictions in split_outputs(
-        values, table.table.id[rows], loaded.info.task, loaded.info.classes, out
-    ):
-        predictions.save(path)
-        print(f"{path}: {len(rows)} rows of {loaded.info.spec.name} ({checkpoint.name})")
+    for path in applied.save(out):
+        print(f"{path}: {len(applied.ids)} rows of {applied.info.spec.name} ({checkpoint.name})")
 
 
 @contextmanager

@@ -231,7 +231,7 @@ def predict(
     rows: torch.Tensor,
     *,
     device: torch.device,
-    batch_size: int = 256,
+    batch_size: int = 32,
 ) -> np.ndarray:
     """(m, outputs) float32 of these rows: class logits, then valence and arousal; no augmentation, no masks."""
     model.eval()
@@ -249,7 +249,7 @@ def _validate(
     model: nn.Module, data: TrainingData, config: IntermediateConfig, device: torch.device
 ) -> dict[str, float]:
     """Scores of the validation rows."""
-    outputs = predict(model, data, data.validation, device=device, batch_size=2 * config.batch_size)
+    outputs = predict(model, data, data.validation, device=device, batch_size=config.batch_size)
     if not np.isfinite(outputs).all():
         raise ModelError("training: expected finite outputs, got others; lower the learning rate (--lr)")
     scores: dict[str, float] = {}

@@ -288,7 +288,9 @@ def _train(
             keep=None if folder is None else folder.unfinished(arm, seed),
             after_epoch=None if watch is None else lambda epoch: watch(arm, seed, epoch),
         )
-    outputs = predict(fitted.model, data, torch.from_numpy(plan.predicted), device=device)
+    outputs = predict(
+        fitted.model, data, torch.from_numpy(plan.predicted), device=device, batch_size=config.batch_size
+    )
     trained = Trained(arm, seed, _as_values(outputs, data))
     if folder is not None:
         ids = route.table.id[plan.predicted]
@@ -415,48 +417,64 @@ def _figures_of_part(
     return {"rows": len(chosen), **found}
 
 
-def apply_module(
-    loaded: LoadedModule, features: FeatureTable, *, device: str = "cpu"
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Ask a trained module about rows it was not fitted on.
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a trained module says of rows it was not fitted on.
 
-    Returns
-    -------
-    rows : indices into the table, ascending: with features, of no train split, and no image the module was fitted on
-    values : (len(rows), outputs) float64
-    notes : what was left out
+    Attributes
+    ----------
+    ids : (m,) str
+    values : (m, outputs) float64
+        Class logits, then valence and arousal in [-1, 1].
+    info : ModuleInfo
+    notes : tuple of str
+        What was left out.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    info: ModuleInfo
+    notes: tuple[str, ...]
+
+    def save(self, path: Path) -> list[Path]:
+        """Write the predictions; see :func:`split_outputs`."""
+        files = split_outputs(self.values, self.ids, self.info.task, self.info.classes, path)
+        for file, predictions in files:
+            predictions.save(file)
+        return [file for file, _ in files]
+
+
+def apply_module(loaded: LoadedModule, features: FeatureTable, *, device: str = "cpu") -> Applied:
+    """Ask a trained module about rows with features, of no train split, whose images it was not fitted on.
 
     Raises
     ------
     ModelError : features of another network or shape, or codes of other blocks, than the module's.
     ProtocolError : no row is left.
     """
-    table = features.table
-    check_fits(loaded, table, network=features.network, shape=features.values.shape[1:])
-    return ask(loaded, FeatureRoute(features, torch.device(device)), loaded.module)
+    check_fits(loaded, features.table, network=features.network, shape=features.values.shape[1:])
+    where = torch.device(device)
+    return ask(loaded, FeatureRoute(features, where), loaded.module.to(where), where)
 
 
-def ask(
-    loaded: LoadedModule, route: Route, model: nn.Module
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Predictions of a route's rows that a checkpoint was not fitted on; see :func:`apply_module`."""
+def ask(loaded: LoadedModule, route: Route, model: nn.Module, device: torch.device) -> Applied:
+    """Predictions of those of a route's rows that a checkpoint was not fitted on."""
     table = route.table
-    seen = np.isin(route.contents, loaded.train)
-    in_train = table.split == Split.train
-    rows = np.flatnonzero(route.there & ~seen & ~in_train)
+    known = np.isin(route.contents, loaded.train) | (table.split == Split.train)
+    rows = np.flatnonzero(route.there & ~known)
     if not len(rows):
         raise ProtocolError(
             f"{loaded.source}: expected rows that it was not fitted on, got none of {int(route.there.sum())}"
         )
-    plan = RowPlan(loaded.info.task, rows[:0], rows[:0], rows[:0], rows, ())
+    none = rows[:0]
+    plan = RowPlan(loaded.info.task, none, none, none, rows, ())
     data = training_data(route, plan, loaded.info.training.get("arm", "codes"), 0)
     notes = []
-    left = int((route.there & (seen | in_train)).sum())
+    left = int((route.there & known).sum())
     if left:
         notes.append(f"{left} rows are left out: of the train split, or images the module was fitted on.")
     chose = int(np.isin(route.contents[rows], loaded.validation).sum())
     if chose:
         notes.append(f"{chose} rows chose the module's epoch: slightly optimistic as a result.")
-    device = next(model.parameters()).device
     outputs = predict(model, data, torch.from_numpy(rows), device=device)
-    return rows, _as_values(outputs, data), tuple(notes)
+    return Applied(table.id[rows], _as_values(outputs, data), loaded.info, tuple(notes))

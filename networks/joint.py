@@ -1,0 +1,372 @@
+"""``ig3d train-joint``: a 2D network and a module of :mod:`ig3d.learn.intermediate`, trained together with the codes.
+
+The network starts from its own 2D weights; both parts are in the optimiser, each with its learning rate. Rows, arms,
+loop, folder and figures are those of :mod:`ig3d.learn.intermediate.run`; only what a row's input is differs: pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from ..errors import DatasetError, ModelError, UsageError, some
+from ..extract.device import choose_device
+from ..features.inputs import Inputs
+from ..features.join import load_table
+from ..features.table import FusionTable
+from ..features.values import SampleList, Split
+from ..learn.intermediate.checkpoint import LoadedModule, check_blocks, load_module
+from ..learn.intermediate.config import IntermediateConfig
+from ..learn.intermediate.fit import TrainingData, parameter_groups
+from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
+from ..learn.intermediate.run import Applied, IntermediateResult, Watch, ask, known_codes, run
+from ..learn.intermediate.table import contents_of, table_digest
+from .augment import augment
+from .checkpoint import hash_contents
+from .crop import choose_crops
+from .images import InputSpec, Pictures, load_pictures, normalise
+from .load import NetworkSpec, kind_of
+from .load.taps import channels_first
+from .load.values import Opened
+
+# features of so many training pictures, by the network as it starts, give their mean and spread
+_STATISTICS_ROWS = 256
+_KINDS = ("own", "timm_name")
+
+
+@dataclass(frozen=True, slots=True)
+class JointConfig:
+    """Choices of :func:`train_joint` beside those of the module and its training.
+
+    Attributes
+    ----------
+    network_lr : float
+        Peak learning rate of the 2D network; the module has its own (``IntermediateConfig.lr``).
+    crop, crop_scale
+        See :func:`ig3d.networks.crop.choose_crops`.
+    jobs : int or None
+        Reading threads; None is one for each core. Changes no number.
+    """
+
+    network_lr: float = 1e-4
+    crop: str | None = None
+    crop_scale: float = 1.0
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.network_lr > 0:
+            raise UsageError(f"network-lr: expected above 0, got {self.network_lr}")
+
+
+class JointNetwork(nn.Module):
+    """A 2D network without its last layer, and a module that joins its features with codes.
+
+    Parameters
+    ----------
+    network : nn.Module of timm's shape (``forward_features``, ``forward_head``)
+    fusion : FusionModule
+    """
+
+    def __init__(self, network: Any, fusion: FusionModule) -> None:
+        super().__init__()
+        self.network, self.fusion = network, fusion
+
+    def forward(self, pixels: torch.Tensor, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """(n, 3, size, size) normalised pixels, (n, d) codes and (n, blocks) bool to (n, outputs)."""
+        maps = len(self.fusion.spec.shape) == 3
+        outputs: torch.Tensor = self.fusion(features_of(self.network, pixels, maps=maps), codes, present)
+        return outputs
+
+
+def features_of(network: Any, pixels: torch.Tensor, *, maps: bool) -> torch.Tensor:
+    """(n, c, h, w) maps, or (n, d) what the last layer was fed."""
+    found = network.forward_features(pixels)
+    return channels_first(found, network) if maps else network.forward_head(found, pre_logits=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A 2D network to begin with.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Without its last layer.
+    architecture : str
+        timm's name.
+    sha256 : str
+        Of its weights.
+    view : InputSpec
+    seen : (n,) int64 hashes of the images it learnt from as a 2D network
+    """
+
+    module: nn.Module
+    architecture: str
+    sha256: str
+    view: InputSpec
+    seen: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class JointRoute:
+    """Pictures, codes and a 2D network to start from; a :class:`~ig3d.learn.intermediate.run.Route`.
+
+    Attributes
+    ----------
+    table : n samples
+    pictures : Pictures
+    row : (n,) int64
+        Picture of each sample, -1 where there is none.
+    start : Start
+    contents : (n,) int64 hashes of the images
+    digest : hash of all that a training sees
+    config : JointConfig
+    device : torch.device
+    """
+
+    table: FusionTable
+    pictures: Pictures
+    row: np.ndarray
+    start: Start
+    contents: np.ndarray
+    digest: str
+    config: JointConfig
+    device: torch.device
+    name: str = "end to end"
+    what: str = "a readable image"
+
+    @property
+    def network(self) -> str:
+        return f"{self.start.architecture} {self.start.sha256[:16]}"
+
+    @property
+    def there(self) -> np.ndarray:
+        return np.asarray(self.row >= 0)
+
+    def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        pixels = self.pictures.pixels[torch.from_numpy(self.row)[rows]].to(self.device)
+        seen = pixels if generator is None else augment(pixels, generator)
+        prepared = normalise(seen, self.start.view.mean, self.start.view.std)
+        return prepared.contiguous(memory_format=torch.channels_last)
+
+    def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
+        network = copy.deepcopy(self.start.module).to(self.device, memory_format=torch.channels_last)
+        # the published linear fusion joins pooled features; the others have a use for positions
+        features = self._features(network, data.train, maps=config.module != "linear")
+        shape = tuple(features.shape[1:])
+        spec = ModuleSpec(
+            config.module, shape, data.blocks, config.width or shape[0], data.outputs, config.dropout
+        )
+        fusion = make_module(spec)
+        fusion.positions.standardise_by(features)
+        fusion.tokens.standardise_by(known_codes(self.table, data.train))
+        return JointNetwork(network, fusion)
+
+    def _features(self, network: nn.Module, train: torch.Tensor, *, maps: bool) -> torch.Tensor:
+        """Of some training pictures, by the network as it is, on the processor."""
+        few = train[:: max(1, len(train) // _STATISTICS_ROWS)]
+        network.eval()
+        with torch.no_grad():
+            parts = [features_of(network, self.inputs(rows, None), maps=maps).cpu() for rows in few.split(32)]
+        return torch.cat(parts).float()
+
+    def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
+        assert isinstance(model, JointNetwork)  # of build
+        decay = config.weight_decay
+        return [
+            *parameter_groups(model.network, lr=self.config.network_lr, weight_decay=decay),
+            *parameter_groups(model.fusion, lr=config.lr, weight_decay=decay),
+        ]
+
+    def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
+        assert isinstance(model, JointNetwork)  # of build
+        return model.fusion, model.network.state_dict()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "architecture": self.start.architecture,
+            "input": asdict(self.start.view),
+            "timm": timm.__version__,
+        }
+
+
+def open_route(
+    samples: SampleList,
+    network: NetworkSpec | Start,
+    inputs: Inputs,
+    *,
+    joint: JointConfig | None = None,
+    blocks: str = "full",
+    device: str = "auto",
+    force: bool = False,
+    advance: Callable[[int], object] | None = None,
+) -> JointRoute:
+    """Open the network, read the pictures, and join them to the table by id.
+
+    Parameters
+    ----------
+    samples : the dataset that the store was made of
+    network : where it starts from: a checkpoint of ``ig3d train-2d``, or ``timm:NAME`` with weights
+    inputs : its predictions before (``ig3d logits``), and stores
+    joint : JointConfig, optional
+    blocks, force : see :func:`ig3d.learn.intermediate.table.load_feature_table`
+    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
+    advance : callable, optional
+        Told how many pictures were read since the last call.
+
+    Raises
+    ------
+    UsageError : a network that cannot be trained here.
+    DatasetError : the images are not those of the store.
+    """
+    where, joint = choose_device(device), joint or JointConfig()
+    start = network if isinstance(network, Start) else open_network(network)
+    table = load_table(inputs, blocks=blocks, force=force)
+    place = {identifier: row for row, identifier in enumerate(table.id.tolist())}
+    ids = [sample.id for sample in samples.samples]
+    known = np.array([row for row, identifier in enumerate(ids) if identifier in place], np.int64)
+    if not len(known):
+        raise DatasetError(
+            f"{samples.dataset}: expected the dataset that {table.sources.get('3d', 'the store')} was made of "
+            f"({some(table.id.tolist(), 2)}), got other samples ({some(ids, 2)})"
+        )
+    crops = choose_crops(samples, joint.crop, scale=joint.crop_scale)
+    pictures = load_pictures(
+        samples, known, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
+    )
+    row = np.full(len(table), -1, np.int64)
+    row[[place[ids[index]] for index in pictures.rows.tolist()]] = np.arange(len(pictures))
+    contents = contents_of(inputs.stores, table.id)
+    contents[row >= 0] = hash_contents(pictures.digests)[row[row >= 0]]
+    # a row of val or test that the network learnt from as a 2D network is none to report
+    row[np.isin(contents, start.seen) & (table.split != Split.train)] = -1
+    total = hashlib.sha256(
+        f"{start.sha256} {asdict(start.view)} {asdict(replace(joint, jobs=None))}".encode()
+    )
+    for part in (table_digest(table).encode(), row.tobytes(), pictures.digests.tobytes()):
+        total.update(part)
+    unread = (f"{len(pictures.problems)} images could not be read: {some(list(pictures.problems), 3)}",)
+    return JointRoute(
+        table=replace(table, notes=(*table.notes, *crops.notes, *(unread if pictures.problems else ()))),
+        pictures=pictures,
+        row=row,
+        start=start,
+        contents=contents,
+        digest=total.hexdigest(),
+        config=joint,
+        device=where,
+    )
+
+
+def train_joint(
+    route: JointRoute,
+    config: IntermediateConfig,
+    out: str | Path | None = None,
+    *,
+    restart: bool = False,
+    watch: Watch | None = None,
+) -> IntermediateResult:
+    """Train a 2D network with the codes, its masked baseline and its permuted control, and compare them.
+
+    Parameters
+    ----------
+    route : of :func:`open_route`
+    config, out, restart, watch : see :func:`ig3d.learn.intermediate.run.fuse_features`
+
+    Raises
+    ------
+    ProtocolError, RunError, ModelError : as for ready features.
+    """
+    return run(route, config, out, device=route.device, restart=restart, watch=watch)
+
+
+def open_network(spec: NetworkSpec) -> Start:
+    """A 2D network that can be trained on: one of timm's shape, with its weights.
+
+    Raises
+    ------
+    UsageError : a network of another kind, or one that does not take this size.
+    """
+    kind = kind_of(spec)
+    if kind not in _KINDS:
+        raise UsageError(
+            f"network: expected a checkpoint of ig3d train-2d, or timm:NAME with --weights, got {spec.network}; write "
+            "its features with ig3d logits and train on them with ig3d fuse-features"
+        )
+    opened: Opened = import_module(f".load.{kind}", __package__).open_network(spec, torch.device("cpu"))
+    view = InputSpec(**opened.input | ({} if spec.size is None else {"size": spec.size}))
+    network: Any = opened.module
+    try:
+        network.reset_classifier(0)
+        with torch.no_grad():
+            noise = torch.randn((1, 3, view.size, view.size), generator=torch.Generator().manual_seed(0))
+            features_of(network, noise, maps=False)
+    except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as exc:
+        raise UsageError(
+            f"network {opened.name}: expected one that gives features of {view.size} x {view.size} pixels, got: "
+            f"{(str(exc).splitlines() or [''])[0]}; choose another network or --size"
+        ) from exc
+    learnt = np.union1d(opened.seen.train, opened.seen.held_out)
+    return Start(network, opened.name, opened.sha256, view, learnt)
+
+
+def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
+    """Read a checkpoint of :func:`train_joint`: the module, and the network that was trained with it.
+
+    Raises
+    ------
+    ModelError : missing, damaged, or of a module on ready features.
+    """
+    loaded = load_module(path)
+    described = loaded.info.joint
+    if not described:
+        raise ModelError(
+            f"{path}: expected a network trained end to end, got a module on features; ask it with ig3d fuse-features"
+        )
+    try:
+        name, given = described["architecture"], described["input"]
+        view = InputSpec(**given | {key: tuple(given[key]) for key in ("mean", "std")})
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        sized = {"img_size": view.size} if config is not None and config.fixed_input_size else {}
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model(name, pretrained=False, num_classes=0, **sized)
+        network.load_state_dict(loaded.network, strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+        raise ModelError(
+            f"{path}: expected the weights of {described.get('architecture')}, got others (trained with timm "
+            f"{described.get('timm')}, here {timm.__version__}); install that version, or train again"
+        ) from exc
+    return loaded, Start(network.eval(), name, loaded.info.network, view, loaded.train)
+
+
+def apply_joint(
+    path: str | Path,
+    samples: SampleList,
+    inputs: Inputs,
+    *,
+    joint: JointConfig | None = None,
+    blocks: str = "full",
+    device: str = "auto",
+    force: bool = False,
+) -> Applied:
+    """Ask a network trained end to end about images it was not fitted on; see :func:`open_route`.
+
+    Raises
+    ------
+    ModelError : not such a checkpoint, or codes of other blocks than its own.
+    """
+    loaded, start = load_joint(path)
+    route = open_route(samples, start, inputs, joint=joint, blocks=blocks, device=device, force=force)
+    check_blocks(loaded, route.table)
+    model = JointNetwork(start.module, loaded.module).to(route.device)
+    return ask(loaded, route, model, route.device)

@@ -1,0 +1,243 @@
+"""End to end: both parts learn, from the network's own 2D weights, by the same protocol; bad input is one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ig3d.errors import DatasetError, ModelError, UsageError
+from ig3d.features.inputs import Inputs
+from ig3d.features.predictions import load_predictions
+from ig3d.features.store import StoreInfo
+from ig3d.features.store_writer import StoreWriter
+from ig3d.features.values import Block, Rows, Sample, SampleList, Split, Status
+from ig3d.learn.intermediate.checkpoint import load_module, save_module
+from ig3d.learn.intermediate.config import IntermediateConfig
+from ig3d.learn.intermediate.run import training_data
+from ig3d.learn.intermediate.table import plan_rows
+from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, load_joint, open_route, train_joint
+from ig3d.networks.load import NetworkSpec
+from ig3d.networks.logits import LogitsConfig, write_logits
+from ig3d.networks.train import TrainConfig, train_2d
+
+CLASSES = ("happy", "sad", "fear")
+QUICK = IntermediateConfig(module="linear", epochs=8, batch_size=16, width=8, lr=1e-2, draws=50, mixed=False)
+SPLITS = (Split.train, Split.train, Split.val, Split.test)
+
+
+def pictures(root: Path, n: int = 160) -> SampleList:
+    """Brightness says happy or not; only the codes tell sad from fear."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for row in range(n):
+        label = int(rng.integers(0, 3))
+        base = 170 if label == 0 else 90
+        pixels = np.clip(rng.normal(base, 40, (24, 24, 3)), 0, 255).astype(np.uint8)
+        path = f"{row:04d}.png"
+        Image.fromarray(pixels).save(root / path)
+        samples.append(
+            Sample(
+                f"{row:04d}", path, label, SPLITS[row % 4], valence=(label - 1) / 2, arousal=(1 - label) / 2
+            )
+        )
+    return SampleList("made-up", str(root), CLASSES, tuple(samples))
+
+
+def store_of(samples: SampleList, path: Path, *, missing: tuple[int, ...] = ()) -> Path:
+    rng = np.random.default_rng(1)
+    n = len(samples)
+    codes = {"expression": rng.normal(0, 0.5, (n, 4)).astype(np.float32)}
+    codes["expression"][np.arange(n), samples.labels] += 3
+    codes["expression"][list(missing)] = np.nan
+    status = np.full(n, Status.ok, np.int8)
+    status[list(missing)] = Status.no_face
+    pending = Rows.pending(n, {})
+    fields = {name: getattr(pending, name) for name in Rows.__slots__}
+    blocks = {"expression": Block(4, "1", "toy-1", "four")}
+    with StoreWriter(path, StoreInfo("made-up", "/data", CLASSES), samples.samples, blocks) as writer:
+        writer.write(0, Rows(**fields | {"status": status, "codes": codes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleList, Path]:
+    """Pictures, and in one folder their store, a 2D network, and its predictions."""
+    folder = tmp_path_factory.mktemp("joint")
+    (folder / "pictures").mkdir()
+    samples = pictures(folder / "pictures")
+    store_of(samples, folder / "3d.h5", missing=(1,))
+    train_2d(samples, TrainConfig(size=32, epochs=2, device="cpu", jobs=1), folder / "2d.safetensors")
+    write_logits(
+        samples, folder / "2d.safetensors", folder / "2d.npz",
+        LogitsConfig(splits=("val", "test"), device="cpu", jobs=1),
+    )  # fmt: skip
+    return samples, folder
+
+
+def route_of(made: tuple[SampleList, Path], **options):
+    samples, folder = made
+    spec = NetworkSpec(str(options.pop("network", folder / "2d.safetensors")))
+    inputs = Inputs(folder / "2d.npz", options.pop("store", folder / "3d.h5"))
+    return open_route(samples, spec, inputs, device="cpu", **options)
+
+
+@pytest.mark.parametrize("module", ["linear", "attention"])
+def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
+    route = route_of(made)
+    config = IntermediateConfig(module=module, width=8)
+    data = training_data(route, plan_rows(route.table, route.there, config, what="image"), "codes", 0)
+    model = route.build(data, config)
+    assert isinstance(model, JointNetwork)
+    # it starts from the 2D network's own weights
+    start = route.start.module.state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in model.network.state_dict().items())
+    groups = route.groups(model, config)
+    optimised = {id(parameter) for group in groups for parameter in group["params"]}  # type: ignore[attr-defined]
+    assert optimised == {id(parameter) for parameter in model.parameters()}
+    rates = {id(p): group["peak"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    assert {rates[id(p)] for p in model.network.parameters()} == {1e-4}
+    assert {rates[id(p)] for p in model.fusion.parameters()} == {1e-3}
+    rows = data.train[:8]
+    pixels = data.inputs(rows, None)
+    assert model.fusion.spec.shape == ((96,) if module == "linear" else (96, 1, 1))
+    model(pixels, data.codes[rows], data.blocks_present(rows)).square().sum().backward()
+    for part in (model.network, model.fusion):
+        moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in part.parameters()]
+        assert sum(moved) > 0.9 * len(moved)
+
+
+def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, tmp_path: Path) -> None:
+    samples, folder = made
+    result = train_joint(route_of(made), QUICK, tmp_path / "out")
+    figures = result.figures["classes"]["all"]
+    gain = figures["differences"]["codes - masked"]["accuracy"]
+    assert gain["low"] > 0
+    assert figures["differences"]["permuted - masked"]["accuracy"]["low"] <= 0
+    written = load_predictions(tmp_path / "out/codes-0.npz")
+    assert written.ids is not None
+    assert written.ids.tolist() == [sample.id for sample in samples.samples if sample.split != Split.train]
+    # the trained network went elsewhere than it began
+    loaded, start = load_joint(tmp_path / "out/codes-0.safetensors")
+    before = route_of(made).start.module.state_dict()
+    name = next(name for name, _ in start.module.named_parameters())
+    assert not torch.equal(start.module.state_dict()[name], before[name])
+    # and gives the predictions that were written
+    applied = apply_joint(
+        tmp_path / "out/codes-0.safetensors",
+        samples,
+        Inputs(folder / "2d.npz", folder / "3d.h5"),
+        device="cpu",
+    )
+    assert applied.ids.tolist() == written.ids.tolist()
+    np.testing.assert_allclose(applied.values, written.values, rtol=1e-4, atol=1e-5)
+    assert loaded.info.training["arm"] == "codes"
+
+
+def test_the_same_seed_gives_the_same_bytes_also_when_interrupted(made, tmp_path: Path) -> None:
+    config = replace(QUICK, controls=False, seeds=(0, 1), epochs=2)
+
+    def stop(arm: str, seed: int, epoch: object) -> None:
+        if seed == 1:
+            raise KeyboardInterrupt
+
+    train_joint(route_of(made), config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_joint(route_of(made), config, tmp_path / "parts", watch=stop)
+    train_joint(route_of(made), config, tmp_path / "parts")
+    for name in ("codes-0.safetensors", "codes-1.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_rows_that_the_2d_network_learnt_from_are_never_reported(made, tmp_path: Path) -> None:
+    route = route_of(made)
+    assert (route.row >= 0).all()
+    samples, folder = made
+    # the same pictures listed anew: what was train is test
+    other = {Split.train: Split.test, Split.test: Split.train, Split.val: Split.train}
+    turned = [Sample(s.id, s.path, s.label, other[s.split], s.valence, s.arousal) for s in samples.samples]
+    listed = SampleList("turned", samples.root, CLASSES, tuple(turned))
+    store = store_of(listed, tmp_path / "3d.h5")
+    spec = NetworkSpec(str(folder / "2d.safetensors"))
+    turned_route = open_route(listed, spec, Inputs(folder / "2d.npz", store), device="cpu")
+    assert not turned_route.there[turned_route.table.split == Split.test].any()
+    assert turned_route.there[turned_route.table.split == Split.train].all()
+
+
+def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
+    samples, folder = made
+    (tmp_path / "net.onnx").write_bytes(b"")
+    with pytest.raises(UsageError, match="ig3d fuse-features"):
+        route_of(made, network=tmp_path / "net.onnx")
+    renamed = SampleList(
+        "other",
+        samples.root,
+        CLASSES,
+        tuple(Sample(f"x{s.id}", s.path, s.label, s.split) for s in samples.samples),
+    )
+    with pytest.raises(
+        DatasetError, match=r"expected the dataset that 3d\.h5 was made of \(0000, 0001 and 158 more\)"
+    ):
+        route_of((renamed, folder))
+    with pytest.raises(UsageError, match="network-lr"):
+        JointConfig(network_lr=0)
+    train_joint(route_of(made), replace(QUICK, epochs=1, controls=False), tmp_path / "out")
+    module = load_module(tmp_path / "out/codes-0.safetensors")
+    assert module.info.joint["architecture"] == "test_resnet"
+
+    none = np.zeros(0, np.int64)
+    save_module(
+        tmp_path / "features.safetensors",
+        module.module,
+        replace(module.info, joint={}),
+        train=none,
+        validation=none,
+    )
+    with pytest.raises(ModelError, match="ask it with ig3d fuse-features"):
+        load_joint(tmp_path / "features.safetensors")
+    described = replace(module.info, joint=module.info.joint | {"architecture": "test_vit"})
+    save_module(
+        tmp_path / "wrong.safetensors",
+        module.module,
+        described,
+        train=none,
+        validation=none,
+        network=module.network,
+    )
+    with pytest.raises(ModelError, match="expected the weights of test_vit"):
+        load_joint(tmp_path / "wrong.safetensors")
+
+
+def test_the_command(ig3d, made, tmp_path: Path) -> None:
+    samples, folder = made
+    table = "path,label,split,valence,arousal\n" + "".join(
+        f"{s.path},{CLASSES[s.label]},{s.split.name},{s.valence},{s.arousal}\n" for s in samples.samples
+    )
+    (folder / "pictures/manifest.csv").write_text(table)
+    common = [
+        "train-joint", folder / "pictures", "--dataset", "manifest", "--network", folder / "2d.safetensors",
+        "--2d-logits", folder / "2d.npz", "--3d-store", folder / "3d.h5", "--device", "cpu",
+    ]  # fmt: skip
+    ended = ig3d(
+        *common, "--module", "gate", "--epochs", 1, "--width", 4, "--draws", 50, "--no-controls", "--out",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "gate, 40 reported rows" in ended.stdout
+    ended = ig3d(*common, "--apply", tmp_path / "out/codes-0.safetensors", "--out", tmp_path / "again.npz")
+    assert ended.returncode == 0, ended.stderr
+    assert "80 rows of gate" in ended.stdout
+
+
+@pytest.mark.gpu
+def test_mixed_precision_end_to_end(made, tmp_path: Path) -> None:
+    samples, folder = made
+    inputs = Inputs(folder / "2d.npz", folder / "3d.h5")
+    route = open_route(samples, NetworkSpec(str(folder / "2d.safetensors")), inputs, device="cuda")
+    result = train_joint(route, replace(QUICK, mixed=True, module="attention", epochs=4), tmp_path / "out")
+    figures = result.figures["classes"]["all"]
+    assert figures["differences"]["codes - masked"]["accuracy"]["value"] > 0.1
