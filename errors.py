@@ -6,6 +6,7 @@
     ├── UsageError          2   options that contradict each other or name what does not exist
     ├── MissingExtra        1   an optional package is absent; says what to install
     ├── DatasetError        1   a dataset folder or table is not as its layout says
+    │   └── LayoutError     1   nothing of the layout is there: another adapter may fit
     ├── WeightsError        1   weights are missing, wrong or damaged
     ├── RunError            1   an extraction cannot start or go on
     ├── StoreError          1   a store is of another version, cut short or changed
@@ -40,6 +41,10 @@ class MissingExtra(Ig3dError):
 
 class DatasetError(Ig3dError):
     """A dataset folder or table is not as its layout says."""
+
+
+class LayoutError(DatasetError):
+    """A folder shows no mark of the layout that was looked for; another adapter may fit."""
 
 
 class WeightsError(Ig3dError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, LayoutError, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
@@ -59,7 +59,7 @@ class AffectNet:
         marks = {*_SET_FOLDERS, *_LISTS, "manually_annotated_file_lists", "manually_annotated"}
         found = find_file(root, marks, skip={"images", "annotations"})
         if found is None:
-            raise DatasetError(
+            raise LayoutError(
                 f"{self.name}: expected AffectNet's folders, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md); for folders 0 to 7 use --dataset folder --label-map affectnet8"
             )
@@ -139,7 +139,8 @@ def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[st
         columns = (table.stems, table.expression, table.valence, table.arousal)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return "annotations/*.npy", ((s, e, _va(v, folder), _va(a, folder)) for s, e, v, a in rows)
-    raise DatasetError(
+    # folders of these names are not AffectNet's alone: Aff-Wild2 has them, and class folders stand in them
+    raise (DatasetError if (folder / "images").is_dir() else LayoutError)(
         f"affectnet: expected annotations/, {split.name}_set_annotation_without_lnd.csv or a text list for "
         f"{folder}, found {listing(folder)}; docs/datasets.md shows the forms"
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, LayoutError, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
@@ -48,7 +48,7 @@ class AffWild2:
         lists = dict(_lists(root, self.task))
         if images is None or not lists:
             lacking = "cropped_aligned/" if images is None else f"{self.task.upper()}_.../Train_Set/*.txt"
-            raise DatasetError(
+            raise LayoutError(
                 f"{self.name}: expected {lacking}, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
             )
         samples: list[Sample] = []

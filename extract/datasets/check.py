@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
-from ...errors import DatasetError, Ig3dError
+from ...errors import DatasetError, LayoutError, UsageError
 from ...features.values import SampleList
 from ..plugins import names
 from ..read import Unreadable, bounded_images, read_image
@@ -66,18 +67,17 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
 
     Raises
     ------
-    DatasetError : none does; says what is there.
+    LayoutError : none does; says what is there.
+    DatasetError : the first that sees its layout cannot read it.
     """
     if not Path(root).exists():
         raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
-    reasons = []
     for name in names("dataset", ADAPTERS):
-        try:
+        # what another error says is for the user: a layout that is half there, a damaged table
+        with suppress(LayoutError, UsageError):
             return list_samples(root, name, options)
-        except Ig3dError as error:
-            reasons.append(f"{name}: {error}")
     found = f": {listing(Path(root))}" if Path(root).is_dir() else ""
-    raise DatasetError(
+    raise LayoutError(
         f"datasets: expected a layout that ig3d datasets lists in {root}, found none{found}; name the one you mean "
         "with --dataset to see what is wrong with it"
     )

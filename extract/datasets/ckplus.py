@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, LayoutError, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList
 from . import DatasetOptions
@@ -31,7 +31,7 @@ class CkPlus:
             lacking = " and ".join(
                 name for name, found in ((IMAGES, images), ("Emotion", emotions)) if found is None
             )
-            raise DatasetError(
+            raise (LayoutError if images is None else DatasetError)(
                 f"ckplus: expected the folder {lacking}, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md)"
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ...errors import DatasetError
+from ...errors import DatasetError, LayoutError
 from ...features.values import Split
 from ..sources import DAMAGE
 from ..sources.remote import is_remote, list_remote, open_remote
@@ -70,7 +70,7 @@ def containers_in(root: str | Path, suffix: str, *, dataset: str, layout: str) -
     ]
     if not files:
         there = "none" if is_remote(where) else listing(Path(where))
-        raise DatasetError(
+        raise LayoutError(
             f"{dataset}: expected {suffix} files, found {there} in {root}; {layout} (docs/datasets.md)"
         )
     return Containers(where, tuple(sorted(files)))

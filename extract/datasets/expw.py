@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import DatasetError
+from ...errors import DatasetError, LayoutError
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList
 from . import DatasetOptions
@@ -26,7 +26,7 @@ class ExpW:
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         list_file = find_file(root, {LIST_FILE}, skip={"image"})
         if list_file is None:
-            raise DatasetError(
+            raise LayoutError(
                 f"expw: expected {LIST_FILE}, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
             )
         images = _images(root, list_file)

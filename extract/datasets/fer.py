@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DatasetError
+from ...errors import DatasetError, LayoutError
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from ..sources.pixels import COLUMN
@@ -61,8 +61,8 @@ class Fer2013:
     def _folders(self, root: Path, options: DatasetOptions) -> SampleList:
         try:
             found = FolderDataset()(root, replace(options, label_map=self.name))
-        except DatasetError as exc:
-            raise DatasetError(
+        except LayoutError as exc:
+            raise LayoutError(
                 f"fer2013: expected {' or '.join(PIXEL_TABLES)}, or class folders, found {listing(root)} in {root}; "
                 f"{self.layout} (docs/datasets.md)"
             ) from exc
@@ -83,7 +83,7 @@ class FerPlus:
         folders = {name.lower() for name in FOLDERS.values()}
         found = find_file(root, {*folders, VOTE_TABLE})
         if found is None:
-            raise DatasetError(
+            raise LayoutError(
                 f"ferplus: expected FER+'s folders or {VOTE_TABLE}, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md)"
             )

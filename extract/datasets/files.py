@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import nsmallest
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...errors import DatasetError, some
 from ...features.values import Split
@@ -131,7 +132,7 @@ def sample_id(path: str) -> str:
     >>> sample_id("val_set/images/0.jpg")
     'val_set/images/0'
     """
-    return str(PurePosixPath(path).with_suffix(""))
+    return posixpath.splitext(posixpath.normpath(path))[0]
 
 
 def posix(path: Path, root: Path) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from heapq import nsmallest
 from pathlib import Path
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, LayoutError, some
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import images_under, is_image, listing, natural, sample_id, split_named
@@ -56,7 +56,7 @@ class FolderDataset:
             )
             counts.setdefault(split.name, Counter())[folder.name] += len(samples) - before
         if labels is None or not samples:
-            raise DatasetError(
+            raise LayoutError(
                 f"folder: expected images in class folders, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md)"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, require
+from ...errors import DatasetError, LayoutError, require
 from ...features.values import SampleList
 from ..sources import parts_of
 from . import DatasetOptions
@@ -46,7 +46,7 @@ def _locate(root: Path, given: str | None, layout: str) -> Path:
         if candidate.is_file():
             return candidate
     wanted = given or "manifest.csv or manifest.parquet"
-    raise DatasetError(
+    raise LayoutError(
         f"manifest: expected {wanted}, found {listing(root)} in {root}; {layout} (docs/datasets.md)"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, LayoutError, some
 from ...features.values import Sample, SampleList, Split
 from ..sources.archives import zip_members
 from ..sources.remote import list_remote
@@ -92,7 +92,7 @@ def class_folders(
         )
     kept = [(one, split, name) for one, (split, name) in zip(inside, places, strict=True) if name]
     if not kept:
-        raise DatasetError(
+        raise LayoutError(
             f"{dataset}: expected images in class folders, found none in {root}; {layout} (docs/datasets.md)"
         )
     labels = read_labels({name for _, _, name in kept}, options.label_map)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, require
+from ...errors import DatasetError, LayoutError, require
 from ...features.values import SampleList
 from ..sources import Unreadable
 from ..sources.parquet import image_column
@@ -50,7 +50,7 @@ class ParquetDataset:
                 try:
                     image = image_column(opened.schema_arrow)
                 except Unreadable as exc:
-                    raise DatasetError(f"parquet: {exc} in {path}; {self.layout} (docs/datasets.md)") from exc
+                    raise LayoutError(f"parquet: {exc} in {path}; {self.layout} (docs/datasets.md)") from exc
                 columns = _columns(opened, image, unread)
                 notes += _group_notes(path, opened)
                 names = _class_names(opened.schema_arrow, columns.pop("_label_column"))

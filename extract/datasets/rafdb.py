@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError
+from ...errors import DatasetError, LayoutError
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
@@ -53,7 +53,7 @@ class RafDb:
         elif (kaggle := _kaggle_folder(root)) is not None:
             samples, what = _kaggle(kaggle, root)
         else:
-            raise DatasetError(
+            raise LayoutError(
                 f"rafdb: expected RAF-DB's folders, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
             )
         return SampleList(self.name, str(root), classes, tuple(samples), (what, _count_note(samples)))
@@ -70,7 +70,7 @@ class RafDbCompound:
         compound = root if root.name.lower() == "compound" else find_file(root, {"compound"}, skip={"image"})
         found = None if compound is None else find_file(compound, {LIST_FILE}, skip={"image"})
         if found is None:
-            raise DatasetError(
+            raise LayoutError(
                 f"rafdb-compound: expected RAF-DB's compound/ folder, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md)"
             )

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError
+from ...errors import LayoutError
 from ...features.values import SampleList
 from . import DatasetOptions
 from .files import listing
@@ -29,8 +29,8 @@ class Sfew:
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         try:
             found = FolderDataset()(root, replace(options, label_map=self.name))
-        except DatasetError as exc:
-            raise DatasetError(
+        except LayoutError as exc:
+            raise LayoutError(
                 f"sfew: expected Train/ and Val/ with class folders, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md)"
             ) from exc

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...errors import DatasetError
+from ...errors import DatasetError, LayoutError
 from ...features.values import SampleList
 from ..sources.archives import tar_members
 from . import DatasetOptions
@@ -46,7 +46,7 @@ class WebDataset:
             records += found
             notes += note
         if not records:
-            raise DatasetError(
+            raise LayoutError(
                 f"webdataset: expected images in {root}, found none; {self.layout} (docs/datasets.md)"
             )
         names = {*COLUMNS} & {name for record in records for name in record}

@@ -1,0 +1,233 @@
+"""``ig3d datasets``, ``ig3d datasets check`` and ``ig3d split`` as a user runs them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FAKE, Ended, colour_folder, write_image
+
+from ig3d.errors import DatasetError
+from ig3d.extract.datasets import ADAPTERS, DatasetOptions, list_samples
+from ig3d.extract.datasets.check import check_images, recognise
+from ig3d.features.store import CodeStore
+from ig3d.features.values import Split
+
+Run = Callable[..., Ended]
+
+
+def test_every_dataset_is_listed_with_its_layout(ig3d: Run) -> None:
+    ended = ig3d("datasets")
+    assert ended.returncode == 0
+    assert [line.partition(":")[0] for line in ended.stdout.splitlines()] == list(ADAPTERS)
+    assert "list_patition_label.txt" in ended.stdout
+
+
+@pytest.fixture
+def troubled(tmp_path: Path) -> Path:
+    """A class-folder dataset with everything that is to be found: by count, 1 of each."""
+    root = tmp_path / "data"
+    for split in ("train", "test"):
+        colour_folder(root / split, 4)
+        for place, path in enumerate(sorted((root / split).rglob("*.png"))):
+            write_image(path, (place * 20, 100 if split == "train" else 200, 7), size=(20, 10))
+    copy = shutil.copy
+    copy(root / "train/happy/0000.png", root / "test/happy/leak.png")  # across splits
+    copy(root / "train/happy/0001.png", root / "train/sad/other.png")  # other label
+    copy(root / "test/sad/0001.png", root / "test/sad/again.png")  # within
+    (root / "train/happy/broken.JPG").write_bytes(b"no image")
+    (root / "train/happy/gone.png").symlink_to(root / "nowhere.png")
+    (root / "train/sad/loop").symlink_to(root, target_is_directory=True)
+    return root
+
+
+def test_check_finds_what_is_wrong(troubled: Path) -> None:
+    found = check_images(list_samples(troubled, "folder"), jobs=3)
+    assert found.images == 21
+    assert found.missing == ("train/happy/gone.png",)
+    assert found.unreadable == ("train/happy/broken.JPG: not an image of a known kind",)
+    assert found.across == (("test/happy/leak.png", "train/happy/0000.png"),)
+    assert found.disputed == (("train/happy/0001.png", "train/sad/other.png"),)
+    assert found.repeated == 2  # other.png repeats 0001.png, again.png repeats 0001.png
+    assert found.sizes == {(20, 10): 19}
+
+
+def test_check_prints_it(ig3d: Run, troubled: Path) -> None:
+    ended = ig3d("datasets", "check", troubled)
+    assert ended.returncode == 0
+    assert "folder, 21 samples in 21 images" in ended.stdout
+    table = [line.split() for line in ended.stdout.splitlines()]
+    assert ["happy", "6", "5"] in table and ["rows", "11", "10"] in table
+    assert "missing: 1 (train/happy/gone.png)" in ended.stdout
+    assert "unreadable: 1 (train/happy/broken.JPG" in ended.stdout
+    assert "in more than one split: 1 (test/happy/leak.png = train/happy/0000.png)" in ended.stdout
+    assert "same image, different labels: 1" in ended.stdout
+    assert "splits as the folders say" in ended.stderr
+    assert not list(troubled.parent.glob("*.h5*"))
+
+
+def test_faces_of_one_file_are_no_copies(ig3d: Run, tmp_path: Path) -> None:
+    write_image(tmp_path / "image" / "origin" / "a.jpg")
+    (tmp_path / "label.lst").write_text("a.jpg 0 1 1 9 9 3.5 0\na.jpg 1 1 9 19 12 3.5 3\n")
+    ended = ig3d("datasets", "check", tmp_path)
+    assert "expw, 2 samples in 1 images" in ended.stdout
+    assert "same image, different labels: none" in ended.stdout
+    assert "face boxes of the dataset's own: 2" in ended.stdout
+
+
+def fer_table(root: Path) -> None:
+    rows = [f"{k % 7},{' '.join([str(k)] * 2304)},Training" for k in range(5)]
+    (root / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows))
+
+
+def ckplus(root: Path) -> None:
+    write_image(root / "cohn-kanade-images" / "S1" / "001" / "a.png")
+    (root / "Emotion" / "S1" / "001").mkdir(parents=True)
+    (root / "Emotion" / "S1" / "001" / "a_emotion.txt").write_text("3")
+
+
+def compound(root: Path) -> None:
+    (root / "compound" / "EmoLabel").mkdir(parents=True)
+    (root / "compound" / "EmoLabel" / "list_patition_label.txt").write_text("train_1.jpg 3")
+    write_image(root / "compound" / "Image" / "aligned" / "train_1_aligned.jpg")
+
+
+def affectnet(root: Path) -> None:
+    write_image(root / "val_set" / "images" / "1.jpg")
+    (root / "val_set_annotation_without_lnd.csv").write_text("number,exp,val,aro\n1,2,0,0\n")
+
+
+def affwild2(root: Path) -> None:
+    write_image(root / "cropped_aligned" / "v" / "00001.jpg")
+    (root / "VA_Set" / "Train_Set").mkdir(parents=True)
+    (root / "VA_Set" / "Train_Set" / "v.txt").write_text("valence,arousal\n0,0\n")
+
+
+def kaggle(root: Path) -> None:
+    for split in ("train", "test"):
+        write_image(root / "DATASET" / split / "1" / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (fer_table, "fer2013"),
+        (ckplus, "ckplus"),
+        (compound, "rafdb-compound"),
+        (kaggle, "rafdb"),
+        (affectnet, "affectnet"),
+        (affwild2, "affwild2-va"),
+        (lambda root: colour_folder(root, 1), "folder"),
+        (lambda root: (root / "manifest.csv").write_text("path\na.png\n"), "manifest"),
+    ],
+)
+def test_each_is_recognised_as_what_it_is(tmp_path: Path, make: Callable[[Path], object], name: str) -> None:
+    make(tmp_path)
+    assert recognise(tmp_path).dataset == name
+
+
+def test_a_layout_that_is_half_there_is_named(tmp_path: Path) -> None:
+    write_image(tmp_path / "train_set" / "images" / "1.jpg")
+    with pytest.raises(DatasetError, match="affectnet: expected annotations/"):
+        recognise(tmp_path)
+
+
+def test_what_is_not_recognised_is_one_line(ig3d: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(DatasetError, match=r"found none: notes.txt; name the one you mean with --dataset"):
+        recognise(tmp_path)
+    assert ig3d("datasets", "check", tmp_path / "nowhere").returncode == 1
+
+
+# ig3d split
+
+
+def rafdb(root: Path, train: int = 70, test: int = 14) -> Path:
+    lines = [
+        f"{s}_{k:04d}.jpg {1 + k % 7}"
+        for s, count in (("train", train), ("test", test))
+        for k in range(count)
+    ]
+    (root / "basic" / "EmoLabel").mkdir(parents=True)
+    (root / "basic" / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines))
+    for number, line in enumerate(lines):
+        write_image(
+            root / "basic/Image/aligned" / line.replace(".jpg", "_aligned.jpg").split()[0], (number, 9, 80)
+        )
+    return root
+
+
+def test_one_command_then_the_others_go_on(ig3d: Run, tmp_path: Path) -> None:
+    root, table, store = rafdb(tmp_path / "raf"), tmp_path / "split.csv", tmp_path / "a.h5"
+    ended = ig3d("split", root, "--dataset", "rafdb", "--val", "0.2", "--out", table)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1].endswith(
+        f"56 train, 14 val, 14 test; give it to the other commands as --split {table}"
+    )
+    options = ("--dataset", "rafdb", "--split", table)
+    assert ig3d("extract", root, *options, "--regressor", FAKE, "--jobs", "1", "--out", store).returncode == 0
+    with CodeStore(store) as opened:
+        assert np.bincount(opened.samples.split).tolist() == [56, 14, 14]
+        val = opened.samples.id[opened.samples.split == Split.val]
+    # the same rows from the store as from the folder, as a table and as a store
+    plain, again, carved = tmp_path / "plain.h5", tmp_path / "again.csv", tmp_path / "carved.h5"
+    ig3d("extract", root, "--dataset", "rafdb", "--regressor", FAKE, "--jobs", "1", "--out", plain)
+    assert ig3d("split", plain, "--val", "0.2", "--out", again).returncode == 0
+    assert again.read_text() == table.read_text()
+    assert ig3d("split", plain, "--val", "0.2", "--out", carved).returncode == 0
+    with CodeStore(carved) as opened, CodeStore(plain) as before:
+        assert opened.verify() == []
+        assert opened.samples.id[opened.samples.split == Split.val].tolist() == val.tolist()
+        for name in before.blocks:
+            assert np.array_equal(opened.codes(name), before.codes(name), equal_nan=True)
+        assert np.array_equal(opened.samples.digest, before.samples.digest)
+    # it is no store of that extraction
+    ended = ig3d("extract", root, "--dataset", "rafdb", "--regressor", FAKE, "--jobs", "1", "--out", carved)
+    assert ended.returncode == 1 and "split: " in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("--out", "x.txt"), "expected a name that ends in .csv after --out", 2),
+        (("--out", "x.h5"), "expected a name that ends in .csv after --out", 2),
+        (("--out", "theirs.csv"), "expected a split table, a store or nothing there", 2),
+        (("--out", "x.csv", "--val", "2"), "expected a share between 0 and 1", 2),
+    ],
+)
+def test_split_refusals(
+    ig3d: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rafdb(tmp_path / "raf", 7, 7)
+    (tmp_path / "theirs.csv").write_text("path,label\n")
+    ended = ig3d("split", tmp_path / "raf", "--dataset", "rafdb", *arguments)
+    assert ended.returncode == code and message in ended.stderr
+    assert len(ended.stderr.strip().splitlines()[-1].splitlines()) == 1
+
+
+def test_bad_split_option(ig3d: Run, tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 2)
+    for given in ("nowhere.csv", "0.5,0.5", "a,b,c"):
+        ended = ig3d("extract", root, "--split", given, "--out", tmp_path / "a.h5")
+        assert ended.returncode == 2
+        assert "split: expected a table of ig3d split, or three numbers" in ended.stderr
+    ended = ig3d("extract", root, "--split", "0.9,0.9,0.9", "--out", tmp_path / "a.h5")
+    assert "expected three fractions" in ended.stderr
+
+
+def test_label_map_on_the_command_line(ig3d: Run, tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 2, classes=("1", "2"))
+    ended = ig3d("datasets", "check", root, "--label-map", "1=surprise,2=fear")
+    assert "labels as mapped: 1 = surprise, 2 = fear" in ended.stderr and "surprise" in ended.stdout
+    assert DatasetOptions(label_map="rafdb").label_map == "rafdb"
+    ended = ig3d("datasets", "check", root)
+    assert "WARNING labels are bare digits (1, 2)" in ended.stderr
