@@ -20,6 +20,7 @@ from ..folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
 _CHOICE_PART = 4  # one in four rows chooses a penalty
+_ON_THE_WAY = 3  # times the tolerance is enough to choose by
 
 
 class _Linear(BaseEstimator):
@@ -95,6 +96,7 @@ class LinearClassifier(ClassifierMixin, _Linear):
         self, model: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray, held: np.ndarray
     ) -> None:
         """Set ``C_``, and leave ``model`` with its coefficients."""
+        model.set_params(tol=_ON_THE_WAY * self.tol)
         least, best = np.inf, (None, None)
         inside, outside, truth = X[~held], X[held], y[held]
         for penalty in self.penalties:
@@ -106,6 +108,7 @@ class LinearClassifier(ClassifierMixin, _Linear):
             least, self.C_ = loss, float(penalty)
             best = model.coef_.copy(), model.intercept_.copy()
         model.coef_, model.intercept_ = best
+        model.set_params(tol=self.tol)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """(n, k) probabilities in the order of ``classes_``."""
