@@ -128,30 +128,32 @@ def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns
     PredictionsError : rows of the table that are no sample.
     """
     rows, how = match_ids(table.id, samples, source=table.source)
-    changed: dict[str, np.ndarray] = {}
 
-    def put(name: str, none: object) -> None:
-        old, new = getattr(samples, name), getattr(table, name)
+    def spread(new: np.ndarray, none: object) -> np.ndarray:
         filled = np.full((len(samples), *new.shape[1:]), none, new.dtype)
         filled[rows] = new
-        changed[name] = filled.astype(old.dtype) if old is not None and old.dtype.kind != "U" else filled
+        return filled
 
-    classes = samples.classes
+    result = samples
     if table.label_names is not None:
-        put("label_names", "")
-        changed["label"] = np.full(len(samples), -1, np.int16)
         found = set(np.unique(table.label_names).tolist()) - {""}
-        classes = classes if found <= set(classes) else ()
+        result = replace(
+            result,
+            classes=samples.classes if found <= set(samples.classes) else (),
+            label=np.full(len(samples), -1, np.int16),
+            label_names=spread(table.label_names, ""),
+        )
     elif table.has_classes:
-        if classes and table.label.max() >= len(classes):
+        classes, worst = samples.classes, int(table.label.max())
+        if classes and worst >= len(classes):
             raise PredictionsError(
-                f"{table.source}: expected labels below {len(classes)} ({', '.join(classes)}), got {table.label.max()}"
+                f"{table.source}: expected labels below {len(classes)} ({', '.join(classes)}), got {worst}"
             )
-        put("label", -1)
+        result = replace(result, label=spread(table.label, -1))
     if table.has_va:
-        put("targets", np.nan)
+        result = replace(result, targets=spread(table.targets, np.nan))
     if (table.split != Split.none).any():
-        put("split", Split.none)
+        result = replace(result, split=spread(table.split, int(Split.none)))
     if (table.group != "").any():
-        put("group", "")
-    return replace(samples, classes=classes, **changed), f"{how}; its truth replaces that of the store"
+        result = replace(result, group=spread(table.group, ""))
+    return result, f"{how}; its truth replaces that of the store"

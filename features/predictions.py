@@ -14,7 +14,8 @@ import numpy as np
 from ..errors import PredictionsError, number, some
 from .atomic import replacing
 from .classes import canonical_all, parse_classes
-from .prediction_files import VA, load_ids, read_file
+from .prediction_files import VA as VA  # the name is used with predictions
+from .prediction_files import load_ids, read_file
 from .tables import as_text
 
 KINDS = ("logits", "probabilities", "va")
