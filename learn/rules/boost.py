@@ -54,9 +54,9 @@ class Boost(Rule):
         *,
         task: str = "classes",
         objective: str = "accuracy",
-        learning_rate: float = 0.05,
-        max_rounds: int = 400,
-        patience: int = 20,
+        learning_rate: float = 0.1,
+        max_rounds: int = 200,
+        patience: int = 15,
         num_leaves: int = 7,
         min_child_samples: int = 20,
         feature_fraction: float = 0.3,
@@ -174,9 +174,9 @@ class Boost(Rule):
         text = booster.model_to_string(num_iteration=booster.best_iteration)
         gain = _gains(self._raw(text, codes[held]), y[held], None if init is None else init[held])
         gain = gain if weight is None else gain * weight[held]
-        # The least of many rounds lies below the start by luck too: trees are kept where the mean gain is above its
-        # standard error.
-        kept = gain.mean() > gain.std() / np.sqrt(len(gain))
+        # The least of many rounds lies below the start by luck too: trees are kept where the mean gain is more than
+        # two of its standard errors.
+        kept = gain.mean() > 2 * gain.std() / np.sqrt(len(gain))
         self.trees_.append(text if kept else "")
         self.rounds_.append(int(booster.best_iteration) if kept else 0)
 

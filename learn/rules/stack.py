@@ -22,7 +22,7 @@ _PENALTIES = {"classes": (0.01, 0.1, 1.0), "va": (0.1, 1.0, 10.0, 100.0)}
 # otherwise cost accuracy when fitted to few rows.
 _TRUSTS = (1.0, 0.1)
 # Factors of the standardised codes, which are many: a penalty of their own. 0 leaves them out.
-_CODE_TRUSTS = (0.0, 0.01, 0.03, 0.1)
+_CODE_TRUSTS = (0.0, 0.01, 0.03, 0.1, 0.3)
 
 
 class Stack(Rule):

@@ -1,0 +1,256 @@
+"""What calibration, boosting, the gate and the choice of a rule find in data of known making."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from scipy.special import expit, log_softmax, softmax
+
+from ig3d.learn.metrics import measure
+from ig3d.learn.rules import Choices, Columns, make_rule
+from ig3d.learn.rules.best import Best
+from ig3d.learn.rules.boost import Boost
+from ig3d.learn.rules.calibrate import Calibration
+from ig3d.learn.rules.columns import probabilities
+from ig3d.learn.rules.gate import Gate
+from ig3d.learn.rules.objective import row_weights
+from ig3d.learn.rules.stack import Stack
+from ig3d.learn.rules.weighted import Weighted
+
+
+def drawn(scores, rng):
+    """Labels drawn from the softmax of scores: the scores are calibrated by making."""
+    p = softmax(scores, axis=1)
+    return (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
+
+
+@pytest.mark.parametrize("kind", ["temperature", "bias"])
+def test_calibration_finds_the_temperature_and_offsets_that_were_applied(kind):
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (20_000, 3))
+    y = drawn(true, rng)
+    offset = np.array([1.0, -0.5, -0.5]) * (kind == "bias")
+    fitted = Calibration(kind).fit(3 * (true - offset) + rng.normal(size=(20_000, 1)), y)
+    assert fitted.temperature_ == pytest.approx(3, rel=0.05)
+    assert fitted.offset_ == pytest.approx(offset, abs=0.06)
+    assert fitted.describe()["temperature"] == fitted.temperature_
+    assert ("offset" in fitted.describe()) == (kind == "bias")
+
+
+def test_calibration_of_a_perfect_and_of_a_useless_predictor_stays_finite():
+    y = np.random.default_rng(0).integers(0, 3, 200)
+    for scores in (np.eye(3)[y] * 9, np.zeros((200, 3)), -np.eye(3)[y]):
+        for kind in ("temperature", "bias"):
+            fitted = Calibration(kind).fit(scores, y)
+            assert 0.02 - 1e-9 <= fitted.temperature_ <= 50 + 1e-9 and np.isfinite(fitted.apply(scores)).all()
+
+
+def test_balanced_calibration_lets_classes_weigh_the_same():
+    rng = np.random.default_rng(1)
+    true = rng.normal(size=(8000, 2)) + np.log([0.9, 0.1])
+    y = drawn(true, rng)
+    plain, balanced = (Calibration("bias", objective=name).fit(true, y) for name in ("accuracy", "balanced"))
+    share = np.log((y == 0).sum() / (y == 1).sum())
+    moved = np.subtract.outer(balanced.offset_, balanced.offset_)[1, 0]
+    assert np.abs(plain.offset_).max() < 0.1 and moved == pytest.approx(share, abs=0.25)
+
+
+@pytest.mark.parametrize("name", ["mean", "weighted", "gate", "stack"])
+def test_calibrated_rules_mend_a_wrong_prior_and_say_how(name):
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 3, 2000)
+    two, three = (rng.normal(size=(2000, 3)) + 1.5 * np.eye(3)[y] for _ in range(2))
+    columns = Columns(4 * (two + np.array([3, 0, 0])), three)
+    train, test = np.arange(1000), np.arange(1000, 2000)
+    loss = {}
+    for calibrate in ("none", "bias"):
+        rule = make_rule(name, Choices(task="classes", objective="logloss", calibrate=calibrate))
+        rule.fit(columns.take(train), y[train])
+        loss[calibrate] = measure(rule.apply(columns.take(test)), y[test], "classes")["log_loss"]
+    assert loss["bias"] < loss["none"] - (0.1 if name != "stack" else -0.01)
+    said = rule.describe()
+    assert said["2d"]["temperature"] > 2 * said["3d"]["temperature"]
+    assert said["2d"]["offset"][0] < -1
+
+
+def boost_rows(n=1500, seed=0, noise=False):
+    """The truth of a third class hides in the product of two codes, which no linear rule sees."""
+    rng = np.random.default_rng(seed)
+    codes = rng.normal(size=(n, 6)).astype(np.float32)
+    y = np.where(rng.random(n) < 0.5, 2 * (codes[:, 0] * codes[:, 1] > 0), 1)
+    two = rng.normal(size=(n, 3))
+    two[np.arange(n), np.where(y == 2, 0, y)] += 2  # knows class 1 from the others only
+    if noise:
+        codes = rng.normal(size=(n, 6)).astype(np.float32)
+    return Columns(two, rng.normal(size=(n, 3)), codes), y
+
+
+def test_boost_learns_what_corrects_the_2d_network():
+    columns, y = boost_rows()
+    fitted = Boost().fit(columns, y)
+    fresh, truth = boost_rows(seed=1)
+    base = measure(fitted.base_.apply(fresh), truth, "classes")["accuracy"]
+    assert fitted.rounds_[0] > 10
+    assert measure(fitted.apply(fresh), truth, "classes")["accuracy"] > base + 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_boost_over_noise_is_the_recalibrated_network(seed):
+    columns, y = boost_rows(seed=seed, noise=True)
+    boost, base = Boost().fit(columns, y), Stack(use_3d=False).fit(columns, y)
+    fresh, truth = boost_rows(seed=seed + 10, noise=True)
+    losses = [measure(rule.apply(fresh), truth, "classes")["log_loss"] for rule in (boost, base)]
+    assert losses[0] <= losses[1] + 0.005
+    if not boost.rounds_[0]:
+        assert np.array_equal(boost.apply(fresh), base.apply(fresh))
+
+
+def test_boost_starts_from_the_2d_scores():
+    """With one round of a tiny step the fused scores are the recalibrated ones and next to nothing more."""
+    columns, y = boost_rows()
+    fitted = Boost(max_rounds=1, learning_rate=1e-3).fit(columns, y)
+    fitted.trees_ = fitted.trees_ or [""]
+    assert np.abs(fitted.apply(columns) - fitted.base_.apply(columns)).max() < 0.01
+
+
+def test_boost_keeps_groups_out_of_its_stopping_rows(monkeypatch):
+    columns, y = boost_rows(600)
+    groups = np.arange(600) // 5
+    parts = []
+    monkeypatch.setattr(Boost, "_train", lambda self, codes, y, held, **options: parts.append(held))
+    Boost().fit(columns, y, groups=groups)
+    (held,) = parts
+    assert 0 < held.sum() < 300 and not set(groups[held]) & set(groups[~held])
+
+
+def gate_rows(n=3000, seed=0):
+    """Where the face is turned away the 3D prediction is noise; elsewhere it is better than the 2D."""
+    rng = np.random.default_rng(seed)
+    y, turned = rng.integers(0, 3, n), rng.random(n) < 0.5
+    two = rng.normal(size=(n, 3)) + np.eye(3)[y]
+    three = 2 * rng.normal(size=(n, 3)) + np.where(turned[:, None], 0, 6 * np.eye(3)[y])
+    quality = np.stack([np.where(turned, 60, 10) + rng.normal(size=n), np.full(n, np.nan)], axis=1)
+    return Columns(two, three, None, quality, ("quality:yaw", "quality:score")), y, turned
+
+
+def test_the_gate_shuts_where_the_face_says_so():
+    columns, y, _ = gate_rows()
+    fitted = Gate().fit(columns, y)
+    fresh, truth, away = gate_rows(seed=1)
+    weights = fitted.weights(fresh)
+    assert np.median(weights[~away]) > 0.7 and np.median(weights[away]) < 0.2
+    one = Weighted(objective="logloss").fit(columns, y)
+    losses = [measure(rule.apply(fresh), truth, "classes")["log_loss"] for rule in (fitted, one)]
+    assert losses[0] < losses[1] - 0.1
+    said = fitted.describe()["coefficients"]
+    assert said["quality:yaw"] == min(said.values()) and said["quality:score"] == 0
+
+
+def test_a_gate_that_sees_nothing_is_the_weighted_mean():
+    columns, y, _ = gate_rows()
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(y))
+    blind = replace(columns, quality=None, quality_columns=())
+    monotone = Gate().fit(blind, y)
+    fixed = Gate()
+    fixed.fit(blind, y)
+    fixed.coefficients_ = np.concatenate([fixed.coefficients_[:1], np.zeros(len(fixed.names_))])
+    w = expit(fixed.coefficients_[0])
+    expected = (1 - w) * probabilities(blind.two) + w * probabilities(blind.three)
+    assert np.allclose(np.exp(fixed.apply(blind)), expected, atol=1e-12)
+    # Rows in another order find the same gate.
+    other = Gate().fit(blind.take(order), y[order])
+    assert np.allclose(other.weights(blind), monotone.weights(blind), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("task", "objective"), [("classes", "accuracy"), ("classes", "balanced"), ("va", "rmse"), ("va", "ccc")]
+)
+def test_the_slopes_of_the_gates_loss_are_those_of_its_values(task, objective):
+    rng = np.random.default_rng(0)
+    two, three = rng.dirichlet(np.ones(3), 30), rng.dirichlet(np.ones(3), 30)
+    y = rng.integers(0, 3, 30)
+    if task == "va":
+        two, three, y = (rng.uniform(-1, 1, (30, 2)) for _ in range(3))
+    gate, g = Gate(task=task, objective=objective), rng.uniform(0.1, 0.9, 30)
+    slope = approx_fprime(g, lambda w: gate._loss(w, two, three, y)[0], 1e-7)
+    assert gate._loss(g, two, three, y)[1] == pytest.approx(slope, abs=1e-5)
+
+
+def test_the_gates_loss_is_the_metric_it_is_named_after():
+    rng = np.random.default_rng(0)
+    two, three, y = (rng.uniform(-1, 1, (50, 2)) for _ in range(3))
+    g = rng.uniform(size=50)
+    metrics = measure(two + g[:, None] * (three - two), y, "va")
+    gate = Gate(task="va", objective="ccc")
+    concordance = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
+    assert gate._loss(g, two, three, y)[0] == pytest.approx(1 - concordance, abs=1e-9)
+    gate = Gate(task="va", objective="rmse")
+    assert gate._loss(g, two, three, y)[0] == pytest.approx(metrics["rmse_joint"] ** 2, abs=1e-12)
+
+
+def test_stack_with_codes_finds_what_the_head_missed():
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 3, 1200)
+    codes = (rng.normal(size=(1200, 10)) + 1.5 * np.eye(10)[y]).astype(np.float32)
+    two = rng.normal(size=(1200, 3)) + np.eye(3)[y]
+    columns = Columns(two, rng.normal(size=(1200, 3)), codes)  # a head that learnt nothing
+    train, test = np.arange(600), np.arange(600, 1200)
+    plain, with_codes = (Stack(codes=codes).fit(columns.take(train), y[train]) for codes in (False, True))
+    losses = [
+        measure(rule.apply(columns.take(test)), y[test], "classes")["log_loss"]
+        for rule in (plain, with_codes)
+    ]
+    assert with_codes.describe()["trust_codes"] > 0 and losses[1] < losses[0] - 0.1
+    noise = replace(columns, codes=rng.normal(size=(1200, 10)).astype(np.float32))
+    held_back = Stack(codes=True).fit(noise.take(train), y[train])
+    worse = measure(held_back.apply(noise.take(test)), y[test], "classes")["log_loss"]
+    assert worse < losses[0] + 0.01
+
+
+def test_best_takes_the_rule_that_is_best_on_held_out_rows():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 900)
+    two, three = rng.normal(size=(900, 3)), rng.normal(size=(900, 3)) + 3 * np.eye(3)[y]
+    choices = Choices(task="classes", objective="logloss", candidates=("mean", "min", "stack"))
+    fitted = make_rule("best", choices).fit(Columns(two, three), y)
+    assert fitted.chosen_ == "stack" and set(fitted.costs_) == {"2d-recalibrated", "mean", "min", "stack"}
+    alone = make_rule("stack", choices).fit(Columns(two, three), y)
+    assert np.array_equal(fitted.apply(Columns(two, three)), alone.apply(Columns(two, three)))
+    useless = Columns(three, two)  # the 3D tells nothing: it may be left out
+    assert (
+        make_rule("best", replace(choices, candidates=("mean", "min"))).fit(useless, y).chosen_
+        == "2d-recalibrated"
+    )
+    few = make_rule("best", choices).fit(Columns(two[:4], three[:4]), y[:4])
+    assert few.chosen_ == "2d-recalibrated" and few.costs_ == {}
+
+
+class Memory(Stack):
+    """A rule that knows the rows it was fitted to by heart, and nothing else."""
+
+    def fit(self, columns, y, groups=None):
+        self.rows_, self.y_ = columns.two[:, 0].copy(), y
+        return self
+
+    def apply(self, columns):
+        known = dict(zip(self.rows_, self.y_, strict=True))
+        said = np.array([known.get(value, 0) for value in columns.two[:, 0]])
+        return log_softmax(9.0 * np.eye(columns.two.shape[1])[said], axis=1)
+
+
+def test_best_is_not_fooled_by_a_rule_that_knows_its_rows_by_heart():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    two = rng.normal(size=(300, 3)) + np.eye(3)[y]
+    rules = (("memory", Memory()), ("plain", Stack(use_3d=False)))
+    assert Best(rules).fit(Columns(two, two), y).chosen_ == "plain"
+
+
+def test_row_weights_let_classes_weigh_the_same():
+    y = np.array([0, 0, 0, 1])
+    assert row_weights(y, "classes", "balanced") == pytest.approx([2 / 3] * 3 + [2])
+    assert row_weights(y, "classes", "accuracy") == pytest.approx(np.ones(4))
