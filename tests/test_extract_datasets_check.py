@@ -79,7 +79,7 @@ def test_faces_of_one_file_are_no_copies(ig3d: Run, tmp_path: Path) -> None:
 
 
 def fer_table(root: Path) -> None:
-    rows = [f"{k % 7},{' '.join([str(k)] * 2304)},Training" for k in range(5)]
+    rows = [f"{k % 7},{' '.join([str(k + 9)] * 2304)},Training" for k in range(5)]
     (root / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows))
 
 
@@ -111,22 +111,68 @@ def kaggle(root: Path) -> None:
         write_image(root / "DATASET" / split / "1" / "a.jpg")
 
 
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (fer_table, "fer2013"),
-        (ckplus, "ckplus"),
-        (compound, "rafdb-compound"),
-        (kaggle, "rafdb"),
-        (affectnet, "affectnet"),
-        (affwild2, "affwild2-va"),
-        (lambda root: colour_folder(root, 1), "folder"),
-        (lambda root: (root / "manifest.csv").write_text("path\na.png\n"), "manifest"),
-    ],
-)
-def test_each_is_recognised_as_what_it_is(tmp_path: Path, make: Callable[[Path], object], name: str) -> None:
-    make(tmp_path)
-    assert recognise(tmp_path).dataset == name
+def affectnet_npy(root: Path) -> None:
+    write_image(root / "train_set" / "images" / "5.jpg")
+    (root / "train_set" / "annotations").mkdir()
+    for kind, value in (("exp", "3"), ("val", "0.5"), ("aro", "-2")):
+        np.save(root / "train_set" / "annotations" / f"5_{kind}.npy", np.array(value))
+
+
+def affectnet_original(root: Path) -> None:
+    write_image(root / "Manually_Annotated_Images" / "1" / "a.JPG")
+    (root / "Manually_Annotated_file_lists").mkdir()
+    (root / "Manually_Annotated_file_lists" / "training.csv").write_text("1/a.JPG,1,1,9,9,1;2,0,0,0\n")
+
+
+def ferplus(root: Path) -> None:
+    write_image(root / "FER2013Valid" / "fer0000000.png")
+    (root / "FER2013Valid" / "label.csv").write_text('fer0000000.png,"(0, 0, 48, 48)",9,0,0,0,0,0,0,0,0,0\n')
+
+
+def ferplus_pixels(root: Path) -> None:
+    fer_table(root)
+    rows = "\n".join(f"Training,fer{k:07d}.png,9,0,0,0,0,0,0,0,0,0" for k in range(5))
+    (root / "fer2013new.csv").write_text(f"Usage,Image name,a,b,c,d,e,f,g,h,i,j\n{rows}\n")
+
+
+def expw(root: Path) -> None:
+    write_image(root / "image" / "origin" / "a.jpg")
+    (root / "label").mkdir()
+    (root / "label" / "label.lst").write_text("a.jpg 0 1 1 9 9 3.5 0\n")
+
+
+FORMS = {
+    "fer2013": fer_table,
+    "ckplus": ckplus,
+    "rafdb-compound": compound,
+    "rafdb": kaggle,
+    "affectnet": affectnet,
+    "affectnet npy": affectnet_npy,
+    "affectnet original": affectnet_original,
+    "affwild2-va": affwild2,
+    "ferplus": ferplus,
+    "ferplus pixels": ferplus_pixels,
+    "expw": expw,
+    "folder": lambda root: colour_folder(root, 1),
+    "manifest": lambda root: (root / "manifest.csv").write_text("path\na.png\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_is_recognised_as_what_it_is_and_extracted(ig3d: Run, tmp_path: Path, form: str) -> None:
+    root, store, name = tmp_path / "data", tmp_path / "a.h5", form.split()[0]
+    root.mkdir()
+    FORMS[form](root)
+    samples = recognise(root)
+    assert samples.dataset == name
+    ended = ig3d("extract", root, "--dataset", name, "--regressor", FAKE, "--jobs", "1", "--out", store)
+    assert ended.returncode == 0, ended.stderr
+    with CodeStore(store) as opened:
+        assert opened.samples.id.tolist() == [sample.id for sample in samples.samples]
+        assert opened.samples.label.tolist() == samples.labels.tolist()
+        assert opened.info.classes == samples.classes
+        if name != "manifest":
+            assert opened.samples.ok.all(), opened.samples.message
 
 
 def test_a_layout_that_is_half_there_is_named(tmp_path: Path) -> None:
