@@ -25,8 +25,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..learn.intermediate.ask import Applied
     from ..learn.intermediate.config import IntermediateConfig
-    from ..learn.intermediate.run import Applied, IntermediateResult
+    from ..learn.intermediate.run import IntermediateResult
     from ..learn.intermediate.state import Epoch
 
 Store = Annotated[
@@ -255,8 +256,8 @@ def _apply(
     checkpoint: Path, features: Path, stores: list[Path], out: Path, *, blocks: str, force: bool, device: str
 ) -> None:
     """Predictions of a trained module for rows it was not fitted on."""
+    from ..learn.intermediate.ask import apply_module
     from ..learn.intermediate.checkpoint import load_module
-    from ..learn.intermediate.run import apply_module
     from ..learn.intermediate.table import load_feature_table
 
     _check_npz(out)

@@ -25,11 +25,13 @@ from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.table import FusionTable
 from ..features.values import SampleList, Split
+from ..learn.intermediate.ask import Applied, ask
 from ..learn.intermediate.checkpoint import LoadedModule, check_blocks, load_module
 from ..learn.intermediate.config import IntermediateConfig
 from ..learn.intermediate.fit import TrainingData, parameter_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
-from ..learn.intermediate.run import Applied, IntermediateResult, Watch, ask, known_codes, run
+from ..learn.intermediate.route import known_codes
+from ..learn.intermediate.run import IntermediateResult, Watch, run
 from ..learn.intermediate.table import contents_of, table_digest
 from .augment import augment
 from .checkpoint import hash_contents
@@ -119,7 +121,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class JointRoute:
-    """Pictures, codes and a 2D network to start from; a :class:`~ig3d.learn.intermediate.run.Route`.
+    """Pictures, codes and a 2D network to start from; a :class:`~ig3d.learn.intermediate.route.Route`.
 
     Attributes
     ----------

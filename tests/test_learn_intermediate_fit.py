@@ -13,9 +13,10 @@ from made_up_features import make
 from ig3d.errors import ModelError, UsageError
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import TrainingData, draw_batches, fit, mask_blocks, predict, seeded
-from ig3d.learn.intermediate.run import FeatureRoute, training_data
+from ig3d.learn.intermediate.route import FeatureRoute, training_data
+from ig3d.learn.intermediate.rows import codes_of, plan_rows
 from ig3d.learn.intermediate.state import Epoch
-from ig3d.learn.intermediate.table import codes_of, load_feature_table, plan_rows
+from ig3d.learn.intermediate.table import load_feature_table
 
 CPU = torch.device("cpu")
 QUICK = IntermediateConfig(module="gate", epochs=4, batch_size=16, width=8, lr=2e-2, dropout=0.1, draws=50)

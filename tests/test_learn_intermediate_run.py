@@ -16,11 +16,13 @@ from ig3d.errors import Ig3dError, ModelError, PredictionsError, ProtocolError, 
 from ig3d.features.predictions import load_predictions, log_softmax
 from ig3d.features.values import Split
 from ig3d.learn.fuse import fuse_predictions
+from ig3d.learn.intermediate.ask import apply_module
 from ig3d.learn.intermediate.checkpoint import load_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.figures import compare
-from ig3d.learn.intermediate.run import IntermediateResult, apply_module, fuse_features
-from ig3d.learn.intermediate.table import load_feature_table, plan_rows
+from ig3d.learn.intermediate.rows import plan_rows
+from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
+from ig3d.learn.intermediate.table import load_feature_table
 
 QUICK = IntermediateConfig(
     module="linear", epochs=6, batch_size=32, width=8, lr=1e-2, dropout=0.1, draws=200, seeds=(0, 1)

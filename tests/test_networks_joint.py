@@ -18,8 +18,8 @@ from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, SampleList, Split, Status
 from ig3d.learn.intermediate.checkpoint import load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.run import training_data
-from ig3d.learn.intermediate.table import plan_rows
+from ig3d.learn.intermediate.route import training_data
+from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, load_joint, open_route, train_joint
 from ig3d.networks.load import NetworkSpec
 from ig3d.networks.logits import LogitsConfig, write_logits

@@ -10,67 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ... import __version__
-from ...errors import ProtocolError
-from ...features.predictions import VA, Predictions, load_predictions, log_softmax
+from ...features.predictions import load_predictions, log_softmax
 from ...features.table import FusionTable
-from ...features.values import Split
-from .checkpoint import LoadedModule, ModuleInfo, check_fits, save_module
+from .ask import as_values, split_outputs
+from .checkpoint import ModuleInfo, save_module
 from .config import IntermediateConfig
 from .figures import compare
-from .fit import Fitted, TrainingData, fit, parameter_groups, predict, seeded
+from .fit import Fitted, fit, predict, seeded
 from .folder import RunFolder
-from .modules import FusionModule, ModuleSpec, make_module
+from .route import FeatureRoute, Route, training_data
+from .rows import RowPlan, plan_rows
 from .state import Epoch
-from .table import FeatureTable, RowPlan, codes_of, plan_rows
-
-_STATISTICS_ROWS = 2048  # features of so many training rows give their mean and spread
+from .table import FeatureTable
 
 Watch = Callable[[str, int, Epoch], object]
-
-
-class Route(Protocol):
-    """What is trained.
-
-    Attributes
-    ----------
-    name : ``features`` or ``end to end``
-    what : what a row needs, for messages
-    table : n samples
-    there : (n,) bool: those that have it
-    contents : (n,) int64 hashes of the images
-    network : name of the 2D network, by content
-    digest : hash of all that a training sees
-    """
-
-    name: str
-    what: str
-    table: FusionTable
-    there: np.ndarray
-    contents: np.ndarray
-    network: str
-    digest: str
-
-    def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """Features or pixels of rows, see :class:`~.fit.TrainingData`."""
-
-    def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
-        """A model with fresh weights, from torch's random state."""
-
-    def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
-        """Its parameters with their learning rates."""
-
-    def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
-        """The module, and the weights of the 2D network where they were trained as well."""
-
-    def describe(self) -> dict[str, Any]:
-        """The 2D network, for the checkpoint, where it lies inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,68 +68,6 @@ class IntermediateResult:
     trained: tuple[Trained, ...]
     figures: dict[str, dict[str, Any]]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureRoute:
-    """A module on the frozen features of a table."""
-
-    features: FeatureTable
-    device: torch.device
-    name: str = "features"
-    what: str = "features"
-
-    @property
-    def table(self) -> FusionTable:
-        return self.features.table
-
-    @property
-    def there(self) -> np.ndarray:
-        return self.features.there
-
-    @property
-    def contents(self) -> np.ndarray:
-        return self.features.contents
-
-    @property
-    def network(self) -> str:
-        return self.features.network
-
-    @property
-    def digest(self) -> str:
-        return self.features.digest
-
-    def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        values = self.features.values[self.features.row[rows.numpy()]]
-        return torch.from_numpy(values).to(self.device, torch.float32)
-
-    def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
-        shape = self.features.values.shape[1:]
-        spec = ModuleSpec(
-            config.module, shape, data.blocks, config.width or shape[0], data.outputs, config.dropout
-        )
-        module = make_module(spec)
-        few = data.train[:: max(1, len(data.train) // _STATISTICS_ROWS)]
-        module.positions.standardise_by(self.inputs(few, None).cpu())
-        module.tokens.standardise_by(known_codes(self.table, data.train))
-        return module
-
-    def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
-        return parameter_groups(model, lr=config.lr, weight_decay=config.weight_decay)
-
-    def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
-        assert isinstance(model, FusionModule)  # of build
-        return model, {}
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-
-def known_codes(table: FusionTable, rows: torch.Tensor) -> torch.Tensor:
-    """(m, d) codes of those of ``rows`` that have some: what they are standardised by, the same in every arm."""
-    chosen = rows.numpy()
-    assert table.codes is not None  # tables of a store have codes
-    return torch.from_numpy(np.asarray(table.codes[chosen[table.covered[chosen]]], np.float32))
 
 
 def fuse_features(
@@ -246,25 +143,6 @@ def _identity(route: Route, config: IntermediateConfig) -> dict[str, Any]:
     return {"route": route.name, "rows": route.digest, "first_seed": config.seeds[0], **chosen}
 
 
-def training_data(route: Route, plan: RowPlan, arm: str, seed: int) -> TrainingData:
-    """The rows as one arm sees them."""
-    table = route.table
-    others = np.setdiff1d(plan.predicted, plan.validation)
-    codes, present = codes_of(table, arm, [plan.train, plan.validation, others], seed)
-    return TrainingData(
-        inputs=route.inputs,
-        codes=torch.from_numpy(codes),
-        present=torch.from_numpy(present),
-        blocks=tuple(block.width for block in table.blocks),
-        labels=torch.from_numpy(table.labels.astype(np.int64)),
-        targets=torch.from_numpy(table.targets.astype(np.float32)),
-        train=torch.from_numpy(plan.train),
-        validation=torch.from_numpy(plan.validation),
-        classes=0 if plan.task == "va" else len(table.classes),
-        va=plan.task != "classes",
-    )
-
-
 def _train(
     route: Route,
     plan: RowPlan,
@@ -291,7 +169,7 @@ def _train(
     outputs = predict(
         fitted.model, data, torch.from_numpy(plan.predicted), device=device, batch_size=config.batch_size
     )
-    trained = Trained(arm, seed, _as_values(outputs, data))
+    trained = Trained(arm, seed, as_values(outputs, data))
     if folder is not None:
         ids = route.table.id[plan.predicted]
         path = folder.predictions(arm, seed)
@@ -299,13 +177,6 @@ def _train(
             predictions.save(file)
         _save(route, plan, config, trained, fitted, folder.checkpoint(arm, seed))
     return trained
-
-
-def _as_values(outputs: np.ndarray, data: TrainingData) -> np.ndarray:
-    """Outputs as predictions: valence and arousal clipped to [-1, 1]."""
-    values = outputs.astype(np.float64)
-    values[:, data.classes :] = np.clip(values[:, data.classes :], -1, 1)
-    return values
 
 
 def _save(
@@ -340,20 +211,6 @@ def _save(
         validation=route.contents[plan.validation],
         network=network,
     )
-
-
-def split_outputs(
-    values: np.ndarray, ids: np.ndarray, task: str, classes: tuple[str, ...], path: Path
-) -> list[tuple[Path, Predictions]]:
-    """Outputs of a module as files: ``path``, and for ``both`` beside it ``-va`` for valence and arousal."""
-    found = []
-    if task != "va":
-        logits = values[:, : len(classes)]
-        found.append((path, Predictions(logits, "logits", classes, ids, str(path))))
-    if task != "classes":
-        other = path.with_name(f"{path.stem}-va.npz") if task == "both" else path
-        found.append((other, Predictions(values[:, -2:], "va", VA, ids, str(other))))
-    return found
 
 
 def _read_done(folder: RunFolder, arm: str, seed: int, table: FusionTable, plan: RowPlan) -> Trained | None:
@@ -415,66 +272,3 @@ def _figures_of_part(
         seed=config.seeds[0],
     )
     return {"rows": len(chosen), **found}
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What a trained module says of rows it was not fitted on.
-
-    Attributes
-    ----------
-    ids : (m,) str
-    values : (m, outputs) float64
-        Class logits, then valence and arousal in [-1, 1].
-    info : ModuleInfo
-    notes : tuple of str
-        What was left out.
-    """
-
-    ids: np.ndarray
-    values: np.ndarray
-    info: ModuleInfo
-    notes: tuple[str, ...]
-
-    def save(self, path: Path) -> list[Path]:
-        """Write the predictions; see :func:`split_outputs`."""
-        files = split_outputs(self.values, self.ids, self.info.task, self.info.classes, path)
-        for file, predictions in files:
-            predictions.save(file)
-        return [file for file, _ in files]
-
-
-def apply_module(loaded: LoadedModule, features: FeatureTable, *, device: str = "cpu") -> Applied:
-    """Ask a trained module about rows with features, of no train split, whose images it was not fitted on.
-
-    Raises
-    ------
-    ModelError : features of another network or shape, or codes of other blocks, than the module's.
-    ProtocolError : no row is left.
-    """
-    check_fits(loaded, features.table, network=features.network, shape=features.values.shape[1:])
-    where = torch.device(device)
-    return ask(loaded, FeatureRoute(features, where), loaded.module.to(where), where)
-
-
-def ask(loaded: LoadedModule, route: Route, model: nn.Module, device: torch.device) -> Applied:
-    """Predictions of those of a route's rows that a checkpoint was not fitted on."""
-    table = route.table
-    known = np.isin(route.contents, loaded.train) | (table.split == Split.train)
-    rows = np.flatnonzero(route.there & ~known)
-    if not len(rows):
-        raise ProtocolError(
-            f"{loaded.source}: expected rows that it was not fitted on, got none of {int(route.there.sum())}"
-        )
-    none = rows[:0]
-    plan = RowPlan(loaded.info.task, none, none, none, rows, ())
-    data = training_data(route, plan, loaded.info.training.get("arm", "codes"), 0)
-    notes = []
-    left = int((route.there & known).sum())
-    if left:
-        notes.append(f"{left} rows are left out: of the train split, or images the module was fitted on.")
-    chose = int(np.isin(route.contents[rows], loaded.validation).sum())
-    if chose:
-        notes.append(f"{chose} rows chose the module's epoch: slightly optimistic as a result.")
-    outputs = predict(model, data, torch.from_numpy(rows), device=device)
-    return Applied(table.id[rows], _as_values(outputs, data), loaded.info, tuple(notes))

@@ -1,0 +1,172 @@
+"""Who sees which rows of a table: fitted on, stopped on, reported, asked for; and what the arms see of the codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import PredictionsError, ProtocolError
+from ...features.table import FusionTable
+from ...features.values import Split
+from ..folds import held_out, strata_of
+from .config import IntermediateConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """Who sees which rows of a table; indices, ascending.
+
+    Attributes
+    ----------
+    task : ``classes``, ``va`` or ``both``
+    train : rows that weights are fitted to
+    validation : rows that choose the epoch; none of them is reported
+    reported : labelled rows whose figures are shown
+    predicted : rows that predictions are written for: all that are of no train split
+    notes : tuple of str
+    """
+
+    task: str
+    train: np.ndarray
+    validation: np.ndarray
+    reported: np.ndarray
+    predicted: np.ndarray
+    notes: tuple[str, ...]
+
+
+def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig, *, what: str) -> RowPlan:
+    """Choose the rows.
+
+    Parameters
+    ----------
+    table : n samples
+    there : (n,) bool
+        Samples with features (or with a readable image).
+    config : IntermediateConfig
+    what : str
+        What ``there`` means, for messages: ``features``, ``an image``.
+
+    Raises
+    ------
+    ProtocolError : no train split, or too few rows of one of the parts.
+    """
+    task = config.task or table.task
+    known = _known(table, task)
+    in_train = table.split_mask("train")
+    source = str(table.sources.get("3d", "store"))
+    if not in_train.any():
+        raise ProtocolError(
+            f"{source}: expected a train split to fit on, got none of {len(table)} rows; extract with a dataset that "
+            "has one (--split, or a manifest)"
+        )
+    usable = known & there
+    if not (usable & in_train).any():
+        raise ProtocolError(
+            f"train rows: expected labelled ones with {what}, got none of {int(in_train.sum())}, "
+            f"{int((known & in_train).sum())} of them labelled; give those of the train split too "
+            "(ig3d logits --splits all)"
+        )
+    name = _reported(table, usable, config, what)
+    reported = np.flatnonzero(usable & table.split_mask(name))
+    notes = [] if config.report else [f"Reported on {name}: assumed; --report chooses."]
+    rows = np.flatnonzero(usable & in_train)
+    validation = np.flatnonzero(usable & table.split_mask("val")) if name != "val" else np.zeros(0, np.intp)
+    if len(validation) >= 2:
+        train, made = rows, "the val split"
+    else:
+        train, validation = _hold_out(table, rows, task, config)
+        made = f"{len(validation)} of the train rows, by seed {config.seeds[0]}" + (
+            ", groups whole" if table.grouped else ""
+        )
+    _check_classes(table, train, task)
+    notes.append(f"Fitted on {len(train)} train rows; the epoch chosen on {made}.")
+    without = int((~table.covered[train]).sum())
+    if without:
+        notes.append(f"{without} train rows have no codes: they teach the module what to do without a face.")
+    shared = np.intersect1d(table.group_codes[rows], table.group_codes[reported])
+    if table.grouped and len(shared):
+        notes.append(
+            f"WARNING {len(shared)} groups of the reported rows also stand among the train rows: the dataset's splits "
+            "share them, and figures are likely too good."
+        )
+    return RowPlan(task, train, validation, reported, np.flatnonzero(there & ~in_train), tuple(notes))
+
+
+def _known(table: FusionTable, task: str) -> np.ndarray:
+    """Rows with the truth that a task needs."""
+    valued = np.isfinite(table.targets).all(axis=1)
+    if task == "both" and not (valued & (table.labels >= 0)).any():
+        raise ProtocolError(
+            f"task both: expected rows with a class and with valence and arousal, got {int((table.labels >= 0).sum())} "
+            f"with a class, {int(valued.sum())} with both values; choose classes or va"
+        )
+    if task == "both":
+        return np.asarray(valued & (table.labels >= 0))
+    return valued if task == "va" else np.asarray(table.labels >= 0)
+
+
+def _reported(table: FusionTable, usable: np.ndarray, config: IntermediateConfig, what: str) -> str:
+    for name in (config.report,) if config.report else ("test", "val"):
+        if (usable & table.split_mask(name)).any():
+            return name
+    asked = config.report or "test or val"
+    raise ProtocolError(
+        f"reported rows: expected labelled ones of {asked} with {what}, got none; "
+        + ", ".join(f"{part.name} has {int((usable & (table.split == part)).sum())}" for part in Split)
+    )
+
+
+def _hold_out(
+    table: FusionTable, rows: np.ndarray, task: str, config: IntermediateConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    truth = table.targets[rows] if task == "va" else table.labels[rows]
+    parts = max(2, round(1 / config.validation))
+    held = held_out(
+        strata_of(truth, "va" if task == "va" else "classes"),
+        table.group_codes[rows] if table.grouped else None,
+        parts,
+        config.seeds[0],
+    )
+    if not held.any():
+        raise ProtocolError(
+            f"validation: expected {2 * parts} train rows or groups to part, got {len(rows)} rows in "
+            f"{len(np.unique(table.group_codes[rows]))}; give more, or a val split that is not reported"
+        )
+    return rows[~held], rows[held]
+
+
+def _check_classes(table: FusionTable, train: np.ndarray, task: str) -> None:
+    if task != "va" and len(np.unique(table.labels[train])) < 2:
+        raise ProtocolError(
+            f"train rows: expected two classes or more, got only {table.classes[int(table.labels[train[0]])]}"
+        )
+    if not len(train) or not table.covered[train].any():
+        raise PredictionsError(
+            f"codes: expected train rows with 3D codes, got none of {len(train)}; see ig3d inspect"
+        )
+
+
+def codes_of(
+    table: FusionTable, arm: str, parts: list[np.ndarray], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (n, d) float32 and (n,) bool of the rows that have some, as one arm of the comparison sees them.
+
+    Parameters
+    ----------
+    table : n samples
+    arm : ``codes``, ``masked`` (no row has any), or ``permuted`` (rows with codes change places within each part)
+    parts : row indices that are permuted among themselves: fitted, choosing and predicted rows stay apart
+    seed : of the permutation
+    """
+    codes = np.asarray(table.codes, np.float32)
+    covered = table.covered
+    if arm == "masked":
+        return codes, np.zeros(len(table), bool)
+    if arm == "permuted":
+        codes = codes.copy()
+        random = np.random.default_rng([seed, 3])
+        for part in parts:
+            rows = part[covered[part]]
+            codes[rows] = codes[rows[random.permutation(len(rows))]]
+    return codes, covered
