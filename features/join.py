@@ -258,8 +258,8 @@ def _settle(samples: SampleColumns, files: Sequence[Predictions], asked: tuple[s
     if _OPTIONAL in classes and any(_OPTIONAL not in side for side in sides):
         classes = tuple(name for name in classes if name != _OPTIONAL)
     labels = number_labels(samples, classes, spare=(_OPTIONAL,))
-    if _OPTIONAL not in classes and any(_OPTIONAL in side for side in sides):
-        lost = int((names == _OPTIONAL).sum())
+    lost = 0 if _OPTIONAL in classes else int((names == _OPTIONAL).sum())
+    if lost:
         notes.append(
             f"classes: {len(classes)} without {_OPTIONAL}, which is not in every file; "
             f"{number(lost, 'row')} labelled {_OPTIONAL} left out"

@@ -91,16 +91,13 @@ def stack(parts: Sequence[SampleColumns]) -> tuple[SampleColumns, list[str]]:
 
 def _trained(part: SampleColumns) -> tuple[np.ndarray, str]:
     """Splits of a dataset that is trained on, and in words."""
-    there = {name: part.split == Split[name] for name in ("train", "val")}
+    train, val = part.split == Split.train, part.split == Split.val
     if (part.split == Split.none).all():
-        return np.full(len(part), Split.train, np.int8), f"all {number(len(part), 'row')} are trained on"
-    split = np.full(len(part), Split.none, np.int8)
-    split[there["train"]], split[there["val"]] = Split.train, Split.val
-    rest = len(part) - sum(int(mask.sum()) for mask in there.values())
-    return split, (
-        f"its train split ({number(int(there['train'].sum()), 'row')}) is trained on, {int(there['val'].sum())} rows "
-        f"of its val split stay val, {rest} others are not used"
-    )
+        train = ~train
+    what = "all its rows" if train.all() else "its train split"
+    return _roles(
+        train, Split.train, val
+    ), f"{what} ({number(int(train.sum()), 'row')}) trained on{_rest(train, val)}"
 
 
 def _reported(part: SampleColumns) -> tuple[np.ndarray, str]:
@@ -108,13 +105,19 @@ def _reported(part: SampleColumns) -> tuple[np.ndarray, str]:
     name = next((name for name in ("test", "val") if (part.split == Split[name]).any()), None)
     chosen = np.ones(len(part), bool) if name is None else part.split == Split[name]
     val = (part.split == Split.val) & ~chosen
-    split = np.full(len(part), Split.none, np.int8)
-    split[chosen], split[val] = Split.test, Split.val
     what = "all its rows" if name is None else f"its {name} split"
-    return split, (
-        f"{what} ({number(int(chosen.sum()), 'row')}) stands for test, {int(val.sum())} rows of a val split stay val, "
-        f"{len(part) - int(chosen.sum()) - int(val.sum())} others are not used"
-    )
+    return _roles(
+        chosen, Split.test, val
+    ), f"{what} ({number(int(chosen.sum()), 'row')}) as test{_rest(chosen, val)}"
+
+
+def _roles(chosen: np.ndarray, role: Split, val: np.ndarray) -> np.ndarray:
+    return np.where(chosen, role, np.where(val, Split.val, Split.none)).astype(np.int8)
+
+
+def _rest(chosen: np.ndarray, val: np.ndarray) -> str:
+    counts = {"as val": int(val.sum()), "not used": int((~chosen & ~val).sum())}
+    return "".join(f", {number(count, 'row')} {how}" for how, count in counts.items() if count)
 
 
 def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns, str]:

@@ -204,6 +204,18 @@ def test_ready_3d_predictions_in_another_order_are_mended_in_their_file(tmp_path
     load_table(Inputs(two, three_d=save(three, theirs, ids=ids, classes=PRESETS["fer2013"]), labels=labels))
 
 
+def test_ready_3d_predictions_without_ids_are_mended_in_their_file(tmp_path):
+    samples = make_samples()
+    logits = good_logits(samples)
+    labels = write_labels(tmp_path / "labels.csv", samples)
+    two = save(tmp_path / "two.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
+    np.save(tmp_path / "three.npy", logits[:9])
+    with pytest.raises(
+        PredictionsError, match=r"three.npy: .* got 9 rows, which fits none; save its ids with it"
+    ):
+        load_table(Inputs(two, three_d=tmp_path / "three.npy", labels=labels))
+
+
 def test_labels_by_number_are_to_be_named_where_the_class_order_does_not_fit(tmp_path):
     samples = make_samples()
     ids, logits = [sample.id for sample in samples], good_logits(samples)

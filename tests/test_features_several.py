@@ -68,6 +68,18 @@ def test_stores_of_the_same_samples_stand_side_by_side(toy, tmp_path):
         load_table(Inputs(two, stores), blocks="pose,texture")
 
 
+def test_stores_in_another_order_of_rows_are_joined_by_id(toy, tmp_path):
+    samples, _, two = toy
+    codes = numbers(samples, 3, 1)
+    first = write_store(tmp_path / "a.h5", samples, regressor="mine", codes={"pose": codes})
+    turned = write_store(tmp_path / "b.h5", samples[::-1], regressor="yours", codes={"jaw": codes[::-1]})
+    for stores in ([first, turned], [turned, first]):
+        table = load_table(Inputs(two, stores))
+        assert table.id.tolist() == [sample.id for sample in samples]
+        assert np.array_equal(table.codes[:, :3], codes) and np.array_equal(table.codes[:, 3:], codes)
+        assert table.labels.tolist() == [sample.label for sample in samples]
+
+
 def test_stores_of_the_same_regressor_are_told_apart_by_file(toy, tmp_path):
     samples, _, two = toy
     stores, _ = smirk_and_emoca(tmp_path, samples, regressor="smirk")
@@ -154,10 +166,35 @@ def test_datasets_are_stacked_by_class_name_and_reported_on_the_last(tmp_path):
     assert set(table.group) == {"raf:p", "affect:p"}
     said = "\n".join(table.notes)
     assert (
-        "its train split (30 rows) is trained on" in said
-        and "its val split (30 rows) stands for test" in said
+        "its train split (30 rows) trained on, 30 rows not used" in said
+        and "its val split (30 rows) as test, 30 rows not used" in said
     )
     assert "(contempt)" in said
+
+
+def test_a_dataset_without_splits_is_trained_on_whole_and_val_stays_val(tmp_path):
+    every = (Split.train, Split.val, Split.test)
+    bare, theirs = dataset(tmp_path / "a.h5", "a", CLASSES, (Split.none,), k=7)
+    whole, ours = dataset(tmp_path / "b.h5", "b", CLASSES, every, k=7)
+    samples = [*theirs, *ours]
+    ids = [sample.id for sample in samples]
+    two = save(tmp_path / "two.npz", good_logits(samples), ids=ids, classes=CLASSES)
+
+    def role(stores):
+        table = load_table(Inputs(two, stores))
+        names = {tuple(name.split("/")[:2]) for name in table.id}
+        pairs = list(zip(table.id, table.split, strict=True))
+        return {
+            name: {Split(split).name for row, split in pairs if row.startswith("/".join(name))}
+            for name in names
+        }
+
+    assert role([bare, whole]) == {
+        ("a", "none"): {"train"}, ("b", "train"): {"none"}, ("b", "val"): {"val"}, ("b", "test"): {"test"},
+    }  # fmt: skip
+    assert role([whole, bare]) == {
+        ("a", "none"): {"test"}, ("b", "train"): {"train"}, ("b", "val"): {"val"}, ("b", "test"): {"none"},
+    }  # fmt: skip
 
 
 def test_datasets_of_other_codes_or_classes_are_refused(tmp_path):
