@@ -9,7 +9,7 @@ import typer
 
 from ..console import stdout
 from ..features.inputs import Inputs
-from .options import Seed, names
+from .options import Seed, names, typed
 
 
 def fuse(
@@ -143,16 +143,16 @@ def fuse(
         model=out is not None,
     )
     if plot is not None:
-        from ..learn.plot import check_plot, plot_result
+        from ..learn.report.plots import check_plot, plot_result
 
         check_plot(plot)
     if out is not None:
         check_out(out)
     result = fuse_files(inputs, config)
-    written = [] if out is None else write_result(result, out)
+    written = [] if out is None else write_result(result, out, command=typed())
     print_result(result, stdout())
     if out is not None:
         print(f"\n{out}: " + ", ".join(path.name for path in written))
     if plot is not None:
         plot_result(result, plot)
-        print(f"\n{plot}: differences to 2d-recalibrated with their intervals")
+        print(f"\n{plot}: what every rule adds, with its intervals")

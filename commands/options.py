@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,6 +117,11 @@ def dataset_options(
         group_pattern=groups,
         label_map=label_map,
     )
+
+
+def typed() -> str:
+    """The command line as it was typed, for the record of a run."""
+    return shlex.join(["ig3d", *sys.argv[1:]])
 
 
 def names(text: str) -> tuple[str, ...]:

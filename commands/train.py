@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import stdout
-from .options import Seed, names
+from .options import Seed, names, typed
 
 
 def train(
@@ -63,7 +63,9 @@ def train(
     if out is not None:
         check_out(out)
     result = train_files(stores, config, task=task)
-    written = [] if out is None else [*write_result(result, out), *write_predictions(result, out)]
+    written = (
+        [] if out is None else [*write_result(result, out, command=typed()), *write_predictions(result, out)]
+    )
     print_result(result, stdout())
     if out is not None:
         print(f"\n{out}: " + ", ".join(path.name for path in written))

@@ -53,6 +53,7 @@ class FuseResult:
     sources : input -> what it was
     model : refitted on all calibration rows; None when it was not asked for
     seconds : step -> time it took; not part of any file
+    groups : (n,) int, which rows belong together; None where rows stand for themselves
     """
 
     task: str
@@ -68,6 +69,7 @@ class FuseResult:
     sources: dict[str, str]
     model: FusionModel | None
     seconds: dict[str, float] = field(default_factory=dict)
+    groups: np.ndarray | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -119,11 +121,12 @@ def fuse_predictions(
         rules = copies.results()
     after_rules = time.perf_counter()
     rows = protocol.reported
+    groups = table.group_codes[rows] if table.grouped else None
     figures = figures_of(
         rules,
         table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],
         table.covered[rows],
-        table.group_codes[rows] if table.grouped else None,
+        groups,
         task=table.task,
         draws=config.draws,
         seed=config.seed,
@@ -155,6 +158,7 @@ def fuse_predictions(
             "intervals": after_figures - after_rules,
             "model": time.perf_counter() - after_figures,
         },
+        groups=groups,
     )
 
 

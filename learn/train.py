@@ -100,6 +100,7 @@ class HeadsResult:
     predictions : head -> its predictions of every row with codes that it was not fitted on, for ``ig3d fuse``
     model : None
     seconds : head -> time of its fits; not part of any file
+    groups : (n,) int, which rows belong together; None where rows stand for themselves
     """
 
     task: str
@@ -116,6 +117,7 @@ class HeadsResult:
     predictions: Mapping[str, Predictions]
     model: None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    groups: np.ndarray | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -213,11 +215,12 @@ def train_heads(table: FusionTable, config: HeadsConfig | None = None) -> HeadsR
             values[np.searchsorted(rows, fuser.apply[known])] = found[known]
         rules.append(RuleResult(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
+    groups = table.group_codes[rows] if table.grouped else None
     figures = figures_of(
         tuple(rules),
         table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],
         table.covered[rows],
-        table.group_codes[rows] if table.grouped else None,
+        groups,
         task=table.task,
         draws=config.draws,
         seed=config.seed,
@@ -237,6 +240,7 @@ def train_heads(table: FusionTable, config: HeadsConfig | None = None) -> HeadsR
         sources=dict(table.sources),
         predictions=predictions,
         seconds=seconds,
+        groups=groups,
     )
 
 

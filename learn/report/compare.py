@@ -69,6 +69,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     table = {
         rule: {run.name: (run.record["results"].get(rule) or {}).get("all") for run in runs} for rule in rules
     }
+    table = {rule: by_run for rule, by_run in table.items() if any(by_run.values())}
     first = RunPredictions.read(runs[0])
     differences: list[Difference] = []
     remarks: list[str] = []

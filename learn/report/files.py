@@ -142,18 +142,20 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
 
 
 def predictions_csv(result: Result) -> str:
-    """Long table: ``id, rule, label, p_<class>..., truth`` or ``id, rule, valence, arousal, *_truth``.
+    """Long table: ``id, rule, label, p_<class>..., truth`` or ``id, rule, valence, arousal, *_truth``; maybe ``group``.
 
-    ``label`` is the predicted class, ``truth`` that of the dataset.
+    ``label`` is the predicted class, ``truth`` that of the dataset; rows of one ``group`` belong together.
     """
     classes = result.task == "classes"
+    groups = result.groups
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
+    head = (
         ["id", "rule", "label", *(f"p_{name}" for name in result.classes), "truth"]
         if classes
         else ["id", "rule", "valence", "arousal", "valence_truth", "arousal_truth"]
     )
+    writer.writerow(head if groups is None else [*head, "group"])
     for rule in result.rules:
         rows = np.flatnonzero(rule.present)
         values = np.exp(rule.values[rows]) if classes else rule.values[rows]
@@ -166,9 +168,10 @@ def predictions_csv(result: Result) -> str:
             if classes
             else np.char.mod("%.7g", result.truth[rows]).tolist()
         )
+        together = [[]] * len(rows) if groups is None else [[str(number)] for number in groups[rows]]
         writer.writerows(
-            [name, rule.name, *label, *line, *true]
-            for name, label, line, true in zip(ids, said, cells, truth, strict=True)
+            [name, rule.name, *label, *line, *true, *group]
+            for name, label, line, true, group in zip(ids, said, cells, truth, together, strict=True)
         )
     return text.getvalue()
 

@@ -132,6 +132,10 @@ def _spread(values: list[Any]) -> str:
         return f"{sum(numeric) / len(numeric):.3g} ({low:.3g} to {high:.3g} in {len(numeric)} copies)"
     if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
         return ", ".join(_spread(list(column)) for column in zip(*values, strict=True)) or "–"
+    if all(isinstance(value, dict) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        told = {key: _spread([value[key] for value in values if key in value]) for key in keys}
+        return "; ".join(f"{key} {said}" for key, said in told.items())
     different = list(dict.fromkeys(str(value) for value in values))
     return ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
 
@@ -162,6 +166,8 @@ def paragraph(record: dict[str, Any]) -> str:
         for figure in parts["all"][metric].values()
         if isinstance(figure, dict)
     )
+    if config.get("head") and "3d" in record["rules"] and protocol["case"] != "ready":
+        text += f"3D predictions come from the head {config['head']} on the blocks {config.get('blocks')}. "
     unit = "groups (persons or videos)" if groups else "rows"
     text += (
         f"Intervals are 95 % intervals of a paired bootstrap over {unit} ({config.get('draws')} draws, seed "
