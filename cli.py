@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 
 app.command("extract")(extract.extract)
+app.command("join")(extract.join)
 app.command("inspect")(store.inspect)
 app.command("preview")(store.preview)
 app.command("synth")(extract.synth)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..console import counting, counts, say
+from ..errors import UsageError
 from .options import (
     Dataset,
     Device,
@@ -59,6 +60,9 @@ def extract(
         str | None,
         typer.Option("--address", help="Of a running dask or ray cluster; else one is started here."),
     ] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", help="K/N: only the K-th of N parts, for ig3d join.")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
     device: Device = "auto",
     precision: Annotated[
@@ -90,6 +94,7 @@ def extract(
             jobs=jobs,
             backend=backend,
             address=address,
+            part=None if part is None else _part(part),
             restart=restart,
             progress=progress,
             say=say,
@@ -118,6 +123,29 @@ def synth(
     with counting("synth", count) as progress:
         synthesize(out, config, progress=lambda done: progress(Counter(drawn=done)))
     print(f"{out}: {count} faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
+
+
+def join(
+    parts: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Stores of extract --part, or folders of shards.", metavar="PARTS...", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+) -> None:
+    """Join the parts of a dataset, made here or elsewhere, to the store that one run would have written."""
+    from ..extract.join import join_parts
+
+    joined = join_parts(parts, out)
+    print(f"{out}: {sum(joined.values())} rows ({counts(joined)})")
+
+
+def _part(text: str) -> tuple[int, int]:
+    k, _, n = text.partition("/")
+    if not (k.isdecimal() and n.isdecimal()):
+        raise UsageError(f"part: expected K/N, such as 3/8, got {text!r}")
+    return int(k), int(n)
 
 
 @contextmanager

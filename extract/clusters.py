@@ -64,10 +64,10 @@ def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
         raise RunError(f"backend dask: expected a scheduler at {address}, got none ({exc})") from exc
     try:
-        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
         if not workers:
             raise RunError(f"backend dask: expected workers at {address}, got a scheduler without any")
-        yield [_OnDask(client, workers[i % len(workers)]) for i in range(jobs or len(workers))]
+        yield [_OnDask(client) for _ in range(jobs or workers)]
     finally:
         client.close()
         if cluster is not None:
@@ -75,12 +75,12 @@ def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
 
 
 class _OnDask:
-    """A worker of a dask cluster, by preference; dask itself tries again when one dies, and says so at the end."""
+    """One task at a time on a dask cluster; dask tries again by itself when a worker dies, and says so at the end."""
 
     deaths_told = MOST_DEATHS
 
-    def __init__(self, client: Any, worker: str) -> None:
-        self._pool = client.get_executor(pure=False, retries=0, workers=[worker], allow_other_workers=True)
+    def __init__(self, client: Any) -> None:
+        self._pool = client.get_executor(pure=False, retries=0)
         self._killed = require("distributed.scheduler", wanted_by="backend dask").KilledWorker
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:

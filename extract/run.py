@@ -26,6 +26,7 @@ from .clusters import lanes_of
 from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
 from .flow import by_status, run_shard
+from .join import write_joined
 from .regressors import Regressor
 from .sources.remote import is_remote
 from .workers import MOST_DEATHS, Lane, spread
@@ -66,6 +67,7 @@ def extract_codes(
     jobs: int = 0,
     backend: str = "loky",
     address: str | None = None,
+    part: tuple[int, int] | None = None,
     restart: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -84,6 +86,8 @@ def extract_codes(
         Where they are: ``loky`` (processes here), ``dask`` or ``ray``.
     address : str, optional
         Of a running dask or ray cluster; without, one is started on this machine.
+    part : (k, n), optional
+        Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.join.join_parts` joins their stores.
     restart : bool
         Throw away what an earlier run left, or the finished store.
     progress : function of a Counter of status names, optional
@@ -115,6 +119,11 @@ def extract_codes(
         say(note)
     lanes = _lanes(jobs, backend, address, devices, regress, detect)
     identity = shards.identity(samples, config, regress.describe(), found_by, known.identity)
+    faces = known.samples
+    if part is not None:
+        rows = _part(part, len(samples))
+        samples, faces = replace(samples, samples=samples.samples[rows]), faces[rows]
+        identity["part"] = "{}/{}".format(*part)
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
         if run.finished(restart=restart):
@@ -131,15 +140,17 @@ def extract_codes(
             for device in devices
         ]
         counts = Counter(run.counts)
-        for shard, done in _work(run, todo, known.samples, calls, lanes if len(todo) > 1 else None):
+        for shard, done in _work(run, todo, faces, calls, lanes if len(todo) > 1 else None):
             if done is None:
-                why = f"{MOST_DEATHS} workers died at its shard (out of memory?)"
+                why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
                 done = run.give_up(shard, info, dict(regress.blocks), why)
                 say(f"WARNING shard {shard}: its {sum(done.values())} rows are marked as failed: {why}")
             counts += done
             if progress:
                 progress(done)
-        run.join(info, dict(regress.blocks))
+        paths = [run.shard_path(shard) for shard in range(run.shards)]
+        write_joined(run.out, info, samples.samples, dict(regress.blocks), paths)
+        run.discard_parts()
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
@@ -156,6 +167,19 @@ def _lanes(
         if jobs == 1:
             return None
     return lanes_of(backend, jobs, address)
+
+
+def _part(part: tuple[int, int], samples: int) -> slice:
+    """The rows of the k-th of n parts.
+
+    Raises
+    ------
+    UsageError : there is no such part.
+    """
+    k, n = part
+    if not 1 <= k <= n <= samples:
+        raise UsageError(f"part: expected K/N with 1 <= K <= N <= {samples} samples, got {k}/{n}")
+    return slice((k - 1) * samples // n, k * samples // n)
 
 
 def _info(

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..errors import RunError, StoreError
-from ..features.store import FORMAT, CodeStore, StoreInfo, read_rows
+from ..features.store import FORMAT, CodeStore, StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Sample, SampleList, Status
 from .config import ExtractConfig
@@ -153,7 +153,7 @@ class Run:
                 f"{self.out}: expected the store of this run, got one of another ({'; '.join(differing)}); choose "
                 "another --out, or --restart to write it anew"
             )
-        self._discard_parts()
+        self.discard_parts()
         return True
 
     def begin(self, *, restart: bool) -> list[int]:
@@ -165,7 +165,7 @@ class Run:
         """
         record = self.parts / "run.json"
         if restart:
-            self._discard_parts()
+            self.discard_parts()
         if record.exists():
             try:
                 before = json.loads(record.read_text())
@@ -229,18 +229,7 @@ class Run:
             writer.write(0, rows)
         return Counter({Status.failed.name: len(samples)})
 
-    def join(self, info: StoreInfo, blocks: dict[str, Block]) -> None:
-        """Copy the shards into the store, put it under its final name, then remove them."""
-        with StoreWriter(self.out, info, self.samples.samples, blocks) as writer:
-            start = 0
-            for shard in range(self.shards):
-                with CodeStore(self.shard_path(shard)) as part:
-                    for rows in read_rows(part):
-                        writer.write(start, rows)
-                        start += len(rows)
-        self._discard_parts()
-
-    def _discard_parts(self) -> None:
+    def discard_parts(self) -> None:
         """Remove everything but the lock, the record last: while it is there the run can be recognised."""
         for entry in self.parts.iterdir():
             if entry.name not in ("lock", "run.json"):

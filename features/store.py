@@ -26,6 +26,8 @@ from .values import Block, Rows, Status
 FORMAT = "ig3d-codes"
 FORMAT_VERSION = 1
 _TEXT_COLUMNS = ("id", "path", "group", "message")
+# Rows read at a time where all are to be read.
+_STEP = 4096
 # Not part of the content hash: where and when, not what.
 _UNHASHED = frozenset({"created", "root", "content_sha256"})
 
@@ -283,13 +285,24 @@ class CodeStore:
             if len(np.unique(samples.id)) != len(samples):
                 problems.append("sample/id: expected every id once, got some twice")
             for name in self.blocks:
-                finite = np.isfinite(self.codes(name))
-                if not finite[samples.ok].all():
-                    problems.append(f"codes/{name}: expected finite codes where the status is ok, got others")
-                if finite[~samples.ok].any():
-                    problems.append(f"codes/{name}: expected NaN where the status is not ok, got numbers")
+                problems += self._misplaced(name)
         except StoreError as exc:
             problems.append(str(exc))
+        return problems
+
+    def _misplaced(self, name: str) -> list[str]:
+        """What is wrong with where a block has numbers, read some thousand rows at a time."""
+        lacking = spare = False
+        for start in range(0, len(self), _STEP):
+            span = slice(start, start + _STEP)
+            finite, ok = np.isfinite(self.codes(name, span)), self.samples.ok[span]
+            lacking |= not finite[ok].all()
+            spare |= bool(finite[~ok].any())
+        problems = []
+        if lacking:
+            problems.append(f"codes/{name}: expected finite codes where the status is ok, got others")
+        if spare:
+            problems.append(f"codes/{name}: expected NaN where the status is not ok, got numbers")
         return problems
 
 
@@ -303,8 +316,8 @@ def content_hash(file: h5py.File) -> str:
                 total.update(f"{name}@{key}={item.attrs[key]!s}\n".encode())
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype.str}:{item.shape}\n".encode())
-            for start in range(0, len(item), 4096):
-                total.update(np.ascontiguousarray(item[start : start + 4096]).tobytes())
+            for start in range(0, len(item), _STEP):
+                total.update(np.ascontiguousarray(item[start : start + _STEP]).tobytes())
 
     add("/", file)
     names: list[str] = []
@@ -316,10 +329,9 @@ def content_hash(file: h5py.File) -> str:
 
 def read_rows(store: CodeStore) -> Iterator[Rows]:
     """The outcomes in a store as :class:`Rows`, some thousand at a time, in order."""
-    step = 4096
     samples, faces = store.samples, store.faces
-    for start in range(0, len(store), step):
-        span = slice(start, start + step)
+    for start in range(0, len(store), _STEP):
+        span = slice(start, start + _STEP)
         yield Rows(
             status=samples.status[span],
             message=samples.message[span].tolist(),
