@@ -106,7 +106,9 @@ def split(
         raise UsageError(f"split: expected a name that ends in {' or '.join(kinds)} after --out, got {out}")
     check_replaceable(out)
     if not of_store:
-        carved = carve(list_dataset(source, dataset, manifest, None, 0, groups, label_map), val, seed=seed)
+        carved = carve(
+            list_dataset(str(source), dataset, manifest, None, 0, groups, label_map), val, seed=seed
+        )
         write_split(out, carved)
     else:
         with CodeStore(source) as store:

@@ -50,6 +50,13 @@ _LEVELS: tuple[_Level, ...] = (
         "id",
         lambda name: PurePosixPath(_stemmed(name)).name,
     ),
+    # RAF-DB's ids are those of its list, its files are called test_0001_aligned.jpg
+    (
+        "stem of the path",
+        lambda name: PurePosixPath(_stemmed(name)).name,
+        "path",
+        lambda name: PurePosixPath(_stemmed(name)).name,
+    ),
 )
 
 

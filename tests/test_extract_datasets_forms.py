@@ -14,6 +14,8 @@ from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.affectnet_npy import TABLE, read_annotations
 from ig3d.extract.datasets.fer import majority
 from ig3d.extract.read import Unreadable, read_image
+from ig3d.features.labels import SampleColumns
+from ig3d.features.match import match_ids
 from ig3d.features.values import Sample, SampleList, Split
 
 
@@ -42,6 +44,37 @@ def test_rafdb_ids_are_those_of_the_list(tmp_path: Path) -> None:
     samples = by_id(list_samples(tmp_path, "rafdb"))
     assert samples["basic/Image/aligned/test_0001"].path == "basic/Image/aligned/test_0001_aligned.jpg"
     assert set(samples) == {"basic/Image/aligned/train_00001", "basic/Image/aligned/test_0001"}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "{}.jpg",
+        "{}_aligned",
+        "{}_aligned.jpg",
+        "aligned/{}.jpg",
+        "/data/basic/Image/aligned/{}_aligned.jpg",
+    ],
+)
+def test_rafdb_ids_of_any_form_join(tmp_path: Path, form: str) -> None:
+    rafdb_list(tmp_path / "basic", "train_00001.jpg 5\ntest_0001.jpg 7\ntest_0002.jpg 1")
+    samples = list_samples(tmp_path, "rafdb")
+    n = len(samples)
+    text = {name: np.array([getattr(s, name) for s in samples.samples]) for name in ("id", "path", "group")}
+    columns = SampleColumns(
+        "a.h5",
+        samples.classes,
+        **text,
+        split=samples.splits,
+        label=samples.labels,
+        targets=np.full((n, 2), np.nan),
+    )
+    ids = np.array([form.format(name) for name in ("train_00001", "test_0002", "test_0001")])
+    rows, _ = match_ids(ids, columns, source="x.npz")
+    assert [samples.samples[row].path.rpartition("/")[2] for row in rows] == [
+        "train_00001_aligned.jpg", "test_0002_aligned.jpg", "test_0001_aligned.jpg",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("nesting", ["compound", "RAF_DB/compound/compound", "."])

@@ -99,7 +99,8 @@ def _has_images(folder: Path, root: Path) -> bool:
 
 def _loose(parents: list[Path]) -> list[str]:
     """A note on images beside the class folders."""
-    count, first = 0, []
+    count = 0
+    first: list[str] = []
     for parent in parents:
         with os.scandir(parent) as entries:
             for entry in entries:
