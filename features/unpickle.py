@@ -26,8 +26,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import WeightsError
+from .builders import Budget, Foreign, storage_array, torch_type
 from .inert import Note, read_notes
-from .rebuild import Budget, Foreign, Rebuilder, storage_array, torch_type
+from .rebuild import Rebuilder
 
 __all__ = ["Foreign", "read_arrays"]
 
