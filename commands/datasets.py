@@ -79,7 +79,7 @@ def check(
 
 def split(
     source: Annotated[
-        Path, typer.Argument(help="Folder of a dataset, or a store.", metavar="SOURCE", show_default=False)
+        str, typer.Argument(help="Folder of a dataset, or a store.", metavar="SOURCE", show_default=False)
     ],
     out: Annotated[
         Path,
@@ -100,15 +100,13 @@ def split(
     from ..features.store import CodeStore
     from ..features.summary import class_table, count_classes
 
-    of_store = source.is_file() and source.suffix.lower() in (".h5", ".hdf5")
+    of_store = Path(source).is_file() and source.lower().endswith((".h5", ".hdf5"))
     kinds = (".csv", ".h5") if of_store else (".csv",)
     if out.suffix.lower() not in kinds:
         raise UsageError(f"split: expected a name that ends in {' or '.join(kinds)} after --out, got {out}")
     check_replaceable(out)
     if not of_store:
-        carved = carve(
-            list_dataset(str(source), dataset, manifest, None, 0, groups, label_map), val, seed=seed
-        )
+        carved = carve(list_dataset(source, dataset, manifest, None, 0, groups, label_map), val, seed=seed)
         write_split(out, carved)
     else:
         with CodeStore(source) as store:

@@ -230,6 +230,9 @@ def test_one_command_then_the_others_go_on(ig3d: Run, tmp_path: Path) -> None:
         for name in before.blocks:
             assert np.array_equal(opened.codes(name), before.codes(name), equal_nan=True)
         assert np.array_equal(opened.samples.digest, before.samples.digest)
+    # no store is written over, not even by its own kind; the table is made again
+    assert ig3d("split", plain, "--val", "0.2", "--out", carved).returncode == 2
+    assert ig3d("split", plain, "--val", "0.2", "--out", again).returncode == 0
     # it is no store of that extraction
     ended = ig3d("extract", root, "--dataset", "rafdb", "--regressor", FAKE, "--jobs", "1", "--out", carved)
     assert ended.returncode == 1 and "split: " in ended.stderr
@@ -240,7 +243,7 @@ def test_one_command_then_the_others_go_on(ig3d: Run, tmp_path: Path) -> None:
     [
         (("--out", "x.txt"), "expected a name that ends in .csv after --out", 2),
         (("--out", "x.h5"), "expected a name that ends in .csv after --out", 2),
-        (("--out", "theirs.csv"), "expected a split table, a store or nothing there", 2),
+        (("--out", "theirs.csv"), "expected nothing there, or a split table to replace", 2),
         (("--out", "x.csv", "--val", "2"), "expected a share between 0 and 1", 2),
     ],
 )

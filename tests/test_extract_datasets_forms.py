@@ -175,6 +175,9 @@ def test_affectnet_annotations_are_read_once(tmp_path: Path, monkeypatch: pytest
     after = by_id(list_samples(tmp_path, "affectnet"))
     assert (after["train_set/images/3"].label, after["train_set/images/3"].valence) == (6, 0.25)
     assert "train_set/images/4" not in after
+    np.save(folder / "2_exp.npy", np.array("1"))  # changed, of the same size
+    after = by_id(list_samples(tmp_path, "affectnet"))
+    assert after["train_set/images/2"].label == 1
     (folder.parent / TABLE).write_bytes(b"PK damaged")
     assert by_id(list_samples(tmp_path, "affectnet")) == after
 

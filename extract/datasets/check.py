@@ -18,6 +18,7 @@ from ...errors import DatasetError, LayoutError, UsageError
 from ...features.values import SampleList
 from ..plugins import names
 from ..read import Unreadable, bounded_images, read_image
+from ..sources.remote import is_remote
 from . import ADAPTERS, DatasetOptions, list_samples
 from .files import listing
 
@@ -70,7 +71,7 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
     LayoutError : none does; says what is there.
     DatasetError : the first that sees its layout cannot read it.
     """
-    if not Path(root).exists():
+    if not is_remote(root) and not Path(root).exists():
         raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
     for name in names("dataset", ADAPTERS):
         # what another error says is for the user: a layout that is half there, a damaged table

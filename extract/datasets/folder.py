@@ -58,7 +58,7 @@ class FolderDataset:
         if labels is None or not samples:
             raise LayoutError(
                 f"folder: expected images in class folders, found {listing(root)} in {root}; {self.layout} "
-                "(docs/datasets.md)"
+                "(docs/datasets.md); images that lie side by side need a table (--dataset manifest)"
             )
         notes = [
             *(["splits as the folders say"] if split_folders else []),

@@ -121,22 +121,21 @@ def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to write over a file of another kind.
+    """Refuse to write over anything but a split table, which is made again at once.
 
     Raises
     ------
-    UsageError : something is there that is neither a split table nor a store.
+    UsageError : something else is there.
     """
-    if out.is_dir() or (out.is_file() and not _is_ours(out)):
+    if out.exists() and not (out.is_file() and _is_split_table(out)):
         raise UsageError(
-            f"{out}: expected a split table, a store or nothing there, got another thing; name a new file"
+            f"{out}: expected nothing there, or a split table to replace, got another thing; name a new file"
         )
 
 
-def _is_ours(path: Path) -> bool:
+def _is_split_table(path: Path) -> bool:
     with path.open("rb") as handle:
-        start = handle.read(16)
-    return start.startswith(b"\x89HDF") if path.suffix.lower() == ".h5" else start.startswith(b"id,split")
+        return handle.read(16).startswith(",".join(HEADER).encode())
 
 
 def write_split(path: Path, samples: SampleList) -> None:
