@@ -7,6 +7,7 @@ import pytest
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.features.check import check_predictions
+from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.values import Split
 
@@ -101,3 +102,24 @@ def test_ready_3d_predictions_are_checked_as_well(tmp_path):
     assert [outcome.source for outcome in outcomes] == ["two.npz", "three.npz"]
     assert [outcome.parts[-1].predicted for outcome in outcomes] == [100, 90]
     assert outcomes[0].parts[-1].coded == 90 and not any(outcome.problems for outcome in outcomes)
+
+
+def test_fuse_takes_several_files_and_stores(tmp_path, ig3d):
+    samples = make_samples(280, split=lambda row: (Split.train, Split.test)[row % 14 < 7])
+    labels = np.array([sample.label for sample in samples])
+    codes = np.eye(7)[labels] + np.random.default_rng(0).normal(0, 0.7, (280, 7))
+    stores = [
+        write_store(tmp_path / f"{name}.h5", samples, regressor=name, codes={"expression": values})
+        for name, values in (("mine", codes), ("yours", -codes))
+    ]
+    ids = [sample.id for sample in samples]
+    first = save(tmp_path / "first.npz", good_logits(samples), ids=ids)
+    turned = good_logits(samples, accuracy=0.6)[:, [CLASSES.index(name) for name in PRESETS["fer2013"]]]
+    second = save(tmp_path / "second.npz", turned, ids=ids)
+    options = ["--rules", "mean", "--head", "linear", "--draws", 20, "--folds", 2, "--no-controls"]
+    files = ["--2d-logits", first, "--2d-logits", second, "--3d-store", stores[0], "--3d-store", stores[1]]
+    ended = ig3d("fuse", *files, "--2d-classes", "rafdb", "--2d-classes", "deepface", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert "mine:expression (7), yours:expression (7)" in ended.stdout and "2d:second" in ended.stdout
+    ended = ig3d("fuse", *files, "--2d-classes", "rafdb", *options)
+    assert ended.returncode == 1 and "second.npz: expected the class order" in ended.stderr
