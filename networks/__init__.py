@@ -1,1 +1,1 @@
-"""2D networks: training a small one, and writing its logits with ids."""
+"""2D networks: the user's own, run over a dataset (``load``, ``logits``); small ones, trained (``train``)."""

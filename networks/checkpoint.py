@@ -311,7 +311,8 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         ) from exc
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(
-            f"{source}: {what}, got a safetensors file of other origin; make one with ig3d train-2d"
+            f"{source}: {what}, got a safetensors file of other origin; name its architecture (timm:NAME) "
+            "and give the file as --weights"
         )
     if described.get("format_version") != FORMAT_VERSION:
         raise ModelError(

@@ -39,8 +39,9 @@ class Net(nn.Module):
 
     def forward(self, x):
         maps = self.body(x)
-        feat = pooled(maps) + 0 * self.attention(pooled(maps))
+        feat = pooled(maps)
         out = self.fc(feat).squeeze()
+        feat = feat + 0 * self.attention(1 - feat)
         if self.form == "triple":
             return out, maps, [feat, feat]
         if self.form == "dict":

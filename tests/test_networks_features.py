@@ -53,7 +53,7 @@ def run(samples: SampleList, network: NetworkSpec, tmp_path: Path, **config: Any
 def test_features_are_what_the_last_layer_is_fed(
     samples: SampleList, clone: NetworkSpec, tmp_path: Path, features: str, batch_size: int
 ) -> None:
-    # the attention runs before the last layer and is as wide as nothing that the network gives
+    # the attention runs after the last layer, and is as wide as nothing that the network gives
     found = load_features(run(samples, replace(clone, features=features), tmp_path, batch_size=batch_size))
     assert found.ids.tolist() == [sample.id for sample in samples.samples]
     assert found.values.dtype == np.float32 and not found.maps

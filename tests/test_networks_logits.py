@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score
 
 from ig3d.errors import DatasetError, ModelError, UsageError
+from ig3d.features.network_features import load_features
 from ig3d.features.predictions import load_predictions
 from ig3d.features.values import Sample, SampleList, Split
 from ig3d.networks.checkpoint import (
@@ -260,6 +261,17 @@ def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: SampleList,
     ):
         with pytest.raises(UsageError, match=message):
             write_logits(samples, wrong, tmp_path / "x.npz")
+
+
+def test_a_checkpoint_gives_its_features(samples: SampleList, tmp_path: Path) -> None:
+    path = str(save(tmp_path / "net.safetensors", samples))
+    everything = LogitsConfig(splits=parse_splits("all"))
+    write_logits(samples, NetworkSpec(path, features="auto"), tmp_path / "x.npz", everything)
+    found, module = load_features(tmp_path / "x.npz"), load_network(path).module
+    assert found.ids.tolist() == ids_of(range(30))
+    with torch.no_grad():
+        logits = module.get_submodule("head.fc")(torch.from_numpy(found.values)).numpy()
+    np.testing.assert_allclose(logits, load_predictions(tmp_path / "x.npz").values, atol=1e-5)
 
 
 def test_a_network_of_nan_is_refused(samples: SampleList, tmp_path: Path) -> None:

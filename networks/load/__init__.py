@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -27,17 +28,14 @@ from .values import Network, NetworkSpec, Opened, Outputs
 
 __all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "load_network"]
 
-# How a network is named -> the file of this folder that opens it.
+# How a network is named -> the file of this folder that opens it; the first that fits.
 KINDS = {
-    "timm:": "timm_name",
-    ".py:": "python_file",
-    ".safetensors": "own",
-    ".pt": "torchscript",
-    ".pth": "torchscript",
-    ".torchscript": "torchscript",
-    ".ts": "torchscript",
-    ".pt2": "exported",
-    ".onnx": "onnx",
+    r"timm:.+": "timm_name",
+    r".+\.py:.+": "python_file",
+    r".+\.safetensors": "own",
+    r".+\.(pt|pth|ts|torchscript)": "torchscript",
+    r".+\.pt2": "exported",
+    r".+\.onnx": "onnx",
 }
 # How far the outputs of one image may move with what stands beside it, in units of their own size; rounding is 1e-5.
 _TOLERANCE = 1e-3
@@ -165,21 +163,19 @@ def load_network(
 def kind_of(spec: NetworkSpec) -> str:
     """The file of this folder for a network.
 
-    >>> kind_of(NetworkSpec("timm:resnet18")), kind_of(NetworkSpec("clone/net.py:Net")), kind_of(NetworkSpec("a.onnx"))
-    ('timm_name', 'python_file', 'onnx')
+    >>> kind_of(NetworkSpec("timm:resnet18")), kind_of(NetworkSpec("clone/net.py:Net"))
+    ('timm_name', 'python_file')
 
     Raises
     ------
     UsageError : none fits, or weights are given to a network that has its own.
     """
     text = spec.network
-    found = next((kind for sign, kind in KINDS.items() if sign.endswith(":") and sign in text), None)
-    if found is None or (found == "timm_name" and not text.startswith("timm:")):
-        found = KINDS.get(Path(text).suffix.lower())
+    found = next((kind for form, kind in KINDS.items() if re.fullmatch(form, text, re.DOTALL)), None)
     if found is None:
         raise UsageError(
-            f"network: expected a file ({', '.join(name for name in KINDS if name[-1] != ':')}), timm:NAME or "
-            f"file.py:build, got {text!r}"
+            "network: expected a file (.safetensors, .pt, .pt2, .onnx), timm:NAME or file.py:build, got "
+            f"{text!r}"
         )
     if found not in ("timm_name", "python_file"):
         if spec.weights is not None or spec.key:
