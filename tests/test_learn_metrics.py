@@ -1,16 +1,13 @@
-"""Metrics agree with scikit-learn and SciPy; intervals and tests with formulas and exact enumeration."""
+"""Metrics agree with scikit-learn and SciPy."""
 
 from __future__ import annotations
-
-from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from ig3d.learn.intervals import mcnemar, percentile_interval, resampled_sums, sign_flip
-from ig3d.learn.metrics import measure, metrics_of, own_statistics, shared_statistics
+from ig3d.learn.metrics import measure, metrics_of, own_statistics, recalls_of, shared_statistics
 
 
 def class_rows(seed, n, k):
@@ -31,6 +28,31 @@ def test_class_metrics_agree_with_scikit_learn(seed, n, k):
     f1 = reference.f1_score(labels, said, average="macro", zero_division=0)
     assert got["macro_f1"] == pytest.approx(f1, abs=1e-9)
     assert got["log_loss"] == pytest.approx(reference.log_loss(labels, p, labels=range(k)), abs=1e-9)
+    squares = reference.brier_score_loss(labels, p, labels=range(k), scale_by_half=False) if k > 2 else None
+    squares = ((p - np.eye(k)[labels]) ** 2).sum(axis=1).mean() if squares is None else squares
+    assert got["brier"] == pytest.approx(squares, abs=1e-9)
+
+
+def test_recalls_agree_with_scikit_learn():
+    labels, p = class_rows(8, 300, 5)
+    labels[labels == 3] = 2  # a class that does not occur
+    shared = shared_statistics(labels, "classes", 5).sum(axis=0)
+    got = recalls_of(shared, own_statistics(np.log(p), labels, "classes").sum(axis=0))
+    expected = reference.recall_score(
+        labels, p.argmax(axis=1), labels=range(5), average=None, zero_division=0
+    )
+    assert np.isnan(got[3])
+    assert np.delete(got, 3) == pytest.approx(np.delete(expected, 3), abs=1e-9)
+
+
+def test_the_ccc_of_ig3d_is_larger_by_its_mixed_moments():
+    """Their covariance is divided by n - 1, their variances by n: a factor n / (n - 1), as the module's note says."""
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(-1, 1, (3991, 2))
+    values = 0.5 * truth + rng.normal(0, 0.2, truth.shape)
+    x, y = values[:, 0], truth[:, 0]
+    theirs = 2 * np.cov(x, y)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    assert theirs / measure(values, truth, "va")["ccc_valence"] == pytest.approx(3991 / 3990, abs=1e-9)
 
 
 def ccc(x, y):
@@ -73,46 +95,3 @@ def test_a_weighted_sum_of_statistics_is_the_metric_of_repeated_rows():
     got = metrics_of(weights @ shared, weights @ own, "classes")
     again = measure(np.log(np.repeat(p, weights, axis=0)), np.repeat(labels, weights), "classes")
     assert {name: float(value) for name, value in got.items()} == pytest.approx(again, abs=1e-12)
-
-
-def test_the_bootstrap_of_a_mean_has_its_standard_error():
-    values = np.random.default_rng(0).normal(size=(400, 1))
-    sums = resampled_sums(values, np.arange(400), draws=4000, seed=1)[:, 0] / 400
-    low, high = percentile_interval(sums)
-    error = values.std() / 20
-    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
-    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
-
-
-def test_groups_are_resampled_as_wholes():
-    # Rows of a group are copies of each other: only the 40 groups carry information.
-    groups = np.repeat(np.arange(40), 10)
-    values = np.random.default_rng(0).normal(size=40)[groups][:, None]
-    whole = resampled_sums(values, groups, draws=4000, seed=0)[:, 0] / 400
-    rows = resampled_sums(values, np.arange(400), draws=4000, seed=0)[:, 0] / 400
-    assert whole.std() == pytest.approx(values.std() / np.sqrt(40), rel=0.05)
-    assert rows.std() == pytest.approx(values.std() / np.sqrt(400), rel=0.05)
-
-
-def test_chunks_of_draws_change_nothing(monkeypatch):
-    values = np.random.default_rng(0).normal(size=(50, 3))
-    whole = resampled_sums(values, np.arange(50), draws=100, seed=3)
-    monkeypatch.setattr("ig3d.learn.intervals._CHUNK_NUMBERS", 50 * 7)
-    assert np.allclose(resampled_sums(values, np.arange(50), draws=100, seed=3), whole, atol=1e-12)
-
-
-def test_mcnemar_is_the_exact_binomial():
-    right = np.array([1] * 9 + [0] * 3 + [1] * 20, bool)
-    other = np.array([0] * 9 + [1] * 3 + [1] * 20, bool)
-    assert mcnemar(right, other) == pytest.approx(stats.binomtest(9, 12).pvalue, abs=1e-12)
-    assert mcnemar(right, right) == 1.0
-
-
-def test_sign_flips_agree_with_all_flips():
-    differences = np.random.default_rng(4).normal(0.4, 1, 12)
-    groups = np.repeat(np.arange(6), 2)
-    totals = differences.reshape(6, 2).sum(axis=1)
-    flips = np.array(list(product((-1, 1), repeat=6)))
-    exact = np.mean(np.abs(flips @ totals) >= abs(totals.sum()) - 1e-12)
-    assert sign_flip(differences, groups, draws=20_000, seed=0) == pytest.approx(exact, abs=0.01)
-    assert sign_flip(np.zeros(12), groups, draws=100, seed=0) == 1.0

@@ -148,7 +148,9 @@ def _gain_sentence(record: dict[str, Any], metric: str) -> str:
     reference, figure = least_gain(record, best, metric)  # type: ignore[misc]
     others = [name for name in better if name != best]
     more = f" Also better: {', '.join(others)}." if others else ""
-    return f"{best} adds {bounds(figure, metric)}{unit} to {reference} (Holm's p {p_value(figure['p_holm'])}).{more}"
+    verb, to = ("adds", "to") if has_2d(record) else ("gains", "over")
+    p = p_value(figure["p_holm"])
+    return f"{best} {verb} {bounds(figure, metric)}{unit} {to} {reference} (Holm's p {p}).{more}"
 
 
 def p_value(p: float | None) -> str:
