@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def test_each_is_recognised_as_what_it_is_and_extracted(ig3d: Run, tmp_path: Pat
         assert opened.info.classes == samples.classes
         if name != "manifest":
             assert opened.samples.ok.all(), opened.samples.message
+
+
+def test_a_container_is_recognised_by_itself(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("happy", "sad"):
+            archive.writestr(f"{name}/a.png", image)
+    samples = recognise(tmp_path / "x.zip")
+    assert (samples.dataset, samples.classes) == ("zip", ("happy", "sad"))
+    assert check_images(samples, jobs=1).sizes == {(24, 20): 2}
+    with pytest.raises(DatasetError, match="rafdb: expected the dataset's folder at .*, found a file"):
+        list_samples(tmp_path / "x.zip", "rafdb")
 
 
 def test_a_layout_that_is_half_there_is_named(tmp_path: Path) -> None:

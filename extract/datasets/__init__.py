@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...errors import DatasetError, UsageError, some
+from ...errors import DatasetError, LayoutError, UsageError, some
 from ...features.values import SampleList, Split
 from ..plugins import load
 from ..sources.remote import is_remote
@@ -137,8 +137,9 @@ def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
     if not Path(root).is_dir() and not (
         suffix and Path(root).is_file() and str(root).lower().endswith(suffix)
     ):
-        raise DatasetError(
-            f"{dataset}: expected the dataset's folder at {root}, found none; {adapter.layout} (docs/datasets.md)"
+        there = "a file" if Path(root).exists() else "none"
+        raise LayoutError(
+            f"{dataset}: expected the dataset's folder at {root}, found {there}; {adapter.layout} (docs/datasets.md)"
         )
     return Path(root)
 
