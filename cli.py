@@ -13,6 +13,7 @@ import typer
 
 from . import __version__
 from .commands import (
+    ablate,
     datasets,
     extract,
     fuse,
@@ -50,6 +51,7 @@ app.command("predict")(predict.predict)
 app.command("fuse-features")(intermediate.fuse_features)
 app.command("train-joint")(intermediate.train_joint)
 app.command("report")(report.report)
+app.command("ablate")(ablate.ablate)
 app.command("import")(store.import_)
 app.command("export")(store.export)
 

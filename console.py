@@ -80,3 +80,24 @@ def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def counting_cells(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over a study's cells; the first call says how many were done before."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr()
+    )
+    task = bar.add_task(what, total=total)
+
+    def progress(done: int) -> None:
+        bar.start()
+        bar.update(task, advance=done)
+
+    try:
+        yield progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -1,0 +1,140 @@
+"""Late fusion, ablated: by rule, code group, representation, head, 2D network and the fitted rules' objective.
+
+    python ablations/late_fusion.py --2d-logits x.npz --3d-store y.h5 --out results
+
+runs every study that the files allow; --study picks some. Several --3d-store are representations to compare, alone and
+together; several --2d-logits are networks. All studies share one folder of cells, so a second run costs nothing, and
+every table, heat map and LaTeX table lies in results/STUDY.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ig3d.console import counting_cells, say, stdout
+from ig3d.errors import Ig3dError, UsageError
+from ig3d.features.blocks import NOT_FEATURES, named_sets
+from ig3d.features.store import CodeStore
+from ig3d.learn.ablation import Study, print_study, run_study, write_study
+
+# The order in which groups of codes are added up; what a store lacks is passed over.
+GROUPS = ("expression", "jaw", "eyelid", "pose", "shape")
+
+
+def by_rule(two_d: list[str], stores: list[str]) -> Study:
+    """Which rule?"""
+    return Study("Late fusion by rule", {"2d-logits": two_d[0], "3d-store": stores})
+
+
+def by_group(two_d: list[str], stores: list[str]) -> Study:
+    """Which codes? Groups added up one by one, then the paper's sets."""
+    with CodeStore(stores[0]) as store:
+        blocks, regressor = list(store.blocks), store.info.regressor.get("name", "")
+    groups = [name for name in GROUPS if name in blocks] or [
+        name for name in blocks if name not in NOT_FEATURES
+    ]
+    sums = accumulate(([name] for name in groups), lambda before, name: before + name)
+    values = {("+ " if len(names) > 1 else "") + names[-1]: ",".join(names) for names in sums}
+    values |= {name: name for name in reversed(named_sets(blocks, regressor))}
+    return Study(
+        "Late fusion by code group", {"2d-logits": two_d[0], "3d-store": stores[0]}, {"blocks": values}
+    )
+
+
+def by_representation(two_d: list[str], stores: list[str]) -> Study:
+    """Which regressor? Every store alone, then all together."""
+    _several(stores, "--3d-store")
+    values: dict[str, str | list[str]] = {Path(store).stem: store for store in stores}
+    values[" + ".join(values)] = stores
+    return Study("Late fusion by representation", {"2d-logits": two_d[0]}, {"3d-store": values})
+
+
+def by_head(two_d: list[str], stores: list[str]) -> Study:
+    """Which learner on the codes?"""
+    options = {"2d-logits": two_d[0], "3d-store": stores}
+    return Study(
+        "Late fusion by head",
+        options,
+        {"head": {name: name for name in ("gbm", "linear", "mlp", "residual")}},
+    )
+
+
+def by_network(two_d: list[str], stores: list[str]) -> Study:
+    """Does it depend on the 2D network? The other networks stand in each table as controls."""
+    _several(two_d, "--2d-logits")
+    values = {Path(one).stem: [one, *(other for other in two_d if other != one)] for one in two_d}
+    return Study("Late fusion by 2D network", {"3d-store": stores}, {"2d-logits": values})
+
+
+def by_calibration(two_d: list[str], stores: list[str]) -> Study:
+    """How are both predictors calibrated before the rules?"""
+    options = {"2d-logits": two_d[0], "3d-store": stores}
+    return Study(
+        "Late fusion by calibration",
+        options,
+        {"calibrate": {name: name for name in ("none", "temperature", "bias")}},
+    )
+
+
+def by_calibration_size(two_d: list[str], stores: list[str]) -> Study:
+    """How many rows does fitting a rule take?"""
+    options = {"2d-logits": two_d[0], "3d-store": stores}
+    sizes = {str(size): size for size in (50, 100, 200, 500, 1000)}
+    return Study(
+        "Late fusion by calibration size",
+        options,
+        {"calibration-rows": {**sizes, "all": None}},
+        reference={"calibration-rows": "all"},
+    )
+
+
+STUDIES = {
+    "rule": by_rule,
+    "group": by_group,
+    "representation": by_representation,
+    "head": by_head,
+    "network": by_network,
+    "calibration": by_calibration,
+    "calibration-size": by_calibration_size,
+}
+
+
+def _several(files: list[str], option: str) -> None:
+    if len(files) < 2:
+        raise UsageError(f"expected {option} twice or more, got it once")
+
+
+def main(
+    two_d: Annotated[list[Path], typer.Option("--2d-logits", help="2D predictions; the first is the base.")],
+    stores: Annotated[list[Path], typer.Option("--3d-store", help="Stores of the same samples.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")],
+    studies: Annotated[list[str] | None, typer.Option("--study", help=f"Of {', '.join(STUDIES)}.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; 0 is one per core.")] = 0,
+) -> None:
+    """Run the studies and print their tables."""
+    for name in studies or STUDIES:
+        if name not in STUDIES:
+            raise UsageError(f"study: expected one of {', '.join(STUDIES)}, got {name!r}")
+        try:
+            study = STUDIES[name](list(map(str, two_d)), list(map(str, stores)))
+        except UsageError as missing:
+            if studies:
+                raise
+            say(f"study {name} is left out: {missing}")
+            continue
+        with counting_cells(study.name, len(study.cells)) as progress:
+            result = run_study(study, out / name, shared=out, jobs=jobs, progress=progress)
+        write_study(result, out / name, command=" ".join(sys.argv))
+        print_study(result, stdout())
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except Ig3dError as error:
+        sys.exit(f"late_fusion: {error}")

@@ -1,0 +1,227 @@
+"""A study for people: two tables on the terminal, ``table.csv``, ``table.tex`` and a heat map."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from ...console import say
+from ...errors import MissingExtra
+from ..figures import REFERENCES, difference_key
+from ..metrics import LOWER_IS_BETTER
+from ..report.files import write_texts
+from ..report.latex import escape
+from ..report.record import json_text
+from ..report.words import PERCENT, TITLES, bounds, number, stars
+from ..versions import versions
+from .run import FORMAT, STUDY_FILE, StudyResult
+from .table import TO_CELL, StudyTable, table_of
+
+HEATMAP = "heatmap.png"
+_KEYS = ("value", "low", "high")
+_TESTED = (*_KEYS, "p", "p_holm")
+
+
+def print_study(result: StudyResult, console: Console) -> None:
+    """Print every cell's figures, then the differences of the study's rule; failed cells with their reasons."""
+    table = table_of(result)
+    for line in table.remarks:
+        console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
+    for made in _tables(result, table):
+        needed = Measurement.get(console, console.options.update(width=10_000), made).maximum
+        made.width = needed if needed > console.width else None
+        console.print()
+        console.print(made, crop=False)
+    failed = [of for of in result.cells if of.error]
+    for of in failed:
+        console.print(f"{of.cell.name}: not run: {of.error}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_legend(table), markup=False, highlight=False, soft_wrap=True)
+
+
+def write_study(result: StudyResult, out: str | Path, *, command: str = "") -> list[Path]:
+    """Write ``study.json``, ``table.csv``, ``table.tex`` and, where matplotlib is installed, ``heatmap.png``.
+
+    Returns
+    -------
+    list of the files
+
+    Raises
+    ------
+    RunError : the folder cannot be written.
+    """
+    folder = Path(out)
+    table = table_of(result)
+    written = write_texts(
+        folder,
+        {
+            "table.csv": table_csv(result, table),
+            "table.tex": table_tex(result, table),
+            STUDY_FILE: json_text(_record(result, table, folder, command)),
+        },
+    )
+    try:
+        from .heatmap import draw_heatmap
+
+        written += draw_heatmap(result, table, folder / HEATMAP)
+    except MissingExtra as missing:
+        say(f"no {HEATMAP}: {missing}")
+    return sorted(written)
+
+
+def _record(result: StudyResult, table: StudyTable, folder: Path, command: str) -> dict[str, Any]:
+    study = result.study
+    return {
+        "format": FORMAT,
+        "format_version": 1,
+        "name": study.name,
+        "run": study.run,
+        "options": dict(study.options),
+        "grid": {factor: dict(values) for factor, values in study.grid.items()},
+        "metric": table.metric,
+        "rule": table.rule,
+        "reference": dict(study.cells[study.reference_cell].labels),
+        "cells": [
+            {"labels": dict(of.cell.labels), "folder": os.path.relpath(of.folder, folder), "error": of.error}
+            for of in result.cells
+        ],
+        "remarks": list(table.remarks),
+        "command": command,
+        "versions": versions(),
+    }
+
+
+def _new_table(title: str, factors: Sequence[str]) -> Table:
+    made = Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for factor in factors:
+        made.add_column(factor, no_wrap=True)
+    return made
+
+
+def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
+    factors = list(result.study.grid) or ["run"]
+    better = "less" if table.metric in LOWER_IS_BETTER else "more"
+    unit = ", %" if table.metric in PERCENT else ""
+    figures = _new_table(f"{result.study.name}: {TITLES[table.metric]}{unit} ({better} is better)", factors)
+    for rule in table.rules:
+        figures.add_column(rule, justify="right", no_wrap=True)
+    for place, of in enumerate(result.cells):
+        labels = list(of.cell.labels.values()) or ["–"]
+        figures.add_row(*labels, *(_cell(table.find(place, rule), table.metric) for rule in table.rules))
+    if table.rule is None:
+        return [figures]
+    chief = result.study.cells[result.study.reference_cell].name
+    columns = {f"to {name}": difference_key(name) for name in REFERENCES}
+    differences = _new_table(f"Differences of {table.rule}", factors)
+    shown = {
+        head: key
+        for head, key in columns.items()
+        if any(key in of.figure for of in table.entries if of.rule == table.rule)
+    }
+    for head in shown:
+        differences.add_column(head, no_wrap=True)
+    control = f"{table.rule}-permuted"
+    controlled = bool(shown) and any(of.rule == control for of in table.entries)
+    if controlled:
+        differences.add_column("permuted codes", no_wrap=True)
+    if len(result.cells) > 1:
+        differences.add_column(f"to {chief}", no_wrap=True)
+    for place, of in enumerate(result.cells):
+        figure = table.find(place, table.rule) or {}
+        cells = [bounds(figure.get(key), table.metric) + stars(figure.get(key)) for key in shown.values()]
+        if controlled:
+            permuted = table.find(place, control) or {}
+            cells.append(bounds(permuted.get(next(iter(shown.values()))), table.metric))
+        if len(result.cells) > 1:
+            found = figure.get(TO_CELL)
+            cells.append(bounds(found, table.metric) + stars(found))
+        differences.add_row(*(list(of.cell.labels.values()) or ["–"]), *cells)
+    return [figures, differences]
+
+
+def _cell(figure: dict[str, Any] | None, metric: str) -> str:
+    if not figure:
+        return "–"
+    return number(figure["value"], metric) + stars(figure.get(difference_key(REFERENCES[0])))
+
+
+def _legend(table: StudyTable) -> str:
+    return (
+        "In brackets 95 % intervals of the paired bootstrap, conditional on the trained networks; stars beside a "
+        "figure mean its difference to 2d-recalibrated. * ** *** p < .05, .01, .001 after Holm's correction over all "
+        "rules of all cells. Every figure, and the controls, are in the files (--out)."
+    )
+
+
+def table_csv(result: StudyResult, table: StudyTable) -> str:
+    """One line per cell and rule, with every difference."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    differences = [difference_key(name) for name in REFERENCES] + [TO_CELL]
+    factors = list(result.study.grid)
+    head = [*factors, "rule", "kind", "n", "metric", *_KEYS]
+    writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in _TESTED), "error"])
+    for place, of in enumerate(result.cells):
+        labels = list(of.cell.labels.values())
+        if of.error:
+            writer.writerow(
+                [*labels, *[""] * (len(head) - len(factors) + len(differences) * len(_TESTED)), of.error]
+            )
+        for entry in table.entries:
+            if entry.cell != place:
+                continue
+            line = [*labels, entry.rule, entry.kind, entry.rows, table.metric]
+            line += [entry.figure[key] for key in _KEYS]
+            line += [entry.figure.get(name, {}).get(key) for name in differences for key in _TESTED]
+            writer.writerow(["" if item is None else item for item in [*line, ""]])
+    return text.getvalue()
+
+
+def table_tex(result: StudyResult, table: StudyTable) -> str:
+    """A ``table*`` for booktabs: cells by rules, the best of each cell in bold, marks of significance."""
+    factors = list(result.study.grid) or ["run"]
+    unit = r", \%" if table.metric in PERCENT else ""
+    lines = []
+    for place, of in enumerate(result.cells):
+        figures = [table.find(place, rule) for rule in table.rules]
+        values = [figure["value"] for figure in figures if figure and figure["value"] is not None]
+        best = (min if table.metric in LOWER_IS_BETTER else max)(values) if values else None
+        cells = [escape(text) for text in of.cell.labels.values()] or ["--"]
+        for figure in figures:
+            text = number(figure["value"], table.metric).replace("–", "--") if figure else "--"
+            if figure and best is not None and text == number(best, table.metric):
+                text = rf"\textbf{{{text}}}"
+            marks = stars((figure or {}).get(difference_key(REFERENCES[0])))
+            cells.append(text + (rf"\textsuperscript{{{marks}}}" if marks else ""))
+        lines.append(" & ".join(cells) + r" \\")
+    heads = [escape(name) for name in factors] + [rf"\texttt{{{escape(rule)}}}" for rule in table.rules]
+    caption = (
+        f"{escape(result.study.name)}: {escape(TITLES[table.metric])}{unit}. The best of each line is bold; "
+        r"\textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: the difference to \texttt{2d-recalibrated} "
+        "on the same rows has $p < .05$, $.01$, $.001$ (Holm's correction over all rules of all lines)."
+    )
+    body = "\n".join([r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *lines, r"\bottomrule"])
+    return (
+        "% needs \\usepackage{booktabs,graphicx}\n"
+        "\\begin{table*}[t]\n\\centering\n"
+        f"\\caption{{{caption}}}\n\\label{{tab:ig3d-study}}\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        f"\\begin{{tabular}}{{{'l' * len(factors)}{'r' * len(table.rules)}}}\n{body}\n\\end{{tabular}}}}\n"
+        "\\end{table*}\n"
+    )

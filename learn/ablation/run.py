@@ -1,0 +1,200 @@
+"""The cells of a study run in parallel, each kept in a folder named by what it depends on.
+
+A cell that is there is not run again, so an interrupted study goes on, and a study with a new value of a factor runs
+only the new cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, cpu_count, delayed
+
+from ...errors import Ig3dError, RunError
+from ..report.compare import RunPredictions
+from ..report.files import write_texts
+from ..report.record import FILE, Run, json_text, read_run
+from ..versions import versions
+from .runners import RUNNERS, FuseCell, content_of
+from .study import Cell, Study
+
+FORMAT = "ig3d-study"
+STUDY_FILE = "study.json"
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """A cell that was run.
+
+    Attributes
+    ----------
+    cell : Cell
+    folder : where its record and predictions are
+    record : dict or None
+        As :func:`~ig3d.learn.report.record_of` makes it; None where the cell failed.
+    error : str
+        Why it failed; empty where it did not.
+    """
+
+    cell: Cell
+    folder: Path
+    record: dict[str, Any] | None
+    error: str = ""
+
+    def predictions(self) -> RunPredictions:
+        """Its reported rows, truth and predictions by rule."""
+        if self.record is None:
+            raise RunError(
+                f"{self.cell.name}: expected a cell that was run, got one that failed: {self.error}"
+            )
+        return RunPredictions.read(Run(self.cell.name, self.folder, self.record))
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """A study with all its cells.
+
+    Attributes
+    ----------
+    study : Study
+    cells : in the order of ``study.cells``
+    kept : int
+        Cells that an earlier run had done.
+    """
+
+    study: Study
+    cells: tuple[CellResult, ...]
+    kept: int
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    *,
+    shared: str | Path | None = None,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Run the cells that are not there yet.
+
+    Parameters
+    ----------
+    study : Study
+    out : folder of the study
+    shared : folder of ``cells/`` and ``heads/``, where several studies are to share them; ``out`` by default
+    jobs : int
+        Cells at a time; 0 is as many as there are cores. Changes no figure.
+    progress : function of a number of cells that were finished, optional
+        The first call says how many were there already.
+
+    Returns
+    -------
+    StudyResult
+        A cell that could not be run has its reason, and keeps no other from running.
+
+    Raises
+    ------
+    UsageError : a cell's options are wrong, or a file lacks; before anything is run.
+    RunError : the folder is of something else, or cannot be written.
+    """
+    folder, kept_in = Path(out), Path(out if shared is None else shared)
+    check_folder(folder)
+    made = [_made(study, cell) for cell in study.cells]
+    contents = {path: content_of(path) for path in {path for cell in made for path in cell.files}}
+    folders = [kept_in / "cells" / _name(cell.key(contents)) for cell in made]
+    todo = {place: cell for place, (cell, at) in enumerate(zip(made, folders, strict=True)) if not _done(at)}
+    kept = len(made) - len(todo)
+    if progress:
+        progress(kept)
+    # Marks the folder as ours from the first cell on; the whole file comes with the table.
+    if not (folder / STUDY_FILE).exists():
+        write_texts(folder, {STUDY_FILE: json_text({"format": FORMAT, "name": study.name})})
+    errors: dict[int, str] = {}
+    for wave in _waves(todo, folders):
+        for place, error in _in_parallel(todo, wave, folders, kept_in / "heads", jobs):
+            if error:
+                errors[place] = error
+            if progress:
+                progress(1)
+    results = []
+    for place, (cell, at) in enumerate(zip(study.cells, folders, strict=True)):
+        error = errors.get(place, "")
+        if not error and not _done(at):  # another cell of the same content failed
+            error = next(
+                (errors[other] for other, of in enumerate(folders) if of == at and other in errors), ""
+            )
+        results.append(CellResult(cell, at, None if error else read_run(at).record, error))
+    return StudyResult(study, tuple(results), kept)
+
+
+def check_folder(folder: Path) -> None:
+    """Whether a folder is new, empty, or one of an earlier study.
+
+    Raises
+    ------
+    RunError : it holds something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            ours = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8")).get("format") == FORMAT
+        except (OSError, ValueError, AttributeError):
+            ours = False
+        if not ours:
+            raise RunError(
+                f"{folder}: expected a new folder or one of an earlier study, got another; name another --out"
+            )
+    elif folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: expected a folder for the study, got a file; name another --out")
+
+
+def _made(study: Study, cell: Cell) -> FuseCell:
+    try:
+        return RUNNERS[study.run](cell.options)
+    except Ig3dError as error:
+        raise type(error)(f"{cell.name}: {error}" if cell.labels else str(error)) from error
+
+
+def _name(key: str) -> str:
+    return hashlib.sha256(f"{key}\n{sorted(versions().items())}".encode()).hexdigest()[:16]
+
+
+def _done(folder: Path) -> bool:
+    return (folder / FILE).is_file()
+
+
+def _waves(todo: dict[int, FuseCell], folders: list[Path]) -> list[list[int]]:
+    """First one cell of each that share their heads, so that the others find the scores; no folder twice."""
+    first: dict[str, int] = {}
+    others: list[int] = []
+    seen: set[Path] = set()
+    for place, cell in todo.items():
+        if folders[place] in seen:
+            continue
+        seen.add(folders[place])
+        if first.setdefault(cell.shared, place) != place:
+            others.append(place)
+    return [wave for wave in (list(first.values()), others) if wave]
+
+
+def _in_parallel(
+    todo: dict[int, FuseCell], wave: list[int], folders: list[Path], heads: Path, jobs: int
+) -> Iterator[tuple[int, str]]:
+    """Place and error of each cell of a wave, as they are done."""
+    workers = min(jobs or cpu_count(), len(wave))
+    threads = max(1, cpu_count() // workers)
+    calls = (delayed(_run)(place, todo[place], folders[place], heads, threads) for place in wave)
+    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(calls)
+
+
+def _run(place: int, cell: FuseCell, folder: Path, heads: Path, threads: int) -> tuple[int, str]:
+    try:
+        cell.write(folder, heads, threads)
+    except Ig3dError as error:
+        return place, str(error)
+    return place, ""

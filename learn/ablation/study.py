@@ -1,0 +1,226 @@
+"""A study: options that all runs share, and a grid of options that vary; from YAML or made in Python.
+
+Options are those of ``ig3d fuse``, by the same names. A factor is an option with several values, or a name of the
+user's own whose values set several options at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import UsageError
+from .runners import PATHS, RUNNERS, options_of
+
+_KEYS = ("name", "run", "options", "grid", "metric", "rule", "reference")
+_MOST_CELLS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a study.
+
+    Attributes
+    ----------
+    labels : factor -> the label of its value here
+    options : option -> value
+    """
+
+    labels: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """``expression, gbm``: the labels in words."""
+        return ", ".join(self.labels.values()) or "the only run"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is run, and what is compared.
+
+    Attributes
+    ----------
+    name : str
+        Title of the table.
+    options : option -> value, for all cells
+    grid : factor -> label -> value
+        Every combination is a cell. A value that is a mapping sets several options; any other sets the option that
+        the factor is named after.
+    run : name of what makes a cell: ``fuse``
+    metric : what the table shows; None is the first of the task
+    rule : whose differences are told apart; None is ``stack`` where there is one
+    reference : factor -> label of the cell that the others are compared with; the first value of a factor left out
+
+    Raises
+    ------
+    UsageError : unknown options, an empty factor, a reference that is no cell.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    run: str = "fuse"
+    metric: str | None = None
+    rule: str | None = None
+    reference: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.run not in RUNNERS:
+            raise UsageError(f"{self.name}: expected run: {' or '.join(RUNNERS)}, got {self.run!r}")
+        known = options_of(self.run)
+        _check_options(self.options, known, self.name)
+        cells = 1
+        for factor, values in self.grid.items():
+            if not values:
+                raise UsageError(
+                    f"{self.name}: expected values of the factor {factor!r}, got none; give a list or label: value"
+                )
+            for value in values.values():
+                _check_options(value if isinstance(value, Mapping) else {factor: value}, known, self.name)
+            cells *= len(values)
+        if cells > _MOST_CELLS:
+            raise UsageError(
+                f"{self.name}: expected at most {_MOST_CELLS} cells, got {cells}; part the study"
+            )
+        for factor, label in self.reference.items():
+            if label not in self.grid.get(factor, {}):
+                words = (
+                    ", ".join(self.grid.get(factor, {}))
+                    or f"a factor out of {', '.join(self.grid) or 'none'}"
+                )
+                raise UsageError(f"{self.name}: expected a reference among {words}, got {factor}: {label}")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All combinations, the last factor's values next to each other."""
+        found = []
+        for labels in product(*self.grid.values()):
+            options = dict(self.options)
+            for (factor, values), label in zip(self.grid.items(), labels, strict=True):
+                value = values[label]
+                options |= value if isinstance(value, Mapping) else {factor: value}
+            found.append(Cell(dict(zip(self.grid, labels, strict=True)), options))
+        return tuple(found)
+
+    @property
+    def reference_cell(self) -> int:
+        """Place of the cell that the others are compared with."""
+        labels = {factor: self.reference.get(factor, next(iter(of))) for factor, of in self.grid.items()}
+        return next(place for place, cell in enumerate(self.cells) if cell.labels == labels)
+
+    def with_options(self, options: Mapping[str, Any]) -> Study:
+        """The study with other options for all cells; a factor of that name is no factor any more.
+
+        Raises
+        ------
+        UsageError : unknown options.
+        """
+        grid = {factor: values for factor, values in self.grid.items() if factor not in options}
+        reference = {factor: label for factor, label in self.reference.items() if factor in grid}
+        return replace(self, options={**self.options, **options}, grid=grid, reference=reference)
+
+
+def read_study(path: str | Path) -> Study:
+    """A study from a YAML file; its paths are relative to the file.
+
+    Raises
+    ------
+    UsageError : no file, no YAML, or not a study; says which key is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(
+            f"{path}: expected a study in YAML, got {getattr(exc, 'strerror', '') or exc}"
+        ) from exc
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        reason = " ".join(str(exc).split())
+        raise UsageError(f"{path}: expected a study in YAML, got {reason}; see docs/ablation.md") from exc
+    if not isinstance(content, dict):
+        raise UsageError(
+            f"{path}: expected a study with options and a grid, got no mapping; see docs/ablation.md"
+        )
+    odd = [str(key) for key in content if key not in _KEYS]
+    if odd:
+        raise UsageError(f"{path}: expected the keys {', '.join(_KEYS)}, got {', '.join(odd)}")
+    for key in ("options", "grid", "reference"):
+        if not isinstance(content.get(key) or {}, dict):
+            raise UsageError(f"{path}: expected {key} to be a mapping, got {type(content[key]).__name__}")
+    for key in ("name", "run", "metric", "rule"):
+        if not isinstance(content.get(key) or "", str):
+            raise UsageError(f"{path}: expected {key} to be a text, got {content[key]!r}")
+    folder = Path(path).parent
+    options = {_text(key): value for key, value in (content.get("options") or {}).items()}
+    grid = {
+        _text(factor): _values(values, f"{path}: {factor}")
+        for factor, values in (content.get("grid") or {}).items()
+    }
+    return Study(
+        name=content.get("name") or Path(path).stem,
+        options=_placed(options, folder),
+        grid={
+            factor: {
+                label: _placed(value, folder)
+                if isinstance(value, dict)
+                else _placed({factor: value}, folder)[factor]
+                for label, value in values.items()
+            }
+            for factor, values in grid.items()
+        },
+        run=content.get("run") or "fuse",
+        metric=content.get("metric"),
+        rule=content.get("rule"),
+        reference={_text(factor): str(label) for factor, label in (content.get("reference") or {}).items()},
+    )
+
+
+def _text(key: Any) -> str:
+    """An option's name: YAML takes a bare ``on`` for a truth value."""
+    return "on" if key is True else str(key)
+
+
+def _values(given: Any, what: str) -> dict[str, Any]:
+    """label -> value of a factor that is written as a list or as a mapping."""
+    if isinstance(given, dict):
+        return {str(label): _named(value) for label, value in given.items()}
+    values = given if isinstance(given, list) else [given]
+    labels = [_label(value) for value in values]
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"{what}: expected different values, got some of them twice")
+    return dict(zip(labels, values, strict=True))
+
+
+def _named(value: Any) -> Any:
+    return {_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options whose relative paths are those of the study's folder."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(item) for item in value]
+        return str(folder / value) if isinstance(value, str) else value
+
+    return {name: placed(value) if name in PATHS else value for name, value in options.items()}
+
+
+def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in options:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise UsageError(f"{where}: expected options of the run, got {name!r}{hint}")

@@ -1,0 +1,272 @@
+"""Studies: grids as files and objects, cells kept and shared, differences between cells paired."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from toy_fusion import CLASSES, make_table, store_of
+
+from ig3d.errors import RunError, UsageError
+from ig3d.features.predictions import Predictions
+from ig3d.learn.ablation import Study, run_study, write_study
+from ig3d.learn.ablation.report import table_csv, table_tex
+from ig3d.learn.ablation.study import read_study
+from ig3d.learn.ablation.table import TO_CELL, table_of
+from ig3d.learn.figures import difference_key
+from ig3d.learn.intervals import holm
+from ig3d.learn.report.record import read_run
+
+QUICK = {"head": "linear", "rules": "mean,stack", "draws": 200}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A store and two 2D files beside each other."""
+    table = make_table(240, other=True)
+    store_of(tmp_path / "y.h5", table)
+    for name, scores in (("x", table.two_d), ("z", table.others["second"])):
+        Predictions(scores, "logits", CLASSES, table.id).save(tmp_path / f"{name}.npz")
+    return tmp_path
+
+
+def study_of(files, grid=None, **options):
+    given = {"2d-logits": str(files / "x.npz"), "3d-store": str(files / "y.h5"), **QUICK, **options}
+    return Study("toy", given, grid or {})
+
+
+def test_a_file_is_read_with_its_paths_and_labels(files):
+    (files / "study.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "options": {"2d-logits": "x.npz", "draws": 200},
+                "grid": {
+                    "head": ["linear", "gbm"],
+                    "codes": {"none at all": {"3d-store": "y.h5", "blocks": "toy"}},
+                    "2d-logits": [["x.npz", "z.npz"]],
+                },
+                "reference": {"head": "gbm"},
+            },
+            sort_keys=False,
+        )
+    )
+    study = read_study(files / "study.yaml")
+    assert study.name == "study"
+    assert [cell.name for cell in study.cells] == [
+        "linear, none at all, x.npz + z.npz",
+        "gbm, none at all, x.npz + z.npz",
+    ]
+    assert study.cells[0].options == {
+        "draws": 200,
+        "head": "linear",
+        "3d-store": str(files / "y.h5"),
+        "blocks": "toy",
+        "2d-logits": [str(files / "x.npz"), str(files / "z.npz")],
+    }
+    assert study.reference_cell == 1
+    other = study.with_options({"head": "linear"})
+    assert [cell.labels.get("head") for cell in other.cells] == [None]
+    assert other.reference == {}
+
+
+def test_the_option_on_is_no_truth_value(tmp_path):
+    (tmp_path / "study.yaml").write_text("options: {on: logits}\ngrid: {on: [logits, probabilities]}")
+    study = read_study(tmp_path / "study.yaml")
+    assert study.options == {"on": "logits"}
+    assert [cell.options["on"] for cell in study.cells] == ["logits", "probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "expected a study in YAML"),
+        ("- a", "got no mapping"),
+        ("grids: {}", "expected the keys name, run, options"),
+        ("options: [1]", "expected options to be a mapping, got list"),
+        ("grid: {head: []}", "expected values of the factor 'head', got none"),
+        ("grid: {head: [gbm, gbm]}", "got some of them twice"),
+        ("options: {hed: gbm}", "got 'hed'; did you mean head?"),
+        ("grid: {anything: {a: {hed: gbm}}}", "did you mean head?"),
+        ("run: dream", "expected run: fuse"),
+        (
+            "grid: {head: [gbm]}\nreference: {head: linear}",
+            "expected a reference among gbm, got head: linear",
+        ),
+        ("name: [1]", "expected name to be a text"),
+        ("!!python/object/apply:os.system ['true']", "expected a study in YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, content, message):
+    (tmp_path / "study.yaml").write_text(content)
+    with pytest.raises(UsageError, match=r"^[^\n]*$") as refused:
+        read_study(tmp_path / "study.yaml")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": "many"}, "draws: expected a whole number, got 'many'"),
+        ({"controls": "no"}, "controls: expected true or false"),
+        ({"head": 3}, "head: expected a text"),
+        ({"rules": "guess"}, "rules: expected some of"),
+        ({"2d-logits": "nowhere.npz"}, "nowhere.npz: expected a file, found none"),
+    ],
+)
+def test_wrong_values_end_before_any_work(files, options, message):
+    with pytest.raises(UsageError, match=message):
+        run_study(study_of(files, **options), files / "out", jobs=1)
+    assert not (files / "out" / "cells").exists()
+
+
+def test_a_cell_is_the_run_of_that_name_and_differences_are_paired(files):
+    grid = {"head": {"linear": "linear", "gbm": "gbm"}, "blocks": {"all": "toy"}}
+    result = run_study(study_of(files, grid), files / "out", jobs=1)
+    table = table_of(result)
+    assert table.metric == "accuracy"
+    assert table.rule == "stack"
+    for place, of in enumerate(result.cells):
+        record = read_run(of.folder).record
+        assert record["config"]["head"] == of.cell.labels["head"]
+        for rule in ("2d", "3d", "mean", "stack"):
+            found = record["results"][rule]["all"] or record["results"][rule]["covered"]
+            assert table.find(place, rule)["value"] == found["accuracy"]["value"]
+    first, other = (of.predictions() for of in result.cells)
+    gain = (other.rules["stack"].argmax(1) == other.truth).mean() - (
+        first.rules["stack"].argmax(1) == first.truth
+    ).mean()
+    assert table.find(1, "stack")[TO_CELL]["value"] == pytest.approx(gain, abs=1e-12)
+    assert TO_CELL not in table.find(0, "stack")
+    # the 2D network is the same in both cells, to the last row
+    assert {key: table.find(1, "2d")[TO_CELL][key] for key in ("value", "low", "high")} == {
+        "value": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+    }
+
+
+def test_holms_correction_runs_over_the_rules_of_all_cells(files):
+    result = run_study(study_of(files, {"seed": {"0": 0, "1": 1}}), files / "out", jobs=1)
+    table = table_of(result)
+    key = difference_key("2d-recalibrated")
+    tested = [of.figure[key] for of in table.entries if of.kind == "rule" and key in of.figure]
+    assert len(tested) == 4
+    assert [of["p_holm"] for of in tested] == list(holm([of["p"] for of in tested]))
+    assert all("p_holm" not in of.figure.get(key, {}) for of in table.entries if of.kind != "rule")
+
+
+def test_what_was_run_is_not_run_again_and_a_new_value_runs_alone(files):
+    out, seen = files / "out", []
+    run_study(study_of(files, {"seed": {"0": 0}}), out, jobs=1)
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+    grown = run_study(study_of(files, {"seed": {"0": 0, "1": 1}}), out, jobs=1, progress=seen.append)
+    assert grown.kept == 1
+    assert seen == [1, 1]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    # other content under the same name is another cell
+    table = make_table(240, seed=5)
+    Predictions(table.two_d, "logits", CLASSES, table.id).save(files / "x.npz")
+    assert run_study(study_of(files, {"seed": {"0": 0}}, force=True), out, jobs=1).kept == 0
+
+
+def test_parallel_and_interrupted_runs_give_the_same_bytes(files):
+    grid = {"calibrate": {"none": "none", "bias": "bias"}, "seed": {"0": 0, "1": 1}}
+    study = study_of(files, grid)
+    write_study(run_study(study, files / "one", jobs=1), files / "one")
+    result = run_study(study, files / "two", jobs=2)
+    # as an interruption leaves it: a folder without its record, another missing
+    (result.cells[0].folder / "metrics.json").unlink()
+    shutil.rmtree(result.cells[3].folder)
+    write_study(run_study(study, files / "two", jobs=2), files / "two")
+    texts = {
+        name: {path.relative_to(files / name): path.read_bytes() for path in (files / name).rglob("*.*")}
+        for name in ("one", "two")
+    }
+    assert texts["one"] == texts["two"]
+    assert (
+        len(list((files / "one" / "heads").glob("*.npy"))) == 2
+    )  # one for each seed, shared by calibrations
+
+
+def test_a_cell_that_fails_says_why_and_stops_no_other(files):
+    grid = {"blocks": {"all": "toy", "none": "jaw"}}
+    result = run_study(study_of(files, grid), files / "out", jobs=1)
+    assert [bool(of.error) for of in result.cells] == [False, True]
+    assert "jaw not in this store" in result.cells[1].error
+    lines = list(csv.DictReader(io.StringIO(table_csv(result, table_of(result)))))
+    assert [line["error"] for line in lines if line["blocks"] == "none"] == [result.cells[1].error]
+    tex = table_tex(result, table_of(result)).splitlines()
+    assert next(line for line in tex if line.startswith("none &")) == "none" + " & --" * 5 + r" \\"
+
+
+def test_cells_of_other_rows_are_not_compared(files):
+    result = run_study(study_of(files, {"report": {"test": "test", "val": "val"}}), files / "out", jobs=1)
+    table = table_of(result)
+    assert "has no paired difference to test" in table.remarks[0]
+    assert TO_CELL not in table.find(1, "stack")
+
+
+def test_a_foreign_folder_is_left_alone(files):
+    (files / "out").mkdir()
+    (files / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="expected a new folder or one of an earlier study"):
+        run_study(study_of(files), files / "out", jobs=1)
+    assert [path.name for path in (files / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_the_command_writes_tables_and_ends_with_1_where_a_cell_failed(files, ig3d):
+    pytest.importorskip("matplotlib")
+    (files / "study.yaml").write_text(
+        yaml.safe_dump(
+            {"name": "A & B", "options": {**QUICK, "draws": 100}, "grid": {"blocks": ["toy", "jaw"]}}
+        )
+    )
+    ended = ig3d(
+        "ablate",
+        files / "study.yaml",
+        "--2d-logits",
+        files / "x.npz",
+        "--3d-store",
+        files / "y.h5",
+        "--set",
+        "rules=mean",
+        "--out",
+        files / "out",
+        "--jobs",
+        "1",
+    )
+    assert ended.returncode == 1
+    assert "got 1 of 2 that did not" in ended.stderr
+    assert "jaw: not run: blocks: expected" in ended.stdout
+    assert {path.name for path in (files / "out").iterdir()} == {
+        "cells",
+        "heads",
+        "heatmap.png",
+        "study.json",
+        "table.csv",
+        "table.tex",
+    }
+    assert r"A \& B" in (files / "out" / "table.tex").read_text()
+    record = json.loads((files / "out" / "study.json").read_text())
+    assert record["command"].startswith("ig3d ablate")
+    assert [bool(cell["error"]) for cell in record["cells"]] == [False, True]
+    assert ig3d("ablate", files / "none.yaml", "--out", files / "new").returncode == 2
+
+
+def test_valence_and_arousal_have_their_own_metric(tmp_path):
+    table = make_table(240, task="va")
+    store_of(tmp_path / "y.h5", table)
+    Predictions(table.two_d, "va", ("valence", "arousal"), table.id).save(tmp_path / "x.npz")
+    study = study_of(tmp_path, {"objective": {"rmse": "rmse", "ccc": "ccc"}})
+    result = table_of(run_study(study, tmp_path / "out", jobs=1))
+    assert result.metric == "ccc_joint"
+    assert np.isfinite(result.find(1, "stack")[TO_CELL]["value"])
+    with pytest.raises(UsageError, match="metric: expected one of rmse_valence"):
+        table_of(
+            run_study(Study("toy", study.options, study.grid, metric="accuracy"), tmp_path / "out", jobs=1)
+        )
