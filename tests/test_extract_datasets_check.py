@@ -184,7 +184,7 @@ def test_a_container_is_recognised_by_itself(tmp_path: Path) -> None:
     samples = recognise(tmp_path / "x.zip")
     assert (samples.dataset, samples.classes) == ("zip", ("happy", "sad"))
     assert check_images(samples, jobs=1).sizes == {(24, 20): 2}
-    with pytest.raises(DatasetError, match="rafdb: expected the dataset's folder at .*, found a file"):
+    with pytest.raises(DatasetError, match=r"rafdb: expected the dataset's folder at .*, found a file"):
         list_samples(tmp_path / "x.zip", "rafdb")
 
 

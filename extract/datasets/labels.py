@@ -143,10 +143,10 @@ def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]
             f"WARNING {said}: their counts are those of {likely[0]} in the order {', '.join(PRESETS[likely[1]])}; "
             f"name the classes with --label-map {likely[1]}"
         ]
-    return [
-        f"WARNING {said}: RAF-DB's order and AffectNet's are both in use, and the counts fit no published set; "
-        f"name the classes with --label-map ({some(list(PRESETS), 99)}, or {digits[0]}=NAME,...)"
-    ]
+    fitting = [name for name, order in PRESETS.items() if len(order) == len(digits)]
+    why = "orders differ between datasets, and the counts fit no published set; " if fitting else ""
+    choice = ", ".join([*fitting, f"{digits[0]}=NAME,..."])
+    return [f"WARNING {said}: {why}name the classes with --label-map ({choice})"]
 
 
 def _likely_order(part: Mapping[str, int]) -> tuple[str, str] | None:
