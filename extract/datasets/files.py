@@ -64,9 +64,9 @@ def find_all(root: Path, wanted: Callable[[str], bool], *, skip: Collection[str]
     """Files and folders whose lower-case name is wanted, all of the shallowest level that has some.
 
     Folders in ``skip`` (lower case), bare digits and hidden ones are not entered: image folders hold no lists, and
-    walking them would take a while. Linked folders are not entered either, so none can loop.
+    walking them would take a while. A linked folder is entered once, so none can loop.
     """
-    level = [root]
+    level, linked = [root], {_identity(root)}
     while level:
         found: list[Path] = []
         below: list[Path] = []
@@ -79,13 +79,23 @@ def find_all(root: Path, wanted: Callable[[str], bool], *, skip: Collection[str]
                     elif (
                         not (is_image(name) or name.isdigit() or name.startswith("."))
                         and name not in skip
-                        and entry.is_dir(follow_symlinks=False)
+                        and entry.is_dir()
                     ):
+                        if entry.is_symlink():
+                            if (target := _identity(entry.path)) in linked:
+                                continue
+                            linked.add(target)
                         below.append(Path(entry.path))
         if found:
             return sorted(found)
         level = below
     return []
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    """Device and inode: the same for a folder and a link to it."""
+    about = os.stat(folder)  # noqa: PTH116
+    return about.st_dev, about.st_ino
 
 
 def first_folder(*candidates: Path) -> Path | None:
