@@ -32,6 +32,13 @@ def train_2d(
     network: Annotated[
         str, typer.Option("--network", help="timm's name of an architecture.")
     ] = "test_resnet",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", help="Checkpoint to start from, but for its last layer; else random weights."
+        ),
+    ] = None,
+    key: Annotated[str, typer.Option("--key", help="Entry of that checkpoint: state_dict.")] = "",
     size: Annotated[int, typer.Option("--size", help="Side of the network's input, pixels.")] = 64,
     epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
     batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
@@ -80,6 +87,8 @@ def train_2d(
 
     config = TrainConfig(
         network=network,
+        weights=weights,
+        key=key,
         size=size,
         task=task,
         epochs=epochs,

@@ -17,6 +17,7 @@ import timm
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 
 from .. import __version__
 from ..errors import DatasetError, UsageError
@@ -34,6 +35,7 @@ from .checkpoint import (
 from .crop import choose_crops
 from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
 from .images import InputSpec, Pictures, load_pictures
+from .load.state import digest_file, fit_backbone, read_state
 from .plan import Plan, plan_training
 
 
@@ -44,8 +46,13 @@ class TrainConfig:
     Attributes
     ----------
     network : str
-        timm's name of an architecture; random initial weights, nothing is downloaded. The default is timm's smallest
+        timm's name of an architecture; nothing is downloaded. The default is timm's smallest
         ResNet (0.4 million weights), which a processor trains on two thousand images in some two minutes.
+    weights : path or None
+        Checkpoint of that architecture to start from, such as ImageNet's; its last layer is left out. None draws
+        random weights.
+    key : str
+        Entry of the checkpoint that holds them.
     size : int
         Side of the square input, pixels.
     task : str or None
@@ -61,6 +68,8 @@ class TrainConfig:
     """
 
     network: str = "test_resnet"
+    weights: Path | None = None
+    key: str = ""
     size: int = 64
     task: str | None = None
     epochs: int = 30
@@ -174,7 +183,7 @@ def train_2d(
     check_replaceable(out)
     started = time.perf_counter()
     with seeded(config.seed, device):  # what cannot be made is refused before a picture is read
-        build(config.network, outputs=len(plan.columns), size=config.size)
+        start(config, outputs=len(plan.columns))
     plan, pictures = read_planned(samples, plan, config, progress=progress)
     read = time.perf_counter()
     fitted = train_one(plan, pictures, config, device=device, progress=progress)
@@ -261,7 +270,7 @@ def train_one(
         for rows in (plan.train, plan.validation)
     )
     with seeded(config.seed, device), progress_bar(shown=progress) as bar:
-        module = build(config.network, outputs=len(plan.columns), size=config.size)
+        module = start(config, outputs=len(plan.columns))
         mean, std = normalisation(module)
         total = config.epochs * batches_per_epoch(len(train), config.batch_size)
         task = bar.add_task(said, total=total, said="")
@@ -280,6 +289,20 @@ def train_one(
     return fitted
 
 
+def start(config: TrainConfig, *, outputs: int) -> nn.Module:
+    """The network as it is before training: drawn from the random state, or from a checkpoint but for its last layer.
+
+    Raises
+    ------
+    UsageError : timm has no such network, or it cannot take this input size.
+    ModelError : the checkpoint cannot be read, or is of another architecture.
+    """
+    module = build(config.network, outputs=outputs, size=config.size)
+    if config.weights is not None:
+        fit_backbone(module, read_state(config.weights, config.key), source=str(config.weights))
+    return module
+
+
 def _brief(epoch: Epoch) -> str:
     return f"epoch {epoch.number}: loss {epoch.loss:.2f}, score {epoch.selection:.3f}"
 
@@ -292,7 +315,9 @@ def describe_epoch(epoch: Epoch) -> str:
 
 def _describe(samples: SampleList, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, object]:
     """What the checkpoint tells of its making; nothing of where or when or how many threads."""
-    chosen = {key: value for key, value in asdict(config).items() if key not in ("device", "jobs")}
+    unsaid = ("device", "jobs", "weights", "key")
+    chosen = {key: value for key, value in asdict(config).items() if key not in unsaid}
+    chosen["weights_sha256"] = digest_file(config.weights) if config.weights else None
     return {
         "dataset": samples.dataset,
         "config": chosen,

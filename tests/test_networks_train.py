@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from ig3d.errors import DatasetError, UsageError
+from ig3d.errors import DatasetError, ModelError, UsageError
 from ig3d.extract.device import choose_device
 from ig3d.features.values import Sample, SampleList, Split
 from ig3d.networks import images
-from ig3d.networks.checkpoint import load_network
+from ig3d.networks.checkpoint import build, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.plan import plan_training
 from ig3d.networks.train import TrainConfig, train_2d
@@ -104,6 +104,33 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_readers(
         files.append(train_2d(colours, config, tmp_path / f"{name}.safetensors").path.read_bytes())
     assert files[0] == files[1]
     assert files[0] != files[2]
+
+
+def test_training_starts_from_a_checkpoint_but_for_its_last_layer(
+    colours: SampleList, tmp_path: Path
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        other = build(TINY.network, outputs=1000, size=32).state_dict()
+    given = {f"module.{name}": value for name, value in other.items()}
+    torch.save({"state_dict": given, "epoch": 1}, tmp_path / "imagenet.pth")
+    still = replace(TINY, weights=tmp_path / "imagenet.pth", epochs=1, lr=1e-12, weight_decay=0)
+    result = train_2d(colours, still, tmp_path / "net.safetensors")
+    learnt = load_network(result.path).module.state_dict()
+    kernels = [name for name, value in learnt.items() if value.ndim == 4]
+    same = [torch.allclose(learnt[name], other[name], atol=1e-6) for name in kernels]
+    assert all(same) and len(same) > 4
+    assert learnt["head.fc.weight"].shape[0] == 3
+    assert str(tmp_path) not in str(result.info.training)
+    for network, message in (
+        ("test_resnet", "of the network, got .* unknown"),
+        ("test_byobnet", "found no file"),
+    ):
+        wrong = replace(
+            still, network=network, weights=still.weights if network == "test_resnet" else tmp_path / "no"
+        )
+        with pytest.raises(ModelError, match=message):
+            train_2d(colours, wrong, tmp_path / "other.safetensors")
 
 
 def test_training_stops_early_and_keeps_the_best_epoch(colours: SampleList, tmp_path: Path) -> None:

@@ -134,6 +134,30 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     return (f"{source}: {taken!r} was taken off the names of the weights",) if taken else ()
 
 
+def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, ...]:
+    """As :func:`fit_state`, but the last layer of a timm network keeps the weights it has, whatever the file holds.
+
+    Returns
+    -------
+    notes
+
+    Raises
+    ------
+    ModelError : the other names or shapes differ.
+    """
+    own = module.state_dict()
+    layer = classifier_of(getattr(module, "pretrained_cfg", None)) + "."
+    kept = {name: tensor.numpy() for name, tensor in own.items() if name.startswith(layer)}
+    stripped, _ = _without_prefix(state, set(own))
+    return fit_state(module, {**stripped, **kept}, source=source)
+
+
+def classifier_of(config: Any) -> str:
+    """Name of the last layer in timm's configuration of a network, an object or a dict."""
+    said = config.get("classifier") if isinstance(config, dict) else getattr(config, "classifier", None)
+    return said if isinstance(said, str) else said[0] if said else "fc"
+
+
 def _without_prefix(state: State, wanted: set[str]) -> tuple[State, str]:
     taken = ""
     while not wanted & set(state):

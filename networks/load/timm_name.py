@@ -7,10 +7,10 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 
 from ...errors import ModelError, UsageError
-from .state import State, digest_module, fit_state, read_state
+from .state import State, classifier_of, digest_module, fit_state, read_state
 from .values import NetworkSpec, Opened
 
 
@@ -62,9 +62,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
 
 def _outputs(name: str, state: State) -> int:
     """How many outputs the weights were trained for: rows of the layer that timm names as the classifier."""
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    layers = getattr(config, "classifier", None) or "fc"
-    layer = layers if isinstance(layers, str) else layers[0]
+    layer = classifier_of(timm.get_pretrained_cfg(name, allow_unregistered=True))
     for key in ("weight", "bias"):
         found = [value for entry, value in state.items() if entry.endswith(f"{layer}.{key}")]
         if len(found) == 1:
