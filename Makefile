@@ -15,7 +15,7 @@ OUT ?= out/$(DATASET)-$(REGRESSOR).h5
 ARGS ?=
 DEMO ?= demo
 
-.PHONY: help setup demo test check lint types docs extract bench clean
+.PHONY: help setup demo test check lint types docs extract bench bench-faults clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,7 +56,10 @@ extract:  ## Codes of a dataset: DATASET=rafdb|folder|manifest, images under ROO
 	@$(BIN)/ig3d extract "$(ROOT)" --dataset "$(DATASET)" --regressor "$(REGRESSOR)" --out "$(OUT)" $(ARGS)
 
 bench: $(READY)  ## Measured ratios (benchmarks/README.md)
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+	@for script in $(filter-out benchmarks/bench_faults.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script; done
+
+bench-faults: $(READY)  ## A hundred kills and a full disk: every store equals the undisturbed one
+	@$(BIN)/python benchmarks/bench_faults.py $(ARGS)
 
 clean:  ## Remove caches and builds (not .venv, not data)
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,158 @@
+"""Faults at random moments: every disturbed run must end in the store of the undisturbed one, value by value.
+
+A hundred kills: workers and whole runs by SIGKILL, the same command repeated until it ends. A disk that is full, on a
+small tmpfs where one can be mounted. Prints what was done; exits 1 at the first difference. Needs /proc (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ig3d import CodeStore
+
+FAKE = "ig3d.extract.fakes:FakeRegressor"
+IMAGES = 2000
+# So many deaths of one shard do no harm; one more, and by bad luck its rows could be given up.
+WORKERS_A_RUN = 2
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--kills", type=int, default=100)
+    options.add_argument("--seed", type=int, default=0)
+    asked = options.parse_args()
+    draw = random.Random(asked.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        colours(work / "data")
+        start(work, work / "calm.h5", jobs=1).wait()
+        with CodeStore(work / "calm.h5") as store:
+            wanted = store.content_sha256
+        workers = kill_workers(work, wanted, draw, asked.kills // 2)
+        print(f"workers killed            {asked.kills // 2:5d}  in {workers} runs, every store equal")
+        runs = kill_runs(work, wanted, draw, asked.kills - asked.kills // 2)
+        print(
+            f"whole runs killed         {asked.kills - asked.kills // 2:5d}  until {runs} stores were whole, all equal"
+        )
+        print(full_disk(work, wanted))
+
+
+def colours(root: Path) -> None:
+    """A class-folder dataset of one-colour images."""
+    rng = np.random.default_rng(0)
+    for index, colour in enumerate(rng.integers(20, 235, (IMAGES, 3)).tolist()):
+        path = root / ("happy" if index % 2 else "sad") / f"{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 20), tuple(colour)).save(path)
+
+
+def start(work: Path, out: Path, *, jobs: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ig3d", "extract", work / "data", "--out", out, "--regressor", FAKE]
+    command += ["--batch-size", 8, "--jobs", jobs]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def same(out: Path, wanted: str) -> None:
+    """End here where a store is not the undisturbed one."""
+    with CodeStore(out) as store:
+        problems = store.verify()
+        if store.content_sha256 != wanted or problems:
+            sys.exit(f"{out.name}: expected the store of the undisturbed run, got another {problems}")
+    out.unlink()
+
+
+def workers_of(run: int) -> list[int]:
+    """Processes that a run started as its workers, by the system's table."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                worker = b"popen_loky" in (entry / "cmdline").read_bytes()
+            except (OSError, IndexError, ValueError):
+                continue
+            if parent == run and worker:
+                found.append(int(entry.name))
+    return found
+
+
+def kill_workers(work: Path, wanted: str, draw: random.Random, kills: int) -> int:
+    """Kill single workers; the run must go on by itself. Returns how many runs it took."""
+    done, runs = 0, 0
+    while done < kills:
+        out, runs = work / "workers.h5", runs + 1
+        process, here = start(work, out, jobs=2), 0
+        while process.poll() is None and here < WORKERS_A_RUN and done < kills:
+            time.sleep(draw.uniform(0, 0.5))
+            if workers := workers_of(process.pid):
+                try:
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                here, done = here + 1, done + 1
+        if process.wait():
+            sys.exit(f"expected a run to outlive its workers, got exit code {process.returncode}")
+        same(out, wanted)
+    return runs
+
+
+def kill_runs(work: Path, wanted: str, draw: random.Random, kills: int) -> int:
+    """Kill the run with all of its workers, and repeat the command. Returns how many stores were finished."""
+    done, stores = 0, 0
+    out = work / "runs.h5"
+    while done < kills or not out.exists():
+        process = start(work, out, jobs=draw.choice((1, 2)))
+        if done < kills:
+            try:
+                process.wait(timeout=draw.uniform(0.2, 4))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                done += 1
+        process.wait()
+        if out.exists() and process.returncode == 0:
+            same(out, wanted)
+            stores += 1
+            if done >= kills:
+                break
+    return stores
+
+
+def full_disk(work: Path, wanted: str) -> str:
+    """A run on a tmpfs that is too small, then the same on one that is not."""
+    disk = work / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        return "full disk                  skipped: no tmpfs can be mounted here (make test fills one by RLIMIT_FSIZE)"
+    try:
+        if start(work, disk / "a.h5", jobs=1).wait() != 1 or (disk / "a.h5").exists():
+            sys.exit("expected exit code 1 and no store on a full disk, got others")
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        if start(work, disk / "a.h5", jobs=1).wait():
+            sys.exit("expected the same command to go on with more room, got an error")
+        same(disk / "a.h5", wanted)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+    return "full disk (200 kB tmpfs)       1  one error, then the same command: store equal"
+
+
+if __name__ == "__main__":
+    main()
