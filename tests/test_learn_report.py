@@ -1,0 +1,413 @@
+"""What people get to read: terminal, CSV, LaTeX and the page, from one record; several runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ig3d.errors import RunError
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.figures import RuleResult, figures_of
+from ig3d.learn.report import (
+    check_out,
+    compare,
+    print_comparison,
+    print_result,
+    read_run,
+    read_runs,
+    record_of,
+    write_report,
+    write_result,
+)
+from ig3d.learn.report.latex import escape, table_tex
+from ig3d.learn.report.page import page_html, paragraph
+from ig3d.learn.report.plots import plot_result
+from ig3d.learn.report.record import Run
+from ig3d.learn.report.words import shown_rule, verdict
+
+HOSTILE = '<script>alert("x")</script> & 100 % of $a_b^{c}$ \\input{/etc/passwd} ~#'
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result as a run makes it, with nothing fitted."""
+
+    task: str
+    classes: tuple[str, ...]
+    ids: np.ndarray
+    truth: np.ndarray
+    covered: np.ndarray
+    rules: tuple[RuleResult, ...]
+    figures: dict[str, dict[str, Any]]
+    protocol: Any
+    config: FuseConfig
+    notes: tuple[str, ...] = ("two.npz: joined by id", "WARNING made up")
+    sources: Any = None
+    model: None = None
+    groups: np.ndarray | None = None
+
+
+def made(
+    task="classes", *, classes=("happy", "sad", "anger"), gain=1.0, seed=0, n=240, marked=False, groups=None
+):
+    """A 2D network, a 3D head on most rows, and rules that gain from it."""
+    rng = np.random.default_rng(0)
+    covered = np.arange(n) % 8 > 0
+    noise = np.random.default_rng(seed)
+    if task == "classes":
+        truth = rng.integers(0, len(classes), n)
+
+        def values(strength):
+            logits = noise.normal(size=(n, len(classes)))
+            logits[np.arange(n), truth] += strength
+            return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    else:
+        classes = ()
+        truth = rng.uniform(-1, 1, (n, 2))
+
+        def values(strength):
+            return np.clip(0.4 * strength * truth + noise.normal(0, 0.3, truth.shape), -1, 1)
+
+    three = values(0.8)
+    three[~covered] = np.nan
+    rules = (
+        RuleResult("2d", "reference", False, values(1.0)),
+        RuleResult("2d-recalibrated", "reference", True, values(1.0), ({"penalty": 0.1},)),
+        RuleResult("3d", "reference", False, three),
+        RuleResult("mean", "rule", False, values(1.0 + gain)),
+        RuleResult("weighted", "rule", True, values(1.0 + gain), ({"w": 0.25}, {"w": 0.35})),
+        RuleResult("weighted-permuted", "control", True, values(1.0), ({"w": 0.01}, {"w": 0.0})),
+    )
+    figures = figures_of(rules, truth, covered, groups, task=task, draws=200, seed=0)
+    protocol = SimpleNamespace(
+        case="once",
+        report_name="the test split",
+        fit_name="val",
+        reported=np.arange(n),
+        calibration=np.arange(100),
+        marked=marked,
+        left_out=0,
+        sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),
+    )
+    ids = np.array([f"a/{row:04d}" for row in range(n)])
+    return Made(
+        task,
+        classes,
+        ids,
+        truth,
+        covered,
+        rules,
+        figures,
+        protocol,
+        FuseConfig(draws=200),
+        sources={"2d": "two.npz"},
+        groups=groups,
+    )
+
+
+@pytest.fixture(scope="module")
+def result():
+    return made()
+
+
+@pytest.fixture(scope="module")
+def va():
+    return made("va")
+
+
+def printed(result, width=80):
+    console = Console(width=width, file=io.StringIO(), no_color=True)
+    print_result(result, console)
+    return console.file.getvalue()
+
+
+class Page(html.parser.HTMLParser):
+    """Tags and text of a page, and whether its tags are balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text, self.attributes = [], [], [], []
+        self.feed(text)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_the_terminal_is_whole_at_80_columns(task, result, va):
+    shown = result if task == "classes" else va
+    text = printed(shown)
+    table = text[text.index("240 reported rows") : text.rindex("\n\n")]
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 80 and "…" not in table
+    for line in (
+        "joined by id",
+        "Rules fitted on val",
+        "3d (with 3D)",
+        "conditional on the trained networks",
+    ):
+        assert line in text
+    metric, scale = ("accuracy", 100) if task == "classes" else ("ccc_joint", 1)
+    figure = shown.figures["weighted"]["all"][metric]["minus_2d_recalibrated"]
+    digits = 1 if scale == 100 else 4
+    value, low, high = (f"{scale * figure[key]:+.{digits}f}" for key in ("value", "low", "high"))
+    assert f"{value} [{low}, {high}]**" in table
+    assert "weighted-permuted" not in table and "Controls (codes permuted): none of 1 gains" in text
+
+
+def test_a_terminal_that_is_too_narrow_loses_no_figure(result):
+    narrow, wide = printed(result, 30), printed(result, 120)
+    pattern = r"[+-][\d.]+ \[[^]]*\]|\d\d\.\d\d"
+    assert re.findall(pattern, narrow) == re.findall(pattern, wide)
+
+
+def test_what_is_said_follows_from_the_figures(result):
+    record = record_of(result)
+    gain, control, complement = verdict(record)
+    assert re.match(r"(mean|weighted) adds \+\d+\.\d \[\+\d.* points of accuracy to 2d", gain)
+    assert "Also better: " in gain and "as it should be" in control
+    right = {
+        rule.name: rule.values[result.covered].argmax(axis=1) == result.truth[result.covered]
+        for rule in result.rules
+        if rule.name in ("2d", "3d")
+    }
+    oracle = np.mean(right["2d"] | right["3d"])
+    assert f"would reach {100 * oracle:.1f} %" in complement
+    nothing = verdict(record_of(made(gain=0.0, seed=3)))
+    assert nothing[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy beyond chance")
+    assert shown_rule(record) in ("mean", "weighted")
+
+
+def test_a_gain_over_one_reference_only_is_none():
+    shown = made(seed=1)
+    figures = json.loads(json.dumps(shown.figures))
+    for name in ("mean", "weighted"):
+        worse = figures[name]["all"]["accuracy"]["minus_2d"]
+        worse.update(value=-0.01, low=-0.03, high=0.01, p=0.4, p_holm=0.8)
+    assert verdict(record_of(replace(shown, figures=figures)))[0].startswith("None of 2")
+
+
+def test_a_control_that_gains_is_said():
+    shown = made(seed=1)
+    figures = json.loads(json.dumps(shown.figures))
+    for key in ("minus_2d", "minus_2d_recalibrated"):
+        figures["weighted-permuted"]["all"]["accuracy"][key].update(value=0.05, low=0.02, high=0.08)
+    assert "What they gain, the codes did not bring" in verdict(record_of(replace(shown, figures=figures)))[1]
+
+
+def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(result, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        write_result(result, tmp_path / name / "run", command="ig3d fuse --2d-logits 'a b.npz'")
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "run").iterdir()}
+        for name in ("one", "other")
+    )
+    assert first == second
+    assert sorted(first) == ["metrics.json", "predictions.csv", "report.html", "table.csv", "table.tex"]
+    run = read_run(tmp_path / "one" / "run")
+    assert run.name == "run" and run.record == record_of(result, command="ig3d fuse --2d-logits 'a b.npz'")
+    assert run.record["references"] == ["2d-recalibrated", "2d"]
+    assert run.record["results"]["3d"]["covered"]["complementarity"]["2d"]["oracle"]["value"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "expected the folder of a run with metrics.json in it, found none"),
+        ("{", "a file that is none or damaged"),
+        ("[1]", "got another file"),
+        ('{"format": "ig3d-metrics", "format_version": 9}', "version 2, got ig3d-metrics version 9"),
+        ('{"format": "ig3d-metrics", "format_version": 2}', "got none of config"),
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(RunError, match=message):
+        read_run(tmp_path)
+
+
+def test_only_results_of_ours_are_replaced(result, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    for write in (check_out, lambda out: write_report([Run("a", tmp_path, record_of(result))], out)):
+        with pytest.raises(RunError, match=r"got report.html of something else"):
+            write(tmp_path)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_the_page_is_one_whole_file_and_shows_the_figures(result):
+    record = record_of(result, command="ig3d fuse --2d-logits two.npz")
+    page = Page(page_html([Run("raf", "raf", record)]))
+    text = " ".join("".join(page.text).split())
+    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 6
+    assert not [
+        value
+        for name, value in page.attributes
+        if name in ("src", "srcset") or (name == "href" and value[:1] != "#")
+    ]
+    assert not re.search(r"@import|url\((?!#)", "".join(page.text))
+    assert "ig3d fuse --2d-logits two.npz" in text and paragraph(record) in text and "WARNING made up" in text
+    assert f"{100 * record['results']['mean']['all']['accuracy']['value']:.2f}" in text
+    assert "0.3 (0.25 to 0.35 in 2 copies)" in text
+    confusion = record["results"]["2d"]["all"]["confusion"]
+    assert ("title", f"{confusion[0][0]} rows") in page.attributes
+
+
+def test_the_page_of_valence_and_arousal(va):
+    page = Page(page_html([Run("va", "va", record_of(va))]))
+    assert page.open == [] and page.tags.count("svg") == 4 and "Gain per dimension" in "".join(page.text)
+
+
+def test_hostile_names_are_text_and_nothing_else():
+    shown = made(classes=(HOSTILE, "sad"))
+    shown = replace(shown, notes=(HOSTILE,), sources={HOSTILE: HOSTILE})
+    record = record_of(shown, command=HOSTILE)
+    page = Page(page_html([Run(HOSTILE, "x", record)]))
+    assert "script" not in page.tags and page.open == []
+    assert sum(HOSTILE in text for text in page.text) >= 4
+    tex = table_tex({**record, "protocol": {**record["protocol"], "reported": HOSTILE, "fitted_on": HOSTILE}})
+    assert "\\input" not in tex and r"\textbackslash{}input\{/etc/passwd\}" in tex
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b & 5 %", r"a\_b \& 5 \%"),
+        ("{\\x}", r"\{\textbackslash{}x\}"),
+        ("a\n\tb", "a b"),
+        ("日", "?"),
+        ("é", "é"),
+    ],
+)
+def test_escapes_for_latex(text, expected):
+    assert escape(text) == expected
+
+
+def test_the_latex_table_is_balanced_and_marks_the_best(result):
+    tex = table_tex(record_of(result))
+    body = tex[tex.index(r"\toprule") : tex.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    columns = re.search(r"begin\{tabular\}\{(\w+)\}", tex).group(1)
+    assert {line.count("&") for line in lines} == {len(columns) - 1}
+    assert tex.count("{") == tex.count("}") and not re.search(r"(?<!\\)[_%](?!\s*needs|\n)", body)
+    for column, metric in enumerate(("accuracy", "balanced_accuracy", "macro_f1"), 1):
+        usable = ("2d", "2d-recalibrated", "mean", "weighted")
+        best = max(f"{100 * result.figures[name]['all'][metric]['value']:.2f}" for name in usable)
+        bold = {line.split("&")[column].strip() for line in lines if "textbf" in line.split("&")[column]}
+        assert bold == {rf"\textbf{{{best}}}"}
+    assert r"\textsuperscript{***}" in body or r"\textsuperscript{**}" in body
+    assert "240 rows (the test split)" in tex and r"\textsuperscript{\ddag}" in tex
+
+
+def test_what_was_fitted_on_reported_rows_is_marked_everywhere():
+    shown = made(marked=True)
+    record = record_of(shown)
+    assert "weighted†" in printed(shown) and "mean†" not in printed(shown)
+    assert r"\texttt{weighted}\textsuperscript{\dag}" in table_tex(record)
+    assert "optimistic" in page_html([Run("a", "a", record)]) and "optimistic" in paragraph(record)
+
+
+def test_the_paragraph_says_groups_and_tests():
+    rows, grouped = (paragraph(record_of(made(groups=groups))) for groups in (None, np.arange(240) // 4))
+    assert "bootstrap over rows" in rows and "McNemar" in rows
+    assert "bootstrap over groups" in grouped and "McNemar" not in grouped
+
+
+def test_runs_on_the_same_rows_are_paired(tmp_path):
+    groups = np.arange(240) // 2
+    for name, gain, seed in (("weak", 0.0, 1), ("strong", 2.0, 2)):
+        write_result(made(gain=gain, seed=seed, groups=groups), tmp_path / name)
+    runs = read_runs([tmp_path / "weak", tmp_path / "strong"])
+    comparison = compare(runs)
+    assert comparison.first == "weak" and not comparison.remarks
+    by_rule = {of.rule: of.figures["accuracy"] for of in comparison.differences}
+    assert set(by_rule) == {"2d", "2d-recalibrated", "mean", "weighted"}
+    expected = (
+        runs[1].record["results"]["mean"]["all"]["accuracy"]["value"]
+        - runs[0].record["results"]["mean"]["all"]["accuracy"]["value"]
+    )
+    assert by_rule["mean"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert by_rule["mean"]["low"] > 0 and by_rule["mean"]["p_holm"] < 0.05
+    assert by_rule["mean"]["test"] == "swaps of groups"  # the groups came along in predictions.csv
+    assert by_rule["2d"]["p"] > 0.05
+    console = Console(width=80, file=io.StringIO(), no_color=True)
+    print_comparison(comparison, console)
+    text = console.file.getvalue()
+    assert "Paired differences to weak" in text and max(map(len, text.splitlines()[:-1])) <= 80
+    written = {path.name: path for path in write_report(runs, tmp_path / "both")}
+    assert sorted(written) == ["differences.csv", "report.html", "table.csv", "table.tex"]
+    lines = list(csv.DictReader(written["table.csv"].read_text().splitlines()))
+    assert {line["run"] for line in lines} == {"weak", "strong"}
+    (line,) = [
+        line
+        for line in csv.DictReader(written["differences.csv"].read_text().splitlines())
+        if (line["rule"], line["metric"]) == ("mean", "accuracy")
+    ]
+    assert float(line["value"]) == by_rule["mean"]["value"]
+    assert Page(written["report.html"].read_text()).open == []
+    assert written["table.tex"].read_text().count(r"\begin{table*}") == 3
+    write_report(runs, tmp_path / "both")  # its own files may be replaced
+
+
+def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
+    write_result(made(), tmp_path / "a" / "run")
+    write_result(made(n=200), tmp_path / "b" / "run")
+    write_result(made("va"), tmp_path / "va")
+    runs = read_runs([tmp_path / "a" / "run", tmp_path / "b" / "run"])
+    assert runs[0].name != runs[1].name
+    comparison = compare(runs)
+    assert not comparison.differences
+    assert "they report 240 and 200 rows, 200 of them the same" in comparison.remarks[0]
+    with pytest.raises(RunError, match="expected runs of one task, got classes and va"):
+        compare(read_runs([tmp_path / "a" / "run", tmp_path / "va"]))
+    (tmp_path / "b" / "run" / "predictions.csv").unlink()
+    with pytest.raises(RunError, match="expected the predictions of the run"):
+        compare(runs)
+
+
+def test_the_report_command(ig3d, result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_result(result, tmp_path / "run", command="ig3d fuse")
+    ended = ig3d("report", "run", "--out", "page")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.rstrip().endswith("page: report.html, table.csv, table.tex")
+    assert "2d-recalibrated" in ended.stdout and (tmp_path / "page" / "report.html").exists()
+    assert ig3d("report", "run", "run").returncode == 0
+    failed = ig3d("report", "nowhere")
+    assert failed.returncode == 1 and "expected the folder of a run" in failed.stderr
+
+
+def test_without_jinja_everything_else_is_written(result, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    names = [path.name for path in write_result(result, tmp_path / "run")]
+    assert "report.html" not in names and "table.tex" in names
+    assert "no report.html: report: expected the package 'jinja2'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_plots_of_the_same_result_are_the_same_bytes(result, tmp_path, suffix):
+    for name in ("a", "b"):
+        plot_result(result, tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
