@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -26,37 +25,32 @@ def _clean(name: str) -> str:
 
 def _stemmed(name: str) -> str:
     """A path without its extension; ``face.2#1`` has none."""
-    path = PurePosixPath(_clean(name))
-    return str(path.with_suffix("")) if path.suffix and "#" not in path.suffix else str(path)
+    path = _clean(name)
+    folder, slash, file = path.rpartition("/")
+    stem, _, extension = file.rpartition(".")
+    return f"{folder}{slash}{stem}" if stem and extension and "#" not in extension else path
+
+
+def _file(name: str) -> str:
+    return _clean(name).rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    return _stemmed(name).rpartition("/")[2]
 
 
 def _tail(name: str, drop: int) -> str:
-    return "/".join(_clean(name).strip("/").split("/")[drop:])
+    return "/".join(_stemmed(name).strip("/").split("/")[drop:])
 
 
 _LEVELS: tuple[_Level, ...] = (
     ("id", lambda name: name, "id", lambda name: name),
     ("path", _clean, "path", _clean),
     ("path without extension", _stemmed, "id", _stemmed),
-    (
-        "file name",
-        lambda name: PurePosixPath(_clean(name)).name,
-        "path",
-        lambda name: PurePosixPath(name).name,
-    ),
-    (
-        "stem",
-        lambda name: PurePosixPath(_stemmed(name)).name,
-        "id",
-        lambda name: PurePosixPath(_stemmed(name)).name,
-    ),
+    ("file name", _file, "path", _file),
+    ("stem", _stem, "id", _stem),
     # RAF-DB's ids are those of its list, its files are called test_0001_aligned.jpg
-    (
-        "stem of the path",
-        lambda name: PurePosixPath(_stemmed(name)).name,
-        "path",
-        lambda name: PurePosixPath(_stemmed(name)).name,
-    ),
+    ("stem of the path", _stem, "path", _stem),
 )
 
 
@@ -124,7 +118,7 @@ def _levels(ids: np.ndarray) -> list[_Level]:
     dropped = [
         (
             f"path less {drop or 'no'} leading folders",
-            lambda name, drop=drop: _tail(_stemmed(name), drop),
+            lambda name, drop=drop: _tail(name, drop),
             "path",
             _stemmed,
         )

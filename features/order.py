@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from .classes import PRESETS, preset_of
 BETTER_BY = 0.10
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0
+_DIGITS = re.compile(r"\d+")
 
 
 def _mcnemar(right: np.ndarray, wrong: np.ndarray) -> float:
@@ -86,31 +86,36 @@ def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequ
     )
 
 
-def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    parts = re.split(r"(\d+)", text)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+def _natural(text: str) -> str:
+    """A key that sorts numbers by their value: digits are filled up with zeros."""
+    return _DIGITS.sub(lambda found: found.group().zfill(12), text)
 
 
-# Ways in which tools list a dataset's files; the folder is what stands before the name.
-_LISTINGS: dict[str, Callable[[str], object]] = {
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+# Ways in which tools list a dataset's files: a path's key, compared as text. The folder is what stands before the name.
+_LISTINGS: dict[str, Callable[[str], str]] = {
     "sorted by path": lambda path: path,
     "sorted by path, numbers by value": _natural,
     "class folders in order of their numbers, then names": lambda path: (
-        _natural(str(PurePosixPath(path).parent)),
-        PurePosixPath(path).name,
+        f"{_natural(_parent(path))}\x01{_name(path)}"
     ),
-    "sorted by file name": lambda path: (PurePosixPath(path).name, path),
-    "sorted by file name, numbers by value": lambda path: (_natural(PurePosixPath(path).name), path),
-    "sorted by path, without regard to case": lambda path: (path.lower(), path),
+    "sorted by file name": lambda path: f"{_name(path)}\x01{path}",
+    "sorted by file name, numbers by value": lambda path: f"{_natural(_name(path))}\x01{path}",
+    "sorted by path, without regard to case": lambda path: f"{path.lower()}\x01{path}",
 }
 
 
 def row_orders(paths: Sequence[str], labels: np.ndarray) -> dict[str, np.ndarray]:
     """Orders a file without ids may be in: name -> (n,) permutation, row of the file -> row of the samples."""
-    names = list(paths)
-    rows = range(len(names))
     orders = {
-        name: np.array(sorted(rows, key=lambda row: key(names[row])), dtype=np.intp)  # type: ignore[arg-type,return-value]
+        name: np.argsort(np.array([key(path) for path in paths], dtype=str), kind="stable")
         for name, key in _LISTINGS.items()
     }
     for name in ("sorted by path", "sorted by file name, numbers by value"):
