@@ -7,7 +7,7 @@ import pytest
 from toy_stores import good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError
-from ig3d.features.classes import NETWORKS, PRESETS
+from ig3d.features.classes import NETWORKS, PRESETS, parse_classes
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.values import Split
@@ -77,3 +77,28 @@ def test_a_network_by_its_name_is_read_in_its_order_whatever_number_of_classes_i
         if classes != order:
             with pytest.raises(PredictionsError, match="say the order with --2d-classes"):
                 load_table(Inputs(path, store))
+
+
+LETTERS = dict(zip(["N", "H", "Sa", "Su", "F", "D", "A", "C"], PRESETS["affectnet8"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ("affectnet8 affectnet ddamfn poster-affectnet dan-affectnet cage pyfeat-v2", "N H Sa Su F D A C"),
+        ("emonet openface3 libreface", "N H Sa Su F D A C"),
+        ("affectnet7 affectnet ddamfn poster-affectnet dan-affectnet cage pyfeat-v2", "N H Sa Su F D A"),
+        ("rafdb poster-rafdb dan-rafdb ddamfn-ig3d-rafdb", "Su F D H Sa A N"),
+        ("alphabetical8 alphabetical emotiefflib hsemotion kollias", "A C D F H N Sa Su"),
+        ("alphabetical7 alphabetical emotiefflib hsemotion kollias sfew", "A D F H N Sa Su"),
+        ("fer2013 deepface pyfeat-v1", "A D F H Sa Su N"),
+        ("apvit7 apvit", "A D F Sa H Su N"),
+        ("apvit8 apvit", "A D F Sa H Su N C"),
+        ("ferplus", "N H Su Sa A D F C"),
+        ("resemotenet", "H Su Sa A D F N"),
+    ],
+)
+def test_orders_are_those_of_the_networks(names, order):
+    expected = tuple(LETTERS[letter] for letter in order.split())
+    for name in names.split():
+        assert parse_classes(name, columns=len(expected)) == expected
