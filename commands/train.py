@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import stdout
+from ..console import say, stdout
 from .options import Seed, names, typed
 
 
@@ -62,7 +62,12 @@ def train(
     )
     if out is not None:
         check_out(out)
-    result = train_files(stores, config, task=task)
+    result = train_files(
+        stores,
+        config,
+        task=task,
+        after_head=lambda name, seconds: say(f"{name}: fitted in {seconds:.1f} s"),
+    )
     written = (
         [] if out is None else [*write_result(result, out, command=typed()), *write_predictions(result, out)]
     )

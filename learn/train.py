@@ -7,7 +7,7 @@ store -> table -> plan -> heads -> figures -> predictions. The rows are chosen a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,11 +126,15 @@ class HeadsResult:
 
 
 def train_files(
-    stores: str | Path | Sequence[str | Path], config: HeadsConfig | None = None, *, task: str | None = None
+    stores: str | Path | Sequence[str | Path],
+    config: HeadsConfig | None = None,
+    *,
+    task: str | None = None,
+    after_head: Callable[[str, float], object] | None = None,
 ) -> HeadsResult:
     """Read stores (:func:`~ig3d.features.stores.read_stores`), fit heads and measure them."""
     config = config or HeadsConfig()
-    return train_heads(codes_table(stores, blocks=config.blocks, task=task), config)
+    return train_heads(codes_table(stores, blocks=config.blocks, task=task), config, after_head=after_head)
 
 
 def codes_table(
@@ -180,13 +184,20 @@ def codes_table(
     )
 
 
-def train_heads(table: FusionTable, config: HeadsConfig | None = None) -> HeadsResult:
+def train_heads(
+    table: FusionTable,
+    config: HeadsConfig | None = None,
+    *,
+    after_head: Callable[[str, float], object] | None = None,
+) -> HeadsResult:
     """Fit heads on codes alone and measure them, all on the same rows and by the same draws.
 
     Parameters
     ----------
     table : with codes; 2D predictions are not looked at
     config : HeadsConfig, optional
+    after_head : callable, optional
+        Told the name of each head when it is fitted, and the seconds that took.
 
     Raises
     ------
@@ -208,6 +219,8 @@ def train_heads(table: FusionTable, config: HeadsConfig | None = None) -> HeadsR
         start = time.perf_counter()
         scores = fit_heads(table, protocol, config.of_head(name)).scores
         seconds[name] = time.perf_counter() - start
+        if after_head is not None:
+            after_head(name, seconds[name])
         values = prior[rows]
         for fuser in protocol.fusers:
             found = scores[fuser.heads_apply[0]][fuser.apply]

@@ -245,6 +245,7 @@ def test_the_command_prints_a_table_and_writes_what_fuse_and_report_take(store, 
     )
     assert ended.returncode == 0, ended.stderr
     assert "Heads fitted on the train split" in ended.stdout and "prior" in ended.stdout
+    assert [line.partition(":")[0] for line in ended.stderr.splitlines()] == ["linear", "gbm"]
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert record["results"]["gbm"]["all"]["accuracy"]["value"] > 0.6
     assert record["protocol"]["case"] == "once"
