@@ -20,7 +20,7 @@ from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Status
 
-CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 
 
 def disturbed(root: Path, dataset: str, out: Path, disturb: Callable[[], None], *, after: int = 1) -> None:
@@ -38,7 +38,7 @@ def disturbed(root: Path, dataset: str, out: Path, disturb: Callable[[], None], 
         "--regressor",
         FAKE,
     ]
-    command += ["--batch-size", "8", "--jobs", "1"]
+    command += ["--detector", "none", "--batch-size", "8", "--jobs", "1"]
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -28,7 +28,7 @@ from ig3d.extract.workers import MOST_DEATHS, Process, spread
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch, Status
 
-CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 POISON = (3, 2, 1)
 DEATHS = "IG3D_TEST_DEATHS"
 
@@ -61,9 +61,7 @@ def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], N
 
 def poisoned_run(root: Path, out: Path, **options: object) -> list[str]:
     said: list[str] = []
-    config = replace(
-        CONFIG, regressor="test_extract_workers:Poisoned", detector="ig3d.extract.fakes:FakeDetector"
-    )
+    config = replace(CONFIG, regressor="test_extract_workers:Poisoned")
     extract_codes(list_samples(root, "folder"), out, config, say=said.append, **options)  # type: ignore[arg-type]
     return said
 
@@ -125,7 +123,7 @@ def test_workers_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
     root = colour_folder(tmp_path / "data", 300)
     extract_codes(list_samples(root, "folder"), tmp_path / "calm.h5", CONFIG, jobs=1)
     command = [sys.executable, "-m", "ig3d", "extract", root, "--out", tmp_path / "killed.h5"]
-    command += ["--regressor", FAKE, "--batch-size", "8", "--jobs", "2"]
+    command += ["--regressor", FAKE, "--detector", "none", "--batch-size", "8", "--jobs", "2"]
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -257,7 +255,7 @@ def test_two_dask_workers_give_the_same_store(
 ) -> None:
     ended = ig3d(
         "extract", plain / "data", "--out", tmp_path / "a.h5", "--regressor", FAKE, "--batch-size", 8,
-        "--backend", "dask", "--address", dask_address,
+        "--detector", "none", "--backend", "dask", "--address", dask_address,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert same_store(plain / "one.h5", tmp_path / "a.h5")

@@ -44,7 +44,7 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
     places: dict[str, tuple[int, int]] = {}
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (entry := tar.next()) is not None:
-            tar.members.clear()  # else the library keeps an object for each of a million
+            tar.members.clear()  # type: ignore[attr-defined]  # else an object is kept for each of a million
             name = entry.name.removeprefix("./")
             if entry.isreg() and not entry.issparse():
                 places[name] = entry.offset_data, entry.size
