@@ -128,7 +128,7 @@ def fit(
     ModelError : the loss is no longer finite; what is kept does not fit.
     """
     model = model.to(device)
-    optimiser = torch.optim.AdamW(groups, lr=config.lr)
+    optimiser = torch.optim.AdamW(groups, lr=config.lr, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=_half(config, device) is torch.float16)
     generator = torch.Generator().manual_seed(seed)
     progress = Progress(model, optimiser, scaler, generator, device)
