@@ -42,6 +42,7 @@ def check(
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default what the file is.")
     ] = None,
+    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Rows of one side that the other lacks are no problem.")
     ] = False,
@@ -50,7 +51,7 @@ def check(
     from ..features.check import check_predictions, print_check
 
     inputs = Inputs(files, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
-    notes, outcomes = check_predictions(inputs, allow_missing=allow_missing)
+    notes, outcomes = check_predictions(inputs, blocks=blocks, allow_missing=allow_missing)
     print_check(notes, outcomes, stdout())
     if any(outcome.problems for outcome in outcomes):
         raise typer.Exit(1)

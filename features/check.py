@@ -71,13 +71,14 @@ class FileCheck:
 
 
 def check_predictions(
-    inputs: Inputs, *, allow_missing: bool = False
+    inputs: Inputs, *, blocks: str = "full", allow_missing: bool = False
 ) -> tuple[tuple[str, ...], tuple[FileCheck, ...]]:
     """Join each file to the samples, one at a time, and say what came of it.
 
     Parameters
     ----------
     inputs : Inputs
+    blocks : which code blocks; a row has codes where it has all of them
     allow_missing : bool
         Rows of a file that no sample has the id of, and rows with codes and no prediction, are no problem.
 
@@ -89,7 +90,7 @@ def check_predictions(
     ------
     UsageError, StoreError, PredictionsError : the stores or the table of labels cannot be read.
     """
-    given = read_samples(inputs)
+    given = read_samples(inputs, blocks=blocks)
     outcomes = []
     for file, source in enumerate(inputs.two_d):
         alone = Inputs(

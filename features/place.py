@@ -154,9 +154,13 @@ def align_columns(
     source = predictions.source
     wanted = f"{source}: expected {len(classes)} classes ({', '.join(classes)})"
     if not names:
-        if scores.shape[1] != len(classes):
+        extra = scores.shape[1] - len(classes)
+        if extra:
+            more = (
+                "; if the last two are valence and arousal, save the others alone" if extra in (2, 3) else ""
+            )
             raise PredictionsError(
-                f"{wanted}, got {scores.shape[1]} columns; say what they are with --2d-classes"
+                f"{wanted}, got {scores.shape[1]} columns; say what they are with --2d-classes{more}"
             )
         preset = preset_of(tuple(classes))
         order = f"{', '.join(classes)}" + (f" (preset {preset})" if preset else "")

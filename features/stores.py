@@ -73,8 +73,7 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
         chosen = choose_blocks_of(
             blocks, {name: (list(store.blocks), _regressor(store)) for name, store in first.items()}
         )
-        for other in datasets[1:]:
-            _check_same(first, other, chosen)
+        notes = [note for other in datasets[1:] for note in _check_same(first, other, chosen)]
         pairs = [(name, block) for name in first for block in chosen[name]]
         used, columns = [], []
         for name, block in pairs:
@@ -82,7 +81,8 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
             used.append(BlockUse(full, held.width, held.basis))
             columns += column_names(full, held)
         parts = [_read_dataset(dataset, pairs) for dataset in datasets]
-        samples, notes = parts[0].samples, [note for part in parts for note in part.notes]
+        samples = parts[0].samples
+        notes += [note for part in parts for note in part.notes]
         if len(parts) > 1:
             samples, said = stack([part.samples for part in parts])
             notes += said
@@ -140,8 +140,8 @@ def _named(group: Sequence[CodeStore]) -> dict[str, CodeStore]:
 
 def _check_same(
     first: Mapping[str, CodeStore], other: Mapping[str, CodeStore], chosen: Mapping[str, tuple[str, ...]]
-) -> None:
-    """Refuse datasets whose codes are not of the same regressors, blocks and bases."""
+) -> list[str]:
+    """Refuse datasets whose codes are not of the same regressors, blocks and bases; warn of other weights."""
     names = [" + ".join(store.path.name for store in dataset.values()) for dataset in (first, other)]
     regressors = [sorted(_regressor(store) for store in dataset.values()) for dataset in (first, other)]
     if regressors[0] != regressors[1] or set(first) != set(other):
@@ -158,6 +158,15 @@ def _check_same(
                     f"{names[1]}: expected the block {block} as {names[0]} has it ({mine.width} numbers of "
                     f"{mine.basis}), got {got}; extract both with the same regressor"
                 )
+    weights = [
+        {name: store.info.regressor.get("weights_sha256") for name, store in dataset.items()}
+        for dataset in (first, other)
+    ]
+    differ = [name or regressors[0][0] for name in first if weights[0][name] != weights[1][name]]
+    return [
+        f"WARNING {names[0]} and {names[1]}: {name} had other weights, so their codes may mean other things"
+        for name in differ
+    ]
 
 
 @dataclass(frozen=True, slots=True)

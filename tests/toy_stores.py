@@ -14,7 +14,16 @@ CLASSES = PRESETS["rafdb"]
 
 
 def write_store(
-    path, samples, *, classes=CLASSES, missing=(), regressor="toy", basis="toy-1", codes=None, faces=None
+    path,
+    samples,
+    *,
+    classes=CLASSES,
+    missing=(),
+    regressor="toy",
+    basis="toy-1",
+    codes=None,
+    faces=None,
+    weights="",
 ):
     """A store; rows in ``missing`` have no face.
 
@@ -36,7 +45,7 @@ def write_store(
     }
     fields = {name: getattr(Rows.pending(n, {}), name) for name in Rows.__slots__}
     fields |= {"status": status, "codes": codes, **(faces or {})}
-    info = StoreInfo("toy", "/data/toy", classes, regressor={"name": regressor})
+    info = StoreInfo("toy", "/data/toy", classes, regressor={"name": regressor, "weights_sha256": weights})
     with StoreWriter(path, info, tuple(samples), blocks) as writer:
         writer.write(0, Rows(**fields))
     return path
