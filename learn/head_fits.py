@@ -24,7 +24,7 @@ from .versions import versions
 # A head is never quite sure; what it has not seen keeps a chance.
 _HEAD_FLOOR = 1e-6
 # What changes no number is no part of a key.
-_NUMBERLESS = ("num_threads", "n_jobs", "device", "verbose")
+_NUMBERLESS = ("num_threads", "n_jobs", "thread_count", "device", "verbose", "verbosity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,11 @@ def _key(
 ) -> str:
     """What the scores depend on, as hexadecimal: the rows' contents, the head and its settings, the versions."""
     assert table.codes is not None
-    settings = {name: value for name, value in head.get_params().items() if name not in _NUMBERLESS}
+    settings = {
+        name: value
+        for name, value in sorted(head.get_params().items())
+        if name.rpartition("__")[2] not in _NUMBERLESS and not hasattr(value, "get_params")
+    }
     digest = hashlib.sha256(
         repr((table.task, len(table.columns), config.head, config.seed, settings, versions())).encode()
     )

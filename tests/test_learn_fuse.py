@@ -5,25 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from ig3d.errors import ModelError, PredictionsError, ProtocolError, RunError, UsageError
+from ig3d.errors import PredictionsError, RunError, UsageError
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.predictions import Predictions
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
-from ig3d.features.table import BlockUse
 from ig3d.features.values import Block, Rows, Sample, Split, Status
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.metrics import measure
-from ig3d.learn.model import load_model, model_bytes, save_model
-from ig3d.learn.predict import predict, seen
+from ig3d.learn.model import load_model
+from ig3d.learn.predict import predict
 from ig3d.learn.remarks import weaknesses
 from ig3d.learn.report import print_result, write_result
 
@@ -124,65 +122,12 @@ def test_rows_without_codes_fall_back(toy):
     assert result.figures["3d"]["covered"]["rows"] == int(result.covered.sum())
 
 
-@pytest.mark.parametrize("head", ["linear", "gbm"])
-@pytest.mark.parametrize("split", [lambda row: row % 3, lambda row: -1], ids=["splits", "folds"])
-def test_shuffled_rows_change_no_byte(tmp_path, head, split):
-    ids, labels, _ = make_store(tmp_path / "toy.h5", n=180, split=split, group=True)
-    logits = class_logits(labels)
-    config = replace(FAST, head=head, draws=50)
-    outcomes = []
-    for name, order in (("a", np.arange(180)), ("b", np.random.default_rng(3).permutation(180))):
-        (tmp_path / name).mkdir()
-        Predictions(logits[order], "logits", CLASSES, ids[order]).save(tmp_path / name / "two.npz")
-        result = fuse_files(Inputs(tmp_path / name / "two.npz", tmp_path / "toy.h5"), config)
-        write_result(result, tmp_path / name / "out")
-        outcomes.append(files_of(tmp_path / name / "out"))
-    assert sorted(outcomes[0]) == [
-        "metrics.json",
-        "model.skops",
-        "predictions.csv",
-        "report.html",
-        "table.csv",
-        "table.tex",
-    ]
-    assert outcomes[0] == outcomes[1]
-
-
-def test_a_rows_3d_never_reaches_another_row(toy):
-    """The leak of a batch's first row onto all others would show here."""
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    before = fuse_predictions(table, FAST)
-    row = int(before.protocol.reported[before.covered][11])
-    codes = table.codes.copy()
-    codes[row] += 5
-    after = fuse_predictions(replace(table, codes=codes), FAST)
-    for old, new in zip(before.rules, after.rules, strict=True):
-        moved = before.ids[~((old.values == new.values) | np.isnan(old.values)).all(axis=1)].tolist()
-        if old.name == "stack-permuted":  # a control gives each row the codes of another
-            assert len(moved) == 1 and moved != [table.id[row]]
-        elif old.kind != "control":
-            assert moved == ([] if old.name.startswith("2d") else [table.id[row]]), old.name
-
-
 def test_the_2d_network_is_reported_as_given(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     two = table.two_d[np.isin(table.id, result.ids)]
     expected = two - np.log(np.exp(two).sum(axis=1, keepdims=True))
     assert np.allclose(result.rules[0].values, expected, atol=1e-12)
-
-
-def test_noise_as_codes_adds_nothing_although_the_2d_prior_is_wrong(tmp_path):
-    ids, labels, _ = make_store(tmp_path / "toy.h5", n=600, signal=0.0, missing=0)
-    logits = class_logits(labels, strength=2.0) + np.array([3.0, 0, 0])
-    Predictions(logits, "logits", CLASSES, ids).save(tmp_path / "two.npz")
-    figures = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST).figures
-    assert figures["2d-recalibrated"]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
-    added = figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]
-    assert added["low"] <= 0 <= added["high"]
-    assert (
-        figures["stack"]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
-    )  # what a naive comparison would have said
 
 
 def test_groups_change_the_intervals_and_the_test(tmp_path):
@@ -309,21 +254,6 @@ def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
     assert "Only 30 rows are reported" in printed(result)
 
 
-@pytest.mark.parametrize("task", ["classes", "va"])
-def test_a_model_says_nothing_of_the_threads_that_fitted_it(monkeypatch, tmp_path, task):
-    monkeypatch.setattr(
-        "ig3d.learn.heads.gbm._CELLS_PER_THREAD", 100
-    )  # else rows this few get one thread anyhow
-    ids, labels, targets = make_store(tmp_path / "toy.h5")
-    scores = class_logits(labels) if task == "classes" else targets / 2
-    kind = ("logits", CLASSES) if task == "classes" else ("va", ())
-    Predictions(scores, *kind, ids).save(tmp_path / "two.npz")
-    table = load_table(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"))
-    config = replace(FAST, head="gbm", rules=("mean",))
-    one, three = (model_bytes(fuse_predictions(table, replace(config, jobs=jobs)).model) for jobs in (1, 3))
-    assert one == three
-
-
 def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), replace(FAST, fit_on="reported"))
     text = printed(result)
@@ -335,132 +265,6 @@ def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
     with (toy / "out" / "table.csv").open() as handle:
         marked = {line["rule"] for line in csv.DictReader(handle) if line["fitted_on_reported"] == "1"}
     assert marked == {"2d-recalibrated", "weighted", "weighted-permuted", "stack", "stack-permuted"}
-
-
-@pytest.mark.parametrize("head", ["linear", "gbm"])
-def test_a_saved_model_gives_the_same_predictions(toy, head):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    result = fuse_predictions(table, replace(FAST, head=head))
-    save_model(result.model, toy / "model.skops")
-    model = load_model(toy / "model.skops")
-    before, after = predict(result.model, table), predict(model, table)
-    for name, values in before.items():
-        assert np.array_equal(values, after[name], equal_nan=True), name
-    # One copy was fitted on val and applied to test: the model is that copy.
-    rows = result.protocol.reported
-    for rule in result.rules:
-        if rule.kind != "control":
-            assert np.allclose(after[rule.name][rows], rule.values, atol=1e-12, equal_nan=True), rule.name
-    fitted = np.isin(table.split, [0, 1]) & (table.covered | (table.split == 1))
-    assert np.array_equal(seen(model, table.id), fitted)
-
-
-def test_a_model_refuses_what_does_not_fit(toy, tmp_path):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    model = fuse_predictions(table, FAST).model
-    other = tuple(BlockUse(block.name, block.width, "toy-2") for block in table.blocks)
-    with pytest.raises(ModelError, match=r"expected the code blocks expression \(5, toy-1\).*got.*toy-2"):
-        predict(model, replace(table, blocks=other))
-    with pytest.raises(ModelError, match="expected classes"):
-        predict(model, replace(table, classes=("sad", "happy", "anger")))
-
-
-class Foreign:
-    def __setstate__(self, state):
-        pytest.fail("a foreign object was made")
-
-
-def test_foreign_and_damaged_models_are_refused(toy):
-    import skops.io
-
-    skops.io.dump({"format": "ig3d-fusion-model", "head": Foreign(), "rules": print}, toy / "x.skops")
-    with pytest.raises(ModelError, match="got foreign objects in it"):
-        load_model(toy / "x.skops")
-    skops.io.dump({"format": "other"}, toy / "y.skops")
-    with pytest.raises(ModelError, match="got another file"):
-        load_model(toy / "y.skops")
-    (toy / "z.skops").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="none or is damaged"):
-        load_model(toy / "z.skops")
-    with pytest.raises(ModelError, match="found no file"):
-        load_model(toy / "none.skops")
-    save_model(fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST).model, toy / "m.skops")
-    with zipfile.ZipFile(toy / "m.skops") as archive:
-        assert {info.date_time[0] for info in archive.infolist()} == {1980}  # no clock in the bytes
-    raw = (toy / "m.skops").read_bytes()
-    (toy / "m.skops").write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(ModelError, match="none or is damaged"):
-        load_model(toy / "m.skops")
-
-
-def test_codes_all_missing_are_refused(tmp_path):
-    ids, labels, _ = make_store(tmp_path / "toy.h5", missing=1.1)
-    Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
-    with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
-        fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
-
-
-def test_no_codes_among_the_calibration_rows_are_refused(toy):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    codes = table.codes.copy()
-    codes[table.split == 1] = np.nan
-    with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
-        fuse_predictions(replace(table, codes=codes), FAST)
-
-
-def test_one_class_only_is_refused_or_marked(toy):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    with pytest.raises(
-        ProtocolError, match=r"at least two classes among the .* rows a head learns from, got only sad"
-    ):
-        fuse_predictions(replace(table, labels=np.ones_like(table.labels)), FAST)
-    labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
-    result = fuse_predictions(replace(table, labels=labels), FAST)
-    assert any("WARNING all reported rows are sad" in note for note in result.notes)
-
-
-def test_a_class_absent_from_calibration_is_said_and_still_predicted(toy):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
-    result = fuse_predictions(replace(table, labels=labels), FAST)
-    assert any("No calibration row is anger" in note for note in result.notes)
-    stack = next(rule for rule in result.rules if rule.name == "stack")
-    assert stack.values.shape == (120, 3) and np.isfinite(stack.values).all()
-
-
-def test_constant_2d_predictions_are_marked(toy):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    result = fuse_predictions(replace(table, two_d=table.two_d * 0), FAST)
-    assert any("the 2d predictions are the same for every row" in note for note in result.notes)
-    assert np.isfinite(
-        [result.figures["stack"]["all"][name]["value"] for name in ("accuracy", "log_loss")]
-    ).all()
-
-
-def test_a_single_reported_row_and_a_perfect_network(toy):
-    table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
-    test = np.flatnonzero((table.split == 2) & table.covered)
-    one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), FAST)
-    assert len(one.ids) == 1 and one.figures["stack"]["all"]["rows"] == 1
-    perfect = np.where(np.isfinite(table.two_d), np.eye(3)[table.labels] * 20, np.nan)
-    result = fuse_predictions(replace(table, two_d=perfect), FAST)
-    assert result.figures["2d"]["all"]["accuracy"]["value"] == 1
-    assert result.figures["stack"]["all"]["accuracy"]["value"] > 0.97
-    printed(result)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"rules": ("mean", "median")}, "rules: expected some of mean, .*, got median"),
-        ({"fit_on": "test"}, "fit-on: expected one of auto, reported, got 'test'"),
-        ({"folds": 1}, "folds: expected at least 2"),
-        ({"report": "dev"}, "report: expected one of train, val, test, all"),
-    ],
-)
-def test_wrong_choices_are_usage_errors(options, message):
-    with pytest.raises(UsageError, match=message):
-        FuseConfig(**options)
 
 
 def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):

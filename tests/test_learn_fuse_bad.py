@@ -1,0 +1,184 @@
+"""Input that a fusion cannot use, or only just: one clear line, or a result that is sound and marked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy_fusion import make_table
+
+from ig3d.errors import ProtocolError, UsageError
+from ig3d.learn.config import DEFAULT_RULES
+from ig3d.learn.fuse import FuseConfig, fuse_predictions
+
+FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False)
+
+
+def figures_of(result):
+    """Every value of every rule over all rows it predicts."""
+    return np.array(
+        [
+            part[name]["value"]
+            for rule in result.rules
+            if (part := result.figures[rule.name]["all"]) is not None
+            for name in (("accuracy", "log_loss") if result.task == "classes" else ("rmse_joint",))
+        ],
+        dtype=float,
+    )
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_constant_2d_predictions_are_marked(task):
+    table = make_table(120, task=task)
+    result = fuse_predictions(replace(table, two_d=table.two_d * 0), FAST)
+    assert any("the 2d predictions are the same for every row" in note for note in result.notes)
+    assert np.isfinite(figures_of(result)).all()
+
+
+def test_constant_codes_are_marked():
+    table = make_table(120)
+    codes = np.where(np.isfinite(table.codes), 1, np.nan).astype(np.float32)
+    result = fuse_predictions(replace(table, codes=codes), FAST)
+    assert any("the 3d predictions are the same for every row" in note for note in result.notes)
+    assert np.isfinite(figures_of(result)).all()
+
+
+def test_codes_all_missing_are_refused():
+    with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
+        fuse_predictions(make_table(missing=1.1), FAST)
+    with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
+        fuse_predictions(make_table(missing=1.1, ready=True), FAST)
+
+
+def test_no_codes_among_the_calibration_rows_are_refused():
+    table = make_table()
+    codes = table.codes.copy()
+    codes[table.split == 1] = np.nan
+    with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
+        fuse_predictions(replace(table, codes=codes), FAST)
+
+
+def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
+    table = make_table()
+    with pytest.raises(ProtocolError, match="360 with a label, 0 with a prediction, none with both"):
+        fuse_predictions(replace(table, two_d=table.two_d * np.nan), FAST)
+    two = table.two_d.copy()
+    two[np.flatnonzero((table.split == 2) & table.covered)[:5]] = np.nan
+    with pytest.raises(ProtocolError, match=r"got none for 5 rows with codes .*--allow-missing"):
+        fuse_predictions(replace(table, two_d=two), FAST)
+    config = replace(FAST, allow_missing=True, rules=("mean", "stack"))
+    result = fuse_predictions(replace(table, two_d=two), config)
+    assert len(result.ids) == 115 and result.protocol.left_out == 5
+    assert any("5 rows without a 2D prediction are left out" in line for line in result.protocol.sentences)
+
+
+def test_one_class_only_is_refused_or_marked():
+    table = make_table(120)
+    with pytest.raises(
+        ProtocolError, match=r"two classes among the .* rows a head learns from, got only sad"
+    ):
+        fuse_predictions(replace(table, labels=np.ones_like(table.labels)), FAST)
+    labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
+    result = fuse_predictions(replace(table, labels=labels), FAST)
+    assert any("WARNING all reported rows are sad" in note for note in result.notes)
+    labels = np.where(table.split == 1, 1, table.labels).astype(np.int16)
+    result = fuse_predictions(
+        replace(table, labels=labels), FAST
+    )  # nothing to tell apart where rules are fitted
+    assert np.isfinite(figures_of(result)).all()
+    assert any("No calibration row is happy, anger" in note for note in result.notes)
+
+
+def test_a_class_absent_from_calibration_is_said_and_still_predicted():
+    table = make_table(120)
+    labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
+    result = fuse_predictions(replace(table, labels=labels), replace(FAST, calibrate="bias"))
+    assert any("No calibration row is anger" in note for note in result.notes)
+    assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.rules)
+    assert result.rules[0].values.shape == (40, 3)
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_a_perfect_2d_network_stays_nearly_perfect(task):
+    table = make_table(150, task=task)
+    truth = np.eye(3)[table.labels] * 20 if task == "classes" else table.targets
+    result = fuse_predictions(replace(table, two_d=truth), FAST)
+    if task == "va":
+        assert result.figures["2d"]["all"]["rmse_joint"]["value"] == pytest.approx(0, abs=1e-12)
+        for name in ("weighted", "stack", "boost", "gate"):
+            assert result.figures[name]["all"]["rmse_joint"]["value"] < 0.02, name
+        return
+    assert result.figures["2d"]["all"]["accuracy"]["value"] == 1
+    for name in ("weighted", "stack", "boost", "gate"):
+        assert result.figures[name]["all"]["accuracy"]["value"] > 0.97, name
+
+
+def test_a_2d_network_at_chance_is_replaced_by_the_3d():
+    table = make_table(600, missing=0)
+    chance = np.random.default_rng(8).normal(size=(600, 3))
+    result = fuse_predictions(replace(table, two_d=chance), FAST)
+    three = result.figures["3d"]["all"]["accuracy"]["value"]
+    assert result.figures["2d"]["all"]["accuracy"]["value"] < 0.45 and three > 0.7
+    for name in ("weighted", "stack", "gate"):
+        assert result.figures[name]["all"]["accuracy"]["value"] > three - 0.08, name
+
+
+def test_a_single_reported_row_and_fewer_rows_than_folds():
+    table = make_table(120)
+    test = np.flatnonzero((table.split == 2) & table.covered)
+    one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), FAST)
+    assert len(one.ids) == 1 and one.figures["stack"]["all"]["rows"] == 1
+    few = table.take(np.r_[np.flatnonzero(table.split == 0), test[:4]])
+    result = fuse_predictions(few, replace(FAST, folds=5))
+    assert any("5 folds were asked for; 4 are possible" in line for line in result.protocol.sentences)
+    assert np.isfinite(figures_of(result)).all()
+
+
+def test_quality_that_is_not_known_stops_no_gate():
+    table = make_table(120)
+    config = replace(FAST, rules=("gate",))
+    unknown = fuse_predictions(replace(table, quality=table.quality * np.nan), config)
+    without = fuse_predictions(replace(table, quality=None, quality_columns=()), config)
+    gates = [next(rule for rule in each.rules if rule.name == "gate") for each in (unknown, without)]
+    assert np.allclose(gates[0].values, gates[1].values, atol=1e-9)
+
+
+def test_what_needs_codes_is_left_out_of_ready_predictions_and_said():
+    table = make_table(120, ready=True)
+    result = fuse_predictions(table, FAST)
+    assert "boost" not in result.figures and "gate" in result.figures
+    assert any(note.startswith("Rule boost is left out: ready 3D predictions") for note in result.notes)
+    with pytest.raises(UsageError, match="got boost only: ready 3D predictions come without codes"):
+        fuse_predictions(table, replace(FAST, rules=("boost",)))
+    with pytest.raises(UsageError, match="stack-codes: expected a store of codes, got ready 3D"):
+        fuse_predictions(table, replace(FAST, stack_codes=True))
+
+
+def test_choices_that_valence_and_arousal_do_not_have():
+    table = make_table(120, task="va")
+    with pytest.raises(UsageError, match="got product only: values of valence and arousal"):
+        fuse_predictions(table, replace(FAST, rules=("product",)))
+    with pytest.raises(UsageError, match="calibrate: expected none for valence and arousal, got bias"):
+        fuse_predictions(table, replace(FAST, calibrate="bias"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rules": ("mean", "median")}, "rules: expected some of mean, .*, got median"),
+        ({"weights": "two"}, "weights: expected one of one, per-class, got 'two'"),
+        ({"calibrate": "platt"}, "calibrate: expected one of none, temperature, bias, got 'platt'"),
+        ({"fit_on": "test"}, "fit-on: expected one of auto, reported, got 'test'"),
+        ({"folds": 1}, "folds: expected at least 2"),
+        ({"report": "dev"}, "report: expected one of train, val, test, all"),
+    ],
+)
+def test_wrong_choices_are_usage_errors(options, message):
+    with pytest.raises(UsageError, match=message):
+        FuseConfig(**options)
+
+
+def test_the_commands_default_rules_are_those_of_the_configuration(ig3d):
+    assert FuseConfig().rules == DEFAULT_RULES
+    assert ",".join(DEFAULT_RULES) in ig3d("fuse", "--help").stdout.replace("\n", "").replace(" ", "")

@@ -1,0 +1,272 @@
+"""What must hold of every fusion run: order changes nothing, leaks show, noise is no gain, each choice is charged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from toy_fusion import CLASSES, make_table
+
+from ig3d.learn.config import DEFAULT_RULES
+from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
+from ig3d.learn.head_fits import fit_heads
+from ig3d.learn.model import model_bytes
+from ig3d.learn.plan import plan
+from ig3d.learn.report.record import json_text, record_of
+
+FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, model=False)
+EVERY = replace(FAST, rules=DEFAULT_RULES)
+# best fits every candidate several times over: with few of them
+BEST = replace(FAST, rules=("mean", "stack", "best"))
+
+
+def rule_of(result, name):
+    return next(rule for rule in result.rules if rule.name == name)
+
+
+def gain_of(result, name, metric="accuracy"):
+    return result.figures[name]["all"][metric]["minus_2d_recalibrated"]
+
+
+def bytes_of(result):
+    values = b"".join(rule.name.encode() + rule.values.tobytes() for rule in result.rules)
+    return values, json_text(record_of(result)), b"" if result.model is None else model_bytes(result.model)
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+@pytest.mark.parametrize("split", [lambda row: row % 3, lambda row: -1], ids=["splits", "folds"])
+def test_the_order_of_rows_changes_no_byte_of_any_rule(task, split):
+    table = make_table(90, task=task, split=split, grouped=True, other=True)
+    order = np.random.default_rng(3).permutation(len(table))
+    shuffled = replace(
+        table,
+        **{
+            name: getattr(table, name)[order]
+            for name in ("id", "group", "split", "labels", "targets", "two_d", "codes", "quality")
+        },
+        others={name: values[order] for name, values in table.others.items()},
+    )
+    for config in (replace(EVERY, model=True, stack_codes=True, weights="per-class"), BEST):
+        one, two = (bytes_of(fuse_predictions(each, config)) for each in (table, shuffled))
+        assert one == two
+
+
+def test_the_same_run_again_gives_the_same_bytes_and_another_seed_others():
+    table = make_table(90)
+    config = replace(EVERY, model=True, calibrate="bias")
+    one, again = (bytes_of(fuse_predictions(table, config)) for _ in range(2))
+    assert one == again
+    other = bytes_of(fuse_predictions(table, replace(config, seed=1)))
+    assert one[0] != other[0] and one[1] != other[1]
+
+
+def test_a_rows_3d_never_reaches_another_row():
+    """The leak of a batch's first row onto all others would show here."""
+    table = make_table(150)
+    before = fuse_predictions(table, EVERY)
+    row = int(before.protocol.reported[before.covered][11])
+    codes, quality = table.codes.copy(), table.quality.copy()
+    codes[row] += 5
+    quality[row] += 1
+    after = fuse_predictions(replace(table, codes=codes, quality=quality), EVERY)
+    for old, new in zip(before.rules, after.rules, strict=True):
+        moved = before.ids[~((old.values == new.values) | np.isnan(old.values)).all(axis=1)].tolist()
+        if old.kind == "control":  # a control gives each row the 3D of another
+            assert table.id[row] not in moved and len(moved) <= 1
+        else:
+            assert moved == ([] if old.name.startswith("2d") else [table.id[row]]), old.name
+
+
+def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
+    """Another truth for a reported row changes nothing that is predicted for it, folds or splits."""
+    for split in (lambda row: row % 3, lambda row: -1):
+        table = make_table(90, split=split)
+        before = fuse_predictions(table, EVERY)
+        row = int(before.protocol.reported[before.covered][7])
+        fold = next(fuser.apply for fuser in before.protocol.fusers if row in fuser.apply)
+        labels = table.labels.copy()
+        labels[row] = (labels[row] + 1) % 3
+        changed = replace(table, labels=labels)
+        # The folds are drawn by class: only where they stay the same is there something to compare.
+        same = [fuser.apply.tolist() for fuser in plan(changed, EVERY).fusers] == [
+            fuser.apply.tolist() for fuser in before.protocol.fusers
+        ]
+        if split(0) == -1 and not same:
+            continue
+        after = fuse_predictions(changed, EVERY)
+        where = np.searchsorted(before.protocol.reported, fold)
+        for old, new in zip(before.rules, after.rules, strict=True):
+            assert np.array_equal(old.values[where], new.values[where], equal_nan=True), old.name
+
+
+def test_fitting_on_reported_rows_is_marked_in_every_output():
+    table = make_table(120)
+    honest, marked = (
+        fuse_predictions(table, replace(EVERY, fit_on=fit_on)) for fit_on in ("auto", "reported")
+    )
+    assert not honest.protocol.marked and marked.protocol.marked
+    record = record_of(marked)
+    assert record["protocol"]["fitted_on_reported"]
+    assert any("MARKED" in line for line in record["protocol"]["sentences"])
+    for rule in marked.rules:
+        fitted = rule.kind != "reference" or rule.name == "2d-recalibrated"
+        expected = fitted and rule.name != "mean" and rule.name not in ("max", "min", "product")
+        assert record["rules"][rule.name]["fitted_on_reported"] == expected, rule.name
+    assert not any(said["fitted_on_reported"] for said in record_of(honest)["rules"].values())
+
+
+def test_a_wrong_prior_gains_by_recalibration_and_not_by_noise_given_as_3d():
+    table = make_table(900, signal=0, strength=2, prior=3, missing=0)
+    result = fuse_predictions(table, EVERY)
+    mended = result.figures["2d-recalibrated"]["all"]["accuracy"]["minus_2d"]
+    assert mended["low"] > 0.1
+    for name in ("stack", "boost"):
+        # A naive comparison would have called it a gain of the 3D.
+        assert result.figures[name]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
+        assert gain_of(result, name)["low"] <= 0 <= gain_of(result, name)["high"]
+        assert gain_of(result, name)["value"] < 0.02
+
+
+def test_codes_that_tell_the_class_gain_and_permuted_ones_do_not():
+    result = fuse_predictions(make_table(900), EVERY)
+    for name in ("stack", "boost"):
+        assert gain_of(result, name)["low"] > 0.03, name
+        control = gain_of(result, f"{name}-permuted")
+        assert control["low"] <= 0 <= control["high"] or control["high"] < 0, name
+    for name in ("weighted", "gate"):  # these do not recalibrate: their controls stand against 2d
+        assert result.figures[name]["all"]["accuracy"]["minus_2d"]["low"] > 0.03
+        control = result.figures[f"{name}-permuted"]["all"]["accuracy"]["minus_2d"]
+        assert control["low"] <= 0 <= control["high"] or control["high"] < 0, name
+
+
+def test_every_fitted_rule_has_its_control_next_to_it():
+    plain = [rule.name for rule in fuse_predictions(make_table(90), EVERY).rules]
+    assert plain[:3] == ["2d", "2d-recalibrated", "3d"]
+    for name in DEFAULT_RULES:
+        fitted = name not in ("mean", "max", "min", "product")
+        assert (f"{name}-permuted" in plain) == fitted
+        assert not fitted or plain[plain.index(name) + 1] == f"{name}-permuted"
+    calibrated = fuse_predictions(make_table(90), replace(EVERY, calibrate="temperature"))
+    names = [rule.name for rule in calibrated.rules]
+    assert "mean-permuted" in names and rule_of(calibrated, "mean").fits
+    none = fuse_predictions(make_table(90), replace(EVERY, controls=False))
+    assert not any(rule.kind == "control" for rule in none.rules)
+
+
+def test_calibration_is_fitted_in_every_fold_and_said():
+    table = make_table(180, split=lambda row: -1)
+    result = fuse_predictions(replace(table, two_d=table.two_d * 3), replace(FAST, calibrate="bias"))
+    said = rule_of(result, "mean").fitted
+    assert len(said) == 3 and len({fold["2d"]["temperature"] for fold in said}) == 3
+    assert all(fold["2d"]["temperature"] > 1.5 and len(fold["3d"]["offset"]) == 3 for fold in said)
+
+
+def test_best_chooses_in_every_fold_for_itself_and_is_charged_for_it():
+    table = make_table(150, split=lambda row: -1)
+    result = fuse_predictions(table, BEST)
+    best = rule_of(result, "best")
+    assert len(best.fitted) == 3
+    for fuser, said in zip(result.protocol.fusers, best.fitted, strict=True):
+        assert set(said["held_out"]) == {"2d-recalibrated", "mean", "stack"}
+        where = np.searchsorted(result.protocol.reported, fuser.apply)
+        chosen = rule_of(result, said["chosen"]).values[where]
+        with_3d = result.covered[where]
+        assert np.array_equal(best.values[where][with_3d], chosen[with_3d])
+    small = replace(FAST, rules=("best",), controls=False)
+    everything = fuse_predictions(make_table(60), small)  # named alone it chooses among all
+    assert set(rule_of(everything, "best").fitted[0]["held_out"]) >= {"weighted", "boost", "gate", "max"}
+
+
+def test_a_second_2d_network_stands_beside_the_3d():
+    table = make_table(240, other=True, missing=0.1)
+    gone = np.random.default_rng(0).random(240) < 0.05
+    second = np.where(gone[:, None], np.nan, table.others["second"])
+    result = fuse_predictions(replace(table, others={"second": second}), EVERY)
+    names = [rule.name for rule in result.rules]
+    assert names[:4] == ["2d", "2d-recalibrated", "3d", "2d:second"]
+    assert (
+        rule_of(result, "2d:second").kind == "reference" and rule_of(result, "stack+second").kind == "control"
+    )
+    assert {"weighted+second", "stack+second", "gate+second"} <= set(names)
+    assert "boost+second" not in names and "mean+second" not in names
+    # As by hand: the plain stack with the other network's scores where the 3D ones were, on the same rows.
+    by_hand = fuse_predictions(
+        replace(
+            table,
+            codes=None,
+            code_columns=(),
+            blocks=(),
+            three_d=np.where(table.covered[:, None], second, np.nan),
+            others={},
+        ),
+        replace(FAST, rules=("stack",)),
+    )
+    there = ~gone[by_hand.protocol.reported] & result.covered
+    assert np.allclose(
+        rule_of(result, "stack+second").values[there], rule_of(by_hand, "stack").values[there], atol=1e-6
+    )
+    reference = rule_of(result, "2d-recalibrated").values
+    assert np.array_equal(rule_of(result, "stack+second").values[~there], reference[~there])
+
+
+def test_what_was_fitted_on_which_rows_is_on_record():
+    table = make_table(180, split=lambda row: -1)
+    protocol = plan(table, FAST)
+    said = json.loads(json.dumps(protocol.record(table.id)))
+    assert len(said["rules"]) == 3 and len(said["heads"]) == len(protocol.heads)
+    for fuser, entry in zip(protocol.fusers, said["rules"], strict=True):
+        assert entry["fitted_on"]["rows"] == len(fuser.fit)
+        assert entry["applied_to"]["rows"] == len(fuser.apply)
+        assert entry["heads_here"] == list(fuser.heads_apply)
+    assert len({entry["fitted_on"]["ids_sha256"] for entry in said["rules"]}) == 3
+
+
+class Counting(LogisticRegression):
+    """A head of the user's that counts its fits."""
+
+    fits = 0
+
+    def fit(self, X, y, sample_weight=None):
+        type(self).fits += 1
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("kept", ["dictionary", "folder"])
+def test_runs_share_fitted_heads(tmp_path, kept):
+    heads = {} if kept == "dictionary" else ScoreFolder(tmp_path / "heads")
+    table = make_table(180, split=lambda row: -1)
+    config = replace(FAST, head=f"{__name__}:Counting", rules=("mean",))
+    Counting.fits = 0
+    first = fuse_predictions(table, config, heads=heads)
+    fitted = Counting.fits
+    assert (
+        fitted == 6 == len(heads)
+    )  # of three folds three pairs and three singles; the last is for a model only
+    again = fuse_predictions(table, replace(config, rules=("mean", "stack"), jobs=2), heads=heads)
+    assert Counting.fits == fitted
+    assert np.array_equal(first.rules[2].values, again.rules[2].values, equal_nan=True)
+    fuse_predictions(table, replace(config, seed=1), heads=heads)
+    assert Counting.fits == 2 * fitted
+    codes = table.codes.copy()
+    codes[np.flatnonzero(table.covered)[0]] += 1
+    fuse_predictions(replace(table, codes=codes), config, heads=heads)
+    assert Counting.fits == 3 * fitted
+    if kept == "folder":  # a damaged file is fitted again, not believed
+        for path in (tmp_path / "heads").glob("*.npy"):
+            path.write_bytes(b"nothing")
+        fuse_predictions(table, config, heads=ScoreFolder(tmp_path / "heads"))
+        assert Counting.fits == 4 * fitted
+
+
+def test_heads_are_fitted_on_the_rows_of_the_plan_alone():
+    table = make_table(180)
+    protocol = plan(table, FAST)
+    before = fit_heads(table, protocol, FAST).scores[0]
+    outside = np.setdiff1d(np.arange(180), protocol.heads[0].train)
+    labels = table.labels.copy()
+    labels[outside] = np.random.default_rng(1).integers(0, len(CLASSES), len(outside))
+    after = fit_heads(replace(table, labels=labels), protocol, FAST).scores[0]
+    assert np.array_equal(before, after, equal_nan=True)

@@ -1,0 +1,246 @@
+"""``ig3d predict``: a model's file, what it refuses, and what it says of new rows and of rows it has seen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import skops.io
+from toy_fusion import CLASSES, make_table, store_of
+
+from ig3d.errors import ModelError
+from ig3d.features.inputs import Inputs
+from ig3d.features.predictions import Predictions
+from ig3d.features.table import BlockUse
+from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
+from ig3d.learn.model import load_model, model_bytes, save_model
+from ig3d.learn.predict import predict, seen
+
+FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=50, folds=3, jobs=1)
+
+
+def logits_of(path, table, rows=slice(None), *, kind=None, values=None, classes=CLASSES):
+    kind = kind or ("va" if table.task == "va" else "logits")
+    columns = ("valence", "arousal") if kind == "va" else classes
+    values = table.two_d if values is None else values
+    Predictions(values[rows], kind, columns, table.id[rows]).save(path)
+    return path
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    """A model file, and a table of which val and test have 2D predictions, in files."""
+    table = make_table(180, quality=False)
+    store_of(tmp_path / "toy.h5", table)
+    there = table.split > 0
+    logits_of(tmp_path / "two.npz", table, there)
+    return tmp_path, table
+
+
+def fuse(folder):
+    """The model that ``ig3d fuse`` makes of the folder's files."""
+    inputs = Inputs(folder / "two.npz", folder / "toy.h5")
+    model = fuse_files(inputs, replace(FAST, rules=("mean", "stack", "gate"))).model
+    save_model(model, folder / "model.skops")
+    return folder / "model.skops"
+
+
+def lines_of(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_the_command_predicts_unlabelled_rows_and_marks_those_it_has_seen(ig3d, fitted):
+    folder, table = fitted
+    model = fuse(folder)
+    fresh = make_table(60, seed=5, quality=False)
+    new_ids = np.array([f"new/{row}" for row in range(60)])
+    ids = np.where(np.arange(60) < 20, table.id[:60], new_ids)
+    store_of(folder / "new.h5", fresh, labelled=False, ids=np.sort(ids))
+    fresh = replace(fresh, id=np.sort(ids))
+    logits_of(folder / "new.npz", fresh)
+    ended = ig3d(
+        "predict", model, "--2d-logits", folder / "new.npz", "--3d-store", folder / "new.h5", "--out",
+        folder / "p.csv", "--rule", "stack",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    lines = lines_of(folder / "p.csv")
+    assert list(lines[0]) == ["id", "label", "p_happy", "p_sad", "p_anger", "has_3d", "seen"]
+    assert [line["id"] for line in lines] == sorted(ids)
+    values = predict(load_model(model), fresh_like(folder, fresh), rules=("stack",))["stack"]
+    p = np.array([[float(line[f"p_{name}"]) for name in CLASSES] for line in lines])
+    assert np.allclose(p, np.exp(values), atol=1e-6) and np.allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert [line["label"] for line in lines] == [CLASSES[column] for column in p.argmax(axis=1)]
+    assert [line["has_3d"] == "yes" for line in lines] == fresh.covered.tolist()
+    split = {name: row % 3 for row, name in enumerate(table.id)}
+    covered = dict(zip(table.id, table.covered, strict=True))
+    for line in lines:
+        known = split.get(line["id"], 2)
+        trained = known == 0 and covered[line["id"]]
+        assert line["seen"] == ("calibration" if known == 1 else "training" if trained else ""), line["id"]
+    assert "WARNING the rules were fitted on 7 rows of these" in ended.stderr
+    assert "rows without 3D: predicted from the 2D network alone" in ended.stderr
+
+
+def fresh_like(folder, table):
+    """The table as the store has it."""
+    return replace(
+        table,
+        quality=np.full((len(table), 6), np.nan),
+        quality_columns=tuple(
+            f"quality:{name}" for name in ("score", "yaw", "pitch", "roll", "size", "faces")
+        ),
+    )
+
+
+def test_the_command_refuses_in_one_line_what_does_not_fit(ig3d, fitted):
+    folder, table = fitted
+    model = fuse(folder)
+    store_of(folder / "other.h5", table, basis="toy-2")
+    four = np.hstack([table.two_d, table.two_d[:, :1]])
+    logits_of(folder / "four.npz", table, values=four, classes=(*CLASSES, "fear"))
+    logits_of(folder / "va.npz", table, kind="va", values=np.tanh(table.two_d[:, :2]))
+    good = ["--2d-logits", folder / "two.npz", "--3d-store", folder / "toy.h5"]
+    for options, said in (
+        (
+            [*good[:2], "--3d-store", folder / "other.h5"],
+            "expected the code blocks toy (8, toy-1), got toy (8, toy-2)",
+        ),
+        (["--2d-logits", folder / "four.npz", *good[2:]], "expected 3 classes"),
+        (["--2d-logits", folder / "va.npz", *good[2:]], "va.npz: expected"),
+        ([*good[:2], "--3d-logits", folder / "two.npz"], "model: expected --3d-store, whose codes it reads"),
+        (good[:2], "expected one of --3d-store and --3d-logits, got neither"),
+        ([*good, "--rule", "median"], "rule: expected one of 2d-recalibrated, mean, stack, gate, got median"),
+    ):
+        ended = ig3d("predict", model, *options, "--out", folder / "p.csv")
+        assert ended.returncode in (1, 2) and said in ended.stderr, (said, ended.stderr)
+        assert len(ended.stderr.strip().splitlines()) == 1 and not (folder / "p.csv").exists()
+
+
+def test_classes_in_another_order_are_put_in_the_models(ig3d, fitted):
+    folder, table = fitted
+    model = fuse(folder)
+    order = [2, 0, 1]
+    turned = tuple(CLASSES[column] for column in order)
+    logits_of(folder / "turned.npz", table, values=table.two_d[:, order], classes=turned)
+    back = replace(table, labels=np.array([order.index(label) for label in table.labels], np.int16))
+    store_of(folder / "turned.h5", back, classes=turned)
+    texts = []
+    for two, store in (("two", "toy"), ("turned", "turned")):
+        logits_of(folder / "two.npz", table)
+        ended = ig3d(
+            "predict", model, "--2d-logits", folder / f"{two}.npz", "--3d-store", folder / f"{store}.h5",
+            "--out", folder / "p.csv",
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        texts.append((folder / "p.csv").read_text())
+    assert texts[0] == texts[1]
+
+
+def test_ready_predictions_need_no_labels_and_join_by_id(ig3d, tmp_path):
+    table = make_table(120, ready=True, quality=False, missing=0)
+    model = fuse_predictions(table, replace(FAST, rules=("stack",))).model
+    save_model(model, tmp_path / "m.skops")
+    logits_of(tmp_path / "two.npz", table)
+    rows = np.random.default_rng(0).permutation(120)[:100]
+    logits_of(tmp_path / "three.npz", table, rows, values=table.three_d)
+    ended = ig3d(
+        "predict", tmp_path / "m.skops", "--2d-logits", tmp_path / "two.npz", "--3d-logits",
+        tmp_path / "three.npz", "--out", tmp_path / "p.csv",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    lines = lines_of(tmp_path / "p.csv")
+    gone = np.isin(np.arange(120), rows, invert=True)
+    expected = predict(model, replace(table, three_d=np.where(gone[:, None], np.nan, table.three_d)))["stack"]
+    p = np.array([[float(line[f"p_{name}"]) for name in CLASSES] for line in lines])
+    assert np.allclose(p, np.exp(expected), atol=1e-6)
+    assert [line["has_3d"] for line in lines].count("no") == 20
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+@pytest.mark.parametrize("head", ["linear", "gbm"])
+def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task, head):
+    table = make_table(90, task=task)
+    rules = ("mean", "stack", "boost", "gate", "best")
+    calibrate = "bias" if task == "classes" else "none"
+    config = replace(FAST, head=head, rules=rules, controls=False, calibrate=calibrate)
+    result = fuse_predictions(table, config)
+    save_model(result.model, tmp_path / "model.skops")
+    model = load_model(tmp_path / "model.skops")
+    before, after = predict(result.model, table), predict(model, table)
+    for name, values in before.items():
+        assert np.array_equal(values, after[name], equal_nan=True), name
+    # One copy was fitted on val and applied to test: the model is that copy.
+    for rule in result.rules:
+        values = after[rule.name][result.protocol.reported]
+        assert np.allclose(values, rule.values, atol=1e-12, equal_nan=True), rule.name
+    marks = seen(model, table.id)
+    assert (marks[table.split == 1] == "calibration").all() and (marks[table.split == 2] == "").all()
+    assert (marks[(table.split == 0) & table.covered] == "training").all()
+    assert model.calibrate == config.calibrate and model.quality_columns == table.quality_columns
+    assert model.preferred == "best"
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_a_model_says_nothing_of_the_threads_that_fitted_it(monkeypatch, task):
+    for place in ("heads.gbm", "rules.boost"):  # else rows this few get one thread anyhow
+        monkeypatch.setattr(f"ig3d.learn.{place}._CELLS_PER_THREAD", 100)
+    table = make_table(90, task=task)
+    config = replace(FAST, head="gbm", rules=("boost",), controls=False)
+    one, three = (model_bytes(fuse_predictions(table, replace(config, jobs=jobs)).model) for jobs in (1, 3))
+    assert one == three
+
+
+def test_a_model_refuses_tables_that_do_not_fit():
+    table = make_table(120)
+    model = fuse_predictions(table, FAST).model
+    other = tuple(BlockUse(block.name, block.width, "toy-2") for block in table.blocks)
+    with pytest.raises(ModelError, match=r"expected the code blocks toy \(8, toy-1\), got toy \(8, toy-2\)"):
+        predict(model, replace(table, blocks=other))
+    with pytest.raises(ModelError, match="expected classes"):
+        predict(model, replace(table, classes=("sad", "happy", "fear")))
+    with pytest.raises(ModelError, match="expected the quality columns quality:score, quality:yaw, got none"):
+        predict(model, replace(table, quality=None, quality_columns=()))
+    with pytest.raises(ModelError, match="rule: expected one of"):
+        predict(model, table, rules=("gate",))
+    order = np.array([1, 2, 0])
+    turned = replace(
+        table,
+        classes=tuple(CLASSES[column] for column in order),
+        two_d=table.two_d[:, order],
+        labels=np.argsort(order)[table.labels].astype(np.int16),
+    )
+    assert np.array_equal(predict(model, turned)["stack"], predict(model, table)["stack"], equal_nan=True)
+
+
+class Foreign:
+    def __setstate__(self, state):
+        pytest.fail("a foreign object was made")
+
+
+def test_foreign_damaged_and_older_models_are_refused(tmp_path):
+    skops.io.dump({"format": "ig3d-fusion-model", "head": Foreign(), "rules": print}, tmp_path / "x.skops")
+    skops.io.dump({"format": "other"}, tmp_path / "y.skops")
+    old = {"format": "ig3d-fusion-model", "format_version": 1, "ig3d_version": "0.0.1", "head": Foreign()}
+    skops.io.dump(old, tmp_path / "old.skops")
+    (tmp_path / "z.skops").write_bytes(b"nothing")
+    model = fuse_predictions(make_table(90), FAST).model
+    save_model(model, tmp_path / "m.skops")
+    with zipfile.ZipFile(tmp_path / "m.skops") as archive:
+        assert {info.date_time[0] for info in archive.infolist()} == {1980}  # no clock in the bytes
+    assert b"s/0001" not in (tmp_path / "m.skops").read_bytes()  # nor names of samples
+    raw = (tmp_path / "m.skops").read_bytes()
+    (tmp_path / "half.skops").write_bytes(raw[: len(raw) // 2])
+    for name, said in {
+        "x": "got foreign objects in it",
+        "y": "got another file",
+        "old": r"expected model version 2, got 1; use the ig3d that wrote it \(0.0.1\)",
+        "z": "none or is damaged",
+        "half": "none or is damaged",
+        "none": "found no file",
+    }.items():
+        with pytest.raises(ModelError, match=said):
+            load_model(tmp_path / f"{name}.skops")
