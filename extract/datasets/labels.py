@@ -59,7 +59,7 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     Examples
     --------
     >>> read_labels(["Happiness", "angry"]).classes
-    ('anger', 'happy')
+    ('happy', 'anger')
     >>> read_labels(["1", "2", "3"], "1=joy,2=sad,3=none").index
     {'1': 0, '2': 1, '3': -1}
     """
