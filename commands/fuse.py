@@ -66,7 +66,12 @@ def fuse(
             help="By comma. best chooses among the others named, or among all, by calibration rows.",
         ),
     ] = "mean,max,min,product,weighted,stack,boost,gate",
-    head: Annotated[str, typer.Option("--head", help="What predicts from the codes: gbm or linear.")] = "gbm",
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head", help="What predicts from the codes: gbm, linear, mlp, residual or module:Class."
+        ),
+    ] = "gbm",
     blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
     report: Annotated[
         str | None,

@@ -20,7 +20,7 @@ class FuseConfig:
     ----------
     rules : names out of ``RULES``
         ``best`` chooses among the others that are named, or among all, by calibration rows.
-    head : ``gbm`` or ``linear``
+    head : a name of :data:`~.heads.HEADS`, or ``module:Class``
         What predicts from the codes.
     blocks : which code blocks, when files are joined
     report : ``train``, ``val``, ``test``, ``all`` or None

@@ -13,10 +13,13 @@ from ig3d.features.predictions import load_predictions
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
-from ig3d.learn.train import HeadsConfig, codes_table, plan_heads, train_heads
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.head_plan import plan_heads
+from ig3d.learn.train import HeadsConfig, codes_table, train_heads
 
 CLASSES = ("neutral", "happy", "sad")
 QUICK = HeadsConfig(heads=("linear",), draws=200)
+PLAN = FuseConfig()
 
 
 def write_store(path, splits, *, missing=(), unlabelled=(), groups=False, seed=0):
@@ -65,7 +68,7 @@ def store(tmp_path):
 
 def test_heads_learn_from_the_train_split_and_are_asked_for_everything_else(store):
     table = codes_table(store)
-    protocol = plan_heads(table, QUICK)
+    protocol = plan_heads(table, PLAN)
     assert (protocol.case, protocol.report_name, protocol.fit_name) == (
         "once",
         "the test split",
@@ -93,7 +96,7 @@ def test_heads_learn_from_the_train_split_and_are_asked_for_everything_else(stor
 )
 def test_rows_by_what_splits_there_are(tmp_path, splits, options, case, reported, fitted):
     table = codes_table(write_store(tmp_path / "y.h5", splits))
-    protocol = plan_heads(table, HeadsConfig(**options))
+    protocol = plan_heads(table, FuseConfig(**options))
     assert (protocol.case, protocol.report_name, protocol.fit_name) == (case, reported, fitted)
     for head in protocol.heads:
         assert not np.isin(head.predict, head.train).any()
@@ -103,7 +106,7 @@ def test_rows_by_what_splits_there_are(tmp_path, splits, options, case, reported
 
 def test_groups_stay_whole_in_the_folds(tmp_path):
     table = codes_table(write_store(tmp_path / "y.h5", [Split.none] * 120, groups=True))
-    protocol = plan_heads(table, QUICK)
+    protocol = plan_heads(table, PLAN)
     for head in protocol.heads:
         assert not set(table.group[head.train]) & set(table.group[head.predict])
     assert "nor its group" in " ".join(protocol.sentences)
@@ -113,7 +116,7 @@ def test_rows_without_codes_get_the_training_prior_and_it_is_said(store):
     table = codes_table(store)
     result = train_heads(table, QUICK)
     prior, head = (next(rule for rule in result.rules if rule.name == name) for name in ("prior", "linear"))
-    share = np.bincount(table.labels[plan_heads(table, QUICK).heads[0].train], minlength=3)
+    share = np.bincount(table.labels[plan_heads(table, PLAN).heads[0].train], minlength=3)
     assert np.allclose(np.exp(prior.values), share / share.sum())
     assert (~result.covered).sum() == 2
     assert np.array_equal(head.values[~result.covered], prior.values[~result.covered])
@@ -147,7 +150,7 @@ def test_valence_and_arousal_and_the_mean_as_their_prior(store):
     prior = result.rules[0].values
     assert np.ptp(prior, axis=0).max() == 0
     table = codes_table(store, task="va")
-    assert np.allclose(prior[0], table.targets[plan_heads(table, QUICK).heads[0].train].mean(axis=0))
+    assert np.allclose(prior[0], table.targets[plan_heads(table, PLAN).heads[0].train].mean(axis=0))
 
 
 def test_balanced_heads_expect_every_class_as_often(store):
@@ -168,9 +171,9 @@ def test_any_estimator_of_scikit_learn_s_manner_is_a_head_and_said_to_be_the_use
     table = codes_table(store)
     config = HeadsConfig(heads=("sklearn.ensemble:ExtraTreesClassifier",), draws=10, seed=3, jobs=1)
     result = train_heads(table, config)
-    (head,) = plan_heads(table, config).heads
+    (head,) = plan_heads(table, PLAN).heads
     twin = ExtraTreesClassifier(random_state=3).fit(table.codes[head.train], table.labels[head.train])
-    rows = plan_heads(table, config).reported
+    rows = plan_heads(table, PLAN).reported
     rows = rows[table.covered[rows]]
     p = np.maximum(twin.predict_proba(table.codes[rows]), 1e-6)
     said = np.exp(result.rules[1].values[result.covered])
@@ -318,7 +321,7 @@ def test_networks_are_given_valence_and_arousal_beside_the_classes_and_the_block
     monkeypatch.setattr(MlpClassifier, "predict_proba", lambda self, X: np.full((len(X), 3), 1 / 3))
     table = codes_table(store)
     result = train_heads(table, HeadsConfig(heads=("mlp",), draws=10))
-    (head,) = plan_heads(table, QUICK).heads
+    (head,) = plan_heads(table, PLAN).heads
     assert np.array_equal(seen["targets"], table.targets[head.train])
     assert np.array_equal(seen["X"], table.codes[head.train]) and seen["blocks"] == (4, 3)
     assert any("learn valence and arousal beside the classes" in note for note in result.notes)

@@ -30,7 +30,7 @@ class _Linear(BaseEstimator):
         """(n, q) outputs."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        return ((X - self.mean_) / self.scale_) @ self.coef_ + self.intercept_  # type: ignore[attr-defined]
+        return ((X - self.mean_) / self.scale_) @ self.coef_ + self.intercept_
 
 
 class LinearClassifier(ClassifierMixin, _Linear):
