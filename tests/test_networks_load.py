@@ -185,6 +185,29 @@ def test_a_class_in_a_clone_says_what_the_formula_says(
     np.testing.assert_allclose(va.values, got["va"])
 
 
+def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
+    samples: SampleList, clone: Path, tmp_path: Path
+) -> None:
+    for folder, factor in (("a", 1), ("b", 2)):
+        write_clone(tmp_path / folder)
+        (tmp_path / folder / "layers.py").write_text(
+            f"def pooled(maps):\n    return {factor} * maps.mean((2, 3))\n"
+        )
+        source = (tmp_path / folder / "net.py").read_text().replace("from layers", "from .layers")
+        (tmp_path / folder / "net.py").write_text(source)
+    said = [
+        written(
+            samples,
+            replace(spec(clone), network=f"{tmp_path / folder / 'net.py'}:Net", features="auto"),
+            tmp_path,
+        )
+        for folder in ("a", "b")
+    ]
+    np.testing.assert_allclose(said[0]["logits"], expected(samples)[:, :8], atol=1e-5)
+    np.testing.assert_allclose(said[1]["features"], 2 * said[0]["features"], atol=1e-5)
+    assert str(said[0]["feature_network"]) != str(said[1]["feature_network"])
+
+
 def test_running_a_users_file_is_said(samples: SampleList, clone: Path, tmp_path: Path) -> None:
     result = write_logits(samples, spec(clone), tmp_path / "x.npz")
     assert any(str(note).startswith(f"{clone} was run: it is your own code") for note in result.notes)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     if not callable(made):
         raise ModelError(f"{path}: expected {name} to return a network, got {type(made).__name__}")
     notes = [f"{path} was run: it is your own code, or that of a clone you trust"]
-    code = digest_file(path)
+    code = _digest_code(path)
     if not isinstance(made, nn.Module):
         if spec.weights is not None:
             raise UsageError(
@@ -88,16 +89,34 @@ def parse(text: str) -> tuple[Path, str, tuple[Any, ...], dict[str, Any]]:
 
 
 def _find(path: Path, name: str) -> Callable[..., Any]:
-    """The attribute of the file, run as a module of its own name."""
-    unique = f"ig3d user {path.stem}"  # a name that hides no module of the user's or of Python's
-    described = importlib.util.spec_from_file_location(unique, path)
+    """The attribute of the file, which is run."""
+    # a package of its own over the file's folder: relative imports find its neighbours, and no name hides another
+    package = ModuleType(f"ig3d_user_{hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:12]}")
+    package.__path__ = [str(path.resolve().parent)]
+    described = importlib.util.spec_from_file_location(f"{package.__name__}.{path.stem}", path)
     if described is None or described.loader is None:
         raise ImportError("no Python file")
     module = importlib.util.module_from_spec(described)
-    sys.modules[unique] = module  # where dataclasses look their module up
+    sys.modules.update({package.__name__: package, described.name: module})
     described.loader.exec_module(module)
     found: Callable[..., Any] = getattr(module, name)
     return found
+
+
+def _digest_code(path: Path) -> str:
+    """SHA-256 over the file and those of its neighbours that it imported; installed packages are no part of it."""
+    folder, sha = path.resolve().parent, hashlib.sha256()
+    loaded = {
+        Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
+    }
+    mine = {
+        file
+        for file in loaded
+        if folder in file.parents and "site-packages" not in file.parts and file.is_file()
+    }
+    for file in sorted({path.resolve(), *mine}):
+        sha.update(f"{file.relative_to(folder).as_posix()} {digest_file(file)}\n".encode())
+    return sha.hexdigest()
 
 
 @contextmanager
