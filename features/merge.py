@@ -124,17 +124,18 @@ def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns
     """The samples of a store with the truth of a table of labels, and in words how they were joined.
 
     Labels, or valence and arousal, are the table's where it has them at all, and none where it lacks the row; so are
-    splits and groups.
+    splits and groups. Rows of the table that no sample has the id of are left out, and counted.
 
     Raises
     ------
-    PredictionsError : rows of the table that are no sample.
+    PredictionsError : no row of the table is a sample, or a label is none of the store's.
     """
-    rows, how = match_ids(table.id, samples, source=table.source)
+    rows, how = match_ids(table.id, samples, source=table.source, allow_missing=True)
+    here = rows >= 0
 
     def spread(new: np.ndarray, none: object) -> np.ndarray:
         filled = np.full((len(samples), *new.shape[1:]), none, new.dtype)
-        filled[rows] = new
+        filled[rows[here]] = new[here]
         return filled
 
     result = samples

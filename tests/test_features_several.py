@@ -312,6 +312,15 @@ def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, class
     assert table.classes == CLASSES and table.labels.tolist() == [-1, *(s.label for s in samples[1:])]
     assert Split(table.split[0]) is Split.none and set(table.split[1:]) == {Split.val, Split.test}
     assert any("its truth replaces that of the store" in note for note in table.notes)
+    # A table of a larger dataset is cut to the store's samples; one of another dataset is refused.
+    with labels.open("a") as handle:
+        handle.write(f"elsewhere/1,{CLASSES[0] if names else 0},test\n")
+    more = load_table(Inputs(two, store, labels=labels))
+    assert np.array_equal(more.labels, table.labels)
+    assert any("1 row left out, no sample has the id" in note for note in more.notes)
+    labels.write_text("id,label\nelsewhere/1,0\n")
+    with pytest.raises(PredictionsError, match="got 1 of 1 that are not"):
+        load_table(Inputs(two, store, labels=labels))
 
 
 def test_a_fitted_model_gets_a_table_of_rows_without_labels(toy, tmp_path):
