@@ -39,7 +39,7 @@ def bytes_of(result):
 @pytest.mark.parametrize("task", ["classes", "va"])
 @pytest.mark.parametrize("split", [lambda row: row % 3, lambda row: -1], ids=["splits", "folds"])
 def test_the_order_of_rows_changes_no_byte_of_any_rule(task, split):
-    table = make_table(90, task=task, split=split, grouped=True, other=True)
+    table = make_table(72, task=task, split=split, grouped=True, other=True)
     order = np.random.default_rng(3).permutation(len(table))
     shuffled = replace(
         table,
@@ -49,7 +49,10 @@ def test_the_order_of_rows_changes_no_byte_of_any_rule(task, split):
         },
         others={name: values[order] for name, values in table.others.items()},
     )
-    for config in (replace(EVERY, model=True, stack_codes=True, weights="per-class"), BEST):
+    for config in (
+        replace(EVERY, model=True, stack_codes=True, weights="per-class"),
+        replace(BEST, rules=("mean", "best")),
+    ):
         one, two = (bytes_of(fuse_predictions(each, config)) for each in (table, shuffled))
         assert one == two
 
@@ -76,8 +79,11 @@ def test_a_rows_3d_never_reaches_another_row():
         moved = before.ids[~((old.values == new.values) | np.isnan(old.values)).all(axis=1)].tolist()
         if old.kind == "control":  # a control gives each row the 3D of another
             assert table.id[row] not in moved and len(moved) <= 1
+        elif old.name.startswith("2d"):
+            assert moved == []
         else:
-            assert moved == ([] if old.name.startswith("2d") else [table.id[row]]), old.name
+            # Of few rows boost may have kept no trees; it is the 2D network then.
+            assert moved == [table.id[row]] or (old.name == "boost" and moved == []), old.name
 
 
 def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
@@ -166,7 +172,7 @@ def test_calibration_is_fitted_in_every_fold_and_said():
 
 def test_best_chooses_in_every_fold_for_itself_and_is_charged_for_it():
     table = make_table(150, split=lambda row: -1)
-    result = fuse_predictions(table, BEST)
+    result = fuse_predictions(table, replace(BEST, controls=False))
     best = rule_of(result, "best")
     assert len(best.fitted) == 3
     for fuser, said in zip(result.protocol.fusers, best.fitted, strict=True):
@@ -176,7 +182,7 @@ def test_best_chooses_in_every_fold_for_itself_and_is_charged_for_it():
         with_3d = result.covered[where]
         assert np.array_equal(best.values[where][with_3d], chosen[with_3d])
     small = replace(FAST, rules=("best",), controls=False)
-    everything = fuse_predictions(make_table(60), small)  # named alone it chooses among all
+    everything = fuse_predictions(make_table(45), small)  # named alone it chooses among all
     assert set(rule_of(everything, "best").fitted[0]["held_out"]) >= {"weighted", "boost", "gate", "max"}
 
 
