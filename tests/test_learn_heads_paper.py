@@ -112,6 +112,32 @@ def test_classes_are_drawn_equally_often_in_batches_of_one_size():
     assert [len(batch) for batch in draw_batches(None, 1, 100, np.random.default_rng(0))] == [2]
 
 
+def test_training_rows_are_masked_block_by_block_and_held_rows_are_not(monkeypatch):
+    from ig3d.learn.heads import training
+
+    X, y = class_rows(100)
+    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+    asked, fed = [], []
+    build = training.build
+
+    def zeros(codes, blocks, chance, rng):
+        asked.append((blocks, chance))
+        return codes * 0
+
+    def watched(*arguments):
+        module = build(*arguments)
+        module.register_forward_pre_hook(lambda module, inputs: fed.append((module.training, inputs[0])))
+        return module
+
+    monkeypatch.setattr(training, "masked", zeros)
+    monkeypatch.setattr(training, "build", watched)
+    MlpClassifier(**{**QUICK, "epochs": 2}, blocks=(2, 4), masking=0.7).fit(X, y)
+    assert set(asked) == {((2, 4), 0.7)}
+    assert all(not codes.any() for learning, codes in fed if learning)
+    (held, _) = [codes for learning, codes in fed if not learning]
+    assert np.allclose(held.numpy(), scaled[held_out(y, None, 6, 0)], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_seeds_reach_every_draw_and_the_caller_s_are_left_alone(kind):
     X, y = class_rows(120)
@@ -121,6 +147,9 @@ def test_seeds_reach_every_draw_and_the_caller_s_are_left_alone(kind):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert np.array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3)
+    # Too few rows to hold any out: what differs now are weights and draws alone.
+    few = [kind(**QUICK, random_state=seed).fit(X[:10], y[:10]).predict_proba(X) for seed in (0, 1)]
+    assert not np.allclose(*few, atol=1e-3)
 
 
 def test_a_row_s_prediction_does_not_depend_on_its_batch_or_place():
