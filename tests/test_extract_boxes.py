@@ -253,6 +253,11 @@ def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None
     write_image(tmp_path / "data" / "happy" / "b.png")
     samples = list_samples(tmp_path / "data", "folder")
     extract_codes(samples, tmp_path / "first.h5", ExtractConfig(also=("landmarks",)), jobs=1)
+    # what a regressor that is fed crops gets: the extent of the points, to the last digit
+    face = known_faces(samples, str(tmp_path / "first.h5"), CropSpec()).samples[0]
+    with CodeStore(tmp_path / "first.h5") as first:
+        assert face is not None and face.face is not None and face.face.landmarks is not None
+        assert np.array_equal(face.face.landmarks.ravel(), first.faces.box[0])
     again = ExtractConfig(also=("landmarks",), boxes=str(tmp_path / "first.h5"))
     extract_codes(samples, tmp_path / "again.h5", again, jobs=1)
     boxes_only = replace(samples, samples=samples.samples[:1])

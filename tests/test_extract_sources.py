@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -92,7 +93,11 @@ def test_zip_members_are_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("struct", [True, False])
 @pytest.mark.parametrize("group", [3, 100])
-def test_parquet_rows_in_any_order(tmp_path: Path, struct: bool, group: int) -> None:
+def test_parquet_rows_in_any_order(
+    tmp_path: Path, struct: bool, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ig3d.extract.sources.parquet.BATCH_ROWS", 4)
+    monkeypatch.setattr("ig3d.extract.sources.parquet.BATCHES_KEPT", 2)
     images = [png((i, 2 * i, 3 * i), tmp_path) for i in range(80)]
     table = parquet_of(tmp_path / "a.parquet", images, struct=struct, group=group)
     order = [*range(80), *np.random.default_rng(0).permutation(80)]
@@ -135,6 +140,28 @@ def test_threads_share_a_container(tmp_path: Path) -> None:
     wanted = [files[name] for name in files for _ in places] + list(files.values())
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read_content, locations)) == wanted
+
+
+def test_a_container_is_read_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ig3d.extract.sources.archives import TarMembers
+
+    inside: list[str] = []
+    most: list[int] = []
+
+    def slow(self: TarMembers, member: str) -> bytes:
+        inside.append(member)
+        most.append(len(inside))
+        time.sleep(0.002)  # between the seek and the read
+        inside.pop()
+        return b""
+
+    monkeypatch.setattr(TarMembers, "read", slow)
+    tar = tar_of(tmp_path / "a.tar", {"a.png": b"a"})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_content, [f"{tar}!a.png"] * 20))
+    assert set(most) == {1}
 
 
 def test_what_is_not_there_and_what_is_damaged(tmp_path: Path) -> None:
