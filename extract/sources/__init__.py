@@ -99,7 +99,10 @@ def read_content(location: str | Path) -> bytes | np.ndarray:
     container, member = parts_of(str(location))
     try:
         if member:
-            return _open(container, _stamp(container)).read(member)
+            stamp = _stamp(container)
+            with _OPENING:  # or several threads would index it at once
+                opened = _open(container, stamp)
+            return opened.read(member)
         return read_remote(container) if is_remote(container) else _read_file(Path(container))
     except FileNotFoundError as exc:
         raise FileNotFoundError(str(exc) if member else "no such file") from exc
@@ -161,6 +164,9 @@ class _Container:
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
             self._file.close()  # type: ignore[union-attr]
+
+
+_OPENING = Lock()
 
 
 @lru_cache(maxsize=KEPT_OPEN)
