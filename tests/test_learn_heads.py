@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ig3d.errors import UsageError
@@ -99,3 +101,60 @@ def test_groups_are_kept_whole_where_trees_stop_and_every_class_stays_to_learn_f
 def test_unknown_heads_are_named():
     with pytest.raises(UsageError, match=r"expected one of gbm, linear.* got 'forest'"):
         make_head("forest", "classes", seed=0, jobs=1)
+
+
+class TakesGroups(DummyClassifier):
+    """An estimator of a user's own, whose ``fit`` has a place for groups."""
+
+    def fit(self, X, y, groups=None):
+        self.groups_ = groups
+        return super().fit(X, y)
+
+
+def test_a_given_estimator_gets_groups_seed_threads_and_weights_where_it_has_them():
+    X, y = class_rows(60)
+    head = make_head(f"{__name__}:TakesGroups", "classes", seed=5, jobs=1)
+    groups = np.arange(60) // 2
+    assert np.array_equal(head.fit(X, y, groups=groups).model_.groups_, groups)
+    assert head.estimator.random_state == 5
+    forest = make_head("sklearn.ensemble:ExtraTreesClassifier", "classes", seed=5, jobs=2, balanced=True)
+    said = forest.estimator.get_params()
+    assert (said["random_state"], said["n_jobs"], said["class_weight"]) == (5, 2, "balanced")
+
+
+@pytest.mark.parametrize("place", ["sklearn.svm:LinearSVR", "sklearn.linear_model:LinearRegression"])
+def test_a_given_regressor_predicts_both_columns_whether_it_takes_one_or_two(place):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5))
+    y = np.stack([X[:, 0] * 0.4, X[:, 1] * 0.3], axis=1)
+    predicted = make_head(place, "va", seed=0, jobs=1).fit(X[:150], y[:150]).predict(X[150:])
+    assert predicted.shape == (50, 2)
+    assert min(np.corrcoef(predicted[:, i], y[150:, i])[0, 1] for i in (0, 1)) > 0.95
+
+
+def test_the_linear_path_finds_what_each_penalty_by_itself_finds():
+    X, y = class_rows(600, d=30)
+    head = LinearClassifier(tol=1e-5).fit(X, y)
+    scaled = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float64)
+    held = held_out(y, None, 4, 0)
+
+    def loss(penalty):
+        p = (
+            LogisticRegression(C=penalty, max_iter=1000)
+            .fit(scaled[~held], y[~held])
+            .predict_proba(scaled[held])
+        )
+        return -np.log(p[np.arange(len(p)), y[held]]).mean()
+
+    assert min((1e-4, 1e-3, 1e-2, 1e-1), key=loss) == head.C_
+    twin = LogisticRegression(C=head.C_, max_iter=1000, tol=1e-6).fit(scaled, y)
+    assert np.allclose(head.predict_proba(X), twin.predict_proba(scaled), atol=2e-3)
+
+
+def test_ridge_is_scikit_learn_s():
+    rng = np.random.default_rng(0)
+    for shape in ((60, 5), (20, 50)):
+        X, Y = rng.normal(size=shape), rng.normal(size=(shape[0], 2))
+        head = make_head("linear", "va", seed=0, jobs=1).fit(X, Y)
+        scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+        assert np.allclose(head.predict(X), Ridge(alpha=head.alpha_).fit(scaled, Y).predict(scaled))
