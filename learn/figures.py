@@ -214,7 +214,10 @@ class _Statistics:
         ]
         blocks: dict[Any, np.ndarray] = {"": shared_statistics(truth, task, rules[0].values.shape[1])}
         blocks |= {name: own_statistics(of, truth, task) for name, of in values.items()}
-        blocks |= {pair: cross_statistics(*(values[name] for name in pair), truth, task) for pair in pairs}
+        blocks |= {
+            (first, second): cross_statistics(values[first], values[second], truth, task)
+            for first, second in pairs
+        }
         ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
         spans = {key: slice(ends[place], ends[place + 1]) for place, key in enumerate(blocks)}
         matrix = np.hstack(list(blocks.values()))
@@ -241,11 +244,11 @@ class _Statistics:
     def complementarity(self, first: str, second: str) -> dict[str, Any]:
         """Measures of a pair on the covered rows, with intervals."""
         part = self.parts["covered"]
-        keys = ("", first, second, (first, second))
-        every = [
-            complementarity_of(*(getattr(part, name)[:, self.spans[key]] for key in keys), self.task)
-            for name in _Sums.__slots__
-        ]
+        every = []
+        for name in _Sums.__slots__:
+            keys = ("", first, second, (first, second))
+            shared, one, other, cross = (getattr(part, name)[:, self.spans[key]] for key in keys)
+            every.append(complementarity_of(shared, one, other, cross, self.task))
         return {name: _Sums(*(of[name] for of in every)).figure() for name in every[0]}
 
 
@@ -263,15 +266,17 @@ def _entry(sampled: dict[str, _Sampled], name: str, compared: list[str], task: s
         return of(mine).figure() | differences
 
     entry: dict[str, Any] = {
-        metric: told(lambda of, metric=metric: of.metrics[metric]) for metric in metric_names(task)
+        metric: told(lambda of, metric=metric: of.metrics[metric])  # type: ignore[misc]
+        for metric in metric_names(task)
     }
     if task == "classes":
-        entry["per_class"] = [
-            {
-                "support": int(mine.support[index]),
-                "recall": told(lambda of, index=index: of.recalls[index]),
-            }
+        recalls = [
+            told(lambda of, index=index: of.recalls[index])  # type: ignore[misc]
             for index in range(len(mine.recalls))
+        ]
+        entry["per_class"] = [
+            {"support": int(support), "recall": recall}
+            for support, recall in zip(mine.support, recalls, strict=True)
         ]
     return entry
 

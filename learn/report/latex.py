@@ -75,7 +75,7 @@ def table_tex(record: dict[str, Any]) -> str:
     leading = _leading(record)
     references = record["references"]
     head, rule = _head(record, metrics, leading)
-    lines = []
+    lines: list[str] = []
     kinds = [names_of(record, "reference"), names_of(record, "rule", "head"), names_of(record, "control")]
     # Bold marks the best of what can be used: a control cannot.
     best = _best(record, [*kinds[0], *kinds[1]], metrics)

@@ -59,7 +59,7 @@ def _section(run: Run) -> dict[str, Any]:
     pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": None, "weights": None}
     if record["references"]:
         pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.LEADING[record["task"]]]
-        if shown:
+        if shown and words.has_2d(record):
             change = plots.recall_svg if classes else plots.dimensions_svg
             pictures["change"] = change(record, shown)
     pictures["weights"] = plots.weights_svg(record)
@@ -74,6 +74,7 @@ def _section(run: Run) -> dict[str, Any]:
         "record": record,
         "shown": shown,
         "has_2d": words.has_2d(record),
+        "controls": words.names_of(record, "control"),
         "pair": pair,
         "metrics": words.metrics_of_record(record),
         "leading": words.LEADING[record["task"]],

@@ -46,6 +46,7 @@ class Planned(Protocol):
     def left_out(self) -> int: ...
     @property
     def sentences(self) -> tuple[str, ...]: ...
+    def record(self) -> dict[str, Any]: ...
 
 
 class Result(Protocol):
@@ -132,6 +133,7 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
             "rows_calibration": len(protocol.calibration),
             "rows_left_out": protocol.left_out,
             "sentences": list(protocol.sentences),
+            "fits": protocol.record(),
         },
         "intervals": "95 %, paired bootstrap; BCa for figures, percentile for differences; conditional on the "
         "trained networks",
