@@ -43,7 +43,7 @@ def main() -> None:
         print(f"workers killed            {asked.kills // 2:5d}  in {workers} runs, every store equal")
         runs = kill_runs(work, wanted, draw, asked.kills - asked.kills // 2)
         print(
-            f"whole runs killed         {asked.kills - asked.kills // 2:5d}  until {runs} stores were whole, all equal"
+            f"whole runs killed         {asked.kills - asked.kills // 2:5d}  and repeated: {runs} whole, every store equal"
         )
         print(full_disk(work, wanted))
 

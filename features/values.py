@@ -44,7 +44,7 @@ class Sample:
     id : str
         Unique in the dataset: the path under the root without extension (``file#1`` for a second face).
     path : str
-        POSIX path of the image under the dataset's root.
+        POSIX path of the image under the dataset's root; ``CONTAINER!MEMBER`` for one inside a container.
     label : int
         Index into the dataset's classes; -1 where there is none.
     split : Split
@@ -53,7 +53,8 @@ class Sample:
     group : str
         Person or video; rows of one group never stand on both sides of a fold. Empty where unknown.
     size_bytes : int
-        Size of the file when the dataset was listed, -1 where it was not there.
+        Size of the file (of the container, where the image is a row of it) when the dataset was listed, -1 where it
+        was not there.
     box : (x0, y0, x1, y1), pixels, or None
         Where the dataset itself says the face is; then no detector looks for one.
     """
