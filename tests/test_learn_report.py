@@ -97,7 +97,9 @@ def made(
         calibration=np.arange(100),
         marked=marked,
         left_out=0,
+        record=lambda: {"heads": [], "rules": []},
         sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),
+        record=lambda: {"heads": [], "rules": []},
     )
     ids = np.array([f"a/{row:04d}" for row in range(n)])
     return Made(
