@@ -162,7 +162,7 @@ class JointRoute:
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
-        network = copy.deepcopy(self.start.module).to(self.device, memory_format=torch.channels_last)
+        network = copy.deepcopy(self.start.module).to(self.device).to(memory_format=torch.channels_last)
         # the published linear fusion joins pooled features; the others have a use for positions
         features = self._features(network, data.train, maps=config.module != "linear")
         shape = tuple(features.shape[1:])
@@ -339,7 +339,9 @@ def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
         name, given = described["architecture"], described["input"]
         view = InputSpec(**given | {key: tuple(given[key]) for key in ("mean", "std")})
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-        sized = {"img_size": view.size} if config is not None and config.fixed_input_size else {}
+        sized: dict[str, Any] = (
+            {"img_size": view.size} if config is not None and config.fixed_input_size else {}
+        )
         with torch.random.fork_rng(devices=[]):
             network = timm.create_model(name, pretrained=False, num_classes=0, **sized)
         network.load_state_dict(loaded.network, strict=True)

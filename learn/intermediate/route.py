@@ -33,13 +33,20 @@ class Route(Protocol):
     digest : hash of all that a training sees
     """
 
-    name: str
-    what: str
-    table: FusionTable
-    there: np.ndarray
-    contents: np.ndarray
-    network: str
-    digest: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def table(self) -> FusionTable: ...
+    @property
+    def there(self) -> np.ndarray: ...
+    @property
+    def contents(self) -> np.ndarray: ...
+    @property
+    def network(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Features or pixels of rows, see :class:`~.fit.TrainingData`."""

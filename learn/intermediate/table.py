@@ -54,7 +54,7 @@ class FeatureTable:
         total.update(table_digest(self.table).encode())
         for array in (self.row, self.values):
             total.update(f"{array.dtype.str}{array.shape}".encode())
-            total.update(np.ascontiguousarray(array))
+            total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
 
 
@@ -63,10 +63,10 @@ def table_digest(table: FusionTable) -> str:
     total = hashlib.sha256(f"{table.classes}{table.blocks}".encode())
     for array in (table.id, table.group):
         total.update("\n".join(array.tolist()).encode())
-    for array in (table.split, table.labels, table.targets, table.two_d, table.codes):
-        if array is not None:
-            total.update(f"{array.dtype.str}{array.shape}".encode())
-            total.update(np.ascontiguousarray(array))
+    for numbers in (table.split, table.labels, table.targets, table.two_d, table.codes):
+        if numbers is not None:
+            total.update(f"{numbers.dtype.str}{numbers.shape}".encode())
+            total.update(np.ascontiguousarray(numbers).data)
     return total.hexdigest()
 
 
