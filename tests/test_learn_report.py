@@ -99,7 +99,6 @@ def made(
         left_out=0,
         record=lambda: {"heads": [], "rules": []},
         sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),
-        record=lambda: {"heads": [], "rules": []},
     )
     ids = np.array([f"a/{row:04d}" for row in range(n)])
     return Made(
