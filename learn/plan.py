@@ -71,6 +71,7 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
         left_out,
         (*sentences, *notes),
         table.group_codes,
+        table.id,
     )
 
 

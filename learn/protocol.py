@@ -60,6 +60,7 @@ class Protocol:
         All of this for the reader.
     groups : (n,) int over all rows of the table
         Rows of one group are on one side of every fold that was drawn.
+    ids : (n,) str
 
     Raises
     ------
@@ -78,6 +79,7 @@ class Protocol:
     left_out: int
     sentences: tuple[str, ...]
     groups: np.ndarray
+    ids: np.ndarray
 
     def __post_init__(self) -> None:
         applied = np.sort(np.concatenate([fuser.apply for fuser in self.fusers]))
@@ -118,16 +120,11 @@ class Protocol:
         """Row indices that the saved rules are fitted on."""
         return self.final.fit
 
-    def record(self, ids: np.ndarray) -> dict[str, Any]:
-        """What was fitted on which rows, for ``metrics.json``: counts, and SHA-256 of the sorted ids of each fit.
-
-        Parameters
-        ----------
-        ids : (n,) str of all rows of the table
-        """
+    def record(self) -> dict[str, Any]:
+        """What was fitted on which rows, for ``metrics.json``: counts, and SHA-256 of the sorted ids of each fit."""
 
         def rows(index: np.ndarray) -> dict[str, Any]:
-            return {"rows": len(index), "ids_sha256": digest_of(ids[index])}
+            return {"rows": len(index), "ids_sha256": digest_of(self.ids[index])}
 
         return {
             "heads": [{"fitted_on": rows(head.train), "predicts": rows(head.predict)} for head in self.heads],

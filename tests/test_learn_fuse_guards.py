@@ -221,7 +221,7 @@ def test_a_second_2d_network_stands_beside_the_3d():
 def test_what_was_fitted_on_which_rows_is_on_record():
     table = make_table(180, split=lambda row: -1)
     protocol = plan(table, FAST)
-    said = json.loads(json.dumps(protocol.record(table.id)))
+    said = json.loads(json_text(record_of(fuse_predictions(table, FAST))))["protocol"]["fits"]
     assert len(said["rules"]) == 3 and len(said["heads"]) == len(protocol.heads)
     for fuser, entry in zip(protocol.fusers, said["rules"], strict=True):
         assert entry["fitted_on"]["rows"] == len(fuser.fit)

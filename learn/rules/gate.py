@@ -60,7 +60,7 @@ class Gate(Rule):
         two, three = self._prepared(columns)
         if self.task == "va":
             known = [np.linalg.norm(two, axis=1), np.linalg.norm(three, axis=1), *np.abs(two - three).T]
-            names = ("2d:intensity", "3d:intensity", "apart:valence", "apart:arousal")
+            names: tuple[str, ...] = ("2d:intensity", "3d:intensity", "apart:valence", "apart:arousal")
         else:
             known = [*_confidence(two), *_confidence(three)]
             names = tuple(

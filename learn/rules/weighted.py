@@ -49,12 +49,8 @@ class Weighted(Rule):
         two, three = self._prepared(columns)
         if self.per_class and self.task == "va":
             # The same values in both dimensions: the mean over them is then that of the one dimension.
-            self.w_ = np.array(
-                [
-                    self._scan(*(values[:, [d, d]] for values in (two, three)), y[:, [d, d]])
-                    for d in range(y.shape[1])
-                ]
-            )
+            pairs = [[d, d] for d in range(y.shape[1])]
+            self.w_ = np.array([self._scan(two[:, pair], three[:, pair], y[:, pair]) for pair in pairs])
             return self
         self.w_ = np.array([self._scan(two, three, y)])
         if self.per_class:
