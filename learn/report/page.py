@@ -119,7 +119,8 @@ def _fitted(record: dict[str, Any]) -> list[dict[str, str]]:
         copies = rule["fitted"]
         for key in dict.fromkeys(key for said in copies for key in said):
             values = [said[key] for said in copies if said.get(key) is not None]
-            if values:
+            # Which classes the fitting rows have is said among the notes where one is missing.
+            if values and key != "classes_seen":
                 lines.append({"rule": name, "what": key.replace("_", " "), "value": _spread(values)})
     return lines
 
@@ -129,8 +130,9 @@ def _spread(values: list[Any]) -> str:
     if len(numeric) == len(values):
         low, high = min(numeric), max(numeric)
         if low == high:
-            return f"{low:.4g}"
-        return f"{sum(numeric) / len(numeric):.3g} ({low:.3g} to {high:.3g} in {len(numeric)} copies)"
+            return _short(low)
+        mean = sum(numeric) / len(numeric)
+        return f"{_short(mean)} ({_short(low)} to {_short(high)} in {len(numeric)} copies)"
     if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
         return ", ".join(_spread(list(column)) for column in zip(*values, strict=True)) or "–"
     if all(isinstance(value, dict) for value in values):
@@ -141,13 +143,17 @@ def _spread(values: list[Any]) -> str:
     return ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
 
 
+def _short(value: float) -> str:
+    """A fitted number with three digits; nothing is told apart below a thousandth of one."""
+    return f"{value:.3g}" if abs(value) >= 5e-4 else f"{round(value, 3) + 0.0:g}"
+
+
 def paragraph(record: dict[str, Any]) -> str:
     """The protocol in words, for the experimental section of a paper."""
     protocol, config = record["protocol"], record["config"]
-    text = (
-        f"All figures are on the {protocol['rows_reported']} labelled rows of {protocol['reported']}, of which "
-        f"{protocol['rows_covered']} have 3D codes. "
-    )
+    rows, covered = protocol["rows_reported"], protocol["rows_covered"]
+    codes = "all of them" if covered == rows else f"{covered} of them"
+    text = f"All figures are on the {rows} labelled rows of {protocol['reported']}, {codes} with 3D codes. "
     if words.has_2d(record):
         text += (
             f"Fusion rules are fitted on {protocol['fitted_on']}"
@@ -168,7 +174,10 @@ def paragraph(record: dict[str, Any]) -> str:
         if isinstance(figure, dict)
     )
     if config.get("head") and "3d" in record["rules"] and protocol["case"] != "ready":
-        text += f"3D predictions come from the head {config['head']} on the blocks {config.get('blocks')}. "
+        blocks = {"full": "all code blocks", "short": "the short set of code blocks"}.get(
+            config.get("blocks")
+        )
+        text += f"3D predictions come from the head {config['head']} on {blocks or config.get('blocks')}. "
     unit = "groups (persons or videos)" if groups else "rows"
     text += (
         f"Intervals are 95 % intervals of a paired bootstrap over {unit} ({config.get('draws')} draws, seed "
