@@ -26,7 +26,7 @@ from .heads import foreign_in
 from .model import FusionModel, settled
 from .plan import plan
 from .protocol import Protocol
-from .remarks import oddities, weaknesses
+from .remarks import as_fitted, oddities, weaknesses
 from .rules import NEEDS_CODES, Choices
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
@@ -138,6 +138,7 @@ def fuse_predictions(
             f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
         )
     model = _model(copies, fitted) if config.model and not foreign else None
+    notes += as_fitted(rules, table.columns)
     notes += oddities(table, protocol, rules) + weaknesses(figures, len(rows), table.task, choices.objective)
     return FuseResult(
         task=table.task,

@@ -18,6 +18,13 @@ _LOSSES = {
     "classes": {"accuracy": ("accuracy", 0.02)},
     "va": {"ccc_joint": ("ccc", 0.02), "rmse_joint": ("rmse", 0.01)},
 }
+# rule -> what of its fit is printed, and what that is called
+_TOLD = {
+    "weighted": ("w", "w"),
+    "gate": ("w_of_an_average_row", "w of an average row"),
+    "boost": ("rounds", "rounds"),
+    "best": ("chosen", "chose"),
+}
 
 
 def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ...]) -> list[str]:
@@ -73,3 +80,38 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
 
 def _told(value: float, task: str) -> str:
     return f"{100 * value:.1f} %" if task == "classes" else f"{value:.3f}"
+
+
+def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[str]:
+    """What rules and calibration came out as, copy by copy, in a line each.
+
+    Parameters
+    ----------
+    rules : of a run
+    columns : names of the prediction columns
+    """
+    fitted = {rule.name: rule.fitted for rule in rules if rule.kind == "rule" and rule.fitted}
+    said = [
+        f"{name} {_TOLD[name][1]} " + ", ".join(_numbers(copy[_TOLD[name][0]]) for copy in copies)
+        for name, copies in fitted.items()
+        if name in _TOLD
+    ]
+    lines = [f"Fitted, copy by copy: {'; '.join(said)}."] if said else []
+    calibrated = next((copies for copies in fitted.values() if "2d" in copies[0]), ())
+    for source in ("2d", "3d") if calibrated else ():
+        each = [copy[source] for copy in calibrated]
+        line = f"{source} calibrated: temperature " + ", ".join(f"{one['temperature']:.2f}" for one in each)
+        if "offset" in each[0]:
+            mean = np.mean([one["offset"] for one in each], axis=0)
+            offsets = ", ".join(f"{name} {value:+.2f}" for name, value in zip(columns, mean, strict=True))
+            line += (
+                f"; offsets (mean of {len(each)}): {offsets}" if len(each) > 1 else f"; offsets: {offsets}"
+            )
+        lines.append(line + ".")
+    return lines
+
+
+def _numbers(value: Any) -> str:
+    """A number or name, or several joined by a slash."""
+    values = value if isinstance(value, list) else [value]
+    return "/".join(f"{number:.2f}" if isinstance(number, float) else str(number) for number in values)
