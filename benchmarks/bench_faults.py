@@ -39,11 +39,12 @@ def main() -> None:
         start(work, work / "calm.h5", jobs=1).wait()
         with CodeStore(work / "calm.h5") as store:
             wanted = store.content_sha256
-        workers = kill_workers(work, wanted, draw, asked.kills // 2)
-        print(f"workers killed            {asked.kills // 2:5d}  in {workers} runs, every store equal")
-        runs = kill_runs(work, wanted, draw, asked.kills - asked.kills // 2)
+        alone = asked.kills // 2
+        workers = kill_workers(work, wanted, draw, alone)
+        print(f"workers killed            {alone:5d}  in {workers} runs, every store equal")
+        runs = kill_runs(work, wanted, draw, asked.kills - alone)
         print(
-            f"whole runs killed         {asked.kills - asked.kills // 2:5d}  and repeated: {runs} whole, every store equal"
+            f"whole runs killed         {asked.kills - alone:5d}  and repeated: {runs} whole, every store equal"
         )
         print(full_disk(work, wanted))
 

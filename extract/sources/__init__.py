@@ -43,7 +43,7 @@ SOURCES: Mapping[str, str] = {
 # An image of more bytes than this is none: a member that claims them would only fill the memory.
 MOST_BYTES = 1 << 29
 # Containers kept open in a process, each with its index.
-KEPT_OPEN = 32
+KEPT_OPEN = 16
 # What the libraries under the sources raise on damaged files.
 DAMAGE = (
     OSError, ValueError, LookupError, EOFError, MemoryError, RuntimeError, struct.error, zlib.error,

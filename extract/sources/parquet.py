@@ -12,8 +12,8 @@ from ...errors import require
 from . import MOST_BYTES, Unreadable
 
 # Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
-BATCH_ROWS = 32
-BATCHES_KEPT = 8
+BATCH_ROWS = 16
+BATCHES_KEPT = 4
 # Names of the image column, tried in this order before any other column of bytes.
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "pixels", "bytes", "image_bytes")
 
