@@ -233,6 +233,22 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
     assert "80 rows of gate" in ended.stdout
 
 
+def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> None:
+    samples, folder = made
+    train_2d(
+        samples, TrainConfig(size=32, epochs=1, task="va", device="cpu", jobs=1), tmp_path / "va.safetensors"
+    )
+    splits = LogitsConfig(splits=("val", "test"), device="cpu", jobs=1)
+    write_logits(samples, tmp_path / "va.safetensors", tmp_path / "va.npz", splits)
+    inputs = Inputs(tmp_path / "va.npz", folder / "3d.h5")
+    route = open_route(samples, NetworkSpec(str(tmp_path / "va.safetensors")), inputs, device="cpu")
+    result = train_joint(route, replace(QUICK, epochs=6, controls=False), tmp_path / "out")
+    figures = result.figures["va"]["all"]
+    assert figures["differences"]["codes - 2d"]["ccc_joint"]["low"] > 0
+    written = load_predictions(tmp_path / "out/codes-0.npz")
+    assert written.kind == "va" and np.abs(written.values).max() <= 1
+
+
 @pytest.mark.gpu
 def test_mixed_precision_end_to_end(made, tmp_path: Path) -> None:
     samples, folder = made

@@ -208,7 +208,7 @@ def _half(config: IntermediateConfig, device: torch.device) -> torch.dtype | Non
     """Type of mixed precision; None for float32 throughout. bfloat16 has float32's range and needs no scaling."""
     if not config.mixed or device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 def _loss(
