@@ -1,76 +1,66 @@
-"""The flow, on one shard: read → detect → crop → regress → write. Nothing else loops over images.
+"""The flow's stages: read → detect → crop → regress, on some samples at a time. Nothing else loops over images.
 
-:mod:`ig3d.extract.run` cuts a run into shards and spreads them; a worker runs :func:`run_shard` on one at a time.
+:func:`flow` runs them one after another; a worker runs them beside each other (:mod:`ig3d.extract.pipeline`). Every
+sample has its row, and one that goes wrong ends alone.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from ..errors import Ig3dError
-from ..features.store import StoreInfo
-from ..features.store_writer import StoreWriter
-from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, Status
+from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, Status
 from .boxes import Known, in_box, needs_search, surroundings
-from .config import ExtractConfig, build
 from .crop import prepare
 from .detectors import Detector, choose_face
-from .read import Image, Unreadable, bounded_images, read_image
+from .read import Image, Unreadable, read_image
 from .regressors import Regressor
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_shard(
-    path: Path,
-    samples: tuple[Sample, ...],
-    known: tuple[Known | None, ...],
-    root: str,
-    config: ExtractConfig,
-    info: StoreInfo,
-) -> Counter[str]:
-    """Run the flow over one shard and put it under its final name; returns its rows by status."""
-    regress, detect = build(config)  # first, so that the libraries whose threads are limited are there
-    with threadpool_limits(1), _one_torch_thread(), bounded_images():
-        blocks = dict(regress.blocks)
-        counts: Counter[str] = Counter()
-        with StoreWriter(path, info, samples, blocks) as writer:
-            for start in range(0, len(samples), config.batch_size):
-                rows = flow(
-                    samples[start : start + config.batch_size],
-                    root,
-                    detect,
-                    regress,
-                    whole=detect.name == "none",
-                    known=known[start : start + config.batch_size],
-                )
-                writer.write(start, rows)
-                counts += Counter(by_status(rows.status))
-    return counts
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sample that goes no further: how its row ends, and why."""
+
+    status: Status
+    message: str
 
 
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """One thread for torch, where a plug-in uses it; torch sets its own number, past what threadpoolctl limits."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+@dataclass(slots=True)
+class Batch:
+    """Consecutive samples on their way through the stages.
+
+    Attributes
+    ----------
+    start : int
+        Row of the first one in the shard.
+    known : what is known of each sample's face
+    rows : Rows
+        What became of them so far.
+    images : row -> decoded image
+    faces : row -> the chosen face
+    """
+
+    start: int
+    known: Sequence[Known | None]
+    rows: Rows
+    images: dict[int, Image] = field(default_factory=dict)
+    faces: dict[int, Face] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def end(self, row: int, status: Status, message: str) -> None:
+        """The row goes no further."""
+        self.rows.status[row] = status
+        self.rows.message[row] = " ".join(message.split())
 
 
 def flow(
@@ -97,67 +87,43 @@ def flow(
     -------
     Rows of length n; NaN codes where the status is not ok.
     """
-    rows = Rows.pending(len(samples), dict(regress.blocks))
-    images = _read(samples, root, rows)
-    found = _found(images, known or [None] * len(samples), detect, regress.needs, rows)
-    here = sorted(found)
-    for row in here:
-        rows.xyxy[row], rows.score[row] = found[row].xyxy, found[row].score
+    opened = [open_image(sample, root) for sample in samples]
+    batch = gather(0, opened, known or [None] * len(samples), dict(regress.blocks))
+    find(batch, detect, regress.needs)
+    return encode(batch, [cut(*one, regress.needs, whole=whole) for one in to_cut(batch)], regress)
 
-    def codes_of(chosen: Sequence[int]) -> list[tuple[FaceBatch, dict[str, np.ndarray]]]:
-        batch = prepare(
-            [images[row].pixels for row in chosen], [found[row] for row in chosen], regress.needs, whole=whole
-        )
-        codes = regress(batch)
-        return [
-            (batch[i : i + 1], {name: codes[name][i] for name in regress.blocks}) for i in range(len(chosen))
-        ]
 
-    results = _together_or_one_by_one(codes_of, here)
-    for row, result in zip(here, results, strict=True):
-        if isinstance(result, Exception):
-            _end(rows, row, Status.failed, f"{type(result).__name__}: {result}")
+def open_image(sample: Sample, root: str | Path) -> Image | Ended:
+    """First stage, one image: read and decode."""
+    try:
+        return read_image(f"{root}/{sample.path}")
+    except FileNotFoundError as exc:
+        return Ended(Status.missing, str(exc))
+    except Unreadable as exc:
+        return Ended(Status.unreadable, str(exc))
+
+
+def gather(
+    start: int, opened: Iterable[Image | Ended], known: Sequence[Known | None], blocks: dict[str, Block]
+) -> Batch:
+    """Opened images as a batch; rows that could not be read end here."""
+    batch = Batch(start, known, Rows.pending(len(known), blocks))
+    for row, one in enumerate(opened):
+        if isinstance(one, Ended):
+            batch.end(row, one.status, one.message)
             continue
-        face, codes = result
-        rows.transform[row] = face.transforms[0]
-        bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
-        if bad:
-            _end(rows, row, Status.failed, f"not finite: {', '.join(bad)}")
-            continue
-        rows.status[row] = Status.ok
-        for name, values in codes.items():
-            rows.codes[name][row] = values
-    return rows
+        batch.images[row] = one
+        batch.rows.digest[row] = one.digest
+        batch.rows.size_wh[row] = one.pixels.shape[1], one.pixels.shape[0]
+    return batch
 
 
-def _read(samples: Sequence[Sample], root: str | Path, rows: Rows) -> dict[int, Image]:
-    """Row -> image; rows that cannot be read end here."""
-    images = {}
-    for row, sample in enumerate(samples):
-        try:
-            image = read_image(f"{root}/{sample.path}")
-        except FileNotFoundError as exc:
-            _end(rows, row, Status.missing, str(exc))
-        except Unreadable as exc:
-            _end(rows, row, Status.unreadable, str(exc))
-        else:
-            images[row] = image
-            rows.digest[row] = image.digest
-            rows.size_wh[row] = image.pixels.shape[1], image.pixels.shape[0]
-    return images
-
-
-def _found(
-    images: dict[int, Image],
-    known: Sequence[Known | None],
-    detect: Detector,
-    needs: CropSpec | LandmarkSpec,
-    rows: Rows,
-) -> dict[int, Face]:
-    """Row -> the chosen face; rows without one end here."""
-    chosen = _chosen_before(images, known, needs, rows)
-    here = [row for row in images if row not in chosen and not rows.status[row]]
-    shown = {row: surroundings(images[row].pixels, known[row]) for row in here}
+def find(batch: Batch, detect: Detector, needs: CropSpec | LandmarkSpec) -> None:
+    """Second stage: the face of each image; rows without one end here."""
+    _take_known(batch, needs)
+    rows = batch.rows
+    here = [row for row in batch.images if row not in batch.faces and not rows.status[row]]
+    shown = {row: surroundings(batch.images[row].pixels, batch.known[row]) for row in here}
 
     def faces_in(some: Sequence[int]) -> list[list[Face]]:
         return detect([shown[row][0] for row in some])
@@ -165,41 +131,83 @@ def _found(
     results = _together_or_one_by_one(faces_in, here)
     for row, faces in zip(here, results, strict=True):
         if isinstance(faces, Exception):
-            _end(rows, row, Status.failed, f"{type(faces).__name__}: {faces}")
-        elif (given := known[row]) is not None:
+            batch.end(row, Status.failed, f"{type(faces).__name__}: {faces}")
+        elif (given := batch.known[row]) is not None:
             if (face := in_box(faces, given, shown[row][1])) is None:
-                _end(rows, row, Status.no_face, "no face found around the box")
+                batch.end(row, Status.no_face, "no face found around the box")
             else:
                 rows.count[row] = given.count
-                chosen[row] = face
+                batch.faces[row] = face
         elif not faces:
-            _end(rows, row, Status.no_face, "no face found")
+            batch.end(row, Status.no_face, "no face found")
         else:
             rows.count[row] = len(faces)
-            chosen[row] = choose_face(faces)
-    return chosen
+            batch.faces[row] = choose_face(faces)
+    for row, face in batch.faces.items():
+        rows.xyxy[row], rows.score[row] = face.xyxy, face.score
 
 
-def _chosen_before(
-    images: dict[int, Image],
-    known: Sequence[Known | None],
-    needs: CropSpec | LandmarkSpec,
-    rows: Rows,
-) -> dict[int, Face]:
-    """Row -> the face that is known; rows known to have none, or known from another file, end here."""
-    chosen = {}
-    for row, image in images.items():
-        given = known[row]
+def _take_known(batch: Batch, needs: CropSpec | LandmarkSpec) -> None:
+    """The faces that are known; rows known to have none, or known from another file, end here."""
+    for row, image in batch.images.items():
+        given = batch.known[row]
         if given is None:
             continue
         if given.other_file(image.digest):
-            _end(rows, row, Status.failed, "the file is not the one in which its box was found")
+            batch.end(row, Status.failed, "the file is not the one in which its box was found")
         elif given.face is None:
-            _end(rows, row, given.status, given.message)
+            batch.end(row, given.status, given.message)
         elif not needs_search(given, needs):
-            rows.count[row] = given.count
-            chosen[row] = given.face
-    return chosen
+            batch.rows.count[row] = given.count
+            batch.faces[row] = given.face
+
+
+def to_cut(batch: Batch) -> list[tuple[Image, Face]]:
+    """What the third stage works on, by rows in order; the batch lets go of its images."""
+    images, batch.images = batch.images, {}
+    return [(images[row], batch.faces[row]) for row in sorted(batch.faces)]
+
+
+def cut(
+    image: Image, face: Face, needs: CropSpec | LandmarkSpec, *, whole: bool = False
+) -> FaceBatch | Exception:
+    """Third stage, one face: what the regressor is fed, or what went wrong with it."""
+    try:
+        return prepare([image.pixels], [face], needs, whole=whole)
+    except Ig3dError:
+        raise  # a wrong setting, not a bad sample
+    except Exception as exc:
+        return exc
+
+
+def encode(batch: Batch, fed: Iterable[FaceBatch | Exception], regress: Regressor) -> Rows:
+    """Fourth stage: the codes of every face that was cut out; the batch's finished rows."""
+    rows = batch.rows
+    cuts: dict[int, FaceBatch] = {}
+    for row, one in zip(sorted(batch.faces), fed, strict=True):
+        if isinstance(one, Exception):
+            batch.end(row, Status.failed, f"{type(one).__name__}: {one}")
+        else:
+            cuts[row] = one
+
+    def codes_of(chosen: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        codes = regress(FaceBatch.together([cuts[row] for row in chosen]))
+        return [{name: codes[name][place] for name in regress.blocks} for place in range(len(chosen))]
+
+    here = list(cuts)
+    for row, codes in zip(here, _together_or_one_by_one(codes_of, here), strict=True):
+        if isinstance(codes, Exception):
+            batch.end(row, Status.failed, f"{type(codes).__name__}: {codes}")
+            continue
+        rows.transform[row] = cuts[row].transforms[0]
+        bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
+        if bad:
+            batch.end(row, Status.failed, f"not finite: {', '.join(bad)}")
+            continue
+        rows.status[row] = Status.ok
+        for name, values in codes.items():
+            rows.codes[name][row] = values
+    return rows
 
 
 def _together_or_one_by_one(
@@ -216,11 +224,6 @@ def _together_or_one_by_one(
         if len(items) == 1:
             return [exc]
         return [result for item in items for result in _together_or_one_by_one(call, [item])]
-
-
-def _end(rows: Rows, row: int, status: Status, message: str) -> None:
-    rows.status[row] = status
-    rows.message[row] = " ".join(message.split())
 
 
 def by_status(status: np.ndarray) -> dict[str, int]:

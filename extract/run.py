@@ -1,7 +1,7 @@
 """The run: a dataset to a store. Settles what is to be done, knows a run again, spreads its shards, joins them.
 
 A shard of the frozen sample list is the unit of work, of resuming and of spreading over processes; see
-:mod:`ig3d.extract.shards`. What happens within one is :mod:`ig3d.extract.flow`.
+:mod:`ig3d.extract.shards`. What happens within one is :mod:`ig3d.extract.pipeline`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from .boxes import Known, known_faces
 from .clusters import lanes_of
 from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
-from .flow import by_status, run_shard
+from .flow import by_status
 from .join import write_joined
+from .pipeline import run_shard
 from .regressors import Regressor
 from .sources.remote import is_remote
 from .workers import MOST_DEATHS, Lane, spread
@@ -217,6 +218,6 @@ def _work(
             yield shard, calls[0](*task)
         return
     with lanes as places:
-        of_lanes = [calls[lane % len(calls)] for lane in range(len(places))]
+        of_lanes = [partial(calls[lane % len(calls)], workers=len(places)) for lane in range(len(places))]
         for ended in spread(tasks, places[: len(tasks)], of_lanes):
             yield todo[ended.task], None if ended.given_up else ended.result

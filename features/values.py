@@ -6,6 +6,7 @@ Pixel coordinates have their origin at the top left corner, x right, y down; box
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -242,14 +243,12 @@ class FaceBatch:
     def __len__(self) -> int:
         return len(self.size_wh)
 
-    def __getitem__(self, rows: slice) -> FaceBatch:
-        return FaceBatch(
-            self.size_wh[rows],
-            self.xyxy[rows],
-            None if self.landmarks is None else self.landmarks[rows],
-            None if self.crops is None else self.crops[rows],
-            self.transforms[rows],
-            None if self.blendshapes is None else self.blendshapes[rows],
+    @classmethod
+    def together(cls, batches: Sequence[FaceBatch]) -> FaceBatch:
+        """Some batches of the same kind as one, in order; at least one."""
+        columns = {name: [getattr(one, name) for one in batches] for name in cls.__slots__}
+        return cls(
+            **{name: None if parts[0] is None else np.concatenate(parts) for name, parts in columns.items()}
         )
 
 

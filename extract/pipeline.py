@@ -1,0 +1,255 @@
+"""A worker's pipeline: the stages of :mod:`ig3d.extract.flow` on one shard, beside each other, and into its store.
+
+Where the networks run on a GPU, threads read and decode ahead of them and cut crops (Pillow, OpenCV and scikit-image
+let go of the interpreter), and another writes behind them. On the processor a worker has one core, which the networks
+fill: there the stages follow each other, without a thread. Order, batches and bytes are the same either way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from joblib import cpu_count
+from threadpoolctl import threadpool_limits
+
+from ..features.store import StoreInfo
+from ..features.store_writer import StoreWriter
+from ..features.values import FaceBatch, Rows, Sample
+from .boxes import Known
+from .config import ExtractConfig, build
+from .flow import Batch, Ended, by_status, cut, encode, find, gather, open_image, to_cut
+from .read import Image, bounded_images
+from .sources.remote import is_remote
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Decoded images that wait, in a batch or ahead of it: so large photographs do not fill the memory.
+MOST_BYTES = 1 << 28
+# Readers of a worker on the processor that wait for remote storage, and not for a core.
+REMOTE_READERS = 8
+
+
+def run_shard(
+    path: Path,
+    samples: tuple[Sample, ...],
+    known: tuple[Known | None, ...],
+    root: str,
+    config: ExtractConfig,
+    info: StoreInfo,
+    workers: int = 1,
+    threads: int | None = None,
+) -> Counter[str]:
+    """Run the flow over one shard and put it under its final name; returns its rows by status.
+
+    Parameters
+    ----------
+    path : final name of the shard
+    samples, known : n samples, and what is known of each one's face
+    root : folder of the dataset, or its address
+    config : ExtractConfig, settled
+    info : StoreInfo
+    workers : int
+        How many share this machine's cores.
+    threads : int, optional
+        Threads that read and cut; by default what fits the device, the cores and the storage.
+    """
+    regress, detect = build(config)  # first, so that the libraries whose threads are limited are there
+    if threads is None:
+        threads = threads_beside(regress, detect, root=root, workers=workers)
+    blocks, needs = dict(regress.blocks), regress.needs
+    whole = detect.name == "none"
+    counts: Counter[str] = Counter()
+    with (
+        threadpool_limits(1),
+        _one_thread_each(),
+        bounded_images(),
+        StoreWriter(path, info, samples, blocks) as writer,
+        Crew(threads) as crew,  # gone before the writer closes, however this ends
+    ):
+
+        def found(batch: Batch) -> tuple[Batch, Iterator[FaceBatch | Exception]]:
+            find(batch, detect, needs)
+            return batch, crew.each(lambda one: cut(*one, needs, whole=whole), to_cut(batch))
+
+        def write(finished: tuple[int, Rows]) -> None:
+            writer.write(*finished)
+
+        opened = crew.ahead(
+            partial(open_image, root=root), samples, most=config.batch_size + 2 * threads, weight=_weight
+        )
+        spans = in_batches(opened, config.batch_size)
+        batches = (gather(start, some, known[start : start + len(some)], blocks) for start, some in spans)
+        finished = (
+            (batch.start, encode(batch, fed, regress)) for batch, fed in crew.one_behind(map(found, batches))
+        )
+        for _, rows in crew.behind(write, finished):
+            counts += Counter(by_status(rows.status))
+    return counts
+
+
+def threads_beside(*plugins: Any, root: str, workers: int) -> int:
+    """Threads beside the one that runs the networks.
+
+    Its share of the cores where they run on a GPU; none on the processor, whose cores have a worker each, but for
+    storage that is waited for.
+    """
+    if any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins):
+        return max(1, cpu_count() // max(1, workers))
+    return REMOTE_READERS if is_remote(root) else 0
+
+
+class Crew:
+    """Threads beside the caller's own; with none of them, everything is done in place and in the same order.
+
+    Used as a context manager: at its end, calls that have not begun are dropped, and those under way are waited for.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "ig3d-read") if threads else None
+        self._writer = ThreadPoolExecutor(1, "ig3d-write") if threads else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pool in filter(None, (self._pool, self._writer)):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def each(self, call: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """``call`` of every item, in order; the calls are under way when this returns."""
+        return map(call, items) if self._pool is None else self._pool.map(call, items)
+
+    def ahead(
+        self, call: Callable[[T], R], items: Iterable[T], *, most: int, weight: Callable[[R], int]
+    ) -> Iterator[R]:
+        """``call`` of every item, in order, up to ``most`` of them before they are asked for.
+
+        Fewer where what waits weighs more than :data:`MOST_BYTES`.
+        """
+        if self._pool is None:
+            yield from map(call, items)
+            return
+        rest, waiting = iter(items), deque[Future[R]]()
+        load = _Load(weight, guess=MOST_BYTES // (2 * self._threads))
+        while True:
+            while not waiting or (len(waiting) < most and load.expected < MOST_BYTES):
+                try:
+                    item = next(rest)
+                except StopIteration:
+                    break
+                waiting.append(self._pool.submit(call, item))
+                load.begun(waiting[-1])
+            if not waiting:
+                return
+            yield load.taken(waiting.popleft())
+
+    def one_behind(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, each when the next one has been made: so what threads do for it overlaps with that."""
+        if self._pool is None:
+            yield from items
+            return
+        waiting: deque[T] = deque()
+        for item in items:
+            waiting.append(item)
+            if len(waiting) > 1:
+                yield waiting.popleft()
+        yield from waiting
+
+    def behind(self, call: Callable[[T], None], items: Iterable[T]) -> Iterator[T]:
+        """The items, each when ``call`` of it is done, which overlaps with the making of the next."""
+        if self._writer is None:
+            for item in items:
+                call(item)
+                yield item
+            return
+        writer = self._writer
+        under_way = ((item, writer.submit(call, item)) for item in items)
+        for item, done in self.one_behind(under_way):
+            done.result()
+            yield item
+
+
+class _Load:
+    """What results weigh that nobody has taken yet; those that are to come, as much as the last large ones did."""
+
+    def __init__(self, weight: Callable[[Any], int], *, guess: float) -> None:
+        self._weight, self._lock = weight, Lock()
+        self._held, self._to_come, self._typical = 0, 0, guess
+
+    @property
+    def expected(self) -> float:
+        return self._held + self._to_come * self._typical
+
+    def begun(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._to_come += 1
+        future.add_done_callback(self._done)
+
+    def _done(self, future: Future[Any]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            return  # the run ends with it
+        weight = self._weight(future.result())
+        with self._lock:
+            self._to_come -= 1
+            self._held += weight
+            self._typical = max(weight, 0.9 * self._typical)
+
+    def taken(self, future: Future[R]) -> R:
+        result = future.result()
+        with self._lock:
+            self._held -= self._weight(result)
+        return result
+
+
+def in_batches(
+    opened: Iterable[Image | Ended], size: int, most_bytes: int = MOST_BYTES
+) -> Iterator[tuple[int, list[Image | Ended]]]:
+    """Consecutive images, ``size`` together, or fewer where they are large; each with the row of the first.
+
+    Where it is cut follows from the images alone, so that a run repeated cuts at the same places.
+    """
+    start, some, held = 0, list[Image | Ended](), 0
+    for one in opened:
+        weight = _weight(one)
+        if some and (len(some) == size or held + weight > most_bytes):
+            yield start, some
+            start, some, held = start + len(some), [], 0
+        some.append(one)
+        held += weight
+    if some:
+        yield start, some
+
+
+def _weight(one: Image | Ended) -> int:
+    return one.pixels.nbytes if isinstance(one, Image) else 0
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """One thread for torch and OpenCV, where they are used: they set their own, past what threadpoolctl limits."""
+    torch, cv2 = sys.modules.get("torch"), sys.modules.get("cv2")
+    before = torch and torch.get_num_threads(), cv2 and cv2.getNumThreads()
+    if torch:
+        torch.set_num_threads(1)
+    if cv2:
+        cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before[0])
+        if cv2:
+            cv2.setNumThreads(before[1])

@@ -1,0 +1,204 @@
+"""A worker's pipeline: the same bytes whatever the number of threads, in order, within bounds, and ended cleanly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FAKE, write_image
+from PIL import Image
+
+from ig3d.errors import UsageError
+from ig3d.extract import pipeline
+from ig3d.extract.config import ExtractConfig
+from ig3d.extract.fakes import FakeDetector, FakeRegressor
+from ig3d.extract.flow import Ended
+from ig3d.extract.pipeline import Crew, in_batches, run_shard, threads_beside
+from ig3d.extract.read import Image as Decoded
+from ig3d.features.store import CodeStore, StoreInfo
+from ig3d.features.values import Face, FaceBatch, Sample, Status
+
+CONFIG = ExtractConfig(regressor=FAKE, detector="ig3d.extract.fakes:FakeDetector", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of many sizes and colours, and one of everything that can be wrong with a file."""
+    root = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        height, width = rng.integers(10, 80, 2)
+        pixels = rng.integers(1, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(root / f"{number:03d}.png")
+    write_image(root / "003.png", (0, 0, 0))  # no face
+    write_image(root / "017.png", (255, 0, 0))  # not finite
+    write_image(root / "018.png", (0, 0, 255))  # an error in the regressor
+    (root / "025.png").write_text("not an image")
+    (root / "026.png").write_bytes(b"")
+    return root
+
+
+def shard(root: Path, out: Path, *, config: ExtractConfig = CONFIG, **options: Any) -> dict[str, int]:
+    samples = tuple(Sample(path.stem, path.name) for path in sorted(root.iterdir()))
+    info = StoreInfo("folder", "", ())
+    return dict(run_shard(out, samples, (None,) * len(samples), str(root), config, info, **options))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_threads_change_no_byte(folder: Path, tmp_path: Path, threads: int) -> None:
+    counts = shard(folder, tmp_path / "plain.h5", threads=0)
+    assert counts == {"ok": 55, "no_face": 1, "failed": 2, "unreadable": 2}
+    assert shard(folder, tmp_path / "threads.h5", threads=threads) == counts
+    with CodeStore(tmp_path / "plain.h5") as plain, CodeStore(tmp_path / "threads.h5") as threaded:
+        assert plain.content_sha256 == threaded.content_sha256
+        assert threaded.verify() == []
+        assert threaded.samples.message[17] == "not finite: colour"
+        assert threaded.samples.status[18] == Status.failed
+        assert threaded.samples.message[25] == "not an image of a known kind"
+
+
+def test_small_batches_change_no_byte_either(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard(folder, tmp_path / "plain.h5", threads=0)
+    monkeypatch.setattr(pipeline, "MOST_BYTES", 1)  # nothing is read ahead
+    shard(folder, tmp_path / "bounded.h5", threads=3)
+    with CodeStore(tmp_path / "plain.h5") as plain, CodeStore(tmp_path / "bounded.h5") as bounded:
+        assert plain.content_sha256 == bounded.content_sha256
+
+
+class Refuses(FakeRegressor):
+    """Ends the run at its third batch, as a wrong setting does."""
+
+    calls = 0
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        Refuses.calls += 1
+        if Refuses.calls == 3:
+            raise UsageError("a wrong setting")
+        return super().__call__(faces)
+
+
+class Interrupted(FakeDetector):
+    """Ctrl-C in the middle of a shard, while threads read and write."""
+
+    calls = 0
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        Interrupted.calls += 1
+        if Interrupted.calls == 4:
+            raise KeyboardInterrupt
+        return super().__call__(images)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize(
+    ("plugins", "error"),
+    [
+        ({"regressor": "test_extract_pipeline:Refuses"}, UsageError),
+        ({"detector": "test_extract_pipeline:Interrupted"}, KeyboardInterrupt),
+    ],
+)
+def test_an_error_and_ctrl_c_leave_no_thread_and_no_file(
+    folder: Path, tmp_path: Path, plugins: dict[str, str], error: type[BaseException], threads: int
+) -> None:
+    Refuses.calls = Interrupted.calls = 0
+    config = ExtractConfig(**{"regressor": FAKE, "batch_size": 8, **plugins})  # type: ignore[arg-type]
+    before = threading.active_count()
+    with pytest.raises(error):
+        shard(folder, tmp_path / "a.h5", config=config, threads=threads)
+    assert threading.active_count() == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_ends_the_shard(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipeline.StoreWriter, "write", full)
+    with pytest.raises(Exception, match=r"expected to write the store, got .*No space left"):
+        shard(folder, tmp_path / "a.h5", threads=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_items_come_in_order_and_only_so_many_are_under_way() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.002 * (item % 3))
+        return item
+
+    with Crew(4) as crew:
+        for number, item in enumerate(crew.ahead(work, range(50), most=6, weight=lambda _: 0)):
+            assert item == number
+            assert len(begun) <= number + 6
+    assert sorted(begun) == list(range(50))
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_BYTES", 100)
+    alive, most, lock = 0, 0, threading.Lock()
+
+    def work(item: int) -> int:
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return item
+
+    with Crew(2) as crew:
+        for _ in crew.ahead(work, range(40), most=30, weight=lambda _: 60):
+            time.sleep(0.002)
+            with lock:
+                alive -= 1
+    assert most <= 5  # four before the first one's weight is known, then two; and the one in hand
+
+
+def test_stages_overlap() -> None:
+    """The next item is made while threads work on this one."""
+    made: list[int] = []
+    at_write: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(6):
+            time.sleep(0.01)
+            made.append(number)
+            yield number
+
+    def write(item: int) -> None:
+        time.sleep(0.02)
+        at_write.append(len(made))
+
+    with Crew(1) as crew:
+        assert list(crew.behind(write, items())) == list(range(6))
+    assert all(seen > written + 1 for written, seen in enumerate(at_write[:-1]))
+
+
+def test_batches_are_cut_by_number_and_by_size() -> None:
+    def image(side: int) -> Decoded:
+        return Decoded(np.zeros((side, side, 3), np.uint8), np.zeros(16, np.uint8))
+
+    opened = [image(10)] * 5 + [image(40)] + [Ended(Status.missing, "")] * 2 + [image(100), image(10)]
+    cut = [(start, len(some)) for start, some in in_batches(opened, 4, most_bytes=6000)]
+    assert cut == [(0, 4), (4, 4), (8, 1), (9, 1)]
+    assert list(in_batches([], 4)) == []
+
+
+def test_threads_follow_the_device_and_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "cpu_count", lambda: 16)
+
+    class OnGpu:
+        device = "cuda"
+
+    assert threads_beside(object(), object(), root="/data", workers=1) == 0
+    assert threads_beside(OnGpu(), object(), root="/data", workers=4) == 4
+    assert threads_beside(object(), OnGpu(), root="/data", workers=40) == 1
+    assert threads_beside(object(), object(), root="s3://bucket/data", workers=16) == pipeline.REMOTE_READERS
