@@ -110,7 +110,8 @@ def end_to_end(name: str, device: torch.device, *, steps: int, batch_size: int) 
     """Images a second of training with codes, against the same network with a linear layer in their stead."""
     import timm
 
-    from ig3d.networks.joint import JointNetwork, features_of
+    from ig3d.networks.joint import JointNetwork
+    from ig3d.networks.joint_start import features_of
 
     size = timm.create_model(name, pretrained=False).pretrained_cfg["input_size"][-1]
     pixels = torch.randn((batch_size, 3, size, size)).to(device, memory_format=torch.channels_last)

@@ -20,7 +20,8 @@ from ig3d.learn.intermediate.checkpoint import load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.route import training_data
 from ig3d.learn.intermediate.rows import plan_rows
-from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, load_joint, open_route, train_joint
+from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_route, train_joint
+from ig3d.networks.joint_start import load_joint
 from ig3d.networks.load import NetworkSpec
 from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.train import TrainConfig, train_2d
