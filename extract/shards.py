@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..errors import RunError, StoreError
+from ..features.atomic import replacing
 from ..features.store import FORMAT, CodeStore, StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Sample, SampleList, Status
@@ -177,9 +178,8 @@ class Run:
                     f"({'; '.join(differing)}); --restart throws the old one away"
                 )
         else:
-            temporary = record.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True))
-            temporary.replace(record)
+            with replacing(record) as temporary:
+                temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True))
         for leftover in self.parts.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         return [shard for shard in range(self.shards) if not self._is_done(shard)]

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from ..errors import WeightsError
+from ..features.atomic import replacing
 from ..features.unpickle import plain
 from .weight_forms import recognise
 from .weight_table import OFFICIAL, Official, official
@@ -203,9 +204,8 @@ def _read_record(path: Path) -> dict[str, object]:
 def write_record(path: Path, digest: str, *, form: str) -> None:
     """Note a file's hash beside it; a folder that cannot be written to goes without."""
     record = path.with_name(path.name + RECORD)
-    temporary = record.with_name(f".{record.name}.{os.getpid()}")
     with suppress(OSError):
         stat = path.stat()
         text = {"sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "form": form}
-        temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(record)
+        with replacing(record) as temporary:
+            temporary.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from inspect import signature
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ProtocolError
+from ..features.atomic import replacing
 from ..features.predictions import log_softmax
 from ..features.table import FusionTable
 from .config import FuseConfig
@@ -63,9 +63,8 @@ class ScoreFolder(MutableMapping[str, np.ndarray]):
             raise KeyError(key) from None
 
     def __setitem__(self, key: str, scores: np.ndarray) -> None:
-        temporary = self._folder / f".{key}.{os.getpid()}.npy"
-        np.save(temporary, scores, allow_pickle=False)
-        temporary.replace(self._path(key))  # whole or not at all: another process may be reading
+        with replacing(self._path(key)) as temporary, temporary.open("wb") as handle:
+            np.save(handle, scores, allow_pickle=False)  # whole or not at all: another process may be reading
 
     def __delitem__(self, key: str) -> None:
         self._path(key).unlink()

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError, some
+from ...features.atomic import replacing
+from ..places import cache_folder
 
 TABLE = ".ig3d-annotations.npz"
 _KINDS = ("exp", "val", "aro")
@@ -78,9 +80,8 @@ def _listed(folder: Path) -> tuple[list[str], bytes]:
 
 
 def _user_cache(folder: Path) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or str(Path.home() / ".cache")
     name = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=8).hexdigest()
-    return Path(base) / "ig3d" / f"annotations-{name}.npz"
+    return cache_folder() / f"annotations-{name}.npz"
 
 
 def _kept(place: Path, digest: bytes) -> Annotations | None:
@@ -93,20 +94,15 @@ def _kept(place: Path, digest: bytes) -> Annotations | None:
 
 
 def _keep(place: Path, digest: bytes, found: Annotations) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp.npz")
-    try:
+    with replacing(place) as temporary, temporary.open("wb") as handle:
         np.savez(
-            temporary,
+            handle,
             digest=np.frombuffer(digest, np.uint8),
             stems=found.stems,
             expression=found.expression,
             valence=found.valence,
             arousal=found.arousal,
         )
-        temporary.replace(place)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(folder: Path, stems: list[str]) -> Annotations:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError, UsageError, some
+from ...features.atomic import replacing
 from ...features.values import Sample, SampleList, Split
 from .files import read_csv, split_named
 
@@ -140,14 +141,12 @@ def _is_split_table(path: Path) -> bool:
 
 def write_split(path: Path, samples: SampleList) -> None:
     """The table ``id,split`` that ``--split`` reads, a line for each sample."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as handle:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(
             (sample.id, "" if sample.split is Split.none else sample.split.name) for sample in samples.samples
         )
-    temporary.replace(path)
 
 
 def apply_split(samples: SampleList, table: Path) -> SampleList:

@@ -6,7 +6,6 @@ A network is converted once per weights file, and kept in the user's cache; read
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import warnings
@@ -19,6 +18,8 @@ import numpy as np
 import openvino
 import torch
 from torch import nn
+
+from ..places import cache_folder
 
 if TYPE_CHECKING:
     from .encoders import MobileEncoder, ResNetEncoder
@@ -71,7 +72,7 @@ class _Together(nn.Module):
 def _converted(networks: Mapping[str, MobileEncoder | ResNetEncoder], key: str) -> Path:
     """The graph in OpenVINO's own format; from the cache where it is there."""
     words = "\n".join([key, *networks, version("openvino"), version("torch"), version("timm")])
-    folder = _cache() / hashlib.sha256(words.encode()).hexdigest()[:24]
+    folder = cache_folder() / "compiled" / hashlib.sha256(words.encode()).hexdigest()[:24]
     if not (folder / "encoders.xml").exists():
         _put(networks, folder)
     return folder / "encoders.xml"
@@ -102,8 +103,3 @@ def _put(networks: Mapping[str, MobileEncoder | ResNetEncoder], folder: Path) ->
             raise
     finally:
         shutil.rmtree(own, ignore_errors=True)
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "ig3d" / "compiled"

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...console import say
 from ...errors import MissingExtra, RunError
+from ...features.atomic import replacing
 from ..figures import difference_key
 from ..model import save_model
 from .compare import Comparison, compare
@@ -127,14 +128,9 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     """
     written = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            try:
+            with replacing(folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="")
-                temporary.replace(folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
             written.append(folder / name)
     except OSError as exc:
         raise RunError(f"{folder}: expected to write results there, got {exc}") from exc
