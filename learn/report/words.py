@@ -124,7 +124,13 @@ def verdict(record: dict[str, Any]) -> list[str]:
     """What the run says, in a sentence or two each: gains, controls, complementarity."""
     metric = LEADING[record["task"]][0]
     said = [_gain_sentence(record, metric)] if record["references"] else []
-    controls = names_of(record, "control")
+    # A rule with another 2D network in place of the 3D (stack+NAME) is measured too, but promises no zero.
+    controls = [name for name in names_of(record, "control") if "+" not in name]
+    second = [
+        name
+        for name in names_of(record, "control")
+        if "+" in name and _gains_by_interval(record, name, metric)
+    ]
     off = [name for name in controls if _gains_by_interval(record, name, metric)]
     if controls and record["references"]:
         against = " and ".join(record["references"])
@@ -134,6 +140,8 @@ def verdict(record: dict[str, Any]) -> list[str]:
             if off
             else f"Controls (codes permuted): none of {len(controls)} gains over {against}, as it should be."
         )
+    if second and record["references"]:
+        said.append(f"A further 2D network in place of the 3D gains too: {', '.join(second)}.")
     return said + complementarity_sentences(record)[:3]
 
 
