@@ -100,17 +100,18 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
     inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
     x0, y0, x1, y1 = _window(image, inverse, spec.size)
     divisor = 255 if spec.floats else 1
-    planes = []
+    # memory of zeros is not touched until it is written, so a large image costs no more than its window
+    plane, planes = np.zeros(image.shape[:2]), []
     for channel in range(3):
-        # memory of zeros is not touched until it is written, so a large image costs no more than its window
-        plane = np.zeros(image.shape[:2])
-        plane[y0:y1, x0:x1] = image[y0:y1, x0:x1, channel] / divisor
+        np.divide(image[y0:y1, x0:x1, channel], divisor, out=plane[y0:y1, x0:x1])
         planes.append(warp_plane(plane, inverse, output_shape=(spec.size, spec.size), order=1, clip=False))
-    crop = np.stack(planes, axis=-1)
     # scikit-image clips to the range of the image, and of what is outside where that is in the crop
-    low = 0.0 if crop.min() <= 0 else image.min() / divisor
-    crop = np.clip(crop, low, image.max() / divisor)
-    return crop.astype(np.float32 if spec.floats else np.uint8)
+    low = 0.0 if min(one.min() for one in planes) <= 0 else image.min() / divisor
+    high = image.max() / divisor
+    crop = np.empty((spec.size, spec.size, 3), np.float32 if spec.floats else np.uint8)
+    for channel, one in enumerate(planes):
+        crop[..., channel] = np.clip(one, low, high, out=one)
+    return crop
 
 
 def _window(image: np.ndarray, inverse: np.ndarray, size: int) -> tuple[int, int, int, int]:
