@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from ig3d.errors import Ig3dError, ModelError, PredictionsError, ProtocolError, 
 from ig3d.features.predictions import load_predictions, log_softmax
 from ig3d.features.values import Split
 from ig3d.learn.fuse import fuse_predictions
+from ig3d.learn.intermediate import run as running
 from ig3d.learn.intermediate.ask import apply_module
 from ig3d.learn.intermediate.checkpoint import load_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.figures import compare
 from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
+from ig3d.learn.intermediate.state import Epoch
 from ig3d.learn.intermediate.table import load_feature_table
 
 QUICK = IntermediateConfig(
@@ -125,14 +128,18 @@ def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> 
         np.testing.assert_array_equal(one.values, other.values)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path) -> None:
-    def stop(arm: str, seed: int, epoch: object) -> None:
-        if (arm, seed) == ("masked", 1):
+def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # kept after every epoch, not every half minute
+    monkeypatch.setattr(running, "fit", partial(running.fit, keep_seconds=0))
+
+    def stop(arm: str, seed: int, epoch: Epoch) -> None:
+        if (arm, seed, epoch.number) == ("masked", 1, 4):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         again(folder, out="stopped", watch=stop)
     assert not (folder / "stopped/masked-1.safetensors").exists()
+    assert (folder / "stopped/masked-1.unfinished.safetensors").exists()
     again(folder, out="stopped")
     for path in (folder / "out").iterdir():
         if path.suffix != ".npz":  # archives hold a date
