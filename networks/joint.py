@@ -120,6 +120,10 @@ class JointRoute:
         return f"{self.start.architecture} {self.start.sha256[:16]}"
 
     @property
+    def learnt(self) -> np.ndarray:
+        return self.start.seen
+
+    @property
     def there(self) -> np.ndarray:
         return np.asarray(self.row >= 0)
 

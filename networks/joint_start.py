@@ -109,4 +109,4 @@ def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
             f"{path}: expected the weights of {described.get('architecture')}, got others (trained with timm "
             f"{described.get('timm')}, here {timm.__version__}); install that version, or train again"
         ) from exc
-    return loaded, Start(network.eval(), name, loaded.info.network, view, loaded.train)
+    return loaded, Start(network.eval(), name, loaded.info.network, view, np.zeros(0, np.int64))

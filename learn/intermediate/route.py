@@ -31,6 +31,7 @@ class Route(Protocol):
     contents : (n,) int64 hashes of the images
     network : name of the 2D network, by content
     digest : hash of all that a training sees
+    learnt : (m,) int64 hashes of the images that the 2D network learnt from before, where it says so
     """
 
     @property
@@ -47,6 +48,8 @@ class Route(Protocol):
     def network(self) -> str: ...
     @property
     def digest(self) -> str: ...
+    @property
+    def learnt(self) -> np.ndarray: ...
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Features or pixels of rows, see :class:`~.fit.TrainingData`."""
@@ -92,6 +95,10 @@ class FeatureRoute:
     @property
     def digest(self) -> str:
         return self.features.digest
+
+    @property
+    def learnt(self) -> np.ndarray:
+        return np.zeros(0, np.int64)
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         values = self.features.values[self.features.row[rows.numpy()]]

@@ -207,7 +207,7 @@ def _save(
         path,
         module,
         info,
-        train=route.contents[plan.train],
+        train=np.union1d(route.contents[plan.train], route.learnt),
         validation=route.contents[plan.validation],
         network=network,
     )
