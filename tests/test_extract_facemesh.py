@@ -16,7 +16,7 @@ from skimage.data import astronaut
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors.common import find_padded
-from ig3d.extract.detectors.facemesh import FaceMesh, _scores
+from ig3d.extract.detectors.facemesh import FaceMesh, _scores, points_of
 from ig3d.extract.preview import preview
 from ig3d.extract.regressors.facemesh import FaceMeshCodes, eye_openness, project
 from ig3d.extract.run import extract_codes
@@ -46,6 +46,25 @@ def test_the_astronaut_is_found_with_score_and_points() -> None:
     nose = faces[0].landmarks[1]
     assert x0 < nose[0] < x1
     assert y0 < nose[1] < y1
+
+
+@pytest.mark.parametrize("other", [None, "visibility", "z"], ids=["plain", "more-fields", "fewer-fields"])
+def test_points_are_those_of_the_message(other: str | None) -> None:
+    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmarkList
+
+    wanted = np.random.default_rng(0).normal(0, 1, (30, 3)).astype(np.float32)
+    mesh = NormalizedLandmarkList()
+    for x, y, z in wanted.tolist():
+        mesh.landmark.add(x=x, y=y, z=z)
+    if other == "visibility":
+        mesh.landmark[7].visibility = 0.5
+    if other == "z":
+        mesh.landmark[7].ClearField("z")
+        wanted[7, 2] = 0
+    points = points_of(mesh)
+    assert points.dtype == np.float32
+    assert np.array_equal(points, wanted)
+    assert points_of(NormalizedLandmarkList()).shape == (0, 3)
 
 
 def test_two_faces_each_with_its_own_score() -> None:
