@@ -1,0 +1,125 @@
+"""One cell of a study over intermediate fusion, with the interface of :mod:`ig3d.learn.ablation.runners`.
+
+A cell trains the module and its masked baseline with one seed and writes the record of a late fusion in which ``2d`` is
+the masked baseline and ``3d`` the module with codes, so that a study compares cells as it compares any others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import UsageError
+from ...features.table import FusionTable
+from ..config import FuseConfig
+from ..fuse import fuse_predictions
+from ..report.files import predictions_csv, write_texts
+from ..report.record import FILE, json_text, record_of
+from .config import IntermediateConfig
+from .table import load_feature_table
+
+# Options of ``ig3d fuse-features`` that are paths, and those that are choices; a study sets one seed for each cell.
+PATHS = frozenset({"features", "3d-store"})
+_CHOICES = {
+    field.name.replace("_", "-"): field.name
+    for field in fields(IntermediateConfig)
+    if field.name not in ("seeds", "controls", "mixed")
+}
+OPTIONS = (*sorted(PATHS), "blocks", "seed", *_CHOICES)
+
+
+@dataclass(frozen=True, slots=True)
+class IntermediateCell:
+    """One intermediate fusion on features."""
+
+    features: Path
+    store: Path
+    blocks: str
+    config: IntermediateConfig
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> IntermediateCell:
+        """A cell of the options of ``ig3d fuse-features``.
+
+        Raises
+        ------
+        UsageError : a file lacks, or a value that an option cannot have.
+        """
+        lacking = [name for name in sorted(PATHS) if name not in options]
+        if lacking:
+            raise UsageError(f"{lacking[0]}: expected a file, got none; name it in options")
+        chosen = {_CHOICES[name]: value for name, value in options.items() if name in _CHOICES}
+        config = IntermediateConfig(**chosen, seeds=(int(options.get("seed", 0)),))
+        if config.task == "both":
+            raise UsageError("task: expected classes or va in a study, got both")
+        blocks = options.get("blocks", "full")
+        blocks = ",".join(map(str, blocks)) if isinstance(blocks, list) else str(blocks)
+        return cls(Path(options["features"]), Path(options["3d-store"]), blocks, config)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
+        return (self.features, self.store)
+
+    def key(self, contents: Mapping[Path, str]) -> str:
+        """What the result depends on, as text: the files' contents and every choice."""
+        return repr(
+            ([contents[path] for path in self.files], self.blocks, sorted(asdict(self.config).items()))
+        )
+
+    @property
+    def shared(self) -> str:
+        """Cells share no heads: all may run at once."""
+        return repr(self)
+
+    def write(self, folder: Path, heads: Path, threads: int) -> None:
+        """Train and compare, and write the record and the predictions of the reported rows."""
+        import torch
+
+        torch.set_num_threads(threads)
+        table = self.late_table()
+        config = FuseConfig(
+            rules=("mean",),
+            report=self.config.report,
+            seed=self.config.seeds[0],
+            draws=self.config.draws,
+            controls=False,
+            model=False,
+        )
+        result = fuse_predictions(table, config)
+        write_texts(folder, {"predictions.csv": predictions_csv(result)})
+        write_texts(folder, {FILE: json_text(record_of(result))})
+
+    def late_table(self) -> FusionTable:
+        """The samples with the masked baseline as their 2D and the module with codes as their 3D predictions."""
+        from .run import fuse_features
+
+        features = load_feature_table(self.features, self.store, blocks=self.blocks, task=self.config.task)
+        result = fuse_features(features, self.config)
+        placed = {
+            one.arm: _placed(one.values, result.plan.predicted, len(result.table)) for one in result.trained
+        }
+        notes = (
+            f"2d is {self.config.module} with every code block masked, 3d the same with codes.",
+            *result.notes,
+        )
+        return replace(
+            result.table,
+            two_d=placed["masked"],
+            three_d=placed["codes"],
+            codes=None,
+            code_columns=(),
+            blocks=(),
+            notes=notes,
+            others={},
+        )
+
+
+def _placed(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    placed = np.full((n, values.shape[1]), np.nan)
+    placed[rows] = values
+    return placed

@@ -1,0 +1,42 @@
+"""A cell of a study: the record of a late fusion whose 2D is the masked baseline and whose 3D is the module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_up_features import make
+
+from ig3d.errors import UsageError
+from ig3d.learn.ablation.run import CellResult
+from ig3d.learn.ablation.study import Cell
+from ig3d.learn.intermediate.cell import IntermediateCell
+from ig3d.learn.intermediate.run import fuse_features
+from ig3d.learn.intermediate.table import load_feature_table
+from ig3d.learn.report.record import read_run
+
+
+def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    options = {
+        "features": str(made.features), "3d-store": str(made.store), "blocks": ["expression"], "module": "linear",
+        "epochs": 4, "batch-size": 32, "width": 8, "lr": 1e-2, "seed": 3, "draws": 100,
+    }  # fmt: skip
+    cell = IntermediateCell.of(options)
+    assert cell.config.seeds == (3,) and cell.blocks == "expression"
+    cell.write(tmp_path / "cell", tmp_path / "heads", 1)
+    run = read_run(tmp_path / "cell")
+    result = fuse_features(load_feature_table(made.features, made.store, blocks="expression"), cell.config)
+    figures = result.figures["classes"]["all"]["predictors"]
+    for name, arm in (("2d", "masked"), ("3d", "codes")):
+        said = run.record["results"][name]["all"]["accuracy"]["value"]
+        assert said == pytest.approx(figures[arm]["accuracy"]["value"])
+    read = CellResult(Cell({}, {}), tmp_path / "cell", run.record).predictions()
+    assert read is not None
+    contents = dict.fromkeys(cell.files, "x")
+    assert cell.key(contents) != IntermediateCell.of(options | {"module": "gate"}).key(contents)
+
+
+def test_a_cell_without_its_files_is_refused() -> None:
+    with pytest.raises(UsageError, match="3d-store: expected a file"):
+        IntermediateCell.of({"features": "x.npz"})
