@@ -80,6 +80,10 @@ def fuse(
     fit_on: Annotated[
         str, typer.Option("--fit-on", help="auto, or reported to reproduce papers (figures are marked).")
     ] = "auto",
+    calibration_rows: Annotated[
+        int | None,
+        typer.Option("--calibration-rows", help="Fit the rules on at most so many rows; all by default."),
+    ] = None,
     folds: Annotated[int, typer.Option("--folds", help="Folds where rows are cross-fitted.")] = 5,
     on: Annotated[
         str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
@@ -132,6 +136,7 @@ def fuse(
         blocks=blocks,
         report=report,
         fit_on=fit_on,
+        calibration_rows=calibration_rows,
         folds=folds,
         seed=seed,
         draws=draws,

@@ -27,6 +27,8 @@ class FuseConfig:
         Rows whose figures are reported; None chooses (docs/protocol.md).
     fit_on : ``auto`` or ``reported``
         ``reported`` fits the rules on the very rows that are reported, and marks every figure.
+    calibration_rows : int or None
+        At most so many rows are drawn for fitting the rules, groups whole; None takes all. More rows hold fewer.
     folds, seed, draws : int
         Draws of the bootstrap and of the permutation tests.
     on : ``probabilities`` or ``logits``
@@ -57,6 +59,7 @@ class FuseConfig:
     blocks: str = "full"
     report: str | None = None
     fit_on: str = "auto"
+    calibration_rows: int | None = None
     folds: int = 5
     seed: int = 0
     draws: int = 10_000
@@ -92,6 +95,8 @@ class FuseConfig:
                 raise UsageError(
                     f"{name.replace('_', '-')}: expected one of {words}, got {getattr(self, name)!r}"
                 )
+        if self.calibration_rows is not None and self.calibration_rows < 1:
+            raise UsageError(f"calibration-rows: expected at least 1, got {self.calibration_rows}")
         for name, least in {"folds": 2, "draws": 1, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: expected at least {least}, got {getattr(self, name)}")

@@ -124,6 +124,24 @@ def apart(
     return (*heads, last), (FuserFit(calibration, reported, inner, (number,)),), final, number
 
 
+def fewer(table: FusionTable, fuser: FuserFit, most: int, seed: int) -> FuserFit:
+    """A copy of the rules fitted on at most so many of its rows, groups whole.
+
+    Groups come in one shuffled order for all sizes and all folds, so that more rows hold fewer.
+    """
+    codes = table.group_codes
+    place = np.random.default_rng([seed, 2]).permutation(codes.max() + 1)
+    groups, sizes = np.unique(codes[fuser.fit], return_counts=True)
+    order = np.argsort(place[groups])
+    taken = groups[order][np.cumsum(sizes[order]) <= most]
+    if not len(taken):
+        raise ProtocolError(
+            f"calibration-rows: expected as many as a group has, got {most} and a first group of "
+            f"{sizes[order[0]]} rows; give more"
+        )
+    return replace(fuser, fit=fuser.fit[np.isin(codes[fuser.fit], taken)])
+
+
 def _rest_for(table: FusionTable, rest: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Train rows outside of all folds, less those of the groups in a fold."""
     groups = table.group_codes

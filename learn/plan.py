@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import ProtocolError
 from ..features.table import FusionTable
 from .config import FuseConfig
-from .cross_fit import Drawn, apart, in_folds, on_reported
+from .cross_fit import Drawn, apart, fewer, in_folds, on_reported
 from .protocol import Protocol
 from .words import note_shared_groups, note_train, note_unlabelled, sentences_of
 
@@ -55,9 +55,15 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
         heads, fusers, final, final_head, fit_name = on_reported(
             table, reported, train, case, config, report_name
         )
+    sentences = sentences_of(table, case, report_name, fit_name, reported, final.fit, train, marked, declared)
+    if config.calibration_rows is not None:
+        fusers = tuple(fewer(table, fuser, config.calibration_rows, config.seed) for fuser in fusers)
+        final = fewer(table, final, config.calibration_rows, config.seed)
+        notes.append(
+            f"Rules are fitted on at most {config.calibration_rows} of these rows, drawn by the seed."
+        )
     if table.grouped:
         note_shared_groups(table, reported, calibration, heads, notes, marked)
-    sentences = sentences_of(table, case, report_name, fit_name, reported, final.fit, train, marked, declared)
     return Protocol(
         case,
         report_name,

@@ -54,7 +54,7 @@ def sentences_of(
     ]
     if marked:
         lines.append(
-            f"MARKED *: rules were fitted on {fit_name}, the very rows that are reported. These figures flatter; "
+            f"MARKED †: rules were fitted on {fit_name}, the very rows that are reported. These figures flatter; "
             "they exist to reproduce papers."
         )
     elif np.array_equal(reported, calibration):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ig3d.errors import ProtocolError
+from ig3d.errors import ProtocolError, UsageError
 from ig3d.features.table import BlockUse, FusionTable
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.folds import folds_of
@@ -53,6 +53,32 @@ def test_train_val_test_is_fitted_once_on_val():
     assert [head.train.tolist() for head in protocol.heads] == [rows(table, TRAIN).tolist()]
     assert len(protocol.fusers) == 1
     assert np.array_equal(protocol.fusers[0].fit, rows(table, VAL))
+
+
+def test_fewer_calibration_rows_are_some_of_more_and_keep_groups_whole():
+    groups = np.arange(240) // 4 % 40
+    table = make_table([TRAIN, VAL, TEST, VAL] * 60, group=groups)
+    sizes = {size: plan(table, FuseConfig(calibration_rows=size)) for size in (30, 60, 1000)}
+    fits = {size: protocol.fusers[0].fit for size, protocol in sizes.items()}
+    assert 20 < len(fits[30]) <= 30
+    assert set(fits[30]) < set(fits[60]) < set(rows(table, VAL)) == set(fits[1000])
+    left = np.setdiff1d(rows(table, VAL), fits[30])
+    assert not np.isin(groups[fits[30]], groups[left]).any()
+    assert np.array_equal(sizes[30].calibration, fits[30])
+    assert np.array_equal(sizes[30].heads[0].train, sizes[1000].heads[0].train)
+    assert any("at most 30 of these rows" in line for line in sizes[30].sentences)
+    with pytest.raises(ProtocolError, match="calibration-rows: expected as many as a group has, got 1"):
+        plan(table, FuseConfig(calibration_rows=1))
+    with pytest.raises(UsageError, match="calibration-rows: expected at least 1"):
+        FuseConfig(calibration_rows=0)
+
+
+def test_fewer_calibration_rows_in_folds_never_hold_the_rows_they_are_applied_to():
+    protocol = plan(make_table([TEST] * 90), FuseConfig(calibration_rows=20))
+    assert all(
+        len(fuser.fit) == 20 and not np.isin(fuser.fit, fuser.apply).any() for fuser in protocol.fusers
+    )
+    assert any("each row is fused by parameters that never saw it" in line for line in protocol.sentences)
 
 
 def test_without_val_predictions_the_reported_rows_are_folded_and_the_head_is_not_refitted():

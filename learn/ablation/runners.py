@@ -124,6 +124,10 @@ def content_of(path: Path) -> str:
 def _value(name: str, value: Any) -> Any:
     """An option's value in the type that the configuration has."""
     default = _CONFIG[name].default
+    if name == "calibration-rows" and value is None:
+        return None
+    if name == "calibration-rows":
+        default = 0
     if name == "rules":
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(str(part).strip() for part in parts if str(part).strip())
