@@ -92,7 +92,8 @@ def decode(content: bytes) -> np.ndarray:
     """
     try:
         with Pillow.open(io.BytesIO(content)) as image:
-            return np.ascontiguousarray(_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.ascontiguousarray(_rgb(image))
     except UnidentifiedImageError as exc:
         raise Unreadable("not an image of a known kind") from exc
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as exc:
@@ -115,7 +116,7 @@ def _rgb(image: Pillow.Image) -> np.ndarray:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         # what lies under a transparent pixel was never meant to be seen
         image = Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _deep_grey(values: np.ndarray) -> np.ndarray:
