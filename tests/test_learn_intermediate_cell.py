@@ -8,8 +8,8 @@ import pytest
 from made_up_features import make
 
 from ig3d.errors import UsageError
-from ig3d.learn.ablation.run import CellResult
-from ig3d.learn.ablation.study import Cell
+from ig3d.learn.ablation.run import CellResult, run_study
+from ig3d.learn.ablation.study import Cell, Study
 from ig3d.learn.intermediate.cell import IntermediateCell
 from ig3d.learn.intermediate.run import fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
@@ -40,3 +40,20 @@ def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
 def test_a_cell_without_its_files_is_refused() -> None:
     with pytest.raises(UsageError, match="3d-store: expected a file"):
         IntermediateCell.of({"features": "x.npz"})
+
+
+def test_a_study_over_modules_runs_and_compares(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    study = Study(
+        "modules",
+        options={
+            "features": str(made.features), "3d-store": str(made.store), "epochs": 3, "batch-size": 32, "width": 8,
+            "lr": 1e-2, "draws": 100,
+        },
+        grid={"module": {"linear": "linear", "gate": "gate"}},
+        run="intermediate",
+        rule="3d",
+    )  # fmt: skip
+    result = run_study(study, tmp_path / "study", jobs=1)
+    assert [cell.error for cell in result.cells] == ["", ""]
+    assert all(cell.record and "3d" in cell.record["results"] for cell in result.cells)

@@ -20,7 +20,7 @@ from ..report.compare import RunPredictions
 from ..report.files import write_texts
 from ..report.record import FILE, Run, json_text, read_run
 from ..versions import versions
-from .runners import RUNNERS, FuseCell, content_of
+from .runners import RUNNERS, AnyCell, content_of
 from .study import Cell, Study
 
 FORMAT = "ig3d-study"
@@ -153,7 +153,7 @@ def check_folder(folder: Path) -> None:
         raise RunError(f"{folder}: expected a folder for the study, got a file; name another --out")
 
 
-def _made(study: Study, cell: Cell) -> FuseCell:
+def _made(study: Study, cell: Cell) -> AnyCell:
     try:
         return RUNNERS[study.run](cell.options)
     except Ig3dError as error:
@@ -168,7 +168,7 @@ def _done(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def _waves(todo: dict[int, FuseCell], folders: list[Path]) -> list[list[int]]:
+def _waves(todo: dict[int, AnyCell], folders: list[Path]) -> list[list[int]]:
     """First one cell of each that share their heads, so that the others find the scores; no folder twice."""
     first: dict[str, int] = {}
     others: list[int] = []
@@ -183,7 +183,7 @@ def _waves(todo: dict[int, FuseCell], folders: list[Path]) -> list[list[int]]:
 
 
 def _in_parallel(
-    todo: dict[int, FuseCell], wave: list[int], folders: list[Path], heads: Path, jobs: int
+    todo: dict[int, AnyCell], wave: list[int], folders: list[Path], heads: Path, jobs: int
 ) -> Iterator[tuple[int, str]]:
     """Place and error of each cell of a wave, as they are done."""
     workers = min(jobs or cpu_count(), len(wave))
@@ -192,7 +192,7 @@ def _in_parallel(
     yield from Parallel(n_jobs=workers, return_as="generator_unordered")(calls)
 
 
-def _run(place: int, cell: FuseCell, folder: Path, heads: Path, threads: int) -> tuple[int, str]:
+def _run(place: int, cell: AnyCell, folder: Path, heads: Path, threads: int) -> tuple[int, str]:
     try:
         cell.write(folder, heads, threads)
     except Ig3dError as error:

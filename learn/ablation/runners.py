@@ -15,6 +15,8 @@ from ...features.store import CodeStore
 from ..config import FuseConfig
 from ..fuse import fuse_predictions
 from ..head_fits import ScoreFolder
+from ..intermediate.cell import OPTIONS as INTERMEDIATE_OPTIONS
+from ..intermediate.cell import IntermediateCell
 from ..report.files import predictions_csv, write_texts
 from ..report.record import FILE, json_text, record_of
 
@@ -28,7 +30,7 @@ _INPUTS = {
     "2d-classes": "classes",
     "task": "task",
 }
-PATHS = frozenset({"2d-logits", "3d-store", "3d-logits", "labels", "2d-ids"})
+PATHS = frozenset({"2d-logits", "3d-store", "3d-logits", "labels", "2d-ids", "features"})
 # Of no meaning to a cell: how many threads it has, and whether a model is saved.
 _NOT_OPTIONS = ("jobs", "model")
 _CONFIG = {
@@ -96,12 +98,16 @@ class FuseCell:
         write_texts(folder, {FILE: json_text(record_of(result))})
 
 
-RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], FuseCell]] = {"fuse": FuseCell.of}
+AnyCell = FuseCell | IntermediateCell
+RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], AnyCell]] = {
+    "fuse": FuseCell.of,
+    "intermediate": IntermediateCell.of,
+}
 
 
 def options_of(run: str) -> list[str]:
     """Names of the options that cells of a kind have."""
-    return [*_INPUTS, *_CONFIG]
+    return [*INTERMEDIATE_OPTIONS] if run == "intermediate" else [*_INPUTS, *_CONFIG]
 
 
 def content_of(path: Path) -> str:
