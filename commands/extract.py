@@ -63,7 +63,10 @@ def extract(
     part: Annotated[
         str | None, typer.Option("--part", help="K/N: only the K-th of N parts, for ig3d join.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per call of the networks.")] = 32,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", help="Images per call of the networks; by default 32, or 256 on a GPU."),
+    ] = None,
     device: Device = "auto",
     precision: Annotated[
         str, typer.Option("--precision", help="Of the regressor's networks: fp32, fp64, bf16, fp16.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -9,6 +10,9 @@ from ..errors import Ig3dError, MissingExtra, UsageError, WeightsError
 from ..features.values import CropSpec, LandmarkSpec
 from .detectors import Detector, load_detector
 from .regressors import Regressor, load_regressor
+
+# By the regressor's device; a GPU wants several times what its networks see at once, so that copying never stops.
+BATCH_SIZE: Mapping[str, int] = {"cpu": 32, "cuda": 256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,8 @@ class ExtractConfig:
         Name of a detector; None takes the regressor's first choice.
     also : tuple of str
         Blocks that the regressor writes on request only.
-    batch_size : int
-        Images per call of detector and regressor.
+    batch_size : int or None
+        Images per call of detector and regressor; None is :data:`BATCH_SIZE` of the device. Large images are fewer.
     device : str
         Where the networks of regressor and detector run: ``auto`` (CUDA where there is some), ``cpu``, ``cuda``,
         ``cuda:1``, or several by comma, a worker for each. The identity holds the kind of device that was found, not
@@ -39,13 +43,13 @@ class ExtractConfig:
     regressor: str = "facemesh"
     detector: str | None = None
     also: tuple[str, ...] = ()
-    batch_size: int = 32
+    batch_size: int | None = None
     device: str = "auto"
     precision: str = "fp32"
     boxes: str = "dataset"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch size: expected at least 1, got {self.batch_size}")
         if len({device.partition(":")[0] for device in self.devices}) > 1:
             raise UsageError(
@@ -69,7 +73,7 @@ def regressor_of(config: ExtractConfig) -> Regressor:
 
 
 def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractConfig, list[str]]:
-    """The configuration with its detector named, and what to say about the choice.
+    """The configuration with its batch size and its detector settled, and what to say about the choice.
 
     Parameters
     ----------
@@ -82,13 +86,15 @@ def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractCo
     UsageError : ``--detector`` beside a store of boxes.
     WeightsError, MissingExtra : none of the regressor's detectors can be had; says what the first one lacks.
     """
+    regress = regressor_of(config)
+    if config.batch_size is None:
+        config = replace(config, batch_size=BATCH_SIZE[getattr(regress, "device", "cpu")])
     if config.detector is not None:
         if config.boxes not in ("dataset", "none"):
             raise UsageError(
                 f"detector: expected none with --boxes {config.boxes}, got {config.detector}; leave it out"
             )
         return config, []
-    regress = regressor_of(config)
     if all_known and isinstance(regress.needs, CropSpec):
         return replace(config, detector="boxes"), []
     preferred = regress.detectors

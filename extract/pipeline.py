@@ -25,7 +25,7 @@ from ..features.store import StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import FaceBatch, Rows, Sample
 from .boxes import Known
-from .config import ExtractConfig, build
+from .config import BATCH_SIZE, ExtractConfig, build
 from .flow import Batch, Ended, by_status, cut, encode, find, gather, open_image, to_cut
 from .read import Image, bounded_images
 from .sources.remote import is_remote
@@ -66,7 +66,7 @@ def run_shard(
     regress, detect = build(config)  # first, so that the libraries whose threads are limited are there
     if threads is None:
         threads = threads_beside(regress, detect, root=root, workers=workers)
-    blocks, needs = dict(regress.blocks), regress.needs
+    blocks, needs, size = dict(regress.blocks), regress.needs, config.batch_size or BATCH_SIZE["cpu"]
     whole = detect.name == "none"
     counts: Counter[str] = Counter()
     with (
@@ -84,10 +84,8 @@ def run_shard(
         def write(finished: tuple[int, Rows]) -> None:
             writer.write(*finished)
 
-        opened = crew.ahead(
-            partial(open_image, root=root), samples, most=config.batch_size + 2 * threads, weight=_weight
-        )
-        spans = in_batches(opened, config.batch_size)
+        opened = crew.ahead(partial(open_image, root=root), samples, most=size + 2 * threads, weight=_weight)
+        spans = in_batches(opened, size)
         batches = (gather(start, some, known[start : start + len(some)], blocks) for start, some in spans)
         finished = (
             (batch.start, encode(batch, fed, regress)) for batch, fed in crew.one_behind(map(found, batches))

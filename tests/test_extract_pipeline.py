@@ -202,3 +202,27 @@ def test_threads_follow_the_device_and_the_storage(monkeypatch: pytest.MonkeyPat
     assert threads_beside(OnGpu(), object(), root="/data", workers=4) == 4
     assert threads_beside(object(), OnGpu(), root="/data", workers=40) == 1
     assert threads_beside(object(), object(), root="s3://bucket/data", workers=16) == pipeline.REMOTE_READERS
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_what_is_uploaded_is_what_was_given(device: str) -> None:
+    torch = pytest.importorskip("torch")
+    from ig3d.extract.device import Upload
+
+    upload, rng = Upload(torch.device(device)), np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (16, 64, 64, 3), np.uint8) for _ in range(20)]
+    # sums begun while later arrays are on their way: a buffer used again too early would show
+    sums = [upload(array.transpose(0, 2, 1, 3)).long().sum((0, 1)) for array in arrays]
+    for array, total in zip(arrays, sums, strict=True):
+        assert total.device.type == device
+        assert np.array_equal(total.cpu().numpy(), array.astype(np.int64).sum((0, 2)))
+
+
+def test_the_batch_size_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ig3d.extract.config import settle
+
+    unset = ExtractConfig(regressor=FAKE, detector="none")
+    assert settle(unset)[0].batch_size == 32
+    monkeypatch.setattr(FakeRegressor, "device", "cuda", raising=False)
+    assert settle(unset)[0].batch_size == 256
+    assert settle(CONFIG)[0].batch_size == 8

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ...errors import RunError, UsageError
-from ..device import choose_device, exact_arithmetic
+from ..device import Upload, choose_device, exact_arithmetic
 from .official import load_strictly
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "fp16": torch.float16,
 }
 
-# By device; powers of two. Four is the fastest on one core (benchmarks/README.md).
-IMAGES_AT_ONCE: Mapping[str, int] = {"cpu": 4, "cuda": 32}
+# By device; powers of two. Four is the fastest on one core (benchmarks/README.md); on a GPU, few would leave it idle
+# while the interpreter starts kernels.
+IMAGES_AT_ONCE: Mapping[str, int] = {"cpu": 4, "cuda": 128}
 
 
 class MobileEncoder(nn.Module):
@@ -133,6 +134,7 @@ class Encoders:
         self.device = choose_device(device)
         self.precision = precision
         self._size = IMAGES_AT_ONCE[self.device.type]
+        self._upload = Upload(self.device)
         load_strictly(networks, tensors, what=what)
         kind = torch.float64 if precision == "fp64" else torch.float32
         try:
@@ -178,7 +180,7 @@ class Encoders:
         ------
         RunError : memory does not suffice for one image.
         """
-        parts: list[dict[str, np.ndarray]] = []
+        parts: list[Mapping[str, torch.Tensor | np.ndarray]] = []
         start = 0
         with exact_arithmetic(self.device):
             while start < len(crops) or not parts:
@@ -191,22 +193,25 @@ class Encoders:
                     continue
                 parts.append(part)
                 start += self._size
-        return {name: np.concatenate([part[name] for part in parts])[: len(crops)] for name in self._names}
+            # only here is a GPU waited for: until then the next part is copied while it calculates
+            return {
+                name: np.concatenate([_on_host(part[name]) for part in parts])[: len(crops)]
+                for name in self._names
+            }
 
-    def _forward(self, crops: np.ndarray) -> dict[str, np.ndarray]:
+    def _forward(self, crops: np.ndarray) -> Mapping[str, torch.Tensor | np.ndarray]:
+        """Outputs of every encoder, where they were calculated."""
         if self._compiled is not None:
             scale = np.float32(255 if crops.dtype == np.uint8 else 1)
             return self._compiled(np.ascontiguousarray(crops.astype(np.float32) / scale))
         with torch.inference_mode():
-            images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2).float()
+            images = self._upload(crops).permute(0, 3, 1, 2).float()
             if crops.dtype == np.uint8:
                 images = images / 255
             if self.precision == "fp64":
                 images = images.double()
             images = images.contiguous(memory_format=torch.channels_last)
-            return {
-                name: self._encode(network, images).cpu().numpy() for name, network in self._networks.items()
-            }
+            return {name: self._encode(network, images) for name, network in self._networks.items()}
 
     def _encode(self, network: MobileEncoder | ResNetEncoder, images: torch.Tensor) -> torch.Tensor:
         half = self.precision in ("bf16", "fp16")
@@ -249,6 +254,10 @@ def _filled(crops: np.ndarray, size: int) -> np.ndarray:
     """``crops`` with black ones after them, ``size`` together."""
     missing = size - len(crops)
     return np.pad(crops, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else crops
+
+
+def _on_host(output: torch.Tensor | np.ndarray) -> np.ndarray:
+    return output if isinstance(output, np.ndarray) else output.cpu().numpy()
 
 
 def _no_memory(device: torch.device, what: str, exc: BaseException) -> RunError:
