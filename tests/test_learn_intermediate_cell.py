@@ -19,7 +19,7 @@ from ig3d.learn.report.record import read_run
 def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
     made = make(tmp_path)
     options = {
-        "features": str(made.features), "3d-store": str(made.store), "blocks": ["expression"], "module": "linear",
+        "features": str(made.features), "3d-store": [str(made.store)], "blocks": ["expression"], "module": "linear",
         "epochs": 4, "batch-size": 32, "width": 8, "lr": 1e-2, "seed": 3, "draws": 100,
     }  # fmt: skip
     cell = IntermediateCell.of(options)

@@ -37,7 +37,7 @@ class IntermediateCell:
     """One intermediate fusion on features."""
 
     features: Path
-    store: Path
+    stores: tuple[Path, ...]
     blocks: str
     config: IntermediateConfig
 
@@ -58,12 +58,14 @@ class IntermediateCell:
             raise UsageError("task: expected classes or va in a study, got both")
         blocks = options.get("blocks", "full")
         blocks = ",".join(map(str, blocks)) if isinstance(blocks, list) else str(blocks)
-        return cls(Path(options["features"]), Path(options["3d-store"]), blocks, config)
+        given = options["3d-store"]
+        stores = given if isinstance(given, list | tuple) else [given]
+        return cls(Path(options["features"]), tuple(map(Path, stores)), blocks, config)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What is read."""
-        return (self.features, self.store)
+        return (self.features, *self.stores)
 
     def key(self, contents: Mapping[Path, str]) -> str:
         """What the result depends on, as text: the files' contents and every choice."""
@@ -98,7 +100,7 @@ class IntermediateCell:
         """The samples with the masked baseline as their 2D and the module with codes as their 3D predictions."""
         from .run import fuse_features
 
-        features = load_feature_table(self.features, self.store, blocks=self.blocks, task=self.config.task)
+        features = load_feature_table(self.features, self.stores, blocks=self.blocks, task=self.config.task)
         result = fuse_features(features, self.config)
         placed = {
             one.arm: _placed(one.values, result.plan.predicted, len(result.table)) for one in result.trained
