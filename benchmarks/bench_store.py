@@ -1,0 +1,179 @@
+"""Reading a store: against one JSON file per image, npz and Parquet; and what its chunks and filters are chosen by.
+
+Rows of SMIRK's full set of codes, 361 columns in six blocks. JSON files are read for some rows and their time scaled
+up to all. Everything is in the page cache: the disk is no part of the figures. Each time is the least of some rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ig3d import CodeStore
+from ig3d.features.store import StoreInfo
+from ig3d.features.store_writer import StoreWriter
+from ig3d.features.values import Block, Rows, Sample, Status
+
+BLOCKS = {"expression": 50, "pose": 3, "jaw": 3, "eyelid": 2, "shape": 300, "camera": 3}
+SLICE = 1000
+STEP = 4096
+FILTERS = {
+    "none": {},
+    "fletcher32": {"fletcher32": True},
+    "lzf, shuffled": {"compression": "lzf", "shuffle": True, "fletcher32": True},
+    "gzip 1, shuffled": {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True},
+}
+
+
+def best(call: Callable[[], object], rounds: int = 3) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def write_store(path: Path, ids: list[str], codes: dict[str, np.ndarray]) -> None:
+    blocks = {name: Block(width, "1", "made up", "numbers") for name, width in BLOCKS.items()}
+    samples = tuple(Sample(identifier, f"{identifier}.jpg") for identifier in ids)
+    with StoreWriter(path, StoreInfo("made up", "", ()), samples, blocks) as writer:
+        for start in range(0, len(ids), STEP):
+            rows = Rows.pending(min(STEP, len(ids) - start), {})
+            rows.status[:] = Status.ok
+            writer.write(
+                start,
+                Rows(
+                    *(getattr(rows, name) for name in Rows.__slots__ if name != "codes"),
+                    codes={name: values[start : start + STEP] for name, values in codes.items()},
+                ),
+            )
+
+
+def write_others(work: Path, ids: list[str], codes: dict[str, np.ndarray], some: int) -> None:
+    (work / "json").mkdir()
+    for row in range(some):
+        record = {name: values[row].tolist() for name, values in codes.items()}
+        (work / "json" / f"{row:06d}.json").write_text(json.dumps(record))
+    np.savez(work / "codes.npz", ids=np.array(ids), **codes)
+    columns = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        for name, values in codes.items()
+    }
+    pq.write_table(pa.table({"id": ids, **columns}), work / "codes.parquet", row_group_size=STEP)
+
+
+def read_json(folder: Path) -> dict[str, np.ndarray]:
+    records = [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
+    return {name: np.array([record[name] for record in records], np.float32) for name in BLOCKS}
+
+
+def read_store(path: Path, blocks: list[str], rows: slice = slice(None)) -> list[np.ndarray]:
+    with CodeStore(path) as store:
+        return [store.codes(name, rows) for name in blocks]
+
+
+def read_npz(path: Path, blocks: list[str], rows: slice = slice(None)) -> list[np.ndarray]:
+    with np.load(path) as stored:
+        return [stored[name][rows] for name in blocks]
+
+
+def read_parquet(path: Path, blocks: list[str], rows: slice = slice(None)) -> list[np.ndarray]:
+    file = pq.ParquetFile(path)
+    if rows == slice(None):
+        table, first = file.read(columns=blocks, use_threads=False), 0
+    else:
+        groups = range(rows.start // STEP, -(-rows.stop // STEP))
+        table, first = file.read_row_groups(list(groups), columns=blocks, use_threads=False), groups[0] * STEP
+        table = table.slice(rows.start - first, rows.stop - rows.start)
+    flat = [table[name].combine_chunks().flatten().to_numpy() for name in blocks]
+    return [values.reshape(len(table), -1) for values in flat]
+
+
+def formats(work: Path, rows: int, some: int) -> None:
+    every, middle = list(BLOCKS), slice(rows // 2, rows // 2 + SLICE)
+    plain = best(lambda: read_json(work / "json"), 1) / some * rows
+    print(f"JSON per image, all {rows:,} rows (scaled up from {some:,}): {plain:.1f} s")
+    print(f"{'':10} {'all blocks':>14} {'one block':>14} {f'{SLICE} rows':>14}   against JSON (all blocks)")
+    readers = {"store": (read_store, "h5"), "npz": (read_npz, "npz"), "parquet": (read_parquet, "parquet")}
+    for name, (read, suffix) in readers.items():
+        path = work / f"codes.{suffix}"
+        for values, wanted in zip(
+            read(path, every, middle), read_npz(path.with_suffix(".npz"), every, middle), strict=True
+        ):
+            assert np.array_equal(values, wanted), name
+        whole = best(lambda read=read, path=path: read(path, every))
+        block = best(lambda read=read, path=path: read(path, ["expression"]))
+        part = best(lambda read=read, path=path: read(path, every, middle))
+        print(
+            f"{name:10} {whole * 1e3:11.1f} ms {block * 1e3:11.1f} ms {part * 1e3:11.1f} ms   "
+            f"{plain / whole:8.0f} times as fast"
+        )
+    print(f"open: {best(lambda: CodeStore(work / 'codes.h5').close()) * 1e3:.1f} ms", end=", ")
+    print(f"with ids and labels: {best(lambda: read_ids(work / 'codes.h5')) * 1e3:.1f} ms\n")
+
+
+def read_ids(path: Path) -> None:
+    with CodeStore(path) as store:
+        _ = store.samples
+
+
+def chunks(work: Path, codes: dict[str, np.ndarray]) -> None:
+    """One block of 300 columns and one of 3: the widest and the narrowest."""
+    print(f"{'chunk':>8} {'filter':>17} {'MB':>7} {'write':>9} {'read all':>9} {f'{SLICE} rows':>10}")
+    rows = len(codes["shape"])
+    middle = slice(rows // 2, rows // 2 + SLICE)
+    for kilobytes in (16, 64, 256, 1024):
+        for label, options in FILTERS.items():
+            path = work / "chunks.h5"
+
+            def write(path: Path = path, kilobytes: int = kilobytes, options: dict = options) -> None:
+                with h5py.File(path, "w") as file:
+                    for name in ("shape", "pose"):
+                        width = codes[name].shape[1]
+                        length = min(rows, max(1, kilobytes * 1024 // (4 * width)))
+                        data = file.create_dataset(
+                            name, (rows, width), np.float32, chunks=(length, width), **options
+                        )
+                        for start in range(0, rows, 32):  # as a run writes them
+                            data[start : start + 32] = codes[name][start : start + 32]
+
+            def read(rows: slice, path: Path = path) -> None:
+                with h5py.File(path, "r") as file:
+                    _ = [file[name][rows] for name in ("shape", "pose")]
+
+            wrote = best(write, 1)
+            print(
+                f"{kilobytes:6d}kB {label:>17} {path.stat().st_size / 1e6:7.1f} {wrote * 1e3:6.0f} ms "
+                f"{best(lambda read=read: read(slice(None))) * 1e3:6.1f} ms "
+                f"{best(lambda read=read: read(middle)) * 1e3:7.2f} ms"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000, help="290000 is AffectNet")
+    parser.add_argument("--json", type=int, default=1000, help="of them, as JSON files")
+    asked = parser.parse_args()
+    rng = np.random.default_rng(0)
+    codes = {name: rng.standard_normal((asked.rows, width), np.float32) for name, width in BLOCKS.items()}
+    ids = [f"train_set/images/{row:06d}" for row in range(asked.rows)]
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        write_store(work / "codes.h5", ids, codes)
+        write_others(work, ids, codes, min(asked.json, asked.rows))
+        formats(work, asked.rows, min(asked.json, asked.rows))
+        chunks(work, {name: values[:40_000] for name, values in codes.items()})
+
+
+if __name__ == "__main__":
+    main()
