@@ -1,0 +1,208 @@
+"""Each stage's rate alone, and the pipeline's rate as a fraction of the roof that they set.
+
+The roof is the smaller of two: cores over the sum of the processor stages' core-seconds per image, and each GPU stage's
+own rate. On the processor every stage is one of the first kind. Core-seconds are the process's own, so that other
+programs count for little; the pipeline's rate is by the clock, and wants an idle machine.
+
+``--device cuda`` where there is one. ``--large`` shows what scaled decoding of large photographs would save.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from bench_regressors import DECA, EMOCA, SMIRK
+from bench_regressors import write as write_weights
+from joblib import cpu_count
+from PIL import Image
+
+from ig3d import ExtractConfig, extract_codes, list_samples
+from ig3d.extract.config import build, settle
+from ig3d.extract.crop import prepare
+from ig3d.extract.detectors import choose_face
+from ig3d.extract.pipeline import Crew, threads_beside
+from ig3d.extract.read import decode, digest_of
+from ig3d.faces.synth import SynthConfig, synthesize
+from ig3d.features.store import StoreInfo
+from ig3d.features.store_writer import StoreWriter
+from ig3d.features.values import FaceBatch, Rows, Sample, SampleList, Status
+
+NETWORKS = {"smirk": SMIRK, "deca": DECA, "emoca": EMOCA}
+BATCH = {"cpu": 32, "cuda": 256}
+
+
+def cost(call: Callable[[], object], images: int, clock: Callable[[], float], rounds: int = 3) -> float:
+    """Seconds per image, the least of some rounds; the first call of all is not counted."""
+    call()
+    times = []
+    for _ in range(rounds):
+        start = clock()
+        call()
+        times.append(clock() - start)
+    return min(times) / images
+
+
+def stages(samples: Sequence[Sample], root: Path, config: ExtractConfig, work: Path) -> dict[str, float]:
+    """Stage -> seconds per image alone: of a core, or of the GPU where it runs there."""
+    regress, detect = build(config)
+    size = BATCH["cuda" if getattr(regress, "device", "cpu") == "cuda" else "cpu"]
+    paths = [root / sample.path for sample in samples]
+    contents = [path.read_bytes() for path in paths]
+    pixels = [decode(content) for content in contents]
+    found = detect(pixels)
+    here = [row for row, faces in enumerate(found) if faces]
+    images, faces = [pixels[row] for row in here], [choose_face(found[row]) for row in here]
+    whole = detect.name == "none"
+    cuts = [
+        prepare([image], [face], regress.needs, whole=whole)
+        for image, face in zip(images, faces, strict=True)
+    ]
+    batches = [FaceBatch.together(cuts[start : start + size]) for start in range(0, len(cuts), size)]
+    rows = Rows.pending(len(samples), dict(regress.blocks))
+    rows.status[:] = Status.no_face
+
+    def detected() -> None:
+        for start in range(0, len(pixels), size):
+            detect(pixels[start : start + size])
+
+    def written() -> None:
+        with StoreWriter(
+            work / "stage.h5", StoreInfo("a", "b", ()), tuple(samples), regress.blocks
+        ) as writer:
+            writer.write(0, rows)
+
+    def clock(plugin: object) -> Callable[[], float]:
+        return time.perf_counter if getattr(plugin, "device", "cpu") == "cuda" else time.process_time
+
+    n = len(samples)
+    return {
+        "read": cost(lambda: [path.read_bytes() for path in paths], n, time.process_time),
+        "hash": cost(lambda: [digest_of(content) for content in contents], n, time.process_time),
+        "decode": cost(lambda: [decode(content) for content in contents], n, time.process_time),
+        "detect": cost(detected, n, clock(detect)),
+        "crop": cost(
+            lambda: [
+                prepare([i], [f], regress.needs, whole=whole) for i, f in zip(images, faces, strict=True)
+            ],
+            len(here),
+            time.process_time,
+        ),
+        "regress": cost(lambda: [regress(batch) for batch in batches], len(here), clock(regress)),
+        "write": cost(written, n, time.process_time),
+    }
+
+
+def roof(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
+    """Images a second that the stages allow together."""
+    by_cores = cores / sum(seconds for stage, seconds in costs.items() if stage not in on_gpu)
+    return min([by_cores, *(1 / costs[stage] for stage in on_gpu)])
+
+
+def measure(samples: SampleList, root: Path, config: ExtractConfig, jobs: Sequence[int], work: Path) -> None:
+    config, _ = settle(config)
+    regress, detect = build(config)
+    on_gpu = {
+        stage
+        for stage, plugin in (("regress", regress), ("detect", detect))
+        if getattr(plugin, "device", "cpu") == "cuda"
+    }
+    costs = stages(samples.samples[:256], root, config, work)
+    print(f"\n{regress.name}, detector {detect.name}, device {config.device}")
+    for stage, seconds in costs.items():
+        where = "GPU" if stage in on_gpu else "core"
+        print(f"  {stage:8} {seconds * 1e3:8.3f} ms an image {1 / seconds:10.0f} images/s on a {where}")
+    for workers in jobs:
+        out = work / f"{regress.name}-{workers}.h5"
+        cores = cpu_count() if on_gpu else min(workers, cpu_count())
+        start = time.perf_counter()
+        extract_codes(samples, out, config, jobs=workers)
+        whole = time.perf_counter() - start
+        threads = threads_beside(regress, detect, root=str(root), workers=workers)
+        top, rate = roof(costs, on_gpu, cores), len(samples) / whole
+        print(
+            f"  pipeline with {workers} workers ({threads} threads beside each): {rate:7.1f} of {top:7.1f} images/s, "
+            f"{rate / top:.2f} of the roof, the workers' start included"
+        )
+        out.unlink()
+
+
+def pipeline_alone(samples: SampleList, root: Path) -> None:
+    """What threads make of reading and decoding, without networks."""
+    some = samples.samples[:256]
+    rates = []
+    for threads in (0, 1, 2, cpu_count()):
+        with Crew(threads) as crew:
+            paths = [root / sample.path for sample in some]
+            start = time.perf_counter()
+            for _ in crew.ahead(
+                lambda path: decode(path.read_bytes()), paths, most=64, weight=lambda one: one.nbytes
+            ):
+                pass
+            rates.append(f"{threads}: {len(some) / (time.perf_counter() - start):.0f}/s")
+    print(f"\nreading and decoding by threads, images/s: {', '.join(rates)}")
+
+
+def large() -> None:
+    """Seconds that scaled decoding (libjpeg's smaller DCT) takes of a large photograph's decoding."""
+    rng = np.random.default_rng(0)
+    for width, height in ((1000, 750), (4500, 3375)):
+        rough = rng.integers(0, 256, (height // 25, width // 25, 3), np.uint8)
+        smooth = np.asarray(
+            Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC), np.int16
+        )
+        pixels = (smooth + rng.normal(0, 6, (height, width, 1))).clip(0, 255).astype(np.uint8)
+        coded = io.BytesIO()
+        Image.fromarray(pixels).save(coded, "JPEG", quality=92)
+
+        def one(
+            scale: int, content: bytes = coded.getvalue(), size: tuple[int, int] = (width, height)
+        ) -> None:
+            image = Image.open(io.BytesIO(content))
+            image.draft("RGB", (size[0] // scale, size[1] // scale))
+            image.load()
+
+        times = {scale: cost(lambda scale=scale: one(scale), 1, time.process_time) for scale in (1, 2, 4, 8)}
+        said = ", ".join(f"1/{scale} {seconds * 1e3:.1f} ms" for scale, seconds in times.items())
+        print(f"scaled decoding of {width} x {height} pixels, {coded.tell() // 1000} kB: {said}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", default="1,2", help="numbers of workers, by comma")
+    parser.add_argument("--regressors", default="facemesh,smirk")
+    parser.add_argument("--detector", default=None, help="by default facemesh; none for whole images")
+    parser.add_argument("--large", action="store_true")
+    asked = parser.parse_args()
+    jobs = [int(number) for number in asked.jobs.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        os.environ["IG3D_WEIGHTS"] = str(work / "weights")
+        os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+        (work / "weights").mkdir()
+        synthesize(work / "faces", SynthConfig(count=asked.images, jobs=cpu_count()))
+        samples = list_samples(work / "faces", "rafdb")
+        pipeline_alone(samples, work / "faces")
+        for name in asked.regressors.split(","):
+            if name in NETWORKS:
+                write_weights(name, {key: part() for key, part in NETWORKS[name].items()}, work / "weights")
+            config = ExtractConfig(
+                regressor=name,
+                detector=asked.detector or "facemesh",
+                device=asked.device if name in NETWORKS else "auto",
+            )
+            measure(samples, work / "faces", config, jobs, work)
+        if asked.large:
+            large()
+
+
+if __name__ == "__main__":
+    main()
