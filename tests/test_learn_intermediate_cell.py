@@ -1,4 +1,4 @@
-"""A cell of a study: the record of a late fusion whose 2D is the masked baseline and whose 3D is the module."""
+"""A cell of a study: the record that every run has, with the arms as its rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
     run = read_run(tmp_path / "cell")
     result = fuse_features(load_feature_table(made.features, made.store, blocks="expression"), cell.config)
     figures = result.figures["classes"]["all"]["predictors"]
-    for name, arm in (("2d", "masked"), ("3d", "codes")):
+    for name, arm in (("2d", "2d"), ("masked", "masked"), ("codes", "codes"), ("permuted", "permuted")):
         said = run.record["results"][name]["all"]["accuracy"]["value"]
         assert said == pytest.approx(figures[arm]["accuracy"]["value"])
     read = CellResult(Cell({}, {}), tmp_path / "cell", run.record).predictions()
@@ -52,8 +52,8 @@ def test_a_study_over_modules_runs_and_compares(tmp_path: Path) -> None:
         },
         grid={"module": {"linear": "linear", "gate": "gate"}},
         run="intermediate",
-        rule="3d",
+        rule="codes",
     )  # fmt: skip
     result = run_study(study, tmp_path / "study", jobs=1)
     assert [cell.error for cell in result.cells] == ["", ""]
-    assert all(cell.record and "3d" in cell.record["results"] for cell in result.cells)
+    assert all(cell.record and "codes" in cell.record["results"] for cell in result.cells)

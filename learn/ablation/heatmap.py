@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import require
 from ...features.atomic import replacing
-from ..figures import REFERENCES, difference_key
+from ..figures import difference_key
 from ..metrics import LOWER_IS_BETTER
 from ..report.words import PERCENT, TITLES, difference, number, stars
 from .run import StudyResult
@@ -17,7 +17,7 @@ from .table import StudyTable
 
 
 def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
-    """Draw cells by rules: colour and number are the difference to ``2d-recalibrated``, or the figure itself.
+    """Draw cells by rules: colour and number are the difference to the first reference, or the figure itself.
 
     Blue is better, red is worse, whatever the metric's direction; white is no difference.
 
@@ -30,19 +30,17 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
     from matplotlib.colors import Normalize, TwoSlopeNorm
     from matplotlib.figure import Figure
 
-    key = difference_key(REFERENCES[0])
-    kinds = {of.rule: of.kind for of in table.entries}
+    lead = table.references[0] if table.references else ""
+    key = difference_key(lead)
     compared = any(key in of.figure for of in table.entries)
-    controls = [
-        name for name, kind in kinds.items() if kind == "control" and name == f"{table.rule}-permuted"
-    ]
-    rules = [name for name in table.rules if not compared or name not in REFERENCES] + controls
+    controls = [table.control] if table.control else []
+    rules = [name for name in table.rules if not compared or name not in table.references] + controls
     if not table.entries or not rules:
         return []
     sign = -1 if table.metric in LOWER_IS_BETTER else 1
     found = [
         [
-            (figure.get(key) if compared else figure) if (figure := table.find(place, rule)) else None
+            (cell.get(key) if compared else cell) if (cell := table.find(place, rule)) else None
             for rule in rules
         ]
         for place in range(len(result.cells))
@@ -91,17 +89,13 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
     axis.grid(which="minor", color="white", linewidth=2)
     axis.tick_params(which="minor", length=0)
     points = ", points" if table.metric in PERCENT else ""
-    what = (
-        f"difference to {REFERENCES[0]} in {TITLES[table.metric]}{points}"
-        if compared
-        else TITLES[table.metric]
-    )
+    what = f"difference to {lead} in {TITLES[table.metric]}{points}" if compared else TITLES[table.metric]
     axis.set_title(result.study.name, loc="left", fontsize=12, fontweight="bold")
     bar = figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02)
     bar.set_label(what + ("\n(blue is better)" if compared else ""), fontsize=9)
     if compared:
         ticks = np.linspace(-most, most, 5)
-        bar.set_ticks(ticks, labels=[difference(sign * tick, table.metric) for tick in ticks])
+        bar.set_ticks(ticks.tolist(), labels=[difference(sign * tick, table.metric) for tick in ticks])
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
     with replacing(out) as temporary:

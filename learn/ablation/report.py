@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ...console import say
 from ...errors import MissingExtra
-from ..figures import REFERENCES, difference_key
+from ..figures import difference_key
 from ..metrics import LOWER_IS_BETTER
 from ..report.files import write_texts
 from ..report.latex import escape
@@ -123,11 +123,11 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
         figures.add_column(rule, justify="right", no_wrap=True)
     for place, of in enumerate(result.cells):
         labels = list(of.cell.labels.values()) or ["–"]
-        figures.add_row(*labels, *(_cell(table.find(place, rule), table.metric) for rule in table.rules))
+        figures.add_row(*labels, *(_cell(table, place, rule) for rule in table.rules))
     if table.rule is None:
         return [figures]
     chief = result.study.cells[result.study.reference_cell].name
-    columns = {f"to {name}": difference_key(name) for name in REFERENCES}
+    columns = {f"to {name}": difference_key(name) for name in table.references}
     differences = _new_table(f"Differences of {table.rule}", factors)
     shown = {
         head: key
@@ -136,8 +136,7 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     }
     for head in shown:
         differences.add_column(head, no_wrap=True)
-    control = f"{table.rule}-permuted"
-    controlled = bool(shown) and any(of.rule == control for of in table.entries)
+    controlled = bool(shown) and table.control is not None
     if controlled:
         differences.add_column("permuted codes", no_wrap=True)
     if len(result.cells) > 1:
@@ -146,7 +145,7 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
         figure = table.find(place, table.rule) or {}
         cells = [bounds(figure.get(key), table.metric) + stars(figure.get(key)) for key in shown.values()]
         if controlled:
-            permuted = table.find(place, control) or {}
+            permuted = table.find(place, table.control or "") or {}
             cells.append(bounds(permuted.get(next(iter(shown.values()))), table.metric))
         if len(result.cells) > 1:
             found = figure.get(TO_CELL)
@@ -155,25 +154,31 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     return [figures, differences]
 
 
-def _cell(figure: dict[str, Any] | None, metric: str) -> str:
-    if not figure:
-        return "–"
-    return number(figure["value"], metric) + stars(figure.get(difference_key(REFERENCES[0])))
+def _cell(table: StudyTable, place: int, rule: str) -> str:
+    figure = table.find(place, rule)
+    return number(figure["value"], table.metric) + stars(_lead(table, figure)) if figure else "–"
+
+
+def _lead(table: StudyTable, figure: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A figure's difference to the reference that leads, if there is one."""
+    return (figure or {}).get(difference_key(table.references[0])) if table.references else None
 
 
 def _legend(table: StudyTable) -> str:
-    return (
-        "In brackets 95 % intervals of the paired bootstrap, conditional on the trained networks; stars beside a "
-        "figure mean its difference to 2d-recalibrated. * ** *** p < .05, .01, .001 after Holm's correction over all "
-        "rules of all cells. Every figure, and the controls, are in the files (--out)."
-    )
+    text = "In brackets 95 % intervals of the paired bootstrap, conditional on the trained networks. "
+    if table.references:
+        text += (
+            f"Stars beside a figure mean its difference to {table.references[0]}: * ** *** p < .05, .01, .001 after "
+            "Holm's correction over all rules of all cells. "
+        )
+    return text + "Every figure, and the controls, are in the files (--out)."
 
 
 def table_csv(result: StudyResult, table: StudyTable) -> str:
     """One line per cell and rule, with every difference."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    differences = [difference_key(name) for name in REFERENCES] + [TO_CELL]
+    differences = [difference_key(name) for name in table.references] + [TO_CELL]
     factors = list(result.study.grid)
     head = [*factors, "rule", "kind", "n", "metric", *_KEYS]
     writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in _TESTED), "error"])
@@ -207,15 +212,18 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
             text = number(figure["value"], table.metric).replace("–", "--") if figure else "--"
             if figure and best is not None and text == number(best, table.metric):
                 text = rf"\textbf{{{text}}}"
-            marks = stars((figure or {}).get(difference_key(REFERENCES[0])))
+            marks = stars(_lead(table, figure))
             cells.append(text + (rf"\textsuperscript{{{marks}}}" if marks else ""))
         lines.append(" & ".join(cells) + r" \\")
     heads = [escape(name) for name in factors] + [rf"\texttt{{{escape(rule)}}}" for rule in table.rules]
-    caption = (
-        f"{escape(result.study.name)}: {escape(TITLES[table.metric])}{unit}. The best of each line is bold; "
-        r"\textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: the difference to \texttt{2d-recalibrated} "
-        "on the same rows has $p < .05$, $.01$, $.001$ (Holm's correction over all rules of all lines)."
-    )
+    tested = ""
+    if table.references:
+        tested = (
+            r"; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: the difference to "
+            rf"\texttt{{{escape(table.references[0])}}} on the same rows has $p < .05$, $.01$, $.001$ (Holm's "
+            "correction over all rules of all lines)"
+        )
+    caption = f"{escape(result.study.name)}: {escape(TITLES[table.metric])}{unit}. Bold: the best of a line{tested}."
     body = "\n".join([r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *lines, r"\bottomrule"])
     return (
         "% needs \\usepackage{booktabs,graphicx}\n"

@@ -52,6 +52,7 @@ class StudyTable:
     metric : str
     rule : the rule whose differences are told apart; None where the cells have none
     rules : names of references and rules, in order; controls apart
+    references : what rules are compared with within their cell; the first leads
     entries : tuple of Entry
     remarks : why some cells stand apart
     """
@@ -59,8 +60,15 @@ class StudyTable:
     metric: str
     rule: str | None
     rules: tuple[str, ...]
+    references: tuple[str, ...]
     entries: tuple[Entry, ...]
     remarks: tuple[str, ...]
+
+    @property
+    def control(self) -> str | None:
+        """The rule with permuted codes, where the cells have it."""
+        wanted = (f"{self.rule}-permuted", "permuted")
+        return next((of.rule for of in self.entries if of.kind == "control" and of.rule in wanted), None)
 
     def find(self, cell: int, rule: str) -> dict[str, Any] | None:
         """The figure of a rule in a cell, if there is one."""
@@ -76,7 +84,7 @@ def table_of(result: StudyResult) -> StudyTable:
     """
     done = [(place, of) for place, of in enumerate(result.cells) if of.record is not None]
     if not done:
-        return StudyTable("accuracy", None, (), (), ())
+        return StudyTable("accuracy", None, (), (), (), ())
     tasks = {of.record["task"] for _, of in done if of.record}
     if len(tasks) > 1:
         raise UsageError(
@@ -108,10 +116,11 @@ def table_of(result: StudyResult) -> StudyTable:
     if rule is not None and rule not in names:
         raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
     remarks = _add_differences(result, entries, metric, task)
-    keys = [difference_key(name) for name in names] + [TO_CELL]
+    references = tuple(dict.fromkeys(name for _, of in done if of.record for name in of.record["references"]))
+    keys = [difference_key(name) for name in references] + [TO_CELL]
     for key in keys:
         _correct([of.figure[key] for of in entries if key in of.figure and of.kind in ("rule", "head")])
-    return StudyTable(metric, rule, tuple(names), tuple(entries), tuple(remarks))
+    return StudyTable(metric, rule, tuple(names), references, tuple(entries), tuple(remarks))
 
 
 def _figure(figure: dict[str, Any], references: list[str]) -> dict[str, Any]:

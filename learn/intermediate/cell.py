@@ -1,22 +1,17 @@
 """One cell of a study over intermediate fusion, with the interface of :mod:`ig3d.learn.ablation.runners`.
 
-A cell trains the module and its masked baseline with one seed and writes the record of a late fusion in which ``2d`` is
-the masked baseline and ``3d`` the module with codes, so that a study compares cells as it compares any others.
+A cell trains the module, its masked baseline and its permuted control with one seed, and writes the record that every
+run has, so that a study compares cells as it compares any others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import UsageError
-from ...features.table import FusionTable
-from ..config import FuseConfig
-from ..fuse import fuse_predictions
 from ..report.files import predictions_csv, write_texts
 from ..report.record import FILE, json_text, record_of
 from .config import IntermediateConfig
@@ -79,49 +74,14 @@ class IntermediateCell:
         return repr(self)
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
-        """Train and compare, and write the record and the predictions of the reported rows."""
+        """Train every arm and compare, and write the record and the predictions of the reported rows."""
         import torch
 
-        torch.set_num_threads(threads)
-        table = self.late_table()
-        config = FuseConfig(
-            rules=("mean",),
-            report=self.config.report,
-            seed=self.config.seeds[0],
-            draws=self.config.draws,
-            controls=False,
-            model=False,
-        )
-        result = fuse_predictions(table, config)
-        write_texts(folder, {"predictions.csv": predictions_csv(result)})
-        write_texts(folder, {FILE: json_text(record_of(result))})
-
-    def late_table(self) -> FusionTable:
-        """The samples with the masked baseline as their 2D and the module with codes as their 3D predictions."""
+        from .record import record_result
         from .run import fuse_features
 
+        torch.set_num_threads(threads)
         features = load_feature_table(self.features, self.stores, blocks=self.blocks, task=self.config.task)
-        result = fuse_features(features, self.config)
-        placed = {
-            one.arm: _placed(one.values, result.plan.predicted, len(result.table)) for one in result.trained
-        }
-        notes = (
-            f"2d is {self.config.module} with every code block masked, 3d the same with codes.",
-            *result.notes,
-        )
-        return replace(
-            result.table,
-            two_d=placed["masked"],
-            three_d=placed["codes"],
-            codes=None,
-            code_columns=(),
-            blocks=(),
-            notes=notes,
-            others={},
-        )
-
-
-def _placed(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
-    placed = np.full((n, values.shape[1]), np.nan)
-    placed[rows] = values
-    return placed
+        result = record_result(fuse_features(features, self.config))
+        write_texts(folder, {"predictions.csv": predictions_csv(result)})
+        write_texts(folder, {FILE: json_text(record_of(result))})

@@ -1,0 +1,111 @@
+"""An intermediate fusion of one seed as a result that :mod:`ig3d.learn.report` takes: the arms are its rules.
+
+``masked`` is what ``codes`` is measured against, ``2d`` stands beside it, ``permuted`` is the control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...features.predictions import log_softmax
+from ..figures import RuleResult, figures_of
+from .config import IntermediateConfig
+from .run import IntermediateResult
+
+REFERENCES = ("masked", "2d")
+_KINDS = {"masked": "reference", "codes": "rule", "permuted": "control"}
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSeen:
+    """What the record tells of who saw which rows."""
+
+    reported: np.ndarray
+    calibration: np.ndarray
+    report_name: str
+    train: int
+    sentences: tuple[str, ...]
+    case: str = "intermediate"
+    fit_name: str = "train"
+    marked: bool = False
+    left_out: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """How many rows were fitted on, and how many chose the epoch."""
+        return {"train": self.train, "validation": len(self.calibration)}
+
+
+@dataclass(frozen=True, slots=True)
+class IntermediateRecord:
+    """See :class:`~ig3d.learn.report.record.Result`."""
+
+    task: str
+    classes: tuple[str, ...]
+    ids: np.ndarray
+    truth: np.ndarray
+    covered: np.ndarray
+    groups: np.ndarray | None
+    rules: tuple[RuleResult, ...]
+    figures: dict[str, dict[str, Any]]
+    protocol: RowsSeen
+    config: IntermediateConfig
+    notes: tuple[str, ...]
+    sources: dict[str, str]
+    model: None = field(default=None)
+
+
+def record_result(result: IntermediateResult) -> IntermediateRecord:
+    """The arms of the first seed, on the reported rows, with the figures of a late fusion.
+
+    Parameters
+    ----------
+    result : IntermediateResult
+        For classes, or for valence and arousal.
+    """
+    table, plan, config = result.table, result.plan, result.config
+    rows, task = plan.reported, plan.task
+    where = np.searchsorted(plan.predicted, rows)
+    rules = []
+    if np.isfinite(table.two_d[rows]).all():
+        two = table.two_d[rows]
+        rules.append(RuleResult("2d", "reference", False, log_softmax(two) if task == "classes" else two))
+    seed = config.seeds[0]
+    arms = {one.arm: one.values[where] for one in result.trained if one.seed == seed}
+    for arm in ("masked", "codes", "permuted"):
+        if arm in arms:
+            values = log_softmax(arms[arm]) if task == "classes" else arms[arm]
+            rules.append(RuleResult(arm, _KINDS[arm], True, values))
+    truth = table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
+    groups = table.group_codes[rows] if table.grouped else None
+    figures = figures_of(
+        tuple(rules),
+        truth,
+        table.covered[rows],
+        groups,
+        task=task,
+        draws=config.draws,
+        seed=seed,
+        references=REFERENCES,
+    )
+    split = table.split[rows]
+    name = (
+        "the test split" if (split == 2).all() else "the val split" if (split == 1).all() else "reported rows"
+    )
+    seen = RowsSeen(rows, plan.validation, name, len(plan.train), plan.notes)
+    return IntermediateRecord(
+        task,
+        table.classes if task == "classes" else (),
+        table.id[rows],
+        truth,
+        table.covered[rows],
+        groups,
+        tuple(rules),
+        figures,
+        seen,
+        config,
+        table.notes,
+        dict(table.sources),
+    )
