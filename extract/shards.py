@@ -44,16 +44,12 @@ def identity(
 
     ``boxes`` says where known faces come from: ``none``, ``dataset``, or the hash of a store's content.
     """
-    rows = [
-        (s.id, s.path, s.label, int(s.split), repr(s.valence), repr(s.arousal), s.group, s.size_bytes, s.box)
-        for s in samples.samples
-    ]
     options = {**asdict(config), "also": list(config.also)}
     return {
         "dataset": samples.dataset,
         "classes": list(samples.classes),
         "samples": len(samples),
-        "samples_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "samples_sha256": _samples_sha256(samples),
         "options": {key: value for key, value in options.items() if key not in ("device", "boxes")},
         "boxes": boxes,
         "regressor": regressor,
@@ -62,6 +58,26 @@ def identity(
         "packages": {name: _version(name) for name in _PACKAGES},
         "ig3d": __version__,
     }
+
+
+def _samples_sha256(samples: SampleList) -> str:
+    """SHA-256 of the samples as a JSON list of lists, which is never in memory as a whole."""
+    total = hashlib.sha256(b"[")
+    for place, s in enumerate(samples.samples):
+        row = (
+            s.id,
+            s.path,
+            s.label,
+            int(s.split),
+            repr(s.valence),
+            repr(s.arousal),
+            s.group,
+            s.size_bytes,
+            s.box,
+        )
+        total.update(f"{', ' if place else ''}{json.dumps(row)}".encode())
+    total.update(b"]")
+    return total.hexdigest()
 
 
 def _version(package: str) -> str:

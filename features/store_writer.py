@@ -134,7 +134,8 @@ class StoreWriter:
 
         for column in ("id", "path", "group"):
             self._dataset(f"sample/{column}", _encode([getattr(sample, column) for sample in self._samples]))
-        self._dataset("sample/message", _encode([""] * n, MESSAGE_BYTES))
+        message = h5py.string_dtype("utf-8", MESSAGE_BYTES)
+        self._dataset("sample/message", np.broadcast_to(np.array(b"", message), n), written=False)
         self._dataset("sample/split", np.array([sample.split for sample in self._samples], np.int8), _SPLIT)
         self._dataset("sample/label", np.array([sample.label for sample in self._samples], np.int16))
         for column in ("valence", "arousal"):
@@ -166,11 +167,15 @@ class StoreWriter:
             if block.columns:
                 dataset.attrs["columns"] = json.dumps(block.columns)
 
-    def _dataset(self, name: str, values: np.ndarray, dtype: np.dtype | None = None) -> None:
+    def _dataset(
+        self, name: str, values: np.ndarray, dtype: np.dtype | None = None, *, written: bool = True
+    ) -> None:
+        """A column; with ``written`` false of zeros, which take no room until rows are written."""
         text = values.dtype.kind == "S"
         self._file.create_dataset(
             name,
-            data=values,
+            shape=values.shape,
+            data=values if written else None,
             dtype=values.dtype if dtype is None else dtype,
             chunks=_chunks(values.shape, values.dtype.itemsize),
             compression="gzip" if text else None,
