@@ -8,8 +8,6 @@ file holds no date and no path: the same training gives the same bytes.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,13 +17,12 @@ from typing import Any, cast
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import ModelError, UsageError
-from ..features.atomic import replacing
 from ..features.values import SampleList, Split
+from ..learn.tensors import open_description, read_tensors, tensors_digest, write_tensors
 
 FORMAT = "ig3d-network"
 FORMAT_VERSION = 2
@@ -202,8 +199,7 @@ def check_replaceable(path: str | Path) -> None:
     if not os.path.lexists(path):
         return
     try:
-        with safe_open(path, framework="pt", device="cpu") as handle:
-            described = json.loads((handle.metadata() or {}).get("ig3d", "{}"))
+        described = open_description(path)
         ours = isinstance(described, dict) and described.get("format") == FORMAT
     except (SafetensorError, OSError, ValueError):
         ours = False
@@ -221,27 +217,15 @@ def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: S
     -------
     str : SHA-256 of the tensors, which the file also states.
     """
-    target = Path(path)
-    weights = {
-        f"network.{name}": tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-    }
-    learnt = {
+    tensors = {f"network.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {
         "seen.train": torch.from_numpy(seen.train),
         "seen.held_out": torch.from_numpy(seen.held_out),
         "seen.validation": torch.from_numpy(seen.validation),
     }
-    tensors = weights | learnt
-    digest = _digest(tensors)
+    digest = tensors_digest(tensors)
     described = {"format": FORMAT, "format_version": FORMAT_VERSION, "tensors_sha256": digest, **asdict(info)}
-    try:
-        content = save(tensors, metadata={"ig3d": json.dumps(described, sort_keys=True)})
-        with replacing(target) as temporary:  # save_file would make a file for its owner only
-            temporary.write_bytes(content)
-    except (OSError, SafetensorError) as exc:
-        raise ModelError(
-            f"{target}: expected to write the network there, got: {exc}; free space or choose another place"
-        ) from exc
+    write_tensors(Path(path), tensors, described)
     return digest
 
 
@@ -253,12 +237,14 @@ def load_network(path: str | Path) -> LoadedNetwork:
     ModelError : the file is missing, of another kind or version, cut short, changed, or does not fit its network.
     """
     source = Path(path)
-    described, tensors = _read(source)
-    digest = described.get("tensors_sha256", "")
-    if _digest(tensors) != digest:
-        raise ModelError(
-            f"{source}: expected tensors with hash {digest[:12]}, got others; the file is damaged: train again"
-        )
+    described, tensors = read_tensors(
+        source,
+        kind=FORMAT,
+        version=FORMAT_VERSION,
+        what="a network of ig3d train-2d",
+        absent="make one with ig3d train-2d",
+        foreign="name its architecture (timm:NAME) and give the file as --weights",
+    )
     try:
         info = NetworkInfo(
             architecture=described["architecture"],
@@ -276,7 +262,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
         ) from exc
     weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
     module = _fitted(source, info, weights)
-    return LoadedNetwork(module.eval(), info, seen, str(source), digest)
+    return LoadedNetwork(module.eval(), info, seen, str(source), described["tensors_sha256"])
 
 
 def _fitted(source: Path, info: NetworkInfo, weights: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -294,39 +280,3 @@ def _fitted(source: Path, info: NetworkInfo, weights: Mapping[str, torch.Tensor]
             "train again or install that version"
         ) from exc
     return module
-
-
-def _read(source: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Metadata and tensors of a checkpoint."""
-    what = "expected a network of ig3d train-2d"
-    if not source.is_file():
-        raise ModelError(f"{source}: {what}, found no file; make one with ig3d train-2d")
-    try:
-        with safe_open(source, framework="pt", device="cpu") as handle:
-            described = json.loads((handle.metadata() or {}).get("ig3d", "{}"))
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (no mapping)
-    except (SafetensorError, OSError, ValueError) as exc:
-        raise ModelError(
-            f"{source}: {what}, got: {str(exc).splitlines()[0]}; the file is of another kind or damaged"
-        ) from exc
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise ModelError(
-            f"{source}: {what}, got a safetensors file of other origin; name its architecture (timm:NAME) "
-            "and give the file as --weights"
-        )
-    if described.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{source}: expected format version {FORMAT_VERSION}, got {described.get('format_version')}; "
-            "use the ig3d that wrote it, or train again"
-        )
-    return described, tensors
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name].contiguous().numpy()
-        sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()

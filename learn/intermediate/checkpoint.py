@@ -16,8 +16,8 @@ import torch
 
 from ...errors import ModelError, UsageError, some
 from ...features.table import BlockUse, FusionTable
+from ..tensors import read_tensors, tensors_digest, write_tensors
 from .config import TASKS
-from .files import read_tensors, tensors_digest, write_tensors
 from .modules import FusionModule, ModuleSpec, make_module
 
 FORMAT = "ig3d-fusion-module"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from ...errors import ModelError
-from .files import write_tensors
+from ..tensors import open_tensors, write_tensors
 
 FORMAT = "ig3d-unfinished-training"
 
@@ -87,9 +85,7 @@ def load_progress(progress: Progress, path: Path) -> None:
     ModelError : the file is damaged or of another training.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as handle:
-            described: dict[str, Any] = json.loads((handle.metadata() or {}).get("ig3d", "{}"))
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (no mapping)
+        described, tensors = open_tensors(path)
         if described.get("format") != FORMAT:
             raise ValueError("a file of another kind")
         parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}

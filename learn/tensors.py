@@ -1,4 +1,7 @@
-"""Tensors with a JSON description in one safetensors file: written all or nothing, read without executing anything."""
+"""Tensors with a JSON description in one safetensors file: written all or nothing, read without executing anything.
+
+Trained 2D networks, trained modules and unfinished trainings are such files. Imports torch.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ...errors import ModelError
-from ...features.atomic import replacing
+from ..errors import ModelError
+from ..features.atomic import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Mapping[str, Any]) -> None:
@@ -26,7 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Ma
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         content = save(plain, metadata={"ig3d": json.dumps(described, sort_keys=True)})
-        with replacing(path) as temporary:
+        with replacing(path) as temporary:  # save_file would make a file for its owner only
             temporary.write_bytes(content)
     except (OSError, SafetensorError) as exc:
         raise ModelError(
@@ -34,10 +37,38 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Ma
         ) from exc
 
 
+def open_description(path: str | Path) -> Any:
+    """What a file says of its tensors, which are not read; ``{}`` where it says nothing.
+
+    Raises
+    ------
+    SafetensorError, OSError, ValueError : no such file, or a damaged one.
+    """
+    with safe_open(path, framework="pt", device="cpu") as handle:
+        return _described(handle)
+
+
+def open_tensors(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Description and tensors as they lie in a file, unchecked; raises as :func:`open_description`."""
+    with safe_open(path, framework="pt", device="cpu") as handle:
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (no mapping)
+        return _described(handle), tensors
+
+
+def _described(handle: Any) -> Any:
+    return json.loads((handle.metadata() or {}).get("ig3d", "{}"))
+
+
 def read_tensors(
-    path: str | Path, *, kind: str, version: int, what: str
+    path: str | Path, *, kind: str, version: int, what: str, absent: str = "", foreign: str = ""
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Description and tensors of a file of :func:`write_tensors` that states ``tensors_sha256``.
+
+    Parameters
+    ----------
+    kind, version : that the description must state as ``format`` and ``format_version``
+    what : the file in words
+    absent, foreign : what to do where there is no file, and where it is of other origin
 
     Raises
     ------
@@ -45,17 +76,17 @@ def read_tensors(
     """
     source = Path(path)
     if not source.is_file():
-        raise ModelError(f"{source}: expected {what}, found no file")
+        raise ModelError(f"{source}: expected {what}, found no file{absent and f'; {absent}'}")
     try:
-        with safe_open(source, framework="pt", device="cpu") as handle:
-            described = json.loads((handle.metadata() or {}).get("ig3d", "{}"))
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (no mapping)
+        described, tensors = open_tensors(source)
     except (SafetensorError, OSError, ValueError) as exc:
         raise ModelError(
             f"{source}: expected {what}, got: {str(exc).splitlines()[0]}; the file is of another kind or damaged"
         ) from exc
     if not isinstance(described, dict) or described.get("format") != kind:
-        raise ModelError(f"{source}: expected {what}, got a safetensors file of other origin")
+        raise ModelError(
+            f"{source}: expected {what}, got a safetensors file of other origin{foreign and f'; {foreign}'}"
+        )
     if described.get("format_version") != version:
         raise ModelError(
             f"{source}: expected format version {version}, got {described.get('format_version')}; use the ig3d that "
