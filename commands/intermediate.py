@@ -25,10 +25,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..learn.epochs import Epoch
     from ..learn.intermediate.ask import Applied
     from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import IntermediateResult
-    from ..learn.intermediate.state import Epoch
 
 Store = Annotated[
     list[Path],

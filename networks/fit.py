@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from ..errors import ModelError, UsageError
+from ..learn.epochs import Epoch, batches_per_epoch, draw_batches, share_of_rate
 from ..learn.losses import class_loss, concordance, va_loss
 from .augment import Augmentation, augment
 from .images import normalise
@@ -84,46 +84,12 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one pass gave.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    loss : float
-        Mean training loss.
-    scores : dict
-        On the validation rows: accuracy, balanced_accuracy, macro_f1; or ccc_valence, ccc_arousal, rmse.
-    selection : float
-        The score that chooses the epoch: macro_f1, or the mean of both ccc. Ties go to the earlier epoch.
-    """
-
-    number: int
-    loss: float
-    scores: dict[str, float]
-    selection: float
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
     """The network with its best epoch's weights, and every epoch's scores."""
 
     module: nn.Module
     best: Epoch
     history: tuple[Epoch, ...]
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's random state is that of the seed and cuDNN is deterministic; outside, nothing changed."""
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
-        yield
 
 
 def fit(
@@ -156,18 +122,24 @@ def fit(
     module = module.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(_parameter_groups(module, schedule.weight_decay), lr=schedule.lr)
     batches = batches_per_epoch(len(train), schedule.batch_size)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, schedule.epochs * batches))
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: share_of_rate(step, schedule.epochs * batches)
+    )
     generator = torch.Generator().manual_seed(schedule.seed)
     kind = arithmetic(schedule.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
-    drawn = Augmentation().scaled(schedule.augment)
+    changes = Augmentation().scaled(schedule.augment)
+    labels = train.targets if train.targets.ndim == 1 else None
     history: list[Epoch] = []
     best: Epoch | None = None
     weights: dict[str, torch.Tensor] = {}
     for number in range(1, schedule.epochs + 1):
         losses = []
-        for rows in draw_batches(train.targets, schedule, generator):
-            pictures = augment(train.pixels[train.rows[rows]].to(device), generator, drawn)
+        drawn = draw_batches(
+            len(train), labels, batch_size=schedule.batch_size, balance=schedule.balance, generator=generator
+        )
+        for rows in drawn:
+            pictures = augment(train.pixels[train.rows[rows]].to(device), generator, changes)
             truth = train.targets[rows].to(device)
             with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
                 logits = module(_prepared(pictures, mean, std)).float()
@@ -249,35 +221,6 @@ def _validate(
     return np.concatenate(parts)
 
 
-def batches_per_epoch(rows: int, batch_size: int) -> int:
-    """An epoch draws about as many pictures as there are, in batches of equal size."""
-    return max(1, round(rows / min(batch_size, rows)))
-
-
-def draw_batches(
-    targets: torch.Tensor, schedule: Schedule, generator: torch.Generator
-) -> Iterator[torch.Tensor]:
-    """Row indices of an epoch's batches, all of one size.
-
-    Labels are drawn with replacement, rare classes more often (``Schedule.balance``); valence-arousal rows, and
-    labels with a balance of 0, are a random order of all rows.
-    """
-    size = min(schedule.batch_size, len(targets))
-    count = batches_per_epoch(len(targets), size) * size
-    if targets.ndim == 1 and schedule.balance > 0:
-        weights = torch.bincount(targets).double().pow(-schedule.balance)[targets]
-        # by cumulated weights: torch.multinomial ends at 2^24 rows
-        ladder = weights.cumsum(0)
-        draws = torch.rand(count, generator=generator, dtype=torch.float64) * ladder[-1]
-        order = torch.searchsorted(ladder, draws, right=True).clamp_max(len(targets) - 1)
-    else:
-        rounds = [
-            torch.randperm(len(targets), generator=generator) for _ in range(math.ceil(count / len(targets)))
-        ]
-        order = torch.cat(rounds)[:count]
-    yield from order.split(size)
-
-
 def class_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Accuracy, balanced accuracy and macro-F1 over the classes that occur in the truth."""
     said = logits.argmax(1)
@@ -312,14 +255,6 @@ def _epoch(number: int, loss: float, outputs: np.ndarray, truth: np.ndarray) -> 
 
 def _prepared(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     return normalise(pixels, mean, std).contiguous(memory_format=torch.channels_last)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ from .. import __version__
 from ..errors import DatasetError, UsageError
 from ..extract.device import choose_device
 from ..features.values import SampleList
+from ..learn.epochs import Epoch, batches_per_epoch, seeded
 from .checkpoint import (
     NetworkInfo,
     build,
@@ -33,7 +34,7 @@ from .checkpoint import (
     save_network,
 )
 from .crop import choose_crops
-from .fit import Data, Epoch, Fitted, Schedule, batches_per_epoch, fit, seeded
+from .fit import Data, Fitted, Schedule, fit
 from .images import InputSpec, Pictures, load_pictures
 from .load.state import digest_file, fit_backbone, read_state
 from .plan import Plan, plan_training

@@ -1,8 +1,8 @@
 """Where do ``gate`` and ``attention`` take the codes? A case in which the codes help half of the rows only, drawn.
 
 In half of the rows the features tell the class and the codes are noise; in the other half it is the other way round.
-Which half a row is of shows in its features alone, faintly in each channel, as blur shows in a picture. Prints, for each
-module and seed, the mean share of the codes in both halves, how well the share tells the halves apart, and accuracies
+Which half a row is of shows in its features alone, faintly in each channel, as blur shows in a picture. Prints, for
+each module and seed, the mean share of the codes in both halves, how well the share tells the halves apart, and accuracies
 with codes and with every block masked; draws the shares to docs/images/shares.png.
 
     python scripts/draw_shares.py [PICTURE]
@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from ig3d.learn.epochs import seeded
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.fit import TrainingData, fit, parameter_groups, predict, seeded
+from ig3d.learn.intermediate.fit import TrainingData, fit, parameter_groups, predict
 from ig3d.learn.intermediate.modules import FusionModule, ModuleSpec, make_module
 
 mpl.use("Agg")

@@ -13,11 +13,11 @@ from sklearn.metrics import log_loss
 
 from ig3d.errors import ModelError, UsageError
 from ig3d.features.predictions import log_softmax
+from ig3d.learn.epochs import Epoch, seeded
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.fit import TrainingData, draw_batches, fit, mask_blocks, predict, seeded
+from ig3d.learn.intermediate.fit import TrainingData, fit, mask_blocks, predict
 from ig3d.learn.intermediate.route import FeatureRoute, training_data
 from ig3d.learn.intermediate.rows import codes_of, plan_rows
-from ig3d.learn.intermediate.state import Epoch
 from ig3d.learn.intermediate.table import load_feature_table
 
 CPU = torch.device("cpu")
@@ -155,18 +155,6 @@ def test_masks_come_as_often_as_said() -> None:
     assert float((~kept[100:].any(1)).float().mean()) == pytest.approx(0.2 + 0.8 * 0.2**3, abs=0.01)
     assert torch.equal(mask_blocks(present, 0.0, generator), present)
     assert not mask_blocks(present, 1.0, generator).any()
-
-
-@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.5), (0.5, 1 / 4), (0.0, 0.1)])
-def test_rare_classes_are_drawn_as_often_as_said(balance: float, share: float) -> None:
-    labels = torch.tensor([0] * 1000 + [1] * 9000)
-    batches = draw_batches(
-        10000, labels, IntermediateConfig(balance=balance, batch_size=100), torch.Generator().manual_seed(0)
-    )
-    assert [len(batch) for batch in batches] == [100] * 100
-    assert float((labels[torch.cat(batches)] == 0).float().mean()) == pytest.approx(share, abs=0.02)
-    order = torch.cat(draw_batches(96, None, IntermediateConfig(batch_size=32), torch.Generator()))
-    assert sorted(order.tolist()) == list(range(96))
 
 
 @pytest.mark.parametrize(("task", "outputs"), [("classes", 3), ("va", 2), ("both", 5)])

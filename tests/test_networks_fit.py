@@ -10,9 +10,10 @@ import torch
 from sklearn import metrics
 
 from ig3d.errors import ModelError
+from ig3d.learn.epochs import seeded
 from ig3d.learn.losses import concordance, va_loss
 from ig3d.networks import fit as fitting
-from ig3d.networks.fit import Data, Schedule, class_scores, draw_batches, fit, seeded, va_scores
+from ig3d.networks.fit import Data, Schedule, class_scores, fit, va_scores
 
 
 def schedule(**changes: float) -> Schedule:
@@ -21,10 +22,6 @@ def schedule(**changes: float) -> Schedule:
         "balance": 1.0, "seed": 0,
     }  # fmt: skip
     return Schedule(**(settings | changes))  # type: ignore[arg-type]
-
-
-def epoch_of(targets: torch.Tensor, settings: Schedule, seed: int = 0) -> list[torch.Tensor]:
-    return list(draw_batches(targets, settings, torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,24 +58,6 @@ def test_va_loss_is_nought_at_the_truth_and_has_a_finite_slope() -> None:
     constant = torch.zeros((8, 2), requires_grad=True)
     va_loss(constant, truth).backward()
     assert constant.grad is not None and constant.grad.isfinite().all() and constant.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.5), (0.5, 1 / (1 + 3)), (0.0, 0.1)])
-def test_rare_classes_are_drawn_as_often_as_said(balance: float, share: float) -> None:
-    # 10 % and 90 %: n^(1 - balance) gives 1 : 1, 1 : 3 and 1 : 9
-    targets = torch.tensor([0] * 1000 + [1] * 9000)
-    rows = torch.cat(epoch_of(targets, schedule(balance=balance)))
-    assert float((targets[rows] == 0).float().mean()) == pytest.approx(share, abs=0.02)
-
-
-def test_batches_are_of_one_size_and_unbalanced_ones_visit_each_row_once() -> None:
-    batches = epoch_of(torch.zeros(96, dtype=torch.int64), schedule(balance=0))
-    assert [len(batch) for batch in batches] == [32, 32, 32]
-    assert sorted(torch.cat(batches).tolist()) == list(range(96))
-    values = epoch_of(torch.rand(70, 2), schedule())
-    assert [len(batch) for batch in values] == [32, 32]
-    assert len(set(torch.cat(values).tolist())) == 64
-    assert [len(batch) for batch in epoch_of(torch.zeros(3, dtype=torch.int64), schedule())] == [3]
 
 
 def test_class_scores_agree_with_scikit_learn() -> None:

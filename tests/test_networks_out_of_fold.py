@@ -16,9 +16,10 @@ from made_up_networks import pictures
 from ig3d.errors import DatasetError, UsageError
 from ig3d.features.predictions import load_predictions
 from ig3d.features.values import SampleList, Split
+from ig3d.learn.epochs import Epoch
 from ig3d.networks import out_of_fold
 from ig3d.networks.augment import Augmentation
-from ig3d.networks.fit import Epoch, Fitted, arithmetic
+from ig3d.networks.fit import Fitted, arithmetic
 from ig3d.networks.out_of_fold import tied, write_out_of_fold
 from ig3d.networks.plan import Plan
 from ig3d.networks.train import TrainConfig, train_2d

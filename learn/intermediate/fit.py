@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from torch import nn
 
 from ...errors import ModelError
 from ...features.predictions import log_softmax
+from ..epochs import Epoch, draw_batches, share_of_rate
 from ..losses import class_loss, va_loss
 from ..metrics import measure
 from .config import IntermediateConfig
-from .state import Epoch, Progress, load_progress, save_progress
+from .state import Progress, load_progress, save_progress
 
 _EVERY_SECONDS = 30.0
 
@@ -76,17 +76,6 @@ class Fitted:
     history: tuple[Epoch, ...]
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's random state is that of the seed and cuDNN is deterministic; outside, nothing changed."""
-    with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
-        yield
-
-
 def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, object]]:
     """Parameters with their peak learning rate; weight decay on matrices and kernels, not on the rest."""
     spared = ("absent", "place", "decision")
@@ -111,7 +100,7 @@ def fit(
     keep_seconds: float = _EVERY_SECONDS,
     after_epoch: Callable[[Epoch], object] | None = None,
 ) -> Fitted:
-    """Train a model and keep the epoch that did best on the validation rows. Call it inside :func:`seeded`.
+    """Train a model and keep the epoch that did best on the validation rows. Call it inside :func:`..epochs.seeded`.
 
     Parameters
     ----------
@@ -176,12 +165,14 @@ def _one_epoch(
     model.train()
     half = _half(config, device)
     labels = data.labels[data.train] if data.classes else None
-    batches = draw_batches(len(data.train), labels, config, generator)
+    batches = draw_batches(
+        len(data.train), labels, batch_size=config.batch_size, balance=config.balance, generator=generator
+    )
     steps = config.epochs * len(batches)
     losses = []
     for index, drawn in enumerate(batches):
         rows = data.train[drawn]
-        share = _rate((number - 1) * len(batches) + index, steps)
+        share = share_of_rate((number - 1) * len(batches) + index, steps)
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * share
         present = mask_blocks(data.blocks_present(rows), config.masking, generator)
@@ -272,26 +263,6 @@ def _selection(scores: dict[str, float], data: TrainingData) -> float:
     return float(np.mean(parts))
 
 
-def draw_batches(
-    count: int, labels: torch.Tensor | None, config: IntermediateConfig, generator: torch.Generator
-) -> tuple[torch.Tensor, ...]:
-    """Indices of an epoch's batches, all of one size, about as many rows as there are.
-
-    Labels are drawn with replacement, rare classes more often (``IntermediateConfig.balance``); without labels, or
-    with a balance of 0, an epoch is a random order of all rows.
-    """
-    size = min(config.batch_size, count)
-    total = max(1, round(count / size)) * size
-    if labels is None or config.balance == 0:
-        rounds = [torch.randperm(count, generator=generator) for _ in range(math.ceil(total / count))]
-        return torch.cat(rounds)[:total].split(size)
-    weights = torch.bincount(labels).double().pow(-config.balance)[labels]
-    # by cumulated weights: torch.multinomial ends at 2^24 rows
-    ladder = weights.cumsum(0)
-    draws = torch.rand(total, generator=generator, dtype=torch.float64) * ladder[-1]
-    return torch.searchsorted(ladder, draws, right=True).clamp_max(count - 1).split(size)
-
-
 def mask_blocks(present: torch.Tensor, chance: float, generator: torch.Generator) -> torch.Tensor:
     """(n, blocks) bool: a row loses all its blocks by ``chance``, else each block by ``chance``.
 
@@ -299,11 +270,3 @@ def mask_blocks(present: torch.Tensor, chance: float, generator: torch.Generator
     """
     draws = torch.rand((len(present), present.shape[1] + 1), generator=generator)
     return present & (draws[:, :1] >= chance) & (draws[:, 1:] >= chance)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -18,15 +18,15 @@ import torch
 from ... import __version__
 from ...features.predictions import load_predictions, log_softmax
 from ...features.table import FusionTable
+from ..epochs import Epoch, seeded
 from .ask import as_values, split_outputs
 from .checkpoint import ModuleInfo, save_module
 from .config import IntermediateConfig
 from .figures import compare
-from .fit import Fitted, fit, predict, seeded
+from .fit import Fitted, fit, predict
 from .folder import RunFolder
 from .route import FeatureRoute, Route, training_data
 from .rows import RowPlan, plan_rows
-from .state import Epoch
 from .table import FeatureTable
 
 Watch = Callable[[str, int, Epoch], object]

@@ -11,31 +11,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ...errors import ModelError
+from ..epochs import Epoch
 from ..tensors import open_tensors, write_tensors
 
 FORMAT = "ig3d-unfinished-training"
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one pass gave.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    loss : float
-        Mean training loss.
-    scores : dict
-        Metric (:mod:`ig3d.learn.metrics`) -> value on the validation rows.
-    selection : float
-        What chooses the epoch; ties go to the earlier one.
-    """
-
-    number: int
-    loss: float
-    scores: dict[str, float]
-    selection: float
 
 
 @dataclass(slots=True)
