@@ -2,8 +2,8 @@
 
 In half of the rows the features tell the class and the codes are noise; in the other half it is the other way round.
 Which half a row is of shows in its features alone, faintly in each channel, as blur shows in a picture. Prints, for
-each module and seed, the mean share of the codes in both halves, how well the share tells the halves apart, and accuracies
-with codes and with every block masked; draws the shares to docs/images/shares.png.
+each module and seed, the mean share of the codes in both halves, how well the share tells the halves apart, and
+accuracies with codes and with every block masked; draws the shares to docs/images/shares.png.
 
     python scripts/draw_shares.py [PICTURE]
 """
