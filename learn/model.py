@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from sklearn.base import BaseEstimator
 
 from .. import __version__
 from ..errors import ModelError, some
+from ..features.atomic import replacing
 from ..features.table import BlockUse, digest_of
 from . import heads, rules
 from .versions import versions
@@ -93,8 +93,6 @@ def settled(part: Any) -> Any:
         return twin
     if isinstance(part, list | tuple):
         return type(part)(settled(item) for item in part)
-    if isinstance(part, str):  # LightGBM's text
-        return re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", part, flags=re.MULTILINE)
     return part
 
 
@@ -105,13 +103,10 @@ def save_model(model: FusionModel, path: str | Path) -> None:
     ------
     ModelError : it cannot be written.
     """
-    final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(model_bytes(model))
-        temporary.replace(final)
+        with replacing(path) as temporary:
+            temporary.write_bytes(model_bytes(model))
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         raise ModelError(f"{path}: expected to write the model, got {exc}") from exc
 
 

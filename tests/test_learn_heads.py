@@ -62,7 +62,7 @@ def test_heads_find_valence_and_arousal(name):
 
 
 def test_threads_change_no_number(monkeypatch):
-    monkeypatch.setattr("ig3d.learn.heads.gbm._CELLS_PER_THREAD", 1)
+    monkeypatch.setattr("ig3d.learn.trees._CELLS_PER_THREAD", 1)
     X, y = class_rows()
     one, two = (GbmClassifier(max_rounds=4, num_threads=threads).fit(X, y) for threads in (1, 2))
     assert np.array_equal(one.predict_proba(X), two.predict_proba(X))

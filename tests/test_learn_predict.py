@@ -186,8 +186,7 @@ def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task,
 
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_a_model_says_nothing_of_the_threads_that_fitted_it(monkeypatch, task):
-    for place in ("heads.gbm", "rules.boost"):  # else rows this few get one thread anyhow
-        monkeypatch.setattr(f"ig3d.learn.{place}._CELLS_PER_THREAD", 100)
+    monkeypatch.setattr("ig3d.learn.trees._CELLS_PER_THREAD", 100)  # else rows this few get one thread anyhow
     table = make_table(90, task=task)
     config = replace(FAST, head="gbm", rules=("boost",), controls=False)
     one, three = (model_bytes(fuse_predictions(table, replace(config, jobs=jobs)).model) for jobs in (1, 3))

@@ -1,29 +1,18 @@
-"""Gradient-boosted trees on codes, by LightGBM.
-
-The trees are kept as LightGBM's own text, so that a saved head holds no foreign object.
-"""
+"""Gradient-boosted trees on codes, by LightGBM (:mod:`..trees`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..folds import held_out
+from ..trees import HELD_PART, grow, raw_scores
 from .common import numeric_strata, seed_of
-
-_CELLS_PER_THREAD = 100_000
-_HELD_PART = 6  # one in six rows stops the trees
-
-
-def _threads(asked: int, cells: int) -> int:
-    """Threads worth their while: on few numbers they wait for each other longer than they work."""
-    return max(1, min(asked or cpu_count(), cells // _CELLS_PER_THREAD))
 
 
 class _Gbm(BaseEstimator):
@@ -53,53 +42,6 @@ class _Gbm(BaseEstimator):
         self.max_bin = max_bin
         self.num_threads = num_threads
         self.random_state = random_state
-
-    def _boost(
-        self, X: np.ndarray, y: np.ndarray, held: np.ndarray, weights: np.ndarray | None, **objective: Any
-    ) -> tuple[str, int]:
-        """Trees as LightGBM's text, and how many rounds they are."""
-        import lightgbm
-
-        parameters = {
-            "learning_rate": self.learning_rate,
-            "num_leaves": self.num_leaves,
-            "min_child_samples": self.min_child_samples,
-            # Eight columns at least, or a tree may see none that tells.
-            "feature_fraction": max(self.feature_fraction, min(1.0, 8 / X.shape[1])),
-            "reg_lambda": self.reg_lambda,
-            "max_bin": self.max_bin,
-            "num_threads": _threads(self.num_threads, X.size),
-            "seed": int(np.random.RandomState(self.random_state).randint(2**31 - 1)),
-            # The same trees whatever the threads.
-            "deterministic": True,
-            "force_col_wise": True,
-            "verbosity": -1,
-            **objective,
-        }
-        options: dict[str, Any] = {
-            "free_raw_data": True,
-            "params": {"verbosity": -1, "max_bin": self.max_bin},
-        }
-        inside, outside = (None if weights is None else weights[part] for part in (~held, held))
-        training = lightgbm.Dataset(X[~held], y[~held], weight=inside, **options)
-        if held.any():
-            stop = lightgbm.early_stopping(self.patience, verbose=False)
-            watched = [lightgbm.Dataset(X[held], y[held], weight=outside, reference=training, **options)]
-            booster = lightgbm.train(
-                parameters, training, num_boost_round=self.max_rounds, valid_sets=watched, callbacks=[stop]
-            )
-            rounds = booster.best_iteration
-        else:
-            rounds = min(self.max_rounds, 50)
-            booster = lightgbm.train(parameters, training, num_boost_round=rounds)
-        return booster.model_to_string(num_iteration=rounds), rounds
-
-    def _raw(self, text: str, X: np.ndarray) -> np.ndarray:
-        import lightgbm
-
-        # Always through the text, so that a saved head gives the same bytes as the one that was fitted.
-        booster = lightgbm.Booster(model_str=text)
-        return np.asarray(booster.predict(X, raw_score=True, num_threads=self.num_threads))
 
 
 class GbmClassifier(ClassifierMixin, _Gbm):
@@ -165,14 +107,14 @@ class GbmClassifier(ClassifierMixin, _Gbm):
         self.classes_, coded = np.unique(y, return_inverse=True)
         self.trees_, self.rounds_ = "", 0
         if len(self.classes_) > 1:
-            held = held_out(coded, groups, _HELD_PART, seed_of(self.random_state))
+            held = held_out(coded, groups, HELD_PART, seed_of(self.random_state))
             objective = {
                 "objective": "multiclass",
                 "num_class": len(self.classes_),
                 "metric": "multi_logloss",
             }
             weights = None if self.class_weight is None else compute_sample_weight(self.class_weight, y)
-            self.trees_, self.rounds_ = self._boost(X, coded, held, weights, **objective)
+            self.trees_, self.rounds_ = grow(self, X, coded, held, weight=weights, **objective)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -181,7 +123,7 @@ class GbmClassifier(ClassifierMixin, _Gbm):
         X = validate_data(self, X, reset=False)
         if not self.trees_:
             return np.ones((len(X), 1))
-        raw = self._raw(self.trees_, X)
+        raw = raw_scores(self.trees_, X, threads=self.num_threads)
         odds = np.exp(raw - raw.max(axis=1, keepdims=True))
         return odds / odds.sum(axis=1, keepdims=True)
 
@@ -212,14 +154,14 @@ class GbmRegressor(RegressorMixin, _Gbm):
         y = np.asarray(y, np.float64)
         self.flat_ = y.ndim == 1
         targets = y.reshape(len(y), -1)
-        held = held_out(numeric_strata(targets), groups, _HELD_PART, seed_of(self.random_state))
+        held = held_out(numeric_strata(targets), groups, HELD_PART, seed_of(self.random_state))
         objective = {"objective": "regression", "metric": "l2"}
-        self.trees_ = [self._boost(X, column, held, None, **objective)[0] for column in targets.T]
+        self.trees_ = [grow(self, X, column, held, **objective)[0] for column in targets.T]
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """(n,) or (n, q) predictions."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
-        columns = [self._raw(text, X) for text in self.trees_]
+        columns = [raw_scores(text, X, threads=self.num_threads) for text in self.trees_]
         return columns[0] if self.flat_ else np.stack(columns, axis=1)

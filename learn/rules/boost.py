@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
 from ..folds import held_out, strata_of
+from ..trees import HELD_PART, grow, raw_scores
 from .base import Rule
 from .calibrate import with_unseen
 from .columns import Columns
 from .objective import row_weights
 from .stack import Stack, matched
-
-_HELD_PART = 6  # one in six rows stops the trees
-_CELLS_PER_THREAD = 100_000
 
 
 class Boost(Rule):
@@ -81,7 +78,7 @@ class Boost(Rule):
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Boost:
         """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole where the trees are stopped."""
         self.base_ = self._base().fit(columns, y, groups=groups)
-        held = held_out(strata_of(y, self.task), groups, _HELD_PART, self.random_state)
+        held = held_out(strata_of(y, self.task), groups, HELD_PART, self.random_state)
         self.trees_: list[str] = []
         self.rounds_: list[int] = []
         if held.any() and len(self.base_.present_) != 1:
@@ -131,60 +128,20 @@ class Boost(Rule):
         **objective: Any,
     ) -> None:
         """Trees stopped on held rows; none where they do not help there."""
-        import lightgbm
-
-        parameters = {
-            "learning_rate": self.learning_rate,
-            "num_leaves": self.num_leaves,
-            "min_child_samples": self.min_child_samples,
-            # Eight columns at least, or a tree may see none that tells.
-            "feature_fraction": max(self.feature_fraction, min(1.0, 8 / codes.shape[1])),
-            "reg_lambda": self.reg_lambda,
-            "max_bin": self.max_bin,
-            # Threads worth their while: on few numbers they wait for each other longer than they work.
-            "num_threads": max(1, min(self.num_threads or cpu_count(), codes.size // _CELLS_PER_THREAD)),
-            "seed": int(np.random.RandomState(self.random_state).randint(2**31 - 1)),
-            # What is left over has mean 0 already; and the same trees whatever the threads.
-            "boost_from_average": False,
-            "deterministic": True,
-            "force_col_wise": True,
-            "verbosity": -1,
-            **objective,
-        }
-        options: dict[str, Any] = {"params": {"verbosity": -1, "max_bin": self.max_bin}}
-
-        def part(rows: np.ndarray, reference: Any = None) -> Any:
-            return lightgbm.Dataset(
-                codes[rows],
-                y[rows],
-                reference=reference,
-                init_score=None if init is None else init[rows],
-                weight=None if weight is None else weight[rows],
-                **options,
-            )
-
-        training = part(~held)
-        booster = lightgbm.train(
-            parameters,
-            training,
-            num_boost_round=self.max_rounds,
-            valid_sets=[part(held, training)],
-            callbacks=[lightgbm.early_stopping(self.patience, verbose=False)],
+        # What is left over has mean 0 already.
+        text, rounds = grow(
+            self, codes, y, held, weight=weight, init=init, boost_from_average=False, **objective
         )
-        text = booster.model_to_string(num_iteration=booster.best_iteration)
         gain = _gains(self._raw(text, codes[held]), y[held], None if init is None else init[held])
         gain = gain if weight is None else gain * weight[held]
         # The least of many rounds lies below the start by luck too: trees are kept where the mean gain is more than
         # two of its standard errors.
         kept = gain.mean() > 2 * gain.std() / np.sqrt(len(gain))
         self.trees_.append(text if kept else "")
-        self.rounds_.append(int(booster.best_iteration) if kept else 0)
+        self.rounds_.append(rounds if kept else 0)
 
     def _raw(self, text: str, codes: np.ndarray) -> np.ndarray:
-        import lightgbm
-
-        booster = lightgbm.Booster(model_str=text)
-        return np.asarray(booster.predict(codes, raw_score=True, num_threads=self.num_threads))
+        return raw_scores(text, codes, threads=self.num_threads)
 
     def _with_trees(self, values: np.ndarray, columns: Columns) -> np.ndarray:
         """(n, 2) recalibrated valence and arousal, corrected."""

@@ -1,0 +1,101 @@
+"""Trees by LightGBM, for the head ``gbm`` and the rule ``boost``: grown, stopped early, kept as LightGBM's own text.
+
+Text, so that a saved model holds no foreign object. It says nothing of the threads that grew the trees, and neither do
+the trees: a model is the same on any machine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from joblib import cpu_count
+
+HELD_PART = 6  # one in six rows stops the trees
+_CELLS_PER_THREAD = 100_000
+_SETTINGS = ("learning_rate", "num_leaves", "min_child_samples", "reg_lambda", "max_bin")
+
+
+def grow(
+    settings: Any,
+    X: np.ndarray,
+    y: np.ndarray,
+    held: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    init: np.ndarray | None = None,
+    **objective: Any,
+) -> tuple[str, int]:
+    """Grow trees on the rows that are not held, and stop them on those that are.
+
+    Parameters
+    ----------
+    settings : estimator with LightGBM's ``learning_rate``, ``num_leaves``, ``min_child_samples``, ``feature_fraction``,
+        ``reg_lambda``, ``max_bin`` and ``num_threads``, with ``max_rounds``, ``patience`` and ``random_state``
+    X : (n, d) codes
+    y : (n,) classes by number, or values
+    held : (n,) bool
+        Where no row is held, 50 rounds at most are run and kept.
+    weight : (n,) float, optional
+    init : (n, k) float, optional
+        Scores that the trees start from.
+    objective : LightGBM's ``objective``, ``metric`` and what goes with them
+
+    Returns
+    -------
+    LightGBM's text of the trees, and how many rounds they are.
+    """
+    import lightgbm
+
+    parameters = {
+        **{name: getattr(settings, name) for name in _SETTINGS},
+        # Eight columns at least, or a tree may see none that tells.
+        "feature_fraction": max(settings.feature_fraction, min(1.0, 8 / X.shape[1])),
+        "num_threads": _threads(settings.num_threads, X.size),
+        "seed": int(np.random.RandomState(settings.random_state).randint(2**31 - 1)),
+        # The same trees whatever the threads.
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+        **objective,
+    }
+
+    def part(rows: np.ndarray, reference: Any = None) -> Any:
+        return lightgbm.Dataset(
+            X[rows],
+            y[rows],
+            reference=reference,
+            weight=None if weight is None else weight[rows],
+            init_score=None if init is None else init[rows],
+            params={"verbosity": -1, "max_bin": settings.max_bin},
+        )
+
+    training = part(~held)
+    if held.any():
+        booster = lightgbm.train(
+            parameters,
+            training,
+            num_boost_round=settings.max_rounds,
+            valid_sets=[part(held, training)],
+            callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
+        )
+        rounds = int(booster.best_iteration)
+    else:
+        rounds = min(settings.max_rounds, 50)
+        booster = lightgbm.train(parameters, training, num_boost_round=rounds)
+    text = booster.model_to_string(num_iteration=rounds)
+    return re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", text, flags=re.MULTILINE), rounds
+
+
+def raw_scores(text: str, X: np.ndarray, *, threads: int) -> np.ndarray:
+    """(n,) or (n, k) sums of the trees' leaves; always through the text, so that a saved model gives the same bytes."""
+    import lightgbm
+
+    booster = lightgbm.Booster(model_str=text)
+    return np.asarray(booster.predict(X, raw_score=True, num_threads=threads))
+
+
+def _threads(asked: int, cells: int) -> int:
+    """Threads worth their while: on few numbers they wait for each other longer than they work."""
+    return max(1, min(asked or cpu_count(), cells // _CELLS_PER_THREAD))
