@@ -22,7 +22,7 @@ from torch import nn
 
 from ig3d.extract.crop import prepare, square_crop
 from ig3d.extract.regressors import load_regressor
-from ig3d.extract.regressors.encoders import MobileEncoder, ResNetEncoder
+from ig3d.extract.regressors.backbones import MobileEncoder, ResNetEncoder
 from ig3d.features.values import CropSpec, Face
 
 COUNT, BATCH, ROUNDS = 16, 16, 3

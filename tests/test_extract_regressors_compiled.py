@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +13,25 @@ import pytest
 import torch
 
 from ig3d.extract.regressors import compiled
-from ig3d.extract.regressors.encoders import Encoders, MobileEncoder
+from ig3d.extract.regressors.encoders import Encoders, Mobile
 
-NETWORKS = {"pose": ("tf_mobilenetv3_small_minimal_100", "first", 6), "shape": ("test_resnet", "second", 9)}
+NETWORKS = {
+    "pose": Mobile("tf_mobilenetv3_small_minimal_100", "first", 6),
+    "shape": Mobile("test_resnet", "second", 9),
+}
 
 
 def tensors() -> dict[str, dict[str, np.ndarray]]:
     torch.manual_seed(0)
     return {
-        name: {key: value.numpy() for key, value in MobileEncoder(*spec).state_dict().items()}
-        for name, spec in NETWORKS.items()
+        name: {key: value.numpy() for key, value in network.build().state_dict().items()}
+        for name, network in NETWORKS.items()
     }
 
 
 def encoders(arrays: dict[str, dict[str, np.ndarray]], key: str = "a", runtime: str = "auto") -> Encoders:
-    with torch.device("meta"):
-        networks = {name: MobileEncoder(*spec) for name, spec in NETWORKS.items()}
     return Encoders(
-        networks, arrays, what="made up", device="cpu", precision="fp32", key=key, runtime=runtime
+        NETWORKS, lambda: arrays, what="made up", device="cpu", precision="fp32", key=key, runtime=runtime
     )
 
 
@@ -88,3 +91,30 @@ def test_what_cannot_be_converted_is_said(
     assert "torch runs them: an operator is unknown" in caplog.text
     assert run.describe()["runtime"].startswith("torch ")
     assert run(crops(1))["pose"].shape == (1, 6)
+
+
+def test_a_second_start_neither_reads_the_weights_nor_imports_torch() -> None:
+    arrays = tensors()
+    encoders(arrays)
+    code = f"""
+import sys
+import numpy as np
+from ig3d.extract.regressors.encoders import Encoders, Mobile
+
+def never():
+    raise AssertionError("read again")
+
+networks = {{name: Mobile(*spec) for name, spec in {[(n, astuple(m)) for n, m in NETWORKS.items()]!r}}}
+run = Encoders(networks, never, what="made up", device="cpu", precision="fp32", key="a")
+outputs = run(np.zeros((3, 224, 224, 3), np.uint8))
+assert outputs["shape"].shape == (3, 9)
+assert run.describe()["runtime"].startswith("openvino ")
+assert not {{"torch", "timm"}} & set(sys.modules), "imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AssertionError, match="read"):
+        Encoders(NETWORKS, never, what="made up", device="cpu", precision="fp64", key="a")
+
+
+def never() -> dict[str, dict[str, np.ndarray]]:
+    raise AssertionError("read")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from shutil import rmtree
 
@@ -201,39 +201,41 @@ def test_a_file_cut_short_or_of_another_kind_is_refused(
         load_regressor("smirk", device="cpu")
 
 
-def checkpoint(arrays: dict[str, object], path: Path = Path("x.ckpt")) -> Checkpoint:
-    return Checkpoint("emoca (x.ckpt)", path, "0", arrays)
+def checkpoint(path: Path = Path("x.ckpt")) -> Checkpoint:
+    return Checkpoint("emoca (x.ckpt)", path, "0")
+
+
+def parts_of(arrays: dict[str, object]) -> dict[str, Mapping[str, object]]:
+    return checkpoint_parts(arrays, what="emoca (x.ckpt)")
 
 
 def test_the_parts_of_a_checkpoint_are_told_apart() -> None:
     weight = np.zeros(1, np.float32)
     lightning = {"deca.E_flame.a": weight, "deca.E_detail.b": weight, "deca.flame.v": weight}
-    parts = checkpoint_parts(checkpoint({"state_dict": lightning, "epoch": 3}))
+    parts = parts_of({"state_dict": lightning, "epoch": 3})
     assert {name: list(part) for name, part in parts.items()} == {"E_flame": ["a"], "E_detail": ["b"]}
-    assert list(
-        checkpoint_parts(checkpoint({"state_dict": {**lightning, "deca.E_expression.c": weight}}))
-    ) == [
+    assert list(parts_of({"state_dict": {**lightning, "deca.E_expression.c": weight}})) == [
         "E_flame",
         "E_expression",
         "E_detail",
     ]
     with pytest.raises(WeightsError, match=r"1 unknown \(deca.surprise\)"):
-        checkpoint_parts(checkpoint({"state_dict": {**lightning, "deca.surprise": weight}}))
+        parts_of({"state_dict": {**lightning, "deca.surprise": weight}})
     with pytest.raises(WeightsError, match=r"1 unknown \(surprise\)"):
-        checkpoint_parts(checkpoint({"E_flame": {}, "E_detail": {}, "surprise": 1}))
+        parts_of({"E_flame": {}, "E_detail": {}, "surprise": 1})
     with pytest.raises(WeightsError, match=r"expected state_dict .* got model, epoch"):
-        checkpoint_parts(checkpoint({"model": {}, "epoch": 1}))
+        parts_of({"model": {}, "epoch": 1})
 
 
 def test_what_the_expression_encoder_replaces(tmp_path: Path) -> None:
     expression = {"expression": slice(0, 50)}
-    assert expression_layout(50, checkpoint({})) == expression
-    assert expression_layout(56, checkpoint({})) == {
+    assert expression_layout(50, checkpoint()) == expression
+    assert expression_layout(56, checkpoint()) == {
         **expression,
         "pose": slice(50, 53),
         "jaw": slice(53, 56),
     }
-    place = checkpoint({}, tmp_path / "detail" / "checkpoints" / "x.ckpt")
+    place = checkpoint(tmp_path / "detail" / "checkpoints" / "x.ckpt")
     with pytest.raises(WeightsError, match=r"expected cfg\.yaml in a folder above"):
         expression_layout(53, place)
     settings = "detail: {model: {exp_deca_global_pose: %s, exp_deca_jaw_pose: %s}}"

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
-import torch
-from torch import nn
 
 from ..places import cache_folder
 
 if TYPE_CHECKING:
-    from .encoders import MobileEncoder, ResNetEncoder
+    from .backbones import MobileEncoder, ResNetEncoder
 
 # One thread: a run has a worker for each core. Full float32, and the same digits in every run.
 _SETTINGS = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
@@ -34,56 +32,60 @@ class Compiled:
 
     Parameters
     ----------
-    networks : name -> encoder in float32, on the processor
-    key : str
-        Says which weights they hold; names the files in the cache.
+    graph : path
+        As :func:`converted` gives it.
+    names : of the encoders, in order
     """
 
-    def __init__(self, networks: Mapping[str, MobileEncoder | ResNetEncoder], *, key: str) -> None:
-        self._names = tuple(networks)
+    runtime = RUNTIME
+
+    def __init__(self, graph: Path, names: tuple[str, ...]) -> None:
+        self._names = names
         self._core = openvino.Core()
-        self._model = self._core.read_model(_converted(networks, key))
+        self._model = self._core.read_model(graph)
         self._by_shape: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> (n, outputs) float32 of (n, side, side, 3) float32 crops in [0, 1]."""
-        if crops.shape not in self._by_shape:
-            self._model.reshape(list(crops.shape))
-            self._by_shape[crops.shape] = self._core.compile_model(self._model, "CPU", _SETTINGS)
-        results = self._by_shape[crops.shape]([crops])
+        """Name -> (n, outputs) float32 of (n, side, side, 3) crops, uint8 or float32 in [0, 1]."""
+        scale = np.float32(255 if crops.dtype == np.uint8 else 1)
+        fed = np.ascontiguousarray(crops.astype(np.float32) / scale)
+        if fed.shape not in self._by_shape:
+            self._model.reshape(list(fed.shape))
+            self._by_shape[fed.shape] = self._core.compile_model(self._model, "CPU", _SETTINGS)
+        results = self._by_shape[fed.shape]([fed])
         return {name: np.array(results[number]) for number, name in enumerate(self._names)}
 
 
-class _Together(nn.Module):
-    """All encoders on the same crops, (n, side, side, 3) float32."""
+def converted(
+    names: tuple[str, ...], key: str, networks: Mapping[str, MobileEncoder | ResNetEncoder] | None = None
+) -> Path | None:
+    """The graph in OpenVINO's own format, from the cache; where it is not there, of ``networks``, or None.
 
-    def __init__(self, networks: Mapping[str, MobileEncoder | ResNetEncoder]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks.values())
-
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        images = crops.permute(0, 3, 1, 2)
-        return tuple(
-            network.head(network.features(images).mean((2, 3)))  # type: ignore[operator]
-            for network in self.networks
-        )
-
-
-def _converted(networks: Mapping[str, MobileEncoder | ResNetEncoder], key: str) -> Path:
-    """The graph in OpenVINO's own format; from the cache where it is there."""
-    words = "\n".join([key, *networks, version("openvino"), version("torch"), version("timm")])
+    Parameters
+    ----------
+    names : of the encoders
+    key : str
+        Says which weights they hold.
+    networks : name -> encoder in float32, on the processor
+    """
+    words = "\n".join([key, *names, version("openvino"), version("torch"), version("timm")])
     folder = cache_folder() / "compiled" / hashlib.sha256(words.encode()).hexdigest()[:24]
     if not (folder / "encoders.xml").exists():
+        if networks is None:
+            return None
         _put(networks, folder)
     return folder / "encoders.xml"
 
 
 def _put(networks: Mapping[str, MobileEncoder | ResNetEncoder], folder: Path) -> None:
     # openvino.convert_model does the same, and reports its use to its makers.
+    import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    together = _Together(networks).eval()
+    from .backbones import Together
+
+    together = Together(networks).eval()
     example = torch.zeros(1, 224, 224, 3)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch would rather have its newer exporter used

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...errors import UsageError, WeightsError
 from ...features.values import Block, CropSpec, FaceBatch
-from .encoders import Encoders, ResNetEncoder
-from .official import Checkpoint, read_checkpoint, refuse_unknown, tensors_under
+from .encoders import Encoders, ResNet
+from .official import find_checkpoint, refuse_unknown, tensors_under
 
 CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
 # MediaPipe's box is the one that EMOCA's own code takes where it has no 68 points
@@ -55,21 +54,19 @@ class Deca:
     detectors = DETECTORS
 
     def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
-        self._checkpoint = read_checkpoint(self.name)
-        parts = checkpoint_parts(self._checkpoint)
+        self._checkpoint = find_checkpoint(self.name)
+        parts = checkpoint_parts(self._checkpoint.read(), what=self._checkpoint.what)
         if "E_expression" in parts:
             raise WeightsError(f"{self._checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
-        with torch.device("meta"):
-            networks = {"E_flame": ResNetEncoder(COARSE_WIDTH), "E_detail": ResNetEncoder(DETAIL_WIDTH)}
         self._encoders = Encoders(
-            networks,
-            parts,
+            {"E_flame": ResNet(COARSE_WIDTH), "E_detail": ResNet(DETAIL_WIDTH)},
+            lambda: parts,
             what=self._checkpoint.what,
             device=device,
             precision=precision,
             key=self._checkpoint.sha256,
         )
-        self.device = self._encoders.device.type
+        self.device = self._encoders.device
         self.blocks = flame_blocks(self.name, "DECA's exp, from E_flame")
 
     def describe(self) -> dict[str, Any]:
@@ -101,25 +98,30 @@ def split_coarse(outputs: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def checkpoint_parts(checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
+def checkpoint_parts(arrays: Mapping[str, Any], *, what: str) -> dict[str, Mapping[str, Any]]:
     """Encoder -> its tensors, of DECA's own layout or of the Lightning layout that EMOCA releases.
+
+    Parameters
+    ----------
+    arrays : what the file holds, by name
+    what : str
+        Opens the message.
 
     Raises
     ------
     WeightsError : neither layout, or with tensors nobody knows.
     """
-    arrays = checkpoint.arrays
     if isinstance(arrays.get("state_dict"), dict):
         flat = {str(key): value for key, value in arrays["state_dict"].items()}
         encoders = ("E_flame", "E_expression", "E_detail")
-        refuse_unknown(flat, (*_UNNEEDED, *(f"deca.{name}." for name in encoders)), what=checkpoint.what)
+        refuse_unknown(flat, (*_UNNEEDED, *(f"deca.{name}." for name in encoders)), what=what)
         parts = {name: tensors_under(flat, f"deca.{name}.") for name in encoders}
         return {name: part for name, part in parts.items() if part or name != "E_expression"}
     if isinstance(arrays.get("E_flame"), dict):
-        refuse_unknown(arrays, _DECA_ENTRIES, what=checkpoint.what)
+        refuse_unknown(arrays, _DECA_ENTRIES, what=what)
         return {name: arrays.get(name) or {} for name in ("E_flame", "E_detail")}
     raise WeightsError(
-        f"{checkpoint.what}: expected state_dict (Lightning) or E_flame (deca_model.tar), got "
+        f"{what}: expected state_dict (Lightning) or E_flame (deca_model.tar), got "
         f"{', '.join(list(arrays)[:5]) or 'nothing'}; docs/regressors.md says which file it must be"
     )
 

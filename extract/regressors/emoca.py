@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...errors import UsageError, WeightsError, some
 from ...features.values import FaceBatch
 from .deca import COARSE_WIDTH, CROP, DETAIL_WIDTH, DETECTORS, checkpoint_parts, flame_blocks, split_coarse
-from .encoders import Encoders, ResNetEncoder
-from .official import Checkpoint, read_checkpoint
+from .encoders import Encoders, ResNet
+from .official import Checkpoint, find_checkpoint
 
 # Outputs of the expression encoder -> where its columns go; 53 needs the model's settings.
 _LAYOUTS: Mapping[int, Mapping[str, slice]] = {
@@ -44,25 +43,23 @@ class Emoca:
     detectors = DETECTORS
 
     def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
-        self._checkpoint = read_checkpoint(self.name)
-        parts = checkpoint_parts(self._checkpoint)
+        self._checkpoint = find_checkpoint(self.name)
+        parts = checkpoint_parts(self._checkpoint.read(), what=self._checkpoint.what)
         width = _expression_width(parts, self._checkpoint)
         self._layout = expression_layout(width, self._checkpoint)
-        with torch.device("meta"):
-            networks = {
-                "E_flame": ResNetEncoder(COARSE_WIDTH),
-                "E_expression": ResNetEncoder(width),
-                "E_detail": ResNetEncoder(DETAIL_WIDTH),
-            }
         self._encoders = Encoders(
-            networks,
-            parts,
+            {
+                "E_flame": ResNet(COARSE_WIDTH),
+                "E_expression": ResNet(width),
+                "E_detail": ResNet(DETAIL_WIDTH),
+            },
+            lambda: parts,
             what=self._checkpoint.what,
             device=device,
             precision=precision,
             key=self._checkpoint.sha256,
         )
-        self.device = self._encoders.device.type
+        self.device = self._encoders.device
         self.blocks = flame_blocks(self.name, "EMOCA's exp, from E_expression")
 
     def describe(self) -> dict[str, Any]:

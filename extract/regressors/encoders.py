@@ -1,48 +1,42 @@
-"""What the networks of SMIRK, EMOCA and DECA share: encoders, devices, precision, batches.
+"""What the networks of SMIRK, EMOCA and DECA share: encoders on a device, in a precision, in batches of one size.
 
-An encoder is a backbone of timm's, its last feature map averaged over its positions, and a head. The modules carry the
-official tensors' names, so that a checkpoint loads as it is.
+On the processor they run in OpenVINO (:mod:`~ig3d.extract.regressors.compiled`), else in torch
+(:mod:`~ig3d.extract.regressors.backbones`). Where an earlier start has converted them, torch is not even imported.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import timm
-import torch
-from torch import nn
 
 from ...errors import RunError, UsageError
-from ..device import Upload, choose_device, exact_arithmetic
-from .official import load_strictly
 
 if TYPE_CHECKING:
+    from .backbones import Eager, MobileEncoder, ResNetEncoder
     from .compiled import Compiled
 
 log = logging.getLogger("ig3d")
 
-# name -> type of the backbones' arithmetic; pooling, heads and limits never go below float32
-PRECISIONS: Mapping[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp64": torch.float64,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+# Of the backbones' arithmetic; pooling, heads and limits never go below float32.
+PRECISIONS = ("fp32", "fp64", "bf16", "fp16")
 
 # By device; powers of two. Four is the fastest on one core (benchmarks/README.md); on a GPU, few would leave it idle
 # while the interpreter starts kernels.
 IMAGES_AT_ONCE: Mapping[str, int] = {"cpu": 4, "cuda": 128}
 
 
-class MobileEncoder(nn.Module):
-    """A MobileNetV3 "minimal" of timm's and one linear layer: each of SMIRK's three.
+@dataclass(frozen=True, slots=True)
+class Mobile:
+    """A MobileNetV3 "minimal" of timm's and one linear layer: each encoder of SMIRK's.
 
-    Parameters
+    Attributes
     ----------
     backbone : str
         Name of the timm model.
@@ -51,46 +45,26 @@ class MobileEncoder(nn.Module):
     outputs : int
     """
 
-    def __init__(self, backbone: str, head: str, outputs: int) -> None:
-        super().__init__()
-        self.encoder = timm.create_model(backbone, features_only=True, pretrained=False)
-        self._head = head
-        width = self.encoder.feature_info.channels()[-1]  # type: ignore[operator, union-attr]
-        self.add_module(head, nn.Sequential(nn.Linear(width, outputs)))
+    backbone: str
+    head: str
+    outputs: int
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, channels, 7, 7) of (n, 3, 224, 224) in [0, 1]."""
-        last: torch.Tensor = self.encoder(images)[-1]
-        return last
+    def build(self) -> MobileEncoder:
+        from .backbones import MobileEncoder
 
-    def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(n, outputs) of (n, channels)."""
-        result: torch.Tensor = self.get_submodule(self._head)(pooled)
-        return result
+        return MobileEncoder(self.backbone, self.head, self.outputs)
 
 
-class ResNetEncoder(nn.Module):
-    """A ResNet-50 and two linear layers: each encoder of EMOCA and DECA.
+@dataclass(frozen=True, slots=True)
+class ResNet:
+    """A ResNet-50 and two linear layers: each encoder of EMOCA's and DECA's."""
 
-    Parameters
-    ----------
-    outputs : int
-    """
+    outputs: int
 
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.encoder = timm.create_model("resnet50", num_classes=0, global_pool="", pretrained=False)
-        self.layers = nn.Sequential(nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, outputs))
+    def build(self) -> ResNetEncoder:
+        from .backbones import ResNetEncoder
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 2048, 7, 7) of (n, 3, 224, 224) in [0, 1]."""
-        last: torch.Tensor = self.encoder(images)
-        return last
-
-    def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(n, outputs) of (n, 2048)."""
-        result: torch.Tensor = self.layers(pooled)
-        return result
+        return ResNetEncoder(self.outputs)
 
 
 class Encoders:
@@ -98,9 +72,9 @@ class Encoders:
 
     Parameters
     ----------
-    networks : name -> encoder, built on the meta device
-    tensors : name -> (name of a tensor -> array)
-        The same names as ``networks``; they must fit exactly.
+    networks : name -> what the encoder is
+    read : function that gives name -> (name of a tensor -> array)
+        The same names as ``networks``; they must fit exactly. Not called where the encoders are converted already.
     what : str
         Opens every message: the regressor and the file.
     device : str
@@ -112,6 +86,11 @@ class Encoders:
     runtime : str
         ``torch``, or ``auto``: OpenVINO in float32 on the processor where it is installed, else torch.
 
+    Attributes
+    ----------
+    device : str
+        ``cpu`` or ``cuda``.
+
     Raises
     ------
     WeightsError : tensors are missing, unknown, of another shape or not finite.
@@ -120,8 +99,8 @@ class Encoders:
 
     def __init__(
         self,
-        networks: Mapping[str, MobileEncoder | ResNetEncoder],
-        tensors: Mapping[str, Mapping[str, np.ndarray]],
+        networks: Mapping[str, Mobile | ResNet],
+        read: Callable[[], Mapping[str, Mapping[str, np.ndarray]]],
         *,
         what: str,
         device: str,
@@ -131,35 +110,53 @@ class Encoders:
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        self.device = choose_device(device)
         self.precision = precision
-        self._size = IMAGES_AT_ONCE[self.device.type]
-        self._upload = Upload(self.device)
-        load_strictly(networks, tensors, what=what)
-        kind = torch.float64 if precision == "fp64" else torch.float32
+        self._names = tuple(networks)
+        self._run: Compiled | Eager | None = None
+        by_openvino = runtime == "auto" and precision == "fp32"
+        if by_openvino and (device == "cpu" or (device == "auto" and not _has_cuda_driver())):
+            self.device = self._where = "cpu"
+            self._run = _compiled(self._names, key)
+        if self._run is None:
+            self._start(networks, read(), what, device, by_openvino, key)
+        self._size = IMAGES_AT_ONCE[self.device]
+
+    def _start(
+        self,
+        networks: Mapping[str, Mobile | ResNet],
+        tensors: Mapping[str, Mapping[str, np.ndarray]],
+        what: str,
+        device: str,
+        by_openvino: bool,
+        key: str,
+    ) -> None:
+        """Build the networks; convert them where that is wanted."""
+        import torch
+
+        from ..device import choose_device
+        from .backbones import Eager
+        from .official import load_strictly
+
+        place = choose_device(device)
+        self.device, self._where = place.type, str(place)
+        with torch.device("meta"):
+            built = {name: network.build() for name, network in networks.items()}
+        load_strictly(built, tensors, what=what)
+        if by_openvino and self.device == "cpu":
+            self._run = _compiled(self._names, key, built)
+        if self._run is not None:
+            return
         try:
-            self._networks = {
-                name: network.eval().to(self.device, kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                for name, network in networks.items()
-            }
+            self._run = Eager(built, place, self.precision)
         except (RuntimeError, MemoryError) as exc:
             if not _out_of_memory(exc):
                 raise
-            raise _no_memory(self.device, "the networks", exc) from exc
-        self._compiled = None
-        self._names = tuple(networks)
-        if runtime == "auto" and self.device.type == "cpu" and precision == "fp32":
-            self._compiled = _compile(self._networks, key)
-        if self._compiled is not None:
-            self._networks = {}  # the graph holds the weights
+            raise _no_memory(self._where, "the networks", exc) from exc
 
     def describe(self) -> dict[str, str]:
         """Runtime and precision, for the run's identity."""
-        if self._compiled is not None:
-            from .compiled import RUNTIME
-
-            return {"runtime": RUNTIME, "precision": self.precision}
-        return {"runtime": f"torch {version('torch')} {self.device.type}", "precision": self.precision}
+        runtime = getattr(self._run, "runtime", None) or f"torch {version('torch')} {self.device}"
+        return {"runtime": runtime, "precision": self.precision}
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of every encoder.
@@ -180,69 +177,69 @@ class Encoders:
         ------
         RunError : memory does not suffice for one image.
         """
-        parts: list[Mapping[str, torch.Tensor | np.ndarray]] = []
+        parts: list[Mapping[str, Any]] = []
         start = 0
-        with exact_arithmetic(self.device):
-            while start < len(crops) or not parts:
-                try:
-                    part = self._forward(_filled(crops[start : start + self._size], self._size))
-                except (RuntimeError, MemoryError) as exc:
-                    if not _out_of_memory(exc):
-                        raise
-                    self._halve(exc)
-                    continue
-                parts.append(part)
-                start += self._size
-            # only here is a GPU waited for: until then the next part is copied while it calculates
-            return {
-                name: np.concatenate([_on_host(part[name]) for part in parts])[: len(crops)]
-                for name in self._names
-            }
+        while start < len(crops) or not parts:
+            try:
+                part = self._forward(_filled(crops[start : start + self._size], self._size))
+            except (RuntimeError, MemoryError) as exc:
+                if not _out_of_memory(exc):
+                    raise
+                self._halve(exc)
+                continue
+            parts.append(part)
+            start += self._size
+        # only here is a GPU waited for: until then the next part is copied while it calculates
+        return {
+            name: np.concatenate([_on_host(part[name]) for part in parts])[: len(crops)]
+            for name in self._names
+        }
 
-    def _forward(self, crops: np.ndarray) -> Mapping[str, torch.Tensor | np.ndarray]:
-        """Outputs of every encoder, where they were calculated."""
-        if self._compiled is not None:
-            scale = np.float32(255 if crops.dtype == np.uint8 else 1)
-            return self._compiled(np.ascontiguousarray(crops.astype(np.float32) / scale))
-        with torch.inference_mode():
-            images = self._upload(crops).permute(0, 3, 1, 2).float()
-            if crops.dtype == np.uint8:
-                images = images / 255
-            if self.precision == "fp64":
-                images = images.double()
-            images = images.contiguous(memory_format=torch.channels_last)
-            return {name: self._encode(network, images) for name, network in self._networks.items()}
-
-    def _encode(self, network: MobileEncoder | ResNetEncoder, images: torch.Tensor) -> torch.Tensor:
-        half = self.precision in ("bf16", "fp16")
-        with torch.autocast(self.device.type, PRECISIONS[self.precision]) if half else nullcontext():
-            features = network.features(images)
-        if half:
-            features = features.float()
-        return network.head(features.mean((2, 3)))
+    def _forward(self, crops: np.ndarray) -> Mapping[str, Any]:
+        """Outputs of every encoder, where they were calculated: arrays, or tensors on the device."""
+        if self._run is None:
+            raise RuntimeError("encoders: expected to be started")
+        return self._run(crops)
 
     def _halve(self, exc: BaseException) -> None:
         if self._size == 1:
-            raise _no_memory(self.device, "one image", exc) from exc
+            raise _no_memory(self._where, "one image", exc) from exc
         self._size //= 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.device == "cuda":
+            sys.modules["torch"].cuda.empty_cache()
         log.warning(
             "ig3d: out of memory on %s with %d images; going on with %d",
-            self.device,
+            self._where,
             2 * self._size,
             self._size,
         )
 
 
-def _compile(networks: Mapping[str, MobileEncoder | ResNetEncoder], key: str) -> Compiled | None:
-    """The networks compiled for the processor; None where that cannot be had, and torch runs them."""
-    try:
-        from .compiled import Compiled
+def _has_cuda_driver() -> bool:
+    """Whether a CUDA device can be here at all; torch, which knows for sure, takes seconds to import."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
 
-        return Compiled(networks, key=key)
+
+def _compiled(
+    names: tuple[str, ...], key: str, networks: Mapping[str, MobileEncoder | ResNetEncoder] | None = None
+) -> Compiled | None:
+    """The networks compiled for the processor; None where that cannot be had.
+
+    Without ``networks`` only where an earlier start has converted them.
+    """
+    try:
+        from .compiled import Compiled, converted
     except ImportError:
         return None
+    try:
+        found = converted(names, key, networks)
+        return None if found is None else Compiled(found, names)
     except (RuntimeError, OSError) as exc:
         log.warning(
             "ig3d: OpenVINO cannot take these networks, torch runs them: %s", str(exc).splitlines()[0]
@@ -256,11 +253,12 @@ def _filled(crops: np.ndarray, size: int) -> np.ndarray:
     return np.pad(crops, [(0, missing), (0, 0), (0, 0), (0, 0)]) if missing else crops
 
 
-def _on_host(output: torch.Tensor | np.ndarray) -> np.ndarray:
-    return output if isinstance(output, np.ndarray) else output.cpu().numpy()
+def _on_host(output: Any) -> np.ndarray:
+    array: np.ndarray = output if isinstance(output, np.ndarray) else output.cpu().numpy()
+    return array
 
 
-def _no_memory(device: torch.device, what: str, exc: BaseException) -> RunError:
+def _no_memory(device: str, what: str, exc: BaseException) -> RunError:
     reason = (str(exc) or type(exc).__name__).splitlines()[0]
     return RunError(
         f"{device}: expected memory for {what}, got too little ({reason}); use --device cpu, or fewer --jobs"
@@ -268,4 +266,9 @@ def _no_memory(device: torch.device, what: str, exc: BaseException) -> RunError:
 
 
 def _out_of_memory(exc: BaseException) -> bool:
-    return isinstance(exc, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(exc)
+    # by its name: torch may not be imported
+    return (
+        type(exc).__name__ == "OutOfMemoryError"
+        or isinstance(exc, MemoryError)
+        or "can't allocate memory" in str(exc)
+    )

@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from ...errors import WeightsError, some
 from ...features.unpickle import read_arrays
 from ..weights import find_weights, weights_sha256
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint as it was read.
+    """A checkpoint that was found.
 
     Attributes
     ----------
@@ -30,17 +31,29 @@ class Checkpoint:
     path : Path
     sha256 : str
         Of the file.
-    arrays : what the file holds, by name
     """
 
     what: str
     path: Path
     sha256: str
-    arrays: Mapping[str, Any]
+
+    def read(self) -> dict[str, Any]:
+        """Its tensors, and nothing else of it, by name.
+
+        Raises
+        ------
+        WeightsError : it is damaged, or holds nothing by name.
+        """
+        arrays = read_arrays(self.path)
+        if not isinstance(arrays, dict):
+            raise WeightsError(
+                f"{self.what}: expected tensors by name, got a {type(arrays).__name__}; is it the official file?"
+            )
+        return {str(key): value for key, value in arrays.items()}
 
 
-def read_checkpoint(name: str) -> Checkpoint:
-    """Find a regressor's checkpoint and read its tensors, and nothing else of it.
+def find_checkpoint(name: str) -> Checkpoint:
+    """Find a regressor's checkpoint.
 
     Parameters
     ----------
@@ -49,16 +62,10 @@ def read_checkpoint(name: str) -> Checkpoint:
 
     Raises
     ------
-    WeightsError : it is not there, damaged, or holds nothing by name.
+    WeightsError : it is not there.
     """
     path = find_weights(name)
-    what = f"{name} ({path.name})"
-    arrays = read_arrays(path)
-    if not isinstance(arrays, dict):
-        raise WeightsError(
-            f"{what}: expected tensors by name, got a {type(arrays).__name__}; is it the official file?"
-        )
-    return Checkpoint(what, path, weights_sha256(path), {str(key): value for key, value in arrays.items()})
+    return Checkpoint(f"{name} ({path.name})", path, weights_sha256(path))
 
 
 def tensors_under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -97,6 +104,8 @@ def load_strictly(
     ------
     WeightsError : tensors are missing, unknown, of another shape or not finite; lists the first of each.
     """
+    import torch
+
     expected = {
         f"{name}.{key}": tuple(tensor.shape)
         for name, network in networks.items()

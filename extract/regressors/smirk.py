@@ -9,18 +9,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from ...errors import UsageError
 from ...features.values import Block, CropSpec, FaceBatch
-from .encoders import Encoders, MobileEncoder
-from .official import Checkpoint, read_checkpoint, refuse_unknown, tensors_under
+from .encoders import Encoders, Mobile
+from .official import Checkpoint, find_checkpoint, refuse_unknown, tensors_under
 
-# encoder -> backbone, the head's official name, outputs
 _ENCODERS = {
-    "pose_encoder": ("tf_mobilenetv3_small_minimal_100", "pose_cam_layers", 6),
-    "shape_encoder": ("tf_mobilenetv3_large_minimal_100", "shape_layers", 300),
-    "expression_encoder": ("tf_mobilenetv3_large_minimal_100", "expression_layers", 55),
+    "pose_encoder": Mobile("tf_mobilenetv3_small_minimal_100", "pose_cam_layers", 6),
+    "shape_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "shape_layers", 300),
+    "expression_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "expression_layers", 55),
 }
 _JAW_TURN = 0.2  # limit of the jaw's second and third angle, rad
 
@@ -83,18 +81,16 @@ class Smirk:
     }
 
     def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
-        self._checkpoint = read_checkpoint(self.name)
-        with torch.device("meta"):
-            networks = {name: MobileEncoder(*spec) for name, spec in _ENCODERS.items()}
+        self._checkpoint = find_checkpoint(self.name)
         self._encoders = Encoders(
-            networks,
-            _tensors(self._checkpoint),
+            _ENCODERS,
+            lambda: _tensors(self._checkpoint),
             what=self._checkpoint.what,
             device=device,
             precision=precision,
             key=self._checkpoint.sha256,
         )
-        self.device = self._encoders.device.type
+        self.device = self._encoders.device
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -128,5 +124,6 @@ def split_outputs(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _tensors(checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
     """Encoder -> its tensors; the generator, which makes pictures for training, is left out."""
     prefixes = {name: f"smirk_encoder.{name}." for name in _ENCODERS}
-    refuse_unknown(checkpoint.arrays, ("smirk_generator.", *prefixes.values()), what=checkpoint.what)
-    return {name: tensors_under(checkpoint.arrays, prefix) for name, prefix in prefixes.items()}
+    arrays = checkpoint.read()
+    refuse_unknown(arrays, ("smirk_generator.", *prefixes.values()), what=checkpoint.what)
+    return {name: tensors_under(arrays, prefix) for name, prefix in prefixes.items()}
