@@ -113,9 +113,18 @@ def require(module: str, *, wanted_by: str) -> ModuleType:
         raise absent(error, wanted_by=wanted_by) from error
 
 
+def short(text: str, limit: int = 80) -> str:
+    """A value as a message shows it: cut where it is long, with how long it is.
+
+    >>> short("surprise"), short("0 255 " * 99, 12)
+    ('surprise', '0 255 0 255 ... (594 characters)')
+    """
+    return text if len(text) <= limit else f"{text[:limit].rstrip()} ... ({len(text)} characters)"
+
+
 def some(items: list[str], limit: int = 5) -> str:
     """The first few of ``items`` in words, with how many more there are."""
-    shown = ", ".join(items[:limit])
+    shown = ", ".join(short(item, 160) for item in items[:limit])  # paths are long, and wanted whole
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 

@@ -8,18 +8,28 @@ Expression Recognition with Crowd-Sourced Label Distribution" (ICMI 2016), whose
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ...errors import DatasetError, LayoutError
+from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from ..sources.pixels import COLUMN
 from . import DatasetOptions
-from .files import find_file, first_folder, listing, posix, read_csv, sample_id, size_of
+from .files import (
+    files_in,
+    find_file,
+    listing,
+    posix,
+    read_csv,
+    sample_id,
+    size_of,
+    unlisted_note,
+)
 from .folder import FolderDataset
 
 USAGES = {"training": Split.train, "publictest": Split.val, "privatetest": Split.test}
@@ -29,6 +39,7 @@ VOTE_TABLE = "fer2013new.csv"
 FOLDERS = {Split.train: "FER2013Train", Split.val: "FER2013Valid", Split.test: "FER2013Test"}
 OFFICIAL_COUNTS = {Split.train: 28_709, Split.val: 3_589, Split.test: 3_589}
 _VOTES = 10  # eight classes, unknown, not a face
+_NAME = re.compile(r"fer(\d+)\.\w+", re.IGNORECASE)
 
 
 class Fer2013:
@@ -48,8 +59,8 @@ class Fer2013:
             split, label = USAGES.get(cells["usage"].lower()), cells["emotion"]
             if split is None or label not in set("0123456"):
                 raise DatasetError(
-                    f"fer2013: expected emotions 0 to 6 and Usage {', '.join(USAGES)}, got {label!r} and "
-                    f"{cells['usage']!r} in row {row} of {table}"
+                    f"fer2013: expected emotions 0 to 6 and Usage {', '.join(USAGES)}, got "
+                    f"{short(label)!r} and {short(cells['usage'])!r} in row {row} of {table}"
                 )
             samples.append(
                 Sample(_pixel_id(row), f"{inside}!{row}", int(label), split=split, size_bytes=size)
@@ -90,12 +101,12 @@ class FerPlus:
         base = found.parent
         table = find_file(base, {VOTE_TABLE}, skip=folders)
         if table is not None:
-            samples, what = _of_vote_table(table, root)
+            samples, said = _of_vote_table(table, root)
         else:
-            samples, what = _of_label_files(base, root)
+            samples, said = _of_label_files(base, root)
         unclear = sum(sample.label < 0 for sample in samples)
         notes = [
-            what,
+            *said,
             f"{unclear} images without a majority for one of the {len(classes)} classes keep their rows without label",
             _count_note(samples),
         ]
@@ -126,58 +137,120 @@ def majority(votes: np.ndarray) -> np.ndarray:
     return np.where(clear & (best < _VOTES - 2), best, -1)
 
 
-def _of_vote_table(table: Path, root: Path) -> tuple[list[Sample], str]:
+def _of_vote_table(table: Path, root: Path) -> tuple[list[Sample], list[str]]:
     """Samples of ``fer2013new.csv``: Usage, Image name, ten columns of votes; a row for each row of FER2013."""
-    rows = read_csv(table, dataset="ferplus")
-    next(rows, None)
     base = table.parent
-    pixels = (
-        find_file(base, PIXEL_TABLES) if first_folder(*(base / f for f in FOLDERS.values())) is None else None
-    )
+    folders = [folder for name in FOLDERS.values() if (folder := base / name).is_dir()]
+    pixels = None if folders else find_file(base, PIXEL_TABLES)
     size = -1 if pixels is None else size_of(pixels)
+    here = {folder.name: dict(files_in(folder).values()) for folder in folders}
+    rows = _vote_rows(table)
+    if pixels is not None:
+        _check_same_rows(rows, table, pixels)
     found, votes = [], []
-    for number, row in enumerate(rows):
+    for row, (split, name, counts) in enumerate(rows):
+        if pixels is not None:
+            found.append(Sample(_pixel_id(row), f"{posix(pixels, root)}!{row}", split=split, size_bytes=size))
+        elif name:  # images that are no face have no name, and no file
+            folder = base / FOLDERS[split]
+            path = posix(folder / name, root)
+            bytes_there = here.get(folder.name, {}).get(name, -1)
+            found.append(Sample(sample_id(path), path, split=split, size_bytes=bytes_there))
+        else:
+            continue
+        votes.append(counts)
+    named = {sample.path for sample in found}
+    inside = {folder: posix(folder, root) for folder in folders}
+    notes = [
+        f"votes from {posix(table, root)}" + ("" if pixels is None else f", pixels in {posix(pixels, root)}")
+    ]
+    for folder, where in inside.items():
+        there = [f"{where}/{name}" for name in here[folder.name]]
+        notes += unlisted_note(there, named, inside=where, said="without votes")
+    return _labelled(found, votes), notes
+
+
+_VoteRow = tuple[Split, str, list[float]]
+
+
+def _vote_rows(table: Path) -> list[_VoteRow]:
+    """Split, name (empty where it is no face) and votes of each row."""
+    cells = read_csv(table, dataset="ferplus")
+    next(cells, None)
+    rows = []
+    for place, row in enumerate(cells):
         split = USAGES.get(row[0].lower())
         if split is None or len(row) < 2 + _VOTES:
             raise DatasetError(
                 f"ferplus: expected Usage, Image name and {_VOTES} votes in {table}, got {','.join(row)[:60]!r} in row "
-                f"{number}"
+                f"{place}"
             )
-        votes.append(_votes(row[2 : 2 + _VOTES], table))
-        if pixels is not None:
-            found.append(
-                Sample(_pixel_id(number), f"{posix(pixels, root)}!{number}", split=split, size_bytes=size)
-            )
-        elif row[1]:  # images that are no face have no name, and no file
-            path = posix(base / FOLDERS[split] / row[1], root)
-            found.append(Sample(sample_id(path), path, split=split, size_bytes=size_of(root / path)))
-        else:
-            votes.pop()
-    return _labelled(found, votes), f"votes from {posix(table, root)}" + (
-        "" if pixels is None else f", pixels in {posix(pixels, root)}"
+        rows.append((split, row[1], _votes(row[2 : 2 + _VOTES], table)))
+    return rows
+
+
+def _check_same_rows(rows: list[_VoteRow], table: Path, pixels: Path) -> None:
+    """Refuse tables that were cut or sorted: only their order says whose votes a row's are.
+
+    As published, both have a row for each image, and the names count the rows (or the rows that have a name).
+    """
+    undo = "rows were taken out or sorted; take both tables as they were published"
+    splits = [USAGES.get(cells["usage"].lower()) for cells in _pixel_rows(pixels)]
+    if len(splits) != len(rows):
+        raise DatasetError(
+            f"ferplus: expected as many rows of votes in {table.name} as of pixels in {pixels}, got {len(rows)} and "
+            f"{len(splits)}; {undo}"
+        )
+    odd = [str(row) for row, (one, split) in enumerate(zip(rows, splits, strict=True)) if one[0] != split]
+    if odd:
+        raise DatasetError(
+            f"ferplus: expected one Usage for each row in {table.name} and {pixels}, got others in "
+            f"{number(len(odd), 'row')} ({some(odd)}); {undo}"
+        )
+    named = [(row, name) for row, (_, name, _) in enumerate(rows) if name]
+    counted = [int(found[1]) if (found := _NAME.fullmatch(name)) else -1 for _, name in named]
+    wrong = min(
+        (
+            [k for k, count in enumerate(counted) if count != wanted[k]]
+            for wanted in ([r for r, _ in named], range(len(named)))
+        ),
+        key=len,
     )
+    if wrong:
+        row, name = named[wrong[0]]
+        raise DatasetError(
+            f"ferplus: expected the names fer0000000.png, fer0000001.png and so on in {table}, got {name!r} in row "
+            f"{row}; {undo}"
+        )
 
 
-def _of_label_files(base: Path, root: Path) -> tuple[list[Sample], str]:
+def _of_label_files(base: Path, root: Path) -> tuple[list[Sample], list[str]]:
     """Samples of ``FER2013Train/label.csv`` and so on: name, box, ten votes."""
-    found, votes, lists = [], [], []
+    found, votes, lists, notes = [], [], [], []
     for split, name in FOLDERS.items():
-        table = base / name / "label.csv"
+        folder, where = base / name, posix(base / name, root)
+        here = dict(files_in(folder).values()) if folder.is_dir() else {}
+        table = folder / "label.csv"
         if not table.is_file():
+            if here:
+                notes.append(f"WARNING {where}: {number(len(here), 'image')} left out, without label.csv")
             continue
         lists.append(posix(table, root))
+        named = set()
         for row in read_csv(table, dataset="ferplus"):
             if row[0].lower().startswith("image"):
                 continue  # some copies have a header
-            path = posix(table.parent / row[0], root)
-            found.append(Sample(sample_id(path), path, split=split, size_bytes=size_of(root / path)))
+            path = f"{where}/{row[0]}"
+            named.add(row[0])
+            found.append(Sample(sample_id(path), path, split=split, size_bytes=here.get(row[0], -1)))
             votes.append(_votes(row[-_VOTES:], table))
+        notes += unlisted_note(here, named, inside=where, said="without votes")
     if not lists:
         raise DatasetError(
             f"ferplus: expected {VOTE_TABLE}, or label.csv in {', '.join(FOLDERS.values())}, found {listing(base)} in "
             f"{base}; the votes come with FER+"
         )
-    return _labelled(found, votes), f"votes from {', '.join(lists)}"
+    return _labelled(found, votes), [f"votes from {', '.join(lists)}", *notes]
 
 
 def _votes(cells: list[str], table: Path) -> list[float]:
@@ -186,7 +259,7 @@ def _votes(cells: list[str], table: Path) -> list[float]:
     except ValueError:
         votes = []
     if len(votes) != _VOTES:
-        raise DatasetError(f"ferplus: expected {_VOTES} votes in {table}, got {','.join(cells)!r}")
+        raise DatasetError(f"ferplus: expected {_VOTES} votes in {table}, got {short(','.join(cells))!r}")
     return votes
 
 
@@ -202,7 +275,8 @@ def _pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
     wanted = {"emotion", "usage", COLUMN}
     if not wanted <= set(header):
         raise DatasetError(
-            f"fer2013: expected the columns emotion, pixels, Usage in {table}, got {', '.join(header)}"
+            f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
+            f"{some(header) or 'nothing'}"
         )
     for row in rows:
         if len(row) != len(header):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import nsmallest
 from pathlib import Path
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, number, some
 from ...features.values import Split
 from ..read import SUFFIXES
 from ..sources import parts_of
@@ -98,6 +98,27 @@ def _identity(folder: Path | str) -> tuple[int, int]:
     return about.st_dev, about.st_ino
 
 
+def files_in(folder: Path) -> dict[str, tuple[str, int]]:
+    """Stem of each image in a folder -> its name and size, whatever the case of its extension."""
+    with os.scandir(folder) as entries:
+        found = sorted(
+            (entry.name, entry.stat().st_size)
+            for entry in entries
+            if is_image(entry.name) and entry.is_file()
+        )
+    return {posixpath.splitext(name)[0]: (name, size) for name, size in found}
+
+
+def unlisted_note(
+    there: Iterable[str], listed: Collection[str], *, inside: str, said: str
+) -> tuple[str, ...]:
+    """A note on images of a folder that its list or table does not name; empty where it names all."""
+    left = sorted(set(there).difference(listed))
+    if not left:
+        return ()
+    return (f"WARNING {inside}: {number(len(left), 'image')} left out, {said}: {some(left)}",)
+
+
 def first_folder(*candidates: Path) -> Path | None:
     """The first of some folders that is there."""
     return next((folder for folder in candidates if folder.is_dir()), None)
@@ -177,6 +198,4 @@ def missing_note(paths: Iterable[str], sizes: Iterable[int]) -> tuple[str, ...]:
     gone = [path for path, size in zip(paths, sizes, strict=True) if size < 0]
     if not gone:
         return ()
-    return (
-        f"{len(gone)} listed images are not there ({', '.join(gone[:5])}); they keep their rows as missing",
-    )
+    return (f"{len(gone)} listed images are not there ({some(gone)}); they keep their rows as missing",)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ...errors import some
 from . import Unreadable
 
 COLUMN = "pixels"
@@ -25,7 +26,7 @@ class PixelRows:
         header = file.readline().decode("utf-8-sig")
         names = [name.strip().lower() for name in next(csv.reader([header]), [])]
         if COLUMN not in names:
-            raise Unreadable(f"expected a column {COLUMN}, got {', '.join(names) or 'nothing'}")
+            raise Unreadable(f"expected a column {COLUMN}, got {some(names) or 'nothing'}")
         self._column = names.index(COLUMN)
         self._starts = _line_starts(file)
 
