@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from ...console import say
@@ -21,6 +18,7 @@ from ..metrics import LOWER_IS_BETTER
 from ..report.files import write_texts
 from ..report.latex import escape
 from ..report.record import json_text
+from ..report.tables import new_table, print_lines, print_tables
 from ..report.words import PERCENT, TITLES, bounds, number, stars
 from ..versions import versions
 from .run import FORMAT, STUDY_FILE, StudyResult
@@ -34,18 +32,9 @@ _TESTED = (*_KEYS, "p", "p_holm")
 def print_study(result: StudyResult, console: Console) -> None:
     """Print every cell's figures, then the differences of the study's rule; failed cells with their reasons."""
     table = table_of(result)
-    for line in table.remarks:
-        console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
-    for made in _tables(result, table):
-        needed = Measurement.get(console, console.options.update(width=10_000), made).maximum
-        made.width = needed if needed > console.width else None
-        console.print()
-        console.print(made, crop=False)
-    failed = [of for of in result.cells if of.error]
-    for of in failed:
-        console.print(f"{of.cell.name}: not run: {of.error}", markup=False, highlight=False, soft_wrap=True)
-    console.print()
-    console.print(_legend(table), markup=False, highlight=False, soft_wrap=True)
+    print_lines([f"- {line}" for line in table.remarks], console)
+    failed = [f"{of.cell.name}: not run: {of.error}" for of in result.cells if of.error]
+    print_tables(_tables(result, table), [*failed, _legend(table)], console)
 
 
 def write_study(result: StudyResult, out: str | Path, *, command: str = "") -> list[Path]:
@@ -100,25 +89,11 @@ def _record(result: StudyResult, table: StudyTable, folder: Path, command: str) 
     }
 
 
-def _new_table(title: str, factors: Sequence[str]) -> Table:
-    made = Table(
-        title=title,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-    for factor in factors:
-        made.add_column(factor, no_wrap=True)
-    return made
-
-
 def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     factors = list(result.study.grid) or ["run"]
     better = "less" if table.metric in LOWER_IS_BETTER else "more"
     unit = ", %" if table.metric in PERCENT else ""
-    figures = _new_table(f"{result.study.name}: {TITLES[table.metric]}{unit} ({better} is better)", factors)
+    figures = new_table(f"{result.study.name}: {TITLES[table.metric]}{unit} ({better} is better)", *factors)
     for rule in table.rules:
         figures.add_column(rule, justify="right", no_wrap=True)
     for place, of in enumerate(result.cells):
@@ -128,7 +103,7 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
         return [figures]
     chief = result.study.cells[result.study.reference_cell].name
     columns = {f"to {name}": difference_key(name) for name in table.references}
-    differences = _new_table(f"Differences of {table.rule}", factors)
+    differences = new_table(f"Differences of {table.rule}", *factors)
     shown = {
         head: key
         for head, key in columns.items()

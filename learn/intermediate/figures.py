@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..figures import plain
 from ..intervals import percentile_interval, resampled_sums
 from ..metrics import metric_names, metrics_of, own_statistics, shared_statistics
 
@@ -88,13 +88,8 @@ def _figure(seeds: np.ndarray) -> dict[str, Any]:
     mean = seeds.mean(axis=0)
     low, high = percentile_interval(mean[1:])
     return {
-        "value": _plain(mean[0]),
-        "low": _plain(low),
-        "high": _plain(high),
-        "seeds": [_plain(value) for value in seeds[:, 0]],
+        "value": plain(mean[0]),
+        "low": plain(low),
+        "high": plain(high),
+        "seeds": [plain(value) for value in seeds[:, 0]],
     }
-
-
-def _plain(value: float) -> float | None:
-    """A number for JSON: 12 significant digits, None where it is not defined."""
-    return float(f"{value:.12g}") if math.isfinite(value) else None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from .compare import Comparison
 from .record import Result, record_of
+from .tables import new_table, print_lines, print_tables
 from .words import (
     HEADS,
     LEADING,
@@ -36,18 +35,19 @@ def print_result(result: Result, console: Console) -> None:
 
 def print_record(record: dict[str, Any], console: Console) -> None:
     """Print assumptions and protocol, the table, and what it says; everything else is in the files."""
-    for line in (*record["assumptions"], *record["protocol"]["sentences"]):
-        console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
+    print_lines([f"- {line}" for line in (*record["assumptions"], *record["protocol"]["sentences"])], console)
     tables = [_table(record)]
     if record["task"] == "va" and record["references"]:
         tables.append(_differences(record))
-    _print(tables, [*verdict(record), _legend(record)], console)
+    print_tables(tables, [*verdict(record), _legend(record)], console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print several runs side by side, and their paired differences to the first."""
     metric = comparison.metrics[0]
-    table = _new_table(f"{TITLES[metric]}{', %' if metric in PERCENT else ''}, all reported rows of each run")
+    table = new_table(
+        f"{TITLES[metric]}{', %' if metric in PERCENT else ''}, all reported rows of each run", "rule"
+    )
     for run in comparison.runs:
         table.add_column(run, justify="right", no_wrap=True)
     for rule, by_run in comparison.table.items():
@@ -55,8 +55,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table.add_row(rule, *(number(part[metric]["value"], metric) if part else "–" for part in parts))
     tables, lines = [table], list(comparison.remarks)
     if comparison.differences:
-        paired = _new_table(f"Paired differences to {comparison.first}")
-        paired.add_column("run", no_wrap=True)
+        paired = new_table(f"Paired differences to {comparison.first}", "rule", "run")
         for metric in comparison.metrics:
             unit = ", points" if metric in PERCENT else ""
             paired.add_column(f"{HEADS[metric]}{unit}", no_wrap=True)
@@ -71,20 +70,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             "In brackets 95 % intervals of the paired bootstrap; * ** *** p < .05, .01, .001 after Holm's correction "
             "over the rules of a run."
         )
-    _print(tables, lines, console)
-
-
-def _print(tables: list[Table], lines: list[str], console: Console) -> None:
-    for table in tables:
-        # What is still too narrow is left to the terminal to wrap: rich would cut figures short.
-        needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
-        table.width = needed if needed > console.width else None
-        console.print(f"\n{table.title}", markup=False, highlight=False, soft_wrap=True)
-        table.title = None  # rich would break it at the table's width
-        console.print(table, crop=False)
-    console.print()
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_tables(tables, lines, console)
 
 
 def _title(record: dict[str, Any]) -> str:
@@ -92,19 +78,6 @@ def _title(record: dict[str, Any]) -> str:
     rows, covered = protocol["rows_reported"], protocol["rows_covered"]
     unit = "; in %, differences in points of accuracy" if record["task"] == "classes" else ""
     return f"{rows} reported rows, {covered} with 3D{unit}"
-
-
-def _new_table(title: str) -> Table:
-    table = Table(
-        title=title,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-    table.add_column("rule", no_wrap=True)
-    return table
 
 
 def _lines(record: dict[str, Any]) -> list[tuple[str, dict[str, Any] | None]]:
@@ -122,7 +95,7 @@ def _table(record: dict[str, Any]) -> Table:
     """Every rule's metrics; for classes with its differences in accuracy."""
     classes = record["task"] == "classes"
     metrics = [name for name in metrics_of_record(record) if name != "brier"]  # it is in the files
-    table = _new_table(_title(record))
+    table = new_table(_title(record), "rule")
     for metric in metrics:
         table.add_column(HEADS[metric], justify="right", no_wrap=True)
     references = record["references"] if classes else []
@@ -143,7 +116,7 @@ def _table(record: dict[str, Any]) -> Table:
 def _differences(record: dict[str, Any]) -> Table:
     """Valence-arousal: every rule's differences to the first reference."""
     reference = record["references"][0]
-    table = _new_table(f"Difference to {reference} (more CCC, less RMSE is better)")
+    table = new_table(f"Difference to {reference} (more CCC, less RMSE is better)", "rule")
     for metric in LEADING["va"]:
         table.add_column(HEADS[metric], no_wrap=True)
     for name, figures in _lines(record):
