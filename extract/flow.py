@@ -195,7 +195,8 @@ def encode(batch: Batch, fed: Iterable[FaceBatch | Exception], regress: Regresso
         return [{name: codes[name][place] for name in regress.blocks} for place in range(len(chosen))]
 
     here = list(cuts)
-    for row, codes in zip(here, _together_or_one_by_one(codes_of, here), strict=True):
+    results = _together_or_one_by_one(codes_of, here)
+    for row, codes in zip(here, results, strict=True):
         if isinstance(codes, Exception):
             batch.end(row, Status.failed, f"{type(codes).__name__}: {codes}")
             continue

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -246,10 +247,11 @@ class FaceBatch:
     @classmethod
     def together(cls, batches: Sequence[FaceBatch]) -> FaceBatch:
         """Some batches of the same kind as one, in order; at least one."""
-        columns = {name: [getattr(one, name) for one in batches] for name in cls.__slots__}
-        return cls(
-            **{name: None if parts[0] is None else np.concatenate(parts) for name, parts in columns.items()}
-        )
+        columns: dict[str, Any] = {}
+        for name in cls.__slots__:
+            parts = [getattr(one, name) for one in batches]
+            columns[name] = None if parts[0] is None else np.concatenate(parts)
+        return cls(**columns)
 
 
 @dataclass(frozen=True, slots=True)
