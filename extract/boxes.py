@@ -164,7 +164,7 @@ def _of_store(samples: SampleList, path: str, needs: CropSpec | LandmarkSpec) ->
                 f"boxes: expected a store whose faces were found, got {path} of whole images; use --detector none"
             )
         rows = np.array([row_of[sample.id] for sample in samples.samples])
-        _check_files(samples, store.samples.digest[rows], store.samples.status[rows], path)
+        check_files(samples, store, rows, what="boxes")
         known = _rows_known(store, rows, needs)
         detector = {**store.info.detector, "boxes_of": store.content_sha256}
         return KnownFaces(known, store.content_sha256, detector)
@@ -227,8 +227,23 @@ def _extent_of_crops(transforms: np.ndarray, crop: dict[str, Any]) -> np.ndarray
     return np.stack([centre - half[:, None], centre + half[:, None]], axis=1)
 
 
-def _check_files(samples: SampleList, digests: np.ndarray, status: np.ndarray, path: str) -> None:
-    """Compare some files with what the store saw, so that another dataset is refused before any work."""
+def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what: str) -> None:
+    """Compare some files with what the store saw, so that another dataset is refused before any work.
+
+    Parameters
+    ----------
+    samples : SampleList
+    store : CodeStore
+    rows : (n,) int
+        Row of the store for each sample.
+    what : str
+        What the store is taken for; opens the message.
+
+    Raises
+    ------
+    DatasetError : files of another content than the store's.
+    """
+    digests, status = store.samples.digest[rows], store.samples.status[rows]
     seen = np.flatnonzero(~np.isin(status, (Status.missing, Status.unreadable)))
     chosen = seen[np.unique(np.linspace(0, len(seen) - 1, _CHECKED).astype(int))] if len(seen) else seen
     other = []
@@ -244,6 +259,6 @@ def _check_files(samples: SampleList, digests: np.ndarray, status: np.ndarray, p
                 other.append(sample.id)
     if other:
         raise DatasetError(
-            f"boxes: expected the images of {path}, got {len(other)} of {len(chosen)} that were looked at with other "
-            f"content ({some(other)}); extract that store from the same images"
+            f"{what}: expected the images of {store.path}, got {len(other)} of {len(chosen)} that were looked at with "
+            f"other content ({some(other)}); extract that store from the same images"
         )

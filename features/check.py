@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import PredictionsError, UsageError
 from .inputs import Inputs
-from .join import Given, Joined, join_files, read_samples
+from .join import Given, Joined, join_files, lacks_reported, read_samples
 from .order import best_permutation, correlation
 from .place import Placed
 from .predictions import log_softmax
@@ -117,7 +117,11 @@ def check_predictions(
 def _outcome(placed: Placed, joined: Joined, given: Given, *, allow_missing: bool) -> FileCheck:
     parts = tuple(_parts(placed, joined, given))
     problems = [f"{placed.problem}; {placed.remedy}"] if placed.problem else []
-    lacking = [part for part in parts[:-1] if part.bare and part.predicted and part.name != "train"]
+    if gone := lacks_reported(given, joined, placed):
+        problems.append(gone)
+    # of several datasets the rows without a role are used for nothing
+    unused = ("train", "no split") if given.codes is not None and given.codes.reported else ("train",)
+    lacking = [part for part in parts[:-1] if part.bare and part.predicted and part.name not in unused]
     if lacking and not allow_missing:
         bare = ", ".join(f"{part.name} {part.bare}" for part in lacking)
         problems.append(

@@ -96,6 +96,8 @@ def load_table(
     samples, codes = given.samples, given.codes
     two_d = {name: placed.accepted(force=force) for name, placed in joined.two_d.items()}
     three_d = None if joined.three_d is None else joined.three_d.accepted(force=force)
+    if need_labels and (lacking := lacks_reported(given, joined, next(iter(joined.two_d.values())))):
+        raise PredictionsError(lacking)
     (_, base), *others = two_d.items()
     trained = base.there & (samples.split == Split.train)
     sources = {"2d": base.source, **{f"2d:{name}": other.source for name, other in others}}
@@ -196,6 +198,23 @@ def join_files(
         )
     )
     return Joined(task, classes, labels, placed, three_d, notes)
+
+
+def lacks_reported(given: Given, joined: Joined, placed: Placed) -> str:
+    """What is wrong where several datasets were given and a file has none of the rows that are reported; or nothing.
+
+    Other rows would be reported in their place, which were said to be unused.
+    """
+    reported = "" if given.codes is None else given.codes.reported
+    samples = given.samples
+    known = np.isfinite(samples.targets).all(axis=1) if joined.task == "va" else joined.labels >= 0
+    wanted = (samples.split == Split.test) & known
+    if not reported or (wanted & placed.there).any():
+        return ""
+    return (
+        f"{placed.source}: expected 2D predictions for the test rows of {reported}, which are reported, got none for "
+        f"its {number(int(wanted.sum()), 'labelled row')}; give a file with those rows, or leave the store out"
+    )
 
 
 def choose_task(

@@ -31,6 +31,8 @@ class Codes:
     quality : (n, 6) float64 (:func:`~.quality.face_quality`), of the first store of each dataset
     sources : what the codes come from
     notes : what was understood, for the user
+    reported : str
+        Of several datasets the one whose test rows are reported; empty for one dataset.
     """
 
     values: np.ndarray
@@ -39,6 +41,7 @@ class Codes:
     quality: np.ndarray
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reported: str = ""
 
     @property
     def covered(self) -> np.ndarray:
@@ -98,6 +101,7 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
                 "3d_regressor": ", ".join(dict.fromkeys(_regressor(store) for store in stores)),
             },
             notes=(*notes, f"{samples.source}: blocks {widths}"),
+            reported=parts[-1].samples.source if len(parts) > 1 else "",
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError, some
+from ..extract.boxes import check_files
 from ..features.store import CodeStore
 from ..features.values import SampleList
 
@@ -42,6 +43,7 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
     Raises
     ------
     UsageError : no such scale, or a store of other ids.
+    DatasetError : the store saw other images under these ids.
     StoreError : the store cannot be read.
     """
     if not 0.1 <= scale <= 10:
@@ -57,16 +59,16 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
     if str(crop) == "whole":
         return Crops(np.full((len(samples), 4), np.nan))
     with CodeStore(crop) as store:
-        ids, boxes = store.samples.id.tolist(), store.faces.box
-    place = {name: row for row, name in enumerate(ids)}
-    rows = np.array([place.get(sample.id, -1) for sample in samples.samples])
-    unknown = [sample.id for sample, row in zip(samples.samples, rows, strict=True) if row < 0]
-    if unknown:
-        raise UsageError(
-            f"crop: expected every sample in {crop}, got {len(unknown)} of {len(rows)} that it does not have "
-            f"({some(unknown)}); extract the same dataset"
-        )
-    chosen = boxes[rows].astype(np.float64)
+        place = {name: row for row, name in enumerate(store.samples.id.tolist())}
+        rows = np.array([place.get(sample.id, -1) for sample in samples.samples])
+        unknown = [sample.id for sample, row in zip(samples.samples, rows, strict=True) if row < 0]
+        if unknown:
+            raise UsageError(
+                f"crop: expected every sample in {crop}, got {len(unknown)} of {len(rows)} that it does not have "
+                f"({some(unknown)}); extract the same dataset"
+            )
+        check_files(samples, store, rows, what="crop")
+        chosen = store.faces.box[rows].astype(np.float64)
     faceless = [samples.samples[row].id for row in np.flatnonzero(~np.isfinite(chosen).all(1))]
     note = (
         f"{len(faceless)} of {len(rows)} samples have no face in {crop} and are seen whole ({some(faceless)})",

@@ -11,6 +11,7 @@ from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
 from ig3d.features.blocks import choose_blocks
+from ig3d.features.check import check_predictions
 from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
@@ -378,3 +379,22 @@ def test_named_sets_and_blocks_may_be_joined():
     names = ["pose", "shape", "expression", "eyelid", "jaw"]
     assert choose_blocks("short,jaw", names, "smirk") == ("pose", "shape", "expression", "jaw")
     assert choose_blocks("jaw+full", names, "smirk") == ("jaw", "pose", "shape", "expression", "eyelid")
+
+
+def test_predictions_of_the_first_dataset_alone_are_never_reported_as_the_last(tmp_path):
+    parts = (Split.train, Split.test)
+    first, ours = dataset(tmp_path / "a.h5", "a", CLASSES, parts, k=7)
+    last, theirs = dataset(tmp_path / "b.h5", "b", CLASSES, parts, k=7)
+    two = save(tmp_path / "two.npz", good_logits(ours), ids=[sample.id for sample in ours], classes=CLASSES)
+    message = (
+        r"two.npz: expected 2D predictions for the test rows of b.h5, .* got none for its 30 labelled rows"
+    )
+    with pytest.raises(PredictionsError, match=message):
+        load_table(Inputs(two, [first, last]), allow_missing=True)
+    _, (outcome,) = check_predictions(Inputs(two, [first, last]))
+    assert len(outcome.problems) == 1 and "test rows of b.h5" in outcome.problems[0]
+    # rows that are not used lack nothing
+    both = [*ours[30:], *theirs[:30]]
+    two = save(tmp_path / "two.npz", good_logits(both), ids=[sample.id for sample in both], classes=CLASSES)
+    _, (outcome,) = check_predictions(Inputs(two, [first, last]))
+    assert outcome.problems == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from made_up_networks import features_by_formula, outputs_by_formula, pictures, weights, write_clone
 from PIL import Image
 
-from ig3d.errors import PredictionsError, UsageError
+from ig3d.errors import DatasetError, PredictionsError, UsageError
+from ig3d.extract.read import digest_of
 from ig3d.features.network_features import Features, load_features
 from ig3d.features.predictions import load_predictions
-from ig3d.features.values import SampleList
+from ig3d.features.values import SampleList, Status
 from ig3d.networks import crop as cropping
 from ig3d.networks.crop import choose_crops
 from ig3d.networks.load import NetworkSpec
@@ -256,9 +258,21 @@ def test_a_box_is_what_is_seen_and_whole_is_the_image(clone: NetworkSpec, tmp_pa
 class FakeStore:
     """What is read of a store."""
 
+    images: Path
+    path = "my.h5"
+
     def __init__(self, path: object) -> None:
         nan = (np.nan,) * 4
-        self.samples = type("S", (), {"id": np.array(["01", "00", "zz"])})
+        digests = [digest_of((self.images / f"{name}.png").read_bytes()) for name in ("01", "00", "00")]
+        self.samples = type(
+            "S",
+            (),
+            {
+                "id": np.array(["01", "00", "zz"]),
+                "digest": np.stack(digests),
+                "status": np.array([Status.ok, Status.no_face, Status.ok], np.int8),
+            },
+        )
         self.faces = type("F", (), {"box": np.array([(0, 0, 10, 20), nan, nan], np.float32)})
 
     def __enter__(self) -> FakeStore:
@@ -271,6 +285,7 @@ def test_a_stores_boxes_go_by_id_and_faceless_rows_are_seen_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = grid(tmp_path / "images")
+    monkeypatch.setattr(FakeStore, "images", tmp_path / "images", raising=False)
     monkeypatch.setattr(cropping, "CodeStore", FakeStore)
     crops = choose_crops(samples, "my.h5", scale=2.0)
     assert np.isnan(crops.boxes[0]).all()
@@ -280,5 +295,10 @@ def test_a_stores_boxes_go_by_id_and_faceless_rows_are_seen_whole(
     other = replace(samples, samples=tuple(replace(one, id=f"x{one.id}") for one in samples.samples))
     with pytest.raises(UsageError, match=r"crop: expected every sample in my.h5, got 2 of 2 .*\(x00, x01\)"):
         choose_crops(other, "my.h5")
+    shutil.copytree(tmp_path / "images", tmp_path / "others")
+    Image.new("RGB", (40, 20), "white").save(tmp_path / "others" / "01.png")
+    message = r"crop: expected the images of my.h5, got 1 of 2 that were looked at with other content \(01\)"
+    with pytest.raises(DatasetError, match=message):
+        choose_crops(replace(samples, root=str(tmp_path / "others")), "my.h5")
     with pytest.raises(UsageError, match=r"crop scale: expected 0.1 to 10"):
         choose_crops(samples, scale=0)
