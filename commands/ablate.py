@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from ..console import counting_cells, say, stdout
 from ..errors import RunError, UsageError
+from .options import typed
 
 
 def ablate(
@@ -55,7 +55,7 @@ def ablate(
         result = run_study(study, out, jobs=jobs, progress=progress)
     if result.kept:
         say(f"{result.kept} of {len(result.cells)} cells were there already")
-    written = write_study(result, out, command=" ".join(["ig3d", *sys.argv[1:]]))
+    written = write_study(result, out, command=typed())
     print_study(result, stdout())
     print(f"\n{out}: " + ", ".join(path.name for path in written))
     failed = [of for of in result.cells if of.error]

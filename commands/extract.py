@@ -18,6 +18,7 @@ from .options import (
     Groups,
     LabelMap,
     Manifest,
+    OutStore,
     Root,
     Seed,
     SplitSeed,
@@ -29,7 +30,7 @@ from .options import (
 
 def extract(
     root: Root,
-    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    out: OutStore,
     dataset: Dataset = "folder",
     regressor: Annotated[str, typer.Option("--regressor", help="What makes codes of a face.")] = "facemesh",
     detector: Annotated[
@@ -135,7 +136,7 @@ def join(
             help="Stores of extract --part, or folders of shards.", metavar="PARTS...", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    out: OutStore,
 ) -> None:
     """Join the parts of a dataset, made here or elsewhere, to the store that one run would have written."""
     from ..extract.join import join_parts

@@ -9,7 +9,22 @@ import typer
 
 from ..console import stdout
 from ..features.inputs import Inputs
-from .options import Seed, names, typed
+from .options import (
+    Blocks,
+    Draws,
+    Folds,
+    Force,
+    HeadJobs,
+    Labels,
+    MaybeStores,
+    Seed,
+    Task,
+    ThreeD,
+    TwoDClasses,
+    TwoDIds,
+    names,
+    typed,
+)
 
 
 def fuse(
@@ -21,20 +36,9 @@ def fuse(
             show_default=False,
         ),
     ],
-    stores: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--3d-store",
-            help="Store of ig3d extract. Repeated: of the same samples, or trained on one and reported on another.",
-        ),
-    ] = None,
-    three_d: Annotated[
-        Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="CSV of truth by id, with --3d-logits or before the store's."),
-    ] = None,
+    stores: MaybeStores = None,
+    three_d: ThreeD = None,
+    labels: Labels = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for predictions, metrics.json, table.csv and the model."),
@@ -43,21 +47,9 @@ def fuse(
         Path | None,
         typer.Option("--plot", help="Picture to write of what each rule adds (.png, .pdf, .svg)."),
     ] = None,
-    ids: Annotated[
-        list[Path] | None,
-        typer.Option("--2d-ids", help="Ids of 2D rows that come without; one for each file."),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--2d-classes",
-            help="Order of the 2D columns, before what the file says: a preset or names by comma; one for all files or "
-            "one for each.",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")
-    ] = None,
+    ids: TwoDIds = None,
+    classes: TwoDClasses = None,
+    task: Task = None,
     rules: Annotated[
         str,
         typer.Option(
@@ -72,7 +64,7 @@ def fuse(
             "--head", help="What predicts from the codes: gbm, linear, mlp, residual or module:Class."
         ),
     ] = "gbm",
-    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
+    blocks: Blocks = "full",
     report: Annotated[
         str | None,
         typer.Option("--report", help="Rows to report: test, val, train or all; docs/protocol.md."),
@@ -84,7 +76,7 @@ def fuse(
         int | None,
         typer.Option("--calibration-rows", help="Fit the rules on at most so many rows; all by default."),
     ] = None,
-    folds: Annotated[int, typer.Option("--folds", help="Folds where rows are cross-fitted.")] = 5,
+    folds: Folds = 5,
     on: Annotated[
         str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
     ] = "probabilities",
@@ -108,9 +100,9 @@ def fuse(
     objective: Annotated[
         str | None, typer.Option("--objective", help="accuracy, balanced, logloss; for va rmse, ccc.")
     ] = None,
-    draws: Annotated[int, typer.Option("--draws", help="Of the bootstrap.")] = 10_000,
+    draws: Draws = 10_000,
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 is all cores.")] = 0,
+    jobs: HeadJobs = 0,
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="Repeat with permuted codes.")
     ] = True,
@@ -121,9 +113,7 @@ def fuse(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out rows with codes and no 2D prediction.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
     from ..learn.fuse import FuseConfig, fuse_files

@@ -12,15 +12,26 @@ import typer
 from ..console import say, stdout
 from ..errors import UsageError
 from .options import (
+    Balance,
+    BatchSize,
+    Blocks,
+    CropScale,
     Dataset,
     Device,
+    Draws,
+    Epochs,
+    Force,
     Groups,
+    Key,
     LabelMap,
     Manifest,
+    Rate,
     Root,
     Seed,
+    Size,
     SplitSeed,
     SplitShares,
+    Stores,
     list_dataset,
 )
 
@@ -30,17 +41,10 @@ if TYPE_CHECKING:
     from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import IntermediateResult
 
-Store = Annotated[
-    list[Path],
-    typer.Option(
-        "--3d-store", help="Store of ig3d extract; once more for the codes of another.", show_default=False
-    ),
-]
 Module = Annotated[str, typer.Option("--module", help="linear, gate, film, attention or spp.")]
 Task = Annotated[
     str | None, typer.Option("--task", help="classes, va or both; by default what the 2D file is.")
 ]
-Blocks = Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")]
 Width = Annotated[
     int | None, typer.Option("--width", help="Channels of the module; by default those of the features.")
 ]
@@ -55,11 +59,19 @@ Report = Annotated[str | None, typer.Option("--report", help="Rows whose figures
 Masking = Annotated[
     float, typer.Option("--masking", help="Chance that a training row loses all blocks, and of each block.")
 ]
-Balance = Annotated[
-    float, typer.Option("--balance", help="1 draws all classes equally often, 0 as they come.")
-]
-Draws = Annotated[int, typer.Option("--draws", help="Of the bootstrap.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in --out.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        help="Folder for predictions, checkpoints and metrics.json; with --apply the predictions (.npz).",
+        show_default=False,
+    ),
+]
+Apply = Annotated[
+    Path | None,
+    typer.Option("--apply", help="Train nothing: ask this checkpoint about rows it was not fitted on."),
+]
 
 
 def fuse_features(
@@ -69,37 +81,25 @@ def fuse_features(
             "--features", help="File of ig3d logits --features (or --feature-maps).", show_default=False
         ),
     ],
-    store: Store,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            help="Folder for predictions, checkpoints and metrics.json; with --apply the predictions (.npz).",
-            show_default=False,
-        ),
-    ],
+    store: Stores,
+    out: Out,
     module: Module = "attention",
-    apply: Annotated[
-        Path | None,
-        typer.Option("--apply", help="Train nothing: ask this checkpoint about rows it was not fitted on."),
-    ] = None,
+    apply: Apply = None,
     task: Task = None,
     blocks: Blocks = "full",
     width: Width = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
     controls: Controls = True,
-    epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
-    batch_size: Annotated[int, typer.Option("--batch-size")] = 128,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 1e-3,
+    epochs: Epochs = 30,
+    batch_size: BatchSize = 128,
+    lr: Rate = 1e-3,
     masking: Masking = 0.1,
     balance: Balance = 0.5,
     report: Report = None,
     draws: Draws = 10_000,
     restart: Restart = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
-    ] = False,
+    force: Force = False,
     device: Device = "auto",
 ) -> None:
     """Train a module on a 2D network's features and the 3D codes, and measure what the codes add."""
@@ -148,38 +148,26 @@ def train_joint(
             "--2d-logits", help="The network's predictions before (ig3d logits).", show_default=False
         ),
     ],
-    store: Store,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            help="Folder for predictions, checkpoints and metrics.json; with --apply the predictions (.npz).",
-            show_default=False,
-        ),
-    ],
+    store: Stores,
+    out: Out,
     dataset: Dataset = "folder",
     weights: Annotated[Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME.")] = None,
-    key: Annotated[str, typer.Option("--key", help="Its entry with the weights: model_state_dict.")] = "",
-    size: Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")] = None,
+    key: Key = "",
+    size: Size = None,
     crop: Annotated[
         str | None, typer.Option("--crop", help="What the network sees, as for ig3d logits.")
     ] = None,
-    crop_scale: Annotated[
-        float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")
-    ] = 1.0,
+    crop_scale: CropScale = 1.0,
     module: Module = "attention",
-    apply: Annotated[
-        Path | None,
-        typer.Option("--apply", help="Train nothing: ask this checkpoint about images it was not fitted on."),
-    ] = None,
+    apply: Apply = None,
     task: Task = None,
     blocks: Blocks = "full",
     width: Width = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
     controls: Controls = True,
-    epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size")] = 32,
+    epochs: Epochs = 10,
+    batch_size: BatchSize = 32,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate of the module at its height.")] = 1e-3,
     network_lr: Annotated[
         float, typer.Option("--network-lr", help="Learning rate of the network at its height.")
@@ -189,9 +177,7 @@ def train_joint(
     report: Report = None,
     draws: Draws = 10_000,
     restart: Restart = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
-    ] = False,
+    force: Force = False,
     manifest: Manifest = None,
     split: SplitShares = None,
     split_seed: SplitSeed = 0,

@@ -10,13 +10,20 @@ import typer
 from ..console import say, say_all
 from ..errors import UsageError
 from .options import (
+    Balance,
+    BatchSize,
+    CropScale,
     Dataset,
     Device,
+    Epochs,
     Groups,
+    Key,
     LabelMap,
     Manifest,
+    Rate,
     Root,
     Seed,
+    Size,
     SplitSeed,
     SplitShares,
     list_dataset,
@@ -38,18 +45,15 @@ def train_2d(
             "--weights", help="Checkpoint to start from, but for its last layer; else random weights."
         ),
     ] = None,
-    key: Annotated[str, typer.Option("--key", help="Entry of that checkpoint: state_dict.")] = "",
+    key: Key = "",
     size: Annotated[int, typer.Option("--size", help="Side of the network's input, pixels.")] = 64,
-    epochs: Annotated[int, typer.Option("--epochs", help="At most.")] = 30,
-    batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate at its height.")] = 5e-3,
+    epochs: Epochs = 30,
+    batch_size: BatchSize = 64,
+    lr: Rate = 5e-3,
     patience: Annotated[
         int, typer.Option("--patience", help="Epochs without a better validation score before the end.")
     ] = 10,
-    balance: Annotated[
-        float,
-        typer.Option("--balance", help="1 draws all classes equally often, 0 as often as they come."),
-    ] = 0.5,
+    balance: Balance = 0.5,
     augment: Annotated[
         float, typer.Option("--augment", help="How far pictures are turned, moved and relit; 0 to 2.")
     ] = 1.0,
@@ -139,7 +143,7 @@ def logits(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME and file.py:build.")
     ] = None,
-    key: Annotated[str, typer.Option("--key", help="Its entry with the weights: model_state_dict.")] = "",
+    key: Key = "",
     classes: Annotated[
         str,
         typer.Option("--classes", help="What the columns are: a preset order, names by comma, or dataset."),
@@ -159,7 +163,7 @@ def logits(
     feature_maps: Annotated[
         bool, typer.Option("--feature-maps", help="Features as maps, not averaged over positions.")
     ] = False,
-    size: Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")] = None,
+    size: Size = None,
     mean: Annotated[
         str | None, typer.Option("--mean", help="Of the channels in [0, 1]: 0.485,0.456,0.406.")
     ] = None,
@@ -175,16 +179,14 @@ def logits(
             help="whole, or a store for its faces' boxes; by default the dataset's boxes, else whole.",
         ),
     ] = None,
-    crop_scale: Annotated[
-        float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")
-    ] = 1.0,
+    crop_scale: CropScale = 1.0,
     splits: Annotated[
         str | None,
         typer.Option(
             "--splits", help="train,val,test,none or all; by default rows not known to be trained on."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size")] = 64,
+    batch_size: BatchSize = 64,
     manifest: Manifest = None,
     split: SplitShares = None,
     split_seed: SplitSeed = 0,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
     from ..features.values import SampleList
 
-# text, because a path would lose a slash of s3://
+# datasets; text, because a path would lose a slash of s3://
 Root = Annotated[
     str,
     typer.Argument(
@@ -44,13 +44,63 @@ LabelMap = Annotated[
 SplitSeed = Annotated[
     int, typer.Option("--split-seed", help="Seed of that split; the same for every command.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 Groups = Annotated[
     str | None,
     typer.Option("--groups", help="Regular expression over ids; its first group names the person or video."),
 ]
+
+# stores
 Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STORE", show_default=False)]
+OutStore = Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)]
+_STORES = typer.Option(
+    "--3d-store",
+    help="Store of ig3d extract. Repeated: more codes of the same rows, or more rows (fitted on one store, "
+    "reported on another).",
+    show_default=False,
+)
+Stores = Annotated[list[Path], _STORES]
+MaybeStores = Annotated[list[Path] | None, _STORES]
+Blocks = Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")]
+
+# predictions
+ThreeD = Annotated[Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="CSV of truth by id, with --3d-logits or before the store's."),
+]
+TwoDIds = Annotated[
+    list[Path] | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without; one for each file.")
+]
+TwoDClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--2d-classes",
+        help="Order of the 2D columns, before what the file says: a preset or names by comma; one for all files or "
+        "one for each.",
+    ),
+]
+Task = Annotated[str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")]
+
+# what is measured
+Folds = Annotated[int, typer.Option("--folds", help="Folds, where there is no split to fit on.")]
+Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap.")]
+HeadJobs = Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 is all cores.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+
+# networks
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows at a time.")]
+Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the training rows, at most.")]
+Rate = Annotated[float, typer.Option("--lr", help="Learning rate at its height.")]
+Balance = Annotated[
+    float, typer.Option("--balance", help="1 draws all classes equally often, 0 as often as they come.")
+]
+Key = Annotated[
+    str, typer.Option("--key", help="Entry of that checkpoint with the weights, such as model_state_dict.")
+]
+Size = Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")]
+CropScale = Annotated[float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")]
 
 
 def list_dataset(

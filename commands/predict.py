@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say
+from .options import Force
 
 
 def predict(
@@ -39,9 +40,7 @@ def predict(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out 2D rows that no sample has the id of.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Predict new rows with a fitted fusion model; rows that it was fitted on are marked."""
     from ..learn.model import load_model

@@ -9,6 +9,7 @@ import typer
 
 from ..console import stdout
 from ..features.inputs import Inputs
+from .options import Blocks, Labels, MaybeStores, Task, ThreeD, TwoDClasses, TwoDIds
 
 
 def check(
@@ -18,31 +19,13 @@ def check(
             help="2D predictions: .npz, .npy, .csv or .parquet.", metavar="FILE...", show_default=False
         ),
     ],
-    stores: Annotated[
-        list[Path] | None, typer.Option("--3d-store", help="Store of ig3d extract; may be repeated.")
-    ] = None,
-    three_d: Annotated[
-        Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="CSV of truth by id, with --3d-logits or before the store's."),
-    ] = None,
-    ids: Annotated[
-        list[Path] | None, typer.Option("--2d-ids", help="Ids of rows that come without; one for each file.")
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--2d-classes",
-            help="Order of the columns, before what the file says: a preset or names by comma; one for all files or "
-            "one for each.",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="classes or va; by default what the file is.")
-    ] = None,
-    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
+    stores: MaybeStores = None,
+    three_d: ThreeD = None,
+    labels: Labels = None,
+    ids: TwoDIds = None,
+    classes: TwoDClasses = None,
+    task: Task = None,
+    blocks: Blocks = "full",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Rows of one side that the other lacks are no problem.")
     ] = False,

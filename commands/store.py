@@ -15,6 +15,7 @@ from .options import (
     Groups,
     LabelMap,
     Manifest,
+    OutStore,
     Root,
     Seed,
     SplitSeed,
@@ -73,7 +74,7 @@ def import_(
     codes: Annotated[
         Path, typer.Option("--codes", help="Folder of the codes, or the table.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)],
+    out: OutStore,
     columns: Annotated[
         str | None, typer.Option("--columns", help="Of a CSV without block names: expression:50,pose:3,...")
     ] = None,

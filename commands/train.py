@@ -8,16 +8,11 @@ from typing import Annotated
 import typer
 
 from ..console import say, stdout
-from .options import Seed, names, typed
+from .options import Blocks, Draws, Folds, HeadJobs, Seed, Stores, names, typed
 
 
 def train(
-    stores: Annotated[
-        list[Path],
-        typer.Option(
-            "--3d-store", help="Store of ig3d extract. Repeated: more codes of its rows, or more rows."
-        ),
-    ],
+    stores: Stores,
     head: Annotated[
         str,
         typer.Option(
@@ -25,7 +20,7 @@ def train(
             help="gbm, linear, mlp, residual, all, or module:Class of an estimator; several by comma.",
         ),
     ] = "gbm",
-    blocks: Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")] = "full",
+    blocks: Blocks = "full",
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
     ] = None,
@@ -35,10 +30,10 @@ def train(
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Let classes weigh equally, however many rows they have.")
     ] = False,
-    folds: Annotated[int, typer.Option("--folds", help="Folds where there is no split to learn from.")] = 5,
-    draws: Annotated[int, typer.Option("--draws", help="Of the bootstrap.")] = 10_000,
+    folds: Folds = 5,
+    draws: Draws = 10_000,
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 is all cores.")] = 0,
+    jobs: HeadJobs = 0,
     out: Annotated[
         Path | None,
         typer.Option(
