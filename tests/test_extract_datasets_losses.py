@@ -80,3 +80,105 @@ def test_a_table_of_pixels_without_header_is_a_short_line(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match=r"in the first line of .*got 0, 0 0 0") as refused:
         list_samples(tmp_path, "fer2013")
     assert len(str(refused.value)) < 400 + len(str(tmp_path))
+
+
+# rafdb
+
+
+def official(root: Path, names: tuple[str, ...], suffix: str = ".jpg") -> None:
+    (root / "EmoLabel").mkdir(parents=True)
+    (root / "EmoLabel" / "list_patition_label.txt").write_text("".join(f"{name}.jpg 4\n" for name in names))
+    for name in names:
+        write_image(root / "Image" / "aligned" / f"{name}_aligned{suffix}")
+
+
+def test_rafdb_extensions_in_capitals_are_found(tmp_path: Path) -> None:
+    official(tmp_path, ("train_00001", "test_0001"), ".JPG")
+    samples = list_samples(tmp_path, "rafdb")
+    assert [sample.size_bytes > 0 for sample in samples.samples] == [True, True]
+    assert samples.samples[1].path == "Image/aligned/train_00001_aligned.JPG"
+
+
+def test_rafdb_images_outside_of_the_list_and_other_copies_are_said(tmp_path: Path) -> None:
+    official(tmp_path / "basic", ("train_00001", "test_0001"))
+    official(tmp_path / "old" / "basic", ("train_00001",))
+    write_image(tmp_path / "basic" / "Image" / "aligned" / "train_00009_aligned.jpg")
+    samples = list_samples(tmp_path, "rafdb")
+    assert len(samples) == 2
+    assert "WARNING basic/Image/aligned: 1 image left out, not in the list: train_00009_aligned" in said(
+        samples
+    )
+    assert "left out are other copies under the root: old/basic/EmoLabel/list_patition_label" in said(samples)
+
+
+def test_kaggle_images_outside_of_the_table_are_said(tmp_path: Path) -> None:
+    for name in ("train/1/train_1_aligned.JPG", "train/2/train_2_aligned.jpg", "test/1/test_1_aligned.jpg"):
+        write_image(tmp_path / "DATASET" / name)
+    (tmp_path / "train_labels.csv").write_text("image,label\ntrain_1_aligned.jpg,1\n")
+    samples = list_samples(tmp_path, "rafdb")
+    assert len(samples) == 3
+    assert "1 image not in *_labels.csv, labelled as their folders: DATASET/train/2/train_2" in said(samples)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["DATASET/train/1/a.jpg"], "expected test/1 to test/7 beside .*DATASET/train, found train/"),
+        (["basic/Image/aligned/train_1_aligned.jpg"], "expected EmoLabel/list_patition_label.txt beside the"),
+        (
+            ["Image/original/", "Image/original.zip", "EmoLabel/list_patition_label.txt"],
+            "original.zip; unpack",
+        ),
+    ],
+)
+def test_the_part_of_rafdb_that_lacks_is_named(tmp_path: Path, files: list[str], message: str) -> None:
+    for name in files:
+        path = tmp_path / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+        elif name.endswith(".jpg"):
+            write_image(path)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("train_1.jpg 1\n")
+    with pytest.raises(DatasetError, match=message):
+        list_samples(tmp_path, "rafdb")
+
+
+# affwild2 and ckplus
+
+
+def test_affwild2_lists_without_header_shift_no_frame(tmp_path: Path) -> None:
+    for frame in (1, 2, 3):
+        write_image(tmp_path / "cropped_aligned" / "v" / f"{frame:05d}.jpg")
+    lists = {task: tmp_path / f"{task}_Set" / "Train_Set" / "v.txt" for task in ("EXPR", "VA")}
+    for path in lists.values():
+        path.parent.mkdir(parents=True)
+    lists["EXPR"].write_text("3\n1\n4\n\n")
+    lists["VA"].write_text("0.5,-0.25\n-5,-5\n1e-1,0\n")
+    samples = list_samples(tmp_path, "affwild2")
+    assert samples.labels.tolist() == [3, 1, 4]
+    assert "1 lists open with a label, not with a header; that line is frame 1: v" in said(samples)
+    found = {sample.id[-1]: sample.valence for sample in list_samples(tmp_path, "affwild2-va").samples}
+    assert found == {"1": 0.5, "3": 0.1}
+    lists["EXPR"].write_text("Neutral,Anger\n3\n\n4\n")
+    with pytest.raises(DatasetError, match=r"in line 3 of .*, got ''"):
+        list_samples(tmp_path, "affwild2")
+
+
+def test_ckplus_labels_go_by_the_number_of_the_frame(tmp_path: Path) -> None:
+    for sequence, frames in (("S1/001", (1, 2, 3)), ("S1/002", (2, 3, 4)), ("S2/001", (1, 4))):
+        for frame in frames:
+            name = f"{sequence.replace('/', '_')}_{frame:08d}"
+            write_image(tmp_path / "cohn-kanade-images" / sequence / f"{name}.png")
+        (tmp_path / "Emotion" / sequence).mkdir(parents=True)
+        stem = f"{sequence.replace('/', '_')}_00000004"
+        (tmp_path / "Emotion" / sequence / f"{stem}_emotion.txt").write_text("3")
+    samples = list_samples(tmp_path, "ckplus")
+    # the peak of S1/001 and the neutral frame of S1/002 are lost: no other frame stands for them
+    assert [(s.id[-15:], s.label, s.size_bytes > 0) for s in samples.samples] == [
+        ("S1_001_00000001", 0, True), ("S1_001_00000004", 3, False), ("S1_002_00000004", 3, True),
+        ("S2_001_00000001", 0, True), ("S2_001_00000004", 3, True),
+    ]  # fmt: skip
+    assert "1 sequences do not begin with frame 1: none of theirs is neutral: S1/002" in said(samples)
+    assert "1 listed images are not there (cohn-kanade-images/S1/001/S1_001_00000004.png)" in said(samples)

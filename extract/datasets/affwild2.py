@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DatasetError, LayoutError, some
+from ...errors import DatasetError, LayoutError, short, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
@@ -21,6 +21,8 @@ from .files import find_all, find_file, images_under, listing, posix, read_lines
 
 # video1_left and video1_right are two people of one video
 _SIDE = re.compile(r"_(left|right)$")
+# a first line of numbers is a label already: some copies have lost the header
+_NUMBERS = re.compile(r"[-+.\deE,; \t]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class AffWild2:
         samples: list[Sample] = []
         skipped = 0
         unseen: list[str] = []
+        headless: list[str] = []
         for file, split in sorted(lists.items()):
             folder = images / file.stem
             frames = dict(images_under(folder, root)) if folder.is_dir() else {}
@@ -62,7 +65,10 @@ class AffWild2:
                 unseen.append(file.stem)
                 continue
             inside, group = posix(folder, root), _SIDE.sub("", file.stem)
-            for number, line in enumerate(self._read(file), start=1):
+            lines, header = self._read(file)
+            if not header:
+                headless.append(file.stem)
+            for number, line in enumerate(lines, start=1):
                 if line is None:
                     skipped += 1
                     continue
@@ -85,20 +91,29 @@ class AffWild2:
             f"{' and '.join(f'{count} {name}' for name, count in counts.items())} videos; {skipped} frames are "
             "marked as not annotated and left out"
         ]
+        if headless:
+            notes.append(
+                f"{len(headless)} lists open with a label, not with a header; that line is frame 1: {some(headless)}"
+            )
         if unseen:
             notes.append(f"{len(unseen)} annotated videos have no frames and are left out: {some(unseen)}")
         return SampleList(self.name, str(root), self.classes, tuple(samples), tuple(notes))
 
-    def _read(self, file: Path) -> Iterator[Line | None]:
-        """Frames of one annotation file, None for those without; its first line is a header."""
-        for number, line in enumerate(read_lines(file, dataset=self.name)):
-            if number and line:
-                try:
-                    yield self._line(line)
-                except ValueError:
-                    raise DatasetError(
-                        f"{self.name}: expected {self._wanted} in line {number + 1} of {file}, got {line!r}"
-                    ) from None
+    def _read(self, file: Path) -> tuple[list[Line | None], bool]:
+        """Frames of one annotation file, None for those without; and whether its first line is a header."""
+        lines = list(read_lines(file, dataset=self.name))
+        while lines and not lines[-1]:
+            lines.pop()
+        header = bool(lines) and not _NUMBERS.fullmatch(lines[0])
+        found = []
+        for number, line in enumerate(lines[header:], start=1 + header):
+            try:
+                found.append(self._line(line))
+            except ValueError:
+                raise DatasetError(
+                    f"{self.name}: expected {self._wanted} in line {number} of {file}, got {short(line)!r}"
+                ) from None
+        return found, header
 
     _wanted = "a label -1 to 7"
 

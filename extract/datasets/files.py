@@ -60,14 +60,18 @@ def find_file(root: Path, names: Collection[str], *, skip: Collection[str] = ())
     return min(find_all(root, lambda name: name in names, skip=skip), default=None)
 
 
-def find_all(root: Path, wanted: Callable[[str], bool], *, skip: Collection[str] = ()) -> list[Path]:
+def find_all(
+    root: Path, wanted: Callable[[str], bool], *, skip: Collection[str] = (), further: int = 0
+) -> list[Path]:
     """Files and folders whose lower-case name is wanted, all of the shallowest level that has some.
 
+    Those of ``further`` levels below come after them.
     Folders in ``skip`` (lower case), bare digits and hidden ones are not entered: image folders hold no lists, and
     walking them would take a while. A linked folder is entered once, so none can loop.
     """
     level, linked = [root], {_identity(root)}
-    while level:
+    every: list[Path] = []
+    while level and further >= 0:
         found: list[Path] = []
         below: list[Path] = []
         for place in level:
@@ -86,10 +90,10 @@ def find_all(root: Path, wanted: Callable[[str], bool], *, skip: Collection[str]
                                 continue
                             linked.add(target)
                         below.append(Path(entry.path))
-        if found:
-            return sorted(found)
+        every += sorted(found)
+        further -= bool(every)
         level = below
-    return []
+    return every
 
 
 def _identity(folder: Path | str) -> tuple[int, int]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError, LayoutError
+from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import (
+    files_in,
+    find_all,
     find_file,
     first_folder,
     images_under,
@@ -22,7 +24,7 @@ from .files import (
     read_csv,
     read_lines,
     sample_id,
-    size_of,
+    unlisted_note,
 )
 
 # The list file's misspelt name is the real one.
@@ -47,16 +49,14 @@ class RafDb:
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         classes = PRESETS["rafdb"]
         in_compound = root.name.lower() == "compound"
-        list_file = None if in_compound else find_file(root, {LIST_FILE}, skip={"image", "compound"})
-        if list_file is not None:
-            samples, what = _official(list_file, root, len(classes), self.name)
+        lists = [] if in_compound else _lists(root, skip={"image", "compound"})
+        if lists:
+            samples, notes = _official(lists, root, len(classes), self.name)
         elif (kaggle := _kaggle_folder(root)) is not None:
-            samples, what = _kaggle(kaggle, root)
+            samples, notes = _kaggle(kaggle, root)
         else:
-            raise LayoutError(
-                f"rafdb: expected RAF-DB's folders, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
-            )
-        return SampleList(self.name, str(root), classes, tuple(samples), (what, _count_note(samples)))
+            raise _lacking(root, self.layout)
+        return SampleList(self.name, str(root), classes, tuple(samples), (*notes, _count_note(samples)))
 
 
 class RafDbCompound:
@@ -68,31 +68,64 @@ class RafDbCompound:
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         classes = PRESETS[self.name]
         compound = root if root.name.lower() == "compound" else find_file(root, {"compound"}, skip={"image"})
-        found = None if compound is None else find_file(compound, {LIST_FILE}, skip={"image"})
-        if found is None:
+        lists = [] if compound is None else _lists(compound, skip={"image"})
+        if not lists:
             raise LayoutError(
                 f"rafdb-compound: expected RAF-DB's compound/ folder, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md)"
             )
-        samples, what = _official(found, root, len(classes), self.name)
-        return SampleList(self.name, str(root), classes, tuple(samples), (what,))
+        samples, notes = _official(lists, root, len(classes), self.name)
+        return SampleList(self.name, str(root), classes, tuple(samples), notes)
 
 
-def _official(list_file: Path, root: Path, labels: int, dataset: str) -> tuple[list[Sample], str]:
+def _lists(root: Path, *, skip: set[str]) -> list[Path]:
+    """The list file that is nearest to the root, then those of other copies that lie not much deeper."""
+    return find_all(root, lambda name: name == LIST_FILE, skip=skip, further=2)
+
+
+def _lacking(root: Path, layout: str) -> DatasetError:
+    """What to say where neither form is whole: which part of it is not there."""
+    images = find_file(root, {"aligned", "aligned_224", "original"}, skip={"compound", "emolabel"})
+    if images is not None and images.is_dir():
+        part = images.parent.parent if images.parent.name.lower() == "image" else images.parent
+        return DatasetError(
+            f"rafdb: expected EmoLabel/{LIST_FILE} beside the images of {images}, found {listing(part)} in {part}; "
+            "the list comes with RAF-DB"
+        )
+    train = find_file(root, {"train", "test"})
+    parent = root if train is None else train.parent
+    half = [name for name in ("train", "test") if (parent / name / "1").is_dir()]
+    if len(half) == 1 and not (parent / half[0] / "0").is_dir():
+        other = "test" if half[0] == "train" else "train"
+        return LayoutError(
+            f"rafdb: expected {other}/1 to {other}/7 beside {parent / half[0]}, found {listing(parent)}; "
+            "unpack the other part as well"
+        )
+    return LayoutError(
+        f"rafdb: expected RAF-DB's folders, found {listing(root)} in {root}; {layout} (docs/datasets.md)"
+    )
+
+
+def _official(
+    lists: list[Path], root: Path, labels: int, dataset: str
+) -> tuple[list[Sample], tuple[str, ...]]:
     """Samples of lines like ``train_00001.jpg 5``; ``_aligned``, which only the files have, is not in the id."""
+    list_file, *copies = lists
     part = list_file.parent.parent
     images = first_folder(*(part / name for name in _IMAGES))
-    if images is None:
-        zipped = [name for name in ("aligned", "original") if (part / "Image" / f"{name}.zip").is_file()]
+    files = {} if images is None else files_in(images)
+    zipped = [name for name in ("aligned", "original") if (part / "Image" / f"{name}.zip").is_file()]
+    if images is None or (zipped and not files):
         raise DatasetError(
-            f"{dataset}: expected Image/aligned/ beside {list_file.parent}, found {listing(part)}"
+            f"{dataset}: expected Image/aligned/ beside {list_file.parent} with images in it, found {listing(part)}"
             + (f" and Image/{zipped[0]}.zip" if zipped else "")
             + "; unpack the images there"
         )
     folder = posix(images, root)
     suffix = "_aligned" if images.name.startswith("aligned") else ""
     samples = []
-    for number, line in enumerate(read_lines(list_file, dataset=dataset), start=1):
+    listed = set()
+    for place, line in enumerate(read_lines(list_file, dataset=dataset), start=1):
         if not line:
             continue
         name, _, digits = line.rpartition(" ")
@@ -100,20 +133,26 @@ def _official(list_file: Path, root: Path, labels: int, dataset: str) -> tuple[l
         split = Split.train if stem.startswith("train") else Split.test if stem.startswith("test") else None
         if split is None or not digits.isdecimal() or not 1 <= int(digits) <= labels:
             raise DatasetError(
-                f"{dataset}: expected lines like 'train_00001.jpg 5' with labels 1 to {labels}, got {line!r} "
-                f"in line {number} of {list_file}"
+                f"{dataset}: expected lines like 'train_00001.jpg 5' with labels 1 to {labels}, got "
+                f"{short(line)!r} in line {place} of {list_file}"
             )
-        path = f"{folder}/{stem}{suffix}{extension}"
+        file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
+        listed.add(f"{stem}{suffix}")
         samples.append(
             Sample(
                 id=f"{folder}/{stem}",
-                path=path,
+                path=f"{folder}/{file}",
                 label=int(digits) - 1,
                 split=split,
-                size_bytes=size_of(root / path),
+                size_bytes=size,
             )
         )
-    return samples, f"official RAF-DB list {posix(list_file, root)} with the images of {folder}/"
+    others = some([posix(copy, root) for copy in copies])
+    return samples, (
+        f"official RAF-DB list {posix(list_file, root)} with the images of {folder}/",
+        *unlisted_note(files, listed, inside=folder, said="not in the list"),
+        *([f"WARNING {dataset}: left out are other copies under the root: {others}"] if copies else []),
+    )
 
 
 def _kaggle_folder(root: Path) -> Path | None:
@@ -124,9 +163,9 @@ def _kaggle_folder(root: Path) -> Path | None:
     return None if (train / "0").is_dir() else train.parent
 
 
-def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], str]:
+def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], tuple[str, ...]]:
     """Samples of the folders, and those that only the tables name, which are missing."""
-    samples, wrong, tables = [], [], 0
+    samples, wrong, unsaid, tables = [], [], [], 0
     for split in (Split.train, Split.test):
         said = _kaggle_labels(dataset, split)
         tables += bool(said)
@@ -136,15 +175,15 @@ def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], str]:
             if (folder := dataset / split.name / str(label + 1)).is_dir()
             for path, size in images_under(folder, root)
         ]
-        names = {PurePosixPath(path).name for path, _, _ in here}
-        wrong += [
-            PurePosixPath(path).name
-            for path, label, _ in here
-            if said.get(PurePosixPath(path).name, label) != label
-        ]
+        names = {_plain(path): (path, label) for path, label, _ in here}
+        by_name = {_plain(name): label for name, label in said.items()}
+        wrong += [name for name, (_, label) in names.items() if by_name.get(name, label) != label]
+        unsaid += [path for name, (path, _) in names.items() if said and name not in by_name]
         inside = posix(dataset / split.name, root)
         here += [
-            (f"{inside}/{label + 1}/{name}", label, -1) for name, label in said.items() if name not in names
+            (f"{inside}/{label + 1}/{name}", label, -1)
+            for name, label in said.items()
+            if _plain(name) not in names
         ]
         samples += [
             Sample(
@@ -159,10 +198,21 @@ def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], str]:
     if wrong:
         raise DatasetError(
             f"rafdb: expected folders and *_labels.csv to agree, got {len(wrong)} images with another label in the "
-            f"table ({', '.join(wrong[:5])})"
+            f"table ({some(wrong)})"
         )
     checked = "labels agree with *_labels.csv" if tables else "no *_labels.csv to check labels against"
-    return samples, f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"
+    notes = [f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"]
+    if unsaid:
+        notes.append(
+            f"WARNING {number(len(unsaid), 'image')} not in *_labels.csv, labelled as their folders: {some(unsaid)}"
+        )
+    return samples, tuple(notes)
+
+
+def _plain(path: str) -> str:
+    """A file's name without regard to the case of its extension."""
+    name = PurePosixPath(path)
+    return name.stem + name.suffix.lower()
 
 
 def _kaggle_labels(dataset: Path, split: Split) -> dict[str, int]:
