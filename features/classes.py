@@ -65,6 +65,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 # Networks by name -> the presets their outputs may be in; the one with as many classes as there are columns is meant.
+# A network that is not here goes by the preset of its own name (ferplus), or has no classes.
 _EITHER, _SORTED = ("affectnet8", "affectnet7"), ("alphabetical8", "alphabetical7")
 NETWORKS: dict[str, tuple[str, ...]] = {
     "affectnet": _EITHER,
@@ -120,6 +121,15 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
     return result
 
 
+def orders_of(name: str) -> tuple[tuple[str, ...], ...]:
+    """The orders that a preset or a network may stand for, the likeliest first; none for another name.
+
+    >>> [len(order) for order in orders_of("ddamfn")]
+    [8, 7]
+    """
+    return tuple(PRESETS[preset] for preset in NETWORKS.get(name, (name,)) if preset in PRESETS)
+
+
 def parse_classes(text: str, *, columns: int | None = None) -> tuple[str, ...]:
     """A preset's name, a network's or a comma list of names, as canonical names in order.
 
@@ -142,7 +152,7 @@ def parse_classes(text: str, *, columns: int | None = None) -> tuple[str, ...]:
     >>> parse_classes("joy, Sadness")
     ('happy', 'sad')
     """
-    orders = [PRESETS[name] for name in NETWORKS.get(text, (text,)) if name in PRESETS]
+    orders = orders_of(text)
     if orders:
         return next((order for order in orders if len(order) == columns), orders[0])
     names = [name for name in text.split(",") if name.strip()]

@@ -1,6 +1,7 @@
-"""Networks of the field: in which order and form they give their outputs, so that a user need not say it.
+"""Networks of the field: in which form they give their outputs and take their input, so that a user need not say it.
 
-A preset fills in what is not said on the command line. The orders and forms are those of the networks' own code and
+A preset fills in what is not said on the command line. The order of its classes is that of
+:func:`ig3d.features.classes.orders_of` under the same name. Forms and orders are those of the networks' own code and
 documents; where a repository trains on the user's own folders, no preset can know the order.
 """
 
@@ -20,8 +21,6 @@ class NetworkPreset:
 
     Attributes
     ----------
-    orders : tuple of str
-        Class orders, as :func:`ig3d.features.classes.parse_classes` takes them; the one as long as the output is taken.
     input : dict
         What of the input is known: ``size``, ``mean``, ``std``, ``colour``. ImageNet's mean and deviation unless said.
     output : str
@@ -30,44 +29,37 @@ class NetworkPreset:
         ``valence`` and ``arousal`` in the order in which they may follow the classes.
     """
 
-    orders: tuple[str, ...]
     input: dict[str, Any] = field(default_factory=lambda: {"size": 224})
     output: str = "0"
     va_after: tuple[str, ...] = ()
 
 
-_AFFECTNET = ("affectnet8", "affectnet7")
-_ALPHABETICAL = ("alphabetical8", "alphabetical7")
-
 PRESETS: dict[str, NetworkPreset] = {
     # DDAMFN and DDAMFN++, their own weights, RAF-DB's too: (logits, features, heads)
-    "ddamfn": NetworkPreset(_AFFECTNET, {"size": 112}),
+    "ddamfn": NetworkPreset({"size": 112}),
     # the RAF-DB checkpoint that comes with Ig3D follows RAF-DB's order
-    "ddamfn-ig3d-rafdb": NetworkPreset(("rafdb",), {"size": 112}),
-    "poster-rafdb": NetworkPreset(("rafdb",)),
-    "poster-affectnet": NetworkPreset(_AFFECTNET),
+    "ddamfn-ig3d-rafdb": NetworkPreset({"size": 112}),
+    "poster-rafdb": NetworkPreset(),
+    "poster-affectnet": NetworkPreset(),
     # (logits, features, heads)
-    "dan-rafdb": NetworkPreset(("rafdb",)),
-    "dan-affectnet": NetworkPreset(_AFFECTNET),
+    "dan-rafdb": NetworkPreset(),
+    "dan-affectnet": NetworkPreset(),
     # classes, then valence and arousal; or these two alone
-    "cage": NetworkPreset(_AFFECTNET, va_after=VALENCE_FIRST),
-    "cage-va": NetworkPreset((), va_after=VALENCE_FIRST),
-    "hsemotion": NetworkPreset(_ALPHABETICAL, va_after=VALENCE_FIRST),
-    "apvit": NetworkPreset(
-        ("apvit", "anger,disgust,fear,sad,happy,surprise,neutral,contempt"), {"size": 112}
-    ),
+    "cage": NetworkPreset(va_after=VALENCE_FIRST),
+    "cage-va": NetworkPreset(va_after=VALENCE_FIRST),
+    "hsemotion": NetworkPreset(va_after=VALENCE_FIRST),
+    "apvit": NetworkPreset({"size": 112}),
     "emonet": NetworkPreset(
-        ("affectnet8",),
         {"size": 256, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
         output="expression,valence,arousal",
         va_after=VALENCE_FIRST,
     ),
-    "openface3": NetworkPreset(("affectnet8",)),
-    "resemotenet": NetworkPreset(("resemotenet",), {"size": 64, "colour": "grey"}),
-    "ferplus": NetworkPreset(("ferplus",)),
-    "kollias": NetworkPreset(_ALPHABETICAL),
-    "pyfeat-v1": NetworkPreset(("fer2013",)),
-    "pyfeat-v2": NetworkPreset(_AFFECTNET, va_after=VALENCE_FIRST),
+    "openface3": NetworkPreset(),
+    "resemotenet": NetworkPreset({"size": 64, "colour": "grey"}),
+    "ferplus": NetworkPreset(),
+    "kollias": NetworkPreset(),
+    "pyfeat-v1": NetworkPreset(),
+    "pyfeat-v2": NetworkPreset(va_after=VALENCE_FIRST),
 }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelError, UsageError
+from ...features.classes import orders_of
 from ..checkpoint import LoadedNetwork as Checkpoint
 from ..checkpoint import Seen
 from ..images import InputSpec
@@ -220,7 +221,7 @@ def _meaning(
                 f"{', '.join(orders[0])}; leave --classes out"
             )
     elif known is not None:
-        orders = tuple(parse_order(order, dataset_classes) for order in known.orders)
+        orders = orders_of(spec.preset)
     elif opened.classes:
         orders = (opened.classes,)
     after = VALENCE_FIRST if opened.va else known.va_after if known else ()
