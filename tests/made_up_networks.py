@@ -77,7 +77,7 @@ class Batchy(nn.Module):
 
 class Random(nn.Module):
     def forward(self, x):
-        return nn.functional.dropout(pooled(x) + 1, 0.5, training=True)
+        return pooled(x) + torch.rand(1)  # another at each call
 
 
 def nan(width=3):
