@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import PredictionsError, number, some
 from .classes import canonical, canonical_all
 from .store import CodeStore
-from .tables import as_numbers, as_text, find_column, id_column, read_table, va_columns
+from .tables import as_numbers, as_text, find_column, id_column, read_table, say_columns, va_columns
 from .values import Split
 
 _SPLITS = {
@@ -115,7 +115,7 @@ def of_file(path: str | Path) -> SampleColumns:
     table = read_table(source)
     name = id_column(table)
     if name is None:
-        raise PredictionsError(f"{path}: expected a column id, got {some(list(table), 12)}")
+        raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
     ids = as_text(table[name])
     values, counts = np.unique(ids, return_counts=True)
     if counts.max() > 1:
@@ -128,7 +128,7 @@ def of_file(path: str | Path) -> SampleColumns:
     pair = va_columns(table)
     if label_column is None and pair is None:
         raise PredictionsError(
-            f"{path}: expected a column label, or valence and arousal, got {some(list(table), 12)}"
+            f"{path}: expected a column label, or valence and arousal, got {say_columns(list(table))}"
         )
     label, label_names = (
         _labels(source, as_text(table[label_column])) if label_column else _no_labels(len(ids))

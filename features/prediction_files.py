@@ -12,9 +12,18 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError
 from .classes import canonical_all
-from .tables import TABLE_SUFFIXES, as_numbers, as_text, class_columns, id_column, read_table, va_columns
+from .tables import (
+    TABLE_SUFFIXES,
+    as_numbers,
+    as_text,
+    class_columns,
+    id_column,
+    read_table,
+    say_columns,
+    va_columns,
+)
 
 VA = ("valence", "arousal")
 _ID_KEYS = ("ids", "id", "names", "paths", "files")
@@ -68,7 +77,7 @@ def load_ids(path: str | Path) -> np.ndarray:
         table = read_table(source)
         column = id_column(table) or (next(iter(table)) if len(table) == 1 else None)
         if column is None:
-            raise PredictionsError(f"{path}: expected a column id, got {', '.join(table)}")
+            raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
         return as_text(table[column])
     if suffix in (".npy", ".npz"):
         arrays = _arrays(source)
@@ -170,5 +179,5 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
         return Read(np.stack([as_numbers(rest[name]) for name in pair], axis=1), VA, ids, "va")
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
-        f"{source}: expected {wanted} beside an id column, got the columns {some(list(table), 12)}"
+        f"{source}: expected {wanted} beside an id column, got the columns {say_columns(list(table))}"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, require
+from ..errors import PredictionsError, require, some
 from .classes import CANONICAL, canonical, canonical_all
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -64,6 +64,16 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     if not len(frame):
         raise PredictionsError(f"{path}: expected rows under the header, got none")
     return {str(name).strip(): frame[name].to_numpy() for name in frame.columns}
+
+
+def say_columns(names: Sequence[str]) -> str:
+    """The columns of a table in words, with a hint where another mark than a comma parts them.
+
+    >>> say_columns(["id", "label"]), say_columns(["id;label"])
+    ('id, label', 'id;label (parted by semicolons; save it with commas)')
+    """
+    hint = " (parted by semicolons; save it with commas)" if len(names) == 1 and ";" in names[0] else ""
+    return (some(list(names), 12) or "nothing") + hint
 
 
 def as_text(column: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,52 @@ def test_ckplus_labels_go_by_the_number_of_the_frame(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "1 sequences do not begin with frame 1: none of theirs is neutral: S1/002" in said(samples)
     assert "1 listed images are not there (cohn-kanade-images/S1/001/S1_001_00000004.png)" in said(samples)
+
+
+# affectnet
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "number,exp,val,aro\n1,2,0,0\n2,7,9,0.5,0.5\n",
+            "expected 4 cells .* in row 2 of .*csv, got 5: 2,7,9",
+        ),
+        ("number,exp,val,aro\n1,2,0,0\n2,99,0,0\n", "expressions from 0 to 10 in row 2 of .*csv, got '99'"),
+        ("number,exp,val,aro\n1,2,0,7\n", r"in \[-1, 1\] or -2 in row 1 of .*csv, got '7'"),
+        ("number,exp\n1,2\n", "in the first line of .*csv, got number, exp$"),
+        (
+            "number;exp;val;aro\n1;2;0;0\n",
+            r"got number;exp;val;aro \(parted by semicolons; save it with commas",
+        ),
+    ],
+)
+def test_affectnet_rows_that_do_not_fit_are_named(tmp_path: Path, text: str, message: str) -> None:
+    write_image(tmp_path / "val_set" / "images" / "1.jpg")
+    (tmp_path / "val_set_annotation_without_lnd.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        list_samples(tmp_path, "affectnet")
+
+
+def test_affectnet_original_rows_of_too_many_cells_are_named(tmp_path: Path) -> None:
+    (tmp_path / "Manually_Annotated_Images").mkdir()
+    (tmp_path / "training.csv").write_text("1/a.jpg,1,1,9,9,1;2,0,0,0\n1/b.jpg,1,1,9,9,1;2,extra,3,0,0\n")
+    with pytest.raises(
+        DatasetError, match=r"expected 9 cells .* in row 2 of .*training.csv, got 10: 1/b.jpg"
+    ):
+        list_samples(tmp_path, "affectnet")
+
+
+# containers
+
+
+def test_compressed_shards_beside_plain_ones_are_said(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "train-0.tar", "w") as shard:
+        shard.add(tmp_path / "a.png", "a.png")
+    with tarfile.open(tmp_path / "test-0.tar.gz", "w:gz") as shard:
+        shard.add(tmp_path / "a.png", "b.png")
+    assert "WARNING 1 compressed file left out: test-0.tar.gz; unpack" in said(
+        list_samples(tmp_path, "webdataset")
+    )

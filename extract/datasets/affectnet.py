@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError, LayoutError, some
+from ...errors import DatasetError, LayoutError, short, some
 from ...features.classes import PRESETS
+from ...features.tables import say_columns
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
 from .affectnet_npy import read_annotations
-from .files import find_file, first_folder, is_image, listing, posix, read_csv, read_lines, sample_id, size_of
+from .files import files_in, find_file, first_folder, listing, posix, read_csv, read_lines, sample_id, size_of
 
 _NAMES = (*PRESETS["affectnet8"], "none", "uncertain", "non-face")
 _SET_FOLDERS = {"train_set": Split.train, "val_set": Split.val, "valid_set": Split.val}
@@ -103,7 +104,7 @@ def _sets(base: Path, root: Path, classes: int, say: Callable[[str], None]) -> I
     for folder, split in sorted(here.items()):
         images = first_folder(folder / "images") or folder
         inside = posix(images, root)
-        files = _files_in(images)
+        files = files_in(images)
         kind, rows = _annotated(base, folder, split, classes)
         say(f"{posix(folder, root)}: annotations from {kind}")
         named = set()
@@ -138,7 +139,7 @@ def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[st
         table = read_annotations(folder / "annotations")
         columns = (table.stems, table.expression, table.valence, table.arousal)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        return "annotations/*.npy", ((s, e, _va(v, folder), _va(a, folder)) for s, e, v, a in rows)
+        return "annotations/*.npy", ((s, e, _va(v, str(folder)), _va(a, str(folder))) for s, e, v, a in rows)
     # folders of these names are not AffectNet's alone: Aff-Wild2 has them, and class folders stand in them
     raise (DatasetError if (folder / "images").is_dir() else LayoutError)(
         f"affectnet: expected annotations/, {split.name}_set_annotation_without_lnd.csv or a text list for "
@@ -149,30 +150,40 @@ def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[st
 def _flat_rows(path: Path) -> Iterator[_Row]:
     """Rows of ``number,exp,val,aro``."""
     rows = read_csv(path, dataset="affectnet")
-    header = [_OTHER_NAMES.get(name.lower(), name.lower()) for name in next(rows, [])]
+    found = next(rows, [])
+    header = [_OTHER_NAMES.get(name.lower(), name.lower()) for name in found]
     wanted = ("number", "expression", "valence", "arousal")
     if not set(wanted) <= set(header):
         raise DatasetError(
-            f"affectnet: expected the columns number,exp,val,aro in {path}, got {','.join(header)}"
+            f"affectnet: expected the columns number,exp,val,aro in the first line of {path}, got {say_columns(found)}"
         )
     number, expression, valence, arousal = (header.index(name) for name in wanted)
-    for row in rows:
-        if len(row) < len(header):
-            raise DatasetError(f"affectnet: expected {len(header)} cells in {path}, got {','.join(row)}")
+    for place, row in enumerate(rows, start=1):
+        where = f"row {place} of {path}"
+        _check_width(row, header, where)
         yield (
             PurePosixPath(row[number]).stem,
-            _expression(row[expression], path),
-            _va(row[valence], path),
-            _va(row[arousal], path),
+            _expression(row[expression], where),
+            _va(row[valence], where),
+            _va(row[arousal], where),
+        )
+
+
+def _check_width(row: list[str], header: list[str], where: str) -> None:
+    """Refuse a row of another number of cells: one too many shifts those after it."""
+    if len(row) < len(header) or any(row[len(header) :]):
+        raise DatasetError(
+            f"affectnet: expected {len(header)} cells ({','.join(header[:3])},...) in {where}, got {len(row)}: "
+            f"{short(','.join(row))}"
         )
 
 
 def _text_rows(path: Path) -> Iterator[_Row]:
     """Lines like ``123.jpg 4``."""
-    for line in read_lines(path, dataset="affectnet"):
+    for place, line in enumerate(read_lines(path, dataset="affectnet"), start=1):
         if line:
             name, _, digits = line.rpartition(" ")
-            yield PurePosixPath(name).stem, _expression(digits, path), math.nan, math.nan
+            yield PurePosixPath(name).stem, _expression(digits, f"line {place} of {path}"), math.nan, math.nan
 
 
 def _original(base: Path, root: Path, say: Callable[[str], None]) -> Iterator[Record]:
@@ -192,54 +203,42 @@ def _original(base: Path, root: Path, say: Callable[[str], None]) -> Iterator[Re
     for path, split in lists.items():
         say(f"{split.name}: annotations from {posix(path, root)}, with face boxes")
         header: list[str] | None = None
-        for row in read_csv(path, dataset="affectnet"):
+        headless = False
+        for place, row in enumerate(read_csv(path, dataset="affectnet")):
             if header is None:
                 header = [name.lower() for name in row]
                 if set(_COLUMNS) - {"facial_landmarks"} <= set(header):
                     continue
-                header = list(_COLUMNS)  # some copies have lost the header
-            if len(row) < len(header):
-                raise DatasetError(
-                    f"affectnet: expected {len(header)} cells ({','.join(header[:3])},...) in {path}, got {len(row)}: "
-                    f"{','.join(row)[:60]}"
-                )
+                header, headless = list(_COLUMNS), True  # some copies have lost the header
+            where = f"row {place + headless} of {path}"
+            _check_width(row, header, where)
             cells = dict(zip(header, row, strict=False))
             name = f"{inside}/{cells[_COLUMNS[0]]}"
             sample = Sample(
                 id=sample_id(name),
                 path=name,
                 split=split,
-                valence=_va(cells["valence"], path),
-                arousal=_va(cells["arousal"], path),
+                valence=_va(cells["valence"], where),
+                arousal=_va(cells["arousal"], where),
                 size_bytes=size_of(root / name),
                 box=_box(cells),
             )
-            yield Record(sample, _expression(cells["expression"], path))
+            yield Record(sample, _expression(cells["expression"], where))
     if find_file(base, {"automatically_annotated.csv"}, skip={"images", images.name.lower()}):
         say("Automatically_annotated.csv is left out: no person has looked at those labels")
 
 
-def _files_in(folder: Path) -> dict[str, tuple[str, int]]:
-    """Stem of each image in a folder -> its name and size."""
-    with os.scandir(folder) as entries:
-        return {
-            PurePosixPath(entry.name).stem: (entry.name, entry.stat().st_size)
-            for entry in entries
-            if is_image(entry.name) and entry.is_file()
-        }
-
-
-def _expression(text: str, path: Path) -> int:
+def _expression(text: str, where: str) -> int:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if value != value or value != int(value) or not 0 <= value <= 10:
-        raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {path}, got {text!r}")
+        raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {where}, got {short(text)!r}")
     return int(value)
 
 
-def _va(value: str | float, path: Path) -> float:
+def _va(value: str | float, where: str) -> float:
     """Valence or arousal; -2 is none."""
     try:
         number = float(value)
@@ -249,7 +248,7 @@ def _va(value: str | float, path: Path) -> float:
         return math.nan
     if not -1 <= number <= 1:
         raise DatasetError(
-            f"affectnet: expected valence and arousal in [-1, 1] or -2 in {path}, got {value!r}"
+            f"affectnet: expected valence and arousal in [-1, 1] or -2 in {where}, got {short(str(value))!r}"
         )
     return number
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ...errors import DatasetError, LayoutError
+from ...errors import DatasetError, LayoutError, number, some
 from ...features.values import Split
 from ..sources import DAMAGE
 from ..sources.remote import is_remote, list_remote, open_remote
 from .files import listing, split_named
+
+# what a compressed container is called by: faces.tar.gz, faces.tgz
+_PACKED = re.compile(r"\.(gz|bz2|xz|zst)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,22 @@ class Containers:
     root : str
         Folder or address that the paths are relative to; where a container itself was named, what holds it.
     files : tuple of (POSIX path under the root, bytes), sorted by path
+    packed : tuple of str
+        Paths of such containers that are compressed as a whole, which cannot be read where they are.
     """
 
     root: str
     files: tuple[tuple[str, int], ...]
+    packed: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What to say of those that are left out."""
+        if not self.packed:
+            return []
+        return [
+            f"WARNING {number(len(self.packed), 'compressed file')} left out: {some(list(self.packed))}; unpack"
+        ]
 
     @contextmanager
     def open(self, path: str, *, dataset: str) -> Iterator[BinaryIO]:
@@ -63,17 +78,20 @@ def containers_in(root: str | Path, suffix: str, *, dataset: str, layout: str) -
         size = 0 if is_remote(where) else Path(where).stat().st_size if Path(where).is_file() else -1
         if size >= 0:
             return Containers(above or ("/" if where.startswith("/") else "."), ((name, size),))
-    files = [
+    every = [
         (path, size)
         for path, size in (list_remote(where) if is_remote(where) else files_under(where))
-        if path.lower().endswith(suffix) and not is_hidden(path)
+        if _PACKED.sub("", path.lower().replace(".tgz", ".tar.gz")).endswith(suffix) and not is_hidden(path)
     ]
+    files = [one for one in every if one[0].lower().endswith(suffix)]
     if not files:
         there = "none" if is_remote(where) else listing(Path(where))
         raise LayoutError(
             f"{dataset}: expected {suffix} files, found {there} in {root}; {layout} (docs/datasets.md)"
         )
-    return Containers(where, tuple(sorted(files)))
+    return Containers(
+        where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)}))
+    )
 
 
 def files_under(root: str) -> Iterator[tuple[str, int]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
+from ...features.tables import say_columns
 from ...features.values import Sample, SampleList, Split
 from ..sources.pixels import COLUMN
 from . import DatasetOptions
@@ -276,7 +277,7 @@ def _pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
     if not wanted <= set(header):
         raise DatasetError(
             f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
-            f"{some(header) or 'nothing'}"
+            f"{say_columns(header)}"
         )
     for row in rows:
         if len(row) != len(header):

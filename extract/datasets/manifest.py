@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, LayoutError, require
+from ...features.tables import say_columns
 from ...features.values import SampleList
 from ..sources import parts_of
 from . import DatasetOptions
@@ -71,5 +72,7 @@ def _read(path: Path) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
             frame = frame.rename(columns={other: wanted})
             notes.append(f"column {other} of {path.name} read as {wanted}")
     if "path" not in frame.columns:
-        raise DatasetError(f"manifest: expected a column path in {path}, got {', '.join(frame.columns)}")
+        raise DatasetError(
+            f"manifest: expected a column path in {path}, got {say_columns(list(frame.columns))}"
+        )
     return {str(name): frame[name].tolist() for name in frame.columns}, tuple(notes)

@@ -39,7 +39,7 @@ class WebDataset:
     def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
         shards = containers_in(root, self.container, dataset=self.name, layout=self.layout)
         records: list[dict[str, Any]] = []
-        notes: list[str] = []
+        notes = shards.notes
         for path, _ in shards.files:
             with shards.open(path, dataset=self.name) as file:
                 found, note = _records(path, file)
