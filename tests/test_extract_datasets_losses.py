@@ -6,10 +6,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import write_image
+from conftest import colour_folder, write_image
 
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
+from ig3d.extract.datasets.check import recognise
 from ig3d.features.values import SampleList
 
 
@@ -232,3 +233,20 @@ def test_compressed_shards_beside_plain_ones_are_said(tmp_path: Path) -> None:
     assert "WARNING 1 compressed file left out: test-0.tar.gz; unpack" in said(
         list_samples(tmp_path, "webdataset")
     )
+
+
+# links
+
+
+def test_a_link_to_itself_stops_no_adapter(tmp_path: Path) -> None:
+    colour_folder(tmp_path, 2)
+    (tmp_path / "happy" / "self").symlink_to("self")
+    (tmp_path / "me").symlink_to("me")
+    (tmp_path / "happy" / "loop.png").symlink_to("loop.png")
+    samples = recognise(tmp_path)
+    assert (
+        samples.dataset == "folder" and len(samples) == 5
+    )  # two of each class, and the link that leads nowhere
+    assert "1 listed images are not there (happy/loop.png)" in said(samples)
+    with pytest.raises(DatasetError, match="expected RAF-DB's folders, found happy/, me, sad/"):
+        list_samples(tmp_path, "rafdb")

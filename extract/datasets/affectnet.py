@@ -19,7 +19,18 @@ from ...features.tables import say_columns
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
 from .affectnet_npy import read_annotations
-from .files import files_in, find_file, first_folder, listing, posix, read_csv, read_lines, sample_id, size_of
+from .files import (
+    files_in,
+    find_file,
+    first_folder,
+    is_folder,
+    listing,
+    posix,
+    read_csv,
+    read_lines,
+    sample_id,
+    size_of,
+)
 
 _NAMES = (*PRESETS["affectnet8"], "none", "uncertain", "non-face")
 _SET_FOLDERS = {"train_set": Split.train, "val_set": Split.val, "valid_set": Split.val}
@@ -99,7 +110,7 @@ def _sets(base: Path, root: Path, classes: int, say: Callable[[str], None]) -> I
     here = {
         Path(entry.path): _SET_FOLDERS[entry.name.lower()]
         for entry in os.scandir(base)
-        if entry.name.lower() in _SET_FOLDERS and entry.is_dir()
+        if entry.name.lower() in _SET_FOLDERS and is_folder(entry)
     }
     for folder, split in sorted(here.items()):
         images = first_folder(folder / "images") or folder

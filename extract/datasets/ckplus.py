@@ -15,7 +15,7 @@ from ...errors import DatasetError, LayoutError, short, some
 from ...features.classes import PRESETS
 from ...features.values import Sample, SampleList
 from . import DatasetOptions
-from .files import find_file, images_under, listing, posix, read_lines, sample_id
+from .files import find_file, images_under, is_folder, listing, posix, read_lines, sample_id
 
 _NUMBER = re.compile(r"(\d+)$")
 IMAGES, EMOTIONS = "cohn-kanade-images", ("emotion", "emotion_labels")
@@ -82,9 +82,9 @@ def _sequences(images: Path) -> list[tuple[str, str]]:
     return [
         (person.name, sequence.name)
         for person in os.scandir(images)
-        if person.is_dir() and not person.name.startswith(".")
+        if is_folder(person) and not person.name.startswith(".")
         for sequence in os.scandir(person)
-        if sequence.is_dir() and not sequence.name.startswith(".")
+        if is_folder(sequence) and not sequence.name.startswith(".")
     ]
 
 

@@ -39,12 +39,28 @@ def images_under(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                elif is_image(entry.name) and not entry.is_dir():
+                elif is_image(entry.name) and not is_folder(entry):
                     try:
                         size = entry.stat().st_size
                     except OSError:
                         size = -1
                     yield prefix + entry.name, size
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def is_image(name: str) -> bool:
@@ -83,7 +99,7 @@ def find_all(
                     elif (
                         not (is_image(name) or name.isdigit() or name.startswith("."))
                         and name not in skip
-                        and entry.is_dir()
+                        and is_folder(entry)
                     ):
                         if entry.is_symlink():
                             if (target := _identity(entry.path)) in linked:
@@ -106,9 +122,7 @@ def files_in(folder: Path) -> dict[str, tuple[str, int]]:
     """Stem of each image in a folder -> its name and size, whatever the case of its extension."""
     with os.scandir(folder) as entries:
         found = sorted(
-            (entry.name, entry.stat().st_size)
-            for entry in entries
-            if is_image(entry.name) and entry.is_file()
+            (entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name) and is_file(entry)
         )
     return {posixpath.splitext(name)[0]: (name, size) for name, size in found}
 
@@ -191,7 +205,7 @@ def split_named(name: str) -> Split | None:
 def listing(folder: Path, limit: int = 5) -> str:
     """What a folder holds, in a few words, for messages."""
     with os.scandir(folder) as entries:
-        names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+        names = [entry.name + ("/" if is_folder(entry) else "") for entry in entries]
     if not names:
         return "an empty folder"
     return some(nsmallest(limit, names) + [""] * (len(names) - limit), limit)

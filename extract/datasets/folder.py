@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import DatasetError, LayoutError, some
 from ...features.values import Sample, SampleList, Split
 from . import DatasetOptions
-from .files import images_under, is_image, listing, natural, sample_id, split_named
+from .files import images_under, is_file, is_folder, is_image, listing, natural, sample_id, split_named
 from .labels import digit_notes, read_labels
 from .packed import class_folders, listed_at
 
@@ -83,7 +83,7 @@ def _folders_in(parent: Path, root: Path) -> list[Path]:
     """Folders in natural order, linked ones too, but for links that lead back to the root or above it."""
     above = {root.resolve(), *root.resolve().parents}
     with os.scandir(parent) as entries:
-        found = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        found = [Path(entry.path) for entry in entries if not entry.name.startswith(".") and is_folder(entry)]
     return sorted(
         (folder for folder in found if not (folder.is_symlink() and folder.resolve() in above)), key=_natural
     )
@@ -104,7 +104,7 @@ def _loose(parents: list[Path]) -> list[str]:
     for parent in parents:
         with os.scandir(parent) as entries:
             for entry in entries:
-                if is_image(entry.name) and entry.is_file():
+                if is_image(entry.name) and is_file(entry):
                     count += 1
                     first = nsmallest(5, [*first, entry.name])
     if not count:
