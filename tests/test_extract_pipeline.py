@@ -13,7 +13,7 @@ import pytest
 from conftest import FAKE, write_image
 from PIL import Image
 
-from ig3d.errors import UsageError
+from ig3d.errors import MissingExtra, UsageError
 from ig3d.extract import pipeline
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
@@ -114,6 +114,34 @@ def test_an_error_and_ctrl_c_leave_no_thread_and_no_file(
         shard(folder, tmp_path / "a.h5", config=config, threads=threads)
     assert threading.active_count() == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_fails_ends_the_shard(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_image = pipeline.open_image
+
+    def lacks_a_package(sample: Sample, root: str) -> Decoded | Ended:
+        if sample.id == "030":
+            raise MissingExtra("a package is absent")
+        return open_image(sample, root)
+
+    monkeypatch.setattr(pipeline, "open_image", lacks_a_package)
+    before = threading.active_count()
+    with pytest.raises(MissingExtra):
+        shard(folder, tmp_path / "a.h5", threads=3)
+    assert threading.active_count() == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_absurdly_large_images_are_refused_by_every_thread(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
+    assert shard(folder, tmp_path / "a.h5", threads=threads) == {"unreadable": 60}
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert "absurdly large" in store.samples.message[0]
 
 
 def test_a_write_that_fails_ends_the_shard(
