@@ -395,6 +395,31 @@ def test_the_gpu_gives_the_same_codes_and_keeps_its_settings(name: str) -> None:
     assert all(np.array_equal(codes[block][:1], alone[block]) for block in codes)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str) -> None:
+    from PIL import Image
+
+    from ig3d import CodeStore, ExtractConfig
+    from ig3d.extract.pipeline import run_shard
+    from ig3d.features.store import StoreInfo
+    from ig3d.features.values import Sample
+
+    samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(10))
+    for sample, pixels in zip(
+        samples, np.random.default_rng(0).integers(0, 256, (10, 90, 120, 3), np.uint8), strict=True
+    ):
+        Image.fromarray(pixels).save(tmp_path / sample.path)
+    config = ExtractConfig(regressor="smirk", detector="none", device=device, batch_size=6)
+    hashes = set()
+    for threads in (0, 3):
+        out = tmp_path / f"{threads}.h5"
+        run_shard(out, samples, (None,) * 10, str(tmp_path), config, StoreInfo("a", "", ()), threads=threads)
+        with CodeStore(out) as store:
+            assert store.samples.ok.all()
+            hashes.add(store.content_sha256)
+    assert len(hashes) == 1
+
+
 def test_tf32_is_off_while_the_networks_run_and_back_afterwards() -> None:
     settings = torch.backends.cudnn
     before = (settings.allow_tf32, settings.benchmark)
