@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .classes import PRESETS, preset_of
+from .values import Split
 
 BETTER_BY = 0.10
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0
+# Labelled rows of a split, below which it says nothing by itself.
+_ENOUGH = 50
 _DIGITS = re.compile(r"\d+")
 
 
@@ -112,8 +115,25 @@ _LISTINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-def row_orders(paths: Sequence[str], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Orders a file without ids may be in: name -> (n,) permutation, row of the file -> row of the samples."""
+# How tools put the parts of a dataset one after another; RAF-DB's list has the train rows first.
+_SPLITS = {
+    "train, val, test": (Split.train, Split.val, Split.test, Split.none),
+    "train, test, val": (Split.train, Split.test, Split.val, Split.none),
+    "test, val, train": (Split.test, Split.val, Split.train, Split.none),
+}
+
+
+def row_orders(paths: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> dict[str, np.ndarray]:
+    """Orders a file without ids may be in: name -> (n,) permutation, row of the file -> row of the samples.
+
+    Those of :data:`_LISTINGS`, then by class, each of them also with one split after another.
+
+    Parameters
+    ----------
+    paths : n paths in the order of the samples
+    labels : (n,) int, -1 where there is none
+    splits : (n,) int8 codes of :class:`~.values.Split`
+    """
     orders = {
         name: np.argsort(np.array([key(path) for path in paths], dtype=str), kind="stable")
         for name, key in _LISTINGS.items()
@@ -123,10 +143,18 @@ def row_orders(paths: Sequence[str], labels: np.ndarray) -> dict[str, np.ndarray
         orders[f"by class in order of its number, then {name}"] = base[
             np.argsort(labels[base], kind="stable")
         ]
+    if len(np.unique(splits)) > 1:
+        for said, parts in _SPLITS.items():
+            rank = np.argsort(parts)  # of each code, from -1
+            for name, base in list(orders.items())[: len(_LISTINGS) + 2]:
+                part = rank[splits[base].astype(np.int64) + 1]
+                orders[f"{said}, each {name}"] = base[np.argsort(part, kind="stable")]
     return orders
 
 
-def row_order_problem(predicted: np.ndarray, labels: np.ndarray, paths: Sequence[str], k: int) -> str | None:
+def row_order_problem(
+    predicted: np.ndarray, labels: np.ndarray, paths: Sequence[str], k: int, *, splits: np.ndarray
+) -> str | None:
     """What is likely wrong with rows that were taken in the samples' order, in words; None where nothing shows.
 
     Parameters
@@ -135,6 +163,7 @@ def row_order_problem(predicted: np.ndarray, labels: np.ndarray, paths: Sequence
     labels : (n,) int in the order of the samples, -1 where there is none
     paths : n paths in the order of the samples
     k : number of classes
+    splits : (n,) int8 codes of :class:`~.values.Split`
     """
     known = labels >= 0
 
@@ -148,7 +177,7 @@ def row_order_problem(predicted: np.ndarray, labels: np.ndarray, paths: Sequence
     read = predicted[known] == labels[known]
     chance = bool(known.any()) and at_chance(predicted[known], labels[known], k)
     best_name, best = "", read
-    for name, order in row_orders(paths, labels).items():
+    for name, order in row_orders(paths, labels, splits).items():
         right = hits(order)
         if right.sum() > best.sum():
             best_name, best = name, right
@@ -165,6 +194,13 @@ def row_order_problem(predicted: np.ndarray, labels: np.ndarray, paths: Sequence
             f"expected rows in the order of the samples, got {read.mean():.1%} right, which is chance, and no usual "
             "order of files fits better"
         )
+    for split in np.unique(splits[known]).tolist():
+        part = known & (splits == split)
+        if part.sum() >= _ENOUGH and at_chance(predicted[part], labels[part], k):
+            return (
+                f"expected rows in the order of the samples, got {read.mean():.1%} right and those of the "
+                f"{Split(split).name} split by chance ({np.mean(predicted[part] == labels[part]):.1%})"
+            )
     return None
 
 
@@ -190,7 +226,9 @@ def va_swap_problem(values: np.ndarray, targets: np.ndarray) -> str | None:
     )
 
 
-def va_row_problem(values: np.ndarray, targets: np.ndarray, paths: Sequence[str]) -> str | None:
+def va_row_problem(
+    values: np.ndarray, targets: np.ndarray, paths: Sequence[str], *, splits: np.ndarray
+) -> str | None:
     """As :func:`row_order_problem`, for (n, 2) values in file order and (n, 2) targets in the samples' order."""
     known = np.isfinite(targets).all(axis=1)
     if known.sum() < 10 or (np.ptp(values, axis=0) == 0).all():
@@ -205,7 +243,8 @@ def va_row_problem(values: np.ndarray, targets: np.ndarray, paths: Sequence[str]
         )
 
     here = fit(np.arange(len(values)))
-    found = {name: fit(order) for name, order in row_orders(paths, np.zeros(len(values), int)).items()}
+    alike = np.zeros(len(values), np.int64)
+    found = {name: fit(order) for name, order in row_orders(paths, alike, splits).items()}
     name = max(found, key=lambda key: found[key])
     if found[name] - here >= max(BETTER_BY, limit):
         return (

@@ -194,7 +194,9 @@ def _class_problem(
         numbers = not samples.classes and samples.label_names is None
         return problem, "give the labels as class names" if numbers else _SAY_ORDER
     problem = (
-        row_order_problem(predicted, truth, samples.path[rows].tolist(), len(columns))
+        row_order_problem(
+            predicted, truth, samples.path[rows].tolist(), len(columns), splits=samples.split[rows]
+        )
         if without_ids
         else None
     )
@@ -209,5 +211,9 @@ def _va_problem(
     problem = va_swap_problem(values[known], targets[known])
     if problem is not None:
         return problem, "swap or rename them"
-    problem = va_row_problem(values, targets, samples.path[rows].tolist()) if without_ids else None
+    problem = (
+        va_row_problem(values, targets, samples.path[rows].tolist(), splits=samples.split[rows])
+        if without_ids
+        else None
+    )
     return problem or "", _GIVE_IDS

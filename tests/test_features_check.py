@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
+from ig3d.errors import PredictionsError
 from ig3d.features.check import check_predictions
 from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
-from ig3d.features.values import Split
+from ig3d.features.join import load_table
+from ig3d.features.values import Sample, Split
 
 
 @pytest.fixture
@@ -123,3 +125,38 @@ def test_fuse_takes_several_files_and_stores(tmp_path, ig3d):
     assert "mine:expression (7), yours:expression (7)" in ended.stdout and "2d:second" in ended.stdout
     ended = ig3d("fuse", *files, "--2d-classes", "rafdb", *options)
     assert ended.returncode == 1 and "second.npz: expected the class order" in ended.stderr
+
+
+def raf_like(path):
+    """RAF-DB's ids: sorted, the test rows come first; its list has the train rows first."""
+    rng = np.random.default_rng(7)
+    rows = [("train", k) for k in range(150)] + [("test", k) for k in range(60)]
+    # classes at random with one of them common, so that wrong rows are often right
+    labels = np.where(rng.random(len(rows)) < 0.4, 3, rng.integers(0, 7, len(rows)))
+    listed = [
+        Sample(f"aligned/{split}_{k:05d}", f"aligned/{split}_{k:05d}_aligned.jpg", int(label), Split[split])
+        for (split, k), label in zip(rows, labels, strict=True)
+    ]
+    return write_store(path, sorted(listed, key=lambda sample: sample.id)), listed
+
+
+def test_rows_in_the_order_of_rafdbs_list_are_refused(tmp_path):
+    store, listed = raf_like(tmp_path / "raf.h5")
+    assert [sample.split for sample in listed[:1]] == [Split.train]
+    np.save(tmp_path / "x.npy", good_logits(listed, accuracy=0.7))
+    with pytest.raises(PredictionsError, match="in another order: train, val, test, each sorted by path;"):
+        load_table(Inputs(tmp_path / "x.npy", store))
+    # in the store's order they are sound
+    by_id = sorted(listed, key=lambda sample: sample.id)
+    np.save(tmp_path / "x.npy", good_logits(by_id, accuracy=0.7))
+    assert load_table(Inputs(tmp_path / "x.npy", store)).has_2d.all()
+
+
+def test_a_split_at_chance_is_refused_where_no_usual_order_fits(tmp_path):
+    store, listed = raf_like(tmp_path / "raf.h5")
+    by_id = sorted(listed, key=lambda sample: sample.id)
+    logits = good_logits(by_id, accuracy=0.95)
+    logits[:60] = logits[np.random.default_rng(1).permutation(60)]  # the test rows, in an order of their own
+    np.save(tmp_path / "x.npy", logits)
+    with pytest.raises(PredictionsError, match=r"right and those of the test split by chance \(\d"):
+        load_table(Inputs(tmp_path / "x.npy", store))
