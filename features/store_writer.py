@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -134,8 +134,6 @@ class StoreWriter:
 
         for column in ("id", "path", "group"):
             self._dataset(f"sample/{column}", _encode([getattr(sample, column) for sample in self._samples]))
-        message = h5py.string_dtype("utf-8", MESSAGE_BYTES)
-        self._dataset("sample/message", np.broadcast_to(np.array(b"", message), n), written=False)
         self._dataset("sample/split", np.array([sample.split for sample in self._samples], np.int8), _SPLIT)
         self._dataset("sample/label", np.array([sample.label for sample in self._samples], np.int16))
         for column in ("valence", "arousal"):
@@ -143,15 +141,16 @@ class StoreWriter:
                 f"sample/{column}",
                 np.array([getattr(sample, column) for sample in self._samples], np.float32),
             )
-        pending = Rows.pending(n, {})
-        self._dataset("sample/status", pending.status, _STATUS)
-        self._dataset("sample/width", pending.size_wh[:, 0])
-        self._dataset("sample/height", pending.size_wh[:, 1])
-        self._dataset("sample/digest", pending.digest)
-        self._dataset("face/box", pending.xyxy)
-        self._dataset("face/score", pending.score)
-        self._dataset("face/count", pending.count)
-        self._dataset("face/transform", pending.transform)
+        pending = Rows.pending(1, {})
+        self._pending("sample/message", _encode(pending.message, MESSAGE_BYTES))
+        self._pending("sample/status", pending.status, _STATUS)
+        self._pending("sample/width", pending.size_wh[:, 0])
+        self._pending("sample/height", pending.size_wh[:, 1])
+        self._pending("sample/digest", pending.digest)
+        self._pending("face/box", pending.xyxy)
+        self._pending("face/score", pending.score)
+        self._pending("face/count", pending.count)
+        self._pending("face/transform", pending.transform)
         for position, (name, block) in enumerate(self._blocks.items()):
             dataset = file.create_dataset(
                 f"codes/{name}",
@@ -167,20 +166,24 @@ class StoreWriter:
             if block.columns:
                 dataset.attrs["columns"] = json.dumps(block.columns)
 
-    def _dataset(
-        self, name: str, values: np.ndarray, dtype: np.dtype | None = None, *, written: bool = True
-    ) -> None:
-        """A column; with ``written`` false of zeros, which take no room until rows are written."""
-        text = values.dtype.kind == "S"
+    def _dataset(self, name: str, values: np.ndarray, dtype: np.dtype | None = None) -> None:
+        """A column that is known."""
         self._file.create_dataset(
             name,
-            shape=values.shape,
-            data=values if written else None,
+            data=values,
             dtype=values.dtype if dtype is None else dtype,
-            chunks=_chunks(values.shape, values.dtype.itemsize),
-            compression="gzip" if text else None,
-            compression_opts=1 if text else None,
-            fletcher32=True,
+            **_layout(values.shape, values.dtype),
+        )
+
+    def _pending(self, name: str, one: np.ndarray, dtype: np.dtype | None = None) -> None:
+        """A column of outcomes, each as in the one row given; takes no room until it is written."""
+        shape = (len(self._samples), *one.shape[1:])
+        self._file.create_dataset(
+            name,
+            shape=shape,
+            dtype=one.dtype if dtype is None else dtype,
+            fillvalue=np.nan if one.dtype.kind == "f" else None,
+            **_layout(shape, one.dtype),
         )
 
     @_signals_held()
@@ -252,17 +255,23 @@ class _Disk(io.RawIOBase):
         super().close()
 
 
+def _layout(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
+    """How a column lies in the file; only text is worth compressing (benchmarks/README.md)."""
+    text = {"compression": "gzip", "compression_opts": 1} if dtype.kind == "S" else {}
+    return {"chunks": _chunks(shape, dtype.itemsize), "fletcher32": True, **text}
+
+
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     row_bytes = max(1, itemsize * int(np.prod(shape[1:])))
     return (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
 
 
-def _encode(texts: object, limit: int | None = None) -> np.ndarray:
+def _encode(texts: Sequence[str], limit: int | None = None) -> np.ndarray:
     """Strings as fixed-length UTF-8, cut between characters where a limit says so."""
-    encoded = [str(text).encode() for text in texts]  # type: ignore[attr-defined]
-    if limit is not None:
-        encoded = [
-            text if len(text) <= limit else text[:limit].decode(errors="ignore").encode() for text in encoded
-        ]
-    width = limit or max(1, *(len(text) for text in encoded), 1)
-    return np.array(encoded, h5py.string_dtype("utf-8", width))
+    width = limit or max(1, max((len(str(text).encode()) for text in texts), default=1))
+    encoded = (_cut(str(text).encode(), width) for text in texts)  # never all of them as objects
+    return np.fromiter(encoded, h5py.string_dtype("utf-8", width), len(texts))
+
+
+def _cut(text: bytes, limit: int) -> bytes:
+    return text if len(text) <= limit else text[:limit].decode(errors="ignore").encode()
