@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,61 +19,26 @@ from ..features.join import load_table
 from ..features.table import FusionTable
 from .config import DEFAULT_RULES, FuseConfig
 from .copies import Copies
-from .figures import RuleResult, figures_of
+from .figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
 from .model import FusionModel, settled
 from .plan import plan
 from .protocol import Protocol
 from .remarks import as_fitted, oddities, weaknesses
+from .result import Result
 from .rules import NEEDS_CODES, Choices
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
 
 
-@dataclass(frozen=True, slots=True)
-class FuseResult:
-    """What a fusion run found.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuseResult(Result):
+    """What a fusion run found; the model is None when it was not asked for."""
 
-    Attributes
-    ----------
-    task, classes : of the table
-    ids : (n,) str, sorted: the reported rows
-    truth : (n,) labels or (n, 2) targets
-    covered : (n,) bool
-        Rows with 3D codes or a ready 3D prediction.
-    rules : references, then rules, each fitted one followed by its control
-    figures : rule -> ``all`` or ``covered`` -> metric -> value, low, high, differences
-        See :func:`~.figures.figures_of`; None where a rule does not predict all rows.
-    protocol : which rows were fitted and reported
-    config : the choices
-    notes : tuple of str
-        What was assumed or is odd, for the user.
-    sources : input -> what it was
-    model : refitted on all calibration rows; None when it was not asked for
-    seconds : step -> time it took; not part of any file
-    groups : (n,) int, which rows belong together; None where rows stand for themselves
-    """
-
-    task: str
-    classes: tuple[str, ...]
-    ids: np.ndarray
-    truth: np.ndarray
-    covered: np.ndarray
-    rules: tuple[RuleResult, ...]
-    figures: dict[str, dict[str, Any]]
     protocol: Protocol
     config: FuseConfig
-    notes: tuple[str, ...]
-    sources: dict[str, str]
     model: FusionModel | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    groups: np.ndarray | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the prediction columns."""
-        return self.classes or ("valence", "arousal")
 
 
 def fuse_files(inputs: Inputs, config: FuseConfig | None = None) -> FuseResult:

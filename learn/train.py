@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from .head_fits import fit_heads
 from .head_plan import plan_heads
 from .heads import HEADS, NEED_TORCH
 from .protocol import Protocol
+from .result import Result
 
 PRIOR = "prior"
 _RARE = 1e-6  # chance of a class that the training rows lack
@@ -79,48 +79,20 @@ class HeadsConfig:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HeadsResult:
-    """What heads on codes alone are worth; reported like a fusion run (:mod:`.report`).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadsResult(Result):
+    """What heads on codes alone are worth; its rules are the prior, then the heads.
+
+    A head answers with the training prior in rows without codes. Differences are to the prior and to the first head.
 
     Attributes
     ----------
-    task, classes : of the table
-    ids : (n,) str, sorted: the reported rows
-    truth : (n,) labels or (n, 2) targets
-    covered : (n,) bool
-        Rows with 3D codes; a head answers with the training prior in all others.
-    rules : the prior, then the heads
-    figures : as of :func:`~.figures.figures_of`, with differences to the prior and to the first head
-    protocol : which rows were fitted and reported
-    config : the choices
-    notes, sources : what was assumed, for the user; input -> what it was
     predictions : head -> its predictions of every row with codes that it was not fitted on, for ``ig3d fuse``
-    model : None
-    seconds : head -> time of its fits; not part of any file
-    groups : (n,) int, which rows belong together; None where rows stand for themselves
     """
 
-    task: str
-    classes: tuple[str, ...]
-    ids: np.ndarray
-    truth: np.ndarray
-    covered: np.ndarray
-    rules: tuple[RuleResult, ...]
-    figures: dict[str, dict[str, Any]]
     protocol: Protocol
     config: HeadsConfig
-    notes: tuple[str, ...]
-    sources: dict[str, str]
     predictions: Mapping[str, Predictions]
-    model: None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    groups: np.ndarray | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the prediction columns."""
-        return self.classes or VA
 
 
 def train_files(

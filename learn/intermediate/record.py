@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...features.predictions import log_softmax
 from ..figures import RuleResult, figures_of
-from .config import IntermediateConfig
+from ..result import Result
 from .run import IntermediateResult
 
 REFERENCES = ("masked", "2d")
@@ -38,26 +38,7 @@ class RowsSeen:
         return {"train": self.train, "validation": len(self.calibration)}
 
 
-@dataclass(frozen=True, slots=True)
-class IntermediateRecord:
-    """See :class:`~ig3d.learn.report.record.Result`."""
-
-    task: str
-    classes: tuple[str, ...]
-    ids: np.ndarray
-    truth: np.ndarray
-    covered: np.ndarray
-    groups: np.ndarray | None
-    rules: tuple[RuleResult, ...]
-    figures: dict[str, dict[str, Any]]
-    protocol: RowsSeen
-    config: IntermediateConfig
-    notes: tuple[str, ...]
-    sources: dict[str, str]
-    model: None = field(default=None)
-
-
-def record_result(result: IntermediateResult) -> IntermediateRecord:
+def record_result(result: IntermediateResult) -> Result:
     """The arms of the first seed, on the reported rows, with the figures of a late fusion.
 
     Parameters
@@ -95,17 +76,17 @@ def record_result(result: IntermediateResult) -> IntermediateRecord:
         "the test split" if (split == 2).all() else "the val split" if (split == 1).all() else "reported rows"
     )
     seen = RowsSeen(rows, plan.validation, name, len(plan.train), plan.notes)
-    return IntermediateRecord(
-        task,
-        table.classes if task == "classes" else (),
-        table.id[rows],
-        truth,
-        table.covered[rows],
-        groups,
-        tuple(rules),
-        figures,
-        seen,
-        config,
-        table.notes,
-        dict(table.sources),
+    return Result(
+        task=task,
+        classes=table.classes if task == "classes" else (),
+        ids=table.id[rows],
+        truth=truth,
+        covered=table.covered[rows],
+        groups=groups,
+        rules=tuple(rules),
+        figures=figures,
+        protocol=seen,
+        config=config,
+        notes=table.notes,
+        sources=dict(table.sources),
     )
