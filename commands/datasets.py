@@ -62,8 +62,11 @@ def check(
     console = stdout()
     console.print(f"{root}: {samples.dataset}, {len(samples)} samples in {found.images} images")
     console.print(class_table(count_classes(samples.splits, samples.labels, samples.classes)))
-    if values := sum(sample.valence == sample.valence for sample in samples.samples):
-        print(f"valence and arousal: {values} samples")
+    valence = [sample.valence == sample.valence for sample in samples.samples]
+    arousal = [sample.arousal == sample.arousal for sample in samples.samples]
+    if any(valence) or any(arousal):
+        apart = f" (valence {sum(valence)}, arousal {sum(arousal)})" if valence != arousal else ""
+        print(f"valence and arousal: {sum(map(min, valence, arousal))} samples with both{apart}")
     if groups_found := len({sample.group for sample in samples.samples} - {""}):
         print(f"groups (persons or videos): {groups_found}")
     if boxes := sum(sample.box is not None for sample in samples.samples):

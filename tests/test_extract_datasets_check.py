@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 
-from ig3d.errors import DatasetError
+from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import ADAPTERS, DatasetOptions, list_samples
 from ig3d.extract.datasets.check import check_images, recognise
 from ig3d.features.store import CodeStore
@@ -293,3 +293,51 @@ def test_label_map_on_the_command_line(ig3d: Run, tmp_path: Path) -> None:
     assert DatasetOptions(label_map="rafdb").label_map == "rafdb"
     ended = ig3d("datasets", "check", root)
     assert "WARNING labels are bare digits (1, 2)" in ended.stderr
+
+
+# what is recognised, and why it is not
+
+SEVEN = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
+
+
+def seven(root: Path, name: str) -> Path:
+    for number, label in enumerate(SEVEN):
+        for part in ("Train", "Val"):
+            write_image(root / part / label / name.format(number % 3, number + 10))
+    return root
+
+
+def test_class_folders_of_known_datasets_are_told_by_their_files(tmp_path: Path) -> None:
+    assert recognise(seven(tmp_path / "a", "Film{}_000519240_000000{}.png")).dataset == "sfew"
+    assert recognise(seven(tmp_path / "b", "Training_{1}.jpg")).dataset == "fer2013"
+    own = recognise(seven(tmp_path / "c", "img_{1}.jpg"))
+    assert own.dataset == "folder" and "also fits fer2013 and sfew: choose with --dataset" in own.notes
+
+
+def test_the_reason_of_an_adapter_that_sees_its_layout_is_shown(tmp_path: Path) -> None:
+    for name in ("happy", "Happiness", "sad"):
+        write_image(tmp_path / "a" / name / "1.png")
+    with pytest.raises(
+        UsageError, match=r"expected each class once, got happy twice in Happiness, happy, sad"
+    ):
+        recognise(tmp_path / "a")
+    for name in ("0", "1"):
+        write_image(tmp_path / "b" / name / "1.png")
+    with pytest.raises(UsageError, match=r"expected a class for every label, got none for 0 in '1=happy'"):
+        recognise(tmp_path / "b", DatasetOptions(label_map="1=happy"))
+    expw(tmp_path / "c")
+    with pytest.raises(UsageError, match=r"with --label-map, got expw, which knows its labels; leave it out"):
+        recognise(tmp_path / "c", DatasetOptions(label_map="rafdb"))
+
+
+def test_a_manifest_that_is_named_is_taken_before_what_lies_there(tmp_path: Path) -> None:
+    fer_table(tmp_path)
+    (tmp_path / "mine.csv").write_text("path,label,valence,arousal\na.png,joy,0.5,-2\n")
+    samples = recognise(tmp_path, DatasetOptions(manifest=str(tmp_path / "mine.csv")))
+    assert samples.dataset == "manifest"
+
+
+def test_valence_without_arousal_is_counted_apart(ig3d: Run, tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path,valence,arousal\na.png,0.5,-2\nb.png,0.5,0.5\n")
+    out = ig3d("datasets", "check", tmp_path).stdout
+    assert "valence and arousal: 1 samples with both (valence 2, arousal 1)" in out

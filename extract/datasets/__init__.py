@@ -29,6 +29,8 @@ ADAPTERS: Mapping[str, str] = {
     "affectnet": "ig3d.extract.datasets.affectnet:AffectNet",
     "affectnet7": "ig3d.extract.datasets.affectnet:AffectNet7",
     "ferplus": "ig3d.extract.datasets.fer:FerPlus",
+    "fer2013": "ig3d.extract.datasets.fer:Fer2013",
+    "sfew": "ig3d.extract.datasets.sfew:Sfew",
     "expw": "ig3d.extract.datasets.expw:ExpW",
     "affwild2": "ig3d.extract.datasets.affwild2:AffWild2",
     "affwild2-va": "ig3d.extract.datasets.affwild2:AffWild2VA",
@@ -38,8 +40,6 @@ ADAPTERS: Mapping[str, str] = {
     "parquet": "ig3d.extract.datasets.parquet:ParquetDataset",
     "zip": "ig3d.extract.datasets.packed:ZipDataset",
     "folder": "ig3d.extract.datasets.folder:FolderDataset",
-    "fer2013": "ig3d.extract.datasets.fer:Fer2013",
-    "sfew": "ig3d.extract.datasets.sfew:Sfew",
 }
 
 
@@ -78,6 +78,7 @@ class Dataset(Protocol):
     An adapter may also have ``shares`` (train, val, test), dealt out where no sample has a split, ``maps_labels``
     = True where it heeds ``label_map``, ``container``, the suffix of the files that it lists, one of which may be the
     root, and ``remote`` = True where the root may be an address (``s3://bucket/faces``), which it is called with.
+    One whose layout others have as well has ``marked(samples)``, which says whether it is this dataset for certain.
     """
 
     name: str

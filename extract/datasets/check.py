@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from joblib import Parallel, cpu_count, delayed
 
 from ...errors import DatasetError, LayoutError, UsageError
 from ...features.values import SampleList
-from ..plugins import names
+from ..plugins import load, names
 from ..read import Unreadable, bounded_images, read_image
 from ..sources.remote import is_remote
-from . import ADAPTERS, DatasetOptions, list_samples
+from . import ADAPTERS, Dataset, DatasetOptions, list_samples
 from .files import listing
 
 _BATCH = 64
@@ -69,19 +68,60 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
     Raises
     ------
     LayoutError : none does; says what is there.
+    UsageError : one understands the layout, and not what was said of it or the names of its classes.
     DatasetError : the first that sees its layout cannot read it.
     """
+    options = options or DatasetOptions()
     if not is_remote(root) and not Path(root).exists():
         raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
-    for name in names("dataset", ADAPTERS):
-        # what another error says is for the user: a layout that is half there, a damaged table
-        with suppress(LayoutError, UsageError):
-            return list_samples(root, name, options)
+    refusal: UsageError | None = None
+    also = []
+    for name in _candidates(root, options):
+        adapter: Dataset = load("dataset", name, ADAPTERS)
+        marked = getattr(adapter, "marked", None)
+        try:
+            # what another error says is for the user: a layout that is half there, a damaged table
+            samples = list_samples(root, name, options)
+        except LayoutError:
+            continue
+        except UsageError as exc:
+            if marked is None:
+                refusal = refusal or exc
+            continue
+        if marked is None or marked(samples):
+            note = f"also fits {' and '.join(also)}: choose with --dataset"
+            return replace(samples, notes=(*samples.notes, note)) if also and marked is None else samples
+        if set(samples.labels.tolist()) >= set(range(len(samples.classes))):
+            also.append(name)
+    if options.label_map is not None:
+        named = recognise(root, replace(options, label_map=None)).dataset
+        if not getattr(load("dataset", named, ADAPTERS), "maps_labels", False):
+            raise UsageError(
+                f"label map: expected class folders or a table with --label-map, got {named}, which knows its labels; "
+                "leave it out"
+            )
+    if refusal is not None:
+        raise refusal
     found = f": {listing(Path(root))}" if Path(root).is_dir() else ""
     raise LayoutError(
         f"datasets: expected a layout that ig3d datasets lists in {root}, found none{found}; name the one you mean "
         "with --dataset to see what is wrong with it"
     )
+
+
+def _candidates(root: str | Path, options: DatasetOptions) -> list[str]:
+    """The adapters that may be asked, by what was said: a manifest, a meaning of labels, a remote root."""
+    if options.manifest is not None:
+        return ["manifest"]
+    wanted = [
+        *(["maps_labels"] if options.label_map is not None else []),
+        *(["remote"] if is_remote(root) else []),
+    ]
+    return [
+        name
+        for name in names("dataset", ADAPTERS)
+        if all(getattr(load("dataset", name, ADAPTERS), word, False) for word in wanted)
+    ]
 
 
 def check_images(

@@ -40,6 +40,8 @@ VOTE_TABLE = "fer2013new.csv"
 FOLDERS = {Split.train: "FER2013Train", Split.val: "FER2013Valid", Split.test: "FER2013Test"}
 OFFICIAL_COUNTS = {Split.train: 28_709, Split.val: 3_589, Split.test: 3_589}
 _VOTES = 10  # eight classes, unknown, not a face
+# Training_3908.jpg in Kaggle's folders
+_OF_ROW = re.compile(r"(^|/)(training|publictest|privatetest)_\d+$", re.IGNORECASE)
 _NAME = re.compile(r"fer(\d+)\.\w+", re.IGNORECASE)
 
 
@@ -79,6 +81,12 @@ class Fer2013:
                 f"{self.layout} (docs/datasets.md)"
             ) from exc
         return replace(found, dataset=self.name, notes=(*found.notes, _count_note(list(found.samples))))
+
+    @staticmethod
+    def marked(samples: SampleList) -> bool:
+        """Whether the table of pixels is there, or the files are called as those made of it are."""
+        named = sum("!" in sample.path or bool(_OF_ROW.search(sample.id)) for sample in samples.samples)
+        return 2 * named > len(samples)
 
 
 class FerPlus:

@@ -97,7 +97,11 @@ def _lacking(root: Path, layout: str) -> DatasetError:
     half = [name for name in ("train", "test") if (parent / name / "1").is_dir()]
     if len(half) == 1 and not (parent / half[0] / "0").is_dir():
         other = "test" if half[0] == "train" else "train"
-        return LayoutError(
+        # with RAF-DB's table beside them the digits are RAF-DB's
+        table = any(
+            (folder / f"{name}_labels.csv").is_file() for folder in (parent, parent.parent) for name in half
+        )
+        return (DatasetError if table else LayoutError)(
             f"rafdb: expected {other}/1 to {other}/7 beside {parent / half[0]}, found {listing(parent)}; "
             "unpack the other part as well"
         )

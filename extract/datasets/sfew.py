@@ -45,3 +45,9 @@ class Sfew:
             f"{named} films are the groups" if named else "no films in the names: no groups",
         )
         return replace(found, dataset=self.name, samples=samples, notes=notes)
+
+    @staticmethod
+    def marked(samples: SampleList) -> bool:
+        """Whether most names are those of a film's frames, and one of several films."""
+        films = [sample.group for sample in samples.samples if sample.group]
+        return 2 * len(films) > len(samples) and len(set(films)) > 1
