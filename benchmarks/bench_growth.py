@@ -66,7 +66,7 @@ def main() -> None:
         root = Path(folder) / "images"
         colours(root)
         before = None
-        print(f"{'rows':>8} {'ms a row':>9} {'run, MB':>9} {'a worker, MB':>13}")
+        print(f"{'rows':>8} {'ms a row':>9} {'run, MB':>9} {'a worker, MB':>13} {'together, MB':>13}")
         for rows in asked.rows.split(","):
             command = [
                 sys.executable,
@@ -80,14 +80,15 @@ def main() -> None:
             ]
             ended = subprocess.run(command, capture_output=True, text=True, check=True)
             run = json.loads(ended.stdout.splitlines()[-1])
+            run["together"] = run["own"] + asked.jobs * run["workers"]
             grown = ""
             if before is not None:
                 a_row = (run["own"] - before["own"]) * 1024 / (int(rows) - before["rows"])
-                worker = run["workers"] / max(1, before["workers"]) - 1
-                grown = f"   {a_row:+.0f} bytes a row more, {worker:+.1%}"
+                worker, every = (run[of] / before[of] - 1 for of in ("workers", "together"))
+                grown = f"   run {a_row:+.0f} bytes a row, a worker {worker:+.1%}, together {every:+.1%}"
             print(
                 f"{int(rows):8,d} {run['seconds'] / int(rows) * 1e3:9.3f} {run['own'] / 1024:9.1f} "
-                f"{run['workers'] / 1024:13.1f}{grown}"
+                f"{run['workers'] / 1024:13.1f} {run['together'] / 1024:13.1f}{grown}"
             )
             before = {**run, "rows": int(rows)}
 
