@@ -6,7 +6,7 @@ One bootstrap and one jackknife serve all figures of all predictors, on all rows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -61,6 +61,11 @@ def difference_key(reference: str) -> str:
     return f"minus_{reference}".replace("-", "_")
 
 
+def control_of(name: str, names: Iterable[str]) -> str | None:
+    """The control that repeats a rule with the codes permuted, if it is among ``names``."""
+    return next((other for other in (f"{name}-permuted", "permuted") if other in names), None)
+
+
 def figures_of(
     rules: tuple[RuleResult, ...],
     truth: np.ndarray,
@@ -72,7 +77,7 @@ def figures_of(
     seed: int,
     references: tuple[str, ...] = REFERENCES,
 ) -> dict[str, dict[str, Any]]:
-    """rule -> ``all`` or ``covered`` -> metric -> value, low, high, and the differences to the references.
+    """rule -> ``all`` or ``covered`` -> metric -> value, low, high, and the differences to what it is compared with.
 
     Parameters
     ----------
@@ -90,6 +95,8 @@ def figures_of(
         among the rules of the table, for each reference and metric apart. For classes an entry also holds
         ``per_class`` (support and recall of each class), ``confusion`` (truth by prediction) and ``calibration``;
         ``complementarity`` of a single predictor with those before it stands on the covered rows.
+        A rule has its difference to its own control as ``minus_control``, to ``3d`` as ``minus_3d``, and to itself with
+        a second 2D network in place of the 3D (``minus_stack+NAME``).
 
     Notes
     -----
@@ -98,7 +105,8 @@ def figures_of(
     known = [rule for name in references for rule in rules if rule.name == name]
     parts = {"all": np.ones(len(truth), bool), "covered": covered}
     statistics = _Statistics.of(rules, truth, covered, groups, task=task, draws=draws, seed=seed)
-    tests = _Tests.of(statistics, rules, known, groups, draws=draws, seed=seed)
+    opponents = {rule.name: _opponents(rule, rules, known) for rule in rules}
+    tests = _Tests.of(statistics, rules, opponents, groups, draws=draws, seed=seed)
     figures: dict[str, dict[str, Any]] = {rule.name: {} for rule in rules}
     for part, rows in parts.items():
         if part == "covered" and covered.all():
@@ -110,20 +118,37 @@ def figures_of(
         for rule in rules:
             figures[rule.name][part] = None
             if rule in there:
-                compared = [other for other in known if other in there and other.name != rule.name]
-                entry = _entry(sampled, rule.name, [other.name for other in compared], task)
-                for other in compared:
+                compared = {
+                    key: other for key, other in opponents[rule.name].items() if other.name in sampled
+                }
+                entry = _entry(sampled, rule.name, compared, known, task)
+                for key, other in compared.items():
                     for metric, test in tests.of_pair(rule, other, part, truth[rows], rows).items():
-                        entry[metric][difference_key(other.name)] |= test
+                        entry[metric][key] |= test
                 if task == "classes":
                     entry |= _counted(rule.values[rows], truth[rows])
                 figures[rule.name][part] = {"rows": int(rows.sum()), **entry}
-        _correct(figures, [rule for rule in there if rule.kind in ("rule", "head")], known, part, task)
+        _correct([figures[rule.name][part] for rule in there if rule.kind in ("rule", "head")], task)
     for first, second in statistics.pairs:
         where = figures[second]["covered"]
         if where and figures[first]["covered"]:
             where.setdefault("complementarity", {})[first] = statistics.complementarity(first, second)
     return figures
+
+
+def _opponents(
+    rule: RuleResult, rules: tuple[RuleResult, ...], references: list[RuleResult]
+) -> dict[str, RuleResult]:
+    """Name of a difference -> what a rule is compared with."""
+    found = {difference_key(other.name): other for other in references if other.name != rule.name}
+    if rule.kind != "rule":
+        return found
+    by_name = {other.name: other for other in rules}
+    control = control_of(rule.name, by_name)
+    if control is not None:
+        found["minus_control"] = by_name[control]
+    beside = ["3d", *(name for name in by_name if name.startswith(f"{rule.name}+"))]
+    return found | {difference_key(name): by_name[name] for name in beside if name in by_name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,21 +282,29 @@ def _varies(values: np.ndarray) -> bool:
     return len(values) > 1 and 2 * len(np.unique(values, axis=0)) > len(values)
 
 
-def _entry(sampled: dict[str, _Sampled], name: str, compared: list[str], task: str) -> dict[str, Any]:
-    """Metrics and recalls of one rule on one part, each with its differences."""
+def _entry(
+    sampled: dict[str, _Sampled],
+    name: str,
+    compared: dict[str, RuleResult],
+    references: list[RuleResult],
+    task: str,
+) -> dict[str, Any]:
+    """Metrics of one rule on one part with every difference, and recalls with those to the references."""
     mine = sampled[name]
+    leading = {difference_key(other.name) for other in references}
+    leading_only = {key: other for key, other in compared.items() if key in leading}
 
-    def told(of: Callable[[_Sampled], _Sums]) -> dict[str, Any]:
-        differences = {difference_key(other): of(mine).difference(of(sampled[other])) for other in compared}
-        return of(mine).figure() | differences
+    def told(of: Callable[[_Sampled], _Sums], compared: dict[str, RuleResult]) -> dict[str, Any]:
+        found = {key: of(mine).difference(of(sampled[other.name])) for key, other in compared.items()}
+        return of(mine).figure() | found
 
     entry: dict[str, Any] = {
-        metric: told(lambda of, metric=metric: of.metrics[metric])  # type: ignore[misc]
+        metric: told(lambda of, metric=metric: of.metrics[metric], compared)  # type: ignore[misc]
         for metric in metric_names(task)
     }
     if task == "classes":
         recalls = [
-            told(lambda of, index=index: of.recalls[index])  # type: ignore[misc]
+            told(lambda of, index=index: of.recalls[index], leading_only)  # type: ignore[misc]
             for index in range(len(mine.recalls))
         ]
         entry["per_class"] = [
@@ -298,7 +331,7 @@ class _Tests:
         cls,
         statistics: _Statistics,
         rules: tuple[RuleResult, ...],
-        references: list[RuleResult],
+        opponents: dict[str, dict[str, RuleResult]],
         groups: np.ndarray | None,
         *,
         draws: int,
@@ -307,8 +340,8 @@ class _Tests:
         pairs = [
             (rule.name, other.name)
             for rule in rules
-            for other in references
-            if rule.kind != "control" and rule.name != other.name
+            for other in opponents[rule.name].values()
+            if rule.kind != "control"
         ]
         if not pairs:
             return cls(statistics, {}, {}, groups)
@@ -354,23 +387,17 @@ class _Tests:
         return found
 
 
-def _correct(
-    figures: dict[str, dict[str, Any]],
-    rules: list[RuleResult],
-    references: list[RuleResult],
-    part: str,
-    task: str,
-) -> None:
-    """Put Holm's adjusted p beside each p: over the rules of the table, for a reference and a metric."""
-    for reference in references:
-        key = difference_key(reference.name)
-        for metric in metric_names(task):
-            tested = [
-                figures[rule.name][part][metric][key]
-                for rule in rules
-                if figures[rule.name][part][metric].get(key, {}).get("p") is not None
-            ]
-            for figure, adjusted in zip(tested, holm([figure["p"] for figure in tested]), strict=True):
+def _correct(parts: list[dict[str, Any]], task: str) -> None:
+    """Put Holm's adjusted p beside each p: over the rules of the table, for a difference and a metric apart."""
+    for metric in metric_names(task):
+        tested: dict[str, list[dict[str, Any]]] = {}
+        for part in parts:
+            for key, figure in part[metric].items():
+                if isinstance(figure, dict) and figure.get("p") is not None:
+                    # What a second 2D network does is one question, whatever rule it is asked of.
+                    tested.setdefault(key.rpartition("+")[2], []).append(figure)
+        for figures in tested.values():
+            for figure, adjusted in zip(figures, holm([of["p"] for of in figures]), strict=True):
                 figure["p_holm"] = plain(adjusted)
 
 

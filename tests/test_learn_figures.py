@@ -179,3 +179,35 @@ def test_valence_arousal_tests_and_no_covered_row():
     for metric, sign in (("rmse_joint", -1), ("ccc_valence", 1), ("ccc_joint", 1)):
         got = figures["stack"]["all"][metric]["minus_2d"]
         assert sign * got["value"] > 0 and got["p"] < 0.01 and got["test"] == "swaps of rows"
+
+
+def test_a_rule_is_compared_with_its_own_control_and_with_the_3d_alone(table):
+    rules, labels, covered, _ = table
+    mixed = RuleResult("product-permuted", "control", False, log_probabilities(labels, 0.9, 7))
+    other = RuleResult("stack+second", "control", True, log_probabilities(labels, 1.1, 8))
+    figures = measured(((*rules, mixed, other), *table[1:]))
+    right = {rule.name: rule.values.argmax(axis=1) == labels for rule in (*rules, mixed, other)}
+    families = []
+    for rule in ("product", "stack"):
+        found = figures[rule]["all"]["accuracy"]["minus_control"]
+        mine, control = right[rule], right[f"{rule}-permuted"]
+        assert found["value"] == pytest.approx(mine.mean() - control.mean(), abs=1e-9)
+        assert found["low"] <= found["value"] <= found["high"]
+        gained, lost = int(np.sum(mine & ~control)), int(np.sum(control & ~mine))
+        assert found["p"] == pytest.approx(stats.binomtest(gained, gained + lost).pvalue, rel=1e-9)
+        families.append(found)
+        assert "minus_3d" not in figures[rule]["all"]["accuracy"]
+        alone = figures[rule]["covered"]["accuracy"]["minus_3d"]
+        assert alone["value"] == pytest.approx(
+            (right[rule].mean(where=covered)) - right["3d"].mean(where=covered)
+        )
+        assert alone["p_holm"] >= alone["p"]
+    assert [of["p_holm"] for of in families] == pytest.approx(holm([of["p"] for of in families]))
+    beside = figures["stack"]["all"]["accuracy"]["minus_stack+second"]
+    assert beside["value"] == pytest.approx(right["stack"].mean() - right["stack+second"].mean(), abs=1e-9)
+    assert not [
+        key
+        for name in ("2d", "3d", "stack-permuted")
+        for key in figures[name]["covered"]["accuracy"]
+        if key in ("minus_control", "minus_3d")
+    ]

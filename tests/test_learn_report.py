@@ -33,7 +33,8 @@ from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
 from ig3d.learn.report.plots import plot_result
 from ig3d.learn.report.record import Run
-from ig3d.learn.report.words import shown_rule, verdict
+from ig3d.learn.report.verdict import headline_rule, verdict
+from ig3d.learn.report.words import shown_rule
 
 HOSTILE = '<script>alert("x")</script> & 100 % of $a_b^{c}$ \\input{/etc/passwd} ~#'
 
@@ -174,7 +175,7 @@ def test_the_terminal_is_whole_at_80_columns(task, result, va):
     digits = 1 if scale == 100 else 4
     value, low, high = (f"{scale * figure[key]:+.{digits}f}" for key in ("value", "low", "high"))
     assert f"{value} [{low}, {high}]**" in table
-    assert "weighted-permuted" not in table and "Controls (codes permuted): none of 1 gains" in text
+    assert "weighted-permuted" not in table and "The control (codes permuted) does not gain" in text
 
 
 def test_a_terminal_that_is_too_narrow_loses_no_figure(result):
@@ -185,9 +186,10 @@ def test_a_terminal_that_is_too_narrow_loses_no_figure(result):
 
 def test_what_is_said_follows_from_the_figures(result):
     record = record_of(result)
-    gain, control, complement = verdict(record)
+    gain, *_, control, complement = verdict(record)
     assert re.match(r"(mean|weighted) adds \+\d+\.\d \[\+\d.* points of accuracy to 2d", gain)
     assert "Also better: " in gain and "as it should be" in control
+    assert "was picked out of 2 rules on the reported rows" in gain
     right = {
         rule.name: rule.values[result.covered].argmax(axis=1) == result.truth[result.covered]
         for rule in result.rules
@@ -214,7 +216,119 @@ def test_a_control_that_gains_is_said():
     figures = json.loads(json.dumps(shown.figures))
     for key in ("minus_2d", "minus_2d_recalibrated"):
         figures["weighted-permuted"]["all"]["accuracy"][key].update(value=0.05, low=0.02, high=0.08)
-    assert "What they gain, the codes did not bring" in verdict(record_of(replace(shown, figures=figures)))[1]
+    assert any(
+        "What they gain, the codes did not bring" in line
+        for line in verdict(record_of(replace(shown, figures=figures)))
+    )
+
+
+def with_rules(shown, rules):
+    """A result over other rules, its figures measured anew."""
+    figures = figures_of(rules, shown.truth, shown.covered, shown.groups, task=shown.task, draws=200, seed=0)
+    return replace(shown, rules=tuple(rules), figures=figures)
+
+
+def without_control(shown):
+    return with_rules(shown, [rule for rule in shown.rules if rule.kind != "control"])
+
+
+def with_equal_control(shown):
+    """Permuted codes do just as well: what the rule gains is not from the codes."""
+    rules = [rule for rule in shown.rules if rule.name != "mean"]
+    weighted = next(rule for rule in rules if rule.name == "weighted")
+    return with_rules(
+        shown, [replace(rule, values=weighted.values) if rule.kind == "control" else rule for rule in rules]
+    )
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_what_permuted_codes_gain_as_well_is_not_from_the_3d(task):
+    said = verdict(record_of(with_equal_control(made(task))))
+    assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
+    assert not any(" adds " in line or "not better than the 3D alone" in line for line in said)
+
+
+def test_a_gain_over_its_control_is_said_and_its_lack_too(result):
+    weighted = with_rules(result, [rule for rule in result.rules if rule.name != "mean"])
+    gain = verdict(record_of(weighted))[0]
+    figure = weighted.figures["weighted"]["all"]["accuracy"]["minus_control"]
+    assert f"{100 * figure['value']:+.1f} [" in gain and "to itself with permuted codes" in gain
+    assert "picked" not in gain
+    assert "No control was run" in verdict(record_of(without_control(result)))[0]
+
+
+def test_best_leads_where_it_was_asked_for(result):
+    rng = np.random.default_rng(5)
+    chosen = RuleResult("best", "rule", True, rng.normal(size=result.rules[0].values.shape))
+    record = record_of(with_rules(result, [*result.rules, chosen]))
+    said = verdict(record)[0]
+    assert headline_rule(record) == "best" and said.startswith("best is not better than ")
+    assert "Also better: " in said and "picked" not in said
+
+
+def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
+    shown = made()
+    truth = np.eye(3)[shown.truth]
+    rng = np.random.default_rng(1)
+    guess = np.log(rng.dirichlet(np.ones(3), len(truth)))
+    strong = np.log(np.clip(0.9 * truth + 0.05, 1e-6, 1))
+    three = np.where(shown.covered[:, None], strong, np.nan)
+    rules = (
+        RuleResult("2d", "reference", False, guess),
+        RuleResult("2d-recalibrated", "reference", True, guess, ({"penalty": 0.1},)),
+        RuleResult("3d", "reference", False, three),
+        RuleResult("stack", "rule", True, np.where(shown.covered[:, None], strong, guess)),
+        RuleResult("stack-permuted", "control", True, guess),
+    )
+    record = record_of(with_rules(shown, rules))
+    said = verdict(record)
+    assert record["references"] == ["2d-recalibrated", "2d"]
+    assert "minus_3d" not in record["results"]["stack"]["all"]["accuracy"]
+    assert record["results"]["stack"]["covered"]["accuracy"]["minus_3d"]["value"] == 0
+    assert "stack is not better than the 3D alone: +0.0" in said[1] and "on the rows with 3D" in said[1]
+    assert "The 2D network is at chance" in said[2]
+    perfect = [
+        replace(rule, values=strong) if rule.kind != "x" and rule.name != "3d" else rule for rule in rules
+    ]
+    assert any("right in every row" in line for line in verdict(record_of(with_rules(shown, perfect))))
+    bare = replace(shown, covered=np.zeros(len(truth), bool))
+    bare = with_rules(
+        bare, [replace(rule, values=three * np.nan) if rule.name == "3d" else rule for rule in rules]
+    )
+    assert verdict(record_of(bare)) == ["No reported row has 3D: nothing was measured about it."]
+
+
+def test_a_second_2d_network_is_compared_with_the_3d(result):
+    second = RuleResult("weighted+other", "control", True, result.rules[0].values, ({"w": 0.1},))
+    record = record_of(with_rules(result, [*[r for r in result.rules if r.name != "mean"], second]))
+    figure = record["results"]["weighted"]["all"]["accuracy"]["minus_weighted+other"]
+    assert any(
+        "weighted minus weighted+other" in line and f"{100 * figure['value']:+.1f} [" in line
+        for line in verdict(record)
+    )
+
+
+def test_the_best_head_is_named_and_not_the_first(result):
+    values = {rule.name: rule.values for rule in result.rules}
+    rules = (
+        RuleResult("prior", "reference", False, values["2d"]),
+        RuleResult("gbm", "head", False, values["weighted-permuted"]),
+        RuleResult("mlp", "head", False, values["weighted"]),
+    )
+    figures = figures_of(
+        rules,
+        result.truth,
+        result.covered,
+        None,
+        task="classes",
+        draws=200,
+        seed=0,
+        references=("prior", "gbm"),
+    )
+    said = verdict(record_of(replace(result, rules=rules, figures=figures)))
+    assert said[0].startswith("mlp, the best of 2 heads on the reported rows, gains +")
+    assert " over prior " in said[0] and " over gbm " in said[0]
+    assert "mlp is right on" in said[1]
 
 
 def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(result, tmp_path):
@@ -326,6 +440,10 @@ def test_what_was_fitted_on_reported_rows_is_marked_everywhere():
     shown = made(marked=True)
     record = record_of(shown)
     assert "weighted†" in printed(shown) and "mean†" not in printed(shown)
+    alone = with_rules(shown, [rule for rule in shown.rules if rule.name != "mean"])
+    assert verdict(record_of(alone))[0].startswith("weighted† adds ")
+    assert "† fitted on the very rows that are reported" in verdict(record_of(alone))[0]
+    assert not [line for line in table_tex(record).splitlines() if "dag}" in line and "textbf" in line]
     assert r"\texttt{weighted}\textsuperscript{\dag}" in table_tex(record)
     assert "optimistic" in page_html([Run("a", "a", record)]) and "optimistic" in paragraph(record)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from .compare import Comparison, compare
 from .latex import table_tex, tables_tex
 from .page import GENERATOR, page_html
 from .record import FILE, FORMAT, Result, Run, json_text, record_of
-from .words import metrics_of_record
+from .words import OPPONENTS, metrics_of_record
 
 FILES = ("predictions.csv", "table.csv", "table.tex", FILE, "model.skops", "report.html")
 
@@ -179,7 +179,9 @@ def table_csv(runs: Sequence[Run]) -> str:
     keys = ["value", "low", "high"]
     tested = [*keys, "p", "p_holm"]
     references = dict.fromkeys(name for run in runs for name in run.record["references"])
-    differences = [difference_key(reference) for reference in references]
+    differences = [difference_key(reference) for reference in references] + [
+        key for key in OPPONENTS if any(key in named for run in runs for named in _differences_in(run))
+    ]
     head = ["run", "rule", "kind", "fitted_on_reported", "rows", "n", "metric", *keys]
     writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in tested)])
     for run in runs:
@@ -194,6 +196,13 @@ def table_csv(runs: Sequence[Run]) -> str:
                     line += [figure.get(other, {}).get(key) for other in differences for key in tested]
                     writer.writerow(["" if cell is None else cell for cell in line])
     return text.getvalue()
+
+
+def _differences_in(run: Run) -> Iterator[dict[str, object]]:
+    """The leading metric's figure of every rule and part."""
+    metric = metrics_of_record(run.record)[0]
+    for parts in run.record["results"].values():
+        yield from (part[metric] for part in parts.values() if part)
 
 
 def differences_csv(comparison: Comparison) -> str:

@@ -77,8 +77,8 @@ def table_tex(record: dict[str, Any]) -> str:
     head, rule = _head(record, metrics, leading)
     lines: list[str] = []
     kinds = [names_of(record, "reference"), names_of(record, "rule", "head"), names_of(record, "control")]
-    # Bold marks the best of what can be used: a control cannot.
-    best = _best(record, [*kinds[0], *kinds[1]], metrics)
+    # Bold marks the best of what can be used: neither a control nor what was fitted on the reported rows.
+    best = _best(record, [name for name in (*kinds[0], *kinds[1]) if _usable(record, name)], metrics)
     for names in kinds:
         if not names:
             continue
@@ -174,6 +174,11 @@ def _best(record: dict[str, Any], names: list[str], metrics: list[str]) -> dict[
     return best
 
 
+def _usable(record: dict[str, Any], name: str) -> bool:
+    rule = record["rules"][name]
+    return rule["kind"] != "control" and not rule["fitted_on_reported"]
+
+
 def _line(
     record: dict[str, Any], name: str, metrics: list[str], leading: list[str], best: dict[str, str]
 ) -> str:
@@ -182,7 +187,7 @@ def _line(
     marked = r"\textsuperscript{\dag}" if record["rules"][name]["fitted_on_reported"] else ""
     partial = r"\textsuperscript{\ddag}" if not whole and figures else ""
     cells = [f"\\texttt{{{escape(name)}}}{marked}{partial}"]
-    usable = whole and record["rules"][name]["kind"] != "control"
+    usable = whole and _usable(record, name)
     for metric in metrics:
         text = number(figures[metric]["value"] if figures else None, metric)
         cells.append(f"\\textbf{{{text}}}" if usable and text == best.get(metric) else _minus(text))

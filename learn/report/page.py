@@ -11,6 +11,7 @@ from ..metrics import LOWER_IS_BETTER
 from . import words
 from .compare import Comparison
 from .record import Run
+from .verdict import headline_rule, verdict
 
 GENERATOR = '<meta name="generator" content="ig3d">'
 _TEMPLATE = "page.html.j2"
@@ -53,7 +54,7 @@ def _section(run: Run) -> dict[str, Any]:
     from . import plots
 
     record = run.record
-    shown = words.shown_rule(record)
+    shown = headline_rule(record) or words.shown_rule(record)
     before = next((name for name in ("2d", "3d") if name in record["rules"]), None)
     classes = record["task"] == "classes"
     pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": None, "weights": None}
@@ -79,7 +80,7 @@ def _section(run: Run) -> dict[str, Any]:
         "metrics": words.metrics_of_record(record),
         "leading": words.LEADING[record["task"]],
         "best": {metric: _best(record, metric) for metric in words.metrics_of_record(record)},
-        "verdict": words.verdict(record),
+        "verdict": verdict(record),
         "pictures": pictures,
         "complementarity": words.complementarity_of_record(record),
         "confusions": _confusions(record) if classes else [],

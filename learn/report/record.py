@@ -105,7 +105,12 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
         key = difference_key(name)
         return any(part and key in part[metric] for parts in figures.values() for part in parts.values())
 
-    references = [rule.name for rule in result.rules if compared(rule.name)]
+    # The 3D alone is no reference: what it is worth is no part of what it adds.
+    references = [
+        rule.name
+        for rule in result.rules
+        if rule.kind in ("reference", "head") and rule.name != "3d" and compared(rule.name)
+    ]
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

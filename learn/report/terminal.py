@@ -10,6 +10,7 @@ from rich.table import Table
 from .compare import Comparison
 from .record import Result, record_of
 from .tables import new_table, print_lines, print_tables
+from .verdict import verdict
 from .words import (
     HEADS,
     LEADING,
@@ -24,7 +25,6 @@ from .words import (
     number,
     stars,
     to_reference,
-    verdict,
 )
 
 

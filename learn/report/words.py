@@ -1,10 +1,9 @@
-"""Names, numbers and sentences that every form of a report shares."""
+"""Names, numbers and the questions of a record that every form of a report shares."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..complementarity import complementarity_words
 from ..figures import difference_key
 from ..metrics import LOWER_IS_BETTER, metric_names
 
@@ -39,6 +38,8 @@ PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
 LEVELS = (0.05, 0.01, 0.001)
 MARKED = "†"
+# Differences of a rule that are measured beside those to the references.
+OPPONENTS = ("minus_control", "minus_3d")
 
 
 def number(value: float | None, metric: str) -> str:
@@ -99,66 +100,48 @@ def least_gain(
     return min(found, key=lambda pair: sign * pair[1]["value"], default=None)
 
 
-def gains(record: dict[str, Any], name: str, metric: str) -> bool:
+def better(figure: dict[str, Any] | None, metric: str) -> bool:
+    """Whether a tested difference is on the better side, after Holm's correction."""
+    if not figure or figure["value"] is None or figure.get("p_holm") is None:
+        return False
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return bool(sign * figure["value"] > 0 and figure["p_holm"] < LEVELS[0])
+
+
+def beats_references(record: dict[str, Any], name: str, metric: str) -> bool:
     """Whether a rule is better than every reference, after Holm's correction."""
     found = least_gain(record, name, metric)
-    if found is None:
-        return False
-    figure, sign = found[1], -1 if metric in LOWER_IS_BETTER else 1
-    return sign * figure["value"] > 0 and (figure.get("p_holm") or 1) < LEVELS[0]
+    return found is not None and better(found[1], metric)
+
+
+def to_control(record: dict[str, Any], name: str, metric: str) -> dict[str, Any] | None:
+    """The difference of a rule to the same rule with permuted codes; None where that was not run."""
+    part = record["results"][name]["all"]
+    return part[metric].get("minus_control") if part else None
+
+
+def gains(record: dict[str, Any], name: str, metric: str) -> bool:
+    """Whether a rule is better than every reference, and than its own control where there is one."""
+    control = to_control(record, name, metric)
+    return beats_references(record, name, metric) and (control is None or better(control, metric))
+
+
+def ranked(record: dict[str, Any], metric: str) -> list[str]:
+    """Rules and heads from the best figure to the worst, of those that predict every reported row."""
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    names = [name for name in names_of(record, "rule", "head") if record["results"][name]["all"]]
+    values = {name: record["results"][name]["all"][metric]["value"] for name in names}
+    return sorted(
+        (name for name in names if values[name] is not None),
+        key=lambda name: sign * values[name],
+        reverse=True,
+    )
 
 
 def shown_rule(record: dict[str, Any]) -> str | None:
     """The rule whose pictures stand for all: ``best`` where it was asked for, else the best of these rows."""
-    metric = LEADING[record["task"]][0]
-    rules = [name for name in names_of(record, "rule", "head") if record["results"][name]["all"]]
-    if "best" in rules:
-        return "best"
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    values = {name: record["results"][name]["all"][metric]["value"] for name in rules}
-    values = {name: sign * value for name, value in values.items() if value is not None}
-    return max(values, key=lambda name: values[name], default=None)
-
-
-def verdict(record: dict[str, Any]) -> list[str]:
-    """What the run says, in a sentence or two each: gains, controls, complementarity."""
-    metric = LEADING[record["task"]][0]
-    said = [_gain_sentence(record, metric)] if record["references"] else []
-    # A rule with another 2D network in place of the 3D (stack+NAME) is measured too, but promises no zero.
-    controls = [name for name in names_of(record, "control") if "+" not in name]
-    second = [
-        name
-        for name in names_of(record, "control")
-        if "+" in name and _gains_by_interval(record, name, metric)
-    ]
-    off = [name for name in controls if _gains_by_interval(record, name, metric)]
-    if controls and record["references"]:
-        against = " and ".join(record["references"])
-        said.append(
-            f"Controls (codes permuted) that gain over {against} as well: {', '.join(off)}. What they gain, the codes "
-            "did not bring."
-            if off
-            else f"Controls (codes permuted): none of {len(controls)} gains over {against}, as it should be."
-        )
-    if second and record["references"]:
-        said.append(f"A further 2D network in place of the 3D gains too: {', '.join(second)}.")
-    return said + complementarity_sentences(record)[:3]
-
-
-def _gain_sentence(record: dict[str, Any], metric: str) -> str:
-    unit = " points of accuracy" if metric == "accuracy" else f" {TITLES[metric]}"
-    tested = [name for name in names_of(record, "rule", "head") if record["results"][name]["all"]]
-    better = [name for name in tested if gains(record, name, metric)]
-    against = " and ".join(record["references"])
-    if not better:
-        return f"None of {len(tested)} is better than {against} in {TITLES[metric]} beyond chance (Holm's correction)."
-    best = max(better, key=lambda name: abs(least_gain(record, name, metric)[1]["value"]))  # type: ignore[index]
-    reference, figure = least_gain(record, best, metric)  # type: ignore[misc]
-    others = [name for name in better if name != best]
-    more = f" Also better: {', '.join(others)}." if others else ""
-    verb, to = ("adds", "to") if has_2d(record) else ("gains", "over")
-    p = p_value(figure["p_holm"])
-    return f"{best} {verb} {bounds(figure, metric)}{unit} {to} {reference} (Holm's p {p}).{more}"
+    names = ranked(record, LEADING[record["task"]][0])
+    return "best" if "best" in names else next(iter(names), None)
 
 
 def p_value(p: float | None) -> str:
@@ -166,14 +149,6 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "< .0001" if p < 1e-4 else f"{p:.2g}".replace("0.", ".", 1) if p < 1 else "1"
-
-
-def _gains_by_interval(record: dict[str, Any], name: str, metric: str) -> bool:
-    """Whether the whole interval of a rule's least gain is on the better side."""
-    found = least_gain(record, name, metric)
-    if found is None or found[1]["low"] is None:
-        return False
-    return found[1]["high"] < 0 if metric in LOWER_IS_BETTER else found[1]["low"] > 0
 
 
 def has_2d(record: dict[str, Any]) -> bool:
@@ -213,14 +188,6 @@ def measure(key: str, first: str, second: str) -> str:
         "phi": "correlation of being right (phi)",
         "yule_q": "Yule's Q of being right",
     }.get(key, key.replace("_", " "))
-
-
-def complementarity_sentences(record: dict[str, Any]) -> list[str]:
-    """A sentence for every pair of single predictors."""
-    return [
-        complementarity_words(first, second, measures, record["task"])
-        for first, second, measures in complementarity_of_record(record)
-    ]
 
 
 def metrics_of_record(record: dict[str, Any]) -> tuple[str, ...]:
