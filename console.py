@@ -13,6 +13,7 @@ from .errors import some
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 
 def counts(by_status: Mapping[str, int]) -> str:
@@ -83,12 +84,32 @@ def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
 
 
 @contextmanager
+def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
+    """A progress bar; its tasks have a field ``said``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[said]}"),
+    )
+    with Progress(*columns, console=stderr(), disable=not shown) as bar:
+        yield bar
+
+
+@contextmanager
 def counting_cells(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over a study's cells; the first call says how many were done before."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=stderr(),
     )
     task = bar.add_task(what, total=total)
 

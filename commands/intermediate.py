@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import say, stdout
+from ..console import progress_bar, say, stdout
 from ..errors import UsageError
 from .options import (
     Balance,
@@ -190,7 +190,6 @@ def train_joint(
     from ..learn.intermediate.config import IntermediateConfig
     from ..networks import joint
     from ..networks.load import NetworkSpec
-    from ..networks.train import progress_bar
 
     asked = "classes" if task == "both" else task
     choices = joint.JointConfig(network_lr=network_lr, crop=crop, crop_scale=crop_scale)
@@ -220,7 +219,7 @@ def train_joint(
         _say_applied(applied, (), apply, out)
         return
     spec = NetworkSpec(network, weights=weights, key=key, size=size)
-    with progress_bar(shown=True) as bar:
+    with progress_bar() as bar:
         reading = bar.add_task("reading", total=len(samples), said="")
         route = joint.open_route(
             samples, spec, inputs, joint=choices, blocks=blocks, device=device, force=force,
@@ -269,18 +268,7 @@ def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out
 @contextmanager
 def watching(config: IntermediateConfig) -> Iterator[Callable[[str, int, Epoch], None]]:
     """A progress bar over the epochs of all trainings, with the latest scores."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ..console import stderr
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[said]}"),
-    )
-    with Progress(*columns, console=stderr()) as bar:
+    with progress_bar() as bar:
         total = len(config.seeds) * len(config.arms) * config.epochs
         task = bar.add_task("epochs", total=total, said="")
         order = [(arm, seed) for seed in config.seeds for arm in config.arms]

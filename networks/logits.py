@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..console import progress_bar
 from ..errors import DatasetError, UsageError, some
 from ..extract.device import choose_device, exact_arithmetic
 from ..features.order import class_order_problem
@@ -28,7 +29,6 @@ from .crop import Crops, choose_crops
 from .fit import class_scores, va_scores
 from .images import Picture, normalise, read_pictures
 from .load import NetworkSpec, UserNetwork, load_network
-from .train import progress_bar
 from .written import FeatureSpool, write_npz
 
 

@@ -7,19 +7,16 @@ test split are never opened.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from .. import __version__
+from ..console import progress_bar
 from ..errors import DatasetError, UsageError
 from ..extract.device import choose_device
 from ..features.values import SampleList
@@ -329,17 +326,3 @@ def _describe(samples: SampleList, plan: Plan, config: TrainConfig, fitted: Fitt
         "epochs_run": len(fitted.history),
         "versions": {"ig3d": __version__, "torch": torch.__version__, "timm": timm.__version__},
     }
-
-
-@contextmanager
-def progress_bar(*, shown: bool) -> Iterator[Progress]:
-    """A progress bar on stderr; its tasks have a field ``said``."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[said]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        yield bar

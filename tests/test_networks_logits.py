@@ -356,7 +356,7 @@ def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
 
 def test_an_unwritable_place_is_one_line_and_leaves_nothing(samples: SampleList, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match="expected to write the network there"):
+    with pytest.raises(ModelError, match="expected to write there"):
         save(tmp_path / "file" / "net.safetensors", samples)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
