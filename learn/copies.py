@@ -49,7 +49,7 @@ class Copies:
     table, protocol
     names : the rules, in the order of the table
     choices : what they are made by
-    controls : whether every fitted rule is repeated with permuted codes
+    controls : whether every rule is repeated with permuted codes
     head_scores : (n, k) 3D scores by each head of the plan
     """
 
@@ -114,12 +114,12 @@ class Copies:
         covered = apply.covered
         yield _Variant("", (RECALIBRATED, *self.names), self.choices, fit, rows, apply.take(covered), covered)
         fitted = tuple(name for name in self.names if fits(name, self.choices))
-        if not fitted:
-            return
-        if self.controls:
+        if (
+            self.controls
+        ):  # of rules that fit nothing as well: a head brings the classes' shares whatever its codes
             mixed, shown = random.permutation(len(fit)), random.permutation(int(covered.sum()))
             there = apply.take(covered).permuted(shown)
-            yield _Variant(PERMUTED, fitted, self.choices, fit.permuted(mixed), rows, there, covered)
+            yield _Variant(PERMUTED, self.names, self.choices, fit.permuted(mixed), rows, there, covered)
         without = tuple(name for name in fitted if name not in NEEDS_CODES)
         candidates = tuple(name for name in self.choices.candidates if name not in NEEDS_CODES)
         choices = replace(self.choices, stack_codes=False, candidates=candidates)

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 from scipy.special import expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+from toy_fusion import make_table
 
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.metrics import measure
 from ig3d.learn.rules import Choices, Columns, make_rule
 from ig3d.learn.rules.best import Best
@@ -17,7 +21,7 @@ from ig3d.learn.rules.calibrate import Calibration
 from ig3d.learn.rules.columns import probabilities
 from ig3d.learn.rules.gate import Gate
 from ig3d.learn.rules.objective import row_weights
-from ig3d.learn.rules.stack import Stack
+from ig3d.learn.rules.stack import Stack, logistic_correction, simplest
 from ig3d.learn.rules.weighted import Weighted
 
 
@@ -254,3 +258,65 @@ def test_row_weights_let_classes_weigh_the_same():
     y = np.array([0, 0, 0, 1])
     assert row_weights(y, "classes", "balanced") == pytest.approx([2 / 3] * 3 + [2])
     assert row_weights(y, "classes", "accuracy") == pytest.approx(np.ones(4))
+
+
+def test_with_few_rows_the_recalibrated_network_is_nearly_the_network():
+    """Sixty rows of seven classes, another prior: what comes out is no worse than temperature and offsets alone."""
+    wins = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        prior = np.array([0.45, 0.24, 0.12, 0.08, 0.06, 0.03, 0.02])
+        y = rng.choice(7, 1560, p=prior)
+        two = 2 * (rng.normal(size=(1560, 7)) + 1.4 * np.eye(7)[y])
+        columns, few, rest = Columns(two, two), np.arange(60), np.arange(60, 1560)
+
+        def loss(values, truth=y[rest]):
+            return measure(log_softmax(values, axis=1), truth, "classes")["log_loss"]
+
+        stack = Stack(use_3d=False, random_state=seed).fit(columns.take(few), y[few])
+        plain = Calibration("bias").fit(two[few], y[few])
+        given, found, simple = (
+            loss(two[rest]),
+            loss(stack.apply(columns.take(rest))),
+            loss(plain.apply(two[rest])),
+        )
+        assert found < given - 0.1
+        wins.append(found - simple)
+    assert np.mean(wins) < 0.05
+
+
+def test_the_correction_is_at_its_least_where_scikit_learn_finds_it():
+    """Without a base to correct the problem is scikit-learn's: the same weights when offsets are free."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 4)), rng.integers(0, 3, 300)
+    x[np.arange(300), y] += 1
+    steepness, weights = logistic_correction(x, np.zeros((300, 3)), y, 0.5, "accuracy")
+    # scikit-learn does not penalise offsets; a column of them is penalised like the rest, scaled to our penalty
+    design = np.hstack([x, np.full((300, 1), 2**0.5)])
+    model = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-8, max_iter=2000).fit(design, y)
+    assert steepness == pytest.approx(1)
+    np.testing.assert_allclose(weights[1:], model.coef_.T[:4], atol=2e-3)
+    np.testing.assert_allclose(weights[0], model.coef_.T[4] * 2**0.5, atol=2e-3)
+
+
+def test_the_simplest_choice_that_is_as_good_is_taken():
+    rng = np.random.default_rng(0)
+    best = rng.normal(size=400)
+    noisy = best + rng.normal(0.01, 1, 400)
+    worse = best + rng.normal(0.5, 1, 400)
+    assert simplest([worse, noisy, best]) == 1
+    assert simplest([best, noisy]) == 0
+    assert simplest([worse, best]) == 1
+
+
+def test_a_choice_that_fits_nothing_has_a_control_as_well():
+    """A head of noise brings the classes' shares: the control of a rule that fits nothing shows it."""
+    table = make_table(300, signal=0.0)
+    result = fuse_predictions(
+        table, FuseConfig(head="linear", rules=("mean", "product"), draws=100, model=False)
+    )
+    kinds = {rule.name: rule.kind for rule in result.rules}
+    assert kinds["mean-permuted"] == kinds["product-permuted"] == "control"
+    values = {rule.name: rule.values for rule in result.rules}
+    assert not np.array_equal(values["mean"], values["mean-permuted"])
+    assert np.array_equal(values["mean"][~result.covered], values["mean-permuted"][~result.covered])

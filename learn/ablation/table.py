@@ -180,7 +180,7 @@ def _add_differences(result: StudyResult, entries: list[Entry], metric: str, tas
             first.groups,
             task=task,
             draws=config["draws"],
-            seed=config["seed"],
+            seed=int(config.get("seed", (config.get("seeds") or [0])[0])),
             references=(_REFERENCE,),
         )
         for place, _ in compared:

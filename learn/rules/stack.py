@@ -1,32 +1,43 @@
-"""Stacking: a linear model over both predictions, maybe with the codes; and the 2D network recalibrated."""
+"""Stacking: a linear correction of the 2D network by both predictions, maybe with the codes; and by itself alone.
+
+The penalty pulls towards the 2D network as it is, not towards the classes' shares: with few rows to fit on, what comes
+out is the network with another temperature and other offsets, which are hardly penalised (:mod:`.calibrate`).
+"""
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression, Ridge
+from scipy.optimize import minimize
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from ...features.predictions import log_softmax
 from .base import Rule
 from .calibrate import with_unseen
-from .columns import TINY, Columns, centred, log_of
+from .columns import TINY, Columns, centred
 from .objective import inner_folds, row_weights
 
+_Solution = tuple[float, np.ndarray]
 _INNER_FOLDS = 3
-# Penalties to choose from: C of the logistic regression, alpha of the ridge.
-_PENALTIES = {"classes": (0.01, 0.1, 1.0), "va": (0.1, 1.0, 10.0, 100.0)}
+_STEEPEST = float(np.log(50))
+# Penalties to choose from, the strongest first: sum of squared weights over twice this (classes), alpha of the ridge.
+_PENALTIES = {"classes": (0.001, 0.01, 0.1, 1.0), "va": (100.0, 10.0, 1.0, 0.1)}
+_DEFAULT = {"classes": 0.1, "va": 1.0}  # where there are too few rows to choose by
 # And factors of the standardised 3D columns: the small one holds back 3D predictions that tell nothing, which would
 # otherwise cost accuracy when fitted to few rows.
-_TRUSTS = (1.0, 0.1)
+_TRUSTS = (0.1, 1.0)
 # Factors of the standardised codes, which are many: a penalty of their own. 0 leaves them out.
 _CODE_TRUSTS = (0.0, 0.01, 0.03, 0.1, 0.3)
 
 
 class Stack(Rule):
-    """Multinomial logistic regression on centred log-probabilities of both (classes), ridge regression (VA).
+    """A correction of the 2D network: multinomial logistic on centred log-probabilities of both (classes), ridge (VA).
+
+    Classes: softmax(s log p_2d + W x + b), VA: v_2d + W x + b, where x are the standardised columns; the weights are
+    penalised, so that they shrink towards the 2D network as it is.
 
     With ``use_3d=False`` the same on the 2D columns alone: the reference ``2d-recalibrated``.
 
@@ -44,7 +55,8 @@ class Stack(Rule):
 
     Attributes
     ----------
-    model_ : scikit-learn estimator, or None where the fitting rows are of one class
+    steepness_ : s, one over the temperature; 1 for VA
+    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None where rows of one class were fitted
     present_ : classes that the fitting rows have; the 2D network keeps its word on the others
     penalty_, trust_, code_trust_ : float
         Penalty, and factors of the 3D columns and of the codes after standardising.
@@ -73,11 +85,18 @@ class Stack(Rule):
             parts.append(columns.codes)
         return np.hstack(parts, dtype=np.float64)
 
-    def _estimator(self, penalty: float) -> Any:
+    def _base(self, columns: Columns) -> np.ndarray:
+        """What is corrected: 2D log-probabilities of the classes that were seen, or 2D values."""
+        return columns.two if self.task == "va" else log_softmax(columns.two[:, self.present_])
+
+    def _solved(
+        self, x: np.ndarray, base: np.ndarray, y: np.ndarray, penalty: float, start: _Solution | None = None
+    ) -> _Solution:
+        """Steepness, and (1 + d, m) weights of the correction, offsets first."""
         if self.task == "va":
-            return Ridge(alpha=penalty)
-        weight = "balanced" if self.objective == "balanced" else None
-        return LogisticRegression(C=penalty, class_weight=weight, max_iter=500)
+            model = Ridge(alpha=penalty).fit(x, y - base)
+            return 1.0, np.vstack([model.intercept_, model.coef_.T])
+        return logistic_correction(x, base, np.searchsorted(self.present_, y), penalty, self.objective, start)
 
     def _weighed(self, features: np.ndarray, trust: float, code_trust: float) -> np.ndarray:
         """Standardised features, the 3D ones times ``trust``, the codes times ``code_trust`` or left out."""
@@ -98,66 +117,78 @@ class Stack(Rule):
         self.scaler_ = StandardScaler()
         features = self.scaler_.fit_transform(self._features(columns))
         self.present_ = np.zeros(0, np.int64) if self.task == "va" else np.unique(y).astype(np.int64)
-        self.model_: Any = None
-        self.penalty_, self.trust_, self.code_trust_ = _PENALTIES[self.task][1], 1.0, 0.0
+        base = self._base(columns)
+        self.steepness_, self.weights_ = 1.0, None
+        self.penalty_, self.trust_, self.code_trust_ = _DEFAULT[self.task], 1.0, 0.0
         if len(self.present_) != 1:
-            self._choose(features, y, groups)
+            self._choose(features, base, y, groups)
             weighed = self._weighed(features, self.trust_, self.code_trust_)
-            self.model_ = self._estimator(self.penalty_).fit(weighed, y)
+            self.steepness_, self.weights_ = self._solved(weighed, base, y, self.penalty_)
         self.scale_, self.offset_ = np.ones(2), np.zeros(2)
-        if self.task == "va" and self.objective == "ccc":
-            self.scale_, self.offset_ = matched(self.model_.predict(weighed), y)
+        if self.task == "va" and self.objective == "ccc" and self.weights_ is not None:
+            self.scale_, self.offset_ = matched(corrected(weighed, base, 1.0, self.weights_), y)
         return self
 
-    def _choose(self, features: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> None:
-        """Penalty and trust of least held-out loss in inner folds over the fitting rows; then trust in the codes."""
+    def _choose(
+        self, features: np.ndarray, base: np.ndarray, y: np.ndarray, groups: np.ndarray | None
+    ) -> None:
+        """Penalty and trust by held-out loss in inner folds over the fitting rows; then trust in the codes."""
         fold = inner_folds(y, self.task, groups, _INNER_FOLDS, self.random_state)
         if fold is None:
             return
-        pairs = list(product(_PENALTIES[self.task], _TRUSTS if self.use_3d else _TRUSTS[:1]))
-        losses = [self._loss(features, y, fold, penalty, trust, 0.0) for penalty, trust in pairs]
-        best = int(np.argmin(losses))
-        self.penalty_, self.trust_ = pairs[best]
+        penalties = _PENALTIES[self.task]
+        trusts = _TRUSTS if self.use_3d else (1.0,)
+        losses = [self._losses(features, base, y, fold, penalties, trust, 0.0) for trust in trusts]
+        pairs = [(number, trust) for number in range(len(penalties)) for trust in range(len(trusts))]
+        penalty, trust = pairs[simplest([losses[trust][number] for number, trust in pairs])]
+        self.penalty_, self.trust_ = penalties[penalty], trusts[trust]
         if self.codes and features.shape[1] > 2 * self.width_:
-            more = [self._loss(features, y, fold, *pairs[best], trust) for trust in _CODE_TRUSTS[1:]]
-            self.code_trust_ = _CODE_TRUSTS[int(np.argmin([losses[best], *more]))]
+            # The penalty of the codes is their own: it does not grow with that of the other columns.
+            own = self.penalty_ if self.task == "va" else _DEFAULT["classes"] / self.penalty_
+            code_trusts = [code_trust * float(np.sqrt(own)) for code_trust in _CODE_TRUSTS]
+            more = [
+                self._losses(features, base, y, fold, (self.penalty_,), self.trust_, code_trust)[0]
+                for code_trust in code_trusts[1:]
+            ]
+            self.code_trust_ = code_trusts[simplest([losses[trust][penalty], *more])]
 
-    def _loss(
+    def _losses(
         self,
         features: np.ndarray,
+        base: np.ndarray,
         y: np.ndarray,
         fold: np.ndarray,
-        penalty: float,
+        penalties: tuple[float, ...],
         trust: float,
         code_trust: float,
-    ) -> float:
-        """Summed loss over rows while they are held out."""
-        weighed, total = self._weighed(features, trust, code_trust), 0.0
+    ) -> np.ndarray:
+        """(penalties, n) loss of rows while they are held out; one penalty starts where the last has ended."""
+        x, losses = self._weighed(features, trust, code_trust), np.zeros((len(penalties), len(y)))
         weights = row_weights(y, self.task, self.objective)
         for held in range(_INNER_FOLDS):
-            outside = fold == held
-            model = self._estimator(penalty).fit(weighed[~outside], y[~outside])
-            if self.task == "va":
-                total += float(((model.predict(weighed[outside]) - y[outside]) ** 2).sum())
-                continue
-            known = np.flatnonzero(outside & np.isin(y, model.classes_))
-            if len(known):
-                p = model.predict_proba(weighed[known])
-                p = p[np.arange(len(known)), np.searchsorted(model.classes_, y[known])]
-                total -= float((weights[known] * np.log(np.maximum(p, TINY))).sum())
-        return total
+            outside, solved = fold == held, None
+            inside = ~outside
+            for number, penalty in enumerate(penalties):
+                solved = self._solved(x[inside], base[inside], y[inside], penalty, solved)
+                values = corrected(x[outside], base[outside], *solved)
+                if self.task == "va":
+                    losses[number, outside] = ((values - y[outside]) ** 2).sum(axis=1)
+                    continue
+                said = log_softmax(values)[np.arange(len(values)), np.searchsorted(self.present_, y[outside])]
+                losses[number, outside] = -weights[outside] * np.maximum(said, np.log(TINY))
+        return losses
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
         check_is_fitted(self)
-        if self.task == "va":
-            return np.clip(self.model_.predict(self._design(columns)) * self.scale_ + self.offset_, -1, 1)
         fused = columns.two.copy()
-        if self.model_ is not None:
-            p = self.model_.predict_proba(self._design(columns))
+        if self.weights_ is not None:
+            values = corrected(self._design(columns), self._base(columns), self.steepness_, self.weights_)
+            if self.task == "va":
+                return np.clip(values * self.scale_ + self.offset_, -1, 1)
             if len(self.present_) == fused.shape[1]:
-                return log_of(p)
-            fused[:, self.present_] = np.log(np.maximum(p, TINY))
+                return log_softmax(values)
+            fused[:, self.present_] = values
         return with_unseen(columns.two, fused, self.present_)
 
     def describe(self) -> dict[str, Any]:
@@ -167,7 +198,79 @@ class Stack(Rule):
             said["trust_codes"] = self.code_trust_
         if self.task == "va":
             return {**said, "scale": self.scale_.tolist(), "offset": self.offset_.tolist()}
-        return {**said, "classes_seen": self.present_.tolist()}
+        return {**said, "temperature": 1 / self.steepness_, "classes_seen": self.present_.tolist()}
+
+
+def simplest(losses: list[np.ndarray]) -> int:
+    """The first of some choices, the simplest first, that is not worse than the best by more than a standard error.
+
+    Parameters
+    ----------
+    losses : (n,) loss of each held-out row, one array for each choice
+
+    References
+    ----------
+    Breiman, Friedman, Olshen and Stone, Classification and Regression Trees (1984), section 3.4.3: the rule of one
+    standard error; here of the paired difference.
+    """
+    best = losses[int(np.argmin([loss.sum() for loss in losses]))]
+    for number, loss in enumerate(losses):
+        worse = loss - best
+        if worse.mean() <= worse.std() / np.sqrt(len(worse)):
+            return number
+    return len(losses) - 1  # not reached: the best is not worse than itself
+
+
+def corrected(x: np.ndarray, base: np.ndarray, steepness: float, weights: np.ndarray) -> np.ndarray:
+    """(n, m) steepness * base + offsets + x @ weights."""
+    return steepness * base + weights[0] + x @ weights[1:]
+
+
+def logistic_correction(
+    x: np.ndarray,
+    base: np.ndarray,
+    y: np.ndarray,
+    penalty: float,
+    objective: str,
+    start: _Solution | None = None,
+) -> _Solution:
+    """Steepness s and (1 + d, k) weights, offsets first, of the least penalised log loss of softmax(s base + b + x W).
+
+    What is least is the summed loss + (||W||^2 / penalty + ||b||^2 + (log s)^2) / 2: an offset costs a row or two.
+
+    Parameters
+    ----------
+    x : (n, d) float64, standardised
+    base : (n, k) log-probabilities
+    y : (n,) int labels below k
+    penalty : float
+    objective : ``balanced`` lets all classes weigh the same
+    start : where to begin; nothing corrected by default
+    """
+    n, k = base.shape
+    rows, weights = np.arange(n), row_weights(y, "classes", objective)
+    pull = np.full((x.shape[1] + 1, 1), 1 / penalty)
+    pull[0] = 1.0
+    design = np.hstack([np.ones((n, 1)), x])
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        steep, w = flat[0], flat[1:].reshape(-1, k)
+        scaled = np.exp(steep) * base
+        logs = log_softmax(scaled + design @ w)
+        slope = np.exp(logs)
+        slope[rows, y] -= 1
+        slope *= weights[:, None]
+        value = -(weights * logs[rows, y]).sum() + ((pull * w**2).sum() + steep**2) / 2
+        along = design.T @ slope + pull * w
+        return value / n, np.concatenate([[(slope * scaled).sum() + steep], along.ravel()]) / n
+
+    before, begin = (1.0, np.zeros((x.shape[1] + 1, k))) if start is None else start
+    flat = np.concatenate([[np.log(before)], begin.ravel()])
+    bounds = [(-_STEEPEST, _STEEPEST)] + [(None, None)] * begin.size
+    found = minimize(
+        loss, flat, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "gtol": 1e-6}
+    ).x
+    return float(np.exp(found[0])), np.asarray(found[1:]).reshape(-1, k)
 
 
 def matched(fitted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
