@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 from made_up_features import make
 
 from ig3d.errors import UsageError
+from ig3d.learn.ablation.report import write_study
 from ig3d.learn.ablation.run import CellResult, run_study
 from ig3d.learn.ablation.study import Cell, Study
+from ig3d.learn.ablation.table import TO_CELL, table_of
+from ig3d.learn.figures import difference_key
 from ig3d.learn.intermediate.cell import IntermediateCell
 from ig3d.learn.intermediate.run import fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
@@ -42,9 +46,9 @@ def test_a_cell_without_its_files_is_refused() -> None:
         IntermediateCell.of({"features": "x.npz"})
 
 
-def test_a_study_over_modules_runs_and_compares(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    study = Study(
+def study_of(folder: Path, rule: str) -> Study:
+    made = make(folder)
+    return Study(
         "modules",
         options={
             "features": str(made.features), "3d-store": str(made.store), "epochs": 3, "batch-size": 32, "width": 8,
@@ -52,8 +56,41 @@ def test_a_study_over_modules_runs_and_compares(tmp_path: Path) -> None:
         },
         grid={"module": {"linear": "linear", "gate": "gate"}},
         run="intermediate",
-        rule="codes",
+        rule=rule,
     )  # fmt: skip
-    result = run_study(study, tmp_path / "study", jobs=1)
+
+
+def test_a_study_over_modules_gives_the_table(tmp_path: Path) -> None:
+    result = run_study(study_of(tmp_path, "codes"), tmp_path / "study", jobs=1)
     assert [cell.error for cell in result.cells] == ["", ""]
-    assert all(cell.record and "codes" in cell.record["results"] for cell in result.cells)
+    table = table_of(result)
+    assert table.rule == "codes" and table.control == "permuted" and table.references == ("masked", "2d")
+    gains = []
+    for place, cell in enumerate(result.cells):
+        figures = {name: parts["all"]["accuracy"] for name, parts in cell.record["results"].items()}
+        told = table.find(place, "codes")
+        gains.append(figures["codes"]["value"] - figures["masked"]["value"])
+        assert told[difference_key("masked")]["value"] == pytest.approx(gains[-1])
+    between = table.find(1, "codes")[TO_CELL]["value"]
+    first, second = (table.find(place, "codes")["value"] for place in (0, 1))
+    assert between == pytest.approx(second - first)
+    write_study(result, tmp_path / "study")
+    with (tmp_path / "study" / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["module"], line["rule"]) for line in lines} == {
+        (module, rule) for module in ("linear", "gate") for rule in ("2d", "masked", "codes", "permuted")
+    }
+    codes = [line for line in lines if line["rule"] == "codes"]
+    assert [float(line["minus_masked_value"]) for line in codes] == pytest.approx(gains)
+    tex = (tmp_path / "study" / "table.tex").read_text()
+    assert r"\texttt{codes}" in tex and r"\texttt{masked}" in tex and "gate" in tex
+
+
+def test_a_rule_that_no_cell_can_have_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"rule: expected one of 2d, masked, codes, got 'stack'"):
+        run_study(study_of(tmp_path, "stack"), tmp_path / "study", jobs=1)
+    assert not (tmp_path / "study").exists()
+    made = make(tmp_path)
+    late = {"2d-logits": str(made.features), "3d-store": str(made.store), "rules": "mean"}
+    with pytest.raises(UsageError, match=r"2d-recalibrated, 3d, mean, got 'codes'"):
+        run_study(Study("late", late, rule="codes"), tmp_path / "study", jobs=1)

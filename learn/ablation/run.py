@@ -15,7 +15,7 @@ from typing import Any
 
 from joblib import Parallel, cpu_count, delayed
 
-from ...errors import Ig3dError, RunError
+from ...errors import Ig3dError, RunError, UsageError
 from ..report.compare import RunPredictions
 from ..report.files import write_texts
 from ..report.record import FILE, Run, json_text, read_run
@@ -106,6 +106,7 @@ def run_study(
     folder, kept_in = Path(out), Path(out if shared is None else shared)
     check_folder(folder)
     made = [_made(study, cell) for cell in study.cells]
+    _check_rule(study, made)
     contents = {path: content_of(path) for path in {path for cell in made for path in cell.files}}
     folders = [kept_in / "cells" / _name(cell.key(contents)) for cell in made]
     todo = {place: cell for place, (cell, at) in enumerate(zip(made, folders, strict=True)) if not _done(at)}
@@ -158,6 +159,13 @@ def _made(study: Study, cell: Cell) -> AnyCell:
         return RUNNERS[study.run](cell.options)
     except Ig3dError as error:
         raise type(error)(f"{cell.name}: {error}" if cell.labels else str(error)) from error
+
+
+def _check_rule(study: Study, made: list[AnyCell]) -> None:
+    """Refuse a rule that no cell can have: after the runs it would be too late."""
+    names = dict.fromkeys(name for cell in made for name in cell.rules)
+    if study.rule is not None and study.rule not in names and not study.rule.startswith("2d:"):
+        raise UsageError(f"rule: expected one of {', '.join(names)}, got {study.rule!r}")
 
 
 def _name(key: str) -> str:

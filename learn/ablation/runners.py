@@ -79,6 +79,11 @@ class FuseCell:
         )
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        """What its record has figures of, controls and further 2D networks apart."""
+        return ("2d", "2d-recalibrated", "3d", *self.config.rules)
+
+    @property
     def shared(self) -> str:
         """Equal for cells that fit the same heads: one of them goes first and keeps the scores for the others."""
         config = self.config

@@ -69,6 +69,11 @@ class IntermediateCell:
         )
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        """What its record has figures of, controls apart."""
+        return ("2d", "masked", "codes")
+
+    @property
     def shared(self) -> str:
         """Cells share no heads: all may run at once."""
         return repr(self)

@@ -16,7 +16,8 @@ from ..result import Result
 from .run import IntermediateResult
 
 REFERENCES = ("masked", "2d")
-_KINDS = {"masked": "reference", "codes": "rule", "permuted": "control"}
+# the first reference leads: what the stars of a table are about
+_KINDS = {"masked": "reference", "2d": "reference", "codes": "rule", "permuted": "control"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,20 @@ def record_result(result: IntermediateResult) -> Result:
     table, plan, config = result.table, result.plan, result.config
     rows, task = plan.reported, plan.task
     where = np.searchsorted(plan.predicted, rows)
-    rules = []
-    if np.isfinite(table.two_d[rows]).all():
-        two = table.two_d[rows]
-        rules.append(RuleResult("2d", "reference", False, log_softmax(two) if task == "classes" else two))
     seed = config.seeds[0]
-    arms = {one.arm: one.values[where] for one in result.trained if one.seed == seed}
-    for arm in ("masked", "codes", "permuted"):
-        if arm in arms:
-            values = log_softmax(arms[arm]) if task == "classes" else arms[arm]
-            rules.append(RuleResult(arm, _KINDS[arm], True, values))
+    predictors = {one.arm: one.values[where] for one in result.trained if one.seed == seed}
+    if np.isfinite(table.two_d[rows]).all():
+        predictors["2d"] = table.two_d[rows]
+    rules = [
+        RuleResult(
+            name,
+            kind,
+            name != "2d",
+            log_softmax(predictors[name]) if task == "classes" else predictors[name],
+        )
+        for name, kind in _KINDS.items()
+        if name in predictors
+    ]
     truth = table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
     groups = table.group_codes[rows] if table.grouped else None
     figures = figures_of(
