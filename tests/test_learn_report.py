@@ -490,6 +490,15 @@ def test_runs_on_the_same_rows_are_paired(tmp_path):
     write_report(runs, tmp_path / "both")  # its own files may be replaced
 
 
+def test_equal_runs_are_said_to_be_equal(result, tmp_path):
+    write_result(result, tmp_path / "run")
+    runs = read_runs([tmp_path / "run", tmp_path / "run"])
+    assert runs[1].name == f"{runs[0].name} (2)"
+    comparison = compare(runs)
+    assert not comparison.differences and len(comparison.table["mean"]) == 2
+    assert "predict the same by every rule that both have" in comparison.remarks[0]
+
+
 def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
     write_result(made(), tmp_path / "a" / "run")
     write_result(made(n=200), tmp_path / "b" / "run")
@@ -530,3 +539,20 @@ def test_plots_of_the_same_result_are_the_same_bytes(result, tmp_path, suffix):
     for name in ("a", "b"):
         plot_result(result, tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path):
+    shown = result if task == "classes" else va
+    plot_result(shown, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    metrics = ("accuracy", "macro_f1") if task == "classes" else ("ccc_joint", "rmse_joint")
+    printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
+    names = ("2d", "mean", "weighted", "weighted-permuted")
+    expected = [
+        f"{100 * value:.2f}" if task == "classes" else f"{value:.4f}"
+        for metric in metrics
+        for value in (shown.figures[name]["all"][metric]["value"] for name in names)
+    ]
+    assert printed == expected
+    assert re.search(r"<text[^>]*>weighted</text>", text)

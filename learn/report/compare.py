@@ -81,7 +81,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
             continue
         found = _differences(first, other, run, metrics)
         if not found:
-            remarks.append(f"{run.name} and {runs[0].name} have no rule in common that differs.")
+            common = any(rule in first.rules for rule in other.rules)
+            said = "predict the same by every rule that both have" if common else "have no rule in common"
+            remarks.append(f"{run.name} and {runs[0].name} {said}: there is nothing to test.")
         differences += found
     return Comparison(
         runs[0].name, metrics, tuple(run.name for run in runs), table, tuple(differences), tuple(remarks)

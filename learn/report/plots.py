@@ -24,6 +24,7 @@ from .words import (
     label,
     names_of,
     number,
+    ordered,
     to_reference,
 )
 
@@ -205,7 +206,7 @@ def svg(figure: Any) -> str:
 
 def _compared(record: dict[str, Any]) -> list[str]:
     first = record["references"][0] if record["references"] else ""
-    return [name for name in record["rules"] if name != first and record["results"][name]["all"]]
+    return [name for name in ordered(record) if name != first and record["results"][name]["all"]]
 
 
 def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool) -> None:
@@ -229,12 +230,20 @@ def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool)
         axis.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
     unit = ", points" if metric in PERCENT else ""
     better = " (less is better)" if metric.startswith("rmse") else ""
-    # Marks for what was fitted on the reported rows stand beside the names.
-    words = [
-        f"{label(record, name)} · {number(record['results'][name]['all'][metric]['value'], metric)}"
-        for name in names
-    ]
-    _settle(axis, words, f"difference in {TITLES[metric]}{unit}{better}")
+    # Marks for what was fitted on the reported rows stand beside the names, each panel's own figures at its right.
+    _settle(axis, [label(record, name) for name in names], f"difference in {TITLES[metric]}{unit}{better}")
+    axis.set_title(TITLES[metric], loc="right", fontsize=8, color=MUTED)
+    for place, name in enumerate(names):
+        text = number(record["results"][name]["all"][metric]["value"], metric)
+        axis.annotate(
+            text,
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
 
 
 def _interval(

@@ -157,7 +157,7 @@ def json_text(record: dict[str, Any]) -> str:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Several runs; folders of one name are called by their path as it was given.
+    """Several runs; folders of one name are called by their path as it was given, a folder given twice by a number.
 
     Raises
     ------
@@ -165,9 +165,13 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     """
     runs = [read_run(folder) for folder in folders]
     names = [run.name for run in runs]
+    names = [
+        str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders, strict=True)
+    ]
+    times = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [
-        replace(run, name=str(folder)) if names.count(run.name) > 1 else run
-        for run, folder in zip(runs, folders, strict=True)
+        replace(run, name=name if time == 1 else f"{name} ({time})")
+        for run, name, time in zip(runs, names, times, strict=True)
     ]
 
 

@@ -81,6 +81,11 @@ def names_of(record: dict[str, Any], *kinds: str) -> list[str]:
     return [name for name, rule in record["rules"].items() if rule["kind"] in kinds]
 
 
+def ordered(record: dict[str, Any]) -> list[str]:
+    """References, then rules and heads, then controls."""
+    return [*names_of(record, "reference"), *names_of(record, "rule", "head"), *names_of(record, "control")]
+
+
 def to_reference(figures: dict[str, Any] | None, metric: str, reference: str) -> dict[str, Any] | None:
     """The difference of one part's figures to a reference, if there is one."""
     return figures[metric].get(difference_key(reference)) if figures else None
