@@ -156,9 +156,7 @@ def align_columns(
     if not names:
         extra = scores.shape[1] - len(classes)
         if extra:
-            more = (
-                "; if the last two are valence and arousal, save the others alone" if extra in (2, 3) else ""
-            )
+            more = ", and valence and arousal in their places" if extra in (2, 3) else ""
             raise PredictionsError(
                 f"{wanted}, got {scores.shape[1]} columns; say what they are with --2d-classes{more}"
             )

@@ -28,18 +28,20 @@ from .tables import (
 VA = ("valence", "arousal")
 _ID_KEYS = ("ids", "id", "names", "paths", "files")
 _NAME_KEYS = ("classes", "class_names", "columns")
+_ALSO = "its valence and arousal left out (--task va takes them)"
 _VALUE_KEYS = ("logits", "probabilities", "probs", "va")
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a file holds: values (n, k), column names, ids, and the kind where the file says it."""
+    """What a file holds: values (n, k), column names, ids, the kind where the file says it, and what else it has."""
 
     values: np.ndarray
     columns: tuple[str, ...]
     ids: np.ndarray | None
     kind: str
     out_of_fold: bool = False
+    also: str = ""
 
 
 def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
@@ -98,6 +100,7 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz by name, or of an .npy under the empty name; never a pickle."""
     arrays: dict[str, np.ndarray] = {}
     name = ""
+    _check_kind(source)
     try:
         with source.open("rb") as handle:  # numpy leaves a damaged archive open
             loaded = np.load(handle, allow_pickle=False)
@@ -118,6 +121,24 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
         raise PredictionsError(f"{source}: expected a numpy file, got {exc}") from exc
     except (OSError, EOFError, BadZipFile, KeyError) as exc:
         raise PredictionsError(f"{source}: expected a numpy file, got {exc or 'an empty file'}") from exc
+
+
+def _check_kind(source: Path) -> None:
+    """Refuse what is no numpy file by its first bytes: numpy takes anything else for a pickle."""
+    try:
+        with source.open("rb") as handle:
+            head = handle.read(8)
+    except OSError as exc:
+        raise PredictionsError(f"{source}: expected a numpy file, got {exc}") from exc
+    if head.startswith(b"\x80"):
+        raise PredictionsError(
+            f"{source}: expected plain arrays, got a Python pickle, which is never executed; save them with np.savez"
+        )
+    if head and not head.startswith((b"\x93NUMPY", b"PK")):
+        raise PredictionsError(
+            f"{source}: expected a numpy file, got another kind (it opens with {head!r}); save a table as .csv, arrays "
+            "with np.savez"
+        )
 
 
 def _says_out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
@@ -163,7 +184,9 @@ def _from_numpy(source: Path, task: str | None) -> Read:
             values = values[:, ::-1]
         return Read(values, VA if set(names) == set(VA) else (), ids, "va", out_of_fold)
     kind = "probabilities" if value_key.startswith("prob") else ""
-    return Read(arrays[value_key], canonical_all(names), ids, kind, out_of_fold)
+    return Read(
+        arrays[value_key], canonical_all(names), ids, kind, out_of_fold, _ALSO if "va" in arrays else ""
+    )
 
 
 def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
@@ -174,7 +197,8 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
     chosen, names = class_columns(rest, known)
     pair = va_columns(rest)
     if task != "va" and chosen:
-        return Read(np.stack([as_numbers(rest[name]) for name in chosen], axis=1), names, ids, "")
+        values = np.stack([as_numbers(rest[name]) for name in chosen], axis=1)
+        return Read(values, names, ids, "", also=_ALSO if pair and not {*pair} & {*chosen} else "")
     if task != "classes" and pair:
         return Read(np.stack([as_numbers(rest[name]) for name in pair], axis=1), VA, ids, "va")
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"

@@ -72,6 +72,7 @@ class Predictions:
             raise PredictionsError(
                 f"{self.source}: expected {len(self.columns)} columns ({', '.join(self.columns)}), got "
                 f"{values.shape[1]}; name the file's own columns"
+                + (", valence and arousal among them" if values.shape[1] - len(self.columns) == 2 else "")
             )
         object.__setattr__(self, "values", values.astype(np.float64))
         self._check_ids()
@@ -162,7 +163,7 @@ def load_predictions(
     path : the file
     ids_file : file of ids, one per row, for a file that has none (``.txt``, ``.npy``, ``.npz``, ``.csv``)
     classes : what the columns are, in order: names, or the text of :func:`~.classes.parse_classes`
-        Goes before the file's own names, with a note.
+        Goes before the file's own names, with a note. Valence and arousal may be among them.
     known : further class names to look for among a table's columns (such as those of the store)
     task : ``classes`` or ``va``; None takes what the file holds (classes, where it holds both)
 
@@ -173,7 +174,8 @@ def load_predictions(
     """
     source = Path(path)
     words = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
-    read = read_file(source, task, (*known, *words))
+    side_by_side = {*VA} <= {name.lower() for name in words}  # some networks give both
+    read = read_file(source, "classes" if side_by_side else task, (*known, *words))
     values, columns, ids, kind = read.values, read.columns, read.ids, read.kind
     if ids_file is not None:
         said = load_ids(ids_file)
@@ -183,7 +185,19 @@ def load_predictions(
                 f"{ids_file} ({some(said[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
             )
         ids = said
-    notes: list[str] = []
+    notes = [f"{source.name}: {read.also}"] if read.also else []
+    if classes is not None and values.ndim == 2:
+        if isinstance(classes, str):
+            words = parse_classes(classes, columns=values.shape[1])
+        at = [place for place, name in enumerate(words) if name.lower() in VA]
+        if side_by_side and len(words) == values.shape[1]:
+            if task == "va":
+                at = sorted(at, key=lambda place: words[place].lower() != VA[0])
+                values, columns, kind = values[:, at], VA, "va"
+            else:
+                values, columns = np.delete(values, at, axis=1), ()
+                words = tuple(name for name in words if name.lower() not in VA)
+                notes.append(f"{source.name}: valence and arousal left out (--task va takes them)")
     if kind == "va":
         if values.ndim == 2 and values.shape[1] == 2 and not columns:
             notes.append(
@@ -192,8 +206,6 @@ def load_predictions(
         columns = VA
     else:
         if classes is not None:
-            if isinstance(classes, str) and values.ndim == 2:
-                words = parse_classes(classes, columns=values.shape[1])
             given = canonical_all(words)
             if columns and columns != given:
                 notes.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -233,6 +234,17 @@ def test_malformed_rows_are_refused_with_counts(arguments, message):
     [
         ("x.npy", b"", "expected a numpy file"),
         ("x.npz", b"PK\x03\x04 cut short", "expected a numpy file"),
+        (
+            "x.npz",
+            b"id,happy\n",
+            r"expected a numpy file, got another kind \(it opens with b'id,happy'\); save a",
+        ),
+        (
+            "x.npy",
+            pickle.dumps([1]),
+            "expected plain arrays, got a Python pickle, which is never executed; save",
+        ),
+        ("x.csv", b"id;happy;sad\na;1;2\n", r"parted by semicolons; save it with commas"),
         ("x.csv", b"", "expected a table"),
         ("x.csv", b"id,happy,sad\n", "expected rows"),
         ("x.csv", b"id,happy,sad\na,1,none\n", r"NaN, infinity or text in 1 of 1 rows \(a\)"),
@@ -289,3 +301,27 @@ def test_reading_predictions_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_names_of_columns_may_hold_valence_and_arousal(tmp_path):
+    values = np.concatenate([LOGITS, [[0.1, 0.2], [0.3, 0.4]]], axis=1)
+    np.savez(tmp_path / "x.npz", logits=values[:, [4, 0, 1, 2, 3]], ids=IDS)
+    names = ",".join(("Arousal", *CLASSES, "valence"))
+    read = load_predictions(tmp_path / "x.npz", classes=names)
+    assert read.columns == CLASSES and np.array_equal(read.values, LOGITS)
+    assert "x.npz: valence and arousal left out (--task va takes them)" in read.notes
+    read = load_predictions(tmp_path / "x.npz", classes=names, task="va")
+    assert (read.kind, read.columns) == ("va", ("valence", "arousal"))
+    assert read.values.tolist() == [[0.1, 0.2], [0.3, 0.4]]
+
+
+@pytest.mark.parametrize("form", ["csv", "npz"])
+def test_valence_and_arousal_beside_classes_are_said_to_be_left_out(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    if form == "csv":
+        path.write_text("id,happy,sad,arousal,valence\na,1,2,.3,.4\nb,3,4,.5,.6\n")
+    else:
+        np.savez(path, logits=LOGITS, ids=IDS, va=LOGITS[:, :2] / 9)
+    note = f"{path.name}: its valence and arousal left out (--task va takes them)"
+    assert note in load_predictions(path).notes
+    assert note not in load_predictions(path, task="va").notes
