@@ -148,7 +148,7 @@ def test_codes_that_tell_the_class_gain_and_permuted_ones_do_not():
         assert control["low"] <= 0 <= control["high"] or control["high"] < 0, name
 
 
-def test_every_fitted_rule_has_its_control_next_to_it():
+def test_every_rule_has_its_control_next_to_it():
     plain = [rule.name for rule in fuse_predictions(make_table(90), EVERY).rules]
     assert plain[:3] == ["2d", "2d-recalibrated", "3d"]
     for name in DEFAULT_RULES:
