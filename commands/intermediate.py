@@ -70,7 +70,10 @@ Out = Annotated[
 ]
 Apply = Annotated[
     Path | None,
-    typer.Option("--apply", help="Train nothing: ask this checkpoint about rows it was not fitted on."),
+    typer.Option(
+        "--apply",
+        help="Train nothing: ask this checkpoint, by its own blocks, about rows it was not fitted on.",
+    ),
 ]
 
 
@@ -110,7 +113,7 @@ def fuse_features(
 
     where = str(choose_device(device))
     if apply is not None:
-        _apply(apply, features, store, out, blocks=blocks, force=force, device=where)
+        _apply(apply, features, store, out, force=force, device=where)
         return
     config = IntermediateConfig(
         module=module,
@@ -213,9 +216,7 @@ def train_joint(
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     inputs = Inputs(two_d, store, task=asked)
     if apply is not None:
-        applied = joint.apply_joint(
-            apply, samples, inputs, joint=choices, blocks=blocks, device=device, force=force
-        )
+        applied = joint.apply_joint(apply, samples, inputs, joint=choices, device=device, force=force)
         _say_applied(applied, (), apply, out)
         return
     spec = NetworkSpec(network, weights=weights, key=key, size=size)
@@ -238,17 +239,19 @@ def some_seeds(first: int, count: int) -> tuple[int, ...]:
 
 
 def _apply(
-    checkpoint: Path, features: Path, stores: list[Path], out: Path, *, blocks: str, force: bool, device: str
+    checkpoint: Path, features: Path, stores: list[Path], out: Path, *, force: bool, device: str
 ) -> None:
-    """Predictions of a trained module for rows it was not fitted on."""
+    """Predictions of a trained module, with its own blocks and classes, for rows it was not fitted on."""
     from ..learn.intermediate.ask import apply_module
     from ..learn.intermediate.checkpoint import load_module
     from ..learn.intermediate.table import load_feature_table
 
     _check_npz(out)
     loaded = load_module(checkpoint)
-    task = "va" if loaded.info.task == "va" else "classes"
-    table = load_feature_table(features, stores, blocks=blocks, task=task, force=force)
+    table = load_feature_table(
+        features, stores, blocks=loaded.blocks, task=loaded.task, force=force, need_labels=False,
+        classes=loaded.info.classes,
+    )  # fmt: skip
     _say_applied(apply_module(loaded, table, device=device), table.table.notes, checkpoint, out)
 
 

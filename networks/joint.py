@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,8 @@ def open_route(
     blocks: str = "full",
     device: str = "auto",
     force: bool = False,
+    need_labels: bool = True,
+    classes: Sequence[str] = (),
     advance: Callable[[int], object] | None = None,
 ) -> JointRoute:
     """Open the network, read the pictures, and join them to the table by id.
@@ -193,7 +195,7 @@ def open_route(
     network : where it starts from: a checkpoint of ``ig3d train-2d``, or ``timm:NAME`` with weights
     inputs : its predictions before (``ig3d logits``), and stores
     joint : JointConfig, optional
-    blocks, force : see :func:`ig3d.learn.intermediate.table.load_feature_table`
+    blocks, force, need_labels, classes : see :func:`ig3d.learn.intermediate.table.load_feature_table`
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
     advance : callable, optional
         Told how many pictures were read since the last call.
@@ -205,7 +207,7 @@ def open_route(
     """
     where, joint = choose_device(device), joint or JointConfig()
     start = network if isinstance(network, Start) else open_network(network)
-    table = load_table(inputs, blocks=blocks, force=force)
+    table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     place = {identifier: row for row, identifier in enumerate(table.id.tolist())}
     ids = [sample.id for sample in samples.samples]
     known = np.array([row for row, identifier in enumerate(ids) if identifier in place], np.int64)
@@ -270,18 +272,24 @@ def apply_joint(
     inputs: Inputs,
     *,
     joint: JointConfig | None = None,
-    blocks: str = "full",
     device: str = "auto",
     force: bool = False,
 ) -> Applied:
-    """Ask a network trained end to end about images it was not fitted on; see :func:`open_route`.
+    """Ask a network trained end to end, by its own blocks and classes, about images it was not fitted on.
+
+    Parameters are those of :func:`open_route`; no sample needs a label.
 
     Raises
     ------
-    ModelError : not such a checkpoint, or codes of other blocks than its own.
+    ModelError : not such a checkpoint, or codes of another basis than its own.
+    UsageError : a block that the store does not have.
     """
     loaded, start = load_joint(path)
-    route = open_route(samples, start, inputs, joint=joint, blocks=blocks, device=device, force=force)
+    inputs = Inputs(inputs.two_d, inputs.stores, task=loaded.task)
+    route = open_route(
+        samples, start, inputs, joint=joint, blocks=loaded.blocks, device=device, force=force, need_labels=False,
+        classes=loaded.info.classes,
+    )  # fmt: skip
     check_blocks(loaded, route.table)
     model = JointNetwork(start.module, loaded.module).to(route.device)
     return ask(loaded, route, model, route.device)

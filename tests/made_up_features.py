@@ -42,6 +42,7 @@ def make(
     rows: np.ndarray | None = None,
     network: str = "toy features 0",
     basis: str = "toy-1",
+    labelled: bool = True,
 ) -> MadeUp:
     """Codes tell the class (block ``expression``) and the valence (block ``jaw``) clearly, features weakly.
 
@@ -71,7 +72,7 @@ def make(
         Sample(
             id=f"img_{row:04d}",
             path=f"img_{row:04d}.jpg",
-            label=int(labels[row]),
+            label=int(labels[row]) if labelled else -1,
             split=splits[row],
             valence=float(values[row, 0]) if va else float("nan"),
             arousal=float(values[row, 1]) if va else float("nan"),

@@ -286,6 +286,16 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     ended = ig3d(*common, "--apply", tmp_path / "v/codes-0.safetensors", "--out", tmp_path / "a.npz")
     assert ended.returncode == 0, ended.stderr
     assert "160 rows of gate" in ended.stdout
+    few = [*common, *quick, "--no-controls", "--task", "classes", "--blocks", "expression"]
+    assert ig3d(*few, "--out", tmp_path / "few").returncode == 0
+    other = make(tmp_path / "unlabelled", labelled=False)
+    ended = ig3d(
+        "fuse-features", "--features", other.features, "--3d-store", other.store, "--apply",
+        tmp_path / "few/codes-0.safetensors", "--out", tmp_path / "f.npz",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    written, applied = load_predictions(tmp_path / "few/codes-0.npz"), load_predictions(tmp_path / "f.npz")
+    np.testing.assert_allclose(applied.values, written.values, rtol=1e-5, atol=1e-6)
     ended = ig3d(*common, "--module", "sum", "--out", tmp_path / "x")
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     ended = ig3d(*common, *quick, "--report", "val", "--masking", 0.3, "--out", tmp_path / "c")

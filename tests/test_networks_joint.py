@@ -54,12 +54,14 @@ def store_of(samples: SampleList, path: Path, *, missing: tuple[int, ...] = ()) 
     n = len(samples)
     codes = {"expression": rng.normal(0, 0.5, (n, 4)).astype(np.float32)}
     codes["expression"][np.arange(n), samples.labels] += 3
-    codes["expression"][list(missing)] = np.nan
+    codes["jaw"] = rng.normal(0, 0.1, (n, 3)).astype(np.float32)
+    for block in codes.values():
+        block[list(missing)] = np.nan
     status = np.full(n, Status.ok, np.int8)
     status[list(missing)] = Status.no_face
     pending = Rows.pending(n, {})
     fields = {name: getattr(pending, name) for name in Rows.__slots__}
-    blocks = {"expression": Block(4, "1", "toy-1", "four")}
+    blocks = {"expression": Block(4, "1", "toy-1", "four"), "jaw": Block(3, "rad", "toy-1", "three")}
     with StoreWriter(path, StoreInfo("made-up", "/data", CLASSES), samples.samples, blocks) as writer:
         writer.write(0, Rows(**fields | {"status": status, "codes": codes}))
     return path
@@ -84,7 +86,8 @@ def route_of(made: tuple[SampleList, Path], **options):
     samples, folder = made
     spec = NetworkSpec(str(options.pop("network", folder / "2d.safetensors")))
     inputs = Inputs(folder / "2d.npz", options.pop("store", folder / "3d.h5"))
-    return open_route(samples, spec, inputs, device="cpu", **options)
+    # the store has another block, which a checkpoint does not ask for
+    return open_route(samples, spec, inputs, device="cpu", **{"blocks": "expression"} | options)
 
 
 @pytest.mark.parametrize("module", ["linear", "attention"])
@@ -228,7 +231,7 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
     ]  # fmt: skip
     ended = ig3d(
         *common, "--module", "gate", "--epochs", 1, "--width", 4, "--draws", 50, "--no-controls", "--out",
-        tmp_path / "out",
+        tmp_path / "out", "--blocks", "expression",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "gate, 40 reported rows" in ended.stdout

@@ -81,6 +81,16 @@ class LoadedModule:
     network: dict[str, torch.Tensor]
     source: str
 
+    @property
+    def blocks(self) -> str:
+        """The code blocks that it reads, as ``--blocks`` names them."""
+        return ",".join(block.name for block in self.info.blocks)
+
+    @property
+    def task(self) -> str:
+        """The predictions that it is put beside: ``classes`` or ``va``."""
+        return "va" if self.info.task == "va" else "classes"
+
 
 def save_module(
     path: Path,

@@ -77,6 +77,8 @@ def load_feature_table(
     blocks: str = "full",
     task: str | None = None,
     force: bool = False,
+    need_labels: bool = True,
+    classes: Sequence[str] = (),
 ) -> FeatureTable:
     """Join a file of features and predictions to a store of codes.
 
@@ -87,6 +89,7 @@ def load_feature_table(
     blocks : which code blocks (:func:`~ig3d.features.blocks.choose_blocks`)
     task : ``classes``, ``va`` or ``both``; None takes what the file holds
     force : go on where the order of rows or classes is likely wrong
+    need_labels, classes : see :func:`~ig3d.features.join.load_table`
 
     Raises
     ------
@@ -95,7 +98,7 @@ def load_feature_table(
     """
     read = load_features(features)
     inputs = Inputs(features, stores, task="classes" if task == "both" else task)
-    table = load_table(inputs, blocks=blocks, force=force)
+    table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     strangers = read.ids[~np.isin(read.ids, table.id)]
     if len(strangers):
         raise PredictionsError(
