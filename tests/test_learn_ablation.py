@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 from toy_fusion import CLASSES, make_table, store_of
 
 from ig3d.errors import RunError, UsageError
 from ig3d.features.predictions import Predictions
-from ig3d.learn.ablation import Study, run_study, write_study
+from ig3d.learn.ablation import Study, print_study, run_study, write_study
 from ig3d.learn.ablation.report import table_csv, table_tex
 from ig3d.learn.ablation.study import read_study
 from ig3d.learn.ablation.table import TO_CELL, table_of
@@ -270,3 +272,77 @@ def test_valence_and_arousal_have_their_own_metric(tmp_path):
         table_of(
             run_study(Study("toy", study.options, study.grid, metric="accuracy"), tmp_path / "out", jobs=1)
         )
+
+
+def shown(result, width=200):
+    console = Console(width=width, file=io.StringIO(), no_color=True)
+    print_study(result, console)
+    return console.file.getvalue()
+
+
+def test_cells_fitted_on_reported_rows_are_marked_and_their_warnings_told(files):
+    grid = {"fit-on": {"auto": "auto", "reported": "reported"}}
+    result = run_study(study_of(files, grid), files / "out", jobs=1)
+    table, text = table_of(result), shown(result)
+    for rule in ("stack", "2d-recalibrated"):
+        assert [table.entry(cell, rule).marks for cell in (0, 1)] == ["", "†"]
+    assert [table.entry(cell, "3d").marks for cell in (0, 1)] == ["‡", "‡"]
+    assert "† fitted on the very rows that are reported. ‡ on the rows with 3D only." in text
+    value = f"{100 * table.find(1, 'stack')['value']:.2f}"
+    assert re.search(rf"{value}\**†", text)
+    assert "reported: MARKED †: rules were fitted on" in text and text.count("MARKED") == 1
+    assert text.count("Only 80 rows are reported") == 1  # of both cells, said once
+    lines = list(csv.DictReader(io.StringIO(table_csv(result, table))))
+    marked = {(line["fit-on"], line["rule"]) for line in lines if line["fitted_on_reported"] == "1"}
+    assert marked == {("reported", name) for name in ("2d-recalibrated", "stack", "stack-permuted")}
+    tex = next(line for line in table_tex(result, table).splitlines() if line.startswith("reported &"))
+    assert tex.count(r"\dag") == 2 and tex.count(r"\ddag") == 1
+    assert not [cell for cell in tex.split("&") if "dag" in cell and "textbf" in cell]
+
+
+def test_cells_that_predict_the_same_are_counted_once(files):
+    grid = {"calibration-rows": {"all": 5000, "more": 6000, "few": 40}}
+    result = run_study(study_of(files, grid), files / "out", jobs=1)
+    table = table_of(result)
+    assert any("more: the same predictions as all" in line for line in table.remarks)
+    key = difference_key("2d")
+    tested = [of.figure[key] for of in table.entries if of.kind == "rule" and of.cell != 1]
+    assert len(tested) == 4
+    assert [of["p_holm"] for of in tested] == list(holm([of["p"] for of in tested]))
+    for rule in ("mean", "stack"):
+        assert table.find(1, rule)[key]["p_holm"] == table.find(0, rule)[key]["p_holm"]
+        assert "p_holm" in table.find(2, rule)[TO_CELL] and "p_holm" not in table.find(1, rule)[TO_CELL]
+
+
+def test_stars_of_a_study_need_both_references_and_the_control(files):
+    result = run_study(study_of(files), files / "out", jobs=1)
+    table = table_of(result)
+    keys = [difference_key("2d-recalibrated"), difference_key("2d"), "minus_control"]
+    figure = table.find(0, "stack")
+    assert table.claim(0, "stack")["p_holm"] == max(figure[key]["p_holm"] for key in keys)
+    for key in keys:
+        kept = dict(figure[key])
+        figure[key].update(p_holm=0.4)
+        assert table.claim(0, "stack")["p_holm"] == 0.4
+        figure[key].update(kept | {"value": -figure[key]["value"]})
+        assert table.claim(0, "stack") is None
+        figure[key].update(kept)
+
+
+@pytest.mark.parametrize("damage", ["record", "rows", "cut", "gone"])
+def test_a_damaged_cell_is_run_again(files, damage):
+    study = study_of(files, {"seed": {"0": 0, "1": 1}})
+    first = run_study(study, files / "out", jobs=1)
+    folder = first.cells[1].folder
+    whole = {name: (folder / name).read_bytes() for name in ("metrics.json", "predictions.csv")}
+    if damage == "record":
+        (folder / "metrics.json").write_bytes(whole["metrics.json"][:200])
+    elif damage == "gone":
+        (folder / "predictions.csv").unlink()
+    else:
+        kept = whole["predictions.csv"].splitlines(keepends=True)
+        cut = b"".join(kept[:-30]) if damage == "rows" else whole["predictions.csv"][:-3]
+        (folder / "predictions.csv").write_bytes(cut)
+    again = run_study(study, files / "out", jobs=1)
+    assert again.kept == 1 and not again.cells[1].error
+    assert {name: (folder / name).read_bytes() for name in whole} == whole

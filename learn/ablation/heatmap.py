@@ -67,7 +67,7 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
                 "–"
                 if entry is None or entry["value"] is None
                 else (
-                    difference(entry["value"], table.metric) + stars(entry)
+                    difference(entry["value"], table.metric) + stars(table.claim(row, rules[column]))
                     if compared
                     else number(entry["value"], table.metric)
                 )
@@ -76,6 +76,8 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
                 colours(scale(values[row, column])) if np.isfinite(values[row, column]) else (1,) * 4
             )
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            marked = table.entry(row, rules[column])
+            text += marked.marks if marked else ""
             axis.text(
                 column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "#202124"
             )

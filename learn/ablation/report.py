@@ -19,14 +19,16 @@ from ..report.files import write_texts
 from ..report.latex import escape
 from ..report.record import json_text
 from ..report.tables import new_table, print_lines, print_tables
-from ..report.words import PERCENT, TITLES, bounds, number, stars
+from ..report.words import MARKED, PERCENT, TITLES, bounds, number, stars
 from ..versions import versions
 from .run import FORMAT, STUDY_FILE, StudyResult
-from .table import TO_CELL, StudyTable, table_of
+from .table import ON_COVERED, TO_CELL, TO_CONTROL, StudyTable, table_of
 
 HEATMAP = "heatmap.png"
 _KEYS = ("value", "low", "high")
 _TESTED = (*_KEYS, "p", "p_holm")
+_MEANINGS = {MARKED: "fitted on the very rows that are reported", ON_COVERED: "on the rows with 3D only"}
+_TEX = {MARKED: r"\dag", ON_COVERED: r"\ddag"}
 
 
 def print_study(result: StudyResult, console: Console) -> None:
@@ -34,7 +36,7 @@ def print_study(result: StudyResult, console: Console) -> None:
     table = table_of(result)
     print_lines([f"- {line}" for line in table.remarks], console)
     failed = [f"{of.cell.name}: not run: {of.error}" for of in result.cells if of.error]
-    print_tables(_tables(result, table), [*failed, _legend(table)], console)
+    print_tables(_tables(result, table), [*failed, *table.warnings, _legend(table)], console)
 
 
 def write_study(result: StudyResult, out: str | Path, *, command: str = "") -> list[Path]:
@@ -84,6 +86,7 @@ def _record(result: StudyResult, table: StudyTable, folder: Path, command: str) 
             for of in result.cells
         ],
         "remarks": list(table.remarks),
+        "warnings": list(table.warnings),
         "command": command,
         "versions": versions(),
     }
@@ -130,32 +133,39 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
 
 
 def _cell(table: StudyTable, place: int, rule: str) -> str:
-    figure = table.find(place, rule)
-    return number(figure["value"], table.metric) + stars(_lead(table, figure)) if figure else "–"
-
-
-def _lead(table: StudyTable, figure: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A figure's difference to the reference that leads, if there is one."""
-    return (figure or {}).get(difference_key(table.references[0])) if table.references else None
+    entry = table.entry(place, rule)
+    if entry is None:
+        return "–"
+    return number(entry.figure["value"], table.metric) + stars(table.claim(place, rule)) + entry.marks
 
 
 def _legend(table: StudyTable) -> str:
     text = "In brackets 95 % intervals of the paired bootstrap, conditional on the trained networks. "
     if table.references:
         text += (
-            f"Stars beside a figure mean its difference to {table.references[0]}: * ** *** p < .05, .01, .001 after "
-            "Holm's correction over all rules of all cells. "
+            f"Stars beside a figure mean that it is better than {' and than '.join(table.references)}"
+            f"{_and_control(table)}: * ** *** the greatest p is < .05, .01, .001 after Holm's correction over all "
+            "rules of all cells. "
         )
+    for mark, meaning in _MEANINGS.items():
+        if any(mark in of.marks for of in table.entries):
+            text += f"{mark} {meaning}. "
     return text + "Every figure, and the controls, are in the files (--out)."
+
+
+def _and_control(table: StudyTable) -> str:
+    """What stars promise beside the references: a gain over permuted codes, where these were run."""
+    there = any(TO_CONTROL in of.figure for of in table.entries)
+    return " and than itself with permuted codes" if there else " (no control with permuted codes was run)"
 
 
 def table_csv(result: StudyResult, table: StudyTable) -> str:
     """One line per cell and rule, with every difference."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    differences = [difference_key(name) for name in table.references] + [TO_CELL]
+    differences = [difference_key(name) for name in table.references] + [TO_CONTROL, TO_CELL]
     factors = list(result.study.grid)
-    head = [*factors, "rule", "kind", "n", "metric", *_KEYS]
+    head = [*factors, "rule", "kind", "fitted_on_reported", "n", "metric", *_KEYS]
     writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in _TESTED), "error"])
     for place, of in enumerate(result.cells):
         labels = list(of.cell.labels.values())
@@ -166,7 +176,8 @@ def table_csv(result: StudyResult, table: StudyTable) -> str:
         for entry in table.entries:
             if entry.cell != place:
                 continue
-            line = [*labels, entry.rule, entry.kind, entry.rows, table.metric]
+            fitted = int(MARKED in entry.marks)
+            line = [*labels, entry.rule, entry.kind, fitted, entry.rows, table.metric]
             line += [entry.figure[key] for key in _KEYS]
             line += [entry.figure.get(name, {}).get(key) for name in differences for key in _TESTED]
             writer.writerow(["" if item is None else item for item in [*line, ""]])
@@ -179,25 +190,25 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
     unit = r", \%" if table.metric in PERCENT else ""
     lines = []
     for place, of in enumerate(result.cells):
-        figures = [table.find(place, rule) for rule in table.rules]
-        values = [figure["value"] for figure in figures if figure and figure["value"] is not None]
+        # Bold is the best of what can be used: not what was fitted on the reported rows, nor what is on others.
+        found = [entry for rule in table.rules if (entry := table.entry(place, rule)) and not entry.marks]
+        values = [entry.figure["value"] for entry in found if entry.figure["value"] is not None]
         best = (min if table.metric in LOWER_IS_BETTER else max)(values) if values else None
         cells = [escape(text) for text in of.cell.labels.values()] or ["--"]
-        for figure in figures:
-            text = number(figure["value"], table.metric).replace("–", "--") if figure else "--"
-            if figure and best is not None and text == number(best, table.metric):
-                text = rf"\textbf{{{text}}}"
-            marks = stars(_lead(table, figure))
-            cells.append(text + (rf"\textsuperscript{{{marks}}}" if marks else ""))
+        cells += [_tex_cell(table, place, rule, best) for rule in table.rules]
         lines.append(" & ".join(cells) + r" \\")
     heads = [escape(name) for name in factors] + [rf"\texttt{{{escape(rule)}}}" for rule in table.rules]
     tested = ""
     if table.references:
         tested = (
-            r"; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: the difference to "
-            rf"\texttt{{{escape(table.references[0])}}} on the same rows has $p < .05$, $.01$, $.001$ (Holm's "
-            "correction over all rules of all lines)"
+            r"; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: better than "
+            + " and than ".join(rf"\texttt{{{escape(name)}}}" for name in table.references)
+            + f"{_and_control(table)} on the same rows, the greatest $p < .05$, $.01$, $.001$ (Holm's correction over "
+            "all rules of all lines)"
         )
+    for mark, meaning in _MEANINGS.items():
+        if any(mark in of.marks for of in table.entries):
+            tested += rf"; \textsuperscript{{{_TEX[mark]}}}: {meaning}"
     caption = f"{escape(result.study.name)}: {escape(TITLES[table.metric])}{unit}. Bold: the best of a line{tested}."
     body = "\n".join([r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *lines, r"\bottomrule"])
     return (
@@ -208,3 +219,14 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
         f"\\begin{{tabular}}{{{'l' * len(factors)}{'r' * len(table.rules)}}}\n{body}\n\\end{{tabular}}}}\n"
         "\\end{table*}\n"
     )
+
+
+def _tex_cell(table: StudyTable, place: int, rule: str, best: float | None) -> str:
+    entry = table.entry(place, rule)
+    if entry is None:
+        return "--"
+    text = number(entry.figure["value"], table.metric).replace("–", "--")
+    if not entry.marks and best is not None and text == number(best, table.metric):
+        text = rf"\textbf{{{text}}}"
+    marks = stars(table.claim(place, rule)) + "".join(_TEX[mark] for mark in entry.marks)
+    return text + (rf"\textsuperscript{{{marks}}}" if marks else "")

@@ -10,13 +10,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from ...errors import Ig3dError, RunError, UsageError
-from ..report.compare import RunPredictions
+from ..report.compare import PREDICTIONS, RunPredictions
 from ..report.files import write_texts
 from ..report.record import FILE, Run, json_text, read_run
 from ..versions import versions
@@ -123,13 +125,10 @@ def run_study(
                 errors[place] = error
             if progress:
                 progress(1)
+    failed = {folders[place]: error for place, error in errors.items()}  # cells of one content share a folder
     results = []
-    for place, (cell, at) in enumerate(zip(study.cells, folders, strict=True)):
-        error = errors.get(place, "")
-        if not error and not _done(at):  # another cell of the same content failed
-            error = next(
-                (errors[other] for other, of in enumerate(folders) if of == at and other in errors), ""
-            )
+    for cell, at in zip(study.cells, folders, strict=True):
+        error = failed.get(at, "")
         results.append(CellResult(cell, at, None if error else read_run(at).record, error))
     return StudyResult(study, tuple(results), kept)
 
@@ -173,7 +172,20 @@ def _name(key: str) -> str:
 
 
 def _done(folder: Path) -> bool:
-    return (folder / FILE).is_file()
+    """Whether a cell's record and predictions are there and whole; what was cut short is run again."""
+    if not (folder / FILE).is_file():
+        return False
+    try:
+        run = read_run(folder)
+        found = RunPredictions.read(run)
+        with (folder / PREDICTIONS).open("rb") as file:
+            file.seek(-1, SEEK_END)
+            whole = file.read() == b"\n"
+    except (RunError, OSError):
+        return False
+    results = run.record["results"]
+    whole &= len(found.ids) == run.record["protocol"]["rows_reported"]
+    return whole and all(np.isfinite(found.rules[name]).all() for name in results if results[name]["all"])
 
 
 def _waves(todo: dict[int, AnyCell], folders: list[Path]) -> list[list[int]]:

@@ -1,10 +1,12 @@
 """What the cells say together: a long table, with every figure's difference to the references and to one cell.
 
-Holm's correction runs over all rules of all cells, for each reference apart: a study asks that many questions.
+Holm's correction runs over all rules of all cells, for each reference apart: a study asks that many questions. Cells
+that predict the very same ask one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +15,14 @@ import numpy as np
 from ...errors import UsageError
 from ..figures import RuleResult, difference_key, figures_of
 from ..intervals import holm
-from ..metrics import metric_names
-from ..report.words import LEADING, names_of
+from ..metrics import LOWER_IS_BETTER, metric_names
+from ..report.compare import RunPredictions
+from ..report.words import LEADING, MARKED, names_of
 from .run import StudyResult
 
-TO_CELL = "minus_reference_cell"
+TO_CELL, TO_CONTROL = "minus_reference_cell", "minus_control"
+ON_COVERED = "‡"
+_WARNINGS = ("WARNING", "MARKED", "Only ")  # how a run's lines begin that a reader of one figure has to know
 _REFERENCE, _CELL = "reference", "cell"
 
 
@@ -33,7 +38,9 @@ class Entry:
         How many rows are reported.
     figure : dict
         value, low, high of the study's metric, and differences with p and p_holm (over the study): by
-        ``difference_key`` of a reference, or ``TO_CELL``.
+        ``difference_key`` of a reference, ``TO_CONTROL`` or ``TO_CELL``.
+    marks : str
+        ``†`` where it was fitted on the reported rows, ``‡`` where it is measured on covered rows only.
     """
 
     cell: int
@@ -41,6 +48,7 @@ class Entry:
     kind: str
     rows: int
     figure: dict[str, Any]
+    marks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ class StudyTable:
     rules : names of references and rules, in order; controls apart
     references : what rules are compared with within their cell; the first leads
     entries : tuple of Entry
-    remarks : why some cells stand apart
+    remarks : why some cells stand apart, and which are the same
+    warnings : what the cells warn of, each with the cells that it concerns
     """
 
     metric: str
@@ -63,6 +72,7 @@ class StudyTable:
     references: tuple[str, ...]
     entries: tuple[Entry, ...]
     remarks: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def control(self) -> str | None:
@@ -70,9 +80,27 @@ class StudyTable:
         wanted = (f"{self.rule}-permuted", "permuted")
         return next((of.rule for of in self.entries if of.kind == "control" and of.rule in wanted), None)
 
+    def entry(self, cell: int, rule: str) -> Entry | None:
+        """A rule in a cell, if it is there."""
+        return next((of for of in self.entries if of.cell == cell and of.rule == rule), None)
+
     def find(self, cell: int, rule: str) -> dict[str, Any] | None:
         """The figure of a rule in a cell, if there is one."""
-        return next((of.figure for of in self.entries if of.cell == cell and of.rule == rule), None)
+        entry = self.entry(cell, rule)
+        return entry and entry.figure
+
+    def claim(self, cell: int, rule: str) -> dict[str, Any] | None:
+        """What a rule's stars stand for: the least certain of its gains over every reference and its own control.
+
+        None where one of these is no gain, or none was tested.
+        """
+        figure = self.find(cell, rule) or {}
+        keys = [*map(difference_key, self.references), TO_CONTROL]
+        found = [figure[key] for key in keys if figure.get(key, {}).get("p_holm") is not None]
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        if not found or any(sign * of["value"] <= 0 for of in found):
+            return None
+        return max(found, key=lambda of: of["p_holm"])
 
 
 def table_of(result: StudyResult) -> StudyTable:
@@ -101,6 +129,7 @@ def table_of(result: StudyResult) -> StudyTable:
             of.record["rules"][name]["kind"],
             of.record["protocol"]["rows_reported"] if of.record["results"][name]["all"] else part["rows"],
             _figure(part[metric], of.record["references"]),
+            _marks(of.record, name),
         )
         for place, of in done
         if of.record
@@ -115,22 +144,83 @@ def table_of(result: StudyResult) -> StudyTable:
     rule = result.study.rule or ("stack" if "stack" in rules else next(iter(rules), None))
     if rule is not None and rule not in names:
         raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
-    remarks = _add_differences(result, entries, metric, task)
+    predictions = {place: of.predictions() for place, of in done}
+    remarks = _add_differences(result, entries, metric, task, predictions)
     references = tuple(dict.fromkeys(name for _, of in done if of.record for name in of.record["references"]))
-    keys = [difference_key(name) for name in references] + [TO_CELL]
-    for key in keys:
-        _correct([of.figure[key] for of in entries if key in of.figure and of.kind in ("rule", "head")])
-    return StudyTable(metric, rule, tuple(names), references, tuple(entries), tuple(remarks))
+    same = same_cells(predictions)
+    for key in [*map(difference_key, references), TO_CONTROL, TO_CELL]:
+        _correct_over(entries, key, same, result.study.reference_cell)
+    names_of_cells = [of.cell.name for of in result.cells]
+    remarks += [
+        f"{', '.join(names_of_cells[place] for place in same if same[place] == first)}: the same predictions as "
+        f"{names_of_cells[first]}, and counted once in Holm's correction."
+        for first in dict.fromkeys(same.values())
+    ]
+    return StudyTable(
+        metric, rule, tuple(names), references, tuple(entries), tuple(remarks), tuple(_warnings(result))
+    )
+
+
+def same_cells(predictions: Mapping[int, RunPredictions]) -> dict[int, int]:
+    """Cell -> the first cell that predicts the very same rows by the very same rules with the very same values."""
+    same: dict[int, int] = {}
+    for place, mine in predictions.items():
+        for first in predictions:
+            if first == place:
+                break
+            if first not in same and _equal(predictions[first], mine):
+                same[place] = first
+                break
+    return same
+
+
+def _equal(one: RunPredictions, other: RunPredictions) -> bool:
+    if one.rules.keys() != other.rules.keys() or one.unlike(other):
+        return False
+    return all(np.array_equal(one.rules[name], other.rules[name], equal_nan=True) for name in one.rules)
+
+
+def _marks(record: dict[str, Any], name: str) -> str:
+    partial = record["results"][name]["all"] is None
+    return MARKED * record["rules"][name]["fitted_on_reported"] + ON_COVERED * partial
+
+
+def _warnings(result: StudyResult) -> list[str]:
+    """What the cells warn of, each warning once, with the cells that it concerns."""
+    found: dict[str, list[str]] = {}
+    for of in result.cells:
+        if of.record is not None:
+            for line in (*of.record["assumptions"], *of.record["protocol"]["sentences"]):
+                if line.startswith(_WARNINGS):
+                    found.setdefault(line, []).append(of.cell.name)
+    done = sum(of.record is not None for of in result.cells)
+    return [
+        line if len(cells) == done else f"{'; '.join(dict.fromkeys(cells))}: {line}"
+        for line, cells in found.items()
+    ]
 
 
 def _figure(figure: dict[str, Any], references: list[str]) -> dict[str, Any]:
     """A figure with its differences, without the correction over its own run."""
-    keys = [difference_key(name) for name in references]
+    keys = [*map(difference_key, references), TO_CONTROL]
     return {
         name: {key: item for key, item in value.items() if key != "p_holm"} if name in keys else value
         for name, value in figure.items()
         if name in ("value", "low", "high", *keys)
     }
+
+
+def _correct_over(entries: list[Entry], key: str, same: Mapping[int, int], chief: int) -> None:
+    """Holm's correction of one difference over the rules of all cells that are no repetition of another."""
+    rules = [of for of in entries if of.kind in ("rule", "head") and key in of.figure]
+    _correct([of.figure[key] for of in rules if of.cell not in same])
+    for entry in rules:
+        first = same.get(entry.cell)
+        if first is None or (key == TO_CELL and first == chief):
+            continue
+        other = next(of for of in entries if of.cell == first and of.rule == entry.rule)
+        if "p_holm" in other.figure.get(key, {}):
+            entry.figure[key]["p_holm"] = other.figure[key]["p_holm"]
 
 
 def _correct(figures: list[dict[str, Any]]) -> None:
@@ -139,7 +229,13 @@ def _correct(figures: list[dict[str, Any]]) -> None:
         figure["p_holm"] = adjusted
 
 
-def _add_differences(result: StudyResult, entries: list[Entry], metric: str, task: str) -> list[str]:
+def _add_differences(
+    result: StudyResult,
+    entries: list[Entry],
+    metric: str,
+    task: str,
+    predictions: Mapping[int, RunPredictions],
+) -> list[str]:
     """Put the difference to the reference cell into each entry of another cell; says which cannot have one."""
     chief = result.study.reference_cell
     others = [place for place, of in enumerate(result.cells) if of.record is not None and place != chief]
@@ -147,11 +243,11 @@ def _add_differences(result: StudyResult, entries: list[Entry], metric: str, tas
         return []
     if result.cells[chief].record is None:
         return [f"The cells have no reference: {result.cells[chief].cell.name} failed."]
-    first = result.cells[chief].predictions()
+    first = predictions[chief]
     values = {}
     remarks = []
     for place in others:
-        other = result.cells[place].predictions()
+        other = predictions[place]
         if reason := first.unlike(other):
             pair = (
                 f"{result.cells[place].cell.name} has no paired difference to {result.cells[chief].cell.name}"

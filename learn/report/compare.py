@@ -19,7 +19,7 @@ from ..intervals import holm
 from .record import Run
 from .words import LEADING, names_of
 
-_FILE = "predictions.csv"
+PREDICTIONS = "predictions.csv"
 _FIRST, _OTHER = "first", "other"
 
 
@@ -105,7 +105,7 @@ class RunPredictions:
     def read(cls, run: Run) -> RunPredictions:
         import pandas
 
-        path = Path(run.folder) / _FILE
+        path = Path(run.folder) / PREDICTIONS
         task, classes = run.record["task"], tuple(run.record["classes"])
         columns = [f"p_{name}" for name in classes] if task == "classes" else ["valence", "arousal"]
         true = ["truth"] if task == "classes" else ["valence_truth", "arousal_truth"]
