@@ -9,7 +9,7 @@ import typer
 
 from ..console import stdout
 from ..features.inputs import Inputs
-from .options import Blocks, Labels, MaybeStores, Task, ThreeD, TwoDClasses, TwoDIds
+from .options import Blocks, Force, Labels, MaybeStores, Task, ThreeD, TwoDClasses, TwoDIds
 
 
 def check(
@@ -29,12 +29,13 @@ def check(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Rows of one side that the other lacks are no problem.")
     ] = False,
+    force: Force = False,
 ) -> None:
     """Check that predictions join a store: ids, form, order of rows and classes, coverage. Exit 1 if not."""
     from ..features.check import check_predictions, print_check
 
     inputs = Inputs(files, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
-    notes, outcomes = check_predictions(inputs, blocks=blocks, allow_missing=allow_missing)
+    notes, outcomes = check_predictions(inputs, blocks=blocks, allow_missing=allow_missing, force=force)
     print_check(notes, outcomes, stdout())
     if any(outcome.problems for outcome in outcomes):
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +71,7 @@ class FileCheck:
 
 
 def check_predictions(
-    inputs: Inputs, *, blocks: str = "full", allow_missing: bool = False
+    inputs: Inputs, *, blocks: str = "full", allow_missing: bool = False, force: bool = False
 ) -> tuple[tuple[str, ...], tuple[FileCheck, ...]]:
     """Join each file to the samples, one at a time, and say what came of it.
 
@@ -81,6 +81,9 @@ def check_predictions(
     blocks : which code blocks; a row has codes where it has all of them
     allow_missing : bool
         Rows of a file that no sample has the id of, and rows with codes and no prediction, are no problem.
+
+    force : bool
+        An order that is likely wrong is a warning, as a fusion takes it with ``--force``.
 
     Returns
     -------
@@ -108,14 +111,16 @@ def check_predictions(
             outcomes.append(FileCheck(source.name, problems=(str(refusal),)))
             continue
         (placed,) = joined.two_d.values()
-        outcomes.append(_outcome(placed, joined, given, allow_missing=allow_missing))
+        outcomes.append(_outcome(placed, joined, given, allow_missing=allow_missing, force=force))
         if joined.three_d is not None and file == len(inputs.two_d) - 1:
-            outcomes.append(_outcome(joined.three_d, joined, given, allow_missing=True))
+            outcomes.append(_outcome(joined.three_d, joined, given, allow_missing=True, force=force))
     return given.notes, tuple(outcomes)
 
 
-def _outcome(placed: Placed, joined: Joined, given: Given, *, allow_missing: bool) -> FileCheck:
+def _outcome(placed: Placed, joined: Joined, given: Given, *, allow_missing: bool, force: bool) -> FileCheck:
     parts = tuple(_parts(placed, joined, given))
+    if force:
+        placed = replace(placed.accepted(force=True), problem="")
     problems = [f"{placed.problem}; {placed.remedy}"] if placed.problem else []
     if gone := lacks_reported(given, joined, placed):
         problems.append(gone)

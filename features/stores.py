@@ -71,6 +71,7 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
         stores = [opened.enter_context(CodeStore(path)) for path in paths]
         for store in stores:
             store.check_content()
+        _check_different(stores)
         datasets = [_named(group) for group in _datasets(stores)]
         first = datasets[0]
         chosen = choose_blocks_of(
@@ -103,6 +104,18 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
             notes=(*notes, f"{samples.source}: blocks {widths}"),
             reported=parts[-1].samples.source if len(parts) > 1 else "",
         )
+
+
+def _check_different(stores: Sequence[CodeStore]) -> None:
+    """Refuse a store that was given twice, under whatever name: its codes would stand beside themselves."""
+    first: dict[str, CodeStore] = {}
+    for store in stores:
+        other = first.setdefault(store.content_sha256, store)
+        if other is not store:
+            raise StoreError(
+                f"{other.path.name} and {store.path.name}: expected different stores, got the same content twice; "
+                "leave one out"
+            )
 
 
 def _regressor(store: CodeStore) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetError
+from ..errors import DatasetError, some
 
 
 class Status(IntEnum):
@@ -104,12 +104,12 @@ class SampleList:
         if twice:
             raise DatasetError(
                 f"{self.dataset}: expected one sample per id, got {len(twice)} ids more than once "
-                f"({', '.join(twice[:5])}); rename files that differ only in extension, or give ids in a manifest"
+                f"({some(twice)}); rename files that differ only in extension, or give ids in a manifest"
             )
         odd = [repr(s.path) for s in self.samples if not _is_text(s.id + s.path + s.group)]
         if odd:
             raise DatasetError(
-                f"{self.dataset}: expected names in UTF-8, got {len(odd)} others ({', '.join(odd[:5])}); rename them"
+                f"{self.dataset}: expected names in UTF-8, got {len(odd)} others ({some(odd)}); rename them"
             )
         worst = max(sample.label for sample in self.samples)
         if worst >= len(self.classes):

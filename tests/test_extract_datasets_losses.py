@@ -250,3 +250,27 @@ def test_a_link_to_itself_stops_no_adapter(tmp_path: Path) -> None:
     assert "1 listed images are not there (happy/loop.png)" in said(samples)
     with pytest.raises(DatasetError, match="expected RAF-DB's folders, found happy/, me, sad/"):
         list_samples(tmp_path, "rafdb")
+
+
+# names
+
+
+def test_misspelt_classes_are_said_and_names_are_not_called_mapped(tmp_path: Path) -> None:
+    for name in ("Disgsut", "disgust", "happpy", "bored", "sad"):
+        write_image(tmp_path / "a" / name / "1.png")
+    notes = list_samples(tmp_path / "a", "folder").notes
+    assert [note for note in notes if note.startswith("WARNING")] == [
+        "WARNING the class Disgsut stands beside disgust: is it misspelt?",
+        "WARNING the class happpy is no known one: is happy meant?",
+    ]
+    write_image(tmp_path / "b" / "Train" / "Angry" / "1.png")
+    assert "labels as mapped" not in said(list_samples(tmp_path / "b", "sfew"))
+
+
+def test_many_faults_are_counted_beyond_the_first_five(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path\n" + "/a.png\n" * 7)
+    with pytest.raises(DatasetError, match=r"got 7 that are empty.*'/a.png' and 2 more"):
+        list_samples(tmp_path, "manifest")
+    official(tmp_path / "raf", ("train_1", "train_2", "train_1"))
+    with pytest.raises(DatasetError, match=r"every image once in .*, got train_1.jpg again in line 3"):
+        list_samples(tmp_path / "raf", "rafdb")

@@ -160,3 +160,12 @@ def test_a_split_at_chance_is_refused_where_no_usual_order_fits(tmp_path):
     np.save(tmp_path / "x.npy", logits)
     with pytest.raises(PredictionsError, match=r"right and those of the test split by chance \(\d"):
         load_table(Inputs(tmp_path / "x.npy", store))
+
+
+def test_a_forced_order_is_a_warning(tmp_path, ig3d):
+    store, listed = raf_like(tmp_path / "raf.h5")
+    np.save(tmp_path / "x.npy", good_logits(listed, accuracy=0.7))
+    arguments = ("predictions", "check", tmp_path / "x.npy", "--3d-store", store)
+    assert ig3d(*arguments).returncode == 1
+    ended = ig3d(*arguments, "--force")
+    assert ended.returncode == 0 and "went on as forced" in ended.stdout

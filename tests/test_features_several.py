@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -398,3 +399,13 @@ def test_predictions_of_the_first_dataset_alone_are_never_reported_as_the_last(t
     two = save(tmp_path / "two.npz", good_logits(both), ids=[sample.id for sample in both], classes=CLASSES)
     _, (outcome,) = check_predictions(Inputs(two, [first, last]))
     assert outcome.problems == ()
+
+
+def test_one_store_under_two_names_is_refused(toy, tmp_path):
+    samples, _, two = toy
+    store = write_store(tmp_path / "once.h5", samples)
+    shutil.copy(store, tmp_path / "again.h5")
+    with pytest.raises(
+        StoreError, match=r"and again.h5: expected different stores, got the same content twice"
+    ):
+        load_table(Inputs(two, [store, tmp_path / "again.h5"]))

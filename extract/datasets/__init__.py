@@ -11,10 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import DatasetError, LayoutError, UsageError, some
+from ...features.classes import CANONICAL, canonical
 from ...features.values import SampleList, Split
 from ..plugins import load
 from ..sources.remote import is_remote
@@ -189,6 +191,13 @@ def _class_notes(samples: SampleList) -> list[str]:
     here = [name for label, name in enumerate(samples.classes) if counts[label]]
     absent = [name for name in samples.classes if name not in here]
     notes = [f"no images of {some(absent, 12)}"] if absent and here else []
+    notes += [
+        f"WARNING the class {name} stands beside {near[0]}: is it misspelt?"
+        if CANONICAL[near[0]] in samples.classes
+        else f"WARNING the class {name} is no known one: is {near[0]} meant?"
+        for name in here
+        if canonical(name) not in CANONICAL and (near := get_close_matches(name.lower(), CANONICAL, 1, 0.8))
+    ]
     if len(here) == 1:
         notes.append(
             f"WARNING all labels are {here[0]}: with one class there is nothing to learn or to measure"

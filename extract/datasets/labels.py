@@ -75,8 +75,10 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
             f"label map: expected a class for every label, got none for {some(lacking)} in {label_map!r}; "
             f"add {lacking[0]}=NAME, or {lacking[0]}=none to leave it without class"
         )
-    words = ", ".join(f"{name} = {classes[label] if label >= 0 else 'none'}" for name, label in index.items())
-    return Labels(index, classes, (f"labels as mapped: {words}",))
+    meant = {name: classes[label] if label >= 0 else "none" for name, label in index.items()}
+    words = ", ".join(f"{name} = {word}" for name, word in meant.items())
+    mapped = any(canonical(name) != word for name, word in meant.items())
+    return Labels(index, classes, (f"labels as mapped: {words}",) if mapped else ())
 
 
 def _key(name: str) -> str:

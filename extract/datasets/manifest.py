@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, LayoutError, require
+from ...errors import DatasetError, LayoutError, require, some
 from ...features.tables import say_columns
 from ...features.values import SampleList
 from ..sources import parts_of
@@ -31,7 +31,7 @@ class ManifestDataset:
         if bad:
             raise DatasetError(
                 f"manifest: expected paths under the root, got {len(bad)} that are empty, absolute or lead out "
-                f"({', '.join(repr(path) for path in bad[:5])})"
+                f"({some([repr(path) for path in bad])})"
             )
         table.setdefault("id", [sample_id(path) for path in paths])
         unknown = [str(name) for name in table if name not in COLUMNS]

@@ -140,6 +140,11 @@ def _official(
                 f"{dataset}: expected lines like 'train_00001.jpg 5' with labels 1 to {labels}, got "
                 f"{short(line)!r} in line {place} of {list_file}"
             )
+        if f"{stem}{suffix}" in listed:
+            raise DatasetError(
+                f"{dataset}: expected every image once in {list_file}, got {name} again in line {place}; take the list "
+                "as it was published"
+            )
         file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
         listed.add(f"{stem}{suffix}")
         samples.append(
