@@ -80,6 +80,15 @@ class Features:
         return np.array([place.get(name, -1) for name in np.asarray(ids).tolist()], np.int64)
 
 
+def made_by_of(path: str | Path) -> dict[str, Any]:
+    """What an ``.npz`` of ``ig3d logits`` says of the network that made it; empty for any other file."""
+    try:
+        with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as loaded:
+            return dict(json.loads(str(loaded["made_by"])))
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile, KeyError, AttributeError):
+        return {}
+
+
 def load_features(path: str | Path) -> Features:
     """Read the features of an ``.npz`` of ``ig3d logits --features``.
 

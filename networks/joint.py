@@ -36,7 +36,7 @@ from .augment import augment
 from .checkpoint import hash_contents
 from .crop import choose_crops
 from .images import Pictures, load_pictures, normalise
-from .joint_start import Start, features_of, load_joint, open_network
+from .joint_start import Start, check_predictions, features_of, load_joint, open_network
 from .load import NetworkSpec
 
 # features of so many training pictures, by the network as it starts, give their mean and spread
@@ -204,9 +204,15 @@ def open_route(
     ------
     UsageError : a network that cannot be trained here.
     DatasetError : the images are not those of the store.
+    PredictionsError : the predictions are another network's.
     """
     where, joint = choose_device(device), joint or JointConfig()
-    start = network if isinstance(network, Start) else open_network(network)
+    warning = ""
+    if isinstance(network, Start):
+        start = network
+    else:
+        start = open_network(network)
+        warning = check_predictions(inputs.two_d[0], start, force=force)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     place = {identifier: row for row, identifier in enumerate(table.id.tolist())}
     ids = [sample.id for sample in samples.samples]
@@ -231,9 +237,10 @@ def open_route(
     )
     for part in (table_digest(table).encode(), row.tobytes(), pictures.digests.tobytes()):
         total.update(part)
-    unread = (f"{len(pictures.problems)} images could not be read: {some(list(pictures.problems), 3)}",)
+    unread = f"{len(pictures.problems)} images could not be read: {some(list(pictures.problems), 3)}"
+    said = (warning, *crops.notes, unread if pictures.problems else "")
     return JointRoute(
-        table=replace(table, notes=(*table.notes, *crops.notes, *(unread if pictures.problems else ()))),
+        table=replace(table, notes=(*table.notes, *filter(None, said))),
         pictures=pictures,
         row=row,
         start=start,

@@ -12,7 +12,8 @@ import timm
 import torch
 from torch import nn
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, PredictionsError, UsageError
+from ..features.network_features import made_by_of
 from ..learn.intermediate.checkpoint import LoadedModule, load_module
 from .images import InputSpec
 from .load import NetworkSpec, kind_of
@@ -79,6 +80,32 @@ def open_network(spec: NetworkSpec) -> Start:
         ) from exc
     learnt = np.union1d(opened.seen.train, opened.seen.held_out)
     return Start(network, opened.name, opened.sha256, view, learnt)
+
+
+def check_predictions(path: Path, start: Start, *, force: bool = False) -> str:
+    """Whether predictions are those of the network that a training starts from; nothing where the file does not say.
+
+    Returns
+    -------
+    A warning where they are not and ``force`` goes on; else nothing.
+
+    Raises
+    ------
+    PredictionsError : they are another network's: ``2d`` would not be what is trained further.
+    """
+    made_by = made_by_of(path)
+    theirs = str(made_by.get("sha256", start.sha256))
+    if theirs == start.sha256:
+        return ""
+    wrong = (
+        f"{path.name}: expected predictions of the network that is trained ({start.architecture} "
+        f"{start.sha256[:12]}), got those of {made_by.get('network')} {theirs[:12]}"
+    )
+    if not force:
+        raise PredictionsError(
+            f"{wrong}; write them with ig3d logits and the same --network, or go on with --force"
+        )
+    return f"WARNING {wrong}; went on as forced"
 
 
 def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:

@@ -186,7 +186,10 @@ def test_images_it_was_fitted_on_are_left_out_under_any_id(folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"network": "toy features 1"}, "expected features of the network"),
+        (
+            {"network": "toy features 1234567890abcdef"},
+            "the network toy features 0, got those of toy features 1234567890ab;",
+        ),
         ({"shape": (5,)}, "expected features of shape 6, got 5"),
         ({"shape": (6, 2, 2)}, "expected features of shape 6, got 6 × 2 × 2"),
         (

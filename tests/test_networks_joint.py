@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ig3d.errors import DatasetError, ModelError, UsageError
+from ig3d.errors import DatasetError, ModelError, PredictionsError, UsageError
 from ig3d.features.inputs import Inputs
 from ig3d.features.predictions import load_predictions
 from ig3d.features.store import StoreInfo
@@ -173,6 +173,25 @@ def test_rows_that_the_2d_network_learnt_from_are_never_reported(made, tmp_path:
     turned_route = open_route(listed, spec, Inputs(folder / "2d.npz", store), device="cpu")
     assert not turned_route.there[turned_route.table.split == Split.test].any()
     assert turned_route.there[turned_route.table.split == Split.train].all()
+
+
+def test_predictions_of_another_network_are_refused_unless_forced(made, tmp_path: Path) -> None:
+    samples, folder = made
+    other = tmp_path / "other.safetensors"
+    train_2d(samples, TrainConfig(size=32, epochs=1, seed=5, device="cpu", jobs=1), other)
+    with pytest.raises(
+        PredictionsError, match=r"2d\.npz: expected predictions of the network that is trained.*--force$"
+    ):
+        route_of(made, network=other)
+    route = route_of(made, network=other, force=True)
+    assert any(note.startswith("WARNING 2d.npz: expected predictions") for note in route.table.notes)
+    # a file that does not say what made it is taken
+    with np.load(folder / "2d.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays.files if name != "made_by"}
+    np.savez(tmp_path / "2d.npz", **kept)
+    inputs = Inputs(tmp_path / "2d.npz", folder / "3d.h5")
+    route = open_route(samples, NetworkSpec(str(other)), inputs, device="cpu")
+    assert not any("WARNING" in note for note in route.table.notes)
 
 
 def test_bad_input_is_one_line(made, tmp_path: Path) -> None:

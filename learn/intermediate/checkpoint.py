@@ -174,8 +174,8 @@ def check_fits(loaded: LoadedModule, table: FusionTable, *, network: str, shape:
         )
     if network != info.network:
         raise ModelError(
-            f"{loaded.source}: expected features of the network {info.network[:12]}, got those of {network[:12]}; "
-            "write them with the network, layer and input that it was trained on"
+            f"{loaded.source}: expected features of the network {_short(info.network)}, got those of "
+            f"{_short(network)}; write them with the network, layer and input that it was trained on"
         )
     check_blocks(loaded, table)
 
@@ -191,6 +191,12 @@ def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
             f"{loaded.source}: expected the code blocks {some(wanted, 8)}, got {some(got, 8)}; extract with the same "
             "regressor"
         )
+
+
+def _short(network: str) -> str:
+    """Name and layer of a network, and the beginning of the hash that ends its name."""
+    name, _, digest = network.rpartition(" ")
+    return f"{name} {digest[:12]}".strip()
 
 
 def _shape(shape: tuple[int, ...]) -> str:
