@@ -17,10 +17,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ig3d.learn.epochs import seeded
 from ig3d.learn.intermediate.config import MODULES, IntermediateConfig
 from ig3d.learn.intermediate.fit import TrainingData, fit, parameter_groups
 from ig3d.learn.intermediate.modules import ModuleSpec, make_module
+from ig3d.learn.training.epochs import seeded
 
 ROWS, WIDTH, CLASSES = 12_000, 512, 8
 SMIRK = (3, 300, 50, 2, 3)  # pose, shape, expression, eyelid, jaw

@@ -36,10 +36,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..learn.epochs import Epoch
     from ..learn.intermediate.ask import Applied
     from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import IntermediateResult
+    from ..learn.training.epochs import Epoch
 
 Module = Annotated[str, typer.Option("--module", help="linear, gate, film, attention or spp.")]
 Task = Annotated[

@@ -23,8 +23,8 @@ from .figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
 from .model import FusionModel, settled
-from .plan import plan
 from .protocol import Protocol
+from .protocol.plan import plan
 from .remarks import as_fitted, oddities, weaknesses
 from .result import Result
 from .rules import NEEDS_CODES, Choices

@@ -22,9 +22,9 @@ from ..features.table import FusionTable
 from .config import FuseConfig
 from .figures import RuleResult, figures_of
 from .head_fits import fit_heads
-from .head_plan import plan_heads
 from .heads import HEADS, NEED_TORCH
 from .protocol import Protocol
+from .protocol.head_plan import plan_heads
 from .result import Result
 
 PRIOR = "prior"

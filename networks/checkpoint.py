@@ -22,7 +22,7 @@ from torch import nn
 
 from ..errors import ModelError, UsageError
 from ..features.values import SampleList, Split
-from ..learn.tensors import open_description, read_tensors, tensors_digest, write_tensors
+from ..learn.training.tensors import open_description, read_tensors, tensors_digest, write_tensors
 
 FORMAT = "ig3d-network"
 FORMAT_VERSION = 2

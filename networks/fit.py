@@ -17,8 +17,8 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from ..errors import ModelError, UsageError
-from ..learn.epochs import Epoch, batches_per_epoch, draw_batches, share_of_rate
-from ..learn.losses import class_loss, concordance, va_loss
+from ..learn.training.epochs import Epoch, batches_per_epoch, draw_batches, share_of_rate
+from ..learn.training.losses import class_loss, concordance, va_loss
 from .augment import Augmentation, augment
 from .images import normalise
 

@@ -20,7 +20,7 @@ from ..console import progress_bar
 from ..errors import DatasetError, UsageError
 from ..extract.device import choose_device
 from ..features.values import SampleList
-from ..learn.epochs import Epoch, batches_per_epoch, seeded
+from ..learn.training.epochs import Epoch, batches_per_epoch, seeded
 from .checkpoint import (
     NetworkInfo,
     build,

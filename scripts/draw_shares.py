@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from ig3d.learn.epochs import seeded
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import TrainingData, fit, parameter_groups, predict
 from ig3d.learn.intermediate.modules import FusionModule, ModuleSpec, make_module
+from ig3d.learn.training.epochs import seeded
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ig3d.learn.epochs import batches_per_epoch, draw_batches, share_of_rate
+from ig3d.learn.training.epochs import batches_per_epoch, draw_batches, share_of_rate
 
 
 def epoch_of(

@@ -14,7 +14,7 @@ from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import model_bytes
-from ig3d.learn.plan import plan
+from ig3d.learn.protocol.plan import plan
 from ig3d.learn.report.record import json_text, record_of
 
 FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, model=False)

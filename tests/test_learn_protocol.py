@@ -10,9 +10,9 @@ import pytest
 from ig3d.errors import ProtocolError, UsageError
 from ig3d.features.table import BlockUse, FusionTable
 from ig3d.learn.config import FuseConfig
-from ig3d.learn.folds import folds_of
-from ig3d.learn.plan import plan
 from ig3d.learn.protocol import FuserFit, HeadFit
+from ig3d.learn.protocol.folds import folds_of
+from ig3d.learn.protocol.plan import plan
 
 TRAIN, VAL, TEST = 0, 1, 2
 

@@ -14,7 +14,7 @@ from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
 from ig3d.learn.config import FuseConfig
-from ig3d.learn.head_plan import plan_heads
+from ig3d.learn.protocol.head_plan import plan_heads
 from ig3d.learn.train import HeadsConfig, codes_table, train_heads
 
 CLASSES = ("neutral", "happy", "sad")

@@ -10,8 +10,8 @@ import torch
 from sklearn import metrics
 
 from ig3d.errors import ModelError
-from ig3d.learn.epochs import seeded
-from ig3d.learn.losses import concordance, va_loss
+from ig3d.learn.training.epochs import seeded
+from ig3d.learn.training.losses import concordance, va_loss
 from ig3d.networks import fit as fitting
 from ig3d.networks.fit import Data, Schedule, class_scores, fit, va_scores
 

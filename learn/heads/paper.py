@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...errors import UsageError, require
-from ..folds import held_out
+from ..protocol.folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
 _HELD_PART = 6  # one in six rows stops the training

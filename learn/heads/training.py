@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...errors import ModelError, UsageError
-from ..losses import class_loss, va_loss
+from ..training.losses import class_loss, va_loss
 from .modules import NETWORKS, WIDTHS
 
 _ROWS_AT_ONCE = 4096

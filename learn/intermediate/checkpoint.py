@@ -16,7 +16,7 @@ import torch
 
 from ...errors import ModelError, UsageError, some
 from ...features.table import BlockUse, FusionTable
-from ..tensors import read_tensors, tensors_digest, write_tensors
+from ..training.tensors import read_tensors, tensors_digest, write_tensors
 from .config import TASKS
 from .modules import FusionModule, ModuleSpec, make_module
 

@@ -19,9 +19,9 @@ from torch import nn
 
 from ...errors import ModelError
 from ...features.predictions import log_softmax
-from ..epochs import Epoch, draw_batches, share_of_rate
-from ..losses import class_loss, va_loss
 from ..metrics import measure
+from ..training.epochs import Epoch, draw_batches, share_of_rate
+from ..training.losses import class_loss, va_loss
 from .config import IntermediateConfig
 from .state import Progress, load_progress, save_progress
 
@@ -100,7 +100,7 @@ def fit(
     keep_seconds: float = _EVERY_SECONDS,
     after_epoch: Callable[[Epoch], object] | None = None,
 ) -> Fitted:
-    """Train a model and keep the epoch that did best on the validation rows. Call it inside :func:`..epochs.seeded`.
+    """Train a model and keep the epoch that did best on the validation rows; call it inside ``seeded``.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import PredictionsError, ProtocolError
 from ...features.table import FusionTable
 from ...features.values import Split
-from ..folds import held_out, strata_of
+from ..protocol.folds import held_out, strata_of
 from .config import IntermediateConfig
 
 

@@ -18,7 +18,7 @@ import torch
 from ... import __version__
 from ...features.predictions import load_predictions, log_softmax
 from ...features.table import FusionTable
-from ..epochs import Epoch, seeded
+from ..training.epochs import Epoch, seeded
 from .ask import as_values, split_outputs
 from .checkpoint import ModuleInfo, save_module
 from .config import IntermediateConfig

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ...errors import ModelError
-from ..epochs import Epoch
-from ..tensors import open_tensors, write_tensors
+from ..training.epochs import Epoch
+from ..training.tensors import open_tensors, write_tensors
 
 FORMAT = "ig3d-unfinished-training"
 

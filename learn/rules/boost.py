@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
-from ..folds import held_out, strata_of
+from ..protocol.folds import held_out, strata_of
 from ..trees import HELD_PART, grow, raw_scores
 from .base import Rule
 from .calibrate import with_unseen

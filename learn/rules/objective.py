@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..folds import folds_of, strata_of
 from ..metrics import measure
+from ..protocol.folds import folds_of, strata_of
 from .columns import TINY
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..features.table import FusionTable
-from .protocol import HeadFit
+from ...features.table import FusionTable
+from .rows import HeadFit
 
 _EMPTY = np.zeros(0, np.intp)
 

@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 
-from ..errors import ProtocolError
-from ..features.table import FusionTable
-from .config import FuseConfig
+from ...errors import ProtocolError
+from ...features.table import FusionTable
+from ..config import FuseConfig
 from .folds import folds_of, strata_of
-from .protocol import FuserFit, HeadFit
+from .rows import FuserFit, HeadFit
 
 _EMPTY = np.zeros(0, np.intp)
 

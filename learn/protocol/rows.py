@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ProtocolError
-from ..features.table import digest_of
+from ...errors import ProtocolError
+from ...features.table import digest_of
 
 
 @dataclass(frozen=True, slots=True)

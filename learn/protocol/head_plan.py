@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ProtocolError
-from ..features.table import FusionTable
-from .config import FuseConfig
+from ...errors import ProtocolError
+from ...features.table import FusionTable
+from ..config import FuseConfig
 from .cross_fit import Drawn
-from .protocol import FuserFit, HeadFit, Protocol
+from .rows import FuserFit, HeadFit, Protocol
 from .words import note_shared_groups, note_unlabelled
 
 _EMPTY = np.zeros(0, np.intp)

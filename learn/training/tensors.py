@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..errors import ModelError
-from ..features.atomic import replacing
+from ...errors import ModelError
+from ...features.atomic import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Mapping[str, Any]) -> None:

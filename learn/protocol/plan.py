@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import ProtocolError
-from ..features.table import FusionTable
-from .config import FuseConfig
+from ...errors import ProtocolError
+from ...features.table import FusionTable
+from ..config import FuseConfig
 from .cross_fit import Drawn, apart, fewer, in_folds, on_reported
-from .protocol import Protocol
+from .rows import Protocol
 from .words import note_shared_groups, note_train, note_unlabelled, sentences_of
 
 
