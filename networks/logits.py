@@ -240,8 +240,7 @@ def _told(asked: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]
     hashes, seen = hash_contents(digests), asked.seen
     if not len(seen.train):
         return [
-            f"{asked.name} does not say what it was trained on: its outputs on those images are over-confident (ig3d "
-            "fuse fits nothing on 2D predictions of a train split)"
+            f"{asked.name} does not say what it was trained on: its outputs on those images are over-confident"
         ]
     fitted = np.isin(hashes, seen.train)
     selected = np.isin(hashes, np.union1d(seen.held_out, seen.validation)) & ~fitted
