@@ -103,6 +103,11 @@ def load_features(path: str | Path) -> Features:
         )
     try:
         with source.open("rb") as handle:  # numpy leaves a damaged archive open
+            if handle.read(4) == b"\x89HDF":
+                raise PredictionsError(
+                    f"{path}: expected an .npz of ig3d logits --features, got a store; stores are given with --3d-store"
+                )
+            handle.seek(0)
             loaded = np.load(handle, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 raise PredictionsError(f"{path}: expected an .npz with ids and features, got a single array")

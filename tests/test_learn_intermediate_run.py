@@ -26,6 +26,7 @@ from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
 from ig3d.learn.intermediate.state import Epoch
 from ig3d.learn.intermediate.table import load_feature_table
+from ig3d.learn.report.record import read_run
 
 QUICK = IntermediateConfig(
     module="linear", epochs=6, batch_size=32, width=8, lr=1e-2, dropout=0.1, draws=200, seeds=(0, 1)
@@ -227,6 +228,9 @@ def test_damaged_and_foreign_checkpoints_are_refused(folder: Path, tmp_path: Pat
 def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="eyelid"):
         load_feature_table(folder / "features.npz", folder / "3d.h5", blocks="expression,eyelid")
+    with pytest.raises(PredictionsError, match="got a store; stores are given with --3d-store") as refused:
+        load_feature_table(folder / "3d.h5", folder / "3d.h5")
+    assert "\n" not in str(refused.value)
     with np.load(folder / "features.npz") as arrays:
         other = {name: arrays[name] for name in arrays.files}
     other["ids"] = np.char.replace(other["ids"], "img_", "face_")
@@ -237,6 +241,11 @@ def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp
     np.savez(tmp_path / "plain.npz", **other)
     with pytest.raises(PredictionsError, match="write them with ig3d logits --features"):
         load_feature_table(tmp_path / "plain.npz", folder / "3d.h5")
+
+
+def test_a_report_of_the_folder_says_what_to_give_instead(folder: Path) -> None:
+    with pytest.raises(RunError, match=r"give its codes-SEED\.npz to ig3d fuse --2d-logits"):
+        read_run(folder / "out")
 
 
 @pytest.mark.parametrize(

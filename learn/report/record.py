@@ -193,6 +193,11 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(f"{path}: expected the figures of a run, got a file that is none or damaged") from exc
     if not isinstance(record, dict) or not str(record.get("format", "")).startswith("ig3d-"):
         raise RunError(f"{path}: expected the figures of a run, got another file")
+    if record["format"] == "ig3d-intermediate-metrics":
+        raise RunError(
+            f"{path}: expected a run of ig3d fuse or ig3d train, got one of intermediate fusion; give its codes-SEED.npz "
+            "to ig3d fuse --2d-logits and report that"
+        )
     version = record.get("format_version")
     if record["format"] != FORMAT or version != FORMAT_VERSION:
         raise RunError(
