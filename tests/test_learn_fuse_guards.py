@@ -16,6 +16,7 @@ from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import model_bytes
 from ig3d.learn.protocol.plan import plan
 from ig3d.learn.report.record import json_text, record_of
+from ig3d.learn.rules import FIXED
 
 FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, model=False)
 EVERY = replace(FAST, rules=DEFAULT_RULES)
@@ -119,7 +120,7 @@ def test_fitting_on_reported_rows_is_marked_in_every_output():
     assert any("MARKED" in line for line in record["protocol"]["sentences"])
     for rule in marked.rules:
         fitted = rule.kind != "reference" or rule.name == "2d-recalibrated"
-        expected = fitted and rule.name != "mean" and rule.name not in ("max", "min", "product")
+        expected = fitted and rule.name.removesuffix("-permuted") not in FIXED
         assert record["rules"][rule.name]["fitted_on_reported"] == expected, rule.name
     assert not any(said["fitted_on_reported"] for said in record_of(honest)["rules"].values())
 
@@ -152,9 +153,7 @@ def test_every_rule_has_its_control_next_to_it():
     plain = [rule.name for rule in fuse_predictions(make_table(90), EVERY).rules]
     assert plain[:3] == ["2d", "2d-recalibrated", "3d"]
     for name in DEFAULT_RULES:
-        fitted = name not in ("mean", "max", "min", "product")
-        assert (f"{name}-permuted" in plain) == fitted
-        assert not fitted or plain[plain.index(name) + 1] == f"{name}-permuted"
+        assert plain[plain.index(name) + 1] == f"{name}-permuted"
     calibrated = fuse_predictions(make_table(90), replace(EVERY, calibrate="temperature"))
     names = [rule.name for rule in calibrated.rules]
     assert "mean-permuted" in names and rule_of(calibrated, "mean").fits
