@@ -75,7 +75,7 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
     if not is_remote(root) and not Path(root).exists():
         raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
     refusal: UsageError | None = None
-    also = []
+    also: list[str] = []
     for name in _candidates(root, options):
         adapter: Dataset = load("dataset", name, ADAPTERS)
         marked = getattr(adapter, "marked", None)

@@ -296,7 +296,7 @@ def _pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
 
 
 def _pixel_id(row: int) -> str:
-    """FER+'s name of a row of FER2013."""
+    """The id of a row of FER2013."""
     return f"fer{row:07d}"
 
 

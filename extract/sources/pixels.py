@@ -1,6 +1,6 @@
 """Images as numbers in a CSV, FER2013's form: a column ``pixels`` with the grey values of a square, a member is a row.
 
-Rows are numbered from 0, the header is none of them: ``fer2013.csv!17`` is the image that FER+ calls fer0000017.
+Rows are numbered from 0, the header is none of them: ``fer2013.csv!17`` is the image with the id fer0000017.
 """
 
 from __future__ import annotations
