@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -112,7 +113,7 @@ def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path
     from ig3d.features.join import load_table
     from ig3d.learn.config import FuseConfig
 
-    config = FuseConfig(rules=("mean",), draws=50, controls=False, model=False)
+    config = FuseConfig(rules=("mean",), draws=100, controls=False, model=False)
     table = load_table(Inputs(folder / "out/codes-0.npz", folder / "3d.h5"))
     assert fuse_predictions(table, config).figures["2d"]["all"]["accuracy"]["value"] > 0.8
 
@@ -288,9 +289,30 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     assert "80 reported rows" in ended.stdout and "means over 2 seeds" in ended.stdout
     for name in ("2d", "codes", "masked", "permuted"):
         assert f"\n{name}" in ended.stdout
+    # the difference of each training, by scikit-learn
+    test = np.arange(3, 320, 4)
+    seeds: dict[str, list[float]] = {"codes": [], "permuted": []}
+    for arm, gains in seeds.items():
+        for seed in (0, 1):
+            said = [load_predictions(tmp_path / f"c/{name}-{seed}.npz") for name in (arm, "masked")]
+            right = [
+                accuracy_score(made.labels[test], one.values[np.isin(one.ids, made.ids[test])].argmax(1))
+                for one in said
+            ]
+            gains.append(100 * (right[0] - right[1]))
+    for arm, gains in seeds.items():
+        (line,) = [line for line in ended.stdout.splitlines() if line.startswith(arm)]
+        shown = re.search(r"(\S+) … (\S+)", line)
+        assert shown and [float(text) for text in shown.groups()] == pytest.approx(sorted(gains), abs=0.051)
+    assert "over rows and not over trainings" in ended.stdout
     ended = ig3d(*common, *quick, "--out", tmp_path / "v", "--task", "va", "--no-controls")
     assert ended.returncode == 0, ended.stderr
     assert "CCC VA" in ended.stdout and "masked" not in ended.stdout
+    figures = json.loads((tmp_path / "v/metrics.json").read_text())["results"]["va"]["all"]["predictors"][
+        "codes"
+    ]
+    mean = (figures["ccc_valence"]["value"] + figures["ccc_arousal"]["value"]) / 2
+    assert "(V+A)/2" in ended.stdout and f"{mean:.4f}" in ended.stdout
     assert load_predictions(tmp_path / "v/codes-0.npz").kind == "va"
     ended = ig3d(*common, *quick, "--out", tmp_path / "b", "--task", "both", "--no-controls")
     assert ended.returncode == 0, ended.stderr

@@ -255,11 +255,11 @@ def _validate(
 
 
 def _selection(scores: dict[str, float], data: TrainingData) -> float:
-    """What chooses the epoch: macro-F1, the mean CCC of both dimensions, or the mean of these two."""
+    """What chooses the epoch: macro-F1, the CCC of both dimensions (the one that is reported), or their mean."""
     parts = [scores["macro_f1"]] if data.classes else []
     if data.va:
         # where truth and outputs are the same constant, concordance is not defined and says nothing
-        parts.append(float(np.nan_to_num([scores["ccc_valence"], scores["ccc_arousal"]]).mean()))
+        parts.append(float(np.nan_to_num(scores["ccc_joint"])))
     return float(np.mean(parts))
 
 

@@ -195,8 +195,8 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(f"{path}: expected the figures of a run, got another file")
     if record["format"] == "ig3d-intermediate-metrics":
         raise RunError(
-            f"{path}: expected a run of ig3d fuse or ig3d train, got one of intermediate fusion; give its codes-SEED.npz "
-            "to ig3d fuse --2d-logits and report that"
+            f"{path}: expected a run of ig3d fuse or ig3d train, got one of intermediate fusion; give its "
+            "codes-SEED.npz to ig3d fuse --2d-logits and report that"
         )
     version = record.get("format_version")
     if record["format"] != FORMAT or version != FORMAT_VERSION:
