@@ -97,7 +97,7 @@ class FuseConfig:
                 )
         if self.calibration_rows is not None and self.calibration_rows < 1:
             raise UsageError(f"calibration-rows: expected at least 1, got {self.calibration_rows}")
-        for name, least in {"folds": 2, "draws": 1, "seed": 0}.items():
+        for name, least in {"folds": 2, "draws": 100, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 

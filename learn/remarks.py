@@ -12,11 +12,13 @@ from .metrics import LOWER_IS_BETTER
 from .protocol import Protocol
 from .rules import RECALIBRATED
 
+_LEVEL = 0.05  # of a star
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
-# task -> metric -> objective that recalibration serves it with, and the loss from which it is clearly worse
+# task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
 _LOSSES = {
-    "classes": {"accuracy": ("accuracy", 0.02)},
-    "va": {"ccc_joint": ("ccc", 0.02), "rmse_joint": ("rmse", 0.01)},
+    # What has no slope is fitted by the log loss.
+    "classes": {"accuracy": (("accuracy",), 0.02), "log_loss": (("accuracy", "logloss"), 0.02)},
+    "va": {"ccc_joint": (("ccc",), 0.02), "rmse_joint": (("rmse",), 0.01)},
 }
 # rule -> what of its fit is printed, and what that is called
 _TOLD = {
@@ -32,7 +34,9 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
     notes = []
     reported = protocol.reported
     uncovered = int((~table.covered[reported]).sum())
-    if uncovered:
+    if uncovered == len(reported):
+        notes.append("WARNING no reported row has 3D: nothing is measured about it.")
+    elif uncovered:
         notes.append(
             f"{uncovered} of {len(reported)} reported rows have no 3D: fitted rules take {RECALIBRATED} there, rules "
             "that fit nothing take 2d; 3d is measured on covered rows only."
@@ -52,6 +56,9 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
         values = rule.values[rule.present]
         if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
             notes.append(f"WARNING the {name} predictions are the same for every row.")
+    codes = None if table.codes is None else table.codes[table.covered]
+    if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
+        notes.append("WARNING the 3D codes are the same for every row: look at them with ig3d inspect.")
     return notes
 
 
@@ -59,7 +66,7 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
     """Where differences to the recalibrated network flatter, and where intervals are rough."""
     notes = []
     for metric, (served_by, least) in _LOSSES[task].items():
-        given, mended = (figures[name]["all"][metric]["value"] for name in ("2d", RECALIBRATED))
+        given, mended = (figures[name]["all"].get(metric, {}).get("value") for name in ("2d", RECALIBRATED))
         if given is None or mended is None:
             continue
         loss = mended - given if metric in LOWER_IS_BETTER else given - mended
@@ -67,9 +74,9 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
             continue
         below = "worse than" if metric in LOWER_IS_BETTER else "below"
         cause = (
-            "too few rows to recalibrate on" if objective == served_by else f"it is fitted for {objective}"
+            "too few rows to recalibrate on" if objective in served_by else f"it is fitted for {objective}"
         )
-        words = f"{metric.replace('_', ' ')} {_told(mended, task)} against {_told(given, task)}"
+        words = f"{metric.replace('_', ' ')} {_told(mended, metric)} against {_told(given, metric)}"
         notes.append(
             f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."
         )
@@ -78,8 +85,26 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
     return notes
 
 
-def _told(value: float, task: str) -> str:
-    return f"{100 * value:.1f} %" if task == "classes" else f"{value:.3f}"
+def few_draws(rules: tuple[RuleResult, ...], draws: int, *, exact: bool) -> list[str]:
+    """That no rule can have a star, where the smallest p that so many draws can give is too great.
+
+    Parameters
+    ----------
+    rules : of a run
+    draws : of the swaps: no p is below 1 / (draws + 1)
+    exact : whether the leading metric's test is McNemar's, which needs no draws
+    """
+    tests = sum(rule.kind == "rule" for rule in rules)
+    if exact or tests <= _LEVEL * (draws + 1):
+        return []
+    return [
+        f"WARNING {draws} draws of the tests cannot give a star to any of {tests} rules (Holm's correction): take "
+        f"--draws {round(tests / _LEVEL)} or more."
+    ]
+
+
+def _told(value: float, metric: str) -> str:
+    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
 
 
 def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[str]:

@@ -177,7 +177,7 @@ def test_fuse_prints_and_writes(
 def test_only_results_of_an_earlier_run_are_replaced(
     ig3d: Program, store: Path, logits: Path, tmp_path: Path
 ) -> None:
-    command = ["fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "mean", "--draws", 50, "--out"]
+    command = ["fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "mean", "--draws", 100, "--out"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "predictions.csv").write_text("precious")
     failed(ig3d(*command, tmp_path / "mine"), 1, "got predictions.csv of something else")

@@ -118,7 +118,7 @@ def test_fuse_takes_several_files_and_stores(tmp_path, ig3d):
     first = save(tmp_path / "first.npz", good_logits(samples), ids=ids)
     turned = good_logits(samples, accuracy=0.6)[:, [CLASSES.index(name) for name in PRESETS["fer2013"]]]
     second = save(tmp_path / "second.npz", turned, ids=ids)
-    options = ["--rules", "mean", "--head", "linear", "--draws", 20, "--folds", 2, "--no-controls"]
+    options = ["--rules", "mean", "--head", "linear", "--draws", 100, "--folds", 2, "--no-controls"]
     files = ["--2d-logits", first, "--2d-logits", second, "--3d-store", stores[0], "--3d-store", stores[1]]
     ended = ig3d("fuse", *files, "--2d-classes", "rafdb", "--2d-classes", "deepface", *options)
     assert ended.returncode == 0, ended.stderr

@@ -13,7 +13,7 @@ from ig3d.features.join import load_table
 from ig3d.features.values import Split
 from ig3d.learn.fuse import FuseConfig, fuse_files
 
-CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=20, model=False)
+CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=100, model=False)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

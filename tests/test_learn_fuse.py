@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+from toy_fusion import make_table
 
 from ig3d.errors import PredictionsError, RunError, UsageError
 from ig3d.features.inputs import Inputs
@@ -18,11 +19,12 @@ from ig3d.features.predictions import Predictions
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
+from ig3d.learn.figures import RuleResult
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.metrics import measure
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
-from ig3d.learn.remarks import weaknesses
+from ig3d.learn.remarks import few_draws, weaknesses
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -235,6 +237,11 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
         "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): too few rows to recalibrate on; "
         "take the smaller of both differences."
     )
+    assert notes("log_loss", 1.1, 1.2, "classes", "accuracy") == [
+        "WARNING 2d-recalibrated is worse than 2d (log loss 1.200 against 1.100): too few rows to recalibrate on; take "
+        "the smaller of both differences."
+    ]
+    assert not notes("log_loss", 1.2, 1.1, "classes", "accuracy")
     assert not notes("accuracy", 0.6, 0.59, "classes", "accuracy")
     assert not notes("accuracy", 0.6, 0.9, "classes", "accuracy")
     assert "it is fitted for balanced" in notes("accuracy", 0.6, 0.57, "classes", "balanced")[0]
@@ -245,6 +252,32 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
     assert "below 2d (ccc joint" in notes("ccc_joint", 0.5, 0.4, "va", "ccc")[0]
     assert not notes("rmse_joint", 0.32, 0.3, "va", "rmse")
     assert "Only 99 rows" in notes("accuracy", 0.6, 0.6, "classes", "accuracy", n=99)[0]
+
+
+def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
+    table = make_table(240, missing=0)
+    quick = FuseConfig(rules=("mean", "stack"), head="linear", draws=100, model=False)
+
+    def notes_of(codes):
+        return fuse_predictions(replace(table, codes=codes.astype(np.float32)), quick).notes
+
+    test = table.split_mask("test")
+    bare = np.where(test[:, None], np.nan, table.codes)
+    assert notes_of(bare)[0] == "WARNING no reported row has 3D: nothing is measured about it."
+    constant = notes_of(np.ones_like(table.codes))
+    assert any("the 3D codes are the same for every row" in line for line in constant)
+    first_plain = next(place for place, line in enumerate(constant) if not line.startswith("WARNING"))
+    assert not [line for line in constant[first_plain:] if line.startswith("WARNING")]
+    assert not [line for line in notes_of(table.codes) if "3D" in line and line.startswith("WARNING")]
+
+
+def test_too_few_draws_for_a_star_are_said():
+    rules = tuple(RuleResult(f"r{i}", "rule", False, np.zeros((2, 2))) for i in range(8))
+    (note,) = few_draws(rules, 100, exact=False)
+    assert "cannot give a star to any of 8 rules" in note and "--draws 160 or more" in note
+    assert not few_draws(rules, 160, exact=False) and not few_draws(rules, 100, exact=True)
+    with pytest.raises(UsageError, match="draws: expected at least 100, got 99"):
+        FuseConfig(draws=99)
 
 
 def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):

@@ -157,7 +157,7 @@ def test_balanced_heads_expect_every_class_as_often(store):
     table = codes_table(store, blocks="jaw")  # tells nothing of the classes
     for head in ("linear", "gbm"):
         plain, even = (
-            train_heads(table, HeadsConfig(heads=(head,), draws=10, balanced=balanced))
+            train_heads(table, HeadsConfig(heads=(head,), draws=100, balanced=balanced))
             for balanced in (False, True)
         )
         shares = [np.exp(result.rules[1].values[result.covered]).mean(axis=0) for result in (plain, even)]
@@ -169,7 +169,7 @@ def test_balanced_heads_expect_every_class_as_often(store):
 
 def test_any_estimator_of_scikit_learn_s_manner_is_a_head_and_said_to_be_the_user_s(store):
     table = codes_table(store)
-    config = HeadsConfig(heads=("sklearn.ensemble:ExtraTreesClassifier",), draws=10, seed=3, jobs=1)
+    config = HeadsConfig(heads=("sklearn.ensemble:ExtraTreesClassifier",), draws=100, seed=3, jobs=1)
     result = train_heads(table, config)
     (head,) = plan_heads(table, PLAN).heads
     twin = ExtraTreesClassifier(random_state=3).fit(table.codes[head.train], table.labels[head.train])
@@ -187,7 +187,7 @@ def test_a_class_that_the_training_rows_lack_keeps_a_small_chance(tmp_path):
     labels[(table.split == Split.train) & (labels == 1)] = 2
     object.__setattr__(table, "labels", labels)
     for head in ("linear", "sklearn.naive_bayes:GaussianNB"):
-        p = np.exp(train_heads(table, HeadsConfig(heads=(head,), draws=10)).rules[1].values)
+        p = np.exp(train_heads(table, HeadsConfig(heads=(head,), draws=100)).rules[1].values)
         assert p.shape[1] == 3 and np.allclose(p.sum(axis=1), 1)
         assert p[:, 1].max() < 1e-5 and (p[:, 1] > 0).all()
 
@@ -270,7 +270,7 @@ def test_predictions_of_folds_say_that_they_are_out_of_fold_and_fuse(tmp_path, i
     store = write_store(tmp_path / "y.h5", [Split.none] * 150)
     assert (
         ig3d(
-            "train", "--3d-store", store, "--head", "linear", "--draws", 50, "--out", tmp_path / "run"
+            "train", "--3d-store", store, "--head", "linear", "--draws", 100, "--out", tmp_path / "run"
         ).returncode
         == 0
     )
@@ -292,7 +292,7 @@ def test_predictions_of_folds_say_that_they_are_out_of_fold_and_fuse(tmp_path, i
             "--3d-logits",
             tmp_path / "run" / "predictions-linear.npz",
         ),
-        *("--labels", labels, "--rules", "mean", "--draws", 50),
+        *("--labels", labels, "--rules", "mean", "--draws", 100),
     )
     assert ended.returncode == 0, ended.stderr
     assert "mean" in ended.stdout
@@ -302,7 +302,7 @@ def test_all_heads_without_torch_leave_the_networks_out_and_say_so(store, monkey
     import ig3d.learn.train as module
 
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    result = train_heads(codes_table(store), HeadsConfig(heads=("all",), draws=10))
+    result = train_heads(codes_table(store), HeadsConfig(heads=("all",), draws=100))
     assert [rule.name for rule in result.rules] == ["prior", "gbm", "linear"]
     assert any("Heads mlp, residual are left out: torch is not installed" in note for note in result.notes)
 
@@ -320,7 +320,7 @@ def test_networks_are_given_valence_and_arousal_beside_the_classes_and_the_block
     monkeypatch.setattr(MlpClassifier, "fit", fit)
     monkeypatch.setattr(MlpClassifier, "predict_proba", lambda self, X: np.full((len(X), 3), 1 / 3))
     table = codes_table(store)
-    result = train_heads(table, HeadsConfig(heads=("mlp",), draws=10))
+    result = train_heads(table, HeadsConfig(heads=("mlp",), draws=100))
     (head,) = plan_heads(table, PLAN).heads
     assert np.array_equal(seen["targets"], table.targets[head.train])
     assert np.array_equal(seen["X"], table.codes[head.train]) and seen["blocks"] == (4, 3)
@@ -332,7 +332,7 @@ def test_a_user_s_head_that_no_model_file_may_hold_is_said_and_not_saved(store, 
     logits = np.random.default_rng(0).normal(size=(len(table), 3))
     logits[np.arange(len(table)), table.labels] += 1.5
     np.savez(tmp_path / "x.npz", ids=table.id, logits=logits, classes=np.array(CLASSES))
-    fuse = ("fuse", "--2d-logits", tmp_path / "x.npz", "--3d-store", store, "--rules", "mean", "--draws", 50)
+    fuse = ("fuse", "--2d-logits", tmp_path / "x.npz", "--3d-store", store, "--rules", "mean", "--draws", 100)
     for head, saved in (
         ("sklearn.tree:DecisionTreeClassifier", False),
         ("sklearn.naive_bayes:GaussianNB", True),

@@ -92,9 +92,10 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
     axis.tick_params(which="minor", length=0)
     points = ", points" if table.metric in PERCENT else ""
     what = f"difference to {lead} in {TITLES[table.metric]}{points}" if compared else TITLES[table.metric]
-    axis.set_title(result.study.name, loc="left", fontsize=12, fontweight="bold")
+    # Above the cells there is room for a long line; beside the bar of a study of few cells there is none.
+    figure.suptitle(result.study.name, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    axis.set_title(what + (" (blue is better)" if compared else ""), loc="left", fontsize=9)
     bar = figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02)
-    bar.set_label(what + ("\n(blue is better)" if compared else ""), fontsize=9)
     if compared:
         ticks = np.linspace(-most, most, 5)
         bar.set_ticks(ticks.tolist(), labels=[difference(sign * tick, table.metric) for tick in ticks])
