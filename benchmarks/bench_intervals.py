@@ -15,9 +15,10 @@ import warnings
 import numpy as np
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
-from ig3d.learn.figures import RuleResult, figures_of
-from ig3d.learn.intervals import bootstrap_sums
-from ig3d.learn.metrics import metrics_of, own_statistics, shared_statistics
+from ig3d.learn.measures.figures import figures_of
+from ig3d.learn.measures.intervals import bootstrap_sums
+from ig3d.learn.measures.metrics import metrics_of, own_statistics, shared_statistics
+from ig3d.learn.measures.results import RuleResult
 
 
 def predictions(labels: np.ndarray, k: int, rules: int) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ProtocolError
 from ..features.predictions import log_softmax
 from ..features.table import FusionTable
-from .figures import RuleResult
+from .measures.results import RuleResult
 from .protocol import FuserFit, Protocol
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Columns, Rule, fits, make_rule, quietly
 

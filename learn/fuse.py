@@ -19,9 +19,9 @@ from ..features.join import load_table
 from ..features.table import FusionTable
 from .config import DEFAULT_RULES, FuseConfig
 from .copies import Copies
-from .figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
+from .measures.figures import figures_of
 from .model import FusionModel, settled
 from .protocol import Protocol
 from .protocol.plan import plan

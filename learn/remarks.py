@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..features.table import FusionTable
-from .figures import RuleResult
-from .metrics import LOWER_IS_BETTER
+from .measures.metrics import LOWER_IS_BETTER
+from .measures.results import RuleResult
 from .protocol import Protocol
 from .rules import RECALIBRATED
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..features.predictions import VA
-from .figures import RuleResult
+from .measures.results import RuleResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Result:
     groups : (n,) int, which rows belong together; None where rows stand for themselves
     rules : references, then rules, each fitted one followed by its control
     figures : rule -> ``all`` or ``covered`` -> metric -> value, low, high, differences
-        See :func:`~.figures.figures_of`; None where a rule does not predict all rows.
+        See :func:`~.measures.figures.figures_of`; None where a rule does not predict all rows.
     protocol : which rows were fitted and reported
     config : the choices
     notes : tuple of str

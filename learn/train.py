@@ -20,9 +20,10 @@ from ..features.predictions import VA, Predictions, log_softmax
 from ..features.stores import read_stores
 from ..features.table import FusionTable
 from .config import FuseConfig
-from .figures import RuleResult, figures_of
 from .head_fits import fit_heads
 from .heads import HEADS, NEED_TORCH
+from .measures.figures import figures_of
+from .measures.results import RuleResult
 from .protocol import Protocol
 from .protocol.head_plan import plan_heads
 from .result import Result

@@ -20,8 +20,8 @@ from ig3d.learn.ablation import Study, print_study, run_study, write_study
 from ig3d.learn.ablation.report import table_csv, table_tex
 from ig3d.learn.ablation.study import read_study
 from ig3d.learn.ablation.table import TO_CELL, table_of
-from ig3d.learn.figures import difference_key
-from ig3d.learn.intervals import holm
+from ig3d.learn.measures.intervals import holm
+from ig3d.learn.measures.results import difference_key
 from ig3d.learn.report.record import read_run
 
 QUICK = {"head": "linear", "rules": "mean,stack", "draws": 200}

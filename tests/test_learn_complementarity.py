@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ig3d.learn.calibration import reliability
-from ig3d.learn.complementarity import (
+from ig3d.learn.measures.calibration import reliability
+from ig3d.learn.measures.complementarity import (
     complementarity_names,
     complementarity_of,
     complementarity_words,
     cross_statistics,
 )
-from ig3d.learn.metrics import own_statistics, shared_statistics
+from ig3d.learn.measures.metrics import own_statistics, shared_statistics
 
 
 def found(first, second, truth, task):

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ig3d.learn.figures import RuleResult, figures_of
-from ig3d.learn.intervals import holm
+from ig3d.learn.measures.figures import figures_of
+from ig3d.learn.measures.intervals import holm
+from ig3d.learn.measures.results import RuleResult
 
 
 def log_probabilities(labels, strength, seed, k=4):

@@ -19,9 +19,9 @@ from ig3d.features.predictions import Predictions
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
-from ig3d.learn.figures import RuleResult
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
-from ig3d.learn.metrics import measure
+from ig3d.learn.measures.metrics import measure
+from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
 from ig3d.learn.remarks import few_draws, weaknesses

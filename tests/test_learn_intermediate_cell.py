@@ -13,10 +13,10 @@ from ig3d.learn.ablation.report import write_study
 from ig3d.learn.ablation.run import CellResult, run_study
 from ig3d.learn.ablation.study import Cell, Study
 from ig3d.learn.ablation.table import TO_CELL, table_of
-from ig3d.learn.figures import difference_key
 from ig3d.learn.intermediate.cell import IntermediateCell
 from ig3d.learn.intermediate.run import fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
+from ig3d.learn.measures.results import difference_key
 from ig3d.learn.report.record import read_run
 
 

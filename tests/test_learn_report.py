@@ -17,7 +17,8 @@ from rich.console import Console
 
 from ig3d.errors import RunError
 from ig3d.learn.config import FuseConfig
-from ig3d.learn.figures import RuleResult, figures_of
+from ig3d.learn.measures.figures import figures_of
+from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.report import (
     check_out,
     compare,

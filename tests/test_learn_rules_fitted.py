@@ -13,7 +13,7 @@ from toy_fusion import make_table
 
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.fuse import fuse_predictions
-from ig3d.learn.metrics import measure
+from ig3d.learn.measures.metrics import measure
 from ig3d.learn.rules import Choices, Columns, make_rule
 from ig3d.learn.rules.best import Best
 from ig3d.learn.rules.boost import Boost

@@ -9,8 +9,8 @@ import numpy as np
 
 from ...errors import require
 from ...features.atomic import replacing
-from ..figures import difference_key
-from ..metrics import LOWER_IS_BETTER
+from ..measures.metrics import LOWER_IS_BETTER
+from ..measures.results import difference_key
 from ..report.words import PERCENT, TITLES, difference, number, stars
 from .run import StudyResult
 from .table import StudyTable

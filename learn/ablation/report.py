@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ...console import say
 from ...errors import MissingExtra
-from ..figures import difference_key
-from ..metrics import LOWER_IS_BETTER
+from ..measures.metrics import LOWER_IS_BETTER
+from ..measures.results import difference_key
 from ..report.files import write_texts
 from ..report.latex import escape
 from ..report.record import json_text

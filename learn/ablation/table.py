@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
-from ..figures import RuleResult, difference_key, figures_of
-from ..intervals import holm
-from ..metrics import LOWER_IS_BETTER, metric_names
+from ..measures.figures import figures_of
+from ..measures.intervals import holm
+from ..measures.metrics import LOWER_IS_BETTER, metric_names
+from ..measures.results import RuleResult, difference_key
 from ..report.compare import RunPredictions
 from ..report.words import LEADING, MARKED, names_of
 from .run import StudyResult

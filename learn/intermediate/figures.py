@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..figures import plain
-from ..intervals import percentile_interval, resampled_sums
-from ..metrics import metric_names, metrics_of, own_statistics, shared_statistics
+from ..measures.intervals import percentile_interval, resampled_sums
+from ..measures.metrics import metric_names, metrics_of, own_statistics, shared_statistics
+from ..measures.results import plain
 
 # what is compared with what; the first is the answer
 DIFFERENCES = (

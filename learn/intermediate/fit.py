@@ -19,7 +19,7 @@ from torch import nn
 
 from ...errors import ModelError
 from ...features.predictions import log_softmax
-from ..metrics import measure
+from ..measures.metrics import measure
 from ..training.epochs import Epoch, draw_batches, share_of_rate
 from ..training.losses import class_loss, va_loss
 from .config import IntermediateConfig

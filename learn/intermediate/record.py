@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...features.predictions import log_softmax
-from ..figures import RuleResult, figures_of
+from ..measures.figures import figures_of
+from ..measures.results import RuleResult
 from ..result import Result
 from .run import IntermediateResult
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..metrics import metric_names
+from ..measures.metrics import metric_names
 from ..report.tables import new_table, print_lines, print_tables
 from ..report.words import HEADS, LEADING, bounds, difference, number
 from .run import IntermediateResult

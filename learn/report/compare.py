@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..figures import RuleResult, difference_key, figures_of
-from ..intervals import holm
+from ..measures.figures import figures_of
+from ..measures.intervals import holm
+from ..measures.results import RuleResult, difference_key
 from .record import Run
 from .words import LEADING, names_of
 

@@ -16,7 +16,7 @@ import numpy as np
 from ...console import say
 from ...errors import MissingExtra, RunError
 from ...features.atomic import replacing
-from ..figures import difference_key
+from ..measures.results import difference_key
 from ..model import save_model
 from .compare import Comparison, compare
 from .latex import table_tex, tables_tex

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..metrics import LOWER_IS_BETTER
+from ..measures.metrics import LOWER_IS_BETTER
 from .compare import Comparison
 from .record import Run
 from .words import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import require
-from ..metrics import LOWER_IS_BETTER
+from ..measures.metrics import LOWER_IS_BETTER
 from . import words
 from .compare import Comparison
 from .record import Run

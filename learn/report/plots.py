@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RunError, UsageError, require
-from ..figures import difference_key
+from ..measures.results import difference_key
 from .record import Result, record_of
 from .words import (
     LEADING,

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import RunError
-from ..figures import RuleResult, difference_key
-from ..metrics import metric_names
+from ..measures.metrics import metric_names
+from ..measures.results import RuleResult, difference_key
 from ..versions import versions
 
 FORMAT = "ig3d-metrics"

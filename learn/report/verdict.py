@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..complementarity import complementarity_words
-from ..metrics import LOWER_IS_BETTER
+from ..measures.complementarity import complementarity_words
+from ..measures.metrics import LOWER_IS_BETTER
 from .words import (
     LEADING,
     MARKED,

@@ -1,0 +1,230 @@
+"""Figures over samples: statistics of all predictors, summed once over rows, bootstrap samples, jackknife and swaps.
+
+A metric is a function of summed statistics (:mod:`.metrics`), so that one product of weights and rows serves every
+figure of every predictor, on all rows and on the covered ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from .complementarity import complementarity_of, cross_statistics
+from .intervals import (
+    bca_interval,
+    bootstrap_sums,
+    group_totals,
+    mcnemar,
+    percentile_interval,
+    share_as_extreme,
+    swapped_sums,
+)
+from .metrics import metric_names, metrics_of, own_statistics, recalls_of, shared_statistics
+from .results import RuleResult, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Summed statistics: of the rows (1, s), of the bootstrap samples (draws, s), without one group each (g, s)."""
+
+    point: np.ndarray
+    drawn: np.ndarray
+    left: np.ndarray
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Sums:
+        return Sums(function(self.point), function(self.drawn), function(self.left))
+
+    def take(self, columns: slice) -> Sums:
+        return self.map(lambda sums: sums[:, columns])
+
+    def figure(self) -> dict[str, Any]:
+        """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
+        return _told(self.point, bca_interval(float(self.point[0]), self.drawn, self.left))
+
+    def difference(self, other: Sums) -> dict[str, Any]:
+        """Difference to another figure and its percentile interval (:mod:`.intervals` says why)."""
+        return _told(self.point - other.point, percentile_interval(self.drawn - other.drawn))
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Metrics and recalls of one rule on one part, over samples."""
+
+    metrics: dict[str, Sums]
+    recalls: tuple[Sums, ...]
+    support: np.ndarray
+
+    @classmethod
+    def of(cls, sums: tuple[Sums, Sums], task: str) -> Sampled:
+        shared, own = sums
+        every = [
+            metrics_of(getattr(shared, name), getattr(own, name), task) for name in ("point", "drawn", "left")
+        ]
+        metrics = {name: Sums(*(of[name] for of in every)) for name in metric_names(task)}
+        if task == "va":
+            return cls(metrics, (), np.zeros(0))
+        recalls = [
+            recalls_of(getattr(shared, name), getattr(own, name)) for name in ("point", "drawn", "left")
+        ]
+        k = recalls[0].shape[1]
+        return cls(metrics, tuple(Sums(*(of[:, c] for of in recalls)) for c in range(k)), shared.point[0, 1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sums of all rules' statistics side by side, so that one product serves them all."""
+
+    totals: dict[str, np.ndarray]  # disjoint parts of the rows -> (g, s)
+    parts: dict[str, Sums]
+    spans: dict[Any, slice]  # "" for the truth, a rule's name, or a pair of names -> columns
+    pairs: tuple[tuple[str, str], ...]
+    task: str
+
+    @classmethod
+    def of(
+        cls,
+        rules: tuple[RuleResult, ...],
+        truth: np.ndarray,
+        covered: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        task: str,
+        draws: int,
+        seed: int,
+    ) -> Statistics:
+        values = {rule.name: np.where(rule.present[:, None], rule.values, 0.0) for rule in rules}
+        single = [
+            rule
+            for rule in rules
+            if rule.kind in ("reference", "head") and not rule.fits and _varies(rule.values[covered])
+        ]
+        pairs = [
+            (first.name, second.name)
+            for first, second in combinations(single, 2)
+            if (first.present & second.present)[covered].all()
+        ]
+        blocks: dict[Any, np.ndarray] = {"": shared_statistics(truth, task, rules[0].values.shape[1])}
+        blocks |= {name: own_statistics(of, truth, task) for name, of in values.items()}
+        blocks |= {
+            (first, second): cross_statistics(values[first], values[second], truth, task)
+            for first, second in pairs
+        }
+        ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
+        spans = {key: slice(ends[place], ends[place + 1]) for place, key in enumerate(blocks)}
+        matrix = np.hstack(list(blocks.values()))
+        unit = np.arange(len(truth)) if groups is None else groups
+        # Covered rows and the others are resampled by the same draws and added: all rows cost no second pass.
+        totals = {"covered": group_totals(matrix * covered[:, None], unit)}
+        if not covered.all():
+            totals["others"] = group_totals(matrix * ~covered[:, None], unit)
+        drawn = bootstrap_sums(list(totals.values()), draws=draws, seed=seed)
+        parts = {
+            part: Sums(of.sum(axis=0, keepdims=True), sums, of.sum(axis=0) - of)
+            for (part, of), sums in zip(totals.items(), drawn, strict=True)
+        }
+        parts["all"] = parts["covered"]
+        if "others" in parts:
+            every = [(getattr(parts["covered"], n), getattr(parts["others"], n)) for n in Sums.__slots__]
+            parts["all"] = Sums(*(inside + outside for inside, outside in every))
+        return cls(totals, parts, spans, tuple(pairs), task)
+
+    def sums(self, part: str, name: str) -> tuple[Sums, Sums]:
+        """Summed statistics of the truth and of a rule."""
+        return self.parts[part].take(self.spans[""]), self.parts[part].take(self.spans[name])
+
+    def complementarity(self, first: str, second: str) -> dict[str, Any]:
+        """Measures of a pair on the covered rows, with intervals."""
+        part = self.parts["covered"]
+        every = []
+        for name in Sums.__slots__:
+            keys = ("", first, second, (first, second))
+            shared, one, other, cross = (getattr(part, name)[:, self.spans[key]] for key in keys)
+            every.append(complementarity_of(shared, one, other, cross, self.task))
+        return {name: Sums(*(of[name] for of in every)).figure() for name in every[0]}
+
+
+@dataclass(frozen=True, slots=True)
+class Tests:
+    """Metrics' differences when two rules' predictions are swapped at random, by row or by group.
+
+    Controls are not tested: that one does no harm is what its interval says.
+    """
+
+    statistics: Statistics
+    swapped: dict[str, np.ndarray]  # part -> (draws, s) sums of differences, pair after pair
+    spans: dict[tuple[str, str], slice]
+    groups: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls,
+        statistics: Statistics,
+        rules: tuple[RuleResult, ...],
+        opponents: dict[str, dict[str, RuleResult]],
+        groups: np.ndarray | None,
+        *,
+        draws: int,
+        seed: int,
+    ) -> Tests:
+        pairs = [
+            (rule.name, other.name)
+            for rule in rules
+            for other in opponents[rule.name].values()
+            if rule.kind != "control"
+        ]
+        if not pairs:
+            return cls(statistics, {}, {}, groups)
+        spans = statistics.spans
+        blocks = [
+            np.hstack([totals[:, spans[one]] - totals[:, spans[other]] for one, other in pairs])
+            for totals in statistics.totals.values()
+        ]
+        sums = dict(zip(statistics.totals, swapped_sums(blocks, draws=draws, seed=seed), strict=True))
+        width = blocks[0].shape[1] // len(pairs)
+        return cls(
+            statistics,
+            {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))},
+            {pair: slice(place * width, (place + 1) * width) for place, pair in enumerate(pairs)},
+            groups,
+        )
+
+    def of_pair(
+        self, rule: RuleResult, other: RuleResult, part: str, truth: np.ndarray, rows: np.ndarray
+    ) -> dict[str, dict[str, Any]]:
+        """metric -> p that two rules are equally good.
+
+        For accuracy of single rows the exact test is McNemar's, to which swaps only come close.
+        """
+        if (rule.name, other.name) not in self.spans:
+            return {}
+        task = self.statistics.task
+        shared, mine = (sums.point[0] for sums in self.statistics.sums(part, rule.name))
+        theirs = self.statistics.sums(part, other.name)[1].point[0]
+        half = self.swapped[part][:, self.spans[rule.name, other.name]] / 2
+        swapped = [metrics_of(shared, (mine + theirs) / 2 + sign * half, task) for sign in (1, -1)]
+        given = [metrics_of(shared, own, task) for own in (mine, theirs)]
+        test = f"swaps of {'rows' if self.groups is None else 'groups'}"
+        found = {}
+        for metric in metric_names(task):
+            value = float(given[0][metric] - given[1][metric])
+            if math.isfinite(value):
+                p = share_as_extreme(value, swapped[0][metric] - swapped[1][metric])
+                found[metric] = {"p": plain(p), "test": test}
+        if task == "classes" and self.groups is None:
+            right, wrong = (of.values[rows].argmax(axis=1) == truth for of in (rule, other))
+            found["accuracy"] = {"p": plain(mcnemar(right, wrong)), "test": "McNemar, exact"}
+        return found
+
+
+def _told(value: np.ndarray, interval: tuple[float, float]) -> dict[str, Any]:
+    return {"value": plain(value[0]), "low": plain(interval[0]), "high": plain(interval[1])}
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether a predictor looks at its rows: a prior, even one for each fold, says the same of most."""
+    return len(values) > 1 and 2 * len(np.unique(values, axis=0)) > len(values)
