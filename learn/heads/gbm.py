@@ -108,7 +108,7 @@ class GbmClassifier(ClassifierMixin, _Gbm):
         self.trees_, self.rounds_ = "", 0
         if len(self.classes_) > 1:
             held = held_out(coded, groups, HELD_PART, seed_of(self.random_state))
-            objective = {
+            objective: dict[str, Any] = {
                 "objective": "multiclass",
                 "num_class": len(self.classes_),
                 "metric": "multi_logloss",
@@ -155,7 +155,7 @@ class GbmRegressor(RegressorMixin, _Gbm):
         self.flat_ = y.ndim == 1
         targets = y.reshape(len(y), -1)
         held = held_out(numeric_strata(targets), groups, HELD_PART, seed_of(self.random_state))
-        objective = {"objective": "regression", "metric": "l2"}
+        objective: dict[str, Any] = {"objective": "regression", "metric": "l2"}
         self.trees_ = [grow(self, X, column, held, **objective)[0] for column in targets.T]
         return self
 
