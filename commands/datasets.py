@@ -76,7 +76,9 @@ def check(
     print(f"missing: {_counted(found.missing)}")
     print(f"unreadable: {_counted(found.unreadable)}")
     print(f"in more than one split: {_counted([' = '.join(same) for same in found.across])}")
-    print(f"same image, different labels: {_counted([' = '.join(same) for same in found.disputed])}")
+    disputed = [" = ".join(same) for same in found.disputed]
+    again = bool(disputed) and found.disputed == found.across
+    print(f"same image, different labels: {f'{len(disputed)} (the same)' if again else _counted(disputed)}")
     print(f"copies within a split: {found.repeated or 'none'}")
 
 

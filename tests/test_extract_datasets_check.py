@@ -337,6 +337,14 @@ def test_a_manifest_that_is_named_is_taken_before_what_lies_there(tmp_path: Path
     assert samples.dataset == "manifest"
 
 
+def test_copies_that_leak_and_are_disputed_are_listed_once(ig3d: Run, tmp_path: Path) -> None:
+    for path in ("train/happy/1.png", "test/sad/1.png"):
+        write_image(tmp_path / path)
+    out = ig3d("datasets", "check", tmp_path).stdout
+    assert "in more than one split: 1 (test/sad/1.png = train/happy/1.png)" in out
+    assert "same image, different labels: 1 (the same)" in out
+
+
 def test_valence_without_arousal_is_counted_apart(ig3d: Run, tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("path,valence,arousal\na.png,0.5,-2\nb.png,0.5,0.5\n")
     out = ig3d("datasets", "check", tmp_path).stdout

@@ -163,6 +163,8 @@ def test_affwild2_lists_without_header_shift_no_frame(tmp_path: Path) -> None:
     assert "1 lists open with a label, not with a header; that line is frame 1: v" in said(samples)
     found = {sample.id[-1]: sample.valence for sample in list_samples(tmp_path, "affwild2-va").samples}
     assert found == {"1": 0.5, "3": 0.1}
+    lists["EXPR"].write_text("Neutral,Anger\n3\n")
+    assert "2 frames have no line in their video's list" in said(list_samples(tmp_path, "affwild2"))
     lists["EXPR"].write_text("Neutral,Anger\n3\n\n4\n")
     with pytest.raises(DatasetError, match=r"in line 3 of .*, got ''"):
         list_samples(tmp_path, "affwild2")

@@ -54,20 +54,21 @@ class AffWild2:
                 f"{self.name}: expected {lacking}, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
             )
         samples: list[Sample] = []
-        skipped = 0
+        skipped = lineless = 0
         unseen: list[str] = []
         headless: list[str] = []
         for file, split in sorted(lists.items()):
             folder = images / file.stem
+            lines, header = self._read(file)
+            if not header:
+                headless.append(file.stem)
             frames = dict(images_under(folder, root)) if folder.is_dir() else {}
             stems = {path.rpartition("/")[2].partition(".")[0]: path for path in frames}
             if not frames:
                 unseen.append(file.stem)
                 continue
+            lineless += sum(stem.isdigit() and int(stem) > len(lines) for stem in stems)
             inside, group = posix(folder, root), _SIDE.sub("", file.stem)
-            lines, header = self._read(file)
-            if not header:
-                headless.append(file.stem)
             for number, line in enumerate(lines, start=1):
                 if line is None:
                     skipped += 1
@@ -95,6 +96,8 @@ class AffWild2:
             notes.append(
                 f"{len(headless)} lists open with a label, not with a header; that line is frame 1: {some(headless)}"
             )
+        if lineless:
+            notes.append(f"{lineless} frames have no line in their video's list and are left out")
         if unseen:
             notes.append(f"{len(unseen)} annotated videos have no frames and are left out: {some(unseen)}")
         return SampleList(self.name, str(root), self.classes, tuple(samples), tuple(notes))

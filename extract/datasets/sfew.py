@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import LayoutError
-from ...features.values import SampleList
+from ...features.values import SampleList, Split
 from . import DatasetOptions
 from .files import listing
 from .folder import FolderDataset
@@ -48,6 +48,10 @@ class Sfew:
 
     @staticmethod
     def marked(samples: SampleList) -> bool:
-        """Whether most names are those of a film's frames, and one of several films."""
+        """Whether most names are those of frames of several films, in Train and Val."""
         films = [sample.group for sample in samples.samples if sample.group]
-        return 2 * len(films) > len(samples) and len(set(films)) > 1
+        return (
+            2 * len(films) > len(samples)
+            and len(set(films)) > 1
+            and {*samples.splits.tolist()} == {Split.train, Split.val}
+        )
