@@ -272,9 +272,8 @@ def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out
 def watching(config: IntermediateConfig) -> Iterator[Callable[[str, int, Epoch], None]]:
     """A progress bar over the epochs of all trainings, with the latest scores."""
     with progress_bar() as bar:
-        total = len(config.seeds) * len(config.arms) * config.epochs
-        task = bar.add_task("epochs", total=total, said="")
-        order = [(arm, seed) for seed in config.seeds for arm in config.arms]
+        order = config.trainings
+        task = bar.add_task("epochs", total=len(order) * config.epochs, said="")
 
         def watch(arm: str, seed: int, epoch: Epoch) -> None:
             # trainings that end early leave their other epochs out

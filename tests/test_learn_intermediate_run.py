@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,40 @@ def test_another_run_in_the_folder_is_refused_unless_restarted(folder: Path, tmp
     with pytest.raises(RunError, match=r"got thesis\.tex"):
         again(folder, config, "foreign", restart=True)
     assert (foreign / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("fewer", [{"seeds": (0,)}, {"controls": False}])
+def test_trainings_that_are_there_are_not_left_out_silently(folder: Path, fewer: dict[str, object]) -> None:
+    before = (folder / "out/metrics.json").read_bytes()
+    with pytest.raises(RunError, match=r"got (codes|masked)-\d, .* as well; ask for these too"):
+        again(folder, replace(QUICK, **fewer))
+    assert (folder / "out/metrics.json").read_bytes() == before
+
+
+def test_what_the_bytes_depend_on_is_written(folder: Path) -> None:
+    said = json.loads((folder / "out/run.json").read_text())
+    assert said["versions"]["torch"] == metadata.version("torch")
+
+
+def test_the_order_of_the_rows_of_a_file_is_of_no_meaning(folder: Path, tmp_path: Path) -> None:
+    with np.load(folder / "features.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays.files}
+    order = np.random.default_rng(3).permutation(len(kept["ids"]))
+    kept |= {name: array[order] for name, array in kept.items() if len(np.atleast_1d(array)) == len(order)}
+    np.savez(tmp_path / "features.npz", **kept)
+    table = load_feature_table(folder / "features.npz", folder / "3d.h5")
+    assert load_feature_table(tmp_path / "features.npz", folder / "3d.h5").digest == table.digest
+    kept["features"] = kept["features"][::-1]
+    np.savez(tmp_path / "features.npz", **kept)
+    assert load_feature_table(tmp_path / "features.npz", folder / "3d.h5").digest != table.digest
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("lr", -1.0), ("lr", float("nan")), ("weight_decay", -1.0), ("va_weight", -0.5)]
+)
+def test_a_wrong_option_names_itself_alone(option: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"^{option.replace('_', '-')}: expected [^,]*, got {value}$"):
+        replace(QUICK, **{option: value})
 
 
 def test_a_checkpoint_gives_the_predictions_that_were_written(folder: Path) -> None:

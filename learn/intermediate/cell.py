@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,12 @@ class IntermediateCell:
     def key(self, contents: Mapping[Path, str]) -> str:
         """What the result depends on, as text: the files' contents and every choice."""
         return repr(
-            ([contents[path] for path in self.files], self.blocks, sorted(asdict(self.config).items()))
+            (
+                [contents[path] for path in self.files],
+                self.blocks,
+                sorted(asdict(self.config).items()),
+                version("torch"),
+            )
         )
 
     @property

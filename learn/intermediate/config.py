@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from ...errors import UsageError
 
@@ -96,11 +97,11 @@ class IntermediateConfig:
         for name in ("balance", "masking"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name}: expected within [0, 1], got {getattr(self, name)}")
-        if not self.lr > 0 or not self.weight_decay >= 0 or not self.va_weight >= 0:
-            raise UsageError(
-                "lr, weight-decay, va-weight: expected above 0, from 0 and from 0, got "
-                f"{self.lr}, {self.weight_decay} and {self.va_weight}"
-            )
+        if not 0 < self.lr < inf:
+            raise UsageError(f"lr: expected above 0, got {self.lr}")
+        for name in ("weight_decay", "va_weight"):
+            if not 0 <= getattr(self, name) < inf:
+                raise UsageError(f"{name.replace('_', '-')}: expected 0 or more, got {getattr(self, name)}")
         if not 0 < self.validation <= 0.5:
             raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
 
@@ -108,3 +109,8 @@ class IntermediateConfig:
     def arms(self) -> tuple[str, ...]:
         """What is trained with each seed."""
         return ARMS if self.controls else ARMS[:1]
+
+    @property
+    def trainings(self) -> tuple[tuple[str, int], ...]:
+        """Arm and seed of all that is trained, in order."""
+        return tuple((arm, seed) for seed in self.seeds for arm in self.arms)

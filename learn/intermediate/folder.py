@@ -6,16 +6,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...errors import RunError
+from ...errors import RunError, some
 from ...features.atomic import replacing
 from ..versions import versions
 from .config import ARMS
 
 FORMAT = "ig3d-intermediate"
 _OURS = re.compile(rf"({'|'.join(ARMS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
+_FINISHED = re.compile(rf"({'|'.join(ARMS)})-\d+\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,17 @@ class RunFolder:
     def unfinished(self, arm: str, seed: int) -> Path:
         return self.path / f"{arm}-{seed}.unfinished.safetensors"
 
-    def open(self, *, restart: bool) -> None:
+    def open(self, trainings: Sequence[tuple[str, int]], *, restart: bool) -> None:
         """Begin here, or go on.
+
+        Parameters
+        ----------
+        trainings : arm and seed of all that is asked for
+        restart : whether to throw away an earlier run
 
         Raises
         ------
-        RunError : the folder holds another run, or something else, or cannot be written.
+        RunError : the folder holds another run, or more of this one, or something else, or cannot be written.
         """
         note = self.path / "run.json"
         try:
@@ -67,11 +74,19 @@ class RunFolder:
                     f"{self.path}: expected a run of these choices and rows, got one that differs in "
                     f"{', '.join(_differing(known.get('identity'), mine))}; name another --out, or --restart"
                 )
+            more = {name for name in there if _FINISHED.fullmatch(name)}
+            more -= {self.checkpoint(*training).name for training in trainings}
+            if more and not restart:
+                raise RunError(
+                    f"{self.path}: expected no more trainings than are asked for, got "
+                    f"{some(sorted(name.removesuffix('.safetensors') for name in more))} as well; ask for these too "
+                    "(--seeds, --controls), name another --out, or --restart"
+                )
             if restart:
                 for name in there:
                     if _OURS.fullmatch(name) or name in ("run.json", "metrics.json"):
                         (self.path / name).unlink()
-            self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": versions()})
+            self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
         except (OSError, ValueError) as exc:
             raise RunError(f"{self.path}: expected a folder to write to, got {exc}; choose another") from exc
 
@@ -86,7 +101,7 @@ class RunFolder:
                 "notes": list(notes),
                 "intervals": "95 %, percentile, paired bootstrap over rows (groups, where there are some) of the mean "
                 "over seeds; conditional on the trained networks",
-                "versions": versions(),
+                "versions": all_versions(),
             },
         )
 
@@ -96,6 +111,11 @@ class RunFolder:
                 temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as exc:
             raise RunError(f"{self.path}: expected to write {name} there, got {exc}") from exc
+
+
+def all_versions() -> dict[str, str]:
+    """What the bytes depend on: torch beside what every run depends on."""
+    return versions() | {"torch": version("torch")}
 
 
 def _differing(known: object, mine: Mapping[str, Any]) -> list[str]:

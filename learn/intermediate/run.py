@@ -116,12 +116,11 @@ def run(
     plan = plan_rows(table, route.there, config, what=route.what)
     folder = None if out is None else RunFolder(Path(out), _identity(route, config))
     if folder is not None:
-        folder.open(restart=restart)
+        folder.open(config.trainings, restart=restart)
     trained = []
-    for seed in config.seeds:
-        for arm in config.arms:
-            done = None if folder is None else _read_done(folder, arm, seed, table, plan)
-            trained.append(done or _train(route, plan, config, arm, seed, folder, device, watch))
+    for arm, seed in config.trainings:
+        done = None if folder is None else _read_done(folder, arm, seed, table, plan)
+        trained.append(done or _train(route, plan, config, arm, seed, folder, device, watch))
     result = IntermediateResult(
         table,
         plan,

@@ -19,6 +19,8 @@ from ...features.network_features import load_features
 from ...features.store import CodeStore
 from ...features.table import FusionTable
 
+_AT_A_TIME = 512
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
@@ -52,9 +54,12 @@ class FeatureTable:
         """SHA-256 of everything that a training sees."""
         total = hashlib.sha256(self.network.encode())
         total.update(table_digest(self.table).encode())
-        for array in (self.row, self.values):
-            total.update(f"{array.dtype.str}{array.shape}".encode())
-            total.update(np.ascontiguousarray(array).data)
+        total.update(f"{self.values.dtype.str}{self.values.shape[1:]}".encode())
+        total.update(self.there.tobytes())
+        # by sample: the order of a file's rows is of no meaning; in parts, as maps are large
+        rows = self.row[self.there]
+        for start in range(0, len(rows), _AT_A_TIME):
+            total.update(self.values[rows[start : start + _AT_A_TIME]].tobytes())
         return total.hexdigest()
 
 
