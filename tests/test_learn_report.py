@@ -32,7 +32,7 @@ from ig3d.learn.report import (
 )
 from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
-from ig3d.learn.report.plots import plot_result
+from ig3d.learn.report.plots import dimensions_svg, plot_result, recall_svg
 from ig3d.learn.report.record import Run
 from ig3d.learn.report.verdict import headline_rule, verdict
 from ig3d.learn.report.words import shown_rule
@@ -393,7 +393,7 @@ def test_the_page_is_one_whole_file_and_shows_the_figures(result):
 
 def test_the_page_of_valence_and_arousal(va):
     page = Page(page_html([Run("va", "va", record_of(va))]))
-    assert page.open == [] and page.tags.count("svg") == 4 and "Gain per dimension" in "".join(page.text)
+    assert page.open == [] and page.tags.count("svg") == 5 and "Gain per dimension" in "".join(page.text)
 
 
 def test_hostile_names_are_text_and_nothing_else():
@@ -549,11 +549,51 @@ def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path
     text = (tmp_path / "a.svg").read_text()
     metrics = ("accuracy", "macro_f1") if task == "classes" else ("ccc_joint", "rmse_joint")
     printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
-    names = ("2d", "mean", "weighted", "weighted-permuted")
+    names = ("2d", "3d", "mean", "weighted", "weighted-permuted")
+    parts = {name: shown.figures[name]["all"] or shown.figures[name]["covered"] for name in names}
     expected = [
         f"{100 * value:.2f}" if task == "classes" else f"{value:.4f}"
         for metric in metrics
-        for value in (shown.figures[name]["all"][metric]["value"] for name in names)
+        for value in (parts[name][metric]["value"] for name in names)
     ]
     assert printed == expected
-    assert re.search(r"<text[^>]*>weighted</text>", text)
+    assert re.search(r"<text[^>]*>weighted</text>", text) and re.search(r"<text[^>]*>3d‡</text>", text)
+
+
+def rows_of(page):
+    """The first table of a page whose lines are rules: names, then cells, as text."""
+    body = page[page.index("<tbody>") : page.index("</tbody>")]
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", body, re.S)
+    width = len(re.findall(r"<t[hd]", body.split("</tr>")[0]))
+    texts = [re.sub(r"<[^>]+>", "", cell) for cell in cells]
+    return [texts[start : start + width] for start in range(0, len(texts), width)]
+
+
+def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
+    record = record_of(result)
+    page = page_html([Run("raf", "raf", record)])
+    rows = rows_of(page[page.index("Every rule") :])
+    assert [row[0] for row in rows] == [
+        "2d",
+        "2d-recalibrated",
+        "3d‡",
+        "mean",
+        "weighted",
+        "weighted-permuted",
+    ]
+    assert "‡ on rows with codes" in page
+    figure = record["results"]["weighted"]["all"]["accuracy"]
+    gain = figure["minus_2d_recalibrated"]
+    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f} [")  # the difference comes before the figures
+    assert rows[4][3] == "{value:.2f}{low:.2f}–{high:.2f}".format(
+        **{key: 100 * figure[key] for key in ("value", "low", "high")}
+    )
+
+
+def test_gains_per_class_are_to_every_reference(result, va):
+    pytest.importorskip("matplotlib")
+    picture = recall_svg(record_of(result), "weighted")
+    assert "to 2d-recalibrated" in picture and "to 2d<" in picture
+    record = record_of(va)
+    ccc, rmse = dimensions_svg(record, "weighted")
+    assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse

@@ -19,10 +19,10 @@ from ..report.files import write_texts
 from ..report.latex import escape
 from ..report.record import json_text
 from ..report.tables import new_table, print_lines, print_tables
-from ..report.words import MARKED, PERCENT, TITLES, bounds, number, stars
+from ..report.words import MARKED, ON_COVERED, PERCENT, TITLES, bounds, number, stars
 from ..versions import versions
 from .run import FORMAT, STUDY_FILE, StudyResult
-from .table import ON_COVERED, TO_CELL, TO_CONTROL, StudyTable, table_of
+from .table import TO_CELL, TO_CONTROL, StudyTable, table_of
 
 HEATMAP = "heatmap.png"
 _KEYS = ("value", "low", "high")

@@ -18,11 +18,10 @@ from ..measures.intervals import holm
 from ..measures.metrics import LOWER_IS_BETTER, metric_names
 from ..measures.results import RuleResult, difference_key
 from ..report.compare import RunPredictions
-from ..report.words import LEADING, MARKED, names_of
+from ..report.words import LEADING, MARKED, ON_COVERED, names_of
 from .run import StudyResult
 
 TO_CELL, TO_CONTROL = "minus_reference_cell", "minus_control"
-ON_COVERED = "‡"
 _WARNINGS = ("WARNING", "MARKED", "Only ")  # how a run's lines begin that a reader of one figure has to know
 _REFERENCE, _CELL = "reference", "cell"
 

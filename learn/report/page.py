@@ -44,6 +44,7 @@ def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
         "heads": words.HEADS,
         "titles": words.TITLES,
         "to_reference": words.to_reference,
+        "ordered": words.ordered,
     }
     sections = [_section(run) for run in runs]
     return str(environment.get_template(_TEMPLATE).render(sections=sections, comparison=comparison))
@@ -57,12 +58,13 @@ def _section(run: Run) -> dict[str, Any]:
     shown = headline_rule(record) or words.shown_rule(record)
     before = next((name for name in ("2d", "3d") if name in record["rules"]), None)
     classes = record["task"] == "classes"
-    pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": None, "weights": None}
+    pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": [], "weights": None}
     if record["references"]:
         pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.LEADING[record["task"]]]
         if shown and words.has_2d(record):
-            change = plots.recall_svg if classes else plots.dimensions_svg
-            pictures["change"] = change(record, shown)
+            pictures["change"] = (
+                [plots.recall_svg(record, shown)] if classes else plots.dimensions_svg(record, shown)
+            )
     pictures["weights"] = plots.weights_svg(record)
     pair = list(dict.fromkeys(name for name in (before, shown) if name))
     if classes:
@@ -76,6 +78,7 @@ def _section(run: Run) -> dict[str, Any]:
         "shown": shown,
         "has_2d": words.has_2d(record),
         "controls": words.names_of(record, "control"),
+        "partial": any(not parts["all"] and parts["covered"] for parts in record["results"].values()),
         "pair": pair,
         "metrics": words.metrics_of_record(record),
         "leading": words.LEADING[record["task"]],
@@ -92,7 +95,9 @@ def _section(run: Run) -> dict[str, Any]:
 def _best(record: dict[str, Any], metric: str) -> str | None:
     """The best printed number among what can be used; equal numbers are all marked."""
     names = words.names_of(record, "reference", "rule", "head")
-    parts = [record["results"][name]["all"] for name in names]
+    parts = [
+        record["results"][name]["all"] for name in names if not record["rules"][name]["fitted_on_reported"]
+    ]
     values = [part[metric]["value"] for part in parts if part and part[metric]["value"] is not None]
     if not values:
         return None

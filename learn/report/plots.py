@@ -21,11 +21,11 @@ from .words import (
     LEADING,
     PERCENT,
     TITLES,
-    label,
+    label_in_full,
     names_of,
     number,
     ordered,
-    to_reference,
+    shown_part,
 )
 
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -87,7 +87,12 @@ def plot_result(result: Result, out: str | Path) -> None:
         for axis in axes[1:]:
             axis.tick_params(labelleft=False)
         figure.suptitle(
-            f"What each rule adds on {record['protocol']['rows_reported']} rows, 95 % intervals",
+            f"What each rule adds on {record['protocol']['rows_reported']} rows, 95 % intervals"
+            + (
+                "; ‡ on rows with 3D"
+                if any("‡" in label_in_full(record, name) for name in _compared(record))
+                else ""
+            ),
             fontsize=11,
             x=0.01,
             ha="left",
@@ -103,35 +108,43 @@ def gain_svg(record: dict[str, Any], metric: str) -> str:
 
 
 def recall_svg(record: dict[str, Any], name: str) -> str:
-    """Change of every class's recall by one rule, to the first reference."""
-    reference = record["references"][0]
-    rows = [
-        (f"{of}  (n {entry['support']})", entry["recall"].get(difference_key(reference)))
-        for of, entry in zip(record["classes"], record["results"][name]["all"]["per_class"], strict=True)
-    ]
-    with _drawing(5.6, _height(len(rows))) as (figure, (axis,)):
-        for place, (_, change) in enumerate(rows):
-            _interval(axis, change, place, 100, FIRST, "o")
-        _settle(axis, [words for words, _ in rows], f"{name} − {reference}, points of recall")
-    return svg(figure)
+    """Change of every class's recall by one rule, to every reference."""
+    entries = record["results"][name]["all"]["per_class"]
+    words = [f"{of}  (n {entry['support']})" for of, entry in zip(record["classes"], entries, strict=True)]
+    return _changes_svg(record, name, words, [entry["recall"] for entry in entries], 100, "points of recall")
 
 
-def dimensions_svg(record: dict[str, Any], name: str) -> str:
-    """Valence-arousal: change of every metric by one rule, to the first reference."""
-    reference = record["references"][0]
-    metrics = [metric for metric in TITLES if metric in record["results"][name]["all"]]
-    with _drawing(5.6, _height(len(metrics))) as (figure, (axis,)):
-        for place, metric in enumerate(metrics):
-            change = to_reference(record["results"][name]["all"], metric, reference)
-            _interval(axis, change, place, 1, SECOND if metric.startswith("rmse") else FIRST, "o")
-        words = [TITLES[metric] + (" ↓" if metric.startswith("rmse") else " ↑") for metric in metrics]
-        _settle(axis, words, f"{name} − {reference}")
+def dimensions_svg(record: dict[str, Any], name: str) -> list[str]:
+    """Valence-arousal: change of every metric by one rule, to every reference; RMSE and CCC have no common scale."""
+    figures = record["results"][name]["all"]
+    pictures = []
+    for kind, better in (("ccc", "more is better"), ("rmse", "less is better")):
+        metrics = [metric for metric in TITLES if metric in figures and metric.startswith(kind)]
+        words = [TITLES[metric] for metric in metrics]
+        told = f"{kind.upper()}, {better}"
+        pictures.append(_changes_svg(record, name, words, [figures[metric] for metric in metrics], 1, told))
+    return pictures
+
+
+def _changes_svg(
+    record: dict[str, Any],
+    name: str,
+    words: Sequence[str],
+    figures: Sequence[dict[str, Any]],
+    scale: int,
+    unit: str,
+) -> str:
+    with _drawing(5.6, _height(len(words)) + 0.2) as (figure, (axis,)):
+        for place, of in enumerate(figures):
+            _differences(axis, record, of, place, scale)
+        _legend(axis, record)
+        _settle(axis, words, f"difference of {name}, {unit}")
     return svg(figure)
 
 
 def reliability_svg(record: dict[str, Any], name: str, *, colour: str = FIRST) -> str:
     """Share of right rows over confidence, in bins; the area of a point is its number of rows."""
-    figures = record["results"][name]["all"] or record["results"][name]["covered"]
+    figures = shown_part(record, name) or {}
     calibration = figures["calibration"]
     bins = calibration["bins"]
     with _drawing(3.6, 3.5) as (figure, (axis,)):
@@ -206,35 +219,26 @@ def svg(figure: Any) -> str:
 
 def _compared(record: dict[str, Any]) -> list[str]:
     first = record["references"][0] if record["references"] else ""
-    return [name for name in ordered(record) if name != first and record["results"][name]["all"]]
+    return [name for name in ordered(record) if name != first and shown_part(record, name)]
 
 
 def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool) -> None:
     names = _compared(record)
     scale = 100 if metric in PERCENT else 1
-    both = len(record["references"]) > 1
     for place, name in enumerate(names):
         control = record["rules"][name]["kind"] == "control"
-        for row, reference in enumerate(record["references"]):
-            figure = to_reference(record["results"][name]["all"], metric, reference)
-            if figure is None:
-                continue
-            colour = THIRD if control else (FIRST, SECOND)[row > 0]
-            shift = (-0.16, 0.16)[row > 0] if both else 0
-            _interval(axis, figure, place + shift, scale, colour, ("o", "s")[row > 0], faint=row > 0)
-    if legend and both:
-        for row, reference in enumerate(record["references"][:2]):
-            axis.plot(
-                [], [], ("o-", "s-")[row], color=(FIRST, SECOND)[row], label=f"to {reference}", markersize=5
-            )
-        axis.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
+        _differences(axis, record, (shown_part(record, name) or {})[metric], place, scale, grey=control)
+    if legend:
+        _legend(axis, record)
     unit = ", points" if metric in PERCENT else ""
     better = " (less is better)" if metric.startswith("rmse") else ""
     # Marks for what was fitted on the reported rows stand beside the names, each panel's own figures at its right.
-    _settle(axis, [label(record, name) for name in names], f"difference in {TITLES[metric]}{unit}{better}")
+    _settle(
+        axis, [label_in_full(record, name) for name in names], f"difference in {TITLES[metric]}{unit}{better}"
+    )
     axis.set_title(TITLES[metric], loc="right", fontsize=8, color=MUTED)
     for place, name in enumerate(names):
-        text = number(record["results"][name]["all"][metric]["value"], metric)
+        text = number((shown_part(record, name) or {})[metric]["value"], metric)
         axis.annotate(
             text,
             (1, place),
@@ -244,6 +248,28 @@ def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool)
             va="center",
             fontsize=8.5,
         )
+
+
+def _differences(
+    axis: Any, record: dict[str, Any], figure: dict[str, Any], place: int, scale: int, *, grey: bool = False
+) -> None:
+    """One figure's difference to every reference, the first above the second."""
+    both = len(record["references"]) > 1
+    for row, reference in enumerate(record["references"]):
+        colour = THIRD if grey else (FIRST, SECOND)[row > 0]
+        shift = (-0.16, 0.16)[row > 0] if both else 0
+        change = figure.get(difference_key(reference))
+        _interval(axis, change, place + shift, scale, colour, ("o", "s")[row > 0], faint=row > 0)
+
+
+def _legend(axis: Any, record: dict[str, Any]) -> None:
+    if len(record["references"]) < 2:
+        return
+    for row, reference in enumerate(record["references"][:2]):
+        axis.plot(
+            [], [], ("o-", "s-")[row], color=(FIRST, SECOND)[row], label=f"to {reference}", markersize=5
+        )
+    axis.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
 
 
 def _interval(

@@ -37,7 +37,7 @@ PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 # The metrics whose differences lead: the first decides what is said in words.
 LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
 LEVELS = (0.05, 0.01, 0.001)
-MARKED = "†"
+MARKED, ON_COVERED = "†", "‡"
 # Differences of a rule that are measured beside those to the references.
 OPPONENTS = ("minus_control", "minus_3d")
 
@@ -79,6 +79,17 @@ def label(record: dict[str, Any], name: str) -> str:
 def names_of(record: dict[str, Any], *kinds: str) -> list[str]:
     """Rules of some kinds, in the order of the table."""
     return [name for name, rule in record["rules"].items() if rule["kind"] in kinds]
+
+
+def shown_part(record: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """A rule's figures: of all reported rows, or of those with 3D for one that predicts no others."""
+    parts = record["results"][name]
+    return parts["all"] or parts["covered"] or None
+
+
+def label_in_full(record: dict[str, Any], name: str) -> str:
+    """A rule's name with both marks: fitted on the reported rows, measured on those with 3D only."""
+    return label(record, name) + ON_COVERED * (record["results"][name]["all"] is None)
 
 
 def ordered(record: dict[str, Any]) -> list[str]:
