@@ -84,8 +84,18 @@ def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
 
 
 @contextmanager
+def kept_when_interrupted(what: str) -> Iterator[None]:
+    """Say what an interrupted command leaves, and that the same command goes on with it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        say(f"interrupted; {what} are kept: repeat the command to go on")
+        raise
+
+
+@contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar; its tasks have a field ``said``."""
+    """A progress bar whose tasks have a field ``said``; none is left where nothing was done, as before a refusal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -95,8 +105,18 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[said]}"),
     )
-    with Progress(*columns, console=stderr(), disable=not shown) as bar:
+    bar = Progress(*columns, console=stderr(), disable=not shown)
+    if bar.console.is_interactive:
+        bar.start()
+    try:
         yield bar
+    finally:
+        done = any(task.completed for task in bar.tasks)
+        bar.live.transient = not done
+        if done:
+            bar.start()  # a file gets the last state alone
+        if bar.live.is_started:
+            bar.stop()
 
 
 @contextmanager

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..console import counting, counts, say
+from ..console import counting, counts, kept_when_interrupted, say
 from ..errors import UsageError
 from .options import (
     Dataset,
@@ -90,7 +88,7 @@ def extract(
         precision=precision,
         boxes=boxes,
     )
-    with _kept_when_interrupted(), counting("extract", len(samples)) as progress:
+    with kept_when_interrupted("finished shards"), counting("extract", len(samples)) as progress:
         summary = extract_codes(
             samples,
             out,
@@ -150,13 +148,3 @@ def _part(text: str) -> tuple[int, int]:
     if not (k.isdecimal() and n.isdecimal()):
         raise UsageError(f"part: expected K/N, such as 3/8, got {text!r}")
     return int(k), int(n)
-
-
-@contextmanager
-def _kept_when_interrupted() -> Iterator[None]:
-    """Say what an interrupted extraction leaves."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        say("interrupted; finished shards are kept: repeat the command to go on")
-        raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import progress_bar, say, stdout
+from ..console import kept_when_interrupted, progress_bar, say, stdout
 from ..errors import UsageError
 from .options import (
     Balance,
@@ -130,7 +130,7 @@ def fuse_features(
         draws=draws,
     )
     table = load_feature_table(features, store, blocks=blocks, task=task, force=force)
-    with watching(config) as watch:
+    with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = run(table, config, out, device=where, restart=restart, watch=watch)
     show(result, out)
 
@@ -226,7 +226,7 @@ def train_joint(
             samples, spec, inputs, joint=choices, blocks=blocks, device=device, force=force,
             advance=lambda n: bar.advance(reading, n),
         )  # fmt: skip
-    with watching(config) as watch:
+    with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = joint.train_joint(route, config, out, restart=restart, watch=watch)
     show(result, out)
 

@@ -369,3 +369,23 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     ended = ig3d(*common, *quick, "--report", "val", "--masking", 0.3, "--out", tmp_path / "c")
     assert ended.returncode == 1 and "differs in masking, report, task" in ended.stderr
+    assert ended.stderr.count("\n") == 1, "no progress before a refusal"
+
+
+def test_an_interruption_says_how_to_go_on(ig3d, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path)
+    whole = running.fit
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    files = ["--features", made.features, "--3d-store", made.store]
+    command = ["fuse-features", *files, "--epochs", 1, "--draws", 50, "--device", "cpu"]
+    monkeypatch.setattr(running, "fit", stop)
+    ended = ig3d(*command, "--out", tmp_path / "out")
+    assert ended.returncode == 130
+    assert "finished trainings are kept: repeat the command to go on" in ended.stderr
+    monkeypatch.setattr(running, "fit", whole)
+    ended = ig3d(*command, "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert "epochs" in ended.stderr
