@@ -192,7 +192,7 @@ def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
         extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     colour_folder(tmp_path / "data", 5)
     write_image(root / "sad" / "0003.png", (1, 2, 3))
-    monkeypatch.setattr("ig3d.extract.boxes._check_files", lambda *rest: None)
+    monkeypatch.setattr("ig3d.extract.boxes.check_files", lambda *rest, **named: None)
     extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
         bad = np.flatnonzero(~store.samples.ok)
