@@ -74,7 +74,9 @@ class Inputs:
             raise UsageError(f"task: expected classes or va, got {self.task!r}")
         if not self.two_d:
             raise UsageError("inputs: expected at least one file of 2D predictions, got none")
-        if bool(self.stores) == (self.three_d is not None) or (not self.stores and self.labels is None):
+        if self.stores and self.three_d is not None:
+            raise UsageError("inputs: expected --3d-store or --3d-logits, got both; leave one of them out")
+        if not self.stores and (self.three_d is None or self.labels is None):
             raise UsageError(
                 "inputs: expected --3d-store STORE, or --3d-logits FILE with --labels TABLE, got another choice"
             )

@@ -117,7 +117,7 @@ def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[s
     """
     fitted = {rule.name: rule.fitted for rule in rules if rule.kind == "rule" and rule.fitted}
     said = [
-        f"{name} {_TOLD[name][1]} " + ", ".join(_numbers(copy[_TOLD[name][0]]) for copy in copies)
+        f"{name} {_TOLD[name][1]} " + ", ".join(_numbers(copy[_TOLD[name][0]], name) for copy in copies)
         for name, copies in fitted.items()
         if name in _TOLD
     ]
@@ -136,7 +136,8 @@ def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[s
     return lines
 
 
-def _numbers(value: Any) -> str:
-    """A number or name, or several joined by a slash."""
+def _numbers(value: Any, rule: str) -> str:
+    """A number or name, or several joined by a slash; no round of boosting is a step that is left out."""
     values = value if isinstance(value, list) else [value]
-    return "/".join(f"{number:.2f}" if isinstance(number, float) else str(number) for number in values)
+    said = (f"{number:.2f}" if isinstance(number, float) else str(number) for number in values)
+    return "/".join("0 (not used)" if rule == "boost" and number == "0" else number for number in said)

@@ -24,7 +24,7 @@ from ig3d.learn.measures.metrics import measure
 from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
-from ig3d.learn.remarks import few_draws, weaknesses
+from ig3d.learn.remarks import as_fitted, few_draws, weaknesses
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -320,3 +320,17 @@ def test_results_are_not_written_over_a_file(toy):
     with pytest.raises(RunError, match="expected to write results there"):
         write_result(result, toy / "out")
     assert (toy / "out").read_text() == "mine"
+
+
+def test_stores_and_ready_predictions_exclude_each_other_by_name(toy):
+    with pytest.raises(UsageError, match="expected --3d-store or --3d-logits, got both"):
+        Inputs(toy / "two.npz", toy / "toy.h5", three_d=toy / "two.npz", labels=toy / "two.npz")
+
+
+def test_no_round_of_boosting_is_said_not_to_be_used():
+    rules = (
+        RuleResult("boost", "rule", True, np.zeros((2, 2)), ({"rounds": [0, 65]}, {"rounds": [12, 3]})),
+        RuleResult("weighted", "rule", True, np.zeros((2, 2)), ({"w": 0.0}, {"w": 0.25})),
+    )
+    line = "Fitted, copy by copy: boost rounds 0 (not used)/65, 12/3; weighted w 0.00, 0.25."
+    assert as_fitted(rules, ("a", "b")) == [line]

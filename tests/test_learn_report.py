@@ -286,7 +286,10 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
     assert record["references"] == ["2d-recalibrated", "2d"]
     assert "minus_3d" not in record["results"]["stack"]["all"]["accuracy"]
     assert record["results"]["stack"]["covered"]["accuracy"]["minus_3d"]["value"] == 0
-    assert "stack is not better than the 3D alone: +0.0" in said[1] and "on the rows with 3D" in said[1]
+    assert (
+        "stack is not better than the 3D alone beyond chance: +0.0" in said[1]
+        and "on the rows with 3D" in said[1]
+    )
     assert "The 2D network is at chance" in said[2]
     perfect = [
         replace(rule, values=strong) if rule.kind != "x" and rule.name != "3d" else rule for rule in rules
@@ -597,3 +600,11 @@ def test_gains_per_class_are_to_every_reference(result, va):
     record = record_of(va)
     ccc, rmse = dimensions_svg(record, "weighted")
     assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse
+
+
+def test_an_earlier_run_that_is_replaced_is_said(result, tmp_path, capsys):
+    check_out(tmp_path / "run")
+    assert capsys.readouterr().err == ""
+    write_result(result, tmp_path / "run")
+    check_out(tmp_path / "run")
+    assert "holds an earlier run, which this one replaces" in capsys.readouterr().err

@@ -28,7 +28,7 @@ FILES = ("predictions.csv", "table.csv", "table.tex", FILE, "model.skops", "repo
 
 
 def check_out(out: str | Path) -> None:
-    """Whether results can be written to a folder, before any work; results of an earlier run may be replaced.
+    """Whether results can be written to a folder, before any work; that an earlier run's are replaced is said.
 
     Raises
     ------
@@ -49,6 +49,8 @@ def check_out(out: str | Path) -> None:
             f"{out}: expected a new folder or one of an earlier run, got {', '.join(there)} of something else; name "
             "another --out"
         )
+    if there:
+        say(f"{out}: holds an earlier run, which this one replaces")
 
 
 def write_result(result: Result, out: str | Path, *, command: str = "") -> list[Path]:

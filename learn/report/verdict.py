@@ -140,8 +140,8 @@ def _alone(record: dict[str, Any], name: str, metric: str) -> list[str]:
             if better(figure, metric):
                 return []
             return [
-                f"{label(record, name)} is not better than the 3D alone: {bounds(figure, metric)}{_unit(metric)}"
-                f"{where} (Holm's p {p_value(figure.get('p_holm'))})."
+                f"{label(record, name)} is not better than the 3D alone beyond chance: {bounds(figure, metric)}"
+                f"{_unit(metric)}{where} (Holm's p {p_value(figure.get('p_holm'))})."
             ]
     return []
 
