@@ -15,7 +15,7 @@ from .rules import RECALIBRATED
 _LEVEL = 0.05  # of a star
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
 # task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
-_LOSSES = {
+_LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
     # What has no slope is fitted by the log loss.
     "classes": {"accuracy": (("accuracy",), 0.02), "log_loss": (("accuracy", "logloss"), 0.02)},
     "va": {"ccc_joint": (("ccc",), 0.02), "rmse_joint": (("rmse",), 0.01)},

@@ -300,7 +300,7 @@ def test_the_plot_is_drawn_and_its_name_checked_first(
         "--head",
         "linear",
         "--draws",
-        50,
+        100,
         "--plot",
     ]
     assert ig3d(*command, tmp_path / "gain.png").returncode == 0

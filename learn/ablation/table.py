@@ -87,7 +87,7 @@ class StudyTable:
     def find(self, cell: int, rule: str) -> dict[str, Any] | None:
         """The figure of a rule in a cell, if there is one."""
         entry = self.entry(cell, rule)
-        return entry and entry.figure
+        return None if entry is None else entry.figure
 
     def claim(self, cell: int, rule: str) -> dict[str, Any] | None:
         """What a rule's stars stand for: the least certain of its gains over every reference and its own control.
