@@ -16,7 +16,7 @@ from ig3d.features.predictions import load_predictions
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, SampleList, Split, Status
-from ig3d.learn.intermediate.checkpoint import load_module, save_module
+from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.route import training_data
 from ig3d.learn.intermediate.rows import plan_rows
@@ -214,6 +214,8 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
     train_joint(route_of(made), replace(QUICK, epochs=1, controls=False), tmp_path / "out")
     module = load_module(tmp_path / "out/codes-0.safetensors")
     assert module.info.joint["architecture"] == "test_resnet"
+    with pytest.raises(ModelError, match="ask it with ig3d train-joint --apply"):
+        check_fits(module, route_of(made).table, network="any", shape=module.info.spec.shape)
 
     none = np.zeros(0, np.int64)
     save_module(

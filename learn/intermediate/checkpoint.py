@@ -167,6 +167,11 @@ def check_fits(loaded: LoadedModule, table: FusionTable, *, network: str, shape:
     ModelError : features of another network or width, or codes of other blocks or another basis.
     """
     info = loaded.info
+    if info.joint:
+        raise ModelError(
+            f"{loaded.source}: expected a module on features, got a network trained end to end; ask it with "
+            "ig3d train-joint --apply"
+        )
     if shape != info.spec.shape:
         raise ModelError(
             f"{loaded.source}: expected features of shape {_shape(info.spec.shape)}, got {_shape(shape)}; "
