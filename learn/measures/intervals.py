@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 _CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
 _EXACT = 2**24  # whole numbers below it are exact in float32
@@ -81,6 +82,8 @@ def _products(
     for block, out in zip(blocks, sums, strict=True):
         rows, whole = np.flatnonzero(block.any(axis=1)), _whole_columns(block)
         parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
+    # What is rounded is summed on one thread: its last digits, and so a file's bytes, depend on no number of cores.
+    blas = ThreadpoolController()
     for start, stop in _chunks(draws, len(blocks[0])):
         weight = weights(stop - start)
         for out, rows, whole, exact, rest in parts:
@@ -88,7 +91,8 @@ def _products(
             if whole.any():
                 out[start:stop, whole] = used.astype(np.float32) @ exact
             if not whole.all():
-                out[start:stop, ~whole] = used.astype(np.float64) @ rest
+                with blas.limit(limits=1, user_api="blas"):
+                    out[start:stop, ~whole] = used.astype(np.float64) @ rest
     return sums
 
 
