@@ -35,7 +35,7 @@ from ig3d.learn.report.page import page_html, paragraph
 from ig3d.learn.report.plots import dimensions_svg, plot_result, recall_svg
 from ig3d.learn.report.record import Run
 from ig3d.learn.report.verdict import headline_rule, verdict
-from ig3d.learn.report.words import shown_rule
+from ig3d.learn.report.words import beats_references, gains
 
 HOSTILE = '<script>alert("x")</script> & 100 % of $a_b^{c}$ \\input{/etc/passwd} ~#'
 
@@ -200,7 +200,7 @@ def test_what_is_said_follows_from_the_figures(result):
     assert f"would reach {100 * oracle:.1f} %" in complement
     nothing = verdict(record_of(made(gain=0.0, seed=3)))
     assert nothing[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy beyond chance")
-    assert shown_rule(record) in ("mean", "weighted")
+    assert headline_rule(record) in ("mean", "weighted")
 
 
 def test_a_gain_over_one_reference_only_is_none():
@@ -244,7 +244,10 @@ def with_equal_control(shown):
 
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_what_permuted_codes_gain_as_well_is_not_from_the_3d(task):
-    said = verdict(record_of(with_equal_control(made(task))))
+    record = record_of(with_equal_control(made(task)))
+    metric = {"classes": "accuracy", "va": "ccc_joint"}[task]
+    assert beats_references(record, "weighted", metric) and not gains(record, "weighted", metric)
+    said = verdict(record)
     assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
     assert not any(" adds " in line or "not better than the 3D alone" in line for line in said)
 
@@ -256,6 +259,10 @@ def test_a_gain_over_its_control_is_said_and_its_lack_too(result):
     assert f"{100 * figure['value']:+.1f} [" in gain and "to itself with permuted codes" in gain
     assert "picked" not in gain
     assert "No control was run" in verdict(record_of(without_control(result)))[0]
+    old = record_of(weighted)
+    for part in old["results"]["weighted"].values():
+        del part["accuracy"]["minus_control"]
+    assert "No control was run" not in verdict(old)[0] and "lacks its control" in verdict(old)[0]
 
 
 def test_best_leads_where_it_was_asked_for(result):

@@ -55,7 +55,7 @@ def _section(run: Run) -> dict[str, Any]:
     from . import plots
 
     record = run.record
-    shown = headline_rule(record) or words.shown_rule(record)
+    shown = headline_rule(record) or next(iter(words.ranked(record, words.LEADING[record["task"]][0])), None)
     before = next((name for name in ("2d", "3d") if name in record["rules"]), None)
     classes = record["task"] == "classes"
     pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": [], "weights": None}

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..measures.complementarity import complementarity_words
 from ..measures.metrics import LOWER_IS_BETTER
+from ..measures.results import control_of
 from .words import (
     LEADING,
     MARKED,
@@ -115,6 +116,8 @@ def _of_rule(record: dict[str, Any], name: str, metric: str) -> str:
     if not better(figure, metric):
         return f"{told} is not better than {reference} beyond chance: {gain} {p}."
     control = to_control(record, name, metric)
+    if control is None and control_of(name, record["rules"]) is not None:
+        return f"{told} gains {gain} over {reference} {p}; the record is of an earlier ig3d and lacks its control."
     if control is None:
         return (
             f"{told} adds {gain} to {reference} {p}. No control was run: nothing here says that the gain is from the "

@@ -154,12 +154,6 @@ def ranked(record: dict[str, Any], metric: str) -> list[str]:
     )
 
 
-def shown_rule(record: dict[str, Any]) -> str | None:
-    """The rule whose pictures stand for all: ``best`` where it was asked for, else the best of these rows."""
-    names = ranked(record, LEADING[record["task"]][0])
-    return "best" if "best" in names else next(iter(names), None)
-
-
 def p_value(p: float | None) -> str:
     """A p-value with two digits, or what it is below."""
     if p is None:
