@@ -167,7 +167,7 @@ def test_fuse_prints_and_writes(
         "table.tex",
     }
     results = json.loads((out / "metrics.json").read_text())["results"]
-    accuracy = results["stack"]["all"]["accuracy"]
+    accuracy = results["weighted"]["all"]["accuracy"]
     # the codes are the colours that the classes differ in: they must add to random logits
     assert accuracy["minus_2d_recalibrated"]["low"] > 0
     control = results["stack-permuted"]["all"]["accuracy"]["minus_2d_recalibrated"]
