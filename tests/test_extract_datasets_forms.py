@@ -403,7 +403,9 @@ def test_ferplus_vote_table(tmp_path: Path, form: str) -> None:
     lines.append("Training,,0,0,0,0,0,0,0,0,0,10")  # not a face: no name
     (tmp_path / "fer2013new.csv").write_text("\n".join(lines))
     if form == "pixels":
-        pixel_table(tmp_path / "fer2013.csv", [("0", grey(k), usage) for k, usage in enumerate((*usages, "Training"))])
+        pixel_table(
+            tmp_path / "fer2013.csv", [("0", grey(k), usage) for k, usage in enumerate((*usages, "Training"))]
+        )
     else:
         for name, folder in zip(VOTES, ("Train", "Valid", "Test", "Train"), strict=True):
             write_image(tmp_path / f"FER2013{folder}" / name)

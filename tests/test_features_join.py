@@ -253,7 +253,9 @@ def test_other_classes_are_refused(toy, tmp_path):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=(*CLASSES, "other")), store))
     with pytest.raises(PredictionsError, match=r"got 8 columns; say what they are with --2d-classes"):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids), store))
-    with pytest.raises(PredictionsError, match=r"got 9 columns; .*--2d-classes, and valence and arousal in their places"):
+    with pytest.raises(
+        PredictionsError, match=r"got 9 columns; .*--2d-classes, and valence and arousal in their places"
+    ):
         load_table(Inputs(save(tmp_path / "x.npz", np.hstack([logits, logits[:, :2]]), ids=ids), store))
     names = ("contempt", *CLASSES[1:])
     with pytest.raises(PredictionsError, match="got contempt instead of surprise"):

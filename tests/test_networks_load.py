@@ -413,7 +413,10 @@ def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Pat
     for name, message in (
         (tmp_path / "no.pt", "expected a network, found no file"),
         (tmp_path / "net.tflite", r"network: expected a file .* timm:NAME or file.py:build, got"),
-        (state, "expected a TorchScript file, got weights, not a network; give --network timm:NAME or file.py:build with --weights"),
+        (
+            state,
+            "expected a TorchScript file, got weights, not a network; give --network timm:NAME or file.py:build with --weights",
+        ),
         (tmp_path / "p.pt", "expected a TorchScript file"),
         (tmp_path / "e.pt2", "expected a program of torch.export"),
         ("no/net.py:Net", "expected a Python file, found none"),
