@@ -270,7 +270,7 @@ def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> No
     write_logits(samples, tmp_path / "va.safetensors", tmp_path / "va.npz", splits)
     inputs = Inputs(tmp_path / "va.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(tmp_path / "va.safetensors")), inputs, device="cpu")
-    result = train_joint(route, replace(QUICK, epochs=6, controls=False), tmp_path / "out")
+    result = train_joint(route, replace(QUICK, epochs=14, controls=False), tmp_path / "out")
     figures = result.figures["va"]["all"]
     assert figures["differences"]["codes - 2d"]["ccc_joint"]["low"] > 0
     written = load_predictions(tmp_path / "out/codes-0.npz")

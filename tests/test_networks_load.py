@@ -415,7 +415,8 @@ def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Pat
         (tmp_path / "net.tflite", r"network: expected a file .* timm:NAME or file.py:build, got"),
         (
             state,
-            "expected a TorchScript file, got weights, not a network; give --network timm:NAME or file.py:build with --weights",
+            "expected a TorchScript file, got weights, not a network; give --network timm:NAME or file.py:build "
+            "with --weights",
         ),
         (tmp_path / "p.pt", "expected a TorchScript file"),
         (tmp_path / "e.pt2", "expected a program of torch.export"),

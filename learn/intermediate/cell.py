@@ -91,8 +91,14 @@ class IntermediateCell:
         from .record import record_result
         from .run import fuse_features
 
+        before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        features = load_feature_table(self.features, self.stores, blocks=self.blocks, task=self.config.task)
-        result = record_result(fuse_features(features, self.config))
+        try:
+            features = load_feature_table(
+                self.features, self.stores, blocks=self.blocks, task=self.config.task
+            )
+            result = record_result(fuse_features(features, self.config))
+        finally:
+            torch.set_num_threads(before)
         write_texts(folder, {"predictions.csv": predictions_csv(result)})
         write_texts(folder, {FILE: json_text(record_of(result))})
