@@ -90,13 +90,20 @@ class Stack(Rule):
         return columns.two if self.task == "va" else log_softmax(columns.two[:, self.present_])
 
     def _solved(
-        self, x: np.ndarray, base: np.ndarray, y: np.ndarray, penalty: float, start: _Solution | None = None
+        self,
+        x: np.ndarray,
+        base: np.ndarray,
+        y: np.ndarray,
+        penalty: float,
+        start: _Solution | None = None,
+        tolerance: float = 1e-9,
     ) -> _Solution:
         """Steepness, and (1 + d, m) weights of the correction, offsets first."""
         if self.task == "va":
             model = Ridge(alpha=penalty).fit(x, y - base)
             return 1.0, np.vstack([model.intercept_, model.coef_.T])
-        return logistic_correction(x, base, np.searchsorted(self.present_, y), penalty, self.objective, start)
+        y = np.searchsorted(self.present_, y)
+        return logistic_correction(x, base, y, penalty, self.objective, start, tolerance)
 
     def _weighed(self, features: np.ndarray, trust: float, code_trust: float) -> np.ndarray:
         """Standardised features, the 3D ones times ``trust``, the codes times ``code_trust`` or left out."""
@@ -169,7 +176,8 @@ class Stack(Rule):
             outside, solved = fold == held, None
             inside = ~outside
             for number, penalty in enumerate(penalties):
-                solved = self._solved(x[inside], base[inside], y[inside], penalty, solved)
+                # To choose by, an end that is near enough.
+                solved = self._solved(x[inside], base[inside], y[inside], penalty, solved, 1e-6)
                 values = corrected(x[outside], base[outside], *solved)
                 if self.task == "va":
                     losses[number, outside] = ((values - y[outside]) ** 2).sum(axis=1)
@@ -233,6 +241,7 @@ def logistic_correction(
     penalty: float,
     objective: str,
     start: _Solution | None = None,
+    tolerance: float = 1e-9,
 ) -> _Solution:
     """Steepness s and (1 + d, k) weights, offsets first, of the least penalised log loss of softmax(s base + b + x W).
 
@@ -246,6 +255,7 @@ def logistic_correction(
     penalty : float
     objective : ``balanced`` lets all classes weigh the same
     start : where to begin; nothing corrected by default
+    tolerance : relative gain of a step below which the search ends
     """
     n, k = base.shape
     rows, weights = np.arange(n), row_weights(y, "classes", objective)
@@ -268,7 +278,12 @@ def logistic_correction(
     flat = np.concatenate([[np.log(before)], begin.ravel()])
     bounds = [(-_STEEPEST, _STEEPEST)] + [(None, None)] * begin.size
     found = minimize(
-        loss, flat, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "gtol": 1e-6}
+        loss,
+        flat,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 500, "gtol": 1e-6, "ftol": tolerance},
     ).x
     return float(np.exp(found[0])), np.asarray(found[1:]).reshape(-1, k)
 
