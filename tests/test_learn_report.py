@@ -1,22 +1,19 @@
-"""What people get to read: terminal, CSV, LaTeX and the page, from one record; several runs side by side."""
+"""What people get to read: terminal, CSV and LaTeX, from one record; several runs side by side."""
 
 from __future__ import annotations
 
 import csv
-import html.parser
 import io
 import json
 import re
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_results import Page, made
 from rich.console import Console
 
 from ig3d.errors import RunError
-from ig3d.learn.config import FuseConfig
 from ig3d.learn.measures.figures import figures_of
 from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.report import (
@@ -32,90 +29,9 @@ from ig3d.learn.report import (
 )
 from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
-from ig3d.learn.report.plots import dimensions_svg, plot_result, recall_svg
 from ig3d.learn.report.record import Run
 from ig3d.learn.report.verdict import headline_rule, verdict
 from ig3d.learn.report.words import beats_references, gains
-
-HOSTILE = '<script>alert("x")</script> & 100 % of $a_b^{c}$ \\input{/etc/passwd} ~#'
-
-
-@dataclass(frozen=True)
-class Made:
-    """A result as a run makes it, with nothing fitted."""
-
-    task: str
-    classes: tuple[str, ...]
-    ids: np.ndarray
-    truth: np.ndarray
-    covered: np.ndarray
-    rules: tuple[RuleResult, ...]
-    figures: dict[str, dict[str, Any]]
-    protocol: Any
-    config: FuseConfig
-    notes: tuple[str, ...] = ("two.npz: joined by id", "WARNING made up")
-    sources: Any = None
-    model: None = None
-    groups: np.ndarray | None = None
-
-
-def made(
-    task="classes", *, classes=("happy", "sad", "anger"), gain=1.0, seed=0, n=240, marked=False, groups=None
-):
-    """A 2D network, a 3D head on most rows, and rules that gain from it."""
-    rng = np.random.default_rng(0)
-    covered = np.arange(n) % 8 > 0
-    noise = np.random.default_rng(seed)
-    if task == "classes":
-        truth = rng.integers(0, len(classes), n)
-
-        def values(strength):
-            logits = noise.normal(size=(n, len(classes)))
-            logits[np.arange(n), truth] += strength
-            return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    else:
-        classes = ()
-        truth = rng.uniform(-1, 1, (n, 2))
-
-        def values(strength):
-            return np.clip(0.4 * strength * truth + noise.normal(0, 0.3, truth.shape), -1, 1)
-
-    three = values(0.8)
-    three[~covered] = np.nan
-    rules = (
-        RuleResult("2d", "reference", False, values(1.0)),
-        RuleResult("2d-recalibrated", "reference", True, values(1.0), ({"penalty": 0.1},)),
-        RuleResult("3d", "reference", False, three),
-        RuleResult("mean", "rule", False, values(1.0 + gain)),
-        RuleResult("weighted", "rule", True, values(1.0 + gain), ({"w": 0.25}, {"w": 0.35})),
-        RuleResult("weighted-permuted", "control", True, values(1.0), ({"w": 0.01}, {"w": 0.0})),
-    )
-    figures = figures_of(rules, truth, covered, groups, task=task, draws=200, seed=0)
-    protocol = SimpleNamespace(
-        case="once",
-        report_name="the test split",
-        fit_name="val",
-        reported=np.arange(n),
-        calibration=np.arange(100),
-        marked=marked,
-        left_out=0,
-        record=lambda: {"heads": [], "rules": []},
-        sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),
-    )
-    ids = np.array([f"a/{row:04d}" for row in range(n)])
-    return Made(
-        task,
-        classes,
-        ids,
-        truth,
-        covered,
-        rules,
-        figures,
-        protocol,
-        FuseConfig(draws=200),
-        sources={"2d": "two.npz"},
-        groups=groups,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -132,30 +48,6 @@ def printed(result, width=80):
     console = Console(width=width, file=io.StringIO(), no_color=True)
     print_result(result, console)
     return console.file.getvalue()
-
-
-class Page(html.parser.HTMLParser):
-    """Tags and text of a page, and whether its tags are balanced."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.text, self.attributes = [], [], [], []
-        self.feed(text)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
@@ -383,40 +275,6 @@ def test_only_results_of_ours_are_replaced(result, tmp_path):
     assert (tmp_path / "report.html").read_text() == "mine"
 
 
-def test_the_page_is_one_whole_file_and_shows_the_figures(result):
-    record = record_of(result, command="ig3d fuse --2d-logits two.npz")
-    page = Page(page_html([Run("raf", "raf", record)]))
-    text = " ".join("".join(page.text).split())
-    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 6
-    assert not [
-        value
-        for name, value in page.attributes
-        if name in ("src", "srcset") or (name == "href" and value[:1] != "#")
-    ]
-    assert not re.search(r"@import|url\((?!#)", "".join(page.text))
-    assert "ig3d fuse --2d-logits two.npz" in text and paragraph(record) in text and "WARNING made up" in text
-    assert f"{100 * record['results']['mean']['all']['accuracy']['value']:.2f}" in text
-    assert "0.3 (0.25 to 0.35 in 2 copies)" in text
-    confusion = record["results"]["2d"]["all"]["confusion"]
-    assert ("title", f"{confusion[0][0]} rows") in page.attributes
-
-
-def test_the_page_of_valence_and_arousal(va):
-    page = Page(page_html([Run("va", "va", record_of(va))]))
-    assert page.open == [] and page.tags.count("svg") == 5 and "Gain per dimension" in "".join(page.text)
-
-
-def test_hostile_names_are_text_and_nothing_else():
-    shown = made(classes=(HOSTILE, "sad"))
-    shown = replace(shown, notes=(HOSTILE,), sources={HOSTILE: HOSTILE})
-    record = record_of(shown, command=HOSTILE)
-    page = Page(page_html([Run(HOSTILE, "x", record)]))
-    assert "script" not in page.tags and page.open == []
-    assert sum(HOSTILE in text for text in page.text) >= 4
-    tex = table_tex({**record, "protocol": {**record["protocol"], "reported": HOSTILE, "fitted_on": HOSTILE}})
-    assert "\\input" not in tex and r"\textbackslash{}input\{/etc/passwd\}" in tex
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -543,75 +401,3 @@ def test_without_jinja_everything_else_is_written(result, tmp_path, monkeypatch,
     names = [path.name for path in write_result(result, tmp_path / "run")]
     assert "report.html" not in names and "table.tex" in names
     assert "no report.html: report: expected the package 'jinja2'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_plots_of_the_same_result_are_the_same_bytes(result, tmp_path, suffix):
-    for name in ("a", "b"):
-        plot_result(result, tmp_path / f"{name}{suffix}")
-    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
-
-
-@pytest.mark.parametrize("task", ["classes", "va"])
-def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path):
-    shown = result if task == "classes" else va
-    plot_result(shown, tmp_path / "a.svg")
-    text = (tmp_path / "a.svg").read_text()
-    metrics = ("accuracy", "macro_f1") if task == "classes" else ("ccc_joint", "rmse_joint")
-    printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
-    names = ("2d", "3d", "mean", "weighted", "weighted-permuted")
-    parts = {name: shown.figures[name]["all"] or shown.figures[name]["covered"] for name in names}
-    expected = [
-        f"{100 * value:.2f}" if task == "classes" else f"{value:.4f}"
-        for metric in metrics
-        for value in (parts[name][metric]["value"] for name in names)
-    ]
-    assert printed == expected
-    assert re.search(r"<text[^>]*>weighted</text>", text) and re.search(r"<text[^>]*>3d‡</text>", text)
-
-
-def rows_of(page):
-    """The first table of a page whose lines are rules: names, then cells, as text."""
-    body = page[page.index("<tbody>") : page.index("</tbody>")]
-    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", body, re.S)
-    width = len(re.findall(r"<t[hd]", body.split("</tr>")[0]))
-    texts = [re.sub(r"<[^>]+>", "", cell) for cell in cells]
-    return [texts[start : start + width] for start in range(0, len(texts), width)]
-
-
-def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
-    record = record_of(result)
-    page = page_html([Run("raf", "raf", record)])
-    rows = rows_of(page[page.index("Every rule") :])
-    assert [row[0] for row in rows] == [
-        "2d",
-        "2d-recalibrated",
-        "3d‡",
-        "mean",
-        "weighted",
-        "weighted-permuted",
-    ]
-    assert "‡ on rows with codes" in page
-    figure = record["results"]["weighted"]["all"]["accuracy"]
-    gain = figure["minus_2d_recalibrated"]
-    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f} [")  # the difference comes before the figures
-    assert rows[4][3] == "{value:.2f}{low:.2f}–{high:.2f}".format(
-        **{key: 100 * figure[key] for key in ("value", "low", "high")}
-    )
-
-
-def test_gains_per_class_are_to_every_reference(result, va):
-    pytest.importorskip("matplotlib")
-    picture = recall_svg(record_of(result), "weighted")
-    assert "to 2d-recalibrated" in picture and "to 2d<" in picture
-    record = record_of(va)
-    ccc, rmse = dimensions_svg(record, "weighted")
-    assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse
-
-
-def test_an_earlier_run_that_is_replaced_is_said(result, tmp_path, capsys):
-    check_out(tmp_path / "run")
-    assert capsys.readouterr().err == ""
-    write_result(result, tmp_path / "run")
-    check_out(tmp_path / "run")
-    assert "holds an earlier run, which this one replaces" in capsys.readouterr().err

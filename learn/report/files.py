@@ -18,10 +18,11 @@ from ...errors import MissingExtra, RunError
 from ...features.atomic import replacing
 from ..measures.results import difference_key
 from ..model import save_model
+from ..result import Result
 from .compare import Comparison, compare
 from .latex import table_tex, tables_tex
 from .page import GENERATOR, page_html
-from .record import FILE, FORMAT, Result, Run, json_text, record_of
+from .record import FILE, FORMAT, Run, json_text, record_of
 from .words import OPPONENTS, metrics_of_record
 
 FILES = ("predictions.csv", "table.csv", "table.tex", FILE, "model.skops", "report.html")

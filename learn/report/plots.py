@@ -16,7 +16,8 @@ from typing import Any
 
 from ...errors import RunError, UsageError, require
 from ..measures.results import difference_key
-from .record import Result, record_of
+from ..result import Result
+from .record import record_of
 from .words import (
     LEADING,
     PERCENT,

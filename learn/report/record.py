@@ -11,13 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...errors import RunError
 from ..measures.metrics import metric_names
-from ..measures.results import RuleResult, difference_key
+from ..measures.results import difference_key
+from ..result import Result
 from ..versions import versions
 
 FORMAT = "ig3d-metrics"
@@ -25,59 +26,6 @@ FORMAT_VERSION = 2
 FILE = "metrics.json"
 # What changes no figure is no part of the record.
 _LEFT_OUT = ("jobs", "model")
-
-
-class Planned(Protocol):
-    """What a record tells of a protocol (:class:`~ig3d.learn.protocol.Protocol`)."""
-
-    @property
-    def case(self) -> str: ...
-    @property
-    def report_name(self) -> str: ...
-    @property
-    def fit_name(self) -> str: ...
-    @property
-    def reported(self) -> np.ndarray: ...
-    @property
-    def calibration(self) -> np.ndarray: ...
-    @property
-    def marked(self) -> bool: ...
-    @property
-    def left_out(self) -> int: ...
-    @property
-    def sentences(self) -> tuple[str, ...]: ...
-    def record(self) -> dict[str, Any]: ...
-
-
-class Result(Protocol):
-    """What can be reported: :class:`~ig3d.learn.fuse.FuseResult`, or anything with these of its attributes."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def truth(self) -> np.ndarray: ...
-    @property
-    def covered(self) -> np.ndarray: ...
-    @property
-    def rules(self) -> tuple[RuleResult, ...]: ...
-    @property
-    def figures(self) -> Mapping[str, Mapping[str, Any]]: ...
-    @property
-    def protocol(self) -> Planned: ...
-    @property
-    def config(self) -> Any: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def sources(self) -> Mapping[str, str]: ...
-    @property
-    def model(self) -> Any: ...
-    @property
-    def groups(self) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, slots=True)

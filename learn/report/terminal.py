@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..result import Result
 from .compare import Comparison
-from .record import Result, record_of
+from .record import record_of
 from .tables import new_table, print_lines, print_tables
 from .verdict import verdict
 from .words import (

@@ -1,0 +1,135 @@
+"""The page and the pictures of a run: whole, escaped, each with its own figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from made_up_results import HOSTILE, Page, made
+
+from ig3d.learn.report import (
+    check_out,
+    record_of,
+    write_result,
+)
+from ig3d.learn.report.latex import table_tex
+from ig3d.learn.report.page import page_html, paragraph
+from ig3d.learn.report.plots import dimensions_svg, plot_result, recall_svg
+from ig3d.learn.report.record import Run
+
+
+@pytest.fixture(scope="module")
+def result():
+    return made()
+
+
+@pytest.fixture(scope="module")
+def va():
+    return made("va")
+
+
+def test_the_page_is_one_whole_file_and_shows_the_figures(result):
+    record = record_of(result, command="ig3d fuse --2d-logits two.npz")
+    page = Page(page_html([Run("raf", "raf", record)]))
+    text = " ".join("".join(page.text).split())
+    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 6
+    assert not [
+        value
+        for name, value in page.attributes
+        if name in ("src", "srcset") or (name == "href" and value[:1] != "#")
+    ]
+    assert not re.search(r"@import|url\((?!#)", "".join(page.text))
+    assert "ig3d fuse --2d-logits two.npz" in text and paragraph(record) in text and "WARNING made up" in text
+    assert f"{100 * record['results']['mean']['all']['accuracy']['value']:.2f}" in text
+    assert "0.3 (0.25 to 0.35 in 2 copies)" in text
+    confusion = record["results"]["2d"]["all"]["confusion"]
+    assert ("title", f"{confusion[0][0]} rows") in page.attributes
+
+
+def test_the_page_of_valence_and_arousal(va):
+    page = Page(page_html([Run("va", "va", record_of(va))]))
+    assert page.open == [] and page.tags.count("svg") == 5 and "Gain per dimension" in "".join(page.text)
+
+
+def test_hostile_names_are_text_and_nothing_else():
+    shown = made(classes=(HOSTILE, "sad"))
+    shown = replace(shown, notes=(HOSTILE,), sources={HOSTILE: HOSTILE})
+    record = record_of(shown, command=HOSTILE)
+    page = Page(page_html([Run(HOSTILE, "x", record)]))
+    assert "script" not in page.tags and page.open == []
+    assert sum(HOSTILE in text for text in page.text) >= 4
+    tex = table_tex({**record, "protocol": {**record["protocol"], "reported": HOSTILE, "fitted_on": HOSTILE}})
+    assert "\\input" not in tex and r"\textbackslash{}input\{/etc/passwd\}" in tex
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_plots_of_the_same_result_are_the_same_bytes(result, tmp_path, suffix):
+    for name in ("a", "b"):
+        plot_result(result, tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path):
+    shown = result if task == "classes" else va
+    plot_result(shown, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    metrics = ("accuracy", "macro_f1") if task == "classes" else ("ccc_joint", "rmse_joint")
+    printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
+    names = ("2d", "3d", "mean", "weighted", "weighted-permuted")
+    parts = {name: shown.figures[name]["all"] or shown.figures[name]["covered"] for name in names}
+    expected = [
+        f"{100 * value:.2f}" if task == "classes" else f"{value:.4f}"
+        for metric in metrics
+        for value in (parts[name][metric]["value"] for name in names)
+    ]
+    assert printed == expected
+    assert re.search(r"<text[^>]*>weighted</text>", text) and re.search(r"<text[^>]*>3d‡</text>", text)
+
+
+def rows_of(page):
+    """The first table of a page whose lines are rules: names, then cells, as text."""
+    body = page[page.index("<tbody>") : page.index("</tbody>")]
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", body, re.S)
+    width = len(re.findall(r"<t[hd]", body.split("</tr>")[0]))
+    texts = [re.sub(r"<[^>]+>", "", cell) for cell in cells]
+    return [texts[start : start + width] for start in range(0, len(texts), width)]
+
+
+def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
+    record = record_of(result)
+    page = page_html([Run("raf", "raf", record)])
+    rows = rows_of(page[page.index("Every rule") :])
+    assert [row[0] for row in rows] == [
+        "2d",
+        "2d-recalibrated",
+        "3d‡",
+        "mean",
+        "weighted",
+        "weighted-permuted",
+    ]
+    assert "‡ on rows with codes" in page
+    figure = record["results"]["weighted"]["all"]["accuracy"]
+    gain = figure["minus_2d_recalibrated"]
+    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f} [")  # the difference comes before the figures
+    assert rows[4][3] == "{value:.2f}{low:.2f}–{high:.2f}".format(
+        **{key: 100 * figure[key] for key in ("value", "low", "high")}
+    )
+
+
+def test_gains_per_class_are_to_every_reference(result, va):
+    pytest.importorskip("matplotlib")
+    picture = recall_svg(record_of(result), "weighted")
+    assert "to 2d-recalibrated" in picture and "to 2d<" in picture
+    record = record_of(va)
+    ccc, rmse = dimensions_svg(record, "weighted")
+    assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse
+
+
+def test_an_earlier_run_that_is_replaced_is_said(result, tmp_path, capsys):
+    check_out(tmp_path / "run")
+    assert capsys.readouterr().err == ""
+    write_result(result, tmp_path / "run")
+    check_out(tmp_path / "run")
+    assert "holds an earlier run, which this one replaces" in capsys.readouterr().err
