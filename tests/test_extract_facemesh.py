@@ -234,3 +234,15 @@ def test_the_runtime_does_not_talk_to_the_user(tmp_path: Path) -> None:
     assert "W0000" not in ended.stderr
     assert "TensorFlow" not in ended.stderr
     assert ended.stdout == f"{tmp_path / 'a.h5'}: 5 rows (ok 4 · no_face 1)\n"
+
+
+def test_pyplot_is_put_off_until_somebody_draws() -> None:
+    code = (
+        "import sys, ig3d.extract.detectors.facemesh\n"
+        "print('matplotlib.figure' in sys.modules)\n"
+        "from mediapipe.python.solutions.drawing_utils import plt as theirs\n"
+        "import matplotlib.pyplot as ours\n"
+        "print(ours is theirs, callable(theirs.figure), 'matplotlib.figure' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["False", "True", "True", "True"]

@@ -1,12 +1,16 @@
-"""What detectors share: a second look at a padded image, a quiet start, one face once."""
+"""What detectors share: a second look at a padded image, a quick and quiet start, one face once."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
 
 import numpy as np
 
@@ -79,3 +83,32 @@ def quiet_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+@contextmanager
+def put_off(name: str) -> Iterator[None]:
+    """Import a module only when it is first used, where something imports it within; it works as ever then.
+
+    Half of mediapipe's import is pyplot, for drawings that nobody asks for here, in every worker.
+    """
+    finder = _PutOff(name)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _PutOff(MetaPathFinder):
+    """Finds one module, as always, and has the standard library's lazy loader load it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        found = PathFinder.find_spec(fullname, path, target) if fullname == self._name else None
+        if found is not None and found.loader is not None:
+            found.loader = LazyLoader(found.loader)
+        return found

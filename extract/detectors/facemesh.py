@@ -14,12 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import mediapipe
 import numpy as np
 
 from ...errors import MissingExtra
 from ...features.values import Face
-from .common import PADDING, find_twice, quiet_stderr
+from .common import PADDING, find_twice, put_off, quiet_stderr
+
+with put_off("matplotlib.pyplot"):
+    import mediapipe
 
 try:
     from mediapipe.python.solution_base import SolutionBase

@@ -21,7 +21,7 @@ from ...errors import WeightsError, require
 from ...features.values import Face
 from ..arkit import NAMES
 from ..weights import find_weights
-from .common import PADDING, distinct, find_twice, quiet_stderr
+from .common import PADDING, distinct, find_twice, put_off, quiet_stderr
 
 MAX_FACES = 5
 # SMIRK's demo; what such a low bar finds twice is taken once (common.distinct).
@@ -47,7 +47,8 @@ class Landmarker:
     name = "landmarker"
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self._runtime = require("mediapipe", wanted_by="detector landmarker")
+        with put_off("matplotlib.pyplot"):
+            self._runtime = require("mediapipe", wanted_by="detector landmarker")
         file = find_weights("face_landmarker") if path is None else Path(path)
         try:
             task = file.read_bytes()
