@@ -74,6 +74,23 @@ def test_company_and_a_second_start_change_no_digit(monkeypatch: pytest.MonkeyPa
         encoders(arrays, key="other weights")
 
 
+def test_what_was_compiled_is_used_again_unless_it_is_damaged(tmp_path: Path) -> None:
+    arrays = tensors()
+    wanted = encoders(arrays)(crops())
+    (kept,) = (tmp_path / "cache").rglob("*.blob")
+    content = kept.read_bytes()
+    starts = []
+    for left in (b"", b"junk" * 1000, content[:-20]):
+        kept.write_bytes(left)
+        starts.append(encoders(arrays)(crops()))
+        assert len(kept.read_bytes()) == pytest.approx(len(content), rel=0.01)
+    (graph,) = (tmp_path / "cache").rglob("encoders.bin")
+    graph.write_bytes(bytes(graph.stat().st_size))  # would be compiled to other numbers
+    starts.append(encoders(arrays)(crops()))
+    for outputs in starts:
+        assert all(np.array_equal(wanted[name], outputs[name]) for name in NETWORKS)
+
+
 def test_without_openvino_torch_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ig3d.extract.regressors.compiled", None)
     assert encoders(tensors()).describe()["runtime"].startswith("torch ")

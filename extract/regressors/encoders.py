@@ -239,7 +239,7 @@ def _compiled(
         return None
     try:
         found = converted(names, key, networks)
-        return None if found is None else Compiled(found, names)
+        return None if found is None else Compiled(found, names, IMAGES_AT_ONCE["cpu"])
     except (RuntimeError, OSError) as exc:
         log.warning(
             "ig3d: OpenVINO cannot take these networks, torch runs them: %s", str(exc).splitlines()[0]
