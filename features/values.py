@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetError, some
+from .samples import Sample as Sample
+from .samples import SampleList as SampleList
+from .samples import Split as Split
 
 
 class Status(IntEnum):
@@ -26,118 +27,6 @@ class Status(IntEnum):
     missing = 3
     unreadable = 4
     failed = 5
-
-
-class Split(IntEnum):
-    """Part of the dataset a sample belongs to."""
-
-    none = -1
-    train = 0
-    val = 1
-    test = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One row-to-be: an image (or one face of it) with what the dataset says about it.
-
-    Attributes
-    ----------
-    id : str
-        Unique in the dataset: the path under the root without extension (``file#1`` for a second face).
-    path : str
-        POSIX path of the image under the dataset's root; ``CONTAINER!MEMBER`` for one inside a container.
-    label : int
-        Index into the dataset's classes; -1 where there is none.
-    split : Split
-    valence, arousal : float in [-1, 1]
-        NaN where there is none.
-    group : str
-        Person or video; rows of one group never stand on both sides of a fold. Empty where unknown.
-    size_bytes : int
-        Size of the file (of the container, where the image is a row of it) when the dataset was listed, -1 where it
-        was not there.
-    box : (x0, y0, x1, y1), pixels, or None
-        Where the dataset itself says the face is; then no detector looks for one.
-    """
-
-    id: str
-    path: str
-    label: int = -1
-    split: Split = Split.none
-    valence: float = math.nan
-    arousal: float = math.nan
-    group: str = ""
-    size_bytes: int = -1
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SampleList:
-    """The frozen, sorted list of samples of one dataset.
-
-    Attributes
-    ----------
-    dataset : str
-        Name of the adapter that listed it.
-    root : str
-        Folder that the paths are relative to.
-    classes : tuple of str
-        Canonical names, indexed by ``Sample.label``; empty where the dataset has no classes.
-    samples : tuple of Sample, sorted by id
-    notes : tuple of str
-        What the adapter understood or found odd, for the user to read.
-    """
-
-    dataset: str
-    root: str
-    classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.samples:
-            raise DatasetError(f"{self.dataset}: expected images under {self.root}, found none")
-        object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.id)))
-        ids = [sample.id for sample in self.samples]
-        twice = sorted({a for a, b in pairwise(ids) if a == b})
-        if twice:
-            raise DatasetError(
-                f"{self.dataset}: expected one sample per id, got {len(twice)} ids more than once "
-                f"({some(twice)}); rename files that differ only in extension, or give ids in a manifest"
-            )
-        odd = [repr(s.path) for s in self.samples if not _is_text(s.id + s.path + s.group)]
-        if odd:
-            raise DatasetError(
-                f"{self.dataset}: expected names in UTF-8, got {len(odd)} others ({some(odd)}); rename them"
-            )
-        worst = max(sample.label for sample in self.samples)
-        if worst >= len(self.classes):
-            raise DatasetError(
-                f"{self.dataset}: expected labels below {len(self.classes)} classes, got {worst}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(n,) int16, -1 where there is none."""
-        return np.array([sample.label for sample in self.samples], np.int16)
-
-    @property
-    def splits(self) -> np.ndarray:
-        """(n,) int8 codes of :class:`Split`."""
-        return np.array([sample.split for sample in self.samples], np.int8)
-
-
-def _is_text(text: str) -> bool:
-    """Whether a name can be written as UTF-8: undecodable bytes of a file name come as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
