@@ -22,8 +22,9 @@ import numpy as np
 
 from ..errors import StoreError
 from .atomic import temporary_name
+from .samples import Sample, Samples, Split
 from .store import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
-from .values import Block, Rows, Sample, Split, Status
+from .values import Block, Rows, Status
 
 MESSAGE_BYTES = 200
 _CHUNK_BYTES = 1 << 18
@@ -73,17 +74,19 @@ class StoreWriter:
     """
 
     def __init__(
-        self, path: str | Path, info: StoreInfo, samples: tuple[Sample, ...], blocks: dict[str, Block]
+        self, path: str | Path, info: StoreInfo, samples: Sequence[Sample], blocks: dict[str, Block]
     ) -> None:
         self.path = Path(path)
         self._temporary = temporary_name(self.path)
-        self._info, self._samples, self._blocks = info, samples, blocks
+        self._info, self._samples, self._blocks = info, Samples.of(samples), blocks
+        # open while they are written, so that a chunk is filled in memory and checked, packed and put once
+        self._columns: dict[str, h5py.Dataset] = {}
 
     def __enter__(self) -> Self:
         try:
             with _signals_held():
                 self._disk = _Disk(self._temporary)
-                self._file = h5py.File(self._disk, "w")
+                self._file = h5py.File(self._disk, "w", rdcc_nbytes=_CHUNK_BYTES)
                 self._create()
         except OSError as exc:
             self._discard()
@@ -133,16 +136,13 @@ class StoreWriter:
             file.attrs[name] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
         for column in ("id", "path", "group"):
-            self._dataset(f"sample/{column}", _encode([getattr(sample, column) for sample in self._samples]))
-        self._dataset("sample/split", np.array([sample.split for sample in self._samples], np.int8), _SPLIT)
-        self._dataset("sample/label", np.array([sample.label for sample in self._samples], np.int16))
+            self._dataset(f"sample/{column}", _as_short_as_can_be(self._samples.column(column)))
+        self._dataset("sample/split", self._samples.column("split"), _SPLIT)
+        self._dataset("sample/label", self._samples.column("label").astype(np.int16))
         for column in ("valence", "arousal"):
-            self._dataset(
-                f"sample/{column}",
-                np.array([getattr(sample, column) for sample in self._samples], np.float32),
-            )
+            self._dataset(f"sample/{column}", self._samples.column(column).astype(np.float32))
         pending = Rows.pending(1, {})
-        self._pending("sample/message", _encode(pending.message, MESSAGE_BYTES))
+        self._pending("sample/message", _encode(pending.message))
         self._pending("sample/status", pending.status, _STATUS)
         self._pending("sample/width", pending.size_wh[:, 0])
         self._pending("sample/height", pending.size_wh[:, 1])
@@ -165,6 +165,7 @@ class StoreWriter:
             )
             if block.columns:
                 dataset.attrs["columns"] = json.dumps(block.columns)
+            self._columns[f"codes/{name}"] = dataset
 
     def _dataset(self, name: str, values: np.ndarray, dtype: np.dtype | None = None) -> None:
         """A column that is known."""
@@ -178,7 +179,7 @@ class StoreWriter:
     def _pending(self, name: str, one: np.ndarray, dtype: np.dtype | None = None) -> None:
         """A column of outcomes, each as in the one row given; takes no room until it is written."""
         shape = (len(self._samples), *one.shape[1:])
-        self._file.create_dataset(
+        self._columns[name] = self._file.create_dataset(
             name,
             shape=shape,
             dtype=one.dtype if dtype is None else dtype,
@@ -189,18 +190,20 @@ class StoreWriter:
     @_signals_held()
     def write(self, start: int, rows: Rows) -> None:
         """Put the outcomes of ``len(rows)`` consecutive samples at row ``start``."""
-        file, span = self._file, slice(start, start + len(rows))
-        file["sample/status"][span] = rows.status
-        file["sample/message"][span] = _encode(rows.message, MESSAGE_BYTES)
-        file["sample/width"][span] = rows.size_wh[:, 0]
-        file["sample/height"][span] = rows.size_wh[:, 1]
-        file["sample/digest"][span] = rows.digest
-        file["face/box"][span] = rows.xyxy
-        file["face/score"][span] = rows.score
-        file["face/count"][span] = rows.count
-        file["face/transform"][span] = rows.transform
-        for name in self._blocks:
-            file[f"codes/{name}"][span] = rows.codes[name]
+        outcomes = {
+            "sample/status": rows.status,
+            "sample/message": _encode(rows.message),
+            "sample/width": rows.size_wh[:, 0],
+            "sample/height": rows.size_wh[:, 1],
+            "sample/digest": rows.digest,
+            "face/box": rows.xyxy,
+            "face/score": rows.score,
+            "face/count": rows.count,
+            "face/transform": rows.transform,
+            **{f"codes/{name}": rows.codes[name] for name in self._blocks},
+        }
+        for name, values in outcomes.items():
+            self._columns[name][start : start + len(rows)] = values
         self._disk.check()
 
 
@@ -266,11 +269,15 @@ def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
 
 
-def _encode(texts: Sequence[str], limit: int | None = None) -> np.ndarray:
-    """Strings as fixed-length UTF-8, cut between characters where a limit says so."""
-    width = limit or max(1, max((len(str(text).encode()) for text in texts), default=1))
-    encoded = (_cut(str(text).encode(), width) for text in texts)  # never all of them as objects
-    return np.fromiter(encoded, h5py.string_dtype("utf-8", width), len(texts))
+def _as_short_as_can_be(texts: np.ndarray) -> np.ndarray:
+    """UTF-8 bytes in the width of the longest."""
+    return texts.astype(h5py.string_dtype("utf-8", max(1, int(np.char.str_len(texts).max(initial=0)))))
+
+
+def _encode(messages: Sequence[str]) -> np.ndarray:
+    """Messages as fixed-length UTF-8, cut between characters where they are too long."""
+    encoded = [_cut(message.encode(), MESSAGE_BYTES) for message in messages]
+    return np.array(encoded, h5py.string_dtype("utf-8", MESSAGE_BYTES))
 
 
 def _cut(text: bytes, limit: int) -> bytes:
