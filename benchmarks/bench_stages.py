@@ -37,7 +37,7 @@ from ig3d.extract.read import decode, digest_of
 from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
-from ig3d.features.values import FaceBatch, Rows, Sample, SampleList, Status
+from ig3d.features.values import Face, Rows, Sample, SampleList, Status
 
 NETWORKS = {"smirk": SMIRK, "deca": DECA, "emoca": EMOCA}
 BATCH = {"cpu": 32, "cuda": 256}
@@ -61,15 +61,18 @@ def stages(samples: Sequence[Sample], root: Path, config: ExtractConfig, work: P
     paths = [root / sample.path for sample in samples]
     contents = [path.read_bytes() for path in paths]
     pixels = [decode(content) for content in contents]
-    found = detect(pixels)
+    # boxes that are known take the place of detection
+    found = [
+        [Face(np.array(sample.box, np.float32))] if sample.box else faces
+        for sample, faces in zip(samples, detect(pixels), strict=True)
+    ]
     here = [row for row, faces in enumerate(found) if faces]
     images, faces = [pixels[row] for row in here], [choose_face(found[row]) for row in here]
     whole = detect.name == "none"
-    cuts = [
-        prepare([image], [face], regress.needs, whole=whole)
-        for image, face in zip(images, faces, strict=True)
+    batches = [
+        prepare(images[start : start + size], faces[start : start + size], regress.needs, whole=whole)
+        for start in range(0, len(images), size)
     ]
-    batches = [FaceBatch.together(cuts[start : start + size]) for start in range(0, len(cuts), size)]
     rows = Rows.pending(len(samples), dict(regress.blocks))
     rows.status[:] = Status.no_face
 

@@ -6,8 +6,9 @@ sample has its row, and one that goes wrong ends alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,6 +47,8 @@ class Batch:
         What became of them so far.
     images : row -> decoded image
     faces : row -> the chosen face
+    cuts : FaceBatch or None
+        What is cut out of the faces' images, by rows in order.
     """
 
     start: int
@@ -53,6 +56,7 @@ class Batch:
     rows: Rows
     images: dict[int, Image] = field(default_factory=dict)
     faces: dict[int, Face] = field(default_factory=dict)
+    cuts: FaceBatch | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,7 +94,7 @@ def flow(
     opened = [open_image(sample, root) for sample in samples]
     batch = gather(0, opened, known or [None] * len(samples), dict(regress.blocks))
     find(batch, detect, regress.needs)
-    return encode(batch, [cut(*one, regress.needs, whole=whole) for one in to_cut(batch)], regress)
+    return encode(batch, [cut() for cut in cuts(batch, regress.needs, whole=whole)], regress)
 
 
 def open_image(sample: Sample, root: str | Path) -> Image | Ended:
@@ -128,21 +132,22 @@ def find(batch: Batch, detect: Detector, needs: CropSpec | LandmarkSpec) -> None
     def faces_in(some: Sequence[int]) -> list[list[Face]]:
         return detect([shown[row][0] for row in some])
 
-    results = _together_or_one_by_one(faces_in, here)
-    for row, faces in zip(here, results, strict=True):
-        if isinstance(faces, Exception):
-            batch.end(row, Status.failed, f"{type(faces).__name__}: {faces}")
-        elif (given := batch.known[row]) is not None:
-            if (face := in_box(faces, given, shown[row][1])) is None:
-                batch.end(row, Status.no_face, "no face found around the box")
+    for some, found in _together_or_one_by_one(faces_in, here):
+        if isinstance(found, Exception):
+            batch.end(some[0], Status.failed, f"{type(found).__name__}: {found}")
+            continue
+        for row, faces in zip(some, found, strict=True):
+            if (given := batch.known[row]) is not None:
+                if (face := in_box(faces, given, shown[row][1])) is None:
+                    batch.end(row, Status.no_face, "no face found around the box")
+                else:
+                    rows.count[row] = given.count
+                    batch.faces[row] = face
+            elif not faces:
+                batch.end(row, Status.no_face, "no face found")
             else:
-                rows.count[row] = given.count
-                batch.faces[row] = face
-        elif not faces:
-            batch.end(row, Status.no_face, "no face found")
-        else:
-            rows.count[row] = len(faces)
-            batch.faces[row] = choose_face(faces)
+                rows.count[row] = len(faces)
+                batch.faces[row] = choose_face(faces)
     for row, face in batch.faces.items():
         rows.xyxy[row], rows.score[row] = face.xyxy, face.score
 
@@ -162,69 +167,95 @@ def _take_known(batch: Batch, needs: CropSpec | LandmarkSpec) -> None:
             batch.faces[row] = given.face
 
 
-def to_cut(batch: Batch) -> list[tuple[Image, Face]]:
-    """What the third stage works on, by rows in order; the batch lets go of its images."""
+def cuts(
+    batch: Batch, needs: CropSpec | LandmarkSpec, *, whole: bool = False
+) -> list[Callable[[], Exception | None]]:
+    """Third stage: a call for each face, by rows in order, that makes what the regressor is fed of it.
+
+    Each returns what went wrong with it. They hold the images, which the batch lets go of.
+    """
     images, batch.images = batch.images, {}
-    return [(images[row], batch.faces[row]) for row in sorted(batch.faces)]
+    here = sorted(batch.faces)
+    batch.cuts = room = FaceBatch.room(len(here), needs)
+
+    def cut(place: int, image: Image, face: Face) -> Exception | None:
+        try:
+            room.put(place, prepare([image.pixels], [face], needs, whole=whole))
+        except Ig3dError:
+            raise  # a wrong setting, not a bad sample
+        except Exception as exc:
+            return exc
+        return None
+
+    return [partial(cut, place, images[row], batch.faces[row]) for place, row in enumerate(here)]
 
 
-def cut(
-    image: Image, face: Face, needs: CropSpec | LandmarkSpec, *, whole: bool = False
-) -> FaceBatch | Exception:
-    """Third stage, one face: what the regressor is fed, or what went wrong with it."""
-    try:
-        return prepare([image.pixels], [face], needs, whole=whole)
-    except Ig3dError:
-        raise  # a wrong setting, not a bad sample
-    except Exception as exc:
-        return exc
+def encode(batch: Batch, ended: Iterable[Exception | None], regress: Regressor) -> Rows:
+    """Fourth stage: the codes of every face that was cut out; the batch's finished rows.
 
-
-def encode(batch: Batch, fed: Iterable[FaceBatch | Exception], regress: Regressor) -> Rows:
-    """Fourth stage: the codes of every face that was cut out; the batch's finished rows."""
-    rows = batch.rows
-    cuts: dict[int, FaceBatch] = {}
-    for row, one in zip(sorted(batch.faces), fed, strict=True):
-        if isinstance(one, Exception):
-            batch.end(row, Status.failed, f"{type(one).__name__}: {one}")
+    ``ended`` says how each cut ended.
+    """
+    here, good = np.array(sorted(batch.faces), int), []
+    for place, exc in enumerate(ended):
+        if exc is None:
+            good.append(place)
         else:
-            cuts[row] = one
+            batch.end(here[place], Status.failed, f"{type(exc).__name__}: {exc}")
+    if batch.cuts is None or not good:
+        return batch.rows
+    fed, here = batch.cuts if len(good) == len(here) else batch.cuts.chosen(good), here[good]
 
-    def codes_of(chosen: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        codes = regress(FaceBatch.together([cuts[row] for row in chosen]))
-        return [{name: codes[name][place] for name in regress.blocks} for place in range(len(chosen))]
+    def codes_of(places: Sequence[int]) -> dict[str, np.ndarray]:
+        codes = regress(fed if len(places) == len(fed) else fed.chosen(places))
+        for name, block in regress.blocks.items():
+            if codes[name].shape != (len(places), block.width):
+                raise ValueError(f"{name}: expected {(len(places), block.width)}, got {codes[name].shape}")
+        return {name: codes[name] for name in regress.blocks}
 
-    here = list(cuts)
-    results = _together_or_one_by_one(codes_of, here)
-    for row, codes in zip(here, results, strict=True):
+    for places, codes in _together_or_one_by_one(codes_of, range(len(fed))):
         if isinstance(codes, Exception):
-            batch.end(row, Status.failed, f"{type(codes).__name__}: {codes}")
-            continue
-        rows.transform[row] = cuts[row].transforms[0]
-        bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
-        if bad:
-            batch.end(row, Status.failed, f"not finite: {', '.join(bad)}")
-            continue
-        rows.status[row] = Status.ok
-        for name, values in codes.items():
-            rows.codes[name][row] = values
-    return rows
+            batch.end(here[places[0]], Status.failed, f"{type(codes).__name__}: {codes}")
+        else:
+            _take(batch, here[places], fed.transforms[places], codes)
+    return batch.rows
+
+
+def _take(batch: Batch, here: np.ndarray, transforms: np.ndarray, codes: dict[str, np.ndarray]) -> None:
+    """Codes of some rows; a row whose codes are not all finite has none."""
+    rows = batch.rows
+    rows.transform[here] = transforms
+    finite = {name: np.isfinite(values).all(axis=1) for name, values in codes.items()}
+    ok = np.logical_and.reduce(list(finite.values()))
+    rows.status[here[ok]] = Status.ok
+    for name, values in codes.items():
+        rows.codes[name][here[ok]] = values[ok]
+    for place in np.flatnonzero(~ok):
+        bad = ", ".join(name for name in codes if not finite[name][place])
+        batch.end(here[place], Status.failed, f"not finite: {bad}")
 
 
 def _together_or_one_by_one(
-    call: Callable[[Sequence[T]], list[R]], items: Sequence[T]
-) -> list[R | Exception]:
-    """``call`` over the batch; where that raises, over each item, so that one bad sample fails alone."""
+    call: Callable[[Sequence[T]], R], items: Sequence[T]
+) -> Iterator[tuple[Sequence[T], R | Exception]]:
+    """``call`` of all items; where that raises, of each alone, so that one bad sample fails alone.
+
+    Yields items with what became of them, an exception of one only.
+    """
     if not items:
-        return []
+        return
     try:
-        return list(call(items))
+        result = call(items)
     except Ig3dError:
         raise  # a wrong setting, not a bad sample
     except Exception as exc:
         if len(items) == 1:
-            return [exc]
-        return [result for item in items for result in _together_or_one_by_one(call, [item])]
+            yield items, exc
+            return
+    else:
+        yield items, result
+        return
+    for place in range(len(items)):
+        yield from _together_or_one_by_one(call, items[place : place + 1])
 
 
 def by_status(status: np.ndarray) -> dict[str, int]:

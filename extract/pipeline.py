@@ -1,8 +1,9 @@
 """A worker's pipeline: the stages of :mod:`ig3d.extract.flow` on one shard, beside each other, and into its store.
 
 Where the networks run on a GPU, threads read and decode ahead of them and cut crops (Pillow, OpenCV and scikit-image
-let go of the interpreter), and another writes behind them. On the processor a worker has one core, which the networks
-fill: there the stages follow each other, without a thread. Order, batches and bytes are the same either way.
+let go of the interpreter); detection, the regressor and the writing have a thread each. On the processor a worker has
+one core, which the networks fill: there the stages follow each other, without a thread. Order, batches and bytes are
+the same either way.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from threadpoolctl import threadpool_limits
 
 from ..features.store import StoreInfo
 from ..features.store_writer import StoreWriter
-from ..features.values import FaceBatch, Rows, Sample
+from ..features.values import Rows, Sample
 from .boxes import Known
 from .config import BATCH_SIZE, ExtractConfig, build
-from .flow import Batch, Ended, by_status, cut, encode, find, gather, open_image, to_cut
+from .flow import Batch, Ended, by_status, cuts, encode, find, gather, open_image
 from .read import Image, bounded_images
 from .sources.remote import is_remote
 
@@ -72,26 +73,29 @@ def run_shard(
     with (
         threadpool_limits(1),
         _one_thread_each(),
+        _exact(),
         bounded_images(),
         StoreWriter(path, info, samples, blocks) as writer,
         Crew(threads) as crew,  # gone before the writer closes, however this ends
     ):
 
-        def found(batch: Batch) -> tuple[Batch, Iterator[FaceBatch | Exception]]:
+        def found(batch: Batch) -> tuple[Batch, Iterator[Exception | None]]:
             find(batch, detect, needs)
-            return batch, crew.each(lambda one: cut(*one, needs, whole=whole), to_cut(batch))
+            return batch, crew.each(lambda cut: cut(), cuts(batch, needs, whole=whole))
 
-        def write(finished: tuple[int, Rows]) -> None:
+        def encoded(found: tuple[Batch, Iterator[Exception | None]]) -> tuple[int, Rows]:
+            batch, ended = found
+            return batch.start, encode(batch, ended, regress)
+
+        def written(finished: tuple[int, Rows]) -> dict[str, int]:
             writer.write(*finished)
+            return by_status(finished[1].status)
 
         opened = crew.ahead(partial(open_image, root=root), samples, most=size + 2 * threads, weight=_weight)
         spans = in_batches(opened, size)
         batches = (gather(start, some, known[start : start + len(some)], blocks) for start, some in spans)
-        finished = (
-            (batch.start, encode(batch, fed, regress)) for batch, fed in crew.one_behind(map(found, batches))
-        )
-        for _, rows in crew.behind(write, finished):
-            counts += Counter(by_status(rows.status))
+        for of_batch in crew.behind(written, crew.behind(encoded, map(found, batches))):
+            counts += Counter(of_batch)
     return counts
 
 
@@ -115,7 +119,7 @@ class Crew:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "ig3d-read") if threads else None
-        self._writer = ThreadPoolExecutor(1, "ig3d-write") if threads else None
+        self._stages: list[ThreadPoolExecutor] = []
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +127,8 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pool in filter(None, (self._pool, self._writer)):
+        # the readers first: a stage that waits for one of their calls is told that it will not come
+        for pool in filter(None, (self._pool, *self._stages)):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def each(self, call: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -154,30 +159,20 @@ class Crew:
                 return
             yield load.taken(waiting.popleft())
 
-    def one_behind(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, each when the next one has been made: so what threads do for it overlaps with that."""
+    def behind(self, call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """``call`` of every item, in order, in a thread of its own while the next item is made."""
         if self._pool is None:
-            yield from items
+            yield from map(call, items)
             return
-        waiting: deque[T] = deque()
+        stage = ThreadPoolExecutor(1, "ig3d-stage")
+        self._stages.append(stage)
+        waiting: deque[Future[R]] = deque()
         for item in items:
-            waiting.append(item)
+            waiting.append(stage.submit(call, item))
             if len(waiting) > 1:
-                yield waiting.popleft()
-        yield from waiting
-
-    def behind(self, call: Callable[[T], None], items: Iterable[T]) -> Iterator[T]:
-        """The items, each when ``call`` of it is done, which overlaps with the making of the next."""
-        if self._writer is None:
-            for item in items:
-                call(item)
-                yield item
-            return
-        writer = self._writer
-        under_way = ((item, writer.submit(call, item)) for item in items)
-        for item, done in self.one_behind(under_way):
-            done.result()
-            yield item
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
 
 
 class _Load:
@@ -251,3 +246,16 @@ def _one_thread_each() -> Iterator[None]:
             torch.set_num_threads(before[0])
         if cv2:
             cv2.setNumThreads(before[1])
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Exact arithmetic around all stages: each sets it for itself, and would end it under another's calculation."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    from .device import exact_arithmetic
+
+    with exact_arithmetic(torch.device("cuda")):
+        yield

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
@@ -134,13 +133,30 @@ class FaceBatch:
         return len(self.size_wh)
 
     @classmethod
-    def together(cls, batches: Sequence[FaceBatch]) -> FaceBatch:
-        """Some batches of the same kind as one, in order; at least one."""
-        columns: dict[str, Any] = {}
-        for name in cls.__slots__:
-            parts = [getattr(one, name) for one in batches]
-            columns[name] = None if parts[0] is None else np.concatenate(parts)
-        return cls(**columns)
+    def room(cls, n: int, needs: CropSpec | LandmarkSpec) -> FaceBatch:
+        """Room for n faces, to be :meth:`put` there, by several threads too."""
+        crops = landmarks = blendshapes = None
+        if isinstance(needs, CropSpec):
+            kind = np.float32 if needs.floats else np.uint8
+            crops = np.empty((n, needs.size, needs.size, 3), kind)
+        else:
+            landmarks = np.empty((n, needs.points, 3), np.float32)
+            blendshapes = np.empty((n, 52), np.float32) if needs.blendshapes else None
+        size_wh, xyxy = np.empty((n, 2), np.int32), np.empty((n, 4), np.float32)
+        return cls(size_wh, xyxy, landmarks, crops, np.empty((n, 2, 3)), blendshapes)
+
+    def put(self, place: int, face: FaceBatch) -> None:
+        """Copy a batch of one face to its place."""
+        for name in self.__slots__:
+            if (column := getattr(self, name)) is not None:
+                column[place] = getattr(face, name)[0]
+
+    def chosen(self, places: Sequence[int]) -> FaceBatch:
+        """Some of the faces, in that order."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return FaceBatch(
+            **{name: None if all_ is None else all_[list(places)] for name, all_ in columns.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)

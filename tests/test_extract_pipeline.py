@@ -201,12 +201,13 @@ def test_stages_overlap() -> None:
             made.append(number)
             yield number
 
-    def write(item: int) -> None:
+    def write(item: int) -> int:
         time.sleep(0.02)
         at_write.append(len(made))
+        return -item
 
     with Crew(1) as crew:
-        assert list(crew.behind(write, items())) == list(range(6))
+        assert list(crew.behind(write, items())) == [0, -1, -2, -3, -4, -5]
     assert all(seen > written + 1 for written, seen in enumerate(at_write[:-1]))
 
 
