@@ -50,7 +50,7 @@ def extract(
     groups: Groups = None,
     label_map: LabelMap = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", help="Workers; 0 is one per core, per device, or all of the cluster.")
+        int, typer.Option("--jobs", help="Workers; 0 is one per core, at most four per GPU, or all of the cluster.")
     ] = 0,
     backend: Annotated[
         str, typer.Option("--backend", help="Where workers are: loky (processes here), dask, ray.")

@@ -81,8 +81,7 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        Workers; 0 is one per core (at most four where they share a GPU), one for each device that is named, or as many
-        as the cluster has.
+        Workers; 0 is one per core, at most four for each GPU, or as many as the cluster has.
     backend : str
         Where they are: ``loky`` (processes here), ``dask`` or ``ray``.
     address : str, optional
@@ -160,11 +159,10 @@ def _lanes(
 ) -> AbstractContextManager[Sequence[Lane]] | None:
     """Places for the workers, not yet open; None where this process does the work itself."""
     if backend == "loky" and address is None:
-        if not jobs and len(devices) > 1:
-            jobs = len(devices)
-        # fewer than cores where each holds its own copy of the networks on a GPU
+        # several on a GPU, to keep it busy while one opens or ends a shard; few, as each has its own networks there
         on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
-        jobs = jobs or min(cpu_count(), MAX_JOBS_ON_GPU if on_gpu else cpu_count())
+        most = MAX_JOBS_ON_GPU * len(devices) if on_gpu else cpu_count()
+        jobs = jobs or max(len(devices), min(cpu_count(), most))
         if jobs == 1:
             return None
     return lanes_of(backend, jobs, address)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from conftest import FAKE, write_image
 from PIL import Image
 
 from ig3d.errors import MissingExtra, UsageError
-from ig3d.extract import pipeline
+from ig3d.extract import flow, pipeline
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import Ended
@@ -114,6 +115,106 @@ def test_an_error_and_ctrl_c_leave_no_thread_and_no_file(
         shard(folder, tmp_path / "a.h5", config=config, threads=threads)
     assert threading.active_count() == before
     assert not list(tmp_path.iterdir())
+
+
+class TooMany(FakeRegressor):
+    """One row too many, but for batches of one."""
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        codes = super().__call__(faces)["colour"]
+        return {"colour": codes if len(codes) == 1 else np.concatenate([codes, codes[:1]])}
+
+
+class TooWide(FakeRegressor):
+    """Four columns where its block has three."""
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        return {"colour": np.ones((len(faces), 4), np.float32)}
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_codes_of_another_shape_are_no_codes(folder: Path, tmp_path: Path, threads: int) -> None:
+    plain = shard(folder, tmp_path / "plain.h5", threads=0)
+    config = replace(CONFIG, regressor="test_extract_pipeline:TooMany")
+    assert shard(folder, tmp_path / "many.h5", config=config, threads=threads) == plain
+    with CodeStore(tmp_path / "plain.h5") as one, CodeStore(tmp_path / "many.h5") as other:
+        assert one.content_sha256 == other.content_sha256
+    config = replace(CONFIG, regressor="test_extract_pipeline:TooWide")
+    counts = shard(folder, tmp_path / "wide.h5", config=config, threads=threads)
+    assert counts == {"failed": 57, "no_face": 1, "unreadable": 2}
+    with CodeStore(tmp_path / "wide.h5") as store:
+        assert store.samples.message[0] == "ValueError: colour: expected (1, 3), got (1, 4)"
+
+
+def test_a_face_that_cannot_be_cut_fails_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the others of its batch are cut by other threads."""
+    prepare = flow.prepare
+
+    def some_fail(images: list[np.ndarray], *rest: Any, **options: Any) -> FaceBatch:
+        if images[0].shape[1] % 5 == 0:
+            raise ValueError("a box without area")
+        return prepare(images, *rest, **options)
+
+    shard(folder, tmp_path / "plain.h5", threads=0)
+    monkeypatch.setattr(flow, "prepare", some_fail)
+    for threads in (0, 3):
+        shard(folder, tmp_path / f"{threads}.h5", threads=threads)
+        with CodeStore(tmp_path / "plain.h5") as plain, CodeStore(tmp_path / f"{threads}.h5") as store:
+            failed = plain.samples.ok & (plain.samples.width % 5 == 0)
+            assert 3 < failed.sum() < 30
+            assert np.array_equal(store.samples.ok, plain.samples.ok & ~failed)
+            assert set(store.samples.message[failed]) == {"ValueError: a box without area"}
+            kept = store.samples.ok
+            assert np.array_equal(store.codes("colour")[kept], plain.codes("colour")[kept])
+            assert np.array_equal(store.faces.transform[kept], plain.faces.transform[kept])
+
+
+def test_networks_beside_each_other_keep_their_arithmetic_exact(tmp_path: Path, folder: Path) -> None:
+    """A detector that is done does not take it from the regressor, which still calculates."""
+    torch = pytest.importorskip("torch")
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, True
+    try:
+        Exact.seen.clear()
+        config = replace(
+            CONFIG, regressor="test_extract_pipeline:Exact", detector="test_extract_pipeline:ExactDetector"
+        )
+        shard(folder, tmp_path / "a.h5", config=config, threads=3)
+        assert cudnn.allow_tf32
+    finally:
+        cudnn.allow_tf32 = before
+    assert Exact.seen == [False] * len(Exact.seen) and len(Exact.seen) >= 8
+
+
+class Exact(FakeRegressor):
+    """Sees whether TF32 is allowed while it works."""
+
+    seen: ClassVar[list[bool]] = []
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        import torch
+
+        from ig3d.extract.device import exact_arithmetic
+
+        with exact_arithmetic(torch.device("cuda")):
+            time.sleep(0.03)
+            Exact.seen.append(torch.backends.cudnn.allow_tf32)
+        return super().__call__(faces)
+
+
+class ExactDetector(FakeDetector):
+    """Begins before the regressor, and ends while it works."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        import torch
+
+        from ig3d.extract.device import exact_arithmetic
+
+        with exact_arithmetic(torch.device("cuda")):
+            time.sleep(0.02)
+        return super().__call__(images)
 
 
 def test_a_reader_that_fails_ends_the_shard(

@@ -10,15 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 
 from ig3d.errors import RunError, UsageError
+from ig3d.extract import run, shards
 from ig3d.extract.clusters import lanes_of, one_at_a_time
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
@@ -222,6 +224,55 @@ def test_devices_are_dealt_out_and_refused_when_they_differ(tmp_path: Path) -> N
     # what takes no device is a usage error, as with one
     with pytest.raises(UsageError, match="no --device"):
         extract_codes(samples, tmp_path / "a.h5", replace(CONFIG, device="cuda:0,cuda:1"))
+
+
+class OnGpu(FakeRegressor):
+    """Says that it runs on a GPU; keeps on which one it was built, and which of them were called."""
+
+    device = "cuda"
+    called: ClassVar[list[str]] = []
+
+    def __init__(self, device: str = "auto") -> None:
+        self._place = device
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        OnGpu.called.append(self._place)
+        return super().__call__(faces)
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "jobs", "expected"),
+    [
+        (16, "cuda", 0, 4),  # several share a GPU
+        (3, "cuda", 0, 3),
+        (16, "cuda:0,cuda:1", 0, 8),
+        (2, "cuda:0,cuda:1,cuda:2", 0, 3),  # none stays idle
+        (16, "cuda:0,cuda:1", 5, 5),
+    ],
+)
+def test_workers_share_the_gpus_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, devices: str, jobs: int, expected: int
+) -> None:
+    opened = []
+
+    @contextmanager
+    def here(backend: str, jobs: int, address: str | None) -> Iterator[list[HereAndNow]]:
+        opened.append(jobs)
+        yield [HereAndNow() for _ in range(jobs)]
+
+    monkeypatch.setattr(run, "lanes_of", here)
+    monkeypatch.setattr(run, "cpu_count", lambda: cores)
+    monkeypatch.setattr(shards, "shard_size", lambda samples: 2)
+    OnGpu.called.clear()
+    samples = list_samples(colour_folder(tmp_path / "data", 12), "folder")
+    config = ExtractConfig(regressor="test_extract_workers:OnGpu", detector="none", device=devices)
+    done = extract_codes(samples, tmp_path / "a.h5", config, jobs=jobs)
+    assert done.counts == {"ok": 24}
+    assert opened == [expected]
+    names = devices.split(",")
+    turns = [names[lane % len(names)] for lane in range(expected)]
+    assert OnGpu.called[:expected] == turns
+    assert set(OnGpu.called) == set(names)
 
 
 # clusters
