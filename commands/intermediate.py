@@ -33,6 +33,7 @@ from .options import (
     SplitShares,
     Stores,
     list_dataset,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def fuse_features(
     )
     table = load_feature_table(features, store, blocks=blocks, task=task, force=force)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
-        result = run(table, config, out, device=where, restart=restart, watch=watch)
+        result = run(table, config, out, device=where, restart=restart, watch=watch, command=typed())
     show(result, out)
 
 
@@ -227,7 +228,7 @@ def train_joint(
             advance=lambda n: bar.advance(reading, n),
         )  # fmt: skip
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
-        result = joint.train_joint(route, config, out, restart=restart, watch=watch)
+        result = joint.train_joint(route, config, out, restart=restart, watch=watch, command=typed())
     show(result, out)
 
 
@@ -285,9 +286,14 @@ def watching(config: IntermediateConfig) -> Iterator[Callable[[str, int, Epoch],
 
 
 def show(result: IntermediateResult, out: Path) -> None:
-    """The table, and what was written."""
-    from ..learn.intermediate.report import print_intermediate
+    """The table of each task, and what was written."""
+    from ..learn.intermediate.record import results_of
+    from ..learn.report import print_result
 
-    print_intermediate(result, stdout())
+    for of in results_of(result):
+        print_result(of, stdout())
     names = [f"{one.arm}-{one.seed}.npz" for one in result.trained]
-    print(f"\n{out}: metrics.json, {', '.join(names)}, and a checkpoint (.safetensors) of each")
+    print(
+        f"\n{out}: metrics.json, predictions.csv, {', '.join(names)}, and a checkpoint (.safetensors) of each"
+    )
+    print(f"ig3d report {out} --out PAGE makes a page, LaTeX and CSV of it")

@@ -14,7 +14,8 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders that ig3d fuse or ig3d train wrote; several are compared with the first.",
+            help="Folders that ig3d fuse, train, fuse-features or train-joint wrote; several are compared with the "
+            "first.",
             metavar="RUN...",
             show_default=False,
         ),

@@ -258,19 +258,20 @@ def train_joint(
     *,
     restart: bool = False,
     watch: Watch | None = None,
+    command: str = "",
 ) -> IntermediateResult:
     """Train a 2D network with the codes, its masked baseline and its permuted control, and compare them.
 
     Parameters
     ----------
     route : of :func:`open_route`
-    config, out, restart, watch : see :func:`ig3d.learn.intermediate.run.fuse_features`
+    config, out, restart, watch, command : see :func:`ig3d.learn.intermediate.run.fuse_features`
 
     Raises
     ------
     ProtocolError, RunError, ModelError : as for ready features.
     """
-    return run(route, config, out, device=route.device, restart=restart, watch=watch)
+    return run(route, config, out, device=route.device, restart=restart, watch=watch, command=command)
 
 
 def apply_joint(

@@ -31,7 +31,7 @@ def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
     cell.write(tmp_path / "cell", tmp_path / "heads", 1)
     run = read_run(tmp_path / "cell")
     result = fuse_features(load_feature_table(made.features, made.store, blocks="expression"), cell.config)
-    figures = result.figures["classes"]["all"]["predictors"]
+    figures = {of: parts["all"] for of, parts in result.figures["classes"].items()}
     for name, arm in (("2d", "2d"), ("masked", "masked"), ("codes", "codes"), ("permuted", "permuted")):
         said = run.record["results"][name]["all"]["accuracy"]["value"]
         assert said == pytest.approx(figures[arm]["accuracy"]["value"])

@@ -23,12 +23,11 @@ from ig3d.learn.intermediate import run as running
 from ig3d.learn.intermediate.ask import apply_module
 from ig3d.learn.intermediate.checkpoint import load_module
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.figures import compare
+from ig3d.learn.intermediate.figures import Arm, figures_over_seeds
 from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
 from ig3d.learn.intermediate.state import Epoch
 from ig3d.learn.intermediate.table import load_feature_table
-from ig3d.learn.report.record import read_run
 
 QUICK = IntermediateConfig(
     module="linear", epochs=6, batch_size=32, width=8, lr=1e-2, dropout=0.1, draws=200, seeds=(0, 1)
@@ -75,38 +74,79 @@ def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -
             values = log_softmax(written.values[np.isin(written.ids, table.id[rows])])
             scores = (accuracy_score(truth, values.argmax(1)), log_loss(truth, np.exp(values)))
             by_hand.setdefault(arm, []).append(scores)
-    figures = result.figures["classes"]["all"]
-    assert figures["rows"] == len(rows)
+    figures = {arm: parts["all"] for arm, parts in result.figures["classes"].items()}
     for arm, seeds in by_hand.items():
         accuracy, loss = np.array(seeds).T
-        assert figures["predictors"][arm]["accuracy"]["seeds"] == pytest.approx(accuracy)
-        assert figures["predictors"][arm]["accuracy"]["value"] == pytest.approx(accuracy.mean())
-        assert figures["predictors"][arm]["log_loss"]["value"] == pytest.approx(loss.mean())
-    gain = figures["differences"]["codes - masked"]["accuracy"]
-    codes, masked = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "masked"))
-    assert gain["value"] == pytest.approx((codes - masked).mean())
-    assert gain["seeds"] == pytest.approx(codes - masked)
-    assert 0 < gain["low"] < gain["value"] < gain["high"]
-    assert figures["differences"]["permuted - masked"]["accuracy"]["low"] <= 0
+        assert figures[arm]["rows"] == len(rows)
+        assert figures[arm]["accuracy"]["seeds"] == pytest.approx(accuracy)
+        assert figures[arm]["accuracy"]["value"] == pytest.approx(accuracy.mean())
+        assert figures[arm]["log_loss"]["value"] == pytest.approx(loss.mean())
+    codes, masked, permuted = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "masked", "permuted"))
+    for key, other in (("minus_masked", masked), ("minus_control", permuted)):
+        gain = figures["codes"]["accuracy"][key]
+        assert gain["value"] == pytest.approx((codes - other).mean())
+        assert gain["seeds"] == pytest.approx(codes - other)
+        assert 0 < gain["low"] < gain["value"] < gain["high"] and gain["p"] < 0.05
+    assert figures["permuted"]["accuracy"]["minus_masked"]["low"] <= 0
     two_d = accuracy_score(truth, table.two_d[rows].argmax(1))
-    assert figures["predictors"]["2d"]["accuracy"]["value"] == pytest.approx(two_d)
-    assert result.figures["classes"]["covered"]["rows"] == int(table.covered[rows].sum()) == len(rows) - 1
-    assert json.loads((folder / "out/metrics.json").read_text())["results"] == json.loads(
-        json.dumps(result.figures)
+    assert figures["2d"]["accuracy"]["value"] == pytest.approx(two_d)
+    assert figures["codes"]["accuracy"]["minus_2d"]["seeds"] == pytest.approx(codes - two_d)
+    covered = result.figures["classes"]["codes"]["covered"]
+    assert covered["rows"] == int(table.covered[rows].sum()) == len(rows) - 1
+    written = json.loads((folder / "out/metrics.json").read_text())["results"]
+    assert written["codes"]["all"]["accuracy"] == json.loads(json.dumps(figures["codes"]["accuracy"]))
+
+
+def toy_arms(seeds: tuple[int, int] = (3, 3)) -> tuple[np.ndarray, list[Arm]]:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 60)
+    made = [
+        [log_softmax(rng.normal(size=(60, 2)) + np.eye(2)[truth] * of) for _ in range(n)]
+        for of, n in zip((1, 0.5), seeds, strict=True)
+    ]
+    return truth, [Arm("codes", "rule", tuple(made[0])), Arm("masked", "reference", tuple(made[1]))]
+
+
+def figures_of_toys(truth: np.ndarray, arms: list[Arm], groups: np.ndarray | None = None, draws: int = 4000):
+    return figures_over_seeds(
+        arms, truth, np.ones(60, bool), groups, task="classes", draws=draws, seed=0, references=("masked",)
     )
 
 
-def test_an_interval_is_the_bootstrap_of_the_mean_difference() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 60)
-    one, other = ([log_softmax(rng.normal(size=(60, 2))) for _ in range(3)] for _ in range(2))
-    found = compare({"codes": one, "masked": other}, truth, None, task="classes", draws=4000, seed=0)
-    right = [np.mean([(a.argmax(1) == truth) for a in arrays], axis=0) for arrays in (one, other)]
+@pytest.mark.parametrize("seeds", [(3, 3), (3, 1), (2, 3)])
+def test_intervals_and_tests_are_of_the_mean_over_seeds(seeds: tuple[int, int]) -> None:
+    truth, arms = toy_arms(seeds)
+    rng = np.random.default_rng(1)
+    gain = figures_of_toys(truth, arms)["codes"]["all"]["accuracy"]["minus_masked"]
+    right = [np.mean([array.argmax(1) == truth for array in arm.values], axis=0) for arm in arms]
     difference = right[0] - right[1]
     drawn = difference[rng.integers(0, 60, (20000, 60))].mean(1)
-    gain = found["differences"]["codes - masked"]["accuracy"]
+    flipped = (rng.choice((-1, 1), (20000, 60)) * difference).mean(1)
     assert gain["value"] == pytest.approx(difference.mean())
     assert [gain["low"], gain["high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+    assert gain["p"] == pytest.approx(np.mean(np.abs(flipped) >= abs(difference.mean()) - 1e-9), abs=0.03)
+    assert 0.001 < gain["p"] < 0.5, "toys that tell a right p from a wrong one"
+
+
+def test_a_training_twice_is_a_training_once() -> None:
+    truth, arms = toy_arms((1, 1))
+    twice = [replace(arm, values=arm.values * 2) for arm in arms]
+    groups = np.arange(60) // 2
+    once, again = (figures_of_toys(truth, of, groups, draws=500) for of in (arms, twice))
+    for name in ("codes", "masked"):
+        for metric in ("accuracy", "macro_f1", "log_loss", "brier"):
+            one, two = (of[name]["all"][metric] for of in (once, again))
+            assert {**two, "seeds": None, "minus_masked": None} == pytest.approx(
+                {**one, "seeds": None, "minus_masked": None}
+            )
+            if name == "codes":
+                mine = {key: value for key, value in two["minus_masked"].items() if key != "seeds"}
+                assert mine == pytest.approx(one["minus_masked"])
+        assert again[name]["all"]["confusion"] == once[name]["all"]["confusion"]
+        assert again[name]["all"]["calibration"] == once[name]["all"]["calibration"]
+        for one, two in zip(once[name]["all"]["per_class"], again[name]["all"]["per_class"], strict=True):
+            assert one["support"] == two["support"]
+            assert one["recall"]["value"] == pytest.approx(two["recall"]["value"])
 
 
 def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path) -> None:
@@ -279,11 +319,6 @@ def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp
         load_feature_table(tmp_path / "plain.npz", folder / "3d.h5")
 
 
-def test_a_report_of_the_folder_says_what_to_give_instead(folder: Path) -> None:
-    with pytest.raises(RunError, match=r"give its codes-SEED\.npz to ig3d fuse --2d-logits"):
-        read_run(folder / "out")
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -317,7 +352,7 @@ def test_the_epoch_is_chosen_on_a_grouped_part_of_train_where_no_val_is_left(tmp
 
 def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     made = make(tmp_path, va=True)
-    quick = ["--module", "gate", "--epochs", 2, "--width", 4, "--draws", 50, "--device", "cpu"]
+    quick = ["--module", "gate", "--epochs", 2, "--width", 4, "--draws", 100, "--device", "cpu"]
     common = ["fuse-features", "--features", made.features, "--3d-store", made.store]
     ended = ig3d(*common, *quick, "--seeds", 2, "--out", tmp_path / "c", "--task", "classes")
     assert ended.returncode == 0, ended.stderr
@@ -336,16 +371,15 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
             ]
             gains.append(100 * (right[0] - right[1]))
     for arm, gains in seeds.items():
-        (line,) = [line for line in ended.stdout.splitlines() if line.startswith(arm)]
+        (line,) = [line for line in ended.stdout.splitlines() if line.startswith(f"{arm}  ")]
         shown = re.search(r"(\S+) … (\S+)", line)
         assert shown and [float(text) for text in shown.groups()] == pytest.approx(sorted(gains), abs=0.051)
     assert "over rows and not over trainings" in ended.stdout
     ended = ig3d(*common, *quick, "--out", tmp_path / "v", "--task", "va", "--no-controls")
     assert ended.returncode == 0, ended.stderr
-    assert "CCC VA" in ended.stdout and "masked" not in ended.stdout
-    figures = json.loads((tmp_path / "v/metrics.json").read_text())["results"]["va"]["all"]["predictors"][
-        "codes"
-    ]
+    assert "CCC VA" in ended.stdout and "\nmasked" not in ended.stdout
+    assert "No masked baseline was trained" in ended.stdout
+    figures = json.loads((tmp_path / "v/metrics.json").read_text())["results"]["codes"]["all"]
     mean = (figures["ccc_valence"]["value"] + figures["ccc_arousal"]["value"]) / 2
     assert "(V+A)/2" in ended.stdout and f"{mean:.4f}" in ended.stdout
     assert load_predictions(tmp_path / "v/codes-0.npz").kind == "va"
@@ -380,7 +414,7 @@ def test_an_interruption_says_how_to_go_on(ig3d, tmp_path: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     files = ["--features", made.features, "--3d-store", made.store]
-    command = ["fuse-features", *files, "--epochs", 1, "--draws", 50, "--device", "cpu"]
+    command = ["fuse-features", *files, "--epochs", 1, "--draws", 100, "--device", "cpu"]
     monkeypatch.setattr(running, "fit", stop)
     ended = ig3d(*command, "--out", tmp_path / "out")
     assert ended.returncode == 130

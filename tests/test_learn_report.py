@@ -289,6 +289,28 @@ def test_escapes_for_latex(text, expected):
     assert escape(text) == expected
 
 
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_latex_shows_the_control_that_a_claim_rests_on(task, result, va):
+    shown = result if task == "classes" else va
+    record = record_of(shown)
+    tex = table_tex(record)
+    (line,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{weighted} ")]
+    (free,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{mean} ")]
+    metric, scale, digits = ("accuracy", 100, 1) if task == "classes" else ("ccc_joint", 1, 4)
+    figure = shown.figures["weighted"]["all"][metric]["minus_control"]
+    ends = [
+        f"{scale * figure[key]:+.{digits}f}".replace("0.", ".", digits == 4)
+        for key in ("value", "low", "high")
+    ]
+    value, low, high = (f"${end[0]}${end[1:]}" for end in ends)
+    marks = "***" if task == "classes" else "**"
+    assert line.endswith(rf"{value} [{low}, {high}]\textsuperscript{{{marks}}} \\")
+    assert "permuted codes" in tex and "than each of these" in tex
+    assert free.endswith(r"& -- \\"), "no control was run of it"
+    bare = table_tex(record_of(without_control(shown)))
+    assert "ermuted" not in bare
+
+
 def test_the_latex_table_is_balanced_and_marks_the_best(result):
     tex = table_tex(record_of(result))
     body = tex[tex.index(r"\toprule") : tex.index(r"\bottomrule")]
@@ -302,6 +324,12 @@ def test_the_latex_table_is_balanced_and_marks_the_best(result):
         bold = {line.split("&")[column].strip() for line in lines if "textbf" in line.split("&")[column]}
         assert bold == {rf"\textbf{{{best}}}"}
     assert r"\textsuperscript{***}" in body or r"\textsuperscript{**}" in body
+    # every row has as many columns as there are, spans counted whole
+    for line in lines:
+        assert line.count("&") == len(columns) - 1
+    spanned = [int(of) for of in re.findall(r"multicolumn\{(\d)\}", body)]
+    above = next(line for line in body.splitlines() if "multicolumn" in line)
+    assert above.split(r"\\")[0].count("&") == len(columns) - 1 - sum(of - 1 for of in spanned)
     assert "240 rows (the test split)" in tex and r"\textsuperscript{\ddag}" in tex
 
 

@@ -18,6 +18,7 @@ from ..measures.intervals import holm
 from ..measures.metrics import LOWER_IS_BETTER, metric_names
 from ..measures.results import RuleResult, difference_key
 from ..report.compare import RunPredictions
+from ..report.record import seed_of
 from ..report.words import LEADING, MARKED, ON_COVERED, names_of
 from .run import StudyResult
 
@@ -265,7 +266,7 @@ def _add_differences(
         ]
         if not compared:
             continue
-        config = (result.cells[chief].record or {})["config"]
+        record = result.cells[chief].record or {}
         figures = figures_of(
             (
                 RuleResult(_REFERENCE, "reference", False, first.rules[rule]),
@@ -275,8 +276,8 @@ def _add_differences(
             np.ones(len(first.ids), bool),
             first.groups,
             task=task,
-            draws=config["draws"],
-            seed=int(config.get("seed", (config.get("seeds") or [0])[0])),
+            draws=record["config"]["draws"],
+            seed=seed_of(record),
             references=(_REFERENCE,),
         )
         for place, _ in compared:

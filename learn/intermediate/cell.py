@@ -88,7 +88,7 @@ class IntermediateCell:
         """Train every arm and compare, and write the record and the predictions of the reported rows."""
         import torch
 
-        from .record import record_result
+        from .record import results_of
         from .run import fuse_features
 
         before = torch.get_num_threads()
@@ -97,7 +97,7 @@ class IntermediateCell:
             features = load_feature_table(
                 self.features, self.stores, blocks=self.blocks, task=self.config.task
             )
-            result = record_result(fuse_features(features, self.config))
+            (result,) = results_of(fuse_features(features, self.config))
         finally:
             torch.set_num_threads(before)
         write_texts(folder, {"predictions.csv": predictions_csv(result)})

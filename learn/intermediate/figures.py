@@ -1,95 +1,239 @@
-"""What the codes add inside the network: every arm's figures and their paired differences, averaged over seeds."""
+"""What the codes add inside the network: every arm's figures and their paired differences, averaged over seeds.
+
+A figure is the mean over seeds of the metric of each training, never the metric of their mean: an ensemble is another
+predictor. All trainings are resampled by the same draws, and a difference is taken within each draw. Of one training
+each, figures are those of :func:`~..measures.figures.figures_of`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from ..measures.intervals import percentile_interval, resampled_sums
-from ..measures.metrics import metric_names, metrics_of, own_statistics, shared_statistics
-from ..measures.results import plain
-
-# what is compared with what; the first is the answer
-DIFFERENCES = (
-    ("codes", "masked"),
-    ("permuted", "masked"),
-    ("codes", "permuted"),
-    ("codes", "2d"),
-    ("masked", "2d"),
-    ("permuted", "2d"),
-)
+from ..measures.calibration import reliability
+from ..measures.figures import figures_of
+from ..measures.intervals import share_as_extreme, swapped_sums
+from ..measures.metrics import metric_names, metrics_of
+from ..measures.results import RuleResult, difference_key, plain
+from ..measures.sampled import Sampled, Statistics, Sums
 
 
-def compare(
-    values: Mapping[str, Sequence[np.ndarray]],
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One predictor, trained as often as there are seeds.
+
+    Attributes
+    ----------
+    name : str
+    kind : ``reference``, ``rule`` or ``control``
+    values : one (n, k) array of log-probabilities, or (n, 2) of valence and arousal, for each training
+    """
+
+    name: str
+    kind: str
+    values: tuple[np.ndarray, ...]
+
+    @property
+    def trainings(self) -> tuple[RuleResult, ...]:
+        """Each training as a predictor of its own, numbered where there are several."""
+        several = len(self.values) > 1
+        return tuple(
+            RuleResult(f"{self.name}#{number}" if several else self.name, self.kind, True, array)
+            for number, array in enumerate(self.values)
+        )
+
+
+def figures_over_seeds(
+    arms: Sequence[Arm],
     truth: np.ndarray,
+    covered: np.ndarray,
     groups: np.ndarray | None,
     *,
     task: str,
     draws: int,
     seed: int,
+    references: tuple[str, ...],
 ) -> dict[str, dict[str, Any]]:
-    """Figures of each predictor and of their differences.
+    """Figures of each predictor and of its differences, as :func:`~..measures.figures.figures_of` has them.
 
     Parameters
     ----------
-    values : predictor -> one array per seed
-        (n, k) log-probabilities, or (n, 2) valence and arousal; a predictor without seeds (``2d``) has one.
+    arms : predictors of all n rows
     truth : (n,) labels, or (n, 2) targets
+    covered : (n,) bool
     groups : (n,) int, resampled as wholes; None where rows stand for themselves
     task : ``classes`` or ``va``
-    draws, seed : of the bootstrap
+    draws, seed : of the bootstrap and of the swaps
+    references : names of arms that every other is compared with; those that are not there are left out
 
     Returns
     -------
-    ``predictors`` and ``differences`` (named ``codes - masked``) -> metric -> value, low, high, seeds
+    arm -> ``all`` or ``covered`` -> metric -> value, low, high and differences
+        Where an arm has several trainings, figures and differences also hold ``seeds``, the figure of each.
 
     Notes
     -----
-    A figure is the mean over seeds of the metric of each, never the metric of their mean: an ensemble is another
-    predictor. All are resampled by the same draws, and a difference is taken within each draw. Intervals are over rows
-    and conditional on the trained networks; ``seeds`` has the figure of each training.
+    Intervals are over rows and conditional on the trained networks. A test exchanges the predictions of two arms at
+    random by row or group, in all their trainings at once.
     """
-    unit = np.arange(len(truth)) if groups is None else groups
-    width = next(iter(values.values()))[0].shape[1]
-    parts = [shared_statistics(truth, task, width)]
-    parts += [own_statistics(array, truth, task) for arrays in values.values() for array in arrays]
-    matrix = np.hstack(parts)
-    spans = np.split(np.arange(matrix.shape[1]), np.cumsum([part.shape[1] for part in parts])[:-1])
-    sums = np.vstack([matrix.sum(axis=0), resampled_sums(matrix, unit, draws=draws, seed=seed)])
-    shared, rest = sums[:, spans[0]], iter(spans[1:])
-    # predictor -> metric -> (seeds, 1 + draws); the first column is the sample itself
-    measured = {
-        name: _by_metric([metrics_of(shared, sums[:, next(rest)], task) for _ in arrays], task)
-        for name, arrays in values.items()
-    }
-    # a predictor without seeds is the same for all of the other's
-    differences = {
-        f"{one} - {other}": {
-            metric: _figure(measured[one][metric] - measured[other][metric]) for metric in metric_names(task)
+    if all(len(arm.values) == 1 for arm in arms):
+        rules = tuple(arm.trainings[0] for arm in arms)
+        return figures_of(
+            rules, truth, covered, groups, task=task, draws=draws, seed=seed, references=references
+        )
+    every = tuple(one for arm in arms for one in arm.trainings)
+    statistics = Statistics.of(every, truth, covered, groups, task=task, draws=draws, seed=seed)
+    opponents = {arm.name: _opponents(arm, arms, references) for arm in arms}
+    tests = _swaps(statistics, arms, opponents, draws=draws, seed=seed)
+    kind = f"swaps of {'rows' if groups is None else 'groups'}"
+    figures: dict[str, dict[str, Any]] = {arm.name: {} for arm in arms}
+    for part, rows in {"all": np.ones(len(truth), bool), "covered": covered}.items():
+        sampled = {
+            arm.name: [Sampled.of(statistics.sums(part, one.name), task) for one in arm.trainings]
+            for arm in arms
         }
-        for one, other in DIFFERENCES
-        if one in measured and other in measured
+        for arm in arms:
+            if not rows.any():
+                figures[arm.name][part] = None
+                continue
+            entry = _entry(sampled, arm.name, opponents[arm.name], task)
+            for key, other in opponents[arm.name].items() if arm.kind != "control" else ():
+                for metric, p in tests(arm, other, part).items():
+                    # one rule and so one test for each question: Holm's correction leaves it
+                    entry[metric][key] |= {"p": p, "test": kind} | (
+                        {"p_holm": p} if arm.kind == "rule" else {}
+                    )
+            if task == "classes":
+                entry |= _counted([array[rows] for array in arm.values], truth[rows])
+            figures[arm.name][part] = {"rows": int(rows.sum()), **entry}
+    return figures
+
+
+def _opponents(arm: Arm, arms: Sequence[Arm], references: tuple[str, ...]) -> dict[str, Arm]:
+    """Name of a difference -> what an arm is compared with."""
+    by_name = {other.name: other for other in arms}
+    found = {
+        difference_key(name): by_name[name] for name in references if name in by_name and name != arm.name
     }
-    predictors = {
-        name: {metric: _figure(array) for metric, array in metrics.items()}
-        for name, metrics in measured.items()
+    control = next((other for other in arms if other.kind == "control"), None)
+    return found | ({"minus_control": control} if arm.kind == "rule" and control is not None else {})
+
+
+def _entry(
+    sampled: Mapping[str, list[Sampled]], name: str, opponents: Mapping[str, Arm], task: str
+) -> dict[str, Any]:
+    """Metrics of one arm on one part with every difference, and recalls with those to the references."""
+
+    def told(of: Callable[[Sampled], Sums], keys: Sequence[str]) -> dict[str, Any]:
+        mine = [of(one) for one in sampled[name]]
+        found = _mean(mine).figure() | _of_each([sums.point[0] for sums in mine])
+        for key in keys:
+            theirs = [of(one) for one in sampled[opponents[key].name]]
+            change = _mean(mine).difference(_mean(theirs))
+            if len(mine) == len(theirs) or len(theirs) == 1:
+                each = np.array([sums.point[0] for sums in mine]) - [sums.point[0] for sums in theirs]
+                change |= _of_each(each)
+            found[key] = change
+        return found
+
+    entry: dict[str, Any] = {
+        metric: told(lambda of, metric=metric: of.metrics[metric], tuple(opponents))  # type: ignore[misc]
+        for metric in metric_names(task)
     }
-    return {"predictors": predictors, "differences": differences}
+    if task == "classes":
+        leading = [key for key in opponents if key != "minus_control"]
+        entry["per_class"] = [
+            {"support": int(support), "recall": told(lambda of, c=c: of.recalls[c], leading)}  # type: ignore[misc]
+            for c, support in enumerate(sampled[name][0].support)
+        ]
+    return entry
 
 
-def _by_metric(seeds: list[dict[str, np.ndarray]], task: str) -> dict[str, np.ndarray]:
-    return {metric: np.stack([found[metric] for found in seeds]) for metric in metric_names(task)}
+def _mean(trainings: Sequence[Sums]) -> Sums:
+    """The mean over trainings, sample by sample."""
+    every = ([getattr(one, name) for one in trainings] for name in Sums.__slots__)
+    return Sums(*(np.mean(of, axis=0) for of in every))
 
 
-def _figure(seeds: np.ndarray) -> dict[str, Any]:
-    mean = seeds.mean(axis=0)
-    low, high = percentile_interval(mean[1:])
-    return {
-        "value": plain(mean[0]),
-        "low": plain(low),
-        "high": plain(high),
-        "seeds": [plain(value) for value in seeds[:, 0]],
+def _of_each(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    return {"seeds": [plain(float(value)) for value in values]} if len(values) > 1 else {}
+
+
+def _swaps(
+    statistics: Statistics,
+    arms: Sequence[Arm],
+    opponents: Mapping[str, Mapping[str, Arm]],
+    *,
+    draws: int,
+    seed: int,
+) -> Callable[[Arm, Arm, str], dict[str, float | None]]:
+    """What gives each metric's p that two arms are equally good, all pairs swapped by the same draws."""
+    asked = [(arm, other) for arm in arms if arm.kind != "control" for other in opponents[arm.name].values()]
+    # as many trainings: one of each seed; else each with each, so that the mean is that of the figures
+    matched = {
+        (arm.name, other.name): list(
+            zip(arm.trainings, other.trainings, strict=True)
+            if len(arm.values) == len(other.values)
+            else product(arm.trainings, other.trainings)
+        )
+        for arm, other in asked
     }
+    pairs = list(dict.fromkeys((one.name, other.name) for of in matched.values() for one, other in of))
+    blocks = [
+        np.hstack([of[:, statistics.spans[one]] - of[:, statistics.spans[other]] for one, other in pairs])
+        for of in statistics.totals.values()
+    ]
+    sums = dict(zip(statistics.totals, swapped_sums(blocks, draws=draws, seed=seed), strict=True))
+    swapped = {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
+    width = blocks[0].shape[1] // len(pairs)
+    spans = {pair: slice(place * width, (place + 1) * width) for place, pair in enumerate(pairs)}
+    task = statistics.task
+
+    def p_of(arm: Arm, other: Arm, part: str) -> dict[str, float | None]:
+        given, drawn = [], []
+        for one, two in matched[arm.name, other.name]:
+            shared, mine = (of.point[0] for of in statistics.sums(part, one.name))
+            theirs = statistics.sums(part, two.name)[1].point[0]
+            half = swapped[part][:, spans[one.name, two.name]] / 2
+            plus, minus = (metrics_of(shared, (mine + theirs) / 2 + sign * half, task) for sign in (1, -1))
+            said = [metrics_of(shared, own, task) for own in (mine, theirs)]
+            given.append({metric: float(said[0][metric] - said[1][metric]) for metric in metric_names(task)})
+            drawn.append({metric: plus[metric] - minus[metric] for metric in metric_names(task)})
+        found: dict[str, float | None] = {}
+        for metric in metric_names(task):
+            value = float(np.mean([of[metric] for of in given]))
+            if np.isfinite(value):
+                found[metric] = plain(share_as_extreme(value, np.mean([of[metric] for of in drawn], axis=0)))
+        return found
+
+    return p_of
+
+
+def _counted(values: Sequence[np.ndarray], truth: np.ndarray) -> dict[str, Any]:
+    """Confusion matrix and calibration errors as means over trainings; bins of all their rows together."""
+    k = values[0].shape[1]
+    counts = [np.bincount(truth * k + array.argmax(axis=1), minlength=k * k) for array in values]
+    confusion = np.mean(counts, axis=0).reshape(k, k)
+    together = reliability(np.vstack(values), np.tile(truth, len(values)))
+    bins = [
+        {
+            "low": plain(low),
+            "high": plain(high),
+            "rows": plain(n / len(values)),
+            "confidence": plain(confidence),
+            "accuracy": plain(accuracy),
+        }
+        for low, high, n, confidence, accuracy in zip(
+            together.low, together.high, together.rows, together.confidence, together.accuracy, strict=True
+        )
+    ]
+    errors = {
+        name: plain(float(np.mean([reliability(of, truth, adaptive=adaptive).error for of in values])))
+        for name, adaptive in (("ece", False), ("ece_adaptive", True))
+    }
+    whole = [[plain(float(count)) for count in line] for line in confusion]
+    return {"confusion": whole, "calibration": {**errors, "bins": bins}}

@@ -8,15 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError, some
 from ...features.atomic import replacing
+from ..report.files import predictions_csv, write_texts
+from ..report.record import figures_name, json_text, predictions_name, record_of
 from ..versions import versions
 from .config import ARMS
+from .record import of_each_training, results_of
+
+if TYPE_CHECKING:
+    from .run import IntermediateResult
 
 FORMAT = "ig3d-intermediate"
 _OURS = re.compile(rf"({'|'.join(ARMS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
+_FIGURES = ("run.json", "metrics.json", "metrics-va.json", "predictions.csv", "predictions-va.csv")
 _FINISHED = re.compile(rf"({'|'.join(ARMS)})-\d+\.safetensors")
 
 
@@ -84,26 +91,20 @@ class RunFolder:
                 )
             if restart:
                 for name in there:
-                    if _OURS.fullmatch(name) or name in ("run.json", "metrics.json"):
+                    if _OURS.fullmatch(name) or name in _FIGURES:
                         (self.path / name).unlink()
             self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
         except (OSError, ValueError) as exc:
             raise RunError(f"{self.path}: expected a folder to write to, got {exc}; choose another") from exc
 
-    def write_figures(self, figures: Mapping[str, Any], notes: Sequence[str]) -> None:
-        """``metrics.json``."""
-        self._write(
-            "metrics.json",
-            {
-                "format": f"{FORMAT}-metrics",
-                "format_version": 1,
-                "results": figures,
-                "notes": list(notes),
-                "intervals": "95 %, percentile, paired bootstrap over rows (groups, where there are some) of the mean "
-                "over seeds; conditional on the trained networks",
-                "versions": all_versions(),
-            },
-        )
+    def write_figures(self, result: IntermediateResult, command: str) -> None:
+        """``metrics.json`` and ``predictions.csv``; with a task of both, those of valence and arousal beside them."""
+        texts: dict[str, str] = {}
+        for of in results_of(result):
+            record = record_of(of, command=command) | {"versions": all_versions()}
+            texts[figures_name(record)] = json_text(record)
+            texts[predictions_name(record)] = predictions_csv(of_each_training(result, of))
+        write_texts(self.path, texts)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         try:

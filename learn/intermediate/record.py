@@ -1,20 +1,25 @@
-"""An intermediate fusion of one seed as a result that :mod:`ig3d.learn.report` takes: the arms are its rules.
+"""An intermediate fusion as results that :mod:`ig3d.learn.report` takes: the arms are its rules.
 
 ``masked`` is what ``codes`` is measured against, ``2d`` stands beside it, ``permuted`` is the control.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...features.predictions import log_softmax
-from ..measures.figures import figures_of
+from ...features.table import FusionTable
 from ..measures.results import RuleResult
 from ..result import Result
-from .run import IntermediateResult
+from .config import IntermediateConfig
+from .figures import Arm, figures_over_seeds
+from .rows import RowPlan
+
+if TYPE_CHECKING:
+    from .run import IntermediateResult, Trained
 
 REFERENCES = ("masked", "2d")
 # the first reference leads: what the stars of a table are about
@@ -40,59 +45,87 @@ class RowsSeen:
         return {"train": self.train, "validation": len(self.calibration)}
 
 
-def record_result(result: IntermediateResult) -> Result:
-    """The arms of the first seed, on the reported rows, with the figures of a late fusion.
+def tasks_of(plan: RowPlan) -> tuple[str, ...]:
+    """What is measured: both where both were trained for."""
+    return ("classes", "va") if plan.task == "both" else (plan.task,)
 
-    Parameters
-    ----------
-    result : IntermediateResult
-        For classes, or for valence and arousal.
-    """
-    table, plan, config = result.table, result.plan, result.config
-    rows, task = plan.reported, plan.task
-    where = np.searchsorted(plan.predicted, rows)
-    seed = config.seeds[0]
-    predictors = {one.arm: one.values[where] for one in result.trained if one.seed == seed}
-    if np.isfinite(table.two_d[rows]).all():
-        predictors["2d"] = table.two_d[rows]
-    rules = [
-        RuleResult(
-            name,
-            kind,
-            name != "2d",
-            log_softmax(predictors[name]) if task == "classes" else predictors[name],
-        )
-        for name, kind in _KINDS.items()
-        if name in predictors
-    ]
-    truth = table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
-    groups = table.group_codes[rows] if table.grouped else None
-    figures = figures_of(
-        tuple(rules),
-        truth,
+
+def figures_of_arms(
+    table: FusionTable, plan: RowPlan, config: IntermediateConfig, trained: tuple[Trained, ...], task: str
+) -> dict[str, dict[str, Any]]:
+    """arm -> ``all`` or ``covered`` -> figures of the reported rows (:func:`~.figures.figures_over_seeds`)."""
+    rows = plan.reported
+    return figures_over_seeds(
+        _arms(table, plan, trained, task),
+        _truth(table, rows, task),
         table.covered[rows],
-        groups,
+        table.group_codes[rows] if table.grouped else None,
         task=task,
         draws=config.draws,
-        seed=seed,
+        seed=config.seeds[0],
         references=REFERENCES,
     )
+
+
+def results_of(result: IntermediateResult) -> tuple[Result, ...]:
+    """The arms on the reported rows, for each task that was trained for."""
+    table, plan = result.table, result.plan
+    rows = plan.reported
     split = table.split[rows]
     name = (
         "the test split" if (split == 2).all() else "the val split" if (split == 1).all() else "reported rows"
     )
     seen = RowsSeen(rows, plan.validation, name, len(plan.train), plan.notes)
-    return Result(
-        task=task,
-        classes=table.classes if task == "classes" else (),
-        ids=table.id[rows],
-        truth=truth,
-        covered=table.covered[rows],
-        groups=groups,
-        rules=tuple(rules),
-        figures=figures,
-        protocol=seen,
-        config=config,
-        notes=table.notes,
-        sources=dict(table.sources),
+    return tuple(
+        Result(
+            task=task,
+            classes=table.classes if task == "classes" else (),
+            ids=table.id[rows],
+            truth=_truth(table, rows, task),
+            covered=table.covered[rows],
+            groups=table.group_codes[rows] if table.grouped else None,
+            # of an arm the first training: what is read of them is their kind
+            rules=tuple(_rule(arm, arm.name, 0) for arm in _arms(table, plan, result.trained, task)),
+            figures=result.figures[task],
+            protocol=seen,
+            config=result.config,
+            notes=table.notes,
+            sources=dict(table.sources),
+        )
+        for task in tasks_of(plan)
     )
+
+
+def of_each_training(result: IntermediateResult, of: Result) -> Result:
+    """One of :func:`results_of` with each training as a rule of its own, named as its file: ``codes-0``."""
+    arms = _arms(result.table, result.plan, result.trained, of.task)
+    seeds = result.config.seeds
+    rules = [
+        _rule(arm, f"{arm.name}-{seeds[place]}" if arm.name != "2d" else arm.name, place)
+        for arm in arms
+        for place in range(len(arm.values))
+    ]
+    return replace(of, rules=tuple(rules))
+
+
+def _rule(arm: Arm, name: str, training: int) -> RuleResult:
+    return RuleResult(name, arm.kind, arm.name != "2d", arm.values[training])
+
+
+def _truth(table: FusionTable, rows: np.ndarray, task: str) -> np.ndarray:
+    return table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
+
+
+def _arms(table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task: str) -> list[Arm]:
+    """Every arm on the reported rows; the 2D network where it has all of them and predicts the task."""
+    where = np.searchsorted(plan.predicted, plan.reported)
+    k = len(table.classes)
+    values: dict[str, list[np.ndarray]] = {}
+    for one in trained:
+        own = one.values[where]
+        own = log_softmax(own[:, :k]) if task == "classes" else own[:, -2:]
+        values.setdefault(one.arm, []).append(own)
+    two_d = table.two_d[plan.reported]
+    if table.task == task and np.isfinite(two_d).all():
+        values["2d"] = [two_d if task == "va" else log_softmax(two_d)]
+    return [Arm(name, kind, tuple(values[name])) for name, kind in _KINDS.items() if name in values]

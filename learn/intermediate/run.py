@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from ... import __version__
-from ...features.predictions import load_predictions, log_softmax
+from ...features.predictions import load_predictions
 from ...features.table import FusionTable
 from ..training.epochs import Epoch, seeded
 from .ask import as_values, split_outputs
 from .checkpoint import ModuleInfo, save_module
 from .config import IntermediateConfig
-from .figures import compare
 from .fit import Fitted, fit, predict
 from .folder import RunFolder
+from .record import figures_of_arms, tasks_of
 from .route import FeatureRoute, Route, training_data
 from .rows import RowPlan, plan_rows
 from .table import FeatureTable
@@ -58,8 +58,8 @@ class IntermediateResult:
     plan : RowPlan
     config : IntermediateConfig
     trained : one for each seed and arm
-    figures : task (``classes``, ``va``) -> ``all`` or ``covered`` -> see :func:`~.figures.compare`
-    notes : tuple of str
+    figures : task (``classes``, ``va``) -> arm -> ``all`` or ``covered`` -> metric -> figure
+        See :func:`~.figures.figures_over_seeds`.
     """
 
     table: FusionTable
@@ -67,7 +67,6 @@ class IntermediateResult:
     config: IntermediateConfig
     trained: tuple[Trained, ...]
     figures: dict[str, dict[str, Any]]
-    notes: tuple[str, ...]
 
 
 def fuse_features(
@@ -78,6 +77,7 @@ def fuse_features(
     device: str = "cpu",
     restart: bool = False,
     watch: Watch | None = None,
+    command: str = "",
 ) -> IntermediateResult:
     """Train a module on features and codes, its masked baseline and its permuted control, and compare them.
 
@@ -86,11 +86,13 @@ def fuse_features(
     features : of :func:`~.table.load_feature_table`
     config : IntermediateConfig
     out : folder, optional
-        Predictions and checkpoint of every arm and seed, and ``metrics.json``. An interrupted run goes on from there.
+        Predictions and checkpoint of every arm and seed, ``predictions.csv`` of the reported rows and ``metrics.json``.
+        An interrupted run goes on from there.
     device : ``cpu``, ``cuda`` or ``cuda:0``
     restart : whether to throw away an earlier run in ``out``
     watch : callable, optional
         Told arm, seed and epoch after each epoch.
+    command : the command line as it was typed, for the record
 
     Raises
     ------
@@ -99,7 +101,7 @@ def fuse_features(
     ModelError : training diverged, or a file cannot be written.
     """
     route = FeatureRoute(features, torch.device(device))
-    return run(route, config, out, device=route.device, restart=restart, watch=watch)
+    return run(route, config, out, device=route.device, restart=restart, watch=watch, command=command)
 
 
 def run(
@@ -110,6 +112,7 @@ def run(
     device: torch.device,
     restart: bool,
     watch: Watch | None,
+    command: str = "",
 ) -> IntermediateResult:
     """Train and compare what a route says; see :func:`fuse_features`."""
     table = route.table
@@ -121,16 +124,11 @@ def run(
     for arm, seed in config.trainings:
         done = None if folder is None else _read_done(folder, arm, seed, table, plan)
         trained.append(done or _train(route, plan, config, arm, seed, folder, device, watch))
-    result = IntermediateResult(
-        table,
-        plan,
-        config,
-        tuple(trained),
-        _figures(table, plan, config, trained),
-        (*table.notes, *plan.notes),
-    )
+    every = tuple(trained)
+    figures = {task: figures_of_arms(table, plan, config, every, task) for task in tasks_of(plan)}
+    result = IntermediateResult(table, plan, config, every, figures)
     if folder is not None:
-        folder.write_figures(result.figures, plan.notes)
+        folder.write_figures(result, command)
     return result
 
 
@@ -223,51 +221,3 @@ def _read_done(folder: RunFolder, arm: str, seed: int, table: FusionTable, plan:
     if any(part.ids is None or not np.array_equal(part.ids, table.id[plan.predicted]) for part in read):
         return None
     return Trained(arm, seed, np.hstack([part.values for part in read]))
-
-
-def _figures(
-    table: FusionTable, plan: RowPlan, config: IntermediateConfig, trained: list[Trained]
-) -> dict[str, dict[str, Any]]:
-    """task -> part -> figures of the reported rows."""
-    where = np.searchsorted(plan.predicted, plan.reported)
-    figures: dict[str, dict[str, Any]] = {}
-    for task in ("classes", "va") if plan.task == "both" else (plan.task,):
-        k = len(table.classes)
-        values: dict[str, list[np.ndarray]] = {}
-        two_d = table.two_d[plan.reported]
-        if table.task == task and np.isfinite(two_d).all():
-            values["2d"] = [two_d if task == "va" else log_softmax(two_d)]
-        for one in trained:
-            own = one.values[where]
-            own = log_softmax(own[:, :k]) if task == "classes" else own[:, -2:]
-            values.setdefault(one.arm, []).append(own)
-        covered = table.covered[plan.reported]
-        parts = {"all": np.ones(len(where), bool)}
-        if covered.any() and not covered.all():
-            parts["covered"] = covered
-        figures[task] = {
-            part: _figures_of_part(values, table, plan.reported, rows, task, config)
-            for part, rows in parts.items()
-        }
-    return figures
-
-
-def _figures_of_part(
-    values: dict[str, list[np.ndarray]],
-    table: FusionTable,
-    reported: np.ndarray,
-    rows: np.ndarray,
-    task: str,
-    config: IntermediateConfig,
-) -> dict[str, Any]:
-    chosen = reported[rows]
-    truth = table.targets[chosen] if task == "va" else table.labels[chosen].astype(np.int64)
-    found = compare(
-        {name: [array[rows] for array in arrays] for name, arrays in values.items()},
-        truth,
-        table.group_codes[chosen] if table.grouped else None,
-        task=task,
-        draws=config.draws,
-        seed=config.seeds[0],
-    )
-    return {"rows": len(chosen), **found}

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import RunError
-from ..measures.figures import figures_of
+from ..intermediate.figures import Arm, figures_over_seeds
 from ..measures.intervals import holm
-from ..measures.results import RuleResult, difference_key
-from .record import Run
+from ..measures.results import difference_key
+from .record import PREDICTIONS, Run, predictions_name, seed_of
 from .words import LEADING, names_of
 
-PREDICTIONS = "predictions.csv"
+__all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare"]
+
 _FIRST, _OTHER = "first", "other"
 
 
@@ -93,7 +94,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 @dataclass(frozen=True, slots=True)
 class RunPredictions:
-    """What ``predictions.csv`` holds: ids in order, truth, groups, and values of each rule (NaN where it has none)."""
+    """What ``predictions.csv`` holds: ids in order, truth, groups, and values of each rule (NaN where it has none).
+
+    ``trainings`` has each of them for a rule that was trained with several seeds; ``rules`` then has the first.
+    """
 
     task: str
     classes: tuple[str, ...]
@@ -101,12 +105,13 @@ class RunPredictions:
     truth: np.ndarray
     groups: np.ndarray | None
     rules: dict[str, np.ndarray]
+    trainings: dict[str, tuple[np.ndarray, ...]]
 
     @classmethod
     def read(cls, run: Run) -> RunPredictions:
         import pandas
 
-        path = Path(run.folder) / PREDICTIONS
+        path = Path(run.folder) / predictions_name(run.record)
         task, classes = run.record["task"], tuple(run.record["classes"])
         columns = [f"p_{name}" for name in classes] if task == "classes" else ["valence", "arousal"]
         true = ["truth"] if task == "classes" else ["valence_truth", "arousal_truth"]
@@ -128,15 +133,22 @@ class RunPredictions:
                 f"{path}: expected the predictions of the run, got a file that is none or does not fit; run the "
                 "command again"
             ) from exc
-        rules = {}
         names = lines["rule"].to_numpy(str)
-        for name in run.record["rules"]:
-            rows = names == name
-            rules[name] = np.full((len(ids), len(columns)), np.nan)
-            with np.errstate(divide="ignore"):
-                known = values[rows] if task == "va" else np.maximum(np.log(values[rows]), -745.0)
-            rules[name][where.reshape(-1)[rows]] = known
-        return cls(task, classes, ids, truth, groups, rules)
+        trainings = {}
+        for rule in run.record["rules"]:
+            # a rule of several seeds stands there once for each, named as its files are
+            seeds = [f"{rule}-{seed}" for seed in run.record["config"].get("seeds", ())]
+            every = []
+            for name in [one for one in seeds if (names == one).any()] or [rule]:
+                rows = names == name
+                array = np.full((len(ids), len(columns)), np.nan)
+                with np.errstate(divide="ignore"):
+                    known = values[rows] if task == "va" else np.maximum(np.log(values[rows]), -745.0)
+                array[where.reshape(-1)[rows]] = known
+                every.append(array)
+            trainings[rule] = tuple(every)
+        first_of = {rule: every[0] for rule, every in trainings.items()}
+        return cls(task, classes, ids, truth, groups, first_of, trainings)
 
     def unlike(self, other: RunPredictions) -> str:
         """Why two runs' rows are not the same; empty where they are."""
@@ -158,22 +170,21 @@ def _differences(
     key = difference_key(_FIRST)
     found = []
     for rule in names_of(run.record, "reference", "rule", "head"):
-        if rule not in first.rules or not np.isfinite(first.rules[rule]).all():
+        arms = Arm(_OTHER, "rule", other.trainings[rule]), Arm(_FIRST, "rule", first.trainings.get(rule, ()))
+        if not arms[1].values or not all(np.isfinite(of).all() for arm in arms for of in arm.values):
             continue
-        if not np.isfinite(other.rules[rule]).all() or np.array_equal(first.rules[rule], other.rules[rule]):
+        if len(arms[0].values) == len(arms[1].values) and all(
+            map(np.array_equal, arms[0].values, arms[1].values)
+        ):
             continue
-        pair = (
-            RuleResult(_FIRST, "rule", False, first.rules[rule]),
-            RuleResult(_OTHER, "rule", False, other.rules[rule]),
-        )
-        figures = figures_of(
-            pair,
+        figures = figures_over_seeds(
+            arms,
             first.truth,
             np.ones(len(first.ids), bool),
             first.groups,
             task=first.task,
             draws=int(config.get("draws", 10_000)),
-            seed=int(config.get("seed", 0)),
+            seed=seed_of(run.record),
             references=(_FIRST,),
         )[_OTHER]["all"]
         found.append(Difference(run.name, rule, {metric: dict(figures[metric][key]) for metric in metrics}))

@@ -10,18 +10,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..measures.metrics import LOWER_IS_BETTER
+from ..measures.results import difference_key
 from .compare import Comparison
 from .record import Run
 from .words import (
+    LEADING,
     PERCENT,
     TITLES,
     difference,
     has_2d,
+    is_intermediate,
     metrics_of_record,
     names_of,
     number,
     stars,
-    to_reference,
+    to_control,
+    trainings,
 )
 
 _HEADS = {
@@ -60,6 +64,7 @@ _SPECIAL = {
     "…": r"\dots{}",
     "†": r"\textsuperscript{\dag}",
 }
+_CONTROL = "minus_control"
 _BODY = {"all": "all reported rows", "covered": "the rows with 3D codes"}
 
 
@@ -70,11 +75,12 @@ def escape(text: str) -> str:
 
 
 def table_tex(record: dict[str, Any]) -> str:
-    """One run as a ``table*`` for ``\\usepackage{booktabs}``, with the difference to every reference."""
+    """One run as a ``table*`` for ``\\usepackage{booktabs}``, with the differences that a claim rests on.
+
+    These are to every reference and, where controls were run, to the rule's own (:func:`~.words.gains`).
+    """
     metrics = _metrics(record)
-    leading = _leading(record)
-    references = record["references"]
-    head, rule = _head(record, metrics, leading)
+    opponents = _opponents(record)
     lines: list[str] = []
     kinds = [names_of(record, "reference"), names_of(record, "rule", "head"), names_of(record, "control")]
     # Bold marks the best of what can be used: neither a control nor what was fitted on the reported rows.
@@ -84,10 +90,10 @@ def table_tex(record: dict[str, Any]) -> str:
             continue
         if lines:
             lines.append(r"\midrule")
-        lines += [_line(record, name, metrics, leading, best) for name in names]
+        lines += [_line(record, name, metrics, opponents, best) for name in names]
     return _table(
-        columns=f"l{'r' * len(metrics)}{'l' * (len(leading) * len(references))}",
-        head=[head, *rule],
+        columns=f"l{'r' * len(metrics)}{'l' * len(opponents)}",
+        head=_head(record, metrics, opponents),
         lines=lines,
         caption=_caption(record),
         label="tab:ig3d",
@@ -140,27 +146,31 @@ def _metrics(record: dict[str, Any]) -> list[str]:
     return [name for name in metrics_of_record(record) if name != "brier"]
 
 
-def _leading(record: dict[str, Any]) -> list[str]:
-    return ["accuracy"] if record["task"] == "classes" else ["ccc_joint"]
+def _opponents(record: dict[str, Any]) -> dict[str, str]:
+    """Name of a difference -> what its column is called: to every reference, then to a rule's own control."""
+    found = {difference_key(name): rf"\texttt{{{escape(name)}}}" for name in record["references"]}
+    metric = LEADING[record["task"]][0]
+    controlled = any(to_control(record, name, metric) for name in names_of(record, "rule"))
+    return found | ({_CONTROL: "permuted codes"} if controlled else {})
 
 
-def _head(record: dict[str, Any], metrics: list[str], leading: list[str]) -> tuple[str, list[str]]:
-    cells = [
-        "Rule",
-        *(_HEADS[metric] + (r" $\downarrow$" if metric in LOWER_IS_BETTER else "") for metric in metrics),
-    ]
-    spans = []
-    if record["task"] == "va":
-        spans = [
-            r" & \multicolumn{3}{c}{RMSE} & \multicolumn{3}{c}{CCC} \\ \cmidrule(lr){2-4} \cmidrule(lr){5-7}"
-        ]
-        cells = ["Rule", *(_HEADS[metric] for metric in metrics)]
-    for reference in record["references"]:
-        for metric in leading:
-            unit = "Acc." if metric in PERCENT else "CCC"
-            cells.append(f"$\\Delta$ {unit} to \\texttt{{{escape(reference)}}}")
-    last = " & ".join(cells) + r" \\"
-    return (spans[0], [last]) if spans else (last, [])
+def _head(record: dict[str, Any], metrics: list[str], opponents: dict[str, str]) -> list[str]:
+    """What a column is of; above it what several are of."""
+    last, classes = 1 + len(metrics), record["task"] == "classes"
+    arrow = r" $\downarrow$"
+    cells = [_HEADS[name] + (arrow if classes and name in LOWER_IS_BETTER else "") for name in metrics]
+    spans = [] if classes else [(2, 4, "RMSE" + arrow), (5, 7, "CCC")]
+    above = "&" * len(metrics) if classes else " & ".join(["", *(_spanning(*span) for span in spans)])
+    if opponents:
+        spans.append((last + 1, last + len(opponents), rf"$\Delta$ {'Acc.' if classes else 'CCC V+A'} to"))
+        above += f" & {_spanning(*spans[-1])}"
+    rules = " ".join(rf"\cmidrule(lr){{{first}-{end}}}" for first, end, _ in spans)
+    lines = [rf"{above} \\ {rules}"] if spans else []
+    return [*lines, " & ".join(["Rule", *cells, *opponents.values()]) + r" \\"]
+
+
+def _spanning(first: int, last: int, text: str) -> str:
+    return rf"\multicolumn{{{last - first + 1}}}{{c}}{{{text}}}"
 
 
 def _best(record: dict[str, Any], names: list[str], metrics: list[str]) -> dict[str, str]:
@@ -180,7 +190,11 @@ def _usable(record: dict[str, Any], name: str) -> bool:
 
 
 def _line(
-    record: dict[str, Any], name: str, metrics: list[str], leading: list[str], best: dict[str, str]
+    record: dict[str, Any],
+    name: str,
+    metrics: list[str],
+    opponents: dict[str, str],
+    best: dict[str, str],
 ) -> str:
     whole = record["results"][name]["all"]
     figures = whole or record["results"][name]["covered"]
@@ -191,18 +205,23 @@ def _line(
     for metric in metrics:
         text = number(figures[metric]["value"] if figures else None, metric)
         cells.append(f"\\textbf{{{text}}}" if usable and text == best.get(metric) else _minus(text))
-    for reference in record["references"]:
-        cells += [_difference(figures, metric, reference) for metric in leading]
+    leading = LEADING[record["task"]][0]
+    cells += [_difference(figures, leading, key) for key in opponents]
     return " & ".join(cells) + r" \\"
 
 
-def _difference(figures: dict[str, Any] | None, metric: str, reference: str) -> str:
-    figure = to_reference(figures, metric, reference)
+def _difference(figures: dict[str, Any] | None, metric: str, key: str) -> str:
+    figure = figures[metric].get(key) if figures else None
     if not figure or figure["value"] is None:
         return "--"
-    value, low, high = (_minus(difference(figure[key], metric)) for key in ("value", "low", "high"))
+    value, low, high = (_minus(_short(difference(figure[key], metric))) for key in ("value", "low", "high"))
     marks = stars(figure)
     return f"{value} [{low}, {high}]" + (f"\\textsuperscript{{{marks}}}" if marks else "")
+
+
+def _short(text: str) -> str:
+    """Without the 0 before the point: three columns of valence and arousal are wide as it is."""
+    return re.sub(r"^([+-])0\.(?=\d{4})", r"\1.", text)
 
 
 def _minus(text: str) -> str:
@@ -212,16 +231,24 @@ def _minus(text: str) -> str:
 def _caption(record: dict[str, Any]) -> str:
     protocol = record["protocol"]
     what = "classification in \\%" if record["task"] == "classes" else "valence and arousal"
+    differences = "Differences" if record["references"] else "Figures"
     text = (
-        f"Late fusion of 2D predictions with 3D face codes, {what}: {protocol['rows_reported']} rows "
-        f"({escape(protocol['reported'])}), {protocol['rows_covered']} with 3D codes; rules are fitted on "
-        f"{escape(protocol['fitted_on'])}. Differences with 95\\,\\% intervals of the paired bootstrap "
-        f"({record['config'].get('draws')} draws), conditional on the trained networks; \\textsuperscript{{*}}, "
-        "\\textsuperscript{**}, \\textsuperscript{***}: $p < .05$, $.01$, $.001$ (Holm's correction over the rules)."
+        f"{_what(record)}, {what}: {protocol['rows_reported']} rows "
+        f"({escape(protocol['reported'])}), {protocol['rows_covered']} with 3D codes; {_fitted(record)}. "
+        f"{differences} with 95\\,\\% intervals of the paired bootstrap "
+        f"({record['config'].get('draws')} draws), conditional on the trained networks"
     )
-    if not has_2d(record):
-        text = text.replace(
-            "Late fusion of 2D predictions with 3D face codes", "Predictions from 3D face codes alone"
+    if record["references"]:
+        holm = "" if is_intermediate(record) else " (Holm's correction over the rules)"
+        text += (
+            "; \\textsuperscript{*}, \\textsuperscript{**}, \\textsuperscript{***}: $p < .05$, $.01$, $.001$"
+            + holm
+        )
+    text += "."
+    if _CONTROL in _opponents(record):
+        text += (
+            " \\emph{Permuted codes}: the same rule with the rows of the codes permuted. A gain is claimed where a "
+            "rule is better, with a mark, than each of these."
         )
     if protocol["fitted_on_reported"]:
         text += " \\textsuperscript{\\dag}~Fitted on the reported rows themselves."
@@ -230,12 +257,33 @@ def _caption(record: dict[str, Any]) -> str:
     return text + " The best of each column is bold."
 
 
+def _what(record: dict[str, Any]) -> str:
+    if is_intermediate(record):
+        module = escape(str(record["config"]["module"]))
+        return f"Intermediate fusion of a 2D network with 3D face codes (module \\texttt{{{module}}})"
+    return (
+        "Late fusion of 2D predictions with 3D face codes"
+        if has_2d(record)
+        else "Predictions from 3D face codes alone"
+    )
+
+
+def _fitted(record: dict[str, Any]) -> str:
+    if not is_intermediate(record):
+        return f"rules are fitted on {escape(record['protocol']['fitted_on'])}"
+    seeds = trainings(record)
+    return f"the module is fitted on {record['protocol']['fits']['train']} train rows" + (
+        f", figures are means over {seeds} trainings" if seeds > 1 else ""
+    )
+
+
 def _table(*, columns: str, head: list[str], lines: list[str], caption: str, label: str) -> str:
     body = "\n".join(["\\toprule", *head, "\\midrule", *lines, "\\bottomrule"])
     return (
         "% needs \\usepackage{booktabs,graphicx}\n"
         "\\begin{table*}[t]\n\\centering\n"
         f"\\caption{{{caption}}}\n\\label{{{label}}}\n"
+        "\\small\\setlength{\\tabcolsep}{4pt}%\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}}}\n\\end{{table*}}\n"
     )

@@ -10,7 +10,7 @@ from ...errors import require
 from ..measures.metrics import LOWER_IS_BETTER
 from . import words
 from .compare import Comparison
-from .record import Run
+from .record import Run, seed_of
 from .verdict import headline_rule, verdict
 
 GENERATOR = '<meta name="generator" content="ig3d">'
@@ -45,6 +45,7 @@ def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
         "titles": words.TITLES,
         "to_reference": words.to_reference,
         "ordered": words.ordered,
+        "over_seeds": lambda figure, metric: words.over_seeds(figure, metric).replace("-", "−"),
     }
     sections = [_section(run) for run in runs]
     return str(environment.get_template(_TEMPLATE).render(sections=sections, comparison=comparison))
@@ -56,12 +57,14 @@ def _section(run: Run) -> dict[str, Any]:
 
     record = run.record
     shown = headline_rule(record) or next(iter(words.ranked(record, words.LEADING[record["task"]][0])), None)
-    before = next((name for name in ("2d", "3d") if name in record["rules"]), None)
+    inside = words.is_intermediate(record)
+    before = next((name for name in ("masked", "2d", "3d") if name in record["rules"]), None)
+    has_2d = inside or words.has_2d(record)
     classes = record["task"] == "classes"
     pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": [], "weights": None}
     if record["references"]:
         pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.LEADING[record["task"]]]
-        if shown and words.has_2d(record):
+        if shown and has_2d:
             pictures["change"] = (
                 [plots.recall_svg(record, shown)] if classes else plots.dimensions_svg(record, shown)
             )
@@ -76,7 +79,12 @@ def _section(run: Run) -> dict[str, Any]:
         "name": run.name,
         "record": record,
         "shown": shown,
-        "has_2d": words.has_2d(record),
+        "has_2d": has_2d,
+        "inside": inside,
+        "what": "predictor" if inside else "rule" if has_2d else "head",
+        "picked": len(words.names_of(record, "rule", "head")) > 1 and shown != "best",
+        "fitted_on": _fitted_on(record, has_2d=has_2d),
+        "seeds": _by_seed(record) if words.trainings(record) > 1 else [],
         "controls": words.names_of(record, "control"),
         "partial": any(not parts["all"] and parts["covered"] for parts in record["results"].values()),
         "pair": pair,
@@ -90,6 +98,39 @@ def _section(run: Run) -> dict[str, Any]:
         "fitted": _fitted(record),
         "paragraph": paragraph(record),
     }
+
+
+def _fitted_on(record: dict[str, Any], *, has_2d: bool) -> str:
+    """Who was fitted on what, for the line below the title."""
+    protocol = record["protocol"]
+    if words.is_intermediate(record):
+        fits = protocol["fits"]
+        seeds = words.trainings(record)
+        return (
+            f"{record['config']['module']} fitted on {fits['train']} train rows, the epoch chosen on "
+            f"{fits['validation']} others, {seeds} {'times' if seeds > 1 else 'time'}"
+        )
+    return f"{'rules fitted' if has_2d else 'fitted'} on {protocol['fitted_on']}"
+
+
+def _by_seed(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The leading metric of every training, then the differences that answer."""
+    metric = words.LEADING[record["task"]][0]
+    lines = []
+    for name in words.ordered(record):
+        figure = (record["results"][name]["all"] or {}).get(metric, {})
+        if "seeds" in figure:
+            lines.append({"what": name, "cells": [words.number(value, metric) for value in figure["seeds"]]})
+    for name, key, what in (
+        ("codes", "minus_masked", "codes − masked"),
+        ("permuted", "minus_masked", "permuted − masked"),
+        ("codes", "minus_control", "codes − permuted"),
+    ):
+        figure = ((record["results"].get(name) or {}).get("all") or {}).get(metric, {}).get(key, {})
+        if "seeds" in figure:
+            cells = [words.difference(value, metric).replace("-", "−") for value in figure["seeds"]]
+            lines.append({"what": what, "cells": cells})
+    return lines
 
 
 def _best(record: dict[str, Any], metric: str) -> str | None:
@@ -160,7 +201,9 @@ def paragraph(record: dict[str, Any]) -> str:
     rows, covered = protocol["rows_reported"], protocol["rows_covered"]
     codes = "all of them" if covered == rows else f"{covered} of them"
     text = f"All figures are on the {rows} labelled rows of {protocol['reported']}, {codes} with 3D codes. "
-    if words.has_2d(record):
+    if words.is_intermediate(record):
+        text += _module_in_words(record)
+    elif words.has_2d(record):
         text += (
             f"Fusion rules are fitted on {protocol['fitted_on']}"
             + (
@@ -187,15 +230,46 @@ def paragraph(record: dict[str, Any]) -> str:
     unit = "groups (persons or videos)" if groups else "rows"
     text += (
         f"Intervals are 95 % intervals of a paired bootstrap over {unit} ({config.get('draws')} draws, seed "
-        f"{config.get('seed')}; BCa for figures, percentile for differences), conditional on the trained networks. "
+        f"{seed_of(record)}; BCa for figures, percentile for differences), conditional on the trained networks. "
     )
     if record["references"]:
-        exact = "" if groups or record["task"] == "va" else " (for accuracy McNemar's exact test)"
+        exact = (
+            ""
+            if groups or record["task"] == "va" or words.trainings(record) > 1
+            else " (for accuracy McNemar's exact test)"
+        )
         text += (
-            f"p-values are of two-sided tests that swap the predictions of two systems at random by {unit}{exact}, "
-            "corrected by Holm's method over the rules for each reference and metric."
+            f"p-values are of two-sided tests that swap the predictions of two systems at random by {unit}{exact}"
+            + (
+                "."
+                if words.is_intermediate(record)
+                else ", corrected by Holm's method over the rules for each reference and metric."
+            )
         )
     if protocol["rows_left_out"]:
         text += f" {protocol['rows_left_out']} rows without a 2D prediction are left out."
     version = record["versions"].get("ig3d", "")
     return text.strip() + f" Made with ig3d {version}."
+
+
+def _module_in_words(record: dict[str, Any]) -> str:
+    """What was trained, on what, and what it is compared with."""
+    config, fits = record["config"], record["protocol"]["fits"]
+    seeds = config["seeds"]
+    text = (
+        f"The module {config['module']} joins the 3D codes to the features of the 2D network; it is fitted on "
+        f"{fits['train']} train rows (at most {config['epochs']} epochs of AdamW, peak learning rate {config['lr']:g}, "
+        f"batches of {config['batch_size']}), and the epoch is chosen on {fits['validation']} rows that are not "
+        "reported. "
+    )
+    if "masked" in record["rules"]:
+        text += (
+            "We compare with the same module, steps and seeds with every code block masked, so that training more is "
+            "not credited to the codes"
+            + (", and with the 2D network as given" if "2d" in record["rules"] else "")
+            + ". As a control the rows of the codes are permuted within the train, validation and other rows. "
+        )
+    if len(seeds) > 1:
+        named = f"seeds {', '.join(map(str, seeds))}"
+        text += f"Figures are means over {len(seeds)} trainings ({named}), not those of an ensemble. "
+    return text

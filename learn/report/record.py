@@ -1,7 +1,7 @@
 """The record of a run, ``metrics.json``: everything a report needs, as plain values.
 
-A run of ``ig3d fuse`` and one of ``ig3d train`` make the same record; where there are no 2D predictions there are no
-references and no differences in it. The same command on the same files gives the same bytes.
+Runs of ``ig3d fuse``, ``ig3d train`` and intermediate fusion make the same record; where there are no 2D predictions
+there are no references and no differences in it. The same command on the same files gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from ..result import Result
 from ..versions import versions
 
 FORMAT = "ig3d-metrics"
+# Same in all but what writes the folder: what replaces a run of one kind must not replace one of the other.
+INTERMEDIATE = "ig3d-intermediate-metrics"
 FORMAT_VERSION = 2
-FILE = "metrics.json"
+FILE, PREDICTIONS = "metrics.json", "predictions.csv"
 # What changes no figure is no part of the record.
 _LEFT_OUT = ("jobs", "model")
 
@@ -60,7 +62,7 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
         if rule.kind in ("reference", "head") and rule.name != "3d" and compared(rule.name)
     ]
     record = {
-        "format": FORMAT,
+        "format": INTERMEDIATE if protocol.case == "intermediate" else FORMAT,
         "format_version": FORMAT_VERSION,
         "task": result.task,
         "classes": list(result.classes),
@@ -89,7 +91,7 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
             "fits": protocol.record(),
         },
         "intervals": "95 %, paired bootstrap; BCa for figures, percentile for differences; conditional on the "
-        "trained networks",
+        "trained networks" + ("; of the mean over seeds" if len(config.get("seeds", ())) > 1 else ""),
         "assumptions": list(result.notes),
         "sources": dict(result.sources),
         "config": config,
@@ -97,6 +99,27 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
         "versions": versions(),
     }
     return json.loads(json_text(record))
+
+
+def figures_name(record: dict[str, Any]) -> str:
+    """The record's file: ``metrics-va.json`` for the valence and arousal of a training for both tasks."""
+    return _beside(FILE, record)
+
+
+def predictions_name(record: dict[str, Any]) -> str:
+    """The file of the run's predictions, beside :func:`figures_name`."""
+    return _beside(PREDICTIONS, record)
+
+
+def seed_of(record: dict[str, Any]) -> int:
+    """The seed of a run's draws: the first, where there are several."""
+    config = record["config"]
+    return int(config.get("seed", (config.get("seeds") or [0])[0]))
+
+
+def _beside(name: str, record: dict[str, Any]) -> str:
+    second = record["task"] == "va" and record["config"].get("task") == "both"
+    return name.replace(".", "-va.") if second else name
 
 
 def json_text(record: dict[str, Any]) -> str:
@@ -124,7 +147,12 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 
 def read_run(folder: str | Path) -> Run:
-    """The record of a folder that ``ig3d fuse --out`` or ``ig3d train --out`` wrote.
+    """The record of a folder that ``ig3d fuse``, ``train``, ``fuse-features`` or ``train-joint`` wrote to ``--out``.
+
+    Parameters
+    ----------
+    folder : folder, or the record in it
+        Training for classes and for valence-arousal at once leaves a record of each (:func:`figures_name`).
 
     Raises
     ------
@@ -141,16 +169,12 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(f"{path}: expected the figures of a run, got a file that is none or damaged") from exc
     if not isinstance(record, dict) or not str(record.get("format", "")).startswith("ig3d-"):
         raise RunError(f"{path}: expected the figures of a run, got another file")
-    if record["format"] == "ig3d-intermediate-metrics":
-        raise RunError(
-            f"{path}: expected a run of ig3d fuse or ig3d train, got one of intermediate fusion; give its "
-            "codes-SEED.npz to ig3d fuse --2d-logits and report that"
-        )
     version = record.get("format_version")
-    if record["format"] != FORMAT or version != FORMAT_VERSION:
+    if record["format"] not in (FORMAT, INTERMEDIATE) or version != FORMAT_VERSION:
+        kept = "; finished trainings are kept" if record["format"] == INTERMEDIATE else ""
         raise RunError(
             f"{path}: expected {FORMAT} version {FORMAT_VERSION}, got {record['format']} version {version}; run the "
-            "command again with this ig3d"
+            f"command again with this ig3d{kept}"
         )
     missing = {"task", "results", "rules", "protocol", "references", "config", "versions"} - record.keys()
     if missing:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..result import Result
+from .arms import arms_legend, arms_tables
 from .compare import Comparison
 from .record import record_of
 from .tables import new_table, print_lines, print_tables
@@ -20,6 +21,7 @@ from .words import (
     TITLES,
     bounds,
     difference,
+    is_intermediate,
     label,
     metrics_of_record,
     names_of,
@@ -37,6 +39,9 @@ def print_result(result: Result, console: Console) -> None:
 def print_record(record: dict[str, Any], console: Console) -> None:
     """Print assumptions and protocol, the table, and what it says; everything else is in the files."""
     print_lines([f"- {line}" for line in (*record["assumptions"], *record["protocol"]["sentences"])], console)
+    if is_intermediate(record):
+        print_tables(arms_tables(record), [*verdict(record), arms_legend(record)], console)
+        return
     tables = [_table(record)]
     if record["task"] == "va" and record["references"]:
         tables.append(_differences(record))

@@ -11,6 +11,7 @@ from typing import Any
 from ..measures.complementarity import complementarity_words
 from ..measures.metrics import LOWER_IS_BETTER
 from ..measures.results import control_of
+from .arms import arms_verdict
 from .words import (
     LEADING,
     MARKED,
@@ -21,6 +22,7 @@ from .words import (
     complementarity_of_record,
     gains,
     has_2d,
+    is_intermediate,
     label,
     least_gain,
     names_of,
@@ -28,6 +30,7 @@ from .words import (
     p_value,
     ranked,
     to_control,
+    unit_of,
 )
 
 
@@ -36,6 +39,8 @@ def verdict(record: dict[str, Any]) -> list[str]:
     metric = LEADING[record["task"]][0]
     if not record["protocol"]["rows_covered"]:
         return ["No reported row has 3D: nothing was measured about it."]
+    if is_intermediate(record):
+        return [*arms_verdict(record), *_two_d(record)]
     pairs = complementarity_of_record(record)
     if names_of(record, "head"):
         best = next(iter(ranked(record, metric)), None)
@@ -105,7 +110,7 @@ def _marked(record: dict[str, Any]) -> str:
 
 def _of_rule(record: dict[str, Any], name: str, metric: str) -> str:
     """Whether one rule adds something, and whether the codes brought it."""
-    unit = _unit(metric)
+    unit = unit_of(metric)
     told = label(record, name)
     found = least_gain(record, name, metric)
     if found is None:
@@ -144,7 +149,7 @@ def _alone(record: dict[str, Any], name: str, metric: str) -> list[str]:
                 return []
             return [
                 f"{label(record, name)} is not better than the 3D alone beyond chance: {bounds(figure, metric)}"
-                f"{_unit(metric)}{where} (Holm's p {p_value(figure.get('p_holm'))})."
+                f"{unit_of(metric)}{where} (Holm's p {p_value(figure.get('p_holm'))})."
             ]
     return []
 
@@ -205,7 +210,7 @@ def _second(record: dict[str, Any], metric: str) -> list[str]:
         if figure and name.startswith(f"{rule}+"):
             said.append(
                 f"{label(record, rule)} minus {name} (the 3D minus that network in its place): {bounds(figure, metric)}"
-                f"{_unit(metric)} (p {p_value(figure.get('p'))})."
+                f"{unit_of(metric)} (p {p_value(figure.get('p'))})."
             )
     return said
 
@@ -232,10 +237,6 @@ def _heads(record: dict[str, Any], metric: str) -> str:
     )
     picked = f", the best of {len(names)} heads on the reported rows," if len(names) > 1 else ""
     return f"{best}{picked} gains {told or '–'}: differences in {TITLES[metric]}."
-
-
-def _unit(metric: str) -> str:
-    return " points of accuracy" if metric == "accuracy" else f" {TITLES[metric]}"
 
 
 def _gains_by_interval(record: dict[str, Any], name: str, metric: str) -> bool:

@@ -65,6 +65,11 @@ def bounds(figure: dict[str, Any] | None, metric: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def unit_of(metric: str) -> str:
+    """What follows a difference in a sentence, with the space before it."""
+    return " points of accuracy" if metric == "accuracy" else f" {TITLES[metric]}"
+
+
 def stars(figure: dict[str, Any] | None) -> str:
     """``*``, ``**``, ``***``: Holm's p is below .05, .01, .001."""
     p = (figure or {}).get("p_holm")
@@ -159,6 +164,24 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "< .0001" if p < 1e-4 else f"{p:.2g}".replace("0.", ".", 1) if p < 1 else "1"
+
+
+def is_intermediate(record: dict[str, Any]) -> bool:
+    """Whether the codes were joined to a network's features: an arm of the comparison is then a rule."""
+    return bool(record["protocol"]["case"] == "intermediate")
+
+
+def trainings(record: dict[str, Any]) -> int:
+    """How often each arm of an intermediate fusion was trained; 1 for all else."""
+    return len(record["config"].get("seeds") or [0])
+
+
+def over_seeds(figure: dict[str, Any] | None, metric: str) -> str:
+    """``+9.1 … +12.3``: a difference in the training where it is least, and where it is most."""
+    values = [value for value in (figure or {}).get("seeds", ()) if value is not None]
+    if not values:
+        return "–"
+    return f"{difference(min(values), metric)} … {difference(max(values), metric)}"
 
 
 def has_2d(record: dict[str, Any]) -> bool:

@@ -1,0 +1,150 @@
+"""What people read of an intermediate fusion: one line per arm, in words, as CSV, LaTeX and page; runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_features import make
+from made_up_results import Page
+
+from ig3d.errors import RunError
+from ig3d.features.predictions import load_predictions
+from ig3d.learn.intermediate.config import IntermediateConfig
+from ig3d.learn.intermediate.run import fuse_features
+from ig3d.learn.intermediate.table import load_feature_table
+from ig3d.learn.report import check_out, compare, read_run, read_runs
+from ig3d.learn.report.verdict import verdict
+
+QUICK = IntermediateConfig(
+    module="linear", epochs=5, batch_size=32, width=8, lr=1e-2, draws=200, seeds=(0, 1)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs over the same rows, of two seeds and of one, and one without controls."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = make(folder, missing=(2, 3, 8), va=True)
+    for name, config in {
+        "linear": replace(QUICK, task="classes"),
+        "film": replace(QUICK, task="classes", module="film", seeds=(0,), epochs=3),
+        "both": replace(QUICK, task="both", seeds=(0,), controls=False, epochs=2),
+    }.items():
+        table = load_feature_table(made.features, made.store, task=config.task)
+        fuse_features(table, config, folder / name, command=f"ig3d fuse-features --module {config.module}")
+    return folder
+
+
+def changed(folder: Path, **figures: dict[str, float]) -> dict:
+    """The record of ``linear`` with some differences in accuracy as they are named: ``codes__minus_masked``."""
+    record = json.loads((folder / "linear/metrics.json").read_text())
+    for name, values in figures.items():
+        arm, _, key = name.partition("__")
+        record["results"][arm]["all"]["accuracy"][key] |= values
+    return record
+
+
+def test_report_prints_the_table_of_the_run_and_what_it_says(ig3d, folder: Path) -> None:
+    ended = ig3d("report", folder / "linear")
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((folder / "linear/metrics.json").read_text())["results"]
+    gain = results["codes"]["all"]["accuracy"]["minus_masked"]
+    value, low, high = (f"{100 * gain[key]:+.1f}" for key in ("value", "low", "high"))
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("codes   ")][:1]
+    assert f"{value} [{low}, {high}]" in line and f"{100 * min(gain['seeds']):+.1f} … " in line
+    assert f"codes adds {value} [{low}, {high}] points of accuracy to masked" in ended.stdout
+    assert "the 79 with a face" in ended.stdout and "Permuted codes do not gain over masked" in ended.stdout
+    assert "(2 seeds)" in ended.stdout and "trained once" not in ended.stdout
+    assert "trained once" in ig3d("report", folder / "film").stdout
+
+
+def test_what_is_said_follows_from_the_figures(folder: Path) -> None:
+    none = {"value": 0.01, "low": -0.02, "high": 0.04, "p": 0.4, "p_holm": 0.4}
+    said = verdict(changed(folder, codes__minus_masked=none))
+    assert said[0].startswith("codes is not better than masked beyond chance: +1.0 [-2.0, +4.0]")
+    said = verdict(changed(folder, codes__minus_control=none))
+    assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
+    gains = {"value": 0.05, "low": 0.02, "high": 0.08}
+    assert "the codes did not bring" in verdict(changed(folder, permuted__minus_masked=gains))[1]
+    worse = {"value": -0.05, "low": -0.08, "high": -0.02, "p": 0.001, "p_holm": 0.001}
+    assert verdict(changed(folder, codes__minus_2d=worse))[2].startswith("codes is worse than the 2D network")
+    neither = verdict(changed(folder, codes__minus_2d=none))[2]
+    assert neither.startswith("codes is neither better nor worse beyond chance than the 2D network as given")
+
+
+def test_page_csv_and_latex(ig3d, folder: Path, tmp_path: Path) -> None:
+    ended = ig3d("report", folder / "linear", "--out", tmp_path / "page")
+    assert ended.returncode == 0, ended.stderr
+    record = read_run(folder / "linear").record
+    page = Page((tmp_path / "page/report.html").read_text())
+    text = " ".join("".join(page.text).split())
+    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 5
+    assert "ig3d fuse-features --module linear" in text and "Gain per class" in text
+    assert "masked, so that training more is not credited to the codes" in text
+    assert "From training to training" in text and "picked on these very rows" not in text
+    for name in ("codes", "permuted"):
+        seeds = record["results"][name]["all"]["accuracy"]["minus_masked"]["seeds"]
+        assert "".join(f"{100 * value:+.1f}".replace("-", "−") for value in seeds) in text
+    with (tmp_path / "page/table.csv").open() as file:
+        lines = [
+            line for line in csv.DictReader(file) if line["metric"] == "accuracy" and line["rows"] == "all"
+        ]
+    assert [line["rule"] for line in lines] == ["masked", "2d", "codes", "permuted"]
+    for line in lines[2:]:
+        figure = record["results"][line["rule"]]["all"]["accuracy"]["minus_masked"]
+        assert float(line["minus_masked_value"]) == figure["value"]
+    tex = (tmp_path / "page/table.tex").read_text()
+    (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{codes}")]
+    assert codes.count("[") == 3 and r"module \texttt{linear}" in tex and "means over 2 trainings" in tex
+
+
+def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder: Path) -> None:
+    found = compare(read_runs([folder / "linear", folder / "film"]))
+    right = {}
+    with (folder / "linear/predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    truth = {line["id"]: line["truth"] for line in lines}
+    assert {line["rule"] for line in lines} == {
+        "2d", *(f"{arm}-{seed}" for arm in ("codes", "masked", "permuted") for seed in (0, 1))
+    }  # fmt: skip
+    for run, seeds in (("linear", (0, 1)), ("film", (0,))):
+        each = []
+        for seed in seeds:
+            written = load_predictions(folder / run / f"codes-{seed}.npz")
+            said = dict(zip(written.ids, np.array(written.columns)[written.values.argmax(1)], strict=True))
+            each.append(np.mean([said[name] == of for name, of in truth.items()]))
+        right[run] = np.mean(each)
+    told = {of.rule: of.figures["accuracy"] for of in found.differences}
+    assert set(told) == {"masked", "codes"}, "2d is the same, controls are not tested"
+    assert told["codes"]["value"] == pytest.approx(right["film"] - right["linear"])
+    assert 0 < told["codes"]["p"] <= told["codes"]["p_holm"] <= 1
+    assert found.remarks == ()
+
+
+def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> None:
+    ended = ig3d("report", folder / "both")
+    assert ended.returncode == 0 and "RUN/metrics-va.json" in ended.stdout
+    ended = ig3d("report", folder / "both/metrics-va.json", "--out", tmp_path / "va")
+    assert ended.returncode == 0, ended.stderr
+    assert "CCC VA" in ended.stdout and "No masked baseline was trained" in ended.stdout
+    pair = read_runs([folder / "both/metrics-va.json", folder / "both/metrics-va.json"])
+    assert compare(pair).differences == ()
+
+
+def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) -> None:
+    before = (folder / "linear/metrics.json").read_bytes()
+    with pytest.raises(RunError, match=r"got predictions\.csv, metrics\.json of something else"):
+        check_out(folder / "linear")
+    assert (folder / "linear/metrics.json").read_bytes() == before
+    shutil.copytree(folder / "linear", tmp_path / "old")
+    record = json.loads(before)
+    (tmp_path / "old/metrics.json").write_text(json.dumps(record | {"format_version": 1}))
+    ended = ig3d("report", tmp_path / "old")
+    assert ended.returncode == 1 and "finished trainings are kept" in ended.stderr
+    assert ended.stderr.count("\n") == 1
