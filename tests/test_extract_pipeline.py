@@ -171,26 +171,10 @@ def test_a_face_that_cannot_be_cut_fails_alone(
             assert np.array_equal(store.faces.transform[kept], plain.faces.transform[kept])
 
 
-def test_networks_beside_each_other_keep_their_arithmetic_exact(tmp_path: Path, folder: Path) -> None:
-    """A detector that is done does not take it from the regressor, which still calculates."""
-    torch = pytest.importorskip("torch")
-    cudnn = torch.backends.cudnn
-    before, cudnn.allow_tf32 = cudnn.allow_tf32, True
-    try:
-        Exact.seen.clear()
-        config = replace(
-            CONFIG, regressor="test_extract_pipeline:Exact", detector="test_extract_pipeline:ExactDetector"
-        )
-        shard(folder, tmp_path / "a.h5", config=config, threads=3)
-        assert cudnn.allow_tf32
-    finally:
-        cudnn.allow_tf32 = before
-    assert Exact.seen == [False] * len(Exact.seen) and len(Exact.seen) >= 8
-
-
 class Exact(FakeRegressor):
-    """Sees whether TF32 is allowed while it works."""
+    """Begins its first batch within the detector's second, and ends it after that; keeps whether TF32 was allowed."""
 
+    detecting, calculating, detected = threading.Event(), threading.Event(), threading.Event()
     seen: ClassVar[list[bool]] = []
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
@@ -198,23 +182,46 @@ class Exact(FakeRegressor):
 
         from ig3d.extract.device import exact_arithmetic
 
+        assert self.detecting.wait(20)
         with exact_arithmetic(torch.device("cuda")):
-            time.sleep(0.03)
-            Exact.seen.append(torch.backends.cudnn.allow_tf32)
+            self.calculating.set()
+            assert self.detected.wait(20)
+            self.seen.append(torch.backends.cudnn.allow_tf32)
         return super().__call__(faces)
 
 
 class ExactDetector(FakeDetector):
-    """Begins before the regressor, and ends while it works."""
+    """Its second batch begins before the regressor's first."""
+
+    calls = 0
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         import torch
 
         from ig3d.extract.device import exact_arithmetic
 
-        with exact_arithmetic(torch.device("cuda")):
-            time.sleep(0.02)
+        ExactDetector.calls += 1
+        if ExactDetector.calls == 2:
+            with exact_arithmetic(torch.device("cuda")):
+                Exact.detecting.set()
+                assert Exact.calculating.wait(20)
+            Exact.detected.set()
         return super().__call__(images)
+
+
+def test_networks_beside_each_other_keep_their_arithmetic_exact(tmp_path: Path, folder: Path) -> None:
+    """A detector that is done does not take it from the regressor, which still calculates."""
+    torch = pytest.importorskip("torch")
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, True
+    here = "test_extract_pipeline"
+    try:
+        config = replace(CONFIG, regressor=f"{here}:Exact", detector=f"{here}:ExactDetector")
+        assert shard(folder, tmp_path / "a.h5", config=config, threads=3)["ok"] == 55
+        assert cudnn.allow_tf32
+    finally:
+        cudnn.allow_tf32 = before
+    assert set(Exact.seen) == {False}
 
 
 def test_a_reader_that_fails_ends_the_shard(
