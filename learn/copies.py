@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, cpu_count, delayed
 
 from ..errors import ProtocolError
 from ..features.predictions import log_softmax
@@ -16,7 +17,6 @@ from .protocol import FuserFit, Protocol
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Columns, Rule, fits, make_rule, quietly
 
 PERMUTED = "-permuted"
-_Applied = dict[str, tuple[np.ndarray, dict[str, Any]]]  # name -> predictions, what was fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,28 @@ class _Variant:
     rows: np.ndarray
     apply: Columns
     there: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one rule of one copy says.
+
+    Attributes
+    ----------
+    name : with its suffix
+    fits : whether it was fitted to 2D predictions
+    rows : of the table, to which the copy is applied
+    there : those of them that the rule says something of
+    predicted : (n, k), n of them
+    said : what was fitted
+    """
+
+    name: str
+    fits: bool
+    rows: np.ndarray
+    there: np.ndarray
+    predicted: np.ndarray
+    said: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +85,15 @@ class Copies:
     def results(self) -> tuple[RuleResult, ...]:
         """References, then rules, each followed by its controls, over the reported rows."""
         reported = self.protocol.reported
-        values: dict[str, np.ndarray] = {}
-        fitted: dict[str, list[dict[str, Any]]] = {}
-        # One generator for the controls' permutations, another for the bootstrap: neither moves the other.
-        random = np.random.default_rng([self.choices.seed, 1])
-        for fuser in self.protocol.fusers:
-            where = np.searchsorted(reported, fuser.apply)
-            for name, (predicted, said) in self._apply(fuser, random).items():
-                empty = np.full((len(reported), len(self.table.columns)), np.nan)
-                values.setdefault(name, empty)[where] = predicted
-                fitted.setdefault(name, []).extend([said] if said else [])
+        values = self._given()
+        fitted: dict[str, list[dict[str, Any]]] = {name: [] for name in values}
+        for found in self._found():
+            where = np.searchsorted(reported, found.rows)
+            # Rows without 3D take the reference that had the same chances.
+            fused = values[RECALIBRATED if found.fits else "2d"][where]
+            fused[found.there] = found.predicted
+            values.setdefault(found.name, np.full_like(values["2d"], np.nan))[where] = fused
+            fitted.setdefault(found.name, []).extend([found.said] if found.said else [])
         order = [name for name in values if _kind(name) == "reference"]
         rest = [name for name in values if name not in order]
         order += [name for rule in self.names for name in rest if _rule_of(name) == rule]
@@ -81,11 +102,59 @@ class Copies:
             for name in order
         )
 
+    def _given(self) -> dict[str, np.ndarray]:
+        """The references for which nothing is fitted here, and room for the recalibrated one."""
+        table, reported = self.table, self.protocol.reported
+        plain = as_predictions(table.two_d[reported], table.task)
+        three = np.full_like(plain, np.nan)
+        for fuser in self.protocol.fusers:
+            three[np.searchsorted(reported, fuser.apply)] = self.columns(fuser.apply, fuser.heads_apply).three
+        given = {
+            "2d": plain,
+            RECALIBRATED: np.full_like(plain, np.nan),
+            "3d": as_predictions(three, table.task),
+        }
+        return given | {
+            f"2d:{name}": as_predictions(other[reported], table.task) for name, other in table.others.items()
+        }
+
+    def _found(self) -> list[_Found]:
+        """Every rule of every copy."""
+        # boost and its control grow trees beside each other
+        trees = 2 * len(self.protocol.fusers)
+        choices = replace(self.choices, threads=max(1, self._threads // trees))
+        # One generator for the controls' permutations, another for the bootstrap: neither moves the other.
+        random = np.random.default_rng([self.choices.seed, 1])
+        return self._in_threads(
+            delayed(self._one)(fuser, variant, name)
+            for fuser in self.protocol.fusers
+            for variant in self._variants(fuser, choices, random)
+            for name in variant.names
+        )
+
+    @property
+    def _threads(self) -> int:
+        return self.choices.threads or cpu_count()
+
+    def _in_threads(self, calls: Iterable[Any]) -> list[Any]:
+        """What the calls give, in their order: some grow trees while others do arithmetic."""
+        results: list[Any] = quietly(Parallel(self._threads, prefer="threads", pre_dispatch="n_jobs"), calls)
+        return results
+
+    def _one(self, fuser: FuserFit, variant: _Variant, name: str) -> _Found:
+        rule = self._fitted(name, variant.choices, variant.fit, variant.rows)
+        here = variant.there.any()
+        predicted = rule.apply(variant.apply) if here else np.empty((0, len(self.table.columns)))
+        fitted = fits(name, variant.choices)
+        return _Found(name + variant.suffix, fitted, fuser.apply, variant.there, predicted, rule.describe())
+
     def final(self) -> dict[str, Rule]:
         """Every rule, fitted to all calibration rows."""
         fuser = self.protocol.final
         columns, rows = self._fitting(fuser, self.columns(fuser.fit, fuser.heads_fit))
-        return {name: self._fitted(name, self.choices, columns, rows) for name in (RECALIBRATED, *self.names)}
+        names = (RECALIBRATED, *self.names)
+        fitted = self._in_threads(delayed(self._fitted)(name, self.choices, columns, rows) for name in names)
+        return dict(zip(names, fitted, strict=True))
 
     def columns(self, rows: np.ndarray, heads: tuple[int, ...]) -> Columns:
         """What rules see of rows of the table; 3D scores each from the one head that was asked for it."""
@@ -109,20 +178,21 @@ class Copies:
             )
         return columns.take(covered), fuser.fit[covered]
 
-    def _variants(self, fuser: FuserFit, apply: Columns, random: np.random.Generator) -> Iterator[_Variant]:
+    def _variants(self, fuser: FuserFit, choices: Choices, random: np.random.Generator) -> Iterator[_Variant]:
         fit, rows = self._fitting(fuser, self.columns(fuser.fit, fuser.heads_fit))
-        covered = apply.covered
-        yield _Variant("", (RECALIBRATED, *self.names), self.choices, fit, rows, apply.take(covered), covered)
-        fitted = tuple(name for name in self.names if fits(name, self.choices))
-        if (
-            self.controls
-        ):  # of rules that fit nothing as well: a head brings the classes' shares whatever its codes
+        apply = self.columns(fuser.apply, fuser.heads_apply)
+        covered, everywhere = apply.covered, np.ones(len(apply), bool)
+        yield _Variant("", (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere)
+        yield _Variant("", self.names, choices, fit, rows, apply.take(covered), covered)
+        fitted = tuple(name for name in self.names if fits(name, choices))
+        if self.controls:
+            # of rules that fit nothing as well: a head brings the classes' shares whatever its codes
             mixed, shown = random.permutation(len(fit)), random.permutation(int(covered.sum()))
             there = apply.take(covered).permuted(shown)
-            yield _Variant(PERMUTED, self.names, self.choices, fit.permuted(mixed), rows, there, covered)
+            yield _Variant(PERMUTED, self.names, choices, fit.permuted(mixed), rows, there, covered)
         without = tuple(name for name in fitted if name not in NEEDS_CODES)
-        candidates = tuple(name for name in self.choices.candidates if name not in NEEDS_CODES)
-        choices = replace(self.choices, stack_codes=False, candidates=candidates)
+        candidates = tuple(name for name in choices.candidates if name not in NEEDS_CODES)
+        choices = replace(choices, stack_codes=False, candidates=candidates)
         for name, other in self.table.others.items():
             known, there = np.isfinite(other[rows]).all(axis=1), np.isfinite(other[fuser.apply]).all(axis=1)
             there &= covered
@@ -140,29 +210,7 @@ class Copies:
     def _fitted(self, name: str, choices: Choices, columns: Columns, rows: np.ndarray) -> Rule:
         y = self.table.truth[rows].astype(np.int64 if self.table.task == "classes" else np.float64)
         groups = self.table.group_codes[rows] if self.table.grouped else None
-        rule: Rule = quietly(make_rule(name, choices).fit, columns, y, groups=groups)
-        return rule
-
-    def _apply(self, fuser: FuserFit, random: np.random.Generator) -> _Applied:
-        """name -> predictions of ``fuser.apply`` and what was fitted, for one copy."""
-        columns = self.columns(fuser.apply, fuser.heads_apply)
-        plain = as_predictions(columns.two, self.table.task)
-        result: _Applied = {"2d": (plain, {})}
-        for variant in self._variants(fuser, columns, random):
-            for name in variant.names:
-                rule = self._fitted(name, variant.choices, variant.fit, variant.rows)
-                if name == RECALIBRATED:
-                    result[name] = (recalibrated(rule, columns), rule.describe())
-                    result["3d"] = (as_predictions(columns.three, self.table.task), {})
-                    for other, scores in self.table.others.items():
-                        result[f"2d:{other}"] = (as_predictions(scores[fuser.apply], self.table.task), {})
-                    continue
-                # Rows without 3D take the reference that had the same chances.
-                fused = (result[RECALIBRATED][0] if fits(name, variant.choices) else plain).copy()
-                if variant.there.any():
-                    fused[variant.there] = rule.apply(variant.apply)
-                result[name + variant.suffix] = (fused, rule.describe())
-        return result
+        return make_rule(name, choices).fit(columns, y, groups=groups)
 
 
 def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Columns:
@@ -174,11 +222,6 @@ def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Colum
         quality=None if table.quality is None else table.quality[rows],
         quality_columns=table.quality_columns,
     )
-
-
-def recalibrated(rule: Rule, columns: Columns) -> np.ndarray:
-    """(n, k) predictions of the rule that has no 3D columns, also in rows without any."""
-    return rule.apply(replace(columns, three=columns.two))
 
 
 def as_predictions(scores: np.ndarray, task: str) -> np.ndarray:

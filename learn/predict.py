@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import ModelError
 from ..features.table import FusionTable
-from .copies import as_predictions, columns_of, recalibrated
+from .copies import as_predictions, columns_of
 from .head_fits import scores_by
 from .model import FusionModel, hashes_of
 from .rules import RECALIBRATED
@@ -52,7 +52,7 @@ def predict(
     plain[there] = as_predictions(two[there], model.task)
     result = {"2d": plain, "3d": as_predictions(three, model.task)}
     with threadpool_limits(1, user_api="blas"):
-        reference = recalibrated(model.rules[RECALIBRATED], columns) if len(there) else plain[there]
+        reference = model.rules[RECALIBRATED].apply(columns.without_3d()) if len(there) else plain[there]
         for name in rules or model.rules:
             rule = model.rules[name]
             fused = (reference if rule.describe() else plain[there]).copy()

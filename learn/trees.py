@@ -52,7 +52,7 @@ def grow(
         **{name: getattr(settings, name) for name in _SETTINGS},
         # Eight columns at least, or a tree may see none that tells.
         "feature_fraction": max(settings.feature_fraction, min(1.0, 8 / X.shape[1])),
-        "num_threads": _threads(settings.num_threads, X.size),
+        "num_threads": threads_for(settings.num_threads, X.size),
         "seed": int(np.random.RandomState(settings.random_state).randint(2**31 - 1)),
         # The same trees whatever the threads.
         "deterministic": True,
@@ -96,6 +96,6 @@ def raw_scores(text: str, X: np.ndarray, *, threads: int) -> np.ndarray:
     return np.asarray(booster.predict(X, raw_score=True, num_threads=threads))
 
 
-def _threads(asked: int, cells: int) -> int:
+def threads_for(asked: int, cells: int) -> int:
     """Threads worth their while: on few numbers they wait for each other longer than they work."""
     return max(1, min(asked or cpu_count(), cells // _CELLS_PER_THREAD))

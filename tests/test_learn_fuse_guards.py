@@ -16,7 +16,7 @@ from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import model_bytes
 from ig3d.learn.protocol.plan import plan
 from ig3d.learn.report.record import json_text, record_of
-from ig3d.learn.rules import FIXED
+from ig3d.learn.rules import FIXED, stack
 
 FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, model=False)
 EVERY = replace(FAST, rules=DEFAULT_RULES)
@@ -35,6 +35,17 @@ def gain_of(result, name, metric="accuracy"):
 def bytes_of(result):
     values = b"".join(rule.name.encode() + rule.values.tobytes() for rule in result.rules)
     return values, json_text(record_of(result)), b"" if result.model is None else model_bytes(result.model)
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_the_number_of_threads_changes_no_byte(task):
+    table = make_table(150, task=task, split=lambda row: -1, grouped=True, other=True)
+    found = []
+    for jobs in (1, 3):
+        stack._RECALIBRATED.clear()
+        result = fuse_predictions(table, replace(EVERY, model=True, jobs=jobs))
+        found.append(bytes_of(replace(result, config=EVERY)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])

@@ -14,7 +14,7 @@ from toy_fusion import make_table
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.measures.metrics import measure
-from ig3d.learn.rules import Choices, Columns, make_rule
+from ig3d.learn.rules import Choices, Columns, make_rule, stack
 from ig3d.learn.rules.best import Best
 from ig3d.learn.rules.boost import Boost
 from ig3d.learn.rules.calibrate import Calibration
@@ -112,6 +112,35 @@ def test_boost_over_noise_is_the_recalibrated_network(seed):
         assert np.array_equal(boost.apply(fresh), base.apply(fresh))
 
 
+def test_a_recalibration_is_remembered_for_what_it_was_fitted_to_only(monkeypatch):
+    columns, y = boost_rows(300)
+    groups = np.arange(300) // 5
+    fits = []
+    monkeypatch.setattr(stack, "_RECALIBRATED", {})
+    monkeypatch.setattr(
+        stack, "logistic_correction", lambda *of, **more: fits.append(0) or solve(*of, **more)
+    )
+    solve = logistic_correction
+    first = Stack(use_3d=False).fit(columns, y, groups=groups)
+    asked = len(fits)
+    again = Stack(use_3d=False).fit(replace(columns, three=columns.two), y, groups=groups)  # a control's
+    assert len(fits) == asked
+    assert again.apply(columns).tobytes() == first.apply(columns).tobytes()
+    other = columns.two.copy()
+    other[7, 1] += 1e-9
+    for rule, of, labels, units in (
+        (Stack(use_3d=False), replace(columns, two=other), y, groups),
+        (Stack(use_3d=False), columns, y[::-1], groups),
+        (Stack(use_3d=False), columns, y, None),
+        (Stack(use_3d=False, objective="balanced"), columns, y, groups),
+        (Stack(use_3d=False, random_state=1), columns, y, groups),
+        (Stack(), columns, y, groups),
+    ):
+        before = len(fits)
+        rule.fit(of, labels, groups=units)
+        assert len(fits) > before
+
+
 def test_boost_starts_from_the_2d_scores():
     """With one round of a tiny step the fused scores are the recalibrated ones and next to nothing more."""
     columns, y = boost_rows()
@@ -180,8 +209,8 @@ def test_the_slopes_of_the_gates_loss_are_those_of_its_values(task, objective):
     if task == "va":
         two, three, y = (rng.uniform(-1, 1, (30, 2)) for _ in range(3))
     gate, g = Gate(task=task, objective=objective), rng.uniform(0.1, 0.9, 30)
-    slope = approx_fprime(g, lambda w: gate._loss(w, two, three, y)[0], 1e-7)
-    assert gate._loss(g, two, three, y)[1] == pytest.approx(slope, abs=1e-5)
+    slope = approx_fprime(g, lambda w: gate._loss(two, three, y)(w)[0], 1e-7)
+    assert gate._loss(two, three, y)(g)[1] == pytest.approx(slope, abs=1e-5)
 
 
 def test_the_gates_loss_is_the_metric_it_is_named_after():
@@ -191,9 +220,9 @@ def test_the_gates_loss_is_the_metric_it_is_named_after():
     metrics = measure(two + g[:, None] * (three - two), y, "va")
     gate = Gate(task="va", objective="ccc")
     concordance = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
-    assert gate._loss(g, two, three, y)[0] == pytest.approx(1 - concordance, abs=1e-9)
+    assert gate._loss(two, three, y)(g)[0] == pytest.approx(1 - concordance, abs=1e-9)
     gate = Gate(task="va", objective="rmse")
-    assert gate._loss(g, two, three, y)[0] == pytest.approx(metrics["rmse_joint"] ** 2, abs=1e-12)
+    assert gate._loss(two, three, y)(g)[0] == pytest.approx(metrics["rmse_joint"] ** 2, abs=1e-12)
 
 
 def test_stack_with_codes_finds_what_the_head_missed():

@@ -156,8 +156,10 @@ class Tests:
     """
 
     statistics: Statistics
-    swapped: dict[str, np.ndarray]  # part -> (draws, s) sums of differences, pair after pair
-    spans: dict[tuple[str, str], slice]
+    turned: dict[
+        str, np.ndarray
+    ]  # part -> (draws, s) sums with the sign of each row or group turned at random
+    pairs: frozenset[tuple[str, str]]
     groups: np.ndarray | None
 
     @classmethod
@@ -171,27 +173,19 @@ class Tests:
         draws: int,
         seed: int,
     ) -> Tests:
-        pairs = [
+        pairs = frozenset(
             (rule.name, other.name)
             for rule in rules
             for other in opponents[rule.name].values()
             if rule.kind != "control"
-        ]
-        if not pairs:
-            return cls(statistics, {}, {}, groups)
-        spans = statistics.spans
-        blocks = [
-            np.hstack([totals[:, spans[one]] - totals[:, spans[other]] for one, other in pairs])
-            for totals in statistics.totals.values()
-        ]
-        sums = dict(zip(statistics.totals, swapped_sums(blocks, draws=draws, seed=seed), strict=True))
-        width = blocks[0].shape[1] // len(pairs)
-        return cls(
-            statistics,
-            {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))},
-            {pair: slice(place * width, (place + 1) * width) for place, pair in enumerate(pairs)},
-            groups,
         )
+        if not pairs:
+            return cls(statistics, {}, pairs, groups)
+        # The sums of a difference are the difference of sums, so every pair shares those of its rules.
+        totals = statistics.totals
+        sums = dict(zip(totals, swapped_sums(list(totals.values()), draws=draws, seed=seed), strict=True))
+        turned = {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
+        return cls(statistics, turned, pairs, groups)
 
     def of_pair(
         self, rule: RuleResult, other: RuleResult, part: str, truth: np.ndarray, rows: np.ndarray
@@ -200,12 +194,12 @@ class Tests:
 
         For accuracy of single rows the exact test is McNemar's, to which swaps only come close.
         """
-        if (rule.name, other.name) not in self.spans:
+        if (rule.name, other.name) not in self.pairs:
             return {}
-        task = self.statistics.task
+        task, spans = self.statistics.task, self.statistics.spans
         shared, mine = (sums.point[0] for sums in self.statistics.sums(part, rule.name))
         theirs = self.statistics.sums(part, other.name)[1].point[0]
-        half = self.swapped[part][:, self.spans[rule.name, other.name]] / 2
+        half = (self.turned[part][:, spans[rule.name]] - self.turned[part][:, spans[other.name]]) / 2
         swapped = [metrics_of(shared, (mine + theirs) / 2 + sign * half, task) for sign in (1, -1)]
         given = [metrics_of(shared, own, task) for own in (mine, theirs)]
         test = f"swaps of {'rows' if self.groups is None else 'groups'}"

@@ -46,6 +46,10 @@ class Columns:
         """Row i keeps its 2D scores and gets all that comes of the 3D face of row ``order[i]``."""
         return self._of(order, ["three", "codes", "quality"])
 
+    def without_3d(self) -> Columns:
+        """The columns for a rule that sees the 2D scores only; also of rows that have no others."""
+        return replace(self, three=self.two)
+
     def _of(self, rows: np.ndarray, names: list[str]) -> Columns:
         arrays = {name: getattr(self, name) for name in names}
         return replace(

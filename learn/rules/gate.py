@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,19 +103,20 @@ class Gate(Rule):
             rows, out = fold != held, fold == held
             for number, penalty in enumerate(_PENALTIES):
                 found = self._descend(z[rows], two[rows], three[rows], y[rows], penalty)
-                g = expit(_steps(z[out], found))
-                losses[number] += out.sum() * self._loss(g, two[out], three[out], y[out])[0]
+                loss = self._loss(two[out], three[out], y[out])
+                losses[number] += out.sum() * loss(expit(_steps(z[out], found)))[0]
         return _PENALTIES[int(np.argmin(losses))]
 
     def _descend(
         self, z: np.ndarray, two: np.ndarray, three: np.ndarray, y: np.ndarray, penalty: float
     ) -> np.ndarray:
         """(1 + f,) coefficients, by L-BFGS."""
+        of_mixture = self._loss(two, three, y)
 
         def loss(found: np.ndarray) -> tuple[float, np.ndarray]:
             steps = _steps(z, found)
             g = expit(steps)
-            value, slope = self._loss(g, two, three, y)
+            value, slope = of_mixture(g)
             slope = slope * g * (1 - g) * (np.abs(steps) < _STEEPEST)
             along = np.concatenate([[slope.sum()], slope @ z + 2 * penalty * found[1:]])
             return value + penalty * float((found[1:] ** 2).sum()), along
@@ -121,19 +124,27 @@ class Gate(Rule):
         return np.asarray(minimize(loss, np.zeros(1 + z.shape[1]), jac=True, method="L-BFGS-B").x)
 
     def _loss(
-        self, g: np.ndarray, two: np.ndarray, three: np.ndarray, y: np.ndarray
-    ) -> tuple[float, np.ndarray]:
-        """Mean loss of the mixture, and its slope (n,) in g."""
-        n = len(y)
+        self, two: np.ndarray, three: np.ndarray, y: np.ndarray
+    ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        """The function of weights g (n,) that gives the mean loss of the mixture, and its slope (n,) in g."""
+        step = three - two
         if self.task == "va":
-            step = three - two
-            mixed = two + g[:, None] * step
-            value, slope = _concordance_loss(mixed, y) if self.objective == "ccc" else _squared(mixed, y)
-            return value, (slope * step).sum(axis=1)
-        weights = row_weights(y, self.task, self.objective) / n
-        step = (three - two)[np.arange(n), y]
-        mixed = np.maximum(two[np.arange(n), y] + g * step, TINY)
-        return -float((weights * np.log(mixed)).sum()), -weights * step / mixed
+            of_values = partial(_concordance_loss if self.objective == "ccc" else _squared, y=y)
+
+            def of_both(g: np.ndarray) -> tuple[float, np.ndarray]:
+                value, slope = of_values(two + g[:, None] * step)
+                return value, (slope * step).sum(axis=1)
+
+            return of_both
+        rows = np.arange(len(y))
+        weights = row_weights(y, self.task, self.objective) / len(y)
+        true, step = two[rows, y], step[rows, y]  # no other class enters the log loss
+
+        def of_classes(g: np.ndarray) -> tuple[float, np.ndarray]:
+            mixed = np.maximum(true + g * step, TINY)
+            return -float((weights * np.log(mixed)).sum()), -weights * step / mixed
+
+        return of_classes
 
     def weights(self, columns: Columns) -> np.ndarray:
         """(n,) weight of the 3D prediction in each row."""

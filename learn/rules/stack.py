@@ -6,8 +6,11 @@ out is the network with another temperature and other offsets, which are hardly 
 
 from __future__ import annotations
 
+from copy import deepcopy
+from threading import Lock
 from typing import Any
 
+import joblib
 import numpy as np
 from scipy.optimize import minimize
 from sklearn.linear_model import Ridge
@@ -31,6 +34,9 @@ _DEFAULT = {"classes": 0.1, "va": 1.0}  # where there are too few rows to choose
 _TRUSTS = (0.1, 1.0)
 # Factors of the standardised codes, which are many: a penalty of their own. 0 leaves them out.
 _CODE_TRUSTS = (0.0, 0.01, 0.03, 0.1, 0.3)
+# The last recalibrations: what was fitted by the hash of what it was fitted to.
+_RECALIBRATED: dict[str, dict[str, Any]] = {}
+_REMEMBERED, _LOCK = 64, Lock()
 
 
 class Stack(Rule):
@@ -120,6 +126,21 @@ class Stack(Rule):
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Stack:
         """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
+        if self.use_3d:
+            return self._fit(columns, y, groups)
+        # Controls and boost ask for the recalibration of the same rows again and again.
+        asked = joblib.hash((self.get_params(), columns.two, y, groups))
+        found = _RECALIBRATED.get(asked)
+        if found is None:
+            found = vars(self._fit(columns, y, groups)).copy()
+            with _LOCK:
+                _RECALIBRATED[asked] = found
+                if len(_RECALIBRATED) > _REMEMBERED:
+                    del _RECALIBRATED[next(iter(_RECALIBRATED))]
+        vars(self).update(deepcopy(found))  # a saved model tells shared arrays from equal ones
+        return self
+
+    def _fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None) -> Stack:
         self.width_ = columns.two.shape[1]
         self.scaler_ = StandardScaler()
         features = self.scaler_.fit_transform(self._features(columns))
@@ -259,23 +280,29 @@ def logistic_correction(
     """
     n, k = base.shape
     rows, weights = np.arange(n), row_weights(y, "classes", objective)
-    pull = np.full((x.shape[1] + 1, 1), 1 / penalty)
+    pull = np.full(x.shape[1] + 1, 1 / penalty)
     pull[0] = 1.0
     design = np.hstack([np.ones((n, 1)), x])
+    # From here on (k, n): what runs over the classes then runs over whole rows of memory.
+    across, base = np.ascontiguousarray(design.T), np.ascontiguousarray(base.T)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        steep, w = flat[0], flat[1:].reshape(-1, k)
+        steep, w = flat[0], flat[1:].reshape(k, -1)
         scaled = np.exp(steep) * base
-        logs = log_softmax(scaled + design @ w)
+        logs = scaled + w @ across
+        logs -= logs.max(axis=0)
         slope = np.exp(logs)
-        slope[rows, y] -= 1
-        slope *= weights[:, None]
-        value = -(weights * logs[rows, y]).sum() + ((pull * w**2).sum() + steep**2) / 2
-        along = design.T @ slope + pull * w
-        return value / n, np.concatenate([[(slope * scaled).sum() + steep], along.ravel()]) / n
+        total = slope.sum(axis=0)
+        slope /= total
+        slope[y, rows] -= 1
+        slope *= weights
+        pulled = pull * w
+        value = weights @ (np.log(total) - logs[y, rows]) + ((pulled * w).sum() + steep**2) / 2
+        along = slope @ design + pulled
+        return value / n, np.concatenate([[np.vdot(slope, scaled) + steep], along.ravel()]) / n
 
     before, begin = (1.0, np.zeros((x.shape[1] + 1, k))) if start is None else start
-    flat = np.concatenate([[np.log(before)], begin.ravel()])
+    flat = np.concatenate([[np.log(before)], begin.T.ravel()])
     bounds = [(-_STEEPEST, _STEEPEST)] + [(None, None)] * begin.size
     found = minimize(
         loss,
@@ -285,7 +312,7 @@ def logistic_correction(
         bounds=bounds,
         options={"maxiter": 500, "gtol": 1e-6, "ftol": tolerance},
     ).x
-    return float(np.exp(found[0])), np.asarray(found[1:]).reshape(-1, k)
+    return float(np.exp(found[0])), np.ascontiguousarray(found[1:].reshape(k, -1).T)
 
 
 def matched(fitted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
