@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec
+from .warp import warp
 
 
 def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
@@ -77,55 +78,6 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
     resized: np.ndarray = cv2.resize(image, (size, size))
     return resized
-
-
-def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray:
-    """Crop of an image, bilinear; black where it leaves the image.
-
-    Every number is the one that scikit-image's ``warp`` gives on the whole image as float64, as the originals call it;
-    but only the part of the image under the crop is converted.
-
-    Parameters
-    ----------
-    image : (H, W, 3) uint8
-    transform : (2, 3) float64, image pixels to crop pixels; no rotation
-    spec : CropSpec
-
-    Returns
-    -------
-    (size, size, 3) uint8, truncated, or float32 in [0, 1].
-    """
-    from skimage.transform import warp as warp_plane
-
-    inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
-    x0, y0, x1, y1 = _window(image, inverse, spec.size)
-    divisor = 255 if spec.floats else 1
-    # memory of zeros is not touched until it is written, so a large image costs no more than its window
-    plane, planes = np.zeros(image.shape[:2]), []
-    for channel in range(3):
-        np.divide(image[y0:y1, x0:x1, channel], divisor, out=plane[y0:y1, x0:x1])
-        planes.append(warp_plane(plane, inverse, output_shape=(spec.size, spec.size), order=1, clip=False))
-    # scikit-image clips to the range of the image, and of what is outside where that is in the crop
-    low = 0.0 if min(one.min() for one in planes) <= 0 else image.min() / divisor
-    high = image.max() / divisor
-    crop = np.empty((spec.size, spec.size, 3), np.float32 if spec.floats else np.uint8)
-    for channel, one in enumerate(planes):
-        crop[..., channel] = np.clip(one, low, high, out=one)
-    return crop
-
-
-def _window(image: np.ndarray, inverse: np.ndarray, size: int) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the pixels that the crop can touch, within the image."""
-    corners = inverse[:2] @ np.array([[0, size - 1], [0, size - 1], [1, 1]])
-    height, width = image.shape[:2]
-    x0, y0 = np.floor(corners.min(1)).astype(int) - 1
-    x1, y1 = np.ceil(corners.max(1)).astype(int) + 2
-    return (
-        int(np.clip(x0, 0, width)),
-        int(np.clip(y0, 0, height)),
-        int(np.clip(x1, 0, width)),
-        int(np.clip(y1, 0, height)),
-    )
 
 
 def prepare(
