@@ -48,6 +48,7 @@ class Compiled:
     def __init__(self, graph: Path, names: tuple[str, ...], images: int) -> None:
         self._graph, self._names = graph, names
         self._core = openvino.Core()
+        self._mapped: list[np.ndarray] = []  # what compiled graphs may still read from
         usual = (images, _SIDE, _SIDE, 3)
         self._by_shape = {usual: self._compiled(usual)}
 
@@ -64,10 +65,16 @@ class Compiled:
         """As an earlier start left it, in a fifth of the time; else compiled now, and left for the next."""
         kept = self._graph.with_name("x".join(map(str, shape)) + ".blob")
         try:
-            return self._core.import_model(openvino.Tensor(np.fromfile(kept, np.uint8)), "CPU", _SETTINGS)
-        except (OSError, RuntimeError):
-            # not there, cut short, or of another kind of processor, all of which OpenVINO notices
-            model = self._core.read_model(self._graph)
+            # mapped, so that workers share it; "c", as OpenVINO wants memory that it could write to
+            content = np.memmap(kept, np.uint8, "c")
+            compiled = self._core.import_model(openvino.Tensor(content, shared_memory=True), "CPU", _SETTINGS)
+        except (OSError, ValueError, RuntimeError):
+            # not there, empty, cut short, or of another kind of processor: OpenVINO takes nothing but its own
+            pass
+        else:
+            self._mapped.append(content)
+            return compiled
+        model = self._core.read_model(self._graph)
         model.reshape(list(shape))
         compiled = self._core.compile_model(model, "CPU", _SETTINGS)
         with suppress(OSError), replacing(kept) as temporary:
