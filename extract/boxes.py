@@ -6,15 +6,16 @@ for around the box only, and the face that overlaps it most is taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ..errors import DatasetError, UsageError, some
+from ..features.samples import SampleList, Samples
 from ..features.store import CodeStore
-from ..features.values import CropSpec, Face, LandmarkSpec, SampleList, Status
+from ..features.values import CropSpec, Face, LandmarkSpec, Status
 from .read import Unreadable, bounded_images, digest_of
 from .sources import read_content
 
@@ -104,6 +105,37 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return float(shared / max(both, 1e-9))
 
 
+class KnownRows(Sequence[Known | None]):
+    """What is known of the faces of n samples; made for some of them when it is asked for.
+
+    Parameters
+    ----------
+    n : int
+    make : function of a slice that gives a Known or None for each of its rows
+    """
+
+    def __init__(self, n: int, make: Callable[[slice], Sequence[Known | None]]) -> None:
+        self._n, self._make = n, make
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, row: int) -> Known | None: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Known | None]: ...
+    def __getitem__(self, row: int | slice) -> Known | Sequence[Known | None] | None:
+        if isinstance(row, slice):
+            return self._make(slice(*row.indices(self._n)))
+        row = range(self._n)[row]
+        return self._make(slice(row, row + 1))[0]
+
+    def part(self, rows: slice) -> KnownRows:
+        """Those of consecutive samples."""
+        first, stop, _ = rows.indices(self._n)
+        return KnownRows(stop - first, lambda some: self._make(slice(first + some.start, first + some.stop)))
+
+
 @dataclass(frozen=True, slots=True)
 class KnownFaces:
     """What is known of the faces of a whole dataset.
@@ -111,19 +143,17 @@ class KnownFaces:
     Attributes
     ----------
     samples : a Known or None for each sample, in order
+    complete : bool
+        Whether something is known of every sample.
     identity : what it came from, for the run's identity
     detector : dict or None
         What found the faces, for the store; None where the dataset says them.
     """
 
-    samples: tuple[Known | None, ...]
+    samples: KnownRows
+    complete: bool
     identity: Any
     detector: dict[str, Any] | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether something is known of every sample."""
-        return all(known is not None for known in self.samples)
 
 
 def known_faces(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
@@ -143,39 +173,66 @@ def known_faces(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec)
     """
     if boxes not in ("dataset", "none"):
         return _of_store(samples, boxes, needs)
-    given = tuple(
-        None if sample.box is None or boxes == "none" else Known(Face(np.array(sample.box, np.float32)))
-        for sample in samples.samples
-    )
-    return KnownFaces(given, "dataset" if any(given) else "none")
+    given = Samples.of(samples.samples).column("box")
+    has = ~np.isnan(given[:, 0]) & (boxes == "dataset")
+
+    def known(rows: slice) -> list[Known | None]:
+        some = zip(given[rows].astype(np.float32), has[rows], strict=True)
+        return [Known(Face(box)) if there else None for box, there in some]
+
+    return KnownFaces(KnownRows(len(samples), known), bool(has.all()), "dataset" if has.any() else "none")
 
 
 def _of_store(samples: SampleList, path: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
     with CodeStore(path) as store:
-        row_of = {identifier: row for row, identifier in enumerate(store.samples.id.tolist())}
-        lacking = [sample.id for sample in samples.samples if sample.id not in row_of]
-        if lacking:
-            raise DatasetError(
-                f"boxes: expected the {len(samples)} samples of {samples.dataset} in {path}, got {len(lacking)} that "
-                f"are not in it ({some(lacking)}); extract that store from the same dataset"
-            )
+        rows = _rows_of(samples, store)
         if store.info.detector.get("name") == "none":
             raise UsageError(
                 f"boxes: expected a store whose faces were found, got {path} of whole images; use --detector none"
             )
-        rows = np.array([row_of[sample.id] for sample in samples.samples])
         check_files(samples, store, rows, what="boxes")
-        known = _rows_known(store, rows, needs)
         detector = {**store.info.detector, "boxes_of": store.content_sha256}
-        return KnownFaces(known, store.content_sha256, detector)
+
+    def known(some: slice) -> list[Known | None]:
+        with CodeStore(path) as again:
+            return _read_known(again, rows[some], needs)
+
+    return KnownFaces(KnownRows(len(samples), known), True, detector["boxes_of"], detector)
 
 
-def _rows_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> tuple[Known, ...]:
-    boxes, scores = store.faces.box[rows], store.faces.score[rows]
-    counts, status = store.faces.count[rows], store.samples.status[rows]
-    digests, messages = store.samples.digest[rows], store.samples.message[rows].tolist()
-    points = _extents(store, rows) if isinstance(needs, CropSpec) else _points(store, rows)
-    known = []
+def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
+    """(n,) row of the store for each sample.
+
+    Raises
+    ------
+    DatasetError : some are not in it.
+    """
+    ids, wanted = store.column("sample/id"), Samples.of(samples.samples).column("id")
+    order = np.argsort(ids, kind="stable")
+    rows = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    lacking = np.flatnonzero(ids[rows] != wanted)
+    if len(lacking):
+        raise DatasetError(
+            f"boxes: expected the {len(samples)} samples of {samples.dataset} in {store.path}, got {len(lacking)} that "
+            f"are not in it ({some([samples.samples[row].id for row in lacking])}); extract that store from the same "
+            "dataset"
+        )
+    return np.asarray(rows)
+
+
+def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> list[Known | None]:
+    """What a store knows of some of its rows, which lie near each other."""
+    if not len(rows):
+        return []
+    first, last = int(rows.min()), int(rows.max())
+
+    def read(name: str) -> np.ndarray:
+        return store.column(name, slice(first, last + 1))[rows - first]
+
+    boxes, scores, counts = read("face/box"), read("face/score"), read("face/count")
+    status, digests, messages = read("sample/status"), read("sample/digest"), read("sample/message")
+    points = _extents(store, read) if isinstance(needs, CropSpec) else _points(store, read)
+    known: list[Known | None] = []
     for row in range(len(rows)):
         if np.isfinite(boxes[row]).all():
             face = Face(boxes[row], float(scores[row]), None if points is None else points[row])
@@ -186,30 +243,31 @@ def _rows_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
             # it is tried again; what can be read now is not what was seen then
             known.append(Known(None, 0, digests[row], Status.failed, "no face is known of it"))
         else:
-            known.append(Known(None, 0, digests[row], ended, messages[row]))
-    return tuple(known)
+            known.append(Known(None, 0, digests[row], ended, messages[row].decode()))
+    return known
 
 
-def _extents(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
+def _extents(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray | None:
     """(n, 2, 2) corners of the points by which the store's crops were made, pixels; None where it has boxes only."""
     name = store.info.detector.get("name")
     if name in _BOX_OF_POINTS:
-        return store.faces.box[rows].reshape(len(rows), 2, 2)
+        return read("face/box").reshape(-1, 2, 2)
     if name == "sfd" and store.info.crop:
-        return _extent_of_crops(store.faces.transform[rows], store.info.crop)
+        return _extent_of_crops(read("face/transform"), store.info.crop)
     return None
 
 
-def _points(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
+def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray | None:
     """(n, 478, 3) points, pixels, of a store that has them; NaN where there is no face."""
     if store.info.regressor.get("name") != "facemesh" or "landmarks" not in store.blocks:
         return None
     from .regressors.facemesh import project
 
-    aligned = store.codes("landmarks")[rows].reshape(len(rows), -1, 3)
-    size_wh = np.stack([store.samples.width[rows], store.samples.height[rows]], axis=1)
-    points, ok = np.full_like(aligned, np.nan), store.samples.ok[rows]
-    pose, camera = store.codes("pose")[rows], store.codes("camera")[rows]
+    aligned = read("codes/landmarks")
+    aligned = aligned.reshape(len(aligned), -1, 3)
+    size_wh = np.stack([read("sample/width"), read("sample/height")], axis=1)
+    points, ok = np.full_like(aligned, np.nan), read("sample/status") == Status.ok
+    pose, camera = read("codes/pose"), read("codes/camera")
     points[ok] = project(aligned[ok], pose[ok], camera[ok], size_wh[ok])
     return points
 
@@ -243,7 +301,7 @@ def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what
     ------
     DatasetError : files of another content than the store's.
     """
-    digests, status = store.samples.digest[rows], store.samples.status[rows]
+    digests, status = store.column("sample/digest")[rows], store.status[rows]
     seen = np.flatnonzero(~np.isin(status, (Status.missing, Status.unreadable)))
     chosen = seen[np.unique(np.linspace(0, len(seen) - 1, _CHECKED).astype(int))] if len(seen) else seen
     other = []

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, StoreError, UsageError, some
+from ..features.samples import Sample, Samples
 from ..features.store import CodeStore, StoreInfo, read_rows
 from ..features.store_writer import StoreWriter
-from ..features.values import Block, Sample, Split
+from ..features.values import Block
 from .flow import by_status
 from .shards import differences
 
@@ -21,7 +21,7 @@ from .shards import differences
 def write_joined(
     out: Path,
     info: StoreInfo,
-    samples: tuple[Sample, ...],
+    samples: Sequence[Sample],
     blocks: dict[str, Block],
     parts: Sequence[Path],
 ) -> None:
@@ -65,25 +65,38 @@ def join_parts(parts: Sequence[str | Path], out: str | Path) -> dict[str, int]:
         raise RunError(
             f"{final}: expected nothing where the joined store goes, got something; name another --out"
         )
-    with ExitStack() as opened:
-        stores = [opened.enter_context(CodeStore(path)) for path in _files(parts)]
-        for store in stores:
-            if problems := store.verify():
-                raise StoreError(
-                    f"{store.path}: expected a sound part, got: {'; '.join(problems)}; make it again"
-                )
-        stores.sort(key=lambda store: str(store.samples.id[0]))
-        whole = _whole(stores[0])
-        for store in stores[1:]:
-            _check_same(store, stores[0])
-        _check_rows(stores, whole.config)
-        samples = tuple(sample for store in stores for sample in _samples(store))
-        blocks, paths = dict(stores[0].blocks), [store.path for store in stores]
-        counts: Counter[str] = Counter()
-        for store in stores:
-            counts += Counter(by_status(store.samples.status))
-    write_joined(final, whole, samples, blocks, paths)
-    return dict(counts)
+    found = sorted(map(_looked_at, _files(parts)), key=lambda part: part.samples[0].id)
+    for part in found[1:]:
+        _check_same(part, found[0])
+    whole = _whole(found[0].info)
+    _check_rows(found, whole.config)
+    samples = Samples.together([part.samples for part in found])
+    write_joined(final, whole, samples, found[0].blocks, [part.path for part in found])
+    return dict(sum((part.counts for part in found), Counter[str]()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is to be known of a part before its rows are copied."""
+
+    path: Path
+    info: StoreInfo
+    blocks: dict[str, Block]
+    samples: Samples
+    counts: Counter[str]
+
+
+def _looked_at(path: Path) -> _Part:
+    """A part, which is sound.
+
+    Raises
+    ------
+    StoreError : it is not.
+    """
+    with CodeStore(path) as store:
+        if problems := store.verify():
+            raise StoreError(f"{path}: expected a sound part, got: {'; '.join(problems)}; make it again")
+        return _Part(path, store.info, store.blocks, store.listed, Counter(by_status(store.status)))
 
 
 def _files(parts: Sequence[str | Path]) -> list[Path]:
@@ -98,17 +111,16 @@ def _files(parts: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _whole(store: CodeStore) -> StoreInfo:
+def _whole(info: StoreInfo) -> StoreInfo:
     """What the store of the whole run says of itself."""
-    config = {key: value for key, value in store.info.config.items() if key != "part"}
-    return replace(store.info, config=config)
+    return replace(info, config={key: value for key, value in info.config.items() if key != "part"})
 
 
-def _check_same(store: CodeStore, first: CodeStore) -> None:
+def _check_same(part: _Part, first: _Part) -> None:
     """Refuse a part of another run."""
 
-    def about(one: CodeStore) -> dict[str, Any]:
-        info = _whole(one)
+    def about(one: _Part) -> dict[str, Any]:
+        info = _whole(one.info)
         return {
             "dataset": info.dataset,
             "classes": list(info.classes),
@@ -118,37 +130,28 @@ def _check_same(store: CodeStore, first: CodeStore) -> None:
             **info.config,
         }
 
-    found = differences(about(first), about(store))
-    if not found and store.blocks != first.blocks:
+    found = differences(about(first), about(part))
+    if not found and part.blocks != first.blocks:
         found = ["other blocks"]
     if found:
         raise StoreError(
-            f"{store.path}: expected a part of the same run as {first.path}, got one of another ({some(found)})"
+            f"{part.path}: expected a part of the same run as {first.path}, got one of another ({some(found)})"
         )
 
 
-def _check_rows(stores: Sequence[CodeStore], identity: dict[str, Any]) -> None:
+def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
     """Refuse parts that overlap, and parts that are not all there."""
-    for before, after in pairwise(stores):
-        if str(before.samples.id[-1]) >= str(after.samples.id[0]):
+    for before, after in pairwise(parts):
+        if before.samples[-1].id >= after.samples[0].id:
             raise StoreError(
                 f"{after.path}: expected other samples than in {before.path}, got some that are in both "
-                f"({before.samples.id[-1]}); leave one out"
+                f"({before.samples[-1].id}); leave one out"
             )
-    rows, wanted = sum(map(len, stores)), identity.get("samples")
+    rows, wanted = sum(len(part.samples) for part in parts), identity.get("samples")
     if wanted is not None and rows != wanted:
-        parts = sorted(filter(None, (str(store.info.config.get("part", "")) for store in stores)))
+        names = sorted(filter(None, (str(part.info.config.get("part", "")) for part in parts)))
         raise StoreError(
             f"join: expected the {wanted} samples of the whole run, got {rows}"
-            + (f" in the parts {some(parts, 12)}" if parts else "")
+            + (f" in the parts {some(names, 12)}" if names else "")
             + "; name all of its parts"
         )
-
-
-def _samples(store: CodeStore) -> Iterator[Sample]:
-    table = store.samples
-    columns = (table.id, table.path, table.label, table.split, table.valence, table.arousal, table.group)
-    for identifier, path, label, split, valence, arousal, group in zip(
-        *(column.tolist() for column in columns), strict=True
-    ):
-        yield Sample(identifier, path, label, Split(split), valence, arousal, group)

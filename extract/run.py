@@ -122,13 +122,13 @@ def extract_codes(
     faces = known.samples
     if part is not None:
         rows = _part(part, len(samples))
-        samples, faces = replace(samples, samples=samples.samples[rows]), faces[rows]
+        samples, faces = replace(samples, samples=samples.samples[rows]), faces.part(rows)
         identity["part"] = "{}/{}".format(*part)
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
         if run.finished(restart=restart):
             with CodeStore(out) as store:
-                counts = by_status(store.samples.status)
+                counts = by_status(store.status)
             return Summary(Path(out), counts, 0.0, len(samples))
         todo = run.begin(restart=restart)
         resumed = sum(run.counts.values())
@@ -202,20 +202,20 @@ def _info(
 def _work(
     run: shards.Run,
     todo: Sequence[int],
-    known: tuple[Known | None, ...],
+    known: Sequence[Known | None],
     calls: Sequence[RunShard],
     lanes: AbstractContextManager[Sequence[Lane]] | None,
 ) -> Iterator[tuple[int, Counter[str] | None]]:
     """Run the shards, here or in workers; yields the counts of each as it is finished, None for one given up."""
-    tasks = [
+    tasks = (
         (run.shard_path(shard).absolute(), run.shard_samples(shard), known[run.rows_of(shard)])
         for shard in todo
-    ]
+    )
     if lanes is None:
         for shard, task in zip(todo, tasks, strict=True):
             yield shard, calls[0](*task)
         return
     with lanes as places:
         of_lanes = [partial(calls[lane % len(calls)], workers=len(places)) for lane in range(len(places))]
-        for ended in spread(tasks, places[: len(tasks)], of_lanes):
+        for ended in spread(tasks, places[: len(todo)], of_lanes):
             yield todo[ended.task], None if ended.given_up else ended.result

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -24,9 +24,10 @@ from filelock import FileLock, Timeout
 from .. import __version__
 from ..errors import RunError, StoreError
 from ..features.atomic import replacing
+from ..features.samples import Sample, SampleList, Samples
 from ..features.store import FORMAT, CodeStore, StoreInfo
 from ..features.store_writer import StoreWriter
-from ..features.values import Block, Rows, Sample, SampleList, Status
+from ..features.values import Block, Rows, Status
 from .config import ExtractConfig
 
 # Packages whose version can change a code.
@@ -212,7 +213,7 @@ class Run:
         size = shard_size(len(self.samples))
         return slice(shard * size, (shard + 1) * size)
 
-    def shard_samples(self, shard: int) -> tuple[Sample, ...]:
+    def shard_samples(self, shard: int) -> Sequence[Sample]:
         return self.samples.samples[self.rows_of(shard)]
 
     def _is_done(self, shard: int) -> bool:
@@ -222,10 +223,9 @@ class Run:
             return False
         try:
             with CodeStore(path) as store:
-                sound = not store.verify() and store.samples.id.tolist() == [
-                    s.id for s in self.shard_samples(shard)
-                ]
-                values, counts = np.unique(store.samples.status, return_counts=True)
+                ids = Samples.of(self.shard_samples(shard)).column("id")
+                sound = not store.verify() and np.array_equal(store.column("sample/id"), ids)
+                values, counts = np.unique(store.status, return_counts=True)
         except StoreError:
             sound = False
         if not sound:

@@ -7,7 +7,7 @@ task, which is known, and the other workers go on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Ended:
     Attributes
     ----------
     task : int
-        Index into the tasks.
+        How many came before it.
     result : what the call gave, or None where the task was given up
     deaths : int
         Workers that died at it.
@@ -70,13 +70,13 @@ class Ended:
 
 
 def spread(
-    tasks: Sequence[tuple[Any, ...]], lanes: Sequence[Lane], calls: Sequence[Callable[..., Any]]
+    tasks: Iterable[tuple[Any, ...]], lanes: Sequence[Lane], calls: Sequence[Callable[..., Any]]
 ) -> Iterator[Ended]:
     """Run every task in some lane; yields them as they end, in no order.
 
     Parameters
     ----------
-    tasks : arguments of a call
+    tasks : arguments of a call; each is asked for when a lane is free, and held until it is done
     lanes : where they run; closed at the end, however it comes
     calls : what each lane calls
 
@@ -84,17 +84,19 @@ def spread(
     ------
     Whatever a call raises; the lanes are closed then.
     """
-    waiting = deque((number, 0) for number in range(len(tasks)))
+    fresh = ((number, task, 0) for number, task in enumerate(tasks))
+    again = deque[tuple[int, tuple[Any, ...], int]]()
     free = list(range(len(lanes)))[::-1]
-    running: dict[Future[Any], tuple[int, int, int]] = {}
+    running: dict[Future[Any], tuple[int, int, tuple[Any, ...], int]] = {}
     try:
-        while waiting or running:
-            while free and waiting:
-                lane, (number, deaths) = free.pop(), waiting.popleft()
-                future = _submitted(lanes[lane], calls[lane], tasks[number])
-                running[future] = lane, number, deaths
+        while True:
+            while free and (one := again.popleft() if again else next(fresh, None)) is not None:
+                lane, (number, task, deaths) = free.pop(), one
+                running[_submitted(lanes[lane], calls[lane], task)] = lane, number, task, deaths
+            if not running:
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                lane, number, deaths = running.pop(future)
+                lane, number, task, deaths = running.pop(future)
                 free.append(lane)
                 error = future.exception()
                 if error is None:
@@ -107,7 +109,7 @@ def spread(
                 if deaths >= MOST_DEATHS:
                     yield Ended(number, None, deaths)
                 else:
-                    waiting.appendleft((number, deaths))
+                    again.append((number, task, deaths))
     finally:
         for each in lanes:
             each.close()

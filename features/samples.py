@@ -86,11 +86,16 @@ class Samples(Sequence[Sample]):
         """The same samples as columns; they may come one by one, and are never all there as objects."""
         if isinstance(samples, Samples):
             return samples
-        rest, parts = iter(samples), [_columns(())]
+        rest, parts = iter(samples), [Samples(_columns(()))]
         while some_rows := tuple(islice(rest, _STEP)):
-            parts.append(_columns(some_rows))
+            parts.append(Samples(_columns(some_rows)))
+        return cls.together(parts)
+
+    @classmethod
+    def together(cls, parts: Sequence[Samples]) -> Samples:
+        """Some lists, one of them at least, as one, in order."""
         return cls(
-            {name: _once(np.concatenate([part.pop(name) for part in parts])) for name in Sample.__slots__}
+            {name: _once(np.concatenate([part.column(name) for part in parts])) for name in Sample.__slots__}
         )
 
     def __len__(self) -> int:
@@ -143,6 +148,13 @@ def _columns(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     }
     every = texts | numbers
     return {name: _once(every[name]) for name in Sample.__slots__}
+
+
+def narrowed(texts: np.ndarray) -> np.ndarray:
+    """UTF-8 bytes in the width of the longest."""
+    letters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.itemsize)
+    width = 1 + int(np.flatnonzero(letters.any(axis=0)).max(initial=0))
+    return texts.astype(f"S{width}", copy=False)
 
 
 def _once(values: np.ndarray) -> np.ndarray:

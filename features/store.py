@@ -21,12 +21,13 @@ import numpy as np
 
 from .. import __version__
 from ..errors import StoreError
+from .samples import Samples, narrowed
 from .values import Block, Rows, Status
 
 FORMAT = "ig3d-codes"
 FORMAT_VERSION = 1
 _TEXT_COLUMNS = ("id", "path", "group", "message")
-# Rows read at a time where all are to be read.
+# Rows read at a time where all are gone through.
 _STEP = 4096
 # Not part of the content hash: where and when, not what.
 _UNHASHED = frozenset({"created", "root", "content_sha256"})
@@ -122,7 +123,8 @@ class CodeStore:
         if not self.path.is_file():
             raise StoreError(f"{path}: expected an ig3d store, found no file; make one with ig3d extract")
         try:
-            self._file = h5py.File(self.path, "r")
+            # no cache of chunks: each is read once, and would be copied through it
+            self._file = h5py.File(self.path, "r", rdcc_nbytes=0)
         except OSError as exc:
             raise StoreError(
                 f"{path}: expected an HDF5 file, got one that is not, or is cut short; extract it again"
@@ -153,7 +155,7 @@ class CodeStore:
         lengths = {name: len(self._file[name]) for name in sorted(names)}
         if len(set(lengths.values())) != 1:
             raise StoreError(f"{self.path}: expected as many rows in every dataset, got {lengths}")
-        pending = int(np.sum(self._read("sample/status") == Status.pending))
+        pending = int(np.sum(self.column("sample/status") == Status.pending))
         if pending:
             raise StoreError(f"{self.path}: expected finished rows, got {pending} pending; extract it again")
 
@@ -167,13 +169,24 @@ class CodeStore:
                 f"{self.path}: expected the bytes that were written to {what}, got others; extract it again"
             ) from exc
 
-    def _read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+    def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """(n, ...) rows of a dataset, by its name in the file; texts as UTF-8 bytes, as wide as the longest."""
         with self._border(name):
-            return np.asarray(self._file[name][rows])
+            column = self._file[name]
+            if column.dtype.kind != "S":
+                return np.asarray(column[rows])
+            # those in the file may be far wider, such as messages that are mostly empty
+            spans = _spans(column) if rows == slice(None) else [rows]
+            return np.concatenate([np.empty(0, "S1"), *(narrowed(column[span]) for span in spans)])
 
     def _text(self, name: str) -> np.ndarray:
+        """A column of texts; UTF-8 that is ASCII is decoded ten times as fast as ASCII."""
+        texts = self.column(name)
         with self._border(name):
-            return np.char.decode(self._read(name).astype("S"), "utf-8")
+            try:
+                return texts.astype("U")
+            except UnicodeDecodeError:
+                return np.char.decode(texts, "utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -207,14 +220,37 @@ class CodeStore:
         columns = {
             column: self._text(f"sample/{column}")
             if column in _TEXT_COLUMNS
-            else self._read(f"sample/{column}")
+            else self.column(f"sample/{column}")
             for column in SampleTable.__slots__
         }
         return SampleTable(**columns)
 
+    @property
+    def listed(self) -> Samples:
+        """The samples as their dataset lists them, but for sizes and boxes, which a store does not hold."""
+        n = len(self)
+        return Samples(
+            {
+                "id": self.column("sample/id"),
+                "path": self.column("sample/path"),
+                "label": self.column("sample/label").astype(np.int32),
+                "split": self.column("sample/split"),
+                "valence": self.column("sample/valence").astype(np.float64),
+                "arousal": self.column("sample/arousal").astype(np.float64),
+                "group": self.column("sample/group"),
+                "size_bytes": np.broadcast_to(np.int64(-1), n),
+                "box": np.broadcast_to(np.nan, (n, 4)),
+            }
+        )
+
+    @property
+    def status(self) -> np.ndarray:
+        """(n,) int8 codes of :class:`Status`, without the other columns of :attr:`samples`."""
+        return self.column("sample/status")
+
     @cached_property
     def faces(self) -> FaceTable:
-        return FaceTable(**{column: self._read(f"face/{column}") for column in FaceTable.__slots__})
+        return FaceTable(**{column: self.column(f"face/{column}") for column in FaceTable.__slots__})
 
     @cached_property
     def blocks(self) -> dict[str, Block]:
@@ -244,7 +280,7 @@ class CodeStore:
             raise StoreError(
                 f"{self.path}: expected one of the blocks {', '.join(self.blocks)}, got {block!r}"
             )
-        return self._read(f"codes/{block}", rows)
+        return self.column(f"codes/{block}", rows)
 
     @property
     def content_sha256(self) -> str:
@@ -281,23 +317,22 @@ class CodeStore:
                 problems.append(
                     "content: expected the hash written with the store, got another; bytes were changed"
                 )
-            samples = self.samples
-            if len(np.unique(samples.id)) != len(samples):
+            if len(np.unique(self.column("sample/id"))) != len(self):
                 problems.append("sample/id: expected every id once, got some twice")
+            ok = self.status == Status.ok
             for name in self.blocks:
-                problems += self._misplaced(name)
+                problems += self._misplaced(name, ok)
         except StoreError as exc:
             problems.append(str(exc))
         return problems
 
-    def _misplaced(self, name: str) -> list[str]:
+    def _misplaced(self, name: str, ok: np.ndarray) -> list[str]:
         """What is wrong with where a block has numbers, read some thousand rows at a time."""
         lacking = spare = False
-        for start in range(0, len(self), _STEP):
-            span = slice(start, start + _STEP)
-            finite, ok = np.isfinite(self.codes(name, span)), self.samples.ok[span]
-            lacking |= not finite[ok].all()
-            spare |= bool(finite[~ok].any())
+        for span in _spans(self._file[f"codes/{name}"]):
+            finite = np.isfinite(self.codes(name, span))
+            lacking |= not finite[ok[span]].all()
+            spare |= bool(finite[~ok[span]].any())
         problems = []
         if lacking:
             problems.append(f"codes/{name}: expected finite codes where the status is ok, got others")
@@ -316,8 +351,8 @@ def content_hash(file: h5py.File) -> str:
                 total.update(f"{name}@{key}={item.attrs[key]!s}\n".encode())
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype.str}:{item.shape}\n".encode())
-            for start in range(0, len(item), _STEP):
-                total.update(np.ascontiguousarray(item[start : start + _STEP]).tobytes())
+            for span in _spans(item):
+                total.update(np.ascontiguousarray(item[span]))
 
     add("/", file)
     names: list[str] = []
@@ -327,19 +362,26 @@ def content_hash(file: h5py.File) -> str:
     return total.hexdigest()
 
 
+def _spans(column: h5py.Dataset) -> Iterator[slice]:
+    """All rows, some thousand at a time, in whole chunks: so that none is read and checked twice."""
+    chunk = column.chunks[0] if column.chunks else 1
+    step = max(1, _STEP // chunk) * chunk
+    return (slice(start, start + step) for start in range(0, len(column), step))
+
+
 def read_rows(store: CodeStore) -> Iterator[Rows]:
     """The outcomes in a store as :class:`Rows`, some thousand at a time, in order."""
-    samples, faces = store.samples, store.faces
+    read = store.column
     for start in range(0, len(store), _STEP):
         span = slice(start, start + _STEP)
         yield Rows(
-            status=samples.status[span],
-            message=samples.message[span].tolist(),
-            size_wh=np.stack([samples.width[span], samples.height[span]], axis=1),
-            digest=samples.digest[span],
-            xyxy=faces.box[span],
-            score=faces.score[span],
-            count=faces.count[span],
-            transform=faces.transform[span],
+            status=read("sample/status", span),
+            message=np.char.decode(read("sample/message", span), "utf-8").tolist(),
+            size_wh=np.stack([read("sample/width", span), read("sample/height", span)], axis=1),
+            digest=read("sample/digest", span),
+            xyxy=read("face/box", span),
+            score=read("face/score", span),
+            count=read("face/count", span),
+            transform=read("face/transform", span),
             codes={name: store.codes(name, span) for name in store.blocks},
         )

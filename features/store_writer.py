@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import StoreError
 from .atomic import temporary_name
-from .samples import Sample, Samples, Split
+from .samples import Sample, Samples, Split, narrowed
 from .store import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
 from .values import Block, Rows, Status
 
@@ -136,7 +136,8 @@ class StoreWriter:
             file.attrs[name] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
         for column in ("id", "path", "group"):
-            self._dataset(f"sample/{column}", _as_short_as_can_be(self._samples.column(column)))
+            texts = narrowed(self._samples.column(column))
+            self._dataset(f"sample/{column}", texts.astype(h5py.string_dtype("utf-8", texts.itemsize)))
         self._dataset("sample/split", self._samples.column("split"), _SPLIT)
         self._dataset("sample/label", self._samples.column("label").astype(np.int16))
         for column in ("valence", "arousal"):
@@ -267,11 +268,6 @@ def _layout(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     row_bytes = max(1, itemsize * int(np.prod(shape[1:])))
     return (max(1, min(shape[0], _CHUNK_BYTES // row_bytes)), *shape[1:])
-
-
-def _as_short_as_can_be(texts: np.ndarray) -> np.ndarray:
-    """UTF-8 bytes in the width of the longest."""
-    return texts.astype(h5py.string_dtype("utf-8", max(1, int(np.char.str_len(texts).max(initial=0)))))
 
 
 def _encode(messages: Sequence[str]) -> np.ndarray:

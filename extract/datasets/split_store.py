@@ -5,24 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import StoreError
+from ...features.samples import SampleList, Samples
 from ...features.store import CodeStore, read_rows
 from ...features.store_writer import StoreWriter
-from ...features.values import Sample, SampleList, Split
 from .splits import carve
 
 
 def samples_of(store: CodeStore) -> SampleList:
     """The samples of a store as a dataset would list them."""
-    table = store.samples
-    columns = (table.id, table.path, table.label, table.split, table.valence, table.arousal, table.group)
-    samples = tuple(
-        Sample(id, path, label, Split(split), valence, arousal, group)
-        for id, path, label, split, valence, arousal, group in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
-    )
-    return SampleList(store.info.dataset, store.info.root, store.info.classes, samples)
+    return SampleList(store.info.dataset, store.info.root, store.info.classes, store.listed)
 
 
 def split_store(store: CodeStore, out: Path, share: float, *, seed: int = 0) -> SampleList:
@@ -37,10 +31,11 @@ def split_store(store: CodeStore, out: Path, share: float, *, seed: int = 0) -> 
     if out.resolve() == store.path.resolve():
         raise StoreError(f"{out}: expected another file than the store that is read; name a new one")
     carved = carve(samples_of(store), share, seed=seed)
-    by_id = {sample.id: sample for sample in carved.samples}
     # part of what made this store: an extraction of the same samples is not the same run
     config = store.info.config | {"split": {"val": share, "seed": seed}}
-    samples = tuple(by_id[identifier] for identifier in store.samples.id.tolist())
+    sorted_by_id = Samples.of(carved.samples)
+    rows_of = np.searchsorted(sorted_by_id.column("id"), store.listed.column("id"))
+    samples = sorted_by_id.take(rows_of)
     with StoreWriter(out, replace(store.info, config=config), samples, store.blocks) as writer:
         start = 0
         for rows in read_rows(store):
