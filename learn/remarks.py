@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from ..errors import number
 from ..features.table import FusionTable
 from .measures.metrics import LOWER_IS_BETTER
 from .measures.results import RuleResult
@@ -59,7 +61,8 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
     codes = None if table.codes is None else table.codes[table.covered]
     if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
         notes.append("WARNING the 3D codes are the same for every row: look at them with ig3d inspect.")
-    return notes
+    groups = table.group_codes[reported] if table.grouped else None
+    return notes + few_groups(groups, sum(rule.kind == "rule" for rule in rules))
 
 
 def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective: str) -> list[str]:
@@ -100,6 +103,33 @@ def few_draws(rules: tuple[RuleResult, ...], draws: int, *, exact: bool) -> list
     return [
         f"WARNING {draws} draws of the tests cannot give a star to any of {tests} rules (Holm's correction): take "
         f"--draws {round(tests / _LEVEL)} or more."
+    ]
+
+
+def few_groups(groups: np.ndarray | None, tests: int, noun: str = "rule") -> list[str]:
+    """That no rule can have a star, where there are too few groups to swap.
+
+    Parameters
+    ----------
+    groups : (n,) int, of the reported rows; None where rows stand for themselves
+    tests, noun : how many Holm's correction runs over, and what they are
+
+    Notes
+    -----
+    Of the 2^g ways to swap g groups two make a difference as great as the greatest: no p is below 2 / 2^g.
+    """
+    if groups is None:
+        return []
+    found = len(np.unique(groups))
+    least = 2.0 ** (1 - found)
+    if tests * least < _LEVEL:
+        return []
+    most = math.ceil(_LEVEL / least) - 1
+    advice = f", or take {most} or fewer" if most else ""
+    return [
+        f"WARNING the reported rows are of {number(found, 'group')}: tests that swap so few have no p below "
+        f"{least:.2g} and cannot give a star to any of {number(tests, noun)} (Holm's correction); report more "
+        f"groups{advice}."
     ]
 
 

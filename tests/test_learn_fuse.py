@@ -20,11 +20,12 @@ from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Sample, Split, Status
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
+from ig3d.learn.measures.intervals import holm, sign_flip
 from ig3d.learn.measures.metrics import measure
 from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
-from ig3d.learn.remarks import as_fitted, few_draws, weaknesses
+from ig3d.learn.remarks import as_fitted, few_draws, few_groups, weaknesses
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -334,3 +335,29 @@ def test_no_round_of_boosting_is_said_not_to_be_used():
     )
     line = "Fitted, copy by copy: boost rounds 0 (not used)/65, 12/3; weighted w 0.00, 0.25."
     assert as_fitted(rules, ("a", "b")) == [line]
+
+
+def test_too_few_groups_for_a_star_are_said():
+    """The bound is what the test itself gives of groups that all gain alike."""
+    for groups in (4, 5, 6, 8, 9):
+        gained = sign_flip(np.ones(groups), np.arange(groups), draws=40_000, seed=0)
+        assert gained == pytest.approx(2.0 ** (1 - groups), rel=0.15)
+        for tests in (1, 2, 8):
+            (note, *_), stars = (
+                few_groups(np.repeat(np.arange(groups), 3), tests) or [""],
+                holm([2.0 ** (1 - groups)] * tests),
+            )
+            assert ("cannot give a star" in note) == (min(stars) >= 0.05)
+    (note,) = few_groups(np.repeat(np.arange(8), 3), 8)
+    assert "of 8 groups" in note and "no p below 0.0078" in note and note.endswith("or take 6 or fewer.")
+    assert holm([2.0**-7] * 6)[0] < 0.05 <= holm([2.0**-7] * 7)[0]
+    assert few_groups(None, 8) == [] and "take" not in few_groups(np.zeros(9), 1)[0]
+
+
+@pytest.mark.parametrize(("people", "said"), [(5, True), (40, False)])
+def test_a_run_over_few_persons_warns_of_it(people, said):
+    table = make_table(240, missing=0)
+    table = replace(table, group=np.array([f"p{row % (3 * people)}" for row in range(240)]))
+    quick = FuseConfig(rules=("mean", "max"), head="linear", draws=400, model=False, controls=False)
+    notes = [line for line in fuse_predictions(table, quick).notes if f"of {people} groups" in line]
+    assert bool(notes) == said and all(line.startswith("WARNING") and "2 rules" in line for line in notes)

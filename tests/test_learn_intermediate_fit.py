@@ -21,7 +21,7 @@ from ig3d.learn.intermediate.table import load_feature_table
 from ig3d.learn.training.epochs import Epoch, seeded
 
 CPU = torch.device("cpu")
-QUICK = IntermediateConfig(module="gate", epochs=4, batch_size=16, width=8, lr=2e-2, dropout=0.1, draws=50)
+QUICK = IntermediateConfig(module="gate", epochs=4, batch_size=16, width=8, lr=2e-2, dropout=0.1, draws=100)
 
 
 @pytest.fixture(scope="module")

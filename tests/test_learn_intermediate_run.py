@@ -233,7 +233,8 @@ def test_the_order_of_the_rows_of_a_file_is_of_no_meaning(folder: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("lr", -1.0), ("lr", float("nan")), ("weight_decay", -1.0), ("va_weight", -0.5)]
+    ("option", "value"),
+    [("lr", -1.0), ("lr", float("nan")), ("weight_decay", -1.0), ("va_weight", -0.5), ("draws", 99)],
 )
 def test_a_wrong_option_names_itself_alone(option: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"^{option.replace('_', '-')}: expected [^,]*, got {value}$"):
@@ -346,6 +347,13 @@ def test_the_epoch_is_chosen_on_a_grouped_part_of_train_where_no_val_is_left(tmp
     assert not np.intersect1d(groups[plan.train], groups[plan.validation]).size
     assert not np.intersect1d(np.union1d(plan.train, plan.validation), plan.reported).size
     assert 0.1 < len(plan.validation) / 240 < 0.2
+    assert not any("cannot give a star" in line for line in plan.notes)
+    few = replace(
+        table, group=np.array([f"p{row % 5}" if row % 16 >= 12 else f"q{row}" for row in range(320)])
+    )
+    assert any(
+        "of 5 groups" in line for line in plan_rows(few, np.ones(320, bool), QUICK, what="features").notes
+    )
     with pytest.raises(ProtocolError, match="val"):
         plan_rows(table, np.ones(320, bool), replace(QUICK, report="val"), what="features")
 

@@ -27,7 +27,7 @@ from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.train import TrainConfig, train_2d
 
 CLASSES = ("happy", "sad", "fear")
-QUICK = IntermediateConfig(module="linear", epochs=8, batch_size=16, width=8, lr=1e-2, draws=50, mixed=False)
+QUICK = IntermediateConfig(module="linear", epochs=8, batch_size=16, width=8, lr=1e-2, draws=100, mixed=False)
 SPLITS = (Split.train, Split.train, Split.val, Split.test)
 
 
@@ -118,10 +118,9 @@ def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
 def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, tmp_path: Path) -> None:
     samples, folder = made
     result = train_joint(route_of(made), QUICK, tmp_path / "out")
-    figures = result.figures["classes"]["all"]
-    gain = figures["differences"]["codes - masked"]["accuracy"]
-    assert gain["low"] > 0
-    assert figures["differences"]["permuted - masked"]["accuracy"]["low"] <= 0
+    figures = result.figures["classes"]
+    assert figures["codes"]["all"]["accuracy"]["minus_masked"]["low"] > 0
+    assert figures["permuted"]["all"]["accuracy"]["minus_masked"]["low"] <= 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.ids is not None
     assert written.ids.tolist() == [sample.id for sample in samples.samples if sample.split != Split.train]
@@ -251,7 +250,7 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
         "--2d-logits", folder / "2d.npz", "--3d-store", folder / "3d.h5", "--device", "cpu",
     ]  # fmt: skip
     ended = ig3d(
-        *common, "--module", "gate", "--epochs", 1, "--width", 4, "--draws", 50, "--no-controls", "--out",
+        *common, "--module", "gate", "--epochs", 1, "--width", 4, "--draws", 100, "--no-controls", "--out",
         tmp_path / "out", "--blocks", "expression",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -271,8 +270,7 @@ def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> No
     inputs = Inputs(tmp_path / "va.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(tmp_path / "va.safetensors")), inputs, device="cpu")
     result = train_joint(route, replace(QUICK, epochs=14, controls=False), tmp_path / "out")
-    figures = result.figures["va"]["all"]
-    assert figures["differences"]["codes - 2d"]["ccc_joint"]["low"] > 0
+    assert result.figures["va"]["codes"]["all"]["ccc_joint"]["minus_2d"]["low"] > 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.kind == "va" and np.abs(written.values).max() <= 1
 
@@ -283,5 +281,4 @@ def test_mixed_precision_end_to_end(made, tmp_path: Path) -> None:
     inputs = Inputs(folder / "2d.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(folder / "2d.safetensors")), inputs, device="cuda")
     result = train_joint(route, replace(QUICK, mixed=True, module="attention", epochs=4), tmp_path / "out")
-    figures = result.figures["classes"]["all"]
-    assert figures["differences"]["codes - masked"]["accuracy"]["value"] > 0.1
+    assert result.figures["classes"]["codes"]["all"]["accuracy"]["minus_masked"]["value"] > 0.1

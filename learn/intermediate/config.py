@@ -82,7 +82,7 @@ class IntermediateConfig:
             if getattr(self, name) not in choices:
                 words = ", ".join(choice for choice in choices if choice is not None)
                 raise UsageError(f"{name}: expected one of {words}, got {getattr(self, name)!r}")
-        for name, least in {"epochs": 1, "patience": 1, "batch_size": 2, "draws": 1}.items():
+        for name, least in {"epochs": 1, "patience": 1, "batch_size": 2, "draws": 100}.items():
             if getattr(self, name) < least:
                 raise UsageError(
                     f"{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}"
