@@ -24,7 +24,7 @@ NETWORKS = {
 def tensors() -> dict[str, dict[str, np.ndarray]]:
     torch.manual_seed(0)
     return {
-        name: {key: value.numpy() for key, value in network.build().state_dict().items()}
+        name: {key: value.numpy() for key, value in network.build({}).state_dict().items()}
         for name, network in NETWORKS.items()
     }
 

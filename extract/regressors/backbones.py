@@ -44,6 +44,7 @@ class MobileEncoder(nn.Module):
         self._head = head
         width = self.encoder.feature_info.channels()[-1]  # type: ignore[operator, union-attr]
         self.add_module(head, nn.Sequential(nn.Linear(width, outputs)))
+        self.outputs = outputs
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels, 7, 7) of (n, 3, 224, 224) in [0, 1]."""
@@ -68,6 +69,7 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         self.encoder = timm.create_model("resnet50", num_classes=0, global_pool="", pretrained=False)
         self.layers = nn.Sequential(nn.Linear(2048, 1024), nn.ReLU(), nn.Linear(1024, outputs))
+        self.outputs = outputs
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 2048, 7, 7) of (n, 3, 224, 224) in [0, 1]."""
@@ -116,6 +118,7 @@ class Eager:
             name: network.eval().to(device, kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
             for name, network in networks.items()
         }
+        self.widths = {name: network.outputs for name, network in networks.items()}
 
     def __call__(self, crops: np.ndarray) -> dict[str, torch.Tensor]:
         """Name -> (n, outputs) on the device, perhaps still to be calculated; of (n, 224, 224, 3) crops."""

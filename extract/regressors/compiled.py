@@ -51,6 +51,8 @@ class Compiled:
         self._mapped: list[np.ndarray] = []  # what compiled graphs may still read from
         usual = (images, _SIDE, _SIDE, 3)
         self._by_shape = {usual: self._compiled(usual)}
+        outputs = self._by_shape[usual].outputs
+        self.widths = {name: int(output.shape[1]) for name, output in zip(names, outputs, strict=True)}
 
     def __call__(self, crops: np.ndarray) -> dict[str, np.ndarray]:
         """Name -> (n, outputs) float32 of (n, side, side, 3) crops, uint8 or float32 in [0, 1]."""

@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import UsageError, WeightsError
 from ...features.values import Block, CropSpec, FaceBatch
 from .encoders import Encoders, ResNet
-from .official import find_checkpoint, refuse_unknown, tensors_under
+from .official import Checkpoint, find_checkpoint, refuse_unknown, tensors_under
 
 CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
 # MediaPipe's box is the one that EMOCA's own code takes where it has no 68 points
@@ -55,12 +55,9 @@ class Deca:
 
     def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
         self._checkpoint = find_checkpoint(self.name)
-        parts = checkpoint_parts(self._checkpoint.read(), what=self._checkpoint.what)
-        if "E_expression" in parts:
-            raise WeightsError(f"{self._checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
         self._encoders = Encoders(
             {"E_flame": ResNet(COARSE_WIDTH), "E_detail": ResNet(DETAIL_WIDTH)},
-            lambda: parts,
+            lambda: _tensors(self._checkpoint),
             what=self._checkpoint.what,
             device=device,
             precision=precision,
@@ -83,6 +80,13 @@ class Deca:
         outputs = self._encoders(faces.crops)
         codes = {**split_coarse(outputs["E_flame"]), "detail": outputs["E_detail"]}
         return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+
+def _tensors(checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
+    parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
+    if "E_expression" in parts:
+        raise WeightsError(f"{checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
+    return parts
 
 
 def split_coarse(outputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -44,21 +44,19 @@ class Emoca:
 
     def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
         self._checkpoint = find_checkpoint(self.name)
-        parts = checkpoint_parts(self._checkpoint.read(), what=self._checkpoint.what)
-        width = _expression_width(parts, self._checkpoint)
-        self._layout = expression_layout(width, self._checkpoint)
         self._encoders = Encoders(
             {
                 "E_flame": ResNet(COARSE_WIDTH),
-                "E_expression": ResNet(width),
+                "E_expression": ResNet(None),
                 "E_detail": ResNet(DETAIL_WIDTH),
             },
-            lambda: parts,
+            lambda: _tensors(self._checkpoint),
             what=self._checkpoint.what,
             device=device,
             precision=precision,
             key=self._checkpoint.sha256,
         )
+        self._layout = expression_layout(self._encoders.widths["E_expression"], self._checkpoint)
         self.device = self._encoders.device
         self.blocks = flame_blocks(self.name, "EMOCA's exp, from E_expression")
 
@@ -103,8 +101,9 @@ class EmocaV2Cos(Emoca):
     name = "emoca_v2_cos"
 
 
-def _expression_width(parts: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint) -> int:
-    """Outputs of the expression encoder, from its last layer."""
+def _tensors(checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]]:
+    """Encoder -> its tensors, where the expression encoder has as many outputs as one of EMOCA's."""
+    parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
     if "E_expression" not in parts:
         raise WeightsError(f"{checkpoint.what}: expected EMOCA, got DECA; use --regressor deca")
     names = list(parts["E_expression"])
@@ -117,7 +116,7 @@ def _expression_width(parts: Mapping[str, Mapping[str, Any]], checkpoint: Checkp
             f"got {width} outputs and {len(others)} tensors of another network ({some(others or names, 3)}); the "
             "released EMOCA v1 and v2 models have 50"
         )
-    return width
+    return parts
 
 
 def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]:

@@ -49,7 +49,7 @@ class Mobile:
     head: str
     outputs: int
 
-    def build(self) -> MobileEncoder:
+    def build(self, tensors: Mapping[str, np.ndarray]) -> MobileEncoder:
         from .backbones import MobileEncoder
 
         return MobileEncoder(self.backbone, self.head, self.outputs)
@@ -57,14 +57,19 @@ class Mobile:
 
 @dataclass(frozen=True, slots=True)
 class ResNet:
-    """A ResNet-50 and two linear layers: each encoder of EMOCA's and DECA's."""
+    """A ResNet-50 and two linear layers: each encoder of EMOCA's and DECA's.
 
-    outputs: int
+    Attributes
+    ----------
+    outputs : int, or None for as many as its tensors have
+    """
 
-    def build(self) -> ResNetEncoder:
+    outputs: int | None
+
+    def build(self, tensors: Mapping[str, np.ndarray]) -> ResNetEncoder:
         from .backbones import ResNetEncoder
 
-        return ResNetEncoder(self.outputs)
+        return ResNetEncoder(len(tensors["layers.2.weight"]) if self.outputs is None else self.outputs)
 
 
 class Encoders:
@@ -90,6 +95,7 @@ class Encoders:
     ----------
     device : str
         ``cpu`` or ``cuda``.
+    widths : name -> outputs of the encoder
 
     Raises
     ------
@@ -140,7 +146,7 @@ class Encoders:
         place = choose_device(device)
         self.device, self._where = place.type, str(place)
         with torch.device("meta"):
-            built = {name: network.build() for name, network in networks.items()}
+            built = {name: network.build(tensors.get(name, {})) for name, network in networks.items()}
         load_strictly(built, tensors, what=what)
         if by_openvino and self.device == "cpu":
             self._run = _compiled(self._names, key, built)
@@ -152,6 +158,16 @@ class Encoders:
             if not _out_of_memory(exc):
                 raise
             raise _no_memory(self._where, "the networks", exc) from exc
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        return self._started.widths
+
+    @property
+    def _started(self) -> Compiled | Eager:
+        if self._run is None:
+            raise RuntimeError("encoders: expected to be started")
+        return self._run
 
     def describe(self) -> dict[str, str]:
         """Runtime and precision, for the run's identity."""
@@ -197,9 +213,7 @@ class Encoders:
 
     def _forward(self, crops: np.ndarray) -> Mapping[str, Any]:
         """Outputs of every encoder, where they were calculated: arrays, or tensors on the device."""
-        if self._run is None:
-            raise RuntimeError("encoders: expected to be started")
-        return self._run(crops)
+        return self._started(crops)
 
     def _halve(self, exc: BaseException) -> None:
         if self._size == 1:
