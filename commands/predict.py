@@ -16,8 +16,12 @@ def predict(
         Path, typer.Argument(help="A model.skops of ig3d fuse --out.", metavar="MODEL", show_default=False)
     ],
     two_d: Annotated[
-        Path,
-        typer.Option("--2d-logits", help="2D predictions: .npz, .npy, .csv or .parquet.", show_default=False),
+        list[Path],
+        typer.Option(
+            "--2d-logits",
+            help="2D predictions of the network that it was fitted with: .npz, .npy, .csv or .parquet.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Table to write (.csv).", show_default=False)],
     stores: Annotated[
@@ -43,12 +47,18 @@ def predict(
     force: Force = False,
 ) -> None:
     """Predict new rows with a fitted fusion model; rows that it was fitted on are marked."""
+    from ..errors import UsageError
     from ..learn.model import load_model
     from ..learn.predict_files import predict_files, write_predicted
 
+    if len(two_d) > 1:  # of an option that is given twice the last alone would be read
+        raise UsageError(
+            f"2d-logits: expected one file, of the network that the model was fitted with, got {len(two_d)}; give the "
+            "first of ig3d fuse alone: further ones were its controls and are no part of a model"
+        )
     predicted = predict_files(
         load_model(model),
-        two_d,
+        two_d[0],
         stores=stores or (),
         three_d=three_d,
         ids=ids,

@@ -85,6 +85,35 @@ def test_the_command_predicts_unlabelled_rows_and_marks_those_it_has_seen(ig3d, 
     assert "rows without 3D: predicted from the 2D network alone" in ended.stderr
 
 
+def test_further_networks_are_no_part_of_a_model(ig3d, fitted):
+    """Neither silently left out nor taken for the first: as an option given twice the last would be read."""
+    folder, table = fitted
+    there = table.split > 0
+    logits_of(
+        folder / "other.npz",
+        table,
+        there,
+        values=0.5 * table.two_d + np.random.default_rng(3).normal(size=table.two_d.shape),
+    )
+    inputs = Inputs((folder / "two.npz", folder / "other.npz"), folder / "toy.h5")
+    save_model(fuse_files(inputs, replace(FAST, rules=("stack",))).model, folder / "model.skops")
+    files = [
+        "--2d-logits",
+        folder / "two.npz",
+        "--2d-logits",
+        folder / "other.npz",
+        "--3d-store",
+        folder / "toy.h5",
+    ]
+    ended = ig3d("predict", folder / "model.skops", *files, "--out", folder / "p.csv", "--allow-missing")
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and not (folder / "p.csv").exists()
+    assert "further ones were its controls and are no part of a model" in ended.stderr
+    ended = ig3d("predict", folder / "model.skops", *files[:2], *files[4:], "--out", folder / "p.csv")
+    assert ended.returncode == 0, ended.stderr
+    alone = fuse_files(Inputs(folder / "two.npz", folder / "toy.h5"), replace(FAST, rules=("stack",))).model
+    assert model_bytes(alone) == (folder / "model.skops").read_bytes()
+
+
 def fresh_like(folder, table):
     """The table as the store has it."""
     return replace(
