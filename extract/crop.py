@@ -36,8 +36,6 @@ def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
     SMIRK's ``demo.py`` (commit c7de404), EMOCA's and DECA's test data sets (fef5472, a11554a): all three estimate a
     similarity from three corners, and end at ``size - 1``, not ``size``.
     """
-    from skimage.transform import estimate_transform  # its rounding decides single bytes of a crop
-
     if face.landmarks is not None:
         points = np.asarray(face.landmarks[:, :2], np.float64)
         (x0, y0), (x1, y1) = points.min(0), points.max(0)
@@ -54,9 +52,25 @@ def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
     corners = np.array(
         [[x - side / 2, y - side / 2], [x - side / 2, y + side / 2], [x + side / 2, y - side / 2]]
     )
-    last = spec.size - 1
-    found = estimate_transform("similarity", corners, np.array([[0, 0], [0, last], [last, 0]]))
-    return np.asarray(found.params[:2])
+    last = spec.size - 1.0
+    return _similarity(corners, np.array([[0, 0], [0, last], [last, 0]]))
+
+
+def _similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """(2, 3) similarity that takes points (n, 2) onto others, by least squares and without a reflection.
+
+    In the order of operations of scikit-image's ``estimate_transform``: its rounding decides single bytes of a crop.
+
+    References
+    ----------
+    Umeyama, Least-squares estimation of transformation parameters between two point patterns, TPAMI 13(4), 1991.
+    """
+    centre, goal = points.mean(0), onto.mean(0)
+    around = points - centre
+    left, strengths, right = np.linalg.svd((onto - goal).T @ around / len(points))
+    turn = left @ right
+    scale = 1 / around.var(0).sum() * strengths.sum()
+    return np.column_stack([turn * scale, goal - scale * (turn @ centre)])
 
 
 def whole_crop(size_wh: Sequence[int], spec: CropSpec) -> np.ndarray:

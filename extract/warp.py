@@ -65,7 +65,7 @@ def _quick(image: np.ndarray, inverse: np.ndarray, size: int, divisor: int) -> t
     ends = scale * np.arange(size) + turn * np.array([[0], [size - 1]]) + shift
     apart = np.abs(ends[:, 1] - ends[:, 0])
     # six roundings, each of half a step of the greatest number: twice that, and what the coordinates are apart
-    error = float(255 / divisor * (6 * np.finfo(given).eps + apart.max(1).sum()))
+    error = float(255 / divisor * (6 * np.spacing(given(1)) + apart.max(1).sum()))
     pixels, weights = _neighbours(ends[:, 0], np.array([[image.shape[1]], [image.shape[0]]]))
     columns, along_x = _along(pixels[:, 0], weights[:, 0].astype(given))
     rows, along_y = _along(pixels[:, 1], weights[:, 1].astype(given))

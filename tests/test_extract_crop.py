@@ -87,6 +87,24 @@ def test_every_number_is_that_of_scikit_image_on_the_whole_picture(seed: int) ->
     assert np.array_equal(floats, expected[None])
 
 
+def test_the_transform_is_scikit_images_to_the_last_digit() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(500):
+        x0, y0, width, height = (*rng.uniform(-200, 2000, 2), *np.exp(rng.uniform(1, 7, 2)))
+        x1, y1 = x0 + width, y0 + height
+        if number % 2:
+            x0, y0, x1, y1 = np.round([x0, y0, x1, y1]) + np.array([0, 0, 1, 1])
+        half = int((x1 - x0 + y1 - y0) / 2 * 1.4) / 2
+        x, y = x1 - (x1 - x0) / 2, y1 - (y1 - y0) / 2
+        expected = estimate_transform(
+            "similarity",
+            np.array([(x - half, y - half), (x - half, y + half), (x + half, y - half)]),
+            np.array([(0, 0), (0, 223), (223, 0)]),
+        )
+        found = square_crop(Face(np.array([x0, y0, x1, y1])), SMIRK)
+        assert np.array_equal(found, expected.params[:2])
+
+
 def test_a_flat_picture_keeps_its_value() -> None:
     # truncation would take one from every pixel whose weights fall short of 1 in the last digit
     image = np.full((200, 200, 3), 21, np.uint8)
