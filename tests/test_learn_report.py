@@ -190,6 +190,11 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
         and "on the rows with 3D" in said[1]
     )
     assert "The 2D network is at chance" in said[2]
+    half_wrong = np.where((np.arange(len(truth)) % 2)[:, None], three, np.roll(three, 1, axis=1))
+    weaker = [replace(rule, values=half_wrong) if rule.name == "3d" else rule for rule in rules]
+    assert verdict(record_of(with_rules(shown, weaker)))[1].startswith(
+        "stack is better than the 3D alone too: +"
+    )
     perfect = [
         replace(rule, values=strong) if rule.kind != "x" and rule.name != "3d" else rule for rule in rules
     ]

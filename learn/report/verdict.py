@@ -138,18 +138,19 @@ def _of_rule(record: dict[str, Any], name: str, metric: str) -> str:
 
 
 def _alone(record: dict[str, Any], name: str, metric: str) -> list[str]:
-    """That the 3D alone does as well, where the rule that adds something is not better than it."""
+    """Whether the rule that adds something is better than the 3D alone as well."""
     if not gains(record, name, metric):
         return []
     for part, where in (("all", ""), ("covered", " on the rows with 3D")):
         figures = record["results"][name][part]
         figure = figures[metric].get("minus_3d") if figures else None
         if figure:
-            if better(figure, metric):
-                return []
+            told = "is better than the 3D alone too"
+            if not better(figure, metric):
+                told = "is not better than the 3D alone beyond chance"
             return [
-                f"{label(record, name)} is not better than the 3D alone beyond chance: {bounds(figure, metric)}"
-                f"{unit_of(metric)}{where} (Holm's p {p_value(figure.get('p_holm'))})."
+                f"{label(record, name)} {told}: {bounds(figure, metric)}{unit_of(metric)}{where} "
+                f"(Holm's p {p_value(figure.get('p_holm'))})."
             ]
     return []
 
