@@ -96,6 +96,19 @@ def test_every_block_is_the_officials(name: str) -> None:
     assert len(described["weights_sha256"]) == 64
 
 
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+def test_a_second_start_does_not_read_the_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_regressor(name, device="cpu")
+
+    def never(_: Checkpoint) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(Checkpoint, "read", never)
+    again = load_regressor(name, device="cpu")
+    assert again.describe() == first.describe()
+    assert again.blocks == first.blocks
+
+
 def test_codes_are_the_same_in_any_company() -> None:
     regress = load_regressor("smirk", device="cpu")
     crops = np.concatenate([images(), images()[:, ::-1], images()[:, :, ::-1]])
