@@ -352,7 +352,7 @@ def content_hash(file: h5py.File) -> str:
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype.str}:{item.shape}\n".encode())
             for span in _spans(item):
-                total.update(np.ascontiguousarray(item[span]))
+                total.update(np.ascontiguousarray(item[span]).data)
 
     add("/", file)
     names: list[str] = []

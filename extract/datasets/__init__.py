@@ -124,9 +124,7 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
     return _noted(
         samples,
         *_class_notes(samples),
-        *missing_note(
-            [sample.path for sample in samples.samples], [sample.size_bytes for sample in samples.samples]
-        ),
+        *missing_note(samples),
     )
 
 
@@ -187,7 +185,7 @@ def _has_groups(samples: SampleList) -> bool:
 
 def _class_notes(samples: SampleList) -> list[str]:
     """Classes without images, and labels of one class only."""
-    counts = Counter(sample.label for sample in samples.samples)
+    counts = Counter(samples.labels.tolist())
     here = [name for label, name in enumerate(samples.classes) if counts[label]]
     absent = [name for name in samples.classes if name not in here]
     notes = [f"no images of {some(absent, 12)}"] if absent and here else []

@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import nsmallest
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import DatasetError, number, some
-from ...features.values import Split
+from ...features.samples import SampleList, Samples, Split
 from ..read import SUFFIXES
 from ..sources import parts_of
 
@@ -211,9 +213,10 @@ def listing(folder: Path, limit: int = 5) -> str:
     return some(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
 
 
-def missing_note(paths: Iterable[str], sizes: Iterable[int]) -> tuple[str, ...]:
+def missing_note(samples: SampleList) -> tuple[str, ...]:
     """A note on listed files that are not there; empty where all are."""
-    gone = [path for path, size in zip(paths, sizes, strict=True) if size < 0]
+    rows = Samples.of(samples.samples)
+    gone = [sample.path for sample in rows.take(np.flatnonzero(rows.column("size_bytes") < 0))]
     if not gone:
         return ()
     return (f"{len(gone)} listed images are not there ({some(gone)}); they keep their rows as missing",)

@@ -8,7 +8,7 @@ from heapq import nsmallest
 from pathlib import Path
 
 from ...errors import DatasetError, LayoutError, some
-from ...features.values import Sample, SampleList, Split
+from ...features.samples import Sample, SampleList, Samples, Split
 from . import DatasetOptions
 from .files import images_under, is_file, is_folder, is_image, listing, natural, sample_id, split_named
 from .labels import digit_notes, read_labels
@@ -43,19 +43,20 @@ class FolderDataset:
         if options.label_map is not None:
             names = {folder.name for folder in candidates if _has_images(folder, root)}
         labels = read_labels(names, options.label_map) if names else None
-        samples: list[Sample] = []
+        found: list[Samples] = []
         counts: dict[str, Counter[str]] = {}
         for folder in candidates:
             if labels is None or folder.name not in labels.index:
                 continue
             split = split_folders.get(folder.parent, Split.none)
-            label, before = labels.index[folder.name], len(samples)
-            samples += (
+            label = labels.index[folder.name]
+            inside = Samples.of(
                 Sample(id=sample_id(path), path=path, label=label, split=split, size_bytes=size)
                 for path, size in images_under(folder, root)
             )
-            counts.setdefault(split.name, Counter())[folder.name] += len(samples) - before
-        if labels is None or not samples:
+            found.append(inside)
+            counts.setdefault(split.name, Counter())[folder.name] += len(inside)
+        if labels is None or not any(found):
             raise LayoutError(
                 f"folder: expected images in class folders, found {listing(root)} in {root}; {self.layout} "
                 "(docs/datasets.md); images that lie side by side need a table (--dataset manifest)"
@@ -66,7 +67,7 @@ class FolderDataset:
             *digit_notes(counts, labels.classes if options.label_map else ()),
             *_loose(parents),
         ]
-        return SampleList(self.name, str(root), labels.classes, tuple(samples), tuple(notes))
+        return SampleList(self.name, str(root), labels.classes, Samples.together(found), tuple(notes))
 
 
 def _top(root: Path) -> Path:

@@ -14,19 +14,23 @@ import numpy as np
 
 from ...errors import DatasetError, UsageError, some
 from ...features.atomic import replacing
-from ...features.values import Sample, SampleList, Split
+from ...features.samples import SampleList, Samples, Split
 from .files import read_csv, split_named
 
 HEADER = ("id", "split")
 
 
 def seeded_split(
-    labels: Sequence[int], groups: Sequence[str], fractions: tuple[float, float, float], *, seed: int
+    labels: Sequence[int] | np.ndarray,
+    groups: Sequence[str] | np.ndarray,
+    fractions: tuple[float, float, float],
+    *,
+    seed: int,
 ) -> np.ndarray:
     """Train, val and test for samples that come without: stratified by class, groups kept whole.
 
-    Groups (a sample without one is its own) are dealt out in a seeded random order, largest first, each to the
-    split that lacks most of that group's classes.
+    Groups (text or its UTF-8; a sample without one is its own) are dealt out in a seeded random order, largest
+    first, each to the split that lacks most of that group's classes.
 
     Returns
     -------
@@ -40,15 +44,19 @@ def seeded_split(
     if shares.shape != (3,) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
         raise UsageError(f"split: expected three fractions from 0 that sum to 1, got {fractions}")
     classes, label_of = np.unique(np.asarray(labels), return_inverse=True)
-    own = [group or f"\0{row}" for row, group in enumerate(groups)]
-    names, group_of = np.unique(own, return_inverse=True)
-    counts = np.zeros((len(names), len(classes)))
+    given = np.asarray(groups)
+    given = given if given.dtype.kind == "S" else np.char.encode(given.astype("U"), "utf-8")
+    alone, group_of = given == b"", np.empty(len(given), int)
+    group_of[alone] = np.argsort(np.argsort(np.flatnonzero(alone).astype("S"), kind="stable"))
+    names, in_names = np.unique(given[~alone], return_inverse=True)
+    group_of[~alone] = alone.sum() + in_names
+    counts = np.zeros((int(alone.sum()) + len(names), len(classes)), np.float32)
     np.add.at(counts, (group_of, label_of), 1)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(names))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    wanted = shares[:, None] * counts.sum(0)  # (3, classes): how many each split still lacks
-    chosen = np.zeros(len(names), np.int8)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts.sum(1)[order], kind="stable")]
+    wanted = shares[:, None] * counts.sum(0, np.float64)  # (3, classes): how many each split still lacks
+    chosen = np.zeros(len(counts), np.int8)
     for group in order:
         # the split that is relatively emptiest in this group's classes; ties go to the larger share
         lack = (wanted * counts[group]).sum(1) / np.where(shares > 0, shares, 1)
@@ -58,25 +66,21 @@ def seeded_split(
     return chosen[group_of]
 
 
-def strata(samples: Sequence[Sample]) -> list[int]:
+def strata(samples: Samples) -> np.ndarray:
     """What a split is stratified by: the label, else the quadrant of valence and arousal, else nothing (-1)."""
-    return [
-        sample.label
-        if sample.label >= 0 or sample.valence != sample.valence
-        else -2 - 2 * (sample.valence >= 0) - (sample.arousal >= 0)
-        for sample in samples
-    ]
+    label, valence, arousal = (samples.column(name) for name in ("label", "valence", "arousal"))
+    quadrant = -2 - 2 * (valence >= 0) - (arousal >= 0)
+    return np.where((label >= 0) | np.isnan(valence), label, quadrant)
 
 
 def deal(samples: SampleList, shares: tuple[float, float, float], *, seed: int) -> SampleList:
     """Train, val and test for a dataset that has no splits, over ids in order."""
-    dealt = seeded_split(
-        strata(samples.samples), [sample.group for sample in samples.samples], shares, seed=seed
-    )
+    rows = Samples.of(samples.samples)
+    dealt = seeded_split(strata(rows), rows.column("group"), shares, seed=seed)
     words = "/".join(f"{share:g}" for share in shares)
-    whole = ", groups kept whole" if any(sample.group for sample in samples.samples) else ""
+    whole = ", groups kept whole" if (rows.column("group") != b"").any() else ""
     note = f"no split in the dataset: stratified split {words} into train/val/test with seed {seed}{whole}"
-    return _with_splits(samples, [Split(int(split)) for split in dealt], note)
+    return _with_splits(samples, dealt, note)
 
 
 def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
@@ -109,16 +113,14 @@ def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
             else f"split: expected a train split in {samples.dataset}, got {there}; "
             "deal one out with --split TRAIN,VAL,TEST"
         )
-    chosen = [samples.samples[row] for row in rows]
-    dealt = seeded_split(
-        strata(chosen), [sample.group for sample in chosen], (1 - share, share, 0.0), seed=seed
-    )
+    chosen = Samples.of(samples.samples).take(rows)
+    dealt = seeded_split(strata(chosen), chosen.column("group"), (1 - share, share, 0.0), seed=seed)
     if not (dealt == Split.val).any() or (dealt == Split.val).all():
         raise DatasetError(
             f"split: expected train rows that can be parted without splitting a group, got {len(rows)} rows that cannot"
         )
     splits[rows] = dealt
-    return _with_splits(samples, [Split(int(split)) for split in splits], None)
+    return _with_splits(samples, splits, None)
 
 
 def check_replaceable(out: Path) -> None:
@@ -168,7 +170,9 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
             + (f" ({some(lacking, 3)})" if lacking else "")
             + "; make it with ig3d split from the same folder, --dataset and options"
         )
-    return _with_splits(samples, [said[identifier] for identifier in ids], f"splits as in {table}")
+    return _with_splits(
+        samples, np.array([said[identifier] for identifier in ids], np.int8), f"splits as in {table}"
+    )
 
 
 def _read_split(table: Path) -> Mapping[str, Split]:
@@ -190,13 +194,10 @@ def _read_split(table: Path) -> Mapping[str, Split]:
     return said
 
 
-def _with_splits(samples: SampleList, splits: Sequence[Split], note: str | None) -> SampleList:
+def _with_splits(samples: SampleList, splits: np.ndarray, note: str | None) -> SampleList:
     """The same samples in other splits; ``note`` says whose they are."""
     return replace(
         samples,
-        samples=tuple(
-            sample if sample.split is split else replace(sample, split=split)
-            for sample, split in zip(samples.samples, splits, strict=True)
-        ),
+        samples=Samples.of(samples.samples).with_column("split", splits),
         notes=samples.notes if note is None else (*samples.notes, note),
     )
