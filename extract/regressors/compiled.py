@@ -50,7 +50,7 @@ class Compiled:
         self._core = openvino.Core()
         self._mapped: list[np.ndarray] = []  # what compiled graphs may still read from
         usual = (images, _SIDE, _SIDE, 3)
-        self._by_shape = {usual: self._compiled(usual)}
+        self._by_shape: dict[tuple[int, ...], Any] = {usual: self._compiled(usual)}
         outputs = self._by_shape[usual].outputs
         self.widths = {name: int(output.shape[1]) for name, output in zip(names, outputs, strict=True)}
 
