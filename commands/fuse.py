@@ -14,6 +14,7 @@ from .options import (
     Draws,
     Folds,
     Force,
+    HeadDevice,
     HeadJobs,
     Labels,
     MaybeStores,
@@ -22,6 +23,7 @@ from .options import (
     ThreeD,
     TwoDClasses,
     TwoDIds,
+    checked_device,
     names,
     typed,
 )
@@ -64,6 +66,7 @@ def fuse(
             "--head", help="What predicts from the codes: gbm, linear, mlp, residual or module:Class."
         ),
     ] = "gbm",
+    device: HeadDevice = "auto",
     blocks: Blocks = "full",
     report: Annotated[
         str | None,
@@ -123,6 +126,7 @@ def fuse(
     config = FuseConfig(
         rules=names(rules),
         head=head,
+        device=checked_device(device),
         blocks=blocks,
         report=report,
         fit_on=fit_on,

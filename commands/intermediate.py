@@ -107,7 +107,7 @@ def fuse_features(
     device: Device = "auto",
 ) -> None:
     """Train a module on a 2D network's features and the 3D codes, and measure what the codes add."""
-    from ..extract.device import choose_device
+    from ..features.device import choose_device
     from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import fuse_features as run
     from ..learn.intermediate.table import load_feature_table

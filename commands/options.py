@@ -89,6 +89,10 @@ HeadJobs = Annotated[int, typer.Option("--jobs", help="Threads of the heads; 0 i
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 
 # networks
+HeadDevice = Annotated[
+    str,
+    typer.Option("--device", help="Where heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ..."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows at a time.")]
 Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the training rows, at most.")]
@@ -172,6 +176,17 @@ def dataset_options(
 def typed() -> str:
     """The command line as it was typed, for the record of a run."""
     return shlex.join(["ig3d", *sys.argv[1:]])
+
+
+def checked_device(name: str) -> str:
+    """The device as it was named, refused before any work where it is not there; auto needs no torch."""
+    if name != "auto":
+        from ..errors import require
+        from ..features.device import choose_device
+
+        require("torch", wanted_by="device")
+        choose_device(name)
+    return name
 
 
 def names(text: str) -> tuple[str, ...]:

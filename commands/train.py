@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say, stdout
-from .options import Blocks, Draws, Folds, HeadJobs, Seed, Stores, names, typed
+from .options import Blocks, Draws, Folds, HeadDevice, HeadJobs, Seed, Stores, checked_device, names, typed
 
 
 def train(
@@ -20,6 +20,7 @@ def train(
             help="gbm, linear, mlp, residual, all, or module:Class of an estimator; several by comma.",
         ),
     ] = "gbm",
+    device: HeadDevice = "auto",
     blocks: Blocks = "full",
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
@@ -50,6 +51,7 @@ def train(
         blocks=blocks,
         report=report,
         balanced=balanced,
+        device=checked_device(device),
         folds=folds,
         seed=seed,
         draws=draws,

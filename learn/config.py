@@ -22,6 +22,8 @@ class FuseConfig:
         ``best`` chooses among the others that are named, or among all, by calibration rows.
     head : a name of :data:`~.heads.HEADS`, or ``module:Class``
         What predicts from the codes.
+    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:1``
+        Where the heads ``mlp`` and ``residual`` are trained; auto is a CUDA device where there is one.
     blocks : which code blocks, when files are joined
     report : ``train``, ``val``, ``test``, ``all`` or None
         Rows whose figures are reported; None chooses (docs/protocol.md).
@@ -56,6 +58,7 @@ class FuseConfig:
 
     rules: tuple[str, ...] = DEFAULT_RULES
     head: str = "gbm"
+    device: str = "auto"
     blocks: str = "full"
     report: str | None = None
     fit_on: str = "auto"

@@ -125,6 +125,7 @@ def _scores_of(
         jobs=config.jobs,
         blocks=[block.width for block in table.blocks],
         balanced=config.objective == "balanced",
+        device=config.device,
     )
     beside = _beside(head, table, fit.train)
     key = "" if cache is None else _key(table, fit, config, head, beside)

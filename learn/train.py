@@ -46,6 +46,8 @@ class HeadsConfig:
         Rows whose figures are reported; None chooses: test, else val, else all by folds.
     balanced : bool
         Classes weigh equally in fitting, however many rows they have.
+    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:1``
+        Where the heads ``mlp`` and ``residual`` are trained.
     folds, seed, draws : int
         Draws of the bootstrap and of the permutation tests.
     jobs : int
@@ -56,6 +58,7 @@ class HeadsConfig:
     blocks: str = "full"
     report: str | None = None
     balanced: bool = False
+    device: str = "auto"
     folds: int = 5
     seed: int = 0
     draws: int = 10_000
@@ -73,6 +76,7 @@ class HeadsConfig:
             head=name,
             report=self.report,
             objective="balanced" if self.balanced else None,
+            device=self.device,
             folds=self.folds,
             seed=self.seed,
             draws=self.draws,

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ..errors import DatasetError, UsageError, some
-from ..extract.device import choose_device
+from ..features.device import choose_device
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.table import FusionTable

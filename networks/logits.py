@@ -21,7 +21,8 @@ import torch
 
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError, some
-from ..extract.device import choose_device, exact_arithmetic
+from ..extract.device import exact_arithmetic
+from ..features.device import choose_device
 from ..features.order import class_order_problem
 from ..features.values import SampleList, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents

@@ -18,7 +18,7 @@ from torch import nn
 from .. import __version__
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError
-from ..extract.device import choose_device
+from ..features.device import choose_device
 from ..features.values import SampleList
 from ..learn.training.epochs import Epoch, batches_per_epoch, seeded
 from .checkpoint import (

@@ -10,9 +10,11 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ig3d.errors import MissingExtra, UsageError
+from ig3d.learn.config import FuseConfig
 from ig3d.learn.heads import make_head
 from ig3d.learn.heads.paper import MlpClassifier, MlpRegressor, ResidualClassifier, ResidualRegressor
 from ig3d.learn.protocol.folds import held_out
+from ig3d.learn.train import HeadsConfig
 from ig3d.learn.training.losses import concordance
 
 torch = pytest.importorskip("torch")
@@ -272,9 +274,7 @@ def test_blocks_that_do_not_fit_the_columns_and_devices_that_are_not_there_are_r
         UsageError, match=r"blocks: expected widths that sum to the 6 columns of codes, got 5"
     ):
         MlpClassifier(**QUICK, blocks=(2, 3)).fit(X, y)
-    with pytest.raises(
-        UsageError, match=r"device: expected auto, cpu or a CUDA device of this machine, got 'abacus'"
-    ):
+    with pytest.raises(UsageError, match=r"device: expected auto, cpu, cuda or cuda:0, got 'abacus'"):
         MlpClassifier(**{**QUICK, "device": "abacus"}).fit(X, y)
 
 
@@ -284,3 +284,30 @@ def test_without_torch_one_line_says_what_to_install(monkeypatch):
         MissingExtra, match=r"head mlp: expected the package 'torch', found none; pip install"
     ):
         make_head("mlp", "classes", seed=0, jobs=1, blocks=(2, 4)).fit(*class_rows(40))
+
+
+@pytest.mark.parametrize("command", ["train", "fuse"])
+def test_a_device_that_is_not_there_is_refused_before_any_work(ig3d, tmp_path, command):
+    (tmp_path / "y.h5").write_bytes(b"")
+    two = ["--2d-logits", tmp_path / "none.npz"] if command == "fuse" else []
+    ended = ig3d(command, *two, "--3d-store", tmp_path / "y.h5", "--head", "mlp", "--device", "cuda:99")
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert "device: expected cuda:99, got" in ended.stderr
+
+
+@pytest.mark.parametrize("config", [FuseConfig, HeadsConfig])
+def test_the_device_reaches_the_networks_and_no_other_head(config):
+    """The choice alone: what is trained where is the same to the last digit that counts."""
+    chosen = config(device="cpu")
+    chosen = chosen if config is FuseConfig else chosen.of_head("mlp")
+    assert chosen.device == "cpu" and make_head("mlp", "va", seed=0, jobs=1, device="cpu").device == "cpu"
+    assert "device" not in make_head("gbm", "va", seed=0, jobs=1, device="cpu").get_params()
+
+
+@pytest.mark.gpu
+def test_what_is_trained_on_a_cuda_device_predicts_alike():
+    X, y = class_rows(200)
+    p = [
+        MlpClassifier(**{**QUICK, "device": device}).fit(X, y).predict_proba(X) for device in ("cpu", "cuda")
+    ]
+    assert np.mean(p[0].argmax(1) == p[1].argmax(1)) > 0.95

@@ -23,8 +23,9 @@ import torch
 from face_alignment.detection.sfd.net_s3fd import s3fd
 from torchvision.ops import batched_nms
 
+from ...features.device import choose_device
 from ...features.values import Face
-from ..device import choose_device, exact_arithmetic
+from ..device import exact_arithmetic
 from . import choose_face
 from .fan import Points
 from .official import load_network

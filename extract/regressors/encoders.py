@@ -139,7 +139,7 @@ class Encoders:
         """Build the networks; convert them where that is wanted."""
         import torch
 
-        from ..device import choose_device
+        from ...features.device import choose_device
         from .backbones import Eager
         from .official import load_strictly
 

@@ -44,6 +44,7 @@ def make_head(
     jobs: int,
     blocks: Sequence[int] = (),
     balanced: bool = False,
+    device: str = "auto",
 ) -> Any:
     """A head by its name, or the user's own estimator at ``package.module:Class``.
 
@@ -58,6 +59,8 @@ def make_head(
         For heads that mask codes block by block; by default all columns are one block.
     balanced : bool
         Whether classes weigh equally however many rows they have.
+    device : str
+        Where ``mlp`` and ``residual`` are trained (:func:`~ig3d.features.device.choose_device`).
 
     Raises
     ------
@@ -78,6 +81,7 @@ def make_head(
         "num_threads": max(jobs, 0),  # 0: LightGBM takes all cores
         "blocks": tuple(blocks) or None,
         "class_weight": "balanced" if balanced else None,
+        "device": device,
     }
     return head.set_params(**{key: value for key, value in offered.items() if key in head.get_params()})
 

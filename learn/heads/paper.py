@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...errors import UsageError, require
+from ...features.device import choose_device
 from ..protocol.folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
@@ -87,9 +88,8 @@ class _Network(BaseEstimator):
         training = self._training()
         self.mean_, self.scale_ = scale_of(X)
         scaled = ((X - self.mean_) / self.scale_).astype(np.float32)
-        trained = training.train(
-            self._recipe(X.shape[1], va_weight), scaled, truth, held, training.device_of(self.device)
-        )
+        device = choose_device(self.device)
+        trained = training.train(self._recipe(X.shape[1], va_weight), scaled, truth, held, device)
         self.weights_, self.epoch_, self.losses_ = trained.weights, trained.epoch, list(trained.losses)
         self.outputs_ = truth.outputs
 

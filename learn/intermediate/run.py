@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ... import __version__
+from ...features.device import choose_device
 from ...features.predictions import load_predictions
 from ...features.table import FusionTable
 from ..training.epochs import Epoch, seeded
@@ -88,7 +89,7 @@ def fuse_features(
     out : folder, optional
         Predictions and checkpoint of every arm and seed, ``predictions.csv`` of the reported rows and ``metrics.json``.
         An interrupted run goes on from there.
-    device : ``cpu``, ``cuda`` or ``cuda:0``
+    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
     restart : whether to throw away an earlier run in ``out``
     watch : callable, optional
         Told arm, seed and epoch after each epoch.
@@ -100,7 +101,7 @@ def fuse_features(
     RunError : ``out`` holds another run.
     ModelError : training diverged, or a file cannot be written.
     """
-    route = FeatureRoute(features, torch.device(device))
+    route = FeatureRoute(features, choose_device(device))
     return run(route, config, out, device=route.device, restart=restart, watch=watch, command=command)
 
 
