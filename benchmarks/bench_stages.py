@@ -115,7 +115,8 @@ def roof(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
 
 def measure(
     samples: SampleList, root: Path, config: ExtractConfig, jobs: Sequence[int], rows: int, work: Path
-) -> None:
+) -> list[float]:
+    """Print the stages, their roof and the pipeline's rates by workers, which are returned: images a second."""
     config, _ = settle(config)
     regress, detect = build(config)
     on_gpu = {
@@ -128,6 +129,7 @@ def measure(
     for stage, seconds in costs.items():
         where = "GPU" if stage in on_gpu else "core"
         print(f"  {stage:8} {seconds * 1e3:8.3f} ms an image {1 / seconds:10.0f} images/s on a {where}")
+    rates = []
     for workers in jobs:
         cores = cpu_count() if on_gpu else min(workers, cpu_count())
         threads = threads_beside(regress, detect, root=str(root), workers=workers)
@@ -141,6 +143,8 @@ def measure(
             f"{rate / top:.2f} of the roof ({by_cores * further / (much - little):.2f} by core-seconds); with the "
             f"start {rows / many:.1f} images/s, {rows / many / top:.2f}"
         )
+        rates.append(rate)
+    return rates
 
 
 def seconds_of(samples: SampleList, config: ExtractConfig, workers: int, work: Path) -> tuple[float, float]:
