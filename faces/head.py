@@ -37,7 +37,12 @@ UPPER_LIDS = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387,
 LOWER_LIDS = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 380, 381, 382, 362))
 IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 BROWS = ((46, 53, 52, 65, 55, 107, 66, 105, 63, 70), (276, 283, 282, 295, 285, 336, 296, 334, 293, 300))
-FOLDS = ("forehead", "frown", "crow", "cheek", "nose", "corner", "bag")
+# Folds of the skin, drawn by these action units of FACS (Ekman, Friesen and Hager 2002): brows raised (1 + 2), raised and
+# knit (1 + 4), knit (4); cheeks raised (6), and with them lips' corners or upper lip (6 + 12, 9, 10); nose wrinkled (9);
+# lips' corners drawn down (15); cheeks raised or lids tight (6, 7); chin raised (17).
+FOLDS = ("forehead", "grief", "frown", "crow", "cheek", "nose", "corner", "bag", "chin")
+# How wide the valley of a fold is, canvas pixels; finer where several lie side by side.
+_VALLEY = {"forehead": 2.0, "grief": 2.0, "frown": 2.0, "crow": 1.6, "nose": 1.8}
 
 # The shell behind the outline: how far each ring stands out (top, side, bottom) and how far back it lies.
 _RINGS = np.array(
@@ -66,6 +71,7 @@ class Head:
         From the points' grey values to those of a half-size canvas (c = CANVAS / 2).
     masks : name -> (CANVAS, CANVAS) float32 in [0, 1]
     folds : (len(FOLDS), CANVAS * CANVAS) float32
+        Relief of each: 1 where its valley is darkest, below 0 on the ridges beside it.
     neighbours : (v, t) scipy sparse matrix
         Sums the triangles' values at each vertex.
     """
@@ -191,36 +197,40 @@ _EARS = ((234, 227), (454, 447))
 
 
 def _fold(name: str, points: np.ndarray) -> np.ndarray:
-    """Where a fold of the skin darkens it: lines on the mean face, with a wider shadow around them."""
+    """(CANVAS, CANVAS) relief of a fold: valleys, 1 where darkest, and the skin pushed up beside them, below 0."""
+    lines = [_line(np.asarray(line), 1) for line in _fold_lines(name, points)]
+    width = _VALLEY.get(name, 3.0)
+    relief = 0.25 * _soft(lines, 1.0) + width * (_soft(lines, width) - 0.9 * _soft(lines, 2.6 * width))
+    return (relief / relief.max()).astype(np.float32)
+
+
+def _fold_lines(name: str, points: np.ndarray) -> list[np.ndarray]:
+    """Where the valleys of a fold lie on the mean face."""
     unit = CANVAS_SCALE * 0.001
-    middle = points[9]
+    brow, sides = points[9], (-1, 1)
     if name == "forehead":
-        arcs = np.linspace(-26, 26, 9)[:, None] * [unit, 0]
-        lines = [arcs + middle + [0, (-10 - 7 * k) * unit] - (arcs**2)[:, ::-1] * 0.004 for k in range(3)]
-    elif name == "frown":
-        lines = [middle + np.array([[s * 5, -4], [s * 4, 4], [s * 5, 11]]) * unit for s in (-1, 1)]
-    elif name == "crow":
-        outer = ((points[33], -1), (points[263], 1))
-        lines = [
-            p + np.array([[s * 4, k * 1.5], [s * 13, k * 4.5]]) * unit for p, s in outer for k in (-1, 0, 1)
-        ]
-    elif name == "cheek":
-        lines = [points[list(path)] for path in ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432))]
-    elif name == "nose":
-        sides = ((points[193], -1), (points[417], 1))
-        lines = [
-            p + np.array([[s * -3, 2 + 4 * k], [s * 5, 5 + 4 * k]]) * unit for p, s in sides for k in range(3)
-        ]
-    elif name == "corner":
-        lines = [
-            points[list(path)] + [0, 2 * unit] for path in ((61, 57, 43, 204, 211), (291, 287, 273, 424, 431))
-        ]
-    else:
-        lines = [
-            points[list(path)] + [0, 2 * unit] for path in ((226, 31, 228, 229, 230, 231, 232), _LEFT_BAG)
-        ]
-    drawn = [_line(np.asarray(line), 1) for line in lines]
-    return np.clip(_soft(drawn, 1.0) * 1.1 + _soft(drawn, 3.5) * 2.4, 0, 1.2).astype(np.float32)
+        arc = np.linspace(-28, 28, 9)[:, None] * [unit, 0]
+        return [brow + arc + [0, (-9 - 7 * k) * unit] - (arc**2)[:, ::-1] * 0.004 for k in range(3)]
+    if name == "grief":
+        arc = np.linspace(-12, 12, 7)[:, None] * [unit, 0]
+        return [brow + arc + [0, (-8 - 6 * k) * unit] + (arc**2)[:, ::-1] * 0.03 for k in range(2)]
+    if name == "frown":
+        return [brow + np.array([[s * 6, -5], [s * 4, 4], [s * 5, 12]]) * unit for s in sides]
+    if name == "crow":
+        fan = np.array([[[5, -2.5], [17, -9]], [[6, 1], [19, 1.5]], [[5, 4.5], [16, 11]]]) * unit
+        return [points[k] + ray * [s, 1] for k, s in zip((33, 263), sides, strict=True) for ray in fan]
+    if name == "cheek":
+        return [points[list(path)] for path in ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432))]
+    if name == "nose":
+        steps = np.array([[[-4, -2 + 6 * k], [6, 4 + 6 * k]] for k in range(3)]) * unit
+        return [points[k] + step * [s, 1] for k, s in zip((193, 417), sides, strict=True) for step in steps]
+    if name == "corner":
+        down = np.array([[3, 3], [6, 9], [6, 17]]) * unit
+        return [points[k] + down * [s, 1] for k, s in zip((61, 291), sides, strict=True)]
+    if name == "chin":
+        arc = np.linspace(-15, 15, 9)[:, None] * [unit, 0]
+        return [0.6 * points[17] + 0.4 * points[199] + arc + (arc**2)[:, ::-1] * 0.02]
+    return [points[list(path)] + [0, 2 * unit] for path in ((226, 31, 228, 229, 230, 231, 232), _LEFT_BAG)]
 
 
 _LEFT_BAG = (446, 261, 448, 449, 450, 451, 452)

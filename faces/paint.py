@@ -26,7 +26,7 @@ class Look:
         Where hair begins on the forehead: level, tilt and curve, in units of the model.
     beard : float in [0, 1]
     grey : (kg,) codes of the model's grey basis
-    folds : (7,) how deep each fold of ``head.FOLDS`` is
+    folds : (9,) how deep each fold of ``head.FOLDS`` is: the part of the light that is lost in its valley
     blush : float
     light : (3,) direction the light comes from;  ambient, shine : float
     background : (k, k, 3) colours, spread smoothly over the image
@@ -107,8 +107,8 @@ def canvas(head: Head, look: Look) -> np.ndarray:
     level = np.clip(grey / 150.0, 0.25, 1.35)
     # Photographs' grey holds brows, lids and lips already; half of it is left to the masks below.
     tone = 0.45 + 0.55 * level + 0.03 * masks["pores"]
-    dark = (look.folds.astype(np.float32) @ head.folds).reshape(CANVAS, CANVAS)
-    tone *= 1 - np.clip(dark, 0, 0.8)
+    relief = (look.folds.astype(np.float32) @ head.folds).reshape(CANVAS, CANVAS)
+    tone *= 1 - np.clip(relief, -0.2, 0.75)
     tone *= 1 - 0.12 * masks["sockets"] - 0.6 * masks["nostrils"]
     paint = tone[..., None] * look.skin.astype(np.float32)
     _mix(paint, masks["cheeks"] * look.blush, np.array([0.80, 0.35, 0.32]), keep=tone)

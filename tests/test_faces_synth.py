@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from ig3d.errors import Ig3dError, UsageError
 from ig3d.extract.datasets import list_samples
 from ig3d.faces import synth
-from ig3d.faces.head import head
+from ig3d.faces.head import FOLDS, head
 from ig3d.faces.model import load
+from ig3d.faces.paint import paint
 from ig3d.faces.raster import rasterise
 from ig3d.faces.synth import CLASSES, SHARES, SynthConfig, draw_codes, pose_points, render, synthesize
 from ig3d.features.values import Split
@@ -114,7 +116,7 @@ def test_the_rasteriser_interpolates_and_hides_what_is_behind() -> None:
 
 
 def test_true_codes_come_back_through_facemesh() -> None:
-    """On 1,000 faces: all found, pose .93 to .99, the first three expression axes .94, .84, .94."""
+    """On 1,000 faces: all found, pose .93 to .99, the first three expression axes .94, .85, .93."""
     detectors = pytest.importorskip("ig3d.extract.detectors.facemesh")
     config = SynthConfig(count=70, seed=11)
     images, codes = render(config, np.arange(config.count))
@@ -132,6 +134,55 @@ def test_true_codes_come_back_through_facemesh() -> None:
         assert np.corrcoef(expression[:, axis], codes.expression[ok, axis])[0, 1] > floor
     drawn = pose_points(head(), codes, hair=np.ones(len(ok)))[ok, :478]
     assert np.linalg.norm(points[..., :2] - drawn[..., :2], axis=2).mean() < 2.5  # pixels of 224
+
+
+def _painted(yaw: float, folds: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """A mean face turned by ``yaw`` degrees with these folds: grey image, and its points in pixels."""
+    scene = head()
+    codes = draw_codes(SynthConfig(count=1), np.array([0]))
+    codes.pose[:] = [0, np.radians(yaw), 0]
+    codes.shape[:] = codes.expression[:] = 0
+    look = synth.draw_look(np.random.default_rng(0), CLASSES.index("neutral"), scene.model)
+    depths = np.array([folds.get(name, 0.0) for name in FOLDS])
+    look = replace(look, folds=depths, noise=0.0, beard=0.0, hair_volume=0.2)
+    points = pose_points(scene, codes, hair=np.array([look.hair_volume]))[0]
+    image = paint(scene, points, look, size=224, rng=np.random.default_rng(0))
+    return image.mean(2), points
+
+
+@pytest.mark.parametrize("yaw", [-25, 0, 25])
+@pytest.mark.parametrize(
+    ("fold", "beside"), [("frown", [9]), ("nose", [6]), ("crow", [33, 263]), ("chin", [17, 199])]
+)
+def test_folds_turn_with_the_head(yaw: float, fold: str, beside: list[int]) -> None:
+    plain, points = _painted(yaw, {})
+    folded, _ = _painted(yaw, {fold: 0.5})
+    darker, lighter = np.clip(plain - folded, 0, None), np.clip(folded - plain, 0, None)
+    assert darker.max() > 15 and lighter.max() > 1 and darker.sum() > 1.5 * lighter.sum()
+    y, x = np.nonzero(darker > 0.25 * darker.max())
+    apart = np.linalg.norm(np.stack([x, y], axis=1)[:, None] - points[beside, :2], axis=2).min(1)
+    assert apart.max() < 30 and apart.mean() < 16  # pixels of a face 134 high
+
+
+def test_folds_tell_the_class_and_points_do_not_know_them() -> None:
+    """Given the class, how deep the folds are has nothing to do with the expression codes."""
+    config, scene = SynthConfig(count=1500, seed=5), head()
+    codes = draw_codes(config, np.arange(config.count))
+    rngs = [np.random.default_rng([config.seed, k, 1]) for k in range(config.count)]
+    looks = [
+        synth.draw_look(rng, int(label), scene.model) for rng, label in zip(rngs, codes.label, strict=True)
+    ]
+    folds = np.array([look.folds for look in looks])
+    means = np.array([folds[codes.label == k].mean(0) for k in range(7)])
+    deepest = {CLASSES[k]: FOLDS[(means[k] - means.mean(0)).argmax()] for k in range(6)}
+    assert deepest["disgust"] == "nose" and deepest["anger"] == "frown" and deepest["surprise"] == "forehead"
+    assert deepest["happy"] in ("crow", "cheek") and deepest["sad"] in ("grief", "corner", "chin")
+    apart = folds - means[codes.label]
+    means = np.array([codes.expression[codes.label == k].mean(0) for k in range(7)])
+    linked = np.corrcoef(apart.T, (codes.expression - means[codes.label]).T)[: len(FOLDS), len(FOLDS) :]
+    assert np.abs(linked).max() < 4.5 / config.count**0.5
+    old = np.corrcoef(apart.T)[FOLDS.index("forehead"), FOLDS.index("bag")]
+    assert old > 0.2  # both are deep in the old
 
 
 @pytest.mark.parametrize(
