@@ -37,9 +37,9 @@ UPPER_LIDS = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387,
 LOWER_LIDS = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 380, 381, 382, 362))
 IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 BROWS = ((46, 53, 52, 65, 55, 107, 66, 105, 63, 70), (276, 283, 282, 295, 285, 336, 296, 334, 293, 300))
-# Folds of the skin, drawn by these action units of FACS (Ekman, Friesen and Hager 2002): brows raised (1 + 2), raised and
-# knit (1 + 4), knit (4); cheeks raised (6), and with them lips' corners or upper lip (6 + 12, 9, 10); nose wrinkled (9);
-# lips' corners drawn down (15); cheeks raised or lids tight (6, 7); chin raised (17).
+# Folds of the skin, drawn by these action units of FACS (Ekman, Friesen and Hager 2002): brows raised (1 + 2), raised
+# and knit (1 + 4), knit (4); cheeks raised (6), and with them lips' corners or upper lip (6 + 12, 9, 10); nose wrinkled
+# (9); lips' corners drawn down (15); cheeks raised or lids tight (6, 7); chin raised (17).
 FOLDS = ("forehead", "grief", "frown", "crow", "cheek", "nose", "corner", "bag", "chin")
 # How wide the valley of a fold is, canvas pixels; finer where several lie side by side.
 _VALLEY = {"forehead": 2.0, "grief": 2.0, "frown": 2.0, "crow": 1.6, "nose": 1.8}

@@ -195,8 +195,8 @@ def _draw_code(config: SynthConfig, index: int, model: FaceModel) -> Codes:
     return Codes(np.array(label), pose, np.array([unit, *middle]), shape, expression)
 
 
-# How deep each fold (head.FOLDS) goes in each class. Behind a class: its action units, and those that often come with them
-# (Du, Tao and Martinez, "Compound facial expressions of emotion", PNAS 2014, Table 1); the depths are our own.
+# How deep each fold (head.FOLDS) goes in each class. Behind a class: its action units, and those that often come with
+# them (Du, Tao and Martinez, "Compound facial expressions of emotion", PNAS 2014, Table 1); the depths are our own.
 _CLASS_FOLDS = np.array(
     [  # forehead grief frown crow cheek nose corner bag chin
         [0.90, 0.00, 0.00, 0.00, 0.10, 0.00, 0.00, 0.00, 0.00],  # surprise: 1 2 25 26
