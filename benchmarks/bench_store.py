@@ -1,16 +1,19 @@
 """Reading a store: against one JSON file per image, npz and Parquet; and what its chunks and filters are chosen by.
 
 Rows of SMIRK's full set of codes, 361 columns in six blocks. JSON files are read for some rows and their time scaled
-up to all. Everything is in the page cache: the disk is no part of the figures. Each time is the least of some rounds.
+up to all. Everything is in the page cache: the disk is no part of the figures. Times are of the processor, each the
+least of some rounds, in which the formats take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -19,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ig3d import CodeStore
+from ig3d.features.samples import Sample
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
-from ig3d.features.values import Block, Rows, Sample, Status
+from ig3d.features.values import Block, Rows, Status
 
 BLOCKS = {"expression": 50, "pose": 3, "jaw": 3, "eyelid": 2, "shape": 300, "camera": 3}
 SLICE = 1000
@@ -35,12 +39,18 @@ FILTERS = {
 
 
 def best(call: Callable[[], object], rounds: int = 3) -> float:
-    times = []
+    return in_turns([call], rounds)[0]
+
+
+def in_turns(calls: list[Callable[[], object]], rounds: int = 3) -> list[float]:
+    """The least processor time of each call, seconds."""
+    times = [math.inf] * len(calls)
     for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        for place, call in enumerate(calls):
+            start = time.process_time()
+            call()
+            times[place] = min(times[place], time.process_time() - start)
+    return times
 
 
 def write_store(path: Path, ids: list[str], codes: dict[str, np.ndarray]) -> None:
@@ -101,23 +111,24 @@ def read_parquet(path: Path, blocks: list[str], rows: slice = slice(None)) -> li
 
 def formats(work: Path, rows: int, some: int) -> None:
     every, middle = list(BLOCKS), slice(rows // 2, rows // 2 + SLICE)
-    plain = best(lambda: read_json(work / "json"), 1) / some * rows
+    readers = {"h5": read_store, "npz": read_npz, "parquet": read_parquet}
+    files = [(read, work / f"codes.{suffix}") for suffix, read in readers.items()]
+    for read, path in files:
+        for values, wanted in zip(
+            read(path, every, middle), read_npz(work / "codes.npz", every, middle), strict=True
+        ):
+            assert np.array_equal(values, wanted), path.name
+    plain, *whole = in_turns(
+        [lambda: read_json(work / "json"), *(partial(read, path, every) for read, path in files)]
+    )
+    plain *= rows / some
+    block = in_turns([partial(read, path, ["expression"]) for read, path in files])
+    part = in_turns([partial(read, path, every, middle) for read, path in files])
     print(f"JSON per image, all {rows:,} rows (scaled up from {some:,}): {plain:.1f} s")
     print(f"{'':10} {'all blocks':>14} {'one block':>14} {f'{SLICE} rows':>14}   against JSON (all blocks)")
-    readers = {"store": (read_store, "h5"), "npz": (read_npz, "npz"), "parquet": (read_parquet, "parquet")}
-    for name, (read, suffix) in readers.items():
-        path = work / f"codes.{suffix}"
-        for values, wanted in zip(
-            read(path, every, middle), read_npz(path.with_suffix(".npz"), every, middle), strict=True
-        ):
-            assert np.array_equal(values, wanted), name
-        whole = best(lambda read=read, path=path: read(path, every))
-        block = best(lambda read=read, path=path: read(path, ["expression"]))
-        part = best(lambda read=read, path=path: read(path, every, middle))
-        print(
-            f"{name:10} {whole * 1e3:11.1f} ms {block * 1e3:11.1f} ms {part * 1e3:11.1f} ms   "
-            f"{plain / whole:8.0f} times as fast"
-        )
+    for name, *times in zip(readers, whole, block, part, strict=True):
+        shown = " ".join(f"{seconds * 1e3:11.1f} ms" for seconds in times)
+        print(f"{name:10} {shown}   {plain / times[0]:8.0f} times as fast")
     print(f"open: {best(lambda: CodeStore(work / 'codes.h5').close()) * 1e3:.1f} ms", end=", ")
     print(f"with ids and labels: {best(lambda: read_ids(work / 'codes.h5')) * 1e3:.1f} ms\n")
 
