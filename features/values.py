@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -153,10 +154,11 @@ class FaceBatch:
 
     def chosen(self, places: Sequence[int]) -> FaceBatch:
         """Some of the faces, in that order."""
-        columns = {name: getattr(self, name) for name in self.__slots__}
-        return FaceBatch(
-            **{name: None if all_ is None else all_[list(places)] for name, all_ in columns.items()}
-        )
+        columns: dict[str, Any] = {}
+        for name in self.__slots__:
+            column = getattr(self, name)
+            columns[name] = None if column is None else column[list(places)]
+        return FaceBatch(**columns)
 
 
 @dataclass(frozen=True, slots=True)
