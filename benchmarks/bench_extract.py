@@ -29,7 +29,8 @@ from ig3d.extract.crop import square_crop
 from ig3d.extract.regressors.facemesh import FaceMeshCodes
 from ig3d.extract.regressors.smirk import Smirk, split_outputs
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.values import Face, FaceBatch, Sample, SampleList
+from ig3d.features.samples import Sample, SampleList
+from ig3d.features.values import Face, FaceBatch
 
 # What a plain script makes of the pixels and the (478, 3) points of one image: block -> values.
 Encode = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]

@@ -41,7 +41,8 @@ from ig3d.extract.read import decode
 from ig3d.extract.regressors.encoders import IMAGES_AT_ONCE
 from ig3d.extract.regressors.smirk import Smirk, split_outputs
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.values import Face, Sample
+from ig3d.features.samples import Sample
+from ig3d.features.values import Face
 
 WANTED_RATIO, WANTED_RATE = 20, 5000
 THREADS = 4  # of each of four workers on 16 cores

@@ -14,7 +14,7 @@ from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
-    from ..features.values import SampleList
+    from ..features.samples import SampleList
 
 # datasets; text, because a path would lose a slash of s3://
 Root = Annotated[

@@ -15,7 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import Ig3dError
-from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Sample, Status
+from ..features.samples import Sample
+from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Status
 from .boxes import Known, in_box, needs_search, surroundings
 from .crop import prepare
 from .detectors import Detector, choose_face

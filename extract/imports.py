@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DatasetError, UsageError, require, some
+from ..features.samples import SampleList
 from ..features.store import StoreInfo
 from ..features.store_writer import StoreWriter
-from ..features.values import Block, Rows, SampleList, Status
+from ..features.values import Block, Rows, Status
 from .datasets.files import sample_id
 
 FLAME = "flame-2020"

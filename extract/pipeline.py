@@ -22,9 +22,10 @@ from typing import Any, Self, TypeVar
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
+from ..features.samples import Sample
 from ..features.store import StoreInfo
 from ..features.store_writer import StoreWriter
-from ..features.values import Rows, Sample
+from ..features.values import Rows
 from .boxes import Known
 from .config import BATCH_SIZE, ExtractConfig, build
 from .flow import Batch, Ended, by_status, cuts, encode, find, gather, open_image

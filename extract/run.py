@@ -18,8 +18,9 @@ from typing import Any
 from joblib import cpu_count
 
 from ..errors import UsageError
+from ..features.samples import SampleList
 from ..features.store import CodeStore, StoreInfo
-from ..features.values import CropSpec, SampleList
+from ..features.values import CropSpec
 from . import shards
 from .boxes import Known, known_faces
 from .clusters import lanes_of

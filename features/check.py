@@ -14,7 +14,7 @@ from .join import Given, Joined, join_files, lacks_reported, read_samples
 from .order import best_permutation, correlation
 from .place import Placed
 from .predictions import log_softmax
-from .values import Split
+from .samples import Split
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..errors import StoreError, UsageError, require
 from .atomic import replacing
+from .samples import Split
 from .store import CodeStore
-from .values import Split, Status
+from .values import Status
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 

@@ -19,9 +19,9 @@ from .merge import overlay
 from .place import Placed, place
 from .predictions import Predictions, load_predictions
 from .quality import QUALITY_COLUMNS
+from .samples import Split
 from .stores import Codes, read_stores
 from .table import FusionTable
-from .values import Split
 
 # The class that half of the field's datasets and networks have and the other half has not.
 _OPTIONAL = "contempt"

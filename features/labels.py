@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .classes import canonical, canonical_all
+from .samples import Split
 from .store import CodeStore
 from .tables import as_numbers, as_text, find_column, id_column, read_table, say_columns, va_columns
-from .values import Split
 
 _SPLITS = {
     "": Split.none,

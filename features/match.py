@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .labels import SampleColumns
-from .values import Split
+from .samples import Split
 
 _DEEPEST = 12
 

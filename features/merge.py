@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import PredictionsError, number, some
 from .labels import SampleColumns, number_labels
 from .match import match_ids
-from .values import Split
+from .samples import Split
 
 
 def merge_same(parts: Sequence[SampleColumns]) -> SampleColumns:

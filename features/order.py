@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .classes import PRESETS, preset_of
-from .values import Split
+from .samples import Split
 
 BETTER_BY = 0.10
 _SIGNIFICANT = 1e-3

@@ -137,8 +137,8 @@ class Samples(Sequence[Sample]):
 
 def _columns(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """Some samples as columns, in the order of the fields."""
-    texts = {name: np.array([_encoded(getattr(one, name)) for one in samples], "S") for name in _TEXTS}
-    numbers = {
+    columns = {name: np.array([_encoded(getattr(one, name)) for one in samples], "S") for name in _TEXTS}
+    columns |= {
         "label": np.array([one.label for one in samples], np.int32),
         "split": np.array([one.split for one in samples], np.int8),
         "valence": np.array([one.valence for one in samples], np.float64),
@@ -146,8 +146,7 @@ def _columns(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         "size_bytes": np.array([one.size_bytes for one in samples], np.int64),
         "box": np.array([one.box or _NOWHERE for one in samples], np.float64).reshape(-1, 4),
     }
-    every: dict[str, np.ndarray] = texts | numbers
-    return {name: _once(every[name]) for name in Sample.__slots__}
+    return {name: _once(columns[name]) for name in Sample.__slots__}
 
 
 def narrowed(texts: np.ndarray) -> np.ndarray:

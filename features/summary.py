@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .samples import Split
 from .store import CodeStore
-from .values import Split, Status
+from .values import Status
 
 if TYPE_CHECKING:
     from rich.console import Console

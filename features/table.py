@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import PredictionsError
 from .predictions import VA
-from .values import Split
+from .samples import Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .samples import Sample as Sample
-from .samples import SampleList as SampleList
-from .samples import Split as Split
-
 
 class Status(IntEnum):
     """What became of a sample. ``pending`` is 0, so that a row nobody wrote can never pass for a good one."""

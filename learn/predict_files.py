@@ -20,8 +20,8 @@ from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.place import align_columns
 from ..features.predictions import Predictions, load_predictions
+from ..features.samples import Split
 from ..features.table import FusionTable
-from ..features.values import Split
 from .model import FusionModel
 from .predict import predict, seen
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import ModelError, UsageError
-from ..features.values import SampleList, Split
+from ..features.samples import SampleList, Split
 from ..learn.training.tensors import open_description, read_tensors, tensors_digest, write_tensors
 
 FORMAT = "ig3d-network"

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import UsageError, some
 from ..extract.boxes import check_files
+from ..features.samples import SampleList
 from ..features.store import CodeStore
-from ..features.values import SampleList
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 
 from ..errors import UsageError
 from ..extract.read import Unreadable, bounded_images, read_image
-from ..features.values import SampleList
+from ..features.samples import SampleList
 
 # Beyond this the decoded pictures go to a temporary file that the system pages in, not to memory.
 MEMORY_BYTES = 1 << 30

@@ -22,8 +22,8 @@ from ..errors import DatasetError, UsageError, some
 from ..features.device import choose_device
 from ..features.inputs import Inputs
 from ..features.join import load_table
+from ..features.samples import SampleList, Split
 from ..features.table import FusionTable
-from ..features.values import SampleList, Split
 from ..learn.intermediate.ask import Applied, ask
 from ..learn.intermediate.checkpoint import check_blocks
 from ..learn.intermediate.config import IntermediateConfig

@@ -24,7 +24,7 @@ from ..errors import DatasetError, UsageError, some
 from ..extract.device import exact_arithmetic
 from ..features.device import choose_device
 from ..features.order import class_order_problem
-from ..features.values import SampleList, Split
+from ..features.samples import SampleList, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents
 from .crop import Crops, choose_crops
 from .fit import class_scores, va_scores

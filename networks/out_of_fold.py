@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from ..errors import DatasetError, UsageError
 from ..extract.device import exact_arithmetic
 from ..features.device import choose_device
-from ..features.values import SampleList, Split
+from ..features.samples import SampleList, Split
 from ..learn.protocol.folds import folds_of, strata_of
 from .checkpoint import check_place, hash_contents, normalisation
 from .crop import choose_crops

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError
 from ..extract.datasets.splits import seeded_split
-from ..features.values import SampleList, Split
+from ..features.samples import SampleList, Split
 from .checkpoint import TASKS, VA_COLUMNS
 
 

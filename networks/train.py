@@ -19,7 +19,7 @@ from .. import __version__
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError
 from ..features.device import choose_device
-from ..features.values import SampleList
+from ..features.samples import SampleList
 from ..learn.training.epochs import Epoch, batches_per_epoch, seeded
 from .checkpoint import (
     NetworkInfo,

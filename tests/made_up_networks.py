@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ig3d.features.values import Sample, SampleList, Split
+from ig3d.features.samples import Sample, SampleList, Split
 
 # The file of a clone: it imports its neighbour, returns what it is told to, and squeezes a lone row away as some do.
 CLONE = '''

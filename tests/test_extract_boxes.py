@@ -20,8 +20,9 @@ from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
 from ig3d.extract.run import extract_codes
+from ig3d.features.samples import Sample, SampleList
 from ig3d.features.store import CodeStore
-from ig3d.features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Sample, SampleList, Status
+from ig3d.features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Status
 
 CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
 

@@ -13,7 +13,7 @@ from conftest import write_image
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.datasets.splits import seeded_split
-from ig3d.features.values import SampleList, Split
+from ig3d.features.samples import SampleList, Split
 
 
 def by_id(samples: SampleList) -> dict[str, object]:

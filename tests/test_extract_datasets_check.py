@@ -14,8 +14,8 @@ from conftest import FAKE, Ended, colour_folder, write_image
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import ADAPTERS, DatasetOptions, list_samples
 from ig3d.extract.datasets.check import check_images, recognise
+from ig3d.features.samples import Split
 from ig3d.features.store import CodeStore
-from ig3d.features.values import Split
 
 Run = Callable[..., Ended]
 

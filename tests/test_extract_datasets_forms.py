@@ -16,7 +16,7 @@ from ig3d.extract.datasets.fer import majority
 from ig3d.extract.read import Unreadable, read_image
 from ig3d.features.labels import SampleColumns
 from ig3d.features.match import match_ids
-from ig3d.features.values import Sample, SampleList, Split
+from ig3d.features.samples import Sample, SampleList, Split
 
 
 def by_id(samples: SampleList) -> dict[str, Sample]:

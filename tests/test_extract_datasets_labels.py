@@ -17,7 +17,7 @@ from ig3d.extract.datasets.labels import PUBLISHED, digit_notes, read_labels
 from ig3d.extract.datasets.splits import carve, deal, write_split
 from ig3d.extract.plugins import load
 from ig3d.features.classes import PRESETS, canonical, parse_classes
-from ig3d.features.values import Sample, SampleList, Split
+from ig3d.features.samples import Sample, SampleList, Split
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from conftest import colour_folder, write_image
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.check import recognise
-from ig3d.features.values import SampleList
+from ig3d.features.samples import SampleList
 
 
 def said(samples: SampleList) -> str:

@@ -133,9 +133,10 @@ def test_joining_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     import tracemalloc
 
     from ig3d.extract.join import write_joined
+    from ig3d.features.samples import Sample
     from ig3d.features.store import StoreInfo
     from ig3d.features.store_writer import StoreWriter
-    from ig3d.features.values import Block, Rows, Sample, Status
+    from ig3d.features.values import Block, Rows, Status
 
     blocks = {"wide": Block(500, "1", "x", "Many columns.")}
     info = StoreInfo("x", "/", ())

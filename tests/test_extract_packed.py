@@ -17,8 +17,9 @@ from ig3d.errors import DatasetError, MissingExtra, UsageError
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.run import extract_codes
+from ig3d.features.samples import SampleList, Split
 from ig3d.features.store import CodeStore
-from ig3d.features.values import SampleList, Split, Status
+from ig3d.features.values import Status
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402

@@ -18,7 +18,8 @@ from ig3d.features.store import CodeStore
 
 PLUGIN = '''
 import numpy as np
-from ig3d.features.values import Block, CropSpec, Face, Sample, SampleList
+from ig3d.features.samples import Sample, SampleList
+from ig3d.features.values import Block, CropSpec, Face
 
 
 class Brightness:

@@ -24,8 +24,9 @@ from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
 from ig3d.extract.run import extract_codes
 from ig3d.extract.shards import differences, shard_size
+from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
-from ig3d.features.values import Face, Sample, Status
+from ig3d.features.values import Face, Status
 
 CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
 

@@ -22,7 +22,8 @@ from ig3d.extract.detectors import sfd as sfd_module
 from ig3d.extract.detectors.fan import peaks
 from ig3d.extract.detectors.sfd import MIN_SCORE, Sfd, SfdBox, _of_one_size
 from ig3d.extract.flow import flow
-from ig3d.features.values import Block, CropSpec, FaceBatch, LandmarkSpec, Sample, Status
+from ig3d.features.samples import Sample
+from ig3d.features.values import Block, CropSpec, FaceBatch, LandmarkSpec, Status
 
 # of the released network 4; half of it takes half the time
 STAGES = 2

@@ -21,7 +21,7 @@ from ig3d.faces.model import load
 from ig3d.faces.paint import paint
 from ig3d.faces.raster import rasterise
 from ig3d.faces.synth import CLASSES, SHARES, SynthConfig, draw_codes, pose_points, render, synthesize
-from ig3d.features.values import Split
+from ig3d.features.samples import Split
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ig3d.features.check import check_predictions
 from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
-from ig3d.features.values import Sample, Split
+from ig3d.features.samples import Sample, Split
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from ig3d.features.join import load_table
 from ig3d.features.labels import of_file
 from ig3d.features.match import match_ids
 from ig3d.features.order import class_order_problem
+from ig3d.features.samples import Sample, Split
 from ig3d.features.store import content_hash
-from ig3d.features.values import Sample, Split
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from ig3d.errors import PredictionsError
 from ig3d.features.classes import NETWORKS, PRESETS, parse_classes
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
-from ig3d.features.values import Split
+from ig3d.features.samples import Split
 from ig3d.learn.fuse import FuseConfig, fuse_files
 
 CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=100, model=False)

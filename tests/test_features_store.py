@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from ig3d.errors import StoreError
+from ig3d.features.samples import Sample, Split
 from ig3d.features.store import CodeStore, StoreInfo, content_hash, read_rows
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.summary import summarise
-from ig3d.features.values import Block, Rows, Sample, Split, Status
+from ig3d.features.values import Block, Rows, Status
 
 BLOCKS = {
     "pose": Block(3, "rad", "axis-angle", "Head rotation.", ("x", "y", "z")),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ig3d.errors import StoreError
+from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore, StoreInfo
 from ig3d.features.store_writer import StoreWriter
-from ig3d.features.values import Block, Rows, Sample, Status
+from ig3d.features.values import Block, Rows, Status
 
 ROWS, WIDTH = 3000, 300
 

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from ig3d.errors import Ig3dError, ModelError, PredictionsError, ProtocolError, RunError, UsageError
 from ig3d.features.predictions import load_predictions, log_softmax
-from ig3d.features.values import Split
+from ig3d.features.samples import Split
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate import run as running
 from ig3d.learn.intermediate.ask import apply_module

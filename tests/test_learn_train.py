@@ -10,9 +10,10 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from ig3d.errors import PredictionsError, ProtocolError, UsageError
 from ig3d.features.predictions import load_predictions
+from ig3d.features.samples import Sample, Split
 from ig3d.features.store import StoreInfo
 from ig3d.features.store_writer import StoreWriter
-from ig3d.features.values import Block, Rows, Sample, Split, Status
+from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.protocol.head_plan import plan_heads
 from ig3d.learn.train import HeadsConfig, codes_table, train_heads

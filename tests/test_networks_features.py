@@ -19,7 +19,8 @@ from ig3d.errors import DatasetError, PredictionsError, UsageError
 from ig3d.extract.read import digest_of
 from ig3d.features.network_features import Features, load_features
 from ig3d.features.predictions import load_predictions
-from ig3d.features.values import SampleList, Status
+from ig3d.features.samples import SampleList
+from ig3d.features.values import Status
 from ig3d.networks import crop as cropping
 from ig3d.networks.crop import choose_crops
 from ig3d.networks.load import NetworkSpec

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ig3d.features.values import Sample, SampleList
+from ig3d.features.samples import Sample, SampleList
 from ig3d.networks import images
 from ig3d.networks.augment import Augmentation, augment
 from ig3d.networks.images import InputSpec, load_pictures, normalise, read_pictures

@@ -21,7 +21,7 @@ from torch import nn
 
 from ig3d.errors import Ig3dError, MissingExtra, ModelError, UsageError
 from ig3d.features.predictions import load_predictions
-from ig3d.features.values import SampleList
+from ig3d.features.samples import SampleList
 from ig3d.networks.load import NetworkSpec, load_network
 from ig3d.networks.load.python_file import parse
 from ig3d.networks.load.state import read_state

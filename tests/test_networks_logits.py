@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score
 from ig3d.errors import DatasetError, ModelError, UsageError
 from ig3d.features.network_features import load_features
 from ig3d.features.predictions import load_predictions
-from ig3d.features.values import Sample, SampleList, Split
+from ig3d.features.samples import Sample, SampleList, Split
 from ig3d.networks.checkpoint import (
     LoadedNetwork,
     NetworkInfo,

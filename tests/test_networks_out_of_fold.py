@@ -15,7 +15,7 @@ from made_up_networks import pictures
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.features.predictions import load_predictions
-from ig3d.features.values import SampleList, Split
+from ig3d.features.samples import SampleList, Split
 from ig3d.learn.training.epochs import Epoch
 from ig3d.networks import out_of_fold
 from ig3d.networks.augment import Augmentation

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from ig3d.errors import DatasetError, ModelError, UsageError
 from ig3d.features.device import choose_device
-from ig3d.features.values import Sample, SampleList, Split
+from ig3d.features.samples import Sample, SampleList, Split
 from ig3d.networks import images
 from ig3d.networks.checkpoint import build, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from toy_stores import write_store
 
+from ig3d.features.samples import Sample, Split
 from ig3d.features.table import BlockUse, FusionTable
-from ig3d.features.values import Sample, Split
 
 CLASSES = ("happy", "sad", "anger")
 

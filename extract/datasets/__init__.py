@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ...errors import DatasetError, LayoutError, UsageError, some
 from ...features.classes import CANONICAL, canonical
-from ...features.values import SampleList, Split
+from ...features.samples import SampleList, Split
 from ..plugins import load
 from ..sources.remote import is_remote
 from .files import missing_note

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...errors import DatasetError, LayoutError, short, some
 from ...features.classes import PRESETS
-from ...features.values import Sample, SampleList, Split
+from ...features.samples import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import find_all, find_file, images_under, listing, posix, read_lines, split_named
 

@@ -14,7 +14,7 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from ...errors import DatasetError, LayoutError, UsageError
-from ...features.values import SampleList
+from ...features.samples import SampleList
 from ..plugins import load, names
 from ..read import Unreadable, bounded_images, read_image
 from ..sources.remote import is_remote

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError, LayoutError, short, some
 from ...features.classes import PRESETS
-from ...features.values import Sample, SampleList
+from ...features.samples import Sample, SampleList
 from . import DatasetOptions
 from .files import find_file, images_under, is_folder, listing, posix, read_lines, sample_id
 

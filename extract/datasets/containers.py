@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ...errors import DatasetError, LayoutError, number, some
-from ...features.values import Split
+from ...features.samples import Split
 from ..sources import DAMAGE
 from ..sources.remote import is_remote, list_remote, open_remote
 from .files import listing, split_named

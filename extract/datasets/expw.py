@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import DatasetError, LayoutError
 from ...features.classes import PRESETS
-from ...features.values import Sample, SampleList
+from ...features.samples import Sample, SampleList
 from . import DatasetOptions
 from .files import find_file, first_folder, images_under, listing, posix, read_lines, sample_id, size_of
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
+from ...features.samples import Sample, SampleList, Split
 from ...features.tables import say_columns
-from ...features.values import Sample, SampleList, Split
 from ..sources.pixels import COLUMN
 from . import DatasetOptions
 from .files import (

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, LayoutError, require, some
+from ...features.samples import SampleList
 from ...features.tables import say_columns
-from ...features.values import SampleList
 from ..sources import parts_of
 from . import DatasetOptions
 from .files import listing, sample_id, size_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DatasetError, LayoutError, some
-from ...features.values import Sample, SampleList, Split
+from ...features.samples import Sample, SampleList, Split
 from ..sources.archives import zip_members
 from ..sources.remote import list_remote
 from . import DatasetOptions

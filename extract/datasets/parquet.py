@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, LayoutError, require
-from ...features.values import SampleList
+from ...features.samples import SampleList
 from ..sources import Unreadable
 from ..sources.parquet import image_column
 from . import DatasetOptions

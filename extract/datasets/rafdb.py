@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
-from ...features.values import Sample, SampleList, Split
+from ...features.samples import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import (
     files_in,

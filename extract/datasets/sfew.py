@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import LayoutError
-from ...features.values import SampleList, Split
+from ...features.samples import SampleList, Split
 from . import DatasetOptions
 from .files import listing
 from .folder import FolderDataset

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import DatasetError, some
 from ...features.classes import canonical, canonical_all
-from ...features.values import Sample, SampleList, Split
+from ...features.samples import Sample, SampleList, Split
 from . import DatasetOptions
 from .files import split_named
 from .labels import Labels, digit_notes, read_labels

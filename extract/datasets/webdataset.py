@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import DatasetError, LayoutError
-from ...features.values import SampleList
+from ...features.samples import SampleList
 from ..sources.archives import tar_members
 from . import DatasetOptions
 from .containers import Containers, containers_in, is_hidden, split_in, without_suffix

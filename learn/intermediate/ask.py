@@ -11,7 +11,7 @@ from torch import nn
 
 from ...errors import ProtocolError
 from ...features.predictions import VA, Predictions
-from ...features.values import Split
+from ...features.samples import Split
 from .checkpoint import LoadedModule, ModuleInfo, check_fits
 from .fit import TrainingData, predict
 from .route import FeatureRoute, Route, training_data
