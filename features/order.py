@@ -132,7 +132,7 @@ def row_orders(paths: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> 
     ----------
     paths : n paths in the order of the samples
     labels : (n,) int, -1 where there is none
-    splits : (n,) int8 codes of :class:`~.values.Split`
+    splits : (n,) int8 codes of :class:`~.samples.Split`
     """
     orders = {
         name: np.argsort(np.array([key(path) for path in paths], dtype=str), kind="stable")
@@ -163,7 +163,7 @@ def row_order_problem(
     labels : (n,) int in the order of the samples, -1 where there is none
     paths : n paths in the order of the samples
     k : number of classes
-    splits : (n,) int8 codes of :class:`~.values.Split`
+    splits : (n,) int8 codes of :class:`~.samples.Split`
     """
     known = labels >= 0
 

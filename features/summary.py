@@ -54,7 +54,7 @@ def count_classes(
 
     Parameters
     ----------
-    splits, labels : (n,) codes of :class:`~.values.Split`; indices into ``classes``, -1 for none
+    splits, labels : (n,) codes of :class:`~.samples.Split`; indices into ``classes``, -1 for none
     """
     found = {}
     for split in Split:

@@ -36,7 +36,7 @@ class FusionTable:
         Canonical names that ``labels`` and the columns of the predictions follow; empty for valence-arousal.
     id, group : (n,) str
         Unique and sorted; person or video, empty where unknown.
-    split : (n,) int8 codes of :class:`~ig3d.features.values.Split`
+    split : (n,) int8 codes of :class:`~ig3d.features.samples.Split`
     labels : (n,) int16, -1 where there is none
     targets : (n, 2) float64 valence and arousal in [-1, 1], NaN where there is none
     two_d : (n, k) float64

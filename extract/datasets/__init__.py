@@ -1,7 +1,7 @@
 """Datasets as users have them: one small adapter per file, found by name, each listing its samples.
 
 An adapter is an object with a ``name``, the ``layout`` it expects in words, and ``__call__(root, options)``
-returning a :class:`~ig3d.features.values.SampleList`. It reads names and tables, never pixels. Groups by a pattern
+returning a :class:`~ig3d.features.samples.SampleList`. It reads names and tables, never pixels. Groups by a pattern
 and splits that the dataset does not say are seen to here, for all adapters alike.
 """
 
