@@ -8,7 +8,7 @@ import pytest
 from skimage.transform import warp as scikit_image
 
 from ig3d.extract.crop import square_crop, whole_crop
-from ig3d.extract.warp import BLOCK, warp
+from ig3d.extract.warp import warp
 from ig3d.features.values import CropSpec, Face
 
 
@@ -64,19 +64,30 @@ def test_crops_of_full_size(width: int, height: int, floats: bool) -> None:
     spec = CropSpec(floats=floats)
     small = rng.integers(40, 256, (height // 20, width // 20, 3), np.uint8)
     image = cv2.resize(small, (width, height))
-    image[: height // 3] = 200  # more than is interpolated anew at once
+    image[: height // 3] = 200
     for shift in (-0.3, 0.1, 0.6):
         box = np.array([shift * width, 0.1 * height, (shift + 0.6) * width, 0.7 * height])
         transform = square_crop(Face(box), spec)
         assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))
     whole = whole_crop((width, height), spec)
     assert np.array_equal(warp(image, whole, spec), as_the_originals(image, whole, spec))
-    assert spec.size**2 / 3 > BLOCK
+
+
+@pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
+@pytest.mark.parametrize(
+    "shift", [0.5, 1, 1.5], ids=["half outside", "at the pixel before the first", "outside"]
+)
+def test_what_a_picture_without_black_is_clipped_to(shift: float, floats: bool) -> None:
+    image = np.random.default_rng(3).integers(50, 60, (9, 9, 3), np.uint8)
+    transform, spec = np.array([[1, 0, shift], [0, 1, shift]]), CropSpec(size=8, floats=floats)
+    found = warp(image, transform, spec)
+    assert np.array_equal(found, as_the_originals(image, transform, spec))
+    assert (found.min() > 0) == (shift < 1)  # scikit-image lifts a border half outside to the darkest value
 
 
 @pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
 def test_a_transform_that_turns_by_more_than_rounding_is_still_followed(floats: bool) -> None:
-    # nothing that crops here turns: the quick way then leaves every pixel open, and costs its time
+    # nothing that crops here turns
     angle, spec = 1e-4, CropSpec(size=60, floats=floats)
     turned = np.array([[np.cos(angle), -np.sin(angle), 3.25], [np.sin(angle), np.cos(angle), -7.5]])
     image = np.random.default_rng(2).integers(0, 256, (70, 80, 3), np.uint8)
