@@ -50,7 +50,10 @@ def extract(
     groups: Groups = None,
     label_map: LabelMap = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", help="Workers; 0 is one per core, at most four per GPU, or all of the cluster.")
+        int,
+        typer.Option(
+            "--jobs", help="Workers; 0 is one per core, at most four per GPU, or all of the cluster."
+        ),
     ] = 0,
     backend: Annotated[
         str, typer.Option("--backend", help="Where workers are: loky (processes here), dask, ray.")
@@ -72,6 +75,10 @@ def extract(
     ] = "fp32",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away an earlier run under this name.")
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Do shards with rows that failed again, and keep the others."),
     ] = False,
 ) -> None:
     """Write the 3D codes of a dataset into a store; the same command goes on after an interruption."""
@@ -98,11 +105,17 @@ def extract(
             address=address,
             part=None if part is None else _part(part),
             restart=restart,
+            retry_failed=retry_failed,
             progress=progress,
             say=say,
         )
     if not summary.seconds:
-        say("the store is there already, from this very run")
+        say(
+            "the store is there already, from this very run"
+            + (" without a failed row" if retry_failed else "")
+        )
+    elif retry_failed:
+        say(f"kept {summary.resumed} rows of shards in which none had failed")
     elif summary.resumed:
         say(f"went on with {summary.resumed} rows of an interrupted run")
     print(f"{summary.store}: {len(samples)} rows ({counts(summary.counts)})")

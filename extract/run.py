@@ -71,6 +71,7 @@ def extract_codes(
     address: str | None = None,
     part: tuple[int, int] | None = None,
     restart: bool = False,
+    retry_failed: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
@@ -91,6 +92,8 @@ def extract_codes(
         Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.join.join_parts` joins their stores.
     restart : bool
         Throw away what an earlier run left, or the finished store.
+    retry_failed : bool
+        Do the shards that hold failed rows again, of a finished store or an interrupted run; the others are kept.
     progress : function of a Counter of status names, optional
     say : function of a line of text, optional
         Receives what was chosen.
@@ -104,6 +107,8 @@ def extract_codes(
     config = config or ExtractConfig()
     if jobs < 0:
         raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
+    if restart and retry_failed:
+        raise UsageError("extract: expected --restart or --retry-failed, got both; leave one of them out")
     started = time.monotonic()
     devices = config.devices
     config = replace(config, device=devices[0])
@@ -127,11 +132,11 @@ def extract_codes(
         identity["part"] = "{}/{}".format(*part)
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
-        if run.finished(restart=restart):
+        if run.finished(restart=restart) and not (retry_failed and run.reopen()):
             with CodeStore(out) as store:
                 counts = by_status(store.status)
             return Summary(Path(out), counts, 0.0, len(samples))
-        todo = run.begin(restart=restart)
+        todo = run.begin(restart=restart, retry_failed=retry_failed)
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)

@@ -25,13 +25,13 @@ from .. import __version__
 from ..errors import RunError, StoreError
 from ..features.atomic import replacing
 from ..features.samples import Sample, SampleList, Samples
-from ..features.store import FORMAT, CodeStore, StoreInfo
+from ..features.store import FORMAT, CodeStore, StoreInfo, read_rows
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .config import ExtractConfig
 
 # Packages whose version can change a code.
-_PACKAGES = ("mediapipe", "numpy", "opencv-python", "pillow", "scikit-image", "scipy", "timm", "torch")
+_PACKAGES = ("mediapipe", "numba", "numpy", "opencv-python", "pillow", "scipy", "timm", "torch")
 
 
 def identity(
@@ -174,8 +174,29 @@ class Run:
         self.discard_parts()
         return True
 
-    def begin(self, *, restart: bool) -> list[int]:
+    def reopen(self) -> bool:
+        """Cut the finished store into its shards again, but for those that hold a failed row; whether there are such.
+
+        The store stays as it is until the one that replaces it is whole.
+        """
+        with CodeStore(self.out) as store:
+            failed = store.status == Status.failed
+            if not failed.any():
+                return False
+            for shard in range(self.shards):
+                rows = self.rows_of(shard)
+                if failed[rows].any():
+                    continue
+                part = self.shard_samples(shard)
+                with StoreWriter(self.shard_path(shard), store.info, part, store.blocks) as writer:
+                    for kept in read_rows(store, rows):
+                        writer.write(0, kept)
+        return True
+
+    def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
         """Numbers of the shards that are still to be done; counts those that are done.
+
+        With ``retry_failed`` one that holds a failed row is not done.
 
         Raises
         ------
@@ -199,7 +220,7 @@ class Run:
                 temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True))
         for leftover in self.parts.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
-        return [shard for shard in range(self.shards) if not self._is_done(shard)]
+        return [shard for shard in range(self.shards) if not self._is_done(shard, retry_failed=retry_failed)]
 
     @property
     def shards(self) -> int:
@@ -216,7 +237,7 @@ class Run:
     def shard_samples(self, shard: int) -> Sequence[Sample]:
         return self.samples.samples[self.rows_of(shard)]
 
-    def _is_done(self, shard: int) -> bool:
+    def _is_done(self, shard: int, *, retry_failed: bool) -> bool:
         """Whether a shard is there and sound; a damaged one (power loss) is thrown away and done again."""
         path = self.shard_path(shard)
         if not path.exists():
@@ -226,6 +247,7 @@ class Run:
                 ids = Samples.of(self.shard_samples(shard)).column("id")
                 sound = not store.verify() and np.array_equal(store.column("sample/id"), ids)
                 values, counts = np.unique(store.status, return_counts=True)
+                sound &= not (retry_failed and Status.failed in values)
         except StoreError:
             sound = False
         if not sound:

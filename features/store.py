@@ -369,11 +369,12 @@ def _spans(column: h5py.Dataset) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(column), step))
 
 
-def read_rows(store: CodeStore) -> Iterator[Rows]:
-    """The outcomes in a store as :class:`Rows`, some thousand at a time, in order."""
+def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:
+    """The outcomes in a store (or in some rows of it) as :class:`Rows`, some thousand at a time, in order."""
     read = store.column
-    for start in range(0, len(store), _STEP):
-        span = slice(start, start + _STEP)
+    first, last, _ = rows.indices(len(store))
+    for start in range(first, last, _STEP):
+        span = slice(start, min(start + _STEP, last))
         yield Rows(
             status=read("sample/status", span),
             message=np.char.decode(read("sample/message", span), "utf-8").tolist(),

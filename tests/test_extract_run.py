@@ -17,6 +17,7 @@ import pytest
 from conftest import FAKE, colour_folder, write_image
 
 from ig3d.errors import MissingExtra, RunError, StoreError, UsageError
+from ig3d.extract import run
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import choose_face
@@ -362,3 +363,46 @@ def test_detector_that_fails_on_one_image_fails_that_row_only(tmp_path: Path) ->
     rows = flow([Sample("a", "a.png"), Sample("b", "b.png")], tmp_path, Moody(), FakeRegressor())
     assert rows.status.tolist() == [Status.ok, Status.failed]
     assert rows.message[1] == "RuntimeError: not in the mood"
+
+
+def test_what_fails_by_itself_fails_again_and_an_interrupted_retry_leaves_the_store(
+    ig3d, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = colour_folder(tmp_path / "data", 150)
+    write_image(root / "happy" / "0100.png", (0, 0, 255))  # FakeRegressor gives up on pure blue
+    with extract(root, tmp_path / "a.h5", jobs=1) as store:
+        before, failed = store.content_sha256, store.status == Status.failed
+    assert failed.sum() == 1
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "run_shard", stop)
+        extract(root, tmp_path / "a.h5", jobs=1, retry_failed=True)
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.content_sha256 == before
+    same = ["--regressor", FAKE, "--batch-size", 8, "--jobs", 1, "--out", tmp_path / "a.h5"]
+    ended = ig3d("extract", root, *same, "--retry-failed")
+    assert ended.returncode == 0, ended.stderr
+    assert "ok 299 · failed 1" in ended.stdout and "kept 236 rows" in ended.stderr
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.content_sha256 == before
+    assert not list(tmp_path.glob("*.parts"))
+    calls = []
+    work = run.run_shard
+
+    def count(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        return work(*arguments, **options)
+
+    monkeypatch.setattr(run, "run_shard", count)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "write_joined", stop)
+        extract(root, tmp_path / "b.h5", jobs=1)
+    whole, calls[:] = len(calls), []
+    with extract(root, tmp_path / "b.h5", jobs=1, retry_failed=True) as store:
+        assert store.content_sha256 == before
+    assert whole == 5 and len(calls) == 1, "of an interrupted run the shard with the failed row alone"
+    with pytest.raises(UsageError, match=r"expected --restart or --retry-failed, got both"):
+        extract(root, tmp_path / "a.h5", restart=True, retry_failed=True)

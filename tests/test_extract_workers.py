@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,6 +103,28 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
         assert np.array_equal(calm.codes("colour")[~lost], killed.codes("colour")[~lost])
         assert np.array_equal(calm.samples.id, killed.samples.id)
         assert killed.verify() == []
+
+
+def test_rows_that_failed_are_done_again_and_the_others_kept(
+    tmp_path: Path, deaths: Callable[[int], None]
+) -> None:
+    root = colour_folder(tmp_path / "data", 150)
+    write_image(root / "happy" / "0100.png", POISON)
+    poisoned_run(root, tmp_path / "calm.h5", jobs=1)
+    deaths(50)
+    poisoned_run(root, tmp_path / "killed.h5", jobs=2)
+    config = replace(CONFIG, regressor="test_extract_workers:Poisoned")
+    again = partial(extract_codes, list_samples(root, "folder"), tmp_path / "killed.h5", config, jobs=1)
+    assert again().counts["failed"] == 64, "the same command alone leaves them"
+    for token in Path(os.environ[DEATHS]).iterdir():
+        token.unlink()
+    summary = again(retry_failed=True)
+    assert summary.resumed == 300 - 64 and summary.counts == {"ok": 300}
+    with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "killed.h5") as killed:
+        assert calm.content_sha256 == killed.content_sha256 and killed.verify() == []
+    assert not list(tmp_path.glob("*.parts"))
+    summary = again(retry_failed=True)
+    assert summary.seconds == 0 and summary.resumed == 300, "no row failed: nothing is done"
 
 
 def children(of: int) -> list[int]:
