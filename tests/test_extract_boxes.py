@@ -19,6 +19,7 @@ from ig3d.extract.crop import square_crop
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
+from ig3d.extract.join import join_parts
 from ig3d.extract.run import extract_codes
 from ig3d.features.samples import Sample, SampleList
 from ig3d.features.store import CodeStore
@@ -174,6 +175,18 @@ def test_boxes_by_id_from_a_larger_store(tmp_path: Path) -> None:
     extract_codes(part, tmp_path / "part.h5", replace(CONFIG, boxes=str(tmp_path / "first.h5")), jobs=1)
     with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "part.h5") as second:
         assert np.array_equal(first.codes("colour")[3:17:2], second.codes("colour"))
+
+
+def test_each_part_of_a_run_takes_the_boxes_of_its_own_rows(tmp_path: Path) -> None:
+    samples = list_samples(colour_folder(tmp_path / "data", 10), "folder")
+    extract_codes(samples, tmp_path / "first.h5", CONFIG, jobs=1)
+    config, parts = replace(CONFIG, boxes=str(tmp_path / "first.h5")), []
+    for k in (1, 2, 3):  # a box of another row would be one of another file, and its row failed
+        parts.append(extract_codes(samples, tmp_path / f"{k}.h5", config, jobs=1, part=(k, 3)).store)
+    join_parts(parts, tmp_path / "joined.h5")
+    with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "joined.h5") as joined:
+        assert joined.status.tolist() == first.status.tolist()
+        assert np.array_equal(first.codes("colour"), joined.codes("colour"), equal_nan=True)
 
 
 def test_another_dataset_is_refused_and_a_changed_file_fails_alone(

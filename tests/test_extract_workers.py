@@ -220,6 +220,22 @@ def test_a_death_is_told_from_an_error() -> None:
     assert lanes[0].closed
 
 
+def test_a_task_is_asked_for_when_a_lane_is_free() -> None:
+    asked: list[int] = []
+
+    def tasks() -> Iterator[tuple[int]]:
+        for task in range(20):
+            asked.append(task)
+            yield (task,)
+
+    lanes = [HereAndNow(), HereAndNow()]
+    ahead = [
+        len(asked) - done for done, _ in enumerate(spread(tasks(), lanes, [lambda task: task] * 2), start=1)
+    ]
+    assert asked == list(range(20))
+    assert max(ahead) <= 2  # as many as there are lanes: the others are not made yet
+
+
 def test_each_lane_has_its_own_call() -> None:
     lanes = [HereAndNow() for _ in range(3)]
     calls = [lambda x, lane=lane: (lane, x) for lane in range(3)]
