@@ -1,6 +1,6 @@
 """A worker's pipeline: the stages of :mod:`ig3d.extract.flow` on one shard, beside each other, and into its store.
 
-Where the networks run on a GPU, threads read and decode ahead of them and cut crops (Pillow, OpenCV and scikit-image
+Where the networks run on a GPU, threads read and decode ahead of them and cut crops (Pillow, OpenCV and numba's crop
 let go of the interpreter); detection, the regressor and the writing have a thread each. On the processor a worker has
 one core, which the networks fill: there the stages follow each other, without a thread. Order, batches and bytes are
 the same either way.
