@@ -137,7 +137,7 @@ class Stack(Rule):
                 _RECALIBRATED[asked] = found
                 if len(_RECALIBRATED) > _REMEMBERED:
                     del _RECALIBRATED[next(iter(_RECALIBRATED))]
-        vars(self).update(deepcopy(found))  # a saved model tells shared arrays from equal ones
+        self.__dict__ |= deepcopy(found)  # a saved model tells shared arrays from equal ones
         return self
 
     def _fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None) -> Stack:
