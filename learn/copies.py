@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,44 @@ class Copies:
     controls: bool
     head_scores: tuple[np.ndarray, ...]
 
-    def results(self) -> tuple[RuleResult, ...]:
-        """References, then rules, each followed by its controls, over the reported rows."""
+    def fitted(self, *, final: bool) -> tuple[tuple[RuleResult, ...], dict[str, Rule]]:
+        """Every rule of every copy, in as many threads as were asked for: trees grow beside arithmetic.
+
+        Parameters
+        ----------
+        final : bool
+            Whether every rule is fitted to all calibration rows as well.
+
+        Returns
+        -------
+        References, then rules, each followed by its controls, over the reported rows; and the rules for a model.
+        """
+        # boost and its control grow trees beside each other
+        threads, trees = self.choices.threads or cpu_count(), 2 * len(self.protocol.fusers)
+        choices = replace(self.choices, threads=max(1, threads // trees))
+        # One generator for the controls' permutations, another for the bootstrap: neither moves the other.
+        random = np.random.default_rng([self.choices.seed, 1])
+        names = (RECALIBRATED, *self.names) if final else ()
+        calls = chain(self._finals(names, choices), self._copies(choices, random))
+        done: list[Any] = quietly(Parallel(threads, prefer="threads", pre_dispatch="n_jobs"), calls)
+        return self._results(done[len(names) :]), dict(zip(names, done, strict=False))
+
+    def _finals(self, names: tuple[str, ...], choices: Choices) -> Iterator[Any]:
+        if names:
+            fuser = self.protocol.final
+            columns, rows = self._fitting(fuser, self.columns(fuser.fit, fuser.heads_fit))
+            yield from (delayed(self._fitted)(name, choices, columns, rows) for name in names)
+
+    def _copies(self, choices: Choices, random: np.random.Generator) -> Iterator[Any]:
+        for fuser in self.protocol.fusers:
+            for variant in self._variants(fuser, choices, random):
+                yield from (delayed(self._one)(fuser, variant, name) for name in variant.names)
+
+    def _results(self, every: list[_Found]) -> tuple[RuleResult, ...]:
         reported = self.protocol.reported
         values = self._given()
         fitted: dict[str, list[dict[str, Any]]] = {name: [] for name in values}
-        for found in self._found():
+        for found in every:
             where = np.searchsorted(reported, found.rows)
             # Rows without 3D take the reference that had the same chances.
             fused = values[RECALIBRATED if found.fits else "2d"][where]
@@ -118,43 +151,12 @@ class Copies:
             f"2d:{name}": as_predictions(other[reported], table.task) for name, other in table.others.items()
         }
 
-    def _found(self) -> list[_Found]:
-        """Every rule of every copy."""
-        # boost and its control grow trees beside each other
-        trees = 2 * len(self.protocol.fusers)
-        choices = replace(self.choices, threads=max(1, self._threads // trees))
-        # One generator for the controls' permutations, another for the bootstrap: neither moves the other.
-        random = np.random.default_rng([self.choices.seed, 1])
-        return self._in_threads(
-            delayed(self._one)(fuser, variant, name)
-            for fuser in self.protocol.fusers
-            for variant in self._variants(fuser, choices, random)
-            for name in variant.names
-        )
-
-    @property
-    def _threads(self) -> int:
-        return self.choices.threads or cpu_count()
-
-    def _in_threads(self, calls: Iterable[Any]) -> list[Any]:
-        """What the calls give, in their order: some grow trees while others do arithmetic."""
-        results: list[Any] = quietly(Parallel(self._threads, prefer="threads", pre_dispatch="n_jobs"), calls)
-        return results
-
     def _one(self, fuser: FuserFit, variant: _Variant, name: str) -> _Found:
         rule = self._fitted(name, variant.choices, variant.fit, variant.rows)
         here = variant.there.any()
         predicted = rule.apply(variant.apply) if here else np.empty((0, len(self.table.columns)))
         fitted = fits(name, variant.choices)
         return _Found(name + variant.suffix, fitted, fuser.apply, variant.there, predicted, rule.describe())
-
-    def final(self) -> dict[str, Rule]:
-        """Every rule, fitted to all calibration rows."""
-        fuser = self.protocol.final
-        columns, rows = self._fitting(fuser, self.columns(fuser.fit, fuser.heads_fit))
-        names = (RECALIBRATED, *self.names)
-        fitted = self._in_threads(delayed(self._fitted)(name, self.choices, columns, rows) for name in names)
-        return dict(zip(names, fitted, strict=True))
 
     def columns(self, rows: np.ndarray, heads: tuple[int, ...]) -> Columns:
         """What rules see of rows of the table; 3D scores each from the one head that was asked for it."""

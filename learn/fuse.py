@@ -27,7 +27,7 @@ from .protocol import Protocol
 from .protocol.plan import plan
 from .remarks import as_fitted, few_draws, oddities, weaknesses
 from .result import Result
-from .rules import NEEDS_CODES, Choices
+from .rules import NEEDS_CODES, Choices, Rule
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
 
@@ -79,10 +79,15 @@ def fuse_predictions(
     protocol = plan(table, config)
     fitted = fit_heads(table, protocol, config, heads)
     after_heads = time.perf_counter()
+    foreign = foreign_in(fitted.final) if ":" in config.head and fitted.final is not None else []
+    if foreign:
+        notes.append(
+            f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
+        )
     copies = Copies(table, protocol, config.rules, choices, config.controls, fitted.scores)
     # Sums on one thread: their last digits, and so the bytes of a result, do not depend on how many there are.
     with threadpool_limits(1, user_api="blas"):
-        rules = copies.results()
+        rules, final = copies.fitted(final=config.model and not foreign)
     after_rules = time.perf_counter()
     rows = protocol.reported
     groups = table.group_codes[rows] if table.grouped else None
@@ -94,14 +99,10 @@ def fuse_predictions(
         task=table.task,
         draws=config.draws,
         seed=config.seed,
+        threads=max(config.jobs, 0),
     )
     after_figures = time.perf_counter()
-    foreign = foreign_in(fitted.final) if ":" in config.head and fitted.final is not None else []
-    if foreign:
-        notes.append(
-            f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
-        )
-    model = _model(copies, fitted) if config.model and not foreign else None
+    model = _model(copies, fitted, final) if final else None
     notes += as_fitted(rules, table.columns)
     notes += oddities(table, protocol, rules) + weaknesses(figures, len(rows), table.task, choices.objective)
     notes += few_draws(rules, config.draws, exact=table.task == "classes" and groups is None)
@@ -171,11 +172,9 @@ def _choices(config: FuseConfig, table: FusionTable) -> Choices:
     )
 
 
-def _model(copies: Copies, heads: FittedHeads) -> FusionModel:
-    """Everything refitted on all calibration rows."""
+def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
+    """What was refitted on all calibration rows."""
     table, protocol = copies.table, copies.protocol
-    with threadpool_limits(1, user_api="blas"):
-        rules = copies.final()
     trained = protocol.heads[protocol.final_head].train if heads.final is not None else np.zeros(0, np.intp)
     return FusionModel(
         task=table.task,
