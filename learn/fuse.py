@@ -99,7 +99,6 @@ def fuse_predictions(
         task=table.task,
         draws=config.draws,
         seed=config.seed,
-        threads=max(config.jobs, 0),
     )
     after_figures = time.perf_counter()
     model = _model(copies, fitted, final) if final else None

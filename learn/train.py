@@ -215,7 +215,6 @@ def train_heads(
         draws=config.draws,
         seed=config.seed,
         references=(PRIOR, names[0]) if len(names) > 1 else (PRIOR,),
-        threads=max(config.jobs, 0),
     )
     return HeadsResult(
         task=table.task,

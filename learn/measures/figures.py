@@ -29,7 +29,6 @@ def figures_of(
     draws: int,
     seed: int,
     references: tuple[str, ...] = REFERENCES,
-    threads: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """rule -> ``all`` or ``covered`` -> metric -> value, low, high, and the differences to what it is compared with.
 
@@ -41,8 +40,6 @@ def figures_of(
     groups : (n,) int, resampled and swapped as wholes; None where rows stand for themselves
     draws, seed : of the bootstrap and of the swaps
     references : names of rules that every rule is compared with; those that are not there are left out
-    threads : int, 0 for all cores
-        Changes no figure.
 
     Returns
     -------
@@ -60,11 +57,9 @@ def figures_of(
     """
     known = [rule for name in references for rule in rules if rule.name == name]
     parts = {"all": np.ones(len(truth), bool), "covered": covered}
-    statistics = Statistics.of(
-        rules, truth, covered, groups, task=task, draws=draws, seed=seed, threads=threads
-    )
+    statistics = Statistics.of(rules, truth, covered, groups, task=task, draws=draws, seed=seed)
     opponents = {rule.name: _opponents(rule, rules, known) for rule in rules}
-    tests = Tests.of(statistics, rules, opponents, groups, draws=draws, seed=seed, threads=threads)
+    tests = Tests.of(statistics, rules, opponents, groups, draws=draws, seed=seed)
     figures: dict[str, dict[str, Any]] = {rule.name: {} for rule in rules}
     for part, rows in parts.items():
         if part == "covered" and covered.all():

@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
+
+from ..products import product
 
 _CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
 _EXACT = 2**24  # whole numbers below it are exact in float32
@@ -48,9 +49,7 @@ def resampled_sums(statistics: np.ndarray, groups: np.ndarray, *, draws: int, se
     return bootstrap_sums([group_totals(statistics, groups)], draws=draws, seed=seed)[0]
 
 
-def bootstrap_sums(
-    blocks: Sequence[np.ndarray], *, draws: int, seed: int, threads: int = 1
-) -> list[np.ndarray]:
+def bootstrap_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
     """(draws, s) sums of each block of group totals (g, s) over the same bootstrap samples of the g groups."""
     random = np.random.default_rng(seed)
     size = len(blocks[0])
@@ -60,12 +59,10 @@ def bootstrap_sums(
         drawn += (np.arange(step, dtype=np.int32) * size)[:, None]
         return np.bincount(drawn.reshape(-1), minlength=step * size).reshape(step, size)
 
-    return _products(blocks, counts, draws, threads)
+    return _products(blocks, counts, draws)
 
 
-def swapped_sums(
-    blocks: Sequence[np.ndarray], *, draws: int, seed: int, threads: int = 1
-) -> list[np.ndarray]:
+def swapped_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
     """(draws, s) sums of each block of group differences (g, s), the sign of each group turned at random."""
     random = np.random.default_rng(seed)
     size = len(blocks[0])
@@ -74,12 +71,12 @@ def swapped_sums(
         bits = np.unpackbits(np.frombuffer(random.bytes((step * size + 7) // 8), np.uint8), count=step * size)
         return bits.reshape(step, size)
 
-    sums = _products(blocks, kept, draws, threads)
+    sums = _products(blocks, kept, draws)
     return [2 * of - block.sum(axis=0) for of, block in zip(sums, blocks, strict=True)]
 
 
 def _products(
-    blocks: Sequence[np.ndarray], weights: Callable[[int], np.ndarray], draws: int, threads: int
+    blocks: Sequence[np.ndarray], weights: Callable[[int], np.ndarray], draws: int
 ) -> list[np.ndarray]:
     """Each block multiplied from the left by (draws, g) whole weights that are made a few rows at a time."""
     sums = [np.zeros((draws, block.shape[1])) for block in blocks]
@@ -87,26 +84,23 @@ def _products(
     for block, out in zip(blocks, sums, strict=True):
         rows, whole = np.flatnonzero(block.any(axis=1)), _whole_columns(block)
         parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
-
-    def put(here: slice, weight: np.ndarray) -> None:
+    # What is rounded is summed on one thread: its last digits, and so a file's bytes, depend on no number of cores.
+    blas = ThreadpoolController()
+    for start, stop in _chunks(draws, len(blocks[0])):
+        weight = weights(stop - start)
         for out, rows, whole, exact, rest in parts:
             used = weight if len(rows) == weight.shape[1] else weight[:, rows]
             if whole.any():
-                out[here, whole] = used.astype(np.float32) @ exact
+                out[start:stop, whole] = product(used.astype(np.float32), exact)
             if not whole.all():
-                out[here, ~whole] = used.astype(np.float64) @ rest
-
-    # Weights are drawn in order. A product is summed on one thread: its last digits, and so a file's bytes, depend on
-    # no number of cores.
-    calls = (delayed(put)(here, weights(here.stop - here.start)) for here in _chunks(draws, len(blocks[0])))
-    with threadpool_limits(1, user_api="blas"):
-        Parallel(threads or -1, prefer="threads", pre_dispatch="n_jobs")(calls)
+                with blas.limit(limits=1, user_api="blas"):
+                    out[start:stop, ~whole] = product(used.astype(np.float64), rest)
     return sums
 
 
-def _chunks(draws: int, size: int) -> Iterator[slice]:
+def _chunks(draws: int, size: int) -> Iterator[tuple[int, int]]:
     step = max(1, _CHUNK_NUMBERS // max(size, 1))
-    return (slice(start, min(start + step, draws)) for start in range(0, draws, step))
+    return ((start, min(start + step, draws)) for start in range(0, draws, step))
 
 
 def _whole_columns(block: np.ndarray) -> np.ndarray:

@@ -96,7 +96,6 @@ class Statistics:
         task: str,
         draws: int,
         seed: int,
-        threads: int = 1,
     ) -> Statistics:
         values = {rule.name: np.where(rule.present[:, None], rule.values, 0.0) for rule in rules}
         single = [
@@ -123,7 +122,7 @@ class Statistics:
         totals = {"covered": group_totals(matrix * covered[:, None], unit)}
         if not covered.all():
             totals["others"] = group_totals(matrix * ~covered[:, None], unit)
-        drawn = bootstrap_sums(list(totals.values()), draws=draws, seed=seed, threads=threads)
+        drawn = bootstrap_sums(list(totals.values()), draws=draws, seed=seed)
         parts = {
             part: Sums(of.sum(axis=0, keepdims=True), sums, of.sum(axis=0) - of)
             for (part, of), sums in zip(totals.items(), drawn, strict=True)
@@ -173,7 +172,6 @@ class Tests:
         *,
         draws: int,
         seed: int,
-        threads: int = 1,
     ) -> Tests:
         pairs = frozenset(
             (rule.name, other.name)
@@ -185,8 +183,7 @@ class Tests:
             return cls(statistics, {}, pairs, groups)
         # The sums of a difference are the difference of sums, so every pair shares those of its rules.
         totals = statistics.totals
-        swapped = swapped_sums(list(totals.values()), draws=draws, seed=seed, threads=threads)
-        sums = dict(zip(totals, swapped, strict=True))
+        sums = dict(zip(totals, swapped_sums(list(totals.values()), draws=draws, seed=seed), strict=True))
         turned = {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
         return cls(statistics, turned, pairs, groups)
 

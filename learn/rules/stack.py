@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
+from ..products import product
 from .base import Rule
 from .calibrate import with_unseen
 from .columns import TINY, Columns, centred
@@ -198,7 +199,7 @@ class Stack(Rule):
             inside = ~outside
             for number, penalty in enumerate(penalties):
                 # To choose by, an end that is near enough.
-                solved = self._solved(x[inside], base[inside], y[inside], penalty, solved, 1e-6)
+                solved = self._solved(x[inside], base[inside], y[inside], penalty, solved, 1e-5)
                 values = corrected(x[outside], base[outside], *solved)
                 if self.task == "va":
                     losses[number, outside] = ((values - y[outside]) ** 2).sum(axis=1)
@@ -289,7 +290,8 @@ def logistic_correction(
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         steep, w = flat[0], flat[1:].reshape(k, -1)
         scaled = np.exp(steep) * base
-        logs = scaled + w @ across
+        logs = product(w, across)
+        logs += scaled
         logs -= logs.max(axis=0)
         slope = np.exp(logs)
         total = slope.sum(axis=0)
@@ -298,7 +300,7 @@ def logistic_correction(
         slope *= weights
         pulled = pull * w
         value = weights @ (np.log(total) - logs[y, rows]) + ((pulled * w).sum() + steep**2) / 2
-        along = slope @ design + pulled
+        along = product(slope, design) + pulled
         return value / n, np.concatenate([[np.vdot(slope, scaled) + steep], along.ravel()]) / n
 
     before, begin = (1.0, np.zeros((x.shape[1] + 1, k))) if start is None else start
