@@ -91,29 +91,33 @@ def plain(samples: Sequence[Sample], root: Path, out: Path, encode: Encode) -> N
 def compare(
     name: str, encode: Encode, samples: SampleList, few: int, jobs: Sequence[int], work: Path
 ) -> None:
-    """The plain loop on a few images, ig3d on all; prints rates and their ratios."""
+    """The plain loop on a few images before and after, ig3d on all; prints rates and ratios to the faster loop."""
     root = Path(samples.root)
     config = ExtractConfig(regressor=name, detector="facemesh")
     some = SampleList(samples.dataset, samples.root, samples.classes, samples.samples[:8])
     extract_codes(some, work / f"{name}.h5", config, jobs=1)  # converts the encoders
-    loop = timed(lambda: plain(samples.samples[:few], root, work / name, encode)) / few
-    print(f"{name}: plain loop       {1 / loop:7.1f} images/s   1.00")
-    first = None
+
+    def loop(when: str) -> float:
+        return timed(lambda: plain(samples.samples[:few], root, work / f"{name}-{when}", encode)) / few
+
+    before, took = loop("before"), {}
     for workers in jobs:
         store = work / f"{name}-{workers}.h5"
-        took = timed(
+        took[workers] = timed(
             lambda store=store, workers=workers: extract_codes(samples, store, config, jobs=workers)
         ) / len(samples)
-        first = first or took
+    after = loop("after")
+    print(f"{name}: plain loop       {1 / before:7.1f} images/s before, {1 / after:.1f} after")
+    for workers, seconds in took.items():
         print(
-            f"{name}: ig3d --jobs {workers:<4} {1 / took:7.1f} images/s   {loop / took:.2f} times the loop, "
-            f"{first / took:.2f} times --jobs {jobs[0]}"
+            f"{name}: ig3d --jobs {workers:<4} {1 / seconds:7.1f} images/s   {min(before, after) / seconds:.2f} times "
+            f"the loop, {took[jobs[0]] / seconds:.2f} times --jobs {jobs[0]}"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--plain", type=int, default=300, help="of them, for the plain loop")
     parser.add_argument("--jobs", default="1,2", help="numbers of workers, by comma")
     asked = parser.parse_args()
