@@ -15,7 +15,6 @@ from ig3d.learn.measures.intervals import (
     holm,
     mcnemar,
     percentile_interval,
-    resampled_sums,
     share_as_extreme,
     sign_flip,
     swapped_sums,
@@ -24,7 +23,7 @@ from ig3d.learn.measures.intervals import (
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error():
     values = np.random.default_rng(0).normal(size=(400, 1))
-    sums = resampled_sums(values, np.arange(400), draws=4000, seed=1)[:, 0] / 400
+    sums = bootstrap_sums([values], draws=4000, seed=1)[0][:, 0] / 400
     low, high = percentile_interval(sums)
     error = values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
@@ -35,17 +34,17 @@ def test_groups_are_resampled_as_wholes():
     # Rows of a group are copies of each other: only the 40 groups carry information.
     groups = np.repeat(np.arange(40), 10)
     values = np.random.default_rng(0).normal(size=40)[groups][:, None]
-    whole = resampled_sums(values, groups, draws=4000, seed=0)[:, 0] / 400
-    rows = resampled_sums(values, np.arange(400), draws=4000, seed=0)[:, 0] / 400
+    whole = bootstrap_sums([group_totals(values, groups)], draws=4000, seed=0)[0][:, 0] / 400
+    rows = bootstrap_sums([values], draws=4000, seed=0)[0][:, 0] / 400
     assert whole.std() == pytest.approx(values.std() / np.sqrt(40), rel=0.05)
     assert rows.std() == pytest.approx(values.std() / np.sqrt(400), rel=0.05)
 
 
 def test_chunks_of_draws_change_nothing(monkeypatch):
     values = np.random.default_rng(0).normal(size=(50, 3))
-    whole = resampled_sums(values, np.arange(50), draws=100, seed=3)
+    (whole,) = bootstrap_sums([values], draws=100, seed=3)
     monkeypatch.setattr("ig3d.learn.measures.intervals._CHUNK_NUMBERS", 50 * 7)
-    assert np.allclose(resampled_sums(values, np.arange(50), draws=100, seed=3), whole, atol=1e-12)
+    assert np.allclose(bootstrap_sums([values], draws=100, seed=3)[0], whole, atol=1e-12)
 
 
 def test_mcnemar_is_the_exact_binomial():

@@ -41,14 +41,6 @@ def group_totals(statistics: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return totals
 
 
-def resampled_sums(statistics: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> np.ndarray:
-    """(draws, s) sums of per-row statistics (n, s) over bootstrap samples of the groups (n,).
-
-    Rows of one group are drawn together; numbers all different make a bootstrap over rows.
-    """
-    return bootstrap_sums([group_totals(statistics, groups)], draws=draws, seed=seed)[0]
-
-
 def bootstrap_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
     """(draws, s) sums of each block of group totals (g, s) over the same bootstrap samples of the g groups."""
     random = np.random.default_rng(seed)
@@ -83,7 +75,8 @@ def _products(
     parts = []
     for block, out in zip(blocks, sums, strict=True):
         rows, whole = np.flatnonzero(block.any(axis=1)), _whole_columns(block)
-        parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
+        if len(rows):
+            parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
     # What is rounded is summed on one thread: its last digits, and so a file's bytes, depend on no number of cores.
     blas = ThreadpoolController()
     for start, stop in _chunks(draws, len(blocks[0])):
