@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from ..errors import require
 from ..features.values import CropSpec
 
 
@@ -29,6 +30,10 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
     Returns
     -------
     (size, size, 3) uint8, truncated, or float32 in [0, 1].
+
+    Raises
+    ------
+    MissingExtra : numba is not installed.
     """
     inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
     values = np.arange(256) / (255 if spec.floats else 1)
@@ -44,8 +49,7 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
 @cache
 def _compiled() -> Callable[..., bool]:
     """The loop as machine code, kept beside this file or in the user's cache; compiled anew where neither can be."""
-    import numba
-
+    numba = require("numba", wanted_by="crop")
     try:
         kept: Callable[..., bool] = numba.njit(nogil=True, cache=True)(_interpolate)
     except RuntimeError:  # no folder to write to

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from conftest import write_image
 from skimage.transform import warp as scikit_image
 
+from ig3d.errors import MissingExtra
 from ig3d.extract.crop import square_crop, whole_crop
-from ig3d.extract.warp import warp
+from ig3d.extract.fakes import FakeDetector, FakeRegressor
+from ig3d.extract.flow import flow
+from ig3d.extract.warp import _compiled, warp
+from ig3d.features.samples import Sample
 from ig3d.features.values import CropSpec, Face
 
 
@@ -92,3 +100,13 @@ def test_a_transform_that_turns_by_more_than_rounding_is_still_followed(floats: 
     turned = np.array([[np.cos(angle), -np.sin(angle), 3.25], [np.sin(angle), np.cos(angle), -7.5]])
     image = np.random.default_rng(2).integers(0, 256, (70, 80, 3), np.uint8)
     assert np.array_equal(warp(image, turned, spec), as_the_originals(image, turned, spec))
+
+
+def test_without_numba_a_run_says_what_to_install_and_no_row_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "a.png", (10, 200, 30))
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
+    with pytest.raises(MissingExtra, match=r"numba.*pip install 'ig3d\[extract\]'"):
+        flow([Sample("a", "a.png")], tmp_path, FakeDetector(), FakeRegressor())
