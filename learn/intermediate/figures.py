@@ -16,8 +16,8 @@ import numpy as np
 
 from ..measures.calibration import reliability
 from ..measures.figures import figures_of
-from ..measures.intervals import share_as_extreme, swapped_sums
-from ..measures.metrics import metric_names, metrics_of
+from ..measures.intervals import share_as_extreme
+from ..measures.metrics import metric_names
 from ..measures.results import RuleResult, difference_key, plain
 from ..measures.sampled import Sampled, Statistics, Sums
 
@@ -88,7 +88,7 @@ def figures_over_seeds(
     every = tuple(one for arm in arms for one in arm.trainings)
     statistics = Statistics.of(every, truth, covered, groups, task=task, draws=draws, seed=seed)
     opponents = {arm.name: _opponents(arm, arms, references) for arm in arms}
-    tests = _swaps(statistics, arms, opponents, draws=draws, seed=seed)
+    turned = statistics.turned(draws=draws, seed=seed)
     kind = f"swaps of {'rows' if groups is None else 'groups'}"
     figures: dict[str, dict[str, Any]] = {arm.name: {} for arm in arms}
     for part, rows in {"all": np.ones(len(truth), bool), "covered": covered}.items():
@@ -102,7 +102,7 @@ def figures_over_seeds(
                 continue
             entry = _entry(sampled, arm.name, opponents[arm.name], task)
             for key, other in opponents[arm.name].items() if arm.kind != "control" else ():
-                for metric, p in tests(arm, other, part).items():
+                for metric, p in _tested(statistics, turned, arm, other, part).items():
                     # one rule and so one test for each question: Holm's correction leaves it
                     entry[metric][key] |= {"p": p, "test": kind} | (
                         {"p_holm": p} if arm.kind == "rule" else {}
@@ -163,54 +163,24 @@ def _of_each(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     return {"seeds": [plain(float(value)) for value in values]} if len(values) > 1 else {}
 
 
-def _swaps(
-    statistics: Statistics,
-    arms: Sequence[Arm],
-    opponents: Mapping[str, Mapping[str, Arm]],
-    *,
-    draws: int,
-    seed: int,
-) -> Callable[[Arm, Arm, str], dict[str, float | None]]:
-    """What gives each metric's p that two arms are equally good, all pairs swapped by the same draws."""
-    asked = [(arm, other) for arm in arms if arm.kind != "control" for other in opponents[arm.name].values()]
+def _tested(
+    statistics: Statistics, turned: dict[str, np.ndarray], arm: Arm, other: Arm, part: str
+) -> dict[str, float | None]:
+    """metric -> p that two arms are equally good, all their trainings swapped by the same draws."""
     # as many trainings: one of each seed; else each with each, so that the mean is that of the figures
-    matched = {
-        (arm.name, other.name): list(
-            zip(arm.trainings, other.trainings, strict=True)
-            if len(arm.values) == len(other.values)
-            else product(arm.trainings, other.trainings)
-        )
-        for arm, other in asked
-    }
-    pairs = list(dict.fromkeys((one.name, other.name) for of in matched.values() for one, other in of))
-    blocks = [
-        np.hstack([of[:, statistics.spans[one]] - of[:, statistics.spans[other]] for one, other in pairs])
-        for of in statistics.totals.values()
-    ]
-    sums = dict(zip(statistics.totals, swapped_sums(blocks, draws=draws, seed=seed), strict=True))
-    swapped = {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
-    width = blocks[0].shape[1] // len(pairs)
-    spans = {pair: slice(place * width, (place + 1) * width) for place, pair in enumerate(pairs)}
-    task = statistics.task
-
-    def p_of(arm: Arm, other: Arm, part: str) -> dict[str, float | None]:
-        given, drawn = [], []
-        for one, two in matched[arm.name, other.name]:
-            shared, mine = (of.point[0] for of in statistics.sums(part, one.name))
-            theirs = statistics.sums(part, two.name)[1].point[0]
-            half = swapped[part][:, spans[one.name, two.name]] / 2
-            plus, minus = (metrics_of(shared, (mine + theirs) / 2 + sign * half, task) for sign in (1, -1))
-            said = [metrics_of(shared, own, task) for own in (mine, theirs)]
-            given.append({metric: float(said[0][metric] - said[1][metric]) for metric in metric_names(task)})
-            drawn.append({metric: plus[metric] - minus[metric] for metric in metric_names(task)})
-        found: dict[str, float | None] = {}
-        for metric in metric_names(task):
-            value = float(np.mean([of[metric] for of in given]))
-            if np.isfinite(value):
-                found[metric] = plain(share_as_extreme(value, np.mean([of[metric] for of in drawn], axis=0)))
-        return found
-
-    return p_of
+    matched = (
+        zip(arm.trainings, other.trainings, strict=True)
+        if len(arm.values) == len(other.values)
+        else product(arm.trainings, other.trainings)
+    )
+    each = [statistics.swapped(turned, part, one.name, two.name) for one, two in matched]
+    found: dict[str, float | None] = {}
+    for metric in metric_names(statistics.task):
+        value = float(np.mean([of[metric][0] for of in each]))
+        if np.isfinite(value):
+            drawn = np.mean([of[metric][1] for of in each], axis=0)
+            found[metric] = plain(share_as_extreme(value, drawn))
+    return found
 
 
 def _counted(values: Sequence[np.ndarray], truth: np.ndarray) -> dict[str, Any]:

@@ -137,6 +137,29 @@ class Statistics:
         """Summed statistics of the truth and of a rule."""
         return self.parts[part].take(self.spans[""]), self.parts[part].take(self.spans[name])
 
+    def turned(self, *, draws: int, seed: int) -> dict[str, np.ndarray]:
+        """part -> (draws, s) sums with the sign of each row or group turned at random.
+
+        The sums of a difference are the difference of sums, so every pair shares those of its rules.
+        """
+        totals = self.totals
+        sums = dict(zip(totals, swapped_sums(list(totals.values()), draws=draws, seed=seed), strict=True))
+        return {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
+
+    def swapped(
+        self, turned: dict[str, np.ndarray], part: str, one: str, other: str
+    ) -> dict[str, tuple[float, np.ndarray]]:
+        """metric -> the difference of two rules, and (draws,) differences where their predictions are swapped."""
+        shared, mine = (sums.point[0] for sums in self.sums(part, one))
+        theirs = self.sums(part, other)[1].point[0]
+        half = (turned[part][:, self.spans[one]] - turned[part][:, self.spans[other]]) / 2
+        plus, minus = (metrics_of(shared, (mine + theirs) / 2 + sign * half, self.task) for sign in (1, -1))
+        given = [metrics_of(shared, own, self.task) for own in (mine, theirs)]
+        return {
+            metric: (float(given[0][metric] - given[1][metric]), plus[metric] - minus[metric])
+            for metric in metric_names(self.task)
+        }
+
     def complementarity(self, first: str, second: str) -> dict[str, Any]:
         """Measures of a pair on the covered rows, with intervals."""
         part = self.parts["covered"]
@@ -156,9 +179,7 @@ class Tests:
     """
 
     statistics: Statistics
-    turned: dict[
-        str, np.ndarray
-    ]  # part -> (draws, s) sums with the sign of each row or group turned at random
+    turned: dict[str, np.ndarray]  # as Statistics.turned gives it
     pairs: frozenset[tuple[str, str]]
     groups: np.ndarray | None
 
@@ -179,12 +200,7 @@ class Tests:
             for other in opponents[rule.name].values()
             if rule.kind != "control"
         )
-        if not pairs:
-            return cls(statistics, {}, pairs, groups)
-        # The sums of a difference are the difference of sums, so every pair shares those of its rules.
-        totals = statistics.totals
-        sums = dict(zip(totals, swapped_sums(list(totals.values()), draws=draws, seed=seed), strict=True))
-        turned = {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
+        turned = statistics.turned(draws=draws, seed=seed) if pairs else {}
         return cls(statistics, turned, pairs, groups)
 
     def of_pair(
@@ -196,19 +212,14 @@ class Tests:
         """
         if (rule.name, other.name) not in self.pairs:
             return {}
-        task, spans = self.statistics.task, self.statistics.spans
-        shared, mine = (sums.point[0] for sums in self.statistics.sums(part, rule.name))
-        theirs = self.statistics.sums(part, other.name)[1].point[0]
-        half = (self.turned[part][:, spans[rule.name]] - self.turned[part][:, spans[other.name]]) / 2
-        swapped = [metrics_of(shared, (mine + theirs) / 2 + sign * half, task) for sign in (1, -1)]
-        given = [metrics_of(shared, own, task) for own in (mine, theirs)]
+        task = self.statistics.task
         test = f"swaps of {'rows' if self.groups is None else 'groups'}"
         found = {}
-        for metric in metric_names(task):
-            value = float(given[0][metric] - given[1][metric])
+        for metric, (value, drawn) in self.statistics.swapped(
+            self.turned, part, rule.name, other.name
+        ).items():
             if math.isfinite(value):
-                p = share_as_extreme(value, swapped[0][metric] - swapped[1][metric])
-                found[metric] = {"p": plain(p), "test": test}
+                found[metric] = {"p": plain(share_as_extreme(value, drawn)), "test": test}
         if task == "classes" and self.groups is None:
             right, wrong = (of.values[rows].argmax(axis=1) == truth for of in (rule, other))
             found["accuracy"] = {"p": plain(mcnemar(right, wrong)), "test": "McNemar, exact"}
