@@ -298,7 +298,20 @@ def start(config: TrainConfig, *, outputs: int) -> nn.Module:
     module = build(config.network, outputs=outputs, size=config.size)
     if config.weights is not None:
         fit_backbone(module, read_state(config.weights, config.key), source=str(config.weights))
+    else:
+        open_branches(module)
     return module
+
+
+def open_branches(module: nn.Module) -> None:
+    """Set to one the batch norms that begin at zero, by which timm begins residual branches closed.
+
+    That is meant for networks of many blocks trained for long: of a small one the shortcuts alone are left, and on
+    few pictures it stays at chance for many epochs, how many being luck.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.affine and not layer.weight.any():
+            nn.init.ones_(layer.weight)
 
 
 def _brief(epoch: Epoch) -> str:

@@ -19,7 +19,7 @@ from ig3d.networks import images
 from ig3d.networks.checkpoint import build, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
 from ig3d.networks.plan import plan_training
-from ig3d.networks.train import TrainConfig, train_2d
+from ig3d.networks.train import TrainConfig, start, train_2d
 
 TINY = TrainConfig(
     network="test_byobnet", size=32, epochs=8, batch_size=16, lr=5e-3, seed=1, device="cpu", jobs=2
@@ -131,6 +131,17 @@ def test_training_starts_from_a_checkpoint_but_for_its_last_layer(
         )
         with pytest.raises(ModelError, match=message):
             train_2d(colours, wrong, tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("network", ["test_resnet", "test_byobnet", "resnet18"])
+def test_every_weight_has_a_slope_at_the_first_step(network: str) -> None:
+    torch.manual_seed(0)
+    module = start(TrainConfig(network=network, size=64), outputs=3)
+    torch.nn.functional.cross_entropy(module(torch.randn(8, 3, 64, 64)), torch.arange(8) % 3).backward()
+    still = [
+        name for name, weight in module.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
+    assert not still  # a residual branch that begins closed has none, and may not open for ten epochs
 
 
 def test_training_stops_early_and_keeps_the_best_epoch(colours: SampleList, tmp_path: Path) -> None:
