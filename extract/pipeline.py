@@ -43,8 +43,8 @@ REMOTE_READERS = 8
 
 def run_shard(
     path: Path,
-    samples: tuple[Sample, ...],
-    known: tuple[Known | None, ...],
+    samples: Sequence[Sample],
+    known: Sequence[Known | None],
     root: str,
     config: ExtractConfig,
     info: StoreInfo,
