@@ -188,9 +188,9 @@ class Run:
                 if failed[rows].any():
                     continue
                 part = self.shard_samples(shard)
+                (kept,) = read_rows(store, rows)  # which has more at a time than a shard
                 with StoreWriter(self.shard_path(shard), store.info, part, store.blocks) as writer:
-                    for kept in read_rows(store, rows):
-                        writer.write(0, kept)
+                    writer.write(0, kept)
         return True
 
     def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
