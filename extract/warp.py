@@ -38,7 +38,11 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
     inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
     values = np.arange(256) / (255 if spec.floats else 1)
     crop = np.empty((spec.size, spec.size, 3), np.float32 if spec.floats else np.uint8)
-    black = _compiled()(np.ascontiguousarray(image), inverse, values, crop)
+    loop, given = _compiled(), (np.ascontiguousarray(image), inverse, values, crop)
+    try:
+        black = loop(*given)
+    except OSError:  # a full disk, where what was compiled was to be kept; it is there all the same
+        black = loop(*given)
     # scikit-image clips to the range of the image and, where that is in the crop, of what is outside. A border half
     # outside is darker, and rounding may take the last digit from the darkest value; too bright it leaves none.
     if not black:

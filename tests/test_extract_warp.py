@@ -110,3 +110,17 @@ def test_without_numba_a_run_says_what_to_install_and_no_row_is_blamed(
     monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
     with pytest.raises(MissingExtra, match=r"numba.*pip install 'ig3d\[extract\]'"):
         flow([Sample("a", "a.png")], tmp_path, FakeDetector(), FakeRegressor())
+
+
+def test_a_full_disk_for_what_is_compiled_costs_no_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core.caching import IndexDataCacheFile
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "load", lambda *arguments: None)
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+    monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
+    image = np.random.default_rng(0).integers(1, 256, (20, 30, 3), np.uint8)
+    spec, transform = CropSpec(size=12), square_crop(Face(np.array([3, 2, 17, 16])), CropSpec(size=12))
+    assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))
