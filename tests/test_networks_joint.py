@@ -75,7 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleList, Path]:
     (folder / "pictures").mkdir()
     samples = pictures(folder / "pictures")
     store_of(samples, folder / "3d.h5", missing=(1,))
-    train_2d(samples, TrainConfig(size=32, epochs=2, device="cpu", jobs=1), folder / "2d.safetensors")
+    train_2d(samples, TrainConfig(size=32, epochs=10, device="cpu", jobs=1), folder / "2d.safetensors")
     write_logits(
         samples, folder / "2d.safetensors", folder / "2d.npz",
         LogitsConfig(splits=("val", "test"), device="cpu", jobs=1),
