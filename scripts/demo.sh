@@ -20,8 +20,7 @@ else
   if [ -e "$demo/faces" ]; then rm -r "$demo/faces/basic" && rmdir "$demo/faces"; fi
   ig3d synth "$demo/faces" --count "$count" --seed 0
 fi
-# from random weights it may learn nothing for ten epochs and most in the next ten: it is let run to the end
-ig3d train-2d "$demo/faces" --dataset rafdb --patience 30 --out "$demo/2d.safetensors"
+ig3d train-2d "$demo/faces" --dataset rafdb --out "$demo/2d.safetensors"
 ig3d logits "$demo/faces" --dataset rafdb --network "$demo/2d.safetensors" --out "$demo/2d.npz"
 ig3d extract "$demo/faces" --dataset rafdb --regressor facemesh --out "$demo/3d.h5" --restart
 ig3d fuse --2d-logits "$demo/2d.npz" --3d-store "$demo/3d.h5" --out "$demo/fused" --plot "$demo/fused/gain.png"
