@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from threading import Lock
 
 import numpy as np
 
 from ..errors import require
 from ..features.values import CropSpec
+
+_COMPILING = Lock()  # threads that crop beside each other compile once
 
 
 def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray:
@@ -38,11 +41,9 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
     inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
     values = np.arange(256) / (255 if spec.floats else 1)
     crop = np.empty((spec.size, spec.size, 3), np.float32 if spec.floats else np.uint8)
-    loop, given = _compiled(), (np.ascontiguousarray(image), inverse, values, crop)
-    try:
-        black = loop(*given)
-    except OSError:  # a full disk, where what was compiled was to be kept; it is there all the same
-        black = loop(*given)
+    with _COMPILING:
+        loop = _compiled(crop.dtype.name)
+    black = loop(np.ascontiguousarray(image), inverse, values, crop)
     # scikit-image clips to the range of the image and, where that is in the crop, of what is outside. A border half
     # outside is darker, and rounding may take the last digit from the darkest value; too bright it leaves none.
     if not black:
@@ -51,14 +52,22 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
 
 
 @cache
-def _compiled() -> Callable[..., bool]:
-    """The loop as machine code, kept beside this file or in the user's cache; compiled anew where neither can be."""
+def _compiled(numbers: str) -> Callable[..., bool]:
+    """The loop as machine code for crops of one type, kept beside this file or in the user's cache.
+
+    Compiled anew where it cannot be kept or read again: no folder to write to, a full disk, a damaged file.
+    """
     numba = require("numba", wanted_by="crop")
+    kinds = numba.types
+    picture = kinds.Array(kinds.uint8, 3, "C", readonly=True)  # takes those that may be written to as well
+    crop = kinds.Array(getattr(kinds, numbers), 3, "C")
+    # compiled here by its types, not at the first call, so that no sample is blamed for the cache
+    types = [kinds.boolean(picture, kinds.float64[:, ::1], kinds.float64[::1], crop)]
     try:
-        kept: Callable[..., bool] = numba.njit(nogil=True, cache=True)(_interpolate)
-    except RuntimeError:  # no folder to write to
-        kept = numba.njit(nogil=True)(_interpolate)
-    return kept
+        loop: Callable[..., bool] = numba.njit(types, nogil=True, cache=True)(_interpolate)
+    except Exception:  # whatever is in the file, and whatever reading it makes of that
+        loop = numba.njit(types, nogil=True)(_interpolate)
+    return loop
 
 
 def _interpolate(image: np.ndarray, inverse: np.ndarray, values: np.ndarray, crop: np.ndarray) -> bool:

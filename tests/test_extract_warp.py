@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -122,5 +123,22 @@ def test_a_full_disk_for_what_is_compiled_costs_no_crop(monkeypatch: pytest.Monk
     monkeypatch.setattr(IndexDataCacheFile, "save", full)
     monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
     image = np.random.default_rng(0).integers(1, 256, (20, 30, 3), np.uint8)
+    spec, transform = CropSpec(size=12), square_crop(Face(np.array([3, 2, 17, 16])), CropSpec(size=12))
+    assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", [lambda old: b"", lambda old: old[: len(old) // 2], lambda old: b"?" * 99])
+def test_a_damaged_file_of_what_is_compiled_costs_no_crop(
+    ending: str, damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    _compiled.__wrapped__("uint8")
+    files = list(tmp_path.rglob(f"*.{ending}"))
+    assert len(files) == 1
+    files[0].write_bytes(damage(files[0].read_bytes()))
+    monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
+    image = np.random.default_rng(0).integers(1, 256, (20, 30, 3), np.uint8)
+    image.setflags(write=False)
     spec, transform = CropSpec(size=12), square_crop(Face(np.array([3, 2, 17, 16])), CropSpec(size=12))
     assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))
