@@ -76,9 +76,10 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
         if loss <= least:
             continue
         below = "worse than" if metric in LOWER_IS_BETTER else "below"
-        cause = (
-            "too few rows to recalibrate on" if objective in served_by else f"it is fitted for {objective}"
-        )
+        cause = f"it is fitted for {objective}"
+        if objective in served_by:
+            others = ", or rows of other class shares" if task == "classes" else ""
+            cause = f"maybe too few rows to recalibrate on{others}"
         words = f"{metric.replace('_', ' ')} {_told(mended, metric)} against {_told(given, metric)}"
         notes.append(
             f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."

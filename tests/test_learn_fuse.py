@@ -236,12 +236,12 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
 
     (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
     assert note == (
-        "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): too few rows to recalibrate on; "
-        "take the smaller of both differences."
+        "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): maybe too few rows to recalibrate on, "
+        "or rows of other class shares; take the smaller of both differences."
     )
     assert notes("log_loss", 1.1, 1.2, "classes", "accuracy") == [
-        "WARNING 2d-recalibrated is worse than 2d (log loss 1.200 against 1.100): too few rows to recalibrate on; take "
-        "the smaller of both differences."
+        "WARNING 2d-recalibrated is worse than 2d (log loss 1.200 against 1.100): maybe too few rows to recalibrate "
+        "on, or rows of other class shares; take the smaller of both differences."
     ]
     assert not notes("log_loss", 1.2, 1.1, "classes", "accuracy")
     assert not notes("accuracy", 0.6, 0.59, "classes", "accuracy")
