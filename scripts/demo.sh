@@ -20,7 +20,8 @@ else
   if [ -e "$demo/faces" ]; then rm -r "$demo/faces/basic" && rmdir "$demo/faces"; fi
   ig3d synth "$demo/faces" --count "$count" --seed 0
 fi
-ig3d train-2d "$demo/faces" --dataset rafdb --out "$demo/2d.safetensors"
+# on one thread, so that any number of cores gives the same network; 20 epochs, which is soon done
+OMP_NUM_THREADS=1 ig3d train-2d "$demo/faces" --dataset rafdb --epochs 20 --out "$demo/2d.safetensors"
 ig3d logits "$demo/faces" --dataset rafdb --network "$demo/2d.safetensors" --out "$demo/2d.npz"
 ig3d extract "$demo/faces" --dataset rafdb --regressor facemesh --out "$demo/3d.h5" --restart
 ig3d fuse --2d-logits "$demo/2d.npz" --3d-store "$demo/3d.h5" --out "$demo/fused" --plot "$demo/fused/gain.png"
