@@ -63,6 +63,12 @@ def needs_search(known: Known | None, needs: CropSpec | LandmarkSpec) -> bool:
     return needs.blendshapes or points is None or len(points) != needs.points
 
 
+def is_outside(face: Face, image: np.ndarray) -> bool:
+    """Whether no part of the face's box is in the (H, W, 3) image."""
+    (x0, y0, x1, y1), (height, width) = face.xyxy, image.shape[:2]
+    return bool(x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height)
+
+
 def surroundings(image: np.ndarray, known: Known | None) -> tuple[np.ndarray, tuple[int, int]]:
     """The part of an (H, W, 3) image that a detector is shown, and its corner x, y; all where nothing is known."""
     if known is None or known.face is None:
@@ -73,7 +79,7 @@ def surroundings(image: np.ndarray, known: Known | None) -> tuple[np.ndarray, tu
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     right, bottom = min(width, int(np.ceil(x1 + margin))), min(height, int(np.ceil(y1 + margin)))
     if right <= left or bottom <= top:
-        return image, (0, 0)  # a box outside of its image: what is found will not overlap it
+        return image, (0, 0)  # a box without extent: what is found will not overlap it
     return image[top:bottom, left:right], (left, top)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import Ig3dError
 from ..features.samples import Sample
 from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Status
-from .boxes import Known, in_box, needs_search, surroundings
+from .boxes import Known, in_box, is_outside, needs_search, surroundings
 from .crop import prepare
 from .detectors import Detector, choose_face
 from .read import Image, Unreadable, read_image
@@ -163,6 +163,8 @@ def _take_known(batch: Batch, needs: CropSpec | LandmarkSpec) -> None:
             batch.end(row, Status.failed, "the file is not the one in which its box was found")
         elif given.face is None:
             batch.end(row, given.status, given.message)
+        elif is_outside(given.face, image.pixels):
+            batch.end(row, Status.no_face, "its box lies outside the image")
         elif not needs_search(given, needs):
             batch.rows.count[row] = given.count
             batch.faces[row] = given.face

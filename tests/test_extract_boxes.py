@@ -121,9 +121,33 @@ def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
     assert rows.codes["corners"][found["small"]].tolist() == [20, 40, 30, 50]
     assert rows.codes["corners"][found["unknown"]].tolist() == [100, 10, 180, 70]
     assert rows.count[found["unknown"]] == 3
-    for name in ("none", "out"):
+    for name, why in (("none", "no face found around the box"), ("out", "its box lies outside the image")):
         assert rows.status[found[name]] == Status.no_face
-        assert rows.message[found[name]] == "no face found around the box"
+        assert rows.message[found[name]] == why
+
+
+@pytest.mark.parametrize(
+    ("box", "ends"),
+    [
+        ((900, 900, 990, 990), Status.no_face),
+        ((60, 5, 80, 25), Status.no_face),  # an image of 60 by 40 ends at its edges
+        ((5, 40, 25, 60), Status.no_face),
+        ((-20, 5, 0, 25), Status.no_face),
+        ((5, -20, 25, 0), Status.no_face),
+        ((59, 39, 80, 60), Status.ok),
+        ((-20, -20, 1, 1), Status.ok),
+    ],
+)
+def test_a_box_outside_its_image_holds_no_face(
+    box: tuple[float, float, float, float], ends: Status, tmp_path: Path
+) -> None:
+    Image.new("RGB", (60, 40), (9, 99, 199)).save(tmp_path / "a.png")
+    sample = Sample("a", "a.png", box=box)
+    known = known_faces(SampleList("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
+    rows = flow([sample], tmp_path, NoDetector(), FakeRegressor(), known=known.samples)
+    assert rows.status.tolist() == [ends]
+    assert rows.message[0] == ("" if ends == Status.ok else "its box lies outside the image")
+    assert np.isnan(rows.codes["colour"]).all() == (ends == Status.no_face)
 
 
 def test_surroundings_and_the_way_back() -> None:
