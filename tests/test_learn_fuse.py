@@ -248,7 +248,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
     assert not notes("accuracy", 0.6, 0.9, "classes", "accuracy")
     assert "it is fitted for balanced" in notes("accuracy", 0.6, 0.57, "classes", "balanced")[0]
     assert (
-        "worse than 2d (rmse joint 0.320 against 0.300): too few"
+        "worse than 2d (rmse joint 0.320 against 0.300): maybe too few"
         in notes("rmse_joint", 0.3, 0.32, "va", "rmse")[0]
     )
     assert "below 2d (ccc joint" in notes("ccc_joint", 0.5, 0.4, "va", "ccc")[0]
