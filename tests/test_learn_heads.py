@@ -8,7 +8,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ig3d.errors import UsageError
+from ig3d.errors import PredictionsError, UsageError
 from ig3d.learn.heads import make_head
 from ig3d.learn.heads.gbm import GbmClassifier, GbmRegressor
 from ig3d.learn.heads.linear import LinearClassifier, LinearRegressor
@@ -130,6 +130,87 @@ def test_a_given_regressor_predicts_both_columns_whether_it_takes_one_or_two(pla
     predicted = make_head(place, "va", seed=0, jobs=1).fit(X[:150], y[:150]).predict(X[150:])
     assert predicted.shape == (50, 2)
     assert min(np.corrcoef(predicted[:, i], y[150:, i])[0, 1] for i in (0, 1)) > 0.95
+
+
+class Odd(DummyClassifier):
+    """A user's classifier whose answers are changed on their way out."""
+
+    change = staticmethod(lambda p: p)
+
+    def fit(self, X, y):
+        super().fit(X, y)  # and forgets to return itself
+
+    def predict_proba(self, X):
+        return type(self).change(super().predict_proba(X))
+
+
+def boom(p):
+    raise ValueError("boom\n bang")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda p: np.where(np.arange(len(p))[:, None] < 7, np.nan, p),
+            "expected finite probabilities of 3 classes for each row, got NaN in 7 of 60 rows; ",
+        ),
+        (lambda p: p / 0.0, "got infinity in 60 of 60 rows"),
+        (lambda p: p[:, :2], r"of shape \(60, 3\), got \(60, 2\)"),
+        (lambda p: p[:5], r"of shape \(60, 3\), got \(5, 3\)"),
+        (lambda p: p * 3, r"rows sum to 1, got 60 of 60 rows that are not so \(the first sums to 3,"),
+        (
+            lambda p: np.tile([-0.2, 0.6, 0.6], (len(p), 1)),
+            r"from 0 to 1 .* got 60 of 60 .* from -0.2 to 0.6",
+        ),
+        (boom, "ValueError: boom bang$"),
+    ],
+)
+def test_what_a_given_classifier_answers_is_checked_and_told_with_its_name(monkeypatch, change, words):
+    X, y = class_rows(60)
+    head = make_head(f"{__name__}:Odd", "classes", seed=0, jobs=1).fit(X, y)
+    assert np.allclose(head.predict_proba(X), np.bincount(y) / 60)
+    monkeypatch.setattr(Odd, "change", staticmethod(change))
+    with (
+        pytest.raises(PredictionsError, match=f"^head {__name__}:Odd: .*{words}"),
+        np.errstate(divide="ignore"),
+    ):
+        head.predict_proba(X)
+
+
+class OddRegressor(Ridge):
+    """A user's regressor whose answers, or whose fit, go wrong."""
+
+    change = staticmethod(lambda values: values)
+
+    def fit(self, X, y):
+        if len(X) == 3:
+            raise RuntimeError("too few")
+        return super().fit(X, y)
+
+    def predict(self, X):
+        return type(self).change(super().predict(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v[:, 0], r"expected finite values for each row, of shape \(60, 2\), got \(60,\)"),
+        (lambda v: v.T, r"got \(2, 60\)"),
+        (lambda v: v * np.nan, "got NaN in 60 of 60 rows"),
+    ],
+)
+def test_what_a_given_regressor_answers_is_checked_too(monkeypatch, change, words):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), rng.normal(size=(60, 2))
+    head = make_head(f"{__name__}:OddRegressor", "va", seed=0, jobs=1)
+    with pytest.raises(PredictionsError, match=f"^head {__name__}:OddRegressor: RuntimeError: too few$"):
+        head.fit(X[:3], y[:3])
+    head.fit(X, y)
+    assert head.predict(X).shape == (60, 2)
+    monkeypatch.setattr(OddRegressor, "change", staticmethod(change))
+    with pytest.raises(PredictionsError, match=f"^head {__name__}:OddRegressor: .*{words}"):
+        head.predict(X)
 
 
 def test_the_linear_path_finds_what_each_penalty_by_itself_finds():

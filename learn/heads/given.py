@@ -1,12 +1,15 @@
 """Heads that the user names: any estimator with scikit-learn's ``fit`` and ``predict``, as ``package.module:Class``.
 
 The class is the user's own code and runs as such. What is wrapped here is its manner alone: groups are passed on where
-it takes them, and one-dimensional regressors are fitted to each column of the target.
+it takes them, and one-dimensional regressors are fitted to each column of the target. Its answers are checked here, and
+what it raises is told with its name.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -16,11 +19,11 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ...errors import UsageError
+from ...errors import Ig3dError, PredictionsError, UsageError
 
 _SEEDS = ("random_state", "random_seed", "seed")
 _THREADS = ("n_jobs", "num_threads", "thread_count")
-_QUIET = {"verbosity": -1, "verbose": 0}
+_SUM_TOLERANCE = 1e-3  # of a row of probabilities
 
 
 def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -> Any:
@@ -45,6 +48,7 @@ def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -
         raise UsageError(
             f"head: expected an estimator of scikit-learn's manner with {', '.join(wanted)}, got {place!r} without "
             + ", ".join(lacking)
+            + "; inherit sklearn.base.BaseEstimator"
         )
     offered: dict[str, Any] = {
         **dict.fromkeys(_SEEDS, seed),
@@ -53,19 +57,53 @@ def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -
     }
     known = estimator.get_params()
     estimator.set_params(**{name: value for name, value in offered.items() if name in known})
-    return (GivenClassifier if task == "classes" else GivenRegressor)(estimator)
+    return (GivenClassifier if task == "classes" else GivenRegressor)(estimator, place)
 
 
 class _Given(BaseEstimator):
-    """What both share: the estimator is a parameter and is cloned."""
+    """What both share: the estimator is a parameter and is cloned; ``name`` is what messages call it."""
 
-    def __init__(self, estimator: Any = None) -> None:
+    def __init__(self, estimator: Any = None, name: str = "") -> None:
         self.estimator = estimator
+        self.name = name
 
     def _fitted(self, estimator: Any, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Any:
         """A clone, fitted; with groups where its ``fit`` has a place for them."""
         takes = "groups" in inspect.signature(estimator.fit).parameters
-        return clone(estimator).fit(X, y, **({"groups": groups} if takes and groups is not None else {}))
+        with self._named():
+            model = clone(estimator)
+            model.fit(X, y, **({"groups": groups} if takes and groups is not None else {}))
+        return model
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What the user's own code raises, with the head's name before it."""
+        try:
+            yield
+        except Ig3dError:
+            raise
+        except Exception as error:  # it is not our code: anything may come
+            said = " ".join(str(error).split())  # in one line
+            raise PredictionsError(f"head {self.name}: {type(error).__name__}: {said}") from error
+
+    def _checked(self, answer: np.ndarray, shapes: tuple[tuple[int, ...], ...], what: str) -> np.ndarray:
+        """The answer in the first of the shapes it may have.
+
+        Raises
+        ------
+        PredictionsError : another shape, or numbers that are not finite.
+        """
+        wanted, rows = f"head {self.name}: expected finite {what} for each row", shapes[0][0]
+        if answer.shape not in shapes:
+            raise PredictionsError(f"{wanted}, of shape {shapes[0]}, got {answer.shape}; mend the class")
+        values = answer.reshape(shapes[0])
+        for found, told in ((np.isnan(values), "NaN"), (np.isinf(values), "infinity")):
+            bad = int(found.reshape(rows, -1).any(axis=1).sum())
+            if bad:
+                raise PredictionsError(
+                    f"{wanted}, got {told} in {bad} of {rows} rows; mend the class, or take another head"
+                )
+        return values
 
 
 class GivenClassifier(ClassifierMixin, _Given):
@@ -88,14 +126,33 @@ class GivenClassifier(ClassifierMixin, _Given):
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """(n, k) probabilities in the order of ``classes_``."""
+        """(n, k) probabilities in the order of ``classes_``.
+
+        Raises
+        ------
+        PredictionsError : what the estimator gives are none of its classes, or it raises.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
         if self.model_ is None:
             return np.ones((len(X), 1))
         p = np.zeros((len(X), len(self.classes_)))
-        known = np.asarray(getattr(self.model_, "classes_", np.arange(len(self.classes_))), np.intp)
-        p[:, known] = self.model_.predict_proba(X)
+        with self._named():
+            known = np.asarray(getattr(self.model_, "classes_", np.arange(p.shape[1])), np.intp)
+            answer = np.asarray(self.model_.predict_proba(X), np.float64)
+        if not np.isin(known, np.arange(p.shape[1])).all():
+            raise PredictionsError(
+                f"head {self.name}: expected classes_ among the labels of its fit, 0 to {p.shape[1] - 1}, got "
+                f"{known.tolist()}; mend the class"
+            )
+        p[:, known] = self._checked(answer, ((len(X), len(known)),), f"probabilities of {len(known)} classes")
+        wrong = ((p < 0) | (p > 1)).any(axis=1) | (np.abs(p.sum(axis=1) - 1) > _SUM_TOLERANCE)
+        if wrong.any():
+            raise PredictionsError(
+                f"head {self.name}: expected probabilities from 0 to 1 whose rows sum to 1, got {wrong.sum()} of "
+                f"{len(X)} rows that are not so (the first sums to {p[wrong][0].sum():.4g}, from "
+                f"{p[wrong][0].min():.4g} to {p[wrong][0].max():.4g}); mend its predict_proba"
+            )
         return p
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -129,10 +186,19 @@ class GivenRegressor(RegressorMixin, _Given):
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) or (n, q) predictions."""
+        """(n,) or (n, q) predictions.
+
+        Raises
+        ------
+        PredictionsError : what the estimator gives is of another shape or not finite, or it raises.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
-        return np.asarray(self.model_.predict(X), np.float64).reshape(len(X), *self.shape_)
+        with self._named():
+            answer = np.asarray(self.model_.predict(X), np.float64)
+        n, shape = len(X), (len(X), *self.shape_)
+        alike = ((n,), (n, 1)) if self.shape_ in ((), (1,)) else ()
+        return self._checked(answer, (shape, *alike), "values")
 
 
 def _takes_several(estimator: Any) -> bool:
