@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError, some
+from ..errors import DatasetError, StoreError, UsageError, some
 from ..features.samples import SampleList, Samples
 from ..features.store import CodeStore
 from ..features.values import CropSpec, Face, LandmarkSpec, Status
@@ -197,13 +197,19 @@ def _of_store(samples: SampleList, path: str, needs: CropSpec | LandmarkSpec) ->
                 f"boxes: expected a store whose faces were found, got {path} of whole images; use --detector none"
             )
         check_files(samples, store, rows, what="boxes")
-        detector = {**store.info.detector, "boxes_of": store.content_sha256}
+        begun_with = store.content_sha256
+        detector = {**store.info.detector, "boxes_of": begun_with}
 
     def known(some: slice) -> list[Known | None]:
         with CodeStore(path) as again:
+            if again.content_sha256 != begun_with:  # its rows lie elsewhere
+                raise StoreError(
+                    f"boxes: expected the store that the run began with at {path}, got another; put that one back and "
+                    "repeat the command, or --restart with this one"
+                )
             return _read_known(again, rows[some], needs)
 
-    return KnownFaces(KnownRows(len(samples), known), True, detector["boxes_of"], detector)
+    return KnownFaces(KnownRows(len(samples), known), True, begun_with, detector)
 
 
 def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:

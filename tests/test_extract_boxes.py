@@ -20,7 +20,7 @@ from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
 from ig3d.extract.join import join_parts
-from ig3d.extract.run import extract_codes
+from ig3d.extract.run import Summary, extract_codes
 from ig3d.features.samples import Sample, SampleList
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Status
@@ -211,6 +211,31 @@ def test_each_part_of_a_run_takes_the_boxes_of_its_own_rows(tmp_path: Path) -> N
     with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "joined.h5") as joined:
         assert joined.status.tolist() == first.status.tolist()
         assert np.array_equal(first.codes("colour"), joined.codes("colour"), equal_nan=True)
+
+
+def test_a_store_that_is_replaced_during_the_run_is_refused(tmp_path: Path) -> None:
+    every = list_samples(colour_folder(tmp_path / "data", 70), "folder")  # several shards
+    some, fewer = (replace(every, samples=every.samples[rows:]) for rows in (2, 1))
+    first, other = tmp_path / "first.h5", tmp_path / "other.h5"
+    extract_codes(every, first, CONFIG, jobs=1)
+    extract_codes(fewer, other, CONFIG, jobs=1)  # of the same images, each a row earlier
+    kept = first.read_bytes()
+
+    def swap(done: object) -> None:
+        if (tmp_path / "a.h5.parts" / "00000.h5").exists() and other.exists():
+            other.replace(first)
+
+    def run(progress: Callable[[object], None] | None = None) -> Summary:
+        config = replace(CONFIG, boxes=str(first))
+        return extract_codes(some, tmp_path / "a.h5", config, jobs=1, progress=progress)
+
+    with pytest.raises(StoreError, match=r"expected the store .* began with at .*first\.h5, got another"):
+        run(swap)
+    with pytest.raises(RunError, match=r"got another .*boxes"):
+        run()
+    first.write_bytes(kept)
+    summary = run()
+    assert (summary.resumed, summary.counts) == (64, {"ok": 138})
 
 
 def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
