@@ -83,9 +83,11 @@ def extract(
 ) -> None:
     """Write the 3D codes of a dataset into a store; the same command goes on after an interruption."""
     from ..extract.config import ExtractConfig
-    from ..extract.run import extract_codes
+    from ..extract.run import extract_codes, rows_of_part
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+    share = None if part is None else _part(part)
+    rows = len(samples if share is None else samples.samples[rows_of_part(share, len(samples))])
     config = ExtractConfig(
         regressor=regressor,
         detector=detector,
@@ -95,7 +97,7 @@ def extract(
         precision=precision,
         boxes=boxes,
     )
-    with kept_when_interrupted("finished shards"), counting("extract", len(samples)) as progress:
+    with kept_when_interrupted("finished shards"), counting("extract", rows) as progress:
         summary = extract_codes(
             samples,
             out,
@@ -103,7 +105,7 @@ def extract(
             jobs=jobs,
             backend=backend,
             address=address,
-            part=None if part is None else _part(part),
+            part=share,
             restart=restart,
             retry_failed=retry_failed,
             progress=progress,
@@ -118,7 +120,7 @@ def extract(
         say(f"kept {summary.resumed} rows of shards in which none had failed")
     elif summary.resumed:
         say(f"went on with {summary.resumed} rows of an interrupted run")
-    print(f"{summary.store}: {len(samples)} rows ({counts(summary.counts)})")
+    print(f"{summary.store}: {rows} rows ({counts(summary.counts)})")
 
 
 def synth(

@@ -127,7 +127,7 @@ def extract_codes(
     identity = shards.identity(samples, config, regress.describe(), found_by, known.identity)
     faces = known.samples
     if part is not None:
-        rows = _part(part, len(samples))
+        rows = rows_of_part(part, len(samples))
         samples, faces = replace(samples, samples=samples.samples[rows]), faces.part(rows)
         identity["part"] = "{}/{}".format(*part)
     run = shards.Run(Path(out), samples, identity)
@@ -174,8 +174,8 @@ def _lanes(
     return lanes_of(backend, jobs, address)
 
 
-def _part(part: tuple[int, int], samples: int) -> slice:
-    """The rows of the k-th of n parts.
+def rows_of_part(part: tuple[int, int], samples: int) -> slice:
+    """The rows of the k-th of n parts of a dataset of so many samples.
 
     Raises
     ------

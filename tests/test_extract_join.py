@@ -66,7 +66,9 @@ def test_a_part_from_the_command_line(made: Path, tmp_path: Path, ig3d: Callable
             "--jobs", 1, "--part", which,
         )  # fmt: skip
 
-    assert part("2/3").returncode == 0
+    ended = part("2/3")
+    assert (ended.returncode, ended.stdout) == (0, f"{tmp_path / '2.h5'}: 67 rows (ok 67)\n")
+    assert part("2/3").stdout == ended.stdout, "there already: the part's rows again"
     assert content(tmp_path / "2.h5") == content(made / "2.h5")
     assert "part: 2/3 -> 3/3" in part("3/3").stderr
     for wrong, message in (
