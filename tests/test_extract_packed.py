@@ -17,6 +17,7 @@ from ig3d.errors import DatasetError, MissingExtra, UsageError
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.run import extract_codes
+from ig3d.extract.sources import read_content
 from ig3d.features.samples import SampleList, Split
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Status
@@ -228,6 +229,16 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     samples = list_samples(tmp_path / "w", "webdataset")
     assert [s.id for s in samples.samples] == ["0/a"]
     assert any("WARNING 0.tar is damaged after 1 images" in note for note in samples.notes)
+    sound = tar_of(tmp_path / "w" / "0.tar", {"a.png": content, "b.png": content}).read_bytes()
+    # cut between members, after the last, and between the two closing blocks
+    for size, images_left in ((second, 1), (2 * second, 2), (2 * second + 512, 2)):
+        tar.write_bytes(sound[:size])
+        samples = list_samples(tmp_path / "w", "webdataset")
+        said = f"WARNING 0.tar is damaged after {images_left} images, which are taken: cut short after"
+        assert len(samples) == images_left and any(said in note for note in samples.notes)
+        assert read_content(f"{tar}!a.png") == content
+    tar.write_bytes(sound[: 2 * second + 1024])  # the padding alone is lacking: the tar is whole
+    assert not any("WARNING" in note for note in list_samples(tmp_path / "w", "webdataset").notes)
     tar.write_bytes(b"no tar at all" * 100)
     with pytest.raises(DatasetError, match=r"expected a sound tar file at .*0\.tar"):
         list_samples(tmp_path / "w", "webdataset")

@@ -58,10 +58,15 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
             else:
                 continue
             yield name, *places[name]
-        # the library takes a damaged header for the end
+        # the library takes a damaged header, and the end of a file that was cut between members, for the end
         file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        end = file.read(2 * tarfile.BLOCKSIZE)
+        if end.strip(b"\0"):
             raise tarfile.ReadError(f"bad header after {len(places)} files")
+        if len(end) < 2 * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(
+                f"cut short after {len(places)} files: its two closing blocks are not there"
+            )
 
 
 class ZipMembers:
