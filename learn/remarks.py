@@ -50,6 +50,7 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
             notes.append(
                 f"No calibration row is {names}: fitted rules keep the 2D probability of such classes."
             )
+        notes += unlearnt(table, protocol)
         present = np.unique(table.labels[reported])
         if len(present) == 1:
             notes.append(f"WARNING all reported rows are {table.classes[present[0]]}: accuracy says little.")
@@ -63,6 +64,28 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
         notes.append("WARNING the 3D codes are the same for every row: look at them with ig3d inspect.")
     groups = table.group_codes[reported] if table.grouped else None
     return notes + few_groups(groups, sum(rule.kind == "rule" for rule in rules))
+
+
+def unlearnt(table: FusionTable, protocol: Protocol) -> list[str]:
+    """Which classes no training row of the heads has: of them a head says that they are next to impossible."""
+    rows = [head.train for head in protocol.heads if len(head.predict)]
+    if table.task != "classes" or not rows:
+        return []
+    k = len(table.classes)
+    lacking = np.array([np.bincount(table.labels[train], minlength=k) == 0 for train in rows])
+    every = lacking.all(axis=0)
+    notes = []
+    for missing, who in (
+        (every, "the head learns"),
+        (lacking.any(axis=0) & ~every, "some copies of the head learn"),
+    ):
+        if missing.any():
+            names = ", ".join(table.classes[index] for index in np.flatnonzero(missing))
+            notes.append(
+                f"No row that {who} from is {names}: such classes get next to no probability, which the rules min and "
+                "product take for a veto."
+            )
+    return notes
 
 
 def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective: str) -> list[str]:
@@ -169,6 +192,6 @@ def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[s
 
 def _numbers(value: Any, rule: str) -> str:
     """A number or name, or several joined by a slash; no round of boosting is a step that is left out."""
-    values = value if isinstance(value, list) else [value]
+    values = (value or [0]) if isinstance(value, list) else [value]  # of too few rows boosting has no rounds
     said = (f"{number:.2f}" if isinstance(number, float) else str(number) for number in values)
     return "/".join("0 (not used)" if rule == "boost" and number == "0" else number for number in said)

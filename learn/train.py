@@ -26,7 +26,7 @@ from .measures.figures import figures_of
 from .measures.results import RuleResult
 from .protocol import Protocol
 from .protocol.head_plan import plan_heads
-from .remarks import few_groups
+from .remarks import few_groups, unlearnt
 from .result import Result
 
 PRIOR = "prior"
@@ -205,7 +205,7 @@ def train_heads(
         rules.append(RuleResult(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
     groups = table.group_codes[rows] if table.grouped else None
-    notes += few_groups(groups, len(names), "head")
+    notes += unlearnt(table, protocol) + few_groups(groups, len(names), "head")
     figures = figures_of(
         tuple(rules),
         table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],

@@ -336,6 +336,8 @@ def test_no_round_of_boosting_is_said_not_to_be_used():
     )
     line = "Fitted, copy by copy: boost rounds 0 (not used)/65, 12/3; weighted w 0.00, 0.25."
     assert as_fitted(rules, ("a", "b")) == [line]
+    few = (RuleResult("boost", "rule", True, np.zeros((2, 2)), ({"rounds": []}, {"rounds": [4]})),)
+    assert as_fitted(few, ("a", "b")) == ["Fitted, copy by copy: boost rounds 0 (not used), 4."]
 
 
 def test_too_few_groups_for_a_star_are_said():

@@ -11,6 +11,7 @@ from toy_fusion import make_table
 from ig3d.errors import ProtocolError, UsageError
 from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
+from ig3d.learn.train import HeadsConfig, train_heads
 
 FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False)
 
@@ -97,6 +98,21 @@ def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     assert any("No calibration row is anger" in note for note in result.notes)
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.rules)
     assert result.rules[0].values.shape == (40, 3)
+
+
+def test_a_class_that_the_head_never_learns_is_said():
+    table = make_table(120)
+    words = "No row that the head learns from is anger: such classes get next to no probability"
+    labels = np.where((table.split == 0) & (table.labels == 2), 0, table.labels).astype(np.int16)
+    lacking = replace(table, labels=labels)
+    quick = HeadsConfig(heads=("linear",), draws=100)
+    assert [note for note in fuse_predictions(lacking, FAST).notes if note.startswith(words)]
+    assert [note for note in train_heads(lacking, quick).notes if note.startswith(words)]
+    assert not [note for note in train_heads(table, quick).notes if "learns from" in note]
+    once = np.where(np.arange(120) == np.flatnonzero(table.labels == 2)[0], 2, np.minimum(table.labels, 1))
+    folds = replace(table, labels=once.astype(np.int16), split=np.full_like(table.split, -1))
+    said = [note for note in train_heads(folds, quick).notes if "learn from is anger" in note]
+    assert len(said) == 1 and said[0].startswith("No row that some copies of the head learn from")
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
