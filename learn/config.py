@@ -51,7 +51,7 @@ class FuseConfig:
     force : bool
         Go on where the order of rows or classes is likely wrong.
     jobs : int
-        Threads of the heads; -1 for all cores. Changes no figure.
+        Threads of heads and rules; -1 for all cores. Changes no figure.
     model : bool
         Whether to refit everything on all calibration rows, for a model file.
     """
