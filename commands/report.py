@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import stdout
+from ..console import say, stdout
 
 
 def report(
@@ -30,9 +30,13 @@ def report(
 ) -> None:
     """Report runs: on the terminal, and with --out as a page, as LaTeX and as CSV."""
     from ..learn.report import compare, print_comparison, print_record, read_runs, write_report
+    from ..learn.report.record import predictions_name
 
     read = read_runs(runs)
     if len(read) == 1:
+        predictions = read[0].folder / predictions_name(read[0].record)
+        if not predictions.exists():
+            say(f"{predictions}: not there; without it this run cannot be compared with others")
         print_record(read[0].record, stdout())
     else:
         print_comparison(compare(read), stdout())

@@ -401,6 +401,31 @@ def test_equal_runs_are_said_to_be_equal(result, tmp_path):
     assert "predict the same by every rule that both have" in comparison.remarks[0]
 
 
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_predictions_of_another_run_are_refused(task, result, va, tmp_path, ig3d):
+    write_result(result if task == "classes" else va, tmp_path / "run")
+    file = tmp_path / "run" / "predictions.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    other = made(task, seed=5)
+    write_result(other, tmp_path / "other")
+    first = next(place for place, line in enumerate(lines) if ",mean," in line)
+    metric = "accuracy" if task == "classes" else "rmse_joint"
+    for text, said in {
+        "".join(lines[: first + 237]): "got 237 of 240 rows of mean",
+        "".join(lines[:first] + lines[first + 240 :]): "got 0 of 240 rows of mean",
+        "".join(lines + lines[-1:]): "lines in place of",
+        (tmp_path / "other" / "predictions.csv").read_text(): f"got {metric} ",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(
+            RunError, match=rf"run: expected predictions.csv to be that of metrics.json, .*{said}"
+        ):
+            compare(read_runs([tmp_path / "other", tmp_path / "run"]))
+    file.unlink()
+    ended = ig3d("report", tmp_path / "run")
+    assert ended.returncode == 0 and "predictions.csv: not there" in ended.stderr
+
+
 def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
     write_result(made(), tmp_path / "a" / "run")
     write_result(made(n=200), tmp_path / "b" / "run")

@@ -127,6 +127,14 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
     assert found.remarks == ()
 
 
+def test_a_training_that_lacks_is_no_run_of_one_less(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "linear", tmp_path / "less")
+    lines = (folder / "linear/predictions.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "less/predictions.csv").write_text("".join(line for line in lines if ",codes-1," not in line))
+    with pytest.raises(RunError, match=r"less: .*got 1 of 2 trainings of codes; make the run again"):
+        compare(read_runs([folder / "linear", tmp_path / "less"]))
+
+
 def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> None:
     ended = ig3d("report", folder / "both")
     assert ended.returncode == 0 and "RUN/metrics-va.json" in ended.stdout

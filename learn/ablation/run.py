@@ -14,7 +14,6 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
 from ...errors import Ig3dError, RunError, UsageError
@@ -177,15 +176,12 @@ def _done(folder: Path) -> bool:
         return False
     try:
         run = read_run(folder)
-        found = RunPredictions.read(run)
+        RunPredictions.read(run)
         with (folder / PREDICTIONS).open("rb") as file:
             file.seek(-1, SEEK_END)
-            whole = file.read() == b"\n"
+            return file.read() == b"\n"
     except (RunError, OSError):
         return False
-    results = run.record["results"]
-    whole &= len(found.ids) == run.record["protocol"]["rows_reported"]
-    return whole and all(np.isfinite(found.rules[name]).all() for name in results if results[name]["all"])
 
 
 def _waves(todo: dict[int, AnyCell], folders: list[Path]) -> list[list[int]]:

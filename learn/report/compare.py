@@ -16,13 +16,16 @@ import numpy as np
 from ...errors import RunError
 from ..intermediate.figures import Arm, figures_over_seeds
 from ..measures.intervals import holm
+from ..measures.metrics import measure
 from ..measures.results import difference_key
-from .record import PREDICTIONS, Run, predictions_name, seed_of
+from .record import FILE, PREDICTIONS, Run, predictions_name, seed_of
 from .words import LEADING, names_of
 
 __all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare"]
 
 _FIRST, _OTHER = "first", "other"
+_CLOSE = 1e-6  # figures of predictions with seven digits
+_AGAIN = "make the run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ class RunPredictions:
             groups = None
             if "group" in lines:
                 groups = np.unique(lines["group"].to_numpy(str)[first], return_inverse=True)[1].reshape(-1)
+            if not (lines[true].to_numpy() == told.to_numpy()[where.reshape(-1)]).all():
+                raise ValueError("two truths of a row")
         except (OSError, ValueError, KeyError, UnicodeDecodeError) as exc:
             raise RunError(
                 f"{path}: expected the predictions of the run, got a file that is none or does not fit; run the "
@@ -148,7 +153,34 @@ class RunPredictions:
                 every.append(array)
             trainings[rule] = tuple(every)
         first_of = {rule: every[0] for rule, every in trainings.items()}
-        return cls(task, classes, ids, truth, groups, first_of, trainings)
+        read = cls(task, classes, ids, truth, groups, first_of, trainings)
+        read._check(run, len(lines))
+        return read
+
+    def _check(self, run: Run, lines: int) -> None:
+        """Refuse predictions that are not those of the record: cut short, changed, or of another run."""
+        metric = "rmse_joint" if self.task == "va" else "accuracy"
+        expected = f"{run.folder}: expected {predictions_name(run.record)} to be that of {FILE}, got"
+        counted = 0
+        for rule, parts in run.record["results"].items():
+            part = parts["all"] or parts["covered"]
+            if not part:
+                continue
+            figures = part[metric].get("seeds", [part[metric]["value"]])
+            every = self.trainings[rule]
+            if len(every) != len(figures):
+                there = sum(bool(np.isfinite(values).any()) for values in every)
+                raise RunError(f"{expected} {there} of {len(figures)} trainings of {rule}; {_AGAIN}")
+            for values, figure in zip(every, figures, strict=True):
+                rows = np.isfinite(values).all(axis=1)
+                if rows.sum() != part["rows"]:
+                    raise RunError(f"{expected} {rows.sum()} of {part['rows']} rows of {rule}; {_AGAIN}")
+                found = measure(values[rows], self.truth[rows], self.task)[metric]
+                if figure is not None and abs(found - figure) > _CLOSE + _tied(values[rows], self.task):
+                    raise RunError(f"{expected} {metric} {found:.6g}, not {figure:.6g}, of {rule}; {_AGAIN}")
+                counted += int(rows.sum())
+        if counted != lines or len(self.ids) != run.record["protocol"]["rows_reported"]:
+            raise RunError(f"{expected} {lines} lines in place of {counted}; {_AGAIN}")
 
     def unlike(self, other: RunPredictions) -> str:
         """Why two runs' rows are not the same; empty where they are."""
@@ -160,6 +192,14 @@ class RunPredictions:
         if not np.allclose(self.truth, other.truth, atol=1e-6):
             return f"the truth differs on {int((self.truth != other.truth).sum())} rows"
         return ""
+
+
+def _tied(values: np.ndarray, task: str) -> float:
+    """Share of the rows whose two greatest probabilities are one number in the file: either may have been said."""
+    if task == "va" or values.shape[1] < 2:
+        return 0.0
+    greatest = np.sort(values, axis=1)[:, -2:]
+    return float(np.mean(greatest[:, 1] - greatest[:, 0] < 1e-6))
 
 
 def _differences(
