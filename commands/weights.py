@@ -22,7 +22,8 @@ def weights(context: typer.Context) -> None:
         print(f"  licence: {found.entry.licence}")
         if found.message:
             print(f"  {'get it' if found.state == 'missing' else 'note'}: {found.message}")
-    say(f"looked for in {', '.join(map(str, folders()))}")
+    searched = ", ".join(map(str, folders()))
+    say(f"looked for in {searched or 'no folder: IG3D_WEIGHTS is not set, and this user has no home'}")
 
 
 def add(

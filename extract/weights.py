@@ -19,6 +19,7 @@ from typing import Literal
 from ..errors import WeightsError
 from ..features.atomic import replacing
 from ..features.unpickle import plain
+from .places import home_folder
 from .weight_forms import recognise
 from .weight_table import OFFICIAL, Official, official
 
@@ -28,6 +29,7 @@ __all__ = [
     "Status",
     "check_weights",
     "find_weights",
+    "first_folder",
     "folders",
     "locate",
     "weights_sha256",
@@ -38,25 +40,52 @@ RECORD = ".ig3d.json"
 
 
 def folders() -> list[Path]:
-    """Folders that are searched, in order: those of ``$IG3D_WEIGHTS``, then the user's data folder."""
-    named = [Path(part).expanduser() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
-    return [*named, _user_folder()]
+    """Folders that are searched, in order: those of ``$IG3D_WEIGHTS``, then the data folder of a user with a home."""
+    found = [_expanded(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    with suppress(FileNotFoundError):
+        found.append(_user_folder())
+    return found
+
+
+def first_folder() -> Path:
+    """The folder that new files are put into; may not exist.
+
+    Raises
+    ------
+    WeightsError : there is none.
+    """
+    for folder in folders():
+        return folder
+    raise WeightsError(f"{VARIABLE}: expected a folder, as this user has no home, got none; set it to one")
 
 
 def _user_folder() -> Path:
     base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME", "")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "ig3d" / "weights"
+    return (Path(base) if base else home_folder() / ".local" / "share") / "ig3d" / "weights"
 
 
 def _torch_cache() -> Path:
     """Where torch.hub, and so face-alignment, keeps what it downloads."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    if not (home := os.environ.get("TORCH_HOME")):
+        home = f"{os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache'}/torch"
+    return _expanded(home) / "hub" / "checkpoints"
+
+
+def _expanded(folder: str) -> Path:
+    return Path(os.path.expanduser(folder))  # noqa: PTH111 - a ~ without a home is left as it is
+
+
+def _searched(entry: Official) -> list[Path]:
+    """Where this file is looked for, in order."""
+    found = folders()
+    if entry.torch_cache:
+        with suppress(FileNotFoundError):
+            found.append(_torch_cache())
+    return found
 
 
 def _candidates(entry: Official) -> Iterator[Path]:
-    for folder in [*folders(), *([_torch_cache()] if entry.torch_cache else [])]:
+    for folder in _searched(entry):
         for place in entry.places:
             if "*" not in place:
                 yield folder / place
@@ -99,12 +128,11 @@ def find_weights(name: str) -> Path:
     entry = official(name)
     path = locate(name)
     if path is None:
-        searched = [*folders(), *([_torch_cache()] if entry.torch_cache else [])]
+        searched = " or ".join(map(str, _searched(entry))) or f"${VARIABLE}"
         hashed = f" (sha256 {entry.sha256}{'...' if len(entry.sha256) < 64 else ''})" if entry.sha256 else ""
         add = "" if entry.url else "; then ig3d weights add FILE"
         raise WeightsError(
-            f"{name}: expected {entry.place}{hashed} in {' or '.join(map(str, searched))}, "
-            f"found none; to get it: {entry.how}{add}"
+            f"{name}: expected {entry.place}{hashed} in {searched}, found none; to get it: {entry.how}{add}"
         )
     digest, recorded = _digests(path)
     if recorded not in (None, digest) and not is_published(entry, digest):

@@ -25,7 +25,7 @@ from ..errors import UsageError, WeightsError, some
 from ..features.unpickle import plain
 from .weight_forms import recognise
 from .weight_table import OFFICIAL, Official, official
-from .weights import best_checkpoint, folders, is_published, write_record
+from .weights import best_checkpoint, first_folder, is_published, write_record
 
 BLOCK = 1 << 20
 LARGEST = 4 << 30  # bytes; no official file comes near
@@ -107,7 +107,7 @@ def get_weights(
     url = entry.url if base_url is None else f"{base_url.rstrip('/')}/{PurePosixPath(entry.place).name}"
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{name}: expected a mirror that starts with http:// or https://, got {plain(url)}")
-    target = folders()[0] / entry.place
+    target = first_folder() / entry.place
     try:
         with _neighbour(target) as temporary:
             digest = _download(url, temporary, progress)
@@ -161,7 +161,7 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     entry = _which(path, digest, way, wanted)
-    target = folders()[0] / entry.place
+    target = first_folder() / entry.place
     if not (target.exists() and target.samefile(path)):
         with _neighbour(target) as temporary:
             with path.open("rb") as source, temporary.open("wb") as out:
@@ -257,7 +257,7 @@ def _is_distribution(path: Path) -> bool:
 @contextmanager
 def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
     """The candidates of a zip as files in a temporary folder beside where they will lie; gone afterwards."""
-    home = folders()[0]
+    home = first_folder()
     home.mkdir(parents=True, exist_ok=True)
     files = []
     with (

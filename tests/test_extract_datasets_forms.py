@@ -195,6 +195,22 @@ def test_affectnet_table_goes_to_the_users_cache_where_the_data_cannot_be_writte
     assert np.array_equal(read_annotations(folder).stems, first.stems)
 
 
+def test_affectnet_is_read_without_a_table_where_neither_place_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    folder = affectnet_npy(tmp_path) / "train_set" / "annotations"
+    first = read_annotations(folder)
+    (folder.parent / TABLE).unlink()
+    (folder.parent / TABLE).mkdir()
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    assert np.array_equal(read_annotations(folder).stems, first.stems)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

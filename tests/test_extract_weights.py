@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Ended
 
 from ig3d.errors import UsageError, WeightsError
 from ig3d.extract import weight_table, weights
+from ig3d.extract.places import cache_folder
 from ig3d.extract.weights import OFFICIAL, check_weights, find_weights, folders, locate, weights_sha256
 from ig3d.extract.weights_add import add_weights, get_weights
 
@@ -160,6 +162,45 @@ def test_the_variable_comes_before_the_users_folder(
     assert find_weights("smirk") == home / "SMIRK_em1.pt"
     other = smirk(second / "pretrained_models" / "SMIRK_em1.pt")
     assert find_weights("smirk") == other
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home, as one who is a mere number in a container."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_user_without_a_home_has_the_folders_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path / "weights"))
+    assert folders() == [tmp_path / "weights"]
+    (added,) = add_weights(smirk(tmp_path / "SMIRK_em1.pt"))
+    assert find_weights("smirk") == added.path == tmp_path / "weights" / "SMIRK_em1.pt"
+    assert locate("sfd") is None  # which torch's cache may hold
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_user_without_a_home_is_told_to_name_a_folder(tmp_path: Path, ig3d: Callable[..., Ended]) -> None:
+    assert folders() == []
+    with pytest.raises(WeightsError, match=r"SMIRK_em1.pt .* in \$IG3D_WEIGHTS, found none"):
+        find_weights("smirk")
+    with pytest.raises(
+        WeightsError, match="IG3D_WEIGHTS: expected a folder, as this user has no home, got none"
+    ):
+        add_weights(smirk(tmp_path / "SMIRK_em1.pt"))
+    ended = ig3d("weights")
+    assert ended.returncode == 0
+    assert "looked for in no folder: IG3D_WEIGHTS is not set" in ended.stderr
+    with pytest.raises(FileNotFoundError, match="expected a home folder"):  # what callers take for no cache
+        cache_folder()
 
 
 def test_what_is_missing_is_told_in_one_line(home: Path) -> None:

@@ -52,7 +52,9 @@ def read_annotations(folder: Path) -> Annotations:
     DatasetError : a file is damaged or holds no number.
     """
     stems, digest = _listed(folder)
-    places = (folder.parent / TABLE, _user_cache(folder))
+    places = [folder.parent / TABLE]
+    with suppress(FileNotFoundError):  # a user without a home has no cache
+        places.append(_user_cache(folder))
     for place in places:
         if (kept := _kept(place, digest)) is not None:
             return kept
