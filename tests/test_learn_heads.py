@@ -158,7 +158,7 @@ def boom(p):
         (lambda p: p / 0.0, "got infinity in 60 of 60 rows"),
         (lambda p: p[:, :2], r"of shape \(60, 3\), got \(60, 2\)"),
         (lambda p: p[:5], r"of shape \(60, 3\), got \(5, 3\)"),
-        (lambda p: p * 3, r"rows sum to 1, got 60 of 60 rows that are not so \(the first sums to 3,"),
+        (lambda p: p / 2, r"rows sum to 1, got 60 of 60 rows that are not so \(the first sums to 0.5,"),
         (
             lambda p: np.tile([-0.2, 0.6, 0.6], (len(p), 1)),
             r"from 0 to 1 .* got 60 of 60 .* from -0.2 to 0.6",
