@@ -38,6 +38,7 @@ def encoders(arrays: dict[str, dict[str, np.ndarray]], key: str = "a", runtime: 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("IG3D_COMPILED", "")  # so that a temporary folder is forgotten after its test
 
 
 def crops(n: int = 5) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_company_and_a_second_start_change_no_digit(monkeypatch: pytest.MonkeyPa
     def never(*_: object) -> None:
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(compiled, "_put", never)
+    monkeypatch.setattr(compiled, "_convert", never)
     again = encoders(arrays)
     for name in NETWORKS:
         alone = [again(image[None])[name] for image in crops()]
@@ -79,16 +80,83 @@ def test_what_was_compiled_is_used_again_unless_it_is_damaged(tmp_path: Path) ->
     wanted = encoders(arrays)(crops())
     (kept,) = (tmp_path / "cache").rglob("*.blob")
     content = kept.read_bytes()
-    starts = []
-    for left in (b"", b"junk" * 1000, content[:-20]):
+    changed = with_zeros(content)
+    for left in (b"", b"junk" * 1000, content[:-20], changed):
         kept.write_bytes(left)
-        starts.append(encoders(arrays)(crops()))
+        started = encoders(arrays)
+        assert started.describe()["runtime"].startswith("openvino ")
+        assert same(started(crops()), wanted)
         assert len(kept.read_bytes()) == pytest.approx(len(content), rel=0.01)
     (graph,) = (tmp_path / "cache").rglob("encoders.bin")
     graph.write_bytes(bytes(graph.stat().st_size))  # would be compiled to other numbers
-    starts.append(encoders(arrays)(crops()))
-    for outputs in starts:
-        assert all(np.array_equal(wanted[name], outputs[name]) for name in NETWORKS)
+    assert same(encoders(arrays)(crops()), wanted)
+
+
+def test_a_damaged_graph_is_converted_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = tensors()
+    wanted = encoders(arrays)(crops())
+    (blob,) = (tmp_path / "cache").rglob("*.blob")
+    folder = blob.parent
+    for name, damage in (("encoders.bin", with_zeros), ("encoders.xml", half), ("digests.json", half)):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(damage(content))
+        blob.unlink()  # what was compiled is used without a look at the graph
+        started = encoders(arrays)
+        assert started.describe()["runtime"].startswith("openvino ")
+        assert same(started(crops()), wanted)
+        # the graph has a number in its name that is another each time
+        assert len((folder / name).read_bytes()) == pytest.approx(len(content), abs=3)
+        assert blob.exists()
+    assert not caplog.text
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def with_zeros(content: bytes) -> bytes:
+    middle = len(content) // 2
+    length = min(1 << 16, middle // 2)
+    return content[:middle] + bytes(length) + content[middle + length :]
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in NETWORKS)
+
+
+def test_a_cache_that_cannot_be_written_to_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrays = tensors()
+    wanted = encoders(arrays)(crops())
+    (tmp_path / "file").touch()  # read-only to everyone, even where the tests run as root
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING, logger="ig3d"):
+        started = encoders(arrays)
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path / 'file' / 'ig3d'}: expected a folder") and "XDG_CACHE_HOME" in line
+    assert started.describe()["runtime"].startswith("openvino ")
+    assert same(started(crops()), wanted)
+
+    # a worker finds what this process has put there
+    monkeypatch.setattr(compiled, "_convert", never)
+    assert same(encoders(arrays)(crops()), wanted)
+
+
+def test_the_temporary_folder_goes_with_its_process(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from ig3d.extract.regressors.compiled import _temporary_folder
+folder = _temporary_folder(PermissionError(13, "Permission denied"))
+(folder / "encoders.bin").touch()
+assert os.environ["IG3D_COMPILED"] == str(folder)
+print(folder)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not Path(ended.stdout.strip()).exists()
+    assert ended.stderr.startswith(f"{tmp_path / 'cache' / 'ig3d'}: expected") and "denied" in ended.stderr
 
 
 def test_without_openvino_torch_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +170,10 @@ def test_what_cannot_be_converted_is_said(
     def fails(*_: object) -> None:
         raise RuntimeError("an operator is unknown\nand more")
 
-    monkeypatch.setattr(compiled, "_put", fails)
+    monkeypatch.setattr(compiled, "_convert", fails)
     with caplog.at_level(logging.WARNING, logger="ig3d"):
         run = encoders(tensors())
-    assert "torch runs them: an operator is unknown" in caplog.text
+    assert "torch runs the networks, as OpenVINO cannot: an operator is unknown" in caplog.text
     assert run.describe()["runtime"].startswith("torch ")
     assert run(crops(1))["pose"].shape == (1, 6)
 
@@ -133,5 +201,5 @@ assert not {{"torch", "timm"}} & set(sys.modules), "imported"
         Encoders(NETWORKS, never, what="made up", device="cpu", precision="fp64", key="a")
 
 
-def never() -> dict[str, dict[str, np.ndarray]]:
+def never(*_: object) -> dict[str, dict[str, np.ndarray]]:
     raise AssertionError("read")

@@ -150,7 +150,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     with caplog.at_level(logging.WARNING, logger="ig3d"):
         codes = regress(batch(crops))
     assert [record.getMessage() for record in caplog.records] == [
-        "ig3d: out of memory on cpu with 4 images; going on with 2"
+        "out of memory on cpu with 4 images; going on with 2"
     ]
     for block in whole:
         assert np.allclose(codes[block], whole[block], atol=2e-4), block

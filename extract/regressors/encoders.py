@@ -222,7 +222,7 @@ class Encoders:
         if self.device == "cuda":
             sys.modules["torch"].cuda.empty_cache()
         log.warning(
-            "ig3d: out of memory on %s with %d images; going on with %d",
+            "out of memory on %s with %d images; going on with %d",
             self._where,
             2 * self._size,
             self._size,
@@ -248,16 +248,14 @@ def _compiled(
     Without ``networks`` only where an earlier start has converted them.
     """
     try:
-        from .compiled import Compiled, converted
+        from .compiled import start
     except ImportError:
         return None
     try:
-        found = converted(names, key, networks)
-        return None if found is None else Compiled(found, names, IMAGES_AT_ONCE["cpu"])
+        return start(names, key, IMAGES_AT_ONCE["cpu"], networks)
     except (RuntimeError, OSError) as exc:
-        log.warning(
-            "ig3d: OpenVINO cannot take these networks, torch runs them: %s", str(exc).splitlines()[0]
-        )
+        reason = (str(exc) or type(exc).__name__).splitlines()[0]
+        log.warning("torch runs the networks, as OpenVINO cannot: %s", reason)
         return None
 
 
