@@ -31,7 +31,7 @@ from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
 from ig3d.learn.report.record import Run
 from ig3d.learn.report.verdict import headline_rule, verdict
-from ig3d.learn.report.words import beats_references, gains
+from ig3d.learn.report.words import beats_references, gains, p_value
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,24 @@ def test_a_gain_over_one_reference_only_is_none():
         worse = figures[name]["all"]["accuracy"]["minus_2d"]
         worse.update(value=-0.01, low=-0.03, high=0.01, p=0.4, p_holm=0.8)
     assert verdict(record_of(replace(shown, figures=figures)))[0].startswith("None of 2")
+
+
+def test_a_p_is_on_the_side_of_the_level_that_it_says():
+    told = {0.0502: ".0502", 0.04996: ".04996", 0.05: ".05", 0.0099999: ".0099999", 0.0010004: ".0010004"}
+    told |= {0.034: ".034", 0.5: ".5", 0.123: ".12", 0.9999: "1", 1.0: "1", 5e-5: "< .0001"}
+    assert {p: p_value(p) for p in told} == told
+
+
+def test_a_head_gains_only_where_it_is_better_than_chance():
+    shown = made(seed=1)
+    record = json.loads(json.dumps(record_of(shown)))
+    for name in ("mean", "weighted"):
+        record["rules"][name]["kind"] = "head"
+        figures = record["results"][name]["all"]["accuracy"]
+        figures["minus_2d"].update(value=0.02, low=0.0, high=0.05, p=1.0, p_holm=1.0)
+    (said, *_) = verdict(record)
+    assert " gains +" in said and "over 2d-recalibrated (Holm's p " in said
+    assert ", but is not better than 2d beyond chance: +2.0 [+0.0, +5.0] over 2d (Holm's p 1)" in said
 
 
 def test_a_control_that_gains_is_said():

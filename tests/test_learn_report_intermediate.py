@@ -127,6 +127,26 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
     assert found.remarks == ()
 
 
+def test_a_late_run_and_an_intermediate_one_have_no_rule_in_common(
+    ig3d, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "film", tmp_path / "late")
+    record = json.loads((folder / "film/metrics.json").read_text())
+    record["format"], record["protocol"]["case"] = "ig3d-metrics", "once"
+    for part in ("results", "rules"):
+        record[part] = {"stack" if name == "codes" else name: of for name, of in record[part].items()}
+    (tmp_path / "late/metrics.json").write_text(json.dumps(record))
+    text = (folder / "film/predictions.csv").read_text().replace(",codes-0,", ",stack,")
+    (tmp_path / "late/predictions.csv").write_text(text)
+    ended = ig3d("report", tmp_path / "late", folder / "film", "--out", tmp_path / "both")
+    assert ended.returncode == 0, ended.stderr
+    said = "have no fusion rule in common; fuse codes-SEED.npz of film as --2d-logits to compare them."
+    page, tex = ((tmp_path / "both" / name).read_text() for name in ("report.html", "table.tex"))
+    assert said in ended.stdout and said in page and said.replace("--", "-{}-") in tex
+    assert "Paired" not in ended.stdout and "Paired differences" not in page
+    assert "(paired" not in tex.split("\\end{table", 1)[0]
+
+
 def test_a_training_that_lacks_is_no_run_of_one_less(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "linear", tmp_path / "less")
     lines = (folder / "linear/predictions.csv").read_text().splitlines(keepends=True)

@@ -19,7 +19,7 @@ from ..measures.intervals import holm
 from ..measures.metrics import measure
 from ..measures.results import difference_key
 from .record import FILE, PREDICTIONS, Run, predictions_name, seed_of
-from .words import LEADING, names_of
+from .words import LEADING, is_intermediate, names_of
 
 __all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare"]
 
@@ -85,10 +85,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
             remarks.append(f"{run.name} cannot be compared with {runs[0].name} row by row: {reason}.")
             continue
         found = _differences(first, other, run, metrics)
-        if not found:
-            common = any(rule in first.rules for rule in other.rules)
-            said = "predict the same by every rule that both have" if common else "have no rule in common"
-            remarks.append(f"{run.name} and {runs[0].name} {said}: there is nothing to test.")
+        if not found or is_intermediate(run.record) != is_intermediate(runs[0].record):
+            remarks.append(f"{run.name} and {runs[0].name} {_why_nothing(runs[0], run)}")
         differences += found
     return Comparison(
         runs[0].name, metrics, tuple(run.name for run in runs), table, tuple(differences), tuple(remarks)
@@ -192,6 +190,17 @@ class RunPredictions:
         if not np.allclose(self.truth, other.truth, atol=1e-6):
             return f"the truth differs on {int((self.truth != other.truth).sum())} rows"
         return ""
+
+
+def _why_nothing(first: Run, run: Run) -> str:
+    """Why two runs on the same rows have no difference of a rule to test."""
+    there, mine = (set(names_of(of.record, "rule", "head")) for of in (first, run))
+    if there & mine:
+        return "predict the same by every rule that both have: there is nothing to test."
+    inside = [of.name for of in (first, run) if is_intermediate(of.record)]
+    if len(inside) == 1:
+        return f"have no fusion rule in common; fuse codes-SEED.npz of {inside[0]} as --2d-logits to compare them."
+    return "have no rule in common: there is nothing to test."
 
 
 def _tied(values: np.ndarray, task: str) -> float:

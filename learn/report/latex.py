@@ -70,7 +70,8 @@ _BODY = {"all": "all reported rows", "covered": "the rows with 3D codes"}
 
 def escape(text: str) -> str:
     """A text as LaTeX prints it, on one line; characters that pdfLaTeX has no glyph for become a question mark."""
-    plain = "".join(_SPECIAL.get(letter, letter) for letter in re.sub(r"\s+", " ", text))
+    parts = re.sub(r"\s+", " ", text).split("--")  # of an option, not a dash
+    plain = "-{}-".join("".join(_SPECIAL.get(letter, letter) for letter in part) for part in parts)
     return "".join(letter if letter.isprintable() and ord(letter) < 0x250 else "?" for letter in plain)
 
 
@@ -127,11 +128,12 @@ def _side_by_side(comparison: Comparison) -> str:
         lines.append(" & ".join(cells) + r" \\")
     head = " & ".join(["Rule", *(escape(run) for run in comparison.runs)]) + r" \\"
     what = TITLES[metric] + (", \\%" if metric in PERCENT else "")
-    caption = (
-        f"{what[0].upper()}{what[1:]}, of several runs. \\textsuperscript{{*}}, \\textsuperscript{{**}}, "
-        f"\\textsuperscript{{***}}: $p < .05$, $.01$, $.001$ against {escape(comparison.first)} on the same rows "
-        "(paired; Holm's correction over the rules of a run)."
-    )
+    caption = f"{what[0].upper()}{what[1:]}, of several runs."
+    if comparison.differences:
+        caption += (
+            " \\textsuperscript{*}, \\textsuperscript{**}, \\textsuperscript{***}: $p < .05$, $.01$, $.001$ against "
+            f"{escape(comparison.first)} on the same rows (paired; Holm's correction over the rules of a run)."
+        )
     caption += "".join(f" {escape(remark)}" for remark in comparison.remarks)
     return _table(
         columns="l" + "l" * len(comparison.runs),

@@ -232,12 +232,19 @@ def _heads(record: dict[str, Any], metric: str) -> str:
     if prior in found and not better(found[prior], metric):
         none = f"None of {len(names)} heads is" if len(names) > 1 else f"{best} is not"
         return f"{none} better than {prior} in {TITLES[metric]} beyond chance (Holm's correction)."
-    told = " and ".join(
-        f"{bounds(figure, metric)} over {reference} (Holm's p {p_value(figure.get('p_holm'))})"
-        for reference, figure in found.items()
-    )
+
+    def said(names: list[str]) -> str:
+        return " and ".join(
+            f"{bounds(found[name], metric)} over {name} (Holm's p {p_value(found[name].get('p_holm'))})"
+            for name in names
+        )
+
+    ahead = [name for name in found if better(found[name], metric)]
+    rest = [name for name in found if name not in ahead]
     picked = f", the best of {len(names)} heads on the reported rows," if len(names) > 1 else ""
-    return f"{best}{picked} gains {told or '–'}: differences in {TITLES[metric]}."
+    told = [f"gains {said(ahead)}"] if ahead or not rest else []
+    told += [f"is not better than {' and '.join(rest)} beyond chance: {said(rest)}"] if rest else []
+    return f"{best}{picked} {', but '.join(told)}: differences in {TITLES[metric]}."
 
 
 def _gains_by_interval(record: dict[str, Any], name: str, metric: str) -> bool:

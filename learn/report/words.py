@@ -160,10 +160,17 @@ def ranked(record: dict[str, Any], metric: str) -> list[str]:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with two digits, or what it is below."""
+    """A p-value with two digits, or what it is below; more where these would put it on the other side of a level."""
     if p is None:
         return "–"
-    return "< .0001" if p < 1e-4 else f"{p:.2g}".replace("0.", ".", 1) if p < 1 else "1"
+    if p < 1e-4:
+        return "< .0001"
+    if p >= 1:
+        return "1"
+    # rounding may reach a level, but not pass one
+    rounded = (f"{p:.{digits}g}" for digits in range(2, 18))
+    said = next(text for text in rounded if p in LEVELS or float(text) not in LEVELS)
+    return said.replace("0.", ".", 1)
 
 
 def is_intermediate(record: dict[str, Any]) -> bool:
