@@ -92,7 +92,8 @@ def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractCo
     if config.detector is not None:
         if config.boxes not in ("dataset", "none"):
             raise UsageError(
-                f"detector: expected none with --boxes {config.boxes}, got {config.detector}; leave it out"
+                f"detector: expected no --detector with --boxes {config.boxes}, got --detector {config.detector}; "
+                "leave it out"
             )
         return config, []
     if all_known and isinstance(regress.needs, CropSpec):

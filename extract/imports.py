@@ -115,7 +115,6 @@ def import_codes(
         regressor={"name": found.regressor, "version": "imported", "source": kind},
         detector={"name": "unknown"},
     )
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
     with StoreWriter(out, info, samples.samples, blocks) as writer:
         writer.write(0, rows)
     return dict(Counter(Status(int(code)).name for code in rows.status))

@@ -5,6 +5,7 @@ A final name is a finished file, and whatever goes wrong leaves what was there b
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -59,7 +60,7 @@ def _signals_held() -> Iterator[None]:
 class StoreWriter:
     """Writes one store: samples first, outcomes in any order, then closed, hashed, flushed and renamed.
 
-    Used as a context manager; when the body raises, nothing appears under the final name.
+    Folders that lack are made. Used as a context manager; when the body raises, nothing appears under the final name.
 
     Parameters
     ----------
@@ -83,6 +84,10 @@ class StoreWriter:
         self._columns: dict[str, h5py.Dataset] = {}
 
     def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise self._cannot(exc) from exc
         try:
             with _signals_held():
                 self._disk = _Disk(self._temporary)
@@ -116,9 +121,9 @@ class StoreWriter:
             raise self._cannot(exc) from exc
 
     def _cannot(self, exc: OSError) -> StoreError:
-        return StoreError(
-            f"{self.path}: expected to write the store, got {exc}; free the disk and repeat the command"
-        )
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "free the disk and repeat the command" if full else "name a place that can be written to"
+        return StoreError(f"{self.path}: expected to write the store, got {exc}; {todo}")
 
     @_signals_held()
     def _discard(self) -> None:

@@ -107,6 +107,19 @@ def test_shards_of_an_interrupted_run_are_joined_when_all_are_there(made: Path, 
     assert not (tmp_path / "b.h5").exists()
 
 
+def test_the_joined_stores_folder_is_made_or_named(
+    made: Path, tmp_path: Path, ig3d: Callable[..., Ended]
+) -> None:
+    parts = [made / f"{k}.h5" for k in (1, 2, 3)]
+    out = tmp_path / "new" / "deep" / "a.h5"
+    assert ig3d("join", *parts, "--out", out).returncode == 0
+    assert content(out) == content(made / "one.h5")
+    ended = ig3d("join", *parts, "--out", out / "b.h5")  # a file where the folder is to be
+    assert ended.returncode == 1
+    assert "File exists" in ended.stderr and "name a place that can be written to" in ended.stderr
+    assert "free the disk" not in ended.stderr
+
+
 def test_what_does_not_join_is_refused(made: Path, tmp_path: Path) -> None:
     one, two, three = (made / f"{k}.h5" for k in (1, 2, 3))
     out = tmp_path / "a.h5"

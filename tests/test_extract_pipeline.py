@@ -260,7 +260,7 @@ def test_a_write_that_fails_ends_the_shard(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pipeline.StoreWriter, "write", full)
-    with pytest.raises(Exception, match=r"expected to write the store, got .*No space left"):
+    with pytest.raises(Exception, match=r"expected to write the store, got .*No space left.*; free the disk"):
         shard(folder, tmp_path / "a.h5", threads=2)
     assert not list(tmp_path.iterdir())
 
