@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import counting_cells, say, stdout
+from ..console import counting_cells, kept_when_interrupted, say, stdout
 from ..errors import RunError, UsageError
 from .options import typed
 
@@ -51,7 +51,7 @@ def ablate(
     study = read_study(config)
     if given:
         study = study.with_options(given)
-    with counting_cells(study.name, len(study.cells)) as progress:
+    with kept_when_interrupted("finished cells"), counting_cells(study.name, len(study.cells)) as progress:
         result = run_study(study, out, jobs=jobs, progress=progress)
     if result.kept:
         say(f"{result.kept} of {len(result.cells)} cells were there already")

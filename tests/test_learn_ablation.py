@@ -195,6 +195,19 @@ def test_parallel_and_interrupted_runs_give_the_same_bytes(files):
     )  # one for each seed, shared by calibrations
 
 
+def test_an_interrupted_study_says_what_is_kept(files, ig3d, monkeypatch):
+    options = {"2d-logits": str(files / "x.npz"), "3d-store": str(files / "y.h5"), **QUICK}
+    (files / "study.yaml").write_text(yaml.safe_dump({"options": options}))
+
+    def stopped(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ig3d.learn.ablation.run_study", stopped)
+    ended = ig3d("ablate", files / "study.yaml", "--out", files / "out")
+    assert ended.returncode == 130
+    assert "interrupted; finished cells are kept: repeat the command to go on" in ended.stderr
+
+
 def test_a_cell_that_fails_says_why_and_stops_no_other(files):
     grid = {"blocks": {"all": "toy", "none": "jaw"}}
     result = run_study(study_of(files, grid), files / "out", jobs=1)

@@ -280,7 +280,7 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
         ("{", "a file that is none or damaged"),
         ("[1]", "got another file"),
         ('{"format": "ig3d-metrics", "format_version": 9}', "version 2, got ig3d-metrics version 9"),
-        ('{"format": "ig3d-metrics", "format_version": 2}', "got none of config"),
+        ('{"format": "ig3d-metrics", "format_version": 2}', "got none of assumptions"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, text, message):
@@ -288,6 +288,29 @@ def test_what_is_no_record_is_refused(tmp_path, text, message):
         (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(RunError, match=message):
         read_run(tmp_path)
+
+
+def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
+    write_result(result, tmp_path / "run")
+    whole = json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+    def said(change):
+        record = json.loads(json.dumps(whole))
+        change(record)
+        (tmp_path / "run" / "metrics.json").write_text(json.dumps(record))
+        ended = ig3d("report", tmp_path / "run")
+        assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+        return ended.stderr
+
+    figure = said(lambda of: of["results"]["mean"]["all"]["accuracy"].update(value="high"))
+    assert "expected a number as accuracy, value of mean, all, got 'high'; make the run again" in figure
+    assert "of the very rules" in said(lambda of: of["results"].pop("mean"))
+    assert "of the very rules" in said(lambda of: of["rules"].pop("mean"))
+    assert "figures of mean, all with" in said(lambda of: of["results"]["mean"]["all"].pop("accuracy"))
+    assert "value, low and high" in said(lambda of: of["results"]["mean"]["all"]["brier"].pop("low"))
+    assert "protocol with case" in said(lambda of: of["protocol"].pop("rows_covered"))
+    assert "protocol with case" in said(lambda of: of.update(protocol="none"))
+    assert "among the rules" in said(lambda of: of["references"].append("none"))
 
 
 def test_only_results_of_ours_are_replaced(result, tmp_path):

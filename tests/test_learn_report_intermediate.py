@@ -175,4 +175,8 @@ def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) ->
     (tmp_path / "old/metrics.json").write_text(json.dumps(record | {"format_version": 1}))
     ended = ig3d("report", tmp_path / "old")
     assert ended.returncode == 1 and "finished trainings are kept" in ended.stderr
+    assert (
+        "expected ig3d-intermediate-metrics version 2, got ig3d-intermediate-metrics version 1"
+        in ended.stderr
+    )
     assert ended.stderr.count("\n") == 1

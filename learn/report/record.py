@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,23 @@ FORMAT = "ig3d-metrics"
 INTERMEDIATE = "ig3d-intermediate-metrics"
 FORMAT_VERSION = 2
 FILE, PREDICTIONS = "metrics.json", "predictions.csv"
+_RECORD = set(
+    "task classes references results rules protocol assumptions sources config command versions".split()
+)
+_KEYS = {
+    "rules": set[str](),
+    "config": set[str](),
+    "versions": set[str](),
+    "protocol": {
+        "case",
+        "reported",
+        "fitted_on",
+        "fitted_on_reported",
+        "rows_reported",
+        "rows_covered",
+        "sentences",
+    },
+}
 # What changes no figure is no part of the record.
 _LEFT_OUT = ("jobs", "model")
 
@@ -173,13 +190,62 @@ def read_run(folder: str | Path) -> Run:
     if record["format"] not in (FORMAT, INTERMEDIATE) or version != FORMAT_VERSION:
         kept = "; finished trainings are kept" if record["format"] == INTERMEDIATE else ""
         raise RunError(
-            f"{path}: expected {FORMAT} version {FORMAT_VERSION}, got {record['format']} version {version}; run the "
-            f"command again with this ig3d{kept}"
+            f"{path}: expected {INTERMEDIATE if kept else FORMAT} version {FORMAT_VERSION}, got {record['format']} "
+            f"version {version}; run the command again with this ig3d{kept}"
         )
-    missing = {"task", "results", "rules", "protocol", "references", "config", "versions"} - record.keys()
+    missing = _RECORD - record.keys()
     if missing:
         raise RunError(f"{path}: expected the figures of a run, got none of {', '.join(sorted(missing))}")
+    wrong = next(_wrong_in(record), None)
+    if wrong:
+        raise RunError(f"{path}: expected {wrong}; make the run again")
     return Run(path.parent.resolve().name, path.parent, record)
+
+
+def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
+    """What is not as :func:`record_of` makes it, after ``expected``: what a hand may have changed or taken out."""
+    if record["task"] not in ("classes", "va"):
+        yield f"a task classes or va, got {record['task']!r}"
+    for name, keys in _KEYS.items():
+        if not isinstance(record[name], dict) or not keys <= record[name].keys():
+            yield f"{name} with {', '.join(sorted(keys)) or 'what it is of'}, got others"
+    results, rules = record["results"], record["rules"]
+    if not isinstance(results, dict) or list(results) != list(rules):
+        yield "results of the very rules that are named under rules, got others"
+    if not isinstance(record["references"], list) or not set(record["references"]) <= results.keys():
+        yield "references that are among the rules, got others"
+    for name, parts in results.items():
+        if not isinstance(parts, dict) or not {"all", "covered"} <= parts.keys():
+            yield f"figures of all and of covered rows of {name}, got others"
+        if (
+            not isinstance(rules[name], dict)
+            or not {"kind", "fits", "fitted_on_reported"} <= rules[name].keys()
+        ):
+            yield f"what {name} is under rules, got others"
+        for part in ("all", "covered"):
+            if parts[part] is not None:
+                yield from _wrong_of(parts[part], record["task"], f"{name}, {part}")
+
+
+def _wrong_of(figures: Any, task: str, where: str) -> Iterator[str]:
+    """What is wrong with the figures of one rule on one part of the rows."""
+    needed = {"rows", *metric_names(task)} | (
+        {"per_class", "confusion", "calibration"} if task == "classes" else set()
+    )
+    if not isinstance(figures, dict) or not needed <= figures.keys():
+        yield f"figures of {where} with {', '.join(sorted(needed))}, got others"
+    for metric in metric_names(task):
+        if not isinstance(figures[metric], dict) or not {"value", "low", "high"} <= figures[metric].keys():
+            yield f"value, low and high as {metric} of {where}, got others"
+    todo: list[tuple[str, Any]] = list(figures.items())
+    while todo:
+        key, found = todo.pop()
+        if isinstance(found, dict):
+            todo += [(f"{key}, {name}", value) for name, value in found.items() if name != "test"]
+        elif isinstance(found, list):
+            todo += [(key, value) for value in found]
+        elif not isinstance(found, int | float | None):
+            yield f"a number as {key} of {where}, got {found!r}"
 
 
 def _plain(value: Any) -> Any:
