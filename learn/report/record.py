@@ -26,8 +26,9 @@ FORMAT = "ig3d-metrics"
 INTERMEDIATE = "ig3d-intermediate-metrics"
 FORMAT_VERSION = 2
 FILE, PREDICTIONS = "metrics.json", "predictions.csv"
-_RECORD = set(
-    "task classes references results rules protocol assumptions sources config command versions".split()
+_RECORD = frozenset(
+    {"task", "classes", "references", "results", "rules", "protocol", "assumptions", "sources", "config"}
+    | {"command", "versions"}
 )
 _KEYS = {
     "rules": set[str](),
