@@ -125,17 +125,26 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(one[name], other[name]) for name in NETWORKS)
 
 
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("home", [True, False])
 def test_a_cache_that_cannot_be_written_to_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, home: bool
 ) -> None:
     arrays = tensors()
     wanted = encoders(arrays)(crops())
     (tmp_path / "file").touch()  # read-only to everyone, even where the tests run as root
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if not home:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", no_home)
     with caplog.at_level(logging.WARNING, logger="ig3d"):
         started = encoders(arrays)
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path / 'file' / 'ig3d'}: expected a folder") and "XDG_CACHE_HOME" in line
+    assert line.startswith("converted networks: expected a folder") and "XDG_CACHE_HOME" in line
+    assert ("a user without one" if not home else str(tmp_path / "file")) in line
     assert started.describe()["runtime"].startswith("openvino ")
     assert same(started(crops()), wanted)
 
@@ -144,7 +153,7 @@ def test_a_cache_that_cannot_be_written_to_is_said_once(
     assert same(encoders(arrays)(crops()), wanted)
 
 
-def test_the_temporary_folder_goes_with_its_process(tmp_path: Path) -> None:
+def test_the_temporary_folder_goes_with_its_process() -> None:
     code = """
 import os, sys
 from pathlib import Path
@@ -156,7 +165,7 @@ print(folder)
 """
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not Path(ended.stdout.strip()).exists()
-    assert ended.stderr.startswith(f"{tmp_path / 'cache' / 'ig3d'}: expected") and "denied" in ended.stderr
+    assert ended.stderr.startswith("converted networks: expected") and "denied" in ended.stderr
 
 
 def test_without_openvino_torch_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:

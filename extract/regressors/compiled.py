@@ -136,13 +136,15 @@ def start(
     """
     words = "\n".join([key, *names, version("openvino"), version("torch"), version("timm")])
     name = hashlib.sha256(words.encode()).hexdigest()[:24]
-    temporary = os.environ.get(_TEMPORARY)
-    folder = (Path(temporary) if temporary else cache_folder() / "compiled") / name
     if networks is None:
         try:
-            return Compiled(folder, names, images)
+            return Compiled(_place() / name, names, images)
         except OSError:
             return None
+    try:
+        folder = _place() / name
+    except FileNotFoundError as exc:
+        folder = _temporary_folder(exc) / name
     if not _whole(folder):
         model = _convert(networks)
         try:
@@ -153,16 +155,26 @@ def start(
     return Compiled(folder, names, images)
 
 
+def _place() -> Path:
+    """Where the networks of all weights are kept.
+
+    Raises
+    ------
+    FileNotFoundError : the user has no home, and no other place is named.
+    """
+    temporary = os.environ.get(_TEMPORARY)
+    return Path(temporary) if temporary else cache_folder() / "compiled"
+
+
 def _temporary_folder(why: OSError) -> Path:
     """A folder for this process and the workers that it starts; says so."""
     made = tempfile.TemporaryDirectory(prefix="ig3d-", ignore_cleanup_errors=True)
     _temporary_folders.append(made)
     os.environ[_TEMPORARY] = made.name
     log.warning(
-        "%s: expected a folder to keep converted networks in, got: %s; they are converted in each run "
+        "converted networks: expected a folder to keep them in, got: %s; they are converted in each run "
         "(XDG_CACHE_HOME can name another place)",
-        cache_folder(),
-        why.strerror or why,
+        why,
     )
     return Path(made.name)
 
