@@ -51,11 +51,12 @@ def ablate(
     study = read_study(config)
     if given:
         study = study.with_options(given)
-    with kept_when_interrupted("finished cells"), counting_cells(study.name, len(study.cells)) as progress:
-        result = run_study(study, out, jobs=jobs, progress=progress)
-    if result.kept:
-        say(f"{result.kept} of {len(result.cells)} cells were there already")
-    written = write_study(result, out, command=typed())
+    with kept_when_interrupted("finished cells"):
+        with counting_cells(study.name, len(study.cells)) as progress:
+            result = run_study(study, out, jobs=jobs, progress=progress)
+        if result.kept:
+            say(f"{result.kept} of {len(result.cells)} cells were there already")
+        written = write_study(result, out, command=typed())
     print_study(result, stdout())
     print(f"\n{out}: " + ", ".join(path.name for path in written))
     failed = [of for of in result.cells if of.error]
