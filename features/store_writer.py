@@ -121,7 +121,7 @@ class StoreWriter:
             raise self._cannot(exc) from exc
 
     def _cannot(self, exc: OSError) -> StoreError:
-        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         todo = "free the disk and repeat the command" if full else "name a place that can be written to"
         return StoreError(f"{self.path}: expected to write the store, got {exc}; {todo}")
 

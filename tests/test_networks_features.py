@@ -276,6 +276,13 @@ class FakeStore:
         )
         self.faces = type("F", (), {"box": np.array([(0, 0, 10, 20), nan, nan], np.float32)})
 
+    @property
+    def status(self) -> np.ndarray:
+        return self.samples.status
+
+    def column(self, name: str) -> np.ndarray:
+        return getattr(self.samples, name.removeprefix("sample/"))
+
     def __enter__(self) -> FakeStore:
         return self
 

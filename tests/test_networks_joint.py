@@ -118,7 +118,7 @@ def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
 
 def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, tmp_path: Path) -> None:
     samples, folder = made
-    result = train_joint(route_of(made), QUICK, tmp_path / "out")
+    result = train_joint(route_of(made), replace(QUICK, epochs=25, width=32), tmp_path / "out")
     figures = result.figures["classes"]
     assert figures["codes"]["all"]["accuracy"]["minus_masked"]["low"] > 0
     assert figures["permuted"]["all"]["accuracy"]["minus_masked"]["low"] <= 0
