@@ -7,7 +7,7 @@ each, figures are those of :func:`~..measures.figures.figures_of`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -128,27 +128,37 @@ def _entry(
 ) -> dict[str, Any]:
     """Metrics of one arm on one part with every difference, and recalls with those to the references."""
 
-    def told(of: Callable[[Sampled], Sums], keys: Sequence[str]) -> dict[str, Any]:
-        mine = [of(one) for one in sampled[name]]
-        found = _mean(mine).figure() | _of_each([sums.point[0] for sums in mine])
-        for key in keys:
-            theirs = [of(one) for one in sampled[opponents[key].name]]
-            change = _mean(mine).difference(_mean(theirs))
-            if len(mine) == len(theirs) or len(theirs) == 1:
-                each = np.array([sums.point[0] for sums in mine]) - [sums.point[0] for sums in theirs]
-                change |= _of_each(each)
+    mine = sampled[name]
+    others = {key: sampled[other.name] for key, other in opponents.items()}
+
+    def told(each: list[Sums], theirs: Mapping[str, list[Sums]]) -> dict[str, Any]:
+        found = _mean(each).figure() | _of_each([sums.point[0] for sums in each])
+        for key, other in theirs.items():
+            change = _mean(each).difference(_mean(other))
+            if len(each) == len(other) or len(other) == 1:
+                apart = np.array([sums.point[0] for sums in each]) - [sums.point[0] for sums in other]
+                change |= _of_each(apart)
             found[key] = change
         return found
 
     entry: dict[str, Any] = {
-        metric: told(lambda of, metric=metric: of.metrics[metric], tuple(opponents))  # type: ignore[misc]
+        metric: told(
+            [one.metrics[metric] for one in mine],
+            {key: [one.metrics[metric] for one in other] for key, other in others.items()},
+        )
         for metric in metric_names(task)
     }
     if task == "classes":
-        leading = [key for key in opponents if key != "minus_control"]
+        leading = {key: other for key, other in others.items() if key != "minus_control"}
         entry["per_class"] = [
-            {"support": int(support), "recall": told(lambda of, c=c: of.recalls[c], leading)}  # type: ignore[misc]
-            for c, support in enumerate(sampled[name][0].support)
+            {
+                "support": int(support),
+                "recall": told(
+                    [one.recalls[c] for one in mine],
+                    {key: [one.recalls[c] for one in other] for key, other in leading.items()},
+                ),
+            }
+            for c, support in enumerate(mine[0].support)
         ]
     return entry
 

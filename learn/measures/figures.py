@@ -5,7 +5,6 @@ One bootstrap and one jackknife serve all figures of all predictors, on all rows
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -113,21 +112,21 @@ def _entry(
 ) -> dict[str, Any]:
     """Metrics of one rule on one part with every difference, and recalls with those to the references."""
     mine = sampled[name]
+    others = {key: sampled[other.name] for key, other in compared.items()}
     leading = {difference_key(other.name) for other in references}
-    leading_only = {key: other for key, other in compared.items() if key in leading}
+    leading_only = {key: other for key, other in others.items() if key in leading}
 
-    def told(of: Callable[[Sampled], Sums], compared: dict[str, RuleResult]) -> dict[str, Any]:
-        found = {key: of(mine).difference(of(sampled[other.name])) for key, other in compared.items()}
-        return of(mine).figure() | found
+    def told(of: Sums, theirs: dict[str, Sums]) -> dict[str, Any]:
+        return of.figure() | {key: of.difference(other) for key, other in theirs.items()}
 
     entry: dict[str, Any] = {
-        metric: told(lambda of, metric=metric: of.metrics[metric], compared)  # type: ignore[misc]
-        for metric in metric_names(task)
+        metric: told(of, {key: other.metrics[metric] for key, other in others.items()})
+        for metric, of in mine.metrics.items()
     }
     if task == "classes":
         recalls = [
-            told(lambda of, index=index: of.recalls[index], leading_only)  # type: ignore[misc]
-            for index in range(len(mine.recalls))
+            told(of, {key: other.recalls[index] for key, other in leading_only.items()})
+            for index, of in enumerate(mine.recalls)
         ]
         entry["per_class"] = [
             {"support": int(support), "recall": recall}
