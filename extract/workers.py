@@ -6,6 +6,7 @@ task, which is known, and the other workers go on.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -19,6 +20,8 @@ from joblib.externals.loky import ProcessPoolExecutor
 MOST_DEATHS = 3
 # Workers whose run was killed outright notice it by having nothing to do.
 IDLE_SECONDS = 20
+# A task is passed on to its worker within a millisecond or two; so long is waited at most.
+HANDED_OVER_SECONDS = 5
 
 
 class Lane(Protocol):
@@ -137,10 +140,11 @@ class Process:
     def _start(self) -> None:
         # a pool of one: when its worker dies, it is the pool that is broken, and no other
         self._pool = ProcessPoolExecutor(max_workers=1, timeout=IDLE_SECONDS)
+        self._last: Future[Any] | None = None
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = self._pool.submit(call, *arguments)
-        return future
+        self._last = self._pool.submit(call, *arguments)
+        return self._last
 
     def lost(self, error: BaseException) -> bool:
         return isinstance(error, BrokenProcessPool)
@@ -150,4 +154,8 @@ class Process:
         self._start()
 
     def close(self) -> None:
+        # the pool's own thread fails, loudly, on a task that is taken from it before it has passed the task on
+        latest = time.monotonic() + HANDED_OVER_SECONDS
+        while self._last and not (self._last.running() or self._last.done()) and time.monotonic() < latest:
+            time.sleep(0.001)
         self._pool.shutdown(wait=True, kill_workers=True)
