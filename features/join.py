@@ -16,6 +16,7 @@ from ..errors import PredictionsError, UsageError, number
 from .inputs import Inputs
 from .labels import SampleColumns, number_labels, of_file
 from .merge import overlay
+from .network_features import network_of
 from .place import Placed, place
 from .predictions import Predictions, load_predictions
 from .quality import QUALITY_COLUMNS
@@ -125,6 +126,7 @@ def load_table(
         quality=None if codes is None else codes.quality,
         quality_columns=() if codes is None else QUALITY_COLUMNS,
         two_d_out_of_fold=base.out_of_fold and bool(trained.any()),
+        two_d_network=network_of(inputs.two_d[0]),
     )
 
 

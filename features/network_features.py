@@ -89,6 +89,12 @@ def made_by_of(path: str | Path) -> dict[str, Any]:
         return {}
 
 
+def network_of(path: str | Path) -> str:
+    """Name and weights of the network that made a file of predictions, where the file says so; else empty."""
+    said = made_by_of(path)
+    return f"{said['network']} {str(said['sha256'])[:12]}" if {"network", "sha256"} <= set(said) else ""
+
+
 def load_features(path: str | Path) -> Features:
     """Read the features of an ``.npz`` of ``ig3d logits --features``.
 

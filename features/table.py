@@ -56,6 +56,8 @@ class FusionTable:
     quality_columns : q names such as ``quality:yaw``
     two_d_out_of_fold : bool
         The file of ``two_d`` says that its predictions of the train split were made out of fold.
+    two_d_network : str
+        Name and weights of the network of ``two_d``; empty where its file does not say.
     """
 
     task: str
@@ -76,6 +78,7 @@ class FusionTable:
     quality: np.ndarray | None = None
     quality_columns: tuple[str, ...] = ()
     two_d_out_of_fold: bool = False
+    two_d_network: str = ""
 
     def __post_init__(self) -> None:
         n, k = len(self.id), len(self.columns)

@@ -186,4 +186,5 @@ def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> Fusion
         trained_ids=table.id[trained],
         calibration_ids=table.id[protocol.calibration],
         fitted_on=protocol.fit_name,
+        network=table.two_d_network,
     )

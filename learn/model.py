@@ -52,6 +52,8 @@ class FusionModel:
         Or their hashes, in a model that was read from a file.
     fitted_on : str
         The calibration rows in words.
+    network : str
+        Name and weights of the 2D network; empty where its predictions did not say.
     """
 
     task: str
@@ -64,6 +66,7 @@ class FusionModel:
     trained_ids: np.ndarray
     calibration_ids: np.ndarray
     fitted_on: str
+    network: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -132,6 +135,7 @@ def model_bytes(model: FusionModel) -> bytes:
         if model.calibration_ids.dtype.kind == "u"
         else digest_of(model.calibration_ids),
         "fitted_on": model.fitted_on,
+        "network": model.network,
         "note": "Reported figures come from cross-fitted copies; this model has seen all calibration rows.",
     }
     return _settled(dumps(content))
@@ -212,6 +216,7 @@ def load_model(path: str | Path) -> FusionModel:
         trained_ids=content["trained_ids"],
         calibration_ids=content["calibration_ids"],
         fitted_on=content["fitted_on"],
+        network=content.get("network", ""),
     )
 
 

@@ -18,6 +18,7 @@ from ..features.atomic import replacing
 from ..features.classes import parse_classes
 from ..features.inputs import Inputs
 from ..features.join import load_table
+from ..features.network_features import network_of
 from ..features.place import align_columns
 from ..features.predictions import Predictions, load_predictions
 from ..features.samples import Split
@@ -165,6 +166,7 @@ def _ready_table(
         two_d=two,
         three_d=np.where(there[:, None], ready[found], np.nan),
         notes=(*notes, *more),
+        two_d_network=network_of(two_d),
     )
 
 
@@ -180,6 +182,11 @@ def _remarks(
 ) -> list[str]:
     """What is to be known of the rows, with counts."""
     said = [f"{number(len(rows), 'row')} fused by {rule}, fitted on {model.fitted_on}."]
+    if model.network and table.two_d_network and model.network != table.two_d_network:
+        said.append(
+            f"WARNING the model was fitted with the outputs of {model.network}, these are of {table.two_d_network}: "
+            "its rules know the first one's scale and errors."
+        )
     bare = int((~table.covered[rows]).sum())
     if bare:
         said.append(f"{number(bare, 'row')} without 3D: predicted from the 2D network alone.")

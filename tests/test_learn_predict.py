@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
 from dataclasses import replace
 
@@ -112,6 +113,32 @@ def test_further_networks_are_no_part_of_a_model(ig3d, fitted):
     assert ended.returncode == 0, ended.stderr
     alone = fuse_files(Inputs(folder / "two.npz", folder / "toy.h5"), replace(FAST, rules=("stack",))).model
     assert model_bytes(alone) == (folder / "model.skops").read_bytes()
+
+
+def test_outputs_of_another_network_are_said(ig3d, fitted):
+    folder, table = fitted
+
+    def made_by(name, rows, network):
+        path = logits_of(folder / name, table, rows)
+        with np.load(path) as arrays:
+            said = json.dumps({"network": "timm:resnet18", "sha256": network * 64})
+            np.savez(path, **arrays, made_by=np.array(said))
+        return path
+
+    made_by("two.npz", table.split > 0, "a")
+    model = fuse(folder)
+    assert load_model(model).network == "timm:resnet18 aaaaaaaaaaaa"
+
+    def predicted_of(path):
+        files = ["--2d-logits", path, "--3d-store", folder / "toy.h5", "--out", folder / "p.csv"]
+        ended = ig3d("predict", model, *files)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr
+
+    assert "fitted with the outputs of" not in predicted_of(made_by("same.npz", slice(None), "a"))
+    assert "fitted with the outputs of" not in predicted_of(logits_of(folder / "silent.npz", table))
+    said = " ".join(predicted_of(made_by("other.npz", slice(None), "b")).split())
+    assert "outputs of timm:resnet18 aaaaaaaaaaaa, these are of timm:resnet18 bbbbbbbbbbbb" in said
 
 
 def fresh_like(folder, table):
