@@ -31,7 +31,7 @@ from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
 from ig3d.learn.report.record import Run
 from ig3d.learn.report.verdict import headline_rule, verdict
-from ig3d.learn.report.words import beats_references, gains, p_value
+from ig3d.learn.report.words import beats_references, bounds, gains, p_value
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +355,18 @@ def test_latex_shows_the_control_that_a_claim_rests_on(task, result, va):
     assert free.endswith(r"& -- \\"), "no control was run of it"
     bare = table_tex(record_of(without_control(shown)))
     assert "ermuted" not in bare
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_the_page_shows_the_control_that_a_claim_rests_on(task, result, va):
+    shown = result if task == "classes" else va
+    metric = "accuracy" if task == "classes" else "ccc_joint"
+    figure = bounds(shown.figures["weighted"]["all"][metric]["minus_control"], metric).replace("-", "−")
+    words = [word.strip() for word in Page(page_html([Run("a", "a", record_of(shown))])).text if word.strip()]
+    first = words.index("to permuted")
+    row = words[words.index("weighted", first) :][: 12 if task == "classes" else 8]
+    assert figure.split(" ", 1)[0] in " ".join(row) and figure.split(" ", 1)[1] in " ".join(row)
+    assert "to permuted" not in page_html([Run("a", "a", record_of(without_control(shown)))])
 
 
 def test_the_latex_table_is_balanced_and_marks_the_best(result):

@@ -86,6 +86,9 @@ def _section(run: Run) -> dict[str, Any]:
         "fitted_on": _fitted_on(record, has_2d=has_2d),
         "seeds": _by_seed(record) if words.trainings(record) > 1 else [],
         "controls": words.names_of(record, "control"),
+        "controlled": any(
+            words.to_control(record, name, words.LEADING[record["task"]][0]) for name in record["rules"]
+        ),
         "partial": any(not parts["all"] and parts["covered"] for parts in record["results"].values()),
         "pair": pair,
         "metrics": words.metrics_of_record(record),
