@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ig3d import CodeStore
 from ig3d.features.samples import Sample
-from ig3d.features.store import StoreInfo
+from ig3d.features.store_format import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 

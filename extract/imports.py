@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError, require, some
 from ..features.samples import SampleList
-from ..features.store import StoreInfo
+from ..features.store_format import StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .datasets.files import sample_id

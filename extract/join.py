@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import RunError, StoreError, UsageError, some
 from ..features.samples import Sample, Samples
-from ..features.store import CodeStore, StoreInfo, read_rows
+from ..features.store import CodeStore, read_rows
+from ..features.store_format import StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block
 from .flow import by_status

@@ -23,7 +23,7 @@ from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from ..features.samples import Sample
-from ..features.store import StoreInfo
+from ..features.store_format import StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Rows
 from .boxes import Known

@@ -19,7 +19,8 @@ from joblib import cpu_count
 
 from ..errors import UsageError
 from ..features.samples import SampleList
-from ..features.store import CodeStore, StoreInfo
+from ..features.store import CodeStore
+from ..features.store_format import StoreInfo
 from ..features.values import CropSpec
 from . import shards
 from .boxes import Known, known_faces

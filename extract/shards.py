@@ -25,7 +25,8 @@ from .. import __version__
 from ..errors import RunError, StoreError
 from ..features.atomic import replacing
 from ..features.samples import Sample, SampleList, Samples
-from ..features.store import FORMAT, CodeStore, StoreInfo, read_rows
+from ..features.store import CodeStore, read_rows
+from ..features.store_format import FORMAT, StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .config import ExtractConfig

@@ -5,97 +5,31 @@ This module reads; :mod:`ig3d.features.store_writer` writes. Shards of a run are
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import h5py
 import numpy as np
 
-from .. import __version__
 from ..errors import StoreError
 from .samples import Samples, narrowed
+from .store_format import (
+    FORMAT,
+    FORMAT_VERSION,
+    STEP,
+    TEXT_COLUMNS,
+    FaceTable,
+    SampleTable,
+    StoreInfo,
+    content_hash,
+    spans_of,
+)
 from .values import Block, Rows, Status
-
-FORMAT = "ig3d-codes"
-FORMAT_VERSION = 1
-_TEXT_COLUMNS = ("id", "path", "group", "message")
-# Rows read at a time where all are gone through.
-_STEP = 4096
-# Not part of the content hash: where and when, not what.
-_UNHASHED = frozenset({"created", "root", "content_sha256"})
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """The store's attributes: what was extracted, from what, by what.
-
-    Attributes
-    ----------
-    dataset : str
-        Name of the adapter.
-    root : str
-        Folder the paths are relative to, when it was extracted.
-    classes : tuple of str
-    regressor, detector, crop, config : dict
-        As JSON: names, versions, runtimes, weights' SHA-256, options.
-    ig3d_version : str
-    created : str
-        ISO 8601, UTC.
-    """
-
-    dataset: str
-    root: str
-    classes: tuple[str, ...]
-    regressor: dict[str, Any] = field(default_factory=dict)
-    detector: dict[str, Any] = field(default_factory=dict)
-    crop: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    ig3d_version: str = __version__
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-
-@dataclass(frozen=True, slots=True)
-class SampleTable:
-    """The ``/sample`` columns as arrays of n rows (units and codes as in :class:`Sample` and :class:`Rows`)."""
-
-    id: np.ndarray
-    path: np.ndarray
-    group: np.ndarray
-    message: np.ndarray
-    split: np.ndarray
-    label: np.ndarray
-    valence: np.ndarray
-    arousal: np.ndarray
-    status: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
-    digest: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.id)
-
-    @property
-    def ok(self) -> np.ndarray:
-        """(n,) bool: rows that have codes."""
-        return np.asarray(self.status == Status.ok)
-
-
-@dataclass(frozen=True, slots=True)
-class FaceTable:
-    """The ``/face`` columns: box (n, 4), score (n,), count (n,), transform (n, 2, 3)."""
-
-    box: np.ndarray
-    score: np.ndarray
-    count: np.ndarray
-    transform: np.ndarray
 
 
 class CodeStore:
@@ -176,7 +110,7 @@ class CodeStore:
             if column.dtype.kind != "S":
                 return np.asarray(column[rows])
             # those in the file may be far wider, such as messages that are mostly empty
-            spans = _spans(column) if rows == slice(None) else [rows]
+            spans = spans_of(column) if rows == slice(None) else [rows]
             return np.concatenate([np.empty(0, "S1"), *(narrowed(column[span]) for span in spans)])
 
     def _text(self, name: str) -> np.ndarray:
@@ -219,7 +153,7 @@ class CodeStore:
     def samples(self) -> SampleTable:
         columns = {
             column: self._text(f"sample/{column}")
-            if column in _TEXT_COLUMNS
+            if column in TEXT_COLUMNS
             else self.column(f"sample/{column}")
             for column in SampleTable.__slots__
         }
@@ -329,7 +263,7 @@ class CodeStore:
     def _misplaced(self, name: str, ok: np.ndarray) -> list[str]:
         """What is wrong with where a block has numbers, read some thousand rows at a time."""
         lacking = spare = False
-        for span in _spans(self._file[f"codes/{name}"]):
+        for span in spans_of(self._file[f"codes/{name}"]):
             finite = np.isfinite(self.codes(name, span))
             lacking |= not finite[ok[span]].all()
             spare |= bool(finite[~ok[span]].any())
@@ -341,40 +275,12 @@ class CodeStore:
         return problems
 
 
-def content_hash(file: h5py.File) -> str:
-    """SHA-256 over names, types and bytes of all datasets and attributes, less where and when it was made."""
-    total = hashlib.sha256()
-
-    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        for key in sorted(item.attrs):
-            if key not in _UNHASHED:
-                total.update(f"{name}@{key}={item.attrs[key]!s}\n".encode())
-        if isinstance(item, h5py.Dataset):
-            total.update(f"{name}:{item.dtype.str}:{item.shape}\n".encode())
-            for span in _spans(item):
-                total.update(np.ascontiguousarray(item[span]).data)
-
-    add("/", file)
-    names: list[str] = []
-    file.visit(names.append)
-    for name in sorted(names):
-        add(name, file[name])
-    return total.hexdigest()
-
-
-def _spans(column: h5py.Dataset) -> Iterator[slice]:
-    """All rows, some thousand at a time, in whole chunks: so that none is read and checked twice."""
-    chunk = column.chunks[0] if column.chunks else 1
-    step = max(1, _STEP // chunk) * chunk
-    return (slice(start, start + step) for start in range(0, len(column), step))
-
-
 def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:
     """The outcomes in a store (or in some rows of it) as :class:`Rows`, some thousand at a time, in order."""
     read = store.column
     first, last, _ = rows.indices(len(store))
-    for start in range(first, last, _STEP):
-        span = slice(start, min(start + _STEP, last))
+    for start in range(first, last, STEP):
+        span = slice(start, min(start + STEP, last))
         yield Rows(
             status=read("sample/status", span),
             message=np.char.decode(read("sample/message", span), "utf-8").tolist(),

@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import StoreError
 from .atomic import temporary_name
 from .samples import Sample, Samples, Split, narrowed
-from .store import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
+from .store_format import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
 from .values import Block, Rows, Status
 
 MESSAGE_BYTES = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+# The networks of tests are tiny: a second thread helps none, and on a machine that is busy waits twenty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FAKE = "ig3d.extract.fakes:FakeRegressor"
 

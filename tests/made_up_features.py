@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store import StoreInfo
+from ig3d.features.store_format import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 

@@ -11,7 +11,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from ig3d.errors import PredictionsError, ProtocolError, UsageError
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store import StoreInfo
+from ig3d.features.store_format import StoreInfo
 from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.config import FuseConfig
