@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -30,10 +31,11 @@ from ig3d.features.store import CodeStore
 from ig3d.features.values import Face, Status
 
 CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+SLOW = ExtractConfig(regressor="slow_fakes:SlowRegressor", batch_size=8)
 
 
-def extract(root: Path, out: Path, **options: object) -> CodeStore:
-    extract_codes(list_samples(root, "folder"), out, CONFIG, **options)  # type: ignore[arg-type]
+def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: object) -> CodeStore:
+    extract_codes(list_samples(root, "folder"), out, config, **options)  # type: ignore[arg-type]
     return CodeStore(out)
 
 
@@ -150,10 +152,15 @@ def test_shard_size(n: int, size: int) -> None:
 
 
 def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ig3d", "extract", str(root), "--out", str(out), "--regressor", FAKE]
-    command += ["--batch-size", "8", *map(str, options)]
+    command = [sys.executable, "-m", "ig3d", "extract", str(root), "--out", str(out)]
+    command += ["--regressor", SLOW.regressor, "--batch-size", str(SLOW.batch_size), *map(str, options)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
 
 
@@ -170,7 +177,7 @@ def kill_when(process: subprocess.Popen[str], out: Path, shards: int, sign: sign
 
 def test_killed_at_any_moment_and_repeated_gives_the_undisturbed_store(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 350)
-    with extract(root, tmp_path / "whole.h5", jobs=1) as whole:
+    with extract(root, tmp_path / "whole.h5", SLOW, jobs=1) as whole:
         wanted = whole.content_sha256
     out, killed = tmp_path / "killed.h5", 0
     for shards, jobs in ((0, 1), (1, 1), (2, 2), (4, 1), (6, 2), (9, 1)):
@@ -209,14 +216,14 @@ def test_sigterm_ends_the_run_and_its_workers_at_once(tmp_path: Path, jobs: int)
 
 def test_a_damaged_shard_is_done_again(tmp_path: Path) -> None:
     root, out = colour_folder(tmp_path / "data", 100), tmp_path / "a.h5"
-    with extract(root, tmp_path / "whole.h5", jobs=1) as whole:
+    with extract(root, tmp_path / "whole.h5", SLOW, jobs=1) as whole:
         wanted = whole.content_sha256
     kill_when(start(root, out, "--jobs", 1), out, 3, signal.SIGKILL)
     shard = tmp_path / "a.h5.parts" / "00001.h5"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
     shard.write_bytes(content)
-    with extract(root, out, jobs=1) as store:
+    with extract(root, out, SLOW, jobs=1) as store:
         assert store.content_sha256 == wanted
 
 
@@ -224,7 +231,7 @@ def test_another_identity_does_not_go_on_with_an_interrupted_run(tmp_path: Path)
     root, out = colour_folder(tmp_path / "data", 350), tmp_path / "a.h5"
     kill_when(start(root, out, "--jobs", 1), out, 2, signal.SIGKILL)
     with pytest.raises(RunError, match=r"options.batch_size: 8 -> 4.*--restart throws"):
-        extract_codes(list_samples(root, "folder"), out, ExtractConfig(regressor=FAKE, batch_size=4), jobs=1)
+        extract_codes(list_samples(root, "folder"), out, replace(SLOW, batch_size=4), jobs=1)
 
 
 def test_two_runs_on_one_store(tmp_path: Path) -> None:
