@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import FAKE, colour_folder
 from PIL import Image
+from slow_fakes import start, wait_for_shards
 
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
@@ -25,26 +23,8 @@ CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 
 def disturbed(root: Path, dataset: str, out: Path, disturb: Callable[[], None], *, after: int = 1) -> None:
     """A run during which something happens once that many shards are done."""
-    command = [
-        sys.executable,
-        "-m",
-        "ig3d",
-        "extract",
-        root,
-        "--dataset",
-        dataset,
-        "--out",
-        out,
-        "--regressor",
-        FAKE,
-    ]
-    command += ["--detector", "none", "--batch-size", "8", "--jobs", "1"]
-    process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    parts = out.with_name(out.name + ".parts")
-    while process.poll() is None and len(list(parts.glob("0*.h5"))) < after:
-        time.sleep(0.002)
+    process = start(root, out, "--dataset", dataset, "--detector", "none", "--jobs", 1)
+    wait_for_shards(process, out, after)
     disturb()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said

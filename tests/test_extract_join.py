@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder
+from slow_fakes import start, wait_for_shards
 
 from ig3d.errors import RunError, StoreError, UsageError
 from ig3d.extract.config import ExtractConfig
@@ -82,26 +78,11 @@ def test_a_part_from_the_command_line(made: Path, tmp_path: Path, ig3d: Callable
 
 
 def test_shards_of_an_interrupted_run_are_joined_when_all_are_there(made: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ig3d",
-        "extract",
-        made / "data",
-        "--out",
-        tmp_path / "a.h5",
-        "--regressor",
-        FAKE,
-    ]
-    command += ["--batch-size", "8", "--jobs", "1"]
-    process = subprocess.Popen(
-        [str(part) for part in command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    parts = tmp_path / "a.h5.parts"
-    while process.poll() is None and len(list(parts.glob("0*.h5"))) < 2:
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    out, parts = tmp_path / "a.h5", tmp_path / "a.h5.parts"
+    process = start(made / "data", out, "--jobs", 1)
+    wait_for_shards(process, out, 2)
+    process.kill()
+    process.communicate()
     with pytest.raises(StoreError, match=r"expected the 201 samples of the whole run, got (64|128|192)"):
         join_parts([parts], tmp_path / "b.h5")
     assert not (tmp_path / "b.h5").exists()

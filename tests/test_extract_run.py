@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import FAKE, colour_folder, write_image
+from slow_fakes import SLOW, start, wait_for_shards
 
 from ig3d.errors import MissingExtra, RunError, StoreError, UsageError
 from ig3d.extract import run
@@ -31,7 +32,6 @@ from ig3d.features.store import CodeStore
 from ig3d.features.values import Face, Status
 
 CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
-SLOW = ExtractConfig(regressor="slow_fakes:SlowRegressor", batch_size=8)
 
 
 def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: object) -> CodeStore:
@@ -151,24 +151,9 @@ def test_shard_size(n: int, size: int) -> None:
     assert shard_size(n) == size
 
 
-def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ig3d", "extract", str(root), "--out", str(out)]
-    command += ["--regressor", SLOW.regressor, "--batch-size", str(SLOW.batch_size), *map(str, options)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    )
-
-
 def kill_when(process: subprocess.Popen[str], out: Path, shards: int, sign: signal.Signals) -> int:
     """Kill the run's whole process group once that many shards are there; the exit code."""
-    parts = out.with_name(out.name + ".parts")
-    while process.poll() is None and len(list(parts.glob("0*.h5"))) < shards:
-        time.sleep(0.002)
+    wait_for_shards(process, out, shards)
     if process.poll() is None:
         os.killpg(process.pid, sign)
     process.communicate(timeout=60)
@@ -202,9 +187,7 @@ def test_ctrl_c_is_130_and_keeps_what_is_done(tmp_path: Path) -> None:
 def test_sigterm_ends_the_run_and_its_workers_at_once(tmp_path: Path, jobs: int) -> None:
     root, out = colour_folder(tmp_path / "data", 1500), tmp_path / "a.h5"
     process = start(root, out, "--jobs", jobs)
-    parts = tmp_path / "a.h5.parts"
-    while process.poll() is None and not list(parts.glob("0*.h5")):
-        time.sleep(0.01)
+    wait_for_shards(process, out, 1)
     began = time.monotonic()
     process.terminate()  # the program alone, as a scheduler does it; its workers hold the pipes as long as they live
     _, said = process.communicate(timeout=60)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
+from slow_fakes import SLOW, start
 
 from ig3d.errors import RunError, UsageError
 from ig3d.extract import run, shards
@@ -158,12 +157,9 @@ def test_a_lane_closed_just_after_a_task_was_given_ends_quietly(monkeypatch: pyt
 @pytest.mark.parametrize("seed", [0, 1])
 def test_workers_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
     root = colour_folder(tmp_path / "data", 300)
-    extract_codes(list_samples(root, "folder"), tmp_path / "calm.h5", CONFIG, jobs=1)
-    command = [sys.executable, "-m", "ig3d", "extract", root, "--out", tmp_path / "killed.h5"]
-    command += ["--regressor", FAKE, "--detector", "none", "--batch-size", "8", "--jobs", "2"]
-    process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    config = replace(SLOW, detector="none")
+    extract_codes(list_samples(root, "folder"), tmp_path / "calm.h5", config, jobs=1)
+    process = start(root, tmp_path / "killed.h5", "--detector", "none", "--jobs", 2)
     draw, killed = random.Random(seed), 0
     while process.poll() is None and killed < MOST_DEATHS - 1:  # so many of one shard do no harm
         time.sleep(draw.uniform(0, 0.3))
