@@ -25,7 +25,6 @@ class Form:
     title: str
     marks: tuple[str, ...]
     shapes: Mapping[str, Shape] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
 
 
 _EMOCA = "state_dict/deca.E_flame."

@@ -6,7 +6,7 @@ Reading only, numpy only; docs/networks.md lists the keys of the file.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -26,8 +26,6 @@ class Features:
     values : (n, d) float32, or (n, c, h, w) float16 maps
     network : str
         Names the network, the layer and the input by content: features mean the same where it is equal.
-    made_by : dict
-        What is known of the making, for the user to read: network, sha256, layer, input.
     source : str
         The file, for messages.
 
@@ -39,7 +37,6 @@ class Features:
     ids: np.ndarray
     values: np.ndarray
     network: str
-    made_by: dict[str, Any] = field(default_factory=dict)
     source: str = "features"
 
     def __post_init__(self) -> None:
@@ -123,9 +120,6 @@ def load_features(path: str | Path) -> Features:
                     f"{path}: expected the arrays ids, features and feature_network, got {', '.join(loaded.files)}; "
                     "write them with ig3d logits --features"
                 )
-            made_by = json.loads(str(loaded["made_by"])) if "made_by" in loaded.files else {}
-            return Features(
-                loaded["ids"], loaded["features"], str(loaded["feature_network"]), made_by, str(path)
-            )
+            return Features(loaded["ids"], loaded["features"], str(loaded["feature_network"]), str(path))
     except (ValueError, OSError, EOFError, BadZipFile, KeyError) as exc:
         raise PredictionsError(f"{path}: expected an .npz of features, got {exc or 'an empty file'}") from exc

@@ -31,8 +31,6 @@ class Placed:
     kind : of :class:`~.predictions.Predictions`
     values : (n, k) float64
         Scores or values in the samples' order and the task's columns; NaN where the file has no such row.
-    joined : int
-        Rows of the file that found their sample.
     problem : str
         What is likely wrong with the order of its rows or columns; empty where nothing shows.
     remedy : str
@@ -46,7 +44,6 @@ class Placed:
     source: str
     kind: str
     values: np.ndarray
-    joined: int
     problem: str
     remedy: str
     notes: tuple[str, ...]
@@ -131,7 +128,6 @@ def place(
         source=source,
         kind=predictions.kind,
         values=placed,
-        joined=int(joined.sum()),
         problem=problem,
         remedy=remedy if two_d else _INSIDE.get(remedy, remedy),
         notes=tuple(note for note in notes if note),

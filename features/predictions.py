@@ -122,10 +122,6 @@ class Predictions:
             return self.values
         return np.asarray(np.log(np.maximum(self.values, PROBABILITY_FLOOR)))
 
-    def log_probabilities(self) -> np.ndarray:
-        """(n, k) float64 natural logarithms of the probabilities."""
-        return log_softmax(self.scores())
-
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with ``ids``, ``logits`` (or ``probabilities``, ``va``) and ``classes``, all or nothing."""
         arrays = {self.kind: self.values}

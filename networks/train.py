@@ -6,7 +6,6 @@ test split are never opened.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -140,7 +139,6 @@ class TrainResult:
         ``id: reason`` of each image that could not be read.
     notes : tuple of str
         What the user should know, one line each.
-    seconds_reading, seconds_training : float
     """
 
     path: Path
@@ -151,8 +149,6 @@ class TrainResult:
     rows_validation: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    seconds_reading: float
-    seconds_training: float
 
 
 def train_2d(
@@ -179,13 +175,10 @@ def train_2d(
     device = choose_device(config.device)
     plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
     check_replaceable(out)
-    started = time.perf_counter()
     with seeded(config.seed, device):  # what cannot be made is refused before a picture is read
         start(config, outputs=len(plan.columns))
     plan, pictures = read_planned(samples, plan, config, progress=progress)
-    read = time.perf_counter()
     fitted = train_one(plan, pictures, config, device=device, progress=progress)
-    trained = time.perf_counter()
     mean, std = normalisation(fitted.module)
     info = NetworkInfo(
         architecture=config.network,
@@ -207,8 +200,6 @@ def train_2d(
         rows_validation=len(plan.validation),
         problems=pictures.problems,
         notes=(f"validation: {plan.validation_from}", *plan.notes),
-        seconds_reading=read - started,
-        seconds_training=trained - read,
     )
 
 

@@ -57,7 +57,7 @@ def test_kinds_are_told_apart_and_mean_the_same(tmp_path, values, kind, word):
     np.save(tmp_path / "x.npy", values)
     read = load_predictions(tmp_path / "x.npy")
     assert read.kind == kind and word in read.notes[0]
-    assert np.allclose(read.log_probabilities(), np.log(softmax(LOGITS)), atol=2e-3)
+    assert np.allclose(log_softmax(read.scores()), np.log(softmax(LOGITS)), atol=2e-3)
 
 
 @pytest.mark.parametrize(

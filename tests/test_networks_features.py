@@ -61,7 +61,6 @@ def test_features_are_what_the_last_layer_is_fed(
     assert found.ids.tolist() == [sample.id for sample in samples.samples]
     assert found.values.dtype == np.float32 and not found.maps
     np.testing.assert_allclose(found.values, features_by_formula(samples, HALF, HALF), atol=1e-5)
-    assert found.made_by["network"] == "net.py:Net"
 
 
 def test_arousal_first_is_written_as_valence_first(

@@ -15,28 +15,7 @@ from typing import Any
 
 import numpy as np
 
-CLASS_MEASURES = (
-    "both_right",
-    "only_first",
-    "only_second",
-    "double_fault",
-    "disagreement",
-    "oracle",
-    "rescued",
-    "phi",
-    "yule_q",
-)
 _VA_PARTS = ("valence", "arousal")
-VA_MEASURES = tuple(
-    f"{name}_{part}"
-    for part in _VA_PARTS
-    for name in ("error_correlation", "first_alone", "both_linear", "gain_linear")
-)
-
-
-def complementarity_names(task: str) -> tuple[str, ...]:
-    """Measures of a pair, in order (:func:`complementarity_of`)."""
-    return VA_MEASURES if task == "va" else CLASS_MEASURES
 
 
 def cross_statistics(first: np.ndarray, second: np.ndarray, truth: np.ndarray, task: str) -> np.ndarray:

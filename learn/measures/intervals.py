@@ -165,15 +165,6 @@ def share_as_extreme(value: float, swapped: np.ndarray) -> float:
     return (extreme + 1) / (len(swapped) + 1)
 
 
-def sign_flip(differences: np.ndarray, groups: np.ndarray, *, draws: int, seed: int) -> float:
-    """Two-sided p that (n,) row differences are symmetric about 0, groups flipped as a whole."""
-    totals = group_totals(differences[:, None], groups)
-    totals = totals[totals[:, 0] != 0]
-    if not len(totals):
-        return 1.0
-    return share_as_extreme(totals.sum(), swapped_sums([totals], draws=draws, seed=seed)[0][:, 0])
-
-
 def holm(p: Sequence[float]) -> list[float]:
     """p-values of one family, adjusted so that the chance of any false rejection stays below the level.
 
