@@ -15,7 +15,7 @@ from typing import Any
 from joblib import cpu_count
 
 from ..errors import RunError, UsageError, require
-from .workers import MOST_DEATHS, Lane, Process
+from ..workers import MOST_DEATHS, Lane, Process
 
 # backend -> what gives its lanes, in a context that ends with them
 Backend = Callable[[int, str | None], Any]

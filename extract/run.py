@@ -22,6 +22,7 @@ from ..features.samples import SampleList
 from ..features.store import CodeStore
 from ..features.store_format import StoreInfo
 from ..features.values import CropSpec
+from ..workers import MOST_DEATHS, Lane, spread
 from . import shards
 from .boxes import Known, known_faces
 from .clusters import lanes_of
@@ -32,7 +33,6 @@ from .join import write_joined
 from .pipeline import run_shard
 from .regressors import Regressor
 from .sources.remote import is_remote
-from .workers import MOST_DEATHS, Lane, spread
 
 MAX_JOBS_ON_GPU = 4
 RunShard = Callable[..., Counter[str]]

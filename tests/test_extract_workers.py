@@ -27,9 +27,9 @@ from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeRegressor
 from ig3d.extract.run import extract_codes
-from ig3d.extract.workers import MOST_DEATHS, Process, spread
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch, Status
+from ig3d.workers import MOST_DEATHS, Process, spread
 
 CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 POISON = (3, 2, 1)
