@@ -1,12 +1,15 @@
 """Workers: tasks spread over processes, here or on a cluster; one that dies is replaced, and its task run again.
 
-A *lane* is one worker's place: it runs one task at a time and can be given another worker. So a death is that of one
-task, which is known, and the other workers go on.
+Every room may use them: the shards of an extraction are such tasks, and so are the cells of a study. A *lane* is one
+worker's place: it runs one task at a time and can be given another worker. So a death is that of one task, which is
+known, and the other workers go on.
 """
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -20,8 +23,11 @@ from joblib.externals.loky import ProcessPoolExecutor
 MOST_DEATHS = 3
 # Workers whose run was killed outright notice it by having nothing to do.
 IDLE_SECONDS = 20
-# A task is passed on to its worker within a millisecond or two; so long is waited at most.
-HANDED_OVER_SECONDS = 5
+# A task is passed on to its worker within a millisecond or two, and one that cannot be is done, with its error; so long
+# is waited at most, where a machine is busy.
+HANDED_OVER_SECONDS = 60
+# What libraries read when they are imported, to know how many threads they may have.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Lane(Protocol):
@@ -130,16 +136,25 @@ def _submitted(lane: Lane, call: Callable[..., Any], arguments: tuple[Any, ...])
 
 
 class Process:
-    """A worker process on this machine: a fresh interpreter, as a fork after MediaPipe or torch has run would hang."""
+    """A worker process on this machine: a fresh interpreter, as a fork after MediaPipe or torch has run would hang.
+
+    Parameters
+    ----------
+    threads : int, optional
+        What libraries in it may have, where the environment does not say it; by default as many as they like.
+    """
 
     deaths_told = 1
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        self._env = {name: os.environ.get(name, str(threads)) for name in _THREADS} if threads else {}
         self._start()
 
     def _start(self) -> None:
+        # a worker that has grown by much is replaced after its task: nothing is lost, and nothing is to be done
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         # a pool of one: when its worker dies, it is the pool that is broken, and no other
-        self._pool = ProcessPoolExecutor(max_workers=1, timeout=IDLE_SECONDS)
+        self._pool = ProcessPoolExecutor(max_workers=1, timeout=IDLE_SECONDS, env=self._env)
         self._last: Future[Any] | None = None
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -10,13 +10,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 
 from ...errors import Ig3dError, RunError, UsageError
+from ...workers import MOST_DEATHS, Process, spread
 from ..report.compare import PREDICTIONS, RunPredictions
 from ..report.files import write_texts
 from ..report.record import FILE, Run, json_text, read_run
@@ -27,6 +29,7 @@ from .study import Cell, Study
 FORMAT = "ig3d-study"
 STUDY_FILE = "study.json"
 Progress = Callable[[int], object]
+_DIED = f"its worker died {MOST_DEATHS} times (out of memory? --jobs 1 runs one cell at a time)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def run_study(
     out : folder of the study
     shared : folder of ``cells/`` and ``heads/``, where several studies are to share them; ``out`` by default
     jobs : int
-        Cells at a time; 0 is as many as there are cores. Changes no figure.
+        Cells at a time; 0 is as many as there are cores. Changes no figure. More than one run in workers, and a worker
+        that dies is replaced; one runs here.
     progress : function of a number of cells that were finished, optional
         The first call says how many were there already.
 
@@ -106,6 +110,7 @@ def run_study(
     """
     folder, kept_in = Path(out), Path(out if shared is None else shared)
     check_folder(folder)
+    jobs = jobs or cpu_count()
     made = [_made(study, cell) for cell in study.cells]
     _check_rule(study, made)
     contents = {path: content_of(path) for path in {path for cell in made for path in cell.files}}
@@ -202,15 +207,22 @@ def _in_parallel(
     todo: dict[int, AnyCell], wave: list[int], folders: list[Path], heads: Path, jobs: int
 ) -> Iterator[tuple[int, str]]:
     """Place and error of each cell of a wave, as they are done."""
-    workers = min(jobs or cpu_count(), len(wave))
+    workers = min(jobs, len(wave))
     threads = max(1, cpu_count() // workers)
-    calls = (delayed(_run)(place, todo[place], folders[place], heads, threads) for place in wave)
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(calls)
+    run = partial(_error_of, heads=heads, threads=threads)
+    tasks = ((todo[place], folders[place]) for place in wave)
+    if jobs == 1:
+        yield from ((place, run(*task)) for place, task in zip(wave, tasks, strict=True))
+        return
+    lanes = [Process(threads) for _ in range(workers)]  # for a single cell too: if it dies, the study goes on
+    for ended in spread(tasks, lanes, [run] * workers):
+        yield wave[ended.task], _DIED if ended.given_up else ended.result
 
 
-def _run(place: int, cell: AnyCell, folder: Path, heads: Path, threads: int) -> tuple[int, str]:
+def _error_of(cell: AnyCell, folder: Path, *, heads: Path, threads: int) -> str:
+    """Run a cell; why it could not be run, or nothing."""
     try:
         cell.write(folder, heads, threads)
     except Ig3dError as error:
-        return place, str(error)
-    return place, ""
+        return str(error)
+    return ""
