@@ -26,7 +26,7 @@ from .commands import (
     train,
     weights,
 )
-from .errors import Ig3dError, MissingExtra, absent
+from .errors import Ig3dError, MissingExtra, Terminated, absent
 
 app = typer.Typer(
     name="ig3d",
@@ -98,7 +98,7 @@ def main() -> None:
 
 def _terminated(number: int, frame: object) -> NoReturn:
     """SIGTERM ends like Ctrl-C: workers are stopped, what is done is kept."""
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What the commands print with: remarks and progress on stderr, results on stdout."""
+"""What is printed with: remarks and progress on stderr, results on stdout. Like ``errors`` it imports no room."""
 
 from __future__ import annotations
 

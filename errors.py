@@ -29,6 +29,10 @@ class Ig3dError(Exception):
     exit_code = 1
 
 
+class Terminated(SystemExit):
+    """The program was told to end (SIGTERM): unlike a ``sys.exit`` in a user's own code, which is an error."""
+
+
 class UsageError(Ig3dError):
     """Options that contradict each other or name what does not exist."""
 

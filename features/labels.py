@@ -101,9 +101,9 @@ def of_store(store: CodeStore) -> SampleColumns:
     )
 
 
-def of_file(path: str | Path) -> SampleColumns:
+def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
     """Samples of a table of labels: ``id``, then ``label`` (name or number) or ``valence`` and ``arousal``; maybe
-    ``split`` and ``group``.
+    ``split`` and ``group``, which are enough beside a store.
 
     Raises
     ------
@@ -126,10 +126,13 @@ def of_file(path: str | Path) -> SampleColumns:
 
     label_column = find_column(table, ("label", "expression", "emotion", "class"))
     pair = va_columns(table)
-    if label_column is None and pair is None:
-        raise PredictionsError(
-            f"{path}: expected a column label, or valence and arousal, got {say_columns(list(table))}"
-        )
+    split_column, group_column = (
+        find_column(table, ("split",)),
+        find_column(table, ("group", "person", "video")),
+    )
+    if label_column is None and pair is None and not (beside_store and (split_column or group_column)):
+        wanted = "label, or valence and arousal" + (", or split, or group" if beside_store else "")
+        raise PredictionsError(f"{path}: expected a column {wanted}, got {say_columns(list(table))}")
     label, label_names = (
         _labels(source, as_text(table[label_column])) if label_column else _no_labels(len(ids))
     )
@@ -144,10 +147,6 @@ def of_file(path: str | Path) -> SampleColumns:
                 f"{path}: expected valence and arousal in [-1, 1], got {number(len(far), 'row')} outside "
                 f"({some(list(ids[far]))})"
             )
-    split_column, group_column = (
-        find_column(table, ("split",)),
-        find_column(table, ("group", "person", "video")),
-    )
     return SampleColumns(
         source=source.name,
         classes=(),

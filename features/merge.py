@@ -138,8 +138,9 @@ def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns
         filled[rows[here]] = new[here]
         return filled
 
-    result = samples
+    result, taken = samples, []
     if table.label_names is not None:
+        taken.append("labels")
         found = set(np.unique(table.label_names).tolist()) - {""}
         result = replace(
             result,
@@ -148,6 +149,7 @@ def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns
             label_names=spread(table.label_names, ""),
         )
     elif table.has_classes:
+        taken.append("labels")
         classes, worst = samples.classes, int(table.label.max())
         if classes and worst >= len(classes):
             raise PredictionsError(
@@ -155,9 +157,12 @@ def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns
             )
         result = replace(result, label=spread(table.label, -1))
     if table.has_va:
+        taken.append("valence and arousal")
         result = replace(result, targets=spread(table.targets, np.nan))
     if (table.split != Split.none).any():
+        taken.append("splits")
         result = replace(result, split=spread(table.split, int(Split.none)))
     if (table.group != "").any():
+        taken.append("groups")
         result = replace(result, group=spread(table.group, ""))
-    return result, f"{how}; its truth replaces that of the store"
+    return result, f"{how}; its {', '.join(taken) or 'nothing'} instead of the store's"

@@ -16,7 +16,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import StoreError, UsageError
 from .samples import Samples, narrowed
 from .store_format import (
     FORMAT,
@@ -105,6 +105,8 @@ class CodeStore:
 
     def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """(n, ...) rows of a dataset, by its name in the file; texts as UTF-8 bytes, as wide as the longest."""
+        if not isinstance(rows, slice):
+            raise UsageError(f"rows: expected a slice, got {type(rows).__name__}; index what all rows give")
         with self._border(name):
             column = self._file[name]
             if column.dtype.kind != "S":
@@ -209,6 +211,7 @@ class CodeStore:
         Raises
         ------
         StoreError : there is no such block, or its bytes were changed.
+        UsageError : rows are no slice.
         """
         if block not in self._file["codes"]:
             raise StoreError(

@@ -313,7 +313,7 @@ def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, class
     table = load_table(Inputs(two, store, labels=labels))
     assert table.classes == CLASSES and table.labels.tolist() == [-1, *(s.label for s in samples[1:])]
     assert Split(table.split[0]) is Split.none and set(table.split[1:]) == {Split.val, Split.test}
-    assert any("its truth replaces that of the store" in note for note in table.notes)
+    assert any("its labels, splits instead of the store's" in note for note in table.notes)
     # A table of a larger dataset is cut to the store's samples; one of another dataset is refused.
     with labels.open("a") as handle:
         handle.write(f"elsewhere/1,{CLASSES[0] if names else 0},test\n")
@@ -322,6 +322,22 @@ def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, class
     assert any("1 row left out, no sample has the id" in note for note in more.notes)
     labels.write_text("id,label\nelsewhere/1,0\n")
     with pytest.raises(PredictionsError, match="got 1 of 1 that are not"):
+        load_table(Inputs(two, store, labels=labels))
+
+
+def test_a_table_of_groups_alone_is_enough_beside_a_store(toy, tmp_path):
+    samples, _, two = toy
+    store = write_store(tmp_path / "toy.h5", samples)
+    plain = load_table(Inputs(two, store))
+    labels = tmp_path / "groups.csv"
+    labels.write_text("id,person\n" + "".join(f"{s.id},p{row % 3}\n" for row, s in enumerate(samples)))
+    table = load_table(Inputs(two, store, labels=labels))
+    of = {s.id: f"p{row % 3}" for row, s in enumerate(samples)}
+    assert table.group.tolist() == [of[name] for name in table.id.tolist()]
+    assert np.array_equal(table.labels, plain.labels) and np.array_equal(table.split, plain.split)
+    assert any("its groups instead of the store's" in note for note in table.notes)
+    labels.write_text("id,age\n" + "".join(f"{s.id},3\n" for s in samples))
+    with pytest.raises(PredictionsError, match=r"expected a column label, .* or split, or group, got id, age"):
         load_table(Inputs(two, store, labels=labels))
 
 

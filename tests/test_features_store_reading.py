@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ig3d.errors import StoreError
+from ig3d.errors import StoreError, UsageError
 from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
 from ig3d.features.store_format import StoreInfo
@@ -54,6 +54,9 @@ def test_only_what_is_asked_for_is_read(store: Path) -> None:
             opened.codes("shape", slice(ROWS - 10, ROWS))
         with pytest.raises(StoreError):
             opened.codes("shape")
+        # which says nothing of the store
+        with pytest.raises(UsageError, match="rows: expected a slice, got ndarray"):
+            opened.codes("expression", np.array([7, 2]))  # type: ignore[arg-type]
 
 
 def test_a_chunk_is_small_beside_the_block(store: Path) -> None:

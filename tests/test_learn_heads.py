@@ -8,7 +8,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ig3d.errors import PredictionsError, UsageError
+from ig3d.errors import PredictionsError, Terminated, UsageError
 from ig3d.learn.heads import make_head
 from ig3d.learn.heads.gbm import GbmClassifier, GbmRegressor
 from ig3d.learn.heads.linear import LinearClassifier, LinearRegressor
@@ -186,6 +186,10 @@ class OddRegressor(Ridge):
     def fit(self, X, y):
         if len(X) == 3:
             raise RuntimeError("too few")
+        if len(X) == 4:
+            raise SystemExit(0)
+        if len(X) == 5:
+            raise Terminated(143)  # as a signal has it, which may come at any moment
         return super().fit(X, y)
 
     def predict(self, X):
@@ -206,6 +210,10 @@ def test_what_a_given_regressor_answers_is_checked_too(monkeypatch, change, word
     head = make_head(f"{__name__}:OddRegressor", "va", seed=0, jobs=1)
     with pytest.raises(PredictionsError, match=f"^head {__name__}:OddRegressor: RuntimeError: too few$"):
         head.fit(X[:3], y[:3])
+    with pytest.raises(PredictionsError, match=f"^head {__name__}:OddRegressor: SystemExit: 0$"):
+        head.fit(X[:4], y[:4])
+    with pytest.raises(Terminated):
+        head.fit(X[:5], y[:5])
     head.fit(X, y)
     assert head.predict(X).shape == (60, 2)
     monkeypatch.setattr(OddRegressor, "change", staticmethod(change))

@@ -66,6 +66,8 @@ MAY_IMPORT = {
     "learn": {"learn", "features"},
     "networks": {"networks", "extract", "learn", "faces", "features"},
 }
+# beside the rooms: what each of them may use
+LEAVES = {"console", "errors", "workers"}
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -77,7 +79,15 @@ def test_imports_point_one_way(room: str) -> None:
                 target = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
                 names = [target[1]] if len(target) > 1 and target[1] else [alias.name for alias in node.names]
                 rooms = {name for name in names if (ROOT / name).is_dir()}
-                assert rooms <= MAY_IMPORT[room], f"{path}: {names}"
+                files = {name for name in names if (ROOT / f"{name}.py").is_file()}
+                assert rooms <= MAY_IMPORT[room] and files <= LEAVES, f"{path}: {names}"
+
+
+@pytest.mark.parametrize("leaf", sorted(LEAVES))
+def test_leaves_import_no_room(leaf: str) -> None:
+    tree = ast.parse((ROOT / f"{leaf}.py").read_text())
+    ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
+    assert ours <= LEAVES
 
 
 def test_the_wheel_holds_every_module(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ...errors import Ig3dError, PredictionsError, UsageError
+from ...errors import Ig3dError, PredictionsError, Terminated, UsageError
 
 _SEEDS = ("random_state", "random_seed", "seed")
 _THREADS = ("n_jobs", "num_threads", "thread_count")
@@ -80,9 +80,9 @@ class _Given(BaseEstimator):
         """What the user's own code raises, with the head's name before it."""
         try:
             yield
-        except Ig3dError:
+        except (Ig3dError, Terminated):
             raise
-        except Exception as error:  # it is not our code: anything may come
+        except (Exception, SystemExit) as error:  # it is not our code: anything may come
             said = " ".join(str(error).split())  # in one line
             raise PredictionsError(f"head {self.name}: {type(error).__name__}: {said}") from error
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import ModelError, UsageError
+from ...errors import ModelError, Terminated, UsageError
 from .state import digest_file, digest_module, fit_state, read_state
 from .values import NetworkSpec, Opened
 
@@ -35,6 +35,8 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     with _on_path(path.parent):
         try:
             made = _find(path, name)(*arguments, **named)
+        except Terminated:
+            raise
         except (Exception, SystemExit) as exc:  # the user's code may raise anything
             raise ModelError(
                 f"{path}: expected {name} to make a network, got {type(exc).__name__}: "
