@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -228,13 +231,13 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     tar.write_bytes(raw)
     samples = list_samples(tmp_path / "w", "webdataset")
     assert [s.id for s in samples.samples] == ["0/a"]
-    assert any("WARNING 0.tar is damaged after 1 images" in note for note in samples.notes)
+    assert any("WARNING 0.tar is damaged; taken: 1 image before the damage" in note for note in samples.notes)
     sound = tar_of(tmp_path / "w" / "0.tar", {"a.png": content, "b.png": content}).read_bytes()
     # cut between members, after the last, and between the two closing blocks
     for size, images_left in ((second, 1), (2 * second, 2), (2 * second + 512, 2)):
         tar.write_bytes(sound[:size])
         samples = list_samples(tmp_path / "w", "webdataset")
-        said = f"WARNING 0.tar is damaged after {images_left} images, which are taken: cut short after"
+        said = f"{images_left} image{'s' if images_left > 1 else ''} before the damage (cut short after"
         assert len(samples) == images_left and any(said in note for note in samples.notes)
         assert read_content(f"{tar}!a.png") == content
     tar.write_bytes(sound[: 2 * second + 1024])  # the padding alone is lacking: the tar is whole
@@ -245,6 +248,66 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     tar.unlink()
     with pytest.raises(DatasetError, match=r"expected \.tar files, found"):
         list_samples(tmp_path / "w", "webdataset")
+
+
+@pytest.mark.parametrize(("kind", "second"), [("cls", "12"), ("json", '{"label": 12}'), ("txt", "sadness")])
+def test_half_of_a_record_is_no_record(
+    tmp_path: Path, images: dict[str, bytes], kind: str, second: str
+) -> None:
+    """The first byte of 12 is another label, and that of an object is no JSON."""
+    content = next(iter(images.values()))
+    files: dict[str, bytes | str] = {"a.png": content, f"a.{kind}": second, "b.png": content}
+    tar = tar_of(tmp_path / "w" / "0.tar", files | {f"b.{kind}": second})
+    whole = list_samples(tmp_path / "w", "webdataset")
+    assert len(whole.classes) == 1 and whole.labels.tolist() == [0, 0]
+    tar_of(tmp_path / "w" / "1.tar", files)
+    image = 512 + (len(content) + 511) // 512 * 512
+    start = 2 * image + 1024 + 512  # of what is said of b
+    raw = tar.read_bytes()
+    assert raw[start:].startswith(second.encode())
+    for there in (0, 1, len(second) - 1):
+        tar.write_bytes(raw[: start + there])
+        samples = list_samples(tmp_path / "w", "webdataset")
+        assert samples.classes == whole.classes  # and those of the sound shard are in use
+        assert {s.id: s.label for s in samples.samples} == {"0/a": 0, "0/b": -1, "1/a": 0, "1/b": -1}
+        assert any(
+            f"0.tar is damaged; taken: 2 images before the damage (cut short in b.{kind}" in note
+            for note in samples.notes
+        )
+
+
+def test_a_tar_that_goes_on_after_its_end_is_said(tmp_path: Path, images: dict[str, bytes]) -> None:
+    content = next(iter(images.values()))
+    first = tar_of(tmp_path / "1.tar", {"a.png": content}).read_bytes()
+    second = tar_of(tmp_path / "2.tar", {"b.png": content}).read_bytes()
+    tar = tmp_path / "w" / "0.tar"
+    tar.parent.mkdir()
+
+    def warned() -> bool:
+        samples = list_samples(tar.parent, "webdataset")
+        assert [s.id for s in samples.samples] == ["0/a"]
+        return any("WARNING 0.tar goes on after its end" in note for note in samples.notes)
+
+    for padding in (b"", bytes(10240), bytes(3 << 20)):
+        tar.write_bytes(first + padding)
+        assert not warned()
+        tar.write_bytes(first + padding + second)
+        assert warned()
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_tars_are_told_by_their_content(
+    tmp_path: Path, images: dict[str, bytes], packed: Callable[[bytes], bytes]
+) -> None:
+    content = next(iter(images.values()))
+    raw = tar_of(tmp_path / "w" / "a.tar", {"a.png": content}).read_bytes()
+    (tmp_path / "w" / "b.tar.gz").write_bytes(packed(raw))
+    (tmp_path / "w" / "c.tar").write_bytes(packed(raw))
+    samples = list_samples(tmp_path / "w", "webdataset")
+    assert [s.id for s in samples.samples] == ["a/a"]
+    assert "WARNING 2 compressed files left out: b.tar.gz, c.tar; unpack" in samples.notes
+    with pytest.raises(DatasetError, match=r"found compressed files only \(c\.tar\), to be unpacked"):
+        list_samples(tmp_path / "w" / "c.tar", "webdataset")
 
 
 def test_hugging_faces_parquet(tmp_path: Path, images: dict[str, bytes]) -> None:

@@ -18,6 +18,8 @@ from .files import listing, split_named
 
 # what a compressed container is called by: faces.tar.gz, faces.tgz
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst)$")
+# what such a file begins with, whatever it is called by: gzip, bzip2, xz, Zstandard
+_MAGIC = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,13 @@ def containers_in(root: str | Path, suffix: str, *, dataset: str, layout: str) -
     return Containers(
         where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)}))
     )
+
+
+def is_compressed(file: BinaryIO) -> bool:
+    """Whether a file is compressed as a whole, by its first bytes; it stands at its beginning before and after."""
+    first = file.read(max(map(len, _MAGIC)))
+    file.seek(0)
+    return first.startswith(_MAGIC)
 
 
 def files_under(root: str) -> Iterator[tuple[str, int]]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...errors import DatasetError, LayoutError
+from ...errors import DatasetError, LayoutError, number, some
 from ...features.samples import SampleList
 from ..sources.archives import tar_members
 from . import DatasetOptions
-from .containers import Containers, containers_in, is_hidden, split_in, without_suffix
+from .containers import Containers, containers_in, is_compressed, is_hidden, split_in, without_suffix
 from .files import is_image
 from .table import BOX, COLUMNS, OTHER_NAMES, from_table
 
@@ -39,16 +40,22 @@ class WebDataset:
     def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
         shards = containers_in(root, self.container, dataset=self.name, layout=self.layout)
         records: list[dict[str, Any]] = []
-        notes = shards.notes
+        notes: list[str] = []
+        packed: list[str] = []
         for path, _ in shards.files:
             with shards.open(path, dataset=self.name) as file:
+                if is_compressed(file):
+                    packed.append(path)
+                    continue
                 found, note = _records(path, file)
             records += found
             notes += note
         if not records:
+            there = f"compressed files only ({some(packed)}), to be unpacked" if packed else "none"
             raise LayoutError(
-                f"webdataset: expected images in {root}, found none; {self.layout} (docs/datasets.md)"
+                f"webdataset: expected images in {root}, found {there}; {self.layout} (docs/datasets.md)"
             )
+        notes = replace(shards, packed=(*shards.packed, *packed)).notes + notes
         names = {*COLUMNS} & {name for record in records for name in record}
         table = {name: [record.get(name) for record in records] for name in names}
         sizes = [record["size"] for record in records]
@@ -82,15 +89,33 @@ def _records(path: str, file: BinaryIO) -> tuple[list[dict[str, Any]], list[str]
                 }
             elif kind in ("cls", "json", "txt") and size <= _MOST_BYTES:
                 file.seek(start)
-                said = _said(kind, file.read(size), f"{path}!{name}")
+                content = file.read(size)
+                if len(content) < size:  # the beginning of 12 is 1: half of a record is none
+                    raise tarfile.ReadError(f"cut short in {name}, which is left out")
+                said = _said(kind, content, f"{path}!{name}")
                 # a text may be a caption: it says the class where nothing else does
                 before = known.get(key, {})
                 known[key] = said | before if kind == "txt" else before | said
+        if _goes_on(file):
+            notes.append(
+                f"WARNING {path} goes on after its end, and what follows is left out; where tars were joined, unpack "
+                f"them (tar -xif {path}) and pack them anew"
+            )
     except tarfile.ReadError as exc:
         if not images:
             raise
-        notes.append(f"WARNING {path} is damaged after {len(images)} images, which are taken: {exc}")
+        notes.append(
+            f"WARNING {path} is damaged; taken: {number(len(images), 'image')} before the damage ({exc})"
+        )
     return [record | known.get(record["key"], {}) for record in images.values()], notes
+
+
+def _goes_on(file: BinaryIO) -> bool:
+    """Whether anything but the padding follows the two closing blocks of a tar, after which the file stands."""
+    while block := file.read(_MOST_BYTES):
+        if block.strip(b"\0"):
+            return True
+    return False
 
 
 def _said(kind: str, content: bytes, where: str) -> dict[str, Any]:
