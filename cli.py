@@ -5,8 +5,10 @@ Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 erro
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -77,6 +79,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a dash loses no result
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         try:
             app()
@@ -99,6 +103,16 @@ def main() -> None:
 def _terminated(number: int, frame: object) -> NoReturn:
     """SIGTERM ends like Ctrl-C: workers are stopped, what is done is kept."""
     raise Terminated(128 + number)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. While modules are imported nothing is under way, and many swallow an exception: end at once."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"interrupted\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -286,6 +287,24 @@ def test_a_package_that_is_not_installed_is_one_line(
     )
     failed(Ended(ended.returncode, ended.stdout, ended.stderr), 1, repr(package), "pip install 'ig3d[")
     assert ended.stdout == ""
+
+
+def test_ctrl_c_ends_the_program_while_a_module_swallows_it(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+        "print('imported')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "ig3d", "extract", data, "--out", "a.h5", "--regressor", "deaf:Regressor"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 130 and "imported" not in ended.stdout
+    assert ended.stderr.endswith("interrupted\n") and "Traceback" not in ended.stderr
 
 
 def test_the_plot_is_drawn_and_its_name_checked_first(
