@@ -135,6 +135,23 @@ def test_zips_of_classes_and_what_is_no_class(tmp_path: Path, images: dict[str, 
         list_samples(tmp_path / "z", "zip")
 
 
+def test_of_members_of_one_name_the_last_is_taken_as_it_is_unpacked(
+    tmp_path: Path, images: dict[str, bytes]
+) -> None:
+    first, second, third = list(images.values())[:3]
+    path = zip_of(tmp_path / "z" / "a.zip", {"happy/a.png": first, "sad/b.png": second})
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("happy/a.png", third + b"longer")
+    samples = list_samples(tmp_path / "z", "zip")
+    assert [(s.id, s.size_bytes) for s in samples.samples] == [
+        ("happy/a", len(third) + 6),
+        ("sad/b", len(second)),
+    ]
+    assert read_content(f"{samples.root}/{samples.samples[0].path}") == third + b"longer"
+    note = "WARNING a.zip: 1 name given to several images, of which the last is taken: happy/a.png"
+    assert note in samples.notes
+
+
 def test_webdataset_reads_classes_by_number_name_and_json(tmp_path: Path, images: dict[str, bytes]) -> None:
     content = next(iter(images.values()))
     root = tmp_path / "w"
@@ -231,13 +248,13 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     tar.write_bytes(raw)
     samples = list_samples(tmp_path / "w", "webdataset")
     assert [s.id for s in samples.samples] == ["0/a"]
-    assert any("WARNING 0.tar is damaged; taken: 1 image before the damage" in note for note in samples.notes)
+    assert any("WARNING 0.tar is damaged; taken: 1 image up to the damage" in note for note in samples.notes)
     sound = tar_of(tmp_path / "w" / "0.tar", {"a.png": content, "b.png": content}).read_bytes()
     # cut between members, after the last, and between the two closing blocks
     for size, images_left in ((second, 1), (2 * second, 2), (2 * second + 512, 2)):
         tar.write_bytes(sound[:size])
         samples = list_samples(tmp_path / "w", "webdataset")
-        said = f"{images_left} image{'s' if images_left > 1 else ''} before the damage (cut short after"
+        said = f"{images_left} image{'s' if images_left > 1 else ''} up to the damage (cut short after"
         assert len(samples) == images_left and any(said in note for note in samples.notes)
         assert read_content(f"{tar}!a.png") == content
     tar.write_bytes(sound[: 2 * second + 1024])  # the padding alone is lacking: the tar is whole
@@ -271,7 +288,7 @@ def test_half_of_a_record_is_no_record(
         assert samples.classes == whole.classes  # and those of the sound shard are in use
         assert {s.id: s.label for s in samples.samples} == {"0/a": 0, "0/b": -1, "1/a": 0, "1/b": -1}
         assert any(
-            f"0.tar is damaged; taken: 2 images before the damage (cut short in b.{kind}" in note
+            f"0.tar is damaged; taken: 2 images up to the damage (cut short in b.{kind}" in note
             for note in samples.notes
         )
 

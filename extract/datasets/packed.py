@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
-from ...errors import DatasetError, LayoutError, some
+from ...errors import DatasetError, LayoutError, number, some
 from ...features.samples import Sample, SampleList, Split
 from ..sources.archives import zip_members
 from ..sources.remote import list_remote
@@ -43,21 +44,40 @@ class ZipDataset:
     def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
         archives = containers_in(root, self.container, dataset=self.name, layout=self.layout)
         listed: list[Listed] = []
+        notes = archives.notes
         for path, _ in archives.files:
             # the ids are those of the unpacked files: in place, or a folder for each of several
             above = "" if len(archives.files) == 1 else without_suffix(path) + "/"
             with archives.open(path, dataset=self.name) as file:
-                listed += [
-                    Listed(
-                        f"{path}!{name}",
-                        sample_id(above + name),
-                        tuple(f"{without_suffix(path)}/{name}".split("/")[:-1]),
-                        size,
-                    )
-                    for name, size in zip_members(file)
-                    if is_image(name.rpartition("/")[2]) and not is_hidden(name)
-                ]
-        return class_folders(self.name, archives.root, listed, options, layout=self.layout)
+                images, note = _images(path, file)
+            notes += note
+            listed += [
+                Listed(
+                    f"{path}!{name}",
+                    sample_id(above + name),
+                    tuple(f"{without_suffix(path)}/{name}".split("/")[:-1]),
+                    size,
+                )
+                for name, size in images.items()
+            ]
+        samples = class_folders(self.name, archives.root, listed, options, layout=self.layout)
+        return replace(samples, notes=(*notes, *samples.notes))
+
+
+def _images(path: str, file: BinaryIO) -> tuple[dict[str, int], list[str]]:
+    """Name and size of each image in a zip; of several of one name the last, which is read, as it would be unpacked."""
+    found = [
+        (name, size)
+        for name, size in zip_members(file)
+        if is_image(name.rpartition("/")[2]) and not is_hidden(name)
+    ]
+    counts = Counter(name for name, _ in found)
+    if not (twice := sorted(name for name, count in counts.items() if count > 1)):
+        return dict(found), []
+    return dict(found), [
+        f"WARNING {path}: {number(len(twice), 'name')} given to several images, of which the last is taken: "
+        f"{some(twice)}"
+    ]
 
 
 def listed_at(address: str) -> list[Listed]:

@@ -41,7 +41,7 @@ class ParquetDataset:
         parquet = require("pyarrow.parquet", wanted_by="parquet")
         table: dict[str, list[Any]] = {}
         sizes: list[int] = []
-        notes: list[str] = []
+        notes = files.notes
         class_names: tuple[str, ...] = ()
         unread: set[str] = set()
         for path, size in files.files:

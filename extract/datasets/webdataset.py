@@ -105,7 +105,7 @@ def _records(path: str, file: BinaryIO) -> tuple[list[dict[str, Any]], list[str]
         if not images:
             raise
         notes.append(
-            f"WARNING {path} is damaged; taken: {number(len(images), 'image')} before the damage ({exc})"
+            f"WARNING {path} is damaged; taken: {number(len(images), 'image')} up to the damage ({exc})"
         )
     return [record | known.get(record["key"], {}) for record in images.values()], notes
 
