@@ -15,10 +15,10 @@ OUT ?= out/$(DATASET)-$(REGRESSOR).h5
 ARGS ?=
 DEMO ?= demo
 
-.PHONY: help setup demo test check lint types docs extract bench bench-faults clean
+.PHONY: help setup demo test test-clusters check lint types docs extract bench bench-faults clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "  make extract DATASET=rafdb [ROOT=data/rafdb REGRESSOR=facemesh OUT=out/rafdb-facemesh.h5 ARGS='--jobs 4']"
 
 setup: $(READY)  ## Make .venv with everything (several GB for torch; some minutes, once)
@@ -36,6 +36,10 @@ demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, l
 
 test: $(READY)  ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-clusters: $(READY)  ## The dask and ray backends, whose packages set-up leaves out (200 MB)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dask,ray]'
+	@$(BIN)/python -m pytest -q tests/test_extract_workers.py -k 'dask or ray' $(ARGS)
 
 check: lint types docs test  ## Everything CI runs: ruff, mypy, docs, tests
 
