@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,25 +53,34 @@ def _loky(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
 @contextmanager
 def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     distributed = require("distributed", wanted_by="backend dask")
-    try:
-        if address is None:
-            cluster = distributed.LocalCluster(
-                n_workers=jobs or cpu_count(), threads_per_worker=1, dashboard_address=None
-            )
-        else:
-            cluster = None
-        client = distributed.Client(address if cluster is None else cluster)
-    except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
-        raise RunError(f"backend dask: expected a scheduler at {address}, got none ({exc})") from exc
-    try:
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
-        if not workers:
-            raise RunError(f"backend dask: expected workers at {address}, got a scheduler without any")
-        yield [_OnDask(client) for _ in range(jobs or workers)]
-    finally:
-        client.close()
-        if cluster is not None:
-            cluster.close()
+    cluster = None
+    # the client tells a scheduler's end by a traceback, as late as when it is closed
+    with _quiet("distributed.client"):
+        try:
+            if address is None:
+                cluster = distributed.LocalCluster(
+                    n_workers=jobs or cpu_count(),
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,  # what a task raises is told here
+                )
+            client = distributed.Client(address if cluster is None else cluster)
+        except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
+            raise RunError(f"backend dask: expected a scheduler at {address}, got none ({exc})") from exc
+        try:
+            workers = len(client.scheduler_info(n_workers=-1)["workers"])
+            if not workers:
+                raise RunError(f"backend dask: expected workers at {address}, got a scheduler without any")
+            yield [_OnDask(client) for _ in range(jobs or workers)]
+        except CancelledError as exc:
+            raise RunError(
+                f"backend dask: expected the cluster at {address} until the end, got none any more; what is finished "
+                "is kept: repeat the command to go on"
+            ) from exc
+        finally:
+            client.close()
+            if cluster is not None:
+                cluster.close()
 
 
 class _OnDask:
@@ -102,15 +111,17 @@ def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     ray = require("ray", wanted_by="backend ray")
     mine = not ray.is_initialized()
     if mine:
-        how = (
-            {"address": address} if address else {"num_cpus": jobs or cpu_count(), "include_dashboard": False}
-        )
+        # "local", as without an address ray joins whatever cluster it finds on this machine
+        here = {"address": "local", "num_cpus": jobs or cpu_count(), "include_dashboard": False}
+        where = {"address": address} if address else here
         try:
-            ray.init(**how, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
             raise RunError(f"backend ray: expected a cluster at {address}, got none ({exc})") from exc
     try:
         yield [_OnRay(ray) for _ in range(jobs or int(ray.cluster_resources().get("CPU", 1)))]
+    except ray.exceptions.RayTaskError as exc:
+        raise exc.cause from exc  # what the task raised, and not the page that ray makes of it
     finally:
         if mine:
             ray.shutdown()
@@ -140,6 +151,18 @@ class _OnRay:
     def close(self) -> None:
         if self._task is not None:
             self._ray.cancel(self._task, force=True)
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Only the gravest of a logger's lines."""
+    one = logging.getLogger(logger)
+    before = one.level
+    one.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        one.setLevel(before)
 
 
 _BACKENDS: Mapping[str, Backend] = {"loky": _loky, "dask": _dask, "ray": _ray}

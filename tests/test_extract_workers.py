@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
-from slow_fakes import SLOW, start
+from slow_fakes import SLOW, SlowRegressor, start
+from toy_lanes import HereAndNow
 
 from ig3d.errors import RunError, UsageError
 from ig3d.extract import run, shards
@@ -29,11 +29,11 @@ from ig3d.extract.fakes import FakeRegressor
 from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch, Status
-from ig3d.workers import MOST_DEATHS, Process, spread
+from ig3d.workers import MOST_DEATHS, spread
 
 CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 POISON = (3, 2, 1)
-DEATHS = "IG3D_TEST_DEATHS"
+DEATHS, GO_ON = "IG3D_TEST_DEATHS", "IG3D_TEST_GO_ON"
 
 
 class Poisoned(FakeRegressor):
@@ -49,17 +49,24 @@ class Poisoned(FakeRegressor):
         return super().__call__(faces)
 
 
-@pytest.fixture
-def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    folder = tmp_path / "deaths"
-    folder.mkdir()
-    monkeypatch.setenv(DEATHS, str(folder))
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder whose files are taken; known to a cluster from its start."""
+    folder = tmp_path_factory.mktemp("lives")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DEATHS, str(folder))
+        yield folder
 
+
+@pytest.fixture
+def deaths(lives: Path) -> Iterator[Callable[[int], None]]:
     def will_die(times: int) -> None:
         for number in range(times):
-            (folder / str(number)).touch()
+            (lives / str(number)).touch()
 
-    return will_die
+    yield will_die
+    for token in lives.iterdir():
+        token.unlink()
 
 
 def poisoned_run(root: Path, out: Path, **options: object) -> list[str]:
@@ -142,26 +149,42 @@ def children(of: int) -> list[int]:
     return found
 
 
-def test_a_lane_closed_just_after_a_task_was_given_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = list[object]()
-    monkeypatch.setattr(threading, "excepthook", told.append)
-    for _ in range(5):  # closed at such a moment, loky's own thread died with a traceback nine times in ten
-        lane = Process()
-        lane.submit(pow, 2, 3).result()
-        lane.submit(time.sleep, 60)
-        lane.close()
-    assert not told
+class Held(SlowRegressor):
+    """Waits at one colour until a file named in the environment is there: until then the run has not ended."""
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        assert faces.crops is not None
+        if (faces.crops == POISON).all(axis=(1, 2, 3)).any():
+            while not Path(os.environ[GO_ON]).exists():
+                time.sleep(0.01)
+        return super().__call__(faces)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to find the workers in")
-@pytest.mark.parametrize("seed", [0, 1])
-def test_workers_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
-    root = colour_folder(tmp_path / "data", 300)
-    config = replace(SLOW, detector="none")
+def test_workers_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GO_ON, str(tmp_path / "go_on"))
+    root = colour_folder(tmp_path / "data", 200)
+    write_image(root / "sad" / "0199.png", POISON)
+    config = replace(SLOW, detector="none", regressor="test_extract_workers:Held")
+    options = ("--detector", "none", "--jobs", 2, "--regressor", config.regressor)
+    started = [start(root, tmp_path / f"killed{seed}.h5", *options) for seed in range(2)]
+    try:
+        for seed, process in enumerate(started):
+            kill_two_workers(process, random.Random(seed))
+    finally:
+        (tmp_path / "go_on").touch()
     extract_codes(list_samples(root, "folder"), tmp_path / "calm.h5", config, jobs=1)
-    process = start(root, tmp_path / "killed.h5", "--detector", "none", "--jobs", 2)
-    draw, killed = random.Random(seed), 0
-    while process.poll() is None and killed < MOST_DEATHS - 1:  # so many of one shard do no harm
+    for seed, process in enumerate(started):
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+        assert same_store(tmp_path / "calm.h5", tmp_path / f"killed{seed}.h5")
+
+
+def kill_two_workers(process: subprocess.Popen[str], draw: random.Random) -> None:
+    killed = 0
+    while killed < MOST_DEATHS - 1:  # so many of one shard do no harm
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(draw.uniform(0, 0.3))
         if workers := children(process.pid):
             try:
@@ -169,97 +192,6 @@ def test_workers_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
                 killed += 1
             except ProcessLookupError:
                 continue
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert killed == 2
-    assert "Traceback" not in said
-    with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "killed.h5") as store:
-        assert store.content_sha256 == calm.content_sha256
-        assert store.verify() == []
-
-
-class HereAndNow:
-    """A lane that runs a task where it is asked to, and dies when the task says so."""
-
-    deaths_told = 1
-
-    def __init__(self) -> None:
-        self.renewed, self.closed = 0, False
-
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def lost(self, error: BaseException) -> bool:
-        return isinstance(error, ConnectionError)
-
-    def renew(self) -> None:
-        self.renewed += 1
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_a_death_is_told_from_an_error() -> None:
-    left = {"a": 2, "b": 99}
-
-    def call(name: str) -> str:
-        if left.get(name, 0) > 0:
-            left[name] -= 1
-            raise ConnectionError
-        if name == "c":
-            raise ValueError("c itself")
-        return name
-
-    lanes = [HereAndNow(), HereAndNow()]
-    ended = {one.task: one for one in spread([("a",), ("b",), ("d",)], lanes, [call, call])}
-    assert (ended[0].result, ended[0].deaths, ended[0].given_up) == ("a", 2, False)
-    assert (ended[1].result, ended[1].deaths, ended[1].given_up) == (None, 3, True)
-    assert ended[2].result == "d"
-    assert sum(lane.renewed for lane in lanes) == 5
-    assert all(lane.closed for lane in lanes)
-    lanes = [HereAndNow()]
-    with pytest.raises(ValueError, match="c itself"):
-        list(spread([("c",)], lanes, [call]))
-    assert lanes[0].closed
-
-
-def test_a_task_is_asked_for_when_a_lane_is_free() -> None:
-    asked: list[int] = []
-
-    def tasks() -> Iterator[tuple[int]]:
-        for task in range(20):
-            asked.append(task)
-            yield (task,)
-
-    lanes = [HereAndNow(), HereAndNow()]
-    ahead = [
-        len(asked) - done for done, _ in enumerate(spread(tasks(), lanes, [lambda task: task] * 2), start=1)
-    ]
-    assert asked == list(range(20))
-    assert max(ahead) <= 2  # as many as there are lanes: the others are not made yet
-
-
-def test_each_lane_has_its_own_call() -> None:
-    lanes = [HereAndNow() for _ in range(3)]
-    calls = [lambda x, lane=lane: (lane, x) for lane in range(3)]
-    found = {one.result for one in spread([(i,) for i in range(3)], lanes, calls)}
-    assert found == {(0, 0), (1, 1), (2, 2)}
-
-
-def test_a_worker_that_died_with_nothing_to_do_is_replaced() -> None:
-    lane = Process()
-    try:
-        pid = lane.submit(os.getpid).result()
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
-        assert [one.result for one in spread([(2, 3)], [lane], [pow])] == [8]
-    finally:
-        lane.close()
 
 
 def test_devices_are_dealt_out_and_refused_when_they_differ(tmp_path: Path) -> None:
@@ -341,7 +273,7 @@ def same_store(first: Path, second: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def dask_address() -> Iterator[str]:
+def dask_address(lives: Path) -> Iterator[str]:
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         yield cluster.scheduler_address
@@ -359,11 +291,69 @@ def test_two_dask_workers_give_the_same_store(
     assert same_store(plain / "one.h5", tmp_path / "a.h5")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_two_ray_workers_give_the_same_store(plain: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ray_here(lives: Path) -> Iterator[None]:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'ig3d[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # ray's workers know it by that alone
+        with lanes_of("ray", 2, None):
+            yield
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("ray_here")
+def test_two_ray_workers_give_the_same_store(plain: Path, tmp_path: Path) -> None:
     extract_codes(list_samples(plain / "data", "folder"), tmp_path / "a.h5", CONFIG, jobs=2, backend="ray")
     assert same_store(plain / "one.h5", tmp_path / "a.h5")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_worker_of_a_cluster_that_dies_costs_nothing(
+    tmp_path: Path, lives: Path, deaths: Callable[[int], None], request: pytest.FixtureRequest, backend: str
+) -> None:
+    address = request.getfixturevalue({"dask": "dask_address", "ray": "ray_here"}[backend])
+    root = colour_folder(tmp_path / "data", 100)
+    write_image(root / "happy" / "0050.png", POISON)
+    poisoned_run(root, tmp_path / "calm.h5", jobs=1)
+    deaths(1)
+    said = poisoned_run(root, tmp_path / "killed.h5", jobs=2, backend=backend, address=address)
+    assert not any(lives.iterdir())
+    assert not [line for line in said if "WARNING" in line]
+    assert same_store(tmp_path / "calm.h5", tmp_path / "killed.h5")
+
+
+def refuse() -> None:
+    raise UsageError("crops: expected x, got y; do z")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_task_raises_on_ray_is_that_alone(ray_here: None) -> None:
+    said = r"\Acrops: expected x, got y; do z\Z"
+    with pytest.raises(UsageError, match=said) as refused, lanes_of("ray", 1, None) as lanes:
+        list(spread([()], lanes, [refuse]))
+    assert refused.type is UsageError
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_task_raises_on_dask_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
+    with pytest.raises(UsageError, match="expected x, got y"), lanes_of("dask", 1, None) as lanes:
+        list(spread([()], lanes, [refuse]))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dask_cluster_that_goes_away_is_told_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with (
+        pytest.raises(RunError, match="until the end, got none any more; what is finished is kept: repeat"),
+        lanes_of("dask", 2, cluster.scheduler_address) as lanes,
+    ):
+        for _ in spread([(0,), (600,)], lanes, [time.sleep] * 2):
+            cluster.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")
