@@ -250,12 +250,10 @@ def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
             face = Face(boxes[row], float(scores[row]), None if points is None else points[row])
             known.append(Known(face, int(counts[row]), digests[row]))
             continue
-        ended = Status(int(status[row]))
-        if ended in (Status.missing, Status.unreadable):
-            # it is tried again; what can be read now is not what was seen then
-            known.append(Known(None, 0, digests[row], Status.failed, "no face is known of it"))
+        if not digests[row].any():  # it could not be read then, and nobody has looked for its face
+            known.append(Known(None, 0, None, Status.failed, "no face is known of it"))
         else:
-            known.append(Known(None, 0, digests[row], ended, messages[row].decode()))
+            known.append(Known(None, 0, digests[row], Status(int(status[row])), messages[row].decode()))
     return known
 
 
@@ -313,8 +311,8 @@ def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what
     ------
     DatasetError : files of another content than the store's.
     """
-    digests, status = store.column("sample/digest")[rows], store.status[rows]
-    seen = np.flatnonzero(~np.isin(status, (Status.missing, Status.unreadable)))
+    digests = store.column("sample/digest")[rows]
+    seen = np.flatnonzero(digests.any(axis=1))  # the others were not read
     chosen = seen[np.unique(np.linspace(0, len(seen) - 1, _CHECKED).astype(int))] if len(seen) else seen
     other = []
     with bounded_images():

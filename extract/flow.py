@@ -20,7 +20,7 @@ from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Ro
 from .boxes import Known, in_box, is_outside, needs_search, surroundings
 from .crop import prepare
 from .detectors import Detector, choose_face
-from .read import Image, Unreadable, read_image
+from .read import Image, Unavailable, Unreadable, read_image
 from .regressors import Regressor
 
 T = TypeVar("T")
@@ -104,6 +104,8 @@ def open_image(sample: Sample, root: str | Path) -> Image | Ended:
         return read_image(f"{root}/{sample.path}")
     except FileNotFoundError as exc:
         return Ended(Status.missing, str(exc))
+    except Unavailable as exc:
+        return Ended(Status.failed, str(exc))  # which --retry-failed reads again
     except Unreadable as exc:
         return Ended(Status.unreadable, str(exc))
 

@@ -1,7 +1,7 @@
 """Reading: one image to RGB bytes, whatever its kind; the first step of the flow.
 
 Grey, 16-bit, CMYK, palette, transparent and EXIF-rotated files are decoded as a viewer would show them. What
-cannot be decoded raises :class:`Unreadable` with the reason.
+cannot be decoded raises :class:`Unreadable` with the reason, :class:`Unavailable` where it is not the file's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from .sources import Unavailable as Unavailable
 from .sources import Unreadable as Unreadable
 from .sources import read_content
 
@@ -73,6 +74,7 @@ def read_image(location: str | Path) -> Image:
     ------
     FileNotFoundError : there is no such file, or no such member of a container; the message says which.
     Unreadable : it cannot be decoded; the message says why.
+    Unavailable : the machine, the network or the storage did not let it be read or decoded.
     """
     content = read_content(location)
     if isinstance(content, np.ndarray):
@@ -89,6 +91,7 @@ def decode(content: bytes) -> np.ndarray:
     Raises
     ------
     Unreadable : it cannot be decoded.
+    Unavailable : there is no memory for it.
     """
     try:
         with Pillow.open(io.BytesIO(content)) as image:
@@ -98,7 +101,9 @@ def decode(content: bytes) -> np.ndarray:
         raise Unreadable("not an image of a known kind") from exc
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as exc:
         raise Unreadable(f"absurdly large: more than {Pillow.MAX_IMAGE_PIXELS:,} pixels") from exc
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, MemoryError) as exc:
+    except MemoryError as exc:
+        raise Unavailable("could not be decoded: out of memory") from exc
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as exc:
         # Pillow's decoders raise all of these on damaged files
         raise Unreadable(f"damaged: {exc}" if str(exc) else "damaged") from exc
     except Exception as exc:

@@ -13,6 +13,7 @@ from conftest import FAKE, Ended, colour_folder, write_image
 from PIL import Image
 
 from ig3d.errors import DatasetError, RunError, StoreError, UsageError
+from ig3d.extract import sources
 from ig3d.extract.boxes import Known, _extent_of_crops, in_box, known_faces, surroundings
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.crop import square_crop
@@ -222,7 +223,7 @@ def test_a_store_that_is_replaced_during_the_run_is_refused(tmp_path: Path) -> N
     kept = first.read_bytes()
 
     def swap(done: object) -> None:
-        if (tmp_path / "a.h5.parts" / "00000.h5").exists() and other.exists():
+        if list((tmp_path / "a.h5.parts").glob("00000*.h5")) and other.exists():
             other.replace(first)
 
     def run(progress: Callable[[object], None] | None = None) -> Summary:
@@ -273,6 +274,28 @@ def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
         extract_codes(
             list_samples(root, "folder"), tmp_path / "b.h5", replace(with_boxes, detector="none"), jobs=1
         )
+
+
+def test_files_that_could_not_be_read_the_first_time_are_no_other_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = colour_folder(tmp_path / "data", 5)
+    read_file = sources._read_file
+
+    def denied(path: Path) -> bytes:
+        if path.parent.name == "sad":
+            raise PermissionError(13, "Permission denied")
+        return read_file(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "_read_file", denied)
+        first = extract_codes(list_samples(root, "folder"), tmp_path / "first.h5", CONFIG, jobs=1)
+    assert first.counts == {"ok": 5, "failed": 5}
+    with_boxes = replace(CONFIG, boxes=str(first.store))
+    summary = extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
+    assert summary.counts == first.counts
+    with CodeStore(summary.store) as store:
+        assert set(store.samples.message[5:]) == {"no face is known of it"}
 
 
 def test_boxes_of_whole_images_are_refused(tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import write_image
 
-from ig3d.extract.read import Unreadable, read_image
+from ig3d.extract import sources
+from ig3d.extract.read import Unavailable, Unreadable, read_image
 from ig3d.extract.sources import parts_of, read_content
 
 pa = pytest.importorskip("pyarrow")
@@ -207,6 +212,131 @@ def test_a_container_that_is_cut_short_gives_what_is_left(tmp_path: Path) -> Non
     archive.write_bytes(content)
     with pytest.raises(Unreadable, match=r"damaged in a\.zip"):
         read_image(f"{archive}!a.png")
+
+
+class DriverError(Exception):
+    """As drivers of remote storage have their own."""
+
+
+class Flaky(io.FileIO):
+    """A file whose reads fail when ``fails`` says so."""
+
+    fails: Callable[[], bool]
+    error: Exception
+
+    def readinto(self, into: Any) -> int:
+        if self.fails():
+            raise self.error
+        return super().readinto(into)
+
+    def read(self, size: int = -1) -> bytes:
+        if self.fails():
+            raise self.error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "zip", "parquet", "csv"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        pytest.param(OSError(errno.EIO, "Input/output error"), "Input/output error", id="disk"),
+        pytest.param(DriverError("connection reset"), "connection reset", id="driver"),
+        pytest.param(TimeoutError(), "TimeoutError", id="timeout"),
+        pytest.param(MemoryError(), "out of memory", id="memory"),
+    ],
+)
+def test_a_container_is_not_damaged_where_its_bytes_do_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, error: Exception, reason: str
+) -> None:
+    """Whatever a source was doing then, and the next time it is read."""
+    files = {str(i): np.random.default_rng(i).bytes(3000) for i in range(24)}
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        path.write_text("pixels\n" + "\n".join(f"{i} " * 900 for i in range(24)))
+    elif suffix == "parquet":
+        parquet_of(path, list(files.values()))
+    else:
+        {"tar": tar_of, "zip": zip_of}[suffix](path, files)
+    wanted = {member: read_content(f"{path}!{member}") for member in files}
+    reads, at = 0, 0
+
+    def fails() -> bool:
+        nonlocal reads
+        reads += 1
+        return reads == at
+
+    Flaky.fails, Flaky.error = staticmethod(fails), error
+    monkeypatch.setattr(sources, "_open_local", Flaky)
+    failed = 0
+    for number in range(1, 100):
+        at = number
+        sources._open.cache_clear()
+        reads, before = 0, failed
+        for member, content in wanted.items():
+            try:
+                read = read_content(f"{path}!{member}")
+            except Unavailable as exc:
+                assert str(exc) == f"a.{suffix} could not be read: {reason}"
+                failed += 1
+                read = read_content(f"{path}!{member}")
+            assert np.array_equal(read, content)
+        if failed == before:
+            break
+        assert failed == before + 1
+    assert failed > 2
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+def test_what_cannot_be_opened_now_may_be_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    image = png(COLOURS[0], tmp_path)
+    archive = zip_of(tmp_path / "a.zip", {"a.png": image})
+    really_open = io.open
+
+    def refused(file: object, *how: Any, **more: Any) -> Any:
+        if str(file).startswith(str(tmp_path)):
+            raise OSError(number, os.strerror(number))
+        return really_open(file, *how, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "open", refused)
+        with pytest.raises(Unavailable, match=f"^could not be read: {os.strerror(number)}$"):
+            read_content(tmp_path / "one.png")
+        with pytest.raises(Unavailable, match=rf"^a\.zip could not be read: {os.strerror(number)}$"):
+            read_content(f"{archive}!a.png")
+    assert read_content(tmp_path / "one.png") == read_content(f"{archive}!a.png") == image
+
+
+def test_a_path_that_is_no_file_is_so_every_time(tmp_path: Path) -> None:
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "file").touch()
+    for path in ("folder.zip!a.png", "folder.zip", "file/a.png", "a" * 300, "a\0b"):
+        with pytest.raises(Unreadable, match="cannot be opened: ") as refused:
+            read_content(f"{tmp_path}/{path}")
+        assert refused.type is Unreadable, path
+
+
+def test_storage_that_does_not_answer_may_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory")
+    storage = memory.MemoryFileSystem()
+    image = png(COLOURS[0], tmp_path)
+    packed = tar_of(tmp_path / "a.tar", {"x.png": image}).read_bytes()
+    storage.pipe({"/flaky/one.png": image, "/flaky/a.tar": packed})
+
+    def silent(*_: object, **__: object) -> None:
+        raise DriverError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory.MemoryFileSystem, "cat_file", silent)
+        patched.setattr(memory.MemoryFileSystem, "open", silent)
+        for path in ("one.png", "a.tar!x.png"):
+            with pytest.raises(Unavailable, match=r"could not be read: DriverError: no answer$"):
+                read_content(f"memory://flaky/{path}")
+    for path in ("one.png", "a.tar!x.png"):
+        assert read_content(f"memory://flaky/{path}") == image
 
 
 def test_bombs_are_refused_before_they_fill_the_memory(

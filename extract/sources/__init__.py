@@ -12,11 +12,14 @@ A *source* is one kind of container, a class made with a seekable binary file::
         def read(self, member: str) -> bytes | np.ndarray: ...           # an encoded image, or pixels as they are
 
 Pixels are uint8, (H, W) grey or (H, W, 3) RGB. ``read`` raises ``KeyError`` for a member that is not there, and any of
-:data:`DAMAGE` or :class:`Unreadable` for one that is damaged. It is called by one thread at a time.
+:data:`DAMAGE` or :class:`Unreadable` for one that is damaged. It is called by one thread at a time. Where the system
+or the storage does not give the bytes of ``file``, :class:`Unavailable` goes through a source, which is then made anew.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import re
 import struct
 import tarfile
@@ -27,7 +30,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -49,12 +52,18 @@ DAMAGE = (
     OSError, ValueError, LookupError, EOFError, MemoryError, RuntimeError, struct.error, zlib.error,
     tarfile.TarError, zipfile.BadZipFile,
 )  # fmt: skip
+# What the system says of a path; all else that it says is of the machine or the storage at that moment.
+_OF_THE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 _INSIDE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SOURCES))}))!(.+)", re.DOTALL | re.IGNORECASE)
 
 
 class Unreadable(Exception):
     """An image that cannot be read or decoded; the message is the reason."""
+
+
+class Unavailable(Unreadable):
+    """One that could not be read for a reason that is not its file's: another time it may be."""
 
 
 class Source(Protocol):
@@ -94,21 +103,38 @@ def read_content(location: str | Path) -> bytes | np.ndarray:
     ------
     FileNotFoundError : there is no such file, container or member; the message says which.
     Unreadable : it cannot be read; the message says why.
+    Unavailable : the machine, the network or the storage did not let it be read.
     MissingExtra : a package that the container or the storage needs is not installed.
     """
     container, member = parts_of(str(location))
     try:
         if member:
             stamp = _stamp(container)
-            with _OPENING:  # or several threads would index it at once
+            with _OPENING:  # or several threads would have one each
                 opened = _open(container, stamp)
             return opened.read(member)
         return read_remote(container) if is_remote(container) else _read_file(Path(container))
     except FileNotFoundError as exc:
         raise FileNotFoundError(str(exc) if member else "no such file") from exc
     except DAMAGE as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        raise Unreadable(f"cannot be opened: {reason}") from exc
+        raise _unread(exc) from exc
+
+
+def _unread(exc: Exception, name: str = "") -> Unreadable:
+    """Why a file could not be opened: for what it is, or for what went wrong at that moment."""
+    if (
+        isinstance(exc, IsADirectoryError | NotADirectoryError)  # drivers raise these without a number
+        or getattr(exc, "errno", None) in _OF_THE_PATH
+        or not isinstance(exc, OSError | MemoryError)
+    ):
+        return Unreadable(f"{name} cannot be opened: {_reason(exc)}".lstrip())
+    return Unavailable(f"{name} could not be read: {_reason(exc)}".lstrip())
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, MemoryError):
+        return "out of memory"
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
 
 
 def _read_file(path: Path) -> bytes:
@@ -132,38 +158,81 @@ def _open_local(path: str) -> BinaryIO:
     return Path(path).open("rb")
 
 
+class _Bytes(io.RawIOBase):
+    """The file under a source: not to get its bytes is told from their being damaged, whatever the library between
+    makes of an ``OSError`` (zipfile: no zip)."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        try:
+            content = self._file.read(len(into))
+        except Exception as exc:  # drivers have errors of their own
+            raise Unavailable(f"{self._name} could not be read: {_reason(exc)}") from exc
+        into[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 class _Container:
-    """An open container, or the reason why it cannot be opened, which is found out once."""
+    """A container, opened and indexed when a member is asked for; one that is damaged is not tried again."""
 
     def __init__(self, path: str) -> None:
-        self._name = path.rpartition("/")[2]
+        self._path, self._name = path, path.rpartition("/")[2]
         self._lock = Lock()
         self._broken = ""
-        self._file: BinaryIO | None = None
-        module, _, attribute = SOURCES[f".{path.rpartition('.')[2].lower()}"].partition(":")
-        kind: type[Source] = getattr(import_module(module), attribute)
-        try:
-            self._file = open_remote(path) if is_remote(path) else _open_local(path)
-            self._source = kind(self._file)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no such file: {self._name}") from None
-        except (Unreadable, *DAMAGE) as exc:
-            self._broken = f"{self._name} is damaged: {exc}"
+        self._source: Source | None = None
 
     def read(self, member: str) -> bytes | np.ndarray:
+        with self._lock:
+            if self._source is None:
+                self._source = self._indexed()
+            try:
+                return self._source.read(member)
+            except KeyError:
+                raise FileNotFoundError(f"no such member of {self._name}") from None
+            except Unavailable:
+                self._source = None  # what it holds may be of no use any more
+                raise
+            except MemoryError as exc:
+                self._source = None
+                raise _unread(exc, self._name) from exc
+            except DAMAGE as exc:
+                raise Unreadable(f"damaged in {self._name}: {exc or type(exc).__name__}") from exc
+
+    def _indexed(self) -> Source:
         if self._broken:
             raise Unreadable(self._broken)
+        module, _, attribute = SOURCES[f".{self._path.rpartition('.')[2].lower()}"].partition(":")
+        kind: type[Source] = getattr(import_module(module), attribute)
         try:
-            with self._lock:
-                return self._source.read(member)
-        except KeyError:
-            raise FileNotFoundError(f"no such member of {self._name}") from None
+            file = open_remote(self._path) if is_remote(self._path) else _open_local(self._path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no such file: {self._name}") from None
         except DAMAGE as exc:
-            raise Unreadable(f"damaged in {self._name}: {exc or type(exc).__name__}") from exc
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            self._file.close()  # type: ignore[union-attr]
+            raise _unread(exc, self._name) from exc
+        try:
+            return kind(io.BufferedReader(_Bytes(file, self._name)))
+        except Unavailable:
+            raise
+        except MemoryError as exc:
+            raise _unread(exc, self._name) from exc
+        except (Unreadable, *DAMAGE) as exc:
+            self._broken = f"{self._name} is damaged: {exc}"
+            raise Unreadable(self._broken) from exc
 
 
 _OPENING = Lock()
