@@ -146,19 +146,25 @@ class Crew:
         if self._pool is None:
             yield from map(call, items)
             return
-        rest, waiting = iter(items), deque[Future[R]]()
-        load = _Load(weight, guess=MOST_BYTES // (2 * self._threads))
+        rest, waiting = iter(items), deque[Future[tuple[R, int]]]()
+        load = _Load(guess=MOST_BYTES // (2 * self._threads))
+
+        def weighed(item: T) -> tuple[R, int]:
+            result = call(item)
+            load.ended(held := weight(result))
+            return result, held
+
         while True:
             while not waiting or (len(waiting) < most and load.expected < MOST_BYTES):
                 try:
                     item = next(rest)
                 except StopIteration:
                     break
-                waiting.append(self._pool.submit(call, item))
-                load.begun(waiting[-1])
+                load.begun()
+                waiting.append(self._pool.submit(weighed, item))
             if not waiting:
                 return
-            yield load.taken(waiting.popleft())
+            yield load.taken(waiting.popleft().result())
 
     def behind(self, call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """``call`` of every item, in order, in a thread of its own while the next item is made."""
@@ -177,35 +183,36 @@ class Crew:
 
 
 class _Load:
-    """What results weigh that nobody has taken yet; those that are to come, as much as the last large ones did."""
+    """What results weigh that nobody has taken yet; those that are to come, as much as the last large ones did.
 
-    def __init__(self, weight: Callable[[Any], int], *, guess: float) -> None:
-        self._weight, self._lock = weight, Lock()
+    A call that raises does not end here: the run ends with it.
+    """
+
+    def __init__(self, *, guess: float) -> None:
+        self._lock = Lock()
         self._held, self._to_come, self._typical = 0, 0, guess
 
     @property
     def expected(self) -> float:
-        return self._held + self._to_come * self._typical
+        with self._lock:
+            return self._held + self._to_come * self._typical
 
-    def begun(self, future: Future[Any]) -> None:
+    def begun(self) -> None:
         with self._lock:
             self._to_come += 1
-        future.add_done_callback(self._done)
 
-    def _done(self, future: Future[Any]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            return  # the run ends with it
-        weight = self._weight(future.result())
+    def ended(self, weight: int) -> None:
+        """By the thread that made the result, before anybody can take it."""
         with self._lock:
             self._to_come -= 1
             self._held += weight
             self._typical = max(weight, 0.9 * self._typical)
 
-    def taken(self, future: Future[R]) -> R:
-        result = future.result()
+    def taken(self, weighed: tuple[R, int]) -> R:
+        """What was made, of it and what it weighs."""
         with self._lock:
-            self._held -= self._weight(result)
-        return result
+            self._held -= weighed[1]
+        return weighed[0]
 
 
 def in_batches(
