@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import counting, say, stdout
-from ..errors import UsageError, some
+from ..errors import UsageError, number, some
 from .options import (
     Dataset,
     Groups,
@@ -60,7 +60,9 @@ def check(
         found = check_images(samples, jobs=jobs, progress=progress)
 
     console = stdout()
-    console.print(f"{root}: {samples.dataset}, {len(samples)} samples in {found.images} images")
+    console.print(
+        f"{root}: {samples.dataset}, {number(len(samples), 'sample')} in {number(found.images, 'image')}"
+    )
     console.print(class_table(count_classes(samples.splits, samples.labels, samples.classes)))
     valence = [sample.valence == sample.valence for sample in samples.samples]
     arousal = [sample.arousal == sample.arousal for sample in samples.samples]

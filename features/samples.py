@@ -15,7 +15,7 @@ from typing import overload
 
 import numpy as np
 
-from ..errors import DatasetError, some
+from ..errors import DatasetError, number, some
 
 # Rows that are there as objects at a time, where all are gone through.
 _STEP = 1024
@@ -226,14 +226,14 @@ class SampleList:
         twice = np.unique(ids[1:][ids[1:] == ids[:-1]])
         if len(twice):
             raise DatasetError(
-                f"{self.dataset}: expected one sample per id, got {len(twice)} ids more than once "
+                f"{self.dataset}: expected one sample per id, got {number(len(twice), 'id')} more than once "
                 f"({some([_decoded(one) for one in twice])}); rename files that differ only in extension, or give ids "
                 "in a manifest"
             )
         odd = _not_text(rows)
         if odd:
             raise DatasetError(
-                f"{self.dataset}: expected names in UTF-8, got {len(odd)} others ({some(odd)}); rename them"
+                f"{self.dataset}: expected names in UTF-8, got {number(len(odd), 'other')} ({some(odd)}); rename them"
             )
         worst = int(rows.column("label").max())
         if worst >= len(self.classes):

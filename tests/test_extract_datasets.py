@@ -103,9 +103,7 @@ def test_split_folders_beside_class_folders_are_refused_but_empty_ones_are_not(t
     write_image(tmp_path / "train" / "loose.png")
     samples = list_samples(tmp_path, "folder")
     assert samples.classes == ("happy",)
-    assert any(
-        "1 images lie outside of class folders" in note and "loose.png" in note for note in samples.notes
-    )
+    assert any("1 image left out, outside of class folders: loose.png" in note for note in samples.notes)
     write_image(tmp_path / "other" / "sad" / "c.png")
     with pytest.raises(DatasetError, match=r"got both \(test, train; other\)"):
         list_samples(tmp_path, "folder")
@@ -124,8 +122,23 @@ def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> 
 def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "happy").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "happy") + b"/latin\xe4.jpg")).write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"expected names in UTF-8, got 1 others .*latin"):
+    with pytest.raises(DatasetError, match=r"expected names in UTF-8, got 1 other .*latin"):
         list_samples(tmp_path, "folder")
+
+
+@pytest.mark.parametrize("name", ["happy/x.tar!y.png", "happy/x.zip!d/y.png", "a.csv!b/happy/y.png"])
+def test_a_name_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path, name: str) -> None:
+    """Such a file would be looked for inside a container, and be missing."""
+    write_image(tmp_path / name)
+    write_image(tmp_path / "sad" / "wow!.png")
+    with pytest.raises(DatasetError, match=r"got .*!.*y\.png, which means .*y\.png inside .*; rename it"):
+        list_samples(tmp_path, "folder")
+
+
+def test_a_root_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path) -> None:
+    write_image(tmp_path / "x.tar!z" / "sad" / "a.png")
+    with pytest.raises(DatasetError, match="expected names that do not read as CONTAINER!MEMBER"):
+        list_samples(tmp_path / "x.tar!z", "folder")
 
 
 @pytest.mark.parametrize("files", [[], ["a.jpg"], ["notes/readme.txt"]])
@@ -140,7 +153,7 @@ def test_folder_of_the_wrong_layout(tmp_path: Path, files: list[str]) -> None:
 def test_same_stem_twice_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "happy" / "a.png")
     write_image(tmp_path / "happy" / "a.jpg")
-    with pytest.raises(DatasetError, match=r"1 ids more than once \(happy/a\)"):
+    with pytest.raises(DatasetError, match=r"1 id more than once \(happy/a\)"):
         list_samples(tmp_path, "folder")
 
 
@@ -206,7 +219,7 @@ def test_manifest_reads_every_column(tmp_path: Path, name: str) -> None:
     assert np.isnan([second.valence, second.arousal, third.valence]).all()
     assert first.size_bytes > 0
     assert second.size_bytes == -1
-    assert any("2 listed images are not there (x/2.png, x/3.png)" in note for note in samples.notes)
+    assert any("no file for 2 listed images (x/2.png, x/3.png)" in note for note in samples.notes)
     assert any("note" in note for note in samples.notes)
 
 
@@ -221,10 +234,10 @@ def test_manifest_with_own_ids_keeps_several_faces_of_a_file(tmp_path: Path) -> 
     ("rows", "message"),
     [
         pytest.param({"picture": ["a.png"]}, "expected a column path", id="no-path"),
-        pytest.param({"path": ["a.png", "a.png"]}, r"1 ids more than once \(a\)", id="twice"),
-        pytest.param({"path": ["../a.png"]}, "lead out", id="outside"),
+        pytest.param({"path": ["a.png", "a.png"]}, r"1 id more than once \(a\)", id="twice"),
+        pytest.param({"path": ["../a.png"]}, "leading out", id="outside"),
         pytest.param({"path": ["/etc/a.png"]}, "absolute", id="absolute"),
-        pytest.param({"path": ["a.png"], "split": ["dev"]}, r"got 1 others: 'dev' \(a\)", id="split"),
+        pytest.param({"path": ["a.png"], "split": ["dev"]}, r"got 1 other: 'dev' \(a\)", id="split"),
         pytest.param({"path": ["a.png"], "valence": ["3"]}, r"valence in \[-1, 1\].*'3' \(a\)", id="range"),
         pytest.param({"path": ["a.png"], "arousal": ["high"]}, "arousal in .*'high'", id="word"),
         pytest.param({"path": []}, "expected images", id="no-rows"),
@@ -291,7 +304,7 @@ def test_rafdb_counts_as_published(tmp_path: Path) -> None:
     samples = list_samples(tmp_path, "rafdb")
     assert len(samples) == 15339
     assert "12271 train and 3068 test images, class by class as published" in samples.notes
-    assert any("15339 listed images are not there" in note for note in samples.notes)
+    assert any("no file for 15339 listed images" in note for note in samples.notes)
 
 
 @pytest.mark.parametrize("table", ["beside", "inside", None])
@@ -315,7 +328,7 @@ def test_rafdb_kaggle_table_against_folders(tmp_path: Path) -> None:
         for label in range(1, 8):
             write_image(tmp_path / "DATASET" / split / str(label) / f"{split}{label}.jpg")
     (tmp_path / "train_labels.csv").write_text("image,label\ntrain1.jpg,2\n")
-    with pytest.raises(DatasetError, match=r"1 images with another label in the table \(train1.jpg\)"):
+    with pytest.raises(DatasetError, match=r"1 image with another label in the table \(train1.jpg\)"):
         list_samples(tmp_path, "rafdb")
 
 

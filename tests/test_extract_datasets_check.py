@@ -74,7 +74,7 @@ def test_faces_of_one_file_are_no_copies(ig3d: Run, tmp_path: Path) -> None:
     write_image(tmp_path / "image" / "origin" / "a.jpg")
     (tmp_path / "label.lst").write_text("a.jpg 0 1 1 9 9 3.5 0\na.jpg 1 1 9 19 12 3.5 3\n")
     ended = ig3d("datasets", "check", tmp_path)
-    assert "expw, 2 samples in 1 images" in ended.stdout
+    assert "expw, 2 samples in 1 image" in ended.stdout
     assert "same image, different labels: none" in ended.stdout
     assert "face boxes of the dataset's own: 2" in ended.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import write_image
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.affectnet_npy import TABLE, read_annotations
+from ig3d.extract.datasets.check import check_images
 from ig3d.extract.datasets.fer import majority
 from ig3d.extract.read import Unreadable, read_image
 from ig3d.features.labels import SampleColumns
@@ -116,10 +118,28 @@ def test_kaggle_tables_that_name_missing_images(tmp_path: Path) -> None:
     )
     samples = list_samples(tmp_path, "rafdb")
     assert len(samples) == 21
-    note = next(note for note in samples.notes if "not there" in note)
-    assert note.startswith("7 listed images are not there (DATASET/train/1/train_8_aligned.jpg, ")
+    note = next(note for note in samples.notes if "no file for" in note)
+    assert note.startswith("no file for 7 listed images (DATASET/train/1/train_8_aligned.jpg, ")
     assert note.count(".jpg") == 5
     assert words(samples, "DATASET/train/7/train_14") == ("neutral", "train")
+
+
+def test_what_is_no_file_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """A folder and a pipe are there, and cannot be read."""
+    rafdb_list(tmp_path / "basic", "".join(f"train_{k}.jpg {k}\n" for k in range(1, 5)))
+    aligned = tmp_path / "basic" / "Image" / "aligned"
+    for k in (1, 2, 3):
+        (aligned / f"train_{k}_aligned.jpg").unlink()
+    (aligned / "train_1_aligned.jpg").mkdir()
+    os.mkfifo(aligned / "train_2_aligned.jpg")
+    samples = list_samples(tmp_path, "rafdb")
+    note = next(note for note in samples.notes if "no file for 3 listed images (" in note)
+    assert note.endswith("; the rows are kept, as missing or unreadable")
+    found = check_images(samples)
+    assert [path.rpartition("/")[2] for path in found.missing] == ["train_3_aligned.jpg"]
+    assert [path.rpartition("/")[2].partition(":")[0] for path in found.unreadable] == [
+        "train_1_aligned.jpg", "train_2_aligned.jpg",
+    ]  # fmt: skip
 
 
 # affectnet
@@ -248,8 +268,8 @@ def test_affectnet_flat_csv(tmp_path: Path, place: str) -> None:
     assert math.isnan(found["train_set/images/7"].valence)
     assert set(found) == {"train_set/images/5", "train_set/images/7"}
     text = " | ".join(samples.notes)
-    assert "1 of non-face" in text and "no annotation and are left out: 9" in text
-    assert "1 listed images are not there (train_set/images/7.jpg)" in text
+    assert "1 of non-face" in text and "train_set/images: 1 image left out, without annotation: 9" in text
+    assert "no file for 1 listed image (train_set/images/7.jpg)" in text
 
 
 @pytest.mark.parametrize(("dataset", "taken"), [("affectnet", "contempt"), ("affectnet7", "anger")])
@@ -291,7 +311,7 @@ def test_affectnet_original_lists(tmp_path: Path, header: str, place: str) -> No
     assert len(samples) == 3
     text = " | ".join(samples.notes)
     assert "1 of non-face" in text and "Automatically_annotated.csv is left out" in text
-    assert "2 listed images are not there" in text
+    assert "no file for 2 listed images" in text
 
 
 def test_affectnet_half_there(tmp_path: Path) -> None:
@@ -516,7 +536,10 @@ def test_ckplus(tmp_path: Path, emotions: str) -> None:
     assert words(samples, f"{inside}S011/001/S011_001_00000001") == ("happy", "none")
     assert {sample.group for sample in samples.samples} == {"S005", "S010", "S011"}
     text = " | ".join(samples.notes)
-    assert "3 sequences; 1 sequences have no label" in text and "no images: S099/001" in text
+    assert (
+        "of 3 sequences; 1 sequence left out, without label" in text
+        and "no images of 1 labelled sequence: S099/001" in text
+    )
 
 
 def test_ckplus_half_there_or_wrong(tmp_path: Path) -> None:
@@ -556,7 +579,10 @@ def test_affwild2(tmp_path: Path) -> None:
     assert found["cropped_aligned/v1_left/00004"].size_bytes == -1
     assert {sample.group for sample in samples.samples} == {"v1", "v2"}
     text = " | ".join(samples.notes)
-    assert "1 frames are marked as not annotated" in text and "no frames and are left out: v9" in text
+    assert (
+        "2 val; 1 frame left out, marked as not" in text
+        and "1 annotated video left out, without frames: v9" in text
+    )
 
 
 def test_affwild2_va_has_its_own_splits(tmp_path: Path) -> None:

@@ -250,8 +250,8 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-2], "got 0 others and 2 that are lacking"),
-        (lambda rows: [*rows, ["other/x", "val"]], r"got 1 others \(other/x\) and 0 that are lacking"),
+        (lambda rows: rows[:-2], "got 0 others and 2 lacking"),
+        (lambda rows: [*rows, ["other/x", "val"]], r"got 1 other \(other/x\) and 0 lacking"),
         (lambda rows: [*rows, rows[3]], "expected each id once"),
         (
             lambda rows: [*rows[:-1], [rows[-1][0], "dev"]],

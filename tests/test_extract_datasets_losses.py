@@ -160,11 +160,13 @@ def test_affwild2_lists_without_header_shift_no_frame(tmp_path: Path) -> None:
     lists["VA"].write_text("0.5,-0.25\n-5,-5\n1e-1,0\n")
     samples = list_samples(tmp_path, "affwild2")
     assert samples.labels.tolist() == [3, 1, 4]
-    assert "1 lists open with a label, not with a header; that line is frame 1: v" in said(samples)
+    assert "no header in 1 list; the first line, a label, is frame 1: v" in said(samples)
     found = {sample.id[-1]: sample.valence for sample in list_samples(tmp_path, "affwild2-va").samples}
     assert found == {"1": 0.5, "3": 0.1}
     lists["EXPR"].write_text("Neutral,Anger\n3\n")
-    assert "2 frames have no line in their video's list" in said(list_samples(tmp_path, "affwild2"))
+    assert "2 frames left out, without a line in their video's list" in said(
+        list_samples(tmp_path, "affwild2")
+    )
     lists["EXPR"].write_text("Neutral,Anger\n3\n\n4\n")
     with pytest.raises(DatasetError, match=r"in line 3 of .*, got ''"):
         list_samples(tmp_path, "affwild2")
@@ -184,8 +186,8 @@ def test_ckplus_labels_go_by_the_number_of_the_frame(tmp_path: Path) -> None:
         ("S1_001_00000001", 0, True), ("S1_001_00000004", 3, False), ("S1_002_00000004", 3, True),
         ("S2_001_00000001", 0, True), ("S2_001_00000004", 3, True),
     ]  # fmt: skip
-    assert "1 sequences do not begin with frame 1: none of theirs is neutral: S1/002" in said(samples)
-    assert "1 listed images are not there (cohn-kanade-images/S1/001/S1_001_00000004.png)" in said(samples)
+    assert "no frame 1 in 1 sequence, so no frame there is neutral: S1/002" in said(samples)
+    assert "no file for 1 listed image (cohn-kanade-images/S1/001/S1_001_00000004.png)" in said(samples)
 
 
 # affectnet
@@ -249,7 +251,7 @@ def test_a_link_to_itself_stops_no_adapter(tmp_path: Path) -> None:
     assert (
         samples.dataset == "folder" and len(samples) == 5
     )  # two of each class, and the link that leads nowhere
-    assert "1 listed images are not there (happy/loop.png)" in said(samples)
+    assert "no file for 1 listed image (happy/loop.png)" in said(samples)
     with pytest.raises(DatasetError, match="expected RAF-DB's folders, found happy/, me, sad/"):
         list_samples(tmp_path, "rafdb")
 
@@ -271,7 +273,7 @@ def test_misspelt_classes_are_said_and_names_are_not_called_mapped(tmp_path: Pat
 
 def test_many_faults_are_counted_beyond_the_first_five(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("path\n" + "/a.png\n" * 7)
-    with pytest.raises(DatasetError, match=r"got 7 that are empty.*'/a.png' and 2 more"):
+    with pytest.raises(DatasetError, match=r"got 7 others \(empty.*'/a.png' and 2 more"):
         list_samples(tmp_path, "manifest")
     official(tmp_path / "raf", ("train_1", "train_2", "train_1"))
     with pytest.raises(DatasetError, match=r"every image once in .*, got train_1.jpg again in line 3"):

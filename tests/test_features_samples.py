@@ -76,7 +76,7 @@ def test_dealing_a_split_changes_nothing_else() -> None:
 
 
 def test_ids_there_twice_are_refused_wherever_they_stand() -> None:
-    with pytest.raises(DatasetError, match=r"got 1 ids more than once \(b/é\)"):
+    with pytest.raises(DatasetError, match=r"got 1 id more than once \(b/é\)"):
         SampleList("x", "root", ("a", "b", "c"), (*ODD, Sample("b/é", "c.jpg")))
 
 

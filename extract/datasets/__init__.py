@@ -20,7 +20,7 @@ from ...features.classes import CANONICAL, canonical
 from ...features.samples import SampleList, Split
 from ..plugins import load
 from ..sources.remote import is_remote
-from .files import missing_note
+from .files import missing_note, own_path
 from .splits import apply_split, deal
 
 # name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.datasets. The more
@@ -130,6 +130,7 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
 
 def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
     """What the adapter is called with: the folder or container, or the address as it is."""
+    own_path(f"{root}/")
     if is_remote(root):
         if not getattr(adapter, "remote", False):
             raise UsageError(f"{dataset}: expected a folder on this machine, got {root}; copy it here")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError, LayoutError, short, some
+from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList, Split
 from ...features.tables import say_columns
@@ -128,7 +128,7 @@ def _sets(base: Path, root: Path, classes: int, say: Callable[[str], None]) -> I
             )
         without = sorted(files.keys() - named)
         if without:
-            say(f"{len(without)} images in {inside} have no annotation and are left out: {some(without)}")
+            say(f"{inside}: {number(len(without), 'image')} left out, without annotation: {some(without)}")
 
 
 _Row = tuple[str, int, float, float]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DatasetError, LayoutError, short, some
+from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList, Split
 from . import DatasetOptions
@@ -69,11 +69,11 @@ class AffWild2:
                 continue
             lineless += sum(stem.isdigit() and int(stem) > len(lines) for stem in stems)
             inside, group = posix(folder, root), _SIDE.sub("", file.stem)
-            for number, line in enumerate(lines, start=1):
+            for frame, line in enumerate(lines, start=1):
                 if line is None:
                     skipped += 1
                     continue
-                stem = f"{number:05d}"
+                stem = f"{frame:05d}"
                 path = stems.get(stem, f"{inside}/{stem}.jpg")
                 samples.append(
                     Sample(
@@ -89,17 +89,17 @@ class AffWild2:
                 )
         counts = Counter(split.name for split in lists.values())
         notes = [
-            f"{' and '.join(f'{count} {name}' for name, count in counts.items())} videos; {skipped} frames are "
-            "marked as not annotated and left out"
+            f"videos: {' and '.join(f'{count} {name}' for name, count in counts.items())}; "
+            f"{number(skipped, 'frame')} left out, marked as not annotated"
         ]
         if headless:
             notes.append(
-                f"{len(headless)} lists open with a label, not with a header; that line is frame 1: {some(headless)}"
+                f"no header in {number(len(headless), 'list')}; the first line, a label, is frame 1: {some(headless)}"
             )
         if lineless:
-            notes.append(f"{lineless} frames have no line in their video's list and are left out")
+            notes.append(f"{number(lineless, 'frame')} left out, without a line in their video's list")
         if unseen:
-            notes.append(f"{len(unseen)} annotated videos have no frames and are left out: {some(unseen)}")
+            notes.append(f"{number(len(unseen), 'annotated video')} left out, without frames: {some(unseen)}")
         return SampleList(self.name, str(root), self.classes, tuple(samples), tuple(notes))
 
     def _read(self, file: Path) -> tuple[list[Line | None], bool]:
@@ -109,12 +109,12 @@ class AffWild2:
             lines.pop()
         header = bool(lines) and not _NUMBERS.fullmatch(lines[0])
         found = []
-        for number, line in enumerate(lines[header:], start=1 + header):
+        for place, line in enumerate(lines[header:], start=1 + header):
             try:
                 found.append(self._line(line))
             except ValueError:
                 raise DatasetError(
-                    f"{self.name}: expected {self._wanted} in line {number} of {file}, got {short(line)!r}"
+                    f"{self.name}: expected {self._wanted} in line {place} of {file}, got {short(line)!r}"
                 ) from None
         return found, header
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError, LayoutError, short, some
+from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList
 from . import DatasetOptions
@@ -65,15 +65,18 @@ class CkPlus:
             for (path, size), code in (({first: 0} if first else {}) | {last: peak.label}).items():
                 samples.append(Sample(sample_id(path), path, code, group=person, size_bytes=size))
         notes = [
-            f"last frame as labelled and first frame as neutral of {len(labels) - len(without_frames)} sequences; "
-            f"{without_label} sequences have no label and are left out"
+            "last frame as labelled and first frame as neutral of "
+            f"{number(len(labels) - len(without_frames), 'sequence')}; {number(without_label, 'sequence')} left out, "
+            "without label"
         ]
         if late:
             notes.append(
-                f"{len(late)} sequences do not begin with frame 1: none of theirs is neutral: {some(late)}"
+                f"no frame 1 in {number(len(late), 'sequence')}, so no frame there is neutral: {some(late)}"
             )
         if without_frames:
-            notes.append(f"{len(without_frames)} labelled sequences have no images: {some(without_frames)}")
+            notes.append(
+                f"no images of {number(len(without_frames), 'labelled sequence')}: {some(without_frames)}"
+            )
         return SampleList(self.name, str(root), PRESETS[self.name], tuple(samples), tuple(notes))
 
 

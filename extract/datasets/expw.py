@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import DatasetError, LayoutError
+from ...errors import DatasetError, LayoutError, number
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList
 from . import DatasetOptions
@@ -33,7 +33,7 @@ class ExpW:
         inside = "" if images == root else posix(images, root) + "/"
         sizes: dict[str, int] = {}
         samples = []
-        for number, line in enumerate(read_lines(list_file, dataset=self.name), start=1):
+        for place, line in enumerate(read_lines(list_file, dataset=self.name), start=1):
             if not line:
                 continue
             try:
@@ -46,7 +46,7 @@ class ExpW:
             if not 0 <= expression < 7 or not (left < right and top < bottom):
                 raise DatasetError(
                     f"expw: expected name, face, top, left, right, bottom, confidence and a label 0 to 6, got {line!r} "
-                    f"in line {number} of {list_file}"
+                    f"in line {place} of {list_file}"
                 )
             path = inside + name
             if path not in sizes:
@@ -61,7 +61,8 @@ class ExpW:
                     box=(left, top, right, bottom),
                 )
             )
-        note = f"{len(samples)} faces in {len(sizes)} images, with the boxes of {posix(list_file, root)}"
+        faces = f"{number(len(samples), 'face')} in {number(len(sizes), 'image')}"
+        note = f"{faces}, with the boxes of {posix(list_file, root)}"
         return SampleList(self.name, str(root), PRESETS["fer2013"], tuple(samples), (note,))
 
 

@@ -116,7 +116,7 @@ class FerPlus:
         unclear = sum(sample.label < 0 for sample in samples)
         notes = [
             *said,
-            f"{unclear} images without a majority for one of the {len(classes)} classes keep their rows without label",
+            f"{number(unclear, 'image')} without a majority for one of the {len(classes)} classes, kept without label",
             _count_note(samples),
         ]
         return SampleList(self.name, str(root), classes, tuple(samples), tuple(notes))

@@ -30,6 +30,10 @@ def images_under(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
 
     Nothing is held but the folders still to be listed, so that a million files cost no memory here. Links to folders
     are not followed, so none can loop; a link that leads nowhere has size -1.
+
+    Raises
+    ------
+    DatasetError : a path reads as that of a member of a container.
     """
     prefix = "" if folder == root else posix(folder, root) + "/"
     waiting = [(os.fspath(folder), prefix)]
@@ -46,7 +50,23 @@ def images_under(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
                         size = entry.stat().st_size
                     except OSError:
                         size = -1
-                    yield prefix + entry.name, size
+                    yield own_path(prefix + entry.name), size
+
+
+def own_path(path: str) -> str:
+    """The path itself, which must not read as that of a member of a container: such a file would never be found.
+
+    Raises
+    ------
+    DatasetError : it does.
+    """
+    container, member = parts_of(path)
+    if member:
+        raise DatasetError(
+            f"datasets: expected names that do not read as CONTAINER!MEMBER, got {path}, which means {member} inside "
+            f"{container}; rename it"
+        )
+    return path
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -214,9 +234,10 @@ def listing(folder: Path, limit: int = 5) -> str:
 
 
 def missing_note(samples: SampleList) -> tuple[str, ...]:
-    """A note on listed files that are not there; empty where all are."""
+    """A note on listed images that are no files, nor links to files; empty where all are."""
     rows = Samples.of(samples.samples)
     gone = [sample.path for sample in rows.take(np.flatnonzero(rows.column("size_bytes") < 0))]
     if not gone:
         return ()
-    return (f"{len(gone)} listed images are not there ({some(gone)}); they keep their rows as missing",)
+    images = number(len(gone), "listed image")
+    return (f"no file for {images} ({some(gone)}); the rows are kept, as missing or unreadable",)

@@ -7,7 +7,7 @@ from collections import Counter
 from heapq import nsmallest
 from pathlib import Path
 
-from ...errors import DatasetError, LayoutError, some
+from ...errors import DatasetError, LayoutError, number, some
 from ...features.samples import Sample, SampleList, Samples, Split
 from . import DatasetOptions
 from .files import images_under, is_file, is_folder, is_image, listing, natural, sample_id, split_named
@@ -111,4 +111,4 @@ def _loose(parents: list[Path]) -> list[str]:
     if not count:
         return []
     shown = some(first + [""] * (count - len(first)))
-    return [f"{count} images lie outside of class folders and are left out: {shown}"]
+    return [f"{number(count, 'image')} left out, outside of class folders: {shown}"]

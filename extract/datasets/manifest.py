@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, LayoutError, require, some
+from ...errors import DatasetError, LayoutError, number, require, some
 from ...features.samples import SampleList
 from ...features.tables import say_columns
 from ..sources import parts_of
@@ -30,8 +30,8 @@ class ManifestDataset:
         bad = [path for path in paths if not path or Path(path).is_absolute() or ".." in Path(path).parts]
         if bad:
             raise DatasetError(
-                f"manifest: expected paths under the root, got {len(bad)} that are empty, absolute or lead out "
-                f"({some([repr(path) for path in bad])})"
+                f"manifest: expected paths under the root, got {number(len(bad), 'other')} (empty, "
+                f"absolute or leading out): {some([repr(path) for path in bad])}"
             )
         table.setdefault("id", [sample_id(path) for path in paths])
         unknown = [str(name) for name in table if name not in COLUMNS]

@@ -14,7 +14,7 @@ from ..sources.archives import zip_members
 from ..sources.remote import list_remote
 from . import DatasetOptions
 from .containers import containers_in, is_hidden, without_suffix
-from .files import is_image, sample_id, split_named
+from .files import is_image, own_path, sample_id, split_named
 from .labels import digit_notes, read_labels
 
 
@@ -83,7 +83,7 @@ def _images(path: str, file: BinaryIO) -> tuple[dict[str, int], list[str]]:
 def listed_at(address: str) -> list[Listed]:
     """The images on remote storage, by name."""
     return [
-        Listed(path, sample_id(path), tuple(path.split("/")[:-1]), size)
+        Listed(own_path(path), sample_id(path), tuple(path.split("/")[:-1]), size)
         for path, size in list_remote(address.rstrip("/"))
         if is_image(path.rpartition("/")[2]) and not is_hidden(path)
     ]
@@ -132,7 +132,7 @@ def class_folders(
         *labels.notes,
         *digit_notes(counts, labels.classes if options.label_map else ()),
         *(
-            [f"{len(loose)} images lie outside of class folders and are left out: {some(sorted(loose))}"]
+            [f"{number(len(loose), 'image')} left out, outside of class folders: {some(sorted(loose))}"]
             if loose
             else []
         ),

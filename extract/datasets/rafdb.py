@@ -206,8 +206,8 @@ def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], tuple[str, ...]]:
         ]
     if wrong:
         raise DatasetError(
-            f"rafdb: expected folders and *_labels.csv to agree, got {len(wrong)} images with another label in the "
-            f"table ({some(wrong)})"
+            f"rafdb: expected folders and *_labels.csv to agree, got {number(len(wrong), 'image')} with another "
+            f"label in the table ({some(wrong)})"
         )
     checked = "labels agree with *_labels.csv" if tables else "no *_labels.csv to check labels against"
     notes = [f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"]

@@ -42,7 +42,7 @@ class Sfew:
         named = len({film.group(1) for film in films if film})
         notes = (
             *found.notes,
-            f"{named} films are the groups" if named else "no films in the names: no groups",
+            f"the films are the groups: {named}" if named else "no films in the names: no groups",
         )
         return replace(found, dataset=self.name, samples=samples, notes=notes)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DatasetError, UsageError, some
+from ...errors import DatasetError, UsageError, number, some
 from ...features.atomic import replacing
 from ...features.samples import SampleList, Samples, Split
 from .files import read_csv, split_named
@@ -117,7 +117,8 @@ def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
     dealt = seeded_split(strata(chosen), chosen.column("group"), (1 - share, share, 0.0), seed=seed)
     if not (dealt == Split.val).any() or (dealt == Split.val).all():
         raise DatasetError(
-            f"split: expected train rows that can be parted without splitting a group, got {len(rows)} rows that cannot"
+            f"split: expected train rows that can be parted without splitting a group, got "
+            f"{number(len(rows), 'row')} that cannot"
         )
     splits[rows] = dealt
     return _with_splits(samples, splits, None)
@@ -164,9 +165,9 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
     lacking = [identifier for identifier in ids if identifier not in said]
     if unknown or lacking:
         raise DatasetError(
-            f"split: expected in {table} the {len(ids)} ids of {samples.dataset}, got {len(unknown)} others"
+            f"split: expected in {table} the {len(ids)} ids of {samples.dataset}, got {number(len(unknown), 'other')}"
             + (f" ({some(unknown, 3)})" if unknown else "")
-            + f" and {len(lacking)} that are lacking"
+            + f" and {len(lacking)} lacking"
             + (f" ({some(lacking, 3)})" if lacking else "")
             + "; make it with ig3d split from the same folder, --dataset and options"
         )

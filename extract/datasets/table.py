@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, number, some
 from ...features.classes import canonical, canonical_all
 from ...features.samples import Sample, SampleList, Split
 from . import DatasetOptions
@@ -111,7 +111,7 @@ def _splits(dataset: str, cells: list[str], ids: list[str]) -> list[Split]:
     ]
     if unknown:
         raise DatasetError(
-            f"{dataset}: expected split train, val, test or empty, got {len(unknown)} others: {some(unknown)}"
+            f"{dataset}: expected split train, val, test or empty, got {number(len(unknown), 'other')}: {some(unknown)}"
         )
     return [split for split in splits if split is not None]
 
@@ -130,7 +130,7 @@ def _numbers(dataset: str, texts: dict[str, list[str]], name: str, ids: list[str
         numbers.append(value)
     if bad:
         raise DatasetError(
-            f"{dataset}: expected {name} in [-1, 1], -2 or empty, got {len(bad)} others: {some(bad)}"
+            f"{dataset}: expected {name} in [-1, 1], -2 or empty, got {number(len(bad), 'other')}: {some(bad)}"
         )
     return numbers
 
@@ -161,6 +161,6 @@ def _boxes(
         boxes.append((x0, y0, x1, y1))
     if bad:
         raise DatasetError(
-            f"{dataset}: expected boxes x0 < x1, y0 < y1 in pixels, got {len(bad)} others: {some(bad)}"
+            f"{dataset}: expected boxes x0 < x1, y0 < y1 in pixels, got {number(len(bad), 'other')}: {some(bad)}"
         )
     return boxes
