@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
-from ..errors import ProtocolError
 from ..features.predictions import log_softmax
 from ..features.table import FusionTable
 from .measures.results import RuleResult
@@ -108,8 +107,8 @@ class Copies:
     def _finals(self, names: tuple[str, ...], choices: Choices) -> Iterator[Any]:
         if names:
             fuser = self.protocol.final
-            columns, rows = self._fitting(fuser, self.columns(fuser.fit, fuser.heads_fit))
-            yield from (delayed(self._fitted)(name, choices, columns, rows) for name in names)
+            columns = self.columns(fuser.fit, fuser.heads_fit)
+            yield from (delayed(self._fitted)(name, choices, columns, fuser.fit) for name in names)
 
     def _copies(self, choices: Choices, random: np.random.Generator) -> Iterator[Any]:
         for fuser in self.protocol.fusers:
@@ -155,7 +154,7 @@ class Copies:
         rule = self._fitted(name, variant.choices, variant.fit, variant.rows)
         here = variant.there.any()
         predicted = rule.apply(variant.apply) if here else np.empty((0, len(self.table.columns)))
-        fitted = fits(name, variant.choices)
+        fitted = fits(name, variant.choices.calibrate)
         return _Found(name + variant.suffix, fitted, fuser.apply, variant.there, predicted, rule.describe())
 
     def columns(self, rows: np.ndarray, heads: tuple[int, ...]) -> Columns:
@@ -170,23 +169,13 @@ class Copies:
                 three[asked] = self.head_scores[number][rows[asked]]
         return columns_of(table, rows, three)
 
-    def _fitting(self, fuser: FuserFit, columns: Columns) -> tuple[Columns, np.ndarray]:
-        """The columns that rules are fitted to, and their rows of the table."""
-        covered = columns.covered
-        if not covered.any():
-            raise ProtocolError(
-                f"codes: expected some among the {len(columns)} rows that rules are fitted on, got none; look at the "
-                "statuses with ig3d inspect"
-            )
-        return columns.take(covered), fuser.fit[covered]
-
     def _variants(self, fuser: FuserFit, choices: Choices, random: np.random.Generator) -> Iterator[_Variant]:
-        fit, rows = self._fitting(fuser, self.columns(fuser.fit, fuser.heads_fit))
+        fit, rows = self.columns(fuser.fit, fuser.heads_fit), fuser.fit
         apply = self.columns(fuser.apply, fuser.heads_apply)
         covered, everywhere = apply.covered, np.ones(len(apply), bool)
         yield _Variant("", (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere)
         yield _Variant("", self.names, choices, fit, rows, apply.take(covered), covered)
-        fitted = tuple(name for name in self.names if fits(name, choices))
+        fitted = tuple(name for name in self.names if fits(name, choices.calibrate))
         if self.controls:
             # of rules that fit nothing as well: a head brings the classes' shares whatever its codes
             mixed, shown = random.permutation(len(fit)), random.permutation(int(covered.sum()))

@@ -48,7 +48,7 @@ class FusionModel:
     head : scikit-learn estimator, or None where 3D predictions came ready
     rules : name -> fitted rule; ``2d-recalibrated`` is among them
     calibrate : what is done to both predictions before every rule; the rules do it
-    trained_ids, calibration_ids : (m,) str: rows that the head, and that the rules were fitted on
+    trained_ids, calibration_ids : (m,) str: rows with 3D that the head, and that the rules were fitted on
         Or their hashes, in a model that was read from a file.
     fitted_on : str
         The calibration rows in words.
@@ -72,6 +72,10 @@ class FusionModel:
     def columns(self) -> tuple[str, ...]:
         """Names of the prediction columns."""
         return self.classes or ("valence", "arousal")
+
+    def fits(self, rule: str) -> bool:
+        """Whether anything was fitted to the calibration rows under this name."""
+        return bool(self.rules[rule].describe())
 
     @property
     def preferred(self) -> str:

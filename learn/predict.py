@@ -55,7 +55,7 @@ def predict(
         reference = model.rules[RECALIBRATED].apply(columns.without_3d()) if len(there) else plain[there]
         for name in rules or model.rules:
             rule = model.rules[name]
-            fused = (reference if rule.describe() else plain[there]).copy()
+            fused = (reference if model.fits(name) else plain[there]).copy()
             if name != RECALIBRATED and covered.any():
                 fused[covered] = rule.apply(columns.take(covered))
             result[name] = np.full(two.shape, np.nan)
@@ -63,16 +63,16 @@ def predict(
     return result
 
 
-def seen(model: FusionModel, ids: np.ndarray) -> np.ndarray:
-    """(n,) str: ``training`` for rows that the head was fitted on, ``calibration`` for those of the rules, else empty.
+def seen(model: FusionModel, ids: np.ndarray, rule: str) -> np.ndarray:
+    """(n,) str: ``training`` for rows that the head was fitted on, ``calibration`` for those of the rule, else empty.
 
-    A row that both were fitted on is of ``calibration``.
+    A row that both were fitted on is of ``calibration``; a rule that fits nothing has seen none.
     """
     hashed = hashes_of(ids)
     trained, calibrated = (
         np.isin(hashed, hashes_of(known)) for known in (model.trained_ids, model.calibration_ids)
     )
-    return np.where(calibrated, "calibration", np.where(trained, "training", ""))
+    return np.where(calibrated & model.fits(rule), "calibration", np.where(trained, "training", ""))
 
 
 def _fitting(model: FusionModel, table: FusionTable) -> FusionTable:

@@ -119,7 +119,7 @@ def predict_files(
     rows = np.flatnonzero(table.has_2d)
     if not len(rows):
         raise PredictionsError(f"{two_d}: expected 2D predictions of samples of the store, got none")
-    marks = seen(model, table.id[rows])
+    marks = seen(model, table.id[rows], chosen)
     return Predicted(
         rule=chosen,
         columns=model.columns,
@@ -181,7 +181,10 @@ def _remarks(
     table: FusionTable, rows: np.ndarray, marks: np.ndarray, rule: str, model: FusionModel
 ) -> list[str]:
     """What is to be known of the rows, with counts."""
-    said = [f"{number(len(rows), 'row')} fused by {rule}, fitted on {model.fitted_on}."]
+    fitted = f"fitted on {model.fitted_on} ({number(len(model.calibration_ids), 'row')})"
+    said = [
+        f"{number(len(rows), 'row')} fused by {rule}, {fitted if model.fits(rule) else 'which fits nothing'}."
+    ]
     if model.network and table.two_d_network and model.network != table.two_d_network:
         said.append(
             f"WARNING the model was fitted with the outputs of {model.network}, these are of {table.two_d_network}: "
@@ -193,7 +196,7 @@ def _remarks(
     lacking = len(table) - len(rows)
     if lacking:
         said.append(f"{number(lacking, 'sample')} without a 2D prediction: left out.")
-    for mark, whom in (("calibration", "the rules were"), ("training", "the head was")):
+    for mark, whom in (("calibration", f"{rule} was"), ("training", "the head was")):
         count = int((marks == mark).sum())
         if count:
             said.append(

@@ -16,6 +16,7 @@ from .rules import RECALIBRATED
 
 _LEVEL = 0.05  # of a star
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
+_FEW_FITTED = 10  # rows for each prediction column below which what is fitted is rough
 # task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
 _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
     # What has no slope is fitted by the log loss.
@@ -62,8 +63,22 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
     codes = None if table.codes is None else table.codes[table.covered]
     if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
         notes.append("WARNING the 3D codes are the same for every row: look at them with ig3d inspect.")
+    notes += few_fitted(table, protocol, rules)
     groups = table.group_codes[reported] if table.grouped else None
     return notes + few_groups(groups, sum(rule.kind == "rule" for rule in rules))
+
+
+def few_fitted(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ...]) -> list[str]:
+    """That what is fitted rests on few rows."""
+    rows, k = min(len(fuser.fit) for fuser in protocol.fusers), len(table.columns)
+    if rows >= _FEW_FITTED * k:
+        return []
+    who = "rules are" if any(rule.fits for rule in rules if rule.kind == "rule") else f"{RECALIBRATED} is"
+    per = f"each of {k} classes" if table.classes else "valence and arousal each"
+    return [
+        f"WARNING {who} fitted on {number(rows, 'row')} only, fewer than {_FEW_FITTED} for {per}: "
+        f"what so few say is rough, and so are differences to {RECALIBRATED}."
+    ]
 
 
 def unlearnt(table: FusionTable, protocol: Protocol) -> list[str]:

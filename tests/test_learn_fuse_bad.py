@@ -46,10 +46,9 @@ def test_constant_codes_are_marked():
 
 
 def test_codes_all_missing_are_refused():
-    with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
-        fuse_predictions(make_table(missing=1.1), FAST)
-    with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
-        fuse_predictions(make_table(missing=1.1, ready=True), FAST)
+    for ready in (False, True):
+        with pytest.raises(ProtocolError, match="among the 120 rows that rules are fitted on, got none"):
+            fuse_predictions(make_table(missing=1.1, ready=ready), FAST)
 
 
 def test_no_codes_among_the_calibration_rows_are_refused():

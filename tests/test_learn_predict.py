@@ -81,8 +81,12 @@ def test_the_command_predicts_unlabelled_rows_and_marks_those_it_has_seen(ig3d, 
     for line in lines:
         known = split.get(line["id"], 2)
         trained = known == 0 and covered[line["id"]]
-        assert line["seen"] == ("calibration" if known == 1 else "training" if trained else ""), line["id"]
-    assert "WARNING the rules were fitted on 7 rows of these" in ended.stderr
+        calibrated = known == 1 and covered[line["id"]]
+        assert line["seen"] == ("calibration" if calibrated else "training" if trained else ""), line["id"]
+    marked = sum(line["seen"] == "calibration" for line in lines)
+    assert marked and f"WARNING stack was fitted on {marked} rows of these" in ended.stderr
+    fitted_on = f"fitted on val ({int((table.covered & (table.split == 1)).sum())} rows)"
+    assert f"60 rows fused by stack, {fitted_on}." in ended.stderr
     assert "rows without 3D: predicted from the 2D network alone" in ended.stderr
 
 
@@ -233,9 +237,13 @@ def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task,
     for rule in result.rules:
         values = after[rule.name][result.protocol.reported]
         assert np.allclose(values, rule.values, atol=1e-12, equal_nan=True), rule.name
-    marks = seen(model, table.id)
-    assert (marks[table.split == 1] == "calibration").all() and (marks[table.split == 2] == "").all()
-    assert (marks[(table.split == 0) & table.covered] == "training").all()
+    marks = seen(model, table.id, "stack")
+    used = {1: "calibration", 0: "training"}
+    for split in (0, 1, 2):  # rows without codes fitted neither
+        assert (marks[(table.split == split) & table.covered] == used.get(split, "")).all()
+        assert (marks[(table.split == split) & ~table.covered] == "").all()
+    unfitted = seen(model, table.id, "mean")
+    assert (unfitted == np.where(marks == "calibration", "" if calibrate == "none" else marks, marks)).all()
     assert model.calibrate == config.calibrate and model.quality_columns == table.quality_columns
     assert model.preferred == "best"
 

@@ -278,7 +278,7 @@ def test_rules_are_cloned_unfitted_and_say_what_they_fitted(name, calibrate):
     copy = clone(fitted)
     assert copy.get_params().keys() == fitted.get_params().keys()
     assert not any(attribute.endswith("_") and not attribute.startswith("_") for attribute in vars(copy))
-    assert bool(fitted.describe()) == fits(name, choices)
+    assert bool(fitted.describe()) == fits(name, calibrate)
 
 
 def test_the_same_rows_give_the_same_rule():

@@ -55,36 +55,35 @@ class Drawn:
 Plan = tuple[tuple[HeadFit, ...], tuple[FuserFit, ...], FuserFit, int]
 
 
-def _with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
+def with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
+    """Those of some rows that a head can read and a rule can be fitted on."""
     return rows[table.covered[rows]]
 
 
 def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, drawn: Drawn, case: str) -> Plan:
-    """Rules fitted on the other folds of the reported rows."""
+    """Rules fitted on the other folds of the reported rows: on those of their rows that have 3D."""
+    others = [with_codes(table, drawn.but(i)) for i in range(drawn.count)]
+    every = with_codes(table, reported)
     if case != "nested":
-        heads: tuple[HeadFit, ...] = (HeadFit(train, _with_codes(table, reported)),) if case == "once" else ()
+        heads: tuple[HeadFit, ...] = (HeadFit(train, every),) if case == "once" else ()
         used = (0,) if heads else ()
-        fusers = tuple(FuserFit(drawn.but(i), drawn.of_fold(i), used, used) for i in range(drawn.count))
-        return heads, fusers, FuserFit(reported, _EMPTY, used, used), 0 if heads else -1
+        fusers = tuple(FuserFit(others[i], drawn.of_fold(i), used, used) for i in range(drawn.count))
+        return heads, fusers, FuserFit(every, _EMPTY, used, used), 0 if heads else -1
     # A head fitted without folds i and j gives the inner out-of-fold predictions of j when i is applied to, and of i
     # when j is: half the fits of separate inner folds, and no fuser ever sees its own fold through a head.
     pairs = list(combinations(range(drawn.count), 2))
     heads = tuple(
-        HeadFit(_with_codes(table, drawn.but(i, j)), _with_codes(table, drawn.of_fold(i, j)))
-        for i, j in pairs
-    ) + tuple(
-        HeadFit(_with_codes(table, drawn.but(i)), _with_codes(table, drawn.of_fold(i)))
-        for i in range(drawn.count)
-    )
+        HeadFit(with_codes(table, drawn.but(i, j)), with_codes(table, drawn.of_fold(i, j))) for i, j in pairs
+    ) + tuple(HeadFit(others[i], with_codes(table, drawn.of_fold(i))) for i in range(drawn.count))
     outer = tuple(len(pairs) + i for i in range(drawn.count))
     fusers = tuple(
         FuserFit(
-            drawn.but(i), drawn.of_fold(i), tuple(n for n, pair in enumerate(pairs) if i in pair), (outer[i],)
+            others[i], drawn.of_fold(i), tuple(n for n, pair in enumerate(pairs) if i in pair), (outer[i],)
         )
         for i in range(drawn.count)
     )
-    heads = (*heads, HeadFit(_with_codes(table, reported), _EMPTY))
-    return heads, fusers, FuserFit(reported, _EMPTY, outer, ()), len(heads) - 1
+    heads = (*heads, HeadFit(every, _EMPTY))
+    return heads, fusers, FuserFit(every, _EMPTY, outer, ()), len(heads) - 1
 
 
 def apart(
@@ -96,11 +95,11 @@ def apart(
     config: FuseConfig,
     notes: list[str],
 ) -> Plan:
-    """Rules fitted on rows of another split."""
+    """Rules fitted on rows of another split, which have 3D."""
     if case == "ready":
         return (), (FuserFit(calibration, reported),), FuserFit(calibration, _EMPTY), -1
     if case == "once":
-        asked = _with_codes(table, np.sort(np.concatenate([calibration, reported])))
+        asked = np.sort(np.concatenate([calibration, with_codes(table, reported)]))
         final = FuserFit(calibration, _EMPTY, (0,), (0,))
         return (HeadFit(train, asked),), (FuserFit(calibration, reported, (0,), (0,)),), final, 0
     drawn = Drawn.of(table, calibration, config)
@@ -109,16 +108,12 @@ def apart(
     rest = np.setdiff1d(train, calibration)
     heads = tuple(
         HeadFit(
-            np.sort(
-                np.concatenate([_with_codes(table, drawn.but(i)), _rest_for(table, rest, drawn.of_fold(i))])
-            ),
-            _with_codes(table, drawn.of_fold(i)),
+            np.sort(np.concatenate([drawn.but(i), _rest_for(table, rest, drawn.of_fold(i))])),
+            drawn.of_fold(i),
         )
         for i in range(drawn.count)
     )
-    last = HeadFit(
-        np.sort(np.concatenate([_with_codes(table, calibration), rest])), _with_codes(table, reported)
-    )
+    last = HeadFit(np.sort(np.concatenate([calibration, rest])), with_codes(table, reported))
     inner, number = tuple(range(drawn.count)), drawn.count
     final = FuserFit(calibration, _EMPTY, inner, (number,))
     return (*heads, last), (FuserFit(calibration, reported, inner, (number,)),), final, number
@@ -154,22 +149,23 @@ def on_reported(
     train: np.ndarray,
     case: str,
     config: FuseConfig,
-    report_name: str,
-) -> tuple[tuple[HeadFit, ...], tuple[FuserFit, ...], FuserFit, int, str]:
+    notes: list[str],
+) -> Plan:
     """Rules fitted on the rows they are reported on, as papers do; the heads still never saw them."""
-    name = f"{report_name} itself"
+    every = with_codes(table, reported)
     if case == "ready":
-        fit = FuserFit(reported, reported)
-        return (), (fit,), replace(fit, apply=_EMPTY), -1, name
+        fit = FuserFit(every, reported)
+        return (), (fit,), replace(fit, apply=_EMPTY), -1
     if len(train):
-        fit = FuserFit(reported, reported, (0,), (0,))
-        return (HeadFit(train, _with_codes(table, reported)),), (fit,), replace(fit, apply=_EMPTY), 0, name
+        fit = FuserFit(every, reported, (0,), (0,))
+        return (HeadFit(train, every),), (fit,), replace(fit, apply=_EMPTY), 0
     drawn = Drawn.of(table, reported, config)
+    notes.extend(drawn.notes)
     heads = tuple(
-        HeadFit(_with_codes(table, drawn.but(i)), _with_codes(table, drawn.of_fold(i)))
+        HeadFit(with_codes(table, drawn.but(i)), with_codes(table, drawn.of_fold(i)))
         for i in range(drawn.count)
     )
     inner = tuple(range(drawn.count))
-    fit = FuserFit(reported, reported, inner, inner)
-    last = HeadFit(_with_codes(table, reported), _EMPTY)
-    return (*heads, last), (fit,), replace(fit, apply=_EMPTY, heads_apply=()), drawn.count, name
+    fit = FuserFit(every, reported, inner, inner)
+    last = HeadFit(every, _EMPTY)
+    return (*heads, last), (fit,), replace(fit, apply=_EMPTY, heads_apply=()), drawn.count

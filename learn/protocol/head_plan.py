@@ -7,7 +7,7 @@ import numpy as np
 from ...errors import ProtocolError
 from ...features.table import FusionTable
 from ..config import FuseConfig
-from .cross_fit import Drawn
+from .cross_fit import Drawn, with_codes
 from .rows import FuserFit, HeadFit, Protocol
 from .words import note_shared_groups, note_unlabelled
 
@@ -43,15 +43,19 @@ def plan_heads(table: FusionTable, config: FuseConfig) -> Protocol:
         folds = range(drawn.count)
         fit_name = f"{drawn.count} folds of {name}"
         heads = tuple(
-            HeadFit(_covered(table, drawn.but(i)), _covered(table, drawn.of_fold(i))) for i in folds
+            HeadFit(with_codes(table, drawn.but(i)), with_codes(table, drawn.of_fold(i))) for i in folds
         )
-        fusers = tuple(FuserFit(drawn.but(i), drawn.of_fold(i), (), (i,)) for i in folds)
+        if not all(len(head.train) for head in heads):
+            raise ProtocolError(
+                "codes: expected rows with 3D codes to learn from, got none; look at the statuses with ig3d inspect"
+            )
+        fusers = tuple(FuserFit(heads[i].train, drawn.of_fold(i), (), (i,)) for i in folds)
         said = f"Heads fitted on {fit_name}: each row is predicted by a head that never saw it" + (
             ", nor its group." if table.grouped else "."
         )
         notes += drawn.notes
     if table.grouped:
-        note_shared_groups(table, reported, reported, heads, notes, False)
+        note_shared_groups(table, reported, _EMPTY, heads, notes)
     covered = int(table.covered[reported].sum())
     if covered < len(reported):
         notes.append(
@@ -66,7 +70,7 @@ def plan_heads(table: FusionTable, config: FuseConfig) -> Protocol:
         reported=reported,
         heads=heads,
         fusers=fusers,
-        final=FuserFit(train if len(train) else reported, _EMPTY),
+        final=FuserFit(train if len(train) else with_codes(table, reported), _EMPTY),
         final_head=-1,
         marked=False,
         left_out=0,
@@ -96,7 +100,3 @@ def _reported(table: FusionTable, asked: str | None) -> tuple[str, np.ndarray, l
     if not table.labelled.any():
         raise ProtocolError(f"rows: expected some with a label, got {len(table)} without")
     return "all rows", every, ["There is no test or val split to report; all rows are, by folds: assumed."]
-
-
-def _covered(table: FusionTable, rows: np.ndarray) -> np.ndarray:
-    return rows[table.covered[rows]]

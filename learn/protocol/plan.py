@@ -7,9 +7,12 @@ import numpy as np
 from ...errors import ProtocolError
 from ...features.table import FusionTable
 from ..config import FuseConfig
-from .cross_fit import Drawn, apart, fewer, in_folds, on_reported
+from ..rules import fits
+from .cross_fit import Drawn, apart, fewer, in_folds, on_reported, with_codes
 from .rows import Protocol
 from .words import note_shared_groups, note_train, note_unlabelled, sentences_of
+
+_EMPTY = np.zeros(0, np.intp)
 
 
 def plan(table: FusionTable, config: FuseConfig) -> Protocol:
@@ -40,30 +43,46 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
         case = "once"
     else:
         case = "nested" if calibration is None else "out-of-fold"
-    if calibration is None:
-        drawn = Drawn.of(table, reported, config, least=3 if case == "nested" else 2)
-        fit_name = f"{drawn.count} folds of {report_name}"
-        heads, fusers, final, final_head = in_folds(table, reported, train, drawn, case)
-        calibration = reported
-        notes.extend(drawn.notes)
-    else:
-        heads, fusers, final, final_head = apart(table, reported, calibration, train, case, config, notes)
     marked = config.fit_on == "reported"
+    among = reported if calibration is None or marked else calibration
+    _check_some(with_codes(table, among), among)
     if marked:
         if case == "out-of-fold" and len(train):
             case = "once"
-        heads, fusers, final, final_head, fit_name = on_reported(
-            table, reported, train, case, config, report_name
+        fit_name = f"{report_name} itself"
+        heads, fusers, final, final_head = on_reported(table, reported, train, case, config, notes)
+    elif calibration is None:
+        drawn = Drawn.of(table, reported, config, least=3 if case == "nested" else 2)
+        notes.extend(drawn.notes)
+        fit_name = f"{drawn.count} folds of {report_name}"
+        heads, fusers, final, final_head = in_folds(table, reported, train, drawn, case)
+    else:
+        heads, fusers, final, final_head = apart(
+            table, reported, with_codes(table, calibration), train, case, config, notes
         )
-    sentences = sentences_of(table, case, report_name, fit_name, reported, final.fit, train, marked, declared)
+    for fuser in fusers:
+        _check_some(fuser.fit, among)
+    sentences = sentences_of(
+        table,
+        case,
+        report_name=report_name,
+        fit_name=fit_name,
+        reported=reported,
+        calibration=among,
+        folded=calibration is None and not marked,
+        train=train,
+        marked=marked,
+        declared=declared,
+        rules_fit=any(fits(name, config.calibrate) for name in config.rules),
+    )
     if config.calibration_rows is not None:
         fusers = tuple(fewer(table, fuser, config.calibration_rows, config.seed) for fuser in fusers)
         final = fewer(table, final, config.calibration_rows, config.seed)
         notes.append(
             f"Rules are fitted on at most {config.calibration_rows} of these rows, drawn by the seed."
         )
-    if table.grouped:
-        note_shared_groups(table, reported, calibration, heads, notes, marked)
+    if table.grouped and not marked:
+        note_shared_groups(table, reported, final.fit if among is calibration else _EMPTY, heads, notes)
     return Protocol(
         case,
         report_name,
@@ -133,6 +152,15 @@ def _calibration(
             return np.flatnonzero(known), "train"
     rows = np.flatnonzero(table.split_mask("val") & usable & ~in_report)
     return (rows, "val") if len(rows) else (None, "")
+
+
+def _check_some(rows: np.ndarray, among: np.ndarray) -> None:
+    """Refuse to fit rules on none of some rows."""
+    if not len(rows):
+        raise ProtocolError(
+            f"codes: expected some among the {len(among)} rows that rules are fitted on, got none; look at the "
+            "statuses with ig3d inspect"
+        )
 
 
 def _left_out(table: FusionTable, needed: np.ndarray, config: FuseConfig, notes: list[str]) -> int:

@@ -109,6 +109,6 @@ def make_rule(name: str, choices: Choices) -> Rule:
     return Calibrated(rule, kind=choices.calibrate, objective=choices.objective)
 
 
-def fits(name: str, choices: Choices) -> bool:
-    """Whether anything is fitted to the calibration rows under this name."""
-    return name not in FIXED or choices.calibrate != "none"
+def fits(name: str, calibrate: str) -> bool:
+    """Whether anything is fitted to the calibration rows under this name, with this calibration before it."""
+    return name not in FIXED or calibrate != "none"
