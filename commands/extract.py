@@ -74,7 +74,8 @@ def extract(
         str, typer.Option("--precision", help="Of the regressor's networks: fp32, fp64, bf16, fp16.")
     ] = "fp32",
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away an earlier run under this name.")
+        bool,
+        typer.Option("--restart", help="Throw away an earlier run under this name; repeated, it goes on."),
     ] = False,
     retry_failed: Annotated[
         bool,
@@ -117,7 +118,7 @@ def extract(
             + (" without a failed row" if retry_failed else "")
         )
     elif retry_failed:
-        say(f"kept {summary.resumed} rows of shards in which none had failed")
+        say(f"kept {summary.resumed} rows of shards that were not to be done again")
     elif summary.resumed:
         say(f"went on with {summary.resumed} rows of an interrupted run")
     print(f"{summary.store}: {rows} rows ({counts(summary.counts)})")

@@ -92,9 +92,10 @@ def extract_codes(
     part : (k, n), optional
         Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.join.join_parts` joins their stores.
     restart : bool
-        Throw away what an earlier run left, or the finished store.
+        Throw away what an earlier run left; a finished store, when the new one is whole.
     retry_failed : bool
         Do the shards that hold failed rows again, of a finished store or an interrupted run; the others are kept.
+        Like ``restart`` it does so once: repeated after an interruption, it goes on.
     progress : function of a Counter of status names, optional
     say : function of a line of text, optional
         Receives what was chosen.
@@ -133,7 +134,7 @@ def extract_codes(
         identity["part"] = "{}/{}".format(*part)
     run = shards.Run(Path(out), samples, identity)
     with run.locked():
-        if run.finished(restart=restart) and not (retry_failed and run.reopen()):
+        if run.finished(restart=restart, retry_failed=retry_failed):
             with CodeStore(out) as store:
                 counts = by_status(store.status)
             return Summary(Path(out), counts, 0.0, len(samples))
@@ -157,7 +158,7 @@ def extract_codes(
                 progress(done)
         paths = [run.shard_path(shard) for shard in range(run.shards)]
         write_joined(run.out, info, samples.samples, dict(regress.blocks), paths)
-        run.discard_parts()
+        run.forget()
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 

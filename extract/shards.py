@@ -1,18 +1,19 @@
 """Shards: how a run is cut up, recognised again, resumed and joined.
 
-``STORE.h5.parts/`` holds ``run.json`` (the run's identity), one small store per finished shard, and a lock. A shard
-has its final name only when it is whole, so what is there is done.
+``STORE.h5.parts/`` holds ``run.json`` (which run it is), one small store per finished shard, and a lock. A shard has
+its final name only when it is whole, so what is there is done. The name holds the run's own: a worker that outlives its
+run has no way into another.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,24 @@ def shard_size(samples: int) -> int:
     return min(1024, max(64, -(-samples // 100)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """``run.json``: what is known of the run whose shards lie beside it.
+
+    Attributes
+    ----------
+    identity : dict
+    begun_by : str
+        ``restart``, ``retry-failed`` or nothing: the same command goes on, and does not throw away its own work.
+    run_id : str
+        Drawn when it was begun; part of its shards' names.
+    """
+
+    identity: dict[str, Any]
+    begun_by: str = ""
+    run_id: str = field(default_factory=lambda: secrets.token_hex(6))
+
+
 @dataclass(slots=True)
 class Run:
     """One extraction on disk.
@@ -104,16 +123,26 @@ class Run:
     samples : SampleList
     identity : dict
     counts : rows of the shards that :meth:`begin` found finished, by status
+    run_id : what :meth:`begin` found the run to be called, or called it
     """
 
     out: Path
     samples: SampleList
     identity: dict[str, Any]
     counts: Counter[str] = field(default_factory=Counter)
+    run_id: str = ""
 
     @property
     def parts(self) -> Path:
         return self.out.with_name(self.out.name + ".parts")
+
+    @property
+    def _lock(self) -> Path:
+        return self.parts / "lock"
+
+    @property
+    def _run_json(self) -> Path:
+        return self.parts / "run.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -129,7 +158,7 @@ class Run:
             )
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.parts / "lock")
+            lock = FileLock(self._lock)
             lock.acquire(timeout=0)
         except Timeout as exc:
             raise RunError(
@@ -142,12 +171,16 @@ class Run:
         try:
             yield
         finally:
+            if not self._run_json.exists():  # no run to go on with
+                self._remove_all_but(self._lock)
+                with suppress(OSError):
+                    self._lock.unlink()  # held as yet: what lies there afterwards is another run's
             lock.release()
-            if self.out.exists() and not (self.parts / "run.json").exists():
-                shutil.rmtree(self.parts, ignore_errors=True)
+            with suppress(OSError):
+                self.parts.rmdir()  # where it is empty
 
-    def finished(self, *, restart: bool) -> bool:
-        """Whether the store is there already, from this very run.
+    def finished(self, *, restart: bool, retry_failed: bool = False) -> bool:
+        """Whether there is nothing to do: the store is there, from this very run, and none is to replace it.
 
         Raises
         ------
@@ -160,11 +193,12 @@ class Run:
             raise RunError(
                 f"{self.out}: expected a store or nothing there, got another kind of file; name another --out"
             )
-        if restart:
+        left = self._recorded()
+        if restart or (left and not differences(left.identity, self.identity)):
             return False
         try:
             with CodeStore(self.out) as store:
-                before = store.info.config
+                before, failed = store.info.config, Status.failed in store.status
         except StoreError as exc:
             raise RunError(f"{exc}; or --restart to write it anew") from exc
         if differing := differences(before, self.identity):
@@ -172,18 +206,55 @@ class Run:
                 f"{self.out}: expected the store of this run, got one of another ({'; '.join(differing)}); choose "
                 "another --out, or --restart to write it anew"
             )
-        self.discard_parts()
-        return True
+        return not (retry_failed and failed)
 
-    def reopen(self) -> bool:
-        """Cut the finished store into its shards again, but for those that hold a failed row; whether there are such.
+    def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
+        """Numbers of the shards that are still to be done; counts those that are done.
 
-        The store stays as it is until the one that replaces it is whole.
+        What ``restart`` throws away and ``retry_failed`` does again is what lies there when they are first asked for;
+        an interrupted run that they have begun goes on. The finished store stays until the new one is whole.
+
+        Raises
+        ------
+        RunError : an earlier run under this name had another identity.
         """
+        left = self._recorded()
+        differing = differences(left.identity, self.identity) if left else []
+        if left and restart and (differing or left.begun_by != "restart"):
+            self.forget()
+            left = None
+        elif differing:
+            raise RunError(
+                f"{self.out}: expected the interrupted run that lies in {self.parts.name}, got another "
+                f"({'; '.join(differing)}); --restart throws the old one away"
+            )
+        begun_by = "restart" if restart else "retry-failed" if retry_failed else ""
+        retry = retry_failed and not (left and left.begun_by == begun_by)
+        record = left or _Record(self.identity)
+        self.run_id = record.run_id
+        self._remove_all_but(self._lock, self._run_json, *map(self.shard_path, range(self.shards)))
+        if left is None and retry and self.out.exists():
+            self._reopen()
+        todo = [shard for shard in range(self.shards) if not self._is_done(shard, retry_failed=retry)]
+        if left is None or retry:
+            with replacing(self._run_json) as temporary:
+                record = replace(record, begun_by=begun_by)
+                temporary.write_text(json.dumps(asdict(record), indent=1, sort_keys=True))
+        return todo
+
+    def _recorded(self) -> _Record | None:
+        """The interrupted run that lies there."""
+        try:
+            return _Record(**json.loads(self._run_json.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            return _Record({"run.json": "damaged"})
+
+    def _reopen(self) -> None:
+        """Cut the finished store into its shards again, but for those that hold a failed row."""
         with CodeStore(self.out) as store:
             failed = store.status == Status.failed
-            if not failed.any():
-                return False
             for shard in range(self.shards):
                 rows = self.rows_of(shard)
                 if failed[rows].any():
@@ -192,43 +263,13 @@ class Run:
                 (kept,) = read_rows(store, rows)  # which has more at a time than a shard
                 with StoreWriter(self.shard_path(shard), store.info, part, store.blocks) as writer:
                     writer.write(0, kept)
-        return True
-
-    def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
-        """Numbers of the shards that are still to be done; counts those that are done.
-
-        With ``retry_failed`` one that holds a failed row is not done.
-
-        Raises
-        ------
-        RunError : an earlier run under this name had another identity.
-        """
-        record = self.parts / "run.json"
-        if restart:
-            self.discard_parts()
-        if record.exists():
-            try:
-                before = json.loads(record.read_text())
-            except ValueError:
-                before = {"run.json": "damaged"}
-            if differing := differences(before, self.identity):
-                raise RunError(
-                    f"{self.out}: expected the interrupted run that lies in {self.parts.name}, got another "
-                    f"({'; '.join(differing)}); --restart throws the old one away"
-                )
-        else:
-            with replacing(record) as temporary:
-                temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True))
-        for leftover in self.parts.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        return [shard for shard in range(self.shards) if not self._is_done(shard, retry_failed=retry_failed)]
 
     @property
     def shards(self) -> int:
         return -(-len(self.samples) // shard_size(len(self.samples)))
 
     def shard_path(self, shard: int) -> Path:
-        return self.parts / f"{shard:05d}.h5"
+        return self.parts / f"{shard:05d}-{self.run_id}.h5"
 
     def rows_of(self, shard: int) -> slice:
         """The rows of the sample list that a shard holds."""
@@ -268,12 +309,15 @@ class Run:
             writer.write(0, rows)
         return Counter({Status.failed.name: len(samples)})
 
-    def discard_parts(self) -> None:
-        """Remove everything but the lock, the record last: while it is there the run can be recognised."""
-        for entry in self.parts.iterdir():
-            if entry.name not in ("lock", "run.json"):
+    def forget(self) -> None:
+        """End the run: there is nothing to go on with. Its shards go when the lock does."""
+        self._run_json.unlink(missing_ok=True)
+
+    def _remove_all_but(self, *kept: Path) -> None:
+        """Tidy up; what cannot be removed is in nobody's way."""
+        for entry in {*self.parts.iterdir()}.difference(kept):
+            with suppress(OSError):
                 entry.unlink()
-        (self.parts / "run.json").unlink(missing_ok=True)
 
 
 def _is_store(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Writing a store: under a temporary neighbour's name, hashed, flushed to disk, renamed.
+"""Writing a store: under a temporary neighbour's name, hashed, flushed to disk, renamed, its folder flushed too.
 
 A final name is a finished file, and whatever goes wrong leaves what was there before.
 """
@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .atomic import temporary_name
+from .atomic import flush_folder, temporary_name
 from .samples import Sample, Samples, Split, narrowed
 from .store_format import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
 from .values import Block, Rows, Status
@@ -112,15 +112,21 @@ class StoreWriter:
             return
         try:
             self._file.flush()
+            self._disk.check()  # or what is not there would be read for the hash
             self._file.attrs["content_sha256"] = content_hash(self._file)
             self._file.close()
+            self._columns.clear()
+            del self._file  # here, with its datasets: a signal's exception is lost in the weak references to them
             self._disk.finish()
             self._temporary.replace(self.path)
+            flush_folder(self.path.parent)  # the shards are removed next
         except OSError as exc:
             self._discard()
             raise self._cannot(exc) from exc
 
     def _cannot(self, exc: OSError) -> StoreError:
+        if hasattr(self, "_disk"):
+            exc = self._disk.failure or exc  # HDF5 tells only what followed from it
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         todo = "free the disk and repeat the command" if full else "name a place that can be written to"
         return StoreError(f"{self.path}: expected to write the store, got {exc}; {todo}")
@@ -217,20 +223,25 @@ class _Disk(io.RawIOBase):
     """The file under an HDF5 writer; it keeps a full disk from HDF5, which does not survive a failed close.
 
     After a write has failed it swallows the rest, and :meth:`check` and :meth:`finish` raise what happened.
+
+    Attributes
+    ----------
+    failure : OSError or None
+        The first one.
     """
 
     def __init__(self, path: Path) -> None:
         self._raw = path.open("w+b", buffering=0)
-        self._failure: OSError | None = None
+        self.failure: OSError | None = None
 
     def write(self, content: Any) -> int:
         rest = memoryview(content).cast("B")
         size = len(rest)
         try:
-            while len(rest) and self._failure is None:
+            while len(rest) and self.failure is None:
                 rest = rest[self._raw.write(rest) :]
         except OSError as exc:
-            self._failure = exc
+            self.failure = exc
         return size
 
     def readinto(self, into: Any) -> int:
@@ -246,12 +257,12 @@ class _Disk(io.RawIOBase):
         try:
             return self._raw.truncate(size)
         except OSError as exc:
-            self._failure = self._failure or exc
+            self.failure = self.failure or exc
             return size or 0
 
     def check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     def finish(self) -> None:
         """Put everything on the disk and close; raises what a write had to hide."""

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder
-from slow_fakes import start, wait_for_shards
 
 from ig3d.errors import RunError, StoreError, UsageError
+from ig3d.extract import run
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.join import join_parts
@@ -77,15 +77,30 @@ def test_a_part_from_the_command_line(made: Path, tmp_path: Path, ig3d: Callable
         assert ended.returncode == 2 and message in ended.stderr
 
 
-def test_shards_of_an_interrupted_run_are_joined_when_all_are_there(made: Path, tmp_path: Path) -> None:
+def test_shards_of_an_interrupted_run_are_joined_when_all_are_there(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, parts = tmp_path / "a.h5", tmp_path / "a.h5.parts"
-    process = start(made / "data", out, "--jobs", 1)
-    wait_for_shards(process, out, 2)
-    process.kill()
-    process.communicate()
-    with pytest.raises(StoreError, match=r"expected the 201 samples of the whole run, got (64|128|192)"):
+    samples = list_samples(made / "data", "folder")
+
+    def stop(done: dict[str, int]) -> None:
+        if list(parts.glob("00001*.h5")):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_codes(samples, out, CONFIG, jobs=1, progress=stop)
+    with pytest.raises(StoreError, match="expected the 201 samples of the whole run, got 128"):
         join_parts([parts], tmp_path / "b.h5")
     assert not (tmp_path / "b.h5").exists()
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "write_joined", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        extract_codes(samples, out, CONFIG, jobs=1)
+    join_parts([parts], tmp_path / "b.h5")
+    assert content(tmp_path / "b.h5") == content(made / "one.h5")
 
 
 def test_the_joined_stores_folder_is_made_or_named(

@@ -1,0 +1,278 @@
+"""What an interrupted run leaves, who goes on with it, and who has no way into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FAKE, colour_folder, write_image
+from filelock import FileLock
+
+from ig3d.errors import RunError
+from ig3d.extract import run
+from ig3d.extract import shards as shards_module
+from ig3d.extract.config import ExtractConfig
+from ig3d.extract.datasets import list_samples
+from ig3d.extract.fakes import FakeRegressor
+from ig3d.extract.pipeline import run_shard
+from ig3d.extract.run import Summary, extract_codes
+from ig3d.extract.shards import Run
+from ig3d.features.store import CodeStore
+from ig3d.features.values import FaceBatch, Status
+
+CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
+OTHER = ExtractConfig(regressor="test_extract_resume:Brighter", batch_size=8)
+Work = Callable[..., Any]
+
+
+class Brighter(FakeRegressor):
+    """Codes that no :class:`FakeRegressor` writes."""
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        return {name: codes + 1000 for name, codes in super().__call__(faces).items()}
+
+
+class Shards:
+    """The shards that runs have begun in this process; Ctrl-C comes at the one after ``left`` of them."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.left = 1000
+
+    def __call__(self, path: Path, *arguments: Any, **options: Any) -> Any:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.begun.append(int(path.name[:5]))
+        return run_shard(path, *arguments, **options)
+
+    def interrupt(self, after: int, root: Path, out: Path, config: ExtractConfig, **options: bool) -> None:
+        self.left = after
+        with pytest.raises(KeyboardInterrupt):
+            extract(root, out, config, **options)
+        self.left, self.begun[:] = 1000, []
+
+
+@pytest.fixture
+def shards(monkeypatch: pytest.MonkeyPatch) -> Shards:
+    watched = Shards()
+    monkeypatch.setattr(run, "run_shard", watched)
+    return watched
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images, five shards; those of the second, the fourth and the fifth hold one that fails."""
+    root = colour_folder(tmp_path_factory.mktemp("resume") / "data", 150)
+    for name in ("happy/0100", "sad/0060", "sad/0140"):
+        write_image(root / f"{name}.png", (0, 0, 255))  # FakeRegressor gives up on pure blue
+    return root
+
+
+def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: bool) -> Summary:
+    return extract_codes(list_samples(root, "folder"), out, config, jobs=1, **options)
+
+
+def content(out: Path) -> str:
+    with CodeStore(out) as store:
+        assert store.verify() == []
+        return store.content_sha256
+
+
+@pytest.fixture(scope="module")
+def wanted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[ExtractConfig, str]:
+    """The content of undisturbed stores."""
+    place, found = tmp_path_factory.mktemp("wanted"), {}
+    for name, config in (("a", CONFIG), ("b", OTHER)):
+        extract(root, place / f"{name}.h5", config)
+        found[config] = content(place / f"{name}.h5")
+    return found
+
+
+def test_a_worker_that_outlives_its_run_has_no_way_into_another(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.h5"
+    given: list[Callable[[], object]] = []
+
+    def given_and_killed(*arguments: Any, **options: Any) -> None:
+        for shard in range(5):
+            _, *rest = arguments
+            path = arguments[0].with_name(arguments[0].name.replace("00000", f"{shard:05d}"))
+            samples = list_samples(root, "folder").samples[shard * 64 : (shard + 1) * 64]
+            rest[:2] = samples, [None] * len(samples)
+            given.append(lambda path=path, rest=tuple(rest): run_shard(path, *rest, **options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(run, "run_shard", given_and_killed)
+        extract(root, out, OTHER)
+
+    def beside_them(*arguments: Any, **options: Any) -> object:
+        done = run_shard(*arguments, **options)
+        for outlived in given:  # before this run's next shards, and over those that it has done
+            outlived()
+        return done
+
+    given[1]()  # before the run that follows
+    monkeypatch.setattr(run, "run_shard", beside_them)
+    assert extract(root, out, CONFIG, restart=True).resumed == 0
+    assert content(out) == wanted[CONFIG]
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_damaged_shard_is_done_again(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards
+) -> None:
+    out = tmp_path / "a.h5"
+    shards.interrupt(3, root, out, CONFIG)
+    (shard,) = (tmp_path / "a.h5.parts").glob("00001*.h5")
+    content_of = shard.read_bytes()
+    half = len(content_of) // 2
+    shard.write_bytes(content_of[:half] + bytes(len(content_of) - half))  # as a loss of power leaves it
+    assert extract(root, out).resumed == 2 * 64
+    assert shards.begun == [1, 3, 4]
+    assert content(out) == wanted[CONFIG]
+
+
+def test_another_identity_does_not_go_on_with_an_interrupted_run(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards
+) -> None:
+    out = tmp_path / "a.h5"
+    shards.interrupt(2, root, out, CONFIG)
+    with pytest.raises(RunError, match=r"options.batch_size: 8 -> 4.*--restart throws"):
+        extract(root, out, replace(CONFIG, batch_size=4))
+    assert extract(root, out).resumed == 2 * 64
+    assert content(out) == wanted[CONFIG]
+
+
+@pytest.mark.parametrize("repeated", [True, False], ids=["same-command", "without-restart"])
+def test_an_interrupted_restart_goes_on(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards, repeated: bool
+) -> None:
+    out = tmp_path / "a.h5"
+    extract(root, out, CONFIG)
+    for _ in range(2):
+        shards.interrupt(2, root, out, OTHER, restart=True)
+        assert content(out) == wanted[CONFIG], "the old store stays until the new one is whole"
+    with pytest.raises(RunError, match=r"options\.batch_size: 8 -> 4"):
+        extract(root, out, replace(OTHER, batch_size=4))
+    assert extract(root, out, CONFIG).seconds == 0, "the old store is there still"
+    assert extract(root, out, OTHER, restart=repeated).resumed == 4 * 64
+    assert shards.begun == [4]
+    assert content(out) == wanted[OTHER]
+    assert not list(tmp_path.glob("*.parts"))
+    shards.begun.clear()
+    assert extract(root, out, OTHER).seconds == 0
+    assert extract(root, out, OTHER, restart=True).resumed == 0, "what is finished is done anew"
+    assert shards.begun == [0, 1, 2, 3, 4]
+
+
+def test_a_restart_throws_away_what_it_has_not_begun_itself(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards
+) -> None:
+    out = tmp_path / "a.h5"
+    shards.interrupt(3, root, out, CONFIG)
+    shards.interrupt(1, root, out, CONFIG, restart=True)
+    assert len(list((tmp_path / "a.h5.parts").glob("0*.h5"))) == 1
+    shards.interrupt(1, root, out, CONFIG, restart=True)
+    assert extract(root, out, CONFIG).resumed == 2 * 64
+    assert shards.begun == [2, 3, 4]
+    assert content(out) == wanted[CONFIG]
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["store", "interrupted-run"])
+def test_an_interrupted_retry_goes_on(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards, finished: bool
+) -> None:
+    out = tmp_path / "a.h5"
+    if finished:
+        extract(root, out)
+        with CodeStore(out) as store:
+            assert {*(np.flatnonzero(store.status == Status.failed) // 64)} == {1, 3, 4}
+    else:
+        shards.interrupt(4, root, out, CONFIG)  # the fifth is lacking
+    shards.interrupt(1, root, out, CONFIG, retry_failed=True)
+    assert out.exists() == finished
+    shards.interrupt(1, root, out, CONFIG, retry_failed=True)
+    assert extract(root, out, CONFIG, retry_failed=True).resumed == 4 * 64
+    assert shards.begun == [4], "those that failed again while they were retried are kept"
+    assert content(out) == wanted[CONFIG]
+    assert not list(tmp_path.glob("*.parts"))
+    shards.begun.clear()
+    extract(root, out, CONFIG, retry_failed=True)
+    assert shards.begun == [1, 3, 4], "asked for again after the end, they are tried again"
+
+
+def test_a_retry_killed_while_it_takes_the_store_apart_begins_again(
+    root: Path,
+    wanted: dict[ExtractConfig, str],
+    tmp_path: Path,
+    shards: Shards,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "a.h5"
+    extract(root, out)
+
+    def taken_apart_and_killed(self: Run) -> None:
+        self.shard_path(0).write_bytes(b"half a shard")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "_reopen", taken_apart_and_killed)
+        extract(root, out, CONFIG, retry_failed=True)
+    assert extract(root, out).seconds == 0
+    shards.begun.clear()
+    assert extract(root, out, CONFIG, retry_failed=True).resumed == 2 * 64
+    assert shards.begun == [1, 3, 4] and content(out) == wanted[CONFIG]
+
+
+def test_a_run_killed_between_the_store_and_the_end_ends_by_the_same_command(
+    root: Path,
+    wanted: dict[ExtractConfig, str],
+    tmp_path: Path,
+    shards: Shards,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "a.h5"
+
+    def killed(self: Run) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "forget", killed)
+        extract(root, out)
+    shards.begun.clear()
+    extract(root, out)
+    assert shards.begun == [] and content(out) == wanted[CONFIG]
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_run_that_begins_as_another_ends_keeps_its_files(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, parts = tmp_path / "a.h5", tmp_path / "a.h5.parts"
+    begun: list[FileLock] = []
+
+    class Waited(FileLock):  # type: ignore[valid-type, misc]
+        def release(self, force: bool = False) -> None:
+            super().release(force)
+            if not begun:
+                parts.mkdir(exist_ok=True)
+                begun.append(FileLock(parts / "lock"))
+                begun[0].acquire(timeout=0)
+                (parts / "00000-another.h5").touch()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards_module, "FileLock", Waited)
+        extract(root, out)
+    assert (parts / "00000-another.h5").exists()
+    with pytest.raises(RunError, match="got one at work"):
+        extract(root, out)
+    begun[0].release()
+    assert extract(root, out).seconds == 0
+    assert not parts.exists()

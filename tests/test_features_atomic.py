@@ -1,0 +1,73 @@
+"""All or nothing: two writers never share a temporary file, and a store's name is on the disk when it is there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ig3d.errors import StoreError
+from ig3d.features.atomic import replacing
+from ig3d.features.samples import Sample
+from ig3d.features.store import CodeStore
+from ig3d.features.store_format import StoreInfo
+from ig3d.features.store_writer import StoreWriter
+from ig3d.features.values import Block, Rows, Status
+
+
+def write_store(path: Path) -> None:
+    blocks = {"pose": Block(3, "rad", "x", "Rotation.")}
+    rows = Rows.pending(1, blocks)
+    rows.status[:] = Status.no_face
+    with StoreWriter(path, StoreInfo("x", "/", ()), [Sample("a", "a.png")], blocks) as writer:
+        writer.write(0, rows)
+
+
+def test_two_writers_of_one_name_and_one_process_id_do_not_meet(tmp_path: Path) -> None:
+    final = tmp_path / "x.txt"
+    with replacing(final) as first:
+        first.write_text("first")
+        with replacing(final) as second:  # as in another container, whose process has the same id
+            second.write_text("second, longer")
+        assert final.read_text() == "second, longer"
+        assert first.read_text() == "first"
+    assert final.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed where the system can")
+def test_the_folder_of_a_store_is_flushed_once_the_store_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, flush, final = [], os.fsync, tmp_path / "a.h5"
+
+    def watched(handle: int) -> None:
+        status = os.fstat(handle)
+        flushed.append((stat.S_ISDIR(status.st_mode) and status.st_ino, final.exists()))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_store(final)
+    assert flushed == [(False, False), (tmp_path.stat().st_ino, True)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed where the system can")
+@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_disk_that_fails_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool
+) -> None:
+    def refused(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    if told:
+        with pytest.raises(StoreError, match=r"expected to write the store, got .*Input/output error"):
+            write_store(tmp_path / "a.h5")
+        return
+    write_store(tmp_path / "a.h5")
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.verify() == []
