@@ -1,7 +1,8 @@
 """Codes that people already have, made into a store: JSON per image, EMOCA's folders of .npy, CSV columns.
 
 Each source is a function from the samples to ``row -> block -> values``; rows that it has nothing for keep their
-place with the status ``failed``. Codes are joined to a dataset by id or file name, never by order.
+place, with the status that an exported table says, else ``failed``. Codes are joined to a dataset by id or file name,
+never by order.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError, require, some
+from ..errors import DatasetError, UsageError, number, require, some
 from ..features.samples import SampleList
 from ..features.store_format import StoreInfo
 from ..features.store_writer import StoreWriter
@@ -40,7 +41,12 @@ _EMOCA = {
     "lightcode": ("light",),
     "detail": ("detail",),
 }
+# A row that a source says nothing of.
+_NOTHING = (Status.failed, "no codes in the source")
 _UNITS = {"pose": "rad", "jaw": "rad"}
+# Columns of an exported table that say how it went, and what the first may say of a row without codes.
+_OUTCOME = ("status", "message")
+_WITHOUT = {status.name for status in Status} - {"pending", "ok"}
 _FLAME_BLOCKS = frozenset({"expression", "shape", "pose", "jaw"})
 
 
@@ -54,13 +60,13 @@ class Found:
         Whose codes they are, as far as the files tell.
     codes : row of the sample list -> block -> values
     notes : what was odd, for the user
-    broken : row -> why its codes cannot be used
+    without : row -> status and message of one that has no codes
     """
 
     regressor: str
     codes: dict[int, dict[str, np.ndarray]]
     notes: tuple[str, ...] = ()
-    broken: dict[int, str] = field(default_factory=dict)
+    without: dict[int, tuple[Status, str]] = field(default_factory=dict)
 
 
 def import_codes(
@@ -128,7 +134,9 @@ def _blocks(found: Found) -> dict[str, Block]:
             widths.setdefault(name, Counter())[len(values)] += 1
     for name, counts in widths.items():
         if len(counts) > 1 or sum(counts.values()) != len(found.codes):
-            there = ", ".join(f"{count} rows of width {width}" for width, count in counts.most_common())
+            there = ", ".join(
+                f"{number(count, 'row')} of width {width}" for width, count in counts.most_common()
+            )
             raise DatasetError(
                 f"import: expected {name} of one width in all {len(found.codes)} rows, got {there}; "
                 "import files of one regressor at a time"
@@ -146,13 +154,12 @@ def _blocks(found: Found) -> dict[str, Block]:
 
 def _rows(n: int, found: Found, blocks: dict[str, Block]) -> Rows:
     rows = Rows.pending(n, blocks)
-    rows.status[:] = Status.failed
     for row in range(n):
-        rows.message[row] = found.broken.get(row, "no codes in the source")
+        rows.status[row], rows.message[row] = found.without.get(row, _NOTHING)
     for row, codes in found.codes.items():
         bad = [name for name, values in codes.items() if not np.isfinite(values).all()]
         if bad:
-            rows.message[row] = f"not finite: {', '.join(bad)}"
+            rows.status[row], rows.message[row] = Status.failed, f"not finite: {', '.join(bad)}"
             continue
         rows.status[row], rows.message[row] = Status.ok, ""
         for name, values in codes.items():
@@ -177,7 +184,7 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
         by_name.setdefault(file.name, []).append(file)
     stems = Counter(Path(sample.path).stem for sample in samples.samples)
     codes: dict[int, dict[str, np.ndarray]] = {}
-    broken: dict[int, str] = {}
+    without: dict[int, tuple[Status, str]] = {}
     keys: set[str] = set()
     for row, sample in enumerate(samples.samples):
         name = Path(sample.path).name
@@ -193,14 +200,15 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
             keys |= set(record)
             named = _renamed(record, _SMIRK) or _renamed(record, _EMOCA)
         except (ValueError, TypeError, OSError) as exc:
-            broken[row] = f"{path.name}: {exc}"
+            without[row] = Status.failed, f"{path.name}: {exc}"
             continue
         if named:
             codes[row] = named
         else:
-            broken[row] = f"{path.name}: none of the known names among {', '.join(sorted(record)[:6])}"
+            known = f"none of the known names among {', '.join(sorted(record)[:6])}"
+            without[row] = Status.failed, f"{path.name}: {known}"
     regressor = "smirk" if keys & set(_SMIRK) - {"cam"} else "emoca"
-    return Found(regressor, codes, (f"{len(codes)} of {len(samples)} samples have a JSON file",), broken)
+    return Found(regressor, codes, (_share("a JSON file", codes, samples),), without)
 
 
 def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
@@ -216,11 +224,11 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
     stems = Counter(_first_stem(sample.path) for sample in samples.samples)
     collide = sorted(stem for stem, count in stems.items() if count > 1 and f"{stem}00" in folders)
     if collide:
-        notes.append(f"{len(collide)} stems are those of several pictures and are left out: {some(collide)}")
+        notes.append(f"{number(len(collide), 'stem')} of several pictures left out: {some(collide)}")
     twice = sorted(name for name, paths in folders.items() if len(paths) > 1)
     if twice:
-        notes.append(f"{len(twice)} folders are there more than once and are left out: {some(twice)}")
-    codes, broken = {}, {}
+        notes.append(f"{number(len(twice), 'folder')} there more than once left out: {some(twice)}")
+    codes, without = {}, {}
     for row, sample in enumerate(samples.samples):
         stem = _first_stem(sample.path)
         paths = folders.get(f"{stem}00", [])
@@ -234,9 +242,13 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
             }
             codes[row] = _renamed(record, _EMOCA)
         except (ValueError, OSError, EOFError) as exc:
-            broken[row] = f"{paths[0].name}: {exc}"
-    notes.append(f"{len(codes)} of {len(samples)} samples have a folder of codes")
-    return Found("emoca", codes, tuple(notes), broken)
+            without[row] = Status.failed, f"{paths[0].name}: {exc}"
+    notes.append(_share("a folder of codes", codes, samples))
+    return Found("emoca", codes, tuple(notes), without)
+
+
+def _share(what: str, codes: Mapping[int, object], samples: SampleList) -> str:
+    return f"{what} for {len(codes)} of {number(len(samples), 'sample')}"
 
 
 def _first_stem(path: str) -> str:
@@ -253,7 +265,9 @@ def _csv(samples: SampleList, source: Path, columns: str | None) -> Found:
             raise DatasetError(
                 f"import: expected a column id, path, image, name or number, got {some(header)}"
             )
-        table = pandas.read_csv(source, dtype={key: str}, keep_default_na=True)
+        # as they stand: an id NA is no empty cell
+        words = {name: str for name in (key, *_OUTCOME) if name in header}
+        table = pandas.read_csv(source, converters=words)
     except (ValueError, OSError, pandas.errors.ParserError) as exc:
         raise DatasetError(f"import: expected a table in {source}, got {str(exc).splitlines()[0]}") from exc
     places = _named_columns(header) if columns is None else _given_columns(header, key, columns)
@@ -261,18 +275,22 @@ def _csv(samples: SampleList, source: Path, columns: str | None) -> Found:
         name: table.iloc[:, at].apply(pandas.to_numeric, errors="coerce").to_numpy(np.float32)
         for name, at in places.items()
     }
-    keys = table[key].fillna("").tolist()
+    keys = table[key].tolist()
+    outcome = zip(*(table[name] if name in header else [""] * len(keys) for name in _OUTCOME), strict=True)
     rows, counts = _match(set(keys), samples), Counter(keys)
-    codes = {
-        rows[name]: {block: values[line] for block, values in numbers.items()}
-        for line, name in enumerate(keys)
-        # a row without a single number is a sample without a face
-        if name in rows and counts[name] == 1 and any(np.isfinite(v[line]).any() for v in numbers.values())
-    }
-    notes = [f"{len(codes)} of {len(samples)} samples have a row of codes"]
+    codes: dict[int, dict[str, np.ndarray]] = {}
+    without: dict[int, tuple[Status, str]] = {}
+    for line, (name, (status, message)) in enumerate(zip(keys, outcome, strict=True)):
+        if name not in rows or counts[name] > 1:
+            continue
+        if any(np.isfinite(values[line]).any() for values in numbers.values()):
+            codes[rows[name]] = {block: values[line] for block, values in numbers.items()}
+        elif status in _WITHOUT:  # a row without a single number is a sample without codes
+            without[rows[name]] = Status[status], message
+    notes = [_share("a row of codes", codes, samples)]
     if many := [name for name, count in counts.items() if count > 1]:
-        notes.append(f"{len(many)} ids are there more than once and are left out: {some(many)}")
-    return Found("unknown", codes, tuple(notes))
+        notes.append(f"{number(len(many), 'id')} there more than once left out: {some(many)}")
+    return Found("unknown", codes, tuple(notes), without)
 
 
 def _named_columns(header: list[str]) -> dict[str, list[int]]:
@@ -299,7 +317,7 @@ def _given_columns(header: list[str], key: str, columns: str) -> dict[str, list[
     left = [
         i
         for i, name in enumerate(header)
-        if name not in (key, "exp", "val", "aro", "label", "split", "group")
+        if name not in (key, "exp", "val", "aro", "label", "split", "group", *_OUTCOME)
     ]
     if sum(widths.values()) != len(left):
         raise UsageError(

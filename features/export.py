@@ -56,7 +56,7 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] |
 
 
 def _sample_columns(store: CodeStore) -> dict[str, np.ndarray]:
-    """Ids, labels and statuses in words; the same names as the ``manifest`` adapter reads."""
+    """Ids, labels and statuses in words; ids and labels under the names that the ``manifest`` adapter reads."""
     samples = store.samples
     names = np.array([*store.info.classes, ""])
     return {
@@ -68,6 +68,7 @@ def _sample_columns(store: CodeStore) -> dict[str, np.ndarray]:
         "valence": samples.valence,
         "arousal": samples.arousal,
         "status": np.array([status.name for status in Status])[samples.status],
+        "message": samples.message,
     }
 
 

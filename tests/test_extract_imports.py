@@ -19,6 +19,7 @@ from ig3d.extract.run import extract_codes
 from ig3d.features.export import export_store
 from ig3d.features.samples import SampleList
 from ig3d.features.store import CodeStore
+from ig3d.features.values import Status
 
 RNG = np.random.default_rng(0)
 SMIRK = {
@@ -101,7 +102,7 @@ def test_emoca_folders_with_their_traps(tmp_path: Path, samples: SampleList) -> 
     counts = import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5", say=said.append)
     assert counts == {"ok": 3, "failed": 3}
     assert any("one character are left out" in line and line.endswith(": 4") for line in said)
-    assert any("1 stems are those of several pictures" in line and "5" in line for line in said)
+    assert any("1 stem of several pictures left out" in line and "5" in line for line in said)
     with CodeStore(tmp_path / "a.h5") as store:
         assert np.allclose(store.codes("jaw")[row(store, "sad/3")], records["300"]["pose"][3:])
         assert np.allclose(store.codes("camera")[row(store, "happy/1")], records["100"]["cam"])
@@ -129,6 +130,31 @@ def test_csv_with_columns_in_order(tmp_path: Path, samples: SampleList) -> None:
         assert np.allclose(store.codes("expression")[row(store, "sad/3")], values[0, :50])
         assert np.allclose(store.codes("shape")[row(store, "happy/1")], values[1, 234:])
         assert store.samples.ok.sum() == 2
+
+
+def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: SampleList) -> None:
+    """A word that is no status says nothing; nor does one beside codes, or ok without any."""
+    (tmp_path / "codes.csv").write_text(
+        'id,status,message,pose:0\nhappy/1,no_face,NA,\nhappy/2,"odd",why,\nsad/3,no_face,,0.5\nsad/4,ok,,\n'
+    )
+    import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5")
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.verify() == []
+        said = zip(store.samples.id, store.samples.status, store.samples.message, strict=True)
+        assert {name: (status, message) for name, status, message in said} == {
+            "happy/1": (Status.no_face, "NA"),
+            "happy/2": (Status.failed, "no codes in the source"),
+            "sad/3": (Status.ok, ""),
+            "sad/4": (Status.failed, "no codes in the source"),
+        }
+
+
+def test_an_id_that_reads_as_an_empty_cell_is_an_id(tmp_path: Path) -> None:
+    for name in ("NA.jpg", "null.jpg"):
+        write_image(tmp_path / "data" / "happy" / name)
+    (tmp_path / "codes.csv").write_text("image,pose:0\nNA,1\nnull,2\n")
+    samples = list_samples(tmp_path / "data", "folder")
+    assert import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5") == {"ok": 2}
 
 
 @pytest.mark.parametrize(
@@ -173,16 +199,19 @@ def test_damaged_and_infinite_rows_keep_their_place(tmp_path: Path, samples: Sam
 def test_what_is_exported_is_what_was_stored(tmp_path: Path, suffix: str) -> None:
     root = colour_folder(tmp_path / "data", 6)
     write_image(root / "sad" / "black.png", (0, 0, 0))
+    (root / "sad" / "gone.png").symlink_to("nowhere")
+    (root / "sad" / "text.png").write_text('no picture, "at\nall"')
     samples = list_samples(root, "folder")
     extract_codes(samples, tmp_path / "a.h5", ExtractConfig(regressor=FAKE), jobs=1)
     out = tmp_path / "tables" / f"a{suffix}"
     with CodeStore(tmp_path / "a.h5") as store:
-        assert export_store(store, out) == 13
+        assert export_store(store, out) == 15
         wanted = store.codes("colour")
         if suffix == ".npz":
             with np.load(out) as file:
                 found = file["colour"]
                 assert file["status"].tolist().count("no_face") == 1
+                assert file["message"].tolist() == store.samples.message.tolist()
                 assert file["label"].tolist() == [store.info.classes[label] for label in store.samples.label]
         else:
             frame = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
@@ -194,6 +223,11 @@ def test_what_is_exported_is_what_was_stored(tmp_path: Path, suffix: str) -> Non
             import_codes(samples, "csv", out, tmp_path / "b.h5")
             with CodeStore(tmp_path / "b.h5") as again:
                 assert np.array_equal(again.codes("colour"), wanted, equal_nan=True)
+                assert sorted({*again.samples.status}) == [
+                    Status.ok, Status.no_face, Status.missing, Status.unreadable,
+                ]  # fmt: skip
+                assert again.samples.status.tolist() == store.samples.status.tolist()
+                assert again.samples.message.tolist() == store.samples.message.tolist()
 
 
 def test_import_and_export_as_commands(ig3d: Callable[..., Ended], tmp_path: Path) -> None:
