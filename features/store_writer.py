@@ -115,8 +115,9 @@ class StoreWriter:
             self._disk.check()  # or what is not there would be read for the hash
             self._file.attrs["content_sha256"] = content_hash(self._file)
             self._file.close()
+            # here, while signals are held: an exception is lost in the weak references to what h5py has open
             self._columns.clear()
-            del self._file  # here, with its datasets: a signal's exception is lost in the weak references to them
+            del self._file
             self._disk.finish()
             self._temporary.replace(self.path)
             flush_folder(self.path.parent)  # the shards are removed next
