@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -235,6 +238,36 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     ):
         write(tmp_path / "file" / "a.h5")
     assert len(CodeStore(write(tmp_path / "new" / "folder" / "a.h5"))) == 200
+
+
+def test_a_full_disk_is_told_as_one_wherever_it_fills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5's own error, for what it then reads and is not there, would name the wrong thing to do."""
+    whole = write(tmp_path / "whole.h5", 3000).stat().st_size
+    room = 0
+
+    class Disk(FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() >= room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content[: room - self.tell()])
+
+    really_open = Path.open
+
+    def opened(self: Path, mode: str = "r", *how: Any, **more: Any) -> Any:
+        return Disk(self, mode) if mode == "w+b" else really_open(self, mode, *how, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    for bytes_free in np.linspace(0, whole - 1, 24).astype(int):
+        room = bytes_free
+        with pytest.raises(StoreError, match=r"got \[Errno 28\] No space left .*; free the disk and repeat"):
+            write(tmp_path / "a.h5", 3000)
+        assert not (tmp_path / "a.h5").exists()
+    room = whole
+    with CodeStore(write(tmp_path / "a.h5", 3000)) as store:
+        assert store.verify() == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "whole.h5"]
 
 
 def test_long_messages_are_cut_between_characters(tmp_path: Path) -> None:
