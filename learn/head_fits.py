@@ -16,7 +16,7 @@ from ..features.atomic import replacing
 from ..features.predictions import log_softmax
 from ..features.table import FusionTable
 from .config import FuseConfig
-from .heads import make_head
+from .heads import code_of, make_head
 from .protocol import HeadFit, Protocol
 from .rules import quietly
 from .versions import versions
@@ -177,8 +177,9 @@ def _key(
         for name, value in sorted(head.get_params().items())
         if name.rpartition("__")[2] not in _NUMBERLESS and not hasattr(value, "get_params")
     }
+    named = config.head + code_of(config.head)
     digest = hashlib.sha256(
-        repr((table.task, len(table.columns), config.head, config.seed, settings, versions())).encode()
+        repr((table.task, len(table.columns), named, config.seed, settings, versions())).encode()
     )
     groups = np.unique(table.group_codes[fit.train], return_inverse=True)[1] if table.grouped else np.zeros(0)
     arrays = (table.codes[fit.train], table.truth[fit.train], groups, table.codes[fit.predict])

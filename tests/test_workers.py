@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
@@ -124,8 +125,10 @@ def _grown(task: int) -> tuple[int, int]:
 
 def test_a_worker_that_has_grown_is_replaced_quietly() -> None:
     pytest.importorskip("psutil", reason="psutil, by which loky sees it, is not installed")
-    # under this suite's filters a warning of loky's thread would end that thread
-    done = [one.result for one in spread([(task,) for task in range(8)], [Process()], [_grown])]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        done = [one.result for one in spread([(task,) for task in range(8)], [Process()], [_grown])]
+    assert not told
     assert [task for task, _ in done] == list(range(8))
     assert len({pid for _, pid in done}) > 1
 

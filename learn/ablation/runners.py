@@ -15,6 +15,7 @@ from ...features.store import CodeStore
 from ..config import FuseConfig
 from ..fuse import fuse_predictions
 from ..head_fits import ScoreFolder
+from ..heads import code_of
 from ..intermediate.cell import OPTIONS as INTERMEDIATE_OPTIONS
 from ..intermediate.cell import IntermediateCell
 from ..report.files import predictions_csv, write_texts
@@ -46,6 +47,7 @@ class FuseCell:
 
     inputs: Inputs
     config: FuseConfig
+    head_code: str = ""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FuseCell:
@@ -62,7 +64,8 @@ class FuseCell:
         two_d = inputs.pop("two_d", None)
         if two_d is None:
             raise UsageError("2d-logits: expected a file of 2D predictions, got none; name it in options")
-        return cls(Inputs(two_d, **inputs), FuseConfig(**chosen, model=False))
+        config = FuseConfig(**chosen, model=False)
+        return cls(Inputs(two_d, **inputs), config, code_of(config.head))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -71,9 +74,10 @@ class FuseCell:
         return (*self.inputs.two_d, *self.inputs.stores, *self.inputs.ids, *single)
 
     def key(self, contents: Mapping[Path, str]) -> str:
-        """What the result depends on, as text: the files' contents and every choice."""
+        """What the result depends on, as text: the files' contents, every choice, the code of a head of the user's."""
         files = [contents[path] for path in self.files]
         choices = {name: value for name, value in asdict(self.config).items() if name not in _NOT_OPTIONS}
+        choices["head"] += self.head_code
         return repr(
             (files, len(self.inputs.two_d), self.inputs.classes, self.inputs.task, sorted(choices.items()))
         )

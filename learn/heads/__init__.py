@@ -86,6 +86,22 @@ def make_head(
     return head.set_params(**{key: value for key, value in offered.items() if key in head.get_params()})
 
 
+def code_of(name: str) -> str:
+    """What tells a head from an earlier one of the same name: a hash of the user's own code; nothing for ours.
+
+    Ours change with the version of ig3d.
+
+    Raises
+    ------
+    UsageError : there is no module or class of that name.
+    """
+    if ":" not in name:
+        return ""
+    from .given import code_at
+
+    return code_at(name)
+
+
 def foreign_in(head: Any) -> list[str]:
     """Types in a fitted head that a model file may not hold: of a user's own classes, or compiled ones."""
     from skops.io import dumps, get_untrusted_types

@@ -7,10 +7,13 @@ what it raises is told with its name.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,15 +36,8 @@ def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -
     ------
     UsageError : there is no such module or class, it needs arguments, or it cannot do the task.
     """
-    module, _, attribute = place.partition(":")
-    try:
-        kind = getattr(import_module(module), attribute)
-        estimator = kind()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"head: expected module:Class of an estimator that is made without arguments, got {place!r} ({error}); is "
-            "it installed, and spelt as Python has it?"
-        ) from error
+    with _found(place):
+        estimator = _kind_at(place)()
     wanted = ("fit", "predict_proba" if task == "classes" else "predict", "get_params", "set_params")
     lacking = [name for name in wanted if not hasattr(estimator, name)]
     if isinstance(estimator, type) or lacking:
@@ -58,6 +54,44 @@ def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -
     known = estimator.get_params()
     estimator.set_params(**{name: value for name, value in offered.items() if name in known})
     return (GivenClassifier if task == "classes" else GivenRegressor)(estimator, place)
+
+
+def code_at(place: str) -> str:
+    """What the estimator at ``package.module:Class`` does, as a hash: another one where its code is another.
+
+    Of the source files of the class and of all that it inherits from, and of the versions of their packages; not of
+    what these files import.
+
+    Raises
+    ------
+    UsageError : there is no such module or class.
+    """
+    with _found(place):
+        kind = _kind_at(place)
+    code = hashlib.sha256()
+    for each in inspect.getmro(kind) if isinstance(kind, type) else (kind,):
+        package = sys.modules.get(getattr(each, "__module__", "").partition(".")[0])
+        code.update(repr((place, getattr(package, "__version__", ""))).encode())
+        with suppress(OSError, TypeError):  # compiled, or typed in at a prompt
+            code.update(Path(inspect.getsourcefile(each) or "").read_bytes())
+    return code.hexdigest()
+
+
+def _kind_at(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@contextmanager
+def _found(place: str) -> Iterator[None]:
+    """What keeps a place from being an estimator's, in one line."""
+    try:
+        yield
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"head: expected module:Class of an estimator that is made without arguments, got {place!r} ({error}); is "
+            "it installed, and spelt as Python has it?"
+        ) from error
 
 
 class _Given(BaseEstimator):
