@@ -16,7 +16,7 @@ from ..features.store_format import StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block
 from .flow import by_status
-from .shards import differences
+from .identity import differences
 
 
 def write_joined(

@@ -29,6 +29,7 @@ from .clusters import lanes_of
 from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
 from .flow import by_status
+from .identity import identity_of
 from .join import write_joined
 from .pipeline import run_shard
 from .regressors import Regressor
@@ -126,7 +127,7 @@ def extract_codes(
     ):
         say(note)
     lanes = _lanes(jobs, backend, address, devices, regress, detect)
-    identity = shards.identity(samples, config, regress.describe(), found_by, known.identity)
+    identity = identity_of(samples, config, regress.describe(), found_by, known.identity)
     faces = known.samples
     if part is not None:
         rows = rows_of_part(part, len(samples))

@@ -7,14 +7,12 @@ run has no way into another.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .. import __version__
 from ..errors import RunError, StoreError
 from ..features.atomic import replacing
 from ..features.samples import Sample, SampleList, Samples
@@ -30,64 +27,7 @@ from ..features.store import CodeStore, read_rows
 from ..features.store_format import FORMAT, StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Status
-from .config import ExtractConfig
-
-# Packages whose version can change a code.
-_PACKAGES = ("mediapipe", "numba", "numpy", "opencv-python", "pillow", "scipy", "timm", "torch")
-
-
-def identity(
-    samples: SampleList,
-    config: ExtractConfig,
-    regressor: dict[str, Any],
-    detector: dict[str, Any],
-    boxes: str = "none",
-) -> dict[str, Any]:
-    """What makes two runs the same: samples, options, plug-ins with their weights, versions. No paths, no times.
-
-    ``boxes`` says where known faces come from: ``none``, ``dataset``, or the hash of a store's content.
-    """
-    options = {**asdict(config), "also": list(config.also)}
-    return {
-        "dataset": samples.dataset,
-        "classes": list(samples.classes),
-        "samples": len(samples),
-        "samples_sha256": _samples_sha256(samples),
-        "options": {key: value for key, value in options.items() if key not in ("device", "boxes")},
-        "boxes": boxes,
-        "regressor": regressor,
-        "detector": detector,
-        "threads_per_worker": 1,
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "ig3d": __version__,
-    }
-
-
-def _samples_sha256(samples: SampleList) -> str:
-    """SHA-256 of the samples as a JSON list of lists, which is never in memory as a whole."""
-    total = hashlib.sha256(b"[")
-    for place, s in enumerate(samples.samples):
-        row = (
-            s.id,
-            s.path,
-            s.label,
-            int(s.split),
-            repr(s.valence),
-            repr(s.arousal),
-            s.group,
-            s.size_bytes,
-            s.box,
-        )
-        total.update(f"{', ' if place else ''}{json.dumps(row)}".encode())
-    total.update(b"]")
-    return total.hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
+from .identity import differences
 
 
 def shard_size(samples: int) -> int:
@@ -330,27 +270,3 @@ def _is_store(path: Path) -> bool:
             return file.attrs.get("format") == FORMAT
     except OSError:
         return True
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two identities, in words: ``regressor.version: 1 -> 2``."""
-    found = []
-    for key in sorted({*before, *now}):
-        old, new = before.get(key, "nothing"), now.get(key, "nothing")
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new and not key.endswith("_sha256"):
-            found.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
-        elif old != new:
-            what = (
-                "other ids, labels, splits, groups or file sizes"
-                if key == "samples_sha256"
-                else "other content"
-            )
-            found.append(f"{prefix}{key.removesuffix('_sha256')}: {what}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -23,8 +23,9 @@ from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import choose_face
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
+from ig3d.extract.identity import differences
 from ig3d.extract.run import extract_codes
-from ig3d.extract.shards import differences, shard_size
+from ig3d.extract.shards import shard_size
 from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Face, Status

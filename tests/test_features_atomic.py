@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 from pathlib import Path
 
+import h5py
 import pytest
 
 from ig3d.errors import StoreError
@@ -18,12 +20,13 @@ from ig3d.features.store_writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 
-def write_store(path: Path) -> None:
+def write_store(path: Path) -> StoreWriter:
     blocks = {"pose": Block(3, "rad", "x", "Rotation.")}
     rows = Rows.pending(1, blocks)
     rows.status[:] = Status.no_face
     with StoreWriter(path, StoreInfo("x", "/", ()), [Sample("a", "a.png")], blocks) as writer:
         writer.write(0, rows)
+    return writer
 
 
 def test_two_writers_of_one_name_and_one_process_id_do_not_meet(tmp_path: Path) -> None:
@@ -71,3 +74,16 @@ def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_disk_that_fails_is(
     write_store(tmp_path / "a.h5")
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.verify() == []
+
+
+def test_nothing_of_hdf5_outlives_a_closed_writer(tmp_path: Path) -> None:
+    """What goes later goes when signals are held no more, and takes a Ctrl-C of that moment with it."""
+
+    def alive() -> int:
+        return sum(type(one) in (h5py.Dataset, h5py.File) for one in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    writer = write_store(tmp_path / "a.h5")
+    assert alive() == before
+    assert writer.path.exists()

@@ -1,0 +1,97 @@
+"""A run's identity: what its codes follow from, and in words what differs between two.
+
+The run's record (:mod:`ig3d.extract.shards`) and each store's attribute ``config`` hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .. import __version__
+from ..features.samples import SampleList
+from .config import ExtractConfig
+
+# Packages whose version can change a code.
+_PACKAGES = ("mediapipe", "numba", "numpy", "opencv-python", "pillow", "scipy", "timm", "torch")
+
+
+def identity_of(
+    samples: SampleList,
+    config: ExtractConfig,
+    regressor: dict[str, Any],
+    detector: dict[str, Any],
+    boxes: str = "none",
+) -> dict[str, Any]:
+    """What makes two runs the same: samples, options, plug-ins with their weights, versions. No paths, no times.
+
+    ``boxes`` says where known faces come from: ``none``, ``dataset``, or the hash of a store's content.
+    """
+    options = {**asdict(config), "also": list(config.also)}
+    return {
+        "dataset": samples.dataset,
+        "classes": list(samples.classes),
+        "samples": len(samples),
+        "samples_sha256": _samples_sha256(samples),
+        "options": {key: value for key, value in options.items() if key not in ("device", "boxes")},
+        "boxes": boxes,
+        "regressor": regressor,
+        "detector": detector,
+        "threads_per_worker": 1,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "ig3d": __version__,
+    }
+
+
+def _samples_sha256(samples: SampleList) -> str:
+    """SHA-256 of the samples as a JSON list of lists, which is never in memory as a whole."""
+    total = hashlib.sha256(b"[")
+    for place, s in enumerate(samples.samples):
+        row = (
+            s.id,
+            s.path,
+            s.label,
+            int(s.split),
+            repr(s.valence),
+            repr(s.arousal),
+            s.group,
+            s.size_bytes,
+            s.box,
+        )
+        total.update(f"{', ' if place else ''}{json.dumps(row)}".encode())
+    total.update(b"]")
+    return total.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two identities, in words: ``regressor.version: 1 -> 2``."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key, "nothing"), now.get(key, "nothing")
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new and not key.endswith("_sha256"):
+            found.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
+        elif old != new:
+            what = (
+                "other ids, labels, splits, groups or file sizes"
+                if key == "samples_sha256"
+                else "other content"
+            )
+            found.append(f"{prefix}{key.removesuffix('_sha256')}: {what}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
