@@ -68,7 +68,8 @@ def check(
     arousal = [sample.arousal == sample.arousal for sample in samples.samples]
     if any(valence) or any(arousal):
         apart = f" (valence {sum(valence)}, arousal {sum(arousal)})" if valence != arousal else ""
-        print(f"valence and arousal: {sum(map(min, valence, arousal))} samples with both{apart}")
+        both = number(sum(map(min, valence, arousal)), "sample")
+        print(f"valence and arousal: {both} with both{apart}")
     if groups_found := len({sample.group for sample in samples.samples} - {""}):
         print(f"groups (persons or videos): {groups_found}")
     if boxes := sum(sample.box is not None for sample in samples.samples):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import say
-from ..errors import UsageError
+from ..errors import UsageError, number
 
 if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
@@ -126,10 +126,9 @@ def list_dataset(
 
 def say_samples(samples: SampleList) -> None:
     """What a dataset was understood to be, on stderr."""
-    classes = (
-        f"{len(samples.classes)} classes ({', '.join(samples.classes)})" if samples.classes else "no classes"
-    )
-    say(f"{samples.dataset}: {len(samples)} samples, {classes}")
+    named = f" ({', '.join(samples.classes)})" if samples.classes else ""
+    classes = number(len(samples.classes), "class") if samples.classes else "no classes"
+    say(f"{samples.dataset}: {number(len(samples), 'sample')}, {classes}{named}")
     for note in samples.notes:
         say(note)
 

@@ -348,4 +348,4 @@ def test_copies_that_leak_and_are_disputed_are_listed_once(ig3d: Run, tmp_path: 
 def test_valence_without_arousal_is_counted_apart(ig3d: Run, tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("path,valence,arousal\na.png,0.5,-2\nb.png,0.5,0.5\n")
     out = ig3d("datasets", "check", tmp_path).stdout
-    assert "valence and arousal: 1 samples with both (valence 2, arousal 1)" in out
+    assert "valence and arousal: 1 sample with both (valence 2, arousal 1)" in out
