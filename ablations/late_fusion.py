@@ -1,10 +1,10 @@
-"""Late fusion, ablated: by rule, code group, representation, head, 2D network and the fitted rules' objective.
+"""Late fusion, ablated: by rule, code group, representation, head, 2D network, calibration and its size.
 
     python ablations/late_fusion.py --2d-logits x.npz --3d-store y.h5 --out results
 
 runs every study that the files allow; --study picks some. Several --3d-store are representations to compare, alone and
 together; several --2d-logits are networks. All studies share one folder of cells, so a second run costs nothing, and
-every table, heat map and LaTeX table lies in results/STUDY.
+every table, heat map and LaTeX table lies in results/STUDY. Where a cell could not be run the exit code is 1.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Annotated
 import typer
 
 from ig3d.console import counting_cells, say, stdout
-from ig3d.errors import Ig3dError, UsageError
+from ig3d.errors import Ig3dError, RunError, UsageError
 from ig3d.features.blocks import NOT_FEATURES, named_sets
 from ig3d.features.store import CodeStore
 from ig3d.learn.ablation import Study, print_study, run_study, write_study
+from ig3d.learn.heads import HEADS
 
 # The order in which groups of codes are added up; what a store lacks is passed over.
 GROUPS = ("expression", "jaw", "eyelid", "pose", "shape")
@@ -57,11 +58,7 @@ def by_representation(two_d: list[str], stores: list[str]) -> Study:
 def by_head(two_d: list[str], stores: list[str]) -> Study:
     """Which learner on the codes?"""
     options = {"2d-logits": two_d[0], "3d-store": stores}
-    return Study(
-        "Late fusion by head",
-        options,
-        {"head": {name: name for name in ("gbm", "linear", "mlp", "residual")}},
-    )
+    return Study("Late fusion by head", options, {"head": {name: name for name in HEADS["classes"]}})
 
 
 def by_network(two_d: list[str], stores: list[str]) -> Study:
@@ -117,6 +114,7 @@ def main(
     jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; 0 is one per core.")] = 0,
 ) -> None:
     """Run the studies and print their tables."""
+    cells, failed = 0, 0
     for name in studies or STUDIES:
         if name not in STUDIES:
             raise UsageError(f"study: expected one of {', '.join(STUDIES)}, got {name!r}")
@@ -131,10 +129,14 @@ def main(
             result = run_study(study, out / name, shared=out, jobs=jobs, progress=progress)
         write_study(result, out / name, command=" ".join(sys.argv))
         print_study(result, stdout())
+        cells, failed = cells + len(result.cells), failed + len(result.failed)
+    if failed:
+        raise RunError(f"expected every cell to run, got {failed} of {cells} that did not")
 
 
 if __name__ == "__main__":
     try:
         typer.run(main)
     except Ig3dError as error:
-        sys.exit(f"late_fusion: {error}")
+        say(f"late_fusion: {error}")
+        sys.exit(error.exit_code)

@@ -59,10 +59,9 @@ def ablate(
         written = write_study(result, out, command=typed())
     print_study(result, stdout())
     print(f"\n{out}: " + ", ".join(path.name for path in written))
-    failed = [of for of in result.cells if of.error]
-    if failed:
+    if result.failed:
         raise RunError(
-            f"{config}: expected every cell to run, got {len(failed)} of {len(result.cells)} that did not"
+            f"{config}: expected every cell to run, got {len(result.failed)} of {len(result.cells)} that did not"
         )
 
 

@@ -35,7 +35,7 @@ def print_study(result: StudyResult, console: Console) -> None:
     """Print every cell's figures, then the differences of the study's rule; failed cells with their reasons."""
     table = table_of(result)
     print_lines([f"- {line}" for line in table.remarks], console)
-    failed = [f"{of.cell.name}: not run: {of.error}" for of in result.cells if of.error]
+    failed = [f"{of.cell.name}: not run: {of.error}" for of in result.failed]
     print_tables(_tables(result, table), [*failed, *table.warnings, _legend(table)], console)
 
 

@@ -76,6 +76,11 @@ class StudyResult:
     cells: tuple[CellResult, ...]
     kept: int
 
+    @property
+    def failed(self) -> tuple[CellResult, ...]:
+        """Cells that could not be run."""
+        return tuple(of for of in self.cells if of.error)
+
 
 def run_study(
     study: Study,

@@ -1,0 +1,124 @@
+"""The studies of ablations/: each file is one, and the script runs what it says."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_fusion import CLASSES, make_table, store_of
+from toy_stores import make_samples, write_store
+
+import ig3d
+from ig3d.ablations import late_fusion
+from ig3d.errors import UsageError
+from ig3d.features.predictions import Predictions
+from ig3d.learn.ablation import run_study
+from ig3d.learn.ablation.run import _check_rule, _made
+from ig3d.learn.ablation.study import read_study
+from ig3d.learn.heads import HEADS
+
+ROOT = Path(ig3d.__file__).parent
+FLAME = ("expression", "pose", "jaw", "eyelid", "shape", "camera")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two 2D files, a toy store, and one with the blocks of SMIRK."""
+    folder = tmp_path_factory.mktemp("files")
+    table = make_table(240, other=True)
+    store_of(folder / "y.h5", table)
+    for name, scores in (("x", table.two_d), ("z", table.others["second"])):
+        Predictions(scores, "logits", CLASSES, table.id).save(folder / f"{name}.npz")
+    codes = {name: np.zeros((7, 2)) for name in FLAME}
+    write_store(folder / "smirk.h5", make_samples(7), regressor="smirk", codes=codes)
+    return folder
+
+
+def check(study):
+    """As before a study is run."""
+    made = [_made(study, cell) for cell in study.cells]
+    _check_rule(study, made)
+    assert len({repr(cell) for cell in made}) == len(made), "a cell twice"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_file_is_a_study(path):
+    study = read_study(path)
+    if path.name == "code_groups.yaml":  # files come by options
+        study = study.with_options({"2d-logits": "x.npz", "3d-store": "y.h5"})
+    check(study)
+
+
+def test_the_code_groups_are_those_of_the_script(files):
+    mine = late_fusion.by_group([str(files / "x.npz")], [str(files / "smirk.h5")])
+    assert list(mine.grid["blocks"].items()) == [
+        ("expression", "expression"),
+        ("+ jaw", "expression,jaw"),
+        ("+ eyelid", "expression,jaw,eyelid"),
+        ("+ pose", "expression,jaw,eyelid,pose"),
+        ("+ shape", "expression,jaw,eyelid,pose,shape"),
+        ("short", "short"),
+        ("full", "full"),
+    ]
+    assert read_study(ROOT / "ablations" / "code_groups.yaml").grid == mine.grid
+
+
+@pytest.mark.parametrize("name", late_fusion.STUDIES)
+def test_the_studies_of_the_script(files, name):
+    two_d, stores = (
+        [str(files / "x.npz"), str(files / "z.npz")],
+        [str(files / "y.h5"), str(files / "smirk.h5")],
+    )
+    study = late_fusion.STUDIES[name](two_d, stores)
+    check(study)
+    assert f"| `{name}` |" in (ROOT / "docs" / "ablation.md").read_text(encoding="utf-8")
+    assert name.split("-")[0] in late_fusion.__doc__.replace("code group", "group")
+    if name == "head":
+        assert list(study.grid["head"]) == list(HEADS["classes"]) == list(HEADS["va"])
+    if name in ("representation", "network"):
+        with pytest.raises(UsageError, match="twice or more, got it once"):
+            late_fusion.STUDIES[name](two_d[:1], stores[:1])
+
+
+@pytest.fixture
+def script(files, tmp_path, monkeypatch, capsys):
+    """Run the script as a user does, its cells small; exit code and text."""
+
+    def run(*arguments, **options):
+        def quick(study, *where, **how):
+            return run_study(study.with_options({"rules": "mean", "draws": 100, **options}), *where, **how)
+
+        monkeypatch.setattr("ig3d.learn.ablation.run_study", quick)
+        given = ["--2d-logits", files / "x.npz", "--3d-store", files / "y.h5", "--out", tmp_path, "--jobs", 1]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in ("late_fusion.py", *given, *arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "ablations" / "late_fusion.py"), run_name="__main__")
+        return ended.value.code or 0, capsys.readouterr()
+
+    return run
+
+
+def test_the_script_runs_studies_over_one_folder_of_cells(script, tmp_path):
+    code, said = script("--study", "rule", "--study", "calibration", head="linear")
+    assert code == 0, said.err
+    assert "Late fusion by rule" in said.out and "Late fusion by calibration" in said.out
+    for name in ("rule", "calibration"):
+        assert {"study.json", "table.csv", "table.tex"} <= {path.name for path in (tmp_path / name).iterdir()}
+    # the only cell of the one is the first of the other: calibrate is none by default
+    assert len(list((tmp_path / "cells").iterdir())) == 3
+
+
+def test_the_script_ends_with_1_where_a_cell_failed(script):
+    code, said = script("--study", "rule", "--study", "group", head="linear", blocks="jaw")
+    assert code == 1
+    assert "late_fusion: expected every cell to run, got 2 of 2 that did not" in said.err
+    assert "jaw not in this store" in said.out
+
+
+def test_the_script_refuses_a_study_that_is_not_there(script):
+    code, said = script("--study", "dream")
+    assert code == 2
+    assert "late_fusion: study: expected one of rule, group" in said.err
