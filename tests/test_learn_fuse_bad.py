@@ -11,6 +11,7 @@ from toy_fusion import make_table
 from ig3d.errors import ProtocolError, UsageError
 from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
+from ig3d.learn.model import model_bytes
 from ig3d.learn.train import HeadsConfig, train_heads
 
 FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False)
@@ -49,6 +50,31 @@ def test_codes_all_missing_are_refused():
     for ready in (False, True):
         with pytest.raises(ProtocolError, match="among the 120 rows that rules are fitted on, got none"):
             fuse_predictions(make_table(missing=1.1, ready=ready), FAST)
+
+
+def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count():
+    """Relabelling rows without codes changes nothing, so they are no rows that anything was fitted on."""
+    table = make_table(240, missing=0)
+    calibration = np.flatnonzero(table.split == 1)
+    codes = table.codes.copy()
+    codes[calibration[10:]] = np.nan
+    few = replace(table, codes=codes)
+    labels = table.labels.copy()
+    labels[calibration[10:]] = 0
+    config = replace(FAST, rules=("mean", "weighted", "stack", "gate"), model=True)
+    said, other = fuse_predictions(few, config), fuse_predictions(replace(few, labels=labels), config)
+    for one, same in zip(said.rules, other.rules, strict=True):
+        assert np.array_equal(one.values, same.values, equal_nan=True), one.name
+    assert model_bytes(said.model) == model_bytes(other.model)
+    assert set(said.model.calibration_ids) == set(table.id[calibration[:10]])
+    warned = [note for note in said.notes if "fewer than 10 for each of 3 classes" in note]
+    assert len(warned) == 1 and warned[0].startswith("WARNING rules are fitted on 10 rows only")
+    assert (
+        said.notes[0].startswith("WARNING") and said.protocol.record()["rules"][0]["fitted_on"]["rows"] == 10
+    )
+    assert not any("fewer than 10" in note for note in fuse_predictions(table, config).notes)
+    plain = fuse_predictions(few, replace(config, rules=("mean",)))
+    assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.notes)
 
 
 def test_no_codes_among_the_calibration_rows_are_refused():

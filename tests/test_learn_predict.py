@@ -90,6 +90,20 @@ def test_the_command_predicts_unlabelled_rows_and_marks_those_it_has_seen(ig3d, 
     assert "rows without 3D: predicted from the 2D network alone" in ended.stderr
 
 
+def test_a_rule_that_fits_nothing_has_seen_no_calibration_rows(ig3d, fitted):
+    """The head's own training rows count all the same."""
+    folder, table = fitted
+    logits_of(folder / "all.npz", table)
+    files = ["--2d-logits", folder / "all.npz", "--3d-store", folder / "toy.h5", "--out", folder / "p.csv"]
+    ended = ig3d("predict", fuse(folder), *files, "--rule", "mean")
+    assert ended.returncode == 0, ended.stderr
+    marks = np.array([line["seen"] for line in lines_of(folder / "p.csv")])
+    assert np.array_equal(marks, np.where((table.split == 0) & table.covered, "training", ""))
+    assert "180 rows fused by mean, which fits nothing." in ended.stderr
+    assert "mean was fitted" not in ended.stderr
+    assert f"WARNING the head was fitted on {(marks == 'training').sum()} rows of these" in ended.stderr
+
+
 def test_further_networks_are_no_part_of_a_model(ig3d, fitted):
     """Neither silently left out nor taken for the first: as an option given twice the last would be read."""
     folder, table = fitted

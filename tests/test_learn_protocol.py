@@ -195,7 +195,9 @@ def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
     covered = np.ones(60, bool)
     covered[5] = False
     table = make_table(split, two_d=have, covered=covered)
-    with pytest.raises(ProtocolError, match=r"each of the 40 .* none for 1 rows with codes \(r0002\)"):
+    with pytest.raises(
+        ProtocolError, match=r"each of the 40 .* none for 1 rows with codes \(1 of test: r0002\)"
+    ):
         plan(table, FuseConfig())
     protocol = plan(table, FuseConfig(allow_missing=True))
     assert protocol.left_out == 2 and not np.isin([2, 5], protocol.reported).any()
@@ -208,6 +210,106 @@ def test_heads_learn_from_covered_train_rows_only():
     protocol = plan(table, FuseConfig())
     assert covered[protocol.heads[0].train].all() and covered[protocol.heads[0].predict].all()
     assert not covered[protocol.reported].all()
+
+
+def gappy(split, *, ready=False, every=3, **options):
+    """A table of which one row in ``every`` has no codes, and these rows."""
+    bare = np.arange(len(split)) % every == 1
+    table = make_table(split, ready=ready, covered=None if ready else ~bare, **options)
+    if ready:
+        table = replace(table, three_d=np.where(bare[:, None], np.nan, table.three_d))
+    return table, np.flatnonzero(bare)
+
+
+CASES = {
+    "once": ([TRAIN, VAL, TEST, VAL] * 20, FuseConfig()),
+    "once in folds": ([TRAIN, TEST, TEST, TRAIN] * 20, FuseConfig()),
+    "nested": ([-1] * 60, FuseConfig(folds=3)),
+    "out-of-fold": ([VAL, TEST, VAL, TEST] * 20, FuseConfig()),
+    "declared": ([TRAIN, TRAIN, TEST, TEST] * 20, FuseConfig(two_d_out_of_fold=True)),
+    "marked": ([TRAIN, VAL, TEST, VAL] * 20, FuseConfig(fit_on="reported")),
+    "marked, no train": ([TEST] * 60, FuseConfig(fit_on="reported")),
+}
+
+
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_rules_are_fitted_on_rows_with_codes_and_counted_so(case, ready):
+    split, config = CASES[case]
+    table, bare = gappy(split, ready=ready)
+    protocol = plan(table, config)
+    full = plan(make_table(split, ready=ready), config)
+    for fuser in (*protocol.fusers, protocol.final):
+        assert len(fuser.fit) and not np.isin(bare, fuser.fit).any()
+    assert np.array_equal(protocol.calibration, np.setdiff1d(full.calibration, bare))
+    assert np.array_equal(protocol.reported, full.reported)  # rows without codes are reported all the same
+    counted = [fit["fitted_on"]["rows"] for fit in protocol.record()["rules"]]
+    assert counted == [int(table.covered[fuser.fit].sum()) for fuser in protocol.fusers]
+    said = next(line for line in protocol.sentences if "itted on" in line)
+    rows, among = len(protocol.calibration), len(full.calibration)
+    what = "3D predictions" if ready else "3D codes"
+    if protocol.marked:
+        assert "MARKED" in said
+    elif np.array_equal(full.calibration, full.reported):
+        assert f"on the {rows} rows with {what}: " in said
+    else:
+        assert f"split, {rows} of {among} rows: the others have no {what}." in said
+    whole = next(line for line in full.sentences if "itted on" in line)
+    assert "the others" not in whole and "rows with" not in whole
+
+
+def test_the_label_of_a_row_without_codes_changes_no_fold_of_what_is_fitted_apart():
+    """What enters nowhere moves nothing: neither a fold of the head's, nor a draw of calibration rows."""
+    table, bare = gappy([VAL, TEST, VAL, TEST] * 40)
+    labels = table.labels.copy()
+    labels[bare] = 0
+    for config in (FuseConfig(), FuseConfig(calibration_rows=20)):
+        one, other = plan(table, config), plan(replace(table, labels=labels), config)
+        assert one.record() == other.record() and one.sentences == other.sentences
+
+
+@pytest.mark.parametrize("split", [[TRAIN, VAL, TEST, VAL] * 60, [TEST] * 160])
+def test_calibration_rows_are_drawn_among_rows_that_can_be_fitted_on(split):
+    table, bare = gappy(split)
+    fits = {size: plan(table, FuseConfig(calibration_rows=size)).fusers for size in (10, 30)}
+    for few, more in zip(fits[10], fits[30], strict=True):
+        assert len(few.fit) == 10 and len(more.fit) == 30 and set(few.fit) < set(more.fit)
+        assert not np.isin(bare, more.fit).any()
+
+
+def test_rows_with_codes_of_which_there_are_none_in_a_fold_are_refused():
+    covered = np.zeros(60, bool)
+    covered[[1, 4]] = True
+    split = np.array([TRAIN, TEST, TRAIN] * 20)
+    table = make_table(split, covered=covered | (split == TRAIN), group=np.arange(60) // 6)
+    with pytest.raises(
+        ProtocolError, match="codes: expected some among the 20 rows that rules are fitted on"
+    ):
+        plan(table, FuseConfig())  # both stand in one group: the rules of its fold have none
+    assert plan(table, FuseConfig(fit_on="reported")).calibration.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(("split", "where"), [([TRAIN, VAL, TEST] * 20, "val split"), ([-1] * 60, "5 folds")])
+def test_where_rules_fit_nothing_only_the_recalibrated_network_is_said_to_be_fitted(split, where):
+    table = make_table(split)
+    for config, nothing in (
+        (FuseConfig(rules=("mean", "max")), True),
+        (FuseConfig(rules=("mean",), calibrate="bias"), False),
+        (FuseConfig(rules=("mean", "weighted")), False),
+    ):
+        text = " ".join(plan(table, config).sentences)
+        assert ("Rules fit nothing; 2d-recalibrated is fitted on" in text) == nothing and where in text
+        assert ("Rules fitted on" in text) == (not nothing)
+        assert "rules see" not in text.lower() or not nothing
+    marked = " ".join(plan(table, FuseConfig(rules=("mean",), fit_on="reported")).sentences)
+    assert "MARKED †: 2d-recalibrated was fitted on" in marked
+
+
+def test_of_ready_predictions_only_what_is_known_is_said():
+    """Those of one fold may have been learnt from the others: no row is said to be unseen."""
+    text = " ".join(plan(make_table([TEST] * 40, ready=True), FuseConfig()).sentences)
+    assert "no row is fused by rules fitted on it." in text and "never saw" not in text
+    assert "taken as given: which rows they were learnt from is not known here" in text
 
 
 def test_splits_that_share_groups_are_pointed_out():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import ProtocolError
+from ...features.samples import Split
 from ...features.table import FusionTable
 from ..config import FuseConfig
 from ..rules import fits
@@ -166,17 +167,20 @@ def _check_some(rows: np.ndarray, among: np.ndarray) -> None:
 def _left_out(table: FusionTable, needed: np.ndarray, config: FuseConfig, notes: list[str]) -> int:
     """How many needed rows have no 2D prediction; refused where they have codes, unless that was allowed."""
     lacking = needed & ~table.has_2d
-    with_codes = int((lacking & table.covered).sum())
-    if with_codes and not config.allow_missing:
+    coded = lacking & table.covered
+    if coded.any() and not config.allow_missing:
+        numbers, counts = np.unique(table.split[coded], return_counts=True)
+        each = ", ".join(
+            f"{count} of {Split(split).name}" for split, count in zip(numbers, counts, strict=True)
+        )
         raise ProtocolError(
             f"2D predictions: expected one for each of the {int(needed.sum())} reported and calibration rows, got "
-            f"none for {with_codes} rows with codes "
-            f"({', '.join(table.id[lacking & table.covered][:3].tolist())}); give them, or leave these rows out with "
-            "--allow-missing"
+            f"none for {int(coded.sum())} rows with codes ({each}: {', '.join(table.id[coded][:3].tolist())}); give "
+            "them, or leave these rows out with --allow-missing"
         )
     count = int(lacking.sum())
     if count:
         notes.append(
-            f"{count} rows without a 2D prediction are left out of every figure ({with_codes} have codes)."
+            f"{count} rows without a 2D prediction are left out of every figure ({int(coded.sum())} have codes)."
         )
     return count
