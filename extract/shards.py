@@ -112,8 +112,8 @@ class Run:
             yield
         finally:
             if not self._run_json.exists():  # no run to go on with
-                self._remove_all_but(self._lock)
                 with suppress(OSError):
+                    self._remove_all_but(self._lock)
                     self._lock.unlink()  # held as yet: what lies there afterwards is another run's
             lock.release()
             with suppress(OSError):
