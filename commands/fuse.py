@@ -43,7 +43,10 @@ def fuse(
     labels: Labels = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for predictions, metrics.json, table.csv and the model."),
+        typer.Option(
+            "--out",
+            help="Folder for predictions, metrics.json, report.html, table.csv, table.tex and the model.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None,

@@ -9,12 +9,15 @@ import numpy as np
 
 from ..errors import number
 from ..features.table import FusionTable
+from .measures.intervals import FEW_UNITS
 from .measures.metrics import LOWER_IS_BETTER
 from .measures.results import RuleResult
 from .protocol import Protocol
 from .rules import RECALIBRATED
 
+_MANY = 10  # numbers of one copy, above which only their range is printed
 _LEVEL = 0.05  # of a star
+_LITTLE = "an interval over so few says little of others"
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
 _FEW_FITTED = 10  # rows for each prediction column below which what is fitted is rough
 # task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
@@ -122,7 +125,11 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
         notes.append(
             f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."
         )
-    if n < _FEW_ROWS:
+    if n == 1:
+        notes.append("WARNING only 1 row is reported: there is no interval and no test.")
+    elif n <= FEW_UNITS:
+        notes.append(f"WARNING only {n} rows are reported: {_LITTLE}.")
+    elif n < _FEW_ROWS:
         notes.append(f"Only {n} rows are reported: intervals of so few rows are rough.")
     return notes
 
@@ -163,8 +170,13 @@ def few_groups(groups: np.ndarray | None, tests: int, noun: str = "rule") -> lis
     least = 2.0 ** (1 - found)
     if tests * least < _LEVEL:
         return []
+    if found == 1:
+        return [
+            "WARNING all reported rows are of 1 group: there is no interval and no test; report more groups."
+        ]
     most = math.ceil(_LEVEL / least) - 1
     advice = f", or take {most} or fewer" if most else ""
+    advice += f"; {_LITTLE}" if found <= FEW_UNITS else ""
     return [
         f"WARNING the reported rows are of {number(found, 'group')}: tests that swap so few have no p below "
         f"{least:.2g} and cannot give a star to any of {number(tests, noun)} (Holm's correction); report more "
@@ -208,5 +220,7 @@ def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[s
 def _numbers(value: Any, rule: str) -> str:
     """A number or name, or several joined by a slash; no round of boosting is a step that is left out."""
     values = (value or [0]) if isinstance(value, list) else [value]  # of too few rows boosting has no rounds
+    if len(values) > _MANY:
+        return f"{min(values):.2f} to {max(values):.2f} ({len(values)} of them)"
     said = (f"{number:.2f}" if isinstance(number, float) else str(number) for number in values)
     return "/".join("0 (not used)" if rule == "boost" and number == "0" else number for number in said)

@@ -55,7 +55,7 @@ def made(
         calibration=np.arange(100),
         marked=marked,
         left_out=0,
-        record=lambda: {"heads": [], "rules": []},
+        record=lambda: {"heads": [{"fitted_on": {"rows": 150}}], "rules": [{"heads_here": [0]}]},
         sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),
     )
     ids = np.array([f"a/{row:04d}" for row in range(n)])

@@ -207,7 +207,7 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
         "stack is not better than the 3D alone beyond chance: +0.0" in said[1]
         and "on the rows with 3D" in said[1]
     )
-    assert "The 2D network is at chance" in said[2]
+    assert "The 2D network cannot be told from chance on 240 rows: " in said[2]
     half_wrong = np.where((np.arange(len(truth)) % 2)[:, None], three, np.roll(three, 1, axis=1))
     weaker = [replace(rule, values=half_wrong) if rule.name == "3d" else rule for rule in rules]
     assert verdict(record_of(with_rules(shown, weaker)))[1].startswith(
@@ -405,8 +405,8 @@ def test_what_was_fitted_on_reported_rows_is_marked_everywhere():
 
 def test_the_paragraph_says_groups_and_tests():
     rows, grouped = (paragraph(record_of(made(groups=groups))) for groups in (None, np.arange(240) // 4))
-    assert "bootstrap over rows" in rows and "McNemar" in rows
-    assert "bootstrap over groups" in grouped and "McNemar" not in grouped
+    assert "bootstrap over 240 rows" in rows and "McNemar" in rows
+    assert "bootstrap over 60 groups" in grouped and "McNemar" not in grouped
 
 
 def test_runs_on_the_same_rows_are_paired(tmp_path):

@@ -112,8 +112,8 @@ def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
     assert "‡ on rows with codes" in page
     figure = record["results"]["weighted"]["all"]["accuracy"]
     gain = figure["minus_2d_recalibrated"]
-    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f} [")  # the difference comes before the figures
-    assert rows[4][3] == "{value:.2f}{low:.2f}–{high:.2f}".format(
+    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f}***[")  # the difference comes before the figures
+    assert rows[4][4] == "{value:.2f}{low:.2f}–{high:.2f}".format(
         **{key: 100 * figure[key] for key in ("value", "low", "high")}
     )
 

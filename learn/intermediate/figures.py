@@ -16,7 +16,6 @@ import numpy as np
 
 from ..measures.calibration import reliability
 from ..measures.figures import figures_of
-from ..measures.intervals import share_as_extreme
 from ..measures.metrics import metric_names
 from ..measures.results import RuleResult, difference_key, plain
 from ..measures.sampled import Sampled, Statistics, Sums
@@ -189,7 +188,7 @@ def _tested(
         value = float(np.mean([of[metric][0] for of in each]))
         if np.isfinite(value):
             drawn = np.mean([of[metric][1] for of in each], axis=0)
-            found[metric] = plain(share_as_extreme(value, drawn))
+            found[metric] = statistics.p_value(part, value, drawn)
     return found
 
 

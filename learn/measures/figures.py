@@ -47,6 +47,7 @@ def figures_of(
         among the rules of the table, for each reference and metric apart. For classes an entry also holds
         ``per_class`` (support and recall of each class), ``confusion`` (truth by prediction) and ``calibration``;
         ``complementarity`` of a single predictor with those before it stands on the covered rows.
+        What rests on a single row or group has no interval, and two rules in a single one no test: None.
         A rule has its difference to its own control as ``minus_control``, to ``3d`` as ``minus_3d``, and to itself with
         a second 2D network in place of the 3D (``minus_stack+NAME``).
 
@@ -141,10 +142,12 @@ def _correct(parts: list[dict[str, Any]], task: str) -> None:
         tested: dict[str, list[dict[str, Any]]] = {}
         for part in parts:
             for key, figure in part[metric].items():
-                if isinstance(figure, dict) and figure.get("p") is not None:
+                if isinstance(figure, dict) and "p" in figure:
+                    figure["p_holm"] = None
                     # What a second 2D network does is one question, whatever rule it is asked of.
                     tested.setdefault(key.rpartition("+")[2], []).append(figure)
-        for figures in tested.values():
+        for family in tested.values():
+            figures = [figure for figure in family if figure["p"] is not None]
             for figure, adjusted in zip(figures, holm([of["p"] for of in figures]), strict=True):
                 figure["p_holm"] = plain(adjusted)
 

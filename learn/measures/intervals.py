@@ -29,6 +29,9 @@ from ..products import product
 _CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
 _EXACT = 2**24  # whole numbers below it are exact in float32
 LEVEL = 0.95
+FEW_UNITS = (
+    5  # rows or groups up to which an interval says little: their samples are too few to tell of others
+)
 
 
 def group_totals(statistics: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -145,6 +148,27 @@ def _at(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     first, last = np.percentile(values, [100 * low, 100 * high])
     return float(first), float(last)
+
+
+def chance_of(confusion: np.ndarray) -> tuple[float, float]:
+    """Share of rows that answers are right in by chance, and the exact one-sided p that they are right no more often.
+
+    By chance: the same answers, dealt out to the rows at random, as in Cohen's kappa.
+
+    Parameters
+    ----------
+    confusion : (k, k) counts, truth by answer
+
+    References
+    ----------
+    Cohen, A coefficient of agreement for nominal scales, Educational and Psychological Measurement 20 (1960).
+    """
+    from scipy.stats import binomtest
+
+    n = round(confusion.sum())
+    share = float(confusion.sum(axis=1) @ confusion.sum(axis=0)) / max(n, 1) ** 2
+    right = round(np.trace(confusion))
+    return share, float(binomtest(right, n, min(share, 1.0), alternative="greater").pvalue) if n else 1.0
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:

@@ -44,11 +44,18 @@ class Sums:
 
     def figure(self) -> dict[str, Any]:
         """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
-        return _told(self.point, bca_interval(float(self.point[0]), self.drawn, self.left))
+        return self._told(bca_interval(float(self.point[0]), self.drawn, self.left))
 
     def difference(self, other: Sums) -> dict[str, Any]:
         """Difference to another figure and its percentile interval (:mod:`.intervals` says why)."""
-        return _told(self.point - other.point, percentile_interval(self.drawn - other.drawn))
+        apart = Sums(self.point - other.point, self.drawn - other.drawn, self.left - other.left)
+        return apart._told(percentile_interval(apart.drawn))
+
+    def _told(self, interval: tuple[float, float]) -> dict[str, Any]:
+        # Where all rests on one row or group, so that nothing is left without it, every sample says the same: that
+        # is no interval.
+        low, high = interval if np.isfinite(self.left).all() else (math.nan, math.nan)
+        return {"value": plain(self.point[0]), "low": plain(low), "high": plain(high)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +167,16 @@ class Statistics:
             for metric in metric_names(self.task)
         }
 
+    def p_value(self, part: str, value: float, swapped: np.ndarray) -> float | None:
+        """Two-sided p of a difference against (draws,) differences under swaps; None of a single row or group."""
+        return plain(share_as_extreme(value, swapped)) if self.units(part) > 1 else None
+
+    def units(self, part: str) -> int:
+        """How many rows or groups a part has, which are resampled and swapped."""
+        totals = self.totals if part == "all" else {part: self.totals[part]}
+        rows = sum(of[:, self.spans[""]][:, 0] for of in totals.values())
+        return int(np.count_nonzero(rows))
+
     def complementarity(self, first: str, second: str) -> dict[str, Any]:
         """Measures of a pair on the covered rows, with intervals."""
         part = self.parts["covered"]
@@ -219,15 +236,11 @@ class Tests:
             self.turned, part, rule.name, other.name
         ).items():
             if math.isfinite(value):
-                found[metric] = {"p": plain(share_as_extreme(value, drawn)), "test": test}
-        if task == "classes" and self.groups is None:
+                found[metric] = {"p": self.statistics.p_value(part, value, drawn), "test": test}
+        if task == "classes" and self.groups is None and len(truth) > 1:
             right, wrong = (of.values[rows].argmax(axis=1) == truth for of in (rule, other))
             found["accuracy"] = {"p": plain(mcnemar(right, wrong)), "test": "McNemar, exact"}
         return found
-
-
-def _told(value: np.ndarray, interval: tuple[float, float]) -> dict[str, Any]:
-    return {"value": plain(value[0]), "low": plain(interval[0]), "high": plain(interval[1])}
 
 
 def _varies(values: np.ndarray) -> bool:

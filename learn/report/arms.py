@@ -14,6 +14,7 @@ from .words import (
     LEVELS,
     better,
     bounds,
+    few_units,
     number,
     over_seeds,
     p_value,
@@ -32,8 +33,8 @@ def arms_verdict(record: dict[str, Any]) -> list[str]:
     said = _answer(record, metric)
     codes, permuted = (record["results"].get(name, {}).get("all") for name in ("codes", "permuted"))
     figure = to_reference(permuted, metric, "masked")
-    if figure and figure["value"] is not None:
-        gains = figure["low"] is not None and figure["low"] > 0
+    if figure and figure["low"] is not None and not few_units(record):
+        gains = figure["low"] > 0
         over = f"over masked: {bounds(figure, metric)}{unit_of(metric)}"
         said.append(
             f"Permuted codes gain {over}. What they gain, the codes did not bring."

@@ -1,7 +1,7 @@
 """Several runs side by side: where they predict the same rows, their differences are paired and tested.
 
 The first run is what the others are compared with, rule by rule. Predictions are read from ``predictions.csv``, with
-seven digits; so are truth and groups. Where ids or truth differ nothing is tested, and the reason is said.
+nine digits; so are truth and groups. Where ids or truth differ nothing is tested, and the reason is said.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .words import LEADING, is_intermediate, names_of
 __all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare"]
 
 _FIRST, _OTHER = "first", "other"
-_CLOSE = 1e-6  # figures of predictions with seven digits
+_CLOSE = 1e-6  # figures of predictions with nine digits
 _AGAIN = "make the run again"
 
 
@@ -174,7 +174,7 @@ class RunPredictions:
                 if rows.sum() != part["rows"]:
                     raise RunError(f"{expected} {rows.sum()} of {part['rows']} rows of {rule}; {_AGAIN}")
                 found = measure(values[rows], self.truth[rows], self.task)[metric]
-                if figure is not None and abs(found - figure) > _CLOSE + _tied(values[rows], self.task):
+                if figure is not None and abs(found - figure) > _CLOSE:
                     raise RunError(f"{expected} {metric} {found:.6g}, not {figure:.6g}, of {rule}; {_AGAIN}")
                 counted += int(rows.sum())
         if counted != lines or len(self.ids) != run.record["protocol"]["rows_reported"]:
@@ -201,14 +201,6 @@ def _why_nothing(first: Run, run: Run) -> str:
     if len(inside) == 1:
         return f"have no fusion rule in common; fuse codes-SEED.npz of {inside[0]} as --2d-logits to compare them."
     return "have no rule in common: there is nothing to test."
-
-
-def _tied(values: np.ndarray, task: str) -> float:
-    """Share of the rows whose two greatest probabilities are one number in the file: either may have been said."""
-    if task == "va" or values.shape[1] < 2:
-        return 0.0
-    greatest = np.sort(values, axis=1)[:, -2:]
-    return float(np.mean(greatest[:, 1] - greatest[:, 0] < 1e-6))
 
 
 def _differences(

@@ -25,6 +25,7 @@ from .page import GENERATOR, page_html
 from .record import FILE, FORMAT, Run, json_text, record_of
 from .words import OPPONENTS, metrics_of_record
 
+_DIGITS = "%.9g"  # more than a prediction has
 FILES = ("predictions.csv", "table.csv", "table.tex", FILE, "model.skops", "report.html")
 
 
@@ -157,22 +158,32 @@ def predictions_csv(result: Result) -> str:
     writer.writerow(head if groups is None else [*head, "group"])
     for rule in result.rules:
         rows = np.flatnonzero(rule.present)
-        values = np.exp(rule.values[rows]) if classes else rule.values[rows]
-        # Seven significant digits are more than a prediction has.
-        cells = np.char.mod("%.7g", values).tolist()
-        said = [[result.classes[index]] for index in values.argmax(axis=1)] if classes else [[]] * len(rows)
+        values = rule.values[rows]
+        labels = values.argmax(axis=1)
+        cells = _probabilities(np.exp(values), labels) if classes else np.char.mod(_DIGITS, values)
+        said = [[result.classes[index]] for index in labels] if classes else [[]] * len(rows)
         ids = result.ids[rows].tolist()
         truth = (
             [[result.classes[index]] for index in result.truth[rows]]
             if classes
-            else np.char.mod("%.7g", result.truth[rows]).tolist()
+            else np.char.mod(_DIGITS, result.truth[rows]).tolist()
         )
         together = [[]] * len(rows) if groups is None else [[str(number)] for number in groups[rows]]
         writer.writerows(
             [name, rule.name, *label, *line, *true, *group]
-            for name, label, line, true, group in zip(ids, said, cells, truth, together, strict=True)
+            for name, label, line, true, group in zip(ids, said, cells.tolist(), truth, together, strict=True)
         )
     return text.getvalue()
+
+
+def _probabilities(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n, k) probabilities as text, the greatest that of the label: with more digits where nine make a tie."""
+    cells = np.char.mod(_DIGITS, values).reshape(values.shape).astype(object)
+    tied = np.flatnonzero(cells.astype(float).argmax(axis=1) != labels)
+    # Log-probabilities may differ where these are one number.
+    values[tied, labels[tied]] = np.nextafter(values[tied].max(axis=1), np.inf)
+    cells[tied] = np.char.mod("%.17g", values[tied]).reshape(values[tied].shape)
+    return cells
 
 
 def table_csv(runs: Sequence[Run]) -> str:

@@ -18,14 +18,18 @@ from .words import (
     PERCENT,
     TITLES,
     difference,
+    grouped,
     has_2d,
     is_intermediate,
+    leaks_in_words,
     metrics_of_record,
     names_of,
     number,
     stars,
     to_control,
     trainings,
+    units,
+    warnings_of,
 )
 
 _HEADS = {
@@ -98,6 +102,7 @@ def table_tex(record: dict[str, Any]) -> str:
         lines=lines,
         caption=_caption(record),
         label="tab:ig3d",
+        remarks=warnings_of(record),
     )
 
 
@@ -218,7 +223,9 @@ def _difference(figures: dict[str, Any] | None, metric: str, key: str) -> str:
         return "--"
     value, low, high = (_minus(_short(difference(figure[key], metric))) for key in ("value", "low", "high"))
     marks = stars(figure)
-    return f"{value} [{low}, {high}]" + (f"\\textsuperscript{{{marks}}}" if marks else "")
+    return f"{value} [{f'{low}, {high}' if figure['low'] is not None else '--'}]" + (
+        f"\\textsuperscript{{{marks}}}" if marks else ""
+    )
 
 
 def _short(text: str) -> str:
@@ -236,18 +243,24 @@ def _caption(record: dict[str, Any]) -> str:
     differences = "Differences" if record["references"] else "Figures"
     text = (
         f"{_what(record)}, {what}: {protocol['rows_reported']} rows "
-        f"({escape(protocol['reported'])}), {protocol['rows_covered']} with 3D codes; {_fitted(record)}. "
+        f"({escape(protocol['reported'])}), {protocol['rows_covered']} with 3D codes; {_fitted(record)}."
+        f"{escape(leaks_in_words(record))} "
+    )
+    several = units(record) > 1
+    text += (
         f"{differences} with 95\\,\\% intervals of the paired bootstrap "
         f"({record['config'].get('draws')} draws), conditional on the trained networks"
+        if several
+        else f"Of one {'group' if grouped(record) else 'row'} there are no intervals and no tests"
     )
-    if record["references"]:
+    if record["references"] and several:
         holm = "" if is_intermediate(record) else " (Holm's correction over the rules)"
         text += (
             "; \\textsuperscript{*}, \\textsuperscript{**}, \\textsuperscript{***}: $p < .05$, $.01$, $.001$"
             + holm
         )
     text += "."
-    if _CONTROL in _opponents(record):
+    if _CONTROL in _opponents(record) and several:
         text += (
             " \\emph{Permuted codes}: the same rule with the rows of the codes permuted. A gain is claimed where a "
             "rule is better, with a mark, than each of these."
@@ -279,11 +292,14 @@ def _fitted(record: dict[str, Any]) -> str:
     )
 
 
-def _table(*, columns: str, head: list[str], lines: list[str], caption: str, label: str) -> str:
+def _table(
+    *, columns: str, head: list[str], lines: list[str], caption: str, label: str, remarks: Sequence[str] = ()
+) -> str:
     body = "\n".join(["\\toprule", *head, "\\midrule", *lines, "\\bottomrule"])
     return (
         "% needs \\usepackage{booktabs,graphicx}\n"
-        "\\begin{table*}[t]\n\\centering\n"
+        + "".join(f"% {escape(line)}\n" for line in remarks)
+        + "\\begin{table*}[t]\n\\centering\n"
         f"\\caption{{{caption}}}\n\\label{{{label}}}\n"
         "\\small\\setlength{\\tabcolsep}{4pt}%\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"

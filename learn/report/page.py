@@ -8,13 +8,16 @@ from typing import Any
 
 from ...errors import require
 from ..measures.metrics import LOWER_IS_BETTER
+from ..rules import RECALIBRATED
 from . import words
 from .compare import Comparison
-from .record import Run, seed_of
+from .methods import paragraph
+from .record import Run
 from .verdict import headline_rule, verdict
 
 GENERATOR = '<meta name="generator" content="ig3d">'
 _TEMPLATE = "page.html.j2"
+_PER_COLUMN = frozenset({"w", "offset", "scale"})  # fitted numbers, one for each class or dimension
 
 
 def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
@@ -95,6 +98,7 @@ def _section(run: Run) -> dict[str, Any]:
         "leading": words.LEADING[record["task"]],
         "best": {metric: _best(record, metric) for metric in words.metrics_of_record(record)},
         "verdict": verdict(record),
+        "warnings": words.warnings_of(record),
         "pictures": pictures,
         "complementarity": words.complementarity_of_record(record),
         "confusions": _confusions(record) if classes else [],
@@ -164,18 +168,35 @@ def _confusions(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _fitted(record: dict[str, Any]) -> list[dict[str, str]]:
     """What was fitted, as words: the mean over the copies, and their range."""
+    columns = record["classes"] or ["valence", "arousal"]
     lines = []
     for name, rule in record["rules"].items():
-        copies = rule["fitted"]
+        copies = [_named(said, columns) for said in rule["fitted"]]
         for key in dict.fromkeys(key for said in copies for key in said):
-            values = [said[key] for said in copies if said.get(key) is not None]
-            # Which classes the fitting rows have is said among the notes where one is missing.
-            if values and key != "classes_seen":
-                lines.append({"rule": name, "what": key.replace("_", " "), "value": _spread(values)})
+            # The calibration of what a rule does not see is none of its fit.
+            if not (name == RECALIBRATED and key == "3d"):
+                values = [said[key] for said in copies if key in said]
+                lines.append({"rule": name, "what": key, "value": _spread(values)})
     return lines
 
 
-def _spread(values: list[Any]) -> str:
+def _named(said: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """What one copy was fitted, in words: numbers of a class or dimension by its name, nothing that was not fitted.
+
+    Which classes the fitting rows have is said among the notes where one is missing.
+    """
+
+    def value_of(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return _named(value, columns)
+        per_column = key in _PER_COLUMN and isinstance(value, list) and len(value) == len(columns)
+        return dict(zip(columns, value, strict=True)) if per_column else value
+
+    kept = {key: value for key, value in said.items() if value is not None and key != "classes_seen"}
+    return {key.replace("_", " "): value_of(key, value) for key, value in kept.items()}
+
+
+def _spread(values: list[Any], *, inside: bool = False) -> str:
     numeric = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numeric) == len(values):
         low, high = min(numeric), max(numeric)
@@ -187,8 +208,9 @@ def _spread(values: list[Any]) -> str:
         return ", ".join(_spread(list(column)) for column in zip(*values, strict=True)) or "–"
     if all(isinstance(value, dict) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)
-        told = {key: _spread([value[key] for value in values if key in value]) for key in keys}
-        return "; ".join(f"{key} {said}" for key, said in told.items())
+        told = {key: _spread([value[key] for value in values if key in value], inside=True) for key in keys}
+        text = "; ".join(f"{key} {said}" for key, said in told.items())
+        return f"({text})" if inside else text
     different = list(dict.fromkeys(str(value) for value in values))
     return ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
 
@@ -196,83 +218,3 @@ def _spread(values: list[Any]) -> str:
 def _short(value: float) -> str:
     """A fitted number with three digits; nothing is told apart below a thousandth of one."""
     return f"{value:.3g}" if abs(value) >= 5e-4 else f"{round(value, 3) + 0.0:g}"
-
-
-def paragraph(record: dict[str, Any]) -> str:
-    """The protocol in words, for the experimental section of a paper."""
-    protocol, config = record["protocol"], record["config"]
-    rows, covered = protocol["rows_reported"], protocol["rows_covered"]
-    codes = "all of them" if covered == rows else f"{covered} of them"
-    text = f"All figures are on the {rows} labelled rows of {protocol['reported']}, {codes} with 3D codes. "
-    if words.is_intermediate(record):
-        text += _module_in_words(record)
-    elif words.has_2d(record):
-        text += (
-            f"Fusion rules are fitted on {protocol['fitted_on']}"
-            + (
-                ", the reported rows themselves, so that their figures are optimistic. "
-                if protocol["fitted_on_reported"]
-                else f" ({protocol['rows_calibration']} rows), never on a row that they are measured on. "
-            )
-            + f"We compare with {' and '.join(record['references'])}: the recalibrated 2D network is the same kind of "
-            "rule with the 3D columns left out, fitted on the same rows. "
-        )
-    groups = any(
-        "groups" in figure.get("test", "")
-        for parts in record["results"].values()
-        if parts["all"]
-        for metric in words.metrics_of_record(record)
-        for figure in parts["all"][metric].values()
-        if isinstance(figure, dict)
-    )
-    if config.get("head") and "3d" in record["rules"] and protocol["case"] != "ready":
-        blocks = {"full": "all code blocks", "short": "the short set of code blocks"}.get(
-            config.get("blocks")
-        )
-        text += f"3D predictions come from the head {config['head']} on {blocks or config.get('blocks')}. "
-    unit = "groups (persons or videos)" if groups else "rows"
-    text += (
-        f"Intervals are 95 % intervals of a paired bootstrap over {unit} ({config.get('draws')} draws, seed "
-        f"{seed_of(record)}; BCa for figures, percentile for differences), conditional on the trained networks. "
-    )
-    if record["references"]:
-        exact = (
-            ""
-            if groups or record["task"] == "va" or words.trainings(record) > 1
-            else " (for accuracy McNemar's exact test)"
-        )
-        text += (
-            f"p-values are of two-sided tests that swap the predictions of two systems at random by {unit}{exact}"
-            + (
-                "."
-                if words.is_intermediate(record)
-                else ", corrected by Holm's method over the rules for each reference and metric."
-            )
-        )
-    if protocol["rows_left_out"]:
-        text += f" {protocol['rows_left_out']} rows without a 2D prediction are left out."
-    version = record["versions"].get("ig3d", "")
-    return text.strip() + f" Made with ig3d {version}."
-
-
-def _module_in_words(record: dict[str, Any]) -> str:
-    """What was trained, on what, and what it is compared with."""
-    config, fits = record["config"], record["protocol"]["fits"]
-    seeds = config["seeds"]
-    text = (
-        f"The module {config['module']} joins the 3D codes to the features of the 2D network; it is fitted on "
-        f"{fits['train']} train rows (at most {config['epochs']} epochs of AdamW, peak learning rate {config['lr']:g}, "
-        f"batches of {config['batch_size']}), and the epoch is chosen on {fits['validation']} rows that are not "
-        "reported. "
-    )
-    if "masked" in record["rules"]:
-        text += (
-            "We compare with the same module, steps and seeds with every code block masked, so that training more is "
-            "not credited to the codes"
-            + (", and with the 2D network as given" if "2d" in record["rules"] else "")
-            + ". As a control the rows of the codes are permuted within the train, validation and other rows. "
-        )
-    if len(seeds) > 1:
-        named = f"seeds {', '.join(map(str, seeds))}"
-        text += f"Figures are means over {len(seeds)} trainings ({named}), not those of an ensemble. "
-    return text

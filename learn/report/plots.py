@@ -283,10 +283,11 @@ def _interval(
     *,
     faint: bool = False,
 ) -> None:
-    if not figure or any(figure[key] is None for key in ("value", "low", "high")):
+    if not figure or figure["value"] is None:
         return
-    ends = [scale * figure["low"], scale * figure["high"]]
-    axis.plot(ends, [place, place], color=colour, linewidth=1.2 if faint else 2.2, solid_capstyle="butt")
+    if figure["low"] is not None and figure["high"] is not None:
+        ends = [scale * figure["low"], scale * figure["high"]]
+        axis.plot(ends, [place, place], color=colour, linewidth=1.2 if faint else 2.2, solid_capstyle="butt")
     axis.plot(
         scale * figure["value"], place, mark, color=colour, markersize=4 if faint else 6, markeredgewidth=0
     )

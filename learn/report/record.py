@@ -41,6 +41,7 @@ _KEYS = {
         "fitted_on_reported",
         "rows_reported",
         "rows_covered",
+        "groups_reported",
         "sentences",
     },
 }
@@ -103,6 +104,7 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
             "fitted_on_reported": protocol.marked,
             "rows_reported": len(result.ids),
             "rows_covered": int(result.covered.sum()),
+            "groups_reported": None if result.groups is None else len(np.unique(result.groups)),
             "rows_calibration": len(protocol.calibration),
             "rows_left_out": protocol.left_out,
             "sentences": list(protocol.sentences),

@@ -28,6 +28,7 @@ from .words import (
     number,
     stars,
     to_reference,
+    units,
 )
 
 
@@ -142,7 +143,8 @@ def _legend(record: dict[str, Any]) -> str:
     text = f"In brackets 95 % intervals of the paired bootstrap ({draws} draws), conditional on the trained networks"
     if record["references"]:
         text += f"; * ** *** p < .05, .01, .001 after Holm's correction over the rules ({leading})"
-    text += ". Every figure on all rows and on rows with 3D is in the files (--out)."
+    text = f"{text}." if units(record) > 1 else "–: not defined."
+    text += " Every figure on all rows and on rows with 3D is in the files (--out)."
     return text + (
         f" {MARKED} fitted on the reported rows." if record["protocol"]["fitted_on_reported"] else ""
     )

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..measures.complementarity import complementarity_words
+from ..measures.intervals import LEVEL, chance_of
 from ..measures.metrics import LOWER_IS_BETTER
 from ..measures.results import control_of
 from .arms import arms_verdict
 from .words import (
+    FITTED_FOR,
     LEADING,
     MARKED,
     TITLES,
@@ -20,17 +24,21 @@ from .words import (
     better,
     bounds,
     complementarity_of_record,
+    few_units,
     gains,
+    grouped,
     has_2d,
     is_intermediate,
     label,
     least_gain,
     names_of,
     number,
+    objective_of,
     p_value,
     ranked,
     to_control,
     unit_of,
+    units,
 )
 
 
@@ -39,6 +47,9 @@ def verdict(record: dict[str, Any]) -> list[str]:
     metric = LEADING[record["task"]][0]
     if not record["protocol"]["rows_covered"]:
         return ["No reported row has 3D: nothing was measured about it."]
+    if units(record) == 1:
+        what = "All reported rows are of one group" if grouped(record) else "One row is reported"
+        return [f"{what}: there is no interval and no test, so nothing is said of what is added."]
     if is_intermediate(record):
         return [*arms_verdict(record), *_two_d(record)]
     pairs = complementarity_of_record(record)
@@ -49,6 +60,7 @@ def verdict(record: dict[str, Any]) -> list[str]:
     elif record["references"]:
         said = [
             *_answer(record, metric),
+            *_objective(record, metric),
             *_two_d(record),
             *_controls(record, metric),
             *_second(record, metric),
@@ -155,36 +167,66 @@ def _alone(record: dict[str, Any], name: str, metric: str) -> list[str]:
     return []
 
 
+def _objective(record: dict[str, Any], metric: str) -> list[str]:
+    """That rules were fitted for another metric than the one that is spoken of."""
+    objective = objective_of(record)
+    fitted = any(record["rules"][name]["fits"] for name in names_of(record, "rule"))
+    if metric.startswith(objective) or not fitted:
+        return []
+    return [f"All that is said here is of {TITLES[metric]}; rules were fitted for {FITTED_FOR[objective]}."]
+
+
 def _two_d(record: dict[str, Any]) -> list[str]:
-    """That the 2D network is at chance, or has nothing left to add to."""
+    """That the 2D network is at chance or cannot be told from it, or has nothing left to add to."""
     figures = record["results"]["2d"]["all"] if has_2d(record) else None
     if not figures:
         return []
-    if record["task"] == "va":
-        if figures["rmse_joint"]["value"] == 0:
-            return ["The 2D network is right in every row: nothing can be added to it."]
-        low = figures["ccc_joint"]["low"]
-        at_chance = "its CCC is not above 0" if low is not None and low <= 0 else ""
-    else:
-        if figures["accuracy"]["value"] == 1:
-            return ["The 2D network is right in every row: nothing can be added to it."]
-        support = [sum(line) for line in figures["confusion"]]
-        share, present = max(support) / max(sum(support), 1), sum(count > 0 for count in support)
-        # One of both alone may be the price of the other, in a network that was trained for it.
-        low = figures["accuracy"]["low"] <= share and figures["balanced_accuracy"]["low"] <= 1 / present
-        always = f"always saying {record['classes'][support.index(max(support))]} is right in"
-        mine = number(figures["accuracy"]["value"], "accuracy")
-        at_chance = f"{mine} % right, where {always} {100 * share:.2f} %" if low and present > 1 else ""
-    if not at_chance:
+    classes = record["task"] == "classes"
+    if figures["accuracy"]["value"] == 1 if classes else figures["rmse_joint"]["value"] == 0:
+        return ["The 2D network is right in every row: nothing can be added to it."]
+    told = _chance_of_classes(figures) if classes else _chance_of_values(figures)
+    if told is None:
         return []
-    return [f"The 2D network is at chance: {at_chance}. What is added to it is what the 3D tells alone."]
+    above, words = told
+    if not above:
+        return [f"The 2D network is at chance: {words}. What is added to it is what the 3D tells alone."]
+    return [
+        f"The 2D network cannot be told from chance on {figures['rows']} rows: {words}. What is added to it may be "
+        "what the 3D tells alone."
+    ]
+
+
+def _chance_of_classes(figures: dict[str, Any]) -> tuple[bool, str] | None:
+    """Whether answers are right more often than by chance, where that is not beyond doubt, and in words.
+
+    Measured against the same answers dealt out at random, so that a network may be trained for accuracy or for recall.
+    """
+    confusion = np.array(figures["confusion"])
+    share, p = chance_of(confusion)
+    if p < 1 - LEVEL or (confusion.sum(axis=1) > 0).sum() < 2:
+        return None
+    mine = figures["accuracy"]["value"]
+    dealt = f"where its answers dealt out at random are right in {100 * share:.2f} %"
+    words = f"{number(mine, 'accuracy')} % right, {dealt}"
+    return (True, f"{words} (p {p_value(p)})") if mine > share + 1e-9 else (False, words)
+
+
+def _chance_of_values(figures: dict[str, Any]) -> tuple[bool, str] | None:
+    """The same of valence and arousal: whether their CCC is above 0, where its interval is not."""
+    ccc = figures["ccc_joint"]
+    if ccc["value"] is None or (ccc["value"] > 0 and (ccc["low"] is None or ccc["low"] > 0)):
+        return None
+    value, low, high = (number(ccc[key], "ccc_joint") for key in ("value", "low", "high"))
+    return (
+        (True, f"its CCC is {value} [{low}, {high}]") if ccc["value"] > 0 else (False, f"its CCC is {value}")
+    )
 
 
 def _controls(record: dict[str, Any], metric: str) -> list[str]:
     """Whether permuted codes gain over the references as well."""
     # A rule with another 2D network in place of the 3D (stack+NAME) is measured too, but promises no zero.
     controls = [name for name in names_of(record, "control") if "+" not in name]
-    if not controls:
+    if not controls or few_units(record):
         return []
     off = [name for name in controls if _gains_by_interval(record, name, metric)]
     against = " and ".join(record["references"])
@@ -202,6 +244,7 @@ def _second(record: dict[str, Any], metric: str) -> list[str]:
     """What a further 2D network gains in place of the 3D, and how far the 3D is from it."""
     second = [name for name in names_of(record, "control") if "+" in name]
     gaining = [name for name in second if _gains_by_interval(record, name, metric)]
+    gaining = [] if few_units(record) else gaining
     said = [f"A further 2D network in place of the 3D gains too: {', '.join(gaining)}."] if gaining else []
     rule = headline_rule(record) or "stack"
     rule = rule if any(name.startswith(f"{rule}+") for name in second) else "stack"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..config import OBJECTIVES
+from ..measures.intervals import FEW_UNITS
 from ..measures.metrics import LOWER_IS_BETTER, metric_names
 from ..measures.results import difference_key
 
@@ -36,6 +38,14 @@ TITLES = {
 PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 # The metrics whose differences lead: the first decides what is said in words.
 LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
+# What rules are fitted for, in the words of the metrics.
+FITTED_FOR = {
+    "accuracy": "accuracy",
+    "balanced": "balanced accuracy",
+    "logloss": "log loss",
+    "rmse": "RMSE",
+    "ccc": "CCC",
+}
 LEVELS = (0.05, 0.01, 0.001)
 MARKED, ON_COVERED = "†", "‡"
 # Differences of a rule that are measured beside those to the references.
@@ -58,11 +68,11 @@ def difference(value: float | None, metric: str) -> str:
 
 
 def bounds(figure: dict[str, Any] | None, metric: str) -> str:
-    """``+1.4 [+0.6, +2.2]``; a dash where a difference is not defined."""
+    """``+1.4 [+0.6, +2.2]``; a dash where a difference, or its interval, is not defined."""
     if not figure or figure["value"] is None:
         return "–"
     value, low, high = (difference(figure[key], metric) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if figure["low"] is not None else f"{value} [–]"
 
 
 def unit_of(metric: str) -> str:
@@ -173,9 +183,46 @@ def p_value(p: float | None) -> str:
     return said.replace("0.", ".", 1)
 
 
+def warnings_of(record: dict[str, Any]) -> list[str]:
+    """What makes figures mean less than they seem to; what likely makes them too good leads."""
+    return [line for line in (*leaks(record), *record["assumptions"]) if line.startswith("WARNING")]
+
+
+def leaks(record: dict[str, Any]) -> list[str]:
+    """Warnings of the protocol: who may have seen what of the reported rows."""
+    return [line for line in record["protocol"]["sentences"] if line.startswith("WARNING")]
+
+
+def leaks_in_words(record: dict[str, Any]) -> str:
+    """The same as sentences of a text, without what to do about it; each after a space."""
+    told = (line.removeprefix("WARNING ").partition("; ")[0].rstrip(".") for line in leaks(record))
+    return "".join(f" {line[:1].upper()}{line[1:]}." for line in told)
+
+
+def grouped(record: dict[str, Any]) -> bool:
+    """Whether groups are resampled and swapped in place of rows."""
+    return record["protocol"]["groups_reported"] is not None
+
+
+def units(record: dict[str, Any]) -> int:
+    """How many rows or groups are resampled and swapped."""
+    protocol = record["protocol"]
+    return int(protocol["groups_reported"] if grouped(record) else protocol["rows_reported"])
+
+
+def few_units(record: dict[str, Any]) -> bool:
+    """Whether intervals are over so few rows or groups that nothing is to be said of them."""
+    return units(record) <= FEW_UNITS
+
+
 def is_intermediate(record: dict[str, Any]) -> bool:
     """Whether the codes were joined to a network's features: an arm of the comparison is then a rule."""
     return bool(record["protocol"]["case"] == "intermediate")
+
+
+def objective_of(record: dict[str, Any]) -> str:
+    """What rules were fitted for: accuracy, balanced or logloss; rmse or ccc."""
+    return str(record["config"].get("objective") or OBJECTIVES[record["task"]][0])
 
 
 def trainings(record: dict[str, Any]) -> int:

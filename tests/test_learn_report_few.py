@@ -1,0 +1,222 @@
+"""Of one row or group nothing is claimed; a network is at chance where it is, not where that is not known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up_results import Page, made
+
+from ig3d.learn.measures.figures import figures_of
+from ig3d.learn.measures.intervals import FEW_UNITS, chance_of
+from ig3d.learn.measures.results import RuleResult
+from ig3d.learn.remarks import as_fitted, few_groups, weaknesses
+from ig3d.learn.report import compare, read_runs, record_of, write_result
+from ig3d.learn.report.latex import table_tex
+from ig3d.learn.report.methods import paragraph
+from ig3d.learn.report.page import page_html
+from ig3d.learn.report.record import Run
+from ig3d.learn.report.verdict import verdict
+
+
+def figures_in(found):
+    """Every figure of a record's results, however deep."""
+    if isinstance(found, dict):
+        if "value" in found:
+            yield found
+        for of in found.values():
+            yield from figures_in(of)
+    elif isinstance(found, list):
+        for of in found:
+            yield from figures_in(of)
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_of_one_group_there_is_no_interval_no_test_and_nothing_said(task, tmp_path):
+    shown = made(task, groups=np.zeros(240, int))
+    record = record_of(shown)
+    every = list(figures_in(record["results"]))
+    assert len(every) > 100
+    assert {figure[key] for figure in every for key in ("low", "high")} == {None}
+    assert {figure[key] for figure in every for key in ("p", "p_holm") if key in figure} == {None}
+    assert any("p_holm" in figure for figure in every)
+    assert verdict(record) == [
+        "All reported rows are of one group: there is no interval and no test, so nothing is said of what is added."
+    ]
+    assert "no intervals and no tests" in paragraph(record) and "Of one group there are no int" in table_tex(
+        record
+    )
+    assert Page(page_html([Run("a", "a", record)])).open == []
+    metric = "accuracy" if task == "classes" else "ccc_joint"
+    figure = record["results"]["weighted"]["all"][metric]["minus_2d_recalibrated"]
+    assert figure["value"] > 0.05 and "[--]" in table_tex(record) and "nan" not in table_tex(record).lower()
+    write_result(shown, tmp_path / "one")
+    write_result(made(task, seed=1, groups=np.zeros(240, int)), tmp_path / "two")
+    paired = compare(read_runs([tmp_path / "one", tmp_path / "two"])).differences
+    assert paired and all(figure["low"] is None for of in paired for figure in of.figures.values())
+
+
+def test_one_row_is_as_one_group():
+    rng = np.random.default_rng(0)
+    values = np.log(rng.dirichlet(np.ones(3), 1))
+    rules = (RuleResult("2d", "reference", False, values), RuleResult("mean", "rule", False, values[:, ::-1]))
+    figures = figures_of(
+        rules, np.array([1]), np.ones(1, bool), None, task="classes", draws=100, seed=0, references=("2d",)
+    )
+    figure = figures["mean"]["all"]["accuracy"]
+    assert figure["low"] is None and figure["minus_2d"]["low"] is None
+    assert figure["minus_2d"]["p"] is None and figure["minus_2d"]["p_holm"] is None
+
+
+def test_a_recall_of_one_row_has_no_interval_and_that_of_two_has():
+    truth = np.array([0, 1, 1, *[2] * 60])
+    values = np.log(np.random.default_rng(0).dirichlet(np.ones(3), len(truth)))
+    values[1] = np.log([0.1, 0.8, 0.1])
+    values[2] = np.log([0.8, 0.1, 0.1])
+    rules = (RuleResult("2d", "reference", False, values),)
+    entry = figures_of(rules, truth, np.ones(63, bool), None, task="classes", draws=300, seed=0)["2d"]["all"]
+    one, two, many = (of["recall"] for of in entry["per_class"])
+    assert one["value"] is not None and one["low"] is None
+    assert (two["value"], two["low"], two["high"]) == (0.5, 0.0, 1.0)
+    assert many["low"] < many["value"] < many["high"] and entry["accuracy"]["low"] is not None
+
+
+@pytest.mark.parametrize("groups", [2, FEW_UNITS, FEW_UNITS + 1])
+def test_of_few_groups_no_control_is_judged(groups):
+    record = record_of(made(groups=np.arange(240) % groups))
+    judged = any("ontrol" in line and "as it should be" in line for line in verdict(record))
+    assert judged == (groups > FEW_UNITS)
+    (note,) = few_groups(np.arange(240) % groups, 2)
+    assert ("says little" in note) == (groups <= FEW_UNITS)
+
+
+def test_few_rows_are_counted_in_words():
+    same = {name: {"all": {}} for name in ("2d", "2d-recalibrated")}
+
+    def note(n):
+        return weaknesses(same, n, "classes", "accuracy")
+
+    assert note(1) == ["WARNING only 1 row is reported: there is no interval and no test."]
+    assert "only 5 rows are reported: an interval over so few says little" in note(5)[0]
+    assert note(6) == ["Only 6 rows are reported: intervals of so few rows are rough."] and not note(100)
+    (one,) = few_groups(np.zeros(9), 3)
+    assert one.startswith("WARNING all reported rows are of 1 group: there is no interval and no test")
+
+
+def test_the_share_by_chance_is_that_of_answers_dealt_out_at_random():
+    rng = np.random.default_rng(0)
+    truth, said = rng.choice(3, 60, p=[0.6, 0.3, 0.1]), rng.choice(3, 60, p=[0.2, 0.3, 0.5])
+    confusion = np.zeros((3, 3))
+    np.add.at(confusion, (truth, said), 1)
+    share, p = chance_of(confusion)
+    assert share == pytest.approx(
+        np.mean([np.mean(truth == rng.permutation(said)) for _ in range(4000)]), abs=0.005
+    )
+    assert 0.01 < p < 1
+    constant = np.array([[7, 0], [3, 0]])
+    assert chance_of(constant)[0] == pytest.approx(0.7) and chance_of(constant)[1] > 0.5
+    assert chance_of(np.diag([20, 20]))[1] == pytest.approx(0.5**40)
+
+
+def with_answers(truth, answers, draws):
+    """A 2D network of these answers, and a 3D one that is always right."""
+    values = np.log(np.eye(3)[answers] * 0.8 + 0.1)
+    right = np.log(np.eye(3)[truth] * 0.8 + 0.1)
+    rules = (
+        RuleResult("2d", "reference", False, values),
+        RuleResult("2d-recalibrated", "reference", True, values),
+        RuleResult("3d", "reference", False, right),
+        RuleResult("mean", "rule", False, right),
+    )
+    n = len(truth)
+    figures = figures_of(rules, truth, np.ones(n, bool), None, task="classes", draws=draws, seed=0)
+    shown = made(n=n)
+    return replace(shown, truth=truth, covered=np.ones(n, bool), rules=rules, figures=figures)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([0, 0, 1, 1, 1, 2, 2, 2, 0], ""),  # 6 of 9: p .042
+        (
+            [0, 1, 2, 1, 1, 0, 2, 0, 2],
+            "cannot be told from chance on 9 rows: 55.56 % right, where its answers dealt",
+        ),
+        (
+            [0, 1, 2, 1, 2, 0, 2, 0, 1],
+            "is at chance: 33.33 % right, where its answers dealt out at random are right in",
+        ),
+        ([1, 2, 1, 2, 0, 2, 0, 1, 0], "is at chance: 0.00 % right"),
+        ([1] * 9, "is at chance: 33.33 % right, where its answers dealt out at random are right in 33.33 %"),
+    ],
+)
+def test_chance_is_said_where_it_is_known_and_no_draw_turns_it(answers, said):
+    truth = np.repeat([0, 1, 2], 3)
+    lines = set()
+    for draws in (100, 300, 1000):
+        found = [
+            line
+            for line in verdict(record_of(with_answers(truth, np.array(answers), draws)))
+            if "chance" in line
+        ]
+        lines.add(next((line for line in found if line.startswith("The 2D network")), ""))
+    (line,) = lines
+    assert said in line and bool(line) == bool(said)
+    assert ("what the 3D tells alone" in line) == bool(said)
+
+
+def test_values_below_no_concordance_are_at_chance():
+    shown = made("va")
+    rng = np.random.default_rng(3)
+
+    def said(two):
+        rules = [
+            replace(of, values=two) if of.kind == "reference" and of.name != "3d" else of
+            for of in shown.rules
+        ]
+        figures = figures_of(tuple(rules), shown.truth, shown.covered, None, task="va", draws=300, seed=0)
+        record = record_of(replace(shown, rules=tuple(rules), figures=figures))
+        return next((line for line in verdict(record) if line.startswith("The 2D network")), "")
+
+    assert "is at chance: its CCC is -0." in said(-shown.truth)
+    noise = rng.normal(size=shown.truth.shape)
+    noise += (0.03 - np.mean(noise * shown.truth) / np.mean(shown.truth**2)) * shown.truth
+    assert "cannot be told from chance on 240 rows: its CCC is 0.0" in said(noise)
+    assert said(shown.truth * 0.9) == ""
+
+
+def test_the_label_in_the_file_is_the_greatest_probability(tmp_path):
+    """Where nine digits make a tie, and where even the probabilities are one number."""
+    shown = made(n=16)
+    values = np.log(np.full((16, 3), 1 / 3))
+    winner = np.arange(16) % 3
+    values[np.arange(16), winner] += np.where(np.arange(16) < 8, 1e-12, abs(np.spacing(values[0, 0])))
+    mean = replace(shown.rules[3], values=values)
+    rules = (*shown.rules[:3], mean)
+    figures = figures_of(rules, shown.truth, shown.covered, None, task="classes", draws=100, seed=0)
+    shown = replace(shown, rules=rules, figures=figures)
+    write_result(shown, tmp_path / "a")
+    lines = list(csv.DictReader((tmp_path / "a" / "predictions.csv").read_text().splitlines()))
+    names = [f"p_{name}" for name in shown.classes]
+    for line in lines:
+        p = [float(line[name]) for name in names]
+        assert names[int(np.argmax(p))] == f"p_{line['label']}"
+    assert [line["label"] for line in lines if line["rule"] == "mean"] == [shown.classes[c] for c in winner]
+    accuracy = json.loads((tmp_path / "a" / "metrics.json").read_text())["results"]["mean"]["all"][
+        "accuracy"
+    ]["value"]
+    assert accuracy == pytest.approx(np.mean(winner == shown.truth))
+    assert not compare(read_runs([tmp_path / "a", tmp_path / "a"])).differences  # read and checked
+
+
+def test_many_weights_are_printed_as_a_range():
+    many, few = np.linspace(0.1, 0.9, 30).tolist(), [0.1, 0.2]
+    rules = tuple(
+        RuleResult("weighted", "rule", True, np.zeros((2, 2)), ({"w": of}, {"w": of})) for of in (many, few)
+    )
+    (line,) = as_fitted(rules[:1], ("a", "b"))
+    assert line == "Fitted, copy by copy: weighted w 0.10 to 0.90 (30 of them), 0.10 to 0.90 (30 of them)."
+    assert as_fitted(rules[1:], ("a", "b")) == ["Fitted, copy by copy: weighted w 0.10/0.20, 0.10/0.20."]
