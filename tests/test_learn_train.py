@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,23 @@ def test_groups_stay_whole_in_the_folds(tmp_path):
     for head in protocol.heads:
         assert not set(table.group[head.train]) & set(table.group[head.predict])
     assert "nor its group" in " ".join(protocol.sentences)
+
+
+def test_rows_without_codes_teach_neither_a_head_nor_the_prior_of_a_fold_and_are_not_counted(tmp_path):
+    table = codes_table(write_store(tmp_path / "y.h5", [Split.none] * 120))
+    codes = table.codes.copy()
+    codes[::5] = np.nan
+    table = replace(table, codes=codes)
+    protocol = plan_heads(table, PLAN)
+    assert len(protocol.reported) == 120 and len(protocol.calibration) == table.covered.sum() == 96
+    for head, fuser in zip(protocol.heads, protocol.fusers, strict=True):
+        assert np.array_equal(head.train, fuser.fit) and table.covered[fuser.fit].all()
+    prior = train_heads(table, QUICK).rules[0].values
+    for fuser in protocol.fusers:
+        share = np.bincount(table.labels[fuser.fit], minlength=3) / len(fuser.fit)
+        assert np.allclose(np.exp(prior[fuser.apply]), share)
+    with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
+        plan_heads(replace(table, codes=codes * np.nan), PLAN)
 
 
 def test_rows_without_codes_get_the_training_prior_and_it_is_said(store):
