@@ -101,7 +101,7 @@ def flow(
 def open_image(sample: Sample, root: str | Path) -> Image | Ended:
     """First stage, one image: read and decode."""
     try:
-        return read_image(f"{root}/{sample.path}")
+        return read_image(f"{root}/{sample.path}", size=sample.size_bytes)
     except FileNotFoundError as exc:
         return Ended(Status.missing, str(exc))
     except Unavailable as exc:

@@ -20,7 +20,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from .sources import Unavailable as Unavailable
 from .sources import Unreadable as Unreadable
-from .sources import read_content
+from .sources import has_size, read_content
 
 # What an extraction looks for in folders, compared in lower case.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
@@ -59,12 +59,14 @@ def digest_of(content: bytes) -> np.ndarray:
     return np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
 
 
-def read_image(location: str | Path) -> Image:
+def read_image(location: str | Path, *, size: int = -1) -> Image:
     """Decode one image, wherever it lies.
 
     Parameters
     ----------
     location : root, ``/`` and path of a sample; see :mod:`ig3d.extract.sources`
+    size : int
+        Bytes that its sample was listed with; below 1 where they are not known.
 
     Returns
     -------
@@ -74,12 +76,14 @@ def read_image(location: str | Path) -> Image:
     ------
     FileNotFoundError : there is no such file, or no such member of a container; the message says which.
     Unreadable : it cannot be decoded; the message says why.
-    Unavailable : the machine, the network or the storage did not let it be read or decoded.
+    Unavailable : the machine, the network or the storage did not let it be read or decoded, or it is another by now.
     """
     content = read_content(location)
     if isinstance(content, np.ndarray):
         pixels = np.repeat(content[..., None], 3, axis=2) if content.ndim == 2 else content
         return Image(np.ascontiguousarray(pixels), digest_of(content.tobytes()))
+    if size > 0 and not has_size(str(location), content, size):
+        raise Unavailable(f"changed since it was listed: {size} bytes then, {len(content)} now")
     if not content:
         raise Unreadable("the file is empty")
     return Image(decode(content), digest_of(content))

@@ -131,7 +131,7 @@ def read_picture(samples: SampleList, row: int, view: InputSpec, box: np.ndarray
     """
     sample = samples.samples[row]
     try:
-        image = read_image(f"{samples.root}/{sample.path}")
+        image = read_image(f"{samples.root}/{sample.path}", size=sample.size_bytes)
     except FileNotFoundError:
         return Picture(row, None, np.zeros(16, np.uint8), f"{sample.id}: missing")
     except Unreadable as exc:

@@ -77,6 +77,31 @@ def zips_of(root: Path, packed: Path) -> Path:
     return packed
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_that_is_another_by_now_says_so(tmp_path: Path, packed: bool) -> None:
+    root, kind = colour_folder(tmp_path / "data", 250), "folder"
+    extract_codes(list_samples(root, kind), tmp_path / "calm.h5", CONFIG, jobs=1)
+    if packed:
+        root, kind = zips_of(root, tmp_path / "packed"), "zip"
+
+    def grow() -> None:
+        if packed:
+            with zipfile.ZipFile(root / "new", "w") as archive:
+                for number in range(250):
+                    archive.writestr(f"{number:04d}.png", bytes(5000))
+            (root / "new").replace(root / "sad.zip")
+            return
+        for path in (root / "sad").iterdir():
+            path.write_bytes(path.read_bytes() + b"more")
+
+    disturbed(root, kind, tmp_path / "a.h5", grow)
+    with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "a.h5") as store:
+        changed = store.samples.status == Status.failed
+        assert changed.sum() and all(name.startswith("sad/") for name in store.samples.id[changed])
+        assert all("changed since it was listed: " in one for one in store.samples.message[changed])
+        assert equal_but_for(calm, store, changed)
+
+
 @pytest.mark.parametrize("how", ["vanishes", "is cut short"])
 def test_a_container_that_is_lost_during_a_run(tmp_path: Path, how: str) -> None:
     packed = zips_of(colour_folder(tmp_path / "data", 250), tmp_path / "packed")

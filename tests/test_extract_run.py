@@ -237,7 +237,7 @@ def test_files_that_vanish_or_change_after_the_listing(tmp_path: Path) -> None:
     with CodeStore(tmp_path / "a.h5") as store:
         status = dict(zip(store.samples.id, store.samples.status, strict=True))
         assert status["happy/0001"] == Status.missing
-        assert status["sad/0002"] == Status.unreadable
+        assert status["sad/0002"] == Status.failed
         assert (store.samples.status == Status.ok).sum() == 8
 
 

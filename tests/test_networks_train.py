@@ -72,9 +72,9 @@ def test_a_network_learns_the_signal_and_never_opens_a_test_image(
     opened: set[str] = set()
     real = images.read_image
 
-    def spy(location: str) -> images.Picture:
+    def spy(location: str, **options: int) -> images.Picture:
         opened.add(Path(location).stem)
-        return real(location)
+        return real(location, **options)
 
     monkeypatch.setattr(images, "read_image", spy)
     result = train_2d(colours, TINY, tmp_path / "net.safetensors")

@@ -88,6 +88,12 @@ def parts_of(location: str) -> tuple[str, str]:
     return (inside[1], inside[2]) if inside else (location, "")
 
 
+def has_size(location: str, content: bytes, size: int) -> bool:
+    """Whether bytes are as many as were listed: those of the file or member, or all those of a member's container."""
+    container, member = parts_of(location)
+    return len(content) == size or (bool(member) and (is_remote(container) or _stamp(container)[1] == size))
+
+
 def read_content(location: str | Path) -> bytes | np.ndarray:
     """The bytes of an encoded image, or the pixels of one that is kept without encoding.
 
@@ -160,10 +166,10 @@ def _open_local(path: str) -> BinaryIO:
 
 class _Bytes(io.RawIOBase):
     """The file under a source: not to get its bytes is told from their being damaged, whatever the library between
-    makes of an ``OSError`` (zipfile: no zip)."""
+    makes of an ``OSError`` (zipfile: no zip). Its position is its own: some drivers have one handle for all."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name = file, name
+        self._file, self._name, self._at = file, name, 0
 
     def readable(self) -> bool:
         return True
@@ -173,14 +179,19 @@ class _Bytes(io.RawIOBase):
 
     def readinto(self, into: Any) -> int:
         try:
+            self._file.seek(self._at)
             content = self._file.read(len(into))
         except Exception as exc:  # drivers have errors of their own
             raise Unavailable(f"{self._name} could not be read: {_reason(exc)}") from exc
         into[: len(content)] = content
+        self._at += len(content)
         return len(content)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
+        if whence == io.SEEK_CUR:
+            offset, whence = self._at + offset, io.SEEK_SET
+        self._at = self._file.seek(offset, whence)
+        return self._at
 
     def close(self) -> None:
         self._file.close()

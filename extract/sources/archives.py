@@ -77,6 +77,8 @@ class ZipMembers:
 
     def read(self, member: str) -> bytes:
         entry = self._zip.getinfo(member)
+        if entry.flag_bits & 1:
+            raise Unreadable("encrypted")
         _check_size(entry.file_size)
         return self._zip.read(entry)
 
