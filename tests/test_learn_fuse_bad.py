@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from ig3d.errors import ProtocolError, UsageError
 from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
 from ig3d.learn.model import model_bytes
+from ig3d.learn.report.latex import table_tex
+from ig3d.learn.report.page import page_html
+from ig3d.learn.report.record import Run, record_of
 from ig3d.learn.train import HeadsConfig, train_heads
 
 FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False)
@@ -75,6 +79,12 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     assert not any("fewer than 10" in note for note in fuse_predictions(table, config).notes)
     plain = fuse_predictions(few, replace(config, rules=("mean",)))
     assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.notes)
+    for result, who in ((said, "rules"), (plain, "2d-recalibrated")):
+        record = record_of(result)
+        assert record["protocol"]["rows_calibration"] == 10
+        page = page_html([Run("run", Path("run"), record)])
+        for text in (page, table_tex(record)):
+            assert f"{who} fitted on val" in text
 
 
 def test_no_codes_among_the_calibration_rows_are_refused():

@@ -18,6 +18,7 @@ from .words import (
     PERCENT,
     TITLES,
     difference,
+    fitted_here,
     grouped,
     has_2d,
     is_intermediate,
@@ -285,7 +286,7 @@ def _what(record: dict[str, Any]) -> str:
 
 def _fitted(record: dict[str, Any]) -> str:
     if not is_intermediate(record):
-        return f"rules are fitted on {escape(record['protocol']['fitted_on'])}"
+        return escape(fitted_here(record))
     seeds = trainings(record)
     return f"the module is fitted on {record['protocol']['fits']['train']} train rows" + (
         f", figures are means over {seeds} trainings" if seeds > 1 else ""

@@ -86,7 +86,7 @@ def _section(run: Run) -> dict[str, Any]:
         "inside": inside,
         "what": "predictor" if inside else "rule" if has_2d else "head",
         "picked": len(words.names_of(record, "rule", "head")) > 1 and shown != "best",
-        "fitted_on": _fitted_on(record, has_2d=has_2d),
+        "fitted_on": _fitted_on(record),
         "seeds": _by_seed(record) if words.trainings(record) > 1 else [],
         "controls": words.names_of(record, "control"),
         "controlled": any(
@@ -107,17 +107,16 @@ def _section(run: Run) -> dict[str, Any]:
     }
 
 
-def _fitted_on(record: dict[str, Any], *, has_2d: bool) -> str:
+def _fitted_on(record: dict[str, Any]) -> str:
     """Who was fitted on what, for the line below the title."""
-    protocol = record["protocol"]
     if words.is_intermediate(record):
-        fits = protocol["fits"]
+        fits = record["protocol"]["fits"]
         seeds = words.trainings(record)
         return (
             f"{record['config']['module']} fitted on {fits['train']} train rows, the epoch chosen on "
             f"{fits['validation']} others, {seeds} {'times' if seeds > 1 else 'time'}"
         )
-    return f"{'rules fitted' if has_2d else 'fitted'} on {protocol['fitted_on']}"
+    return words.fitted_here(record)
 
 
 def _by_seed(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -96,6 +96,13 @@ def names_of(record: dict[str, Any], *kinds: str) -> list[str]:
     return [name for name, rule in record["rules"].items() if rule["kind"] in kinds]
 
 
+def fitted_here(record: dict[str, Any]) -> str:
+    """What is fitted on which rows, in words; only the reference is where no rule fits anything."""
+    fit = any(record["rules"][name]["fits"] for name in names_of(record, "rule"))
+    who = ("rules" if fit else "2d-recalibrated") if has_2d(record) else "heads"
+    return f"{who} fitted on {record['protocol']['fitted_on']}"
+
+
 def shown_part(record: dict[str, Any], name: str) -> dict[str, Any] | None:
     """A rule's figures: of all reported rows, or of those with 3D for one that predicts no others."""
     parts = record["results"][name]
