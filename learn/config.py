@@ -30,7 +30,7 @@ class FuseConfig:
     fit_on : ``auto`` or ``reported``
         ``reported`` fits the rules on the very rows that are reported, and marks every figure.
     calibration_rows : int or None
-        At most so many rows are drawn for fitting the rules, groups whole; None takes all. More rows hold fewer.
+        At most so many rows with 3D fit the rules, drawn with groups whole; None takes all. More rows hold fewer.
     folds, seed, draws : int
         Draws of the bootstrap and of the permutation tests.
     on : ``probabilities`` or ``logits``

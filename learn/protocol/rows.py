@@ -25,7 +25,7 @@ class HeadFit:
 
 @dataclass(frozen=True, slots=True)
 class FuserFit:
-    """One set of fused rules: fitted on ``fit``, applied to ``apply``; row indices of the table.
+    """One set of fused rules: fitted on ``fit``, which have 3D, applied to ``apply``; row indices of the table.
 
     ``heads_fit`` and ``heads_apply`` are numbers of the heads whose predictions stand on either side.
     """
@@ -50,7 +50,7 @@ class Protocol:
     heads : the heads to fit; none when the 3D predictions are ready
     fusers : the cross-fitted copies whose predictions are reported
     final : FuserFit
-        The refit on all calibration rows that is saved.
+        The refit on all calibration rows with 3D that is saved.
     final_head : number of the head that is saved, -1 when the 3D predictions are ready
     marked : bool
         Rules were fitted on the rows that are reported.
