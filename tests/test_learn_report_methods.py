@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -89,10 +90,9 @@ def test_where_the_head_learnt_follows_the_case(result):
     }
     folded = with_protocol(result, case="nested", fit_name="2 folds of the test split", record=lambda: fits)
     text = paragraph(record_of(folded))
-    assert (
-        "in 2 folds of the test split (100 rows), each row fused by what was fitted on the other folds"
-        in text
-    )
+    assert "in 2 folds of the test split (100 rows), each row fused by what the other folds fitted" in text
+    grouped = replace(folded, groups=np.arange(240) // 4)
+    assert "(100 rows), which keep groups whole, each row" in paragraph(record_of(grouped))
     assert "fitted in each fold on the 140 to 150 rows with codes of the other folds" in text
     ready = paragraph(record_of(with_protocol(result, case="ready")))
     assert "with 3D predictions" in ready and "not known here" in ready and "head" not in ready
@@ -140,7 +140,7 @@ def test_fitted_offsets_are_named_and_what_a_rule_does_not_see_is_left_out(resul
     figures = result.figures | {"weighted+x": result.figures["weighted-permuted"]}
     text = page_html([Run("a", "a", record_of(replace(result, rules=tuple(rules), figures=figures)))])
     fitted = text[text.index("All fitted values") :]
-    lines = [line for line in fitted.splitlines() if "<td>3d</td>" in line]
-    assert len(lines) == 1 and "weighted" in lines[0]
-    assert "temperature 1.5; offset (happy 0.25; sad -0.5; anger 0.25)" in lines[0]
+    rows = re.findall(r"<tr><th scope=\"row\">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", fitted)
+    calibrated = {name: value for name, what, value in rows if what == "3d"}
+    assert calibrated == {"weighted": "temperature 1.5; offset (happy 0.25; sad -0.5; anger 0.25)"}
     assert "happy 0.1; sad 0.2; anger 0.3" in fitted and "classes seen" not in fitted

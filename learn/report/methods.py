@@ -118,7 +118,8 @@ def _where(protocol: dict[str, Any], config: dict[str, Any]) -> str:
     if protocol["fitted_on_reported"]:
         return f"on the reported rows themselves ({rows}{drawn}), so that their figures are optimistic"
     if len(protocol["fits"].get("rules", ())) > 1:
-        return f"in {protocol['fitted_on']} ({rows}{drawn}), each row fused by what was fitted on the other folds"
+        whole = ", which keep groups whole" if protocol["groups_reported"] is not None else ""
+        return f"in {protocol['fitted_on']} ({rows}{drawn}){whole}, each row fused by what the other folds fitted"
     return f"on {protocol['fitted_on']} ({rows}{drawn}), never on a row that they are measured on"
 
 
@@ -222,6 +223,11 @@ def _heads(record: dict[str, Any]) -> list[str]:
         f"The {'heads' if len(names) > 1 else 'head'} {_listed(names)} {'learn' if len(names) > 1 else 'learns'} from "
         f"{_blocks(_config(record))} {fitted}."
     ]
+    if record["config"].get("balanced"):
+        said[0] = f"{said[0][:-1]},{_EQUAL}."
+    without = protocol["rows_reported"] - protocol["rows_covered"]
+    if without:
+        said.append(f"The {number(without, 'reported row')} without {_three(record)} take the prior.")
     if record["references"]:
         said.append(
             f"We compare with {_listed(record['references'])}; prior is what the fitting rows say of any row."
@@ -234,16 +240,18 @@ def _intervals(record: dict[str, Any]) -> list[str]:
     if units(record) == 1:
         what = "All reported rows are of one group" if grouped(record) else "There is one row"
         return [f"{what}, so that there are no intervals and no tests."]
-    unit = "groups (persons or videos)" if grouped(record) else "rows"
+    unit = "groups" if grouped(record) else "rows"
+    what = " (persons or videos)" if grouped(record) else ""
     said = [
-        f"Intervals are 95 % intervals of a paired bootstrap over {units(record)} {unit} "
+        f"Intervals are 95 % intervals of a paired bootstrap over {units(record)} {unit}{what} "
         f"({record['config'].get('draws')} draws, seed {seed_of(record)}; BCa for figures, percentile for "
         "differences), conditional on the trained networks."
     ]
     if record["references"]:
         several = record["task"] == "va" or trainings(record) > 1
         exact = "" if grouped(record) or several else " (for accuracy McNemar's exact test)"
-        holm = ", corrected by Holm's method over the rules for each reference and metric"
+        what = "rules" if has_2d(record) else "heads"
+        holm = f", corrected by Holm's method over the {what} for each reference and metric"
         said.append(
             f"p-values are of two-sided tests that swap the predictions of two systems at random by {unit}{exact}"
             f"{'' if is_intermediate(record) else holm}."
