@@ -6,10 +6,11 @@ They read the images from, and write their shards to, folders that all of them s
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from joblib import cpu_count
@@ -18,12 +19,13 @@ from ..errors import RunError, UsageError, require
 from ..workers import MOST_DEATHS, Lane, Process
 
 # backend -> what gives its lanes, in a context that ends with them
-Backend = Callable[[int, str | None], Any]
+Backend = Callable[[int, str | None], AbstractContextManager[Sequence[Lane]]]
+# A cluster answers, or nothing listens at its address.
+REACH_SECONDS = 10
 
 
-@contextmanager
-def lanes_of(backend: str, jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
-    """Places for workers.
+def lanes_of(backend: str, jobs: int, address: str | None) -> AbstractContextManager[Sequence[Lane]]:
+    """Places for workers, opened by ``with``.
 
     Parameters
     ----------
@@ -39,14 +41,13 @@ def lanes_of(backend: str, jobs: int, address: str | None) -> Iterator[Sequence[
     """
     if backend not in _BACKENDS:
         raise UsageError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
-    with _BACKENDS[backend](jobs, address) as lanes:
-        yield lanes
+    if backend == "loky" and address is not None:
+        raise UsageError(f"address: expected --backend dask or ray with --address, got {address} for loky")
+    return _BACKENDS[backend](jobs, address)
 
 
 @contextmanager
 def _loky(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
-    if address is not None:
-        raise UsageError(f"address: expected --backend dask or ray with --address, got {address} for loky")
     yield [Process() for _ in range(jobs or cpu_count())]
 
 
@@ -110,6 +111,8 @@ class _OnDask:
 def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     ray = require("ray", wanted_by="backend ray")
     mine = not ray.is_initialized()
+    if mine and address:
+        _reach(address)
     if mine:
         # "local", as without an address ray joins whatever cluster it finds on this machine
         here = {"address": "local", "num_cpus": jobs or cpu_count(), "include_dashboard": False}
@@ -125,6 +128,17 @@ def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Refuse an address where nothing listens: ray would try for ever."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # such as auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as exc:
+        raise RunError(f"backend ray: expected a cluster at {address}, got none ({exc})") from exc
 
 
 class _OnRay:

@@ -160,10 +160,11 @@ class Run:
         """
         left = self._recorded()
         differing = differences(left.identity, self.identity) if left else []
-        if left and restart and (differing or left.begun_by != "restart"):
+        other = differing and any(self.parts.glob("0*.h5"))  # else it ended before there was anything to lose
+        if left and ((restart and (differing or left.begun_by != "restart")) or (differing and not other)):
             self.forget()
             left = None
-        elif differing:
+        elif other:
             raise RunError(
                 f"{self.out}: expected the interrupted run that lies in {self.parts.name}, got another "
                 f"({'; '.join(differing)}); --restart throws the old one away"

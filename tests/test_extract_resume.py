@@ -93,6 +93,22 @@ def wanted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Extract
     return found
 
 
+def test_a_run_that_ended_before_its_first_shard_is_in_nobodys_way(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.h5"
+
+    def at_once(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run, "run_shard", at_once)
+        extract(root, out, OTHER)
+    assert (tmp_path / "a.h5.parts" / "run.json").exists()
+    extract(root, out)
+    assert content(out) == wanted[CONFIG]
+
+
 def test_a_worker_that_outlives_its_run_has_no_way_into_another(
     root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -289,6 +290,34 @@ def test_two_dask_workers_give_the_same_store(
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert same_store(plain / "one.h5", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("backend", "address", "said"),
+    [
+        ("nope", None, "backend: expected one of loky, dask, ray, got 'nope'"),
+        ("loky", "tcp://here:1", "expected --backend dask or ray with --address"),
+    ],
+)
+def test_a_backend_that_is_none_leaves_nothing_behind(
+    plain: Path, tmp_path: Path, ig3d: Callable[..., Ended], backend: str, address: str | None, said: str
+) -> None:
+    where = ["--address", address] if address else []
+    ended = ig3d(
+        "extract", plain / "data", "--out", tmp_path / "a.h5", "--regressor", FAKE, "--backend", backend, *where
+    )  # fmt: skip
+    assert ended.returncode == 2 and said in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_told_at_once(scheme: str) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'ig3d[ray]'")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    said = f"expected a cluster at {scheme}127.0.0.1:{port}, got none .*refused"
+    with pytest.raises(RunError, match=said), lanes_of("ray", 1, f"{scheme}127.0.0.1:{port}"):
+        pass
 
 
 @pytest.fixture(scope="module")
