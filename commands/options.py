@@ -85,7 +85,7 @@ Force = Annotated[bool, typer.Option("--force", help="Go on where the order of r
 # what is measured
 Folds = Annotated[int, typer.Option("--folds", help="Folds, where there is no split to fit on.")]
 Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap and of the tests; at least 100.")]
-HeadJobs = Annotated[int, typer.Option("--jobs", help="Threads; 0 is all cores.")]
+HeadJobs = Annotated[int, typer.Option("--jobs", min=0, help="Threads; 0 is all cores.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 
 # networks

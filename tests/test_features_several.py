@@ -337,7 +337,9 @@ def test_a_table_of_groups_alone_is_enough_beside_a_store(toy, tmp_path):
     assert np.array_equal(table.labels, plain.labels) and np.array_equal(table.split, plain.split)
     assert any("its groups instead of the store's" in note for note in table.notes)
     labels.write_text("id,age\n" + "".join(f"{s.id},3\n" for s in samples))
-    with pytest.raises(PredictionsError, match=r"expected a column label, .* or split, or group, got id, age"):
+    with pytest.raises(
+        PredictionsError, match=r"expected a column label, .* or split, or group, got id, age"
+    ):
         load_table(Inputs(two, store, labels=labels))
 
 
