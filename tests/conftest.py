@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from PIL import Image
 
 # The networks of tests are tiny: a second thread helps none, and on a machine that is busy waits twenty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what runs in the background deaf to Ctrl-C, and the programs that tests start would be so too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAKE = "ig3d.extract.fakes:FakeRegressor"
 
