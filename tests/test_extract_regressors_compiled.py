@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import astuple
 from pathlib import Path
 
@@ -73,6 +75,27 @@ def test_company_and_a_second_start_change_no_digit(monkeypatch: pytest.MonkeyPa
         assert np.array_equal(together[name], np.concatenate(alone))
     with pytest.raises(AssertionError, match="converted again"):
         encoders(arrays, key="other weights")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be asked for here")
+def test_workers_are_not_bound_to_one_core() -> None:
+    arrays, images = tensors(), crops(8)
+    mine, cores = threading.get_native_id(), os.sched_getaffinity(0)
+    for started in (encoders(arrays), encoders(arrays)):  # compiled, and taken from the cache
+        started(images)
+        seen, done = set[frozenset[int]](), threading.Event()
+
+        def watch(seen: set[frozenset[int]] = seen, done: threading.Event = done) -> None:
+            while not done.is_set():
+                seen.add(frozenset(os.sched_getaffinity(mine)))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for _ in range(20):
+            started(images)
+        done.set()
+        watcher.join()
+        assert seen == {frozenset(cores)}
 
 
 def test_what_was_compiled_is_used_again_unless_it_is_damaged(tmp_path: Path) -> None:

@@ -29,8 +29,14 @@ from ..places import cache_folder
 if TYPE_CHECKING:
     from .backbones import MobileEncoder, ResNetEncoder
 
-# One thread: a run has a worker for each core. Full float32, and the same digits in every run.
-_SETTINGS = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+# One thread: a run has a worker for each core. Full float32, and the same digits in every run. Bound to a core, as is
+# OpenVINO's default, that would be the same core in every worker.
+_SETTINGS = {
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,
+    "INFERENCE_PRECISION_HINT": "f32",
+    "ENABLE_CPU_PINNING": False,
+}
 _SIDE = 224  # of every crop, pixels
 _FILES = ("encoders.xml", "encoders.bin")  # a graph, as OpenVINO writes it
 _DIGESTS = "digests.json"
