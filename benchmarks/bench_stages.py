@@ -27,6 +27,7 @@ from bench_regressors import DECA, EMOCA, SMIRK
 from bench_regressors import write as write_weights
 from joblib import cpu_count
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from ig3d import ExtractConfig, extract_codes, list_samples
 from ig3d.extract.config import build, settle
@@ -125,7 +126,8 @@ def measure(
         for stage, plugin in (("regress", regress), ("detect", detect))
         if getattr(plugin, "device", "cpu") == "cuda"
     }
-    costs = stages(samples.samples[:256], root, config, work)
+    with threadpool_limits(1):  # as in a worker; else BLAS keeps a second core busy with nothing
+        costs = stages(samples.samples[:256], root, config, work)
     print(f"\n{regress.name}, detector {detect.name}, device {config.device}")
     for stage, seconds in costs.items():
         where = "GPU" if stage in on_gpu else "core"
