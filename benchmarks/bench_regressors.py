@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from skimage.transform import warp
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from ig3d.extract.crop import prepare, square_crop
@@ -120,8 +121,9 @@ def main() -> None:
     device = parser.parse_args().device
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for name, parts in (("smirk", SMIRK), ("deca", DECA), ("emoca", EMOCA)):
-        measure(name, parts, device)
+    with threadpool_limits(1):  # BLAS's threads wait busily for the inverse of the next 3 × 3 matrix
+        for name, parts in (("smirk", SMIRK), ("deca", DECA), ("emoca", EMOCA)):
+            measure(name, parts, device)
 
 
 if __name__ == "__main__":
