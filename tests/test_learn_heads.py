@@ -7,6 +7,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_limits
 
 from ig3d.errors import PredictionsError, Terminated, UsageError
 from ig3d.learn.heads import make_head
@@ -66,6 +67,21 @@ def test_threads_change_no_number(monkeypatch):
     X, y = class_rows()
     one, two = (GbmClassifier(max_rounds=4, num_threads=threads).fit(X, y) for threads in (1, 2))
     assert np.array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_threads_of_blas_change_no_number_of_a_linear_head(task):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 300))
+    y = X[:, :2] + rng.normal(size=(1500, 2))
+    y = y if task == "va" else (y[:, 0] > 0).astype(int) + 2 * (y[:, 1] > 0)
+    kind = LinearRegressor if task == "va" else LinearClassifier
+    said = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            head = kind().fit(X, y)
+            said.append(head.predict(X) if task == "va" else head.predict_proba(X))
+    assert np.array_equal(*said)
 
 
 def test_seeds_reach_the_trees():

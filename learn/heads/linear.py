@@ -15,17 +15,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from ..protocol.folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
 _CHOICE_PART = 4  # one in four rows chooses a penalty
 _ON_THE_WAY = 3  # times the tolerance is enough to choose by
+# Sums over rows end in other digits on other numbers of threads, and a solver that stops early in other coefficients.
+_ON_ONE_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 class _Linear(BaseEstimator):
     """(X - mean_) / scale_ @ coef_ + intercept_, in double precision."""
 
+    @_ON_ONE_THREAD
     def _outputs(self, X: np.ndarray) -> np.ndarray:
         """(n, q) outputs."""
         check_is_fitted(self)
@@ -67,6 +71,7 @@ class LinearClassifier(ClassifierMixin, _Linear):
         self.tol = tol
         self.random_state = random_state
 
+    @_ON_ONE_THREAD
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearClassifier:
         """Fit to (n, d) finite codes and (n,) labels; ``groups`` (n,) are kept whole."""
         X, y = validate_data(self, X, y, dtype=np.float64)
@@ -157,6 +162,7 @@ class LinearRegressor(RegressorMixin, _Linear):
         tags.target_tags.multi_output = True
         return tags
 
+    @_ON_ONE_THREAD
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearRegressor:
         """Fit to (n, d) finite codes and (n,) or (n, q) targets; ``groups`` (n,) are kept whole."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
