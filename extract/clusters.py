@@ -67,16 +67,16 @@ def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
                 )
             client = distributed.Client(address if cluster is None else cluster)
         except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
-            raise RunError(f"backend dask: expected a scheduler at {address}, got none ({exc})") from exc
+            raise RunError(f"backend dask: expected a scheduler {_at(address)}, got none ({exc})") from exc
         try:
             workers = len(client.scheduler_info(n_workers=-1)["workers"])
             if not workers:
-                raise RunError(f"backend dask: expected workers at {address}, got a scheduler without any")
+                raise RunError(f"backend dask: expected workers {_at(address)}, got a scheduler without any")
             yield [_OnDask(client) for _ in range(jobs or workers)]
         except CancelledError as exc:
             raise RunError(
-                f"backend dask: expected the cluster at {address} until the end, got none any more; what is finished "
-                "is kept: repeat the command to go on"
+                f"backend dask: expected the cluster {_at(address)} until the end, got none any more; what is "
+                "finished is kept: repeat the command to go on"
             ) from exc
         finally:
             client.close()
@@ -120,7 +120,7 @@ def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
-            raise RunError(f"backend ray: expected a cluster at {address}, got none ({exc})") from exc
+            raise RunError(f"backend ray: expected a cluster {_at(address)}, got none ({exc})") from exc
     try:
         yield [_OnRay(ray) for _ in range(jobs or int(ray.cluster_resources().get("CPU", 1)))]
     except ray.exceptions.RayTaskError as exc:
@@ -128,6 +128,10 @@ def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _at(address: str | None) -> str:
+    return f"at {address}" if address else "on this machine"
 
 
 def _reach(address: str) -> None:
@@ -138,7 +142,7 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except OSError as exc:
-        raise RunError(f"backend ray: expected a cluster at {address}, got none ({exc})") from exc
+        raise RunError(f"backend ray: expected a cluster {_at(address)}, got none ({exc})") from exc
 
 
 class _OnRay:

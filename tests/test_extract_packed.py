@@ -413,5 +413,9 @@ def test_an_address_is_read_as_the_folder(
         list_samples("memory://packed", "rafdb")
     with pytest.raises(DatasetError, match="expected images in class folders, found none"):
         list_samples("memory://nothing", "folder")
+    with pytest.raises(
+        DatasetError, match=r"zip: expected to read memory://packed/none\.zip, got: none there$"
+    ):
+        list_samples("memory://packed/none.zip", "zip")
     with pytest.raises((UsageError, MissingExtra), match="expected a scheme that fsspec knows"):
         list_samples("nosuchscheme://packed", "folder")

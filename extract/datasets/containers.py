@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from ...errors import DatasetError, LayoutError, number, some
 from ...features.samples import Split
-from ..sources import DAMAGE
-from ..sources.remote import is_remote, list_remote, open_remote
+from ..sources import DAMAGE, open_file, reason_of
+from ..sources.remote import is_remote, list_remote
 from .files import listing, split_named
 
 # what a compressed container is called by: faces.tar.gz, faces.tgz
@@ -54,11 +54,16 @@ class Containers:
 
         Raises
         ------
-        DatasetError : it is damaged or cannot be opened; the same for what the body raises of damage.
+        DatasetError : it is not there or cannot be opened; or damaged, by what the body raises.
         """
         where = f"{self.root}/{path}"
         try:
-            with open_remote(where) if is_remote(where) else Path(where).open("rb") as file:
+            file = open_file(where)
+        except DAMAGE as exc:
+            reason = "none there" if isinstance(exc, FileNotFoundError) else reason_of(exc)
+            raise DatasetError(f"{dataset}: expected to read {where}, got: {reason}") from exc
+        try:
+            with file:
                 yield file
         except DAMAGE as exc:
             raise DatasetError(

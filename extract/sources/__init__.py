@@ -90,8 +90,10 @@ def parts_of(location: str) -> tuple[str, str]:
 
 def has_size(location: str, content: bytes, size: int) -> bool:
     """Whether bytes are as many as were listed: those of the file or member, or all those of a member's container."""
+    if len(content) == size:
+        return True
     container, member = parts_of(location)
-    return len(content) == size or (bool(member) and (is_remote(container) or _stamp(container)[1] == size))
+    return bool(member) and (is_remote(container) or _stamp(container)[1] == size)
 
 
 def read_content(location: str | Path) -> bytes | np.ndarray:
@@ -133,11 +135,12 @@ def _unread(exc: Exception, name: str = "") -> Unreadable:
         or getattr(exc, "errno", None) in _OF_THE_PATH
         or not isinstance(exc, OSError | MemoryError)
     ):
-        return Unreadable(f"{name} cannot be opened: {_reason(exc)}".lstrip())
-    return Unavailable(f"{name} could not be read: {_reason(exc)}".lstrip())
+        return Unreadable(f"{name} cannot be opened: {reason_of(exc)}".lstrip())
+    return Unavailable(f"{name} could not be read: {reason_of(exc)}".lstrip())
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
+    """What to say of an error of the system, or of a storage driver."""
     if isinstance(exc, MemoryError):
         return "out of memory"
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
@@ -158,6 +161,11 @@ def _stamp(container: str) -> tuple[int, int]:
     except FileNotFoundError:
         raise FileNotFoundError(f"no such file: {Path(container).name}") from None
     return found.st_mtime_ns, found.st_size
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file here or on remote storage, to be read anywhere; raises any of :data:`DAMAGE`."""
+    return open_remote(path) if is_remote(path) else _open_local(path)
 
 
 def _open_local(path: str) -> BinaryIO:
@@ -182,7 +190,7 @@ class _Bytes(io.RawIOBase):
             self._file.seek(self._at)
             content = self._file.read(len(into))
         except Exception as exc:  # drivers have errors of their own
-            raise Unavailable(f"{self._name} could not be read: {_reason(exc)}") from exc
+            raise Unavailable(f"{self._name} could not be read: {reason_of(exc)}") from exc
         into[: len(content)] = content
         self._at += len(content)
         return len(content)
@@ -230,7 +238,7 @@ class _Container:
         module, _, attribute = SOURCES[f".{self._path.rpartition('.')[2].lower()}"].partition(":")
         kind: type[Source] = getattr(import_module(module), attribute)
         try:
-            file = open_remote(self._path) if is_remote(self._path) else _open_local(self._path)
+            file = open_file(self._path)
         except FileNotFoundError:
             raise FileNotFoundError(f"no such file: {self._name}") from None
         except DAMAGE as exc:
