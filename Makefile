@@ -39,7 +39,7 @@ test: $(READY)  ## Run the tests
 
 test-clusters: $(READY)  ## The dask and ray backends, whose packages set-up leaves out (200 MB)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dask,ray]'
-	@$(BIN)/python -m pytest -q tests/test_extract_workers.py -k 'dask or ray' $(ARGS)
+	@$(BIN)/python -m pytest -q tests/test_extract_workers.py tests/test_workers.py $(ARGS)
 
 check: lint types docs test  ## Everything CI runs: ruff, mypy, docs, tests
 

@@ -118,7 +118,9 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--plain", type=int, default=300, help="of them, for the plain loop")
+    parser.add_argument(
+        "--plain", type=int, default=300, help="of them, for the plain loop, before and after"
+    )
     parser.add_argument("--jobs", default="1,2", help="numbers of workers, by comma")
     asked = parser.parse_args()
     jobs = [int(number) for number in asked.jobs.split(",")]

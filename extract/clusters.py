@@ -62,7 +62,7 @@ def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
                 cluster = distributed.LocalCluster(
                     n_workers=jobs or cpu_count(),
                     threads_per_worker=1,
-                    dashboard_address=None,
+                    dashboard_address="localhost:0",  # else its own port, which another may have
                     silence_logs=logging.CRITICAL,  # what a task raises is told here
                 )
             client = distributed.Client(address if cluster is None else cluster)

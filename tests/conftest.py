@@ -81,3 +81,12 @@ def colour_folder(root: Path, per_class: int, *, classes: tuple[str, ...] = ("ha
             colour = tuple(int(value) for value in rng.integers(20, 235, 3))
             write_image(root / name / f"{index:04d}.png", colour)
     return root
+
+
+def content(store: Path) -> str:
+    """The hash of what a store holds, which is sound."""
+    from ig3d.features.store import CodeStore
+
+    with CodeStore(store) as opened:
+        assert opened.verify() == []
+        return opened.content_sha256

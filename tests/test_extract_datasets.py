@@ -9,16 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_image
+from listed import by_id
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.datasets.splits import seeded_split
 from ig3d.features.samples import SampleList, Split
-
-
-def by_id(samples: SampleList) -> dict[str, object]:
-    return {sample.id: sample for sample in samples.samples}
-
 
 # folder
 

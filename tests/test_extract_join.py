@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import FAKE, Ended, colour_folder
+from conftest import FAKE, Ended, colour_folder, content
 
 from ig3d.errors import RunError, StoreError, UsageError
 from ig3d.extract import run
@@ -33,12 +33,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k in (1, 2, 3):
         extract_codes(samples, place / f"{k}.h5", CONFIG, jobs=1, part=(k, 3))
     return place
-
-
-def content(path: Path) -> str:
-    with CodeStore(path) as store:
-        assert store.verify() == []
-        return store.content_sha256
 
 
 def test_parts_in_any_order_join_to_the_store_of_one_run(

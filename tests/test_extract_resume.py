@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FAKE, colour_folder, write_image
+from conftest import FAKE, colour_folder, content, write_image
 from filelock import FileLock
 
 from ig3d.errors import RunError
 from ig3d.extract import run
-from ig3d.extract import shards as shards_module
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeRegressor
@@ -26,7 +25,6 @@ from ig3d.features.values import FaceBatch, Status
 
 CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
 OTHER = ExtractConfig(regressor="test_extract_resume:Brighter", batch_size=8)
-Work = Callable[..., Any]
 
 
 class Brighter(FakeRegressor):
@@ -37,9 +35,10 @@ class Brighter(FakeRegressor):
 
 
 class Shards:
-    """The shards that runs have begun in this process; Ctrl-C comes at the one after ``left`` of them."""
+    """The shards that runs to ``out`` have begun in this process; Ctrl-C comes at the one after ``left`` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path, out: Path, wanted: dict[ExtractConfig, str]) -> None:
+        self.root, self.out, self.wanted = root, out, wanted
         self.begun: list[int] = []
         self.left = 1000
 
@@ -50,16 +49,24 @@ class Shards:
         self.begun.append(int(path.name[:5]))
         return run_shard(path, *arguments, **options)
 
-    def interrupt(self, after: int, root: Path, out: Path, config: ExtractConfig, **options: bool) -> None:
+    def extract(self, config: ExtractConfig = CONFIG, **options: Any) -> Summary:
+        return extract(self.root, self.out, config, **options)
+
+    def interrupt(self, after: int, config: ExtractConfig = CONFIG, **options: Any) -> None:
         self.left = after
         with pytest.raises(KeyboardInterrupt):
-            extract(root, out, config, **options)
+            self.extract(config, **options)
         self.left, self.begun[:] = 1000, []
+
+    def wrote(self, config: ExtractConfig = CONFIG) -> bool:
+        return content(self.out) == self.wanted[config]
 
 
 @pytest.fixture
-def shards(monkeypatch: pytest.MonkeyPatch) -> Shards:
-    watched = Shards()
+def shards(
+    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Shards:
+    watched = Shards(root, tmp_path / "a.h5", wanted)
     monkeypatch.setattr(run, "run_shard", watched)
     return watched
 
@@ -73,14 +80,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: bool) -> Summary:
+def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: Any) -> Summary:
     return extract_codes(list_samples(root, "folder"), out, config, jobs=1, **options)
-
-
-def content(out: Path) -> str:
-    with CodeStore(out) as store:
-        assert store.verify() == []
-        return store.content_sha256
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +94,11 @@ def wanted(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Extract
     return found
 
 
-def test_a_run_that_ended_before_its_first_shard_is_in_nobodys_way(
-    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "a.h5"
-
-    def at_once(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "run_shard", at_once)
-        extract(root, out, OTHER)
-    assert (tmp_path / "a.h5.parts" / "run.json").exists()
-    extract(root, out)
-    assert content(out) == wanted[CONFIG]
+def test_a_run_that_ended_before_its_first_shard_is_in_nobodys_way(shards: Shards) -> None:
+    shards.interrupt(0, OTHER)
+    assert (shards.out.with_name("a.h5.parts") / "run.json").exists()
+    shards.extract()
+    assert shards.wrote()
 
 
 def test_a_worker_that_outlives_its_run_has_no_way_into_another(
@@ -141,98 +133,78 @@ def test_a_worker_that_outlives_its_run_has_no_way_into_another(
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_a_damaged_shard_is_done_again(
-    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards
-) -> None:
-    out = tmp_path / "a.h5"
-    shards.interrupt(3, root, out, CONFIG)
+def test_a_damaged_shard_is_done_again(tmp_path: Path, shards: Shards) -> None:
+    shards.interrupt(3)
     (shard,) = (tmp_path / "a.h5.parts").glob("00001*.h5")
     content_of = shard.read_bytes()
     half = len(content_of) // 2
     shard.write_bytes(content_of[:half] + bytes(len(content_of) - half))  # as a loss of power leaves it
-    assert extract(root, out).resumed == 2 * 64
+    assert shards.extract().resumed == 2 * 64
     assert shards.begun == [1, 3, 4]
-    assert content(out) == wanted[CONFIG]
+    assert shards.wrote()
 
 
-def test_another_identity_does_not_go_on_with_an_interrupted_run(
-    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards
-) -> None:
-    out = tmp_path / "a.h5"
-    shards.interrupt(2, root, out, CONFIG)
+def test_another_identity_does_not_go_on_with_an_interrupted_run(shards: Shards) -> None:
+    shards.interrupt(2)
     with pytest.raises(RunError, match=r"options.batch_size: 8 -> 4.*--restart throws"):
-        extract(root, out, replace(CONFIG, batch_size=4))
-    assert extract(root, out).resumed == 2 * 64
-    assert content(out) == wanted[CONFIG]
+        shards.extract(replace(CONFIG, batch_size=4))
+    assert shards.extract().resumed == 2 * 64
+    assert shards.wrote()
 
 
 @pytest.mark.parametrize("repeated", [True, False], ids=["same-command", "without-restart"])
-def test_an_interrupted_restart_goes_on(
-    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards, repeated: bool
-) -> None:
-    out = tmp_path / "a.h5"
-    extract(root, out, CONFIG)
+def test_an_interrupted_restart_goes_on(tmp_path: Path, shards: Shards, repeated: bool) -> None:
+    shards.extract()
     for _ in range(2):
-        shards.interrupt(2, root, out, OTHER, restart=True)
-        assert content(out) == wanted[CONFIG], "the old store stays until the new one is whole"
+        shards.interrupt(2, OTHER, restart=True)
+        assert shards.wrote(), "the old store stays until the new one is whole"
     with pytest.raises(RunError, match=r"options\.batch_size: 8 -> 4"):
-        extract(root, out, replace(OTHER, batch_size=4))
-    assert extract(root, out, CONFIG).seconds == 0, "the old store is there still"
-    assert extract(root, out, OTHER, restart=repeated).resumed == 4 * 64
+        shards.extract(replace(OTHER, batch_size=4))
+    assert shards.extract().seconds == 0, "the old store is there still"
+    assert shards.extract(OTHER, restart=repeated).resumed == 4 * 64
     assert shards.begun == [4]
-    assert content(out) == wanted[OTHER]
+    assert shards.wrote(OTHER)
     assert not list(tmp_path.glob("*.parts"))
     shards.begun.clear()
-    assert extract(root, out, OTHER).seconds == 0
-    assert extract(root, out, OTHER, restart=True).resumed == 0, "what is finished is done anew"
+    assert shards.extract(OTHER).seconds == 0
+    assert shards.extract(OTHER, restart=True).resumed == 0, "what is finished is done anew"
     assert shards.begun == [0, 1, 2, 3, 4]
 
 
-def test_a_restart_throws_away_what_it_has_not_begun_itself(
-    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards
-) -> None:
-    out = tmp_path / "a.h5"
-    shards.interrupt(3, root, out, CONFIG)
-    shards.interrupt(1, root, out, CONFIG, restart=True)
+def test_a_restart_throws_away_what_it_has_not_begun_itself(tmp_path: Path, shards: Shards) -> None:
+    shards.interrupt(3)
+    shards.interrupt(1, restart=True)
     assert len(list((tmp_path / "a.h5.parts").glob("0*.h5"))) == 1
-    shards.interrupt(1, root, out, CONFIG, restart=True)
-    assert extract(root, out, CONFIG).resumed == 2 * 64
+    shards.interrupt(1, restart=True)
+    assert shards.extract().resumed == 2 * 64
     assert shards.begun == [2, 3, 4]
-    assert content(out) == wanted[CONFIG]
+    assert shards.wrote()
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["store", "interrupted-run"])
-def test_an_interrupted_retry_goes_on(
-    root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, shards: Shards, finished: bool
-) -> None:
-    out = tmp_path / "a.h5"
+def test_an_interrupted_retry_goes_on(tmp_path: Path, shards: Shards, finished: bool) -> None:
     if finished:
-        extract(root, out)
-        with CodeStore(out) as store:
+        shards.extract()
+        with CodeStore(shards.out) as store:
             assert {*(np.flatnonzero(store.status == Status.failed) // 64)} == {1, 3, 4}
     else:
-        shards.interrupt(4, root, out, CONFIG)  # the fifth is lacking
-    shards.interrupt(1, root, out, CONFIG, retry_failed=True)
-    assert out.exists() == finished
-    shards.interrupt(1, root, out, CONFIG, retry_failed=True)
-    assert extract(root, out, CONFIG, retry_failed=True).resumed == 4 * 64
+        shards.interrupt(4)  # the fifth is lacking
+    shards.interrupt(1, retry_failed=True)
+    assert shards.out.exists() == finished
+    shards.interrupt(1, retry_failed=True)
+    assert shards.extract(retry_failed=True).resumed == 4 * 64
     assert shards.begun == [4], "those that failed again while they were retried are kept"
-    assert content(out) == wanted[CONFIG]
+    assert shards.wrote()
     assert not list(tmp_path.glob("*.parts"))
     shards.begun.clear()
-    extract(root, out, CONFIG, retry_failed=True)
+    shards.extract(retry_failed=True)
     assert shards.begun == [1, 3, 4], "asked for again after the end, they are tried again"
 
 
 def test_a_retry_killed_while_it_takes_the_store_apart_begins_again(
-    root: Path,
-    wanted: dict[ExtractConfig, str],
-    tmp_path: Path,
-    shards: Shards,
-    monkeypatch: pytest.MonkeyPatch,
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "a.h5"
-    extract(root, out)
+    shards.extract()
 
     def taken_apart_and_killed(self: Run) -> None:
         self.shard_path(0).write_bytes(b"half a shard")
@@ -240,31 +212,25 @@ def test_a_retry_killed_while_it_takes_the_store_apart_begins_again(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Run, "_reopen", taken_apart_and_killed)
-        extract(root, out, CONFIG, retry_failed=True)
-    assert extract(root, out).seconds == 0
+        shards.extract(retry_failed=True)
+    assert shards.extract().seconds == 0
     shards.begun.clear()
-    assert extract(root, out, CONFIG, retry_failed=True).resumed == 2 * 64
-    assert shards.begun == [1, 3, 4] and content(out) == wanted[CONFIG]
+    assert shards.extract(retry_failed=True).resumed == 2 * 64
+    assert shards.begun == [1, 3, 4] and shards.wrote()
 
 
 def test_a_run_killed_between_the_store_and_the_end_ends_by_the_same_command(
-    root: Path,
-    wanted: dict[ExtractConfig, str],
-    tmp_path: Path,
-    shards: Shards,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, shards: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "a.h5"
-
     def killed(self: Run) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Run, "forget", killed)
-        extract(root, out)
+        shards.extract()
     shards.begun.clear()
-    extract(root, out)
-    assert shards.begun == [] and content(out) == wanted[CONFIG]
+    shards.extract()
+    assert shards.begun == [] and shards.wrote()
     assert not list(tmp_path.glob("*.parts"))
 
 
@@ -273,18 +239,18 @@ def test_a_run_that_begins_as_another_ends_keeps_its_files(
 ) -> None:
     out, parts = tmp_path / "a.h5", tmp_path / "a.h5.parts"
     begun: list[FileLock] = []
+    release = FileLock.release
 
-    class Waited(FileLock):  # type: ignore[valid-type, misc]
-        def release(self, force: bool = False) -> None:
-            super().release(force)
-            if not begun:
-                parts.mkdir(exist_ok=True)
-                begun.append(FileLock(parts / "lock"))
-                begun[0].acquire(timeout=0)
-                (parts / "00000-another.h5").touch()
+    def released(lock: FileLock, force: bool = False) -> None:
+        release(lock, force)
+        if not begun:
+            parts.mkdir(exist_ok=True)
+            begun.append(FileLock(parts / "lock"))
+            begun[0].acquire(timeout=0)
+            (parts / "00000-another.h5").touch()
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards_module, "FileLock", Waited)
+        patched.setattr(FileLock, "release", released)
         extract(root, out)
     assert (parts / "00000-another.h5").exists()
     with pytest.raises(RunError, match="got one at work"):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -33,8 +34,8 @@ from ig3d.features.values import Face, Status
 CONFIG = ExtractConfig(regressor=FAKE, batch_size=8)
 
 
-def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: object) -> CodeStore:
-    extract_codes(list_samples(root, "folder"), out, config, **options)  # type: ignore[arg-type]
+def extract(root: Path, out: Path, config: ExtractConfig = CONFIG, **options: Any) -> CodeStore:
+    extract_codes(list_samples(root, "folder"), out, config, **options)
     return CodeStore(out)
 
 

@@ -115,11 +115,11 @@ def test_a_container_is_opened_once_however_many_images(
     files = {f"{i}.png": png((i, i, i), tmp_path) for i in range(50)}
     tar, archive = tar_of(tmp_path / "a.tar", files), zip_of(tmp_path / "a.zip", files)
     opened = []
-    really_open = Path.open
+    really_open: Callable[..., Any] = Path.open
 
     def counted(self: Path, *how: object, **more: object) -> object:
         opened.append(self.name)
-        return really_open(self, *how, **more)  # type: ignore[call-overload]
+        return really_open(self, *how, **more)
 
     monkeypatch.setattr(Path, "open", counted)
     for i in range(50):
@@ -283,6 +283,8 @@ def test_a_container_is_not_damaged_where_its_bytes_do_not_come(
         if failed == before:
             break
         assert failed == before + 1
+    else:
+        pytest.fail("expected reads to end, got a hundred")
     assert failed > 2
 
 
@@ -292,12 +294,12 @@ def test_what_cannot_be_opened_now_may_be_another_time(
 ) -> None:
     image = png(COLOURS[0], tmp_path)
     archive = zip_of(tmp_path / "a.zip", {"a.png": image})
-    really_open = io.open
+    really_open: Callable[..., Any] = io.open
 
     def refused(file: object, *how: Any, **more: Any) -> Any:
         if str(file).startswith(str(tmp_path)):
             raise OSError(number, os.strerror(number))
-        return really_open(file, *how, **more)  # type: ignore[call-overload]
+        return really_open(file, *how, **more)
 
     with monkeypatch.context() as patched:
         patched.setattr(io, "open", refused)

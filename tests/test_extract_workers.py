@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from conftest import FAKE, Ended, colour_folder, write_image
+from conftest import FAKE, Ended, colour_folder, content, write_image
 from slow_fakes import SLOW, SlowRegressor, start
 from toy_lanes import HereAndNow
 
@@ -70,10 +70,10 @@ def deaths(lives: Path) -> Iterator[Callable[[int], None]]:
         token.unlink()
 
 
-def poisoned_run(root: Path, out: Path, **options: object) -> list[str]:
+def poisoned_run(root: Path, out: Path, **options: Any) -> list[str]:
     said: list[str] = []
     config = replace(CONFIG, regressor="test_extract_workers:Poisoned")
-    extract_codes(list_samples(root, "folder"), out, config, say=said.append, **options)  # type: ignore[arg-type]
+    extract_codes(list_samples(root, "folder"), out, config, say=said.append, **options)
     return said
 
 
@@ -179,7 +179,7 @@ def test_workers_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.Mo
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
         assert "Traceback" not in said
-        assert same_store(tmp_path / "calm.h5", tmp_path / f"killed{seed}.h5")
+        assert content(tmp_path / "calm.h5") == content(tmp_path / f"killed{seed}.h5")
 
 
 def kill_two_workers(process: subprocess.Popen[str], draw: random.Random) -> None:
@@ -268,19 +268,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def same_store(first: Path, second: Path) -> bool:
-    with CodeStore(first) as one, CodeStore(second) as other:
-        return one.content_sha256 == other.content_sha256 and other.verify() == []
-
-
 @pytest.fixture(scope="module")
 def dask_address(lives: Path) -> Iterator[str]:
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="localhost:0"
+    ) as cluster:
         yield cluster.scheduler_address
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_two_dask_workers_give_the_same_store(
     plain: Path, tmp_path: Path, dask_address: str, ig3d: Callable[..., Ended]
 ) -> None:
@@ -289,7 +285,7 @@ def test_two_dask_workers_give_the_same_store(
         "--detector", "none", "--backend", "dask", "--address", dask_address,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert same_store(plain / "one.h5", tmp_path / "a.h5")
+    assert content(plain / "one.h5") == content(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize(
@@ -329,14 +325,12 @@ def ray_here(lives: Path) -> Iterator[None]:
             yield
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("ray_here")
 def test_two_ray_workers_give_the_same_store(plain: Path, tmp_path: Path) -> None:
     extract_codes(list_samples(plain / "data", "folder"), tmp_path / "a.h5", CONFIG, jobs=2, backend="ray")
-    assert same_store(plain / "one.h5", tmp_path / "a.h5")
+    assert content(plain / "one.h5") == content(tmp_path / "a.h5")
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("backend", ["dask", "ray"])
 def test_a_worker_of_a_cluster_that_dies_costs_nothing(
     tmp_path: Path, lives: Path, deaths: Callable[[int], None], request: pytest.FixtureRequest, backend: str
@@ -349,14 +343,13 @@ def test_a_worker_of_a_cluster_that_dies_costs_nothing(
     said = poisoned_run(root, tmp_path / "killed.h5", jobs=2, backend=backend, address=address)
     assert not any(lives.iterdir())
     assert not [line for line in said if "WARNING" in line]
-    assert same_store(tmp_path / "calm.h5", tmp_path / "killed.h5")
+    assert content(tmp_path / "calm.h5") == content(tmp_path / "killed.h5")
 
 
 def refuse() -> None:
     raise UsageError("crops: expected x, got y; do z")
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_what_a_task_raises_on_ray_is_that_alone(ray_here: None) -> None:
     said = r"\Acrops: expected x, got y; do z\Z"
     with pytest.raises(UsageError, match=said) as refused, lanes_of("ray", 1, None) as lanes:
@@ -364,7 +357,6 @@ def test_what_a_task_raises_on_ray_is_that_alone(ray_here: None) -> None:
     assert refused.type is UsageError
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_what_a_task_raises_on_dask_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
     with pytest.raises(UsageError, match="expected x, got y"), lanes_of("dask", 1, None) as lanes:
@@ -372,10 +364,9 @@ def test_what_a_task_raises_on_dask_is_told_once(capfd: pytest.CaptureFixture[st
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_dask_cluster_that_goes_away_is_told_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="localhost:0")
     with (
         pytest.raises(RunError, match="until the end, got none any more; what is finished is kept: repeat"),
         lanes_of("dask", 2, cluster.scheduler_address) as lanes,
@@ -385,7 +376,6 @@ def test_a_dask_cluster_that_goes_away_is_told_in_a_line(capfd: pytest.CaptureFi
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_is_not_there(plain: Path, tmp_path: Path) -> None:
     samples = list_samples(plain / "data", "folder")
     with pytest.raises(UsageError, match="expected one of loky, dask, ray, got 'slurm'"):

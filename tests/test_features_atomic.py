@@ -41,7 +41,6 @@ def test_two_writers_of_one_name_and_one_process_id_do_not_meet(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="folders are flushed where the system can")
 def test_the_folder_of_a_store_is_flushed_once_the_store_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +56,6 @@ def test_the_folder_of_a_store_is_flushed_once_the_store_has_its_name(
     assert flushed == [(False, False), (tmp_path.stat().st_ino, True)]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="folders are flushed where the system can")
 @pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
 def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_disk_that_fails_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool
