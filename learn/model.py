@@ -75,7 +75,7 @@ class FusionModel:
 
     def fits(self, rule: str) -> bool:
         """Whether anything was fitted to the calibration rows under this name."""
-        return bool(self.rules[rule].describe())
+        return rules.fits(rule, self.calibrate)
 
     @property
     def preferred(self) -> str:

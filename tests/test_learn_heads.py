@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
@@ -192,6 +194,15 @@ def test_what_a_given_classifier_answers_is_checked_and_told_with_its_name(monke
         np.errstate(divide="ignore"),
     ):
         head.predict_proba(X)
+
+
+@pytest.mark.parametrize("what", ["def f(:", "raise SystemExit(0)", "raise RuntimeError('no licence')"])
+def test_what_a_users_module_raises_is_told_with_its_name(tmp_path, monkeypatch, what):
+    (tmp_path / "odd_module.py").write_text(f"{what}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_module", raising=False)
+    with pytest.raises(UsageError, match=r"got 'odd_module:Head' \((SyntaxError|SystemExit|RuntimeError): "):
+        make_head("odd_module:Head", "classes", seed=0, jobs=1)
 
 
 class OddRegressor(Ridge):

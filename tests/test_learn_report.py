@@ -327,6 +327,8 @@ def test_only_results_of_ours_are_replaced(result, tmp_path):
         ("a_b & 5 %", r"a\_b \& 5 \%"),
         ("{\\x}", r"\{\textbackslash{}x\}"),
         ("a\n\tb", "a b"),
+        ("--out", "-{}-out"),
+        ("a---b", "a-{}-{}-b"),
         ("日", "?"),
         ("é", "é"),
     ],

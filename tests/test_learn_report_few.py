@@ -190,10 +190,13 @@ def test_values_below_no_concordance_are_at_chance():
 
 def test_the_label_in_the_file_is_the_greatest_probability(tmp_path):
     """Where nine digits make a tie, and where even the probabilities are one number."""
-    shown = made(n=16)
-    values = np.log(np.full((16, 3), 1 / 3))
-    winner = np.arange(16) % 3
-    values[np.arange(16), winner] += np.where(np.arange(16) < 8, 1e-12, abs(np.spacing(values[0, 0])))
+    n = 400
+    shown = made(n=n)
+    winner, tied = np.arange(n) % 3, np.random.default_rng(0).uniform(0.34, 0.49, n)
+    p = np.repeat(1 - 2 * tied[:, None], 3, axis=1)
+    p[np.arange(n), winner] = p[np.arange(n), (winner + 1) % 3] = tied
+    values = np.log(p)
+    values[np.arange(n), winner] += np.where(np.arange(n) < n // 2, 1e-12, np.spacing(np.abs(np.log(tied))))
     mean = replace(shown.rules[3], values=values)
     rules = (*shown.rules[:3], mean)
     figures = figures_of(rules, shown.truth, shown.covered, None, task="classes", draws=100, seed=0)

@@ -87,9 +87,14 @@ def _found(place: str) -> Iterator[None]:
     """What keeps a place from being an estimator's, in one line."""
     try:
         yield
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:  # it is not our code: anything may come
+        said = " ".join(str(error).split())
+        if not isinstance(error, ImportError | AttributeError | TypeError | ValueError):
+            said = f"{type(error).__name__}: {said}"
         raise UsageError(
-            f"head: expected module:Class of an estimator that is made without arguments, got {place!r} ({error}); is "
+            f"head: expected module:Class of an estimator that is made without arguments, got {place!r} ({said}); is "
             "it installed, and spelt as Python has it?"
         ) from error
 

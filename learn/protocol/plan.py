@@ -83,7 +83,7 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
             f"Rules are fitted on at most {config.calibration_rows} of these rows, drawn by the seed."
         )
     if table.grouped and not marked:
-        note_shared_groups(table, reported, final.fit if among is calibration else _EMPTY, heads, notes)
+        note_shared_groups(table, reported, _EMPTY if calibration is None else final.fit, heads, notes)
     return Protocol(
         case,
         report_name,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from ...console import say
 from ...errors import MissingExtra, RunError
-from ...features.atomic import replacing
+from ...features.atomic import replacing, temporary_name
 from ..measures.results import difference_key
 from ..model import save_model
 from ..result import Result
@@ -39,7 +38,7 @@ def check_out(out: str | Path) -> None:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.tmp"
+        probe = temporary_name(folder / FILE)
         probe.touch()
         probe.unlink()
         there = [name for name in FILES if (folder / name).exists()]
@@ -181,7 +180,9 @@ def _probabilities(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     cells = np.char.mod(_DIGITS, values).reshape(values.shape).astype(object)
     tied = np.flatnonzero(cells.astype(float).argmax(axis=1) != labels)
     # Log-probabilities may differ where these are one number.
-    values[tied, labels[tied]] = np.nextafter(values[tied].max(axis=1), np.inf)
+    values[tied, labels[tied]] = values[tied].max(axis=1) * (
+        1 + 1e-11
+    )  # more than reading and a logarithm lose
     cells[tied] = np.char.mod("%.17g", values[tied]).reshape(values[tied].shape)
     return cells
 

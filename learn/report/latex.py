@@ -75,8 +75,8 @@ _BODY = {"all": "all reported rows", "covered": "the rows with 3D codes"}
 
 def escape(text: str) -> str:
     """A text as LaTeX prints it, on one line; characters that pdfLaTeX has no glyph for become a question mark."""
-    parts = re.sub(r"\s+", " ", text).split("--")  # of an option, not a dash
-    plain = "-{}-".join("".join(_SPECIAL.get(letter, letter) for letter in part) for part in parts)
+    parts = re.split("-(?=-)", re.sub(r"\s+", " ", text))  # of an option, not a dash
+    plain = "-{}".join("".join(_SPECIAL.get(letter, letter) for letter in part) for part in parts)
     return "".join(letter if letter.isprintable() and ord(letter) < 0x250 else "?" for letter in plain)
 
 

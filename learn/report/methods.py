@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import number
 from ..config import FuseConfig
+from ..rules import RECALIBRATED
 from .record import seed_of
 from .words import (
     FITTED_FOR,
@@ -109,7 +110,7 @@ def _rules(record: dict[str, Any]) -> list[str]:
 
 def _where(protocol: dict[str, Any], config: dict[str, Any]) -> str:
     """The rows that rules are fitted on."""
-    rows = f"{number(protocol['rows_calibration'], 'row')}"
+    rows = number(protocol["rows_calibration"], "row")
     drawn = (
         f", at most {config['calibration_rows']} of a fit drawn by the seed"
         if config["calibration_rows"]
@@ -193,10 +194,10 @@ def _compared(record: dict[str, Any]) -> list[str]:
     said = []
     if record["references"]:
         said.append(f"We compare with {_listed(record['references'])}.")
-    if "2d-recalibrated" in record["rules"]:
+    if RECALIBRATED in record["rules"]:
         before = " after the same calibration" if _config(record)["calibrate"] != "none" else ""
         said.append(
-            f"2d-recalibrated is a stack with the 3D columns left out, fitted on the same rows{before}; 2d is the "
+            f"{RECALIBRATED} is a stack with the 3D columns left out, fitted on the same rows{before}; 2d is the "
             "network as given."
         )
     controls = names_of(record, "control")
@@ -216,9 +217,8 @@ def _heads(record: dict[str, Any]) -> list[str]:
     protocol, names = record["protocol"], names_of(record, "head")
     if not names:
         return []
-    fitted = (
-        f"on {protocol['fitted_on']} ({protocol['rows_calibration']} rows), never on a row that they predict"
-    )
+    rows = number(protocol["rows_calibration"], "row")
+    fitted = f"on {protocol['fitted_on']} ({rows}), never on a row that they predict"
     said = [
         f"The {'heads' if len(names) > 1 else 'head'} {_listed(names)} {'learn' if len(names) > 1 else 'learns'} from "
         f"{_blocks(_config(record))} {fitted}."

@@ -41,7 +41,10 @@ _KEYS = {
         "fitted_on_reported",
         "rows_reported",
         "rows_covered",
+        "rows_calibration",
+        "rows_left_out",
         "groups_reported",
+        "fits",
         "sentences",
     },
 }
@@ -222,7 +225,7 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
             yield f"figures of all and of covered rows of {name}, got others"
         if (
             not isinstance(rules[name], dict)
-            or not {"kind", "fits", "fitted_on_reported"} <= rules[name].keys()
+            or not {"kind", "fits", "fitted", "fitted_on_reported"} <= rules[name].keys()
         ):
             yield f"what {name} is under rules, got others"
         for part in ("all", "covered"):

@@ -8,6 +8,7 @@ from ..config import OBJECTIVES
 from ..measures.intervals import FEW_UNITS
 from ..measures.metrics import LOWER_IS_BETTER, metric_names
 from ..measures.results import difference_key
+from ..rules import RECALIBRATED
 
 HEADS = {
     "accuracy": "acc",
@@ -99,7 +100,7 @@ def names_of(record: dict[str, Any], *kinds: str) -> list[str]:
 def fitted_here(record: dict[str, Any]) -> str:
     """What is fitted on which rows, in words; only the reference is where no rule fits anything."""
     fit = any(record["rules"][name]["fits"] for name in names_of(record, "rule"))
-    who = ("rules" if fit else "2d-recalibrated") if has_2d(record) else "heads"
+    who = ("rules" if fit else RECALIBRATED) if has_2d(record) else "heads"
     return f"{who} fitted on {record['protocol']['fitted_on']}"
 
 
