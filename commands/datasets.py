@@ -20,6 +20,7 @@ from .options import (
     SplitShares,
     dataset_options,
     list_dataset,
+    output_file,
     say_samples,
 )
 
@@ -92,7 +93,10 @@ def split(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Table for --split (.csv); of a store, also a store (.h5).", show_default=False
+            "--out",
+            help="Table for --split (.csv); of a store, also a store (.h5).",
+            show_default=False,
+            callback=output_file,
         ),
     ],
     val: Annotated[float, typer.Option("--val", help="Share of the train rows to take.")] = 0.1,

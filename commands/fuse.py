@@ -25,6 +25,7 @@ from .options import (
     TwoDIds,
     checked_device,
     names,
+    output_file,
     typed,
 )
 
@@ -50,7 +51,11 @@ def fuse(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Picture to write of what each rule adds (.png, .pdf, .svg)."),
+        typer.Option(
+            "--plot",
+            help="Picture to write of what each rule adds (.png, .pdf, .svg).",
+            callback=output_file,
+        ),
     ] = None,
     ids: TwoDIds = None,
     classes: TwoDClasses = None,

@@ -33,6 +33,7 @@ from .options import (
     SplitShares,
     Stores,
     list_dataset,
+    output_file,
     typed,
 )
 
@@ -259,6 +260,7 @@ def _apply(
 def _check_npz(out: Path) -> None:
     if out.suffix != ".npz":
         raise UsageError(f"out: expected a name that ends in .npz with --apply, got {out}")
+    output_file(out)
 
 
 def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out: Path) -> None:

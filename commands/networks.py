@@ -27,13 +27,17 @@ from .options import (
     SplitSeed,
     SplitShares,
     list_dataset,
+    output_file,
 )
 
 
 def train_2d(
     root: Root,
     out: Annotated[
-        Path, typer.Option("--out", help="Checkpoint to write (.safetensors).", show_default=False)
+        Path,
+        typer.Option(
+            "--out", help="Checkpoint to write (.safetensors).", show_default=False, callback=output_file
+        ),
     ],
     dataset: Dataset = "folder",
     network: Annotated[
@@ -111,6 +115,7 @@ def train_2d(
     honest = out.with_suffix(".npz")
     if out_of_fold:
         check_folds(out_of_fold)
+        output_file(honest)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
@@ -134,7 +139,9 @@ def logits(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="File to write (.npz).", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
+    ],
     dataset: Dataset = "folder",
     preset: Annotated[
         str,

@@ -11,10 +11,19 @@ import typer
 
 from ..console import say
 from ..errors import UsageError, number
+from ..features.atomic import check_output
 
 if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
     from ..features.samples import SampleList
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Callback of options that name a file to write: refuse a folder, device or FIFO before any work."""
+    if path is not None:
+        check_output(path)
+    return path
+
 
 # datasets; text, because a path would lose a slash of s3://
 Root = Annotated[
@@ -51,7 +60,9 @@ Groups = Annotated[
 
 # stores
 Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STORE", show_default=False)]
-OutStore = Annotated[Path, typer.Option("--out", help="The store to write.", show_default=False)]
+OutStore = Annotated[
+    Path, typer.Option("--out", help="The store to write.", show_default=False, callback=output_file)
+]
 _STORES = typer.Option(
     "--3d-store",
     help="Store of ig3d extract. Repeated: more codes of the same rows, or more rows (fitted on one store, "

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say
-from .options import Force
+from .options import Force, output_file
 
 
 def predict(
@@ -23,7 +23,9 @@ def predict(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Table to write (.csv).", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="Table to write (.csv).", show_default=False, callback=output_file)
+    ],
     stores: Annotated[
         list[Path] | None,
         typer.Option(

@@ -23,6 +23,7 @@ from .options import (
     Store,
     list_dataset,
     names,
+    output_file,
 )
 
 
@@ -52,7 +53,12 @@ def inspect(
 
 def preview(
     store: Store,
-    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png or .jpg).", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Picture to write (.png or .jpg).", show_default=False, callback=output_file
+        ),
+    ],
     count: Annotated[int, typer.Option("--count", help="Faces on the sheet.")] = 24,
     seed: Seed = 0,
     root: Annotated[
@@ -95,9 +101,11 @@ def import_(
 
 def export(
     store: Store,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Table to write.")] = None,
-    parquet: Annotated[Path | None, typer.Option("--parquet", help="Table to write.")] = None,
-    npz: Annotated[Path | None, typer.Option("--npz", help="Arrays to write.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Table to write.", callback=output_file)] = None,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", help="Table to write.", callback=output_file)
+    ] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="Arrays to write.", callback=output_file)] = None,
     blocks: Annotated[str | None, typer.Option("--blocks", help="By comma; all by default.")] = None,
 ) -> None:
     """Write a store's samples and codes as a table that other programs read."""

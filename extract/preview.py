@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..errors import DatasetError, Ig3dError, UsageError
 from ..faces import draw, model
+from ..features.atomic import replacing
 from ..features.store import CodeStore
 from ..features.values import Status
 from .preview_flame import meshes
@@ -68,8 +69,8 @@ def preview(
     encoded = io.BytesIO()
     picture.save(encoded, "PNG" if Path(out).suffix.lower() == ".png" else "JPEG")
     try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_bytes(encoded.getvalue())
+        with replacing(out) as temporary:
+            temporary.write_bytes(encoded.getvalue())
     except OSError as exc:
         raise Ig3dError(f"{out}: expected to write the sheet, got {exc.strerror or exc}") from exc
     return len(tiles)

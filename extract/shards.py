@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..errors import RunError, StoreError
-from ..features.atomic import replacing
+from ..features.atomic import check_output, replacing
 from ..features.samples import Sample, SampleList, Samples
 from ..features.store import CodeStore, read_rows
 from ..features.store_format import FORMAT, StoreInfo
@@ -92,10 +92,7 @@ class Run:
         ------
         RunError : another run holds it, or the folder cannot be written.
         """
-        if self.out.is_dir():
-            raise RunError(
-                f"{self.out}: expected a file to write the store to, got a folder; name a file in it"
-            )
+        check_output(self.out)
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._lock)

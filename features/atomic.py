@@ -5,14 +5,43 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ..errors import RunError
+
+_KINDS = (
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISCHR, "character device"),
+    (stat.S_ISBLK, "block device"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+)
 
 
 def temporary_name(path: Path) -> Path:
     """A hidden neighbour of ``path`` to write to, another each time: on a shared folder process ids are no names."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output path at which something other than a regular file exists.
+
+    A rename would replace a device node or a FIFO, and fails on a folder.
+
+    Raises
+    ------
+    RunError : the path is a folder, device, FIFO or socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # nothing there, or not reachable: writing reports it
+        return
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "special file")
+        raise RunError(f"{path}: the output is an existing {kind}, not a regular file; choose another path")
 
 
 def flush_folder(folder: Path) -> None:
@@ -41,6 +70,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A loss of power just afterwards may leave what was there before too: of many small files, each would wait for the
     disk twice, and nothing is removed in their favour (:func:`flush_folder` is for stores).
 
+    Raises
+    ------
+    RunError : ``path`` is an existing folder, device, FIFO or socket (:func:`check_output`).
+
     Examples
     --------
     ::
@@ -49,6 +82,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.write_text("{}")
     """
     final = Path(path)
+    check_output(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(final)
     try:

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from ..errors import StoreError
-from .atomic import flush_folder, temporary_name
+from .atomic import check_output, flush_folder, temporary_name
 from .samples import Sample, Samples, Split, narrowed
 from .store_format import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
 from .values import Block, Rows, Status
@@ -72,6 +72,7 @@ class StoreWriter:
     Raises
     ------
     StoreError : the disk is full or the folder cannot be written.
+    RunError : the path is an existing folder, device, FIFO or socket.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class StoreWriter:
         self._columns: dict[str, h5py.Dataset] = {}
 
     def __enter__(self) -> Self:
+        check_output(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...console import say
 from ...errors import MissingExtra, RunError
-from ...features.atomic import replacing, temporary_name
+from ...features.atomic import check_output, replacing, temporary_name
 from ..measures.results import difference_key
 from ..model import save_model
 from ..result import Result
@@ -42,6 +42,8 @@ def check_out(out: str | Path) -> None:
         probe.touch()
         probe.unlink()
         there = [name for name in FILES if (folder / name).exists()]
+        for name in there:
+            check_output(folder / name)
         ours = FILE in there and f'"format": "{FORMAT}"' in (folder / FILE).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise RunError(f"{out}: expected a folder that results can be written to, got {exc}") from exc
@@ -114,6 +116,8 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
         texts["differences.csv"] = differences_csv(comparison)
     page = folder / "report.html"
     there = [name for name in texts if (folder / name).exists()]
+    for name in there:
+        check_output(folder / name)
     if there and not (page.is_file() and GENERATOR in page.read_text("utf-8", errors="replace")[:1000]):
         raise RunError(
             f"{out}: expected a new folder or one of an earlier report, got {', '.join(there)} of something else; name "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RunError, UsageError, require
+from ...features.atomic import check_output, replacing
 from ..measures.results import difference_key
 from ..result import Result
 from .record import record_of
@@ -56,10 +57,12 @@ def check_plot(out: str | Path) -> None:
     Raises
     ------
     UsageError : the name ends in something else than .png, .pdf or .svg.
+    RunError : the path is an existing folder, device, FIFO or socket.
     MissingExtra : matplotlib is not installed.
     """
     if Path(out).suffix.lower() not in SUFFIXES:
         raise UsageError(f"plot: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
+    check_output(Path(out))
     require("matplotlib", wanted_by="plot")
 
 
@@ -333,7 +336,7 @@ def _bytes(figure: Any, kind: str) -> bytes:
 
 def _write(figure: Any, out: Path) -> None:
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(_bytes(figure, out.suffix.lower()[1:]))
+        with replacing(out) as temporary:
+            temporary.write_bytes(_bytes(figure, out.suffix.lower()[1:]))
     except OSError as exc:
         raise RunError(f"{out}: expected to write the picture, got {exc.strerror or exc}") from exc
