@@ -106,11 +106,11 @@ _TABLE = (
         size=434_142_943,
     ),
     Official(
-        "face_landmarker",
+        "facemesh",
         places=("face_landmarker.task", "assets/face_landmarker.task"),
         form="face-landmarker",
         licence="Apache-2.0 (Google)",
-        how="ig3d weights get face_landmarker",
+        how="ig3d weights get facemesh",
         sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         size=3_758_596,
         url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",

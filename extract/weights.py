@@ -113,7 +113,7 @@ def find_weights(name: str) -> Path:
     Parameters
     ----------
     name : str
-        ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``face_landmarker``, ``flame2020``, ...: see `OFFICIAL`.
+        ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``facemesh``, ``flame2020``, ...: see `OFFICIAL`.
 
     Returns
     -------

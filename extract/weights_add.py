@@ -87,7 +87,7 @@ def get_weights(
     Parameters
     ----------
     name : str
-        ``face_landmarker``, ``sfd`` or ``fan2d``.
+        ``facemesh``, ``sfd`` or ``fan2d``.
     base_url : str, optional
         A mirror's folder (http or https) that has the file under its usual name.
     progress : callable, optional

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +31,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("no CUDA device here")
 
 
+@pytest.fixture(scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of all tests, with the face networks' file in its place; found once, in the real user's folder."""
+    from ig3d.errors import WeightsError
+    from ig3d.extract.weights import find_weights
+
+    home = tmp_path_factory.mktemp("home")
+    with suppress(WeightsError):  # a test that needs the file then fails with the same line
+        file = find_weights("facemesh")
+        place = home / ".local" / "share" / "ig3d" / "weights" / file.name
+        place.parent.mkdir(parents=True)
+        shutil.copyfile(file, place)
+    return home
+
+
 @pytest.fixture(autouse=True)
-def _home_untouched(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing may be written outside of the test's folders."""
-    monkeypatch.setenv("HOME", str(tmp_path_factory.getbasetemp()))
+def _home_untouched(_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be written outside of the tests' folders, and nothing fetched: tests of fetching allow it."""
+    monkeypatch.setenv("HOME", str(_home))
+    monkeypatch.setenv("IG3D_OFFLINE", "1")
+    for name in ("IG3D_WEIGHTS", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @dataclass(frozen=True)

@@ -216,5 +216,5 @@ def test_facemesh_says_that_newer_mediapipe_lacks_it(monkeypatch: pytest.MonkeyP
 def test_a_missing_file_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("IG3D_WEIGHTS", "XDG_DATA_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    with pytest.raises(WeightsError, match=r"^face_landmarker: expected face_landmarker.task"):
+    with pytest.raises(WeightsError, match=r"^facemesh: expected face_landmarker.task"):
         settle(ExtractConfig("blendshapes"))

@@ -210,8 +210,8 @@ def test_what_is_missing_is_told_in_one_line(home: Path) -> None:
     assert "\n" not in text
     for part in ("SMIRK_em1.pt", str(home), "26b234e3cc31", "Google Drive", "ig3d weights add"):
         assert part in text
-    with pytest.raises(WeightsError, match="ig3d weights get face_landmarker"):
-        find_weights("face_landmarker")
+    with pytest.raises(WeightsError, match="ig3d weights get facemesh"):
+        find_weights("facemesh")
     with pytest.raises(UsageError, match=r"expected one of smirk, emoca, .* got 'smurk'"):
         find_weights("smurk")
 
@@ -314,8 +314,8 @@ def test_wrong_contents_under_the_right_name(home: Path) -> None:
     data = bytearray((home / "face_landmarker.task").read_bytes())
     data[500] ^= 1
     (home / "face_landmarker.task").write_bytes(data)
-    assert "damaged face_landmarks_detector" in check_weights("face_landmarker").message or (
-        "damaged face_detector" in check_weights("face_landmarker").message
+    assert "damaged face_landmarks_detector" in check_weights("facemesh").message or (
+        "damaged face_detector" in check_weights("facemesh").message
     )
 
 
@@ -331,7 +331,7 @@ def names(added: list[Any]) -> list[str]:
     [
         (smirk, "smirk", "SMIRK_em1.pt"),
         (deca, "deca", "deca_model.tar"),
-        (task, "face_landmarker", "face_landmarker.task"),
+        (task, "facemesh", "face_landmarker.task"),
         (sfd, "sfd", "s3fd-619a316812.pth"),
     ],
     ids=str,
@@ -497,18 +497,18 @@ def test_fetching_checks_the_hash(
     address, folder = server
     path = task(folder / "face_landmarker.task")
     with pytest.raises(WeightsError, match=r"expected sha256 64184e22.* got [0-9a-f]{64}; nothing was kept"):
-        get_weights("face_landmarker", base_url=address)
+        get_weights("facemesh", base_url=address)
     assert not list(home.iterdir())
-    publish(monkeypatch, "face_landmarker", path)
+    publish(monkeypatch, "facemesh", path)
     seen: list[tuple[int, int]] = []
-    added = get_weights("face_landmarker", base_url=address + "/", progress=lambda *now: seen.append(now))
+    added = get_weights("facemesh", base_url=address + "/", progress=lambda *now: seen.append(now))
     assert added.path.read_bytes() == path.read_bytes()
     assert seen[-1] == (path.stat().st_size, path.stat().st_size)
-    assert check_weights("face_landmarker").state == "published"
+    assert check_weights("facemesh").state == "published"
     path.write_bytes(b"other")
     with pytest.raises(WeightsError, match="nothing was kept"):
-        get_weights("face_landmarker", base_url=address)
-    assert find_weights("face_landmarker") == added.path  # the sound one stays
+        get_weights("facemesh", base_url=address)
+    assert find_weights("facemesh") == added.path  # the sound one stays
 
 
 def test_what_cannot_be_fetched_says_why(server: tuple[str, Path], home: Path, tmp_path: Path) -> None:
@@ -548,8 +548,8 @@ def test_commands(
     assert "register at https://flame.is.tue.mpg.de" in done.stdout
     assert str(home) in done.stderr
     assert all(f"{name}: " in done.stdout for name in OFFICIAL)
-    publish(monkeypatch, "face_landmarker", task(server[1] / "face_landmarker.task"))
-    done = ig3d("weights", "get", "face_landmarker", "--from", server[0])
+    publish(monkeypatch, "facemesh", task(server[1] / "face_landmarker.task"))
+    done = ig3d("weights", "get", "facemesh", "--from", server[0])
     assert done.returncode == 0, done.stderr
     assert str(home / "face_landmarker.task") in done.stdout
 

@@ -49,7 +49,7 @@ class Landmarker:
     def __init__(self, path: str | Path | None = None) -> None:
         with put_off("matplotlib.pyplot"):
             self._runtime = require("mediapipe", wanted_by="detector landmarker")
-        file = find_weights("face_landmarker") if path is None else Path(path)
+        file = find_weights("facemesh") if path is None else Path(path)
         try:
             task = file.read_bytes()
         except OSError as exc:
@@ -120,7 +120,7 @@ def _in_order(categories: Sequence[Any]) -> np.ndarray:
     by_name = {category.category_name: category.score for category in categories}
     if set(by_name) != set(NAMES):
         raise WeightsError(
-            f"face_landmarker: expected the {len(NAMES)} blendshape names of ARKit, got {len(by_name)} others; "
+            f"facemesh: expected the {len(NAMES)} blendshape names of ARKit, got {len(by_name)} others; "
             "fetch the task file again (docs/detectors.md)"
         )
     return np.array([by_name[name] for name in NAMES], np.float32)
