@@ -50,8 +50,9 @@ lint: $(READY)  ## Style and formatting (ruff)
 types: $(READY)  ## Types (mypy)
 	@$(BIN)/mypy
 
-docs: $(READY)  ## Links, commands and options named in README and docs exist
+docs: $(READY)  ## Links, commands and options named in README and docs exist; words follow the house style
 	@$(BIN)/python scripts/check_docs.py
+	@$(BIN)/python scripts/check_words.py
 
 extract:  ## Codes of a dataset: DATASET=rafdb|folder|manifest, images under ROOT
 	@test -e "$(ROOT)" || { echo "ig3d: $(DATASET): expected the dataset at $(ROOT), found nothing; put it there or say where: make extract DATASET=$(DATASET) ROOT=/path/to/it (layouts: docs/datasets.md)" >&2; exit 1; }
