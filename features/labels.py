@@ -10,22 +10,22 @@ import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .classes import canonical, canonical_all
-from .samples import Split
 from .store import CodeStore
-from .tables import as_numbers, as_text, find_column, id_column, read_table, say_columns, va_columns
-
-_SPLITS = {
-    "": Split.none,
-    "none": Split.none,
-    "train": Split.train,
-    "training": Split.train,
-    "val": Split.val,
-    "valid": Split.val,
-    "validation": Split.val,
-    "dev": Split.val,
-    "test": Split.test,
-    "testing": Split.test,
-}
+from .table_reader import read_table
+from .tables import (
+    GROUP_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    as_numbers,
+    as_text,
+    find_column,
+    id_candidates,
+    is_empty,
+    label_text,
+    say_columns,
+    split_of,
+    va_columns,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +110,24 @@ def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
     PredictionsError : no ids, no labels, an id twice, a split or value that is none.
     """
     source = Path(path)
-    if not source.is_file():
+    if not source.exists():
         raise PredictionsError(f"{path}: expected a table of labels, found none")
-    table = read_table(source)
-    name = id_column(table)
-    if name is None:
+    table = read_table(source).columns
+    label_column = find_column(table, LABEL_NAMES)
+    pair = va_columns(table)
+    split_column, group_column = find_column(table, SPLIT_NAMES), find_column(table, GROUP_NAMES)
+    others = {label_column, *(pair or ()), split_column, group_column}
+    ids = next(
+        iter(id_candidates({n: column for n, column in table.items() if n not in others}).values()), None
+    )
+    if ids is None:
         raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
-    ids = as_text(table[name])
     values, counts = np.unique(ids, return_counts=True)
     if counts.max() > 1:
         twice = list(values[counts > 1])
         raise PredictionsError(
             f"{path}: expected every id once, got {number(len(twice), 'id')} more than once ({some(twice)})"
         )
-
-    label_column = find_column(table, ("label", "expression", "emotion", "class"))
-    pair = va_columns(table)
-    split_column, group_column = (
-        find_column(table, ("split",)),
-        find_column(table, ("group", "person", "video")),
-    )
     if label_column is None and pair is None and not (beside_store and (split_column or group_column)):
         wanted = "label, or valence and arousal" + (", or split, or group" if beside_store else "")
         raise PredictionsError(f"{path}: expected a column {wanted}, got {say_columns(list(table))}")
@@ -168,6 +166,7 @@ def _no_labels(n: int) -> tuple[np.ndarray, None]:
 
 def _labels(source: Path, text: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels as numbers (-1 where empty), or as names still to be numbered."""
+    text = np.array(["" if is_empty(cell) else label_text(cell) for cell in text.tolist()], dtype=str)
     numbers = as_numbers(text.astype(object))
     given = text != ""
     if np.isfinite(numbers[given]).all():
@@ -177,15 +176,16 @@ def _labels(source: Path, text: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
                 f"{source}: expected labels as class names or their numbers 0, 1, ..., got others"
             )
         return whole.astype(np.int16), None
-    return np.full(len(text), -1, np.int16), np.array([canonical(name) for name in text], dtype=str)
+    return np.full(len(text), -1, np.int16), np.array([canonical(name) for name in text.tolist()], dtype=str)
 
 
 def _splits(source: Path, text: np.ndarray) -> np.ndarray:
-    names, where = np.unique(np.char.lower(text), return_inverse=True)
-    unknown = [name for name in names.tolist() if name not in _SPLITS]
+    names, where = np.unique(text, return_inverse=True)
+    splits = [split_of(name) for name in names.tolist()]
+    unknown = [name for name, split in zip(names.tolist(), splits, strict=True) if split is None]
     if unknown:
         raise PredictionsError(f"{source}: expected split train, val, test or empty, got {some(unknown)}")
-    return np.array([_SPLITS[name] for name in names.tolist()], np.int8)[where.reshape(-1)]
+    return np.array(splits, np.int8)[where.reshape(-1)]
 
 
 def number_labels(

@@ -1,34 +1,51 @@
-"""Which sample does each row of a file belong to? By id, or by the one order that fits in length; never by luck.
+"""Match the ids of a file to samples: exactly, else by path or file name, and only one-to-one.
 
 :mod:`.place` puts the values where the rows belong.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .labels import SampleColumns
 from .samples import Split
+from .tables import split_of
 
+# Ends of file names that are no part of an id. Another end (clip.500) is.
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic",
+    ".heif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm",
+))  # fmt: skip
 _DEEPEST = 12
+# Levels by which an id stands for one sample of the whole dataset; by file name or stem it need not.
+_STRICT = ("id", "path", "path without extension")
 
 # How ids may match, strictest first: what is compared of the file's ids and of the samples (their path or id).
 _Level = tuple[str, Callable[[str], str], str, Callable[[str], str]]
 
 
+def without_image_suffix(name: str) -> str:
+    """A path without the suffix of an image; any other end is part of the name.
+
+    >>> without_image_suffix("a/clip.500.jpg"), without_image_suffix("a/clip.500")
+    ('a/clip.500', 'a/clip.500')
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem.rpartition("/")[2] and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
+
+
 def _clean(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
+    """A path with slashes, without ``./``, blanks around it, and in one Unicode form."""
+    return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
 
 
 def _stemmed(name: str) -> str:
-    """A path without its extension; ``face.2#1`` has none."""
-    path = _clean(name)
-    folder, slash, file = path.rpartition("/")
-    stem, _, extension = file.rpartition(".")
-    return f"{folder}{slash}{stem}" if stem and extension and "#" not in extension else path
+    return without_image_suffix(_clean(name))
 
 
 def _file(name: str) -> str:
@@ -54,6 +71,35 @@ _LEVELS: tuple[_Level, ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Outcome of matching m ids.
+
+    Attributes
+    ----------
+    rows : (m,) int
+        Row of the samples, -1 where none was found.
+    level : str
+        How they matched; empty where none did.
+    several : (m,) bool
+        Ids that fit several samples at some level.
+    """
+
+    rows: np.ndarray
+    level: str
+    several: np.ndarray
+
+    @property
+    def complete(self) -> bool:
+        """Whether every id has its sample."""
+        return bool((self.rows >= 0).all())
+
+    @property
+    def strict(self) -> bool:
+        """Whether ids were compared as a whole, so that an id without a sample is a row of no sample."""
+        return self.level in _STRICT
+
+
 def _find(keys: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row in ``among`` of each key, -1 where there is none or several; and whether there are several."""
     order = np.argsort(among, kind="stable")
@@ -63,13 +109,62 @@ def _find(keys: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, count > 1
 
 
+def match_names(ids: np.ndarray, sample_ids: np.ndarray, paths: np.ndarray) -> Match:
+    """Samples of some ids, by the strictest level by which each of them finds one.
+
+    Exact ids first, else paths (also without leading folders), file names, stems. A level counts only when no two ids
+    find the same sample by it, and below whole paths only when no id names another split than its sample does. Where
+    no level finds all, the one that finds most is returned.
+
+    Parameters
+    ----------
+    ids : (m,) str
+    sample_ids, paths : (n,) str
+    """
+    best = Match(np.full(len(ids), -1), "", np.zeros(len(ids), bool))
+    several = np.zeros(len(ids), bool)
+    columns = {"id": sample_ids, "path": paths}
+    for level, of_id, column, of_sample in _levels(ids):
+        keys = np.array([of_id(name) for name in ids.tolist()], dtype=str)
+        among = np.array([of_sample(name) for name in columns[column].tolist()], dtype=str)
+        rows, more = _find(keys, among)
+        found = np.flatnonzero(rows >= 0)
+        if len(np.unique(rows[found])) != len(found):
+            continue
+        if level not in _STRICT and _other_split(ids[found], paths[rows[found]]):
+            continue
+        if len(found) == len(ids):
+            return Match(rows, level, several)
+        if len(found) > np.sum(best.rows >= 0):
+            best = Match(rows, level, several)
+        several |= more
+    return Match(best.rows, best.level, several)
+
+
+def _other_split(ids: np.ndarray, paths: np.ndarray) -> bool:
+    """Whether a folder of an id names another split than one of its sample's path."""
+    pairs = {
+        (_clean(name).rpartition("/")[0], _clean(path).rpartition("/")[0])
+        for name, path in zip(ids.tolist(), paths.tolist(), strict=True)
+    }
+    return any(
+        (mine := _split_in(folder)) is not None
+        and (other := _split_in(its)) is not None
+        and mine is not other
+        for folder, its in pairs
+    )
+
+
+def _split_in(folder: str) -> Split | None:
+    """The split that the last folder with such a name says."""
+    found = [split_of(name) for name in folder.split("/") if name]
+    return next((split for split in reversed(found) if split not in (None, Split.none)), None)
+
+
 def match_ids(
     ids: np.ndarray, samples: SampleColumns, *, source: str, allow_missing: bool = False
 ) -> tuple[np.ndarray, str]:
-    """Row of the samples for each id of a file, and in words how they matched.
-
-    Exact ids first, else paths (also with the file's leading folders dropped), file names, stems; a level counts
-    only when every id of the file finds exactly one sample by it, and no two the same one.
+    """Row of the samples for each id of a file, and in words how they matched (:func:`match_names`).
 
     Parameters
     ----------
@@ -84,32 +179,45 @@ def match_ids(
     ------
     PredictionsError : ids that no sample has, or that several have; with counts and the first of them.
     """
-    best_rows, best_how, clash = np.full(len(ids), -1), "", np.zeros(len(ids), bool)
-    for how, of_id, column, of_sample in _levels(ids):
-        keys = np.array([of_id(name) for name in ids.tolist()], dtype=str)
-        among = np.array([of_sample(name) for name in getattr(samples, column).tolist()], dtype=str)
-        rows, several = _find(keys, among)
-        found = rows[rows >= 0]
-        if len(np.unique(found)) != len(found):
-            continue
-        if len(found) == len(ids):
-            return rows, f"{source}: {number(len(ids), 'row')} joined to {samples.source} by {how}"
-        if len(found) > np.sum(best_rows >= 0):
-            best_rows, best_how = rows, how
-        clash |= several
-    left = np.flatnonzero(best_rows < 0)
-    if allow_missing and best_how in ("id", "path", "path without extension"):
-        return best_rows, (
-            f"{source}: {number(len(ids) - len(left), 'row')} joined to {samples.source} by {best_how}; "
+    found = match_names(ids, samples.id, samples.path)
+    if found.complete:
+        return found.rows, f"{source}: {number(len(ids), 'row')} joined to {samples.source} by {found.level}"
+    left = np.flatnonzero(found.rows < 0)
+    if allow_missing and found.strict:
+        return found.rows, (
+            f"{source}: {number(len(ids) - len(left), 'row')} joined to {samples.source} by {found.level}; "
             f"{number(len(left), 'row')} left out, no sample has the id"
         )
-    by = f" by {best_how}" if best_how else ""
-    several_words = f"; ids that fit several samples by file name: {int(clash.sum())}" if clash.any() else ""
+    by = f" by {found.level}" if found.level else ""
+    several = (
+        f"; ids that fit several samples by file name: {int(found.several.sum())}; give their whole paths"
+        if found.several.any()
+        else ""
+    )
+    hint = difference(ids[left], samples.id)
     raise PredictionsError(
         f"{source}: expected every id to be one of the {len(samples)} samples of {samples.source} "
         f"({some(samples.id.tolist(), 2)}), got {len(left)} of {len(ids)} that are not{by} "
-        f"({some(ids[left].tolist(), 3)}){several_words}"
+        f"({some(ids[left].tolist(), 3)}){several}{hint}"
     )
+
+
+def difference(ids: np.ndarray, sample_ids: np.ndarray) -> str:
+    """Words on the first id that looks like a sample's and is another text; empty where none does.
+
+    Such are ids that differ by case, accents, blanks, marks or invisible characters.
+    """
+
+    def alike(name: str) -> str:
+        text = unicodedata.normalize("NFKD", _stem(name)).casefold()
+        return "".join(letter for letter in text if letter.isalnum())
+
+    there = {alike(name): name for name in sample_ids.tolist()}
+    for name in ids[:1000].tolist():
+        other = there.get(alike(name)) if alike(name) else None
+        if other is not None and _stem(other) != _stem(name):
+            return f"; {name!a} is written another way than {other!a}"
+    return ""
 
 
 def _levels(ids: np.ndarray) -> list[_Level]:
@@ -128,7 +236,12 @@ def _levels(ids: np.ndarray) -> list[_Level]:
 
 
 def match_order(
-    n: int, samples: SampleColumns, *, source: str, remedy: str = "give the ids with --2d-ids"
+    n: int,
+    samples: SampleColumns,
+    *,
+    labelled: np.ndarray,
+    source: str,
+    remedy: str = "give the ids with --2d-ids",
 ) -> tuple[np.ndarray, str]:
     """Rows of the samples, in their order, that a file of ``n`` rows without ids can only be.
 
@@ -136,14 +249,16 @@ def match_order(
     ----------
     n : rows of the file
     samples : SampleColumns
+    labelled : (samples,) bool
+        Samples with a label of the task: without labels the order cannot be checked.
     source : str
         The file, for messages.
     remedy : str
-        What to do where it is open.
+        What to do where the rows are not certain.
 
     Raises
     ------
-    PredictionsError : no split and not the whole fits in length, or several do.
+    PredictionsError : no split and not the whole fits in length, or several do, or the rows have no labels.
     """
     lengths = {"all samples": np.arange(len(samples))}
     for split in Split:
@@ -151,14 +266,20 @@ def match_order(
         if split is not Split.none and 0 < len(rows) < len(samples):
             lengths[f"the {split.name} split"] = rows
     fitting = [name for name, rows in lengths.items() if len(rows) == n]
-    said = ", ".join(f"{name} {len(rows)}" for name, rows in lengths.items())
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in lengths.items())
     if len(fitting) != 1:
         got = "which fits none" if not fitting else f"which fits {' and '.join(fitting)}"
         raise PredictionsError(
-            f"{source}: expected ids, or as many rows as one part of {samples.source} ({said}), got "
+            f"{source}: expected ids, or as many rows as one part of {samples.source} ({counts}), got "
             f"{number(n, 'row')}, {got}; {remedy}"
         )
-    return lengths[fitting[0]], (
-        f"{source}: has no ids; its {number(n, 'row')} were taken as {fitting[0]} of {samples.source} in order of "
-        "their ids (assumed)"
+    rows = lengths[fitting[0]]
+    if not labelled[rows].any():
+        raise PredictionsError(
+            f"{source}: expected ids: {fitting[0]} of {samples.source} has no labels, by which the order of the rows "
+            f"could be checked; {remedy}"
+        )
+    return rows, (
+        f"WARNING {source}: has no ids; its {number(n, 'row')} were taken as {fitting[0]} of {samples.source} in order "
+        f"of their ids (assumed). Rows in another order within a class cannot be noticed; {remedy}"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,8 @@ _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0
 # Labelled rows of a split, below which it says nothing by itself.
 _ENOUGH = 50
+# Distributed inference: every process has each so-many-th row.
+_MOST_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
 _DIGITS = re.compile(r"\d+")
 
 
@@ -30,8 +33,7 @@ def best_permutation(predicted: np.ndarray, labels: np.ndarray, k: int) -> np.nd
     """(k,) class that each predicted column matches best: Hungarian matching on the confusion matrix."""
     from scipy.optimize import linear_sum_assignment
 
-    confusion = np.zeros((k, k), np.int64)
-    np.add.at(confusion, (predicted, labels), 1)
+    confusion = np.bincount(predicted * k + labels, minlength=k * k).reshape(k, k)
     # Columns that match nothing stay where they are, so that a message names as few changes as can be.
     _, meaning = linear_sum_assignment(confusion + 1e-6 * np.eye(k), maximize=True)
     return np.asarray(meaning)
@@ -53,8 +55,34 @@ def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int) -> bool:
     return float(np.mean(predicted == labels)) <= limit
 
 
-def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> str | None:
-    """What is likely wrong with the order of a file's columns, in words; None where nothing shows.
+@dataclass(frozen=True, slots=True)
+class ClassOrder:
+    """An order of the classes that fits the labels better than the one that was read.
+
+    Attributes
+    ----------
+    read, likely : float
+        Share of right rows as read and in the likely order.
+    name : str
+        Name of the likely order where it is a preset, else its classes by comma.
+    preset : bool
+    """
+
+    read: float
+    likely: float
+    name: str
+    preset: bool
+
+    def words(self, columns: Sequence[str]) -> str:
+        """What is wrong, for a message."""
+        return (
+            f"expected the class order {','.join(columns)} to fit the labels, got {self.read:.1%} right against "
+            f"{self.likely:.1%} under {self.name}"
+        )
+
+
+def find_class_order(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> ClassOrder | None:
+    """The order of classes that the labels speak for, where it is another than the one that was read.
 
     Parameters
     ----------
@@ -63,30 +91,46 @@ def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequ
 
     Notes
     -----
-    A permutation has to be 10 points better, with McNemar's p below .001, and better than chance itself.
+    An order has to be 10 points better, with McNemar's p below .001, and better than chance itself. A free
+    permutation has to be as much better than the best preset as well: with seven classes there are 5,040 of them.
     """
     k = len(columns)
     if len(labels) == 0:
         return None
-    meaning = best_permutation(predicted, labels, k)
-    read, mapped = predicted == labels, meaning[predicted] == labels
-    if mapped.mean() - read.mean() < BETTER_BY or at_chance(meaning[predicted], labels, k):
-        return None
-    if _mcnemar(mapped, read) >= _SIGNIFICANT:
-        return None
-    likely = tuple(columns[position] for position in meaning)
-    best, name = float(mapped.mean()), preset_of(likely)
+    read = predicted == labels
     index = {label: position for position, label in enumerate(columns)}
-    for preset, order in PRESETS.items():
-        # Classes that are hardly ever predicted leave the matching open: a known order as good as it is likelier.
-        if name is None and set(order) == set(columns):
-            hit = float(np.mean(np.array([index[label] for label in order])[predicted] == labels))
-            if hit >= best - 0.02:
-                name, best = preset, hit
-    return (
-        f"expected the class order {','.join(columns)} to fit the labels, got {read.mean():.1%} right against "
-        f"{mapped.mean():.1%} under {name or ','.join(likely)}"
-    )
+    orders = {
+        name: np.array([index[label] for label in order])
+        for name, order in PRESETS.items()
+        if set(order) == set(columns)
+    }
+    presets = {name: meaning[predicted] == labels for name, meaning in orders.items()}
+    known = max(presets, key=lambda name: presets[name].sum(), default=None)
+    best = read if known is None or presets[known].sum() <= read.sum() else presets[known]
+    free = best_permutation(predicted, labels, k)
+    mapped = free[predicted] == labels
+    if _better(mapped, best) and not at_chance(free[predicted], labels, k):
+        likely = tuple(columns[position] for position in free)
+        return ClassOrder(
+            float(read.mean()), float(mapped.mean()), preset_of(likely) or ",".join(likely), False
+        )
+    if known is None or not _better(best, read) or at_chance(orders[known][predicted], labels, k):
+        return None
+    return ClassOrder(float(read.mean()), float(best.mean()), known, True)
+
+
+def _better(right: np.ndarray, than: np.ndarray) -> bool:
+    """Whether one reading gets clearly more rows right than another: by 10 points, and not by chance."""
+    return bool(right.mean() - than.mean() >= BETTER_BY) and _mcnemar(right, than) < _SIGNIFICANT
+
+
+def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> str | None:
+    """What is likely wrong with the order of a file's columns, in words; None where nothing shows.
+
+    Parameters and rules are those of :func:`find_class_order`.
+    """
+    found = find_class_order(predicted, labels, columns)
+    return None if found is None else found.words(columns)
 
 
 def _natural(text: str) -> str:
@@ -143,13 +187,35 @@ def row_orders(paths: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> 
         orders[f"by class in order of its number, then {name}"] = base[
             np.argsort(labels[base], kind="stable")
         ]
+    listed = list(orders.items())
+    for name, order in _of_processes(len(paths)):
+        for listing in ("sorted by path", "sorted by path, numbers by value"):
+            orders[f"{name}, each {listing}"] = orders[listing][order]
     if len(np.unique(splits)) > 1:
         for said, parts in _SPLITS.items():
             rank = np.argsort(parts)  # of each code, from -1
-            for name, base in list(orders.items())[: len(_LISTINGS) + 2]:
+            for name, base in listed:
                 part = rank[splits[base].astype(np.int64) + 1]
                 orders[f"{said}, each {name}"] = base[np.argsort(part, kind="stable")]
     return orders
+
+
+def _of_processes(n: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Orders in which distributed processes leave ``n`` sorted rows, and the reverse: name, row of the file -> row."""
+    rows = np.arange(n)
+    yield "backwards", rows[::-1]
+    for processes in range(2, min(_MOST_PROCESSES, n // 2) + 1):
+        yield (
+            f"{processes} processes one after another (a DistributedSampler's)",
+            np.argsort(rows % processes, kind="stable"),
+        )
+        for batch in _BATCHES:
+            if processes in _USUAL_PROCESSES and batch * processes < n:
+                step = rows // (batch * processes)
+                yield (
+                    f"{processes} processes gathered batch by batch ({batch} rows each)",
+                    np.lexsort((rows // processes, rows % processes, step)),
+                )
 
 
 def row_order_problem(
@@ -166,30 +232,45 @@ def row_order_problem(
     splits : (n,) int8 codes of :class:`~.samples.Split`
     """
     known = labels >= 0
-
-    def hits(order: np.ndarray) -> np.ndarray:
+    if not known.any():
+        return None
+    read = predicted[known] == labels[known]
+    here = _free_hits(predicted[known], labels[known], k)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, order in row_orders(paths, labels, splits).items():
         moved = np.empty_like(predicted)
         moved[order] = predicted
-        if not known.any():
-            return np.zeros(0, bool)
-        return best_permutation(moved[known], labels[known], k)[moved[known]] == labels[known]
-
-    read = predicted[known] == labels[known]
-    chance = bool(known.any()) and at_chance(predicted[known], labels[known], k)
-    best_name, best = "", read
-    for name, order in row_orders(paths, labels, splits).items():
-        right = hits(order)
-        if right.sum() > best.sum():
-            best_name, best = name, right
-    # An order is only likely when it beats what was read clearly, class orders left free for both.
-    here = hits(np.arange(len(labels)))
-    likely = len(best) > 0 and best.mean() - here.mean() >= BETTER_BY and _mcnemar(best, here) < _SIGNIFICANT
-    if likely:
+        found[name] = moved[known] == labels[known], _free_hits(moved[known], labels[known], k)
+    best_name = max(found, key=lambda name: found[name][1].sum())
+    best = found[best_name][1]
+    # Classes as they were read are likelier than others that fit hardly better.
+    as_read = max(found, key=lambda name: found[name][0].sum())
+    if not _better(best, found[as_read][0]):
+        best_name, best = as_read, found[as_read][0]
+    # Class orders are left free for both: an order of the rows must be better than every order of the classes.
+    if _better(best, here):
         return (
             f"expected rows in the order of the samples, got {read.mean():.1%} right; {best.mean():.1%} would be right "
             f"with the file in another order: {best_name}"
         )
-    if chance:
+    return None
+
+
+def _free_hits(predicted: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """(n,) bool: rows that are right under the order of classes that fits best."""
+    return np.asarray(best_permutation(predicted, labels, k)[predicted] == labels)
+
+
+def chance_problem(predicted: np.ndarray, labels: np.ndarray, k: int, *, splits: np.ndarray) -> str | None:
+    """Whether rows that were taken in the samples' order, or those of a split, are right by chance only, in words.
+
+    Parameters are those of :func:`row_order_problem`.
+    """
+    known = labels >= 0
+    if not known.any():
+        return None
+    read = predicted[known] == labels[known]
+    if at_chance(predicted[known], labels[known], k):
         return (
             f"expected rows in the order of the samples, got {read.mean():.1%} right, which is chance, and no usual "
             "order of files fits better"

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError
+from ..errors import PredictionsError, some
 from .classes import preset_of
 from .labels import SampleColumns
 from .match import match_ids, match_order
-from .order import class_order_problem, row_order_problem, va_row_problem, va_swap_problem
+from .order import (
+    chance_problem,
+    class_order_problem,
+    find_class_order,
+    row_order_problem,
+    va_row_problem,
+    va_swap_problem,
+)
 from .predictions import Predictions
 
+# Names of columns and arrays by which there is no doubt about the ids.
+_USUAL = ("id", "ids", "sample_id", "sample_ids")
 _GIVE_IDS, _SAY_ORDER = "give the ids with --2d-ids", "say the order with --2d-classes"
 # The --2d options speak of the 2D files alone; ready 3D predictions say it inside of them.
 _INSIDE = {_GIVE_IDS: "save its ids with it", _SAY_ORDER: "name its columns in that order"}
@@ -101,11 +110,12 @@ def place(
     source = Path(predictions.source).name
     predictions = replace(predictions, source=source)
     without_ids = predictions.ids is None
-    if predictions.ids is None:
+    if without_ids:
         remedy = _GIVE_IDS if two_d else _INSIDE[_GIVE_IDS]
-        rows, how = match_order(len(predictions), samples, source=source, remedy=remedy)
+        labelled = labels >= 0 if classes else np.isfinite(samples.targets).all(axis=1)
+        rows, how = match_order(len(predictions), samples, labelled=labelled, source=source, remedy=remedy)
     else:
-        rows, how = match_ids(predictions.ids, samples, source=source, allow_missing=allow_missing)
+        rows, how = _match(predictions, samples, allow_missing=allow_missing)
     notes = [*predictions.notes, how]
     joined = rows >= 0
     if classes:
@@ -129,10 +139,54 @@ def place(
         kind=predictions.kind,
         values=placed,
         problem=problem,
-        remedy=remedy if two_d else _INSIDE.get(remedy, remedy),
+        remedy=remedy if two_d else _inside(remedy),
         notes=tuple(note for note in notes if note),
         out_of_fold=predictions.out_of_fold,
     )
+
+
+def _inside(remedy: str) -> str:
+    """A remedy for ready 3D predictions, to which the options for 2D files do not apply."""
+    for option, words in _INSIDE.items():
+        remedy = remedy.replace(option, words)
+    return remedy
+
+
+def _match(
+    predictions: Predictions, samples: SampleColumns, *, allow_missing: bool
+) -> tuple[np.ndarray, str]:
+    """Rows of the samples by the column of the file that matches them, and in words how.
+
+    Raises
+    ------
+    PredictionsError : none does, or two do and name different samples.
+    """
+    source, columns = predictions.source, predictions.id_columns
+    if predictions.ids is not None and not columns:
+        return match_ids(predictions.ids, samples, source=source, allow_missing=allow_missing)
+    matching: dict[str, tuple[np.ndarray, str]] = {}
+    refusals: list[PredictionsError] = []
+    for name, ids in columns.items():
+        try:
+            rows, how = match_ids(ids, samples, source=source, allow_missing=allow_missing)
+            matching[name] = rows, how if name in _USUAL else f"{how} (ids: {name})"
+        except PredictionsError as exc:
+            refusals.append(exc)
+    if not matching:
+        if len(columns) == 1:
+            raise refusals[0]
+        raise PredictionsError(
+            f"{refusals[0]}; none of the columns with text matches the samples ({some([*columns], 12)})"
+        )
+    name, (rows, how) = max(matching.items(), key=lambda item: int((item[1][0] >= 0).sum()))
+    others = [other for other, (its, _) in matching.items() if not np.array_equal(its, rows)]
+    others = [other for other in others if (matching[other][0] >= 0).sum() == (rows >= 0).sum()]
+    if others and name not in _USUAL:
+        raise PredictionsError(
+            f"{source}: expected one column of ids, got {name} and {', '.join(others)}, which match different samples; "
+            "call the right one id"
+        )
+    return rows, how
 
 
 def align_columns(
@@ -181,20 +235,27 @@ def _class_problem(
     without_ids: bool,
 ) -> tuple[str, str]:
     """What is likely wrong and what to do about it; ``predicted`` and ``truth`` (m,) are numbers of ``columns``."""
-    known = truth >= 0
-    problem = class_order_problem(predicted[known], truth[known], columns)
+    known, k = truth >= 0, len(columns)
+    # Numbers mean whatever the file's columns are called: another name for a column moves them along.
+    numbers = not samples.classes and samples.label_names is None
+    say_order = "give the labels as class names" if numbers else _SAY_ORDER
+    if not without_ids:
+        problem = class_order_problem(predicted[known], truth[known], columns)
+        return problem or "", say_order
+    # Rows in another order look like classes in another order where a class has its rows side by side.
+    splits = samples.split[rows]
+    problem = row_order_problem(predicted, truth, samples.path[rows].tolist(), k, splits=splits)
     if problem is not None:
-        # Numbers mean whatever the file's columns are called: another name for a column moves them along.
-        numbers = not samples.classes and samples.label_names is None
-        return problem, "give the labels as class names" if numbers else _SAY_ORDER
-    problem = (
-        row_order_problem(
-            predicted, truth, samples.path[rows].tolist(), len(columns), splits=samples.split[rows]
-        )
-        if without_ids
-        else None
-    )
-    return problem or "", _GIVE_IDS
+        return problem, _GIVE_IDS
+    order = find_class_order(predicted[known], truth[known], columns)
+    if order is not None and order.preset:
+        return order.words(columns), say_order
+    if order is not None:
+        return (
+            f"expected rows in the order of the samples, got {order.read:.1%} right, and no usual order of files or "
+            "classes fits them"
+        ), f"{_GIVE_IDS}; if the rows are in order, {say_order}"
+    return chance_problem(predicted, truth, k, splits=splits) or "", _GIVE_IDS
 
 
 def _va_problem(

@@ -1,6 +1,6 @@
-"""What a predictions file holds, as it stands there: an ``.npz`` or ``.npy``, or a table. Never a pickle.
+"""Contents of a predictions file: ``.npz``, ``.npy``, or a table. Nothing in it is executed.
 
-:func:`~.predictions.load_predictions` makes sense of it.
+:func:`~.predictions.load_predictions` interprets them.
 """
 
 from __future__ import annotations
@@ -8,25 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ..errors import PredictionsError
+from ..errors import PredictionsError, WeightsError, short
 from .classes import canonical_all
+from .table_reader import is_table, read_table
 from .tables import (
-    TABLE_SUFFIXES,
     as_numbers,
     as_text,
+    cell_text,
     class_columns,
+    id_candidates,
     id_column,
-    read_table,
+    plain,
     say_columns,
     va_columns,
 )
+from .unpickle import read_arrays
 
 VA = ("valence", "arousal")
-_ID_KEYS = ("ids", "id", "names", "paths", "files")
 _NAME_KEYS = ("classes", "class_names", "columns")
 _ALSO = "its valence and arousal left out (--task va takes them)"
 _VALUE_KEYS = ("logits", "probabilities", "probs", "va")
@@ -34,14 +35,25 @@ _VALUE_KEYS = ("logits", "probabilities", "probs", "va")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a file holds: values (n, k), column names, ids, the kind where the file says it, and what else it has."""
+    """Contents of a file.
+
+    Attributes
+    ----------
+    values : (n, k)
+    columns : tuple of str, empty where the file does not name them
+    ids : name of a column or array -> (n,) str
+        Everything that may hold the ids, the likeliest first. Which of them does is known once the samples are.
+    kind : ``probabilities`` or ``va`` where the file names it, else empty
+    out_of_fold : bool
+    notes : tuple of str
+    """
 
     values: np.ndarray
     columns: tuple[str, ...]
-    ids: np.ndarray | None
+    ids: Mapping[str, np.ndarray]
     kind: str
     out_of_fold: bool = False
-    also: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
@@ -57,11 +69,11 @@ def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
     ------
     PredictionsError : unreadable, without such columns or arrays, or with foreign objects inside.
     """
-    if not source.is_file():
+    if not source.exists() or source.is_dir():
         raise PredictionsError(f"{source}: expected a file of predictions, found none")
-    suffix = source.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
+    if is_table(source):
         return _from_table(source, task, known)
+    suffix = source.suffix.lower()
     if suffix in (".npy", ".npz"):
         return _from_numpy(source, task)
     raise PredictionsError(
@@ -72,24 +84,25 @@ def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
 def load_ids(path: str | Path) -> np.ndarray:
     """(n,) str ids from a text file (one per line), ``.npy``, ``.npz`` (``ids``) or a table (its id column)."""
     source = Path(path)
-    if not source.is_file():
+    if not source.exists() or source.is_dir():
         raise PredictionsError(f"{path}: expected a file of ids, found none")
-    suffix = source.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
-        table = read_table(source)
-        column = id_column(table) or (next(iter(table)) if len(table) == 1 else None)
+    if is_table(source):
+        table = read_table(source).columns
+        column = next(iter(id_candidates(table)), None)
+        if column is None and len(table) == 1:
+            column = next(iter(table))
         if column is None:
             raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
         return as_text(table[column])
-    if suffix in (".npy", ".npz"):
+    if source.suffix.lower() in (".npy", ".npz"):
         arrays = _arrays(source)
-        key = next((key for key in ("", *_ID_KEYS) if key in arrays), None)
-        if key is None or arrays[key].ndim != 1:
+        key = "" if "" in arrays else id_column(arrays)
+        if key is None or np.squeeze(arrays[key]).ndim > 1:
             raise PredictionsError(f"{path}: expected one array of ids, got {', '.join(arrays)}")
-        return as_text(arrays[key])
+        return as_text(arrays[key].reshape(-1))
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as exc:
+    except (UnicodeDecodeError, OSError) as exc:
         raise PredictionsError(f"{path}: expected ids as UTF-8 text, one per line, got other bytes") from exc
     while lines and not lines[-1].strip():
         lines.pop()
@@ -97,30 +110,61 @@ def load_ids(path: str | Path) -> np.ndarray:
 
 
 def _arrays(source: Path) -> dict[str, np.ndarray]:
-    """Arrays of an .npz by name, or of an .npy under the empty name; never a pickle."""
-    arrays: dict[str, np.ndarray] = {}
-    name = ""
+    """Arrays of an .npz by name, or of an .npy under the empty name; text in object arrays is read without a pickle."""
     _check_kind(source)
     try:
         with source.open("rb") as handle:  # numpy leaves a damaged archive open
-            loaded = np.load(handle, allow_pickle=False)
+            try:
+                loaded = np.load(handle, allow_pickle=False)
+            except ValueError as exc:
+                if "pickle" in str(exc).lower() or "object array" in str(exc).lower():
+                    return {"": _object_array(source, "")}
+                raise
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}
+            arrays: dict[str, np.ndarray] = {}
             for name in loaded.files:
                 # those of ig3d logits --features are not predictions and may be larger than the memory
-                arrays[name] = np.empty(0) if name == "features" else loaded[name]
+                if name == "features":
+                    arrays[name] = np.empty(0)
+                    continue
+                try:
+                    arrays[name] = loaded[name]
+                except ValueError as exc:
+                    if "object array" not in str(exc).lower():
+                        raise
+                    arrays[name] = _object_array(source, name)
             return arrays
-    except ValueError as exc:
-        if "pickle" in str(exc).lower() or "object array" in str(exc).lower():
-            where = f" in the array {name}" if name else ""
-            text = name in _ID_KEYS + _NAME_KEYS
-            remedy = f"{name}.astype(str)" if text else "numbers, and ids as text: ids.astype(str)"
-            raise PredictionsError(
-                f"{source}: expected plain arrays, got Python objects, which are never executed,{where}; save {remedy}"
-            ) from exc
-        raise PredictionsError(f"{source}: expected a numpy file, got {exc}") from exc
-    except (OSError, EOFError, BadZipFile, KeyError) as exc:
-        raise PredictionsError(f"{source}: expected a numpy file, got {exc or 'an empty file'}") from exc
+    except PredictionsError:
+        raise
+    except Exception as exc:  # zipfile, zlib and numpy have no common base
+        raise PredictionsError(
+            f"{source}: expected a numpy file, got {short(str(exc) or 'an empty file', 200)}"
+        ) from exc
+
+
+def _object_array(source: Path, name: str) -> np.ndarray:
+    """An object array (of the ``.npz`` member ``name``) as text or numbers; no code in the file is executed.
+
+    Raises
+    ------
+    PredictionsError : other objects are in it.
+    """
+    try:
+        content = read_arrays(source)
+        content = content[name] if name else content
+    except WeightsError:
+        content = None
+    flat = content if isinstance(content, list) else [content]
+    flat = [cell for row in flat for cell in (row if isinstance(row, list) else [row])]
+    if not all(isinstance(cell, str | bytes | int | float) or (cell is None and content) for cell in flat):
+        where = f" in the array {name}" if name else ""
+        raise PredictionsError(
+            f"{source}: expected plain arrays, got Python objects, which are never executed,{where}; save numbers, and "
+            "ids as text: ids.astype(str)"
+        )
+    numbers = all(isinstance(cell, int | float) for cell in flat)
+    return np.array(content if numbers else [cell_text(cell) for cell in flat])
 
 
 def _check_kind(source: Path) -> None:
@@ -153,10 +197,8 @@ def _says_out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
 def _from_numpy(source: Path, task: str | None) -> Read:
     arrays = _arrays(source)
     if "" in arrays:
-        return Read(arrays[""], (), None, "va" if task == "va" else "")
+        return Read(arrays[""], (), {}, "va" if task == "va" else "")
     out_of_fold = _says_out_of_fold(source, arrays)
-    id_key = next((key for key in _ID_KEYS if key in arrays), None)
-    ids = None if id_key is None else as_text(np.atleast_1d(arrays[id_key]))
     value_key = next((key for key in _VALUE_KEYS if key in arrays and (key == "va") == (task == "va")), None)
     if value_key is None and task is None:
         value_key = next((key for key in _VALUE_KEYS if key in arrays), None)
@@ -166,7 +208,8 @@ def _from_numpy(source: Path, task: str | None) -> Read:
             raise PredictionsError(
                 f"{source}: expected as many valence as arousal values, got {len(pair[0])} and {len(pair[1])}"
             )
-        return Read(np.stack(pair, axis=1), VA, ids, "va", out_of_fold)
+        values = np.stack(pair, axis=1)
+        return Read(values, VA, _id_arrays(arrays, len(values)), "va", out_of_fold)
     if value_key is None and task == "va" and "logits" in arrays and arrays["logits"].shape[1:] == (2,):
         value_key = "logits"
     if value_key is None:
@@ -174,34 +217,54 @@ def _from_numpy(source: Path, task: str | None) -> Read:
         raise PredictionsError(
             f"{source}: expected the arrays ids and {wanted}, got {', '.join(arrays) or 'none'}"
         )
+    values = arrays[value_key]
+    ids = _id_arrays(arrays, len(np.atleast_1d(values)))
     # a file may hold classes and valence-arousal, each with names of its own
     name_keys = _NAME_KEYS[::-1] if value_key == "va" else _NAME_KEYS
     names_key = next((key for key in name_keys if key in arrays), None)
     names = () if names_key is None else tuple(as_text(np.atleast_1d(arrays[names_key])))
     if value_key == "va" or task == "va":
-        values = arrays[value_key]
         if tuple(names) == VA[::-1]:
             values = values[:, ::-1]
         return Read(values, VA if set(names) == set(VA) else (), ids, "va", out_of_fold)
     kind = "probabilities" if value_key.startswith("prob") else ""
-    return Read(
-        arrays[value_key], canonical_all(names), ids, kind, out_of_fold, _ALSO if "va" in arrays else ""
-    )
+    notes = (f"{source.name}: {_ALSO}",) if "va" in arrays else ()
+    return Read(values, canonical_all(names), ids, kind, out_of_fold, notes)
+
+
+def _id_arrays(arrays: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    """Arrays that may hold the ids of ``n`` rows; one that is called so and has another length is among them."""
+    flat = {
+        name: array.reshape(-1)
+        for name, array in arrays.items()
+        if name not in (*_NAME_KEYS, *_VALUE_KEYS, *VA, "out_of_fold")
+        and array.ndim <= 2
+        and (array.size == n or (plain(name) in ("id", "ids") and array.ndim == 1))
+    }
+    # Numbers are ids only where the array is called so: an index says nothing.
+    return id_candidates({name: array for name, array in flat.items() if array.dtype.kind in "OUSiu"})
 
 
 def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
     table = read_table(source)
-    id_name = id_column(table)
-    ids = None if id_name is None else as_text(table[id_name])
-    rest = {name: column for name, column in table.items() if name != id_name}
-    chosen, names = class_columns(rest, known)
+    columns = table.columns
+    usual = id_column(columns)
+    rest = {name: column for name, column in columns.items() if name != usual}
+    try:
+        chosen, names = class_columns(rest, known)
+    except PredictionsError as exc:
+        raise PredictionsError(f"{source}: {exc}") from exc
     pair = va_columns(rest)
+    used = {*(chosen or ()), *(pair or ())}
+    ids = id_candidates({name: column for name, column in columns.items() if name not in used})
     if task != "va" and chosen:
         values = np.stack([as_numbers(rest[name]) for name in chosen], axis=1)
-        return Read(values, names, ids, "", also=_ALSO if pair and not {*pair} & {*chosen} else "")
+        also = (f"{source.name}: {_ALSO}",) if pair and not {*pair} & {*chosen} else ()
+        return Read(values, names, ids, "", notes=(*table.notes, *also))
     if task != "classes" and pair:
-        return Read(np.stack([as_numbers(rest[name]) for name in pair], axis=1), VA, ids, "va")
+        values = np.stack([as_numbers(rest[name]) for name in pair], axis=1)
+        return Read(values, VA, ids, "va", notes=table.notes)
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
-        f"{source}: expected {wanted} beside an id column, got the columns {say_columns(list(table))}"
+        f"{source}: expected {wanted} beside an id column, got the columns {say_columns(list(columns))}"
     )

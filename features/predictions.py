@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from .atomic import replacing
 from .classes import canonical_all, parse_classes
 from .prediction_files import VA as VA  # the name is used with predictions
 from .prediction_files import load_ids, read_file
-from .tables import as_text
+from .tables import as_text, id_column
 
 KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.
@@ -45,6 +45,9 @@ class Predictions:
         What was understood or assumed in reading.
     out_of_fold : bool
         Rows of the train split were predicted by networks that had not seen them.
+    id_columns : name -> (n,) str
+        Columns or arrays of the file that may hold the ids, ``ids`` the first of them; the one that matches the
+        samples does (:func:`~.place.place`).
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Predictions:
     source: str = "predictions"
     notes: tuple[str, ...] = ()
     out_of_fold: bool = False
+    id_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -172,16 +176,18 @@ def load_predictions(
     words = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
     side_by_side = {*VA} <= {name.lower() for name in words}  # some networks give both
     read = read_file(source, "classes" if side_by_side else task, (*known, *words))
-    values, columns, ids, kind = read.values, read.columns, read.ids, read.kind
+    values, columns, kind, id_columns = read.values, read.columns, read.kind, read.ids
+    ids = next(iter(id_columns.values()), None)
     if ids_file is not None:
         said = load_ids(ids_file)
-        if ids is not None and not np.array_equal(ids, said):
+        own = id_column(id_columns)
+        if own is not None and ids is not None and not np.array_equal(id_columns[own], said):
             raise PredictionsError(
                 f"{path}: expected ids from one place, got its own ({some(ids[:2].tolist())}) and others from "
                 f"{ids_file} ({some(said[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
             )
-        ids = said
-    notes = [f"{source.name}: {read.also}"] if read.also else []
+        ids, id_columns = said, {}
+    notes = list(read.notes)
     if classes is not None and values.ndim == 2:
         if isinstance(classes, str):
             words = parse_classes(classes, columns=values.shape[1])
@@ -211,7 +217,9 @@ def load_predictions(
             columns = given
         values, kind, note = _tell_kind(values, source, kind)
         notes.append(note)
-    return in_va_range(Predictions(values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold))
+    return in_va_range(
+        Predictions(values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold, id_columns)
+    )
 
 
 def in_va_range(predictions: Predictions) -> Predictions:

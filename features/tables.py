@@ -1,122 +1,186 @@
-"""Columns of a CSV, TSV or Parquet file, for predictions and labels. pandas is imported when one is read."""
+"""Columns of tables by their usual names, and what their cells say: ids, labels, splits, numbers, classes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import PredictionsError, require, some
+from ..errors import PredictionsError, some
 from .classes import CANONICAL, canonical, canonical_all
+from .samples import Split
+from .table_reader import to_numbers
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+# Usual names of columns and arrays. Case, blanks, hyphens and underscores make no difference (:func:`plain`); the
+# first that a table has is taken.
+ID_NAMES = (
+    "id", "sample id", "sample", "image id", "file id", "path", "image path", "img path", "file path", "file",
+    "filename", "image", "image name", "img", "img name", "image file", "img file", "fname", "name", "input", "key",
+    "pth", "subdirectory_filepath", "photo", "picture", "url", "ids", "sample ids", "samples", "image ids", "file ids",
+    "paths", "image paths", "img paths", "file paths", "files", "filenames", "images", "image names", "imgs",
+    "img names", "image files", "img files", "fnames", "names", "inputs", "keys", "urls",
+)  # fmt: skip
+PATH_NAMES = (
+    "path", "image path", "img path", "file path", "filename", "file", "image", "image name", "img", "img name",
+    "image file", "img file", "pth", "subdirectory_filepath", "fname", "name", "input", "paths", "filenames", "files",
+    "images", "image paths", "photo", "picture",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "expression", "emotion", "class", "labels", "cls", "class name", "label name", "emotion label",
+    "expression label", "target", "category", "ground truth", "gt", "exp",
+)  # fmt: skip
+SPLIT_NAMES = ("split", "usage", "subset", "partition", "set", "phase", "part")
+GROUP_NAMES = (
+    "group", "groups", "person", "person id", "subject", "subject id", "identity", "video", "video id", "actor",
+)  # fmt: skip
+VALENCE_NAMES = ("valence", "valence_pred", "val_pred", "pred_valence", "val")
+AROUSAL_NAMES = ("arousal", "arousal_pred", "aro_pred", "pred_arousal", "aro")
+# An index column: a counter says nothing of which sample a row is.
+INDEX_NAMES = ("", "index", "row", "idx", "no", "nr", "level 0", "number", "row id")
 
-# Column names, compared in lower case; the first of a list that the file has is taken.
-_ID_COLUMNS = (
-    "id",
-    "ids",
-    "sample_id",
-    "sample",
-    "image_id",
-    "path",
-    "image_path",
-    "file",
-    "filename",
-    "file_name",
-    "image",
-    "subdirectory_filepath",
-    "name",
-)
-_VALENCE = ("valence", "valence_pred", "val_pred", "pred_valence", "val")
-_AROUSAL = ("arousal", "arousal_pred", "aro_pred", "pred_arousal", "aro")
+_SPLITS = {
+    Split.train: ("train", "training", "trn"),
+    Split.val: ("val", "valid", "validation", "dev", "development", "public test"),
+    Split.test: ("test", "testing", "tst", "eval", "evaluation", "private test"),
+    Split.none: ("", "none", "nan", "null"),
+}
+_EMPTY = ("", "none", "nan", "null", "n/a", "na")
+# Text columns with fewer distinct values (as a share of the rows) are labels or splits, no ids.
+_DISTINCT = 0.5
 _PREFIX = re.compile(r"^(p|prob|probability|logit|logits|score|class)[_:. ]+", re.IGNORECASE)
+_COPY = re.compile(r"(.+)\.\d+")  # how pandas renames the second of two equal columns
 
 
-def read_table(path: Path) -> dict[str, np.ndarray]:
-    """Columns by name, as text (CSV, TSV) or as stored (Parquet), rows in the file's order.
+def plain(name: str) -> str:
+    """A column name without case, blanks and marks.
 
-    Raises
-    ------
-    PredictionsError : the file is not such a table, or has no rows.
-    MissingExtra : pandas, or pyarrow for Parquet, is not installed.
+    >>> plain("Image Name"), plain("img_path"), plain(" filePath")
+    ('imagename', 'imgpath', 'filepath')
     """
-    pandas = require("pandas", wanted_by=str(path))
-    try:
-        if path.suffix.lower() == ".parquet":
-            require("pyarrow", wanted_by=str(path))
-            frame = pandas.read_parquet(path)
-        else:
-            # All as text: "0001" stays an id, and a cell that is no number can be named.
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            frame = pandas.read_csv(
-                path,
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-                skipinitialspace=True,
-                sep=separator,
-            )
-    except (ValueError, OSError) as exc:  # pandas' parser errors and pyarrow's are ValueErrors
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise PredictionsError(f"{path}: expected a table with a header line, got {reason}") from exc
-    if not len(frame):
-        raise PredictionsError(f"{path}: expected rows under the header, got none")
-    return {str(name).strip(): frame[name].to_numpy() for name in frame.columns}
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+_SPLIT_OF = {plain(name): split for split, names in _SPLITS.items() for name in names}
+
+
+def split_of(cell: str) -> Split | None:
+    """The split that a cell names (none where it is empty), None where it is no split.
+
+    >>> split_of("PublicTest"), split_of(" Train "), split_of("")
+    (<Split.val: 1>, <Split.train: 0>, <Split.none: -1>)
+    """
+    name = cell.strip()
+    return _SPLIT_OF.get(plain(name)) if plain(name) or not name else None
+
+
+def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """The first of the ``wanted`` names that a table has, in its own spelling."""
+    there: dict[str, str] = {}
+    for name in names:
+        there.setdefault(plain(name), name)
+    return next((there[plain(name)] for name in wanted if plain(name) in there), None)
+
+
+def is_index(name: str) -> bool:
+    """Whether a column's name is that of an index, such as ``Unnamed: 0``."""
+    return name.startswith("Unnamed: ") or plain(name) in {plain(other) for other in INDEX_NAMES}
 
 
 def say_columns(names: Sequence[str]) -> str:
-    """The columns of a table in words, with a hint where another mark than a comma parts them.
+    """The columns of a table in words, with a hint where the header looks like a row or has another separator.
 
     >>> say_columns(["id", "label"]), say_columns(["id;label"])
     ('id, label', 'id;label (parted by semicolons; save it with commas)')
     """
-    hint = " (parted by semicolons; save it with commas)" if len(names) == 1 and ";" in names[0] else ""
+    if len(names) == 1 and ";" in names[0]:
+        return f"{names[0]} (parted by semicolons; save it with commas)"
+    files = [
+        name for name in names if re.search(r"[\\/]|\.(jpe?g|png|bmp|webp|gif|tiff?)$", name, re.IGNORECASE)
+    ]
+    hint = "; the first line looks like a row: add a header line" if files else ""
     return (some(list(names), 12) or "nothing") + hint
 
 
 def as_text(column: np.ndarray) -> np.ndarray:
-    """A column as (n,) str; whole numbers lose their decimal point, bytes are read as UTF-8, None is empty."""
+    """A column as (n,) str without surrounding blanks; 3.0 is 3, bytes are UTF-8, None and NaN are empty."""
     if column.dtype.kind == "S":
-        return np.char.decode(column, "utf-8")
-    if column.dtype.kind == "f" and np.array_equal(column, np.round(column)):
-        column = column.astype(np.int64)
-    return np.array(
-        ["" if value is None or value != value else str(value).strip() for value in column], dtype=str
-    )
+        return np.char.strip(np.char.decode(column, "utf-8", "replace"))
+    if column.dtype.kind in "US":
+        return np.char.strip(column)
+    return np.array([cell_text(cell) for cell in column.tolist()], dtype=str)
+
+
+def cell_text(cell: object) -> str:
+    """A cell as text without surrounding blanks; a whole number without its decimal point, empty for None and NaN."""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace").strip()
+    return str(cell).strip()
+
+
+def is_empty(cell: str) -> bool:
+    """Whether a cell other than an id stands for no value: ``none``, ``nan``, ``null``, ``NA`` or nothing."""
+    return cell.lower() in _EMPTY
+
+
+def label_text(cell: str) -> str:
+    """A label without a needless decimal point: ``3.0`` is ``3``.
+
+    >>> label_text("3.0"), label_text("happy"), label_text("-1.0")
+    ('3', 'happy', '-1')
+    """
+    found = re.fullmatch(r"([+-]?[0-9]+)\.0*", cell)
+    return found[1] if found else cell
 
 
 def as_numbers(column: np.ndarray) -> np.ndarray:
     """A column as (n,) float64, NaN where a cell is no number."""
-    if column.dtype.kind in "fiub":
-        return column.astype(np.float64)
-    pandas = require("pandas", wanted_by="tables")
-    return np.asarray(
-        pandas.to_numeric(pandas.Series(column, dtype=object), errors="coerce"), dtype=np.float64
-    )
+    return column.astype(np.float64) if column.dtype.kind in "fiub" else to_numbers(column)
 
 
-def find_column(table: Mapping[str, np.ndarray], names: Sequence[str]) -> str | None:
-    """The first of ``names`` that the table has, whatever its case."""
-    lowered = {column.lower(): column for column in table}
-    return next((lowered[name] for name in names if name in lowered), None)
+def id_column(names: Iterable[str]) -> str | None:
+    """Name of the column that holds the ids by its name; an index without a name is none."""
+    return find_column(names, ID_NAMES)
 
 
-def id_column(table: Mapping[str, np.ndarray]) -> str | None:
-    """Name of the column that holds the ids, where there is one."""
-    found = find_column(table, _ID_COLUMNS)
-    if found is None and "Unnamed: 0" in table:  # a data frame's index, written without a name
-        counted = np.array_equal(
-            as_text(table["Unnamed: 0"]), np.arange(len(table["Unnamed: 0"])).astype(str)
-        )
-        return None if counted else "Unnamed: 0"
-    return found
+def id_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns or arrays that may hold the ids, as text: those with a usual name, then other text, distinct ones first.
+
+    Numbers without such a name, counters, and text that repeats itself as labels do are no ids.
+    """
+    order = {plain(name): place for place, name in enumerate(ID_NAMES)}
+    usual = sorted((name for name in columns if plain(name) in order), key=lambda name: order[plain(name)])
+    texts: dict[str, np.ndarray] = {}
+    for name in [*usual, *(name for name in columns if name not in usual)]:
+        if columns[name].dtype.kind not in "OUSiuf":
+            continue
+        text = as_text(columns[name])
+        if name not in usual:
+            numeric = bool(np.isfinite(as_numbers(text.astype(object))).all())
+            if numeric and (not is_index(name) or _increases(text)):
+                continue
+            if len(np.unique(text)) <= _DISTINCT * len(text):
+                continue
+        texts[name] = text
+    whole = {
+        name: text for name, text in texts.items() if len(np.unique(text)) == len(text) and (text != "").all()
+    }
+    return whole or texts
 
 
-def va_columns(table: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
-    """Names of the valence and the arousal column, where the table has both."""
-    valence, arousal = find_column(table, _VALENCE), find_column(table, _AROUSAL)
+def _increases(text: np.ndarray) -> bool:
+    """Whether the rows of a data frame are numbered upwards: the index says no more than their order."""
+    return bool((np.diff(text.astype(np.float64)) > 0).all())
+
+
+def va_columns(names: Iterable[str]) -> tuple[str, str] | None:
+    """Names of the valence and the arousal column, where there are both."""
+    there = list(names)
+    valence, arousal = find_column(there, VALENCE_NAMES), find_column(there, AROUSAL_NAMES)
     return (valence, arousal) if valence and arousal else None
 
 
@@ -127,13 +191,28 @@ def class_columns(
 
     A column counts when its name, less a prefix such as ``p_`` or ``logit_``, is a word of the vocabulary, one of
     ``known``, or when the columns are numbered 0, 1, ....
+
+    Raises
+    ------
+    PredictionsError : a class has two columns.
     """
     words = set(CANONICAL.values()) | {canonical(name) for name in known}
     bare = {column: _PREFIX.sub("", column) for column in table}
     named = tuple(column for column in table if canonical(bare[column]) in words)
     if len(named) >= 2:
-        return named, canonical_all([bare[column] for column in named])
-    by_number = {bare[column]: column for column in table if bare[column].isdigit()}
+        classes = [canonical(bare[column]) for column in named]
+        copies = [
+            column
+            for column in table
+            if (copy := _COPY.fullmatch(bare[column])) and canonical(copy[1]) in words
+        ]
+        if len(set(classes)) < len(classes) or copies:
+            twice = [column for column, name in zip(named, classes, strict=True) if classes.count(name) > 1]
+            raise PredictionsError(
+                f"expected one column for each class, got several for one: {some([*twice, *copies])}; remove the others"
+            )
+        return named, canonical_all(classes)
+    by_number = {bare[column]: column for column in table if re.fullmatch("0|[1-9][0-9]{0,4}", bare[column])}
     numbered = tuple(by_number[str(k)] for k in range(len(by_number)) if str(k) in by_number)
     if len(numbered) >= 2 and len(numbered) == len(by_number):
         return numbered, ()

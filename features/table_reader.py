@@ -1,0 +1,323 @@
+"""Reader of tables that a user hands over: CSV, TSV (also gzipped) and Parquet, in one way for every command.
+
+Cells of text tables stay text, so ``0001`` stays an id. :mod:`.tables` finds the columns and reads their cells.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import Ig3dError, PredictionsError, number, require, short, some
+
+TEXT_SUFFIXES = (".csv", ".tsv")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+# Bytes of a table after decompression, above which it is refused.
+MAX_BYTES = 4 << 30
+_SEPARATORS = (",", ";", "\t")
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook; save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUM": "a NumPy file; name it .npy",
+    b"SQLi": "a database; save the table as CSV",
+    b"%PDF": "a PDF document",
+}
+_ROWS_AT_ONCE = 4096
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_ID_LIKE = re.compile(r"id|path|file|image|img|name", re.IGNORECASE)
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of a table.
+
+    Attributes
+    ----------
+    source : Path
+    columns : column name -> (n,) cells
+        Text without surrounding blanks for CSV and TSV; the stored values for Parquet. A column without a name is
+        called ``Unnamed: 0`` by its position.
+    notes : tuple of str
+        Assumptions about encoding and separator, for the user.
+    """
+
+    source: Path
+    columns: Mapping[str, np.ndarray]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file name is that of a table: ``.csv``, ``.tsv``, ``.csv.gz``, ``.tsv.gz`` or ``.parquet``."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.endswith((*TEXT_SUFFIXES, *PARQUET_SUFFIXES))
+
+
+def read_table(
+    path: str | Path,
+    *,
+    error: type[Ig3dError] = PredictionsError,
+    numeric: Callable[[str], bool] | None = None,
+) -> Table:
+    """Read a table with a header line.
+
+    Text tables may be separated by commas, semicolons or tabs, be gzipped, start with a byte order mark, be UTF-8,
+    UTF-16 or Latin-1, and end their lines in any way. Empty rows and comment lines (``#``) above the header are
+    skipped. A header that is one cell shorter than the rows has no name for the index column.
+
+    Parameters
+    ----------
+    path : file, or a pipe
+    error : class of the exception for a file that is no such table
+    numeric : function of a column name, optional
+        Columns that are converted to float64 while they are read (NaN where a cell is no number), to save memory.
+
+    Raises
+    ------
+    Ig3dError : of class ``error``: unreadable, no rows, a row of another length, or a column name twice.
+    MissingExtra : pyarrow is needed for Parquet and not installed.
+    """
+    source = Path(path)
+    try:
+        raw = _read_bytes(source, error)
+        if source.suffix.lower() in PARQUET_SUFFIXES or raw.startswith(_PARQUET):
+            columns, notes = _from_parquet(source, raw, error), ()
+        else:
+            columns, notes = _from_text(source, raw, error, numeric or (lambda name: False))
+    except Ig3dError:
+        raise
+    except Exception as exc:  # csv, gzip, zlib, codecs and pyarrow have no common base
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise error(f"{path}: expected a table with a header line, got {short(reason, 200)}") from exc
+    if not columns or not len(next(iter(columns.values()))):
+        what = (
+            "a table with a header line, got an empty file"
+            if not raw.strip()
+            else "rows under the header, got none"
+        )
+        raise error(f"{path}: expected {what}")
+    return Table(source, columns, notes)
+
+
+def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
+    """Content of a regular file or a pipe, decompressed; devices are refused."""
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would hang.
+    handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise error(f"{source}: expected a table, got a folder, a device or another special file")
+        os.set_blocking(handle, True)
+        raw = file.read(MAX_BYTES + 1)
+    if raw.startswith(_GZIP):
+        with gzip.open(io.BytesIO(raw)) as unpacked:
+            raw = unpacked.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise error(f"{source}: expected a table of at most {MAX_BYTES >> 30} GiB, got more")
+    return raw
+
+
+def _from_parquet(source: Path, raw: bytes, error: type[Ig3dError]) -> dict[str, np.ndarray]:
+    """Columns of a Parquet table, the index of a data frame among them."""
+    require("pyarrow", wanted_by=str(source))
+    parquet = require("pyarrow.parquet", wanted_by=str(source))
+    frame = parquet.read_table(io.BytesIO(raw), use_threads=False).to_pandas(ignore_metadata=True)
+    names = [str(name).strip() for name in frame.columns]
+    unnamed = re.compile(r"__index_level_(\d+)__")
+    names = [f"Unnamed: {found[1]}" if (found := unnamed.fullmatch(name)) else name for name in names]
+    _check_names(source, names, error)
+    return {name: frame.iloc[:, place].to_numpy() for place, name in enumerate(names)}
+
+
+def _from_text(
+    source: Path, raw: bytes, error: type[Ig3dError], numeric: Callable[[str], bool]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    text, notes = _decode(source, raw, error)
+    lines = text.splitlines()[:20]
+    skipped = 0
+    while skipped < len(lines) and (not lines[skipped].strip() or _is_comment(lines[skipped:])):
+        skipped += 1
+    separator = _separator(lines[skipped:])
+    stream = io.StringIO(text, newline="")
+    for _ in range(skipped):
+        stream.readline()
+    reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
+    try:
+        columns = _columns(source, reader, skipped, separator, error, numeric)
+    except csv.Error as exc:
+        raise error(f"{source}: line {reader.line_num + skipped}: {exc}") from exc
+    if separator != ",":
+        notes = (
+            *notes,
+            f"{source.name}: read as separated by {'tabs' if separator == chr(9) else 'semicolons'}",
+        )
+    return columns, notes
+
+
+def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tuple[str, ...]]:
+    """Text of a table: by its byte order mark, else UTF-8, UTF-16 without a mark, or Latin-1 with a note."""
+    for start, name in _OTHER_FORMATS.items():
+        if raw.startswith(start):
+            raise error(f"{source}: expected a table as text or Parquet, got {name}")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), None)
+    if encoding is None and (zeros := np.frombuffer(raw[:4096], np.uint8) == 0).any():
+        # Every other byte of UTF-16 text in a Western script is zero.
+        if zeros[1::2].mean() > 0.4 and zeros[::2].mean() < 0.1:
+            encoding = "utf-16-le"
+        elif zeros[::2].mean() > 0.4 and zeros[1::2].mean() < 0.1:
+            encoding = "utf-16-be"
+    notes: tuple[str, ...] = ()
+    try:
+        text = raw.decode(encoding or "utf-8")
+    except UnicodeDecodeError as exc:
+        if encoding is not None:
+            raise error(f"{source}: expected a table in {encoding.upper()}, got {exc.reason}") from exc
+        text = raw.decode("cp1252", errors="replace") if b"\x81" not in raw else raw.decode("latin-1")
+        notes = (f"WARNING {source.name}: read as Latin-1, as it is no UTF-8; check names with accents",)
+    if (at := text.find("\x00")) >= 0:
+        raise error(
+            f"{source}: expected text, got a NUL byte in line {text.count(chr(10), 0, at) + 1}; "
+            "the file is damaged or no table"
+        )
+    return text, notes
+
+
+def _is_comment(lines: list[str]) -> bool:
+    """Whether the first line is no header: Excel's ``sep=;``, or a remark (#) of fewer cells than the table."""
+    if lines[0].lower().startswith("sep="):
+        return True
+    after = next((line for line in lines[1:] if line.strip() and not line.lstrip().startswith("#")), "")
+    return lines[0].lstrip().startswith("#") and _width([lines[0]]) < _width([after])
+
+
+def _width(lines: list[str]) -> int:
+    return max(len(next(csv.reader(lines[:1], delimiter=mark), [])) for mark in _SEPARATORS)
+
+
+def _separator(lines: list[str]) -> str:
+    """The separator that gives the widest header; of equal ones the one by which the next rows are as wide."""
+
+    def fit(mark: str) -> tuple[int, int]:
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=mark, skipinitialspace=True) if row]
+        except csv.Error:
+            return 0, 0
+        width = len(rows[0]) if rows else 0
+        return width, sum(len(row) == width for row in rows)
+
+    return max(_SEPARATORS, key=fit)
+
+
+def _columns(
+    source: Path,
+    reader: Any,
+    skipped: int,
+    separator: str,
+    error: type[Ig3dError],
+    numeric: Callable[[str], bool],
+) -> dict[str, np.ndarray]:
+    """The cells by column, converted some thousand rows at a time."""
+    header: list[str] = [cell.strip() for cell in next(reader, [])]
+    names: list[str] | None = None
+    parts: list[list[np.ndarray]] = []
+    as_number: list[bool] = []
+    for rows in _chunks(source, reader, skipped, header, error):
+        if names is None:
+            names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
+            _check_names(source, names, error)
+            as_number = [numeric(name) for name in names]
+            parts = [[] for _ in names]
+        for place, cells in enumerate(zip(*rows, strict=True)):
+            column = np.array([cell.strip() for cell in cells], dtype=object)
+            if separator != ",":
+                column = _with_points(column)
+            parts[place].append(to_numbers(column) if as_number[place] else column)
+    columns = dict(zip(names or [], (np.concatenate(part) for part in parts), strict=True))
+    return {
+        name: column
+        for name, column in columns.items()
+        if not (name.startswith("Unnamed: ") and column.dtype == object and not any(column))
+    }
+
+
+def _chunks(
+    source: Path, reader: Any, skipped: int, header: list[str], error: type[Ig3dError]
+) -> Iterator[list[list[str]]]:
+    """Rows of the header's length, some thousand at a time; ``header`` gets a name for an index without one."""
+    rows: list[list[str]] = []
+    first = True
+    for row in reader:
+        if not any(row):  # an empty line, or one of separators only
+            continue
+        if first and len(row) == len(header) + 1:
+            if not row[-1]:
+                header.append("")
+            elif row[0] in ("0", "1") or not _ID_LIKE.search(header[0]):  # R writes no name for the row names
+                header.insert(0, "")
+        first = False
+        if len(row) > len(header) and not any(row[len(header) :]):
+            row = row[: len(header)]
+        if len(row) != len(header):
+            raise error(
+                f"{source}: expected {number(len(header), 'cell')} in every row as in the header, got {len(row)} in "
+                f"line {reader.line_num + skipped} ({short(', '.join(row), 60)})"
+            )
+        rows.append(row)
+        if len(rows) == _ROWS_AT_ONCE:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None:
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+        raise error(
+            f"{source}: expected every column once, got {some(twice)} more than once; rename or remove one of them"
+        )
+
+
+def _with_points(column: np.ndarray) -> np.ndarray:
+    """Numbers with a decimal comma, as in files that are separated by semicolons, with a point."""
+    filled = [cell for cell in column if cell]
+    if not any(map(_DECIMAL_COMMA.fullmatch, filled[:50])):
+        return column
+    replaced = np.array([cell.replace(",", ".") for cell in column], dtype=object)
+    numbers = to_numbers(np.array([cell for cell in replaced if cell], dtype=object))
+    return replaced if np.isfinite(numbers).all() else column
+
+
+def to_numbers(column: np.ndarray) -> np.ndarray:
+    """Cells as (n,) float64, exactly as they are written; NaN where one is no number."""
+    return np.fromiter(map(_to_number, column.tolist()), np.float64, len(column))
+
+
+def _to_number(cell: Any) -> float:
+    try:
+        return math.nan if isinstance(cell, str) and "_" in cell else float(cell)  # 1_000 is no number
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

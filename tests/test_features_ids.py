@@ -1,0 +1,290 @@
+"""Rows are joined by the ids in their file, whatever it calls them; rows without ids are taken with care."""
+
+from __future__ import annotations
+
+import gzip
+import unicodedata
+
+import numpy as np
+import pandas
+import pytest
+from toy_stores import CLASSES, good_logits, make_samples, save, write_store
+
+from ig3d.errors import PredictionsError
+from ig3d.features.inputs import Inputs
+from ig3d.features.join import load_table
+from ig3d.features.order import class_order_problem
+from ig3d.features.predictions import load_predictions
+from ig3d.features.samples import Sample, Split
+
+
+@pytest.fixture
+def shuffled(tmp_path):
+    """A store, its logits, and the order in which files list them: rows change places within their class only."""
+    samples = make_samples(split=lambda row: (Split.train, Split.test)[row // 7 % 2])
+    store = write_store(tmp_path / "toy.h5", samples)
+    labels = np.array([sample.label for sample in samples])
+    order = np.arange(len(labels))
+    rng = np.random.default_rng(3)
+    for label in range(7):
+        order[labels == label] = rng.permutation(np.flatnonzero(labels == label))
+    return store, good_logits(samples), [samples[row].path for row in order], order
+
+
+def joined(path, store, **options):
+    return load_table(Inputs(path, store), **options)
+
+
+NAMES = ("img_path", "Image Name", "filepath", "fname", "KEY", "index", "", "Foto der Person")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_column_or_array_that_matches_is_the_id(shuffled, tmp_path, name):
+    store, logits, paths, order = shuffled
+    frame = pandas.DataFrame(logits[order], columns=CLASSES)
+    frame.insert(0, name, paths)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    np.savez(
+        tmp_path / "x.npz", logits=logits[order], classes=np.array(CLASSES), **{name or "x": np.array(paths)}
+    )
+    for file in ("x.csv", "x.npz"):
+        table = joined(tmp_path / file, store)
+        assert np.array_equal(table.two_d, logits)
+        assert any("rows joined" in note for note in table.notes)
+
+
+def test_the_index_of_a_parquet_table_is_the_id(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    for name in ("img", None):
+        frame = pandas.DataFrame(logits[order], columns=CLASSES, index=pandas.Index(paths, name=name))
+        frame.to_parquet(tmp_path / "x.parquet")
+        assert np.array_equal(joined(tmp_path / "x.parquet", store).two_d, logits)
+
+
+def test_ids_win_over_a_counter_and_other_text(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    frame = pandas.DataFrame(logits[order], columns=CLASSES)
+    frame.insert(0, "id", np.arange(len(paths)))
+    frame["said"] = "happy"
+    frame["seen_in"] = paths
+    frame.to_csv(tmp_path / "x.csv")
+    assert np.array_equal(joined(tmp_path / "x.csv", store).two_d, logits)
+
+
+def test_text_that_matches_no_sample_is_refused_and_named(shuffled, tmp_path):
+    store, logits, paths, _ = shuffled
+    frame = pandas.DataFrame(logits, columns=CLASSES)
+    frame["uuid"] = [f"a{row}" for row in range(len(paths))]
+    frame["clip"] = [f"b{row}" for row in range(len(paths))]
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(PredictionsError, match=r"a0, a1.*uuid, clip"):
+        joined(tmp_path / "x.csv", store)
+
+
+def test_two_columns_that_match_different_samples_are_refused(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    frame = pandas.DataFrame(logits[order], columns=CLASSES)
+    frame["image"], frame["reference"] = paths, paths[::-1]
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(PredictionsError, match="image and reference"):
+        joined(tmp_path / "x.csv", store)
+
+
+def test_ids_saved_as_objects_are_read(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    np.savez(tmp_path / "x.npz", ids=np.array(paths, dtype=object), logits=logits[order], classes=CLASSES)
+    assert np.array_equal(joined(tmp_path / "x.npz", store).two_d, logits)
+    np.save(tmp_path / "ids.npy", np.array(paths, dtype=object), allow_pickle=True)
+    np.save(tmp_path / "x.npy", logits[order])
+    table = load_table(Inputs(tmp_path / "x.npy", store, ids=tmp_path / "ids.npy"))
+    assert np.array_equal(table.two_d, logits)
+
+
+def test_a_class_with_two_columns_is_refused(tmp_path):
+    for header in (
+        "id,happy,sad,happy",
+        "id,happy,sad,happy.1",
+        "id,happy,sad,Happiness",
+        "id,p_sad,happy,logit_sad",
+    ):
+        (tmp_path / "x.csv").write_text(f"{header}\na,1,2,3\n")
+        with pytest.raises(PredictionsError, match=r"happy|sad"):
+            load_predictions(tmp_path / "x.csv")
+
+
+def spelt(text, encoding="utf-8", **changes):
+    for old, new in changes.values():
+        text = text.replace(old, new)
+    return text.encode(encoding)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text: spelt(text, "utf-8-sig"),
+        lambda text: spelt(text, "utf-16"),
+        lambda text: spelt(text, "utf-16-le"),
+        lambda text: spelt(text, ends=("\n", "\r\n")),
+        lambda text: spelt(text, ends=("\n", "\r")),
+        lambda text: spelt(text, ends=("\n", "\n\n")),
+        lambda text: spelt(text, ends=("\n", "\n,,,,,,,\n")),
+        lambda text: spelt(text, marks=(",", ";")),
+        lambda text: spelt(text, points=(",", ";"), more=(".0", ",0")),
+        lambda text: spelt(text, marks=(",", "\t")),
+        lambda text: spelt(text, marks=(",", " , ")),
+        lambda text: spelt(text, ends=("\n", ",\n")),
+        lambda text: b"# made by hand\n" + spelt(text),
+        lambda text: b"sep=;\n" + spelt(text, marks=(",", ";")),
+        lambda text: gzip.compress(spelt(text)),
+        lambda text: spelt(text, header=("id,", ""), ends=("\r", "")),
+    ],
+)
+def test_a_table_reads_the_same_however_it_was_saved(tmp_path, write):
+    text = "id," + ",".join(CLASSES) + "\n"
+    text += "".join(f"b/é{row}," + ",".join(f"{row + c}.0" for c in range(7)) + "\n" for row in range(5))
+    (tmp_path / "x.csv").write_bytes(write(text))
+    read = load_predictions(tmp_path / "x.csv")
+    assert read.ids.tolist() == [f"b/é{row}" for row in range(5)]
+    assert read.columns == CLASSES and read.values[4].tolist() == [4, 5, 6, 7, 8, 9, 10]
+
+
+def test_latin_1_is_read_with_a_warning(tmp_path):
+    (tmp_path / "x.csv").write_bytes("id,happy,sad\nschön,1,2\n".encode("latin-1"))
+    read = load_predictions(tmp_path / "x.csv")
+    assert read.ids.tolist() == ["schön"] and any(
+        "WARNING" in note and "Latin-1" in note for note in read.notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,happy,sad\na,1,2,3\n", "got 4 in line 2"),
+        (b"id,happy,sad\na,1,2\nb,1\n", "got 2 in line 3"),
+        (b"id,happy,sad\na,1,2\nb\x00,1,2\n", "NUL byte in line 3"),
+        (b'id,happy,sad\n"' + b"a" * 200_000 + b'",1,2\n', "line 2: field larger"),
+        (b"id,happy,sad\na,1," + b"9" * 5000 + b"\n", "infinity"),
+        (b"PK\x03\x04 sheet", "Excel workbook"),
+        (gzip.compress(b"id,happy,sad\na,1,2\n")[:-9], "expected a table"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"a/1.jpg,.1,.9\nb/2.jpg,.2,.8\n", "add a header line"),
+    ],
+)
+def test_a_damaged_table_is_one_clear_line(tmp_path, content, message):
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(PredictionsError, match=message) as refusal:
+        load_predictions(tmp_path / "x.csv")
+    assert "\n" not in str(refusal.value)
+
+
+def dotted(tmp_path, names):
+    samples = make_samples(len(names), name=lambda row, label: f"happy/{names[row]}")
+    samples = [Sample(s.id, s.id + ".jpg", s.label, s.split) for s in samples]
+    return write_store(tmp_path / "dots.h5", samples), samples
+
+
+def test_only_the_suffix_of_an_image_is_left_out(tmp_path):
+    names = [f"clip{clip:03d}.{frame}00" for clip in range(10) for frame in range(1, 9)]
+    store, samples = dotted(tmp_path, names)
+    logits = good_logits(samples)
+    for spell in (lambda s: s.id, lambda s: s.id.rpartition("/")[2], lambda s: s.id + ".png"):
+        path = save(tmp_path / "x.npz", logits, ids=[spell(sample) for sample in samples], classes=CLASSES)
+        assert np.array_equal(joined(path, store).two_d, logits)
+    one_frame = [s.id.rpartition("/")[2].partition(".")[0] + ".900" for s in samples[::8]]
+    path = save(tmp_path / "x.npz", logits[::8], ids=one_frame, classes=CLASSES)
+    with pytest.raises(PredictionsError, match="got 10 of 10 that are not"):
+        joined(path, store)
+
+
+def test_names_in_another_unicode_form_match_and_other_accents_do_not(tmp_path):
+    store, samples = dotted(tmp_path, [f"caf\u00e9 {row}" for row in range(50)])
+    logits = good_logits(samples)
+    ids = [unicodedata.normalize("NFD", sample.id) for sample in samples]
+    assert np.array_equal(
+        joined(save(tmp_path / "x.npz", logits, ids=ids, classes=CLASSES), store).two_d, logits
+    )
+    ids = [sample.id.replace("\u00e9", "e") for sample in samples]
+    with pytest.raises(
+        PredictionsError, match=r"'happy/cafe 0' is written another way than 'happy/caf\\xe9 0'"
+    ):
+        joined(save(tmp_path / "x.npz", logits, ids=ids, classes=CLASSES), store)
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_rows_of_one_split_never_join_another(tmp_path, allow_missing):
+    samples = make_samples(100, split=lambda row: Split.train, name=lambda row, label: f"train/{row:04d}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    logits = good_logits(samples)
+    for count in (100, 60):
+        ids = [f"val/{row:04d}" for row in range(count)]
+        path = save(tmp_path / "x.npz", logits[:count], ids=ids, classes=CLASSES)
+        with pytest.raises(PredictionsError, match="that are not"):
+            joined(path, store, allow_missing=allow_missing)
+
+
+def test_rows_that_match_by_file_name_only_are_never_left_out(tmp_path):
+    samples = make_samples(100, name=lambda row, label: f"a/{row:04d}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    ids = [f"b/{row:04d}" for row in range(50, 150)]
+    path = save(tmp_path / "x.npz", good_logits(samples), ids=ids, classes=CLASSES)
+    with pytest.raises(PredictionsError, match="that are not"):
+        joined(path, store, allow_missing=True)
+
+
+def test_rows_without_ids_are_taken_with_a_warning_and_need_labels(tmp_path):
+    samples = make_samples(100, split=lambda row: Split.train if row < 60 else Split.test)
+    store = write_store(tmp_path / "toy.h5", samples)
+    logits = good_logits(samples)
+    np.save(tmp_path / "x.npy", logits)
+    table = joined(tmp_path / "x.npy", store)
+    assert any(note.startswith("WARNING x.npy: has no ids") for note in table.notes)
+    bare = [Sample(s.id, s.path, -1, s.split) for s in samples]
+    bare = write_store(tmp_path / "bare.h5", bare)
+    with pytest.raises(PredictionsError, match="has no labels"):
+        joined(tmp_path / "x.npy", bare, need_labels=False)
+
+
+def unequal(tmp_path):
+    """Samples by class, of unequal sizes, as a folder lists them."""
+    sizes = (30, 30, 25, 160, 100, 70, 50)
+    labels = np.repeat(np.arange(7), sizes)
+    samples = [
+        Sample(f"{label}/{row:04d}", f"{label}/{row:04d}.jpg", int(label), Split.test)
+        for row, label in enumerate(labels)
+    ]
+    return write_store(tmp_path / "toy.h5", samples), good_logits(samples, accuracy=0.65)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 8, 11])
+def test_rows_of_processes_are_a_problem_of_rows(tmp_path, processes):
+    store, logits = unequal(tmp_path)
+    order = [row for rank in range(processes) for row in range(rank, len(logits), processes)]
+    if processes == 1:
+        order = order[::-1]
+    np.save(tmp_path / "x.npy", logits[order])
+    with pytest.raises(PredictionsError, match=r"rows in the order of the samples.*--2d-ids") as refusal:
+        joined(tmp_path / "x.npy", store)
+    assert "class order" not in str(refusal.value) and "2d-classes" not in str(refusal.value)
+
+
+def test_an_order_of_classes_that_happens_to_fit_wrong_rows_is_not_accepted(tmp_path):
+    store, logits = unequal(tmp_path)
+    order = [row for rank in range(4) for row in range(rank, len(logits), 4)]
+    np.save(tmp_path / "x.npy", logits[order])
+    for classes in (
+        "happy,disgust,fear,surprise,sad,anger,neutral",
+        "neutral,anger,sad,happy,disgust,fear,surprise",
+    ):
+        with pytest.raises(PredictionsError):
+            load_table(Inputs(tmp_path / "x.npy", store, classes=classes))
+
+
+def test_a_preset_within_noise_of_the_best_permutation_is_suggested():
+    rng = np.random.default_rng(0)
+    columns = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+    rafdb = [columns.index(name) for name in CLASSES]
+    for seed in range(5):
+        labels = rng.choice(7, 400, p=[0.02, 0.02, 0.02, 0.5, 0.2, 0.2, 0.04])
+        said = np.where(rng.random(400) < 0.7, np.argsort(rafdb)[labels], rng.integers(0, 7, 400))
+        problem = class_order_problem(said, labels, columns)
+        assert problem is not None and "under rafdb" in problem, seed
