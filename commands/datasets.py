@@ -122,6 +122,7 @@ def split(
         write_split(out, carved)
     else:
         with CodeStore(source) as store:
+            store.check_content()
             if out.suffix.lower() == ".h5":
                 carved = split_store(store, out, val, seed=seed)
             else:

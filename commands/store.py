@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..console import counts, say, stdout
-from ..errors import Ig3dError, UsageError
+from ..errors import UsageError
 from .options import (
     Dataset,
     Groups,
@@ -39,9 +39,8 @@ def inspect(
     from ..features.summary import print_summary, summarise
 
     with CodeStore(store) as opened:
-        problems = opened.verify() if verify else []
-        if problems:
-            raise Ig3dError(f"{store}: expected a sound store, got: {'; '.join(problems)}; extract it again")
+        if verify:
+            opened.check_content()
         summary = summarise(opened)
     if as_json:
         print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
@@ -70,6 +69,7 @@ def preview(
     from ..features.store import CodeStore
 
     with CodeStore(store) as opened:
+        opened.check_content()
         drawn = preview(opened, out, count=count, seed=seed, root=root)
     print(f"{out}: {drawn} faces")
 
@@ -121,6 +121,7 @@ def export(
                 f"export: expected a name that ends in {suffix} after --{suffix[1:]}, got {path}"
             )
     with CodeStore(store) as opened:
+        opened.check_content()
         for path in filter(None, wanted.values()):
             rows = export_store(opened, path, blocks=None if blocks is None else names(blocks))
             print(f"{path}: {rows} rows")

@@ -191,6 +191,7 @@ def known_faces(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec)
 
 def _of_store(samples: SampleList, path: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
     with CodeStore(path) as store:
+        store.check_content()
         rows = _rows_of(samples, store)
         if store.info.detector.get("name") == "none":
             raise UsageError(

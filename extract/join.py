@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, StoreError, UsageError, some
+import numpy as np
+
+from ..errors import RunError, StoreError, UsageError, number, some
 from ..features.samples import Sample, Samples
 from ..features.store import CodeStore, read_rows
 from ..features.store_format import StoreInfo
@@ -142,12 +143,16 @@ def _check_same(part: _Part, first: _Part) -> None:
 
 def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
     """Refuse parts that overlap, and parts that are not all there."""
-    for before, after in pairwise(parts):
-        if before.samples[-1].id >= after.samples[0].id:
-            raise StoreError(
-                f"{after.path}: expected other samples than in {before.path}, got some that are in both "
-                f"({before.samples[-1].id}); leave one out"
-            )
+    ids = np.concatenate([part.samples.column("id") for part in parts])
+    of_part = np.repeat(np.arange(len(parts)), [len(part.samples) for part in parts])
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    if len(twice):
+        first, second = order[twice[0]], order[twice[0] + 1]
+        path, other = parts[of_part[second]].path, parts[of_part[first]].path
+        raise StoreError(
+            f"{path}: {number(len(twice), 'id')} already in {other}, such as {ids[first].decode()}; leave one out"
+        )
     rows, wanted = sum(len(part.samples) for part in parts), identity.get("samples")
     if wanted is not None and rows != wanted:
         names = sorted(filter(None, (str(part.info.config.get("part", "")) for part in parts)))

@@ -135,6 +135,8 @@ class Run:
             return False
         try:
             with CodeStore(self.out) as store:
+                if retry_failed:
+                    store.check_content()  # its rows are copied
                 before, failed = store.info.config, Status.failed in store.status
         except StoreError as exc:
             raise RunError(f"{exc}; or --restart to write it anew") from exc

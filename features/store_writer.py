@@ -24,10 +24,12 @@ import numpy as np
 from ..errors import StoreError
 from .atomic import check_output, flush_folder, temporary_name
 from .samples import Sample, Samples, Split, narrowed
+from .store_checks import check_blocks
 from .store_format import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
 from .values import Block, Rows, Status
 
 MESSAGE_BYTES = 200
+MOST_CLASSES = np.iinfo(np.int16).max
 _CHUNK_BYTES = 1 << 18
 
 _STATUS = h5py.enum_dtype({status.name: status.value for status in Status}, basetype="i1")
@@ -71,7 +73,8 @@ class StoreWriter:
 
     Raises
     ------
-    StoreError : the disk is full or the folder cannot be written.
+    StoreError : the disk is full, the folder cannot be written, or a block's name or the number of classes does not
+        fit the format.
     RunError : the path is an existing folder, device, FIFO or socket.
     """
 
@@ -81,6 +84,12 @@ class StoreWriter:
         self.path = Path(path)
         self._temporary = temporary_name(self.path)
         self._info, self._samples, self._blocks = info, Samples.of(samples), blocks
+        try:
+            check_blocks(blocks)
+        except ValueError as exc:
+            raise StoreError(f"{path}: {exc}") from exc
+        if len(info.classes) > MOST_CLASSES:
+            raise StoreError(f"{path}: {len(info.classes)} classes; a store holds at most {MOST_CLASSES}")
         # open while they are written, so that a chunk is filled in memory and checked, packed and put once
         self._columns: dict[str, h5py.Dataset] = {}
 

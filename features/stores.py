@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import StoreError, number, some
+from ..errors import StoreError, number
 from .blocks import choose_blocks_of, column_names
 from .labels import SampleColumns, of_store
 from .merge import merge_same, stack
@@ -198,7 +198,7 @@ class _Dataset:
 
 def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, str]]) -> _Dataset:
     order = {name: np.argsort(store.samples.id, kind="stable") for name, store in stores.items()}
-    values = np.concatenate([_codes(stores[name], block)[order[name]] for name, block in pairs], axis=1)
+    values = np.concatenate([stores[name].codes(block)[order[name]] for name, block in pairs], axis=1)
     (name, first), *others = stores.items()
     quality = face_quality(first)[order[name]]
     samples = [of_store(store).take(order[name]) for name, store in stores.items()]
@@ -223,16 +223,3 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
                 "extracted from different image files"
             )
     return _Dataset(merged, values, quality, tuple(notes))
-
-
-def _codes(store: CodeStore, block: str) -> np.ndarray:
-    """(n, width) codes, refused where an ok row has a number that is not finite."""
-    values = store.codes(block)
-    damaged = np.flatnonzero(store.samples.ok & ~np.isfinite(values).all(axis=1))
-    if len(damaged):
-        raise StoreError(
-            f"{store.path}: expected finite codes in every row with the status ok, got NaN or infinity in "
-            f"{len(damaged)} of them ({some(store.samples.id[damaged].tolist())}); look at it with "
-            f"ig3d inspect {store.path} --verify"
-        )
-    return values

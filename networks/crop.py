@@ -59,6 +59,7 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
     if str(crop) == "whole":
         return Crops(np.full((len(samples), 4), np.nan))
     with CodeStore(crop) as store:
+        store.check_content()
         place = {name: row for row, name in enumerate(store.samples.id.tolist())}
         rows = np.array([place.get(sample.id, -1) for sample in samples.samples])
         unknown = [sample.id for sample, row in zip(samples.samples, rows, strict=True) if row < 0]

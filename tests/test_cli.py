@@ -135,7 +135,7 @@ def test_inspect_failures(ig3d: Program, store: Path, tmp_path: Path) -> None:
     where = content.index(b"the crop")
     content[where : where + 8] = b"THE CROP"
     (tmp_path / "changed.h5").write_bytes(content)
-    failed(ig3d("inspect", tmp_path / "changed.h5", "--verify"), 1, "expected a sound store")
+    failed(ig3d("inspect", tmp_path / "changed.h5", "--verify"), 1, "not a sound store")
 
 
 def test_preview(ig3d: Program, store: Path, tmp_path: Path) -> None:

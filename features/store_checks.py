@@ -1,0 +1,250 @@
+"""Checks of an opened store: where its data lie, and their types, shapes and ranges.
+
+A store may come from anyone. It is refused before its values are used if HDF5 would read them from another place
+(links, virtual datasets, external files), or if they are not what ``docs/format.md`` states.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .samples import Split
+from .store_format import StoreInfo
+from .values import Block, Status
+
+_MOST_OBJECTS = 10_000
+_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+# A deflate stream expands to at most 1032 times its size.
+_MOST_EXPANSION = 1100
+_SMALL_BYTES = 1 << 20
+_NOT_IN_NAMES = frozenset(",+:/")  # separate block names in options and columns
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset of the format: type, shape of a row, and range; NaN is allowed in floats."""
+
+    dtype: str  # "S" is UTF-8 text of any width
+    row: tuple[int, ...] = ()
+    low: float = -np.inf
+    high: float = np.inf
+
+
+COLUMNS = {
+    **{f"sample/{name}": Column("S") for name in ("id", "path", "group", "message")},
+    "sample/split": Column("i1", low=min(Split), high=max(Split)),
+    "sample/label": Column("i2", low=-1),
+    "sample/valence": Column("f4", low=-1, high=1),
+    "sample/arousal": Column("f4", low=-1, high=1),
+    "sample/status": Column("i1", low=min(Status), high=max(Status)),
+    "sample/width": Column("i4", low=0),
+    "sample/height": Column("i4", low=0),
+    "sample/digest": Column("u1", (16,)),
+    "face/box": Column("f4", (4,)),
+    "face/score": Column("f4", low=0, high=1),
+    "face/count": Column("i2", low=0),
+    "face/transform": Column("f4", (2, 3)),
+}
+
+
+def check_places(file: h5py.File) -> None:
+    """Refuse everything through which HDF5 would read values from elsewhere, or the same values under two names.
+
+    Raises
+    ------
+    ValueError : a soft, external or second hard link, a virtual dataset, external storage, an unusual filter, or a
+        dataset that declares far more bytes than the file holds.
+    """
+    seen = {h5py.h5o.get_info(file.id).addr}
+    groups = [file["/"]]
+    while groups:
+        group = groups.pop()
+        for key in group:
+            name = f"{group.name.rstrip('/')}/{key}".lstrip("/")
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link; a store must hold all of its data itself")
+            item = group[key]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise ValueError(f"{name} is a second name of another object")
+            seen.add(address)
+            if len(seen) > _MOST_OBJECTS:
+                raise ValueError(f"the file has more than {_MOST_OBJECTS} objects")
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                _check_storage(name, item)
+
+
+def _check_storage(name: str, dataset: h5py.Dataset) -> None:
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{name} lies in another file; a store must hold all of its data itself")
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
+    if filters - _FILTERS:
+        raise ValueError(f"{name} has the HDF5 filter {min(filters - _FILTERS)}, which no store has")
+    size, stored = dataset.nbytes or 0, dataset.id.get_storage_size()
+    if size > _SMALL_BYTES and size > _MOST_EXPANSION * stored:
+        raise ValueError(f"{name} declares {size} bytes, but the file holds {stored}")
+
+
+def check_columns(file: h5py.File) -> int:
+    """Refuse datasets of another type or shape, and values out of range; returns the number of rows.
+
+    Raises
+    ------
+    ValueError : a dataset is absent or not as the format states, or rows are pending.
+    """
+    classes = read_info(file).classes
+    missing = [name for name in (*COLUMNS, "codes") if name not in file]
+    if missing:
+        raise ValueError(f"the dataset {missing[0]} is missing")
+    if not isinstance(file["codes"], h5py.Group):
+        raise ValueError("codes is not a group")
+    columns = COLUMNS | {f"codes/{name}": Column("f4", (-1,)) for name in file["codes"]}
+    rows = {name: _rows(file, name, column) for name, column in columns.items()}
+    if len({*rows.values()}) != 1:
+        raise ValueError(f"datasets differ in their number of rows: {rows}")
+    if not rows["sample/id"]:
+        raise ValueError("the store has no rows")
+    for name, column in COLUMNS.items():
+        if column.dtype != "S":
+            high = len(classes) - 1 if name == "sample/label" else column.high
+            _check_range(name, file[name][()], column.low, high)
+    pending = int(np.sum(file["sample/status"][()] == Status.pending))
+    if pending:
+        raise ValueError(f"{pending} of {rows['sample/id']} rows are pending")
+    read_blocks(file)
+    return rows["sample/id"]
+
+
+def _rows(file: h5py.File, name: str, column: Column) -> int:
+    item = file[name]
+    if not isinstance(item, h5py.Dataset) or item.shape is None:
+        raise ValueError(f"{name} is not a dataset")
+    fits = item.dtype.kind == "S" if column.dtype == "S" else item.dtype == np.dtype(f"<{column.dtype}")
+    if not fits:
+        wanted = "text" if column.dtype == "S" else np.dtype(column.dtype).name
+        raise ValueError(f"{name} has type {item.dtype}, not {wanted}")
+    any_width = column.row == (-1,) and item.ndim == 2 and item.shape[1] > 0
+    if (item.shape[1:] != column.row and not any_width) or item.ndim == 0:
+        row = ", ".join("width" if side < 0 else str(side) for side in column.row)
+        raise ValueError(f"{name} has shape {item.shape}, not (rows{', ' if row else ''}{row})")
+    return int(item.shape[0])
+
+
+def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None:
+    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    bad = known[~((known >= low) & (known <= high) & np.isfinite(known))]
+    if bad.size:
+        raise ValueError(f"{name} has {bad.size} values outside [{low:g}, {high:g}], such as {bad.flat[0]}")
+
+
+def check_ids(ids: np.ndarray) -> None:
+    """Refuse (n,) ids that are empty or occur twice.
+
+    Raises
+    ------
+    ValueError
+    """
+    if (ids[1:] > ids[:-1]).all() and ids[0]:
+        return
+    known, counts = np.unique(ids, return_counts=True)
+    if not known[0]:
+        raise ValueError("sample/id has an empty id")
+    if (counts > 1).any():
+        twice = known[counts > 1][0].decode(errors="replace")
+        raise ValueError(f"sample/id has {int((counts > 1).sum())} ids more than once, such as {twice!r}")
+
+
+def read_info(file: h5py.File) -> StoreInfo:
+    """The attributes of a store.
+
+    Raises
+    ------
+    ValueError, KeyError : one is missing, not text, or not the JSON that the format states.
+    """
+    texts = {name: _text(file, "the file", name) for name in ("dataset", "root", "ig3d_version", "created")}
+    classes = _json(file, "the file", "classes")
+    if not _distinct_texts(classes):
+        raise ValueError("the attribute classes is not a list of distinct names")
+    described = {name: _json(file, "the file", name) for name in ("regressor", "detector", "crop", "config")}
+    for name, value in described.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"the attribute {name} is not a JSON object")
+    return StoreInfo(classes=tuple(classes), **texts, **described)
+
+
+def read_blocks(file: h5py.File) -> dict[str, Block]:
+    """Block name -> what its attributes say, in the order the regressor wrote them.
+
+    Raises
+    ------
+    ValueError, KeyError : an attribute is missing or not as the format states.
+    """
+    group, found = file["codes"], {}
+    for name in sorted(group, key=lambda block: int(group[block].attrs.get("position", 0))):
+        item, where = group[name], f"codes/{name}"
+        columns = _json(item, where, "columns") if "columns" in item.attrs else []
+        if not _distinct_texts(columns):
+            raise ValueError(f"the attribute columns of {where} is not a list of distinct names")
+        found[name] = Block(
+            width=item.shape[1],
+            columns=tuple(columns),
+            **{key: _text(item, where, key) for key in ("unit", "basis", "description")},
+        )
+    check_blocks(found)
+    return found
+
+
+def check_blocks(blocks: dict[str, Block]) -> None:
+    """Refuse blocks whose names could not be written in an option, and a store without any.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not blocks:
+        raise ValueError("the store has no codes")
+    for name in blocks:
+        if not name.isprintable() or name != name.strip() or not name or _NOT_IN_NAMES & {*name}:
+            raise ValueError(
+                f"{name!r} is not a name of a block: no comma, plus, colon, slash or control character"
+            )
+
+
+def _text(item: h5py.Group | h5py.Dataset, where: str, name: str) -> str:
+    if name not in item.attrs:
+        raise ValueError(f"the attribute {name} of {where} is missing")
+    value = item.attrs[name]
+    if not isinstance(value, str):
+        raise ValueError(f"the attribute {name} of {where} is not text")
+    return value
+
+
+def _json(item: h5py.Group | h5py.Dataset, where: str, name: str) -> Any:
+    try:
+        return json.loads(_text(item, where, name))
+    except (json.JSONDecodeError, RecursionError) as exc:
+        raise ValueError(f"the attribute {name} of {where} is not JSON") from exc
+
+
+def _distinct_texts(names: Any) -> bool:
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        return False
+    return len({*names}) == len(names)
+
+
+def misplaced(codes: np.ndarray, ok: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of (n, width) codes that break the format, by what they have; ``ok`` (n,) marks the rows with codes."""
+    finite = np.isfinite(codes)
+    found = {
+        "NaN or infinity where the status is ok": np.flatnonzero(ok & ~finite.all(axis=1)),
+        "numbers where the status is not ok": np.flatnonzero(~ok & ~np.isnan(codes).all(axis=1)),
+    }
+    return {what: rows for what, rows in found.items() if len(rows)}
