@@ -1,7 +1,8 @@
 """Reading: one image to RGB bytes, whatever its kind; the first step of the flow.
 
-Grey, 16-bit, CMYK, palette, transparent and EXIF-rotated files are decoded as a viewer would show them. What
-cannot be decoded raises :class:`Unreadable` with the reason, :class:`Unavailable` where it is not the file's.
+The formats are those of :mod:`ig3d.extract.kinds`, recognised by content. Grey, 16-bit, CMYK, palette, transparent and
+EXIF-rotated files are decoded as a viewer would show them. What cannot be decoded raises :class:`Unreadable` with the
+reason, :class:`Unavailable` where it is not the file's.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from ..errors import Ig3dError
+from .kinds import FORMATS, describe
 from .sources import Unavailable as Unavailable
 from .sources import Unreadable as Unreadable
 from .sources import has_size, read_content
-
-# What an extraction looks for in folders, compared in lower case.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ def read_image(location: str | Path, *, size: int = -1) -> Image:
     """
     content = read_content(location)
     if isinstance(content, np.ndarray):
+        if size > 0 and not has_size(str(location), b"", size):
+            raise Unavailable("its file changed since it was listed")
         pixels = np.repeat(content[..., None], 3, axis=2) if content.ndim == 2 else content
         return Image(np.ascontiguousarray(pixels), digest_of(content.tobytes()))
     if size > 0 and not has_size(str(location), content, size):
@@ -98,25 +100,27 @@ def decode(content: bytes) -> np.ndarray:
     Unavailable : there is no memory for it.
     """
     try:
-        with Pillow.open(io.BytesIO(content)) as image:
+        with Pillow.open(io.BytesIO(content), formats=FORMATS) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return np.ascontiguousarray(_rgb(image))
+    except (Ig3dError, Unreadable):
+        raise
     except UnidentifiedImageError as exc:
-        raise Unreadable("not an image of a known kind") from exc
+        raise Unreadable(_other(content)) from exc
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as exc:
         raise Unreadable(f"absurdly large: more than {Pillow.MAX_IMAGE_PIXELS:,} pixels") from exc
     except MemoryError as exc:
         raise Unavailable("could not be decoded: out of memory") from exc
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as exc:
-        # Pillow's decoders raise all of these on damaged files
+    except Exception as exc:  # the border to Pillow: its decoders raise errors of many kinds on damaged files
         raise Unreadable(f"damaged: {exc}" if str(exc) else "damaged") from exc
-    except Exception as exc:
-        if type(exc).__module__ in (
-            "struct",
-            "zlib",
-        ):  # struct.error, zlib.error: truncated headers and streams
-            raise Unreadable(f"damaged: {exc}") from exc
-        raise
+
+
+def _other(content: bytes) -> str:
+    """Reason for which content that no decoder knows is unreadable."""
+    kind = describe(content)
+    if kind == "Git LFS pointer":
+        return "a Git LFS pointer, not the image itself: run git lfs pull"
+    return f"{f'{kind}, ' if kind else ''}not an image of a known kind"
 
 
 def _rgb(image: Pillow.Image) -> np.ndarray:

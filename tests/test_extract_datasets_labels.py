@@ -137,7 +137,7 @@ def test_empty_and_single_classes_are_said(tmp_path: Path) -> None:
     write_image(tmp_path / "happy" / "a.png")
     (tmp_path / "sad").mkdir()
     notes = list_samples(tmp_path, "folder").notes
-    assert "no images of sad" in notes
+    assert "left out, 1 folder without images: sad" in notes
     assert any(note.startswith("WARNING all labels are happy") for note in notes)
 
 
@@ -254,7 +254,7 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
         (lambda rows: [*rows, ["other/x", "val"]], r"got 1 other \(other/x\) and 0 lacking"),
         (lambda rows: [*rows, rows[3]], "expected each id once"),
         (
-            lambda rows: [*rows[:-1], [rows[-1][0], "dev"]],
+            lambda rows: [*rows[:-1], [rows[-1][0], "spare"]],
             "expected each id once with train, val, test or nothing",
         ),
         (lambda rows: rows[1:], "expected a table with the columns id,split"),

@@ -67,7 +67,7 @@ class AffWild2:
             if not frames:
                 unseen.append(file.stem)
                 continue
-            lineless += sum(stem.isdigit() and int(stem) > len(lines) for stem in stems)
+            lineless += sum(stem.isdecimal() and int(stem) > len(lines) for stem in stems)
             inside, group = posix(folder, root), _SIDE.sub("", file.stem)
             for frame, line in enumerate(lines, start=1):
                 if line is None:

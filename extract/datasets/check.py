@@ -20,6 +20,7 @@ from ..read import Unreadable, bounded_images, read_image
 from ..sources.remote import is_remote
 from . import ADAPTERS, Dataset, DatasetOptions, list_samples
 from .files import listing
+from .levels import LevelError
 
 _BATCH = 64
 
@@ -75,6 +76,7 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
     if not is_remote(root) and not Path(root).exists():
         raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
     refusal: UsageError | None = None
+    intention: LevelError | None = None
     also: list[str] = []
     for name in _candidates(root, options):
         adapter: Dataset = load("dataset", name, ADAPTERS)
@@ -82,6 +84,9 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
         try:
             # what another error says is for the user: a layout that is half there, a damaged table
             samples = list_samples(root, name, options)
+        except LevelError as exc:
+            intention = exc
+            continue
         except LayoutError:
             continue
         except UsageError as exc:
@@ -100,8 +105,8 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Sample
                 f"label map: expected class folders or a table with --label-map, got {named}, which knows its labels; "
                 "leave it out"
             )
-    if refusal is not None:
-        raise refusal
+    if refusal is not None or intention is not None:
+        raise refusal or intention  # type: ignore[misc]
     found = f": {listing(Path(root))}" if Path(root).is_dir() else ""
     raise LayoutError(
         f"datasets: expected a layout that ig3d datasets lists in {root}, found none{found}; name the one you mean "

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ...errors import DatasetError, LayoutError, number, some
+from ...errors import DatasetError, Ig3dError, LayoutError, number, some
 from ...features.samples import Split
-from ..sources import DAMAGE, open_file, reason_of
+from ..kinds import is_system_folder
+from ..sources import open_file, reason_of
 from ..sources.remote import is_remote, list_remote
 from .files import listing, split_named
 
@@ -59,15 +61,19 @@ class Containers:
         where = f"{self.root}/{path}"
         try:
             file = open_file(where)
-        except DAMAGE as exc:
+        except Ig3dError:
+            raise
+        except Exception as exc:
             reason = "none there" if isinstance(exc, FileNotFoundError) else reason_of(exc)
             raise DatasetError(f"{dataset}: expected to read {where}, got: {reason}") from exc
         try:
             with file:
                 yield file
-        except DAMAGE as exc:
+        except Ig3dError:
+            raise
+        except Exception as exc:  # the border to the libraries of archives, which raise errors of many kinds
             raise DatasetError(
-                f"{dataset}: expected a sound {PurePosixPath(path).suffix[1:]} file at {where}, got {exc}; "
+                f"{dataset}: expected a sound {PurePosixPath(path).suffix[1:]} file at {where}, got {reason_of(exc)}; "
                 "fetch it again or move it away"
             ) from exc
 
@@ -109,19 +115,22 @@ def is_compressed(file: BinaryIO) -> bool:
 
 
 def files_under(root: str) -> Iterator[tuple[str, int]]:
-    """POSIX path under the root and size of each file; links to folders are not followed."""
+    """POSIX path under the root and size of each regular file; links to folders are not followed."""
     for parent, _, names in os.walk(root):
         for name in names:
             path = Path(parent, name)
             try:
-                yield path.relative_to(root).as_posix(), path.stat().st_size
+                about = path.stat()
             except OSError:
                 continue
+            if stat.S_ISREG(about.st_mode):  # reading a device or a pipe would not end
+                yield path.relative_to(root).as_posix(), about.st_size
 
 
 def is_hidden(path: str) -> bool:
-    """Whether any part of a POSIX path opens with a dot, or is what macOS packs beside the files."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+    """Whether a POSIX path is that of a hidden file, or lies in a folder of the system."""
+    *folders, name = path.split("/")
+    return name.startswith(".") or any(map(is_system_folder, folders))
 
 
 def row_name(row: int, rows: int) -> str:

@@ -32,6 +32,7 @@ from .files import (
     unlisted_note,
 )
 from .folder import FolderDataset
+from .levels import LevelError
 
 USAGES = {"training": Split.train, "publictest": Split.val, "privatetest": Split.test}
 PIXEL_TABLES = ("fer2013.csv", "icml_face_data.csv")
@@ -75,6 +76,8 @@ class Fer2013:
     def _folders(self, root: Path, options: DatasetOptions) -> SampleList:
         try:
             found = FolderDataset()(root, replace(options, label_map=self.name))
+        except LevelError:
+            raise
         except LayoutError as exc:
             raise LayoutError(
                 f"fer2013: expected {' or '.join(PIXEL_TABLES)}, or class folders, found {listing(root)} in {root}; "

@@ -6,51 +6,134 @@ import csv
 import os
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import DatasetError, number, some
+from ...features.classes import CANONICAL, canonical
 from ...features.samples import SampleList, Samples, Split
-from ..read import SUFFIXES
+from ..kinds import HEAD, SUFFIXES, is_leaving, is_system_folder, other_kind
+from ..kinds import is_image_name as is_image
 from ..sources import parts_of
 
+# Names of splits, in lower case, and words that may stand beside them: test_set, images_train.
 _SPLIT_NAMES = {
-    "train": Split.train, "training": Split.train, "train_set": Split.train, "train_aligned_faces": Split.train,
-    "val": Split.val, "valid": Split.val, "validation": Split.val, "val_set": Split.val, "valid_set": Split.val,
-    "validation_set": Split.val, "val_aligned_faces": Split.val,
-    "test": Split.test, "testing": Split.test, "test_set": Split.test, "test_aligned_faces": Split.test,
+    "train": Split.train, "training": Split.train, "trn": Split.train,
+    "val": Split.val, "valid": Split.val, "validation": Split.val, "validate": Split.val, "dev": Split.val,
+    "devel": Split.val, "development": Split.val, "publictest": Split.val,
+    "test": Split.test, "testing": Split.test, "tst": Split.test, "eval": Split.test, "evaluation": Split.test,
+    "privatetest": Split.test, "holdout": Split.test,
 }  # fmt: skip
+_WITH_A_SPLIT = (
+    "sets?|splits?|data|datasets?|images?|imgs?|faces?|aligned|cropped|crops?|part|folder|samples?|subset"
+)
+_SPLIT_NAME = re.compile(
+    rf"(?:(?:{_WITH_A_SPLIT})[\W_]*)*({'|'.join(_SPLIT_NAMES)})(?:[\W_]*(?:{_WITH_A_SPLIT}))*"
+)
 
 
-def images_under(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
+def images_under(folder: Path, root: Path, skipped: Counter[str] | None = None) -> Iterator[tuple[str, int]]:
     """POSIX path under ``root`` and size in bytes of each image under a folder, as the disk lists them.
 
-    Nothing is held but the folders still to be listed, so that a million files cost no memory here. Links to folders
-    are not followed, so none can loop; a link that leads nowhere has size -1.
+    A link that leads nowhere has size -1. What is no image is counted by kind in ``skipped``; see :func:`walk` for
+    which folders are entered.
 
     Raises
     ------
     DatasetError : a path reads as that of a member of a container.
     """
-    prefix = "" if folder == root else posix(folder, root) + "/"
-    waiting = [(os.fspath(folder), prefix)]
+    for inside, files in walk(folder, root, skipped):
+        for name, size in images_of(files, skipped):
+            yield own_path(inside + name), size
+
+
+def walk(
+    folder: Path, root: Path, skipped: Counter[str] | None = None
+) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Each folder under a folder, and itself: its path under ``root`` with a slash at its end, and its files.
+
+    Nothing is held but the folders still to be listed, so that a million files cost little memory. Links to folders
+    are followed: never to a folder above, and to one folder once within each class, so that every walk ends. Folders of
+    the system are not entered, and counted in ``skipped``.
+    """
+    waiting = [(os.fspath(folder), "" if folder == root else posix(folder, root) + "/")]
+    followed: set[tuple[str, ...]] = set()
     while waiting:
         place, prefix = waiting.pop()
+        files = []
         with os.scandir(place) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
+                linked = entry.is_symlink()
+                if not (is_folder(entry) if linked else entry.is_dir(follow_symlinks=False)):
+                    files.append(entry)
+                elif is_system_folder(entry.name):
+                    if skipped is not None and not entry.name.startswith("."):
+                        skipped[f"folder {entry.name}"] += 1
+                elif not linked or _is_new(entry, place, prefix, followed):
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                elif is_image(entry.name) and not is_folder(entry):
-                    try:
-                        size = entry.stat().st_size
-                    except OSError:
-                        size = -1
-                    yield own_path(prefix + entry.name), size
+        yield prefix, files
+
+
+def _is_new(entry: os.DirEntry[str], place: str, prefix: str, followed: set[tuple[str, ...]]) -> bool:
+    """Whether a link to a folder leads neither above itself nor where its class was before."""
+    target = os.path.realpath(entry.path)
+    if f"{os.path.realpath(place)}/".startswith(f"{target.rstrip('/')}/"):
+        return False
+    parts = f"{prefix}{entry.name}".split("/")
+    # the class folder: the first that is named as one, else one that lies below a split at most
+    levels = next((level for level, name in enumerate(parts, 1) if canonical(name) in CANONICAL), 2)
+    key = (*parts[:levels], "", target)
+    if key in followed:
+        return False
+    followed.add(key)
+    return True
+
+
+def images_of(
+    files: Iterable[os.DirEntry[str]], skipped: Counter[str] | None = None
+) -> Iterator[tuple[str, int]]:
+    """Name and size of each image among the files of a folder; the others are counted by kind in ``skipped``."""
+    for entry in files:
+        if not is_image(entry.name) and (kind := other_kind(entry.name, partial(_head, entry))):
+            if skipped is not None and not is_leaving(entry.name):
+                skipped[kind if is_file(entry) else "link to no file or special file"] += 1
+            continue
+        try:
+            size = entry.stat().st_size
+        except OSError:
+            size = -1
+        yield entry.name, size
+
+
+def holds_image(files: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether one of the files of a folder is an image."""
+    return any(is_image(entry.name) for entry in files) or any(
+        not other_kind(entry.name, partial(_head, entry)) for entry in files
+    )
+
+
+def _head(entry: os.DirEntry[str]) -> bytes:
+    """First bytes of a regular file that is not empty; opening anything else could block."""
+    try:
+        if not entry.is_file() or not entry.stat().st_size:
+            return b""
+        with open(entry.path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read(HEAD)
+    except OSError:
+        return b""
+
+
+def skipped_note(skipped: Counter[str]) -> list[str]:
+    """A note on files that are no images and folders that are no data, by kind; empty where there are none."""
+    if not skipped:
+        return []
+    kinds = [f"{kind} ({count})" for kind, count in skipped.most_common()]
+    return [f"left out: {some(kinds, 12)}"]
 
 
 def own_path(path: str) -> str:
@@ -85,11 +168,6 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def is_image(name: str) -> bool:
-    """Whether a file name is that of an image, whatever the case of its extension, and not of a hidden file."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
-
-
 def find_file(root: Path, names: Collection[str], *, skip: Collection[str] = ()) -> Path | None:
     """The first file or folder with one of ``names`` (lower case) under a root, the shallowest first.
 
@@ -117,9 +195,10 @@ def find_all(
                 for entry in entries:
                     name = entry.name.lower()
                     if wanted(name):
-                        found.append(Path(entry.path))
+                        if is_folder(entry) or is_file(entry):  # a pipe or a device would be waited for
+                            found.append(Path(entry.path))
                     elif (
-                        not (is_image(name) or name.isdigit() or name.startswith("."))
+                        not (is_image(name) or name.isdigit() or is_system_folder(name))
                         and name not in skip
                         and is_folder(entry)
                     ):
@@ -190,20 +269,25 @@ def read_lines(path: Path, *, dataset: str) -> Iterator[str]:
         raise DatasetError(f"{dataset}: expected a text table in {path}, got {exc}") from exc
 
 
-def natural(name: str) -> tuple[tuple[int, int | str], ...]:
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts ``img2`` before ``img10``."""
     return tuple(
-        (0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part
+        # a number sorts by its digits without zeros before them: as an int it could be too long to read
+        (0, len(part.lstrip("0")), part.lstrip("0")) if place % 2 else (1, 0, part)
+        for place, part in enumerate(re.split(r"([0-9]+)", name))
+        if part
     )
 
 
 def sample_id(path: str) -> str:
-    """The id of an image: its POSIX path under the root, without extension.
+    """The id of an image: its POSIX path under the root, without the suffix of an image.
 
-    >>> sample_id("val_set/images/0.jpg")
-    'val_set/images/0'
+    >>> sample_id("val_set/images/0.jpg"), sample_id("clip000.500")
+    ('val_set/images/0', 'clip000.500')
     """
-    return posixpath.splitext(posixpath.normpath(path))[0]
+    path = posixpath.normpath(path)
+    stem, suffix = posixpath.splitext(path)
+    return stem if suffix.lower() in SUFFIXES else path
 
 
 def posix(path: Path, root: Path) -> str:
@@ -220,8 +304,13 @@ def size_of(path: Path | str) -> int:
 
 
 def split_named(name: str) -> Split | None:
-    """The split that a folder or a table cell names, None where it names none."""
-    return _SPLIT_NAMES.get(name.strip().lower())
+    """The split that a folder or a table cell names, None where it names none.
+
+    >>> split_named("Testing"), split_named("train_set"), split_named("happy")
+    (<Split.test: 2>, <Split.train: 0>, None)
+    """
+    found = _SPLIT_NAME.fullmatch(name.strip().lower())
+    return _SPLIT_NAMES[found[1]] if found else None
 
 
 def listing(folder: Path, limit: int = 5) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nsmallest
 from pathlib import Path
 from typing import BinaryIO
 
-from ...errors import DatasetError, LayoutError, number, some
-from ...features.samples import Sample, SampleList, Split
+from ...errors import LayoutError, number, some
+from ...features.samples import Sample, SampleList
+from ..kinds import is_leaving, other_kind
 from ..sources.archives import zip_members
 from ..sources.remote import list_remote
 from . import DatasetOptions
 from .containers import containers_in, is_hidden, without_suffix
-from .files import is_image, own_path, sample_id, split_named
-from .labels import digit_notes, read_labels
+from .files import is_image, own_path, sample_id, skipped_note
+from .labels import Labels, digit_notes, read_labels
+from .levels import Place, read_levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,13 @@ class ZipDataset:
     def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
         archives = containers_in(root, self.container, dataset=self.name, layout=self.layout)
         listed: list[Listed] = []
+        skipped: Counter[str] = Counter()
         notes = archives.notes
         for path, _ in archives.files:
             # the ids are those of the unpacked files: in place, or a folder for each of several
             above = "" if len(archives.files) == 1 else without_suffix(path) + "/"
             with archives.open(path, dataset=self.name) as file:
-                images, note = _images(path, file)
+                images, note = _images(path, file, skipped)
             notes += note
             listed += [
                 Listed(
@@ -60,17 +64,18 @@ class ZipDataset:
                 )
                 for name, size in images.items()
             ]
-        samples = class_folders(self.name, archives.root, listed, options, layout=self.layout)
+        samples = class_folders(self.name, archives.root, listed, options, skipped, layout=self.layout)
         return replace(samples, notes=(*notes, *samples.notes))
 
 
-def _images(path: str, file: BinaryIO) -> tuple[dict[str, int], list[str]]:
+def _images(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[dict[str, int], list[str]]:
     """Name and size of each image in a zip; of several of one name the last, which is read, as it would be unpacked."""
-    found = [
-        (name, size)
-        for name, size in zip_members(file)
-        if is_image(name.rpartition("/")[2]) and not is_hidden(name)
-    ]
+    found = []
+    for name, size, kind in zip_members(file):
+        if not kind and not is_hidden(name):
+            found.append((name, size))
+        elif not is_leaving(name.rpartition("/")[2]):
+            skipped[kind if kind else "hidden image"] += 1
     counts = Counter(name for name, _ in found)
     if not (twice := sorted(name for name, count in counts.items() if count > 1)):
         return dict(found), []
@@ -80,84 +85,82 @@ def _images(path: str, file: BinaryIO) -> tuple[dict[str, int], list[str]]:
     ]
 
 
-def listed_at(address: str) -> list[Listed]:
-    """The images on remote storage, by name."""
-    return [
-        Listed(own_path(path), sample_id(path), tuple(path.split("/")[:-1]), size)
-        for path, size in list_remote(address.rstrip("/"))
-        if is_image(path.rpartition("/")[2]) and not is_hidden(path)
-    ]
+def listed_at(address: str) -> tuple[list[Listed], Counter[str]]:
+    """The images on remote storage, by name; and the kinds of other files, which are not looked into there."""
+    listed, skipped = [], Counter[str]()
+    for path, size in list_remote(address.rstrip("/")):
+        name = path.rpartition("/")[2]
+        if is_image(name) and not is_hidden(path):
+            listed.append(Listed(own_path(path), sample_id(path), tuple(path.split("/")[:-1]), size))
+        elif not is_hidden(path) and not is_leaving(name):
+            skipped[other_kind(name, lambda: b"unknown")] += 1
+    return listed, skipped
+
+
+@dataclass(slots=True)
+class Found:
+    """Images and other files of class folders, counted for the notes.
+
+    Attributes
+    ----------
+    counts : split name -> class folder -> images
+    loose : int
+        Images outside of class folders; ``first`` are the first five by name.
+    skipped : kind -> files
+    """
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    loose: int = 0
+    first: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, place: Place, images: int = 1) -> None:
+        """More images of a class folder."""
+        self.counts.setdefault(place.split.name, Counter())[place.label] += images
+
+    def count_loose(self, path: str) -> None:
+        """One more image outside of class folders."""
+        self.loose += 1
+        self.first = nsmallest(5, [*self.first, path])
+
+    def notes(self, labels: Labels, options: DatasetOptions) -> list[str]:
+        """What to say of labels, of images outside of class folders and of other files."""
+        notes = [*labels.notes, *digit_notes(self.counts, labels.classes if options.label_map else ())]
+        if self.loose:
+            shown = some(self.first + [""] * (self.loose - len(self.first)))
+            notes.append(f"{number(self.loose, 'image')} left out, outside of class folders: {shown}")
+        return notes + skipped_note(self.skipped)
 
 
 def class_folders(
-    dataset: str, root: str, listed: Sequence[Listed], options: DatasetOptions, *, layout: str
+    dataset: str,
+    root: str,
+    listed: Sequence[Listed],
+    options: DatasetOptions,
+    skipped: Counter[str],
+    *,
+    layout: str,
 ) -> SampleList:
-    """The samples of class folders that are known by name only, with split folders above them or without.
-
-    Folders that all images share are passed over, but for a split's and for the last.
+    """The samples of class folders that are known by name only; see :mod:`.levels` for the folders above them.
 
     Raises
     ------
-    DatasetError : there is no class folder, or split folders stand beside class folders.
+    LayoutError : there is no class folder, or other folders stand in their place.
     """
-    inside = [one for one in listed if one.folders]
-    shared = _shared([one.folders for one in inside])
-    places = [_place(one.folders[shared:]) for one in inside]
-    with_split = {split for split, _ in places if split is not None}
-    without = sorted({name for split, name in places if split is None})
-    if with_split and without:
-        raise DatasetError(
-            f"{dataset}: expected split folders or class folders in {root}, got both "
-            f"({', '.join(sorted(split.name for split in with_split))}; {some(without)}); move one kind elsewhere"
-        )
-    kept = [(one, split, name) for one, (split, name) in zip(inside, places, strict=True) if name]
-    if not kept:
+    places, notes = read_levels({one.folders for one in listed if one.folders}, dataset=dataset, root=root)
+    if not places:
         raise LayoutError(
             f"{dataset}: expected images in class folders, found none in {root}; {layout} (docs/datasets.md)"
         )
-    labels = read_labels({name for _, _, name in kept}, options.label_map)
-    samples = tuple(
-        Sample(
-            one.id, one.path, labels.index[name], Split.none if split is None else split, size_bytes=one.size
-        )
-        for one, split, name in kept
-    )
-    counts: dict[str, Counter[str]] = {}
-    for _, split, name in kept:
-        counts.setdefault("none" if split is None else split.name, Counter())[name] += 1
-    loose = [one.path for one in listed if not one.folders]
-    loose += [one.path for one, (_, name) in zip(inside, places, strict=True) if not name]
-    notes = (
-        *(["splits as the folders say"] if with_split else []),
-        *labels.notes,
-        *digit_notes(counts, labels.classes if options.label_map else ()),
-        *(
-            [f"{number(len(loose), 'image')} left out, outside of class folders: {some(sorted(loose))}"]
-            if loose
-            else []
-        ),
-    )
-    return SampleList(dataset, root, labels.classes, samples, notes)
-
-
-def _shared(folders: Iterable[tuple[str, ...]]) -> int:
-    """How many of the first folders all images share, less a split's and the last."""
-    paths = list({*folders})
-    shared = 0
-    while (
-        paths
-        and all(len(path) > shared + 1 for path in paths)
-        and len({path[shared] for path in paths}) == 1
-        and split_named(paths[0][shared]) is None
-    ):
-        shared += 1
-    return shared
-
-
-def _place(folders: tuple[str, ...]) -> tuple[Split | None, str]:
-    """Split and class of an image by its folders; ``train/train/happy`` is how a packed folder is often packed."""
-    split = split_named(folders[0])
-    if split is None:
-        return None, folders[0]
-    rest = [name for name in folders[1:] if split_named(name) is not split]
-    return split, rest[0] if rest else ""
+    labels = read_labels({place.label for place in places.values()}, options.label_map)
+    found = Found(skipped=skipped)
+    samples = []
+    for one in listed:
+        place = places.get(one.folders)
+        if place is None:
+            found.count_loose(one.path)
+            continue
+        found.count(place)
+        label = labels.index[place.label]
+        samples.append(Sample(one.id, one.path, label, place.split, group=place.group, size_bytes=one.size))
+    return SampleList(dataset, root, labels.classes, tuple(samples), (*notes, *found.notes(labels, options)))

@@ -15,6 +15,7 @@ from ...features.samples import SampleList, Split
 from . import DatasetOptions
 from .files import listing
 from .folder import FolderDataset
+from .levels import LevelError
 
 # Airheads_000519240_00000005.png: film, time, face
 _FILM = re.compile(r"(.+?)_\d{6,}(_\d+)?$")
@@ -29,6 +30,8 @@ class Sfew:
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         try:
             found = FolderDataset()(root, replace(options, label_map=self.name))
+        except LevelError:
+            raise
         except LayoutError as exc:
             raise LayoutError(
                 f"sfew: expected Train/ and Val/ with class folders, found {listing(root)} in {root}; {self.layout} "

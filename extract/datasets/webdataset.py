@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import DatasetError, LayoutError, number, some
 from ...features.samples import SampleList
+from ..kinds import HEAD, is_leaving, other_kind
 from ..sources.archives import tar_members
 from . import DatasetOptions
 from .containers import Containers, containers_in, is_compressed, is_hidden, split_in, without_suffix
-from .files import is_image
+from .files import skipped_note
 from .table import BOX, COLUMNS, OTHER_NAMES, from_table
 
 # Files with what is known of a sample are small; a larger one is something else.
 _MOST_BYTES = 1 << 20
 _CLASS_FILES = ("classes.txt", "classes.json")
+_KINDS = ("cls", "json", "txt")
 
 
 class WebDataset:
@@ -42,12 +46,13 @@ class WebDataset:
         records: list[dict[str, Any]] = []
         notes: list[str] = []
         packed: list[str] = []
+        skipped: Counter[str] = Counter()
         for path, _ in shards.files:
             with shards.open(path, dataset=self.name) as file:
                 if is_compressed(file):
                     packed.append(path)
                     continue
-                found, note = _records(path, file)
+                found, note = _records(path, file, skipped)
             records += found
             notes += note
         if not records:
@@ -55,7 +60,7 @@ class WebDataset:
             raise LayoutError(
                 f"webdataset: expected images in {root}, found {there}; {self.layout} (docs/datasets.md)"
             )
-        notes = replace(shards, packed=(*shards.packed, *packed)).notes + notes
+        notes = [*replace(shards, packed=(*shards.packed, *packed)).notes, *notes, *skipped_note(skipped)]
         names = {*COLUMNS} & {name for record in records for name in record}
         table = {name: [record.get(name) for record in records] for name in names}
         sizes = [record["size"] for record in records]
@@ -64,7 +69,7 @@ class WebDataset:
         )
 
 
-def _records(path: str, file: BinaryIO) -> tuple[list[dict[str, Any]], list[str]]:
+def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """What one shard says of each of its images; a damaged shard says what comes before the damage."""
     images: dict[str, dict[str, Any]] = {}
     known: dict[str, dict[str, Any]] = {}
@@ -77,7 +82,19 @@ def _records(path: str, file: BinaryIO) -> tuple[list[dict[str, Any]], list[str]
             if is_hidden(name):
                 continue
             key = f"{folder}/{stem}" if folder else stem
-            if is_image(base):
+            if kind in _KINDS and size <= _MOST_BYTES:
+                file.seek(start)
+                content = file.read(size)
+                if len(content) < size:  # the beginning of 12 is 1: half of a record is none
+                    raise tarfile.ReadError(f"cut short in {name}, which is left out")
+                said = _said(kind, content, f"{path}!{name}")
+                # a text may be a caption: it says the class where nothing else does
+                before = known.get(key, {})
+                known[key] = said | before if kind == "txt" else before | said
+            elif other := other_kind(base, partial(_head, file, start, size)):
+                if not is_leaving(base):
+                    skipped[other] += 1
+            else:
                 # a sample of several images has an id for each
                 which = f".{kind.rpartition('.')[0]}" if "." in kind else ""
                 images[name] = {
@@ -87,15 +104,6 @@ def _records(path: str, file: BinaryIO) -> tuple[list[dict[str, Any]], list[str]
                     "split": None if split is None else split.name,
                     "key": key,
                 }
-            elif kind in ("cls", "json", "txt") and size <= _MOST_BYTES:
-                file.seek(start)
-                content = file.read(size)
-                if len(content) < size:  # the beginning of 12 is 1: half of a record is none
-                    raise tarfile.ReadError(f"cut short in {name}, which is left out")
-                said = _said(kind, content, f"{path}!{name}")
-                # a text may be a caption: it says the class where nothing else does
-                before = known.get(key, {})
-                known[key] = said | before if kind == "txt" else before | said
         if _goes_on(file):
             notes.append(
                 f"WARNING {path} goes on after its end, and what follows is left out; where tars were joined, unpack "
@@ -108,6 +116,11 @@ def _records(path: str, file: BinaryIO) -> tuple[list[dict[str, Any]], list[str]
             f"WARNING {path} is damaged; taken: {number(len(images), 'image')} up to the damage ({exc})"
         )
     return [record | known.get(record["key"], {}) for record in images.values()], notes
+
+
+def _head(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(min(size, HEAD))
 
 
 def _goes_on(file: BinaryIO) -> bool:
@@ -132,7 +145,7 @@ def _said(kind: str, content: bytes, where: str) -> dict[str, Any]:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError("no object")
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise DatasetError(
             f"webdataset: expected {'a JSON object' if kind == 'json' else 'text'} in {where}, got {exc}"
         ) from exc
@@ -151,12 +164,12 @@ def _class_names(shards: Containers) -> tuple[str, ...]:
     for name in _CLASS_FILES:
         path = Path(shards.root, name)
         if path.is_file():
-            text = path.read_text(encoding="utf-8-sig")
             try:
+                text = path.read_text(encoding="utf-8-sig")
                 found = json.loads(text) if name.endswith("json") else text.split("\n")
                 if not isinstance(found, list):
                     raise ValueError("no list")
-            except ValueError as exc:
+            except (ValueError, RecursionError) as exc:
                 raise DatasetError(f"webdataset: expected a list of names in {path}, got {exc}") from exc
             return tuple(str(one).strip() for one in found if str(one).strip())
     return ()

@@ -11,20 +11,19 @@ A *source* is one kind of container, a class made with a seekable binary file::
         def __init__(self, file: BinaryIO) -> None: ...                  # index it; the file stays open
         def read(self, member: str) -> bytes | np.ndarray: ...           # an encoded image, or pixels as they are
 
-Pixels are uint8, (H, W) grey or (H, W, 3) RGB. ``read`` raises ``KeyError`` for a member that is not there, and any of
-:data:`DAMAGE` or :class:`Unreadable` for one that is damaged. It is called by one thread at a time. Where the system
-or the storage does not give the bytes of ``file``, :class:`Unavailable` goes through a source, which is then made anew.
+Pixels are uint8, (H, W) grey or (H, W, 3) RGB. ``read`` raises ``KeyError`` for a member that is not there, and
+:class:`Unreadable` or any other exception for one that is damaged: the libraries below raise errors of many kinds, and
+this module turns them all into :class:`Unreadable`. It is called by one thread at a time. Where the system or the
+storage does not give the bytes of ``file``, :class:`Unavailable` goes through a source, which is then made anew.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import os
 import re
-import struct
-import tarfile
-import zipfile
-import zlib
+import stat
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -34,6 +33,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from ...errors import Ig3dError
 from .remote import is_remote, open_remote, read_remote
 
 # suffix of a container -> "module:Class", imported on use
@@ -47,11 +47,6 @@ SOURCES: Mapping[str, str] = {
 MOST_BYTES = 1 << 29
 # Containers kept open in a process, each with its index.
 KEPT_OPEN = 16
-# What the libraries under the sources raise on damaged files.
-DAMAGE = (
-    OSError, ValueError, LookupError, EOFError, MemoryError, RuntimeError, struct.error, zlib.error,
-    tarfile.TarError, zipfile.BadZipFile,
-)  # fmt: skip
 # What the system says of a path; all else that it says is of the machine or the storage at that moment.
 _OF_THE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -122,9 +117,11 @@ def read_content(location: str | Path) -> bytes | np.ndarray:
                 opened = _open(container, stamp)
             return opened.read(member)
         return read_remote(container) if is_remote(container) else _read_file(Path(container))
+    except (Ig3dError, Unreadable):
+        raise
     except FileNotFoundError as exc:
         raise FileNotFoundError(str(exc) if member else "no such file") from exc
-    except DAMAGE as exc:
+    except Exception as exc:
         raise _unread(exc) from exc
 
 
@@ -147,9 +144,8 @@ def reason_of(exc: Exception) -> str:
 
 
 def _read_file(path: Path) -> bytes:
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise Unreadable("not a regular file")  # a pipe would be waited for
-    return path.read_bytes()
+    with _open_local(str(path)) as file:
+        return file.read()
 
 
 def _stamp(container: str) -> tuple[int, int]:
@@ -164,11 +160,20 @@ def _stamp(container: str) -> tuple[int, int]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """A file here or on remote storage, to be read anywhere; raises any of :data:`DAMAGE`."""
+    """A file here or on remote storage, to be read anywhere.
+
+    Raises
+    ------
+    Unreadable : it is a device, a pipe or a socket, which a reader would wait for.
+    OSError : it cannot be opened.
+    """
     return open_remote(path) if is_remote(path) else _open_local(path)
 
 
 def _open_local(path: str) -> BinaryIO:
+    mode = os.stat(path).st_mode  # noqa: PTH116
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise Unreadable("not a regular file")
     return Path(path).open("rb")
 
 
@@ -226,11 +231,13 @@ class _Container:
             except Unavailable:
                 self._source = None  # what it holds may be of no use any more
                 raise
+            except (Ig3dError, Unreadable):
+                raise
             except MemoryError as exc:
                 self._source = None
                 raise _unread(exc, self._name) from exc
-            except DAMAGE as exc:
-                raise Unreadable(f"damaged in {self._name}: {exc or type(exc).__name__}") from exc
+            except Exception as exc:
+                raise Unreadable(f"damaged in {self._name}: {reason_of(exc)}") from exc
 
     def _indexed(self) -> Source:
         if self._broken:
@@ -241,16 +248,18 @@ class _Container:
             file = open_file(self._path)
         except FileNotFoundError:
             raise FileNotFoundError(f"no such file: {self._name}") from None
-        except DAMAGE as exc:
+        except (Ig3dError, Unavailable):
+            raise
+        except Exception as exc:
             raise _unread(exc, self._name) from exc
         try:
             return kind(io.BufferedReader(_Bytes(file, self._name)))
-        except Unavailable:
+        except (Ig3dError, Unavailable):
             raise
         except MemoryError as exc:
             raise _unread(exc, self._name) from exc
-        except (Unreadable, *DAMAGE) as exc:
-            self._broken = f"{self._name} is damaged: {exc}"
+        except Exception as exc:
+            self._broken = f"{self._name} is damaged: {reason_of(exc)}"
             raise Unreadable(self._broken) from exc
 
 

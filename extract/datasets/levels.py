@@ -1,0 +1,285 @@
+"""Levels of folders above the images: splits, persons or videos, classes.
+
+Nothing is read here: folders are tuples of names under the root, on a disk, in an archive or on remote storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ...errors import LayoutError, some
+from ...features.classes import CANONICAL, canonical
+from ...features.samples import Split
+from .files import natural, split_named
+
+Folder = tuple[str, ...]
+
+# Names of folders that hold the images of one person, video or fold: S010, subject_3, Actor_01, fold_2.
+_GROUP = re.compile(
+    r"(s|p|f|m|w|id|sub|subj|subject|person|pers|actor|speaker|participant|patient|user|face_?id|vid|video|clip|seq|"
+    r"sequence|session|film|movie|fold|cv)[-_ ]?\d+[a-z]?",
+    re.IGNORECASE,
+)
+# Names of folders that lie beside class folders and are rarely meant as classes.
+_NO_CLASSES = frozenset((
+    "labels", "label", "annotations", "annotation", "masks", "mask", "landmarks", "landmark", "results",
+    "result", "output", "outputs", "images", "image", "imgs", "faces", "data", "dataset", "raw", "original",
+    "originals", "backup", "backups", "tmp", "temp", "cache", "csv", "txt", "xml", "json", "logs", "models",
+    "misc", "extra", "unlabeled", "unlabelled", "unsorted", "old", "new", "debug", "samples",
+))  # fmt: skip
+
+
+class LevelError(LayoutError):
+    """Folders that are no classes stand where class folders are expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the levels above a folder with images say of them: split, class folder, person or video."""
+
+    label: str
+    split: Split = Split.none
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A folder while its levels are read: those still to be read, and what the others say."""
+
+    rest: Folder
+    split: Split = Split.none
+    group: str = ""
+
+
+def read_levels(
+    folders: Iterable[Folder], *, dataset: str, root: str
+) -> tuple[dict[Folder, Place], list[str]]:
+    """Which levels of folders are splits, groups and classes.
+
+    Parameters
+    ----------
+    folders : folders that hold images, as names under the root
+    dataset, root : str
+        For messages.
+
+    Returns
+    -------
+    places : folder -> Place
+        Without folders above the classes, whose images have no class.
+    notes : list of str
+
+    Raises
+    ------
+    LevelError : folders above the classes are neither splits nor groups by their names; or they stand beside classes.
+    """
+    levels = {folder: _Level(folder) for folder in folders}
+    levels = _unwrapped(levels)
+    notes: list[str] = []
+    if named := split_names(_names(levels)):
+        if others := sorted(_names(levels) - named.keys(), key=natural):
+            raise LevelError(
+                f"{dataset}: expected split folders or class folders in {root}, got both "
+                f"({some(sorted(named))}; {some(others)}); move one kind elsewhere"
+            )
+        levels = {
+            folder: _once(_below(level, split=named[level.rest[0]]))
+            for folder, level in levels.items()
+            if level.rest
+        }
+        for split in set(named.values()):
+            part = {folder: level for folder, level in levels.items() if level.split is split}
+            levels |= _unwrapped(part, inside_split=True)
+        notes.append(f"splits as the folders say{_in_words(named)}")
+        if levels and not any(level.rest for level in levels.values()):
+            raise LevelError(
+                f"{dataset}: expected class folders in {some(sorted(named))} of {root}, got images side by side; list "
+                "them with their labels in a table (--dataset manifest)"
+            )
+    levels = _class_level(levels, notes, dataset=dataset, root=root)
+    places = {
+        folder: Place(level.rest[0], level.split, level.group)
+        for folder, level in levels.items()
+        if level.rest
+    }
+    return places, notes + _odd_classes({place.label for place in places.values()})
+
+
+def split_names(names: Collection[str]) -> dict[str, Split]:
+    """The splits that folders which lie side by side name; words that all of the names share do not count.
+
+    >>> split_names(["RAF_train", "RAF_test", "happy"])
+    {}
+    >>> split_names(["RAF_train", "RAF_test"])
+    {'RAF_train': <Split.train: 0>, 'RAF_test': <Split.test: 2>}
+    """
+    alone = {name: split for name in names if (split := split_named(name)) is not None}
+    words = {name: re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name) for name in names}
+    shared = (
+        set.intersection(*({word.lower() for word in parts} for parts in words.values())) if words else set()
+    )
+    if not shared or len(names) < 2 or len(alone) == len(names):
+        return alone
+    found = {}
+    for name, parts in words.items():
+        split = split_named(" ".join(word for word in parts if word.lower() not in shared))
+        if split is not None:
+            found[name] = split
+    return found if len(found) > len(alone) else alone
+
+
+def _names(levels: Mapping[Folder, _Level], depth: int = 0) -> set[str]:
+    return {level.rest[depth] for level in levels.values() if len(level.rest) > depth}
+
+
+def _is_class(name: str) -> bool:
+    return canonical(name) in CANONICAL
+
+
+def _below(level: _Level, *, split: Split | None = None) -> _Level:
+    return replace(level, rest=level.rest[1:], split=level.split if split is None else split)
+
+
+def _once(level: _Level) -> _Level:
+    """``train/train/happy``, as a packed folder is often packed, as ``train/happy``."""
+    while level.rest and split_named(level.rest[0]) is level.split:
+        level = _below(level)
+    return level
+
+
+def _unwrapped(levels: dict[Folder, _Level], *, inside_split: bool = False) -> dict[Folder, _Level]:
+    """Levels without those that are one folder around all others, such as ``data/faces/``; a class is none.
+
+    Inside a split, where a single folder may be a class, only what lies around known classes or has a name of
+    :data:`_NO_CLASSES`.
+    """
+    while True:
+        first, second = _names(levels), _names(levels, 1)
+        if len(first) != 1 or not second:
+            return levels
+        name = min(first)
+        known = sum(map(_is_class, second)) > 1
+        deeper = all(len(level.rest) != 1 for level in levels.values())
+        around = known or bool(split_names(second)) or (deeper and not inside_split)
+        if _is_class(name) or split_named(name) is not None:
+            return levels
+        if not around and not (inside_split and deeper and name.lower() in _NO_CLASSES):
+            return levels
+        levels = {folder: _below(level) if level.rest else level for folder, level in levels.items()}
+
+
+def _class_level(
+    levels: dict[Folder, _Level], notes: list[str], *, dataset: str, root: str
+) -> dict[Folder, _Level]:
+    """Levels from the class folder on, with splits and groups from those above it."""
+    first = _names(levels)
+    below = {name: _classes_below(levels, name) for name in first if not _is_class(name)}
+    enough = 2 if len(below) < len(first) else 1  # beside classes, one known name below may be chance
+    wrong = sorted((name for name, classes in below.items() if len(classes) >= enough), key=natural)
+    if len(set().union(*(below[name] for name in wrong))) > 1:
+        if len(below) < len(first):
+            raise LevelError(
+                f"{dataset}: expected class folders in {root}, got {some(wrong)} beside them, with class folders "
+                "inside; move them elsewhere"
+            )
+        return _groups_above(levels, notes, dataset=dataset, root=root)
+    second = _names(levels, 1)
+    named = split_names(second)
+    if (
+        len(set(named.values())) > 1
+        and len(named) == len(second)
+        and {one.split for one in levels.values()} == {Split.none}
+    ):
+        notes.append(f"splits as the folders below the classes say{_in_words(named)}")
+        return {
+            folder: replace(level, split=named[level.rest[1]]) if len(level.rest) > 1 else _Level(())
+            for folder, level in levels.items()
+        }
+    return levels
+
+
+def _classes_below(levels: Mapping[Folder, _Level], name: str) -> set[str]:
+    """Known classes at any level below one folder of the first."""
+    return {
+        canonical(below)
+        for level in levels.values()
+        if level.rest[:1] == (name,)
+        for below in level.rest[1:]
+        if _is_class(below)
+    }
+
+
+def _groups_above(
+    levels: dict[Folder, _Level], notes: list[str], *, dataset: str, root: str
+) -> dict[Folder, _Level]:
+    """Levels from the class folder on, where others lie above it: splits or groups by their names.
+
+    Raises
+    ------
+    LevelError : their names say neither.
+    """
+    depths = (
+        next((depth for depth, name in enumerate(one.rest) if depth and _is_class(name)), 0)
+        for one in levels.values()
+    )
+    depth = min(filter(None, depths))
+    classes = sorted(_names(levels, depth), key=natural)
+    deep = {folder: one for folder, one in levels.items() if len(one.rest) > depth}
+    groups_at = splits_at = -1
+    named: dict[str, Split] = {}
+    for level in range(depth):
+        names = sorted(_names(deep, level), key=natural)
+        splits = split_names(names)
+        if len(splits) == len(names):
+            splits_at, named = level, splits
+        elif all(map(_GROUP.fullmatch, names)):
+            groups_at = level
+        elif len(names) > 1:
+            raise LevelError(
+                f"{dataset}: expected class folders in {root}, got {some(names)}, which are no classes: the class "
+                f"folders ({some(classes)}) lie {'one level' if depth == 1 else f'{depth} levels'} below them; name "
+                "one of them as ROOT, rename them to train, val and test, or list the images in a table (--dataset "
+                "manifest)"
+            )
+    if groups_at >= 0:
+        groups = sorted(_names(deep, groups_at), key=natural)
+        notes.append(
+            f"groups (persons, videos or folds) as the folders above the classes say: {some(groups)}"
+        )
+    if splits_at >= 0:
+        notes.append(f"splits as the folders say{_in_words(named)}")
+    found = {}
+    for folder, one in levels.items():
+        if len(one.rest) <= depth:
+            found[folder] = _Level(())
+            continue
+        group = one.rest[groups_at] if groups_at >= 0 else ""
+        split = named[one.rest[splits_at]] if splits_at >= 0 else one.split
+        found[folder] = _Level(one.rest[depth:], split, group)
+    return found
+
+
+def _in_words(named: Mapping[str, Split]) -> str:
+    """Which folder is which split, where the name is not that of the split itself."""
+    odd = [f"{name} = {split.name}" for name, split in sorted(named.items()) if name.lower() != split.name]
+    return f" ({', '.join(odd)})" if odd else ""
+
+
+def _odd_classes(labels: Collection[str]) -> list[str]:
+    """Warnings on class folders whose names are rather those of persons, folds or side files."""
+    groups = [name for name in labels if _GROUP.fullmatch(name)]
+    if len(groups) > 1 and len(groups) == len(labels):
+        return [
+            "WARNING the class folders have names of persons, videos or folds "
+            f"({some(sorted(groups, key=natural))}); if they are no "
+            "classes, list the images with their labels in a table (--dataset manifest)"
+        ]
+    if sum(map(_is_class, labels)) < 2:
+        return []
+    odd = sorted(name for name in labels if name.lower() in _NO_CLASSES)
+    return (
+        [f"WARNING {some(odd)} stands beside the classes and is taken for one: move it elsewhere"]
+        if odd
+        else []
+    )

@@ -1,0 +1,144 @@
+"""Image formats that are read, recognised by file name or by the first bytes of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+# Formats given to Pillow; every other decoder stays closed. EPS, for instance, would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+# Suffixes of these formats, in lower case.
+SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".webp",
+    ".tif", ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+))  # fmt: skip
+# Suffixes of files that are never opened to look for an image: tables, text, arrays, archives, video, sound.
+OTHER_SUFFIXES = frozenset((
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm",
+    ".log", ".lst", ".list", ".ini", ".cfg", ".toml", ".py", ".ipynb", ".m", ".sh", ".mat", ".npy", ".npz",
+    ".pkl", ".pickle", ".h5", ".hdf5", ".pt", ".pth", ".ckpt", ".onnx", ".safetensors", ".parquet",
+    ".feather", ".arrow", ".db", ".sqlite", ".xls", ".xlsx", ".doc", ".docx", ".pdf", ".pts", ".obj", ".ply",
+    ".cls", ".json5", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".mp4", ".avi",
+    ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".m4v", ".flv", ".wav", ".mp3", ".flac", ".m4a",
+    ".ogg", ".lnk", ".url",
+))  # fmt: skip
+# Bytes that tell a format; the longest mark below ends there.
+HEAD = 32
+
+_SYSTEM = frozenset((
+    "__macosx", "__pycache__", "lost+found", "system volume information", "recycler", "recycled", "recycle bin",
+    "node_modules", "network trash folder", "temporary items", "found.000", "thumbnails",
+))  # fmt: skip
+# Files that a system leaves beside others, in lower case.
+_LEAVINGS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"})
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+    b"mif1": "HEIC",
+}
+_IMAGES = (
+    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"), (b"\xff\x4f\xff\x51", "JPEG2000"),
+)  # fmt: skip
+_OTHERS = (
+    (b"version https://git-lfs", "Git LFS pointer"), (b"%!PS", "PostScript"), (b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (b"%PDF", "PDF"), (b"8BPS", "Photoshop"), (b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip"), (b"Rar!", "rar"),
+    (b"7z\xbc\xaf", "7z"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x89HDF", "HDF5"), (b"\x93NUMPY", "NumPy"),
+    (b"SQLite", "SQLite"), (b"\0\0\1\0", "icon"), (b"\0\5\x16\7", "AppleDouble"), (b"<svg", "SVG"),
+)  # fmt: skip
+_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
+_HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGNORECASE)
+_PNM = re.compile(rb"P[1-7fF][\s#]")
+
+
+def other_kind(name: str, head: Callable[[], bytes]) -> str:
+    """Kind of a file that is no image, for counts; empty for an image.
+
+    Parameters
+    ----------
+    name : str
+        File name; its suffix decides where it is known.
+    head : function that returns the first :data:`HEAD` bytes of the file
+        Called only where the suffix is unknown or absent.
+
+    Examples
+    --------
+    >>> other_kind("a.jfif", bytes), other_kind("a.txt", bytes), other_kind("a", lambda: b"GIF89a")
+    ('', '.txt', '')
+    >>> other_kind("a.heic", lambda: b"\\0\\0\\0\\x18ftypheic")
+    'HEIC'
+    """
+    suffix = _suffix(name)
+    if suffix in SUFFIXES:
+        return "" if not name.startswith(".") else "hidden image"
+    if name.startswith(".") or suffix in OTHER_SUFFIXES:
+        return suffix or "hidden file"
+    start = head()
+    if not start:
+        return "empty file"
+    return "" if image_format(start) else describe(start) or suffix or "unknown file"
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is hidden, or belongs to an operating system, a NAS or a tool: it never holds data.
+
+    >>> is_system_folder("@eaDir"), is_system_folder("lost+found"), is_system_folder("happy")
+    (True, True, False)
+    """
+    return name.startswith((".", "@", "#", "$", "~")) or name.lower() in _SYSTEM
+
+
+def is_leaving(name: str) -> bool:
+    """Whether a system leaves a file of this name beside others, as macOS does ``._a.jpg``."""
+    return name.startswith("._") or name.lower() in _LEAVINGS
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the suffix of an image, in any case, and the file is not hidden."""
+    return not name.startswith(".") and _suffix(name) in SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
+
+
+def image_format(head: bytes) -> str:
+    """The format of :data:`FORMATS` that the first :data:`HEAD` bytes of a file show; empty for another.
+
+    >>> image_format(b"\\xff\\xd8\\xff\\xe0" + bytes(28))
+    'JPEG'
+    """
+    found = next((name for mark, name in _IMAGES if head.startswith(mark)), "")
+    if found:
+        return found
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        # a file of several brands is of the first that is known; AVIF is often the second
+        brands = [head[8:12], *(head[place : place + 4] for place in range(16, HEAD, 4))]
+        return "AVIF" if any(_BRANDS.get(brand) == "AVIF" for brand in brands) else ""
+    if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:
+        return "BMP"
+    return "PPM" if _PNM.match(head) else ""
+
+
+def describe(head: bytes) -> str:
+    """What the first bytes of a file that is no image of :data:`FORMATS` show, in a word or two; empty if unknown.
+
+    >>> describe(b"<!DOCTYPE html><html>")
+    'HTML'
+    """
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "video")
+    if _HTML.match(head):
+        return "HTML"
+    found = next((name for mark, name in _OTHERS if head.startswith(mark)), "")
+    if found:
+        return found
+    return "only zeros" if head and not head.strip(b"\0") else ""
