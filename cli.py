@@ -78,6 +78,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a dash loses no result
+    sys.argv[1:] = map(_at_home, sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
         signal.signal(signal.SIGINT, _interrupted)
@@ -98,6 +99,14 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}expected to read or write there, got: {error.strerror or error}", 1)
+
+
+def _at_home(argument: str) -> str:
+    """``--out=~/x`` with the user's home folder, which shells leave as it is after an equals sign."""
+    name, equals, value = argument.partition("=")
+    if not argument.startswith("--") or not equals:
+        return os.path.expanduser(argument) if argument.startswith("~/") else argument
+    return f"{name}={os.path.expanduser(value)}" if value.startswith("~/") else argument
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

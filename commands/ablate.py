@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,10 @@ def ablate(
         typer.Option("--set", help="option=value for all cells, such as head=linear; may be repeated."),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; 0 is one per core.")] = 0,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Let the study name heads as module:Class, which runs their code."),
+    ] = False,
 ) -> None:
     """Run every cell of a study, keep each, and compare them on the same rows."""
     from ..learn.ablation import print_study, run_study, write_study
@@ -42,15 +47,13 @@ def ablate(
 
     if jobs < 0:
         raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
-    given: dict[str, Any] = dict(map(_setting, settings or []))
+    given = _settings(settings or [])
     given |= {
         name: [str(path) for path in paths]
         for name, paths in {"2d-logits": two_d, "3d-store": stores}.items()
         if paths
     }
-    study = read_study(config)
-    if given:
-        study = study.with_options(given)
+    study = read_study(config, given, allow_code=allow_code)
     with kept_when_interrupted("finished cells"):
         with counting_cells(study.name, len(study.cells)) as progress:
             result = run_study(study, out, jobs=jobs, progress=progress)
@@ -65,14 +68,25 @@ def ablate(
         )
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """``option=value``, the value as YAML reads it."""
-    import yaml
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """``option=value`` of each, the value as YAML reads it.
 
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"set: expected option=value, got {text!r}")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as exc:
-        raise UsageError(f"set: expected option=value, got {text!r}") from exc
+    Raises
+    ------
+    UsageError : of another form, or an option given twice.
+    """
+    from ..learn.ablation.runners import PATHS
+    from ..learn.ablation.yaml_reader import read_yaml
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"set: expected option=value, got {text!r}")
+        if name in found:
+            raise UsageError(
+                f"set: expected each option once, got {name} twice; give several values as a list"
+            )
+        value = expanduser(value) if name in PATHS else value
+        found[name] = read_yaml(value, where="set", wanted=f"{name}=value, the value in YAML")
+    return found

@@ -235,8 +235,8 @@ def train_joint(
 
 def some_seeds(first: int, count: int) -> tuple[int, ...]:
     """``count`` seeds from ``first`` on."""
-    if count < 1:
-        raise UsageError(f"seeds: expected 1 or more, got {count}")
+    if not 1 <= count <= 1000:
+        raise UsageError(f"seeds: expected 1 to 1000, got {count}")
     return tuple(range(first, first + count))
 
 

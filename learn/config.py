@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import UsageError, short
 
 # The order of the table; those of ``rules`` by default come first.
 RULES = ("mean", "max", "min", "product", "weighted", "stack", "boost", "gate", "best")
 DEFAULT_RULES = RULES[:-1]
+MOST_SEED = 2**32 - 1  # of NumPy's and scikit-learn's generators
+MOST_DRAWS = 1_000_000
 OBJECTIVES = {"classes": ("accuracy", "balanced", "logloss"), "va": ("rmse", "ccc")}
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Refuse a seed that the random generators do not take.
+
+    Raises
+    ------
+    UsageError : below 0 or above 2^32 - 1.
+    """
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"{name}: expected 0 to {MOST_SEED}, got {short(str(seed))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +113,12 @@ class FuseConfig:
                 )
         if self.calibration_rows is not None and self.calibration_rows < 1:
             raise UsageError(f"calibration-rows: expected at least 1, got {self.calibration_rows}")
-        for name, least in {"folds": 2, "draws": 100, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise UsageError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name, (least, most) in {"folds": (2, 1000), "draws": (100, MOST_DRAWS)}.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(
+                    f"{name}: expected {least} to {most}, got {short(str(getattr(self, name)))}"
+                )
+        check_seed(self.seed)
 
     def objective_for(self, task: str) -> str:
         """The objective, checked against the task.

@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import product
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ...errors import UsageError
+from ...errors import UsageError, short
 from .runners import PATHS, RUNNERS, options_of
+from .yaml_reader import read_yaml
 
 _KEYS = ("name", "run", "options", "grid", "metric", "rule", "reference")
 _MOST_CELLS = 10_000
+_MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +128,25 @@ class Study:
         return replace(self, options={**self.options, **options}, grid=grid, reference=reference)
 
 
-def read_study(path: str | Path) -> Study:
-    """A study from a YAML file; its paths are relative to the file.
+def read_study(
+    path: str | Path, options: Mapping[str, Any] | None = None, *, allow_code: bool = False
+) -> Study:
+    """Read a study from a YAML file; its paths are relative to the file.
+
+    Parameters
+    ----------
+    path : YAML file
+    options : option -> value, optional
+        For all cells, in place of what the file has (:meth:`Study.with_options`).
+    allow_code : bool
+        Whether the file may name heads as ``module:Class``, whose code is imported and run. A head in ``options`` is
+        the caller's own and always allowed.
 
     Raises
     ------
-    UsageError : no file, no YAML, or not a study; says which key is wrong.
+    UsageError : no file, not YAML, not a study (the message names the key), or a head that names code.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(
-            f"{path}: expected a study in YAML, got {getattr(exc, 'strerror', '') or exc}"
-        ) from exc
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        reason = " ".join(str(exc).split())
-        raise UsageError(f"{path}: expected a study in YAML, got {reason}; see docs/ablation.md") from exc
+    content = read_yaml(_text_of(Path(path)), where=str(path), wanted="a study in YAML (docs/ablation.md)")
     if not isinstance(content, dict):
         raise UsageError(
             f"{path}: expected a study with options and a grid, got no mapping; see docs/ablation.md"
@@ -157,14 +161,14 @@ def read_study(path: str | Path) -> Study:
         if not isinstance(content.get(key) or "", str):
             raise UsageError(f"{path}: expected {key} to be a text, got {content[key]!r}")
     folder = Path(path).parent
-    options = {_text(key): value for key, value in (content.get("options") or {}).items()}
+    shared = {_text(key): value for key, value in (content.get("options") or {}).items()}
     grid = {
         _text(factor): _values(values, f"{path}: {factor}")
         for factor, values in (content.get("grid") or {}).items()
     }
-    return Study(
+    study = Study(
         name=content.get("name") or Path(path).stem,
-        options=_placed(options, folder),
+        options=_placed(shared, folder),
         grid={
             factor: {
                 label: _placed(value, folder)
@@ -179,6 +183,36 @@ def read_study(path: str | Path) -> Study:
         rule=content.get("rule"),
         reference={_text(factor): str(label) for factor, label in (content.get("reference") or {}).items()},
     )
+    study = study.with_options(options) if options else study
+    if not allow_code:
+        _refuse_code(study, path, (options or {}).get("head"))
+    return study
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: expected a file with a study in YAML, got something else")
+        if path.stat().st_size > _MOST_BYTES:
+            raise UsageError(
+                f"{path}: expected a study of at most {_MOST_BYTES:,} bytes, got {path.stat().st_size:,}"
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(
+            f"{path}: expected a study in YAML, got {getattr(exc, 'strerror', '') or exc}"
+        ) from exc
+
+
+def _refuse_code(study: Study, path: str | Path, callers: Any) -> None:
+    """Refuse heads that are code outside of ig3d, unless the caller named them: reading a file must not run any."""
+    heads = dict.fromkeys(str(cell.options.get("head", "")) for cell in study.cells)
+    for head in heads:
+        if ":" in head and head != callers:
+            raise UsageError(
+                f"{path}: the study names the head {short(head)!r}, which is code outside of ig3d; if you trust the "
+                "file and that code, run it with --allow-code"
+            )
 
 
 def _text(key: Any) -> str:
@@ -213,7 +247,7 @@ def _placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     def placed(value: Any) -> Any:
         if isinstance(value, list):
             return [placed(item) for item in value]
-        return str(folder / value) if isinstance(value, str) else value
+        return str(folder / expanduser(value)) if isinstance(value, str) else value
 
     return {name: placed(value) if name in PATHS else value for name, value in options.items()}
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -36,16 +37,9 @@ def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -
     ------
     UsageError : there is no such module or class, it needs arguments, or it cannot do the task.
     """
+    kind = class_at(place, task)
     with _found(place):
-        estimator = _kind_at(place)()
-    wanted = ("fit", "predict_proba" if task == "classes" else "predict", "get_params", "set_params")
-    lacking = [name for name in wanted if not hasattr(estimator, name)]
-    if isinstance(estimator, type) or lacking:
-        raise UsageError(
-            f"head: expected an estimator of scikit-learn's manner with {', '.join(wanted)}, got {place!r} without "
-            + ", ".join(lacking)
-            + "; inherit sklearn.base.BaseEstimator"
-        )
+        estimator = kind()
     offered: dict[str, Any] = {
         **dict.fromkeys(_SEEDS, seed),
         **dict.fromkeys(_THREADS, jobs if jobs > 0 else -1),
@@ -56,6 +50,36 @@ def given_head(place: str, task: str, *, seed: int, jobs: int, balanced: bool) -
     return (GivenClassifier if task == "classes" else GivenRegressor)(estimator, place)
 
 
+def class_at(place: str, task: str | None = None) -> type:
+    """The class at ``package.module:Class``; nothing of it is called.
+
+    Parameters
+    ----------
+    place : ``package.module:Class``
+    task : ``classes``, ``va``, or None for a class of either
+
+    Raises
+    ------
+    UsageError : there is no such module or class, or the class has not the methods of an estimator.
+    """
+    with _found(place):
+        module, _, attribute = place.partition(":")
+        kind = getattr(import_module(module), attribute)
+    predicts = {"classes": ("predict_proba",), "va": ("predict",)}.get(task or "", ("predict_proba", "predict"))
+    wanted = ("fit", "get_params", "set_params")
+    # Looked up without running a descriptor or __getattr__ of the object.
+    has = {name: inspect.getattr_static(kind, name, None) is not None for name in (*wanted, *predicts)}
+    missing = [name for name in wanted if not has[name]]
+    missing += [] if any(has[name] for name in predicts) else [" or ".join(predicts)]
+    if isinstance(kind, type) and not missing:
+        return kind
+    what = f"a class without {', '.join(missing)}" if isinstance(kind, type) else "which is no class"
+    raise UsageError(
+        f"head: expected a scikit-learn-compatible estimator class with {', '.join(wanted)} and "
+        f"{' or '.join(predicts)}, got {place!r}, {what}; inherit sklearn.base.BaseEstimator"
+    )
+
+
 def code_at(place: str) -> str:
     """What the estimator at ``package.module:Class`` does, as a hash: another one where its code is another.
 
@@ -64,22 +88,15 @@ def code_at(place: str) -> str:
 
     Raises
     ------
-    UsageError : there is no such module or class.
+    UsageError : there is no such module or class, or it is no estimator's.
     """
-    with _found(place):
-        kind = _kind_at(place)
     code = hashlib.sha256()
-    for each in inspect.getmro(kind) if isinstance(kind, type) else (kind,):
+    for each in inspect.getmro(class_at(place)):
         package = sys.modules.get(getattr(each, "__module__", "").partition(".")[0])
         code.update(repr((place, getattr(package, "__version__", ""))).encode())
         with suppress(OSError, TypeError):  # compiled, or typed in at a prompt
             code.update(Path(inspect.getsourcefile(each) or "").read_bytes())
     return code.hexdigest()
-
-
-def _kind_at(place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
 
 
 @contextmanager
@@ -107,8 +124,9 @@ class _Given(BaseEstimator):
         self.name = name
 
     def _fitted(self, estimator: Any, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Any:
-        """A clone, fitted; with groups where its ``fit`` has a place for them."""
-        takes = "groups" in inspect.signature(estimator.fit).parameters
+        """A clone, fitted; with groups where the user's own ``fit`` takes them."""
+        own = self.estimator  # what wraps it passes them on
+        takes = "groups" in inspect.signature(own.fit).parameters or isinstance(own, BaseSearchCV)
         with self._named():
             model = clone(estimator)
             model.fit(X, y, **({"groups": groups} if takes and groups is not None else {}))

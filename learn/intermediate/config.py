@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import inf
 
 from ...errors import UsageError
+from ..config import MOST_DRAWS, check_seed
 
 MODULES = ("linear", "gate", "film", "attention", "spp")
 TASKS = ("classes", "va", "both")
@@ -87,10 +88,14 @@ class IntermediateConfig:
                 raise UsageError(
                     f"{name.replace('_', '-')}: expected {least} or more, got {getattr(self, name)}"
                 )
+        if self.draws > MOST_DRAWS:
+            raise UsageError(f"draws: expected at most {MOST_DRAWS}, got {self.draws}")
         if self.width is not None and self.width < 1:
             raise UsageError(f"width: expected 1 or more, got {self.width}")
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError(f"seeds: expected distinct whole numbers from 0, got {self.seeds}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError(f"seeds: expected distinct whole numbers, got {self.seeds}")
+        for seed in self.seeds:
+            check_seed(seed)
         for name in ("dropout", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name}: expected within [0, 1), got {getattr(self, name)}")

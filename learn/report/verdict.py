@@ -37,6 +37,7 @@ from .words import (
     p_value,
     ranked,
     to_control,
+    to_reference,
     unit_of,
     units,
 )
@@ -291,8 +292,9 @@ def _heads(record: dict[str, Any], metric: str) -> str:
 
 
 def _gains_by_interval(record: dict[str, Any], name: str, metric: str) -> bool:
-    """Whether the whole interval of a rule's least gain is on the better side."""
-    found = least_gain(record, name, metric)
-    if found is None or found[1]["low"] is None:
-        return False
-    return found[1]["high"] < 0 if metric in LOWER_IS_BETTER else found[1]["low"] > 0
+    """Whether the whole intervals of a rule's differences to every reference are on the better side."""
+    part = record["results"][name]["all"]
+    found = [to_reference(part, metric, reference) for reference in record["references"]]
+    defined = [figure for figure in found if figure and figure["low"] is not None]
+    side = (lambda of: of["high"] < 0) if metric in LOWER_IS_BETTER else (lambda of: of["low"] > 0)
+    return bool(defined) and all(map(side, defined))

@@ -128,7 +128,11 @@ def to_reference(figures: dict[str, Any] | None, metric: str, reference: str) ->
 def least_gain(
     record: dict[str, Any], name: str, metric: str, part: str = "all"
 ) -> tuple[str, dict[str, Any]] | None:
-    """The reference over which a rule gains least, and that difference: what the 3D face can claim."""
+    """The reference that a rule improves on least, and that difference: what the 3D face can claim.
+
+    A reference that the rule is not better than, after Holm's correction, comes before all that it is better than,
+    also where its point estimate is the larger one.
+    """
     sign = -1 if metric in LOWER_IS_BETTER else 1
     found = [
         (reference, figure)
@@ -136,7 +140,7 @@ def least_gain(
         if (figure := to_reference(record["results"][name][part], metric, reference))
         and figure["value"] is not None
     ]
-    return min(found, key=lambda pair: sign * pair[1]["value"], default=None)
+    return min(found, key=lambda pair: (better(pair[1], metric), sign * pair[1]["value"]), default=None)
 
 
 def better(figure: dict[str, Any] | None, metric: str) -> bool:
@@ -149,7 +153,7 @@ def better(figure: dict[str, Any] | None, metric: str) -> bool:
 
 def beats_references(record: dict[str, Any], name: str, metric: str) -> bool:
     """Whether a rule is better than every reference, after Holm's correction."""
-    found = least_gain(record, name, metric)
+    found = least_gain(record, name, metric)  # one that it is not better than comes first
     return found is not None and better(found[1], metric)
 
 

@@ -1,0 +1,73 @@
+"""YAML of studies: plain values only, every key once, aliases that expand to a bounded size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from ...errors import UsageError, short
+
+_MOST_VALUES = 100_000
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader; refuses a key given twice, and aliases that expand to too many values."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _expanded(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"aliases (*name) that expand to more than {_MOST_VALUES:,} values")
+        return node
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        _refuse_repeated(node)
+        return node
+
+
+def _expanded(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """How many values a node has once every alias is replaced by what it stands for."""
+    if node not in sizes:
+        sizes[node] = _MOST_VALUES + 1  # while its own children are counted: an alias to itself never ends
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = isinstance(node, yaml.MappingNode)
+        every = (part for child in children for part in (child if pairs else (child,)))
+        sizes[node] = 1 + sum(_expanded(part, sizes) for part in every)
+    return sizes[node]
+
+
+def _refuse_repeated(node: yaml.MappingNode) -> None:
+    """Refuse a mapping with a key twice: of two values one would be lost."""
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name, line = str(key.value), key.start_mark.line + 1
+        if key.tag == "tag:yaml.org,2002:bool":  # on, yes and true are one key
+            name = str(yaml.SafeLoader.bool_values[name.lower()])
+        if name in lines:
+            raise yaml.YAMLError(
+                f"the key {short(key.value)!r} twice (lines {lines[name]} and {line}); keep one of them"
+            )
+        lines[name] = line
+
+
+def read_yaml(text: str, *, where: str, wanted: str) -> Any:
+    """The plain value that a YAML text stands for.
+
+    Parameters
+    ----------
+    text : YAML, one document
+    where : file or option, for messages
+    wanted : what was expected there
+
+    Raises
+    ------
+    UsageError : not YAML, a key twice in one mapping, objects, or aliases that expand to too much.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+    except Exception as exc:  # the parser raises many kinds for text that is not YAML
+        reason = short(" ".join(str(exc).split()), 400) or type(exc).__name__
+        raise UsageError(f"{where}: expected {wanted}, got {reason}") from exc
