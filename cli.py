@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -103,10 +104,11 @@ def main() -> None:
 
 def _at_home(argument: str) -> str:
     """``--out=~/x`` with the user's home folder, which shells leave as it is after an equals sign."""
-    name, equals, value = argument.partition("=")
-    if not argument.startswith("--") or not equals:
-        return os.path.expanduser(argument) if argument.startswith("~/") else argument
-    return f"{name}={os.path.expanduser(value)}" if value.startswith("~/") else argument
+    before, value = "", argument
+    if argument.startswith("--") and "=" in argument:
+        name, _, value = argument.partition("=")
+        before = f"{name}="
+    return f"{before}{Path(value).expanduser()}" if f"{value}/".startswith("~/") else argument
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,7 +74,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     ------
     UsageError : of another form, or an option given twice.
     """
-    from ..learn.ablation.runners import PATHS
+    from ..learn.ablation.study import placed
     from ..learn.ablation.yaml_reader import read_yaml
 
     found: dict[str, Any] = {}
@@ -87,6 +86,5 @@ def _settings(texts: list[str]) -> dict[str, Any]:
             raise UsageError(
                 f"set: expected each option once, got {name} twice; give several values as a list"
             )
-        value = expanduser(value) if name in PATHS else value
         found[name] = read_yaml(value, where="set", wanted=f"{name}=value, the value in YAML")
-    return found
+    return placed(found, Path())

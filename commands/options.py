@@ -25,6 +25,13 @@ def output_file(path: Path | None) -> Path | None:
     return path
 
 
+def _checked_seed(seed: int) -> int:
+    from ..learn.config import check_seed
+
+    check_seed(seed)
+    return seed
+
+
 # datasets; text, because a path would lose a slash of s3://
 Root = Annotated[
     str,
@@ -51,7 +58,10 @@ LabelMap = Annotated[
     typer.Option("--label-map", help="What labels mean: 1=surprise,2=fear,..., a preset, or names in order."),
 ]
 SplitSeed = Annotated[
-    int, typer.Option("--split-seed", help="Seed of that split; the same for every command.")
+    int,
+    typer.Option(
+        "--split-seed", help="Seed of that split; the same for every command.", callback=_checked_seed
+    ),
 ]
 Groups = Annotated[
     str | None,
@@ -97,7 +107,7 @@ Force = Annotated[bool, typer.Option("--force", help="Go on where the order of r
 Folds = Annotated[int, typer.Option("--folds", help="Folds, where there is no split to fit on.")]
 Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap and of the tests; at least 100.")]
 HeadJobs = Annotated[int, typer.Option("--jobs", min=0, help="Threads; 0 is all cores.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", callback=_checked_seed)]
 
 # networks
 HeadDevice = Annotated[

@@ -115,9 +115,7 @@ class FuseConfig:
             raise UsageError(f"calibration-rows: expected at least 1, got {self.calibration_rows}")
         for name, (least, most) in {"folds": (2, 1000), "draws": (100, MOST_DRAWS)}.items():
             if not least <= getattr(self, name) <= most:
-                raise UsageError(
-                    f"{name}: expected {least} to {most}, got {short(str(getattr(self, name)))}"
-                )
+                raise UsageError(f"{name}: expected {least} to {most}, got {short(str(getattr(self, name)))}")
         check_seed(self.seed)
 
     def objective_for(self, task: str) -> str:

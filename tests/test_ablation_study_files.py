@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 from toy_fusion import CLASSES, make_table, store_of
@@ -55,7 +56,7 @@ grid:
     [
         (
             "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
-            + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 10)}]\n" for x, y in zip("abcdefgh", "bcdefghi")),
+            + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 10)}]\n" for x, y in pairwise("abcdefghi")),
             "expand to more than 100,000 values",
         ),
         ("grid: &a {head: *a}\n", "expand to more than 100,000 values"),
@@ -126,9 +127,7 @@ def test_code_that_a_study_names_runs_only_where_the_user_allows_it(planted, ig3
 
 def test_a_head_named_on_the_command_line_needs_no_flag(planted, ig3d):
     path = study(planted, OPTIONS % ", head: 'planted_head:Other'")
-    ended = ig3d(
-        "ablate", path, "--set", "head=planted_head:Head", "--out", planted / "out", "--jobs", 1
-    )
+    ended = ig3d("ablate", path, "--set", "head=planted_head:Head", "--out", planted / "out", "--jobs", 1)
     assert ended.returncode == 0, ended.stderr
 
 

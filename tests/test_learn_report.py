@@ -514,3 +514,42 @@ def test_without_jinja_everything_else_is_written(result, tmp_path, monkeypatch,
     names = [path.name for path in write_result(result, tmp_path / "run")]
     assert "report.html" not in names and "table.tex" in names
     assert "no report.html: report: expected the package 'jinja2'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_a_rule_beats_the_references_only_where_it_is_better_than_each_of_them(result, metric):
+    """The reference of the smaller gain may be the one that is beaten, the other one not."""
+    record = json.loads(json.dumps(record_of(result)))
+    sign = -1 if metric == "log_loss" else 1
+    figures = record["results"]["mean"]["all"][metric]
+    gains_of = {"minus_2d": (0.01, 0.001), "minus_2d_recalibrated": (0.03, 0.001)}
+    for key, (value, p) in gains_of.items():
+        figures[key].update(value=sign * value, low=sign * value, high=sign * value, p=p, p_holm=p)
+    assert beats_references(record, "mean", metric)
+    for key in gains_of:  # of the larger and of the smaller gain
+        kept = figures[key]["p_holm"]
+        figures[key]["p_holm"] = 0.3
+        assert not beats_references(record, "mean", metric) and not gains(record, "mean", metric)
+        figures[key]["p_holm"] = kept
+
+
+def test_the_reference_that_a_rule_is_not_better_than_is_the_one_that_is_named(result):
+    record = json.loads(json.dumps(record_of(result)))
+    for name in ("mean", "weighted"):
+        figures = record["results"][name]["all"]["accuracy"]
+        figures["minus_2d"].update(value=0.01, low=0.005, high=0.02, p=0.001, p_holm=0.001)
+        figures["minus_2d_recalibrated"].update(value=0.03, low=-0.01, high=0.07, p=0.2, p_holm=0.3)
+    assert verdict(record)[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy")
+    record["rules"]["best"] = record["rules"].pop("mean")
+    record["results"]["best"] = record["results"].pop("mean")
+    assert "best is not better than 2d-recalibrated beyond chance: +3.0" in verdict(record)[0]
+
+
+def test_a_control_gains_only_where_its_intervals_to_all_references_do(result):
+    record = json.loads(json.dumps(record_of(result)))
+    figures = record["results"]["weighted-permuted"]["all"]["accuracy"]
+    figures["minus_2d"].update(value=0.01, low=0.005, high=0.02)
+    figures["minus_2d_recalibrated"].update(value=0.03, low=-0.01, high=0.07)
+    assert any("does not gain" in line for line in verdict(record))
+    figures["minus_2d_recalibrated"].update(low=0.01)
+    assert any("What they gain, the codes did not bring" in line for line in verdict(record))

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import product
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +167,12 @@ def read_study(
     }
     study = Study(
         name=content.get("name") or Path(path).stem,
-        options=_placed(shared, folder),
+        options=placed(shared, folder),
         grid={
             factor: {
-                label: _placed(value, folder)
+                label: placed(value, folder)
                 if isinstance(value, dict)
-                else _placed({factor: value}, folder)[factor]
+                else placed({factor: value}, folder)[factor]
                 for label, value in values.items()
             }
             for factor, values in grid.items()
@@ -241,15 +240,17 @@ def _label(value: Any) -> str:
     return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Options whose relative paths are those of the study's folder."""
+def placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options whose relative paths are those of a folder; ``~/`` is the user's home."""
 
-    def placed(value: Any) -> Any:
+    def of(value: Any) -> Any:
         if isinstance(value, list):
-            return [placed(item) for item in value]
-        return str(folder / expanduser(value)) if isinstance(value, str) else value
+            return [of(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        return str(folder / (Path(value).expanduser() if value.startswith("~/") else value))
 
-    return {name: placed(value) if name in PATHS else value for name, value in options.items()}
+    return {name: of(value) if name in PATHS else value for name, value in options.items()}
 
 
 def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:

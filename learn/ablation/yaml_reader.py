@@ -67,7 +67,7 @@ def read_yaml(text: str, *, where: str, wanted: str) -> Any:
     UsageError : not YAML, a key twice in one mapping, objects, or aliases that expand to too much.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, _Loader)
     except Exception as exc:  # the parser raises many kinds for text that is not YAML
         reason = short(" ".join(str(exc).split()), 400) or type(exc).__name__
         raise UsageError(f"{where}: expected {wanted}, got {reason}") from exc

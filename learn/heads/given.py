@@ -65,7 +65,9 @@ def class_at(place: str, task: str | None = None) -> type:
     with _found(place):
         module, _, attribute = place.partition(":")
         kind = getattr(import_module(module), attribute)
-    predicts = {"classes": ("predict_proba",), "va": ("predict",)}.get(task or "", ("predict_proba", "predict"))
+    predicts = {"classes": ("predict_proba",), "va": ("predict",)}.get(
+        task or "", ("predict_proba", "predict")
+    )
     wanted = ("fit", "get_params", "set_params")
     # Looked up without running a descriptor or __getattr__ of the object.
     has = {name: inspect.getattr_static(kind, name, None) is not None for name in (*wanted, *predicts)}
