@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, RunError, some
 from ...features.atomic import replacing
 from ..places import cache_folder
 
@@ -60,7 +60,7 @@ def read_annotations(folder: Path) -> Annotations:
             return kept
     found = _read(folder, stems)
     for place in places:
-        with suppress(OSError):
+        with suppress(OSError, RunError):
             _keep(place, digest, found)
             break
     return found

@@ -8,6 +8,7 @@ Expression Recognition with Crowd-Sourced Label Distribution" (ICMI 2016), whose
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -19,7 +20,8 @@ from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList, Split
 from ...features.tables import say_columns
-from ..sources.pixels import COLUMN
+from ..sources import open_file
+from ..sources.pixels import COLUMN, cells_of, header_of, records
 from . import DatasetOptions
 from .files import (
     files_in,
@@ -281,21 +283,27 @@ def _labelled(samples: list[Sample], votes: list[list[float]]) -> list[Sample]:
 
 
 def _pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
-    """Cells of each row of a table of pixels by lower-case name."""
-    rows = read_csv(table, dataset="fer2013")
-    header = [name.lower() for name in next(rows, [])]
-    wanted = {"emotion", "usage", COLUMN}
-    if not wanted <= set(header):
-        raise DatasetError(
-            f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
-            f"{say_columns(header)}"
-        )
-    for row in rows:
-        if len(row) != len(header):
-            raise DatasetError(
-                f"fer2013: expected {len(header)} cells in every row of {table}, got {len(row)}: {','.join(row)[:40]}"
-            )
-        yield dict(zip(header, row, strict=True))
+    """Cells of each row of a table of pixels by lower-case name, in the rows' order of :mod:`~..sources.pixels`."""
+    try:
+        with open_file(str(table)) as file:
+            rows = records(file)
+            _, first = next(rows, (0, b""))
+            header, delimiter = header_of(first)
+            if not {"emotion", "usage", COLUMN} <= set(header):
+                raise DatasetError(
+                    f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
+                    f"{say_columns(header)}"
+                )
+            for row, (_, record) in enumerate(rows):
+                cells = cells_of(record, delimiter)
+                if len(cells) != len(header):
+                    raise DatasetError(
+                        f"fer2013: expected {len(header)} cells in every row of {table}, got {len(cells)} in row "
+                        f"{row}: {short(','.join(cells))!r}"
+                    )
+                yield dict(zip(header, cells, strict=True))
+    except (ValueError, csv.Error) as exc:
+        raise DatasetError(f"fer2013: expected a table of pixels in {table}, got {exc}") from exc
 
 
 def _pixel_id(row: int) -> str:

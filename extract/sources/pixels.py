@@ -1,43 +1,90 @@
 """Images as numbers in a CSV, FER2013's form: a column ``pixels`` with the grey values of a square, a member is a row.
 
-Rows are numbered from 0, the header is none of them: ``fer2013.csv!17`` is the image with the id fer0000017.
+Rows are numbered from 0 without the header and without blank rows, by :func:`records` alone: what lists a table and
+what reads its images count alike. ``fer2013.csv!17`` is the image with the id fer0000017.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from ...errors import some
-from . import Unreadable
+from . import MOST_BYTES, Unreadable
 
 COLUMN = "pixels"
-_BLOCK = 1 << 24
+_DELIMITERS = ",;\t"
+# A row of nothing else is blank.
+_BLANK = b" \t\r\n\f\v,;\"'\0\xef\xbb\xbf"
+
+
+def records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """First byte and content of each record of a CSV, the header first; blank ones are left out.
+
+    A record is a line, or several where a quoted cell goes on. Lines end with LF, CRLF or CR.
+
+    Raises
+    ------
+    ValueError : a quote is not closed, or a line is absurdly long.
+    """
+    file.seek(0)
+    start, parts, quoted = 0, list[bytes](), False
+    while line := file.readline(MOST_BYTES):
+        if len(line) == MOST_BYTES:
+            raise ValueError(f"a line of more than {MOST_BYTES:,} bytes")
+        for part in line.splitlines(keepends=True):
+            parts.append(part)
+            quoted ^= part.count(b'"') % 2 == 1
+            if quoted:
+                continue
+            record = parts[0] if len(parts) == 1 else b"".join(parts)
+            if record.strip(_BLANK):
+                yield start, record
+            start, parts = start + len(record), []
+    if quoted:
+        raise ValueError(f"a quote that is not closed, in the row that begins at byte {start}")
+
+
+def cells_of(record: bytes, delimiter: str) -> list[str]:
+    """The cells of a record, stripped."""
+    text = record.decode("utf-8-sig", errors="replace").strip("\r\n")
+    if '"' not in text:  # csv refuses cells of more than 128 KiB
+        return [cell.strip() for cell in text.split(delimiter)]
+    return [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))]
+
+
+def header_of(record: bytes) -> tuple[list[str], str]:
+    """Names of the columns in lower case, and what separates them."""
+    text = record.decode("utf-8-sig", errors="replace")
+    delimiter = max(_DELIMITERS, key=text.count)
+    return [name.lower() for name in cells_of(record, delimiter)], delimiter
 
 
 class PixelRows:
-    """The first byte of each line is found once; then a member is one seek, one line and its numbers."""
+    """The first byte of each record is found once; then a member is one seek, one record and its numbers."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        header = file.readline().decode("utf-8-sig")
-        names = [name.strip().lower() for name in next(csv.reader([header]), [])]
+        rows = records(file)
+        _, header = next(rows, (0, b""))
+        names, self._delimiter = header_of(header)
         if COLUMN not in names:
-            raise Unreadable(f"expected a column {COLUMN}, got {some(names) or 'nothing'}")
+            raise Unreadable(f"expected a column {COLUMN}, got {some(names)}")
         self._column = names.index(COLUMN)
-        self._starts = _line_starts(file)
+        self._spans = np.array([(start, len(record)) for start, record in rows], np.int64).reshape(-1, 2)
 
     def read(self, member: str) -> np.ndarray:
         """(side, side) uint8, grey."""
         row = int(member) if member.isdecimal() else -1
-        if not 0 <= row < len(self._starts) - 1:
+        if not 0 <= row < len(self._spans):
             raise KeyError(member)
-        self._file.seek(int(self._starts[row]))
-        line = self._file.read(int(self._starts[row + 1] - self._starts[row])).decode()
-        cells = next(csv.reader([line]), [])
+        start, length = self._spans[row].tolist()
+        self._file.seek(start)
+        cells = cells_of(self._file.read(length), self._delimiter)
         if len(cells) <= self._column:
             raise Unreadable(f"expected a cell {COLUMN}, got {len(cells)} cells")
         values = np.array(cells[self._column].split(), np.float64)
@@ -47,18 +94,3 @@ class PixelRows:
         if not ((values >= 0) & (values <= 255)).all():
             raise Unreadable("expected grey values from 0 to 255, got others")
         return values.astype(np.uint8).reshape(side, side)
-
-
-def _line_starts(file: BinaryIO) -> np.ndarray:
-    """(rows + 1,) int64: the first byte of each line from where the file stands, and its end; empty lines at the end
-    are no rows."""
-    starts, ends = [file.tell()], []
-    place = starts[0]
-    while block := file.read(_BLOCK):
-        ends.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + place + 1)
-        place += len(block)
-    found = np.concatenate([starts, *ends, [place]]).astype(np.int64)
-    found = np.unique(found)
-    while len(found) > 1 and found[-1] - found[-2] <= 2:  # nothing but a line's end
-        found = found[:-1]
-    return found
