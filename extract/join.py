@@ -39,6 +39,10 @@ def write_joined(
         start = 0
         for path in parts:
             with CodeStore(path) as part:
+                if part.blocks != blocks:
+                    raise StoreError(
+                        f"{path}: its blocks are not those of {out}; remove it and repeat the command"
+                    )
                 for rows in read_rows(part):
                     writer.write(start, rows)
                     start += len(rows)

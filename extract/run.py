@@ -133,7 +133,7 @@ def extract_codes(
         rows = rows_of_part(part, len(samples))
         samples, faces = replace(samples, samples=samples.samples[rows]), faces.part(rows)
         identity["part"] = "{}/{}".format(*part)
-    run = shards.Run(Path(out), samples, identity)
+    run = shards.Run(Path(out), samples, identity, dict(regress.blocks))
     with run.locked():
         if run.finished(restart=restart, retry_failed=retry_failed):
             with CodeStore(out) as store:

@@ -8,7 +8,9 @@ run has no way into another.
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +30,23 @@ from ..features.store_format import FORMAT, StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .identity import differences
+
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+# Files that a run puts into its folder; others are left alone.
+_OWN = re.compile(
+    r"lock|(run\.json|\d{5,}-[0-9a-f]{12}\.h5)|\.(run\.json|\d{5,}-[0-9a-f]{12}\.h5)\.[0-9a-f]{16}\.tmp"
+)
+# Columns by which a shard's rows are compared with the run's, and as what.
+_BOUND = {
+    "id": "S",
+    "path": "S",
+    "group": "S",
+    "label": "i2",
+    "split": "i1",
+    "valence": "f4",
+    "arousal": "f4",
+}
+_BEGUN_BY = ("", "restart", "retry-failed")
 
 
 def shard_size(samples: int) -> int:
@@ -52,6 +71,12 @@ class _Record:
     begun_by: str = ""
     run_id: str = field(default_factory=lambda: secrets.token_hex(6))
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.identity, dict) or self.begun_by not in _BEGUN_BY:
+            raise ValueError("not a record of a run")
+        if not isinstance(self.run_id, str) or not _RUN_ID.fullmatch(self.run_id):
+            raise ValueError(f"run_id {self.run_id!r} does not match {_RUN_ID.pattern}")
+
 
 @dataclass(slots=True)
 class Run:
@@ -62,6 +87,7 @@ class Run:
     out : final path of the store
     samples : SampleList
     identity : dict
+    blocks : block name -> Block, of the regressor
     counts : rows of the shards that :meth:`begin` found finished, by status
     run_id : what :meth:`begin` found the run to be called, or called it
     """
@@ -69,6 +95,7 @@ class Run:
     out: Path
     samples: SampleList
     identity: dict[str, Any]
+    blocks: dict[str, Block]
     counts: Counter[str] = field(default_factory=Counter)
     run_id: str = ""
 
@@ -90,11 +117,12 @@ class Run:
 
         Raises
         ------
-        RunError : another run holds it, or the folder cannot be written.
+        RunError : another run holds it, the folder cannot be written, or it or a file in it is a link.
         """
         check_output(self.out)
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
+            self._check_folder()
             lock = FileLock(self._lock)
             lock.acquire(timeout=0)
         except Timeout as exc:
@@ -110,7 +138,7 @@ class Run:
         finally:
             if not self._run_json.exists():  # no run to go on with
                 with suppress(OSError):
-                    self._remove_all_but(self._lock)
+                    self._remove_own(self._lock)
                     self._lock.unlink()  # held as yet: what lies there afterwards is another run's
             lock.release()
             with suppress(OSError):
@@ -172,7 +200,7 @@ class Run:
         retry = retry_failed and not (left and left.begun_by == begun_by)
         record = left or _Record(self.identity)
         self.run_id = record.run_id
-        self._remove_all_but(self._lock, self._run_json, *map(self.shard_path, range(self.shards)))
+        self._remove_own(self._lock, self._run_json, *map(self.shard_path, range(self.shards)))
         if left is None and retry and self.out.exists():
             self._reopen()
         todo = [shard for shard in range(self.shards) if not self._is_done(shard, retry_failed=retry)]
@@ -188,7 +216,7 @@ class Run:
             return _Record(**json.loads(self._run_json.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return _Record({"run.json": "damaged"})
 
     def _reopen(self) -> None:
@@ -220,14 +248,13 @@ class Run:
         return self.samples.samples[self.rows_of(shard)]
 
     def _is_done(self, shard: int, *, retry_failed: bool) -> bool:
-        """Whether a shard is there and sound; a damaged one (power loss) is thrown away and done again."""
+        """Whether a sound shard of this run is there; another one (power loss, another run's) is removed."""
         path = self.shard_path(shard)
         if not path.exists():
             return False
         try:
             with CodeStore(path) as store:
-                ids = Samples.of(self.shard_samples(shard)).column("id")
-                sound = not store.verify() and np.array_equal(store.column("sample/id"), ids)
+                sound = not store.verify() and self._is_own(store, self.shard_samples(shard))
                 values, counts = np.unique(store.status, return_counts=True)
                 sound &= not (retry_failed and Status.failed in values)
         except StoreError:
@@ -238,6 +265,21 @@ class Run:
         for value, count in zip(values, counts, strict=True):
             self.counts[Status(int(value)).name] += int(count)
         return True
+
+    def _is_own(self, store: CodeStore, samples: Sequence[Sample]) -> bool:
+        """Whether a shard holds these samples, extracted by this very run's choices."""
+        info, listed, wanted = store.info, store.listed, Samples.of(samples)
+        about = {"dataset": info.dataset, "classes": list(info.classes), **info.config}
+        if differences(about, self.identity) or store.blocks != self.blocks:
+            return False
+        if (info.regressor, info.detector) != (about["regressor"], about["detector"]):
+            return False
+        return all(
+            np.array_equal(
+                listed.column(name).astype(kind), wanted.column(name).astype(kind), equal_nan=kind == "f4"
+            )
+            for name, kind in _BOUND.items()
+        )
 
     def give_up(self, shard: int, info: StoreInfo, blocks: dict[str, Block], message: str) -> Counter[str]:
         """Write a shard whose rows are all failed; returns its rows by status."""
@@ -253,11 +295,29 @@ class Run:
         """End the run: there is nothing to go on with. Its shards go when the lock does."""
         self._run_json.unlink(missing_ok=True)
 
-    def _remove_all_but(self, *kept: Path) -> None:
-        """Tidy up; what cannot be removed is in nobody's way."""
+    def _check_folder(self) -> None:
+        """Refuse a folder that is a link, or that holds links, devices or folders under names of ours.
+
+        Raises
+        ------
+        RunError
+        """
+        odd = [self.parts] if self.parts.is_symlink() else []
+        odd += [
+            entry
+            for entry in ([] if odd else self.parts.iterdir())
+            if _OWN.fullmatch(entry.name) and not stat.S_ISREG(entry.lstat().st_mode)
+        ]
+        if odd:
+            kind = "a symbolic link" if odd[0].is_symlink() else "not a regular file"
+            raise RunError(f"{odd[0]}: {kind}, which no run puts there; remove it, or choose another --out")
+
+    def _remove_own(self, *kept: Path) -> None:
+        """Remove files of runs but for those to keep; what cannot be removed is harmless."""
         for entry in {*self.parts.iterdir()}.difference(kept):
-            with suppress(OSError):
-                entry.unlink()
+            if _OWN.fullmatch(entry.name):
+                with suppress(OSError):
+                    entry.unlink()
 
 
 def _is_store(path: Path) -> bool:

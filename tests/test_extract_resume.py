@@ -247,12 +247,12 @@ def test_a_run_that_begins_as_another_ends_keeps_its_files(
             parts.mkdir(exist_ok=True)
             begun.append(FileLock(parts / "lock"))
             begun[0].acquire(timeout=0)
-            (parts / "00000-another.h5").touch()
+            (parts / "00000-0123456789ab.h5").touch()
 
     with monkeypatch.context() as patched:
         patched.setattr(FileLock, "release", released)
         extract(root, out)
-    assert (parts / "00000-another.h5").exists()
+    assert (parts / "00000-0123456789ab.h5").exists()
     with pytest.raises(RunError, match="got one at work"):
         extract(root, out)
     begun[0].release()
