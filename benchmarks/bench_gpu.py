@@ -36,7 +36,7 @@ from torch import nn
 
 from ig3d import ExtractConfig, list_samples
 from ig3d.extract.crop import square_crop
-from ig3d.extract.device import exact_arithmetic
+from ig3d.extract.engine import exact_arithmetic
 from ig3d.extract.read import decode
 from ig3d.extract.regressors.encoders import IMAGES_AT_ONCE
 from ig3d.extract.regressors.smirk import Smirk, split_outputs

@@ -1,48 +1,86 @@
-"""Inference engine: runs a network on a device, NumPy in and out, in batches of one fixed size."""
+"""Inference engine: runs a network on a device, NumPy in and out, in batches of one fixed size.
+
+OpenVINO runs networks on the CPU, torch on a GPU. torch is imported only where it runs or converts something.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+import ctypes
+import hashlib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from importlib.util import find_spec
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import ModelError, RunError, UsageError, require, short
+from ..features.device import choose_device
 
-# One thread: a run has a worker per core. Full float32, and the same digits in every run. OpenVINO pins threads to
-# cores by default, which would be the same core in every worker.
-_SETTINGS = {
-    "INFERENCE_NUM_THREADS": 1,
-    "NUM_STREAMS": 1,
-    "INFERENCE_PRECISION_HINT": "f32",
-    "ENABLE_CPU_PINNING": False,
-}
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-Run = Callable[[Sequence[np.ndarray]], Sequence[Any]]
+log = logging.getLogger("ig3d")
+
+# Raised when .tflite graphs are built in another way, so that what was compiled before is not used.
+_TFLITE_VERSION = 1
+
+
+class Session(Protocol):
+    """A network for batches of one size: arrays to arrays, or to tensors on a device."""
+
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def shapes(self) -> Sequence[tuple[int, ...]] | None:
+        """Of a row of each output; None where only a run shows them."""
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> Sequence[Any]: ...
 
 
 class Network:
     """A network that is ready to run.
 
-    Attributes
+    Parameters
     ----------
+    start : function
+        Makes a session for batches of a size.
     name : str
+        For messages.
     batch : int
-        Rows of every call of the runtime.
-    runtime : str
-        Such as ``openvino 2026.4.1 cpu`` or ``torch 2.15.0 cuda``.
+        Rows of each call of the session; halved where memory does not suffice.
+    types : names of NumPy types
+        Of the inputs, in turn.
+    device : str
+        ``cpu``, ``cuda``, ``cuda:1``.
+
+    Raises
+    ------
+    RunError : memory does not suffice for the network.
     """
 
-    def __init__(self, run: Run, *, name: str, batch: int, runtime: str) -> None:
-        self._run, self.name, self.batch, self.runtime = run, name, batch, runtime
+    def __init__(
+        self, start: Callable[[int], Session], *, name: str, batch: int, types: Sequence[str], device: str
+    ) -> None:
+        self._start, self._types = start, types
+        self.name, self.batch, self.device = name, batch, device
+        try:
+            self._session: Session | None = start(batch)
+        except (RuntimeError, MemoryError) as exc:
+            if not _out_of_memory(exc):
+                raise
+            raise self._no_memory("the network", exc) from exc
+        self.runtime = self._session.runtime
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Outputs for n rows, n >= 0, in the order of the graph.
+        """Outputs for n rows, n >= 0, in the order of the network.
 
-        The runtime always sees ``batch`` rows, the last ones zero: libraries choose algorithms by the size of a batch,
+        The session always gets ``batch`` rows, the last ones zero: libraries choose algorithms by the size of a batch,
         and the last digits of a row would depend on the others.
 
         Parameters
@@ -52,24 +90,154 @@ class Network:
         Returns
         -------
         (n, ...) arrays
+
+        Raises
+        ------
+        RunError : memory does not suffice for one row.
         """
-        n = len(inputs[0])
-        parts = [
-            self._run([_padded(array[start : start + self.batch], self.batch) for array in inputs])
-            for start in range(0, max(n, 1), self.batch)
-        ]
-        return tuple(np.concatenate(outputs)[:n] for outputs in zip(*parts, strict=True))
+        # types are repeated: a graph's inputs may all be of one
+        arrays = [np.asarray(array, kind) for array, kind in zip(inputs, cycle(self._types), strict=False)]
+        n, start = len(arrays[0]), 0
+        if not n and self._session and self._session.shapes is not None:
+            return tuple(np.zeros((0, *shape), np.float32) for shape in self._session.shapes)
+        parts: list[Sequence[Any]] = []
+        while start < n or not parts:
+            rows = [_padded(array[start : start + self.batch], self.batch) for array in arrays]
+            try:
+                if self._session is None:
+                    self._session = self._start(self.batch)
+                parts.append(self._session(rows))
+            except (RuntimeError, MemoryError) as exc:
+                if not _out_of_memory(exc):
+                    raise
+                self._halve(exc)
+            else:
+                start += self.batch
+        # a GPU is waited for only here: until then the next part is copied while it computes
+        return tuple(
+            np.concatenate([_on_host(output) for output in outputs])[:n]
+            for outputs in zip(*parts, strict=True)
+        )
+
+    def _halve(self, exc: BaseException) -> None:
+        if self.batch == 1:
+            raise self._no_memory("one image", exc) from exc
+        self._session = None
+        self.batch //= 2
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()
+        log.warning(
+            "%s: out of memory on %s with %d images at once; continuing with %d",
+            self.name,
+            self.device,
+            2 * self.batch,
+            self.batch,
+        )
+
+    def _no_memory(self, what: str, exc: BaseException) -> RunError:
+        reason = (str(exc) or type(exc).__name__).splitlines()[0]
+        return RunError(
+            f"{self.name}: not enough memory on {self.device} for {what} ({reason}); use --device cpu, or fewer --jobs"
+        )
 
 
-def _padded(rows: np.ndarray, batch: int) -> np.ndarray:
-    missing = batch - len(rows)
-    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+class Torch:
+    """A torch module on a device.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Arrays' tensors to a tensor or a tuple of tensors.
+    device : str
+    """
+
+    shapes = None
+
+    def __init__(self, module: nn.Module, device: str) -> None:
+        import torch
+
+        self._device = torch.device(device)
+        self._module = module.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._upload = Upload(self._device)
+        self.runtime = f"torch {version('torch')} {self._device.type}"
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:
+        """Tensors on the device, perhaps still to be computed."""
+        import torch
+
+        with exact_arithmetic(self._device), torch.inference_mode():
+            outputs = self._module(*(self._upload(array) for array in inputs))
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+class Upload:
+    """Arrays to a device; to a CUDA device through pinned memory and on a stream of its own.
+
+    The caller does not wait, and running computations are not held up; those begun later wait for the copy.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = sys.modules["torch"].cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, array: np.ndarray) -> torch.Tensor:
+        """A tensor of the array's shape and type on the device."""
+        import torch
+
+        host = torch.from_numpy(np.ascontiguousarray(array))
+        if self._stream is None:
+            return host
+        computing = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            # torch keeps a pinned block until its copy is done, and uses it again then
+            there = host.pin_memory().to(self._device, non_blocking=True)
+        computing.wait_stream(self._stream)
+        there.record_stream(computing)
+        return there
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Full float32 on CUDA and no choice of algorithms by timing; the process's own settings come back."""
+    if device.type != "cuda":
+        yield
+        return
+    import torch
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32)
+    try:
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
+
+
+def resolve_device(name: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:1`` for a device that a user names; ``auto`` is a GPU where there is one.
+
+    torch, which takes seconds to import, is asked only where there may be a GPU.
+
+    Raises
+    ------
+    UsageError : no such device, or it is not on this machine.
+    MissingExtra : a GPU needs torch.
+    """
+    if name == "cpu" or (name == "auto" and not (_has_cuda_driver() and find_spec("torch"))):
+        return "cpu"
+    if name.startswith("cuda"):
+        require("torch", wanted_by=f"device {name}")
+    return str(choose_device(name))
 
 
 def load_tflite(
     content: bytes, *, name: str, batch: int, device: str = "cpu", backend: str | None = None
 ) -> Network:
-    """Load a ``.tflite`` graph.
+    """Load a ``.tflite`` graph; its inputs are float32, images (n, height, width, channels).
 
     Parameters
     ----------
@@ -78,46 +246,137 @@ def load_tflite(
     name : str
         For messages.
     batch : int
-        Rows of every call of the runtime.
-    device : {"cpu", "cuda", "cuda:1", ...}
+        Rows of each call of the runtime.
+    device : str
+        As :func:`resolve_device` takes it.
     backend : {"openvino", "torch"}, optional
         By default OpenVINO on the CPU and torch on a GPU.
 
     Raises
     ------
-    ModelError : the graph is damaged or has an unknown operator.
+    ModelError : damaged, another kind of file, or with an unknown operator.
+    MissingExtra : the runtime is not installed.
     """
-    import openvino
+    device = resolve_device(device)
 
-    core = openvino.Core()
-    with tempfile.TemporaryDirectory(prefix="ig3d-") as folder:
-        path = Path(folder) / "network.tflite"
-        path.write_bytes(content)
+    def by_openvino(size: int) -> Session:
+        require("openvino", wanted_by=name)
+        from .compiled import Compiled
+
+        def build() -> Any:
+            from .tflite import read_graph
+            from .tflite_openvino import build_model
+
+            return build_model(read_graph(content, name), size)
+
+        key = f"tflite {_TFLITE_VERSION} {hashlib.sha256(content).hexdigest()}"
         try:
-            model = core.read_model(path)
+            return Compiled(key, size, build)
         except RuntimeError as exc:
-            raise ModelError(f"{name}: not a .tflite graph") from exc
-        shapes = [[size.get_length() for size in list(port.partial_shape)[1:]] for port in model.inputs]
-        rows = batch
+            raise ModelError(f"{name}: OpenVINO cannot compile the graph ({_reason(exc)})") from exc
+
+    def by_torch(size: int) -> Session:
+        require("torch", wanted_by=name)
+        from .tflite import read_graph
+        from .tflite_torch import build_module
+
+        return Torch(build_module(read_graph(content, name), size), device)
+
+    start = by_openvino if _choose_backend(backend, device) == "openvino" else by_torch
+    return Network(start, name=name, batch=batch, types=["float32"], device=device)
+
+
+def load_module(
+    build: Callable[[], nn.Module],
+    *,
+    key: str,
+    name: str,
+    inputs: Sequence[tuple[tuple[int, ...], str]],
+    batch: int,
+    device: str = "cpu",
+    backend: str | None = None,
+) -> Network:
+    """Load a torch module; on the CPU it is converted once and torch is not needed afterwards.
+
+    Parameters
+    ----------
+    build : function
+        Makes the module with its weights, on the CPU. Not called where it was converted before.
+    key : str
+        Identifies the module and its weights: what is equal in all starts and different for other numbers.
+    name : str
+        For messages.
+    inputs : (shape of a row, name of the NumPy type) of each input
+    batch : int
+        Rows of each call of the runtime.
+    device : str
+        As :func:`resolve_device` takes it.
+    backend : {"openvino", "torch"}, optional
+        By default OpenVINO on the CPU and torch on a GPU. Where OpenVINO cannot convert the module, torch runs it with
+        a warning.
+    """
+    device = resolve_device(device)
+
+    def by_torch(_: int) -> Session:
+        require("torch", wanted_by=name)
+        return Torch(build(), device)
+
+    def by_openvino(size: int) -> Session:
+        from .compiled import Compiled, converted
+
+        examples = [np.zeros((1, *shape), kind) for shape, kind in inputs]
+        whole = f"module {list(inputs)} {key}"
+        return Compiled(whole, size, lambda: converted(whole, build, examples, size))
+
+    def either(size: int) -> Session:
         try:
-            model.reshape({port: [batch, *shape] for port, shape in zip(model.inputs, shapes, strict=True)})
-        except RuntimeError:
-            rows = 1
-        if rows == 1 or any(port.partial_shape[0] != batch for port in model.outputs):
-            # a constant shape inside of the graph keeps it from taking a batch
-            model, rows = core.read_model(path), 1
-        request = core.compile_model(model, "CPU", _SETTINGS).create_infer_request()
+            return by_openvino(size)
+        except (ImportError, RuntimeError) as exc:
+            if backend or _out_of_memory(exc):
+                raise
+            log.warning("%s: torch runs the network, because OpenVINO cannot (%s)", name, _reason(exc))
+            return by_torch(size)
 
-    def call(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        parts = []
-        for start in range(0, batch, rows):
-            part = [np.ascontiguousarray(array[start : start + rows], np.float32) for array in inputs]
-            results = request.infer(part)
-            parts.append([np.array(results[k]).reshape(rows, *_row(k)) for k in range(len(model.outputs))])
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+    start = either if _choose_backend(backend, device) == "openvino" else by_torch
+    return Network(start, name=name, batch=batch, types=[kind for _, kind in inputs], device=device)
 
-    def _row(k: int) -> tuple[int, ...]:
-        shape = tuple(int(size) for size in request.get_output_tensor(k).shape)
-        return shape[1:] if len(shape) > 1 else shape
 
-    return Network(call, name=name, batch=batch, runtime=f"openvino {version('openvino')} cpu")
+def _choose_backend(backend: str | None, device: str) -> str:
+    chosen = backend or ("openvino" if device == "cpu" else "torch")
+    if chosen not in ("openvino", "torch") or (chosen == "openvino" and device != "cpu"):
+        raise UsageError(f"backend {backend!r} on {device}: use openvino on the CPU, or torch")
+    return chosen
+
+
+def _has_cuda_driver() -> bool:
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _padded(rows: np.ndarray, batch: int) -> np.ndarray:
+    missing = batch - len(rows)
+    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+
+
+def _on_host(output: Any) -> np.ndarray:
+    array: np.ndarray = output if isinstance(output, np.ndarray) else output.cpu().numpy()
+    return array
+
+
+def _reason(exc: BaseException) -> str:
+    lines = [line for line in str(exc).splitlines() if line.strip()]
+    return short(lines[0] if lines else type(exc).__name__, 160)
+
+
+def _out_of_memory(exc: BaseException) -> bool:
+    # by its name: torch may not be imported
+    return (
+        type(exc).__name__ == "OutOfMemoryError"
+        or isinstance(exc, MemoryError)
+        or any(part in str(exc) for part in ("can't allocate memory", "bad_alloc"))
+    )

@@ -263,7 +263,7 @@ def _exact() -> Iterator[None]:
     if torch is None:
         yield
         return
-    from .device import exact_arithmetic
+    from .engine import exact_arithmetic
 
     with exact_arithmetic(torch.device("cuda")):
         yield

@@ -21,7 +21,7 @@ import torch
 
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError, some
-from ..extract.device import exact_arithmetic
+from ..extract.engine import exact_arithmetic
 from ..features.device import choose_device
 from ..features.order import class_order_problem
 from ..features.samples import SampleList, Split

@@ -182,7 +182,7 @@ class Exact(FakeRegressor):
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         import torch
 
-        from ig3d.extract.device import exact_arithmetic
+        from ig3d.extract.engine import exact_arithmetic
 
         assert self.detecting.wait(120)
         with exact_arithmetic(torch.device("cuda")):
@@ -200,7 +200,7 @@ class ExactDetector(FakeDetector):
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         import torch
 
-        from ig3d.extract.device import exact_arithmetic
+        from ig3d.extract.engine import exact_arithmetic
 
         ExactDetector.calls += 1
         if ExactDetector.calls == 2:
@@ -355,7 +355,7 @@ def test_threads_follow_the_device_and_the_storage(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_what_is_uploaded_is_what_was_given(device: str) -> None:
     torch = pytest.importorskip("torch")
-    from ig3d.extract.device import Upload
+    from ig3d.extract.engine import Upload
 
     upload, rng = Upload(torch.device(device)), np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (16, 64, 64, 3), np.uint8) for _ in range(20)]

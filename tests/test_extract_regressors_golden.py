@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 
@@ -14,11 +14,12 @@ from conftest import Ended, colour_folder
 from made_up_weights import DATA, EMOCA_PLACE, made_up, pack, write_deca, write_emoca, write_smirk
 
 from ig3d.errors import RunError, UsageError, WeightsError
-from ig3d.extract.device import exact_arithmetic
+from ig3d.extract.compiled import Compiled
+from ig3d.extract.engine import Network, exact_arithmetic
+from ig3d.extract.plugins import load
 from ig3d.extract.regressors import REGRESSORS, load_regressor
 from ig3d.extract.regressors.deca import checkpoint_parts
 from ig3d.extract.regressors.emoca import expression_layout
-from ig3d.extract.regressors.encoders import Encoders
 from ig3d.extract.regressors.official import Checkpoint
 from ig3d.features.blocks import choose_blocks
 from ig3d.features.store import CodeStore
@@ -79,8 +80,13 @@ def test_every_block_is_the_officials(name: str) -> None:
     expected = pack("smirk" if name == "smirk" else "emoca")
     crops = images() if name == "smirk" else images() / np.float32(255)
     # the made-up networks magnify rounding: the official code in float32 is 5e-5 from itself in float64
-    for precision, tolerance in (("fp32", 2e-4), ("fp64", 1e-6)):
-        regress = load_regressor(name, device="cpu", precision=precision)
+    # torch on the CPU stands in for the GPU
+    for precision, backend, tolerance in (
+        ("fp32", None, 2e-4),
+        ("fp32", "torch", 2e-4),
+        ("fp64", None, 1e-6),
+    ):
+        regress = load("regressor", name, REGRESSORS, device="cpu", precision=precision, backend=backend)
         codes = regress(batch(crops))
         assert list(codes) == list(regress.blocks) == list(BLOCKS[name])
         for block, (output, columns) in BLOCKS[name].items():
@@ -88,7 +94,7 @@ def test_every_block_is_the_officials(name: str) -> None:
             assert codes[block].dtype == np.float32
             assert codes[block].shape == (2, regress.blocks[block].width)
             assert np.abs(codes[block] - official).max() < tolerance, (precision, block)
-        runtime = "openvino" if precision == "fp32" else "torch"
+        runtime = "torch" if backend or precision == "fp64" else "openvino"
         assert regress.describe()["runtime"].startswith(runtime)
     described = regress.describe()
     assert described["precision"] == "fp64"
@@ -139,23 +145,23 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     regress = load_regressor("smirk", device="cpu")
     crops = np.concatenate([images(), images()[:, ::-1], images()[:1]])
     whole = regress(batch(crops))
-    forward, limit = Encoders._forward, 2
+    forward, limit = Compiled.__call__, 2
 
-    def little_memory(self: Encoders, some: np.ndarray) -> dict[str, np.ndarray]:
-        if len(some) > limit:
+    def little_memory(self: Compiled, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if len(inputs[0]) > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return forward(self, some)
+        return forward(self, inputs)
 
-    monkeypatch.setattr(Encoders, "_forward", little_memory)
+    monkeypatch.setattr(Compiled, "__call__", little_memory)
     with caplog.at_level(logging.WARNING, logger="ig3d"):
         codes = regress(batch(crops))
     assert [record.getMessage() for record in caplog.records] == [
-        "out of memory on cpu with 4 images; going on with 2"
+        "smirk (SMIRK_em1.pt): out of memory on cpu with 4 images at once; continuing with 2"
     ]
     for block in whole:
         assert np.allclose(codes[block], whole[block], atol=2e-4), block
     limit = 0
-    with pytest.raises(RunError, match=r"cpu: expected memory for one image.*CUDA out of memory"):
+    with pytest.raises(RunError, match=r"not enough memory on cpu for one image .CUDA out of memory"):
         regress(batch(crops))
 
 
@@ -373,13 +379,13 @@ def test_a_run_gives_torch_one_thread_and_then_takes_it_back(
     from ig3d import ExtractConfig, extract_codes, list_samples
 
     seen = []
-    forward = Encoders._forward
+    forward = Network.__call__
 
-    def watched(self: Encoders, some: np.ndarray) -> dict[str, np.ndarray]:
+    def watched(self: Network, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         seen.append(torch.get_num_threads())
-        return forward(self, some)
+        return forward(self, *inputs)
 
-    monkeypatch.setattr(Encoders, "_forward", watched)
+    monkeypatch.setattr(Network, "__call__", watched)
     samples = list_samples(colour_folder(tmp_path / "data", 2), "folder")
     before = torch.get_num_threads()
     torch.set_num_threads(3)

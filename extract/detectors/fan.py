@@ -16,7 +16,7 @@ import torch
 from face_alignment.models import FAN
 from face_alignment.utils import crop
 
-from ..device import exact_arithmetic
+from ..engine import exact_arithmetic
 from .official import load_network
 
 POINTS = 68

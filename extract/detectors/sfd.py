@@ -25,7 +25,7 @@ from torchvision.ops import batched_nms
 
 from ...features.device import choose_device
 from ...features.values import Face
-from ..device import exact_arithmetic
+from ..engine import exact_arithmetic
 from . import choose_face
 from .fan import Points
 from .official import load_network

@@ -1,4 +1,4 @@
-"""The networks of SMIRK, EMOCA and DECA in torch, and how eager torch runs them on a device.
+"""The networks of SMIRK, EMOCA and DECA in torch.
 
 An encoder is a backbone of timm's, its last feature map averaged over its positions, and a head. The modules carry the
 official tensors' names, so that a checkpoint loads as it is. torch and timm take seconds to import: only
@@ -7,27 +7,18 @@ official tensors' names, so that a checkpoint loads as it is. torch and timm tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 
-import numpy as np
 import timm
 import torch
 from torch import nn
 
-from ..device import Upload, exact_arithmetic
-
-# name -> type of the backbones' arithmetic; pooling, heads and limits never go below float32
-_TYPES: Mapping[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp64": torch.float64,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+_HALF: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class MobileEncoder(nn.Module):
-    """A MobileNetV3 "minimal" of timm's and one linear layer: each of SMIRK's three.
+    """A MobileNetV3 "minimal" of timm and one linear layer: each of SMIRK's three.
 
     Parameters
     ----------
@@ -82,59 +73,32 @@ class ResNetEncoder(nn.Module):
         return result
 
 
-class Together(nn.Module):
-    """Some encoders on the same crops, (n, side, side, 3) float32."""
-
-    def __init__(self, networks: Mapping[str, MobileEncoder | ResNetEncoder]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks.values())
-
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        images = crops.permute(0, 3, 1, 2)
-        return tuple(
-            network.head(network.features(images).mean((2, 3)))  # type: ignore[operator]
-            for network in self.networks
-        )
-
-
-class Eager:
-    """Some encoders in eager torch on one device.
+class Encoders(nn.Module):
+    """Some encoders on the same crops, (n, side, side, 3) uint8, or floats in [0, 1].
 
     Parameters
     ----------
-    networks : name -> encoder, with its tensors
-    device : torch.device
+    encoders : modules with their tensors, float32
     precision : str
         Of the backbones.
     """
 
-    def __init__(
-        self, networks: Mapping[str, MobileEncoder | ResNetEncoder], device: torch.device, precision: str
-    ) -> None:
-        self._device, self._precision = device, precision
-        self._upload = Upload(device)
-        kind = torch.float64 if precision == "fp64" else torch.float32
-        self._networks = {
-            name: network.eval().to(device, kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for name, network in networks.items()
-        }
-        self.widths = {name: network.outputs for name, network in networks.items()}
+    def __init__(self, encoders: Iterable[MobileEncoder | ResNetEncoder], precision: str) -> None:
+        super().__init__()
+        self._kind = torch.float64 if precision == "fp64" else torch.float32
+        self._half = _HALF.get(precision)
+        self.encoders = nn.ModuleList(encoders).to(self._kind)
 
-    def __call__(self, crops: np.ndarray) -> dict[str, torch.Tensor]:
-        """Name -> (n, outputs) on the device, perhaps still to be calculated; of (n, 224, 224, 3) crops."""
-        with exact_arithmetic(self._device), torch.inference_mode():
-            images = self._upload(crops).permute(0, 3, 1, 2).float()
-            if crops.dtype == np.uint8:
-                images = images / 255
-            if self._precision == "fp64":
-                images = images.double()
-            images = images.contiguous(memory_format=torch.channels_last)
-            return {name: self._encode(network, images) for name, network in self._networks.items()}
+    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        images = crops.permute(0, 3, 1, 2).float()
+        if crops.dtype == torch.uint8:
+            images = images / 255
+        images = images.to(self._kind)
+        return tuple(self._encode(encoder, images) for encoder in self.encoders)
 
-    def _encode(self, network: MobileEncoder | ResNetEncoder, images: torch.Tensor) -> torch.Tensor:
-        half = self._precision in ("bf16", "fp16")
-        with torch.autocast(self._device.type, _TYPES[self._precision]) if half else nullcontext():
-            features = network.features(images)
-        if half:
-            features = features.float()
-        return network.head(features.mean((2, 3)))
+    def _encode(self, encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, self._half) if self._half else nullcontext():
+            features = encoder.features(images)  # type: ignore[operator]
+        pooled = features.to(self._kind).mean((2, 3))
+        result: torch.Tensor = encoder.head(pooled)  # type: ignore[operator]
+        return result

@@ -7,14 +7,14 @@ al., "Learning an Animatable Detailed 3D Face Model from In-The-Wild Images" (SI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ...errors import UsageError, WeightsError
-from ...features.values import Block, CropSpec, FaceBatch
-from .encoders import Encoders, ResNet
-from .official import Checkpoint, find_checkpoint, refuse_unknown, tensors_under
+from ...errors import WeightsError
+from ...features.values import Block, CropSpec
+from .encoders import EncoderRegressor, ResNet
+from .official import Checkpoint, refuse_unknown, tensors_under
 
 CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
 # MediaPipe's box is the one that EMOCA's own code takes where it has no 68 points
@@ -33,60 +33,6 @@ _UNNEEDED = (
     "deca.perceptual_loss.",
 )
 _DECA_ENTRIES = ("E_flame", "E_detail", "D_detail", "opt", "global_step", "batch_size")
-
-
-class Deca:
-    """DECA's coarse and detail encoders.
-
-    Parameters
-    ----------
-    device, precision : str
-        See :class:`~ig3d.extract.regressors.encoders.Encoders`.
-
-    Raises
-    ------
-    WeightsError : the checkpoint is not there, or is not DECA's.
-    UsageError : there is no such device or precision.
-    """
-
-    name = "deca"
-    needs = CROP
-    detectors = DETECTORS
-
-    def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
-        self._checkpoint = find_checkpoint(self.name)
-        self._encoders = Encoders(
-            {"E_flame": ResNet(COARSE_WIDTH), "E_detail": ResNet(DETAIL_WIDTH)},
-            lambda: _tensors(self._checkpoint),
-            what=self._checkpoint.what,
-            device=device,
-            precision=precision,
-            key=self._checkpoint.sha256,
-        )
-        self.device = self._encoders.device
-        self.blocks = flame_blocks(self.name, "DECA's exp, from E_flame")
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": "1",
-            **self._encoders.describe(),
-            "weights_sha256": self._checkpoint.sha256,
-        }
-
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        if faces.crops is None:
-            raise UsageError("deca: expected crops, got landmarks; prepare the faces with Deca.needs")
-        outputs = self._encoders(faces.crops)
-        codes = {**split_coarse(outputs["E_flame"]), "detail": outputs["E_detail"]}
-        return {name: codes[name].astype(np.float32) for name in self.blocks}
-
-
-def _tensors(checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
-    parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
-    if "E_expression" in parts:
-        raise WeightsError(f"{checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
-    return parts
 
 
 def split_coarse(outputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -190,3 +136,25 @@ def flame_blocks(regressor: str, expression: str) -> dict[str, Block]:
             "Latent code of the displacement decoder; detail (E_detail), on a scale of this checkpoint's own.",
         ),
     }
+
+
+class Deca(EncoderRegressor):
+    """DECA's coarse and detail encoders."""
+
+    name = "deca"
+    needs = CROP
+    detectors = DETECTORS
+    blocks = flame_blocks("deca", "DECA's exp, from E_flame")
+    encoders: ClassVar[dict[str, ResNet]] = {
+        "E_flame": ResNet(COARSE_WIDTH),
+        "E_detail": ResNet(DETAIL_WIDTH),
+    }
+
+    def split(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {**split_coarse(outputs["E_flame"]), "detail": outputs["E_detail"]}
+
+    def tensors(self, checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
+        parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
+        if "E_expression" in parts:
+            raise WeightsError(f"{checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
+        return parts

@@ -7,16 +7,16 @@ differ in their training alone; what their expression encoder gives is read from
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ...errors import UsageError, WeightsError, some
-from ...features.values import FaceBatch
+from ...errors import WeightsError, some
 from .deca import COARSE_WIDTH, CROP, DETAIL_WIDTH, DETECTORS, checkpoint_parts, flame_blocks, split_coarse
-from .encoders import Encoders, ResNet
-from .official import Checkpoint, find_checkpoint
+from .encoders import EncoderRegressor, ResNet
+from .official import Checkpoint
 
+_EXPRESSION = "EMOCA's exp, from E_expression"
 # Outputs of the expression encoder -> where its columns go; 53 needs the model's settings.
 _LAYOUTS: Mapping[int, Mapping[str, slice]] = {
     50: {"expression": slice(0, 50)},
@@ -24,99 +24,70 @@ _LAYOUTS: Mapping[int, Mapping[str, slice]] = {
 }
 
 
-class Emoca:
-    """EMOCA's coarse, expression and detail encoders.
-
-    Parameters
-    ----------
-    device, precision : str
-        See :class:`~ig3d.extract.regressors.encoders.Encoders`.
-
-    Raises
-    ------
-    WeightsError : the checkpoint is not there, or is not EMOCA's.
-    UsageError : there is no such device or precision.
-    """
+class Emoca(EncoderRegressor):
+    """EMOCA's coarse, expression and detail encoders."""
 
     name = "emoca"
     needs = CROP
     detectors = DETECTORS
+    blocks = flame_blocks("emoca", _EXPRESSION)
+    encoders: ClassVar[dict[str, ResNet]] = {
+        "E_flame": ResNet(COARSE_WIDTH),
+        "E_expression": ResNet(None),
+        "E_detail": ResNet(DETAIL_WIDTH),
+    }
 
-    def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
-        self._checkpoint = find_checkpoint(self.name)
-        self._encoders = Encoders(
-            {
-                "E_flame": ResNet(COARSE_WIDTH),
-                "E_expression": ResNet(None),
-                "E_detail": ResNet(DETAIL_WIDTH),
-            },
-            lambda: _tensors(self._checkpoint),
-            what=self._checkpoint.what,
-            device=device,
-            precision=precision,
-            key=self._checkpoint.sha256,
-        )
-        self._layout = expression_layout(self._encoders.widths["E_expression"], self._checkpoint)
-        self.device = self._encoders.device
-        self.blocks = flame_blocks(self.name, "EMOCA's exp, from E_expression")
+    def __init__(self, device: str = "auto", precision: str = "fp32", *, backend: str | None = None) -> None:
+        super().__init__(device, precision, backend=backend)
+        self._layout = expression_layout(self._widths()["E_expression"], self._checkpoint)
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": "1",
-            **self._encoders.describe(),
-            "from_expression_encoder": list(self._layout),
-            "weights_sha256": self._checkpoint.sha256,
-        }
+        return {**super().describe(), "from_expression_encoder": list(self._layout)}
 
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        if faces.crops is None:
-            raise UsageError(
-                f"{self.name}: expected crops, got landmarks; prepare the faces with Emoca.needs"
-            )
-        outputs = self._encoders(faces.crops)
-        codes = {
+    def split(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
             **split_coarse(outputs["E_flame"]),
             **{block: outputs["E_expression"][:, columns] for block, columns in self._layout.items()},
             "detail": outputs["E_detail"],
         }
-        return {name: codes[name].astype(np.float32) for name in self.blocks}
+
+    def tensors(self, checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]]:
+        """Encoder -> its tensors, where the expression encoder has as many outputs as one of EMOCA's."""
+        parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
+        if "E_expression" not in parts:
+            raise WeightsError(f"{checkpoint.what}: expected EMOCA, got DECA; use --regressor deca")
+        names = list(parts["E_expression"])
+        others = [name for name in names if not name.startswith(("encoder.", "layers."))]
+        last = parts["E_expression"].get("layers.2.weight")
+        width = last.shape[0] if isinstance(last, np.ndarray) and last.ndim == 2 else 0
+        if others or width not in (50, 53, 56):
+            raise WeightsError(
+                f"{checkpoint.what}: expected an expression encoder that is a ResNet of its own with 50, 53 or 56 "
+                f"outputs, got {width} outputs and {len(others)} tensors of another network "
+                f"({some(others or names, 3)}); the released EMOCA v1 and v2 models have 50"
+            )
+        return parts
 
 
 class EmocaV1(Emoca):
     """EMOCA's first release."""
 
     name = "emoca_v1"
+    blocks = flame_blocks("emoca_v1", _EXPRESSION)
 
 
 class EmocaV2Mp(Emoca):
     """EMOCA v2 without the lip-reading loss."""
 
     name = "emoca_v2_mp"
+    blocks = flame_blocks("emoca_v2_mp", _EXPRESSION)
 
 
 class EmocaV2Cos(Emoca):
     """EMOCA v2 with the lip-reading loss as a cosine."""
 
     name = "emoca_v2_cos"
-
-
-def _tensors(checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]]:
-    """Encoder -> its tensors, where the expression encoder has as many outputs as one of EMOCA's."""
-    parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
-    if "E_expression" not in parts:
-        raise WeightsError(f"{checkpoint.what}: expected EMOCA, got DECA; use --regressor deca")
-    names = list(parts["E_expression"])
-    others = [name for name in names if not name.startswith(("encoder.", "layers."))]
-    last = parts["E_expression"].get("layers.2.weight")
-    width = last.shape[0] if isinstance(last, np.ndarray) and last.ndim == 2 else 0
-    if others or width not in (50, 53, 56):
-        raise WeightsError(
-            f"{checkpoint.what}: expected an expression encoder that is a ResNet of its own with 50, 53 or 56 outputs, "
-            f"got {width} outputs and {len(others)} tensors of another network ({some(others or names, 3)}); the "
-            "released EMOCA v1 and v2 models have 50"
-        )
-    return parts
+    blocks = flame_blocks("emoca_v2_cos", _EXPRESSION)
 
 
 def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]:

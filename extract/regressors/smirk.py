@@ -6,40 +6,29 @@ code (commit c7de404).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from ...errors import UsageError
-from ...features.values import Block, CropSpec, FaceBatch
-from .encoders import Encoders, Mobile
-from .official import Checkpoint, find_checkpoint, refuse_unknown, tensors_under
+from ...features.values import Block, CropSpec
+from .encoders import EncoderRegressor, Mobile
+from .official import Checkpoint, refuse_unknown, tensors_under
 
-_ENCODERS = {
-    "pose_encoder": Mobile("tf_mobilenetv3_small_minimal_100", "pose_cam_layers", 6),
-    "shape_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "shape_layers", 300),
-    "expression_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "expression_layers", 55),
-}
 _JAW_TURN = 0.2  # limit of the jaw's second and third angle, rad
 
 
-class Smirk:
-    """SMIRK's three encoders.
-
-    Parameters
-    ----------
-    device, precision : str
-        See :class:`~ig3d.extract.regressors.encoders.Encoders`.
-
-    Raises
-    ------
-    WeightsError : the checkpoint is not there, or is not SMIRK's.
-    UsageError : there is no such device or precision.
-    """
+class Smirk(EncoderRegressor):
+    """SMIRK's three encoders."""
 
     name = "smirk"
     needs = CropSpec(size=224, scale=1.4)
     detectors = ("landmarker", "facemesh")
+    encoders: ClassVar[dict[str, Mobile]] = {
+        "pose_encoder": Mobile("tf_mobilenetv3_small_minimal_100", "pose_cam_layers", 6),
+        "shape_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "shape_layers", 300),
+        "expression_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "expression_layers", 55),
+    }
     blocks: ClassVar[dict[str, Block]] = {
         "expression": Block(
             50, "1", "flame-2020", "First 50 expression coefficients of FLAME; SMIRK's expression_params."
@@ -80,35 +69,19 @@ class Smirk:
         ),
     }
 
-    def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
-        self._checkpoint = find_checkpoint(self.name)
-        self._encoders = Encoders(
-            _ENCODERS,
-            lambda: _tensors(self._checkpoint),
-            what=self._checkpoint.what,
-            device=device,
-            precision=precision,
-            key=self._checkpoint.sha256,
-        )
-        self.device = self._encoders.device
+    def split(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return split_outputs(outputs)
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": "1",
-            **self._encoders.describe(),
-            "weights_sha256": self._checkpoint.sha256,
-        }
-
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        if faces.crops is None:
-            raise UsageError("smirk: expected crops, got landmarks; prepare the faces with Smirk.needs")
-        codes = split_outputs(self._encoders(faces.crops))
-        return {name: codes[name].astype(np.float32) for name in self.blocks}
+    def tensors(self, checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
+        """Encoder -> its tensors; the generator, which renders images for training, is left out."""
+        prefixes = {name: f"smirk_encoder.{name}." for name in self.encoders}
+        arrays = checkpoint.read()
+        refuse_unknown(arrays, ("smirk_generator.", *prefixes.values()), what=checkpoint.what)
+        return {name: tensors_under(arrays, prefix) for name, prefix in prefixes.items()}
 
 
-def split_outputs(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """SMIRK's blocks from what its encoders give: (n, 6), (n, 300) and (n, 55)."""
+def split_outputs(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """SMIRK's blocks of the outputs of its encoders: (n, 6), (n, 300) and (n, 55)."""
     pose, mixed = outputs["pose_encoder"], outputs["expression_encoder"]
     jaw = np.concatenate([mixed[:, 52:53].clip(0), mixed[:, 53:55].clip(-_JAW_TURN, _JAW_TURN)], axis=1)
     return {
@@ -119,11 +92,3 @@ def split_outputs(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "shape": outputs["shape_encoder"],
         "camera": pose[:, 3:6],
     }
-
-
-def _tensors(checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
-    """Encoder -> its tensors; the generator, which makes pictures for training, is left out."""
-    prefixes = {name: f"smirk_encoder.{name}." for name in _ENCODERS}
-    arrays = checkpoint.read()
-    refuse_unknown(arrays, ("smirk_generator.", *prefixes.values()), what=checkpoint.what)
-    return {name: tensors_under(arrays, prefix) for name, prefix in prefixes.items()}

@@ -1,0 +1,196 @@
+"""OpenVINO models for the CPU, compiled once for each kind of processor and kept in the user's cache.
+
+A worker then starts in a fraction of a second. Each file in the cache ends with its SHA-256, and one that does not
+agree is made again: OpenVINO itself would compute with damaged numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import openvino
+
+from ..features.atomic import replacing
+from .places import cache_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# One thread: a run has a worker per core. Full float32, and the same digits in every run. OpenVINO pins threads to
+# cores by default, which would be the same core in every worker.
+_SETTINGS = {
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,
+    "INFERENCE_PRECISION_HINT": "f32",
+    "ENABLE_CPU_PINNING": False,
+}
+_DIGEST_BYTES = 32
+_LENGTH_BYTES = 8
+# Names the temporary folder to the run's workers, which are killed at its end and could not remove their own.
+_TEMPORARY = "IG3D_COMPILED"
+
+log = logging.getLogger("ig3d")
+_temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when this process ends
+
+
+class Compiled:
+    """A compiled model, on one thread.
+
+    Parameters
+    ----------
+    key : str
+        Identifies the model and its weights.
+    batch : int
+    build : function
+        Makes the model for batches of this size; called where it is not in the cache.
+
+    Raises
+    ------
+    RuntimeError : OpenVINO cannot compile it.
+    """
+
+    runtime = f"openvino {version('openvino')} cpu"
+
+    def __init__(self, key: str, batch: int, build: Callable[[], openvino.Model]) -> None:
+        name = f"{_hashed(key)}-{batch}.blob"
+        core = openvino.Core()
+        # what a compiled model may still read from
+        self._content = _read(name)
+        compiled = None
+        if self._content is not None:
+            with suppress(RuntimeError):  # of another kind of processor: OpenVINO accepts its own only
+                content = openvino.Tensor(self._content, shared_memory=True)
+                compiled = core.import_model(content, "CPU", _SETTINGS)
+        if compiled is None:
+            compiled = core.compile_model(build(), "CPU", _SETTINGS)
+            _write(name, compiled.export_model().getbuffer())
+        self.shapes = [tuple(int(side) for side in port.shape)[1:] for port in compiled.outputs]
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        fed = [np.ascontiguousarray(array) for array in inputs]
+        results = self._request.infer(fed, share_inputs=True, share_outputs=True)
+        return [np.array(results[number]) for number in range(len(results))]
+
+
+def converted(
+    key: str, build: Callable[[], nn.Module], examples: Sequence[np.ndarray], batch: int
+) -> openvino.Model:
+    """A torch module as an OpenVINO model, converted once.
+
+    Parameters
+    ----------
+    key : str
+        Identifies the module and its weights.
+    build : function
+        Makes the module; called where it was not converted before.
+    examples : arrays (1, ...)
+        Inputs of the module.
+    batch : int
+    """
+    name = f"{_hashed(key)}.model"
+    content = _read(name)
+    if content is None:
+        made = _serialised(_convert(build(), examples))
+        _write(name, made)
+        content = np.frombuffer(made, np.uint8)
+    # always of the same bytes: what was just converted would be compiled to other last digits
+    middle = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES].tobytes(), "little")
+    weights = openvino.Tensor(content[middle:].copy())
+    model = openvino.Core().read_model(content[_LENGTH_BYTES:middle].tobytes(), weights)
+    shapes = [[batch, *array.shape[1:]] for array in examples]
+    model.reshape(dict(zip(model.inputs, shapes, strict=True)))
+    return model
+
+
+def _convert(module: nn.Module, examples: Sequence[np.ndarray]) -> openvino.Model:
+    # openvino.convert_model does the same, and reports its use to its makers.
+    import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch prefers its newer exporter
+        decoder = TorchScriptPythonDecoder(
+            module.eval(),
+            example_input=tuple(torch.from_numpy(array) for array in examples),
+            trace_kwargs={"check_trace": False},
+        )
+        front = FrontEndManager().load_by_framework("pytorch")
+        return front.convert(front.load(decoder))
+
+
+def _serialised(model: openvino.Model) -> bytes:
+    """Length of the description, the description, the weights."""
+    with tempfile.TemporaryDirectory(prefix="ig3d-") as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        description, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    return len(description).to_bytes(_LENGTH_BYTES, "little") + description + weights
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(f"{key}\n{version('openvino')}".encode()).hexdigest()[:24]
+
+
+def _folder() -> Path:
+    """Where compiled models are kept.
+
+    Raises
+    ------
+    FileNotFoundError : the user has no home, and no other folder is named.
+    """
+    temporary = os.environ.get(_TEMPORARY)
+    return Path(temporary) if temporary else cache_folder() / "compiled"
+
+
+def _read(name: str) -> np.ndarray | None:
+    """Content of a file in the cache, mapped, so that workers share it; None where it is absent or damaged."""
+    try:
+        # "c", as OpenVINO wants memory that it could write to
+        mapped = np.memmap(_folder() / name, np.uint8, "c")
+    except (OSError, ValueError):
+        return None
+    content, digest = mapped[:-_DIGEST_BYTES], mapped[-_DIGEST_BYTES:]
+    # 0.2 s for the 300 MB of EMOCA
+    return content if hashlib.sha256(content.data).digest() == digest.tobytes() else None
+
+
+def _write(name: str, content: bytes | memoryview) -> None:
+    """Keep a file in the cache, or in a temporary folder where the cache cannot be written to."""
+    try:
+        _write_to(_folder() / name, content)
+    except OSError as exc:
+        folder = _temporary_folder(exc)
+        with suppress(OSError):  # each start then compiles again
+            _write_to(folder / name, content)
+
+
+def _write_to(path: Path, content: bytes | memoryview) -> None:
+    # several workers may start at once: each writes a file of its own, and the last to be done gives it its name
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        handle.write(content)
+        handle.write(hashlib.sha256(content).digest())
+
+
+def _temporary_folder(why: OSError) -> Path:
+    """A folder for this process and the workers that it starts, with a warning."""
+    made = tempfile.TemporaryDirectory(prefix="ig3d-", ignore_cleanup_errors=True)
+    _temporary_folders.append(made)
+    os.environ[_TEMPORARY] = made.name
+    log.warning(
+        "compiled networks cannot be kept (%s); each run compiles them again: set XDG_CACHE_HOME to a folder that can "
+        "be written to",
+        why,
+    )
+    return Path(made.name)

@@ -1,0 +1,688 @@
+"""Operators of ``.tflite`` graphs, written once for OpenVINO and torch.
+
+A file describes its tensors for a batch of one, and so do constants inside of it (shapes, slices). Here each tensor
+that depends on the input has a row for each image instead: a leading 1 of its shape in the file becomes the batch, and
+a shape without a leading 1 gets the batch in front. So a graph takes batches even where its own shapes are constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ModelError, short
+from .tflite import MOST_ELEMENTS, Graph, Operator
+
+_SAME = 0  # the schema's Padding
+_QUANTISED = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
+# values pass as they are, so that they need not be rounded again
+_MOVING = ("MAX_POOL_2D", "PAD", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "EXPAND_DIMS")
+
+# Raised by NumPy, OpenVINO and torch where sizes do not fit each other.
+_MISFIT = (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+UNARY = {
+    "ABS": "abs", "CEIL": "ceil", "COS": "cos", "ELU": "elu", "EXP": "exp", "FLOOR": "floor",
+    "HARD_SWISH": "hard_swish", "LOG": "log", "LOGISTIC": "sigmoid", "NEG": "neg", "RELU": "relu", "ROUND": "round",
+    "SIN": "sin", "SQRT": "sqrt", "TANH": "tanh",
+}  # fmt: skip
+BINARY = {
+    "ADD": "add", "DIV": "div", "MAXIMUM": "maximum", "MINIMUM": "minimum", "MUL": "mul", "POW": "pow", "SUB": "sub",
+}  # fmt: skip
+_CLAMPED = {"RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
+_REDUCED = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}
+# of options' FusedActivationFunction
+_FUSED = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH"}
+_NUMPY = {
+    "add": np.add, "div": np.divide, "maximum": np.maximum, "minimum": np.minimum, "mul": np.multiply, "pow": np.power,
+    "sub": np.subtract,
+}  # fmt: skip
+
+
+class Kernels(Protocol):
+    """The arithmetic that a runtime provides; its values have a ``shape`` and float32 numbers.
+
+    Images are (n, height, width, channels). Other operands are arrays, numbers and tuples.
+    """
+
+    def constant(self, array: np.ndarray) -> Any: ...
+    def unary(self, name: str, x: Any) -> Any: ...
+    def binary(self, name: str, x: Any, y: Any) -> Any: ...
+    def clamp(self, x: Any, low: float, high: float) -> Any: ...
+    def gelu(self, x: Any, approximate: bool) -> Any: ...
+    def prelu(self, x: Any, slope: np.ndarray) -> Any: ...
+    def conv(
+        self,
+        x: Any,
+        weight: np.ndarray,
+        *,
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        low: Sequence[int],
+        high: Sequence[int],
+        groups: int,
+    ) -> Any:
+        """``weight`` is (outputs, inputs of a group, height, width); ``low`` and ``high`` are padding."""
+
+    def conv_transposed(
+        self, x: Any, weight: np.ndarray, *, stride: Sequence[int], low: Sequence[int], high: Sequence[int]
+    ) -> Any:
+        """``weight`` is (inputs, outputs, height, width); ``low`` and ``high`` are cut off."""
+
+    def pool(
+        self,
+        name: str,
+        x: Any,
+        *,
+        size: Sequence[int],
+        stride: Sequence[int],
+        low: Sequence[int],
+        high: Sequence[int],
+    ) -> Any: ...
+    def pad(self, x: Any, low: Sequence[int], high: Sequence[int], value: float) -> Any: ...
+    def reshape(self, x: Any, shape: Sequence[int]) -> Any: ...
+    def transpose(self, x: Any, order: Sequence[int]) -> Any: ...
+    def concat(self, parts: Sequence[Any], axis: int) -> Any: ...
+    def slice(self, x: Any, axis: int, index: range) -> Any: ...
+    def reduce(self, name: str, x: Any, axes: Sequence[int], keep: bool) -> Any: ...
+    def softmax(self, x: Any) -> Any: ...
+    def matmul(self, x: Any, y: Any) -> Any: ...
+    def resize(
+        self, name: str, x: Any, size: Sequence[int], *, align_corners: bool, half_pixel: bool
+    ) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A tensor with a row for each image.
+
+    Attributes
+    ----------
+    data : value of the runtime, (batch, ...)
+    lead : bool
+        The shape in the file begins with a 1, which the batch replaces.
+    """
+
+    data: Any
+    lead: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As in the file."""
+        return ((1,) if self.lead else ()) + tuple(self.data.shape)[1:]
+
+
+Value = Rows | np.ndarray
+
+
+def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
+    """Outputs of a graph.
+
+    Parameters
+    ----------
+    graph : Graph
+    kernels : Kernels
+        Of the runtime.
+    inputs : values of the runtime, (batch, ...)
+
+    Raises
+    ------
+    ModelError : an operator is unknown, or sizes do not fit each other.
+    """
+    values: dict[int, Value] = {
+        index: tensor.value for index, tensor in enumerate(graph.tensors) if tensor.value is not None
+    }
+    run = _Operators(kernels)
+    for index, data in zip(graph.inputs, inputs, strict=True):
+        values[index] = run.quantised(graph, index, Rows(data, lead=True))
+    for position, operator in enumerate(graph.operators):
+        where = f"{graph.name}: operator {position} ({operator.kind})"
+        if operator.kind not in OPERATORS:
+            raise ModelError(f"{where} is not supported; supported are {', '.join(sorted(OPERATORS))}")
+        try:
+            absent = [index for index in operator.inputs if index >= 0 and index not in values]
+            if absent:
+                raise ValueError(f"tensor {absent[0]} is not computed yet")
+            given = [None if index < 0 else values[index] for index in operator.inputs]
+            results = run(operator, given)
+            for index, value in zip(operator.outputs, results, strict=True):
+                elements = math.prod(value.shape)
+                if elements > MOST_ELEMENTS:
+                    raise ValueError(f"{elements:.2g} values for one image")
+                moving = operator.kind in _MOVING
+                values[index] = value if moving else run.quantised(graph, index, value)
+        except _MISFIT as exc:
+            reason = f"option {exc} is missing" if isinstance(exc, KeyError) else str(exc)
+            lines = reason.strip().splitlines() or [type(exc).__name__]
+            raise ModelError(f"{where} does not fit its operands: {short(lines[-1], 100)}") from exc
+    outputs = [rows for index in graph.outputs if isinstance(rows := values.get(index), Rows)]
+    if len(outputs) < len(graph.outputs):
+        raise ModelError(f"{graph.name}: an output does not depend on the input")
+    return [rows.data for rows in outputs]
+
+
+class _Operators:
+    def __init__(self, kernels: Kernels) -> None:
+        self.k = kernels
+        self.batch = 0
+
+    def __call__(self, operator: Operator, given: list[Value | None]) -> list[Value]:
+        result = OPERATORS[operator.kind](self, operator, *given)
+        results = result if isinstance(result, list) else [result]
+        fused = operator.options.get("FusedActivationFunction", 0)
+        if not fused:
+            return results
+        kind = _FUSED[fused]
+        return [OPERATORS[kind](self, Operator(kind, (), ()), value) for value in results]
+
+    def quantised(self, graph: Graph, index: int, value: Value) -> Value:
+        """Rounded as integers would be, where the file computes with integers."""
+        tensor = graph.tensors[index]
+        if tensor.scale is None or tensor.dtype not in _QUANTISED or not isinstance(value, Rows):
+            return value
+        low, high = (float(limit - tensor.zero_point) for limit in _QUANTISED[tensor.dtype])
+        scale = np.array(tensor.scale, np.float32)
+        steps = self.k.clamp(self.k.unary("round", self.k.binary("div", value.data, scale)), low, high)
+        return Rows(self.k.binary("mul", steps, scale), value.lead)
+
+    def rows(self, value: Value | None, batch: int) -> Rows:
+        """A constant repeated for each image; what has rows as it is."""
+        if isinstance(value, Rows):
+            return value
+        if value is None:
+            raise ValueError("an operand is missing")
+        array = np.asarray(value, np.float32)
+        lead = array.shape[:1] == (1,)
+        return Rows(self.k.constant(np.repeat(array if lead else array[None], batch, axis=0)), lead)
+
+    def with_rank(self, value: Rows, rank: int) -> Any:
+        """(batch, *shape in the file), with 1 in front of a shape of lower rank."""
+        shape = value.shape
+        wanted = (value.data.shape[0], *[1] * (rank - len(shape)), *shape)
+        return value.data if tuple(value.data.shape) == wanted else self.k.reshape(value.data, wanted)
+
+    def settle(self, data: Any) -> Rows:
+        """Of (batch, *shape in the file)."""
+        shape = tuple(data.shape)
+        if shape[1:2] != (1,):
+            return Rows(data, lead=False)
+        return Rows(self.k.reshape(data, (shape[0], *shape[2:])), lead=True)
+
+    def along(self, value: Rows, axes: Sequence[int]) -> tuple[Any, list[int], Callable[[Any], Rows]]:
+        """Data and axes of it for axes of the shape in the file, and how the result becomes rows."""
+        rank = len(value.shape)
+        if any(not -rank <= axis < rank for axis in axes):
+            raise IndexError(f"axes {list(axes)} of {value.shape}")
+        axes = [axis % rank for axis in axes]
+        if value.lead and 0 not in axes:
+            return value.data, axes, lambda data: Rows(data, lead=True)
+        return self.with_rank(value, rank), [axis + 1 for axis in axes], self.settle
+
+    def images(self, value: Value | None) -> tuple[Any, Callable[[Any], Rows]]:
+        """(n, height, width, channels), and how the result becomes rows."""
+        if not isinstance(value, Rows) or len(value.shape) != 4:
+            raise ValueError(f"images of shape {getattr(value, 'shape', None)}")
+        if value.lead:
+            return value.data, lambda data: Rows(data, lead=True)
+        batch, *shape = value.data.shape
+
+        def back(data: Any) -> Rows:
+            return self.settle(self.k.reshape(data, (batch, shape[0], *data.shape[1:])))
+
+        return self.k.reshape(value.data, (batch * shape[0], *shape[1:])), back
+
+    def binary(self, name: str, x: Value | None, y: Value | None) -> Value:
+        if x is None or y is None:
+            raise ValueError("an operand is missing")
+        np.broadcast_shapes(x.shape, y.shape)
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+            return np.asarray(_NUMPY[name](x, y))
+        rank = max(len(x.shape), len(y.shape))
+        leads = [value.lead for value in (x, y) if isinstance(value, Rows)]
+        alike = len(set(leads)) == 1 and all(
+            len(value.shape) == rank
+            if isinstance(value, Rows)
+            else not leads[0] or len(value.shape) < rank or value.shape[0] == 1
+            for value in (x, y)
+        )
+        if alike:
+            return Rows(self.k.binary(name, *(_beside(value, rank, leads[0]) for value in (x, y))), leads[0])
+        whole = [
+            self.with_rank(value, rank) if isinstance(value, Rows) else np.asarray(value, np.float32)
+            for value in (x, y)
+        ]
+        return self.settle(self.k.binary(name, *whole))
+
+
+def _beside(value: Value, rank: int, lead: bool) -> Any:
+    """An operand beside rows of this rank."""
+    if isinstance(value, Rows):
+        return value.data
+    array = np.asarray(value, np.float32)
+    return array[0] if lead and array.ndim == rank and rank else array
+
+
+def _padding(kind: int, sides: Sequence[int], size: Sequence[int], stride: Sequence[int]) -> Any:
+    """Padding before and after each side."""
+    if min(*size, *stride, *sides) < 1:
+        raise ValueError(f"window {tuple(size)}, stride {tuple(stride)} on {tuple(sides)}")
+    if kind != _SAME:
+        if any(window > side for window, side in zip(size, sides, strict=True)):
+            raise ValueError(f"window {tuple(size)} on {tuple(sides)}")
+        return (0, 0), (0, 0)
+    totals = [
+        max((-(-side // step) - 1) * step + window - side, 0)
+        for side, window, step in zip(sides, size, stride, strict=True)
+    ]
+    return tuple(total // 2 for total in totals), tuple(total - total // 2 for total in totals)
+
+
+def _array(value: Value | None, what: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{what} are not constant")
+    return value
+
+
+def _integers(value: Value | None, what: str) -> list[int]:
+    array = _array(value, what)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{what} of type {array.dtype}")
+    return [int(number) for number in array.ravel()]
+
+
+def _convolution(
+    run: _Operators, op: Operator, x: Value | None, w: Value | None, b: Value | None = None
+) -> Value:
+    data, back = run.images(x)
+    weight, options = _array(w, "weights"), op.options
+    if weight.ndim != 4:
+        raise ValueError(f"weights of shape {weight.shape}")
+    channels = data.shape[3]
+    # (outputs, height, width, inputs of a group); depthwise (1, height, width, outputs)
+    if op.kind == "DEPTHWISE_CONV_2D":
+        weight, groups = weight.transpose(3, 0, 1, 2), channels
+        if weight.shape[1] != 1:
+            raise ValueError(f"weights of shape {weight.shape}")
+    else:
+        weight = weight.transpose(0, 3, 1, 2)
+        groups = channels // weight.shape[1]
+    if groups < 1 or groups * weight.shape[1] != channels or weight.shape[0] % groups:
+        raise ValueError(f"{channels} channels, {groups} groups, weights {weight.shape}")
+    stride = options["StrideH"], options["StrideW"]
+    dilation = options["DilationHFactor"], options["DilationWFactor"]
+    size = [(side - 1) * step + 1 for side, step in zip(weight.shape[2:], dilation, strict=True)]
+    low, high = _padding(options["Padding"], data.shape[1:3], size, stride)
+    result = run.k.conv(
+        data,
+        np.ascontiguousarray(weight),
+        stride=stride,
+        dilation=dilation,
+        low=low,
+        high=high,
+        groups=groups,
+    )
+    return back(_biased(run, result, b))
+
+
+def _biased(run: _Operators, data: Any, bias: Value | None) -> Any:
+    if bias is None:
+        return data
+    array = _array(bias, "biases").astype(np.float32)
+    if array.shape != (data.shape[-1],):
+        raise ValueError(f"biases of shape {array.shape} for {data.shape[-1]} outputs")
+    return run.k.binary("add", data, array)
+
+
+def _transposed(
+    run: _Operators,
+    op: Operator,
+    shape: Value | None,
+    w: Value | None,
+    x: Value | None,
+    b: Value | None = None,
+) -> Value:
+    data, back = run.images(x)
+    weight, sides = _array(w, "weights"), _integers(shape, "sizes")[1:3]
+    if weight.ndim != 4 or weight.shape[3] != data.shape[3]:
+        raise ValueError(f"weights of shape {weight.shape} for {data.shape[3]} channels")
+    stride = op.options["StrideH"], op.options["StrideW"]
+    low, high = _padding(op.options["Padding"], sides, weight.shape[1:3], stride)
+    full = [
+        (side - 1) * step + window
+        for side, step, window in zip(data.shape[1:3], stride, weight.shape[1:3], strict=True)
+    ]
+    high = [whole - before - side for whole, before, side in zip(full, low, sides, strict=True)]
+    if min(high) < 0:
+        raise ValueError(f"size {sides} of {full}")
+    moved = np.ascontiguousarray(weight.transpose(3, 0, 1, 2))
+    return back(_biased(run, run.k.conv_transposed(data, moved, stride=stride, low=low, high=high), b))
+
+
+def _pool(run: _Operators, op: Operator, x: Value | None) -> Value:
+    data, back = run.images(x)
+    size = op.options["FilterHeight"], op.options["FilterWidth"]
+    stride = op.options["StrideH"], op.options["StrideW"]
+    low, high = _padding(op.options["Padding"], data.shape[1:3], size, stride)
+    name = "max" if op.kind == "MAX_POOL_2D" else "mean"
+    return back(run.k.pool(name, data, size=size, stride=stride, low=low, high=high))
+
+
+def _dense(run: _Operators, op: Operator, x: Value | None, w: Value | None, b: Value | None = None) -> Value:
+    weight = _array(w, "weights")
+    if not isinstance(x, Rows) or weight.ndim != 2 or op.options.get("WeightsFormat"):
+        raise ValueError(f"weights of shape {weight.shape}")
+    width, batch = weight.shape[1], x.data.shape[0]
+    rows = math.prod(x.shape) // width
+    if rows * width != math.prod(x.shape):
+        raise ValueError(f"{math.prod(x.shape)} values for weights {weight.shape}")
+    data = run.k.reshape(x.data, (batch, rows, width) if rows > 1 else (batch, width))
+    result = _biased(run, run.k.matmul(data, np.ascontiguousarray(weight.T)), b)
+    if op.options.get("KeepNumDims"):
+        return run.settle(run.k.reshape(result, (batch, *x.shape[:-1], weight.shape[0])))
+    return Rows(result, lead=rows == 1)
+
+
+def _pad(
+    run: _Operators, op: Operator, x: Value | None, amounts: Value | None, fill: Value | None = None
+) -> Value:
+    if not isinstance(x, Rows):
+        raise ValueError("what is padded is constant")
+    pairs = _array(amounts, "amounts").astype(int)
+    if pairs.shape != (len(x.shape), 2) or pairs.min(initial=0) < 0:
+        raise ValueError(f"amounts of shape {pairs.shape}")
+    # before anything is allocated
+    if math.prod(int(side) for side in np.array(x.shape) + pairs.sum(1)) > MOST_ELEMENTS:
+        raise ValueError(f"amounts {pairs.tolist()}")
+    axes = [axis for axis in range(len(pairs)) if pairs[axis].any()]
+    data, places, back = run.along(x, axes)
+    low, high = ([0] * len(data.shape) for _ in range(2))
+    for axis, place in zip(axes, places, strict=True):
+        low[place], high[place] = map(int, pairs[axis])
+    value = float(_array(fill, "values").ravel()[0]) if fill is not None else 0.0
+    return back(run.k.pad(data, low, high, value))
+
+
+def _shaped(run: _Operators, x: Value | None, shape: Sequence[int]) -> Value:
+    if x is None:
+        raise ValueError("an operand is missing")
+    shape = list(shape)
+    elements = math.prod(x.shape)
+    if shape.count(-1) == 1:
+        others = -math.prod(shape)
+        shape[shape.index(-1)] = elements // others if others else 0
+    if math.prod(shape) != elements or min(shape, default=1) < 0:
+        raise ValueError(f"shape {tuple(shape)} for {x.shape}")
+    if isinstance(x, np.ndarray):
+        return x.reshape(shape)
+    lead = shape[:1] == [1]
+    wanted = (x.data.shape[0], *shape[lead:])
+    return Rows(x.data if tuple(x.data.shape) == wanted else run.k.reshape(x.data, wanted), lead)
+
+
+def _reshape(run: _Operators, op: Operator, x: Value | None, shape: Value | None = None) -> Value:
+    return _shaped(run, x, op.options["NewShape"] if shape is None else _integers(shape, "sizes"))
+
+
+def _squeeze(run: _Operators, op: Operator, x: Value | None) -> Value:
+    old = x.shape if x is not None else ()
+    axes = [axis % len(old) for axis in op.options.get("SqueezeDims", ())]
+    return _shaped(
+        run, x, [side for axis, side in enumerate(old) if side != 1 or (axes and axis not in axes)]
+    )
+
+
+def _expand(run: _Operators, op: Operator, x: Value | None, axis: Value | None) -> Value:
+    shape = list(x.shape) if x is not None else []
+    (place,) = _integers(axis, "axes")
+    shape.insert(place % (len(shape) + 1), 1)
+    return _shaped(run, x, shape)
+
+
+def _transpose(run: _Operators, op: Operator, x: Value | None, order: Value | None) -> Value:
+    axes = _integers(order, "axes")
+    if x is None or sorted(axes) != list(range(len(x.shape))):
+        raise ValueError(f"axes {axes}")
+    if isinstance(x, np.ndarray):
+        return x.transpose(axes)
+    if x.lead and axes[0] == 0:
+        return Rows(run.k.transpose(x.data, axes), lead=True)
+    return run.settle(run.k.transpose(run.with_rank(x, len(axes)), [0, *(axis + 1 for axis in axes)]))
+
+
+def _concatenation(run: _Operators, op: Operator, *parts: Value | None) -> Value:
+    axis = op.options["Axis"]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate([part for part in parts if isinstance(part, np.ndarray)], axis)
+    (batch,) = {part.data.shape[0] for part in parts if isinstance(part, Rows)}
+    rows = [run.rows(part, batch) for part in parts]
+    rank = len(rows[0].shape)
+    if not -rank <= axis < rank or any(len(part.shape) != rank for part in rows):
+        raise ValueError(f"axis {axis} of {[part.shape for part in rows]}")
+    if axis % rank and all(part.lead for part in rows):
+        return Rows(run.k.concat([part.data for part in rows], axis % rank), lead=True)
+    return run.settle(run.k.concat([run.with_rank(part, rank) for part in rows], axis % rank + 1))
+
+
+def _pack(run: _Operators, op: Operator, *parts: Value | None) -> Value:
+    axis = op.options.get("Axis", 0)
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.stack([part for part in parts if isinstance(part, np.ndarray)], axis)
+    expanded = [_expand(run, op, part, np.array(axis)) for part in parts]
+    return _concatenation(run, Operator(op.kind, (), (), {"Axis": axis}), *expanded)
+
+
+def _strided_slice(
+    run: _Operators,
+    op: Operator,
+    x: Value | None,
+    begin: Value | None,
+    end: Value | None,
+    strides: Value | None,
+) -> Value:
+    options, shape = op.options, x.shape if x is not None else ()
+    starts, stops, steps = (_integers(value, "bounds") for value in (begin, end, strides))
+    if (
+        options.get("EllipsisMask")
+        or options.get("NewAxisMask")
+        or not (len(starts) == len(stops) == len(steps) <= len(shape))
+    ):
+        raise ValueError(f"bounds {starts}, {stops} of {shape}")
+    if options.get("Offset"):
+        stops = [start + length for start, length in zip(starts, stops, strict=True)]
+    kept, indexes = list(shape), []
+    for axis, (start, stop, step) in enumerate(zip(starts, stops, steps, strict=True)):
+        if options.get("ShrinkAxisMask", 0) >> axis & 1:
+            indexes.append(range(shape[axis])[start : start + 1 or None])
+            kept[axis] = -1
+            continue
+        first = None if options.get("BeginMask", 0) >> axis & 1 else start
+        last = None if options.get("EndMask", 0) >> axis & 1 else stop
+        indexes.append(range(shape[axis])[first:last:step])
+    whole = indexes + [range(side) for side in shape[len(indexes) :]]
+    result = _sliced(run, x, whole)
+    return _shaped(run, result, [len(index) for index, side in zip(whole, kept, strict=True) if side != -1])
+
+
+def _slice(run: _Operators, op: Operator, x: Value | None, begin: Value | None, size: Value | None) -> Value:
+    starts, sizes, shape = (
+        _integers(begin, "bounds"),
+        _integers(size, "sizes"),
+        x.shape if x is not None else (),
+    )
+    indexes = [
+        range(side)[start : None if length < 0 else start + length]
+        for start, length, side in zip(starts, sizes, shape, strict=True)
+    ]
+    return _sliced(run, x, indexes)
+
+
+def _sliced(run: _Operators, x: Value | None, indexes: Sequence[range]) -> Value:
+    if x is None or any(not index for index in indexes):
+        raise ValueError("an empty slice")
+    if isinstance(x, np.ndarray):
+        return x[np.ix_(*indexes)] if indexes else x
+    for axis, index in enumerate(indexes):
+        if index != range(x.shape[axis]):
+            data, (place,), back = run.along(x, [axis])
+            x = back(run.k.slice(data, place, index))
+    return x
+
+
+def _split(run: _Operators, op: Operator, axis: Value | None, x: Value | None) -> list[Value]:
+    (place,), count = _integers(axis, "axes"), len(op.outputs)
+    shape = x.shape if x is not None else ()
+    side = shape[place] // count
+    if side * count != shape[place]:
+        raise ValueError(f"{shape[place]} in {count} parts")
+    place %= len(shape)
+    return [
+        _sliced(
+            run,
+            x,
+            [range(part * side, (part + 1) * side) if k == place else range(n) for k, n in enumerate(shape)],
+        )
+        for part in range(count)
+    ]
+
+
+def _reduce(run: _Operators, op: Operator, x: Value | None, axes: Value | None) -> Value:
+    if not isinstance(x, Rows):
+        raise ValueError("what is reduced is constant")
+    data, places, back = run.along(x, _integers(axes, "axes"))
+    return back(run.k.reduce(_REDUCED[op.kind], data, sorted(set(places)), bool(op.options.get("KeepDims"))))
+
+
+def _unary(run: _Operators, op: Operator, x: Value | None) -> Value:
+    if not isinstance(x, Rows):
+        raise ValueError("the operand is constant")
+    k = run.k
+    if op.kind in UNARY:
+        data = k.unary(UNARY[op.kind], x.data)
+    elif op.kind in _CLAMPED:
+        data = k.clamp(x.data, *_CLAMPED[op.kind])
+    elif op.kind == "GELU":
+        data = k.gelu(x.data, bool(op.options.get("Approximate")))
+    elif op.kind == "LEAKY_RELU":
+        data = k.prelu(x.data, np.array(op.options["Alpha"], np.float32))
+    elif op.kind == "SQUARE":
+        data = k.binary("mul", x.data, x.data)
+    elif op.kind == "RSQRT":
+        data = k.binary("div", np.array(1, np.float32), k.unary("sqrt", x.data))
+    else:
+        raise KeyError(op.kind)
+    return Rows(data, x.lead)
+
+
+def _prelu(run: _Operators, op: Operator, x: Value | None, slope: Value | None) -> Value:
+    array = _array(slope, "slopes").astype(np.float32)
+    if not isinstance(x, Rows) or np.broadcast_shapes(x.shape, array.shape) != x.shape:
+        raise ValueError(f"slopes of shape {array.shape}")
+    return Rows(run.k.prelu(x.data, _beside(array, len(x.shape), x.lead)), x.lead)
+
+
+def _softmax(run: _Operators, op: Operator, x: Value | None) -> Value:
+    if not isinstance(x, Rows) or not x.shape:
+        raise ValueError("the operand is constant")
+    beta = float(op.options.get("Beta", 1.0))
+    data = x.data if beta == 1 else run.k.binary("mul", x.data, np.array(beta, np.float32))
+    data, _, back = run.along(Rows(data, x.lead), [-1])
+    result = run.k.softmax(data)
+    return back(run.k.unary("log", result) if op.kind == "LOG_SOFTMAX" else result)
+
+
+def _l2(run: _Operators, op: Operator, x: Value | None) -> Value:
+    if not isinstance(x, Rows) or not x.shape:
+        raise ValueError("the operand is constant")
+    data, places, back = run.along(x, [-1])
+    squares = run.k.reduce("sum", run.k.binary("mul", data, data), places, True)
+    length = run.k.unary("sqrt", run.k.binary("maximum", squares, np.array(1e-12, np.float32)))
+    return back(run.k.binary("div", data, length))
+
+
+def _matmul(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
+    (batch,) = {part.data.shape[0] for part in (x, y) if isinstance(part, Rows)}
+    rows = [run.rows(part, batch) for part in (x, y)]
+    rank = max(len(part.shape) for part in rows)
+    parts = [run.with_rank(part, rank) for part in rows]
+    swapped = [*range(rank - 1), rank, rank - 1]
+    for side, option in enumerate(("AdjX", "AdjY")):
+        if op.options.get(option):
+            parts[side] = run.k.transpose(parts[side], swapped)
+    return run.settle(run.k.matmul(*parts))
+
+
+def _resize(run: _Operators, op: Operator, x: Value | None, size: Value | None) -> Value:
+    data, back = run.images(x)
+    sides = _integers(size, "sizes")
+    if len(sides) != 2 or min(sides) < 1 or math.prod(sides) * data.shape[3] > MOST_ELEMENTS:
+        raise ValueError(f"sizes {sides}")
+    name = "linear" if op.kind == "RESIZE_BILINEAR" else "nearest"
+    return back(
+        run.k.resize(
+            name,
+            data,
+            sides,
+            align_corners=bool(op.options.get("AlignCorners")),
+            half_pixel=bool(op.options.get("HalfPixelCenters")),
+        )
+    )
+
+
+def _gather(run: _Operators, op: Operator, x: Value | None, index: Value | None) -> Value:
+    if not isinstance(x, np.ndarray) or op.options.get("BatchDims"):
+        raise ValueError("what is taken from is not constant")
+    return np.take(x, _array(index, "indexes"), axis=op.options.get("Axis", 0))
+
+
+def _shape(run: _Operators, op: Operator, x: Value | None) -> Value:
+    return np.array(x.shape if x is not None else (), np.int32)
+
+
+def _same(run: _Operators, op: Operator, x: Value | None) -> Value:
+    """Rows are float32 throughout, and quantised constants were read as float32."""
+    if x is None:
+        raise ValueError("an operand is missing")
+    return x
+
+
+def _difference(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
+    difference = run.binary("sub", x, y)
+    return run.binary("mul", difference, difference)
+
+
+def _two(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
+    return run.binary(BINARY[op.kind], x, y)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys((*UNARY, *_CLAMPED, "GELU", "LEAKY_RELU", "RSQRT", "SQUARE"), _unary),
+    **dict.fromkeys(BINARY, _two),
+    **dict.fromkeys(_REDUCED, _reduce),
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), _convolution),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _pool),
+    **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), _softmax),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
+    **dict.fromkeys(("CAST", "DEQUANTIZE", "QUANTIZE"), _same),
+    **dict.fromkeys(("PAD", "PADV2"), _pad),
+    "BATCH_MATMUL": _matmul,
+    "CONCATENATION": _concatenation,
+    "EXPAND_DIMS": _expand,
+    "FULLY_CONNECTED": _dense,
+    "GATHER": _gather,
+    "L2_NORMALIZATION": _l2,
+    "PACK": _pack,
+    "PRELU": _prelu,
+    "RESHAPE": _reshape,
+    "SHAPE": _shape,
+    "SLICE": _slice,
+    "SPLIT": _split,
+    "SQUARED_DIFFERENCE": _difference,
+    "SQUEEZE": _squeeze,
+    "STRIDED_SLICE": _strided_slice,
+    "TRANSPOSE": _transpose,
+    "TRANSPOSE_CONV": _transposed,
+}
