@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import counting, say, stdout
-from ..errors import UsageError, number, some
+from ..errors import DatasetError, UsageError, number, some
 from .options import (
     Dataset,
     Groups,
@@ -84,6 +84,10 @@ def check(
     again = bool(disputed) and found.disputed == found.across
     print(f"same image, different labels: {f'{len(disputed)} (the same)' if again else _counted(disputed)}")
     print(f"copies within a split: {found.repeated or 'none'}")
+    if not found.sizes:
+        raise DatasetError(
+            f"{root}: none of {number(found.images, 'image')} could be read; the reasons are above"
+        )
 
 
 def split(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..console import counting, counts, kept_when_interrupted, say
-from ..errors import UsageError
+from ..errors import RunError, UsageError, number
 from .options import (
     Dataset,
     Device,
@@ -24,6 +24,9 @@ from .options import (
     list_dataset,
     names,
 )
+
+# Reasons that are printed where most rows have no codes.
+_REASONS = 5
 
 
 def extract(
@@ -122,6 +125,44 @@ def extract(
     elif summary.resumed:
         say(f"went on with {summary.resumed} rows of an interrupted run")
     print(f"{summary.store}: {rows} rows ({counts(summary.counts)})")
+    _report_reasons(summary.store, summary.counts)
+
+
+def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
+    """Print the commonest reasons where fewer than half of the rows are ok.
+
+    Raises
+    ------
+    RunError : no row is ok.
+    """
+    import re
+
+    from ..features.store import CodeStore
+    from ..features.values import Status
+
+    rows, ok = sum(by_status.values()), by_status.get("ok", 0)
+    if 2 * ok >= rows:
+        return
+    with CodeStore(path) as store:
+        status, messages, ids = (store.column(f"sample/{name}") for name in ("status", "message", "id"))
+    reasons: dict[tuple[str, str], list[int]] = {}
+    for row, (code, message) in enumerate(zip(status.tolist(), messages.tolist(), strict=True)):
+        if code != Status.ok:
+            kind = re.sub(r"\d+", "N", message.decode(errors="replace"))
+            reasons.setdefault((Status(code).name, kind), []).append(row)
+    commonest = sorted(reasons.items(), key=lambda one: -len(one[1]))
+    for (name, _), of_kind in commonest[:_REASONS]:
+        row = of_kind[0]
+        example = (
+            f"{ids[row].decode(errors='replace')}: {messages[row].decode(errors='replace') or 'no reason'}"
+        )
+        say(f"{name} {len(of_kind)}, such as {example}")
+    if len(commonest) > _REASONS:
+        say(
+            f"and {number(len(commonest) - _REASONS, 'other reason')}; ig3d export lists the reason of every row"
+        )
+    if not ok:
+        raise RunError(f"{path}: none of {number(rows, 'row')} is ok; the reasons are above")
 
 
 def synth(

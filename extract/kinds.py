@@ -129,7 +129,7 @@ def image_format(head: bytes) -> str:
 
 
 def describe(head: bytes) -> str:
-    """What the first bytes of a file that is no image of :data:`FORMATS` show, in a word or two; empty if unknown.
+    """Kind of a file that is no image of :data:`FORMATS`, by its first bytes; empty if unknown.
 
     >>> describe(b"<!DOCTYPE html><html>")
     'HTML'

@@ -1,4 +1,4 @@
-"""Which files are samples: every image of an allowed format, whatever its suffix; links; what is left out."""
+"""Which files are samples: every image of an allowed format, with any suffix; links; what is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and members that are listed once and read later: both count alike, whatever lies between them."""
+"""Rows and members that are listed once and read later: both count alike, with anything between them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class LevelError(LayoutError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the levels above a folder with images say of them: split, class folder, person or video."""
+    """Split, class folder and person or video of a folder with images, from the levels above it."""
 
     label: str
     split: Split = Split.none
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A folder while its levels are read: those still to be read, and what the others say."""
+    """A folder while its levels are read: the levels that are left, and the split and group from those above."""
 
     rest: Folder
     split: Split = Split.none

@@ -124,7 +124,7 @@ class Found:
         self.first = nsmallest(5, [*self.first, path])
 
     def notes(self, labels: Labels, options: DatasetOptions) -> list[str]:
-        """What to say of labels, of images outside of class folders and of other files."""
+        """Notes on labels, on images outside of class folders and on other files."""
         notes = [*labels.notes, *digit_notes(self.counts, labels.classes if options.label_map else ())]
         if self.loose:
             shown = some(self.first + [""] * (self.loose - len(self.first)))
