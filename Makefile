@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 DATASET ?= folder
 ROOT ?= data/$(DATASET)
@@ -21,14 +22,17 @@ help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo "  make extract DATASET=rafdb [ROOT=data/rafdb REGRESSOR=facemesh OUT=out/rafdb-facemesh.h5 ARGS='--jobs 4']"
 
-setup: $(READY)  ## Make .venv with everything (several GB for torch; some minutes, once)
+setup: $(READY)  ## Make .venv with everything and fetch the face networks (several GB with CUDA; some minutes, once)
 
 $(READY): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
-	  { echo "ig3d: expected Python 3.11 or 3.12 (mediapipe's embedded weights), got $$($(PYTHON) --version 2>&1); say which with: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ig3d: needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1); choose another with: make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[extract,report,dev]'
+	@$(PIP) --constraint requirements.lock --editable '.[all,dev]'
+	@# face-alignment asks for opencv-python, which needs X libraries: the headless one takes its files' place
+	@$(PIP) --constraint requirements.lock --no-deps --force-reinstall opencv-python-headless
 	@mkdir -p $(VENV)/mypy && ln -sfn ../.. $(VENV)/mypy/ig3d
+	@$(BIN)/ig3d weights get facemesh > /dev/null
 	@touch $@
 
 demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, logits, extract, fuse, preview
@@ -38,7 +42,7 @@ test: $(READY)  ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
 
 test-clusters: $(READY)  ## The dask and ray backends, whose packages set-up leaves out (200 MB)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dask,ray]'
+	@$(PIP) --constraint requirements.lock --editable '.[dask,ray]'
 	@$(BIN)/python -m pytest -q tests/test_extract_workers.py tests/test_workers.py $(ARGS)
 
 check: lint types docs test  ## Everything CI runs: ruff, mypy, docs, tests

@@ -75,26 +75,26 @@ class ModelError(Ig3dError):
     """A fitted model or checkpoint is unreadable or does not fit."""
 
 
-# Everything else that is no dependency of the core comes with the extra "extract".
+# Import names of the optional packages by the extra of pyproject.toml that installs them.
 _EXTRAS = {
-    "matplotlib": "report",
-    "jinja2": "report",
-    "pyarrow": "parquet",
-    "fsspec": "remote",
-    "dask": "dask",
-    "distributed": "dask",
+    "extract": "cv2 filelock numba openvino PIL platformdirs pooch requests",
+    "networks": "safetensors tflite timm torch torchvision",
+    "sfd": "face_alignment",
+    "report": "jinja2 matplotlib",
+    "parquet": "pyarrow",
+    "remote": "fsspec",
+    "dask": "dask distributed",
     "ray": "ray",
-    "onnxruntime": "onnx",
+    "onnx": "onnxruntime",
 }
 
 
 def absent(error: ModuleNotFoundError, *, wanted_by: str) -> MissingExtra:
-    """The one line for a package that an import did not find: what wanted it, what it is, what to install."""
+    """The error for a package that is not installed: the command or plug-in, the package, the extra to install."""
     package = (error.name or "unknown").partition(".")[0]
-    extra = _EXTRAS.get(package, "extract")
-    return MissingExtra(
-        f"{wanted_by}: expected the package {package!r}, found none; pip install 'ig3d[{extra}]'"
-    )
+    extra = next((extra for extra, packages in _EXTRAS.items() if package in packages.split()), None)
+    install = f"pip install 'ig3d[{extra}]'" if extra else "install it"
+    return MissingExtra(f"{wanted_by}: needs the package {package!r}, which is not installed; {install}")
 
 
 def require(module: str, *, wanted_by: str) -> ModuleType:

@@ -302,7 +302,7 @@ def test_a_detector_that_cannot_be_had_is_stood_in_for_and_said(
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.info.detector == {"name": "fake"}
     monkeypatch.setattr(FakeRegressor, "detectors", ("no.such.package:Detector",))
-    with pytest.raises(MissingExtra, match="expected the package 'no'"):
+    with pytest.raises(MissingExtra, match="needs the package 'no'"):
         extract_codes(samples, tmp_path / "b.h5", CONFIG, jobs=1)
 
 

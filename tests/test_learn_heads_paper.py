@@ -281,7 +281,7 @@ def test_blocks_that_do_not_fit_the_columns_and_devices_that_are_not_there_are_r
 def test_without_torch_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(
-        MissingExtra, match=r"head mlp: expected the package 'torch', found none; pip install"
+        MissingExtra, match=r"head mlp: needs the package 'torch', which is not installed; pip install"
     ):
         make_head("mlp", "classes", seed=0, jobs=1, blocks=(2, 4)).fit(*class_rows(40))
 

@@ -513,7 +513,7 @@ def test_without_jinja_everything_else_is_written(result, tmp_path, monkeypatch,
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     names = [path.name for path in write_result(result, tmp_path / "run")]
     assert "report.html" not in names and "table.tex" in names
-    assert "no report.html: report: expected the package 'jinja2'" in capsys.readouterr().err
+    assert "no report.html: report: needs the package 'jinja2'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss"])

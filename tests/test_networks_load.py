@@ -456,7 +456,8 @@ def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "net.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
-        MissingExtra, match=r"expected the package 'onnxruntime', found none; pip install 'ig3d\[onnx\]'"
+        MissingExtra,
+        match=r"needs the package 'onnxruntime', which is not installed; pip install 'ig3d\[onnx\]'",
     ):
         load_network(NetworkSpec(str(tmp_path / "net.onnx")), device=CPU)
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import ig3d
+from ig3d.errors import absent
 
 ROOT = Path(ig3d.__file__).resolve().parent
 # make that calls pytest hands its options down; ours starts afresh
@@ -94,6 +98,69 @@ def test_leaves_import_no_room(leaf: str) -> None:
     assert ours <= LEAVES
 
 
+def extras() -> dict[str, set[str]]:
+    """Import names of the packages of each extra in pyproject.toml; "" has those of the core."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {"scikit-learn": "sklearn", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+    listed = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        extra: {
+            names.get(name, name.replace("-", "_"))
+            for name in (re.split(r"[^\w-]", requirement)[0] for requirement in requirements)
+        }
+        for extra, requirements in listed.items()
+    }
+
+
+def third_party() -> dict[str, list[str]]:
+    """Packages that ig3d's own modules import, anywhere in them or through ``require``, with the modules."""
+    found: dict[str, list[str]] = {}
+    for name in modules():
+        path = Path(importlib.util.find_spec(name).origin or "")  # type: ignore[union-attr]
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported: list[str] = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported = [node.module or ""]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("require", "import_module"):
+                imported = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+            for one in imported:
+                package = str(one).partition(".")[0]
+                if package and package not in sys.stdlib_module_names and package != "ig3d":
+                    found.setdefault(package, []).append(name)
+    return found
+
+
+def test_every_import_belongs_to_the_core_or_to_the_extra_that_its_error_names() -> None:
+    of = extras()
+    of["extract"].add("requests")  # comes with pooch
+    assert "torch" in third_party()
+    for package, users in third_party().items():
+        if package in of[""] or package == "mediapipe":
+            continue
+        line = str(absent(ModuleNotFoundError(name=package), wanted_by="x"))
+        match = re.search(r"pip install 'ig3d\[(\w+)\]'", line)
+        assert match, (package, users)
+        assert package in of[match[1]], (package, users)
+
+
+def test_the_default_needs_neither_torch_nor_mediapipe_and_the_extra_all_has_the_others() -> None:
+    of = extras()
+    assert not {"torch", "torchvision", "timm", "face_alignment", "mediapipe"} & (of[""] | of["extract"])
+    (everything,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][
+        "all"
+    ]
+    named = set(re.split(r"[\[\],]", everything)[1:-1])
+    assert named == set(of) - {"", "all", "dev", "dask", "ray", "pytorch3d"}
+
+
+def test_an_unknown_package_is_named_without_an_extra() -> None:
+    line = str(absent(ModuleNotFoundError(name="made_up.part"), wanted_by="regressor mine"))
+    assert line.startswith("regressor mine: needs the package 'made_up'")
+    assert "ig3d[" not in line
+
+
 def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     # from a copy, so that no build/ is left here and nothing stale in one gets in
     copy = shutil.copytree(
@@ -147,5 +214,5 @@ def test_an_old_python_is_one_line(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False, env=OUTER,
     )  # fmt: skip
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("ig3d: ")]
-    assert "expected Python 3.11 or 3.12" in line
-    assert "got Python 3.8.1" in line
+    assert "needs Python 3.11 or later" in line
+    assert "is Python 3.8.1" in line
