@@ -6,6 +6,7 @@ Reading only, numpy only; docs/networks.md lists the keys of the file.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,43 @@ def made_by_of(path: str | Path) -> dict[str, Any]:
 
 
 def network_of(path: str | Path) -> str:
-    """Name and weights of the network that made a file of predictions, where the file says so; else empty."""
-    said = made_by_of(path)
-    return f"{said['network']} {str(said['sha256'])[:12]}" if {"network", "sha256"} <= set(said) else ""
+    """Description of the network, its input and its crop from a file of predictions; empty where it has none."""
+    return describe_network(made_by_of(path))
+
+
+def describe_network(made_by: Mapping[str, Any]) -> str:
+    """One line from a ``made_by`` record; :func:`network_differences` compares two of them.
+
+    >>> describe_network({"network": "net.pt", "sha256": "ab" * 32, "input": {"size": 64}, "crop": "whole"})
+    'net.pt abababababab; size 64; crop whole'
+    """
+    if not {"network", "sha256"} <= set(made_by):
+        return ""
+    given = made_by.get("input")
+    parts = dict(given) if isinstance(given, Mapping) else {}
+    parts |= {key: made_by[key] for key in ("crop", "crop_scale") if key in made_by}
+    return "; ".join([f"{made_by['network']} {str(made_by['sha256'])[:12]}", *map(_part, parts.items())])
+
+
+def _part(item: tuple[str, Any]) -> str:
+    name, value = item
+    values = value if isinstance(value, list | tuple) else [value]
+    shown = (f"{one:g}" if isinstance(one, int | float) else str(one).replace(";", ",") for one in values)
+    return f"{name} {' '.join(shown)}"
+
+
+def network_differences(first: str, second: str) -> list[str]:
+    """Differences between two descriptions, in what both of them record.
+
+    >>> network_differences("net.pt ab; size 64; crop whole", "net.pt ab; size 96; crop whole; crop_scale 1")
+    ['size 64, now size 96']
+    """
+    if not first or not second:
+        return []
+    (network, *rest), (other, *others) = first.split("; "), second.split("; ")
+    now = {part.partition(" ")[0]: part for part in others}
+    pairs = [(network, other), *((part, now.get(part.partition(" ")[0], part)) for part in rest)]
+    return [f"{before}, now {after}" for before, after in pairs if before != after]
 
 
 def load_features(path: str | Path) -> Features:

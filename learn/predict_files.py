@@ -18,7 +18,7 @@ from ..features.atomic import replacing
 from ..features.classes import parse_classes
 from ..features.inputs import Inputs
 from ..features.join import load_table
-from ..features.network_features import network_of
+from ..features.network_features import network_differences, network_of
 from ..features.place import align_columns
 from ..features.predictions import Predictions, load_predictions
 from ..features.samples import Split
@@ -185,10 +185,11 @@ def _remarks(
     said = [
         f"{number(len(rows), 'row')} fused by {rule}, {fitted if model.fits(rule) else 'which fits nothing'}."
     ]
-    if model.network and table.two_d_network and model.network != table.two_d_network:
+    differences = network_differences(model.network, table.two_d_network)
+    if differences:
         said.append(
-            f"WARNING the model was fitted with the outputs of {model.network}, these are of {table.two_d_network}: "
-            "its rules know the first one's scale and errors."
+            "WARNING the model was fitted with other 2D outputs than these: "
+            f"{'; '.join(differences)}. Its rules are fitted to the scale and the errors of the former."
         )
     bare = int((~table.covered[rows]).sum())
     if bare:

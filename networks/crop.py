@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +22,22 @@ class Crops:
     ----------
     boxes : (n, 4) float64, pixels
         x0, y0, x1, y1 of a square, which may leave the image; NaN is the whole image.
+    source : str
+        Where the boxes come from: ``whole``, ``dataset``, or ``store`` with the name of its detector.
+    scale : float
+        Side of the square over the mean side of the box; 1 for whole images.
     notes : tuple of str
     """
 
     boxes: np.ndarray
+    source: str = "whole"
+    scale: float = 1.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON record of the crop, for ``made_by``."""
+        return {"crop": self.source, "crop_scale": self.scale}
 
 
 def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: float = 1.0) -> Crops:
@@ -55,7 +67,7 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
         note = (
             f"{count} of {len(own)} images are cropped to the dataset's own face box (--crop whole: none)",
         )
-        return Crops(_squares(own, scale), note if count else ())
+        return Crops(_squares(own, scale), "dataset", scale, note) if count else Crops(own)
     if str(crop) == "whole":
         return Crops(np.full((len(samples), 4), np.nan))
     with CodeStore(crop) as store:
@@ -70,11 +82,12 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
             )
         check_files(samples, store, rows, what="crop")
         chosen = store.faces.box[rows].astype(np.float64)
+        source = f"store ({store.info.detector.get('name', 'unknown')})"
     faceless = [samples.samples[row].id for row in np.flatnonzero(~np.isfinite(chosen).all(1))]
     note = (
         f"{len(faceless)} of {len(rows)} samples have no face in {crop} and are seen whole ({some(faceless)})",
     )
-    return Crops(_squares(chosen, scale), note if faceless else ())
+    return Crops(_squares(chosen, scale), source, scale, note if faceless else ())
 
 
 def _squares(boxes: np.ndarray, scale: float) -> np.ndarray:

@@ -25,7 +25,7 @@ from ..features.join import load_table
 from ..features.samples import SampleList, Split
 from ..features.table import FusionTable
 from ..learn.intermediate.ask import Applied, ask
-from ..learn.intermediate.checkpoint import check_blocks
+from ..learn.intermediate.checkpoint import check_blocks, crop_warning
 from ..learn.intermediate.config import IntermediateConfig
 from ..learn.intermediate.fit import TrainingData, parameter_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
@@ -98,6 +98,7 @@ class JointRoute:
     row : (n,) int64
         Picture of each sample, -1 where there is none.
     start : Start
+    crop : JSON record of the crop of the images
     contents : (n,) int64 hashes of the images
     digest : hash of all that a training sees
     config : JointConfig
@@ -108,6 +109,7 @@ class JointRoute:
     pictures: Pictures
     row: np.ndarray
     start: Start
+    crop: dict[str, Any]
     contents: np.ndarray
     digest: str
     config: JointConfig
@@ -171,6 +173,7 @@ class JointRoute:
             "architecture": self.start.architecture,
             "input": asdict(self.start.view),
             "timm": timm.__version__,
+            **self.crop,
         }
 
 
@@ -207,12 +210,13 @@ def open_route(
     PredictionsError : the predictions are another network's.
     """
     where, joint = choose_device(device), joint or JointConfig()
+    crops = choose_crops(samples, joint.crop, scale=joint.crop_scale)
     warning = ""
     if isinstance(network, Start):
         start = network
     else:
         start = open_network(network)
-        warning = check_predictions(inputs.two_d[0], start, force=force)
+        warning = check_predictions(inputs.two_d[0], start, crops.identity, force=force)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     place = {identifier: row for row, identifier in enumerate(table.id.tolist())}
     ids = [sample.id for sample in samples.samples]
@@ -222,7 +226,6 @@ def open_route(
             f"{samples.dataset}: expected the dataset that {table.sources.get('3d', 'the store')} was made of "
             f"({some(table.id.tolist(), 2)}), got other samples ({some(ids, 2)})"
         )
-    crops = choose_crops(samples, joint.crop, scale=joint.crop_scale)
     pictures = load_pictures(
         samples, known, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
     )
@@ -244,6 +247,7 @@ def open_route(
         pictures=pictures,
         row=row,
         start=start,
+        crop=crops.identity,
         contents=contents,
         digest=total.hexdigest(),
         config=joint,
@@ -300,4 +304,11 @@ def apply_joint(
     )  # fmt: skip
     check_blocks(loaded, route.table)
     model = JointNetwork(start.module, loaded.module).to(route.device)
-    return ask(loaded, route, model, route.device)
+    applied = ask(loaded, route, model, route.device)
+    trained = loaded.info.joint
+    differences = [
+        f"{key} {trained[key]}, now {value}"
+        for key, value in route.crop.items()
+        if trained.get(key, value) != value
+    ]
+    return replace(applied, notes=(crop_warning(differences), *applied.notes)) if differences else applied

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError, PredictionsError, UsageError
-from ..features.network_features import made_by_of
+from ..features.network_features import describe_network, made_by_of, network_differences
 from ..learn.intermediate.checkpoint import LoadedModule, load_module
 from .images import InputSpec
 from .load import NetworkSpec, kind_of
@@ -82,12 +83,20 @@ def open_network(spec: NetworkSpec) -> Start:
     return Start(network, opened.name, opened.sha256, view, learnt)
 
 
-def check_predictions(path: Path, start: Start, *, force: bool = False) -> str:
-    """Whether predictions are those of the network that a training starts from; nothing where the file does not say.
+def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, force: bool = False) -> str:
+    """Check that predictions are those of the network that a training starts from, where the file records it.
+
+    Parameters
+    ----------
+    path : file of the predictions
+    start : Start
+    crop : :attr:`ig3d.networks.crop.Crops.identity` of the training
+    force : bool
+        Continue with a warning where they are of another network.
 
     Returns
     -------
-    A warning where they are not and ``force`` goes on; else nothing.
+    A warning where the network, its input or the crop of the images differs; else an empty string.
 
     Raises
     ------
@@ -96,7 +105,13 @@ def check_predictions(path: Path, start: Start, *, force: bool = False) -> str:
     made_by = made_by_of(path)
     theirs = str(made_by.get("sha256", start.sha256))
     if theirs == start.sha256:
-        return ""
+        ours = {**made_by, "input": asdict(start.view), **crop}
+        differences = network_differences(describe_network(made_by), describe_network(ours))
+        if not differences:
+            return ""
+        return (
+            f"WARNING {path.name}: these predictions were made with another input: {'; '.join(differences)}"
+        )
     wrong = (
         f"{path.name}: expected predictions of the network that is trained ({start.architecture} "
         f"{start.sha256[:12]}), got those of {made_by.get('network')} {theirs[:12]}"

@@ -174,7 +174,7 @@ def write_logits(
             )
         done = np.array([picture.row for picture in good])
         ids = np.array([samples.samples[row].id for row in done])
-        write_npz(out, _arrays(asked, run, ids), features=spool)
+        write_npz(out, _arrays(asked, crops, run, ids), features=spool)
     seen = _told(asked, np.stack([picture.digest for picture in good]), ids)
     scores, wrong = _scores(samples, asked, done, run)
     by_split = Counter(Split(int(code)).name for code in samples.splits[done])
@@ -198,7 +198,7 @@ class Run:
     va: np.ndarray
 
 
-def _arrays(asked: UserNetwork, run: Run, ids: np.ndarray) -> dict[str, np.ndarray]:
+def _arrays(asked: UserNetwork, crops: Crops, run: Run, ids: np.ndarray) -> dict[str, np.ndarray]:
     """The file's arrays by key, without the features."""
     arrays = {"ids": ids}
     if asked.columns.logits:
@@ -206,8 +206,9 @@ def _arrays(asked: UserNetwork, run: Run, ids: np.ndarray) -> dict[str, np.ndarr
     if asked.columns.va:
         arrays |= {"va": run.va, "columns": np.array(("valence", "arousal"))}
     if asked.layer:
-        arrays["feature_network"] = np.array(asked.feature_network)
-    return arrays | {"made_by": np.array(json.dumps(asked.identity, sort_keys=True))}
+        arrays["feature_network"] = np.array(asked.feature_network(crops.identity))
+    made_by = {**asked.identity, **crops.identity}
+    return arrays | {"made_by": np.array(json.dumps(made_by, sort_keys=True))}
 
 
 def _choose(samples: SampleList, splits: tuple[str, ...] | None) -> np.ndarray:

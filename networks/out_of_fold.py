@@ -98,6 +98,7 @@ def write_out_of_fold(
     if plan.task == "va":
         said = np.clip(said, -1, 1)
     others = np.setdiff1d(np.arange(len(samples)), mine)
+    crops = choose_crops(samples)
     with exact_arithmetic(device):
         whole = load_network(NetworkSpec(str(network)), device=device)
         run = run_network(
@@ -105,7 +106,7 @@ def write_out_of_fold(
             whole,
             others,
             LogitsConfig(jobs=config.jobs),  # leaves out copies of images that the network was trained on
-            choose_crops(samples),
+            crops,
             spool=None,
             progress=progress,
         )
@@ -122,7 +123,7 @@ def write_out_of_fold(
             **_named(plan, values[order]),
             "fold": np.concatenate([fold, np.full(len(read), -1)])[order].astype(np.int16),
             "out_of_fold": np.array(True),
-            "made_by": np.array(json.dumps(whole.identity, sort_keys=True)),
+            "made_by": np.array(json.dumps({**whole.identity, **crops.identity}, sort_keys=True)),
         },
     )
     return OutOfFold(Path(out), len(mine), len(read), tuple(notes))

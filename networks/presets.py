@@ -56,7 +56,8 @@ PRESETS: dict[str, NetworkPreset] = {
     ),
     "openface3": NetworkPreset(),
     "resemotenet": NetworkPreset({"size": 64, "colour": "grey"}),
-    "ferplus": NetworkPreset(),
+    # emotion-ferplus of the ONNX model zoo: grey values from 0 to 255
+    "ferplus": NetworkPreset({"size": 64, "colour": "grey", "mean": (0.0,) * 3, "std": (1 / 255,) * 3}),
     "kollias": NetworkPreset(),
     "pyfeat-v1": NetworkPreset(),
     "pyfeat-v2": NetworkPreset(va_after=VALENCE_FIRST),

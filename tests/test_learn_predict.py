@@ -136,16 +136,16 @@ def test_further_networks_are_no_part_of_a_model(ig3d, fitted):
 def test_outputs_of_another_network_are_said(ig3d, fitted):
     folder, table = fitted
 
-    def made_by(name, rows, network):
+    def made_by(name, rows, network, **record):
         path = logits_of(folder / name, table, rows)
         with np.load(path) as arrays:
-            said = json.dumps({"network": "timm:resnet18", "sha256": network * 64})
+            said = json.dumps({"network": "timm:resnet18", "sha256": network * 64, **record})
             np.savez(path, **arrays, made_by=np.array(said))
         return path
 
-    made_by("two.npz", table.split > 0, "a")
+    made_by("two.npz", table.split > 0, "a", input={"size": 64, "mean": [0.5, 0.5, 0.5]}, crop="whole")
     model = fuse(folder)
-    assert load_model(model).network == "timm:resnet18 aaaaaaaaaaaa"
+    assert load_model(model).network == "timm:resnet18 aaaaaaaaaaaa; size 64; mean 0.5 0.5 0.5; crop whole"
 
     def predicted_of(path):
         files = ["--2d-logits", path, "--3d-store", folder / "toy.h5", "--out", folder / "p.csv"]
@@ -153,10 +153,20 @@ def test_outputs_of_another_network_are_said(ig3d, fitted):
         assert ended.returncode == 0, ended.stderr
         return ended.stderr
 
-    assert "fitted with the outputs of" not in predicted_of(made_by("same.npz", slice(None), "a"))
-    assert "fitted with the outputs of" not in predicted_of(logits_of(folder / "silent.npz", table))
-    said = " ".join(predicted_of(made_by("other.npz", slice(None), "b")).split())
-    assert "outputs of timm:resnet18 aaaaaaaaaaaa, these are of timm:resnet18 bbbbbbbbbbbb" in said
+    warning = "fitted with other 2D outputs than these"
+    same = made_by(
+        "same.npz", slice(None), "a", input={"size": 64, "colour": "rgb"}, crop="whole", crop_scale=1
+    )
+    assert warning not in predicted_of(same)
+    assert warning not in predicted_of(logits_of(folder / "silent.npz", table))
+    for record, difference in (
+        ({"network": "b"}, "timm:resnet18 aaaaaaaaaaaa, now timm:resnet18 bbbbbbbbbbbb"),
+        ({"network": "a", "crop": "dataset"}, "crop whole, now crop dataset"),
+        ({"network": "a", "input": {"size": 96}}, "size 64, now size 96"),
+        ({"network": "a", "input": {"mean": [0.4, 0.5, 0.5]}}, "mean 0.5 0.5 0.5, now mean 0.4 0.5 0.5"),
+    ):
+        text = " ".join(predicted_of(made_by("other.npz", slice(None), **record)).split())
+        assert f"{warning}: {difference}. Its rules" in text
 
 
 def fresh_like(folder, table):

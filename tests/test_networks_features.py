@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,7 @@ class FakeStore:
 
     images: Path
     path = "my.h5"
+    info = SimpleNamespace(detector={"name": "facemesh"})
 
     def __init__(self, path: object) -> None:
         nan = (np.nan,) * 4

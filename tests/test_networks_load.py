@@ -255,7 +255,7 @@ def test_timm_architectures_take_their_input_and_width_from_timm_and_the_weights
     images = torch.randn((4, 3, 160, 160), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(network(images).logits, module(images))
-    assert any("'model.' was taken off" in note for note in network.opened.notes)
+    assert any("removed the prefix 'model.'" in note for note in network.opened.notes)
 
 
 # --- weights ---

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +75,10 @@ def apply_module(loaded: LoadedModule, features: FeatureTable, *, device: str = 
     ModelError : features of another network or shape, or codes of other blocks, than the module's.
     ProtocolError : no row is left.
     """
-    check_fits(loaded, features.table, network=features.network, shape=features.values.shape[1:])
+    warnings = check_fits(loaded, features.table, network=features.network, shape=features.values.shape[1:])
     where = torch.device(device)
-    return ask(loaded, FeatureRoute(features, where), loaded.module.to(where), where)
+    applied = ask(loaded, FeatureRoute(features, where), loaded.module.to(where), where)
+    return replace(applied, notes=(*warnings, *applied.notes))
 
 
 def ask(loaded: LoadedModule, route: Route, model: nn.Module, device: torch.device) -> Applied:

@@ -6,7 +6,7 @@ images it learnt from, as 8-byte hashes of their contents. No date, no path: the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ...errors import ModelError, UsageError, some
+from ...features.network_features import network_differences
 from ...features.table import BlockUse, FusionTable
 from ..training.tensors import read_tensors, tensors_digest, write_tensors
 from .config import TASKS
@@ -36,6 +37,8 @@ class ModuleInfo:
     blocks : the code blocks it reads, in order, with basis
     network : str
         Names the network that made its features, by content.
+    two_d : str
+        Description of that network, its input and its crop; empty where the file of features has none.
     joint : dict
         Description of the 2D network whose weights lie in the same file; empty for a module on ready features.
     training : dict
@@ -47,6 +50,7 @@ class ModuleInfo:
     classes: tuple[str, ...]
     blocks: tuple[BlockUse, ...]
     network: str
+    two_d: str = ""
     joint: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -135,6 +139,7 @@ def load_module(path: str | Path) -> LoadedModule:
             classes=tuple(described["classes"]),
             blocks=tuple(BlockUse(**block) for block in described["blocks"]),
             network=described["network"],
+            two_d=described.get("two_d", ""),
             joint=dict(described["joint"]),
             training=dict(described["training"]),
         )
@@ -154,13 +159,19 @@ def load_module(path: str | Path) -> LoadedModule:
     return LoadedModule(module.eval(), info, train, validation, parts["network"], str(path))
 
 
-def check_fits(loaded: LoadedModule, table: FusionTable, *, network: str, shape: tuple[int, ...]) -> None:
+def check_fits(
+    loaded: LoadedModule, table: FusionTable, *, network: str, shape: tuple[int, ...]
+) -> list[str]:
     """Refuse rows that a module was not made for.
 
     Parameters
     ----------
     table : the rows
     network, shape : name and shape of a row of their features
+
+    Returns
+    -------
+    warnings : the crop of the images differs
 
     Raises
     ------
@@ -177,12 +188,29 @@ def check_fits(loaded: LoadedModule, table: FusionTable, *, network: str, shape:
             f"{loaded.source}: expected features of shape {_shape(info.spec.shape)}, got {_shape(shape)}; "
             "write them as those it was trained on (ig3d logits --features, or --feature-maps)"
         )
-    if network != info.network:
+    warnings = crop_warnings(info, table) if _layer(network) == _layer(info.network) else []
+    if network != info.network and not warnings:
         raise ModelError(
             f"{loaded.source}: expected features of the network {_short(info.network)}, got those of "
             f"{_short(network)}; write them with the network, layer and input that it was trained on"
         )
     check_blocks(loaded, table)
+    return warnings
+
+
+def crop_warnings(info: ModuleInfo, table: FusionTable) -> list[str]:
+    """A warning where the 2D outputs of ``table`` are of the module's network, but of other crops of the images."""
+    differences = network_differences(info.two_d, table.two_d_network)
+    other_crop = differences and all(difference.startswith("crop") for difference in differences)
+    return [crop_warning(differences)] if other_crop else []
+
+
+def crop_warning(differences: Sequence[str]) -> str:
+    """The warning for images that are cropped in another way than those of the training."""
+    return (
+        f"WARNING the module was trained with another crop of the images: {'; '.join(differences)}. "
+        "Its outputs are likely worse; use the same --crop and --crop-scale."
+    )
 
 
 def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
@@ -196,6 +224,11 @@ def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
             f"{loaded.source}: expected the code blocks {some(wanted, 8)}, got {some(got, 8)}; extract with the same "
             "regressor"
         )
+
+
+def _layer(network: str) -> str:
+    """Name and layer of a network: its name without the hash that ends it."""
+    return network.rpartition(" ")[0]
 
 
 def _short(network: str) -> str:

@@ -188,6 +188,7 @@ def _save(
         classes=() if plan.task == "va" else table.classes,
         blocks=table.blocks,
         network=route.network,
+        two_d=table.two_d_network,
         joint=route.describe(),
         training={
             "arm": trained.arm,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,16 @@ class UserNetwork:
             "layer": self.layer,
         }
 
-    @property
-    def feature_network(self) -> str:
-        """Name of the features' making: equal for features that mean the same, and for these alone."""
-        said = json.dumps({**self.identity, "outputs": None, "maps": self.maps}, sort_keys=True)
-        return f"{self.name} {self.layer} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    def feature_network(self, crop: Mapping[str, Any]) -> str:
+        """Name for the source of the features: equal only for the same network, layer, input and crop.
+
+        Parameters
+        ----------
+        crop : mapping
+            :attr:`ig3d.networks.crop.Crops.identity`.
+        """
+        record = json.dumps({**self.identity, **crop, "outputs": None, "maps": self.maps}, sort_keys=True)
+        return f"{self.name} {self.layer} {hashlib.sha256(record.encode()).hexdigest()[:16]}"
 
     def __call__(self, images: torch.Tensor) -> Outputs:
         """Ask (n, 3, size, size) float32 images, n >= 1; every row is as if it were alone.
@@ -144,6 +149,7 @@ def load_network(
     else:
         known = preset(spec.preset) if spec.preset else None
         opened = import_module(f".{kind_of(spec)}", __name__).open_network(spec, device)
+    opened = _with_channels(opened, _input(spec, opened, known).size, device)
     given = _input(spec, opened, known)
     ask, layer = with_features(opened, spec)
     noise = torch.randn((3, 3, given.size, given.size), generator=torch.Generator().manual_seed(0)).to(device)
@@ -190,6 +196,27 @@ def kind_of(spec: NetworkSpec) -> str:
     return found
 
 
+def _with_channels(opened: Opened, size: int, device: torch.device) -> Opened:
+    """The network with its number of channels; one that does not record it is tried with 3, then with 1."""
+    channels = opened.channels
+    if channels is None:
+        takes = [n for n in (3, 1) if _takes(opened, torch.zeros((2, n, size, size), device=device))]
+        channels = takes[0] if takes else 3
+    opened = replace(opened, channels=channels)
+    if channels == 3:
+        return opened
+    return replace(opened, input=opened.input | {"colour": "grey"}, fixed=(*opened.fixed, "colour"))
+
+
+def _takes(opened: Opened, images: torch.Tensor) -> bool:
+    try:
+        with torch.inference_mode():
+            opened.call(images)
+    except Exception:  # a user's network may raise anything; the error is reported when it is run
+        return False
+    return True
+
+
 def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> InputSpec:
     """What the user says goes before what the network says itself, and that before the preset."""
     said = {
@@ -197,12 +224,23 @@ def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> In
         for name in ("size", "mean", "std", "colour", "interpolation")
         if (value := getattr(spec, name)) is not None
     }
-    only = {"size": opened.input["size"]} if opened.fixed_size else {}
-    if only and spec.size not in (None, only["size"]):
+    for name in opened.fixed:
+        if said.get(name) not in (None, opened.input[name]):
+            raise UsageError(
+                f"{name}: expected {opened.input[name]}, the only one that {opened.name} takes, got {said[name]}"
+            )
+    view = InputSpec(**{**_plain(opened), **(known.input if known else {}), **opened.input, **said})
+    if opened.channels == 1 and (len(set(view.mean)) > 1 or len(set(view.std)) > 1):
         raise UsageError(
-            f"size: expected {only['size']}, the only one that {opened.name} takes, got {spec.size}"
+            f"mean, std: expected one number each for {opened.name}, which takes one grey channel, got {view.mean} "
+            f"and {view.std}"
         )
-    return InputSpec(**{**(known.input if known else {}), **opened.input, **said, **only})
+    return view
+
+
+def _plain(opened: Opened) -> dict[str, Any]:
+    """Values from 0 to 1 for a network of one channel: the usual mean and deviation are of three."""
+    return {"mean": (0.0,) * 3, "std": (1.0,) * 3} if opened.channels == 1 else {}
 
 
 def _meaning(
@@ -253,9 +291,9 @@ def _ask(
 def _run(
     ask: Asked, images: torch.Tensor, opened: Opened
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """One call of the network; whatever it raises becomes one line."""
+    """One call of the network; each exception becomes one line."""
     try:
-        return ask(images)
+        return ask(images[:, : opened.channels])
     except (ModelError, UsageError):
         raise
     except Exception as exc:  # a network of the user's may raise anything

@@ -40,7 +40,8 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         name=path.name,
         sha256=digest_file(path),
         input={"size": int(shape[-1])} if fixed else {},
-        fixed_size=fixed,
+        fixed=("size",) if fixed else (),
+        channels=int(shape[1]),
         fixed_rows=shape[0] if isinstance(shape[0], int) else None,
     )
 
@@ -50,8 +51,8 @@ def _input_shape(path: Path, program: Any) -> tuple[Any, ...]:
     users = program.graph_signature.user_inputs
     nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in users]
     shapes = [tuple(getattr(node.meta.get("val"), "shape", ())) for node in nodes]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != 3:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (1, 3):
         raise ModelError(
-            f"{path}: expected a program of one input (n, 3, h, w), got {shapes}; export it again"
+            f"{path}: expected a program of one input (n, 3, h, w) or (n, 1, h, w), got {shapes}; export it again"
         )
     return shapes[0]

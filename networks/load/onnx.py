@@ -10,7 +10,14 @@ import torch
 
 from ...errors import ModelError, require
 from .state import digest_file
-from .values import NetworkSpec, Opened
+from .values import BYTES, NetworkSpec, Opened
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
@@ -27,34 +34,44 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     except Exception as exc:  # onnxruntime's own errors share no base
         if not type(exc).__module__.startswith("onnxruntime"):
             raise
-        raise ModelError(f"{path}: expected an ONNX file, got: {str(exc).splitlines()[0][:160]}") from exc
+        reason = str(exc).splitlines()[0]
+        if "external" in reason:
+            raise ModelError(
+                f"{path}: the weights are in another file, which is not beside it; copy the .data file there"
+            ) from exc
+        raise ModelError(f"{path}: expected an ONNX file, got: {reason[:160]}") from exc
     images = session.get_inputs()
     shape = list(images[0].shape) if images else []
-    last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
-    if len(images) != 1 or len(shape) != 4 or (shape[1] == 3) == last or "float" not in images[0].type:
+    dtype = _DTYPES.get(images[0].type) if len(images) == 1 else None
+    first = len(shape) == 4 and shape[1] in (1, 3)
+    last = len(shape) == 4 and shape[3] in (1, 3)
+    if dtype is None or first == last:
         raise ModelError(
-            f"{path}: expected one input of floats (n, 3, h, w) or (n, h, w, 3), got "
-            f"{[(one.name, one.shape, one.type) for one in images]}"
+            f"{path}: expected one input of float or uint8 images, (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, "
+            f"got {[(one.name, one.shape, one.type) for one in images]}"
         )
+    channels = shape[3] if last else shape[1]
     names = [output.name for output in session.get_outputs()]
-    dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}[
-        images[0].type
-    ]
 
     def call(batch: torch.Tensor) -> dict[str, Any]:
         fed = batch.permute(0, 2, 3, 1) if last else batch
-        said = session.run(names, {images[0].name: np.ascontiguousarray(fed.cpu().numpy().astype(dtype))})
-        return {name: torch.from_numpy(np.asarray(one)) for name, one in zip(names, said, strict=True)}
+        if dtype is np.uint8:
+            fed = fed.round()
+        outputs = session.run(names, {images[0].name: np.ascontiguousarray(fed.cpu().numpy().astype(dtype))})
+        return {name: torch.from_numpy(np.asarray(one)) for name, one in zip(names, outputs, strict=True)}
 
     side = shape[1] if last else shape[2]
-    fixed = isinstance(side, int)
+    given: dict[str, Any] = {"size": side} if isinstance(side, int) else {}
+    if dtype is np.uint8:
+        given |= {"mean": (0.0,) * 3, "std": BYTES}
     slow = device.type == "cuda" and "CUDAExecutionProvider" not in known
     return Opened(
         call=call,
         name=path.name,
         sha256=digest_file(path),
-        input={"size": side} if fixed else {},
-        fixed_size=fixed,
+        input=given,
+        fixed=tuple(given),
+        channels=channels,
         fixed_rows=shape[0] if isinstance(shape[0], int) else None,
         notes=("this onnxruntime runs on the processor: it was installed without CUDA",) if slow else (),
     )

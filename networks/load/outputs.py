@@ -65,8 +65,7 @@ class Columns:
 
 def side_by_side(outputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:
     """(n, columns) float32: these outputs, a single number per row counting as one column."""
-    parts = [outputs[name].float() for name in names]
-    return torch.cat([part.reshape(len(part), -1) if part.ndim == 1 else part for part in parts], dim=1)
+    return torch.cat([outputs[name].float().reshape(len(outputs[name]), -1) for name in names], dim=1)
 
 
 def choose_outputs(
@@ -85,13 +84,19 @@ def choose_outputs(
             f"{source}: expected --output with a network that gives {len(outputs)} outputs (shapes for {rows} images: "
             f"{some(shapes, 8)}); say which, such as --output {next(iter(outputs))}"
         )
-    names = names or tuple(outputs)
+    # a position counts the outputs of a network that names them
+    order = list(outputs)
+    names = names or tuple(order)
+    names = tuple(
+        order[int(name)] if name not in outputs and name.isdecimal() and int(name) < len(order) else name
+        for name in names
+    )
     unknown = [name for name in names if name not in outputs]
     if unknown:
         raise UsageError(f"output: expected some of {some(shapes, 8)}, got {', '.join(unknown)}")
     for name in names:
         shape = tuple(outputs[name].shape)
-        if len(shape) > 2 or not shape or shape[0] != rows:
+        if not shape or shape[0] != rows or any(side > 1 for side in shape[2:]):
             raise UsageError(
                 f"{source}: expected output {name} to be one row of numbers per image, got {shape} for {rows} images; "
                 f"choose with --output from {some(shapes, 8)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
-from ...errors import ModelError, WeightsError, some
+from ...errors import ModelError, WeightsError, number, some
 from ...features.unpickle import Foreign, read_arrays
 
 State = dict[str, np.ndarray]
-# Older checkpoints do without this counter, which evaluation never reads.
+# A counter of batch normalisation that evaluation does not read; older checkpoints do not have it.
 _COUNTER = "num_batches_tracked"
+# Tensors beside a network's own, by name: of losses and metrics, and counters (those of torch's SWA, of thop).
+_EXTRA = re.compile(
+    r"(\w+_)?(criterion|criteria|loss|losses|metrics?|acc|accuracy|auroc|auc|f1|precision|recall|confusion|confmat)"
+    r"(_\w+)?(\..*)?|n_averaged|epoch|(global_)?step|class_weights?|(.*\.)?(total_ops|total_params|num_batches_tracked)",
+    re.IGNORECASE,
+)
 
 
 def read_state(path: Path, key: str) -> State:
@@ -42,8 +50,13 @@ def read_state(path: Path, key: str) -> State:
         raise ModelError(f"{path}: expected a safetensors file, got: {str(exc).splitlines()[0]}") from exc
     except WeightsError as exc:
         raise ModelError(str(exc)) from exc
-    for part in key.split(".") if key else ():
+    parts = key.split(".") if key else []
+    for depth, part in enumerate(parts):
         content = _entries(content)
+        rest = ".".join(parts[depth:]) + "."
+        if part not in content and any(str(name).startswith(rest) for name in content):
+            content = {str(k).removeprefix(rest): v for k, v in content.items() if str(k).startswith(rest)}
+            break
         if part not in content:
             raise ModelError(
                 f"{path}: expected the entry {part!r} of --key {key}, got {some(sorted(map(str, content)))}"
@@ -64,6 +77,8 @@ def read_state(path: Path, key: str) -> State:
 def _entries(content: Any) -> Mapping[Any, Any]:
     if isinstance(content, Foreign):
         content = content.state
+    if isinstance(content, list | tuple):
+        return {str(position): part for position, part in enumerate(content)}
     return content if isinstance(content, dict) else {}
 
 
@@ -75,7 +90,9 @@ def _as_state(content: Any) -> State | None:
     if not isinstance(content, dict) or not content:
         return None
     arrays = {str(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
-    return arrays if len(arrays) == len(content) else None
+    plain = sum(isinstance(value, str | int | float | None) for value in content.values())
+    shaped = any(value.ndim for value in arrays.values())
+    return arrays if shaped and len(arrays) + plain == len(content) else None
 
 
 def _of_module(module: Foreign, prefix: str = "") -> State:
@@ -94,10 +111,11 @@ def _of_module(module: Foreign, prefix: str = "") -> State:
 
 
 def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...]:
-    """Put weights into a module, all of them and nothing else.
+    """Load weights into a module, all that it has.
 
-    A first part that all names share and the module does not have (``module.`` of DataParallel, ``model.`` of
-    Lightning) is taken off, and said.
+    A prefix of the names that the module does not have (``module.`` of DataParallel, ``model.`` of Lightning,
+    ``_orig_mod.`` of torch.compile) is removed. Tensors of losses and metrics, counters, and tensors outside of that
+    prefix are not used; a note names the prefix and these.
 
     Returns
     -------
@@ -108,9 +126,11 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     ModelError : names or shapes differ; the message counts them and shows the first.
     """
     wanted = module.state_dict()
-    fitting, taken = _without_prefix(state, set(wanted))
-    lacking = [name for name in wanted if name not in fitting and not name.endswith(_COUNTER)]
-    extra = [name for name in fitting if name not in wanted]
+    fitting, prefix = _without_prefix(state, wanted, source=source)
+    unused = [name for name in fitting if name not in wanted and _is_extra(name)]
+    unused += [name for name in state if not name.startswith(prefix)]
+    missing = [name for name in wanted if name not in fitting and not name.endswith(_COUNTER)]
+    unknown = [name for name in fitting if name not in wanted and not _is_extra(name)]
     wrong = [
         f"{name} {tuple(wanted[name].shape)} got {value.shape}"
         for name, value in fitting.items()
@@ -119,19 +139,26 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     faults = []
     if wrong:
         faults.append(f"{len(wrong)} of another shape ({some(wrong, 2)})")
-    if lacking:
-        faults.append(f"{len(lacking)} missing ({some(lacking, 3)})")
-    if extra:
-        faults.append(f"{len(extra)} unknown ({some(extra, 3)})")
+    if missing:
+        faults.append(f"{len(missing)} missing ({some(missing, 3)})")
+    if unknown:
+        faults.append(f"{len(unknown)} unknown ({some(unknown, 3)})")
     if faults:
         raise ModelError(
             f"{source}: expected the {len(wanted)} tensors of the network, got {'; '.join(faults)}; check the "
             "architecture, its number of outputs, and --key"
         )
-    tensors = {name: torch.from_numpy(np.array(value)) for name, value in fitting.items()}
-    missing = {name: tensor for name, tensor in wanted.items() if name not in tensors}
-    module.load_state_dict(tensors | missing, strict=True)
-    return (f"{source}: {taken!r} was taken off the names of the weights",) if taken else ()
+    tensors = {
+        name: torch.from_numpy(np.array(fitting[name])) if name in fitting else tensor
+        for name, tensor in wanted.items()
+    }
+    module.load_state_dict(tensors, strict=True)
+    notes = []
+    if prefix:
+        notes.append(f"{source}: removed the prefix {prefix!r} from the names of the weights")
+    if unused:
+        notes.append(f"{source}: {number(len(unused), 'tensor')} not used ({some(unused, 3)})")
+    return tuple(notes)
 
 
 def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, ...]:
@@ -148,7 +175,7 @@ def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, 
     own = module.state_dict()
     layer = classifier_of(getattr(module, "pretrained_cfg", None)) + "."
     kept = {name: tensor.numpy() for name, tensor in own.items() if name.startswith(layer)}
-    stripped, _ = _without_prefix(state, set(own))
+    stripped, _ = _without_prefix(state, own, source=source)
     return fit_state(module, {**stripped, **kept}, source=source)
 
 
@@ -158,16 +185,42 @@ def classifier_of(config: Any) -> str:
     return said if isinstance(said, str) else said[0] if said else "fc"
 
 
-def _without_prefix(state: State, wanted: set[str]) -> tuple[State, str]:
-    taken = ""
-    while not wanted & set(state):
-        firsts = {name.partition(".")[0] for name in state}
-        if len(firsts) != 1 or any("." not in name for name in state):
-            break
-        first = firsts.pop() + "."
-        taken += first
-        state = {name.removeprefix(first): value for name, value in state.items()}
-    return state, taken
+def _without_prefix(state: State, wanted: Collection[str], *, source: str) -> tuple[State, str]:
+    """The tensors whose names start with the prefix under which the network's own stand, and that prefix.
+
+    Raises
+    ------
+    ModelError : different weights of the network stand under several prefixes.
+    """
+    needed = [name for name in wanted if not name.endswith(_COUNTER)]
+    if not needed or all(name in state for name in needed):
+        return state, ""
+    counts: Counter[str] = Counter()
+    for name in needed:
+        # a prefix ends at a dot; the names of one tensor under several prefixes are few
+        counts.update(key.removesuffix(name) for key in state if key.endswith(f".{name}"))
+    if not counts or counts.most_common(1)[0][1] <= sum(name in state for name in needed):
+        return state, ""
+    whole = [prefix for prefix, count in counts.items() if count == len(needed)]
+    if any(
+        not np.array_equal(state[whole[0] + name], state[prefix + name])
+        for prefix in whole[1:]
+        for name in needed
+    ):
+        keys = [prefix.removesuffix(".") for prefix in whole]
+        raise ModelError(
+            f"{source}: the network's weights stand there {len(whole)} times and differ ({some(keys)}); choose with "
+            f"--key {keys[0]}"
+        )
+    prefix = whole[0] if whole else counts.most_common(1)[0][0]
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }, prefix
+
+
+def _is_extra(name: str) -> bool:
+    """Whether a tensor belongs to a loss or a metric, or is a counter."""
+    return _EXTRA.fullmatch(name) is not None
 
 
 def digest_module(module: nn.Module) -> str:

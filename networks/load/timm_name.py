@@ -29,7 +29,9 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         )
     state = read_state(spec.weights, spec.key)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    options: dict[str, Any] = {}
+    stem = state.get(f"{getattr(config, 'first_conv', '')}.weight")
+    channels = 1 if stem is not None and stem.ndim == 4 and stem.shape[1] == 1 else 3
+    options: dict[str, Any] = {"in_chans": channels}
     if config is not None and config.fixed_input_size and spec.size is not None:
         options["img_size"] = spec.size
     try:
@@ -55,7 +57,8 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
             if resolved["interpolation"] in ("nearest", "bicubic")
             else "bilinear",
         },
-        fixed_size=fixed,
+        fixed=("size",) if fixed else (),
+        channels=channels,
         notes=notes,
     )
 
@@ -64,9 +67,13 @@ def _outputs(name: str, state: State) -> int:
     """How many outputs the weights were trained for: rows of the layer that timm names as the classifier."""
     layer = classifier_of(timm.get_pretrained_cfg(name, allow_unregistered=True))
     for key in ("weight", "bias"):
-        found = [value for entry, value in state.items() if entry.endswith(f"{layer}.{key}")]
-        if len(found) == 1:
-            return int(found[0].shape[0])
+        widths = {
+            len(value)
+            for entry, value in state.items()
+            if f".{entry}".endswith(f".{layer}.{key}") and value.ndim
+        }
+        if len(widths) == 1:
+            return widths.pop()
     raise ModelError(
         f"network timm:{name}: expected weights with the layer {layer}, got none; give another --key, or make the "
         "network in a Python file (file.py:build)"

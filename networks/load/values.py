@@ -14,6 +14,9 @@ from torch import nn
 from ...errors import UsageError
 from ..checkpoint import Seen
 
+# Standard deviation of inputs that are bytes, 0 to 255
+BYTES = (1 / 255,) * 3
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
@@ -102,7 +105,7 @@ class Opened:
     Attributes
     ----------
     call : callable
-        (n, 3, size, size) float32 tensor on the device to whatever the network returns.
+        (n, channels, size, size) float32 tensor on the device to whatever the network returns.
     name : str
         For messages and for the file that is written; no path.
     sha256 : str
@@ -115,8 +118,10 @@ class Opened:
         Its class columns, where it says so; else empty.
     va : bool
         It says that its two columns are valence and arousal.
-    fixed_size : bool
-        It takes no other size than ``input["size"]``.
+    fixed : tuple of str
+        Names in ``input`` whose value is the only one that it takes, such as ``size``.
+    channels : int or None
+        Of its input: 3, or 1 for a network of grey images; None where the network does not say.
     fixed_rows : int or None
         It takes batches of this many rows only.
     seen : Seen
@@ -131,7 +136,8 @@ class Opened:
     input: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     va: bool = False
-    fixed_size: bool = False
+    fixed: tuple[str, ...] = ()
+    channels: int | None = None
     fixed_rows: int | None = None
     seen: Seen = field(default_factory=nothing_seen)
     notes: tuple[str, ...] = ()
