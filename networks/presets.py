@@ -27,11 +27,14 @@ class NetworkPreset:
         Which outputs of those that its ``forward`` returns.
     va_after : tuple of str
         ``valence`` and ``arousal`` in the order in which they may follow the classes.
+    grey : dict
+        Input of those networks that take one channel, where it differs.
     """
 
     input: dict[str, Any] = field(default_factory=lambda: {"size": 224})
     output: str = "0"
     va_after: tuple[str, ...] = ()
+    grey: dict[str, Any] = field(default_factory=dict)
 
 
 PRESETS: dict[str, NetworkPreset] = {
@@ -56,8 +59,8 @@ PRESETS: dict[str, NetworkPreset] = {
     ),
     "openface3": NetworkPreset(),
     "resemotenet": NetworkPreset({"size": 64, "colour": "grey"}),
-    # emotion-ferplus of the ONNX model zoo: grey values from 0 to 255
-    "ferplus": NetworkPreset({"size": 64, "colour": "grey", "mean": (0.0,) * 3, "std": (1 / 255,) * 3}),
+    # emotion-ferplus of the ONNX model zoo takes grey values from 0 to 255
+    "ferplus": NetworkPreset(grey={"mean": (0.0,) * 3, "std": (1 / 255,) * 3}),
     "kollias": NetworkPreset(),
     "pyfeat-v1": NetworkPreset(),
     "pyfeat-v2": NetworkPreset(va_after=VALENCE_FIRST),

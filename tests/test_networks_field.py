@@ -154,6 +154,8 @@ def test_a_one_channel_network_is_fed_grey_values_from_0_to_1(
     np.testing.assert_allclose(outputs(samples, spec, tmp_path), expected, atol=1e-5)
     bytes_of = replace(spec, mean=(0.0,) * 3, std=(1 / 255,) * 3)
     np.testing.assert_allclose(outputs(samples, bytes_of, tmp_path), 255 * expected, rtol=1e-4)
+    zoo = replace(spec, preset="ferplus", classes="anger,happy,sad")
+    np.testing.assert_allclose(outputs(samples, zoo, tmp_path), 255 * expected, rtol=1e-4)
     with pytest.raises(
         UsageError, match=r"colour: expected grey, the only one that grey.onnx takes, got rgb"
     ):

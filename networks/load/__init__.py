@@ -38,6 +38,8 @@ KINDS = {
     r".+\.pt2": "exported",
     r".+\.onnx": "onnx",
 }
+# Input of a network of one channel, unless something else is known: the usual mean and deviation are of three.
+_GREY = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 # How far the outputs of one image may move with what stands beside it, in units of their own size; rounding is 1e-5.
 _TOLERANCE = 1e-3
 
@@ -229,18 +231,15 @@ def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> In
             raise UsageError(
                 f"{name}: expected {opened.input[name]}, the only one that {opened.name} takes, got {said[name]}"
             )
-    view = InputSpec(**{**_plain(opened), **(known.input if known else {}), **opened.input, **said})
+    known = known or NetworkPreset({})
+    usual = {**_GREY, **known.input, **known.grey} if opened.channels == 1 else known.input
+    view = InputSpec(**{**usual, **opened.input, **said})
     if opened.channels == 1 and (len(set(view.mean)) > 1 or len(set(view.std)) > 1):
         raise UsageError(
             f"mean, std: expected one number each for {opened.name}, which takes one grey channel, got {view.mean} "
             f"and {view.std}"
         )
     return view
-
-
-def _plain(opened: Opened) -> dict[str, Any]:
-    """Values from 0 to 1 for a network of one channel: the usual mean and deviation are of three."""
-    return {"mean": (0.0,) * 3, "std": (1.0,) * 3} if opened.channels == 1 else {}
 
 
 def _meaning(

@@ -47,7 +47,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     last = len(shape) == 4 and shape[3] in (1, 3)
     if dtype is None or first == last:
         raise ModelError(
-            f"{path}: expected one input of float or uint8 images, (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, "
+            f"{path}: expected one input of floats or bytes (n, c, h, w) or (n, h, w, c), with 1 or 3 channels, "
             f"got {[(one.name, one.shape, one.type) for one in images]}"
         )
     channels = shape[3] if last else shape[1]
