@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError, number, require, some
+from ..errors import DatasetError, UsageError, number, some
 from ..features.samples import SampleList
 from ..features.store_format import StoreInfo
 from ..features.store_writer import StoreWriter
 from ..features.values import Block, Rows, Status
-from .datasets.files import sample_id
+from .import_table import Found, read_code_table, share_words
 
 FLAME = "flame-2020"
 # SMIRK's names, as If3d's script writes them, and EMOCA's; each with where its numbers go.
@@ -44,29 +43,7 @@ _EMOCA = {
 # A row that a source says nothing of.
 _NOTHING = (Status.failed, "no codes in the source")
 _UNITS = {"pose": "rad", "jaw": "rad"}
-# Columns of an exported table that say how it went, and what the first may say of a row without codes.
-_OUTCOME = ("status", "message")
-_WITHOUT = {status.name for status in Status} - {"pending", "ok"}
 _FLAME_BLOCKS = frozenset({"expression", "shape", "pose", "jaw"})
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a source holds for a dataset.
-
-    Attributes
-    ----------
-    regressor : str
-        Whose codes they are, as far as the files tell.
-    codes : row of the sample list -> block -> values
-    notes : what was odd, for the user
-    without : row -> status and message of one that has no codes
-    """
-
-    regressor: str
-    codes: dict[int, dict[str, np.ndarray]]
-    notes: tuple[str, ...] = ()
-    without: dict[int, tuple[Status, str]] = field(default_factory=dict)
 
 
 def import_codes(
@@ -107,6 +84,12 @@ def import_codes(
     if say:
         for note in found.notes:
             say(note)
+    if not found.codes and found.without:
+        (status, message), count = Counter(found.without.values()).most_common(1)[0]
+        raise DatasetError(
+            f"import: expected codes for some of the {len(samples)} samples in {source}, got "
+            f"{number(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
+        )
     if not found.codes:
         raise DatasetError(
             f"import: expected codes for some of the {len(samples)} samples in {source}, got none that fits an id or "
@@ -208,7 +191,7 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
             known = f"none of the known names among {', '.join(sorted(record)[:6])}"
             without[row] = Status.failed, f"{path.name}: {known}"
     regressor = "smirk" if keys & set(_SMIRK) - {"cam"} else "emoca"
-    return Found(regressor, codes, (_share("a JSON file", codes, samples),), without)
+    return Found(regressor, codes, (share_words("a JSON file", codes, samples),), without)
 
 
 def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
@@ -243,108 +226,16 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
             codes[row] = _renamed(record, _EMOCA)
         except (ValueError, OSError, EOFError) as exc:
             without[row] = Status.failed, f"{paths[0].name}: {exc}"
-    notes.append(_share("a folder of codes", codes, samples))
+    notes.append(share_words("a folder of codes", codes, samples))
     return Found("emoca", codes, tuple(notes), without)
-
-
-def _share(what: str, codes: Mapping[int, object], samples: SampleList) -> str:
-    return f"{what} for {len(codes)} of {number(len(samples), 'sample')}"
 
 
 def _first_stem(path: str) -> str:
     return Path(path).name.split(".")[0]
 
 
-def _csv(samples: SampleList, source: Path, columns: str | None) -> Found:
-    """Columns ``expression:0`` ... as ``ig3d export`` writes them, or consecutive ones named by ``columns``."""
-    pandas = require("pandas", wanted_by="import")
-    try:
-        header = [str(name) for name in pandas.read_csv(source, nrows=0).columns]
-        key = next((name for name in ("id", "path", "image", "name", "number") if name in header), None)
-        if key is None:
-            raise DatasetError(
-                f"import: expected a column id, path, image, name or number, got {some(header)}"
-            )
-        # as they stand: an id NA is no empty cell
-        words = {name: str for name in (key, *_OUTCOME) if name in header}
-        table = pandas.read_csv(source, converters=words)
-    except (ValueError, OSError, pandas.errors.ParserError) as exc:
-        raise DatasetError(f"import: expected a table in {source}, got {str(exc).splitlines()[0]}") from exc
-    places = _named_columns(header) if columns is None else _given_columns(header, key, columns)
-    numbers = {
-        name: table.iloc[:, at].apply(pandas.to_numeric, errors="coerce").to_numpy(np.float32)
-        for name, at in places.items()
-    }
-    keys = table[key].tolist()
-    outcome = zip(*(table[name] if name in header else [""] * len(keys) for name in _OUTCOME), strict=True)
-    rows, counts = _match(set(keys), samples), Counter(keys)
-    codes: dict[int, dict[str, np.ndarray]] = {}
-    without: dict[int, tuple[Status, str]] = {}
-    for line, (name, (status, message)) in enumerate(zip(keys, outcome, strict=True)):
-        if name not in rows or counts[name] > 1:
-            continue
-        if any(np.isfinite(values[line]).any() for values in numbers.values()):
-            codes[rows[name]] = {block: values[line] for block, values in numbers.items()}
-        elif status in _WITHOUT:  # a row without a single number is a sample without codes
-            without[rows[name]] = Status[status], message
-    notes = [_share("a row of codes", codes, samples)]
-    if many := [name for name, count in counts.items() if count > 1]:
-        notes.append(f"{number(len(many), 'id')} there more than once left out: {some(many)}")
-    return Found("unknown", codes, tuple(notes), without)
-
-
-def _named_columns(header: list[str]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(header):
-        block, _, column = name.removeprefix("code:").rpartition(":")
-        if block and column.isdigit():
-            places.setdefault(block, []).append(place)
-    if not places:
-        raise DatasetError(
-            f"import: expected columns like expression:0, got {some(header)}; say what the columns are with "
-            "--columns expression:50,pose:3,..."
-        )
-    return places
-
-
-def _given_columns(header: list[str], key: str, columns: str) -> dict[str, list[int]]:
-    try:
-        widths = {
-            name.strip(): int(width) for name, width in (part.split(":") for part in columns.split(","))
-        }
-    except ValueError as exc:
-        raise UsageError(f"columns: expected block:width by comma, got {columns!r}") from exc
-    left = [
-        i
-        for i, name in enumerate(header)
-        if name not in (key, "exp", "val", "aro", "label", "split", "group", *_OUTCOME)
-    ]
-    if sum(widths.values()) != len(left):
-        raise UsageError(
-            f"columns: expected widths that sum to the {len(left)} columns beside {key} and labels, got "
-            f"{sum(widths.values())}"
-        )
-    ends = np.cumsum([0, *widths.values()])
-    return {name: left[ends[i] : ends[i + 1]] for i, name in enumerate(widths)}
-
-
-def _match(keys: set[str], samples: SampleList) -> dict[str, int]:
-    """Key of the table -> row, by id, path, file name or stem: the first of these that is unique and fits any."""
-
-    def forms() -> Iterator[list[str]]:
-        yield [sample.id for sample in samples.samples]
-        yield [sample.path for sample in samples.samples]
-        yield [Path(sample.path).name for sample in samples.samples]
-        yield [sample_id(Path(sample.path).name) for sample in samples.samples]
-
-    for names in forms():
-        if len(set(names)) == len(names) and keys & set(names):
-            return {name: row for row, name in enumerate(names) if name in keys}
-    return {}
-
-
 SOURCES: Mapping[str, Callable[[SampleList, Path, str | None], Found]] = {
     "smirk-json": _smirk_json,
     "emoca-npy": _emoca_npy,
-    "csv": _csv,
+    "csv": read_code_table,
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
-from ..errors import UsageError
+from ..errors import UsageError, some
 
 # RAF-DB's compound expressions, in the order of its labels 1 to 11
 _COMPOUND = (
@@ -113,10 +114,10 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
     UsageError : two names mean the same class.
     """
     result = tuple(canonical(name) for name in names)
-    twice = sorted({name for name in result if result.count(name) > 1})
+    twice = sorted(name for name, count in Counter(result).items() if count > 1)
     if twice:
         raise UsageError(
-            f"classes: expected each class once, got {', '.join(twice)} twice in {', '.join(names)}"
+            f"classes: expected each class once, got {some(twice)} twice in {some(list(names), 20)}"
         )
     return result
 

@@ -231,14 +231,14 @@ def test_manifest_with_own_ids_keeps_several_faces_of_a_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        pytest.param({"picture": ["a.png"]}, "expected a column path", id="no-path"),
+        pytest.param({"number": [7]}, "expected a column path", id="no-path"),
         pytest.param({"path": ["a.png", "a.png"]}, r"1 id more than once \(a\)", id="twice"),
         pytest.param({"path": ["../a.png"]}, "leading out", id="outside"),
         pytest.param({"path": ["/etc/a.png"]}, "absolute", id="absolute"),
         pytest.param({"path": ["a.png"], "split": ["spare"]}, r"got 1 other: 'spare' \(a\)", id="split"),
         pytest.param({"path": ["a.png"], "valence": ["3"]}, r"valence in \[-1, 1\].*'3' \(a\)", id="range"),
         pytest.param({"path": ["a.png"], "arousal": ["high"]}, "arousal in .*'high'", id="word"),
-        pytest.param({"path": []}, "expected images", id="no-rows"),
+        pytest.param({"path": []}, "expected rows", id="no-rows"),
     ],
 )
 def test_bad_manifests(tmp_path: Path, rows: dict[str, list[object]], message: str) -> None:
@@ -250,7 +250,7 @@ def test_no_manifest_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path\n")
     with pytest.raises(DatasetError, match=r"expected manifest.csv or manifest.parquet, found labels.csv"):
         list_samples(tmp_path, "manifest")
-    with pytest.raises(DatasetError, match="expected a table"):
+    with pytest.raises(DatasetError, match="expected rows"):
         (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00path\x00")
         list_samples(tmp_path, "manifest", DatasetOptions(manifest=str(tmp_path / "broken.csv")))
 

@@ -258,7 +258,7 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
             "expected each id once with train, val, test or nothing",
         ),
         (lambda rows: rows[1:], "expected a table with the columns id,split"),
-        (lambda rows: [], "got nothing"),
+        (lambda rows: [], "got an empty file"),
     ],
 )
 def test_split_tables_of_something_else(tmp_path: Path, rafdb: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -133,9 +133,9 @@ def test_csv_with_columns_in_order(tmp_path: Path, samples: SampleList) -> None:
 
 
 def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: SampleList) -> None:
-    """A word that is no status says nothing; nor does one beside codes, or ok without any."""
+    """A status decides, also beside codes; a word that is no status, and ok without codes, say nothing."""
     (tmp_path / "codes.csv").write_text(
-        'id,status,message,pose:0\nhappy/1,no_face,NA,\nhappy/2,"odd",why,\nsad/3,no_face,,0.5\nsad/4,ok,,\n'
+        'id,status,message,pose:0\nhappy/1,no_face,NA,\nhappy/2,"odd",why,\nsad/3,no_face,,0.5\nsad/4,ok,,1\n'
     )
     import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5")
     with CodeStore(tmp_path / "a.h5") as store:
@@ -144,8 +144,8 @@ def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples
         assert {name: (status, message) for name, status, message in said} == {
             "happy/1": (Status.no_face, "NA"),
             "happy/2": (Status.failed, "no codes in the source"),
-            "sad/3": (Status.ok, ""),
-            "sad/4": (Status.failed, "no codes in the source"),
+            "sad/3": (Status.no_face, ""),
+            "sad/4": (Status.ok, ""),
         }
 
 

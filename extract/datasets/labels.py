@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ...errors import UsageError, some
+from ...errors import DatasetError, UsageError, some
 from ...features.classes import PRESETS, canonical, canonical_all, parse_classes
 from .files import natural
 
@@ -23,6 +24,10 @@ PUBLISHED: Mapping[str, Mapping[str, int]] = {
 }
 # Shares of the classes may differ so much from the published ones: half the sum of absolute differences.
 _NEAR = 0.03
+
+
+# More are no classes but names or values.
+MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     Raises
     ------
     UsageError : the map does not say what a label means, or two labels mean one class.
+    DatasetError : there are more than ``MAX_CLASSES`` labels.
 
     Examples
     --------
@@ -64,6 +70,11 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     {'1': 0, '2': 1, '3': -1}
     """
     found = sorted(set(names), key=natural)
+    if len(found) > MAX_CLASSES:
+        raise DatasetError(
+            f"labels: expected at most {MAX_CLASSES} classes, got {len(found)} different ({some(found, 3)}); is it "
+            "a column of names?"
+        )
     if label_map is None:
         classes = canonical_all(found)
         return Labels(dict(zip(found, range(len(found)), strict=True)), classes)
@@ -83,13 +94,18 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
 
 def _key(name: str) -> str:
     """``01`` and ``1`` are one label; so are ``Happy`` and ``happiness``."""
-    return str(int(name)) if name.strip().isdigit() else canonical(name)
+    return (name.strip().lstrip("0") or "0") if _is_number(name) else canonical(name)
+
+
+def _is_number(name: str) -> bool:
+    """Whether a label is made of the digits 0 to 9 (``²`` is none)."""
+    return bool(re.fullmatch(r"\s*[0-9]+\s*", name))
 
 
 def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
     """``1=surprise,2=fear,3=none``: the classes in the order of their first mention."""
     meaning: dict[str, int] = {}
-    classes: list[str] = []
+    classes: dict[str, int] = {}
     for pair in text.split(","):
         key, equals, name = (part.strip() for part in pair.partition("="))
         if not key or not equals or not name or _key(key) in meaning:
@@ -98,9 +114,7 @@ def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
         if name.lower() == "none":
             meaning[_key(key)] = -1
             continue
-        if name not in classes:
-            classes.append(name)
-        meaning[_key(key)] = classes.index(name)
+        meaning[_key(key)] = classes.setdefault(name, len(classes))
     return meaning, tuple(classes)
 
 
@@ -108,7 +122,7 @@ def _in_order(text: str, found: list[str]) -> tuple[dict[str, int], tuple[str, .
     """A preset or names in order, for digits and for names."""
     classes = parse_classes(text)
     meaning = {name: label for label, name in enumerate(classes)}
-    digits = {int(name) for name in found if name.strip().isdigit()}
+    digits = {int(_key(name)) for name in found if _is_number(name) and len(_key(name)) < 10}
     if digits:
         first = 0 if 0 in digits else 1
         if first == 1 and max(digits) != len(classes):
@@ -129,7 +143,7 @@ def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]
     mapped : the classes in the order of the digits as ``--label-map`` says; empty without
     """
     digits = sorted({label for part in counts.values() for label in part}, key=natural)
-    if not digits or not all(label.strip().isdigit() for label in digits):
+    if not digits or not all(map(_is_number, digits)):
         return []
     likely = next((found for part in counts.values() if (found := _likely_order(part))), None)
     if mapped:

@@ -6,7 +6,7 @@ All are seeded, stratified and keep groups whole. ``ig3d split`` writes the tabl
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import numpy as np
 
 from ...errors import DatasetError, UsageError, number, some
 from ...features.atomic import replacing
+from ...features.match import difference, match_names
 from ...features.samples import SampleList, Samples, Split
-from .files import read_csv, split_named
+from ...features.table_reader import read_table
+from ...features.tables import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
 
 HEADER = ("id", "split")
 
@@ -159,40 +161,46 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
     ------
     DatasetError : it is no such table, or its ids are not those of the dataset.
     """
-    said = _read_split(table)
-    ids = [sample.id for sample in samples.samples]
-    unknown = sorted(said.keys() - set(ids))
-    lacking = [identifier for identifier in ids if identifier not in said]
+    ids, splits = _read_split(table)
+    rows = Samples.of(samples.samples)
+    sample_ids, paths = (np.char.decode(rows.column(name), "utf-8") for name in ("id", "path"))
+    found = match_names(ids, sample_ids, paths)
+    unknown = ids[found.rows < 0].tolist()
+    lacking = np.delete(sample_ids, found.rows[found.rows >= 0]).tolist()
     if unknown or lacking:
         raise DatasetError(
-            f"split: expected in {table} the {len(ids)} ids of {samples.dataset}, got {number(len(unknown), 'other')}"
+            f"split: expected in {table} the {len(sample_ids)} ids of {samples.dataset}, got "
+            f"{number(len(unknown), 'other')}"
             + (f" ({some(unknown, 3)})" if unknown else "")
             + f" and {len(lacking)} lacking"
             + (f" ({some(lacking, 3)})" if lacking else "")
+            + difference(np.array(unknown, dtype=str), sample_ids)
             + "; make it with ig3d split from the same folder, --dataset and options"
         )
-    return _with_splits(
-        samples, np.array([said[identifier] for identifier in ids], np.int8), f"splits as in {table}"
-    )
+    placed = np.empty(len(sample_ids), np.int8)
+    placed[found.rows] = splits
+    by = "" if found.level == "id" else f", joined by {found.level}"
+    return _with_splits(samples, placed, f"splits as in {table}{by}")
 
 
-def _read_split(table: Path) -> Mapping[str, Split]:
-    rows = read_csv(table, dataset="split")
-    header = next(rows, [])
-    if [name.lower() for name in header[:2]] != list(HEADER):
+def _read_split(table: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and splits of a table, each id once."""
+    columns = read_table(table, error=DatasetError).columns
+    split = find_column(columns, SPLIT_NAMES)
+    ids = next(iter(id_candidates({name: columns[name] for name in columns if name != split}).values()), None)
+    if split is None or ids is None:
         raise DatasetError(
-            f"split: expected a table with the columns id,split in {table}, got {','.join(header) or 'nothing'}; "
+            f"split: expected a table with the columns id,split in {table}, got {say_columns(list(columns))}; "
             "ig3d split writes one"
         )
-    said: dict[str, Split] = {}
-    for row in rows:
-        split = Split.none if len(row) < 2 or row[1] in ("", "none") else split_named(row[1])
-        if split is None or row[0] in said:
-            raise DatasetError(
-                f"split: expected each id once with train, val, test or nothing in {table}, got {','.join(row)}"
-            )
-        said[row[0]] = split
-    return said
+    names, counts = np.unique(ids, return_counts=True)
+    cells = as_text(columns[split]).tolist()
+    bad = [*names[counts > 1].tolist(), *sorted({cell for cell in cells if split_of(cell) is None})]
+    if bad:
+        raise DatasetError(
+            f"split: expected each id once with train, val, test or nothing in {table}, got {some(bad)}"
+        )
+    return ids, np.array([split_of(cell) for cell in cells], np.int8)
 
 
 def _with_splits(samples: SampleList, splits: np.ndarray, note: str | None) -> SampleList:

@@ -10,18 +10,14 @@ from typing import Any
 from ...errors import DatasetError, number, some
 from ...features.classes import canonical, canonical_all
 from ...features.samples import Sample, SampleList, Split
+from ...features.tables import LABEL_NAMES, cell_text, is_empty, label_text, split_of
 from . import DatasetOptions
-from .files import split_named
 from .labels import Labels, digit_notes, read_labels
 
 BOX = ("x0", "y0", "x1", "y1")
 COLUMNS = ("path", "id", "label", "split", "valence", "arousal", "group", *BOX)
 # Other names of columns, in lower case; used where the name itself is not there.
-OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
-    "path": ("image_path", "filename", "file", "image", "pth", "subdirectory_filepath", "name"),
-    "label": ("expression", "emotion", "class", "labels", "cls"),
-}
-_EMPTY = ("", "none", "nan", "null")
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {"label": LABEL_NAMES[1:]}
 
 
 def from_table(
@@ -51,11 +47,11 @@ def from_table(
     DatasetError : a split, a number or a box that is none.
     UsageError : the label map does not fit.
     """
-    texts = {name: [text_of(cell) for cell in table[name]] for name in COLUMNS if name in table}
+    texts = {name: [cell_text(cell) for cell in table[name]] for name in COLUMNS if name in table}
     ids, empty = texts["id"], [""] * len(sizes)
     cells = [
-        "" if cell.lower() in _EMPTY or cell == "-1" else canonical(cell)
-        for cell in texts.get("label", empty)
+        "" if is_empty(cell) or cell == "-1" else canonical(cell)
+        for cell in map(label_text, texts.get("label", empty))
     ]
     found = {cell for cell in cells if cell}
     if class_names and options.label_map is None:
@@ -95,17 +91,8 @@ def _numbered(dataset: str, found: set[str], class_names: Sequence[str]) -> Labe
     return Labels(index, classes)
 
 
-def text_of(cell: Any) -> str:
-    """A cell as text; empty where it is none."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell).strip()
-
-
 def _splits(dataset: str, cells: list[str], ids: list[str]) -> list[Split]:
-    splits = [split_named(cell) if cell.lower() not in _EMPTY else Split.none for cell in cells]
+    splits = [split_of(cell) for cell in cells]
     unknown = [
         f"{cell!r} ({where})" for cell, split, where in zip(cells, splits, ids, strict=True) if split is None
     ]
@@ -121,7 +108,7 @@ def _numbers(dataset: str, texts: dict[str, list[str]], name: str, ids: list[str
     numbers, bad = [], []
     for cell, where in zip(texts.get(name, [""] * len(ids)), ids, strict=True):
         try:
-            value = float(cell) if cell.lower() not in _EMPTY else math.nan
+            value = float(cell) if not is_empty(cell) else math.nan
         except ValueError:
             value = math.inf
         value = math.nan if value == -2 else value
@@ -149,7 +136,7 @@ def _boxes(
     boxes: list[tuple[float, float, float, float] | None] = []
     bad = []
     for where, *cells in zip(ids, *(texts[name] for name in BOX), strict=True):
-        if all(cell.lower() in _EMPTY for cell in cells):
+        if all(is_empty(cell) for cell in cells):
             boxes.append(None)
             continue
         try:

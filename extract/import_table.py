@@ -1,0 +1,263 @@
+"""Codes in the columns of a table: of ``ig3d export``, OpenFace, py-feat and others, for :mod:`.imports`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DatasetError, UsageError, number, some
+from ..features.match import match_names
+from ..features.samples import SampleList, Samples
+from ..features.table_reader import Table, read_table
+from ..features.tables import (
+    AROUSAL_NAMES,
+    GROUP_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    VALENCE_NAMES,
+    as_numbers,
+    as_text,
+    find_column,
+    id_candidates,
+    is_index,
+    plain,
+)
+from ..features.values import Status
+from .datasets.table import BOX
+
+# What a column status may say of a row without codes.
+_WITHOUT = {status.name for status in Status} - {"pending", "ok"}
+_SUCCESS = ("success", "detected", "face detected", "face found", "valid")
+_CONFIDENCE = ("confidence", "face score", "detection confidence", "detection score", "det score")
+# A tracker's column success, and its confidence below which OpenFace's own tools take a face for not found.
+_FAILED, _CONFIDENT = ("0", "false", "no"), 0.5
+# Columns beside the codes that are never codes themselves (:func:`~..features.tables.plain` names).
+_TRACKER = {
+    plain(name)
+    for name in (
+        "status", "message", "frame", "frame number", "timestamp", "time", "approx time", "face id", "face",
+        "face rect x", "face rect y", "face rect width", "face rect height", *_SUCCESS, *_CONFIDENCE,
+    )
+}  # fmt: skip
+_BESIDE = _TRACKER | {
+    plain(name)
+    for name in (
+        "number", "width", "height", *BOX, *LABEL_NAMES, *SPLIT_NAMES, *GROUP_NAMES, *VALENCE_NAMES, *AROUSAL_NAMES,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source holds for a dataset.
+
+    Attributes
+    ----------
+    regressor : str
+        Whose codes they are, as far as the files tell.
+    codes : row of the sample list -> block -> values
+    notes : what was odd, for the user
+    without : row -> status and message of one that has no codes
+    """
+
+    regressor: str
+    codes: dict[int, dict[str, np.ndarray]]
+    notes: tuple[str, ...] = ()
+    without: dict[int, tuple[Status, str]] = field(default_factory=dict)
+
+
+def share_words(what: str, codes: Mapping[int, object], samples: SampleList) -> str:
+    """How many samples a source has codes for."""
+    return f"{what} for {len(codes)} of {number(len(samples), 'sample')}"
+
+
+def read_code_table(samples: SampleList, source: Path, columns: str | None) -> Found:
+    """Columns ``expression:0`` ... as ``ig3d export`` writes them, or those that ``columns`` names."""
+    table = read_table(source, error=DatasetError, numeric=_may_be_code)
+    header = list(table.columns)
+    if not _keys(table):
+        raise DatasetError(f"import: expected a column id, path, image, name or number, got {some(header)}")
+    places = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
+    match, key = _match(samples, table, {name for names in places.values() for name in names})
+    numbers = {
+        block: np.stack([as_numbers(table.columns[name]) for name in names], axis=1).astype(np.float32)
+        for block, names in places.items()
+    }
+    outcomes = _outcomes(table)
+    rows, counts = match.tolist(), Counter(match[match >= 0].tolist())
+    codes: dict[int, dict[str, np.ndarray]] = {}
+    without: dict[int, tuple[Status, str]] = {}
+    for line, row in enumerate(rows):
+        if row < 0:
+            continue
+        if counts[row] > 1:
+            without[row] = Status.failed, f"{counts[row]} rows in {source.name}"
+        elif outcomes[line] is not None:
+            without[row] = outcomes[line]  # type: ignore[assignment]  # of the line above
+        elif any(np.isfinite(values[line]).any() for values in numbers.values()):
+            codes[row] = {block: values[line] for block, values in numbers.items()}
+    notes = [*table.notes, f"{share_words('a row of codes', codes, samples)}, joined by {key}"]
+    if strangers := int((match < 0).sum()):
+        notes.append(f"{number(strangers, 'row')} of no sample left out")
+    if many := [samples.samples[row].id for row, count in counts.items() if count > 1]:
+        notes.append(f"{number(len(many), 'id')} there more than once left out: {some(many)}")
+    used = {name for names in places.values() for name in names}
+    unused = [
+        name for name in header if name not in used and plain(name) not in _BESIDE and f"ids: {name}" != key
+    ]
+    if unused:
+        notes.append(f"{number(len(unused), 'column')} not used: {some(unused, 12)}")
+    return Found("unknown", codes, tuple(notes), without)
+
+
+def _may_be_code(name: str) -> bool:
+    """Whether a column can only hold numbers of a code: ``expression:0``, ``AU01_r``, ``c17``, ``x_17``."""
+    return bool(
+        re.fullmatch(r".+:[0-9]+|(AU|pose_|gaze_|[a-z]_?)[A-Za-z_]*[0-9]+(_[rc])?|pose_[RT][xyz]", name)
+    )
+
+
+def _numbered_columns(source: Path, header: list[str]) -> dict[str, list[str]]:
+    """Columns ``block:number``, by block, in the order of their numbers.
+
+    Raises
+    ------
+    DatasetError : there are none, or a block's numbers are not 0 to n - 1.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for name in header:
+        parts = re.fullmatch(r"(?:code:)?(.+?)\s*:\s*([0-9]{1,6})", name)
+        if parts is None:
+            continue
+        block, place = found.setdefault(parts[1].strip(), {}), int(parts[2])
+        if place in block:
+            raise DatasetError(
+                f"import: {source}: expected one column {parts[1]}:{place}, got {block[place]} and {name}"
+            )
+        block[place] = name
+    if not found:
+        raise DatasetError(
+            f"import: expected columns like expression:0, got {some(header)}; name the columns with "
+            "--columns expression:50,pose:3,..."
+        )
+    for name, block in found.items():
+        absent = [f"{name}:{place}" for place in range(len(block)) if place not in block]
+        if absent:
+            beyond = [block[place] for place in sorted(block) if place >= len(block)]
+            raise DatasetError(
+                f"import: {source}: expected the columns {name}:0 to {name}:{len(block) - 1}, got no {some(absent)} "
+                f"but {some(beyond)}"
+            )
+    return {name: [block[place] for place in range(len(block))] for name, block in found.items()}
+
+
+def _given_columns(table: Table, columns: str) -> dict[str, list[str]]:
+    """Columns by ``block:width`` (numeric ones in order; ``-:width`` leaves some out) or ``block:PATTERN`` of names.
+
+    Raises
+    ------
+    UsageError : it is none of these, names nothing, or widths do not sum to the columns that are left.
+    """
+    parts = [part.partition(":") for part in columns.split(",")]
+    if not all(colon and block.strip() and what.strip() for block, colon, what in parts):
+        raise UsageError(f"columns: expected block:width or block:PATTERN by comma, got {columns!r}")
+    wanted = [(block.strip(), what.strip()) for block, _, what in parts if plain(block) not in _TRACKER]
+    twice = [
+        name for name, count in Counter(block for block, _ in wanted if block != "-").items() if count > 1
+    ]
+    if twice:
+        raise UsageError(
+            f"columns: expected every block once, got {some(twice)} more than once in {columns!r}"
+        )
+    ids = set(id_candidates(table.columns))
+    left = [
+        name
+        for name, column in table.columns.items()
+        if plain(name) not in _BESIDE and name not in ids and not is_index(name) and _is_numeric(column)
+    ]
+    result: dict[str, list[str]] = {}
+    for block, what in wanted:
+        if re.fullmatch("[0-9]{1,6}", what):
+            continue
+        result[block] = [name for name in left if fnmatchcase(name.casefold(), what.casefold())]
+        if not result[block]:
+            raise UsageError(f"columns: expected numeric columns {what!r} for {block}, got {some(left, 12)}")
+        left = [name for name in left if name not in result[block]]
+    widths = {block: int(what) for block, what in wanted if block not in result}
+    sizes = [int(what) for block, what in wanted if block not in result]
+    if sizes and sum(sizes) != len(left):
+        raise UsageError(
+            f"columns: expected widths that sum to the {len(left)} columns beside ids, labels and status "
+            f"({some(left, 12)}), got {sum(sizes)}; leave columns out with -:WIDTH, or name them, as in pose:pose_R*"
+        )
+    at = 0
+    for block, what in wanted:
+        if block in widths and re.fullmatch("[0-9]{1,6}", what):
+            if block != "-":
+                result[block] = left[at : at + int(what)]
+            at += int(what)
+    result = {block: result[block] for block, _ in wanted if block != "-"}
+    if not result or not all(result.values()):
+        raise UsageError(f"columns: expected a width above 0 for every block, got {columns!r}")
+    return result
+
+
+def _is_numeric(column: np.ndarray) -> bool:
+    return bool(np.isfinite(as_numbers(column[:1000])).any()) or not any(as_text(column[:1000]).tolist())
+
+
+def _match(samples: SampleList, table: Table, used: set[str]) -> tuple[np.ndarray, str]:
+    """Row of the samples for each line of the table (-1: none), and in words how, by the column that matches most."""
+    rows = Samples.of(samples.samples)
+    ids, paths = (np.char.decode(rows.column(name), "utf-8") for name in ("id", "path"))
+    best, words = np.full(len(table), -1), ""
+    for name, keys in _keys(table).items():
+        if name in used:
+            continue
+        unique, where = np.unique(keys, return_inverse=True)
+        found = match_names(unique, ids, paths)
+        matched = found.rows[where.reshape(-1)]
+        if (matched >= 0).sum() > (best >= 0).sum():
+            best, words = matched, f"ids: {name}"
+    return best, words
+
+
+def _keys(table: Table) -> dict[str, np.ndarray]:
+    """Columns that may hold ids, as text; ``number`` is one in AffectNet's tables."""
+    keys = id_candidates(table.columns)
+    if name := find_column(table.columns, ("number",)):
+        keys.setdefault(name, as_text(table.columns[name]))
+    return keys
+
+
+def _outcomes(table: Table) -> list[tuple[Status, str] | None]:
+    """Status and message of every line without valid codes by its columns for status, success and confidence."""
+    n = len(table)
+    names = {
+        wanted: find_column(table.columns, (wanted,))
+        for wanted in ("status", "message", "success", "confidence")
+    }
+    texts = {
+        wanted: [""] * n if name is None else as_text(table.columns[name]).tolist()
+        for wanted, name in names.items()
+    }
+    result: list[tuple[Status, str] | None] = []
+    for status, message, success, confidence in zip(*texts.values(), strict=True):
+        word = status.lower()
+        if word in _WITHOUT:
+            result.append((Status[word], message))
+        elif word == "pending":
+            result.append((Status.failed, "pending in the source"))
+        elif success and success.lower() in _FAILED:
+            result.append((Status.no_face, f"success {success} in the source"))
+        elif confidence and not as_numbers(np.array([confidence], object))[0] >= _CONFIDENT:
+            result.append((Status.no_face, f"confidence {confidence} in the source"))
+        else:
+            result.append(None)
+    return result
