@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ..features.image_names import IMAGE_SUFFIXES
+
 # Formats given to Pillow; every other decoder stays closed. EPS, for instance, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 # Suffixes of these formats, in lower case.
-SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".webp",
-    ".tif", ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm",
-    ".ppm", ".pgm", ".pbm", ".pnm",
-))  # fmt: skip
+SUFFIXES = IMAGE_SUFFIXES
 # Suffixes of files that are never opened to look for an image: tables, text, arrays, archives, video, sound.
 OTHER_SUFFIXES = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm",

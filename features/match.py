@@ -12,31 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PredictionsError, number, some
+from .image_names import without_image_suffix
 from .labels import SampleColumns
 from .samples import Split
-from .tables import split_of
+from .tables import split_named
 
-# Ends of file names that are no part of an id. Another end (clip.500) is.
-IMAGE_SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic",
-    ".heif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm",
-))  # fmt: skip
 _DEEPEST = 12
 # Levels by which an id stands for one sample of the whole dataset; by file name or stem it need not.
 _STRICT = ("id", "path", "path without extension")
 
 # How ids may match, strictest first: what is compared of the file's ids and of the samples (their path or id).
 _Level = tuple[str, Callable[[str], str], str, Callable[[str], str]]
-
-
-def without_image_suffix(name: str) -> str:
-    """A path without the suffix of an image; any other end is part of the name.
-
-    >>> without_image_suffix("a/clip.500.jpg"), without_image_suffix("a/clip.500")
-    ('a/clip.500', 'a/clip.500')
-    """
-    stem, dot, suffix = name.rpartition(".")
-    return stem if stem.rpartition("/")[2] and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
 
 
 def _clean(name: str) -> str:
@@ -157,8 +143,8 @@ def _other_split(ids: np.ndarray, paths: np.ndarray) -> bool:
 
 def _split_in(folder: str) -> Split | None:
     """The split that the last folder with such a name says."""
-    found = [split_of(name) for name in folder.split("/") if name]
-    return next((split for split in reversed(found) if split not in (None, Split.none)), None)
+    found = [split_named(name) for name in folder.split("/") if name]
+    return next((split for split in reversed(found) if split is not None), None)
 
 
 def match_ids(

@@ -39,12 +39,20 @@ AROUSAL_NAMES = ("arousal", "arousal_pred", "aro_pred", "pred_arousal", "aro")
 # An index column: a counter says nothing of which sample a row is.
 INDEX_NAMES = ("", "index", "row", "idx", "no", "nr", "level 0", "number", "row id")
 
-_SPLITS = {
-    Split.train: ("train", "training", "trn"),
-    Split.val: ("val", "valid", "validation", "dev", "development", "public test"),
-    Split.test: ("test", "testing", "tst", "eval", "evaluation", "private test"),
-    Split.none: ("", "none", "nan", "null"),
-}
+# Names of splits, in lower case, and words that may stand beside them: test_set, images_train.
+_SPLIT_NAMES = {
+    "train": Split.train, "training": Split.train, "trn": Split.train,
+    "val": Split.val, "valid": Split.val, "validation": Split.val, "validate": Split.val, "dev": Split.val,
+    "devel": Split.val, "development": Split.val, "publictest": Split.val,
+    "test": Split.test, "testing": Split.test, "tst": Split.test, "eval": Split.test, "evaluation": Split.test,
+    "privatetest": Split.test, "holdout": Split.test,
+}  # fmt: skip
+_WITH_A_SPLIT = (
+    "sets?|splits?|data|datasets?|images?|imgs?|faces?|aligned|cropped|crops?|part|folder|samples?|subset"
+)
+_SPLIT_NAME = re.compile(
+    rf"(?:(?:{_WITH_A_SPLIT})[\W_]*)*({'|'.join(_SPLIT_NAMES)})(?:[\W_]*(?:{_WITH_A_SPLIT}))*"
+)
 _EMPTY = ("", "none", "nan", "null", "n/a", "na")
 # Text columns with fewer distinct values (as a share of the rows) are labels or splits, no ids.
 _DISTINCT = 0.5
@@ -61,17 +69,23 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-_SPLIT_OF = {plain(name): split for split, names in _SPLITS.items() for name in names}
+def split_named(name: str) -> Split | None:
+    """The split that a folder or a table cell names, None where it names none.
+
+    >>> split_named("Testing"), split_named("train_set"), split_named("happy")
+    (<Split.test: 2>, <Split.train: 0>, None)
+    """
+    found = _SPLIT_NAME.fullmatch(name.strip().lower())
+    return _SPLIT_NAMES[found[1]] if found else None
 
 
 def split_of(cell: str) -> Split | None:
-    """The split that a cell names (none where it is empty), None where it is no split.
+    """The split that a cell names; ``Split.none`` where it is empty, None where it is no split.
 
     >>> split_of("PublicTest"), split_of(" Train "), split_of("")
     (<Split.val: 1>, <Split.train: 0>, <Split.none: -1>)
     """
-    name = cell.strip()
-    return _SPLIT_OF.get(plain(name)) if plain(name) or not name else None
+    return Split.none if is_empty(cell.strip()) else split_named(cell)
 
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:

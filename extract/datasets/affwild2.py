@@ -16,8 +16,9 @@ from pathlib import Path
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList, Split
+from ...features.tables import split_named
 from . import DatasetOptions
-from .files import find_all, find_file, images_under, listing, posix, read_lines, split_named
+from .files import find_all, find_file, images_under, listing, posix, read_lines
 
 # video1_left and video1_right are two people of one video
 _SIDE = re.compile(r"_(left|right)$")

@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 from ...errors import DatasetError, Ig3dError, LayoutError, number, some
 from ...features.samples import Split
+from ...features.tables import split_named
 from ..kinds import is_system_folder
 from ..sources import open_file, reason_of
 from ..sources.remote import is_remote, list_remote
-from .files import listing, split_named
+from .files import listing
 
 # what a compressed container is called by: faces.tar.gz, faces.tgz
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst)$")

@@ -16,25 +16,11 @@ import numpy as np
 
 from ...errors import DatasetError, number, some
 from ...features.classes import CANONICAL, canonical
-from ...features.samples import SampleList, Samples, Split
-from ..kinds import HEAD, SUFFIXES, is_leaving, is_system_folder, other_kind
+from ...features.image_names import without_image_suffix
+from ...features.samples import SampleList, Samples
+from ..kinds import HEAD, is_leaving, is_system_folder, other_kind
 from ..kinds import is_image_name as is_image
 from ..sources import parts_of
-
-# Names of splits, in lower case, and words that may stand beside them: test_set, images_train.
-_SPLIT_NAMES = {
-    "train": Split.train, "training": Split.train, "trn": Split.train,
-    "val": Split.val, "valid": Split.val, "validation": Split.val, "validate": Split.val, "dev": Split.val,
-    "devel": Split.val, "development": Split.val, "publictest": Split.val,
-    "test": Split.test, "testing": Split.test, "tst": Split.test, "eval": Split.test, "evaluation": Split.test,
-    "privatetest": Split.test, "holdout": Split.test,
-}  # fmt: skip
-_WITH_A_SPLIT = (
-    "sets?|splits?|data|datasets?|images?|imgs?|faces?|aligned|cropped|crops?|part|folder|samples?|subset"
-)
-_SPLIT_NAME = re.compile(
-    rf"(?:(?:{_WITH_A_SPLIT})[\W_]*)*({'|'.join(_SPLIT_NAMES)})(?:[\W_]*(?:{_WITH_A_SPLIT}))*"
-)
 
 
 def images_under(folder: Path, root: Path, skipped: Counter[str] | None = None) -> Iterator[tuple[str, int]]:
@@ -285,9 +271,7 @@ def sample_id(path: str) -> str:
     >>> sample_id("val_set/images/0.jpg"), sample_id("clip000.500")
     ('val_set/images/0', 'clip000.500')
     """
-    path = posixpath.normpath(path)
-    stem, suffix = posixpath.splitext(path)
-    return stem if suffix.lower() in SUFFIXES else path
+    return without_image_suffix(posixpath.normpath(path))
 
 
 def posix(path: Path, root: Path) -> str:
@@ -301,16 +285,6 @@ def size_of(path: Path | str) -> int:
         return os.stat(parts_of(str(path))[0]).st_size  # noqa: PTH116
     except OSError:
         return -1
-
-
-def split_named(name: str) -> Split | None:
-    """The split that a folder or a table cell names, None where it names none.
-
-    >>> split_named("Testing"), split_named("train_set"), split_named("happy")
-    (<Split.test: 2>, <Split.train: 0>, None)
-    """
-    found = _SPLIT_NAME.fullmatch(name.strip().lower())
-    return _SPLIT_NAMES[found[1]] if found else None
 
 
 def listing(folder: Path, limit: int = 5) -> str:

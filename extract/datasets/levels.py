@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from ...errors import LayoutError, some
 from ...features.classes import CANONICAL, canonical
 from ...features.samples import Split
-from .files import natural, split_named
+from ...features.tables import split_named
+from .files import natural
 
 Folder = tuple[str, ...]
 

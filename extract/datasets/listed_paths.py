@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError, number, some
-from ...features.match import without_image_suffix
+from ...features.image_names import without_image_suffix
 from ..sources import parts_of
 from .files import listing, size_of
 

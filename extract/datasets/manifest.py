@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError, LayoutError, some
-from ...features.match import IMAGE_SUFFIXES
+from ...features.image_names import IMAGE_SUFFIXES
 from ...features.samples import SampleList
 from ...features.table_reader import read_table
 from ...features.tables import (
