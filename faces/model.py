@@ -19,10 +19,10 @@ import numpy as np
 
 from ..errors import ModelError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POINTS = 478
 # Of face_model.npz as scripts/build_face_model.py wrote it; the script prints it.
-SHA256 = "17ea9bf03faa5fccdbe9bbc47a9ce5d7950ca47a9e610e97a2d167e4486fada2"
+SHA256 = "3db6becbebbbb1e7f0fbe9acff9be31f799d14e34f3ac2fe1aaef40e3ee53a42"
 EMBEDDED = Path(__file__).with_name("face_model.npz")
 
 
@@ -126,7 +126,7 @@ class FaceModel:
     grey_mean : (478,);  grey_basis : (kg, 478);  class_grey : (7, kg)
         Grey values 0..255 of the points in photographs, how they vary, and mean codes of the classes.
     basis : str
-        Name of the coordinate system of the codes: ``ig3d-face-1:<first 12 digits of the file's SHA-256>``.
+        Name of the coordinate system of the codes: ``ig3d-face-2:<first 12 digits of the file's SHA-256>``.
     """
 
     mean: np.ndarray

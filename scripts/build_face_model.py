@@ -1,26 +1,28 @@
 """Build the embedded face model (ig3d/faces/face_model.npz) from the landmarks of labelled photographs.
 
-    python scripts/build_face_model.py face_landmarks.npz --out faces/face_model.npz
+    python scripts/build_face_model.py landmarks.npz --out faces/face_model.npz
 
-The file holds ``landmarks`` (n, 478, 3), ``grey`` (n, 478), ``label`` (n,) and ``person`` (n,);
-landmarks_of_photographs.py makes one from a folder of photographs. What is estimated and how well it works is in
-docs/face_model.md.
+The input, made by landmarks_of_photographs.py from a folder of photographs, holds ``landmarks`` (n, 478, 3), ``grey``
+(n, 478), ``label`` (n,), ``person`` (n,), ``blendshapes`` (n, 52) and ``blendshape_names`` (52,). Triangles are copied
+from the present model. Estimators and measurements: docs/face_model.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
-from face_mesh_topology import triangles
-from face_model_statistics import Components, class_means, components, principal
+from face_model_statistics import centred, class_means, components, effects, one_hot, principal, within
 from scipy.optimize import linear_sum_assignment
 
-from ig3d.faces.model import FORMAT_VERSION, Alignment, align
+from ig3d.faces.head import BROWS, LIPS_INNER, LIPS_OUTER, LOWER_LIDS, OVAL, UPPER_LIDS
+from ig3d.faces.model import EMBEDDED, FORMAT_VERSION, Alignment, align
 from ig3d.features.classes import PRESETS, canonical
 
+SHAPE_AXES, EXPRESSION_AXES = 20, 30
 FLIP = np.array([-1.0, 1.0, 1.0])
 CLASSES = PRESETS["rafdb"]  # synthetic faces are labelled with them
 MEASURED = [name for name in CLASSES if name != "fear"]
@@ -78,18 +80,15 @@ def mean_face(landmarks: np.ndarray, person: np.ndarray, *, rounds: int = 10):
     return mean, rigid, pairs
 
 
-def expressions(
-    found: Components, x: np.ndarray, label: np.ndarray, person: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Where the seven classes lie in expression space and how far faces of one class spread around that.
+def expressions(codes: np.ndarray, label: np.ndarray, person: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean expression codes of the seven classes, and the spread of faces around the mean of their class.
 
-    Codes are plain scores (the posterior mean would shrink them). A class mean of n persons is shrunk by the
-    factor of James and Stein, 1 - tr(spread) / (n |mean|^2). Fear, of which there are a handful of faces, is mixed by
-    hand as the FACS describes it: the raised brows, wide eyes and open mouth of surprise with the drawn brows and
-    lips of sadness.
+    A class mean of n persons is shrunk by the factor of James and Stein, 1 - tr(spread) / (n |mean|^2). Fear has a
+    handful of faces and is mixed by hand after FACS: the raised brows, wide eyes and open mouth of surprise with the
+    drawn brows and lips of sadness. The spread is that within persons and classes.
     """
-    codes = x @ found.expression_scores
-    spread = found.expression_scores.T @ found.rest @ found.expression_scores
+    labels = centred(one_hot(label, MEASURED))
+    spread = within(codes - labels @ effects(codes, labels, person), person)
     means = class_means(codes, label, person, names=MEASURED)
     means -= means.mean(0)
     persons = (
@@ -111,7 +110,7 @@ def greys(
     level = grey - grey.mean(1, keepdims=True)
     both = np.concatenate([level, level[:, pairs]])
     mean = both.mean(0)
-    basis, scores, _ = principal(np.cov(both, rowvar=False), k)
+    basis, scores = principal(np.cov(both, rowvar=False), k)
     codes = (level - mean) @ scores
     means = class_means(codes, label, person, names=MEASURED)
     means -= means.mean(0)
@@ -130,55 +129,75 @@ def feature_weights() -> np.ndarray:
     points). Skin counts little and the face's outline hardly: a detector guesses it through hair, and it would make
     the longest "expression" axes. Depth, which is guessed altogether, counts less than place.
     """
-    from mediapipe.python.solutions import face_mesh_connections as edges
-
     points = np.full(478, 0.2)
-    for name in ("LIPS", "LEFT_EYE", "RIGHT_EYE", "LEFT_EYEBROW", "RIGHT_EYEBROW"):
-        points[np.unique(list(getattr(edges, f"FACEMESH_{name}")))] = 1.0
-    points[np.unique(list(edges.FACEMESH_FACE_OVAL))] = 0.02
+    for outline in (LIPS_OUTER, LIPS_INNER, *UPPER_LIDS, *LOWER_LIDS, *BROWS):
+        points[list(outline)] = 1.0
+    points[list(OVAL)] = 0.02
     points[468:] = 2.0
     return np.outer(points, [1.0, 1.0, 0.3]).ravel()
 
 
+def mirrored_names(names: list[str]) -> np.ndarray:
+    """(b,) index of each blendshape's counterpart on the other side of the face."""
+    swap = {"Left": "Right", "Right": "Left"}
+    return np.array(
+        [names.index(re.sub("Left|Right", lambda side: swap[side.group()], name)) for name in names]
+    )
+
+
 def with_mirror_images(
-    fit: Alignment, label: np.ndarray, person: np.ndarray, mean: np.ndarray, pairs: np.ndarray
-):
+    fit: Alignment,
+    label: np.ndarray,
+    person: np.ndarray,
+    blendshapes: np.ndarray,
+    *,
+    mean: np.ndarray,
+    pairs: np.ndarray,
+    sides: np.ndarray,
+) -> tuple[np.ndarray, ...]:
     """Rows of :func:`components`: the faces and their mirror images, the latter as further persons."""
     mirrored = (fit.aligned * FLIP)[:, pairs]
     x = (np.concatenate([fit.aligned, mirrored]) - mean).reshape(2 * len(label), -1)
     rotation = np.concatenate([fit.rotation, fit.rotation * np.outer(FLIP, FLIP)])
-    return x, rotation, np.tile(label, 2), np.concatenate([person, person + person.max() + 1])
+    persons = np.concatenate([person, person + person.max() + 1])
+    return x, rotation, np.tile(label, 2), persons, np.concatenate([blendshapes, blendshapes[:, sides]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("landmarks", type=Path)
     parser.add_argument("--out", type=Path, default=Path("faces/face_model.npz"))
-    parser.add_argument("--shape", type=int, default=40, help="identity axes that are kept")
-    parser.add_argument("--expression", type=int, default=30, help="expression axes that are kept")
+    parser.add_argument("--shape", type=int, default=SHAPE_AXES, help="identity axes that are kept")
+    parser.add_argument(
+        "--expression", type=int, default=EXPRESSION_AXES, help="expression axes that are kept"
+    )
     parser.add_argument("--grey", type=int, default=12, help="grey axes that are kept")
     options = parser.parse_args()
     with np.load(options.landmarks) as file:
         landmarks, grey = file["landmarks"].astype(float), file["grey"].astype(float)
         label = np.array([canonical(name) for name in file["label"].tolist()])
         person = np.unique(file["person"], return_inverse=True)[1]
+        blendshapes, sides = (
+            file["blendshapes"].astype(float),
+            mirrored_names(file["blendshape_names"].tolist()),
+        )
     mean, rigid, pairs = mean_face(landmarks, person)
-    rows = with_mirror_images(align(landmarks, mean, weights=rigid), label, person, mean, pairs)
+    fit = align(landmarks, mean, weights=rigid)
+    rows = with_mirror_images(fit, label, person, blendshapes, mean=mean, pairs=pairs, sides=sides)
     found = components(*rows, ks=options.shape, ke=options.expression, weights=feature_weights())
-    x, _, label_twice, person_twice = rows
-    faces, part = triangles()
+    with np.load(EMBEDDED) as file:
+        topology = {name: file[name] for name in ("triangles", "part")}
     arrays = {
         "format_version": np.int16(FORMAT_VERSION),
         "mean": mean.astype(np.float32),
         "rigid": rigid.astype(np.float32),
         "mirror": pairs.astype(np.int16),
-        "triangles": faces,
-        "part": part,
+        **topology,
         "shape_basis": found.shape_basis.astype(np.float16),
         "expression_basis": found.expression_basis.astype(np.float16),
         "encoder": found.encoder.astype(np.float16),
         "classes": np.array(CLASSES),
-        **expressions(found, x, label_twice, person_twice),
+        **expressions(found.expression, rows[2], rows[3]),
         **greys(grey, pairs, label, person, options.grey),
     }
     if not all(np.isfinite(values).all() for values in arrays.values() if values.dtype.kind == "f"):

@@ -1,9 +1,9 @@
-"""What identity and expression change about a face: the estimators of build_face_model.py, arrays in, arrays out.
+"""Statistical estimators of build_face_model.py: identity and expression in aligned points.
 
-Each face is a row x = mean + identity of its person + effect of its class + effect of its pose + rest. Identity is what
-stays between photographs of one person; class and rest together are expression (and the landmark detector's noise,
-which changes between photographs just as expression does and cannot be told from it). Pose effects are what the
-detector makes of one and the same face when the head turns.
+Each face is a row x = mean + identity of its person + expression + effect of its pose + rest. Expression is the part
+that blendshape scores explain within persons. Identity is the part of the remainder that stays between photographs of
+one person. Pose effects are the distortion that the landmark network adds when the head turns. The rest is the
+network's noise and small changes of the face.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import eigh
 
 
 def pose_terms(rotation: np.ndarray) -> np.ndarray:
-    """(n, 5) what the detector's distortion may depend on: pitch and yaw, their squares and product (sines)."""
+    """(n, 5) terms of the network's distortion by pose: pitch and yaw, their squares and product (sines)."""
     pitch, yaw = rotation[:, 2, 1], rotation[:, 0, 2]
     return np.stack([pitch, yaw, pitch**2, yaw**2, pitch * yaw], axis=1)
 
@@ -28,7 +29,7 @@ def person_means(rows: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def effects(x: np.ndarray, terms: np.ndarray, person: np.ndarray, *, ridge: float = 1e-4) -> np.ndarray:
-    """Coefficients (t, d) of terms (n, t), by least squares within persons: who is photographed how plays no part."""
+    """Coefficients (t, d) of terms (n, t), by least squares within persons."""
     inner = terms - person_means(terms, person)[0][person]
     rest = x - person_means(x, person)[0][person]
     gram = inner.T @ inner
@@ -42,51 +43,81 @@ def one_hot(label: np.ndarray, names: list[str]) -> np.ndarray:
 
 def principal(
     covariance: np.ndarray, k: int, *, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """The k largest axes of a covariance (d, d), in a metric that weighs coordinates (d,).
 
     Returns
     -------
     axes : (k, d)
-        What one standard deviation of each score does to a row: the covariance of row and score.
+        Change of a row for one standard deviation of each score: the covariance of row and score.
     scores : (d, k)
         Linear map from a row to its scores, which have variance 1 and do not correlate.
-    values : (d,)
-        All eigenvalues in the metric, falling.
     """
     weights = np.ones(len(covariance)) if weights is None else weights
     values, vectors = np.linalg.eigh(covariance * np.outer(weights, weights))
     values, vectors = values[::-1], vectors[:, ::-1][:, :k]
     vectors = vectors * np.sign(vectors.sum(0))
     scores = weights[:, None] * vectors / np.sqrt(np.maximum(values[:k], 1e-30))
-    return (covariance @ scores).T, scores, values
+    return (covariance @ scores).T, scores
+
+
+def centred(rows: np.ndarray) -> np.ndarray:
+    """Rows less their mean."""
+    return rows - rows.mean(0)
+
+
+def within(rows: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(d, d) covariance of rows around their person's mean."""
+    means, count = person_means(rows, person)
+    inner = rows - means[person]
+    return inner.T @ inner / (len(rows) - len(count))
+
+
+def between(rows: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(d, d) covariance of the persons' expected rows: the moment estimator.
+
+    The mean of a person's n rows holds 1/n of the covariance within persons, which is subtracted. Persons with more
+    rows weigh more, up to twice as much.
+    """
+    means, count = person_means(rows, person)
+    weight = count / (count + 1.0)
+    weight /= weight.sum()
+    apart = means - weight @ means
+    total = (apart * weight[:, None]).T @ apart / (1 - (weight**2).sum())
+    return total - (weight / count).sum() * within(rows, person)
+
+
+def reliable(covariance: np.ndarray, noise: np.ndarray, k: int) -> np.ndarray:
+    """(k, d) axes of a covariance (d, d) that exceed a noise covariance most: linear discriminant analysis.
+
+    Each axis is the change of a row for one standard deviation of its score. In the metric of the noise the axes are
+    orthogonal.
+    """
+    size = len(covariance)
+    values, scores = eigh((covariance + covariance.T) / 2, noise, subset_by_index=[size - k, size - 1])
+    scores = scores[:, ::-1] / np.sqrt(values[::-1])
+    axes = (covariance @ scores).T
+    return axes * np.sign(axes.sum(1, keepdims=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """What :func:`components` found; d = 3 x 478 coordinates.
+    """Result of :func:`components`; d = 3 x 478 coordinates.
 
     Attributes
     ----------
     shape_basis, expression_basis : (ks, d), (ke, d)
-        What one standard deviation of each code does to a row.
-    expression_scores : (d, ke)
-        Linear map from what is not identity about a row to its expression codes.
+        Change of a row for one standard deviation of each code.
     encoder : (ks + ke, d)
-        The linear map from a row to the posterior mean of its codes.
-    rest : (d, d)
-        Covariance within persons and classes.
-    within_values, between_values : (d,)
-        Eigenvalues of the two covariances, falling.
+        Linear map from a row to the posterior mean of its codes.
+    expression : (n, ke)
+        Expression codes of the rows by their blendshapes, not shrunken.
     """
 
     shape_basis: np.ndarray
     expression_basis: np.ndarray
-    expression_scores: np.ndarray
     encoder: np.ndarray
-    rest: np.ndarray
-    within_values: np.ndarray
-    between_values: np.ndarray
+    expression: np.ndarray
 
 
 def components(
@@ -94,48 +125,44 @@ def components(
     rotation: np.ndarray,
     label: np.ndarray,
     person: np.ndarray,
+    blendshapes: np.ndarray,
     *,
     ks: int,
     ke: int,
     weights: np.ndarray | None = None,
+    ridge: float = 0.1,
     floor: float = 3e-7,
 ) -> Components:
-    """Estimate bases and encoder from rows x (n, d), already less the mean face.
+    """Estimate bases and encoder.
 
-    Within-person scatter W gives expression, its axes found in a metric of ``weights`` (d,). Between persons, the
-    moment estimator: the covariance of the persons' mean rows (less class and pose effects) holds identity plus what
-    is left of the rest after averaging n rows, which is taken off; its ks largest axes are B. The posterior mean of
-    codes with prior N(0, 1) is then basis (B B' + W + P + floor)^-1 x, where P is the spread that pose effects add
-    and all of W counts, not only its first ke axes: small directions that hardly change within a person are the ones
-    that tell persons apart.
+    Points are regressed on blendshape scores within persons. The covariance of the explained part gives the
+    expression axes, found in a metric of ``weights`` (d,). Identity is the covariance between persons of the
+    unexplained part. With W the covariance within persons (explained or not) and P the spread that pose effects add,
+    the ks axes B of identity that exceed the noise W + P + floor most are kept. The posterior mean of codes with prior
+    N(0, 1) is then basis (B B' + W + P + floor)^-1 x.
+
+    Parameters
+    ----------
+    x : (n, d) rows, already less the mean face
+    rotation : (n, 3, 3);  label : (n,);  person : (n,) int;  blendshapes : (n, b)
+    ks, ke : numbers of shape and expression axes
+    weights : (d,), optional
+    ridge : penalty of the regression on blendshapes, relative to their variance within persons
+    floor : variance added to each coordinate
     """
-    names = sorted(set(label.tolist()))
-    terms = np.concatenate([pose_terms(rotation), one_hot(label, names)], axis=1)
-    terms -= terms.mean(0)
-    coefficient = effects(x, terms, person)
-    poses = terms[:, :5]
-    level = x - poses @ coefficient[:5]
-    inner = level - person_means(level, person)[0][person]
-    count = np.bincount(person)
-    freedom = len(x) - len(count)
-    within = inner.T @ inner / freedom
-    neutral = level - terms[:, 5:] @ coefficient[5:]
-    means = person_means(neutral, person)[0]
-    rest = neutral - means[person]
-    rest = rest.T @ rest / freedom
-    weight = count / (count + 1.0)
-    weight /= weight.sum()
-    centred = means - weight @ means
-    between = (centred * weight[:, None]).T @ centred / (1 - (weight**2).sum()) - (
-        weight / count
-    ).sum() * rest
-    expression, scores, within_values = principal(within, ke, weights=weights)
-    shape, _, between_values = principal(between, ks)
-    turned = coefficient[:5].T @ np.cov(poses, rowvar=False) @ coefficient[:5]
-    total = shape.T @ shape + within + turned + floor * np.eye(x.shape[1])
-    basis = np.concatenate([shape, expression])
-    encoder = np.linalg.solve(total, basis.T).T
-    return Components(shape, expression, scores, encoder, rest, within_values, between_values)
+    poses = centred(pose_terms(rotation))
+    known = np.concatenate([poses, centred(one_hot(label, sorted(set(label.tolist()))))], axis=1)
+    turn = effects(x, known, person)[: poses.shape[1]]
+    level = x - poses @ turn
+    scores = centred(blendshapes)
+    scores = scores - poses @ effects(scores, known, person)[: poses.shape[1]]
+    scores /= np.sqrt(np.diag(within(scores, person)) + 1e-12)
+    explained = scores @ effects(level, scores, person, ridge=ridge)
+    noise = within(level, person) + turn.T @ np.cov(poses, rowvar=False) @ turn + floor * np.eye(x.shape[1])
+    shape = reliable(between(level - explained, person), noise, ks)
+    expression, to_codes = principal(within(explained, person), ke, weights=weights)
+    encoder = np.linalg.solve(shape.T @ shape + noise, np.concatenate([shape, expression]).T).T
+    return Components(shape, expression, encoder, explained @ to_codes)
 
 
 def class_means(codes: np.ndarray, label: np.ndarray, person: np.ndarray, *, names: list[str]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""How far one photograph tells identity from expression: the figures of docs/face_model.md.
+"""Class accuracy and same-person retrieval of the codes of one photograph: the figures of docs/face_model.md.
 
-    python scripts/measure_face_model.py face_landmarks.npz
+    python scripts/measure_face_model.py landmarks.npz
 
 Five folds, persons kept apart; mean face, bases and classifier are made from the training folds alone. Accuracy:
 balanced, six classes (fear and contempt have too few faces), logistic regression on standardised codes. Retrieval: how
@@ -13,7 +13,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from build_face_model import feature_weights, mean_face, with_mirror_images
+from build_face_model import (
+    EXPRESSION_AXES,
+    SHAPE_AXES,
+    feature_weights,
+    mean_face,
+    mirrored_names,
+    with_mirror_images,
+)
 from face_model_statistics import components
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
@@ -27,7 +34,7 @@ LEFT_OUT = ["fear", "contempt"]
 
 
 def retrieval(codes: np.ndarray, person: np.ndarray) -> tuple[float, float]:
-    """Share of faces whose nearest other face is of the same person, and what guessing would give."""
+    """Share of faces whose nearest other face is of the same person, and that share by chance."""
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
     likeness = unit @ unit.T
     np.fill_diagonal(likeness, -np.inf)
@@ -50,23 +57,29 @@ def main() -> None:
     with np.load(options.landmarks) as file:
         landmarks, label = file["landmarks"].astype(float), file["label"]
         person = np.unique(file["person"], return_inverse=True)[1]
+        blendshapes, sides = (
+            file["blendshapes"].astype(float),
+            mirrored_names(file["blendshape_names"].tolist()),
+        )
     counted = ~np.isin(label, LEFT_OUT)
     rows: dict[str, list[tuple[float, ...]]] = {}
     for train, test in GroupKFold(5).split(landmarks, groups=person):
         who = np.unique(person[train], return_inverse=True)[1]
         mean, rigid, pairs = mean_face(landmarks[train], who)
-        fit = align(landmarks, mean, weights=rigid)
-        x = (fit.aligned - mean).reshape(len(landmarks), -1)
+        x = (align(landmarks, mean, weights=rigid).aligned - mean).reshape(len(landmarks), -1)
+        fit = align(landmarks[train], mean, weights=rigid)
         training = with_mirror_images(
-            align(landmarks[train], mean, weights=rigid), label[train], who, mean, pairs
+            fit, label[train], who, blendshapes[train], mean=mean, pairs=pairs, sides=sides
         )
-        found = components(*training, ks=40, ke=30, weights=feature_weights())
+        found = components(*training, ks=SHAPE_AXES, ke=EXPRESSION_AXES, weights=feature_weights())
         codes = x @ found.encoder.T
         flat = x @ np.linalg.svd(x[train] - x[train].mean(0), full_matrices=False)[2][:70].T
         blocks = {
-            "shape": codes[:, :40],
-            "expression": codes[:, 40:],
+            "shape": codes[:, :SHAPE_AXES],
+            "expression": codes[:, SHAPE_AXES:],
             "both": codes,
+            "blendshapes": blendshapes,
+            "expression and blendshapes": np.concatenate([codes[:, SHAPE_AXES:], blendshapes], axis=1),
             "first 70 principal axes of the landmarks": flat,
         }
         for name, values in blocks.items():
