@@ -170,8 +170,8 @@ def test_another_version_an_incomplete_a_foreign_and_a_missing_file_are_refused(
     path = tmp_path / "model.npz"
     shutil.copy(EMBEDDED, path)
     np.testing.assert_array_equal(load(path).mean, MODEL.mean)
-    np.savez(path, **(arrays | {"format_version": np.int16(2)}))
-    with pytest.raises(ModelError, match="expected format version 1, got 2; rebuild it"):
+    np.savez(path, **(arrays | {"format_version": np.int16(1)}))
+    with pytest.raises(ModelError, match="expected format version 2, got 1; rebuild it"):
         load(path)
     np.savez(path, **{name: values for name, values in arrays.items() if name != "encoder"})
     with pytest.raises(ModelError, match="expected all of its arrays"):
