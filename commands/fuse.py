@@ -14,6 +14,7 @@ from .options import (
     Draws,
     Folds,
     Force,
+    Groups,
     HeadDevice,
     HeadJobs,
     Labels,
@@ -76,6 +77,7 @@ def fuse(
     ] = "gbm",
     device: HeadDevice = "auto",
     blocks: Blocks = "full",
+    groups: Groups = None,
     report: Annotated[
         str | None,
         typer.Option("--report", help="Rows to report: test, val, train or all; docs/protocol.md."),
@@ -136,6 +138,7 @@ def fuse(
         head=head,
         device=checked_device(device),
         blocks=blocks,
+        groups=groups,
         report=report,
         fit_on=fit_on,
         calibration_rows=calibration_rows,

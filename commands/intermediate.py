@@ -92,6 +92,7 @@ def fuse_features(
     apply: Apply = None,
     task: Task = None,
     blocks: Blocks = "full",
+    groups: Groups = None,
     width: Width = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
@@ -131,7 +132,7 @@ def fuse_features(
         report=report,
         draws=draws,
     )
-    table = load_feature_table(features, store, blocks=blocks, task=task, force=force)
+    table = load_feature_table(features, store, blocks=blocks, groups=groups, task=task, force=force)
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = run(table, config, out, device=where, restart=restart, watch=watch, command=typed())
     show(result, out)

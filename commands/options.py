@@ -147,10 +147,18 @@ def list_dataset(
 
 def say_samples(samples: SampleList) -> None:
     """What a dataset was understood to be, on stderr."""
+    import numpy as np
+
+    from ..features.groups import note_on_groups
+
     named = f" ({', '.join(samples.classes)})" if samples.classes else ""
     classes = number(len(samples.classes), "class") if samples.classes else "no classes"
     say(f"{samples.dataset}: {number(len(samples), 'sample')}, {classes}{named}")
-    for note in samples.notes:
+    ids, groups = (
+        np.array([getattr(sample, name) for sample in samples.samples], dtype=str) for name in ("id", "group")
+    )
+    labels = np.array([sample.label for sample in samples.samples], dtype=np.int64)
+    for note in (*samples.notes, *note_on_groups(ids, groups, labels)):
         say(note)
 
 

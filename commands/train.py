@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from ..console import say, stdout
-from .options import Blocks, Draws, Folds, HeadDevice, HeadJobs, Seed, Stores, checked_device, names, typed
+from .options import (
+    Blocks,
+    Draws,
+    Folds,
+    Groups,
+    HeadDevice,
+    HeadJobs,
+    Seed,
+    Stores,
+    checked_device,
+    names,
+    typed,
+)
 
 
 def train(
@@ -25,6 +37,7 @@ def train(
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
     ] = None,
+    groups: Groups = None,
     report: Annotated[
         str | None, typer.Option("--report", help="Rows to report: test, val, train or all; docs/heads.md.")
     ] = None,
@@ -49,6 +62,7 @@ def train(
     config = HeadsConfig(
         heads=names(head),
         blocks=blocks,
+        groups=groups,
         report=report,
         balanced=balanced,
         device=checked_device(device),

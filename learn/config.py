@@ -38,6 +38,8 @@ class FuseConfig:
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:1``
         Where the heads ``mlp`` and ``residual`` are trained; auto is a CUDA device where there is one.
     blocks : which code blocks, when files are joined
+    groups : regular expression over ids, or None
+        Its first group names the person or video of a row, in place of the table's groups.
     report : ``train``, ``val``, ``test``, ``all`` or None
         Rows whose figures are reported; None chooses (docs/protocol.md).
     fit_on : ``auto`` or ``reported``
@@ -73,6 +75,7 @@ class FuseConfig:
     head: str = "gbm"
     device: str = "auto"
     blocks: str = "full"
+    groups: str | None = None
     report: str | None = None
     fit_on: str = "auto"
     calibration_rows: int | None = None

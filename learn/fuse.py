@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError, some
+from ..features.groups import regrouped
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.table import FusionTable
@@ -73,7 +74,9 @@ def fuse_predictions(
     ProtocolError : the rows do not allow it (docs/protocol.md).
     UsageError : a choice that the task or the table does not have.
     """
-    config, notes = _for_table(config or FuseConfig(), table)
+    config = config or FuseConfig()
+    table = regrouped(table, config.groups)
+    config, notes = _for_table(config, table)
     choices = _choices(config, table)
     start = time.perf_counter()
     protocol = plan(table, config)
@@ -126,6 +129,7 @@ def fuse_predictions(
             "model": time.perf_counter() - after_figures,
         },
         groups=groups,
+        group_names=table.group[rows] if table.grouped else None,
     )
 
 

@@ -23,6 +23,7 @@ class Result:
     covered : (n,) bool
         Rows with 3D codes or a ready 3D prediction.
     groups : (n,) int, which rows belong together; None where rows stand for themselves
+    group_names : (n,) str, empty for a row without a group; None where there are no groups
     rules : references, then rules, each fitted one followed by its control
     figures : rule -> ``all`` or ``covered`` -> metric -> value, low, high, differences
         See :func:`~.measures.figures.figures_of`; None where a rule does not predict all rows.
@@ -41,6 +42,7 @@ class Result:
     truth: np.ndarray
     covered: np.ndarray
     groups: np.ndarray | None = None
+    group_names: np.ndarray | None = None
     rules: tuple[RuleResult, ...]
     figures: dict[str, dict[str, Any]]
     protocol: Any

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PredictionsError, UsageError
+from ..features.groups import regrouped
 from ..features.labels import number_labels
 from ..features.predictions import VA, Predictions, log_softmax
 from ..features.stores import read_stores
@@ -44,6 +45,8 @@ class HeadsConfig:
     blocks : which code blocks, when a store is read
     report : ``train``, ``val``, ``test``, ``all`` or None
         Rows whose figures are reported; None chooses: test, else val, else all by folds.
+    groups : regular expression over ids, or None
+        Its first group names the person or video of a row, in place of the stores' groups.
     balanced : bool
         Classes weigh equally in fitting, however many rows they have.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:1``
@@ -57,6 +60,7 @@ class HeadsConfig:
     heads: tuple[str, ...] = ("gbm",)
     blocks: str = "full"
     report: str | None = None
+    groups: str | None = None
     balanced: bool = False
     device: str = "auto"
     folds: int = 5
@@ -184,6 +188,7 @@ def train_heads(
     config = config or HeadsConfig()
     if config.balanced and table.task == "va":
         raise UsageError("balanced: expected classes to weigh, got valence and arousal; leave it out")
+    table = regrouped(table, config.groups)
     names, notes = _heads(config.heads, table.task)
     if table.task == "classes" and NEED_TORCH & set(names) and np.isfinite(table.targets).all(axis=1).any():
         notes.append("Heads mlp and residual learn valence and arousal beside the classes, as in the paper.")
@@ -231,6 +236,7 @@ def train_heads(
         predictions=predictions,
         seconds=seconds,
         groups=groups,
+        group_names=table.group[rows] if table.grouped else None,
     )
 
 

@@ -7,7 +7,6 @@ and splits that the dataset does not say are seen to here, for all adapters alik
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +14,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ...errors import DatasetError, LayoutError, UsageError, some
 from ...features.classes import CANONICAL, canonical
+from ...features.groups import groups_of
 from ...features.samples import SampleList, Split
 from ..plugins import load
 from ..sources.remote import is_remote
@@ -156,26 +158,10 @@ def _grouped(samples: SampleList, pattern: str) -> SampleList:
     Raises
     ------
     UsageError : the pattern is no regular expression with a group.
-    DatasetError : it matches some ids only.
+    PredictionsError : it matches some ids only.
     """
-    try:
-        expression = re.compile(pattern)
-    except re.error as exc:
-        raise UsageError(f"group pattern: expected a regular expression, got {pattern!r} ({exc})") from exc
-    if expression.groups < 1:
-        raise UsageError(f"group pattern: expected a group in parentheses, got {pattern!r}")
-    matches = [expression.search(sample.id) for sample in samples.samples]
-    without = [sample.id for sample, match in zip(samples.samples, matches, strict=True) if match is None]
-    if without:
-        raise DatasetError(
-            f"group pattern: expected a match in every id, got none in {len(without)} of {len(matches)} "
-            f"({some(without)})"
-        )
-    grouped = tuple(
-        replace(sample, group=match.group(1) or "")
-        for sample, match in zip(samples.samples, matches, strict=True)
-        if match is not None
-    )
+    names = groups_of(np.array([sample.id for sample in samples.samples], dtype=str), pattern).tolist()
+    grouped = tuple(replace(sample, group=name) for sample, name in zip(samples.samples, names, strict=True))
     notes = ("--groups replaces the groups that the dataset names",) if _has_groups(samples) else ()
     return replace(samples, samples=grouped, notes=(*samples.notes, *notes))
 

@@ -92,7 +92,8 @@ class FuseCell:
         """Equal for cells that fit the same heads: one of them goes first and keeps the scores for the others."""
         config = self.config
         return repr(
-            (self.files, config.blocks, config.head, config.seed, config.report, config.folds, config.fit_on)
+            (self.files, config.blocks, config.groups, config.head, config.seed, config.report, config.folds)
+            + (config.fit_on,)
         )
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
@@ -152,6 +153,8 @@ def _value(name: str, value: Any) -> Any:
         raise UsageError(f"{name}: expected true or false, got {value!r}")
     if isinstance(default, int) and not isinstance(default, bool) and type(value) is not int:
         raise UsageError(f"{name}: expected a whole number, got {value!r}")
+    if name == "groups" and value is not None:
+        default = ""
     if isinstance(default, str) and not isinstance(value, str):
         raise UsageError(f"{name}: expected a text, got {value!r}")
     return value

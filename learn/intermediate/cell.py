@@ -25,7 +25,7 @@ _CHOICES = {
     for field in fields(IntermediateConfig)
     if field.name not in ("seeds", "controls", "mixed")
 }
-OPTIONS = (*sorted(PATHS), "blocks", "seed", *_CHOICES)
+OPTIONS = (*sorted(PATHS), "blocks", "groups", "seed", *_CHOICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class IntermediateCell:
     features: Path
     stores: tuple[Path, ...]
     blocks: str
+    groups: str | None
     config: IntermediateConfig
 
     @classmethod
@@ -56,7 +57,7 @@ class IntermediateCell:
         blocks = ",".join(map(str, blocks)) if isinstance(blocks, list) else str(blocks)
         given = options["3d-store"]
         stores = given if isinstance(given, list | tuple) else [given]
-        return cls(Path(options["features"]), tuple(map(Path, stores)), blocks, config)
+        return cls(Path(options["features"]), tuple(map(Path, stores)), blocks, options.get("groups"), config)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -69,6 +70,7 @@ class IntermediateCell:
             (
                 [contents[path] for path in self.files],
                 self.blocks,
+                self.groups,
                 sorted(asdict(self.config).items()),
                 version("torch"),
             )
@@ -95,7 +97,7 @@ class IntermediateCell:
         torch.set_num_threads(threads)
         try:
             features = load_feature_table(
-                self.features, self.stores, blocks=self.blocks, task=self.config.task
+                self.features, self.stores, blocks=self.blocks, groups=self.groups, task=self.config.task
             )
             (result,) = results_of(fuse_features(features, self.config))
         finally:

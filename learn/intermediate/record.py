@@ -84,6 +84,7 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
             truth=_truth(table, rows, task),
             covered=table.covered[rows],
             groups=table.group_codes[rows] if table.grouped else None,
+            group_names=table.group[rows] if table.grouped else None,
             # of an arm the first training: what is read of them is their kind
             rules=tuple(_rule(arm, arm.name, 0) for arm in _arms(table, plan, result.trained, task)),
             figures=result.figures[task],

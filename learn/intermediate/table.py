@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import PredictionsError, some
+from ...features.groups import regrouped
 from ...features.inputs import Inputs, Paths
 from ...features.join import load_table
 from ...features.network_features import load_features
@@ -80,6 +81,7 @@ def load_feature_table(
     stores: Paths,
     *,
     blocks: str = "full",
+    groups: str | None = None,
     task: str | None = None,
     force: bool = False,
     need_labels: bool = True,
@@ -92,6 +94,7 @@ def load_feature_table(
     features : ``.npz`` of ``ig3d logits --features``
     stores : path or paths of stores, which also give the samples and their labels
     blocks : which code blocks (:func:`~ig3d.features.blocks.choose_blocks`)
+    groups : regular expression over ids whose first group names the person or video, or None
     task : ``classes``, ``va`` or ``both``; None takes what the file holds
     force : go on where the order of rows or classes is likely wrong
     need_labels, classes : see :func:`~ig3d.features.join.load_table`
@@ -112,7 +115,11 @@ def load_feature_table(
             f"({some(strangers.tolist(), 3)}); write them from the same dataset"
         )
     return FeatureTable(
-        table, read.values, read.rows_of(table.id), read.network, contents_of(inputs.stores, table.id)
+        regrouped(table, groups),
+        read.values,
+        read.rows_of(table.id),
+        read.network,
+        contents_of(inputs.stores, table.id),
     )
 
 

@@ -128,7 +128,10 @@ class RunPredictions:
                 truth = told.to_numpy(np.float64)
             groups = None
             if "group" in lines:
-                groups = np.unique(lines["group"].to_numpy(str)[first], return_inverse=True)[1].reshape(-1)
+                names = lines["group"].to_numpy(str)[first]
+                # as FusionTable.group_codes: a row without a group is a group of its own
+                keys = np.where(names != "", np.char.add("g:", names), np.char.add("i:", ids))
+                groups = np.unique(keys, return_inverse=True)[1].reshape(-1)
             if not (lines[true].to_numpy() == told.to_numpy()[where.reshape(-1)]).all():
                 raise ValueError("two truths of a row")
         except (OSError, ValueError, KeyError, UnicodeDecodeError) as exc:

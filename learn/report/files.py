@@ -147,10 +147,11 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
 def predictions_csv(result: Result) -> str:
     """Long table: ``id, rule, label, p_<class>..., truth`` or ``id, rule, valence, arousal, *_truth``; maybe ``group``.
 
-    ``label`` is the predicted class, ``truth`` that of the dataset; rows of one ``group`` belong together.
+    ``label`` is the predicted class, ``truth`` that of the dataset; rows of one ``group`` belong together, one
+    without a group stands for itself.
     """
     classes = result.task == "classes"
-    groups = result.groups
+    groups = result.group_names
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = (
@@ -171,7 +172,7 @@ def predictions_csv(result: Result) -> str:
             if classes
             else np.char.mod(_DIGITS, result.truth[rows]).tolist()
         )
-        together = [[]] * len(rows) if groups is None else [[str(number)] for number in groups[rows]]
+        together = [[]] * len(rows) if groups is None else [[name] for name in groups[rows].tolist()]
         writer.writerows(
             [name, rule.name, *label, *line, *true, *group]
             for name, label, line, true, group in zip(ids, said, cells.tolist(), truth, together, strict=True)
