@@ -165,7 +165,7 @@ def test_two_folders_of_one_class_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pattern", ["(", "no group", r"x(\d)"])
 def test_bad_group_pattern(tmp_path: Path, pattern: str) -> None:
     write_image(tmp_path / "happy" / "a.png")
-    with pytest.raises((UsageError, DatasetError), match="group pattern: expected"):
+    with pytest.raises((UsageError, DatasetError), match="groups: expected"):
         list_samples(tmp_path, "folder", DatasetOptions(group_pattern=pattern))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import DatasetError, LayoutError, UsageError, some
+from ...errors import LayoutError, UsageError, some
 from ...features.classes import CANONICAL, canonical
 from ...features.groups import groups_of
 from ...features.samples import SampleList, Split
@@ -157,8 +157,7 @@ def _grouped(samples: SampleList, pattern: str) -> SampleList:
 
     Raises
     ------
-    UsageError : the pattern is no regular expression with a group.
-    PredictionsError : it matches some ids only.
+    UsageError : the pattern is no regular expression with a group, or does not match every id.
     """
     names = groups_of(np.array([sample.id for sample in samples.samples], dtype=str), pattern).tolist()
     grouped = tuple(replace(sample, group=name) for sample, name in zip(samples.samples, names, strict=True))

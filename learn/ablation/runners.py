@@ -91,10 +91,8 @@ class FuseCell:
     def shared(self) -> str:
         """Equal for cells that fit the same heads: one of them goes first and keeps the scores for the others."""
         config = self.config
-        return repr(
-            (self.files, config.blocks, config.groups, config.head, config.seed, config.report, config.folds)
-            + (config.fit_on,)
-        )
+        rows = (config.groups, config.seed, config.report, config.folds, config.fit_on)
+        return repr((self.files, config.blocks, config.head, *rows))
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
         """Run it, and write its record and its predictions."""

@@ -114,13 +114,9 @@ def load_feature_table(
             f"({some(table.id.tolist(), 2)}), got {len(strangers)} of {len(read)} rows that are none "
             f"({some(strangers.tolist(), 3)}); write them from the same dataset"
         )
-    return FeatureTable(
-        regrouped(table, groups),
-        read.values,
-        read.rows_of(table.id),
-        read.network,
-        contents_of(inputs.stores, table.id),
-    )
+    contents = contents_of(inputs.stores, table.id)
+    table = regrouped(table, groups)
+    return FeatureTable(table, read.values, read.rows_of(table.id), read.network, contents)
 
 
 def contents_of(stores: Sequence[Path], ids: np.ndarray) -> np.ndarray:

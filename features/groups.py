@@ -1,0 +1,138 @@
+"""Groups of samples: persons or videos whose rows never stand on both sides of a fold.
+
+They come from the dataset, a manifest, a table of labels, or a regular expression over ids (``--groups``).
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+import numpy as np
+
+from ..errors import UsageError, number, short, some
+from .table import FusionTable
+
+_SECONDS = 10.0  # for a pattern over all ids; a sound one takes microseconds for each
+_LARGEST = 3  # groups that are named
+# So few beginnings of ids are no names of persons: they are classes or splits. More where no label tells.
+_FEW, _FEW_UNLABELLED = 4, 20
+# Ids that look like several images of one person or video, most telling first: what is before the last number, after a
+# separator or not; the folder.
+_PATTERNS = (r"([^/]*[^/_. -])[_. -]+\d+$", r"([^/]*[^/\d_. -])\d+$", r"([^/]+)/[^/]*$")
+
+
+def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
+    """(n,) str group of each id: the first group of a regular expression, searched in the id.
+
+    Raises
+    ------
+    UsageError : the pattern is no regular expression with a group, takes too long (nested repeats), or does not match
+        every id.
+    """
+    try:
+        with _time_limit():
+            expression = re.compile(pattern)
+            if expression.groups < 1:
+                raise UsageError(
+                    f"groups: expected a pattern with a group in parentheses, got {short(pattern)!r}; put parentheses "
+                    "around the person or video"
+                )
+            matches = [expression.search(name) for name in ids.tolist()]
+    except TimeoutError:
+        raise UsageError(
+            f"groups: expected a pattern that is quick to match, got {short(pattern)!r}, which took more than "
+            f"{_SECONDS:g} s over {number(len(ids), 'id')}; avoid repeats inside of repeats, such as (a+)+"
+        ) from None
+    except (re.error, RecursionError, OverflowError, MemoryError) as exc:
+        raise UsageError(f"groups: expected a regular expression, got {short(pattern)!r} ({exc})") from exc
+    without = [name for name, match in zip(ids.tolist(), matches, strict=True) if match is None]
+    if without:
+        raise UsageError(
+            f"groups: expected the pattern {short(pattern)!r} to match every id, got no match in {len(without)} of "
+            f"{len(ids)} ({some(without)})"
+        )
+    return np.array([match.group(1) or "" for match in matches if match is not None], dtype=str)
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """End what runs inside after some seconds, by a signal; only in the main thread, where signals arrive."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def regrouped(table: FusionTable, pattern: str | None) -> FusionTable:
+    """The table with groups by a pattern, and with a note on its groups or on ids that look like groups."""
+    notes = table.notes
+    if pattern is not None:
+        if table.grouped:
+            notes = (*notes, "--groups replaces the groups of the store.")
+        table = replace(table, group=groups_of(table.id, pattern))
+    note = note_on_groups(table.id, table.group, table.labels)
+    return replace(table, notes=(*notes, *note))
+
+
+def note_on_groups(ids: np.ndarray, group: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
+    """The largest groups; where there are none, a hint if ids look like several images of one person or video.
+
+    Parameters
+    ----------
+    ids, group : (n,) str, group empty where there is none
+    labels : (n,) int, -1 where there is none
+    """
+    known = group[group != ""]
+    if len(known):
+        return (f"Groups (persons, videos): {_in_words(known)}, of {number(len(known), 'row')}.",)
+    for pattern in _PATTERNS:
+        found = [match and match.group(1) for match in map(re.compile(pattern).search, ids.tolist())]
+        if None in found:
+            continue
+        names = np.array(found, dtype=str)
+        if not _like_groups(names, labels):
+            continue
+        return (
+            f"No groups are given, but ids look like several images of one person or video: {_in_words(names)}. If they"
+            f" are, give --groups '{pattern}': otherwise rows of one person are both fitted and reported, and figures "
+            "and intervals are too good. (A column group in a manifest or in --labels does the same.)",
+        )
+    return ()
+
+
+def _like_groups(names: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether beginnings of ids are likely persons: several rows for most, and no names of classes or splits."""
+    _, where, counts = np.unique(names, return_inverse=True, return_counts=True)
+    if len(counts) < _FEW or (counts[where] > 1).mean() < 0.5:
+        return False
+    labelled = labels >= 0
+    if not labelled.any():
+        return len(counts) >= _FEW_UNLABELLED
+    pairs = np.unique(np.stack([where.reshape(-1)[labelled], labels[labelled]]), axis=1)
+    # Folders and prefixes that hold one class each, of a few splits: names of classes.
+    pure = pairs.shape[1] == len(np.unique(pairs[0]))
+    return not (pure and len(counts) <= 4 * len(np.unique(labels[labelled])))
+
+
+def _in_words(names: np.ndarray) -> str:
+    """``57, the largest George_W_Bush (530 rows), Colin_Powell (236), Tony_Blair (144)``."""
+    values, counts = np.unique(names, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_LARGEST]
+    shown = ", ".join(f"{short(str(values[at]), 40)} with {counts[at]}" for at in order)
+    return f"{len(values)}, the largest {shown}"
