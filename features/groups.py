@@ -20,7 +20,7 @@ from .table import FusionTable
 
 _SECONDS = 10.0  # for a pattern over all ids; a sound one takes microseconds for each
 _LARGEST = 3  # groups that are named
-# So few beginnings of ids are no names of persons: they are classes or splits. More where no label tells.
+# So few beginnings of ids are no names of persons: they are classes or splits. More where there are no labels.
 _FEW, _FEW_UNLABELLED = 4, 20
 # Ids that look like several images of one person or video, most telling first: what is before the last number, after a
 # separator or not; the folder.

@@ -30,7 +30,8 @@ from ig3d.learn.report import (
 from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
 from ig3d.learn.report.record import Run
-from ig3d.learn.report.verdict import headline_rule, verdict
+from ig3d.learn.report.verdict import headline_rule
+from ig3d.learn.report.verdict import verdict as findings
 from ig3d.learn.report.words import beats_references, bounds, gains, p_value
 
 
@@ -79,7 +80,7 @@ def test_a_terminal_that_is_too_narrow_loses_no_figure(result):
 
 def test_what_is_said_follows_from_the_figures(result):
     record = record_of(result)
-    gain, *_, control, complement = verdict(record)
+    gain, *_, control, complement = findings(record)
     assert re.match(r"(mean|weighted) adds \+\d+\.\d \[\+\d.* points of accuracy to 2d", gain)
     assert "Also better: " in gain and "as it should be" in control
     assert "was picked out of 2 rules on the reported rows" in gain
@@ -90,7 +91,7 @@ def test_what_is_said_follows_from_the_figures(result):
     }
     oracle = np.mean(right["2d"] | right["3d"])
     assert f"would reach {100 * oracle:.1f} %" in complement
-    nothing = verdict(record_of(made(gain=0.0, seed=3)))
+    nothing = findings(record_of(made(gain=0.0, seed=3)))
     assert nothing[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy beyond chance")
     assert headline_rule(record) in ("mean", "weighted")
 
@@ -101,7 +102,7 @@ def test_a_gain_over_one_reference_only_is_none():
     for name in ("mean", "weighted"):
         worse = figures[name]["all"]["accuracy"]["minus_2d"]
         worse.update(value=-0.01, low=-0.03, high=0.01, p=0.4, p_holm=0.8)
-    assert verdict(record_of(replace(shown, figures=figures)))[0].startswith("None of 2")
+    assert findings(record_of(replace(shown, figures=figures)))[0].startswith("None of 2")
 
 
 def test_a_p_is_on_the_side_of_the_level_that_it_says():
@@ -117,7 +118,7 @@ def test_a_head_gains_only_where_it_is_better_than_chance():
         record["rules"][name]["kind"] = "head"
         figures = record["results"][name]["all"]["accuracy"]
         figures["minus_2d"].update(value=0.02, low=0.0, high=0.05, p=1.0, p_holm=1.0)
-    (said, *_) = verdict(record)
+    (said, *_) = findings(record)
     assert " gains +" in said and "over 2d-recalibrated (Holm's p " in said
     assert ", but is not better than 2d beyond chance: +2.0 [+0.0, +5.0] over 2d (Holm's p 1)" in said
 
@@ -129,7 +130,7 @@ def test_a_control_that_gains_is_said():
         figures["weighted-permuted"]["all"]["accuracy"][key].update(value=0.05, low=0.02, high=0.08)
     assert any(
         "What they gain, the codes did not bring" in line
-        for line in verdict(record_of(replace(shown, figures=figures)))
+        for line in findings(record_of(replace(shown, figures=figures)))
     )
 
 
@@ -157,29 +158,29 @@ def test_what_permuted_codes_gain_as_well_is_not_from_the_3d(task):
     record = record_of(with_equal_control(made(task)))
     metric = {"classes": "accuracy", "va": "ccc_joint"}[task]
     assert beats_references(record, "weighted", metric) and not gains(record, "weighted", metric)
-    said = verdict(record)
+    said = findings(record)
     assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
     assert not any(" adds " in line or "not better than the 3D alone" in line for line in said)
 
 
 def test_a_gain_over_its_control_is_said_and_its_lack_too(result):
     weighted = with_rules(result, [rule for rule in result.rules if rule.name != "mean"])
-    gain = verdict(record_of(weighted))[0]
+    gain = findings(record_of(weighted))[0]
     figure = weighted.figures["weighted"]["all"]["accuracy"]["minus_control"]
     assert f"{100 * figure['value']:+.1f} [" in gain and "to itself with permuted codes" in gain
     assert "picked" not in gain
-    assert "No control was run" in verdict(record_of(without_control(result)))[0]
+    assert "No control was run" in findings(record_of(without_control(result)))[0]
     old = record_of(weighted)
     for part in old["results"]["weighted"].values():
         del part["accuracy"]["minus_control"]
-    assert "No control was run" not in verdict(old)[0] and "lacks its control" in verdict(old)[0]
+    assert "No control was run" not in findings(old)[0] and "lacks its control" in findings(old)[0]
 
 
 def test_best_leads_where_it_was_asked_for(result):
     rng = np.random.default_rng(5)
     chosen = RuleResult("best", "rule", True, rng.normal(size=result.rules[0].values.shape))
     record = record_of(with_rules(result, [*result.rules, chosen]))
-    said = verdict(record)[0]
+    said = findings(record)[0]
     assert headline_rule(record) == "best" and said.startswith("best is not better than ")
     assert "Also better: " in said and "picked" not in said
 
@@ -199,7 +200,7 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
         RuleResult("stack-permuted", "control", True, guess),
     )
     record = record_of(with_rules(shown, rules))
-    said = verdict(record)
+    said = findings(record)
     assert record["references"] == ["2d-recalibrated", "2d"]
     assert "minus_3d" not in record["results"]["stack"]["all"]["accuracy"]
     assert record["results"]["stack"]["covered"]["accuracy"]["minus_3d"]["value"] == 0
@@ -210,18 +211,18 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
     assert "The 2D network cannot be told from chance on 240 rows: " in said[2]
     half_wrong = np.where((np.arange(len(truth)) % 2)[:, None], three, np.roll(three, 1, axis=1))
     weaker = [replace(rule, values=half_wrong) if rule.name == "3d" else rule for rule in rules]
-    assert verdict(record_of(with_rules(shown, weaker)))[1].startswith(
+    assert findings(record_of(with_rules(shown, weaker)))[1].startswith(
         "stack is better than the 3D alone too: +"
     )
     perfect = [
         replace(rule, values=strong) if rule.kind != "x" and rule.name != "3d" else rule for rule in rules
     ]
-    assert any("right in every row" in line for line in verdict(record_of(with_rules(shown, perfect))))
+    assert any("right in every row" in line for line in findings(record_of(with_rules(shown, perfect))))
     bare = replace(shown, covered=np.zeros(len(truth), bool))
     bare = with_rules(
         bare, [replace(rule, values=three * np.nan) if rule.name == "3d" else rule for rule in rules]
     )
-    assert verdict(record_of(bare)) == ["No reported row has 3D: nothing was measured about it."]
+    assert findings(record_of(bare)) == ["No reported row has 3D: nothing was measured about it."]
 
 
 def test_a_second_2d_network_is_compared_with_the_3d(result):
@@ -230,7 +231,7 @@ def test_a_second_2d_network_is_compared_with_the_3d(result):
     figure = record["results"]["weighted"]["all"]["accuracy"]["minus_weighted+other"]
     assert any(
         "weighted minus weighted+other" in line and f"{100 * figure['value']:+.1f} [" in line
-        for line in verdict(record)
+        for line in findings(record)
     )
 
 
@@ -251,7 +252,7 @@ def test_the_best_head_is_named_and_not_the_first(result):
         seed=0,
         references=("prior", "gbm"),
     )
-    said = verdict(record_of(replace(result, rules=rules, figures=figures)))
+    said = findings(record_of(replace(result, rules=rules, figures=figures)))
     assert said[0].startswith("mlp, the best of 2 heads on the reported rows, gains +")
     assert " over prior " in said[0] and " over gbm " in said[0]
     assert "mlp is right on" in said[1]
@@ -398,8 +399,8 @@ def test_what_was_fitted_on_reported_rows_is_marked_everywhere():
     record = record_of(shown)
     assert "weighted†" in printed(shown) and "mean†" not in printed(shown)
     alone = with_rules(shown, [rule for rule in shown.rules if rule.name != "mean"])
-    assert verdict(record_of(alone))[0].startswith("weighted† adds ")
-    assert "† fitted on the very rows that are reported" in verdict(record_of(alone))[0]
+    assert findings(record_of(alone))[0].startswith("weighted† adds ")
+    assert "† fitted on the very rows that are reported" in findings(record_of(alone))[0]
     assert not [line for line in table_tex(record).splitlines() if "dag}" in line and "textbf" in line]
     assert r"\texttt{weighted}\textsuperscript{\dag}" in table_tex(record)
     assert "optimistic" in page_html([Run("a", "a", record)]) and "optimistic" in paragraph(record)
@@ -539,10 +540,10 @@ def test_the_reference_that_a_rule_is_not_better_than_is_the_one_that_is_named(r
         figures = record["results"][name]["all"]["accuracy"]
         figures["minus_2d"].update(value=0.01, low=0.005, high=0.02, p=0.001, p_holm=0.001)
         figures["minus_2d_recalibrated"].update(value=0.03, low=-0.01, high=0.07, p=0.2, p_holm=0.3)
-    assert verdict(record)[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy")
+    assert findings(record)[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy")
     record["rules"]["best"] = record["rules"].pop("mean")
     record["results"]["best"] = record["results"].pop("mean")
-    assert "best is not better than 2d-recalibrated beyond chance: +3.0" in verdict(record)[0]
+    assert "best is not better than 2d-recalibrated beyond chance: +3.0" in findings(record)[0]
 
 
 def test_a_control_gains_only_where_its_intervals_to_all_references_do(result):
@@ -550,6 +551,6 @@ def test_a_control_gains_only_where_its_intervals_to_all_references_do(result):
     figures = record["results"]["weighted-permuted"]["all"]["accuracy"]
     figures["minus_2d"].update(value=0.01, low=0.005, high=0.02)
     figures["minus_2d_recalibrated"].update(value=0.03, low=-0.01, high=0.07)
-    assert any("does not gain" in line for line in verdict(record))
+    assert any("does not gain" in line for line in findings(record))
     figures["minus_2d_recalibrated"].update(low=0.01)
-    assert any("What they gain, the codes did not bring" in line for line in verdict(record))
+    assert any("What they gain, the codes did not bring" in line for line in findings(record))

@@ -17,7 +17,7 @@ from ..measures.figures import figures_of
 from ..measures.intervals import holm
 from ..measures.metrics import LOWER_IS_BETTER, metric_names
 from ..measures.results import RuleResult, difference_key
-from ..report.compare import RunPredictions
+from ..report.compare import RunPredictions, groups_of_runs
 from ..report.record import seed_of
 from ..report.words import LEADING, MARKED, ON_COVERED, names_of
 from .run import StudyResult
@@ -274,7 +274,7 @@ def _add_differences(
             ),
             first.truth,
             np.ones(len(first.ids), bool),
-            first.groups,
+            groups_of_runs(first, *(predictions[place] for place, _ in compared)),
             task=task,
             draws=record["config"]["draws"],
             seed=seed_of(record),

@@ -21,7 +21,7 @@ from ..measures.results import difference_key
 from .record import FILE, PREDICTIONS, Run, predictions_name, seed_of
 from .words import LEADING, is_intermediate, names_of
 
-__all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare"]
+__all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare", "groups_of_runs"]
 
 _FIRST, _OTHER = "first", "other"
 _CLOSE = 1e-6  # figures of predictions with nine digits
@@ -129,7 +129,7 @@ class RunPredictions:
             groups = None
             if "group" in lines:
                 names = lines["group"].to_numpy(str)[first]
-                # as FusionTable.group_codes: a row without a group is a group of its own
+                # as FusionTable.group_codes: a row without a group is a separate group
                 keys = np.where(names != "", np.char.add("g:", names), np.char.add("i:", ids))
                 groups = np.unique(keys, return_inverse=True)[1].reshape(-1)
             if not (lines[true].to_numpy() == told.to_numpy()[where.reshape(-1)]).all():
@@ -192,7 +192,16 @@ class RunPredictions:
             return f"they report {len(self.ids)} and {len(other.ids)} rows, {shared} of them the same"
         if not np.allclose(self.truth, other.truth, atol=1e-6):
             return f"the truth differs on {int((self.truth != other.truth).sum())} rows"
+        if self.groups is not None and other.groups is not None:
+            pairs = np.unique(np.stack([self.groups, other.groups]), axis=1).shape[1]
+            if {pairs} != {len(np.unique(groups)) for groups in (self.groups, other.groups)}:
+                return "their groups differ"
         return ""
+
+
+def groups_of_runs(*runs: RunPredictions) -> np.ndarray | None:
+    """(n,) groups of runs that are alike: of the first that has some, as one run may have been made without."""
+    return next((run.groups for run in runs if run.groups is not None), None)
 
 
 def _why_nothing(first: Run, run: Run) -> str:
@@ -225,7 +234,7 @@ def _differences(
             arms,
             first.truth,
             np.ones(len(first.ids), bool),
-            first.groups,
+            groups_of_runs(first, other),
             task=first.task,
             draws=int(config.get("draws", 10_000)),
             seed=seed_of(run.record),
