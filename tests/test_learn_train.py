@@ -236,10 +236,10 @@ def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_
             UsageError,
             r"head: expected module:Class .* got 'no.such:Thing' \(No module",
         ),
-        ({"heads": ("json:JSONDecoder",)}, UsageError, r"without fit, predict_proba, get_params, set_params"),
+        ({"heads": ("json:JSONDecoder",)}, UsageError, r"without fit, get_params, set_params, predict_proba"),
         ({"heads": ()}, UsageError, r"head: expected at least one, got none"),
         ({"report": "dev"}, UsageError, r"report: expected one of"),
-        ({"report": "all", "folds": 1}, UsageError, r"folds: expected at least 2, got 1"),
+        ({"report": "all", "folds": 1}, UsageError, r"folds: expected 2 to 1000, got 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(store, config, error, words):
