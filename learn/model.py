@@ -21,14 +21,17 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from .. import __version__
-from ..errors import ModelError, some
+from ..errors import ModelError, short, some
 from ..features.atomic import replacing
 from ..features.table import BlockUse, digest_of
 from . import heads, rules
+from .tree_text import check_text, texts_in
 from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
 FORMAT_VERSION = 2
+MOST_BYTES = 512 << 20  # of a file, packed and unpacked; models take a few MB
+_MOST_MEMBERS = 20_000
 # The types of ours that a model file may hold, beside those of scikit-learn and numpy that skops trusts.
 _TRUSTED = (*heads.TYPES, *rules.TYPES)
 _OURS = __name__.partition(".")[0]
@@ -189,27 +192,45 @@ def load_model(path: str | Path) -> FusionModel:
     source = Path(path)
     if not source.is_file():
         raise ModelError(f"{path}: expected a fitted model, found no file; make one with ig3d fuse --out")
-    raw = source.read_bytes()
     try:
+        raw = _read(source)
         _check_version(path, raw)
         foreign = sorted(set(get_untrusted_types(data=raw)) - set(_TRUSTED))
         if foreign:
             raise ModelError(f"{path}: expected a model of ig3d, got foreign objects in it ({some(foreign)})")
         content = loads(raw, trusted=list(_TRUSTED))
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        ImportError,
-    ) as exc:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ModelError(f"{path}: expected a model of ig3d, got another file")
+        return _model(content)
+    except ModelError:
+        raise
+    except Exception as exc:  # skops and numpy raise anything on damaged files
+        said = " ".join(str(exc).split())
         raise ModelError(
-            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({exc})"
+            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({short(said, 200)})"
         ) from exc
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ModelError(f"{path}: expected a model of ig3d, got another file")
-    return FusionModel(
+
+
+def _read(source: Path) -> bytes:
+    """A file's bytes, if what it unpacks to is no larger than a model may be."""
+    if source.stat().st_size > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+    raw = source.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = archive.infolist()
+    if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES >> 20} MiB, or {_MOST_MEMBERS} parts")
+    return raw
+
+
+def _model(content: dict[str, Any]) -> FusionModel:
+    """The model that a file holds.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError : it is not what :func:`model_bytes` writes.
+    """
+    model = FusionModel(
         task=content["task"],
         classes=tuple(content["classes"]),
         blocks=tuple(BlockUse(name, width, basis) for name, width, basis in content["blocks"]),
@@ -222,6 +243,38 @@ def load_model(path: str | Path) -> FusionModel:
         fitted_on=content["fitted_on"],
         network=content.get("network", ""),
     )
+    texts = (
+        *(
+            model.task,
+            *model.classes,
+            *model.quality_columns,
+            model.calibrate,
+            model.fitted_on,
+            model.network,
+        ),
+        *(text for block in model.blocks for text in (block.name, block.basis)),
+        *model.rules,
+    )
+    if not all(isinstance(text, str) for text in texts) or model.task not in ("classes", "va"):
+        raise ValueError("texts that are none")
+    if len({*model.classes}) != len(model.classes) or bool(model.classes) != (model.task == "classes"):
+        raise ValueError("classes that do not fit the task")
+    if any(type(block.width) is not int or block.width < 1 for block in model.blocks):
+        raise ValueError("blocks without a width")
+    kinds = [(model.head, heads.TYPES)] if model.head is not None else []
+    kinds += [(rule, rules.TYPES) for rule in model.rules.values()]
+    for part, types in kinds:
+        if f"{type(part).__module__}.{type(part).__qualname__}" not in types:
+            raise ValueError(f"{type(part).__qualname__} in place of a head or a rule")
+    if rules.RECALIBRATED not in model.rules:
+        raise ValueError(f"no rule {rules.RECALIBRATED}")
+    for ids in (model.trained_ids, model.calibration_ids):
+        if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u":
+            raise ValueError("ids that are no hashes")
+    for text in texts_in([model.head, dict(model.rules)]):
+        if text != "":  # of a single class, or where trees did not help
+            check_text(text)
+    return model
 
 
 def _check_version(path: str | Path, raw: bytes) -> None:

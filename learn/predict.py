@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import ModelError
+from ..errors import Ig3dError, ModelError, short
 from ..features.table import FusionTable
 from .copies import as_predictions, columns_of
 from .head_fits import scores_by
@@ -33,12 +33,38 @@ def predict(
 
     Raises
     ------
-    ModelError : another task, other classes, codes of other blocks or another basis; no such rule.
+    ModelError : another task, other classes, codes of other blocks or another basis; no such rule; the model fails, or
+        its predictions are not finite.
     """
     table = _fitting(model, table)
     unknown = [name for name in rules or () if name not in model.rules]
     if unknown:
         raise ModelError(f"rule: expected one of {', '.join(model.rules)}, got {', '.join(unknown)}")
+    try:
+        result = _fused(model, table, tuple(rules or model.rules))
+    except Ig3dError:
+        raise
+    except Exception as exc:  # the parts of a damaged model raise anything
+        said = " ".join(str(exc).split())
+        raise ModelError(
+            f"model: its parts do not fit each other ({type(exc).__name__}: {short(said, 200)}); fit it again"
+        ) from exc
+    for name, values in result.items():
+        rows = table.covered if name == "3d" else table.has_2d
+        shape = (len(table), len(model.columns))
+        # the logarithm of a probability of 0 is minus infinity
+        sound = values.shape == shape and not (np.isnan(values[rows]) | (values[rows] == np.inf)).any()
+        if sound and model.task == "classes":
+            sound = bool(np.isfinite(values[rows]).any(axis=1).all())
+        elif sound:
+            sound = bool(np.isfinite(values[rows]).all())
+        if not sound:
+            raise ModelError(f"model: {name} gives predictions that are not finite; fit it again")
+    return result
+
+
+def _fused(model: FusionModel, table: FusionTable, rules: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """``2d``, ``3d`` and each rule -> (n, k), as :func:`predict` returns them."""
     two = table.two_d
     three = np.full(two.shape, np.nan)
     if table.three_d is not None:
@@ -53,7 +79,7 @@ def predict(
     result = {"2d": plain, "3d": as_predictions(three, model.task)}
     with threadpool_limits(1, user_api="blas"):
         reference = model.rules[RECALIBRATED].apply(columns.without_3d()) if len(there) else plain[there]
-        for name in rules or model.rules:
+        for name in rules:
             rule = model.rules[name]
             fused = (reference if model.fits(name) else plain[there]).copy()
             if name != RECALIBRATED and covered.any():

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 
+from .tree_text import END
+
 HELD_PART = 6  # one in six rows stops the trees
 _CELLS_PER_THREAD = 100_000
 _SETTINGS = ("learning_rate", "num_leaves", "min_child_samples", "reg_lambda", "max_bin")
@@ -92,7 +94,9 @@ def raw_scores(text: str, X: np.ndarray, *, threads: int) -> np.ndarray:
     """(n,) or (n, k) sums of the trees' leaves; always through the text, so that a saved model gives the same bytes."""
     import lightgbm
 
-    booster = lightgbm.Booster(model_str=text)
+    # without parameters: prediction needs none, and those of a file are anyone's
+    trees = text.partition(END)[0]
+    booster = lightgbm.Booster(model_str=f"{trees}{END}\npandas_categorical:null\n")
     return np.asarray(booster.predict(X, raw_score=True, num_threads=threads))
 
 
