@@ -66,6 +66,7 @@ def made(
         truth=truth,
         covered=covered,
         groups=groups,
+        group_names=None if groups is None else np.char.add("p", groups.astype(str)),
         rules=rules,
         figures=figures,
         protocol=protocol,

@@ -221,7 +221,7 @@ def test_choices_that_valence_and_arousal_do_not_have():
         ({"weights": "two"}, "weights: expected one of one, per-class, got 'two'"),
         ({"calibrate": "platt"}, "calibrate: expected one of none, temperature, bias, got 'platt'"),
         ({"fit_on": "test"}, "fit-on: expected one of auto, reported, got 'test'"),
-        ({"folds": 1}, "folds: expected at least 2"),
+        ({"folds": 1}, "folds: expected 2 to 1000"),
         ({"report": "dev"}, "report: expected one of train, val, test, all"),
     ],
 )
