@@ -122,7 +122,13 @@ def split(
         raise UsageError(f"split: expected a name that ends in {' or '.join(kinds)} after --out, got {out}")
     check_replaceable(out)
     if not of_store:
-        carved = carve(list_dataset(source, dataset, manifest, None, 0, groups, label_map), val, seed=seed)
+        samples = list_dataset(source, dataset, manifest, None, 0, groups, label_map)
+        if all(sample.size_bytes < 0 for sample in samples.samples):
+            path = samples.samples[0].path
+            raise DatasetError(
+                f"split: expected the {len(samples)} listed images under {source}, found none of them, such as {path!r}"
+            )
+        carved = carve(samples, val, seed=seed)
         write_split(out, carved)
     else:
         with CodeStore(source) as store:

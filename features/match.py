@@ -26,12 +26,13 @@ _Level = tuple[str, Callable[[str], str], str, Callable[[str], str]]
 
 
 def _clean(name: str) -> str:
-    """A path with slashes, without ``./``, blanks around it, and in one Unicode form."""
-    return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
+    """A path with slashes, without ``./``, without blanks around its parts, and in one Unicode form."""
+    path = unicodedata.normalize("NFC", name).replace("\\", "/").strip().removeprefix("./")
+    return "/".join(part.strip() for part in path.split("/")) if " " in path else path
 
 
 def _stemmed(name: str) -> str:
-    return without_image_suffix(_clean(name))
+    return without_image_suffix(_clean(name)).rstrip()
 
 
 def _file(name: str) -> str:

@@ -102,8 +102,9 @@ def read_table(
     source = Path(path)
     try:
         raw = _read_bytes(source, error)
+        notes: tuple[str, ...] = ()
         if source.suffix.lower() in PARQUET_SUFFIXES or raw.startswith(_PARQUET):
-            columns, notes = _from_parquet(source, raw, error), ()
+            columns = _from_parquet(source, raw, error)
         else:
             columns, notes = _from_text(source, raw, error, numeric or (lambda name: False))
     except Ig3dError:
@@ -196,6 +197,8 @@ def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tupl
             raise error(f"{source}: expected a table in {encoding.upper()}, got {exc.reason}") from exc
         text = raw.decode("cp1252", errors="replace") if b"\x81" not in raw else raw.decode("latin-1")
         notes = (f"WARNING {source.name}: read as Latin-1, as it is no UTF-8; check names with accents",)
+    if text.lstrip()[:1] in ("[", "{"):
+        raise error(f"{source}: expected a table, got JSON; save it as CSV")
     if (at := text.find("\x00")) >= 0:
         raise error(
             f"{source}: expected text, got a NUL byte in line {text.count(chr(10), 0, at) + 1}; "
@@ -251,6 +254,8 @@ def _columns(
             parts = [[] for _ in names]
         for place, cells in enumerate(zip(*rows, strict=True)):
             column = np.array([cell.strip() for cell in cells], dtype=object)
+            if cells[0][:1] == "'":
+                column = _unquoted(column)
             if separator != ",":
                 column = _with_points(column)
             parts[place].append(to_numbers(column) if as_number[place] else column)
@@ -299,6 +304,13 @@ def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None
         raise error(
             f"{source}: expected every column once, got {some(twice)} more than once; rename or remove one of them"
         )
+
+
+def _unquoted(column: np.ndarray) -> np.ndarray:
+    """Cells that are all in single quotes, without them."""
+    if all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in column if cell):
+        return np.array([cell[1:-1] for cell in column], dtype=object)
+    return column
 
 
 def _with_points(column: np.ndarray) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_image
+from conftest import Ended, write_image
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
@@ -67,6 +68,7 @@ MANIFESTS = {
         .replace(",test", ",PrivateTest")
         .encode()
     ),
+    "single quotes": lambda root: renamed(lambda path: f"'{path}'").encode(),
     "unknown name": lambda root: text(header="foto,label,split").encode(),
 }
 
@@ -92,10 +94,14 @@ def test_float_labels_are_numbers(root: Path) -> None:
         assert samples.samples[0].label == 0
 
 
-def test_a_manifest_whose_files_are_not_there_says_where_they_were_looked_for(root: Path) -> None:
-    (root / "manifest.csv").write_text("path,label\n'im/0.png','happy'\n'im/1.png','sad'\n")
+def test_a_manifest_whose_files_are_not_there_says_where_they_were_looked_for(
+    ig3d: Callable[..., Ended], root: Path
+) -> None:
+    (root / "manifest.csv").write_text("path,label,split\nfaces/0.png,happy,train\nfaces/1.png,sad,train\n")
     samples = list_samples(root, "manifest")
-    assert any("none of the 2 files" in note and "im/0.png" in note for note in samples.notes)
+    assert any("none of the 2 files" in note and str(root / "faces/0.png") in note for note in samples.notes)
+    ended = ig3d("split", root, "--dataset", "manifest", "--out", root / "split.csv")
+    assert ended.returncode == 1 and "faces/0.png" in ended.stderr and not (root / "split.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,7 @@ def test_a_manifest_whose_files_are_not_there_says_where_they_were_looked_for(ro
         (text(header="path,label,label"), "label more than once"),
         (text(ROWS, header="im/9.png,sad,test"), "add a header line|expected 3 cells|expected a column path"),
         (text().replace("im/3.png", ""), "empty"),
+        ('[{"path": "im/0.png"}]', "got JSON"),
         (text().replace(",test", ",third"), "'third'"),
     ],
 )
