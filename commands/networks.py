@@ -135,7 +135,8 @@ def logits(
         str,
         typer.Option(
             "--network",
-            help="Checkpoint of ig3d train-2d, TorchScript, .pt2, .onnx, timm:NAME, or file.py:build (runs that file).",
+            help="Checkpoint of ig3d train-2d, TorchScript, .pt2, .onnx, .tflite, timm:NAME, or file.py:build (runs "
+            "that file).",
             show_default=False,
         ),
     ],

@@ -26,10 +26,9 @@ from .places import cache_folder
 if TYPE_CHECKING:
     from torch import nn
 
-# One thread: a run has a worker per core. Full float32, and the same digits in every run. OpenVINO pins threads to
-# cores by default, which would be the same core in every worker.
+# Full float32, and the same digits in every run. OpenVINO pins threads to cores by default, which would be the same
+# core in every worker.
 _SETTINGS = {
-    "INFERENCE_NUM_THREADS": 1,
     "NUM_STREAMS": 1,
     "INFERENCE_PRECISION_HINT": "f32",
     "ENABLE_CPU_PINNING": False,
@@ -44,7 +43,7 @@ _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when 
 
 
 class Compiled:
-    """A compiled model, on one thread.
+    """A compiled model.
 
     Parameters
     ----------
@@ -53,6 +52,8 @@ class Compiled:
     batch : int
     build : function
         Makes the model for batches of this size; called where it is not in the cache.
+    threads : int
+        One by default: a run has a worker per core.
 
     Raises
     ------
@@ -61,8 +62,11 @@ class Compiled:
 
     runtime = f"openvino {version('openvino')} cpu"
 
-    def __init__(self, key: str, batch: int, build: Callable[[], openvino.Model]) -> None:
-        name = f"{_hashed(key)}-{batch}.blob"
+    def __init__(
+        self, key: str, batch: int, build: Callable[[], openvino.Model], *, threads: int = 1
+    ) -> None:
+        name = f"{_hashed(key)}-{batch}-{threads}.blob"
+        settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
         core = openvino.Core()
         # what a compiled model may still read from
         self._content = _read(name)
@@ -70,9 +74,9 @@ class Compiled:
         if self._content is not None:
             with suppress(RuntimeError):  # of another kind of processor: OpenVINO accepts its own only
                 content = openvino.Tensor(self._content, shared_memory=True)
-                compiled = core.import_model(content, "CPU", _SETTINGS)
+                compiled = core.import_model(content, "CPU", settings)
         if compiled is None:
-            compiled = core.compile_model(build(), "CPU", _SETTINGS)
+            compiled = core.compile_model(build(), "CPU", settings)
             _write(name, compiled.export_model().getbuffer())
         self.shapes = [tuple(int(side) for side in port.shape)[1:] for port in compiled.outputs]
         self._request = compiled.create_infer_request()

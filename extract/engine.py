@@ -235,7 +235,13 @@ def resolve_device(name: str) -> str:
 
 
 def load_tflite(
-    content: bytes, *, name: str, batch: int, device: str = "cpu", backend: str | None = None
+    content: bytes,
+    *,
+    name: str,
+    batch: int,
+    device: str = "cpu",
+    backend: str | None = None,
+    threads: int = 1,
 ) -> Network:
     """Load a ``.tflite`` graph; its inputs are float32, images (n, height, width, channels).
 
@@ -251,6 +257,8 @@ def load_tflite(
         As :func:`resolve_device` takes it.
     backend : {"openvino", "torch"}, optional
         By default OpenVINO on the CPU and torch on a GPU.
+    threads : int
+        Of OpenVINO. One for the workers of a run, which are as many as cores.
 
     Raises
     ------
@@ -271,7 +279,7 @@ def load_tflite(
 
         key = f"tflite {_TFLITE_VERSION} {hashlib.sha256(content).hexdigest()}"
         try:
-            return Compiled(key, size, build)
+            return Compiled(key, size, build, threads=threads)
         except RuntimeError as exc:
             raise ModelError(f"{name}: OpenVINO cannot compile the graph ({_reason(exc)})") from exc
 

@@ -13,6 +13,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from ..errors import ModelError, require, short
 
 IDENTIFIER = b"TFL3"
+MOST_BYTES = 1 << 31
 # Elements of all tensors of one row together; the largest image networks need some 2e8.
 MOST_ELEMENTS = 1 << 29
 _MOST_DIMENSIONS = 6
@@ -29,7 +31,7 @@ _READ_ERRORS = (
 )  # fmt: skip
 
 # operator -> the schema's table of its options; operators without one have none
-_OPTIONS = {
+OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
@@ -114,6 +116,22 @@ class Graph:
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+
+def read_file(path: Path) -> bytes:
+    """Content of a ``.tflite`` file.
+
+    Raises
+    ------
+    ModelError : it cannot be read, or is larger than a FlatBuffer can be.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ModelError(f"{path}: {size} bytes; a .tflite file has at most {MOST_BYTES}")
+        return path.read_bytes()
+    except OSError as exc:
+        raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
 
 
 def read_graph(content: bytes, name: str) -> Graph:
@@ -257,8 +275,8 @@ class _Reader:
         kind = codes[operator.OpcodeIndex()]
         options: dict[str, Any] = {}
         stored = operator.BuiltinOptions()
-        if stored is not None and kind in _OPTIONS:
-            table = getattr(self._schema, _OPTIONS[kind])()
+        if stored is not None and kind in OPTIONS:
+            table = getattr(self._schema, OPTIONS[kind])()
             table.Init(stored.Bytes, stored.Pos)
             options = {
                 part: value

@@ -287,6 +287,10 @@ def _array(value: Value | None, what: str) -> np.ndarray:
     return value
 
 
+def _numbers(value: Value | None, what: str) -> np.ndarray:
+    return _array(value, what).astype(np.float32)
+
+
 def _integers(value: Value | None, what: str) -> list[int]:
     array = _array(value, what)
     if array.dtype.kind not in "iu":
@@ -298,7 +302,7 @@ def _convolution(
     run: _Operators, op: Operator, x: Value | None, w: Value | None, b: Value | None = None
 ) -> Value:
     data, back = run.images(x)
-    weight, options = _array(w, "weights"), op.options
+    weight, options = _numbers(w, "weights"), op.options
     if weight.ndim != 4:
         raise ValueError(f"weights of shape {weight.shape}")
     channels = data.shape[3]
@@ -331,7 +335,7 @@ def _convolution(
 def _biased(run: _Operators, data: Any, bias: Value | None) -> Any:
     if bias is None:
         return data
-    array = _array(bias, "biases").astype(np.float32)
+    array = _numbers(bias, "biases")
     if array.shape != (data.shape[-1],):
         raise ValueError(f"biases of shape {array.shape} for {data.shape[-1]} outputs")
     return run.k.binary("add", data, array)
@@ -346,7 +350,7 @@ def _transposed(
     b: Value | None = None,
 ) -> Value:
     data, back = run.images(x)
-    weight, sides = _array(w, "weights"), _integers(shape, "sizes")[1:3]
+    weight, sides = _numbers(w, "weights"), _integers(shape, "sizes")[1:3]
     if weight.ndim != 4 or weight.shape[3] != data.shape[3]:
         raise ValueError(f"weights of shape {weight.shape} for {data.shape[3]} channels")
     stride = op.options["StrideH"], op.options["StrideW"]
@@ -372,7 +376,7 @@ def _pool(run: _Operators, op: Operator, x: Value | None) -> Value:
 
 
 def _dense(run: _Operators, op: Operator, x: Value | None, w: Value | None, b: Value | None = None) -> Value:
-    weight = _array(w, "weights")
+    weight = _numbers(w, "weights")
     if not isinstance(x, Rows) or weight.ndim != 2 or op.options.get("WeightsFormat"):
         raise ValueError(f"weights of shape {weight.shape}")
     width, batch = weight.shape[1], x.data.shape[0]
@@ -578,7 +582,7 @@ def _unary(run: _Operators, op: Operator, x: Value | None) -> Value:
 
 
 def _prelu(run: _Operators, op: Operator, x: Value | None, slope: Value | None) -> Value:
-    array = _array(slope, "slopes").astype(np.float32)
+    array = _numbers(slope, "slopes")
     if not isinstance(x, Rows) or np.broadcast_shapes(x.shape, array.shape) != x.shape:
         raise ValueError(f"slopes of shape {array.shape}")
     return Rows(run.k.prelu(x.data, _beside(array, len(x.shape), x.lead)), x.lead)

@@ -37,6 +37,7 @@ KINDS = {
     r".+\.(pt|pth|ts|torchscript)": "torchscript",
     r".+\.pt2": "exported",
     r".+\.onnx": "onnx",
+    r".+\.tflite": "tflite",
 }
 # Input of a network of one channel, unless something else is known: the usual mean and deviation are of three.
 _GREY = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -183,7 +184,7 @@ def kind_of(spec: NetworkSpec) -> str:
     found = next((kind for form, kind in KINDS.items() if re.fullmatch(form, text, re.DOTALL)), None)
     if found is None:
         raise UsageError(
-            "network: expected a file (.safetensors, .pt, .pt2, .onnx), timm:NAME or file.py:build, got "
+            "network: expected a file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME or file.py:build, got "
             f"{text!r}"
         )
     if found not in ("timm_name", "python_file"):

@@ -25,7 +25,7 @@ class NetworkSpec:
     Attributes
     ----------
     network : str
-        A file (``.safetensors``, ``.pt``, ``.pt2``, ``.onnx``), ``timm:NAME``, or ``file.py:build``.
+        A file (``.safetensors``, ``.pt``, ``.pt2``, ``.onnx``, ``.tflite``), ``timm:NAME``, or ``file.py:build``.
     weights : path or None
         Checkpoint for ``timm:`` and ``file.py:``.
     key : str
