@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +34,12 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def mean_colours(shape: Sequence[int], *, matrix: np.ndarray, bias: np.ndarray, four: bool = False) -> bytes:
+def mean_colours(
+    shape: Sequence[int], *, matrix: np.ndarray, bias: np.ndarray, four: bool = False, **quantised: Any
+) -> bytes:
     """Mean colours, then a dense layer; its outputs may be a map of one cell."""
     made = Maker()
-    images = made.tensor(shape)
+    images = made.tensor(shape, **quantised)
     places = [1, 2] if shape[3] in (1, 3) else [2, 3]
     means = made.op("MEAN", [images, made.constant(places, np.int32)], [1, matrix.shape[1]], KeepDims=False)
     logits = made.op("FULLY_CONNECTED", [means, made.constant(matrix), made.constant(bias)], [1, len(matrix)])
@@ -92,8 +95,29 @@ def test_what_the_file_says_goes_before_what_the_user_says(tmp_path: Path) -> No
     assert load_network(NetworkSpec(str(tmp_path / "net.tflite"), **said), device=CPU).input.size == 16
     with pytest.raises(UsageError, match=r"size: expected 16, the only one that net\.tflite takes, got 32"):
         load_network(NetworkSpec(str(tmp_path / "net.tflite"), size=32, **said), device=CPU)
-    with pytest.raises(UsageError, match=r"colour: expected grey with net\.tflite.* got bgr"):
+    with pytest.raises(UsageError, match=r"colour: expected grey, .* net\.tflite .* got bgr"):
         load_network(NetworkSpec(str(tmp_path / "net.tflite"), colour="bgr", **said), device=CPU)
+
+
+@pytest.mark.parametrize(("dtype", "lowest"), [("uint8", 0), ("int8", -128)])
+def test_a_graph_of_integers_gets_the_grey_levels(
+    samples: SampleList, tmp_path: Path, dtype: str, lowest: int
+) -> None:
+    content = mean_colours(
+        (1, 16, 16, 3),
+        matrix=np.eye(3),
+        bias=np.zeros(3),
+        dtype=dtype,
+        scale=(0.02,),
+        zero_point=(lowest + 100,),
+    )
+    (tmp_path / "net.tflite").write_bytes(content)
+    network = NetworkSpec(str(tmp_path / "net.tflite"), classes=NAMES)
+    write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cpu"))
+    with np.load(tmp_path / "x.npz") as file:
+        for sample, logits in zip(samples.samples, file["logits"], strict=True):
+            pixels = np.asarray(Image.open(Path(samples.root, sample.path)), float)
+            np.testing.assert_allclose(logits, 0.02 * (pixels.mean((0, 1)) - 100), atol=1e-5)
 
 
 def with_two_inputs() -> bytes:

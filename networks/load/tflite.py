@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import ModelError, UsageError
+from ...errors import ModelError
 from ...extract.engine import load_tflite
-from ...extract.tflite import read_file, read_graph
+from ...extract.tflite import Tensor, read_file, read_graph
 from .state import digest_file
 from .values import NetworkSpec, Opened
 
@@ -19,11 +19,12 @@ _BATCH = {"cpu": 4, "cuda": 64}
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
-    """Load the graph; images may come first or last in channels, and a graph of one channel gets grey ones."""
+    """Load the graph; images may come first or last in channels."""
     path = Path(spec.network)
     content = read_file(path)
     graph = read_graph(content, str(path))
-    shape = graph.tensors[graph.inputs[0]].shape
+    images = graph.tensors[graph.inputs[0]]
+    shape = images.shape
     last = len(shape) == 4 and shape[3] in (1, 3)
     channels = shape[3 if last else 1] if len(shape) == 4 else 0
     sides = shape[1:3] if last else shape[2:]
@@ -34,10 +35,6 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         )
     if sides[0] != sides[1]:
         raise ModelError(f"{path}: expected square images, got {sides[0]} by {sides[1]}; export it again")
-    if channels == 1 and spec.colour not in (None, "grey"):
-        raise UsageError(
-            f"colour: expected grey with {path.name}, whose images have one channel, got {spec.colour}"
-        )
     network = load_tflite(
         content,
         name=str(path),
@@ -51,7 +48,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         names = [str(position) for position in range(len(names))]
 
     def call(batch: torch.Tensor) -> dict[str, Any]:
-        fed = batch[:, :channels].cpu().numpy()
+        fed = batch.cpu().numpy()
         outputs = network(fed.transpose(0, 2, 3, 1) if last else fed)
         return {name: torch.from_numpy(_flat(one)) for name, one in zip(names, outputs, strict=True)}
 
@@ -59,9 +56,19 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         call=call,
         name=path.name,
         sha256=digest_file(path),
-        input={"size": sides[0], **({"colour": "grey"} if channels == 1 else {})},
-        fixed_size=True,
+        input={"size": sides[0], **_normalisation(images)},
+        fixed=("size",),
+        channels=channels,
     )
+
+
+def _normalisation(images: Tensor) -> dict[str, tuple[float, ...]]:
+    """Of a graph that takes integers: those that make each grey level one of them."""
+    if images.dtype not in ("uint8", "int8"):
+        return {}
+    lowest = 0 if images.dtype == "uint8" else -128
+    scale = images.scale or 1.0
+    return {"mean": ((images.zero_point - lowest) / 255,) * 3, "std": (1 / (255 * scale),) * 3}
 
 
 def _flat(output: np.ndarray) -> np.ndarray:
