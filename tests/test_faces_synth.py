@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from ig3d.errors import Ig3dError, UsageError
@@ -237,3 +238,23 @@ def test_an_interrupted_run_leaves_no_list_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         synthesize(tmp_path / "out", SynthConfig(count=40, size=48), progress=interrupt)
     assert not (tmp_path / "out" / synth.LIST_FILE).exists()
+
+
+def test_colours_are_red_green_blue_in_memory_and_in_the_files(written: Path) -> None:
+    """Skin is redder than it is blue; with the channels swapped it would be the other way round."""
+    config = SynthConfig(count=40, size=64, seed=3)
+    images, codes = render(config, np.arange(config.count))
+    drawn = pose_points(head(), codes, hair=np.ones(config.count))
+    nose_and_cheeks = drawn[:, [4, 50, 280, 205, 425], :2].astype(int)
+    names = [line.split(".")[0] for line in (written / synth.LIST_FILE).read_text().splitlines()]
+    coloured = 0
+    for row, (name, image) in enumerate(zip(names, images, strict=True)):
+        x, y = nose_and_cheeks[row].T
+        stored = np.asarray(Image.open(written / f"basic/Image/aligned/{name}_aligned.jpg"))
+        for pixels in (image, stored):
+            red, green, blue = pixels[y, x].mean(0)
+            if np.ptp(image[y, x].mean(0)) > 15:  # some faces are grey
+                assert red > green > blue
+                coloured += 1
+        assert np.abs(stored[y, x].mean(0) - image[y, x].mean(0)).max() < 12
+    assert coloured > 40
