@@ -24,7 +24,7 @@ SURROUNDINGS = 0.5
 # Files whose digest is compared before any work; the others are compared as they are read.
 _CHECKED = 32
 # Detectors whose box is the extent of their points.
-_BOX_OF_POINTS = ("facemesh", "landmarker")
+_BOX_OF_POINTS = ("facemesh", "facemesh-smirk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ def needs_search(known: Known | None, needs: CropSpec | LandmarkSpec) -> bool:
         return True
     if known.face is None or isinstance(needs, CropSpec):
         return False
-    points = known.face.landmarks
-    return needs.blendshapes or points is None or len(points) != needs.points
+    points, scores = known.face.landmarks, known.face.blendshapes
+    return points is None or len(points) != needs.points or (needs.blendshapes and scores is None)
 
 
 def is_outside(face: Face, image: np.ndarray) -> bool:
@@ -245,10 +245,16 @@ def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
     boxes, scores, counts = read("face/box"), read("face/score"), read("face/count")
     status, digests, messages = read("sample/status"), read("sample/digest"), read("sample/message")
     points = _extents(store, read) if isinstance(needs, CropSpec) else _points(store, read)
+    blendshapes = read("codes/blendshapes") if "blendshapes" in store.blocks else None
     known: list[Known | None] = []
     for row in range(len(rows)):
         if np.isfinite(boxes[row]).all():
-            face = Face(boxes[row], float(scores[row]), None if points is None else points[row])
+            face = Face(
+                boxes[row],
+                float(scores[row]),
+                None if points is None else points[row],
+                None if blendshapes is None else blendshapes[row],
+            )
             known.append(Known(face, int(counts[row]), digests[row]))
             continue
         if not digests[row].any():  # it could not be read then, and nobody has looked for its face

@@ -155,6 +155,6 @@ def _blendshapes(faces: Sequence[Face]) -> np.ndarray:
     scores = [face.blendshapes for face in faces]
     if any(one is None for one in scores):
         raise UsageError(
-            "detector: expected 52 blendshape scores per face for this regressor, got none; use --detector landmarker"
+            "detector: expected 52 blendshape scores per face for this regressor, got none; use --detector facemesh"
         )
     return np.array(scores, np.float32).reshape(len(faces), -1)

@@ -16,7 +16,7 @@ from ..features.samples import SampleList
 from .config import ExtractConfig
 
 # Packages whose version can change a code.
-_PACKAGES = ("mediapipe", "numba", "numpy", "opencv-python", "pillow", "scipy", "timm", "torch")
+_PACKAGES = ("numba", "numpy", "opencv-python-headless", "openvino", "pillow", "scipy", "timm", "torch")
 
 
 def identity_of(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +42,7 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
     inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
     values = np.arange(256) / (255 if spec.floats else 1)
     crop = np.empty((spec.size, spec.size, 3), np.float32 if spec.floats else np.uint8)
-    with _COMPILING:
-        loop = _compiled(crop.dtype.name)
-    black = loop(np.ascontiguousarray(image), inverse, values, crop)
+    black = _compiled(crop.dtype.name)(np.ascontiguousarray(image), inverse, values, crop)
     # scikit-image clips to the range of the image and, where that is in the crop, of what is outside. A border half
     # outside is darker, and rounding may take the last digit from the darkest value; too bright it leaves none.
     if not black:
@@ -53,21 +52,31 @@ def warp(image: np.ndarray, transform: np.ndarray, spec: CropSpec) -> np.ndarray
 
 @cache
 def _compiled(numbers: str) -> Callable[..., bool]:
-    """The loop as machine code for crops of one type, kept beside this file or in the user's cache.
+    """The loop as machine code for crops of one type."""
+    image = "Array(uint8, 3, 'C', readonly=True)"  # writable ones as well
+    return compile_loop(
+        _interpolate, f"boolean({image}, float64[:, ::1], float64[::1], Array({numbers}, 3, 'C'))"
+    )
 
-    Compiled anew where it cannot be kept or read again: no folder to write to, a full disk, a damaged file.
+
+def compile_loop(loop: Callable[..., Any], signature: str) -> Callable[..., Any]:
+    """Machine code of a loop for one signature, cached beside its file or in the user's cache folder.
+
+    It is compiled before the first call, so that a failure is no failure of a sample, and without a cache where the
+    cache cannot be written or read: a read-only folder, a full disk, a damaged file.
+
+    Raises
+    ------
+    MissingExtra : numba is not installed.
     """
     numba = require("numba", wanted_by="crop")
-    kinds = numba.types
-    picture = kinds.Array(kinds.uint8, 3, "C", readonly=True)  # takes those that may be written to as well
-    crop = kinds.Array(getattr(kinds, numbers), 3, "C")
-    # compiled here by its types, not at the first call, so that no sample is blamed for the cache
-    types = [kinds.boolean(picture, kinds.float64[:, ::1], kinds.float64[::1], crop)]
-    try:
-        loop: Callable[..., bool] = numba.njit(types, nogil=True, cache=True)(_interpolate)
-    except Exception:  # whatever is in the file, and whatever reading it makes of that
-        loop = numba.njit(types, nogil=True)(_interpolate)
-    return loop
+    options = {"nogil": True, "error_model": "numpy"}
+    with _COMPILING:
+        try:
+            compiled: Callable[..., Any] = numba.njit([signature], cache=True, **options)(loop)
+        except Exception:  # reading a damaged cache may raise anything
+            compiled = numba.njit([signature], **options)(loop)
+    return compiled
 
 
 def _interpolate(image: np.ndarray, inverse: np.ndarray, values: np.ndarray, crop: np.ndarray) -> bool:

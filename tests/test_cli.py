@@ -267,6 +267,8 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
     ("package", "arguments"),
     [
         ("filelock", ["extract", "DATA", "--out", "a.h5"]),
+        ("openvino", ["extract", "DATA", "--out", "a.h5"]),
+        ("numba", ["extract", "DATA", "--out", "a.h5"]),
         ("PIL", ["preview", "STORE", "--out", "a.png"]),
         ("timm", ["train-2d", "DATA", "--out", "a.safetensors"]),
         ("torch", ["logits", "DATA", "--network", "a.safetensors", "--out", "a.npz"]),

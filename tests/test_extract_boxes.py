@@ -331,7 +331,6 @@ def test_crops_by_lost_points_are_made_again_from_the_transform() -> None:
 
 
 def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe")
     from skimage.data import astronaut
 
     (tmp_path / "data" / "happy").mkdir(parents=True)

@@ -1,10 +1,9 @@
-"""The embedded detector and its codes, on a real photograph and on points whose pose is known."""
+"""Codes of the default regressor, on photographs and on points whose pose is known."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from skimage.data import astronaut
 
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.detectors.common import find_padded
-from ig3d.extract.detectors.facemesh import FaceMesh, _scores, points_of
 from ig3d.extract.preview import preview
 from ig3d.extract.regressors.facemesh import FaceMeshCodes, eye_openness, project
 from ig3d.extract.run import extract_codes
@@ -25,100 +22,11 @@ from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch
 
 
-@lru_cache(maxsize=1)
-def detector() -> FaceMesh:
-    return FaceMesh()
-
-
 def batch(points: np.ndarray, size_wh: tuple[int, int]) -> FaceBatch:
     n = len(points)
     boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
-    return FaceBatch(np.tile(size_wh, (n, 1)), boxes, points, None, np.full((n, 2, 3), np.nan))
-
-
-def test_the_astronaut_is_found_with_score_and_points() -> None:
-    (faces,) = detector()([astronaut()])
-    assert len(faces) == 1
-    assert faces[0].score > 0.9
-    x0, y0, x1, y1 = faces[0].xyxy
-    # her face in the picture, to a few pixels
-    assert np.allclose((x0, y0, x1, y1), (179, 71, 271, 177), atol=12)
-    nose = faces[0].landmarks[1]
-    assert x0 < nose[0] < x1
-    assert y0 < nose[1] < y1
-
-
-@pytest.mark.parametrize("other", [None, "visibility", "z"], ids=["plain", "more-fields", "fewer-fields"])
-def test_points_are_those_of_the_message(other: str | None) -> None:
-    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmarkList
-
-    wanted = np.random.default_rng(0).normal(0, 1, (30, 3)).astype(np.float32)
-    mesh = NormalizedLandmarkList()
-    for x, y, z in wanted.tolist():
-        mesh.landmark.add(x=x, y=y, z=z)
-    if other == "visibility":
-        mesh.landmark[7].visibility = 0.5
-    if other == "z":
-        mesh.landmark[7].ClearField("z")
-        wanted[7, 2] = 0
-    points = points_of(mesh)
-    assert points.dtype == np.float32
-    assert np.array_equal(points, wanted)
-    assert points_of(NormalizedLandmarkList()).shape == (0, 3)
-
-
-def test_two_faces_each_with_its_own_score() -> None:
-    face = astronaut()[40:220, 140:310]
-    small = np.asarray(Image.fromarray(face).resize((100, 106)))
-    both = np.full((220, 360, 3), 128, np.uint8)
-    both[20:200, 10:180] = face
-    both[60:166, 230:330] = small
-    (faces,) = detector()([both])
-    assert len(faces) == 2
-    assert all(0.5 <= face.score <= 1 for face in faces)
-
-
-def test_scores_go_by_overlap_not_by_order() -> None:
-    class Relative:
-        def __init__(self, *box: float) -> None:
-            self.xmin, self.ymin, self.width, self.height = box
-
-    class Detection:
-        def __init__(self, score: float, *box: float) -> None:
-            self.score = [score]
-            self.location_data = type("L", (), {"relative_bounding_box": Relative(*box)})
-
-    boxes = np.array([[0, 0, 50, 50], [100, 100, 200, 200], [0, 150, 20, 200]], float)
-    found = _scores(boxes, [Detection(0.9, 0.5, 0.5, 0.5, 0.5), Detection(0.6, 0, 0, 0.2, 0.3)], 200, 200)
-    assert found[:2].tolist() == [0.6, 0.9]
-    assert np.isnan(found[2])
-
-
-def test_a_tight_crop_is_found_on_the_second_try_at_its_place() -> None:
-    tight = np.ascontiguousarray(astronaut()[85:178, 185:268])
-    (whole,) = detector()([astronaut()])
-    wanted = whole[0].landmarks[:, :2] - (185, 85)
-    padded = find_padded(detector()._find, tight)
-    assert len(padded) == 1
-    assert np.abs(padded[0].landmarks[:, :2] - wanted).mean() < 3
-
-
-def test_nothing_is_found_where_nothing_is() -> None:
-    rng = np.random.default_rng(0)
-    images = [
-        np.zeros((80, 60, 3), np.uint8),
-        rng.integers(0, 255, (50, 90, 3), np.uint8),
-        np.ones((1, 1, 3), np.uint8),
-    ]
-    assert detector()(images) == [[], [], []]
-
-
-def test_batch_equals_one_by_one() -> None:
-    images = [astronaut(), astronaut()[:, ::-1].copy(), astronaut()[:300, 100:400].copy()]
-    together = detector()(images)
-    alone = [detector()([image])[0] for image in images]
-    for one, other in zip(together, alone, strict=True):
-        assert np.array_equal(one[0].landmarks, other[0].landmarks)
+    scores = np.zeros((n, 52), np.float32)
+    return FaceBatch(np.tile(size_wh, (n, 1)), boxes, points, None, np.full((n, 2, 3), np.nan), scores)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -200,6 +108,10 @@ def test_the_main_job_on_photographs(tmp_path: Path) -> None:
         assert np.allclose(pose[row["rolled"], 2] - pose[row["straight"], 2], np.radians(20), atol=0.05)
         lids = store.codes("eyelid")
         assert np.allclose(lids[row["straight"]], lids[row["mirrored"]][::-1], atol=0.08)
+        block = store.blocks["blendshapes"]
+        assert (block.width, block.basis, block.columns[25]) == (52, "arkit-52", "jawOpen")
+        scores = dict(zip(block.columns, store.codes("blendshapes")[row["straight"]], strict=True))
+        assert min(scores["mouthSmileLeft"], scores["mouthSmileRight"]) > 0.5 > scores["jawOpen"]
         assert len(store.info.regressor["face_model"]) > 10
         assert len(store.info.detector["weights_sha256"]) == 64
 
@@ -217,7 +129,7 @@ def test_the_sheet_shows_faces_and_marks_rows_without(tmp_path: Path, also: tupl
     assert red.sum() > 300
 
 
-def test_the_runtime_does_not_talk_to_the_user(tmp_path: Path) -> None:
+def test_a_run_prints_its_own_lines_only(tmp_path: Path) -> None:
     root = photographs(tmp_path / "data")
     command = [
         sys.executable,
@@ -234,15 +146,3 @@ def test_the_runtime_does_not_talk_to_the_user(tmp_path: Path) -> None:
     assert "W0000" not in ended.stderr
     assert "TensorFlow" not in ended.stderr
     assert ended.stdout == f"{tmp_path / 'a.h5'}: 5 rows (ok 4 · no_face 1)\n"
-
-
-def test_pyplot_is_put_off_until_somebody_draws() -> None:
-    code = (
-        "import sys, ig3d.extract.detectors.facemesh\n"
-        "print('matplotlib.figure' in sys.modules)\n"
-        "from mediapipe.python.solutions.drawing_utils import plt as theirs\n"
-        "import matplotlib.pyplot as ours\n"
-        "print(ours is theirs, callable(theirs.figure), 'matplotlib.figure' in sys.modules)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == ["False", "True", "True", "True"]

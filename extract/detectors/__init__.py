@@ -15,7 +15,7 @@ from ..plugins import load
 DETECTORS: Mapping[str, str] = {
     "boxes": "ig3d.extract.detectors.given:GivenBoxes",
     "facemesh": "ig3d.extract.detectors.facemesh:FaceMesh",
-    "landmarker": "ig3d.extract.detectors.landmarker:Landmarker",
+    "facemesh-smirk": "ig3d.extract.detectors.facemesh:SmirkFaceMesh",
     "none": "ig3d.extract.detectors.whole:WholeImage",
     "sfd": "ig3d.extract.detectors.sfd:Sfd",
     "sfd-box": "ig3d.extract.detectors.sfd:SfdBox",

@@ -1,151 +1,200 @@
-"""``facemesh``: MediaPipe's Face Mesh, whose weights lie inside the package; 478 points, a score, a count.
+"""``facemesh``: MediaPipe's face detector, 478-point mesh (V2) and 52 blendshapes, batched over images.
 
-The graph that ``mp.solutions.FaceMesh`` runs also computes its face detections; asking for that stream gives the
-score that the solution's own class leaves out. Kartynnik et al., "Real-time Facial Surface Geometry from Monocular
-Video on Mobile GPUs" (2019).
+The graphs come from the official Face Landmarker bundle; the steps between them are those of MediaPipe 0.10 and 1.x.
+
+References
+----------
+Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs" (2019).
 """
 
 from __future__ import annotations
 
-import hashlib
+import zipfile
 from collections.abc import Sequence
-from contextlib import nullcontext
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ...errors import MissingExtra
 from ...features.values import Face
-from .common import PADDING, find_twice, put_off, quiet_stderr
+from ..engine import load_tflite, resolve_device
+from ..regions import Regions, crop
+from ..weights import find_weights, weights_sha256
+from . import blazeface
 
-with put_off("matplotlib.pyplot"):
-    import mediapipe
-
-try:
-    from mediapipe.python.solution_base import SolutionBase
-    from mediapipe.python.solutions import face_mesh
-except ModuleNotFoundError as exc:  # mediapipe is there, or its import above had failed
-    raise MissingExtra(
-        f"detector facemesh: expected mediapipe 0.10.21 (Python 3.11 or 3.12), whose package holds its weights, got "
-        f"{mediapipe.__version__}; --regressor blendshapes works with that"
-    ) from exc
-
-MAX_FACES = 5
-MIN_CONFIDENCE = 0.5
-_WEIGHTS = (
-    "modules/face_detection/face_detection_short_range.tflite",
-    "modules/face_landmark/face_landmark_with_attention.tflite",
-)
-# a point on the wire, and what tells that it holds just three numbers
-_POINT = np.dtype(
-    [
-        ("tag", "<u2"),
-        ("tag_x", "u1"),
-        ("x", "<f4"),
-        ("tag_y", "u1"),
-        ("y", "<f4"),
-        ("tag_z", "u1"),
-        ("z", "<f4"),
-    ]
-)
-_TAGS = {"tag": 0x0F0A, "tag_x": 0x0D, "tag_y": 0x15, "tag_z": 0x1D}
+POINTS = 478
+_MESH_SIDE = 256  # pixels of the mesh network's input
+# Side of a face's region over the longer side of its box.
+_REGION = 1.5
+# A face that fills its image is often missed; a black border of this share of the longer side helps.
+_PADDING = 0.25
+_SIGNED = np.linspace(-1, 1, 256, dtype=np.float32)
+_UNIT = np.linspace(0, 1, 256, dtype=np.float32)
+# Points that the blendshape network takes.
+BLENDSHAPE_POINTS = np.array([
+    0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78,
+    80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150,
+    152, 153, 154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178, 181, 185, 191, 195, 197,
+    234, 246, 249, 251, 263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293, 295, 296, 297, 300, 308,
+    310, 311, 312, 314, 317, 318, 321, 323, 324, 332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375, 377,
+    378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466,
+    468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
+])  # fmt: skip
+_GRAPHS = ("face_detector", "face_landmarks_detector", "face_blendshapes")
+# Rows of every call of a network; fewer waste less where few images or faces are left.
+_BATCH = {"cpu": 4, "cuda": 64}
 
 
 class FaceMesh:
-    """Faces with 478 points each, in pixels; z grows away from the camera, in the unit of x.
+    """Faces with a score, 478 points in pixels (z grows away from the camera) and 52 blendshape scores.
 
-    One object serves one thread; it cannot be pickled, so it is built where it works.
+    Parameters
+    ----------
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+    backend : {"openvino", "torch"}, optional
+        By default the engine's choice for the device.
+
+    Raises
+    ------
+    MissingExtra : a package is not installed.
+    WeightsError : the file of the networks is missing and cannot be fetched, or is another one.
     """
 
     name = "facemesh"
+    min_detection: ClassVar[float] = 0.5
+    min_presence: ClassVar[float] = 0.3
+    max_faces: ClassVar[int] = 5
 
-    def __init__(self) -> None:
-        with quiet_stderr():
-            self._graph = SolutionBase(
-                binary_graph_path=face_mesh._BINARYPB_FILE_PATH,
-                side_inputs={"num_faces": MAX_FACES, "with_attention": True, "use_prev_landmarks": False},
-                calculator_params={
-                    "facedetectionshortrangecpu__facedetectionshortrange__facedetection__"
-                    "TensorsToDetectionsCalculator.min_score_thresh": MIN_CONFIDENCE,
-                    "facelandmarkcpu__ThresholdingCalculator.threshold": MIN_CONFIDENCE,
-                },
-                outputs=["multi_face_landmarks", "face_detections"],
+    def __init__(self, device: str = "auto", *, backend: str | None = None) -> None:
+        device = resolve_device(device)
+        self.device = device.partition(":")[0]
+        file = find_weights("facemesh")
+        self._sha256 = weights_sha256(file)
+        with zipfile.ZipFile(file) as bundle:
+            self._detector, self._mesh, self._blendshapes = (
+                load_tflite(
+                    bundle.read(f"{name}.tflite"),
+                    name=name,
+                    batch=_BATCH[self.device],
+                    device=device,
+                    backend=backend,
+                )
+                for name in _GRAPHS
             )
-            # the runtime talks on stderr when it starts on an image, and again at the first face
-            self._graph.process(np.zeros((64, 64, 3), np.uint8))
-        self._before_first_face = True
 
     def describe(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "version": mediapipe.__version__,
-            "runtime": "tflite-cpu",
-            "weights_sha256": _weights_sha256(),
-            "max_faces": MAX_FACES,
-            "min_confidence": MIN_CONFIDENCE,
-            "padding": PADDING,
+            "version": "2",
+            "runtime": self._mesh.runtime,
+            "weights_sha256": self._sha256,
+            "max_faces": self.max_faces,
+            "min_detection": self.min_detection,
+            "min_presence": self.min_presence,
+            "padding": _PADDING,
         }
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        return [find_twice(self._find, image) for image in images]
-
-    def _find(self, image: np.ndarray) -> list[Face]:
-        with quiet_stderr() if self._before_first_face else nullcontext():
-            found = self._graph.process(np.ascontiguousarray(image))
-        meshes = found.multi_face_landmarks or []
-        self._before_first_face &= not meshes
-        if not meshes:
+        if not images:
             return []
-        height, width = image.shape[:2]
-        points = np.stack([points_of(mesh) for mesh in meshes])
-        points *= np.array([width, height, width], np.float32)
-        boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
-        scores = _scores(boxes, found.face_detections or [], width, height)
-        return [
-            Face(xyxy=box, score=float(score), landmarks=mesh)
-            for box, score, mesh in zip(boxes, scores, points, strict=True)
-        ]
+        faces = self._find(images)
+        missed = [row for row, found in enumerate(faces) if not found]
+        if missed:
+            again = self._find([images[row] for row in missed], padded=True)
+            for row, found in zip(missed, again, strict=True):
+                faces[row] = found
+        return faces
+
+    def _find(self, images: Sequence[np.ndarray], *, padded: bool = False) -> list[list[Face]]:
+        """Faces in images, or in images with a black border, the best first; pixels of the images themselves."""
+        found: list[list[Face]] = [[] for _ in images]
+        image, keypoints, scores, best = self._detect(images, padded=padded)
+        regions = _face_regions(keypoints)
+        done = np.zeros(len(image), bool)
+        # the best detection of each face; then, where the mesh finds no face in it, the next one of the same face
+        rank = np.array([np.count_nonzero(best[:row] == best[row]) for row in range(len(best))], int)
+        for attempt in range(rank.max(initial=-1) + 1):
+            rows = np.flatnonzero((rank == attempt) & ~done[best])
+            crops = crop(
+                [images[place] for place in image[rows]],
+                regions[rows],
+                size=_MESH_SIDE,
+                values=_UNIT,
+                replicate=not padded,
+            )
+            meshes, presence, *_ = self._mesh(crops)
+            present = _sigmoid(presence.reshape(len(rows))) > self.min_presence
+            rows, meshes = rows[present], meshes[present].reshape(-1, POINTS, 3)
+            done[best[rows]] = True
+            points = regions[rows].to_image(meshes / np.float32(_MESH_SIDE))
+            (blendshapes,) = self._blendshapes(points[:, BLENDSHAPE_POINTS, :2])
+            boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
+            for place, box, score, mesh, values in zip(
+                image[rows], boxes, scores[rows], points, blendshapes.reshape(-1, 52), strict=True
+            ):
+                found[place].append(Face(box, float(score), mesh, values))
+        return [_distinct(faces) for faces in found]
+
+    def _detect(
+        self, images: Sequence[np.ndarray], *, padded: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Detections in images, the best of an image first.
+
+        Returns
+        -------
+        (k,) rows of the images, (k, 8, 2) points of the detections in pixels, (k,) scores, (k,) rows of the best
+        detection of the same face
+        """
+        size_wh = np.array([image.shape[1::-1] for image in images], np.float32).reshape(-1, 2)
+        longer = size_wh.max(axis=1)
+        side = longer + 2 * np.maximum(np.rint(_PADDING * longer), 1) if padded else longer
+        square = Regions(size_wh / 2, side, np.zeros(len(images), np.float32))
+        inputs = crop(images, square, size=blazeface.SIDE, values=_SIGNED, replicate=False)
+        values, logits = self._detector(inputs)
+        shape = len(images), blazeface.ANCHORS
+        detections = blazeface.decode(
+            values.reshape(*shape, blazeface.VALUES), logits.reshape(shape), self.min_detection
+        )
+        rows, points, scores, best, total = [], [], [], [], 0
+        for row, (found, score) in enumerate(detections):
+            same = blazeface.same_face(found[:, :2].reshape(-1, 4))
+            kept = np.flatnonzero(np.isin(same, np.unique(same)[: self.max_faces]))
+            corner = square.centre[row] - side[row] / 2
+            rows.append(np.full(len(kept), row))
+            points.append(found[kept] * side[row] + corner)
+            scores.append(score[kept])
+            best.append(total + np.searchsorted(kept, same[kept]))
+            total += len(kept)
+        return np.concatenate(rows), np.concatenate(points), np.concatenate(scores), np.concatenate(best)
 
 
-def points_of(mesh: Any) -> np.ndarray:
-    """(p, 3) float32 x, y, z of a ``NormalizedLandmarkList``; from its bytes at once, where they hold nothing else.
+class SmirkFaceMesh(FaceMesh):
+    """The same networks with the settings of SMIRK's demo (commit c7de404): one face, low confidence."""
 
-    Protocol Buffers write a point of three numbers in 17 bytes: a tag and its length, and a tag before each number.
-    """
-    content = mesh.SerializeToString()
-    if len(content) == _POINT.itemsize * len(mesh.landmark):
-        points = np.frombuffer(content, _POINT)
-        if all((points[name] == tag).all() for name, tag in _TAGS.items()):
-            return np.stack([points["x"], points["y"], points["z"]], axis=1)
-    return np.array([(point.x, point.y, point.z) for point in mesh.landmark], np.float32).reshape(-1, 3)
+    name = "facemesh-smirk"
+    min_detection = 0.1
+    min_presence = 0.1
+    max_faces = 1
 
 
-def _scores(boxes: np.ndarray, detections: Sequence[Any], width: int, height: int) -> np.ndarray:
-    """(n,) score of the detection that overlaps each mesh most (the two streams need not agree in order)."""
-    if not detections:
-        return np.full(len(boxes), np.nan)
-    relative = [detection.location_data.relative_bounding_box for detection in detections]
-    found = np.array([(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in relative])
-    found *= np.array([width, height, width, height])
-    corner0 = np.maximum(boxes[:, None, :2], found[None, :, :2])
-    corner1 = np.minimum(boxes[:, None, 2:], found[None, :, 2:])
-    overlap = np.clip(corner1 - corner0, 0, None).prod(-1)
-    union = _area(boxes)[:, None] + _area(found)[None] - overlap
-    iou = overlap / np.maximum(union, 1e-9)
-    scores = np.array([detection.score[0] for detection in detections])
-    return np.where(iou.max(1) > 0, scores[iou.argmax(1)], np.nan)
+def _face_regions(points: np.ndarray) -> Regions:
+    """Regions of n faces by the (n, 8, 2) points of their detections: around the box, eyes level."""
+    size = points[:, 1] - points[:, 0]
+    across = points[:, 3] - points[:, 2]  # right eye to left eye
+    return Regions(
+        (points[:, 0] + points[:, 1]) / 2,
+        np.float32(_REGION) * size.max(axis=1),
+        -np.arctan2(-across[:, 1], across[:, 0]),
+    )
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Faces that the mesh did not find twice."""
+    if len(faces) < 2:
+        return faces
+    best = blazeface.same_face(np.array([face.xyxy for face in faces]))
+    return [face for row, face in enumerate(faces) if best[row] == row]
 
 
-@lru_cache(maxsize=1)
-def _weights_sha256() -> str:
-    root = Path(mediapipe.__file__).parent
-    total = hashlib.sha256()
-    for name in _WEIGHTS:
-        total.update((root / name).read_bytes())
-    return total.hexdigest()
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))

@@ -12,7 +12,6 @@ from ..plugins import load
 
 # name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.regressors
 REGRESSORS: Mapping[str, str] = {
-    "blendshapes": "ig3d.extract.regressors.blendshapes:BlendshapeCodes",
     "deca": "ig3d.extract.regressors.deca:Deca",
     "emoca": "ig3d.extract.regressors.emoca:Emoca",
     "emoca_v1": "ig3d.extract.regressors.emoca:EmocaV1",
@@ -60,16 +59,18 @@ def load_regressor(
     ----------
     name : str
     also : names of blocks that it writes on request only
-    device, precision : str
-        Passed on where they are not the default, which every regressor takes.
+    device : str
+        Where its networks run; passed to a regressor that has some.
+    precision : str
+        Passed on where it is not the default, which every regressor takes.
 
     Raises
     ------
     UsageError : there is no such regressor, or it has no such block, device or precision.
     MissingExtra, WeightsError : it cannot be built here.
     """
-    options = {"also": tuple(also), "device": device, "precision": precision}
-    usual = {"also": (), "device": "auto", "precision": "fp32"}
+    options = {"also": tuple(also), "precision": precision}
+    usual = {"also": (), "precision": "fp32"}
     asked: dict[str, Any] = {option: value for option, value in options.items() if value != usual[option]}
-    regressor: Regressor = load("regressor", name, REGRESSORS, **asked)
+    regressor: Regressor = load("regressor", name, REGRESSORS, where_taken={"device": device}, **asked)
     return regressor

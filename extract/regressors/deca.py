@@ -18,7 +18,7 @@ from .official import Checkpoint, refuse_unknown, tensors_under
 
 CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
 # MediaPipe's box is the one that EMOCA's own code takes where it has no 68 points
-DETECTORS = ("sfd", "landmarker", "facemesh")
+DETECTORS = ("sfd", "facemesh")
 COARSE_WIDTH = 236
 DETAIL_WIDTH = 128
 

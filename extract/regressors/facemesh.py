@@ -1,4 +1,4 @@
-"""``facemesh``: Face Mesh's 478 points, aligned to the embedded face model and split by it into code blocks."""
+"""``facemesh``: the 478 points, aligned to the embedded face model and split by it into code blocks; blendshapes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from ...errors import UsageError
 from ...faces import model
 from ...features.values import Block, FaceBatch, LandmarkSpec
+from .. import arkit
 
 # Corner, corner, then pairs of upper and lower lid, of the subject's right and left eye.
 _EYES = ((33, 133, (160, 144), (159, 145), (158, 153)), (263, 362, (387, 373), (386, 374), (385, 380)))
@@ -22,7 +23,7 @@ ON_REQUEST = ("landmarks",)
 
 
 class FaceMeshCodes:
-    """Expression and shape by the embedded face model, pose, eyelids and camera; on request the aligned points.
+    """Expression and shape by the embedded face model, pose, eyelids, camera and blendshapes.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class FaceMeshCodes:
     """
 
     name = "facemesh"
-    needs = LandmarkSpec(model.POINTS)
+    needs = LandmarkSpec(model.POINTS, blendshapes=True)
     detectors = ("facemesh",)
 
     def __init__(self, also: Sequence[str] = ()) -> None:
@@ -49,17 +50,18 @@ class FaceMeshCodes:
         }
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "version": "1", "runtime": "numpy", "face_model": self._model.basis}
+        return {"name": self.name, "version": "2", "runtime": "numpy", "face_model": self._model.basis}
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        if faces.landmarks is None:
-            raise UsageError("facemesh: expected landmarks, got crops; use --detector facemesh")
+        if faces.landmarks is None or faces.blendshapes is None:
+            raise UsageError("facemesh: needs landmarks and blendshapes; use --detector facemesh")
         fitted = self._model.align(faces.landmarks)
         codes = {
             **self._model.encode(fitted.aligned),
             "pose": rotation_vectors(fitted.rotation),
             "eyelid": eye_openness(fitted.aligned),
             "camera": weak_perspective(fitted.scale, fitted.translation, faces.size_wh),
+            "blendshapes": faces.blendshapes,
             "landmarks": fitted.aligned.reshape(len(faces), -1),
         }
         return {name: codes[name].astype(np.float32) for name in self.blocks}
@@ -102,6 +104,14 @@ def _blocks(face: model.FaceModel) -> dict[str, Block]:
             "Scale and translation: image point = scale * (rotated aligned point) + (tx, ty), where the image's "
             "longer side spans [-1, 1], origin in its middle, y down.",
             ("scale", "tx", "ty"),
+        ),
+        "blendshapes": Block(
+            len(arkit.NAMES),
+            "1",
+            arkit.BASIS,
+            "Blendshape scores in [0, 1] of MediaPipe's Face Landmarker: ARKit's names, _neutral for tongueOut; left "
+            "and right are the subject's.",
+            arkit.NAMES,
         ),
         "landmarks": Block(
             3 * model.POINTS,

@@ -23,7 +23,7 @@ class Smirk(EncoderRegressor):
 
     name = "smirk"
     needs = CropSpec(size=224, scale=1.4)
-    detectors = ("landmarker", "facemesh")
+    detectors = ("facemesh-smirk",)
     encoders: ClassVar[dict[str, Mobile]] = {
         "pose_encoder": Mobile("tf_mobilenetv3_small_minimal_100", "pose_cam_layers", 6),
         "shape_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "shape_layers", 300),
