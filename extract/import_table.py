@@ -31,7 +31,7 @@ from ..features.tables import (
 from ..features.values import Status
 from .datasets.table import BOX
 
-# What a column status may say of a row without codes.
+# Values of a column status for a row without codes.
 _WITHOUT = {status.name for status in Status} - {"pending", "ok"}
 _SUCCESS = ("success", "detected", "face detected", "face found", "valid")
 _CONFIDENCE = ("confidence", "face score", "detection confidence", "detection score", "det score")
@@ -55,7 +55,7 @@ _BESIDE = _TRACKER | {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a source holds for a dataset.
+    """Codes in a source, by sample.
 
     Attributes
     ----------

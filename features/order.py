@@ -1,4 +1,4 @@
-"""Does the order of rows and classes fit the labels? Says what is likely wrong, and never mends it by itself."""
+"""Check the order of rows and classes against the labels. Nothing is reordered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .samples import Split
 BETTER_BY = 0.10
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0
-# Labelled rows of a split, below which it says nothing by itself.
+# Labelled rows of a split, below which it is not tested alone.
 _ENOUGH = 50
 # Distributed inference: every process has each so-many-th row.
 _MOST_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
@@ -42,15 +42,15 @@ def best_permutation(predicted: np.ndarray, labels: np.ndarray, k: int) -> np.nd
 def at_chance(predicted: np.ndarray, labels: np.ndarray, k: int) -> bool:
     """Whether the agreement is no better than with labels shuffled (within 3 standard errors).
 
-    False where nothing can be said: too few rows, or a predictor that always says the same.
+    False where it cannot be tested: too few rows, or one class only.
     """
     n = len(labels)
-    says = np.bincount(predicted, minlength=k) / n
+    shares = np.bincount(predicted, minlength=k) / n
     truth = np.bincount(labels, minlength=k) / n
-    expected = float(says @ truth)
+    expected = float(shares @ truth)
     spread = float(np.sqrt(max(expected * (1 - expected), 0) / n))
     limit = expected + _CHANCE_ERRORS * spread
-    if says.max() == 1 or truth.max() == 1 or limit >= 1:
+    if shares.max() == 1 or truth.max() == 1 or limit >= 1:
         return False
     return float(np.mean(predicted == labels)) <= limit
 
@@ -192,11 +192,11 @@ def row_orders(paths: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> 
         for listing in ("sorted by path", "sorted by path, numbers by value"):
             orders[f"{name}, each {listing}"] = orders[listing][order]
     if len(np.unique(splits)) > 1:
-        for said, parts in _SPLITS.items():
+        for listed_as, parts in _SPLITS.items():
             rank = np.argsort(parts)  # of each code, from -1
             for name, base in listed:
                 part = rank[splits[base].astype(np.int64) + 1]
-                orders[f"{said}, each {name}"] = base[np.argsort(part, kind="stable")]
+                orders[f"{listed_as}, each {name}"] = base[np.argsort(part, kind="stable")]
     return orders
 
 

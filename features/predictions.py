@@ -22,6 +22,8 @@ KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.
 PROBABILITY_FLOOR = 1e-12
 _SUM_TOLERANCE = 5e-3
+# Beyond it differences of logits are lost in float64, and their softmax overflows.
+LOGIT_LIMIT = 1e9
 # How far from 0 a network's valence or arousal may overshoot; beyond it the numbers are on another scale.
 VA_LIMIT = 1.5
 
@@ -85,6 +87,15 @@ class Predictions:
             raise PredictionsError(
                 f"{self.source}: expected finite numbers, got NaN, infinity or text in {len(bad)} of {len(values)} "
                 f"rows ({some([self._row_name(int(row)) for row in bad])})"
+            )
+
+        size = np.abs(self.values)
+        far = np.flatnonzero((size > LOGIT_LIMIT).any(axis=1))
+        if len(far):
+            rows = f"{number(len(far), 'row')}: {some([self._row_name(int(row)) for row in far])}"
+            raise PredictionsError(
+                f"{self.source}: expected numbers of at most {LOGIT_LIMIT:g} in size, got {size.max():.4g} ({rows}); "
+                "these are no logits"
             )
 
     def _row_name(self, row: int) -> str:

@@ -124,7 +124,7 @@ def read_table(
 
 def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
     """Content of a regular file or a pipe, decompressed; devices are refused."""
-    # Without O_NONBLOCK, opening a pipe that nobody writes to would hang.
+    # Without O_NONBLOCK, opening a pipe without a writer would hang.
     handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
@@ -242,7 +242,7 @@ def _columns(
     numeric: Callable[[str], bool],
 ) -> dict[str, np.ndarray]:
     """The cells by column, converted some thousand rows at a time."""
-    header: list[str] = [cell.strip() for cell in next(reader, [])]
+    header: list[str] = [" ".join(cell.split()) for cell in next(reader, [])]
     names: list[str] | None = None
     parts: list[list[np.ndarray]] = []
     as_number: list[bool] = []
@@ -287,7 +287,7 @@ def _chunks(
         if len(row) != len(header):
             raise error(
                 f"{source}: expected {number(len(header), 'cell')} in every row as in the header, got {len(row)} in "
-                f"line {reader.line_num + skipped} ({short(', '.join(row), 60)})"
+                f"line {reader.line_num + skipped} ({short(' '.join(', '.join(row).split()), 60)})"
             )
         rows.append(row)
         if len(rows) == _ROWS_AT_ONCE:

@@ -36,7 +36,7 @@ GROUP_NAMES = (
 )  # fmt: skip
 VALENCE_NAMES = ("valence", "valence_pred", "val_pred", "pred_valence", "val")
 AROUSAL_NAMES = ("arousal", "arousal_pred", "aro_pred", "pred_arousal", "aro")
-# An index column: a counter says nothing of which sample a row is.
+# An index column: a counter does not identify a sample.
 INDEX_NAMES = ("", "index", "row", "idx", "no", "nr", "level 0", "number", "row id")
 
 # Names of splits, in lower case, and words that may stand beside them: test_set, images_train.
@@ -105,10 +105,10 @@ def say_columns(names: Sequence[str]) -> str:
     """The columns of a table in words, with a hint where the header looks like a row or has another separator.
 
     >>> say_columns(["id", "label"]), say_columns(["id;label"])
-    ('id, label', 'id;label (parted by semicolons; save it with commas)')
+    ('id, label', 'id;label (separated by semicolons; save it with commas)')
     """
     if len(names) == 1 and ";" in names[0]:
-        return f"{names[0]} (parted by semicolons; save it with commas)"
+        return f"{names[0]} (separated by semicolons; save it with commas)"
     files = [
         name for name in names if re.search(r"[\\/]|\.(jpe?g|png|bmp|webp|gif|tiff?)$", name, re.IGNORECASE)
     ]
@@ -187,7 +187,7 @@ def id_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _increases(text: np.ndarray) -> bool:
-    """Whether the rows of a data frame are numbered upwards: the index says no more than their order."""
+    """Whether the rows of a data frame are numbered upwards: the index holds no more than their order."""
     return bool((np.diff(text.astype(np.float64)) > 0).all())
 
 

@@ -205,7 +205,7 @@ def test_ckplus_labels_go_by_the_number_of_the_frame(tmp_path: Path) -> None:
         ("number,exp\n1,2\n", "in the first line of .*csv, got number, exp$"),
         (
             "number;exp;val;aro\n1;2;0;0\n",
-            r"got number;exp;val;aro \(parted by semicolons; save it with commas",
+            r"got number;exp;val;aro \(separated by semicolons; save it with commas",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rows are joined by the ids in their file, whatever it calls them; rows without ids are taken with care."""
+"""Rows are joined by the ids in their file, under any name; rows without ids are taken with care."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_ids_win_over_a_counter_and_other_text(shuffled, tmp_path):
     store, logits, paths, order = shuffled
     frame = pandas.DataFrame(logits[order], columns=CLASSES)
     frame.insert(0, "id", np.arange(len(paths)))
-    frame["said"] = "happy"
+    frame["predicted"] = "happy"
     frame["seen_in"] = paths
     frame.to_csv(tmp_path / "x.csv")
     assert np.array_equal(joined(tmp_path / "x.csv", store).two_d, logits)
@@ -164,6 +164,8 @@ def test_latin_1_is_read_with_a_warning(tmp_path):
         (b"id,happy,sad\na,1,2\nb\x00,1,2\n", "NUL byte in line 3"),
         (b'id,happy,sad\n"' + b"a" * 200_000 + b'",1,2\n', "line 2: field larger"),
         (b"id,happy,sad\na,1," + b"9" * 5000 + b"\n", "infinity"),
+        (b"id,happy,sad\na,1.7e308,-1.7e308\n", r"at most 1e\+09 in size, got 1.7e\+308"),
+        (b'id,happy,sad\na,"1,2\nb,1,2\n', "got 2 in line 3"),
         (b"PK\x03\x04 sheet", "Excel workbook"),
         (gzip.compress(b"id,happy,sad\na,1,2\n")[:-9], "expected a table"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
@@ -285,6 +287,6 @@ def test_a_preset_within_noise_of_the_best_permutation_is_suggested():
     rafdb = [columns.index(name) for name in CLASSES]
     for seed in range(5):
         labels = rng.choice(7, 400, p=[0.02, 0.02, 0.02, 0.5, 0.2, 0.2, 0.04])
-        said = np.where(rng.random(400) < 0.7, np.argsort(rafdb)[labels], rng.integers(0, 7, 400))
-        problem = class_order_problem(said, labels, columns)
+        predicted = np.where(rng.random(400) < 0.7, np.argsort(rafdb)[labels], rng.integers(0, 7, 400))
+        problem = class_order_problem(predicted, labels, columns)
         assert problem is not None and "under rafdb" in problem, seed
