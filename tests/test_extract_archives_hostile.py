@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 from PIL import Image
@@ -178,3 +179,35 @@ def test_names_of_odd_digits_are_sorted(tmp_path: Path) -> None:
     for name in ("²", "10", "٣", "9", "1" * 200):
         write_image(tmp_path / f"{name}" / "a.png")
     assert len(list_samples(tmp_path, "folder")) == 5
+
+
+def test_a_damaged_header_of_an_annotation_ends_in_one_line(tmp_path: Path, ig3d: Run) -> None:
+    write_image(tmp_path / "train_set" / "images" / "1.png")
+    (tmp_path / "train_set" / "annotations").mkdir()
+    np.save(tmp_path / "train_set" / "annotations" / "1_exp.npy", np.array("1"))
+    path = tmp_path / "train_set" / "annotations" / "1_exp.npy"
+    path.write_bytes(path.read_bytes().replace(b"'shape': ()", b"'shape': (\xb5"))
+    ended = ig3d("datasets", "check", tmp_path, "--dataset", "affectnet")
+    assert ended.returncode == 1
+    assert "expected a number in" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_damaged_parquet_ends_in_one_line(tmp_path: Path, ig3d: Run) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"image": [png()], "label": [1]}), tmp_path / "a.parquet")
+    raw = bytearray((tmp_path / "a.parquet").read_bytes())
+    place = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    raw[place : place + 40] = bytes(40)
+    (tmp_path / "a.parquet").write_bytes(raw)
+    ended = ig3d("datasets", "check", tmp_path / "a.parquet", "--dataset", "parquet")
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_a_name_with_a_nul_in_a_list_is_one_row_that_is_not_there(tmp_path: Path) -> None:
+    write_image(tmp_path / "image" / "origin" / "a.jpg")
+    (tmp_path / "label").mkdir()
+    lines = ("a.jpg 0 1 1 9 9 50.0 3", "b\0c.jpg 0 1 1 9 9 50.0 3")
+    (tmp_path / "label" / "label.lst").write_text("\n".join(lines))
+    assert sorted(sample.size_bytes > 0 for sample in list_samples(tmp_path, "expw").samples) == [False, True]

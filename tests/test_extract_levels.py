@@ -76,7 +76,14 @@ def test_wrapping_folders_are_passed_over(tmp_path: Path, folders: list[str], sp
 
 
 @pytest.mark.parametrize(
-    "names", [("S010", "S011"), ("fold_1", "fold_2"), ("Actor_01", "Actor_02"), ("video3", "video7")]
+    "names",
+    [
+        ("S010", "S011"),
+        ("fold_1", "fold_2"),
+        ("Actor_01", "Actor_02"),
+        ("video3", "video7"),
+        ("AF01", "BM02"),
+    ],
 )
 def test_persons_videos_and_folds_above_the_classes_are_groups(
     tmp_path: Path, names: tuple[str, ...]
@@ -95,6 +102,7 @@ def test_persons_videos_and_folds_above_the_classes_are_groups(
         (["NI/Strong/P001/Happiness", "VL/Strong/P002/Sadness"], "NI, VL"),
         (crossed("1/train", "1/test", "2/train", "2/test"), "1, 2"),
         (["happy", "sad", *crossed("old copy")], "old copy"),
+        (crossed("train1", "train2"), "train1, train2"),
         (["images/train", "images/val"], "train, val"),
     ],
 )

@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import DatasetError, RunError, some
 from ...features.atomic import replacing
 from ..places import cache_folder
+from ..sources import reason_of
 
 TABLE = ".ig3d-annotations.npz"
 _KINDS = ("exp", "val", "aro")
@@ -137,9 +138,11 @@ def _read_some(folder: str, stems: list[str]) -> np.ndarray:
                 values[row, column] = _number(path)
             except FileNotFoundError:
                 continue  # the expression was listed; the others may be absent
-            except (OSError, ValueError, IndexError) as exc:
+            except (
+                Exception
+            ) as exc:  # the border to NumPy's parser of headers, which raises errors of many kinds
                 raise DatasetError(
-                    f"affectnet: expected a number in {path}, got {exc}; copy that file again"
+                    f"affectnet: expected a number in {path}, got {reason_of(exc)}; copy that file again"
                 ) from exc
     return values
 

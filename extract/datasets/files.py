@@ -283,7 +283,7 @@ def size_of(path: Path | str) -> int:
     """Bytes of a file, or of the container that an image lies in; -1 where there is none."""
     try:
         return os.stat(parts_of(str(path))[0]).st_size  # noqa: PTH116
-    except OSError:
+    except (OSError, ValueError):  # a NUL in a list is a ValueError
         return -1
 
 

@@ -17,8 +17,10 @@ from .files import natural
 
 Folder = tuple[str, ...]
 
-# Names of folders that hold the images of one person, video or fold: S010, subject_3, Actor_01, fold_2.
-_GROUP = re.compile(
+# Names of folders above the classes, each of one person, video or fold: S010, AF01, subject_3, fold_2.
+_GROUP = re.compile(r"([a-z]{1,14})[-_ ]?\d{1,6}[a-z]?", re.IGNORECASE)
+# Those of them that are no classes either, where no folder below is one.
+_PERSON = re.compile(
     r"(s|p|f|m|w|id|sub|subj|subject|person|pers|actor|speaker|participant|patient|user|face_?id|vid|video|clip|seq|"
     r"sequence|session|film|movie|fold|cv)[-_ ]?\d+[a-z]?",
     re.IGNORECASE,
@@ -200,6 +202,11 @@ def _class_level(
     return levels
 
 
+def _is_group(name: str) -> bool:
+    found = _GROUP.fullmatch(name)
+    return found is not None and split_named(found[1]) is None
+
+
 def _classes_below(levels: Mapping[Folder, _Level], name: str) -> set[str]:
     """Known classes at any level below one folder of the first."""
     return {
@@ -234,7 +241,7 @@ def _groups_above(
         splits = split_names(names)
         if len(splits) == len(names):
             splits_at, named = level, splits
-        elif all(map(_GROUP.fullmatch, names)):
+        elif all(map(_is_group, names)):
             groups_at = level
         elif len(names) > 1:
             raise LevelError(
@@ -269,7 +276,7 @@ def _in_words(named: Mapping[str, Split]) -> str:
 
 def _odd_classes(labels: Collection[str]) -> list[str]:
     """Warnings on class folders whose names are rather those of persons, folds or side files."""
-    groups = [name for name in labels if _GROUP.fullmatch(name)]
+    groups = [name for name in labels if _PERSON.fullmatch(name)]
     if len(groups) > 1 and len(groups) == len(labels):
         return [
             "WARNING the class folders have names of persons, videos or folds "

@@ -140,7 +140,7 @@ def reason_of(exc: Exception) -> str:
     """What to say of an error of the system, or of a storage driver."""
     if isinstance(exc, MemoryError):
         return "out of memory"
-    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    return getattr(exc, "strerror", None) or " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _read_file(path: Path) -> bytes:
