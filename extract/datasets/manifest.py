@@ -63,8 +63,10 @@ class ManifestDataset:
 
 
 def _locate(root: Path, given: str | None, layout: str) -> Path:
-    for candidate in [Path(given)] if given else [root / name for name in _NAMES]:
-        if candidate.exists() and not candidate.is_dir():
+    if given and Path(given).exists() and not Path(given).is_dir():  # a pipe will do
+        return Path(given)
+    for candidate in () if given else (root / name for name in _NAMES):
+        if candidate.is_file():
             return candidate
     wanted = given or "manifest.csv or manifest.parquet"
     raise LayoutError(

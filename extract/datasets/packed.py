@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from ...errors import LayoutError, number, some
 from ...features.samples import Sample, SampleList
-from ..kinds import is_leaving, other_kind
+from ..kinds import is_image_name, is_leaving, other_kind
 from ..sources.archives import zip_members
 from ..sources.remote import list_remote
 from . import DatasetOptions
 from .containers import containers_in, is_hidden, without_suffix
-from .files import is_image, own_path, sample_id, skipped_note
+from .files import own_path, sample_id, skipped_note
 from .labels import Labels, digit_notes, read_labels
 from .levels import Place, read_levels
 
@@ -90,7 +90,7 @@ def listed_at(address: str) -> tuple[list[Listed], Counter[str]]:
     listed, skipped = [], Counter[str]()
     for path, size in list_remote(address.rstrip("/")):
         name = path.rpartition("/")[2]
-        if is_image(name) and not is_hidden(path):
+        if is_image_name(name) and not is_hidden(path):
             listed.append(Listed(own_path(path), sample_id(path), tuple(path.split("/")[:-1]), size))
         elif not is_hidden(path) and not is_leaving(name):
             skipped[other_kind(name, lambda: b"unknown")] += 1
