@@ -82,7 +82,11 @@ def import_(
     ],
     out: OutStore,
     columns: Annotated[
-        str | None, typer.Option("--columns", help="Of a CSV without block names: expression:50,pose:3,...")
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Of a CSV without block names: expression:50,pose:3 or pose:pose_R*; -:4 leaves 4 out.",
+        ),
     ] = None,
     dataset: Dataset = "folder",
     manifest: Manifest = None,

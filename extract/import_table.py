@@ -181,6 +181,7 @@ def _given_columns(table: Table, columns: str) -> dict[str, list[str]]:
         for name, column in table.columns.items()
         if plain(name) not in _BESIDE and name not in ids and not is_index(name) and _is_numeric(column)
     ]
+    left = _by_number(left)
     result: dict[str, list[str]] = {}
     for block, what in wanted:
         if re.fullmatch("[0-9]{1,6}", what):
@@ -205,6 +206,23 @@ def _given_columns(table: Table, columns: str) -> dict[str, list[str]]:
     result = {block: result[block] for block, _ in wanted if block != "-"}
     if not result or not all(result.values()):
         raise UsageError(f"columns: expected a width above 0 for every block, got {columns!r}")
+    return result
+
+
+def _by_number(names: list[str]) -> list[str]:
+    """Names such as c0, c1, c10, c2 in the order of their numbers, wherever those of a run are complete."""
+    runs: list[tuple[tuple[str, str], list[tuple[int, str]]]] = []
+    for name in names:
+        parts = re.fullmatch(r"(.*?)([0-9]{1,6})([^0-9]*)", name)
+        key = (parts[1], parts[3]) if parts else (name, "")
+        if not runs or runs[-1][0] != key:
+            runs.append((key, []))
+        runs[-1][1].append((int(parts[2]) if parts else 0, name))
+    result = []
+    for _, run in runs:
+        places = sorted(place for place, _ in run)
+        complete = places == list(range(places[0], places[0] + len(run)))
+        result += [name for _, name in (sorted(run) if complete else run)]
     return result
 
 

@@ -15,6 +15,7 @@ from .table_reader import read_table
 from .tables import (
     GROUP_NAMES,
     LABEL_NAMES,
+    PATH_NAMES,
     SPLIT_NAMES,
     as_numbers,
     as_text,
@@ -122,6 +123,8 @@ def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
     )
     if ids is None:
         raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
+    path_column = find_column(table, PATH_NAMES)
+    paths = ids if path_column is None else as_text(table[path_column])
     values, counts = np.unique(ids, return_counts=True)
     if counts.max() > 1:
         twice = list(values[counts > 1])
@@ -149,7 +152,7 @@ def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
         source=source.name,
         classes=(),
         id=ids,
-        path=ids,
+        path=paths,
         group=as_text(table[group_column]) if group_column else np.full(len(ids), "", dtype=str),
         split=_splits(source, as_text(table[split_column]))
         if split_column

@@ -263,12 +263,8 @@ def _va_problem(
 ) -> tuple[str, str]:
     targets = samples.targets[rows]
     known = np.isfinite(targets).all(axis=1)
-    problem = va_swap_problem(values[known], targets[known])
-    if problem is not None:
-        return problem, "swap or rename them"
-    problem = (
-        va_row_problem(values, targets, samples.path[rows].tolist(), splits=samples.split[rows])
-        if without_ids
-        else None
-    )
-    return problem or "", _GIVE_IDS
+    if without_ids:
+        problem = va_row_problem(values, targets, samples.path[rows].tolist(), splits=samples.split[rows])
+        if problem is not None:
+            return problem, _GIVE_IDS
+    return va_swap_problem(values[known], targets[known]) or "", "swap or rename them"

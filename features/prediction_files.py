@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import PredictionsError, WeightsError, short
 from .classes import canonical_all
-from .table_reader import is_table, read_table
+from .table_reader import MAX_BYTES, is_table, read_table, read_text
 from .tables import (
     as_numbers,
     as_text,
@@ -100,10 +100,7 @@ def load_ids(path: str | Path) -> np.ndarray:
         if key is None or np.squeeze(arrays[key]).ndim > 1:
             raise PredictionsError(f"{path}: expected one array of ids, got {', '.join(arrays)}")
         return as_text(arrays[key].reshape(-1))
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, OSError) as exc:
-        raise PredictionsError(f"{path}: expected ids as UTF-8 text, one per line, got other bytes") from exc
+    lines = read_text(source).splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     return np.array([line.strip() for line in lines], dtype=str)
@@ -111,6 +108,10 @@ def load_ids(path: str | Path) -> np.ndarray:
 
 def _arrays(source: Path) -> dict[str, np.ndarray]:
     """Arrays of an .npz by name, or of an .npy under the empty name; text in object arrays is read without a pickle."""
+    if not source.is_file():
+        raise PredictionsError(
+            f"{source}: expected a regular file, got a device, a pipe or another special file"
+        )
     _check_kind(source)
     try:
         with source.open("rb") as handle:  # numpy leaves a damaged archive open
@@ -128,6 +129,15 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
                 if name == "features":
                     arrays[name] = np.empty(0)
                     continue
+                size = (
+                    loaded.zip.getinfo(f"{name}.npy").file_size
+                    if f"{name}.npy" in loaded.zip.namelist()
+                    else 0
+                )
+                if size > MAX_BYTES:
+                    raise PredictionsError(
+                        f"{source}: expected arrays of at most {MAX_BYTES >> 30} GiB, got {name} of {size} bytes"
+                    )
                 try:
                     arrays[name] = loaded[name]
                 except ValueError as exc:

@@ -22,6 +22,8 @@ KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.
 PROBABILITY_FLOOR = 1e-12
 _SUM_TOLERANCE = 5e-3
+# More columns are no classes.
+MAX_COLUMNS = 1000
 # Beyond it differences of logits are lost in float64, and their softmax overflows.
 LOGIT_LIMIT = 1e9
 # How far from 0 a network's valence or arousal may overshoot; beyond it the numbers are on another scale.
@@ -71,6 +73,10 @@ class Predictions:
             raise PredictionsError(
                 f"{self.source}: expected numbers of shape (rows, classes) with at least 2 columns, got "
                 f"{values.dtype} {values.shape}"
+            )
+        if values.shape[1] > MAX_COLUMNS:
+            raise PredictionsError(
+                f"{self.source}: expected at most {MAX_COLUMNS} classes, got {values.shape[1]} columns"
             )
         if self.kind not in KINDS:
             raise PredictionsError(f"{self.source}: expected one of {', '.join(KINDS)}, got {self.kind!r}")

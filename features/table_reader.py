@@ -122,6 +122,20 @@ def read_table(
     return Table(source, columns, notes)
 
 
+def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError) -> str:
+    """Text of a list, such as one id per line, in the encodings of :func:`read_table`.
+
+    Raises
+    ------
+    Ig3dError : of class ``error``: unreadable, or no text.
+    """
+    source = Path(path)
+    try:
+        return _decode(source, _read_bytes(source, error), error)[0]
+    except OSError as exc:
+        raise error(f"{path}: expected a text file, got {exc.strerror or exc}") from exc
+
+
 def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
     """Content of a regular file or a pipe, decompressed; devices are refused."""
     # Without O_NONBLOCK, opening a pipe without a writer would hang.

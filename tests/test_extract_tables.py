@@ -189,6 +189,17 @@ def test_columns_are_placed_by_their_numbers(root: Path, tmp_path: Path) -> None
     assert any("not used: extra" in note for note in notes)
 
 
+def test_columns_that_are_named_by_width_are_placed_by_their_numbers(root: Path, tmp_path: Path) -> None:
+    header = [*sorted(f"exp_{n}" for n in range(12)), *sorted(f"p{n}" for n in range(1, 12))]
+    lines = [",".join(["input", *header])]
+    lines += [",".join([path, *(name.strip("exp_") for name in header)]) for path, _, _ in ROWS]
+    for columns in ("expression:12,pose:11", "pose:p*,expression:12"):
+        _, _, store = imported(root, tmp_path, "\n".join(lines), columns)
+        with store:
+            assert store.codes("expression")[3].tolist() == list(range(12))
+            assert store.codes("pose")[3].tolist() == list(range(1, 12))
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import unicodedata
 
 import numpy as np
@@ -290,3 +291,36 @@ def test_a_preset_within_noise_of_the_best_permutation_is_suggested():
         predicted = np.where(rng.random(400) < 0.7, np.argsort(rafdb)[labels], rng.integers(0, 7, 400))
         problem = class_order_problem(predicted, labels, columns)
         assert problem is not None and "under rafdb" in problem, seed
+
+
+def test_valence_and_arousal_in_wrong_rows_are_a_problem_of_rows(tmp_path):
+    samples = make_samples(300)
+    store = write_store(tmp_path / "toy.h5", samples)
+    values = np.array([(sample.arousal, sample.valence) for sample in samples])[::-1]
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(PredictionsError, match=r"backwards.*--2d-ids"):
+        load_table(Inputs(tmp_path / "x.npy", store, task="va"))
+
+
+def test_lists_of_ids_are_read_in_any_encoding(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(2))
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "latin-1"):
+        (tmp_path / "ids.txt").write_bytes("caf\u00e9\r\nb\r\n\r\n".encode(encoding))
+        read = load_predictions(tmp_path / "x.npy", ids_file=tmp_path / "ids.txt")
+        assert read.ids.tolist() == ["caf\u00e9", "b"]
+
+
+def test_more_columns_than_classes_can_be_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 40_000)))
+    with pytest.raises(PredictionsError, match="at most 1000 classes, got 40000"):
+        load_predictions(tmp_path / "x.npy")
+
+
+def test_pipes_without_a_writer_and_devices_do_not_hang(tmp_path):
+    for name in ("x.npy", "x.csv"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(PredictionsError, match="expected"):
+            load_predictions(tmp_path / name)
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    with pytest.raises(PredictionsError, match="device"):
+        load_predictions(tmp_path / "zero.csv")
