@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import require
+import platformdirs
 
 
 def home_folder() -> Path:
@@ -44,5 +44,4 @@ def cache_folder() -> Path:
 def _folder(kind: str, variable: str) -> Path:
     if not os.environ.get(variable):
         home_folder()  # platformdirs would answer with a folder named ~
-    platformdirs = require("platformdirs", wanted_by=f"the user's {kind} folder")
     return Path(getattr(platformdirs, f"user_{kind}_path")("ig3d", appauthor=False))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,46 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAKE = "ig3d.extract.fakes:FakeRegressor"
+
+
+_NETWORKS = (
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "onnx",
+)  # installed by the extras networks and dev
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """The package of :data:`_NETWORKS` whose absence caused an error."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            package = str(error.name).partition(".")[0]
+            return package if package in _NETWORKS else None
+        error = error.__cause__ or error.__context__
+    return None
+
+
+if find_spec("torch") is None:  # make check-oldest: files and tests that import torch themselves are skipped
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+        report = yield
+        match = re.search(r"No module named '(\w+)", str(report.longrepr)) if report.failed else None
+        if match and match[1] in _NETWORKS:
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), 0, f"Skipped: needs {match[1]}")
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+        try:
+            return (yield)
+        except Exception as error:
+            if package := _missing(error):
+                pytest.skip(f"needs {package}")
+            raise
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
