@@ -77,8 +77,8 @@ class ModelError(Ig3dError):
 
 # Import names of the optional packages by the extra of pyproject.toml that installs them.
 _EXTRAS = {
-    "extract": "cv2 filelock numba openvino PIL pooch requests",
-    "networks": "safetensors tflite timm torch torchvision",
+    "extract": "cv2 filelock numba openvino PIL pooch requests tflite",
+    "networks": "safetensors timm torch torchvision",
     "sfd": "face_alignment",
     "report": "jinja2 matplotlib",
     "parquet": "pyarrow",

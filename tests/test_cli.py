@@ -268,6 +268,7 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
     [
         ("filelock", ["extract", "DATA", "--out", "a.h5"]),
         ("openvino", ["extract", "DATA", "--out", "a.h5"]),
+        ("openvino", ["extract", "DATA", "--out", "a.h5"]),
         ("numba", ["extract", "DATA", "--out", "a.h5"]),
         ("PIL", ["preview", "STORE", "--out", "a.png"]),
         ("timm", ["train-2d", "DATA", "--out", "a.safetensors"]),

@@ -137,7 +137,7 @@ def test_every_import_belongs_to_the_core_or_to_the_extra_that_its_error_names()
     of["extract"].add("requests")  # comes with pooch
     assert "torch" in third_party()
     for package, users in third_party().items():
-        if package in of[""] or package == "mediapipe":
+        if package in of[""]:
             continue
         line = str(absent(ModuleNotFoundError(name=package), wanted_by="x"))
         match = re.search(r"pip install 'ig3d\[(\w+)\]'", line)
