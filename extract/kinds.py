@@ -25,8 +25,8 @@ OTHER_SUFFIXES = frozenset((
 HEAD = 32
 
 _SYSTEM = frozenset((
-    "__macosx", "__pycache__", "lost+found", "system volume information", "recycler", "recycled", "recycle bin",
-    "node_modules", "network trash folder", "temporary items", "found.000", "thumbnails",
+    "__macosx", "_macosx", "__pycache__", "lost+found", "system volume information", "recycler", "recycled",
+    "recycle bin", "node_modules", "network trash folder", "temporary items", "found.000", "thumbnails",
 ))  # fmt: skip
 # Files that a system leaves beside others, in lower case.
 _LEAVINGS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"})

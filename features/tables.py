@@ -41,17 +41,19 @@ INDEX_NAMES = ("", "index", "row", "idx", "no", "nr", "level 0", "number", "row 
 
 # Names of splits, in lower case, and words that may stand beside them: test_set, images_train.
 _SPLIT_NAMES = {
-    "train": Split.train, "training": Split.train, "trn": Split.train,
+    "train": Split.train, "training": Split.train, "trn": Split.train, "trainval": Split.train,
     "val": Split.val, "valid": Split.val, "validation": Split.val, "validate": Split.val, "dev": Split.val,
     "devel": Split.val, "development": Split.val, "publictest": Split.val,
     "test": Split.test, "testing": Split.test, "tst": Split.test, "eval": Split.test, "evaluation": Split.test,
     "privatetest": Split.test, "holdout": Split.test,
 }  # fmt: skip
+# Atomic groups: "dataset" could also be read as "data" and "set", and a long name of them in exponentially many ways.
 _WITH_A_SPLIT = (
-    "sets?|splits?|data|datasets?|images?|imgs?|faces?|aligned|cropped|crops?|part|folder|samples?|subset"
+    "(?>sets?|splits?|datasets?|data|images?|imgs?|faces?|aligned|cropped|crops?|part|folder|samples?|subset)"
 )
 _SPLIT_NAME = re.compile(
-    rf"(?:(?:{_WITH_A_SPLIT})[\W_]*)*({'|'.join(_SPLIT_NAMES)})(?:[\W_]*(?:{_WITH_A_SPLIT}))*"
+    rf"(?>(?:{_WITH_A_SPLIT}[\W_]*+)*)(?>({'|'.join(sorted(_SPLIT_NAMES, key=len, reverse=True))}))"
+    rf"(?>(?:[\W_]*+{_WITH_A_SPLIT})*)"
 )
 _EMPTY = ("", "none", "nan", "null", "n/a", "na")
 # Text columns with fewer distinct values (as a share of the rows) are labels or splits, no ids.

@@ -121,6 +121,18 @@ def test_links_are_followed_once_and_cycles_end(tmp_path: Path) -> None:
     assert names == ["a.png", "b.png", "c.png"]
 
 
+def test_links_that_double_at_each_level_end_soon(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_image(root / "happy" / "a.png")
+    for level in range(25):
+        (tmp_path / f"far{level}").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / f"far{level}" / name).symlink_to(tmp_path / f"far{level + 1}")
+    write_image(tmp_path / "far25" / "b.png")
+    (root / "happy" / "far").symlink_to(tmp_path / "far0")
+    assert len(list_samples(root, "folder")) == 2
+
+
 def test_two_classes_that_are_one_folder_by_links_are_warned_of(tmp_path: Path) -> None:
     write_image(tmp_path / "far" / "a.png")
     for name in ("happy", "sad"):

@@ -40,6 +40,8 @@ def splits(samples: SampleList) -> dict[str, str]:
         {"TrainSet": "train", "ValidationSet": "val"},
         {"my_train": "train", "my_holdout": "test"},
         {"Train Images": "train", "Test Images": "test"},
+        {"1_train": "train", "2_test": "test"},
+        {"trainA": "train", "testA": "test"},
     ],
     ids=lambda names: "-".join(names),
 )
@@ -164,3 +166,22 @@ def test_the_levels_of_an_archive_are_read_alike(tmp_path: Path) -> None:
     assert {Split(code).name for code in samples.splits.tolist()} == {"train", "test"}
     with pytest.raises(DatasetError, match="Action, Crisis"):
         list_samples(packed("c.zip", *crossed("Action", "Crisis")), "zip")
+
+
+def test_a_class_whose_images_are_all_of_another_format_is_warned_of(tmp_path: Path) -> None:
+    tree(tmp_path, "sad", "fear")
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    notes = list_samples(tmp_path, "folder").notes
+    assert any(note.startswith("WARNING no image in any folder of happy") for note in notes)
+    assert "left out: HEIC (1)" in notes
+
+
+def test_class_folders_that_name_splits_are_warned_of(tmp_path: Path) -> None:
+    samples = list_samples(tree(tmp_path, "train_happy", "train_sad", "test_happy"), "folder")
+    assert any(note.startswith("WARNING the class folders name splits") for note in samples.notes)
+
+
+def test_names_of_splits_are_read_in_linear_time(tmp_path: Path) -> None:
+    names = ["dataset" * 30, "data_set" * 30, "train" + "datasets" * 25 + "x"]
+    assert len(list_samples(tree(tmp_path, *names), "folder").classes) == 3

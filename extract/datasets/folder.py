@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import LayoutError, number, some
+from ...features.classes import CANONICAL, canonical
 from ...features.samples import Sample, SampleList, Samples
 from . import DatasetOptions
 from .files import holds_image, images_of, listing, natural, own_path, sample_id, walk
@@ -43,7 +44,7 @@ class FolderDataset:
         labels = read_labels({place.label for place in places.values()}, options.label_map)
         found = Found()
         samples = Samples.of(_samples(root, places, labels, found))
-        notes = [*notes, *found.notes(labels, options), *_empty(holds), *_same_folders(root, places)]
+        notes = [*notes, *found.notes(labels, options), *_empty(holds, labels), *_same_folders(root, places)]
         return SampleList(self.name, str(root), labels.classes, samples, tuple(notes))
 
 
@@ -51,7 +52,7 @@ def _samples(root: Path, places: Mapping[Folder, Place], labels: Labels, found: 
     for inside, files in walk(root, root, found.skipped):
         place = places.get(_parts(inside))
         if place is None:
-            for name, _ in images_of(files):
+            for name, _ in images_of(files, found.skipped if inside else None):
                 found.count_loose(inside + name)
             continue
         label = labels.index[place.label]
@@ -67,13 +68,18 @@ def _parts(inside: str) -> Folder:
     return tuple(inside.split("/")[:-1])
 
 
-def _empty(holds: Mapping[Folder, bool]) -> list[str]:
-    """A note on folders without any image, however deep; of those in one another the uppermost."""
+def _empty(holds: Mapping[Folder, bool], labels: Labels) -> list[str]:
+    """Notes on folders without any image, however deep; of those in one another the uppermost."""
     full = {folder[:depth] for folder, images in holds.items() if images for depth in range(len(folder) + 1)}
-    empty = ["/".join(folder) for folder in holds if folder not in full and folder[:-1] in full]
+    empty = [folder for folder in holds if folder not in full and folder[:-1] in full]
     if not empty:
         return []
-    return [f"left out, {number(len(empty), 'folder')} without images: {some(sorted(empty, key=natural))}"]
+    gone = {name for *_, name in empty if canonical(name) in CANONICAL} - {*labels.index}
+    paths = sorted(("/".join(folder) for folder in empty), key=natural)
+    notes = [f"left out, {number(len(empty), 'folder')} without images: {some(paths)}"]
+    if gone:
+        notes.append(f"WARNING no image in any folder of {some(sorted(gone))}, which is no class therefore")
+    return notes
 
 
 def _same_folders(root: Path, places: Mapping[Folder, Place]) -> list[str]:

@@ -118,18 +118,22 @@ def split_names(names: Collection[str]) -> dict[str, Split]:
     {'RAF_train': <Split.train: 0>, 'RAF_test': <Split.test: 2>}
     """
     alone = {name: split for name in names if (split := split_named(name)) is not None}
-    words = {name: re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name) for name in names}
-    shared = (
-        set.intersection(*({word.lower() for word in parts} for parts in words.values())) if words else set()
-    )
-    if not shared or len(names) < 2 or len(alone) == len(names):
+    if len(names) < 2 or len(alone) == len(names):
         return alone
+    words = {name: _words(name) for name in names}
+    shared = set.intersection(*map(set, words.values()))
     found = {}
     for name, parts in words.items():
-        split = split_named(" ".join(word for word in parts if word.lower() not in shared))
+        split = split_named(" ".join(word for word in parts if word not in shared and not word.isdecimal()))
         if split is not None:
             found[name] = split
-    return found if len(found) > len(alone) else alone
+    # numbers may count splits (1_train, 2_test), not parts of one (train1, train2)
+    return found if len(found) > len(alone) and len({*found.values()}) > 1 else alone
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name in lower case: ``FER2013Train`` has fer, 2013 and train."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
 
 
 def _names(levels: Mapping[Folder, _Level], depth: int = 0) -> set[str]:
@@ -246,9 +250,9 @@ def _groups_above(
         elif len(names) > 1:
             raise LevelError(
                 f"{dataset}: expected class folders in {root}, got {some(names)}, which are no classes: the class "
-                f"folders ({some(classes)}) lie {'one level' if depth == 1 else f'{depth} levels'} below them; name "
-                "one of them as ROOT, rename them to train, val and test, or list the images in a table (--dataset "
-                "manifest)"
+                f"folders ({some(classes)}) lie {'one level' if depth == 1 else f'{depth} levels'} below them; if "
+                "they are splits, rename them to train, val and test; if persons or videos, to S1, S2, ...; or name "
+                "one of them as ROOT, or list the images in a table (--dataset manifest)"
             )
     if groups_at >= 0:
         groups = sorted(_names(deep, groups_at), key=natural)
@@ -282,6 +286,16 @@ def _odd_classes(labels: Collection[str]) -> list[str]:
             "WARNING the class folders have names of persons, videos or folds "
             f"({some(sorted(groups, key=natural))}); if they are no "
             "classes, list the images with their labels in a table (--dataset manifest)"
+        ]
+    both = [
+        name
+        for name in labels
+        if {*map(split_named, _words(name))} - {None} and any(map(_is_class, _words(name)))
+    ]
+    if len(both) > 1:
+        return [
+            f"WARNING the class folders name splits as well ({some(sorted(both, key=natural))}): move them into "
+            "folders train, val and test"
         ]
     if sum(map(_is_class, labels)) < 2:
         return []
