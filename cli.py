@@ -29,7 +29,8 @@ from .commands import (
     train,
     weights,
 )
-from .errors import Ig3dError, MissingExtra, Terminated, absent
+from .console import one_line, standard_streams
+from .errors import Ig3dError, Terminated, missing_part
 
 app = typer.Typer(
     name="ig3d",
@@ -76,30 +77,33 @@ app.add_typer(weights_app, name="weights")
 
 def main() -> None:
     """Run the program; every error of ours becomes one line on stderr and its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a dash loses no result
     sys.argv[1:] = map(_at_home, sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
         signal.signal(signal.SIGINT, _interrupted)
+    with standard_streams() as (out, _):
+        _run()
+        out.flush()
+        if out.failures:
+            _fail(
+                f"standard output: {out.failures[0].strerror or out.failures[0]}; results were not printed", 1
+            )
+
+
+def _run() -> None:
+    """Run the command; errors that are expected become one line."""
     try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
+        app()
     except Ig3dError as error:
         _fail(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        # an optional package that a command's modules import; our own modules are always there
-        if (error.name or "ig3d").startswith("ig3d"):
-            raise
+    except (ImportError, OSError) as error:
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        _fail(str(absent(error, wanted_by=command)), MissingExtra.exit_code)
-
-    except OSError as error:
+        if refusal := missing_part(error, wanted_by=command):
+            _fail(str(refusal), refusal.exit_code)
+        if isinstance(error, ImportError):
+            raise
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}expected to read or write there, got: {error.strerror or error}", 1)
+        _fail(f"{where}cannot be read or written: {error.strerror or error}", 1)
 
 
 def _at_home(argument: str) -> str:
@@ -127,7 +131,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(line: str, code: int) -> NoReturn:
-    print(f"ig3d: {line}", file=sys.stderr)
+    print(f"ig3d: {one_line(line)}", file=sys.stderr)
     sys.exit(code)
 
 

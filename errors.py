@@ -19,6 +19,7 @@ Form of a message: *name: expected ..., got ...; what to do*.
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from types import ModuleType
 
@@ -97,6 +98,37 @@ def absent(error: ModuleNotFoundError, *, wanted_by: str) -> MissingExtra:
     return MissingExtra(f"{wanted_by}: needs the package {package!r}, which is not installed; {install}")
 
 
+# Debian's packages of system libraries that wheels expect; other systems name theirs after the library too.
+_SYSTEM_PACKAGES = {
+    "libgomp.so.1": "libgomp1",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libGLESv2.so.2": "libgles2",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libstdc++.so.6": "libstdc++6",
+    "libSM.so.6": "libsm6",
+    "libXext.so.6": "libxext6",
+    "libXrender.so.1": "libxrender1",
+}
+_NO_LIBRARY = re.compile(r"(?P<library>lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
+
+
+def missing_part(error: ImportError | OSError, *, wanted_by: str) -> MissingExtra | None:
+    """The error for a package or system library that is not installed; None for any other error."""
+    if isinstance(error, ModuleNotFoundError):
+        # our own modules are always there
+        return None if (error.name or "ig3d").startswith("ig3d") else absent(error, wanted_by=wanted_by)
+    if not (found := _NO_LIBRARY.search(str(error))):
+        return None
+    library = found["library"]
+    package = _SYSTEM_PACKAGES.get(library)
+    install = (
+        f"apt-get install {package}, or your system's package of it" if package else "install its package"
+    )
+    return MissingExtra(f"{wanted_by}: needs the system library {library}, which is not installed; {install}")
+
+
 def require(module: str, *, wanted_by: str) -> ModuleType:
     """Import an optional dependency or say what to install.
 
@@ -109,12 +141,14 @@ def require(module: str, *, wanted_by: str) -> ModuleType:
 
     Raises
     ------
-    MissingExtra : the package is not installed.
+    MissingExtra : the package, or a system library that it loads, is not installed.
     """
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        raise absent(error, wanted_by=wanted_by) from error
+    except (ImportError, OSError) as error:
+        if refusal := missing_part(error, wanted_by=wanted_by):
+            raise refusal from error
+        raise
 
 
 def short(text: str, limit: int = 80) -> str:

@@ -42,8 +42,8 @@ def predict(
         raise ModelError(f"rule: expected one of {', '.join(model.rules)}, got {', '.join(unknown)}")
     try:
         result = _fused(model, table, tuple(rules or model.rules))
-    except Ig3dError:
-        raise
+    except (Ig3dError, ImportError, OSError, MemoryError):
+        raise  # nothing that the model is to blame for
     except Exception as exc:  # the parts of a damaged model raise anything
         said = " ".join(str(exc).split())
         raise ModelError(

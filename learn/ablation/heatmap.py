@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ...errors import require
 from ...features.atomic import replacing
 from ..measures.metrics import LOWER_IS_BETTER
 from ..measures.results import difference_key
+from ..report.plots import as_label
 from ..report.words import PERCENT, TITLES, difference, number, stars
 from .run import StudyResult
 from .table import StudyTable
@@ -25,7 +27,12 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
     ------
     MissingExtra : matplotlib is not installed.
     """
-    require("matplotlib", wanted_by="heat map")
+    matplotlib = require("matplotlib", wanted_by="heat map")
+    with matplotlib.rc_context({"text.parse_math": False}):  # names are data: a dollar is no formula
+        return _draw(result, table, out)
+
+
+def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     from matplotlib import colormaps
     from matplotlib.colors import Normalize, TwoSlopeNorm
     from matplotlib.figure import Figure
@@ -54,7 +61,7 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
     most = max(float(np.abs(known).max()), 1e-9)
     scale = TwoSlopeNorm(0, -most, most) if compared else Normalize(known.min(), known.max() + 1e-9)
     colours = colormaps["RdBu" if compared else "Blues"].with_extremes(bad="#e4e4e4")
-    names = [of.cell.name for of in result.cells]
+    names = [as_label(of.cell.name) for of in result.cells]
     longest = max(len(name) for name in names)
     figure = Figure(
         figsize=(1.6 + 0.085 * longest + 1.15 * len(rules), 1.7 + 0.42 * len(names)), layout="constrained"
@@ -81,7 +88,9 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
             axis.text(
                 column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "#202124"
             )
-    axis.set_xticks(range(len(rules)), rules, rotation=35, ha="right", rotation_mode="anchor")
+    axis.set_xticks(
+        range(len(rules)), [as_label(rule) for rule in rules], rotation=35, ha="right", rotation_mode="anchor"
+    )
     axis.set_yticks(range(len(names)), names)
     axis.tick_params(length=0)
     for spine in axis.spines.values():
@@ -93,14 +102,16 @@ def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path
     points = ", points" if table.metric in PERCENT else ""
     what = f"difference to {lead} in {TITLES[table.metric]}{points}" if compared else TITLES[table.metric]
     # Above the cells there is room for a long line; beside the bar of a study of few cells there is none.
-    figure.suptitle(result.study.name, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    axis.set_title(what + (" (blue is better)" if compared else ""), loc="left", fontsize=9)
+    figure.suptitle(as_label(result.study.name), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    axis.set_title(as_label(what) + (" (blue is better)" if compared else ""), loc="left", fontsize=9)
     bar = figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02)
     if compared:
         ticks = np.linspace(-most, most, 5)
         bar.set_ticks(ticks.tolist(), labels=[difference(sign * tick, table.metric) for tick in ticks])
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in another script shows as boxes
+        figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
     with replacing(out) as temporary:
         temporary.write_bytes(picture.getvalue())
     return [out]

@@ -62,6 +62,9 @@ _SPECIAL = {
     '"': "''",
     "`": r"\textasciigrave{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # after the end of a line it would open an option
+    "]": "{]}",
+    "*": "{*}",
     "–": "--",
     "—": "---",
     "−": "$-$",
@@ -242,15 +245,17 @@ def _caption(record: dict[str, Any]) -> str:
     protocol = record["protocol"]
     what = "classification in \\%" if record["task"] == "classes" else "valence and arousal"
     differences = "Differences" if record["references"] else "Figures"
+    rows, covered, reported = (
+        escape(str(protocol[name])) for name in ("rows_reported", "rows_covered", "reported")
+    )
     text = (
-        f"{_what(record)}, {what}: {protocol['rows_reported']} rows "
-        f"({escape(protocol['reported'])}), {protocol['rows_covered']} with 3D codes; {_fitted(record)}."
+        f"{_what(record)}, {what}: {rows} rows ({reported}), {covered} with 3D codes; {_fitted(record)}."
         f"{escape(leaks_in_words(record))} "
     )
     several = units(record) > 1
     text += (
         f"{differences} with 95\\,\\% intervals of the paired bootstrap "
-        f"({record['config'].get('draws')} draws), conditional on the trained networks"
+        f"({escape(str(record['config'].get('draws')))} draws), conditional on the trained networks"
         if several
         else f"Of one {'group' if grouped(record) else 'row'} there are no intervals and no tests"
     )
@@ -288,7 +293,7 @@ def _fitted(record: dict[str, Any]) -> str:
     if not is_intermediate(record):
         return escape(fitted_here(record))
     seeds = trainings(record)
-    return f"the module is fitted on {record['protocol']['fits']['train']} train rows" + (
+    return f"the module is fitted on {escape(str(record['protocol']['fits']['train']))} train rows" + (
         f", figures are means over {seeds} trainings" if seeds > 1 else ""
     )
 

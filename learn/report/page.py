@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...console import plain
 from ...errors import require
 from ..measures.metrics import LOWER_IS_BETTER
 from ..rules import RECALIBRATED
@@ -35,6 +36,7 @@ def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
     )
     environment.globals |= {
         "number": words.number,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import RunError, UsageError, require
+from ...console import one_line
+from ...errors import RunError, UsageError, require, short
 from ...features.atomic import check_output, replacing
 from ..measures.results import difference_key
 from ..result import Result
@@ -38,6 +40,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ig3d",
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # names are data: a dollar is no formula
     "font.size": 9.5,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -177,7 +180,7 @@ def reliability_svg(record: dict[str, Any], name: str, *, colour: str = FIRST) -
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axis.grid()
         axis.set_axisbelow(True)
-        axis.set_title(f"{name}: ECE {100 * calibration['ece']:.1f} %", fontsize=10, loc="left")
+        axis.set_title(f"{as_label(name)}: ECE {100 * calibration['ece']:.1f} %", fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     return svg(figure)
 
@@ -271,7 +274,12 @@ def _legend(axis: Any, record: dict[str, Any]) -> None:
         return
     for row, reference in enumerate(record["references"][:2]):
         axis.plot(
-            [], [], ("o-", "s-")[row], color=(FIRST, SECOND)[row], label=f"to {reference}", markersize=5
+            [],
+            [],
+            ("o-", "s-")[row],
+            color=(FIRST, SECOND)[row],
+            label=as_label(f"to {reference}"),
+            markersize=5,
         )
     axis.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
 
@@ -299,14 +307,19 @@ def _interval(
 def _settle(axis: Any, names: Sequence[str], words: str) -> None:
     """Rows from top to bottom, a line at 0, no frame."""
     axis.axvline(0, color=MUTED, linewidth=1, zorder=0)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [as_label(name) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.set_xlabel(words)
+    axis.set_xlabel(as_label(words))
     axis.locator_params(axis="x", nbins=6)
     axis.grid(axis="x")
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
+
+
+def as_label(text: str) -> str:
+    """A name as pictures show it: on one line, without control characters, and not too long."""
+    return short(one_line(text))
 
 
 def _height(rows: int) -> float:
@@ -329,7 +342,9 @@ def _bytes(figure: Any, kind: str) -> bytes:
     matplotlib = require("matplotlib", wanted_by="report")
     content = io.BytesIO()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in another script shows as boxes
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
         figure.savefig(content, format=kind, dpi=150, metadata=metadata, transparent=kind == "svg")
     return content.getvalue()
 
