@@ -76,6 +76,7 @@ def plan_heads(table: FusionTable, config: FuseConfig) -> Protocol:
         left_out=0,
         sentences=sentences,
         groups=table.group_codes,
+        splits=table.split,
         ids=table.id,
     )
 

@@ -97,6 +97,7 @@ def plan(table: FusionTable, config: FuseConfig) -> Protocol:
         left_out,
         (*sentences, *notes),
         table.group_codes,
+        table.split,
         table.id,
     )
 

@@ -60,6 +60,7 @@ class Protocol:
         All of this for the reader.
     groups : (n,) int over all rows of the table
         Rows of one group are on one side of every fold that was drawn.
+    splits : (n,) int codes of :class:`~ig3d.features.samples.Split`
     ids : (n,) str
 
     Raises
@@ -79,6 +80,7 @@ class Protocol:
     left_out: int
     sentences: tuple[str, ...]
     groups: np.ndarray
+    splits: np.ndarray
     ids: np.ndarray
 
     def __post_init__(self) -> None:
@@ -92,6 +94,12 @@ class Protocol:
                 raise ProtocolError(
                     "protocol: expected rules never to see the rows they are applied to, nor their groups, got some"
                 )
+            for number in fuser.heads_fit:
+                if not self.marked and self._meet(self.heads[number].train, fuser.apply):
+                    raise ProtocolError(
+                        "protocol: expected rules never to be fitted to predictions of heads that saw the rows they "
+                        "are applied to, nor their groups, got some"
+                    )
         for fuser in (*self.fusers, self.final):
             for rows, heads in ((fuser.fit, fuser.heads_fit), (fuser.apply, fuser.heads_apply)):
                 for number in heads:
@@ -102,11 +110,12 @@ class Protocol:
                         )
 
     def _meet(self, fitted: np.ndarray, predicted: np.ndarray) -> bool:
-        """Whether rows are on both sides, or groups among rows that folds were drawn of.
+        """Whether rows are on both sides, or groups within one split or among rows that folds were drawn of.
 
-        Where a dataset's own splits share a group, a sentence says so.
+        The dataset's own splits may share groups; a sentence reports it.
         """
-        if np.isin(predicted, fitted).any():
+        parts = np.unique(np.stack([self.groups, self.splits]), axis=1, return_inverse=True)[1].reshape(-1)
+        if np.isin(predicted, fitted).any() or np.isin(parts[predicted], parts[fitted]).any():
             return True
         return any(
             np.isin(
