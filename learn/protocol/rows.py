@@ -94,12 +94,6 @@ class Protocol:
                 raise ProtocolError(
                     "protocol: expected rules never to see the rows they are applied to, nor their groups, got some"
                 )
-            for number in fuser.heads_fit:
-                if not self.marked and self._meet(self.heads[number].train, fuser.apply):
-                    raise ProtocolError(
-                        "protocol: expected rules never to be fitted to predictions of heads that saw the rows they "
-                        "are applied to, nor their groups, got some"
-                    )
         for fuser in (*self.fusers, self.final):
             for rows, heads in ((fuser.fit, fuser.heads_fit), (fuser.apply, fuser.heads_apply)):
                 for number in heads:
@@ -108,6 +102,13 @@ class Protocol:
                         raise ProtocolError(
                             "protocol: expected heads never to predict rows they saw, nor of their groups, got some"
                         )
+        for fuser in () if self.marked else self.fusers:
+            for number in fuser.heads_fit:
+                if self._meet(self.heads[number].train, fuser.apply):
+                    raise ProtocolError(
+                        "protocol: expected rules never to be fitted to predictions of heads that saw the rows they "
+                        "are applied to, nor their groups, got some"
+                    )
 
     def _meet(self, fitted: np.ndarray, predicted: np.ndarray) -> bool:
         """Whether rows are on both sides, or groups within one split or among rows that folds were drawn of.
