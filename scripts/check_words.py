@@ -83,9 +83,12 @@ def problems(found: dict[str, list[tuple[int, str]]], allowed: dict[str, int]) -
     """One line for each use too many and for each entry of the list that has become useless."""
     lines = []
     for path, hits in found.items():
-        if len(hits) > allowed.get(path, 0):
-            over = f" ({len(hits)} lines, {allowed[path]} allowed)" if path in allowed else ""
-            lines += [f"{path}:{number}: {word!r}; write {instead(word)}{over}" for number, word in hits]
+        limit = allowed.get(path, 0)
+        if limit and len(hits) > limit:
+            numbers = ", ".join(str(number) for number, _ in hits)
+            lines.append(f"{path}: {len(hits)} lines with such words, {limit} allowed (lines {numbers})")
+        elif len(hits) > limit:
+            lines += [f"{path}:{number}: {word!r}; write {instead(word)}" for number, word in hits]
     lines += [
         f"{path}: no such words are left; remove it from scripts/words_exempt.txt (--shorten)"
         for path in allowed

@@ -1,9 +1,9 @@
-"""Measure a folder of photographs for build_face_model.py: FaceMesh's points, grey values, labels, persons.
+"""Measure a folder of photographs for build_face_model.py: points, blendshapes, grey values, labels, persons.
 
     python scripts/landmarks_of_photographs.py ROOT --dataset folder --groups '([^/]+)_\\d+$' --out landmarks.npz
 
 Any dataset that ``ig3d extract`` reads. Persons are the dataset's groups: at least some must have several photographs,
-or nothing tells identity from expression.
+or identity and expression cannot be separated.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ig3d.extract.arkit import NAMES as BLENDSHAPES
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.detectors.facemesh import FaceMesh
 from ig3d.extract.read import Unreadable, read_image
 
 
-def measure(path: Path, detector: FaceMesh) -> tuple[np.ndarray, np.ndarray] | None:
-    """(478, 3) points in units of the face's mean width and height, and (478,) grey values; None without a face."""
+def measure(path: Path, detector: FaceMesh) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(478, 3) points in units of the face's mean width and height, (478,) grey values, (52,) blendshapes.
+
+    None without a face.
+    """
     try:
         pixels = read_image(path).pixels
     except (FileNotFoundError, Unreadable):
@@ -28,11 +32,12 @@ def measure(path: Path, detector: FaceMesh) -> tuple[np.ndarray, np.ndarray] | N
     faces = detector([pixels])[0]
     if not faces:
         return None
-    points = max(faces, key=lambda face: face.area).landmarks.astype(float)
+    face = max(faces, key=lambda face: face.area)
+    points = face.landmarks.astype(float)
     grey = cv2.blur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (3, 3))
     place = np.clip(points[:, :2].astype(int), 0, np.array(grey.shape)[::-1] - 1)
     centred = points - points.mean(0)
-    return centred / np.ptp(centred[:, :2], axis=0).mean(), grey[place[:, 1], place[:, 0]]
+    return centred / np.ptp(centred[:, :2], axis=0).mean(), grey[place[:, 1], place[:, 0]], face.blendshapes
 
 
 def main() -> None:
@@ -54,8 +59,10 @@ def main() -> None:
         raise SystemExit("persons: expected several photographs of some, got one of each; say --groups")
     np.savez_compressed(
         options.out,
-        landmarks=np.array([points for _, (points, _) in kept], np.float16),
-        grey=np.array([grey for _, (_, grey) in kept], np.uint8),
+        landmarks=np.array([points for _, (points, _, _) in kept], np.float16),
+        grey=np.array([grey for _, (_, grey, _) in kept], np.uint8),
+        blendshapes=np.array([scores for _, (_, _, scores) in kept], np.float16),
+        blendshape_names=np.array(BLENDSHAPES),
         label=np.array([samples.classes[sample.label] if sample.label >= 0 else "" for sample, _ in kept]),
         person=numbers.astype(np.int32),
     )
