@@ -36,8 +36,10 @@ def photographed(face: np.ndarray, pitch: float, yaw: float, roll: float) -> np.
 def batch(*points: np.ndarray) -> FaceBatch:
     stacked = np.array(points)
     boxes = np.concatenate([stacked[..., :2].min(1), stacked[..., :2].max(1)], axis=1)
+    count = len(points)
+    scores = np.zeros((count, 52), np.float32)
     return FaceBatch(
-        np.tile(SIZE_WH, (len(points), 1)), boxes, stacked, None, np.full((len(points), 2, 3), np.nan)
+        np.tile(SIZE_WH, (count, 1)), boxes, stacked, None, np.full((count, 2, 3), np.nan), scores
     )
 
 
