@@ -201,6 +201,14 @@ class _Reader:
         )
         if not inputs or not outputs or min(inputs + outputs) < 0:
             raise ValueError(f"{len(inputs)} inputs, {len(outputs)} outputs")
+        for index in inputs:
+            stored, shape = graph.Tensors(index), tensors[index].shape
+            signature = [stored.ShapeSignature(i) for i in range(self._count(stored.ShapeSignatureLength()))]
+            if shape[:1] != (1,) or -1 in signature[1:]:
+                raise ModelError(
+                    f"{self._name}: an input of shape {tuple(signature) or shape}; export the network with fixed sizes "
+                    "and a batch of one"
+                )
         return Graph(self._name, tensors, operators, inputs, outputs)
 
     def _count(self, length: int) -> int:

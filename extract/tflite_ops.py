@@ -136,13 +136,13 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
     values: dict[int, Value] = {
         index: tensor.value for index, tensor in enumerate(graph.tensors) if tensor.value is not None
     }
-    run = _Operators(kernels)
+    run = _Operators(graph, kernels)
     for index, data in zip(graph.inputs, inputs, strict=True):
-        values[index] = run.quantised(graph, index, Rows(data, lead=True))
+        values[index] = run.quantised(index, Rows(data, lead=True))
     for position, operator in enumerate(graph.operators):
         where = f"{graph.name}: operator {position} ({operator.kind})"
         if operator.kind not in OPERATORS:
-            raise ModelError(f"{where} is not supported; supported are {', '.join(sorted(OPERATORS))}")
+            raise ModelError(f"{where} is not supported; docs/networks.md lists the operators that are")
         try:
             absent = [index for index in operator.inputs if index >= 0 and index not in values]
             if absent:
@@ -154,7 +154,7 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
                 if elements > MOST_ELEMENTS:
                     raise ValueError(f"{elements:.2g} values for one image")
                 moving = operator.kind in _MOVING
-                values[index] = value if moving else run.quantised(graph, index, value)
+                values[index] = value if moving else run.quantised(index, value)
         except _MISFIT as exc:
             reason = f"option {exc} is missing" if isinstance(exc, KeyError) else str(exc)
             lines = reason.strip().splitlines() or [type(exc).__name__]
@@ -166,9 +166,8 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
 
 
 class _Operators:
-    def __init__(self, kernels: Kernels) -> None:
-        self.k = kernels
-        self.batch = 0
+    def __init__(self, graph: Graph, kernels: Kernels) -> None:
+        self.graph, self.k = graph, kernels
 
     def __call__(self, operator: Operator, given: list[Value | None]) -> list[Value]:
         result = OPERATORS[operator.kind](self, operator, *given)
@@ -179,9 +178,9 @@ class _Operators:
         kind = _FUSED[fused]
         return [OPERATORS[kind](self, Operator(kind, (), ()), value) for value in results]
 
-    def quantised(self, graph: Graph, index: int, value: Value) -> Value:
+    def quantised(self, index: int, value: Value) -> Value:
         """Rounded as integers would be, where the file computes with integers."""
-        tensor = graph.tensors[index]
+        tensor = self.graph.tensors[index]
         if tensor.scale is None or tensor.dtype not in _QUANTISED or not isinstance(value, Rows):
             return value
         low, high = (float(limit - tensor.zero_point) for limit in _QUANTISED[tensor.dtype])
@@ -653,6 +652,15 @@ def _same(run: _Operators, op: Operator, x: Value | None) -> Value:
     return x
 
 
+def _cast(run: _Operators, op: Operator, x: Value | None) -> Value:
+    kind = run.graph.tensors[op.outputs[0]].dtype
+    if isinstance(x, np.ndarray):
+        return x.astype(kind)
+    if kind not in ("float32", "float16"):
+        raise ValueError(f"computed values become {kind}")
+    return _same(run, op, x)
+
+
 def _difference(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
     difference = run.binary("sub", x, y)
     return run.binary("mul", difference, difference)
@@ -670,9 +678,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _pool),
     **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX"), _softmax),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
-    **dict.fromkeys(("CAST", "DEQUANTIZE", "QUANTIZE"), _same),
+    **dict.fromkeys(("DEQUANTIZE", "QUANTIZE"), _same),
     **dict.fromkeys(("PAD", "PADV2"), _pad),
     "BATCH_MATMUL": _matmul,
+    "CAST": _cast,
     "CONCATENATION": _concatenation,
     "EXPAND_DIMS": _expand,
     "FULLY_CONNECTED": _dense,

@@ -33,6 +33,7 @@ class Maker:
         scale: Sequence[float] = (),
         zero_point: Sequence[int] = (),
         axis: int = 0,
+        signature: Sequence[int] = (),
     ) -> int:
         b = self.builder
         where = 0
@@ -41,6 +42,7 @@ class Maker:
             self.buffers.append(self._buffer(value.tobytes()))
         name = b.CreateString(f"tensor {len(self.tensors)}")
         sizes = b.CreateNumpyVector(np.array(shape, np.int32))
+        free = b.CreateNumpyVector(np.array(signature, np.int32)) if signature else None
         quantisation = None
         if scale:
             scales = b.CreateNumpyVector(np.array(scale, np.float32))
@@ -55,6 +57,8 @@ class Maker:
         tflite.TensorAddType(b, _TYPES[dtype])
         tflite.TensorAddBuffer(b, where)
         tflite.TensorAddName(b, name)
+        if free is not None:
+            tflite.TensorAddShapeSignature(b, free)
         if quantisation is not None:
             tflite.TensorAddQuantization(b, quantisation)
         self.tensors.append(tflite.TensorEnd(b))
@@ -65,10 +69,17 @@ class Maker:
         return self.tensor(array.shape, array, **quantisation)
 
     def op(
-        self, kind: str, inputs: Sequence[int], shape: Sequence[int], *, custom: str = "", **options: Any
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        *,
+        custom: str = "",
+        dtype: str = "float32",
+        **options: Any,
     ) -> int:
         """An operator with one output of this shape; ``options`` have the schema's names."""
-        output = self.tensor(shape)
+        output = self.tensor(shape, dtype=dtype)
         self.operators.append(self._operator(kind, inputs, [output], custom, options))
         return output
 

@@ -307,7 +307,7 @@ def test_each_release_of_emoca_has_its_own_file(
     name: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match=f"^{name}: expected EMOCA.* found none"):
+    with pytest.raises(WeightsError, match=rf"^{name}: .*EMOCA"):
         load_regressor(name, device="cpu")
     if name != "emoca_v1":
         return  # reading one of the large files is enough

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from made_up_tflite import Maker, classifier
 
-from ig3d.errors import ModelError
+from ig3d.errors import MissingExtra, ModelError
 from ig3d.extract.engine import load_tflite
+from ig3d.extract.tflite_ops import OPERATORS
 from ig3d.extract.weights import find_weights
 
 BACKENDS = ("openvino", "torch")
@@ -284,7 +285,7 @@ def test_a_graph_of_enormous_tensors_is_refused_before_they_are_made() -> None:
 MUTATE = """
 import sys
 import numpy as np
-from ig3d.errors import ModelError
+from ig3d.errors import MissingExtra, ModelError
 from ig3d.extract.engine import load_tflite
 
 good = open(sys.argv[1], "rb").read()
@@ -321,3 +322,76 @@ def test_mutated_files_end_in_one_line_or_in_a_network(backend: str, tmp_path: P
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert 1 <= int(ended.stdout) < 100
+
+
+def test_the_cpu_needs_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes(classifier())
+    code = """
+import sys
+import numpy as np
+
+sys.modules["torch"] = None  # as if it were not installed
+from ig3d.errors import MissingExtra
+from ig3d.extract.engine import load_tflite
+
+content = open(sys.argv[1], "rb").read()
+for device in ("cpu", "auto"):
+    network = load_tflite(content, name="x", batch=2, device=device)
+    assert network(np.zeros((3, 8, 8, 3), np.float32))[0].shape == (3, 7)
+for options in ({"device": "cuda"}, {"backend": "torch"}):
+    try:
+        load_tflite(content, name="x", batch=2, **options)
+    except MissingExtra as exc:
+        assert "torch" in str(exc)
+    else:
+        raise AssertionError(options)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.tflite")], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_second_start_reads_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, rows = classifier(), draw(3, 8, 8, 3)
+    (first,) = load_tflite(content, name="x", batch=2)(rows)
+    monkeypatch.setitem(sys.modules, "tflite", None)
+    assert np.array_equal(load_tflite(content, name="x", batch=2)(rows)[0], first)
+    with pytest.raises(MissingExtra, match="tflite"):
+        load_tflite(content, name="x", batch=3)
+
+
+def test_inputs_of_no_fixed_size_are_refused() -> None:
+    for shape, signature in (((4, 8, 8, 3), ()), ((1, 1, 1, 3), (-1, -1, -1, 3))):
+        made = Maker()
+        x = made.tensor(shape, signature=signature)
+        assert "export the network with fixed sizes" in refused(
+            made.write([x], [made.op("RELU", [x], shape)])
+        )
+
+
+def test_a_cast_of_computed_values_to_integers_is_refused() -> None:
+    made = Maker()
+    x = made.tensor([1, 4], dtype="uint8")
+    real = made.op("CAST", [x], [1, 4])
+    np.testing.assert_array_equal(outputs(made.write([x], [real]), np.full((2, 4), 7.0))[0], 7)
+    made = Maker()
+    x = made.tensor([1, 4])
+    assert "become int32" in refused(made.write([x], [made.op("CAST", [x], [1, 4], dtype="int32")]))
+
+
+def test_the_documentation_lists_the_operators() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "networks.md").read_text()
+    assert all(f"`{kind}`" in text for kind in OPERATORS)
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_same_numbers() -> None:
+    with zipfile.ZipFile(find_weights("facemesh")) as bundle:
+        content = bundle.read("face_landmarks_detector.tflite")
+    rows = np.random.default_rng(0).random((5, 256, 256, 3), np.float32)
+    cpu, gpu = (load_tflite(content, name="x", batch=4, device=device) for device in ("cpu", "cuda"))
+    assert gpu.runtime.endswith(" cuda")
+    for one, other in zip(cpu(rows), gpu(rows), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
+    assert all(np.array_equal(one[:1], other) for one, other in zip(gpu(rows), gpu(rows[:1]), strict=True))

@@ -148,7 +148,7 @@ def with_custom_operator() -> bytes:
         (with_two_inputs(), "expected one input of images"),
         (with_input(1, 16), "expected one input of images"),
         (with_input(1, 16, 16, 4), "expected one input of images"),
-        (with_input(8, 16, 16, 3), "expected one input of images"),
+        (with_input(8, 16, 16, 3), "an input of shape (8, 16, 16, 3); export the network with fixed sizes"),
         (with_input(1, 16, 12, 3), "expected square images, got 16 by 12"),
     ],
 )

@@ -28,7 +28,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     last = len(shape) == 4 and shape[3] in (1, 3)
     channels = shape[3 if last else 1] if len(shape) == 4 else 0
     sides = shape[1:3] if last else shape[2:]
-    if len(graph.inputs) != 1 or channels not in (1, 3) or shape[0] != 1:
+    if len(graph.inputs) != 1 or channels not in (1, 3):
         shapes = [graph.tensors[index].shape for index in graph.inputs]
         raise ModelError(
             f"{path}: expected one input of images (1, h, w, 3), (1, h, w, 1) or with the channels second, got {shapes}"
