@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 DATASET ?= folder
@@ -16,7 +17,7 @@ OUT ?= out/$(DATASET)-$(REGRESSOR).h5
 ARGS ?=
 DEMO ?= demo
 
-.PHONY: help setup demo test test-clusters check lint types docs extract bench bench-faults clean
+.PHONY: help setup demo test test-clusters check check-oldest lint types docs extract bench bench-faults clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +41,18 @@ demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, l
 
 test: $(READY)  ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+check-oldest: $(OLDEST)/.ready  ## Tests that need no torch, with the lowest versions of all dependencies (.venv-oldest)
+	@$(OLDEST)/bin/python -m pytest -q -W ignore::DeprecationWarning $(ARGS)
+
+# their newest dependencies warn about them: DeprecationWarning is no error here
+$(OLDEST)/.ready: pyproject.toml scripts/lowest_versions.py
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python scripts/lowest_versions.py extract report parquet remote dev > $(OLDEST)/lowest.txt
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(OLDEST)/lowest.txt
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(OLDEST)/bin/ig3d weights get facemesh > /dev/null
+	@touch $@
 
 test-clusters: $(READY)  ## The dask and ray backends, whose packages set-up leaves out (200 MB)
 	@$(PIP) --constraint requirements.lock --editable '.[dask,ray]'

@@ -27,13 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 FAKE = "ig3d.extract.fakes:FakeRegressor"
 
 
-_NETWORKS = (
-    "torch",
-    "torchvision",
-    "timm",
-    "safetensors",
-    "onnx",
-)  # installed by the extras networks and dev
+_NETWORKS = ("torch", "torchvision", "timm", "safetensors", "face_alignment")
 
 
 def _missing(error: BaseException | None) -> str | None:
