@@ -211,3 +211,25 @@ def test_a_name_with_a_nul_in_a_list_is_one_row_that_is_not_there(tmp_path: Path
     lines = ("a.jpg 0 1 1 9 9 50.0 3", "b\0c.jpg 0 1 1 9 9 50.0 3")
     (tmp_path / "label" / "label.lst").write_text("\n".join(lines))
     assert sorted(sample.size_bytes > 0 for sample in list_samples(tmp_path, "expw").samples) == [False, True]
+
+
+def test_an_image_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(Unreadable, match="absurdly large"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_parquet_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "rows").mkdir()
+    image = pyarrow.nulls(2_000_000, pyarrow.binary())
+    parquet.write_table(pyarrow.table({"image": image}), tmp_path / "rows" / "a.parquet")
+    with pytest.raises(DatasetError, match="2,000,000 rows"):
+        list_samples(tmp_path / "rows", "parquet")
+
+    monkeypatch.setattr("ig3d.extract.sources.parquet.MOST_BYTES", 1 << 20)
+    large = pyarrow.table({"image": [bytes([n]) * (1 << 19) for n in range(8)]})
+    parquet.write_table(large, tmp_path / "b.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(Unreadable, match="absurdly large"):
+        read_image(tmp_path / "b.parquet!3")

@@ -19,6 +19,8 @@ from . import DatasetOptions
 from .containers import containers_in, row_name, split_in, without_suffix
 from .table import BOX, COLUMNS, OTHER_NAMES, from_table
 
+# A file may have as many rows as it has bytes, and always as many as this.
+_MOST_ROWS = 1_000_000
 # To read one image all of its row group up to it is read.
 _LARGE_GROUP = 1 << 30
 
@@ -47,6 +49,11 @@ class ParquetDataset:
         for path, size in files.files:
             with files.open(path, dataset=self.name) as file:
                 opened = parquet.ParquetFile(file)
+                rows = opened.metadata.num_rows
+                if rows > max(size, _MOST_ROWS):
+                    raise DatasetError(
+                        f"parquet: {path} has {rows:,} rows in {size:,} bytes, which cannot hold as many images"
+                    )
                 try:
                     image = image_column(opened.schema_arrow)
                 except Unreadable as exc:
@@ -59,7 +66,6 @@ class ParquetDataset:
                     f"parquet: expected the same class names in all files, got others in {path}"
                 )
             class_names = class_names or names
-            rows = opened.metadata.num_rows
             numbers = [row_name(row, rows) for row in range(rows)]
             columns["path"] = [f"{path}!{number}" for number in numbers]
             columns.setdefault("id", [f"{without_suffix(path)}/{number}" for number in numbers])

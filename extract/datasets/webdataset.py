@@ -74,7 +74,7 @@ def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dic
     images: dict[str, dict[str, Any]] = {}
     known: dict[str, dict[str, Any]] = {}
     notes = []
-    split = split_in(path)
+    split, above = split_in(path), without_suffix(path)
     try:
         for name, start, size in tar_members(file):
             folder, _, base = name.rpartition("/")
@@ -98,7 +98,7 @@ def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dic
                 # a sample of several images has an id for each
                 which = f".{kind.rpartition('.')[0]}" if "." in kind else ""
                 images[name] = {
-                    "id": f"{without_suffix(path)}/{key}{which}",
+                    "id": f"{above}/{key}{which}",
                     "path": f"{path}!{name}",
                     "size": size,
                     "split": None if split is None else split.name,

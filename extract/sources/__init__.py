@@ -145,6 +145,8 @@ def reason_of(exc: Exception) -> str:
 
 def _read_file(path: Path) -> bytes:
     with _open_local(str(path)) as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise Unreadable(f"absurdly large: {size:,} bytes")
         return file.read()
 
 

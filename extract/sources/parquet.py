@@ -14,6 +14,8 @@ from . import MOST_BYTES, Unreadable
 # Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
 BATCH_ROWS = 16
 BATCHES_KEPT = 4
+# Encoded images are hardly compressed by Parquet: one that grows more is none.
+_MOST_GROWTH = 100
 # Names of the image column, tried in this order before any other column of bytes.
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "pixels", "bytes", "image_bytes")
 
@@ -28,9 +30,21 @@ class ParquetRows:
         groups = range(self._file.metadata.num_row_groups)
         sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._bombs = {group for group in groups if self._is_bomb(group)}
         self._kept: deque[tuple[int, list[bytes | None]]] = deque(maxlen=BATCHES_KEPT)
         self._group, self._next = -1, 0
         self._batches: Iterator[Any] = iter(())
+
+    def _is_bomb(self, group: int) -> bool:
+        """Whether the images of a group grow far more in memory than any encoded image does."""
+        columns = self._file.metadata.row_group(group)
+        chunks = [columns.column(number) for number in range(columns.num_columns)]
+        return any(
+            chunk.path_in_schema == self._column
+            and chunk.total_uncompressed_size > MOST_BYTES
+            and chunk.total_uncompressed_size > _MOST_GROWTH * max(chunk.total_compressed_size, 1)
+            for chunk in chunks
+        )
 
     def read(self, member: str) -> bytes:
         row = int(member) if member.isdecimal() else -1
@@ -48,6 +62,8 @@ class ParquetRows:
             if start <= row < start + len(values):
                 return values[row - start]
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group in self._bombs:
+            raise Unreadable("absurdly large: its row group would fill the memory")
         if group != self._group or row < self._next:
             self._group, self._next = group, int(self._starts[group])
             self._batches = self._file.iter_batches(
