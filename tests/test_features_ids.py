@@ -12,6 +12,7 @@ import pytest
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError
+from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.order import class_order_problem
@@ -68,7 +69,10 @@ def test_ids_win_over_a_counter_and_other_text(shuffled, tmp_path):
     frame.insert(0, "id", np.arange(len(paths)))
     frame["predicted"] = "happy"
     frame["seen_in"] = paths
+    frame["image"] = [f"take {row // 2}" for row in range(len(paths))]
     frame.to_csv(tmp_path / "x.csv")
+    assert np.array_equal(joined(tmp_path / "x.csv", store).two_d, logits)
+    frame.drop(columns="id").to_csv(tmp_path / "x.csv")
     assert np.array_equal(joined(tmp_path / "x.csv", store).two_d, logits)
 
 
@@ -247,10 +251,12 @@ def test_rows_without_ids_are_taken_with_a_warning_and_need_labels(tmp_path):
         joined(tmp_path / "x.npy", bare, need_labels=False)
 
 
+SIZES = (30, 30, 25, 160, 100, 70, 50)
+
+
 def unequal(tmp_path):
     """Samples by class, of unequal sizes, as a folder lists them."""
-    sizes = (30, 30, 25, 160, 100, 70, 50)
-    labels = np.repeat(np.arange(7), sizes)
+    labels = np.repeat(np.arange(7), SIZES)
     samples = [
         Sample(f"{label}/{row:04d}", f"{label}/{row:04d}.jpg", int(label), Split.test)
         for row, label in enumerate(labels)
@@ -268,6 +274,7 @@ def test_rows_of_processes_are_a_problem_of_rows(tmp_path, processes):
     with pytest.raises(PredictionsError, match=r"rows in the order of the samples.*--2d-ids") as refusal:
         joined(tmp_path / "x.npy", store)
     assert "class order" not in str(refusal.value) and "2d-classes" not in str(refusal.value)
+    assert (f"{processes} processes" if processes > 1 else "backwards") in str(refusal.value)
 
 
 def test_an_order_of_classes_that_happens_to_fit_wrong_rows_is_not_accepted(tmp_path):
@@ -283,14 +290,35 @@ def test_an_order_of_classes_that_happens_to_fit_wrong_rows_is_not_accepted(tmp_
 
 
 def test_a_preset_within_noise_of_the_best_permutation_is_suggested():
-    rng = np.random.default_rng(0)
     columns = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-    rafdb = [columns.index(name) for name in CLASSES]
+    meaning = np.array([columns.index(name) for name in CLASSES])  # of the file's columns, in RAF-DB's order
+    column_of = np.argsort(meaning)
     for seed in range(5):
-        labels = rng.choice(7, 400, p=[0.02, 0.02, 0.02, 0.5, 0.2, 0.2, 0.04])
-        predicted = np.where(rng.random(400) < 0.7, np.argsort(rafdb)[labels], rng.integers(0, 7, 400))
-        problem = class_order_problem(predicted, labels, columns)
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(7, 400, p=[0.03, 0.03, 0.09, 0.45, 0.2, 0.15, 0.05])
+        right = rng.random(400) < 0.7
+        right[labels < 2] = False
+        answers = np.where(right, labels, rng.integers(3, 7, 400))
+        answers[labels == 0], answers[labels == 1] = 1, 0  # anger and disgust are taken for each other
+        problem = class_order_problem(column_of[answers], labels, columns)
         assert problem is not None and "under rafdb" in problem, seed
+
+
+def test_a_free_order_of_classes_is_suggested_for_rows_with_ids_only(tmp_path):
+    store, logits = unequal(tmp_path)
+    order = [3, 0, 6, 1, 5, 2, 4]
+    ids = [f"{label}/{row:04d}" for row, label in enumerate(np.repeat(np.arange(7), SIZES))]
+    np.savez(tmp_path / "x.npz", ids=ids, logits=logits[:, order])
+    names = ",".join(CLASSES[column] for column in order)
+    with pytest.raises(PredictionsError, match=f"under {names}; say the order"):
+        joined(tmp_path / "x.npz", store)
+    np.save(tmp_path / "x.npy", logits[:, order])
+    with pytest.raises(PredictionsError, match="rows in the order of the samples") as refusal:
+        joined(tmp_path / "x.npy", store)
+    assert names not in str(refusal.value)
+    np.save(tmp_path / "x.npy", logits[:, [CLASSES.index(name) for name in PRESETS["affectnet7"]]])
+    with pytest.raises(PredictionsError, match="under affectnet7"):
+        joined(tmp_path / "x.npy", store)
 
 
 def test_valence_and_arousal_in_wrong_rows_are_a_problem_of_rows(tmp_path):
