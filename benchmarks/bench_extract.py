@@ -1,9 +1,11 @@
-"""Extraction against the plain way: one image at a time, one JSON file each.
+"""Extraction: ig3d's face networks against MediaPipe's Face Landmarker, and against another version of ig3d.
 
-Both do the same work on the same synthetic faces. ``facemesh``: decode, Face Mesh, codes. ``smirk``: decode, Face Mesh,
-crop, encoders with random numbers in the official layout; the plain loop crops with scikit-image as the original does
-and runs torch one image at a time on all cores, as torch does where nobody says otherwise. Prints ratios of one run.
-ig3d's time includes the start of its workers, not the conversion of the encoders, which is done once per weights file.
+Faces: detection, 478 points and 52 blendshapes of the same synthetic faces, on one core that all sides share. Rounds of
+the sides alternate, and a figure is the median over rounds of the ratio within a round. Runs: ``ig3d extract`` from
+start to end, ``facemesh`` and ``smirk`` (random numbers in the official layout).
+
+    python benchmarks/bench_extract.py --mediapipe /path/to/python        # an environment with mediapipe 1.x
+    python benchmarks/bench_extract.py --against /path/to/python          # one in which ig3d is another version
 """
 
 from __future__ import annotations
@@ -11,131 +13,223 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from bench_regressors import SMIRK
 from bench_regressors import write as write_weights
-from mediapipe.python.solutions.face_mesh import FaceMesh
 from PIL import Image
-from skimage.transform import warp
 
-from ig3d import ExtractConfig, extract_codes, list_samples
-from ig3d.extract.crop import square_crop
-from ig3d.extract.regressors.facemesh import FaceMeshCodes
-from ig3d.extract.regressors.smirk import Smirk, split_outputs
+from ig3d.extract.detectors import facemesh
+from ig3d.extract.weights import find_weights
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.samples import Sample, SampleList
-from ig3d.features.values import Face, FaceBatch
 
-# What a plain script makes of the pixels and the (478, 3) points of one image: block -> values.
-Encode = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+LOOP = Path(__file__).with_name("face_loop.py")
+BATCH = 32
 
 
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+class Loop:
+    """A side of the comparison of faces, in a process with its Python."""
+
+    def __init__(self, python: str, kind: str, images: Path, task: Path) -> None:
+        command = [python, str(LOOP), kind, str(images), str(task)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._line("ready")
+
+    def round(self) -> dict[str, float]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        took: dict[str, float] = json.loads(self._line("{"))
+        return took
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _line(self, start: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(start):
+                return line
+        raise SystemExit(f"{' '.join(map(str, self._process.args))}: ended early")  # type: ignore[arg-type]
 
 
-def facemesh_codes() -> Encode:
-    regress = FaceMeshCodes()
-
-    def encode(pixels: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-        size_wh = np.array([pixels.shape[1::-1]])
-        batch = FaceBatch(size_wh, np.zeros((1, 4)), points[None], None, np.zeros((1, 2, 3)))
-        return {name: values[0] for name, values in regress(batch).items()}
-
-    return encode
-
-
-def smirk_codes(networks: dict[str, torch.nn.Module]) -> Encode:
-    spec = Smirk.needs
-
-    def encode(pixels: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-        transform = square_crop(Face(np.zeros(4), landmarks=points), spec)
-        inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
-        crop = warp(pixels, inverse, output_shape=(spec.size, spec.size), preserve_range=True).astype(
-            np.uint8
-        )
-        image = torch.from_numpy(crop.transpose(2, 0, 1)[None] / np.float32(255))
-        with torch.no_grad():
-            outputs = {
-                name: network.head(network.features(image).mean((2, 3))).numpy()
-                for name, network in networks.items()
-            }
-        return {name: values[0] for name, values in split_outputs(outputs).items()}
-
-    return encode
+def compare_faces(pythons: Mapping[str, tuple[str, str]], images: Path, task: Path, rounds: int) -> None:
+    """Print milliseconds an image and ratios to ig3d; ``pythons`` are side -> Python, kind of loop."""
+    count = len(np.load(images, mmap_mode="r"))
+    with ExitStack() as stack:
+        loops = {}
+        for side, (python, kind) in pythons.items():
+            loops[side] = Loop(python, kind, images, task)
+            stack.callback(loops[side].close)
+        took = [{side: loop.round() for side, loop in loops.items()} for _ in range(rounds)]
+    for side in pythons:
+        for time_of in ("processor", "clock"):
+            ms = [1e3 * one[side][time_of] / count for one in took]
+            ratios = [one[side][time_of] / one["ig3d"][time_of] for one in took]
+            print(
+                f"faces: {side:10} {time_of:9} {min(ms):6.2f} ms an image at least, {statistics.median(ms):6.2f} median; "
+                f"{statistics.median(ratios):.2f} times ig3d ({min(ratios):.2f} to {max(ratios):.2f})"
+            )
+        print(f"faces: {side:10} {took[0][side]['faces']:.0f} faces in {count} images")
 
 
-def plain(samples: Sequence[Sample], root: Path, out: Path, encode: Encode) -> None:
-    """What a script would do: open, detect, encode, dump, next."""
-    out.mkdir()
-    with FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
-        for sample in samples:
-            pixels = np.asarray(Image.open(root / sample.path).convert("RGB"))
-            found = mesh.process(pixels).multi_face_landmarks
-            if not found:
-                continue
-            height, width = pixels.shape[:2]
-            points = np.array([(p.x * width, p.y * height, p.z * width) for p in found[0].landmark])
-            record = {name: values.tolist() for name, values in encode(pixels, points).items()}
-            (out / f"{Path(sample.path).name}.json").write_text(json.dumps(record))
+def print_stages(images: np.ndarray, rounds: int) -> None:
+    """Milliseconds of the processor for each stage of the face networks, the least of some rounds."""
+    detect = facemesh.FaceMesh("cpu")
+    spent: dict[str, float] = {}
+
+    def timed(name: Callable[..., str], call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            start = time.process_time()
+            result = call(*arguments, **options)
+            key = name(**options)
+            spent[key] = spent.get(key, 0) + time.process_time() - start
+            return result
+
+        return run
+
+    for name in ("_detector", "_mesh", "_blendshapes"):
+        setattr(detect, name, timed(lambda name=name, **_: name.strip("_"), getattr(detect, name)))
+    facemesh.crop = timed(lambda size, **_: f"crops of {size}", facemesh.crop)  # type: ignore[assignment]
+    best: dict[str, float] = {}
+    for _ in range(rounds):
+        spent.clear()
+        start = time.process_time()
+        for first in range(0, len(images), BATCH):
+            detect(list(images[first : first + BATCH]))
+        total = time.process_time() - start
+        spent |= {"other": total - sum(spent.values()), "all": total}
+        best = {name: min(seconds, best.get(name, seconds)) for name, seconds in spent.items()}
+    print(
+        "stages: "
+        + ", ".join(f"{name} {1e3 * seconds / len(images):.2f} ms" for name, seconds in best.items())
+    )
 
 
-def compare(
-    name: str, encode: Encode, samples: SampleList, few: int, jobs: Sequence[int], work: Path
+def compare_runs(
+    pythons: Mapping[str, str], faces: Path, work: Path, counts: Sequence[int], rounds: int
 ) -> None:
-    """The plain loop on a few images before and after, ig3d on all; prints rates and ratios to the faster loop."""
-    root = Path(samples.root)
-    config = ExtractConfig(regressor=name, detector="facemesh")
-    some = SampleList(samples.dataset, samples.root, samples.classes, samples.samples[:8])
-    extract_codes(some, work / f"{name}.h5", config, jobs=1)  # converts the encoders
+    """Print the time of ``ig3d extract`` with some and with all images, of each version."""
+    folders = {count: _part(faces, work / f"part-{count}", count) for count in counts}
+    for regressor in ("facemesh", "smirk"):
+        took: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for turn in range(rounds + 1):
+            for side, python in pythons.items():
+                for count, folder in folders.items():
+                    out = work / f"{side}-{regressor}-{count}-{turn}.h5"
+                    seconds = _extract(python, folder, out, regressor)
+                    if turn:  # the first converts and compiles
+                        took.setdefault((side, count), []).append(seconds)
+        for (side, count), times in took.items():
+            ratios = [
+                [one[k] / ours[k] for one, ours in zip(times, took["ig3d", count], strict=True)]
+                for k in (0, 1)
+            ]
+            processor, clock = (min(one[k] for one in times) for k in (0, 1))
+            print(
+                f"runs: {regressor:8} {side:10} {count:5} images: {processor:6.2f} s of the processor "
+                f"({statistics.median(ratios[0]):.2f} times ig3d), {clock:6.2f} s of the clock "
+                f"({statistics.median(ratios[1]):.2f} times)"
+            )
 
-    def loop(when: str) -> float:
-        return timed(lambda: plain(samples.samples[:few], root, work / f"{name}-{when}", encode)) / few
 
-    before, took = loop("before"), {}
-    for workers in jobs:
-        store = work / f"{name}-{workers}.h5"
-        took[workers] = timed(
-            lambda store=store, workers=workers: extract_codes(samples, store, config, jobs=workers)
-        ) / len(samples)
-    after = loop("after")
-    print(f"{name}: plain loop       {1 / before:7.1f} images/s before, {1 / after:.1f} after")
-    for workers, seconds in took.items():
-        print(
-            f"{name}: ig3d --jobs {workers:<4} {1 / seconds:7.1f} images/s   {min(before, after) / seconds:.2f} times "
-            f"the loop, {took[jobs[0]] / seconds:.2f} times --jobs {jobs[0]}"
-        )
+def _part(faces: Path, folder: Path, count: int) -> Path:
+    (folder / "faces").mkdir(parents=True)
+    for file in sorted(faces.rglob("*.jpg"))[:count]:
+        (folder / "faces" / file.name).symlink_to(file)
+    return folder
+
+
+def _extract(python: str, folder: Path, out: Path, regressor: str) -> tuple[float, float]:
+    """Seconds of the processor and of the clock."""
+    before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = [
+        python,
+        "-m",
+        "ig3d",
+        "extract",
+        str(folder),
+        "--out",
+        str(out),
+        "--regressor",
+        regressor,
+        "--jobs",
+        "1",
+    ]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return used, time.perf_counter() - clock
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This process and those that it starts share one core, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument(
-        "--plain", type=int, default=300, help="of them, for the plain loop, before and after"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jobs", default="1,2", help="numbers of workers, by comma")
+    parser.add_argument(
+        "--mediapipe", metavar="PYTHON", help="Python with mediapipe 1.x; by default this one, if it has it"
+    )
+    parser.add_argument("--against", metavar="PYTHON", help="Python in which ig3d is another version")
+    parser.add_argument("--images", type=int, default=256, help="synthetic faces for the face networks")
+    parser.add_argument("--runs", type=int, default=1000, help="of them for ig3d extract; 0: no runs")
+    parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
-    jobs = [int(number) for number in asked.jobs.split(",")]
-    with tempfile.TemporaryDirectory() as folder:
+    task = find_weights("facemesh").resolve()
+    with tempfile.TemporaryDirectory() as folder, one_core():
         work = Path(folder)
-        os.environ["IG3D_WEIGHTS"] = str(work / "weights")
-        os.environ["XDG_CACHE_HOME"] = str(work / "cache")
-        (work / "weights").mkdir()
-        networks = {key: part().eval() for key, part in SMIRK.items()}
-        write_weights("smirk", networks, work / "weights")
-        synthesize(work / "faces", SynthConfig(count=asked.images, jobs=2))
-        samples = list_samples(work / "faces", "rafdb")
-        few = min(asked.plain, asked.images)
-        compare("facemesh", facemesh_codes(), samples, few, jobs, work)
-        compare("smirk", smirk_codes(networks), samples, few, jobs, work)
+        synthesize(work / "faces", SynthConfig(count=max(asked.images, asked.runs), jobs=1))
+        files = sorted((work / "faces").rglob("*.jpg"))[: asked.images]
+        images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+        np.save(work / "images.npy", images)
+        pythons = {"ig3d": (sys.executable, "ig3d")}
+        if python := asked.mediapipe or _own_mediapipe():
+            pythons["mediapipe"] = (python, "mediapipe")
+        if asked.against:
+            pythons["against"] = (asked.against, "ig3d")
+        compare_faces(pythons, work / "images.npy", task, asked.rounds)
+        print_stages(images, asked.rounds)
+        if asked.runs:
+            os.environ["IG3D_WEIGHTS"] = str(work / "weights")
+            os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+            (work / "weights").mkdir()
+            (work / "weights" / "face_landmarker.task").symlink_to(task)
+            torch.manual_seed(0)
+            write_weights("smirk", {key: part().eval() for key, part in SMIRK.items()}, work / "weights")
+            versions = {side: python for side, (python, kind) in pythons.items() if kind == "ig3d"}
+            compare_runs(versions, work / "faces", work, (8, asked.runs), max(2, asked.rounds // 2))
+
+
+def _own_mediapipe() -> str | None:
+    from importlib.util import find_spec
+
+    return sys.executable if find_spec("mediapipe") else None
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _compiled() -> Callable[..., None]:
     )
 
 
-@numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(error_model="numpy")
 def _neighbours(
     inverse: np.ndarray,
     axis: int,
