@@ -136,7 +136,7 @@ def _submitted(lane: Lane, call: Callable[..., Any], arguments: tuple[Any, ...])
 
 
 class Process:
-    """A worker process on this machine: a fresh interpreter, as a fork after MediaPipe or torch has run would hang.
+    """A worker process on this machine: a fresh interpreter, as a fork after torch has run would hang.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ def compare_faces(pythons: Mapping[str, tuple[str, str]], images: Path, task: Pa
             ms = [1e3 * one[side][time_of] / count for one in took]
             ratios = [one[side][time_of] / one["ig3d"][time_of] for one in took]
             print(
-                f"faces: {side:10} {time_of:9} {min(ms):6.2f} ms an image at least, {statistics.median(ms):6.2f} median; "
+                f"faces: {side:10} {time_of:9} least {min(ms):6.2f}, median {statistics.median(ms):6.2f} ms an image; "
                 f"{statistics.median(ratios):.2f} times ig3d ({min(ratios):.2f} to {max(ratios):.2f})"
             )
         print(f"faces: {side:10} {took[0][side]['faces']:.0f} faces in {count} images")

@@ -245,7 +245,8 @@ def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
     boxes, scores, counts = read("face/box"), read("face/score"), read("face/count")
     status, digests, messages = read("sample/status"), read("sample/digest"), read("sample/message")
     points = _extents(store, read) if isinstance(needs, CropSpec) else _points(store, read)
-    blendshapes = read("codes/blendshapes") if "blendshapes" in store.blocks else None
+    wanted = isinstance(needs, LandmarkSpec) and needs.blendshapes and "blendshapes" in store.blocks
+    blendshapes = read("codes/blendshapes") if wanted else None
     known: list[Known | None] = []
     for row in range(len(rows)):
         if np.isfinite(boxes[row]).all():
