@@ -17,7 +17,7 @@ OUT ?= out/$(DATASET)-$(REGRESSOR).h5
 ARGS ?=
 DEMO ?= demo
 
-.PHONY: help setup demo test test-clusters check check-oldest lint types docs extract bench bench-faults clean
+.PHONY: help setup demo test test-clusters check check-full check-oldest lint types docs extract bench bench-faults clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ test-clusters: $(READY)  ## The dask and ray backends, whose packages set-up lea
 	@$(BIN)/python -m pytest -q tests/test_extract_workers.py tests/test_workers.py $(ARGS)
 
 check: lint types docs test  ## Everything CI runs: ruff, mypy, docs, tests
+
+# The slow proofs: add what takes minutes or large packages here, not to check.
+check-full: check test-clusters bench-faults  ## check, then dask and ray, a hundred kills and a full disk (half an hour)
 
 lint: $(READY)  ## Style and formatting (ruff)
 	@$(BIN)/ruff check .

@@ -82,12 +82,13 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
         signal.signal(signal.SIGINT, _interrupted)
     with standard_streams() as (out, _):
-        _run()
-        out.flush()
-        if out.failures:
-            _fail(
-                f"standard output: {out.failures[0].strerror or out.failures[0]}; results were not printed", 1
-            )
+        try:
+            _run()
+        finally:
+            out.flush()
+            if out.failures:
+                why = out.failures[0].strerror or out.failures[0]
+                _fail(f"standard output cannot be written: {why}; results were not printed", 1)
 
 
 def _run() -> None:

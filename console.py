@@ -107,7 +107,7 @@ def standard_streams() -> Iterator[tuple[Output, Output]]:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a dash loses no result
         found.append(Output(stream))
-    sys.stdout, sys.stderr = found  # type: ignore[assignment]
+    sys.stdout, sys.stderr = found
     try:
         yield found[0], found[1]
     finally:

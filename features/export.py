@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import StoreError, UsageError, require
-from .atomic import replacing
+from .atomic import replacing, write_arrays
 from .samples import Split
 from .store import CodeStore
 from .values import Status
@@ -46,12 +46,11 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] |
     try:
         with replacing(path) as temporary:
             if suffix == ".npz":
-                with temporary.open("wb") as handle:
-                    np.savez_compressed(handle, **columns, **codes)
+                write_arrays(temporary, columns | codes, compress=True)
             else:
                 _write_table(temporary, suffix, columns, codes)
     except OSError as exc:
-        raise StoreError(f"{out}: expected a folder that can be written, got {exc.strerror or exc}") from exc
+        raise StoreError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
     return len(store)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PredictionsError, number, some
-from .atomic import replacing
+from .atomic import replacing, write_arrays
 from .classes import canonical_all, parse_classes
 from .prediction_files import VA as VA  # the name is used with predictions
 from .prediction_files import load_ids, read_file
@@ -153,8 +153,8 @@ class Predictions:
         if self.columns:
             arrays["columns" if self.kind == "va" else "classes"] = np.array(self.columns)
         try:
-            with replacing(path) as temporary, temporary.open("wb") as handle:
-                np.savez(handle, **arrays)
+            with replacing(path) as temporary:
+                write_arrays(temporary, arrays)
         except OSError as exc:
             raise PredictionsError(f"{path}: expected to write predictions, got {exc}") from exc
 

@@ -251,5 +251,5 @@ def test_export_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"ends in .csv, .parquet, .npz"):
             export_store(store, tmp_path / "a.xlsx")
         (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="expected a folder that can be written"):
+        with pytest.raises(StoreError, match="cannot be written"):
             export_store(store, tmp_path / "file" / "a.csv")
