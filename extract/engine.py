@@ -171,7 +171,7 @@ class Torch:
 
 
 class Upload:
-    """Arrays to a device; to a CUDA device through pinned memory and on a stream of its own.
+    """Arrays to a device; to a CUDA device through pinned memory and on a separate stream.
 
     The caller does not wait, and running computations are not held up; those begun later wait for the copy.
 

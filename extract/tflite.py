@@ -184,7 +184,7 @@ class _Reader:
         tensors = tuple(
             self._tensor(model, graph.Tensors(i)) for i in range(self._count(graph.TensorsLength()))
         )
-        # before any array is made that is as large as a shape says
+        # before any array of such a shape is made
         elements = sum(math.prod(tensor.shape) for tensor in tensors if tensor.value is None)
         if elements > MOST_ELEMENTS:
             raise ModelError(

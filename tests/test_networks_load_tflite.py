@@ -91,12 +91,12 @@ def test_a_graph_of_one_channel_gets_grey_images(
 
 def test_what_the_file_says_goes_before_what_the_user_says(tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(classifier(side=16, channels=1))
-    said = {"classes": "rafdb"}
-    assert load_network(NetworkSpec(str(tmp_path / "net.tflite"), **said), device=CPU).input.size == 16
+    given = {"classes": "rafdb"}
+    assert load_network(NetworkSpec(str(tmp_path / "net.tflite"), **given), device=CPU).input.size == 16
     with pytest.raises(UsageError, match=r"size: expected 16, the only one that net\.tflite takes, got 32"):
-        load_network(NetworkSpec(str(tmp_path / "net.tflite"), size=32, **said), device=CPU)
+        load_network(NetworkSpec(str(tmp_path / "net.tflite"), size=32, **given), device=CPU)
     with pytest.raises(UsageError, match=r"colour: expected grey, .* net\.tflite .* got bgr"):
-        load_network(NetworkSpec(str(tmp_path / "net.tflite"), colour="bgr", **said), device=CPU)
+        load_network(NetworkSpec(str(tmp_path / "net.tflite"), colour="bgr", **given), device=CPU)
 
 
 @pytest.mark.parametrize(("dtype", "lowest"), [("uint8", 0), ("int8", -128)])

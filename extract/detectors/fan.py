@@ -15,12 +15,15 @@ import numpy as np
 import torch
 from face_alignment.models import FAN
 from face_alignment.utils import crop
+from torch import nn
 
-from ..engine import exact_arithmetic
+from ..engine import load_module
+from ..weights import find_weights, weights_sha256
 from .official import load_network
 
 POINTS = 68
-BATCH = 16
+BATCH = {"cpu": 4, "cuda": 16}
+SIDE = 256  # of a crop, pixels
 # of the crop: 200 * scale pixels of the image, where a face of width + height = 195 has scale 1
 _REFERENCE, _SPAN, _CENTRE_UP = 195, 200, 0.12
 # of the released network; its last stage counts
@@ -30,17 +33,30 @@ STAGES = 4
 class Points:
     """The network with its file.
 
+    Parameters
+    ----------
+    device : str
+        As :func:`~ig3d.extract.engine.resolve_device` takes it.
+    path : path, optional
+        Of the file; by default where it is looked for.
+
     Raises
     ------
     WeightsError : the file is missing or holds something else.
     """
 
-    def __init__(self, device: torch.device, *, path: str | Path | None = None) -> None:
-        self._device = device
-        with torch.device("meta"):
-            network = FAN(STAGES)
-        self.sha256 = load_network(network, "fan2d", path)
-        self._network = network.eval().to(device)
+    def __init__(self, device: str, *, path: str | Path | None = None) -> None:
+        file = find_weights("fan2d") if path is None else Path(path)
+        self.sha256 = weights_sha256(file)
+        self._network = load_module(
+            lambda: _Peaks(file),
+            key=f"{STAGES} stages {self.sha256}",
+            name=f"fan2d ({file.name})",
+            inputs=[((SIDE, SIDE, 3), "uint8")],
+            batch=BATCH[device.partition(":")[0]],
+            device=device,
+        )
+        self.runtime = self._network.runtime
 
     def __call__(self, images: Sequence[np.ndarray], xyxy: np.ndarray) -> np.ndarray:
         """Points of one face in each image.
@@ -58,15 +74,20 @@ class Points:
             return np.empty((0, POINTS, 2), np.float32)
         centre, scale = _frames(np.asarray(xyxy, float))
         crops = np.stack([crop(*frame) for frame in zip(images, centre, scale, strict=True)])
-        found = np.concatenate(
-            [self._peaks(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
-        )
-        return _to_image(found, centre, scale)
+        return _to_image(self._network(crops)[0], centre, scale)
 
-    def _peaks(self, crops: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), exact_arithmetic(self._device):
-            pixels = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float() / 255
-            return peaks(self._network(pixels)[-1]).cpu().numpy()
+
+class _Peaks(nn.Module):
+    """Points of (n, 256, 256, 3) uint8 crops."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.network = FAN(STAGES)
+        load_network(self.network, "fan2d", file)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return peaks(self.network(crops.permute(0, 3, 1, 2).float() / 255)[-1])
 
 
 def _frames(xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

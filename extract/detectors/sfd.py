@@ -121,10 +121,14 @@ class Sfd(SfdBox):
         self, device: str = "auto", *, path: str | Path | None = None, fan_path: str | Path | None = None
     ) -> None:
         super().__init__(device, path=path)
-        self._points = Points(self._device, path=fan_path)
+        self._points = Points(str(self._device), path=fan_path)
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "fan_sha256": self._points.sha256}
+        return {
+            **super().describe(),
+            "fan_sha256": self._points.sha256,
+            "fan_runtime": self._points.runtime,
+        }
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         found = super().__call__(images)
