@@ -94,7 +94,6 @@ class Predictions:
                 f"{self.source}: expected finite numbers, got NaN, infinity or text in {len(bad)} of {len(values)} "
                 f"rows ({some([self._row_name(int(row)) for row in bad])})"
             )
-
         size = np.abs(self.values)
         far = np.flatnonzero((size > LOGIT_LIMIT).any(axis=1))
         if len(far):
@@ -163,6 +162,14 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     """(n, k) scores to log-probabilities over the last axis."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def log_probabilities(scores: np.ndarray) -> np.ndarray:
+    """:func:`log_softmax` of scores (n, k) with the argmax of every row kept, also where rounding makes a tie."""
+    logs, top = log_softmax(scores), scores.argmax(axis=1)
+    tied = np.flatnonzero(logs.argmax(axis=1) != top)
+    logs[tied, top[tied]] = np.nextafter(logs[tied].max(axis=1), np.inf)
+    return logs
 
 
 def load_predictions(

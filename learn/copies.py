@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
-from ..features.predictions import log_softmax
+from ..features.predictions import log_probabilities
 from ..features.table import FusionTable
 from .measures.results import RuleResult
 from .protocol import FuserFit, Protocol
@@ -216,8 +216,8 @@ def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Colum
 
 
 def as_predictions(scores: np.ndarray, task: str) -> np.ndarray:
-    """(n, k) log-probabilities of scores; valence and arousal as they are."""
-    return scores if task == "va" else log_softmax(scores)
+    """(n, k) log-probabilities of scores, argmax kept; valence and arousal as they are."""
+    return scores if task == "va" else log_probabilities(scores)
 
 
 def _rule_of(name: str) -> str:

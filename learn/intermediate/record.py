@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...features.predictions import log_softmax
+from ...features.predictions import log_probabilities
 from ...features.table import FusionTable
 from ..measures.results import RuleResult
 from ..result import Result
@@ -124,9 +124,9 @@ def _arms(table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task:
     values: dict[str, list[np.ndarray]] = {}
     for one in trained:
         own = one.values[where]
-        own = log_softmax(own[:, :k]) if task == "classes" else own[:, -2:]
+        own = log_probabilities(own[:, :k]) if task == "classes" else own[:, -2:]
         values.setdefault(one.arm, []).append(own)
     two_d = table.two_d[plan.reported]
     if table.task == task and np.isfinite(two_d).all():
-        values["2d"] = [two_d if task == "va" else log_softmax(two_d)]
+        values["2d"] = [two_d if task == "va" else log_probabilities(two_d)]
     return [Arm(name, kind, tuple(values[name])) for name, kind in _KINDS.items() if name in values]

@@ -1,0 +1,149 @@
+"""Values at the edges: huge logits, logits that tie after softmax, seeds, folds, rows of large codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy_fusion import CLASSES, make_table, store_of
+
+from ig3d.features.predictions import log_probabilities, log_softmax
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.fuse import fuse_predictions
+from ig3d.learn.intermediate.config import IntermediateConfig
+
+QUICK = ("--rules", "mean,stack", "--head", "linear", "--draws", 100, "--jobs", 1)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Arguments of a run, its table, and a function that writes other logits."""
+    table = make_table(120, missing=0)
+    store_of(tmp_path / "y.h5", table)
+
+    def write(logits):
+        np.savez(tmp_path / "x.npz", ids=table.id, logits=logits, classes=np.array(CLASSES))
+
+    write(table.two_d)
+    given = ("--2d-logits", tmp_path / "x.npz", "--3d-store", tmp_path / "y.h5")
+    return given, table, write
+
+
+def accuracy_of(folder, rule="2d"):
+    record = json.loads((folder / "metrics.json").read_text())
+    return record["results"][rule]["all"]["accuracy"]["value"]
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308, 1e300])
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(None)])
+def test_logits_that_no_network_gives_are_refused_in_one_line(files, ig3d, value, rows):
+    given, table, write = files
+    logits = table.two_d.copy()
+    logits[rows, 1] = value
+    write(logits)
+    ended = ig3d("fuse", *given, *QUICK)
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
+    assert f"{abs(value):.4g}" in ended.stderr and "1e+09" in ended.stderr
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("calibrate", ["none", "temperature", "bias"])
+def test_large_logits_keep_the_accuracy_of_their_argmax(files, ig3d, tmp_path, calibrate):
+    given, table, write = files
+    logits = table.two_d * 1e6
+    logits[:, 2] = np.where(np.arange(len(logits)) % 2, -1e9, logits[:, 2])  # a class masked as some do
+    write(logits)
+    more = ("--force", "--rules", "mean,weighted,stack,gate,product", "--calibrate", calibrate)
+    ended = ig3d("fuse", *given, *QUICK[2:], *more, "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    reported = table.split == 2
+    right = (logits.argmax(axis=1) == table.labels)[reported].mean()
+    assert accuracy_of(tmp_path / "out") == pytest.approx(right, abs=1e-12)
+    assert 0.2 < accuracy_of(tmp_path / "out", "stack") <= 1
+
+
+def test_logits_that_tie_after_softmax_keep_their_argmax(files, ig3d, tmp_path):
+    given, table, write = files
+    logits = np.zeros((120, 3))
+    logits[np.arange(120), table.labels] = 1e-17  # rounding takes it away beside 1.1, not beside 0
+    assert (log_softmax(logits).argmax(axis=1) != table.labels).any()
+    assert np.array_equal(log_probabilities(logits).argmax(axis=1), table.labels)
+    assert np.allclose(log_probabilities(logits), log_softmax(logits), atol=1e-12)
+    write(logits)
+    ended = ig3d("fuse", *given, *QUICK, "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert accuracy_of(tmp_path / "out") == 1.0
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["rule"] == "2d"]
+    assert all(line["label"] == line["truth"] for line in lines)
+    assert ig3d("report", tmp_path / "out", tmp_path / "out").returncode == 0
+    # new rows by the saved model
+    ended = ig3d(
+        "predict", tmp_path / "out" / "model.skops", *given, "--rule", "mean", "--out", tmp_path / "p.csv"
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_log_probabilities_keep_an_argmax_only_where_it_was_lost():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(500, 7)) * 10
+    assert np.array_equal(log_probabilities(scores), log_softmax(scores))
+    tied = np.array([[0.0, 0.0, -1.0]])  # a true tie is the first, as NumPy has it
+    assert log_probabilities(tied).argmax() == 0 and np.array_equal(
+        log_probabilities(tied), log_softmax(tied)
+    )
+
+
+SEED = "seed: expected 0 to 4294967295, got "
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**64, -1, 10**30])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fuse", "--2d-logits", "x.npz", "--3d-store", "y.h5"),
+        ("train", "--3d-store", "y.h5"),
+        ("fuse-features", "--features", "f.npz", "--3d-store", "y.h5", "--out", "o"),
+        ("split", "d", "--dataset", "folder", "--out", "o.csv"),
+        ("train-2d", "d", "--dataset", "folder", "--out", "o.safetensors"),
+        ("synth", "faces"),
+    ],
+)
+def test_seeds_beyond_32_bits_are_refused_before_any_work(ig3d, command, seed):
+    ended = ig3d(*command, f"--seed={seed}")
+    assert ended.returncode == 2 and SEED + str(seed) in ended.stderr
+
+
+def test_the_largest_seed_runs(files, ig3d):
+    given, _, _ = files
+    ended = ig3d("fuse", *given, *QUICK, "--seed", 2**32 - 1, "--report", "all")
+    assert ended.returncode == 0, ended.stderr
+    IntermediateConfig(seeds=(2**32 - 1,))
+
+
+@pytest.mark.parametrize("head", ["gbm", "linear"])
+def test_a_row_of_huge_codes_ends_in_finite_predictions(head):
+    table = make_table(120, missing=0)
+    codes = table.codes.copy()
+    codes[[5, 50]] = np.finfo(np.float32).max
+    config = FuseConfig(head=head, rules=("mean", "stack"), stack_codes=True, draws=100, jobs=1, model=False)
+    result = fuse_predictions(replace(table, codes=codes), config)
+    assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.rules)
+
+
+def test_as_many_folds_as_rows_end_in_bounded_time(files, ig3d, tmp_path):
+    """Nested folds fit a number of heads that grows with the folds, not with their pairs."""
+    table = make_table(60, split=lambda row: -1, missing=0)
+    store_of(tmp_path / "n.h5", table)
+    np.savez(tmp_path / "n.npz", ids=table.id, logits=table.two_d, classes=np.array(CLASSES))
+    start = time.monotonic()
+    given = ("--2d-logits", tmp_path / "n.npz", "--3d-store", tmp_path / "n.h5", "--folds", 60)
+    ended = ig3d("fuse", *given, *QUICK, "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert time.monotonic() - start < 60
+    fits = json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["fits"]
+    assert len(fits["rules"]) == 60 and len(fits["heads"]) <= 60 * 6 + 1
