@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from ig3d.features.predictions import log_probabilities, log_softmax
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate.config import IntermediateConfig
+from ig3d.learn.protocol.plan import plan
 
 QUICK = ("--rules", "mean,stack", "--head", "linear", "--draws", 100, "--jobs", 1)
 
@@ -58,7 +58,7 @@ def test_large_logits_keep_the_accuracy_of_their_argmax(files, ig3d, tmp_path, c
     logits[:, 2] = np.where(np.arange(len(logits)) % 2, -1e9, logits[:, 2])  # a class masked as some do
     write(logits)
     more = ("--force", "--rules", "mean,weighted,stack,gate,product", "--calibrate", calibrate)
-    ended = ig3d("fuse", *given, *QUICK[2:], *more, "--out", tmp_path / "out")
+    ended = ig3d("fuse", *given, *QUICK[2:], *more, "--no-controls", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     reported = table.split == 2
     right = (logits.argmax(axis=1) == table.labels)[reported].mean()
@@ -135,15 +135,37 @@ def test_a_row_of_huge_codes_ends_in_finite_predictions(head):
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.rules)
 
 
-def test_as_many_folds_as_rows_end_in_bounded_time(files, ig3d, tmp_path):
-    """Nested folds fit a number of heads that grows with the folds, not with their pairs."""
-    table = make_table(60, split=lambda row: -1, missing=0)
+@pytest.mark.parametrize(("rows", "folds"), [(60, 60), (60, 11), (300, 300)])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_nested_folds_fit_heads_in_proportion_to_the_folds_and_never_on_what_they_predict(
+    rows, folds, grouped
+):
+    table = make_table(rows, split=lambda row: -1, missing=0, grouped=grouped)
+    protocol = plan(table, FuseConfig(folds=folds))
+    count = len(protocol.fusers)
+    assert count == min(folds, len(np.unique(table.group_codes))) and len(protocol.heads) == 6 * count + 1
+    codes = table.group_codes
+    for fuser in protocol.fusers:
+        scored = np.zeros(rows, int)
+        for number in fuser.heads_fit:
+            head = protocol.heads[number]
+            asked = np.intersect1d(head.predict, fuser.fit)
+            scored[asked] += 1
+            assert not np.isin(codes[head.train], codes[np.append(asked, fuser.apply)]).any()
+        assert np.array_equal(scored, np.isin(np.arange(rows), fuser.fit))
+
+
+def test_a_head_for_each_pair_of_few_folds():
+    protocol = plan(make_table(60, split=lambda row: -1, missing=0), FuseConfig(folds=10))
+    assert len(protocol.heads) == 45 + 10 + 1
+
+
+def test_many_folds_run_from_the_command_line(files, ig3d, tmp_path):
+    table = make_table(36, split=lambda row: -1, missing=0)
     store_of(tmp_path / "n.h5", table)
     np.savez(tmp_path / "n.npz", ids=table.id, logits=table.two_d, classes=np.array(CLASSES))
-    start = time.monotonic()
-    given = ("--2d-logits", tmp_path / "n.npz", "--3d-store", tmp_path / "n.h5", "--folds", 60)
-    ended = ig3d("fuse", *given, *QUICK, "--out", tmp_path / "out")
+    given = ("--2d-logits", tmp_path / "n.npz", "--3d-store", tmp_path / "n.h5", "--no-controls")
+    ended = ig3d("fuse", *given, *QUICK, "--rules", "mean", "--folds", 12)
     assert ended.returncode == 0, ended.stderr
-    assert time.monotonic() - start < 60
-    fits = json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["fits"]
-    assert len(fits["rules"]) == 60 and len(fits["heads"]) <= 60 * 6 + 1
+    ended = ig3d("fuse", *given, *QUICK, "--folds", 10**6)
+    assert ended.returncode == 2 and "folds: expected 2 to 1000, got 1000000" in ended.stderr

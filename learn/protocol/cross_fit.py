@@ -14,6 +14,7 @@ from .folds import folds_of, strata_of
 from .rows import FuserFit, HeadFit
 
 _EMPTY = np.zeros(0, np.intp)
+_PAIRED_FOLDS, _INNER_BLOCKS = 10, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +70,41 @@ def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, drawn:
         used = (0,) if heads else ()
         fusers = tuple(FuserFit(others[i], drawn.of_fold(i), used, used) for i in range(drawn.count))
         return heads, fusers, FuserFit(every, _EMPTY, used, used), 0 if heads else -1
-    # A head fitted without folds i and j gives the inner out-of-fold predictions of j when i is applied to, and of i
-    # when j is: half the fits of separate inner folds, and no fuser ever sees its own fold through a head.
-    pairs = list(combinations(range(drawn.count), 2))
+    inner = _inner_heads(drawn.count)
     heads = tuple(
-        HeadFit(with_codes(table, drawn.but(i, j)), with_codes(table, drawn.of_fold(i, j))) for i, j in pairs
+        HeadFit(with_codes(table, drawn.but(*left_out)), with_codes(table, drawn.of_fold(*asked)))
+        for left_out, asked, _ in inner
     ) + tuple(HeadFit(others[i], with_codes(table, drawn.of_fold(i))) for i in range(drawn.count))
-    outer = tuple(len(pairs) + i for i in range(drawn.count))
+    outer = tuple(len(inner) + i for i in range(drawn.count))
     fusers = tuple(
         FuserFit(
-            others[i], drawn.of_fold(i), tuple(n for n, pair in enumerate(pairs) if i in pair), (outer[i],)
+            others[i],
+            drawn.of_fold(i),
+            tuple(number for number, (_, _, users) in enumerate(inner) if i in users),
+            (outer[i],),
         )
         for i in range(drawn.count)
     )
     heads = (*heads, HeadFit(every, _EMPTY))
     return heads, fusers, FuserFit(every, _EMPTY, outer, ()), len(heads) - 1
+
+
+def _inner_heads(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Heads of the inner out-of-fold predictions: folds left out, folds predicted, folds whose rules are fitted to it.
+
+    A head fitted without folds i and j predicts j for the rules that are applied to i, and i for those applied to j:
+    half the fits of separate inner folds. Of many folds there are too many pairs; the folds other than i are then
+    predicted in a few blocks, so that the number of fits is proportional to the number of folds.
+    """
+    if count <= _PAIRED_FOLDS:
+        return [(pair, pair, pair) for pair in combinations(range(count), 2)]
+    found = []
+    for i in range(count):
+        others = np.delete(np.arange(count), i)
+        for block in np.array_split(others, _INNER_BLOCKS):
+            asked = tuple(block.tolist())
+            found.append(((i, *asked), asked, (i,)))
+    return found
 
 
 def apart(
