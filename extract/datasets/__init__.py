@@ -141,7 +141,8 @@ def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
     if not Path(root).is_dir() and not (
         suffix and Path(root).is_file() and str(root).lower().endswith(suffix)
     ):
-        there = "a file" if Path(root).exists() else "none"
+        path = Path(root)
+        there = "a file" if path.is_file() else "a pipe or device" if path.exists() else "none"
         raise LayoutError(
             f"{dataset}: expected the dataset's folder at {root}, found {there}; {adapter.layout} (docs/datasets.md)"
         )

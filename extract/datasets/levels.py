@@ -106,6 +106,11 @@ def read_levels(
         for folder, level in levels.items()
         if level.rest
     }
+    if odd := sorted({place.label for place in places.values() if split_named(place.label) is not None}):
+        raise LevelError(
+            f"{dataset}: expected class folders in {root}, got {some(odd)}, named as splits, inside of other splits, "
+            "persons or classes; name the folder above one kind of them as ROOT"
+        )
     return places, notes + _odd_classes({place.label for place in places.values()})
 
 
@@ -181,7 +186,10 @@ def _class_level(
 ) -> dict[Folder, _Level]:
     """Levels from the class folder on, with splits and groups from those above it."""
     first = _names(levels)
-    below = {name: _classes_below(levels, name) for name in first if not _is_class(name)}
+    below: dict[str, set[str]] = {name: set() for name in first if not _is_class(name)}
+    for level in levels.values():
+        if level.rest and (known := below.get(level.rest[0])) is not None:
+            known |= {canonical(name) for name in level.rest[1:] if _is_class(name)}
     enough = 2 if len(below) < len(first) else 1  # beside classes, one known name below may be chance
     wrong = sorted((name for name, classes in below.items() if len(classes) >= enough), key=natural)
     if len(set().union(*(below[name] for name in wrong))) > 1:
@@ -209,17 +217,6 @@ def _class_level(
 def _is_group(name: str) -> bool:
     found = _GROUP.fullmatch(name)
     return found is not None and split_named(found[1]) is None
-
-
-def _classes_below(levels: Mapping[Folder, _Level], name: str) -> set[str]:
-    """Known classes at any level below one folder of the first."""
-    return {
-        canonical(below)
-        for level in levels.values()
-        if level.rest[:1] == (name,)
-        for below in level.rest[1:]
-        if _is_class(below)
-    }
 
 
 def _groups_above(

@@ -50,7 +50,7 @@ class ParquetDataset:
             with files.open(path, dataset=self.name) as file:
                 opened = parquet.ParquetFile(file)
                 rows = opened.metadata.num_rows
-                if rows > max(size, _MOST_ROWS):
+                if size and rows > max(size, _MOST_ROWS):  # remote sizes are not always known
                     raise DatasetError(
                         f"parquet: {path} has {rows:,} rows in {size:,} bytes, which cannot hold as many images"
                     )
