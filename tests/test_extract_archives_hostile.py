@@ -233,3 +233,21 @@ def test_parquet_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     parquet.write_table(large, tmp_path / "b.parquet", compression="zstd", use_dictionary=False)
     with pytest.raises(Unreadable, match="absurdly large"):
         read_image(tmp_path / "b.parquet!3")
+
+
+def test_a_damaged_table_of_annotations_is_made_anew(tmp_path: Path) -> None:
+    write_image(tmp_path / "train_set" / "images" / "1.png")
+    (tmp_path / "train_set" / "annotations").mkdir()
+    np.save(tmp_path / "train_set" / "annotations" / "1_exp.npy", np.array("1"))
+    first = list_samples(tmp_path, "affectnet")
+    table = tmp_path / "train_set" / ".ig3d-annotations.npz"
+    whole = table.read_bytes()
+    arrays = dict(np.load(table))
+    np.savez_compressed(table, **arrays)
+    packed_whole = table.read_bytes()
+    for content in (whole, packed_whole):
+        for place in range(0, len(content), 61):
+            damaged = bytearray(content)
+            damaged[place : place + 3] = b"\xa5\x5a\xff"
+            table.write_bytes(damaged)
+            assert list_samples(tmp_path, "affectnet").samples == first.samples

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +87,8 @@ def _user_cache(folder: Path) -> Path:
 
 
 def _kept(place: Path, digest: bytes) -> Annotations | None:
-    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(place) as table:
+    # a damaged table is made anew; NumPy does not always close a file that it opened
+    with suppress(Exception), place.open("rb") as file, np.load(file) as table:
         if table["digest"].tobytes() == digest:
             return Annotations(
                 **{name: table[name] for name in ("stems", "expression", "valence", "arousal")}
