@@ -196,13 +196,15 @@ def difference(ids: np.ndarray, sample_ids: np.ndarray) -> str:
     """
 
     def alike(name: str) -> str:
-        text = unicodedata.normalize("NFKD", _stem(name)).casefold()
+        text = unicodedata.normalize("NFKD", name).casefold()
         return "".join(letter for letter in text if letter.isalnum())
 
-    there = {alike(name): name for name in sample_ids.tolist()}
-    for name in ids[:1000].tolist():
-        other = there.get(alike(name)) if alike(name) else None
-        if other is not None and _stem(other) != _stem(name):
+    for part in (_stemmed, _stem):
+        there = {alike(part(name)): name for name in sample_ids.tolist()}
+        for name in ids[:1000].tolist():
+            other = there.get(alike(part(name))) if alike(part(name)) else None
+            if other is None or part(other) == part(name):
+                continue
             return f"; {name!a} is written another way than {other!a}"
     return ""
 

@@ -285,6 +285,37 @@ def chance_problem(predicted: np.ndarray, labels: np.ndarray, k: int, *, splits:
     return None
 
 
+def changes_along_rows(predicted: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether the answers for a class differ between the first and the second half of each run of its rows.
+
+    They do where rows are shifted against their labels: a part of them belongs to the classes before or after. So do
+    those of videos, person by person.
+
+    Parameters
+    ----------
+    predicted, labels : (n,) int in the order of the samples
+    """
+    from scipy.stats import chi2
+
+    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+    lengths = np.diff(np.r_[starts, len(labels)])
+    place = np.arange(len(labels)) - np.repeat(starts, lengths)
+    second = place >= np.repeat((lengths + 1) // 2, lengths)
+    long = np.repeat(lengths, lengths) >= 4
+    statistic, freedom = 0.0, 0
+    for label in np.unique(labels).tolist():
+        rows = long & (labels == label)
+        counts = np.zeros((2, int(predicted.max()) + 1))
+        np.add.at(counts, (second[rows].astype(int), predicted[rows]), 1)
+        counts = counts[:, counts.sum(axis=0) > 0]
+        if counts.sum() < 10 or counts.shape[1] < 2:
+            continue
+        expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+        statistic += float(((counts - expected) ** 2 / expected).sum())
+        freedom += counts.shape[1] - 1
+    return freedom > 0 and float(chi2.sf(statistic, freedom)) < _SIGNIFICANT
+
+
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's r of two (n,) arrays; 0 where there are fewer than three rows, or one does not vary."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:

@@ -14,6 +14,7 @@ from .labels import SampleColumns
 from .match import match_ids, match_order
 from .order import (
     chance_problem,
+    changes_along_rows,
     class_order_problem,
     find_class_order,
     row_order_problem,
@@ -248,7 +249,7 @@ def _class_problem(
     if problem is not None:
         return problem, _GIVE_IDS
     order = find_class_order(predicted[known], truth[known], columns)
-    if order is not None and order.preset:
+    if order is not None and order.preset and not changes_along_rows(predicted[known], truth[known]):
         return order.words(columns), say_order
     if order is not None:
         return (

@@ -184,6 +184,15 @@ def test_a_damaged_table_is_one_clear_line(tmp_path, content, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_ids_in_another_case_are_refused_with_the_difference(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    path = save(tmp_path / "x.npz", logits[order], ids=[name.upper() for name in paths], classes=CLASSES)
+    with pytest.raises(
+        PredictionsError, match=r"'TEST/1/IMG_\d+.JPG' is written another way than 'test/1/img_"
+    ):
+        joined(path, store)
+
+
 def dotted(tmp_path, names):
     samples = make_samples(len(names), name=lambda row, label: f"happy/{names[row]}")
     samples = [Sample(s.id, s.id + ".jpg", s.label, s.split) for s in samples]
@@ -275,6 +284,25 @@ def test_rows_of_processes_are_a_problem_of_rows(tmp_path, processes):
         joined(tmp_path / "x.npy", store)
     assert "class order" not in str(refusal.value) and "2d-classes" not in str(refusal.value)
     assert (f"{processes} processes" if processes > 1 else "backwards") in str(refusal.value)
+
+
+@pytest.mark.parametrize("shift", [17, 40, 90, 200])
+def test_shifted_rows_are_a_problem_of_rows(tmp_path, shift):
+    store, logits = unequal(tmp_path)
+    np.save(tmp_path / "x.npy", np.roll(logits, shift, axis=0))
+    try:
+        joined(tmp_path / "x.npy", store)
+    except PredictionsError as refusal:
+        assert "rows in the order of the samples" in str(refusal) and "under" not in str(refusal)
+
+
+def test_rows_shifted_by_half_a_class_are_a_problem_of_rows(tmp_path):
+    samples = make_samples(280, name=lambda row, label: f"{'test' if row % 2 else 'train'}/{label}/{row:04d}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    np.save(tmp_path / "x.npy", np.roll(good_logits(samples), 50, axis=0))
+    with pytest.raises(PredictionsError, match="rows in the order of the samples") as refusal:
+        joined(tmp_path / "x.npy", store)
+    assert "under" not in str(refusal.value)
 
 
 def test_an_order_of_classes_that_happens_to_fit_wrong_rows_is_not_accepted(tmp_path):
