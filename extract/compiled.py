@@ -68,7 +68,7 @@ class Compiled:
         name = f"{_hashed(key)}-{batch}-{threads}.blob"
         settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
         core = openvino.Core()
-        # what a compiled model may still read from
+        # kept, because a compiled model may still read from it
         self._content = _read(name)
         compiled = None
         if self._content is not None:
@@ -181,7 +181,7 @@ def _write(name: str, content: bytes | memoryview) -> None:
 
 
 def _write_to(path: Path, content: bytes | memoryview) -> None:
-    # several workers may start at once: each writes a file of its own, and the last to be done gives it its name
+    # several workers may start at once: each writes a separate file, and the last to be done gives it its name
     with replacing(path) as temporary, temporary.open("wb") as handle:
         handle.write(content)
         handle.write(hashlib.sha256(content).digest())

@@ -1,24 +1,18 @@
-"""Operators of ``.tflite`` graphs, written once for OpenVINO and torch.
-
-A file describes its tensors for a batch of one, and so do constants inside of it (shapes, slices). Here each tensor
-that depends on the input has a row for each image instead: a leading 1 of its shape in the file becomes the batch, and
-a shape without a leading 1 gets the batch in front. So a graph takes batches even where its own shapes are constant.
-"""
+"""Operators of ``.tflite`` graphs, written once for OpenVINO and torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..errors import ModelError, short
 from .tflite import MOST_ELEMENTS, Graph, Operator
+from .tflite_rows import Arithmetic, Kernels, Rows, Value, beside
 
 _SAME = 0  # the schema's Padding
-_QUANTISED = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 # values pass as they are, so that they need not be rounded again
 _MOVING = ("MAX_POOL_2D", "PAD", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "EXPAND_DIMS")
 
@@ -37,86 +31,6 @@ _CLAMPED = {"RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.
 _REDUCED = {"MEAN": "mean", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}
 # of options' FusedActivationFunction
 _FUSED = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH"}
-_NUMPY = {
-    "add": np.add, "div": np.divide, "maximum": np.maximum, "minimum": np.minimum, "mul": np.multiply, "pow": np.power,
-    "sub": np.subtract,
-}  # fmt: skip
-
-
-class Kernels(Protocol):
-    """The arithmetic that a runtime provides; its values have a ``shape`` and float32 numbers.
-
-    Images are (n, height, width, channels). Other operands are arrays, numbers and tuples.
-    """
-
-    def constant(self, array: np.ndarray) -> Any: ...
-    def unary(self, name: str, x: Any) -> Any: ...
-    def binary(self, name: str, x: Any, y: Any) -> Any: ...
-    def clamp(self, x: Any, low: float, high: float) -> Any: ...
-    def gelu(self, x: Any, approximate: bool) -> Any: ...
-    def prelu(self, x: Any, slope: np.ndarray) -> Any: ...
-    def conv(
-        self,
-        x: Any,
-        weight: np.ndarray,
-        *,
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-        groups: int,
-    ) -> Any:
-        """``weight`` is (outputs, inputs of a group, height, width); ``low`` and ``high`` are padding."""
-
-    def conv_transposed(
-        self, x: Any, weight: np.ndarray, *, stride: Sequence[int], low: Sequence[int], high: Sequence[int]
-    ) -> Any:
-        """``weight`` is (inputs, outputs, height, width); ``low`` and ``high`` are cut off."""
-
-    def pool(
-        self,
-        name: str,
-        x: Any,
-        *,
-        size: Sequence[int],
-        stride: Sequence[int],
-        low: Sequence[int],
-        high: Sequence[int],
-    ) -> Any: ...
-    def pad(self, x: Any, low: Sequence[int], high: Sequence[int], value: float) -> Any: ...
-    def reshape(self, x: Any, shape: Sequence[int]) -> Any: ...
-    def transpose(self, x: Any, order: Sequence[int]) -> Any: ...
-    def concat(self, parts: Sequence[Any], axis: int) -> Any: ...
-    def slice(self, x: Any, axis: int, index: range) -> Any: ...
-    def reduce(self, name: str, x: Any, axes: Sequence[int], keep: bool) -> Any: ...
-    def softmax(self, x: Any) -> Any: ...
-    def matmul(self, x: Any, y: Any) -> Any: ...
-    def resize(
-        self, name: str, x: Any, size: Sequence[int], *, align_corners: bool, half_pixel: bool
-    ) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A tensor with a row for each image.
-
-    Attributes
-    ----------
-    data : value of the runtime, (batch, ...)
-    lead : bool
-        The shape in the file begins with a 1, which the batch replaces.
-    """
-
-    data: Any
-    lead: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As in the file."""
-        return ((1,) if self.lead else ()) + tuple(self.data.shape)[1:]
-
-
-Value = Rows | np.ndarray
 
 
 def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
@@ -136,7 +50,7 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
     values: dict[int, Value] = {
         index: tensor.value for index, tensor in enumerate(graph.tensors) if tensor.value is not None
     }
-    run = _Operators(graph, kernels)
+    run = Arithmetic(graph, kernels)
     for index, data in zip(graph.inputs, inputs, strict=True):
         values[index] = run.quantised(index, Rows(data, lead=True))
     for position, operator in enumerate(graph.operators):
@@ -148,7 +62,7 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
             if absent:
                 raise ValueError(f"tensor {absent[0]} is not computed yet")
             given = [None if index < 0 else values[index] for index in operator.inputs]
-            results = run(operator, given)
+            results = _results(run, operator, given)
             for index, value in zip(operator.outputs, results, strict=True):
                 elements = math.prod(value.shape)
                 if elements > MOST_ELEMENTS:
@@ -165,104 +79,14 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
     return [rows.data for rows in outputs]
 
 
-class _Operators:
-    def __init__(self, graph: Graph, kernels: Kernels) -> None:
-        self.graph, self.k = graph, kernels
-
-    def __call__(self, operator: Operator, given: list[Value | None]) -> list[Value]:
-        result = OPERATORS[operator.kind](self, operator, *given)
-        results = result if isinstance(result, list) else [result]
-        fused = operator.options.get("FusedActivationFunction", 0)
-        if not fused:
-            return results
-        kind = _FUSED[fused]
-        return [OPERATORS[kind](self, Operator(kind, (), ()), value) for value in results]
-
-    def quantised(self, index: int, value: Value) -> Value:
-        """Rounded as integers would be, where the file computes with integers."""
-        tensor = self.graph.tensors[index]
-        if tensor.scale is None or tensor.dtype not in _QUANTISED or not isinstance(value, Rows):
-            return value
-        low, high = (float(limit - tensor.zero_point) for limit in _QUANTISED[tensor.dtype])
-        scale = np.array(tensor.scale, np.float32)
-        steps = self.k.clamp(self.k.unary("round", self.k.binary("div", value.data, scale)), low, high)
-        return Rows(self.k.binary("mul", steps, scale), value.lead)
-
-    def rows(self, value: Value | None, batch: int) -> Rows:
-        """A constant repeated for each image; what has rows as it is."""
-        if isinstance(value, Rows):
-            return value
-        if value is None:
-            raise ValueError("an operand is missing")
-        array = np.asarray(value, np.float32)
-        lead = array.shape[:1] == (1,)
-        return Rows(self.k.constant(np.repeat(array if lead else array[None], batch, axis=0)), lead)
-
-    def with_rank(self, value: Rows, rank: int) -> Any:
-        """(batch, *shape in the file), with 1 in front of a shape of lower rank."""
-        shape = value.shape
-        wanted = (value.data.shape[0], *[1] * (rank - len(shape)), *shape)
-        return value.data if tuple(value.data.shape) == wanted else self.k.reshape(value.data, wanted)
-
-    def settle(self, data: Any) -> Rows:
-        """Of (batch, *shape in the file)."""
-        shape = tuple(data.shape)
-        if shape[1:2] != (1,):
-            return Rows(data, lead=False)
-        return Rows(self.k.reshape(data, (shape[0], *shape[2:])), lead=True)
-
-    def along(self, value: Rows, axes: Sequence[int]) -> tuple[Any, list[int], Callable[[Any], Rows]]:
-        """Data and axes of it for axes of the shape in the file, and how the result becomes rows."""
-        rank = len(value.shape)
-        if any(not -rank <= axis < rank for axis in axes):
-            raise IndexError(f"axes {list(axes)} of {value.shape}")
-        axes = [axis % rank for axis in axes]
-        if value.lead and 0 not in axes:
-            return value.data, axes, lambda data: Rows(data, lead=True)
-        return self.with_rank(value, rank), [axis + 1 for axis in axes], self.settle
-
-    def images(self, value: Value | None) -> tuple[Any, Callable[[Any], Rows]]:
-        """(n, height, width, channels), and how the result becomes rows."""
-        if not isinstance(value, Rows) or len(value.shape) != 4:
-            raise ValueError(f"images of shape {getattr(value, 'shape', None)}")
-        if value.lead:
-            return value.data, lambda data: Rows(data, lead=True)
-        batch, *shape = value.data.shape
-
-        def back(data: Any) -> Rows:
-            return self.settle(self.k.reshape(data, (batch, shape[0], *data.shape[1:])))
-
-        return self.k.reshape(value.data, (batch * shape[0], *shape[1:])), back
-
-    def binary(self, name: str, x: Value | None, y: Value | None) -> Value:
-        if x is None or y is None:
-            raise ValueError("an operand is missing")
-        np.broadcast_shapes(x.shape, y.shape)
-        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-            return np.asarray(_NUMPY[name](x, y))
-        rank = max(len(x.shape), len(y.shape))
-        leads = [value.lead for value in (x, y) if isinstance(value, Rows)]
-        alike = len(set(leads)) == 1 and all(
-            len(value.shape) == rank
-            if isinstance(value, Rows)
-            else not leads[0] or len(value.shape) < rank or value.shape[0] == 1
-            for value in (x, y)
-        )
-        if alike:
-            return Rows(self.k.binary(name, *(_beside(value, rank, leads[0]) for value in (x, y))), leads[0])
-        whole = [
-            self.with_rank(value, rank) if isinstance(value, Rows) else np.asarray(value, np.float32)
-            for value in (x, y)
-        ]
-        return self.settle(self.k.binary(name, *whole))
-
-
-def _beside(value: Value, rank: int, lead: bool) -> Any:
-    """An operand beside rows of this rank."""
-    if isinstance(value, Rows):
-        return value.data
-    array = np.asarray(value, np.float32)
-    return array[0] if lead and array.ndim == rank and rank else array
+def _results(run: Arithmetic, operator: Operator, given: list[Value | None]) -> list[Value]:
+    result = OPERATORS[operator.kind](run, operator, *given)
+    results = result if isinstance(result, list) else [result]
+    fused = operator.options.get("FusedActivationFunction", 0)
+    if not fused:
+        return results
+    kind = _FUSED[fused]
+    return [OPERATORS[kind](run, Operator(kind, (), ()), value) for value in results]
 
 
 def _padding(kind: int, sides: Sequence[int], size: Sequence[int], stride: Sequence[int]) -> Any:
@@ -298,7 +122,7 @@ def _integers(value: Value | None, what: str) -> list[int]:
 
 
 def _convolution(
-    run: _Operators, op: Operator, x: Value | None, w: Value | None, b: Value | None = None
+    run: Arithmetic, op: Operator, x: Value | None, w: Value | None, b: Value | None = None
 ) -> Value:
     data, back = run.images(x)
     weight, options = _numbers(w, "weights"), op.options
@@ -331,7 +155,7 @@ def _convolution(
     return back(_biased(run, result, b))
 
 
-def _biased(run: _Operators, data: Any, bias: Value | None) -> Any:
+def _biased(run: Arithmetic, data: Any, bias: Value | None) -> Any:
     if bias is None:
         return data
     array = _numbers(bias, "biases")
@@ -341,7 +165,7 @@ def _biased(run: _Operators, data: Any, bias: Value | None) -> Any:
 
 
 def _transposed(
-    run: _Operators,
+    run: Arithmetic,
     op: Operator,
     shape: Value | None,
     w: Value | None,
@@ -365,7 +189,7 @@ def _transposed(
     return back(_biased(run, run.k.conv_transposed(data, moved, stride=stride, low=low, high=high), b))
 
 
-def _pool(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _pool(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     data, back = run.images(x)
     size = op.options["FilterHeight"], op.options["FilterWidth"]
     stride = op.options["StrideH"], op.options["StrideW"]
@@ -374,7 +198,7 @@ def _pool(run: _Operators, op: Operator, x: Value | None) -> Value:
     return back(run.k.pool(name, data, size=size, stride=stride, low=low, high=high))
 
 
-def _dense(run: _Operators, op: Operator, x: Value | None, w: Value | None, b: Value | None = None) -> Value:
+def _dense(run: Arithmetic, op: Operator, x: Value | None, w: Value | None, b: Value | None = None) -> Value:
     weight = _numbers(w, "weights")
     if not isinstance(x, Rows) or weight.ndim != 2 or op.options.get("WeightsFormat"):
         raise ValueError(f"weights of shape {weight.shape}")
@@ -390,7 +214,7 @@ def _dense(run: _Operators, op: Operator, x: Value | None, w: Value | None, b: V
 
 
 def _pad(
-    run: _Operators, op: Operator, x: Value | None, amounts: Value | None, fill: Value | None = None
+    run: Arithmetic, op: Operator, x: Value | None, amounts: Value | None, fill: Value | None = None
 ) -> Value:
     if not isinstance(x, Rows):
         raise ValueError("what is padded is constant")
@@ -409,7 +233,7 @@ def _pad(
     return back(run.k.pad(data, low, high, value))
 
 
-def _shaped(run: _Operators, x: Value | None, shape: Sequence[int]) -> Value:
+def _shaped(run: Arithmetic, x: Value | None, shape: Sequence[int]) -> Value:
     if x is None:
         raise ValueError("an operand is missing")
     shape = list(shape)
@@ -426,11 +250,11 @@ def _shaped(run: _Operators, x: Value | None, shape: Sequence[int]) -> Value:
     return Rows(x.data if tuple(x.data.shape) == wanted else run.k.reshape(x.data, wanted), lead)
 
 
-def _reshape(run: _Operators, op: Operator, x: Value | None, shape: Value | None = None) -> Value:
+def _reshape(run: Arithmetic, op: Operator, x: Value | None, shape: Value | None = None) -> Value:
     return _shaped(run, x, op.options["NewShape"] if shape is None else _integers(shape, "sizes"))
 
 
-def _squeeze(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _squeeze(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     old = x.shape if x is not None else ()
     axes = [axis % len(old) for axis in op.options.get("SqueezeDims", ())]
     return _shaped(
@@ -438,14 +262,14 @@ def _squeeze(run: _Operators, op: Operator, x: Value | None) -> Value:
     )
 
 
-def _expand(run: _Operators, op: Operator, x: Value | None, axis: Value | None) -> Value:
+def _expand(run: Arithmetic, op: Operator, x: Value | None, axis: Value | None) -> Value:
     shape = list(x.shape) if x is not None else []
     (place,) = _integers(axis, "axes")
     shape.insert(place % (len(shape) + 1), 1)
     return _shaped(run, x, shape)
 
 
-def _transpose(run: _Operators, op: Operator, x: Value | None, order: Value | None) -> Value:
+def _transpose(run: Arithmetic, op: Operator, x: Value | None, order: Value | None) -> Value:
     axes = _integers(order, "axes")
     if x is None or sorted(axes) != list(range(len(x.shape))):
         raise ValueError(f"axes {axes}")
@@ -456,7 +280,7 @@ def _transpose(run: _Operators, op: Operator, x: Value | None, order: Value | No
     return run.settle(run.k.transpose(run.with_rank(x, len(axes)), [0, *(axis + 1 for axis in axes)]))
 
 
-def _concatenation(run: _Operators, op: Operator, *parts: Value | None) -> Value:
+def _concatenation(run: Arithmetic, op: Operator, *parts: Value | None) -> Value:
     axis = op.options["Axis"]
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate([part for part in parts if isinstance(part, np.ndarray)], axis)
@@ -470,7 +294,7 @@ def _concatenation(run: _Operators, op: Operator, *parts: Value | None) -> Value
     return run.settle(run.k.concat([run.with_rank(part, rank) for part in rows], axis % rank + 1))
 
 
-def _pack(run: _Operators, op: Operator, *parts: Value | None) -> Value:
+def _pack(run: Arithmetic, op: Operator, *parts: Value | None) -> Value:
     axis = op.options.get("Axis", 0)
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.stack([part for part in parts if isinstance(part, np.ndarray)], axis)
@@ -479,7 +303,7 @@ def _pack(run: _Operators, op: Operator, *parts: Value | None) -> Value:
 
 
 def _strided_slice(
-    run: _Operators,
+    run: Arithmetic,
     op: Operator,
     x: Value | None,
     begin: Value | None,
@@ -510,7 +334,7 @@ def _strided_slice(
     return _shaped(run, result, [len(index) for index, side in zip(whole, kept, strict=True) if side != -1])
 
 
-def _slice(run: _Operators, op: Operator, x: Value | None, begin: Value | None, size: Value | None) -> Value:
+def _slice(run: Arithmetic, op: Operator, x: Value | None, begin: Value | None, size: Value | None) -> Value:
     starts, sizes, shape = (
         _integers(begin, "bounds"),
         _integers(size, "sizes"),
@@ -523,7 +347,7 @@ def _slice(run: _Operators, op: Operator, x: Value | None, begin: Value | None, 
     return _sliced(run, x, indexes)
 
 
-def _sliced(run: _Operators, x: Value | None, indexes: Sequence[range]) -> Value:
+def _sliced(run: Arithmetic, x: Value | None, indexes: Sequence[range]) -> Value:
     if x is None or any(not index for index in indexes):
         raise ValueError("an empty slice")
     if isinstance(x, np.ndarray):
@@ -535,7 +359,7 @@ def _sliced(run: _Operators, x: Value | None, indexes: Sequence[range]) -> Value
     return x
 
 
-def _split(run: _Operators, op: Operator, axis: Value | None, x: Value | None) -> list[Value]:
+def _split(run: Arithmetic, op: Operator, axis: Value | None, x: Value | None) -> list[Value]:
     (place,), count = _integers(axis, "axes"), len(op.outputs)
     shape = x.shape if x is not None else ()
     side = shape[place] // count
@@ -552,14 +376,14 @@ def _split(run: _Operators, op: Operator, axis: Value | None, x: Value | None) -
     ]
 
 
-def _reduce(run: _Operators, op: Operator, x: Value | None, axes: Value | None) -> Value:
+def _reduce(run: Arithmetic, op: Operator, x: Value | None, axes: Value | None) -> Value:
     if not isinstance(x, Rows):
         raise ValueError("what is reduced is constant")
     data, places, back = run.along(x, _integers(axes, "axes"))
     return back(run.k.reduce(_REDUCED[op.kind], data, sorted(set(places)), bool(op.options.get("KeepDims"))))
 
 
-def _unary(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _unary(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     if not isinstance(x, Rows):
         raise ValueError("the operand is constant")
     k = run.k
@@ -580,14 +404,14 @@ def _unary(run: _Operators, op: Operator, x: Value | None) -> Value:
     return Rows(data, x.lead)
 
 
-def _prelu(run: _Operators, op: Operator, x: Value | None, slope: Value | None) -> Value:
+def _prelu(run: Arithmetic, op: Operator, x: Value | None, slope: Value | None) -> Value:
     array = _numbers(slope, "slopes")
     if not isinstance(x, Rows) or np.broadcast_shapes(x.shape, array.shape) != x.shape:
         raise ValueError(f"slopes of shape {array.shape}")
-    return Rows(run.k.prelu(x.data, _beside(array, len(x.shape), x.lead)), x.lead)
+    return Rows(run.k.prelu(x.data, beside(array, len(x.shape), x.lead)), x.lead)
 
 
-def _softmax(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _softmax(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     if not isinstance(x, Rows) or not x.shape:
         raise ValueError("the operand is constant")
     beta = float(op.options.get("Beta", 1.0))
@@ -597,7 +421,7 @@ def _softmax(run: _Operators, op: Operator, x: Value | None) -> Value:
     return back(run.k.unary("log", result) if op.kind == "LOG_SOFTMAX" else result)
 
 
-def _l2(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _l2(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     if not isinstance(x, Rows) or not x.shape:
         raise ValueError("the operand is constant")
     data, places, back = run.along(x, [-1])
@@ -606,7 +430,7 @@ def _l2(run: _Operators, op: Operator, x: Value | None) -> Value:
     return back(run.k.binary("div", data, length))
 
 
-def _matmul(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
+def _matmul(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> Value:
     (batch,) = {part.data.shape[0] for part in (x, y) if isinstance(part, Rows)}
     rows = [run.rows(part, batch) for part in (x, y)]
     rank = max(len(part.shape) for part in rows)
@@ -618,7 +442,7 @@ def _matmul(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> 
     return run.settle(run.k.matmul(*parts))
 
 
-def _resize(run: _Operators, op: Operator, x: Value | None, size: Value | None) -> Value:
+def _resize(run: Arithmetic, op: Operator, x: Value | None, size: Value | None) -> Value:
     data, back = run.images(x)
     sides = _integers(size, "sizes")
     if len(sides) != 2 or min(sides) < 1 or math.prod(sides) * data.shape[3] > MOST_ELEMENTS:
@@ -635,24 +459,24 @@ def _resize(run: _Operators, op: Operator, x: Value | None, size: Value | None) 
     )
 
 
-def _gather(run: _Operators, op: Operator, x: Value | None, index: Value | None) -> Value:
+def _gather(run: Arithmetic, op: Operator, x: Value | None, index: Value | None) -> Value:
     if not isinstance(x, np.ndarray) or op.options.get("BatchDims"):
         raise ValueError("what is taken from is not constant")
     return np.take(x, _array(index, "indexes"), axis=op.options.get("Axis", 0))
 
 
-def _shape(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _shape(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     return np.array(x.shape if x is not None else (), np.int32)
 
 
-def _same(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _same(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     """Rows are float32 throughout, and quantised constants were read as float32."""
     if x is None:
         raise ValueError("an operand is missing")
     return x
 
 
-def _cast(run: _Operators, op: Operator, x: Value | None) -> Value:
+def _cast(run: Arithmetic, op: Operator, x: Value | None) -> Value:
     kind = run.graph.tensors[op.outputs[0]].dtype
     if isinstance(x, np.ndarray):
         return x.astype(kind)
@@ -661,12 +485,12 @@ def _cast(run: _Operators, op: Operator, x: Value | None) -> Value:
     return _same(run, op, x)
 
 
-def _difference(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
+def _difference(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> Value:
     difference = run.binary("sub", x, y)
     return run.binary("mul", difference, difference)
 
 
-def _two(run: _Operators, op: Operator, x: Value | None, y: Value | None) -> Value:
+def _two(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> Value:
     return run.binary(BINARY[op.kind], x, y)
 
 
