@@ -13,6 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ig3d.errors import Ig3dError, UsageError
 from ig3d.extract.datasets import list_samples
@@ -117,7 +121,7 @@ def test_the_rasteriser_interpolates_and_hides_what_is_behind() -> None:
 
 
 def test_true_codes_come_back_through_facemesh() -> None:
-    """On 1,000 faces: all found, pose .93 to .99, the first three expression axes .94, .85, .93."""
+    """On 1,000 faces: all found, pose .95 to 1.00, the first three expression axes .97, .95, .88."""
     detectors = pytest.importorskip("ig3d.extract.detectors.facemesh")
     config = SynthConfig(count=70, seed=11)
     images, codes = render(config, np.arange(config.count))
@@ -131,7 +135,7 @@ def test_true_codes_come_back_through_facemesh() -> None:
     expression = model.encode(fit.aligned)["expression"]
     for axis, floor in enumerate((0.85, 0.95, 0.95)):
         assert np.corrcoef(pose[:, axis], codes.pose[ok, axis])[0, 1] > floor
-    for axis, floor in enumerate((0.85, 0.7, 0.85)):
+    for axis, floor in enumerate((0.9, 0.88, 0.75)):
         assert np.corrcoef(expression[:, axis], codes.expression[ok, axis])[0, 1] > floor
     drawn = pose_points(head(), codes, hair=np.ones(len(ok)))[ok, :478]
     assert np.linalg.norm(points[..., :2] - drawn[..., :2], axis=2).mean() < 2.5  # pixels of 224
@@ -258,3 +262,17 @@ def test_colours_are_red_green_blue_in_memory_and_in_the_files(written: Path) ->
                 coloured += 1
         assert np.abs(stored[y, x].mean(0) - image[y, x].mean(0)).max() < 12
     assert coloured > 40
+
+
+def test_shape_codes_hold_little_of_the_class() -> None:
+    """Classes differ in expression only; a linear learner reached .57 on the shape codes of the first face model."""
+    config = SynthConfig(count=300, seed=11)
+    codes = draw_codes(config, np.arange(config.count))
+    found = load().align(pose_points(head(), codes, hair=np.ones(config.count))[:, :478])
+    learner = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    accuracy = {
+        name: cross_val_score(learner, values, codes.label, cv=folds).mean()
+        for name, values in load().encode(found.aligned).items()
+    }
+    assert accuracy["shape"] < 0.35 and accuracy["expression"] > 0.64  # the commonest class: .26
