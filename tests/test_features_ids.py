@@ -296,10 +296,15 @@ def test_shifted_rows_are_a_problem_of_rows(tmp_path, shift):
         assert "rows in the order of the samples" in str(refusal) and "under" not in str(refusal)
 
 
-def test_rows_shifted_by_half_a_class_are_a_problem_of_rows(tmp_path):
-    samples = make_samples(280, name=lambda row, label: f"{'test' if row % 2 else 'train'}/{label}/{row:04d}")
-    store = write_store(tmp_path / "toy.h5", samples)
-    np.save(tmp_path / "x.npy", np.roll(good_logits(samples), 50, axis=0))
+def test_shifted_rows_that_a_preset_fits_are_a_problem_of_rows(tmp_path):
+    labels = np.concatenate([np.repeat(np.arange(7), 20)] * 2)
+    samples = [Sample(f"x/{row:04d}", f"x/{row:04d}.jpg", int(label)) for row, label in enumerate(labels)]
+    store = write_store(tmp_path / "toy.h5", samples, classes=PRESETS["alphabetical7"])
+    logits = np.roll(good_logits(samples, accuracy=0.9), 90, axis=0)
+    assert class_order_problem(logits.argmax(axis=1), labels, PRESETS["alphabetical7"]).endswith(
+        "under resemotenet"
+    )
+    np.save(tmp_path / "x.npy", logits)
     with pytest.raises(PredictionsError, match="rows in the order of the samples") as refusal:
         joined(tmp_path / "x.npy", store)
     assert "under" not in str(refusal.value)
