@@ -10,6 +10,7 @@ TensorFlow Lite's FlatBuffer schema, as the package ``tflite`` holds it.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -169,8 +170,8 @@ class _Reader:
         self._dtypes = {
             number: kind.lower()
             for kind, number in vars(schema.TensorType).items()
-            if isinstance(number, int) and hasattr(np, kind.lower())
-        } | {schema.TensorType.BOOL: "bool"}
+            if isinstance(number, int) and re.fullmatch(r"BOOL|(FLOAT|U?INT|COMPLEX)(8|16|32|64|128)", kind)
+        }
         self._kinds = {
             number: kind for kind, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)
         }

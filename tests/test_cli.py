@@ -270,6 +270,7 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
         ("openvino", ["extract", "DATA", "--out", "a.h5"]),
         ("openvino", ["extract", "DATA", "--out", "a.h5"]),
         ("numba", ["extract", "DATA", "--out", "a.h5"]),
+        ("face_alignment", ["extract", "DATA", "--out", "a.h5", "--detector", "sfd"]),
         ("PIL", ["preview", "STORE", "--out", "a.png"]),
         ("timm", ["train-2d", "DATA", "--out", "a.safetensors"]),
         ("torch", ["logits", "DATA", "--network", "a.safetensors", "--out", "a.npz"]),
