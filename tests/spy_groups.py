@@ -113,6 +113,8 @@ class Recorder:
             def grow(settings, X, y, held, *, name=name, original=module.grow, **options):
                 self.fits[f"{name}: trees"].append(self.current[-1][~held])
                 assert len(X) == len(self.current[-1]) == len(held)
+                if name == "boost":  # the start of the trees has not seen the rows that stop them
+                    assert np.array_equal(self.fits["rule stack"][-1], self.current[-1][~held])
                 return original(settings, X, y, held, **options)
 
             monkeypatch.setattr(module, "grow", grow)
