@@ -45,8 +45,9 @@ def extract(
         ),
     ] = "dataset",
     also: Annotated[
-        str, typer.Option("--also", help="Blocks on request, by comma (facemesh: landmarks).")
-    ] = "",
+        list[str] | None,
+        typer.Option("--also", help="Blocks on request, by comma or repeated (facemesh: landmarks)."),
+    ] = None,
     manifest: Manifest = None,
     split: SplitShares = None,
     split_seed: SplitSeed = 0,
@@ -95,7 +96,7 @@ def extract(
     config = ExtractConfig(
         regressor=regressor,
         detector=detector,
-        also=names(also),
+        also=names(also or []),
         batch_size=batch_size,
         device=device,
         precision=precision,

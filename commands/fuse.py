@@ -25,6 +25,7 @@ from .options import (
     TwoDClasses,
     TwoDIds,
     checked_device,
+    joined,
     names,
     output_file,
     typed,
@@ -62,13 +63,15 @@ def fuse(
     classes: TwoDClasses = None,
     task: Task = None,
     rules: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--rules",
             "--rule",
-            help="By comma. best chooses among the others named, or among all, by calibration rows.",
+            help="By comma or repeated; by default all but best, which chooses among the others named, or among "
+            "all, by calibration rows.",
+            show_default=False,
         ),
-    ] = "mean,max,min,product,weighted,stack,boost,gate",
+    ] = None,
     head: Annotated[
         str,
         typer.Option(
@@ -76,7 +79,7 @@ def fuse(
         ),
     ] = "gbm",
     device: HeadDevice = "auto",
-    blocks: Blocks = "full",
+    blocks: Blocks = None,
     groups: Groups = None,
     report: Annotated[
         str | None,
@@ -129,15 +132,16 @@ def fuse(
     force: Force = False,
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
+    from ..learn.config import DEFAULT_RULES
     from ..learn.fuse import FuseConfig, fuse_files
     from ..learn.report import check_out, print_result, write_result
 
     inputs = Inputs(two_d, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
     config = FuseConfig(
-        rules=names(rules),
+        rules=DEFAULT_RULES if rules is None else names(rules),
         head=head,
         device=checked_device(device),
-        blocks=blocks,
+        blocks=joined(blocks, "full"),
         groups=groups,
         report=report,
         fit_on=fit_on,

@@ -32,6 +32,7 @@ from .options import (
     SplitSeed,
     SplitShares,
     Stores,
+    joined,
     list_dataset,
     output_file,
     typed,
@@ -91,7 +92,7 @@ def fuse_features(
     module: Module = "attention",
     apply: Apply = None,
     task: Task = None,
-    blocks: Blocks = "full",
+    blocks: Blocks = None,
     groups: Groups = None,
     width: Width = None,
     seeds: Seeds = 1,
@@ -132,7 +133,9 @@ def fuse_features(
         report=report,
         draws=draws,
     )
-    table = load_feature_table(features, store, blocks=blocks, groups=groups, task=task, force=force)
+    table = load_feature_table(
+        features, store, blocks=joined(blocks, "full"), groups=groups, task=task, force=force
+    )
     with kept_when_interrupted("finished trainings"), watching(config) as watch:
         result = run(table, config, out, device=where, restart=restart, watch=watch, command=typed())
     show(result, out)
@@ -167,7 +170,7 @@ def train_joint(
     module: Module = "attention",
     apply: Apply = None,
     task: Task = None,
-    blocks: Blocks = "full",
+    blocks: Blocks = None,
     width: Width = None,
     seeds: Seeds = 1,
     seed: Seed = 0,
@@ -226,7 +229,7 @@ def train_joint(
     with progress_bar() as bar:
         reading = bar.add_task("reading", total=len(samples), said="")
         route = joint.open_route(
-            samples, spec, inputs, joint=choices, blocks=blocks, device=device, force=force,
+            samples, spec, inputs, joint=choices, blocks=joined(blocks, "full"), device=device, force=force,
             advance=lambda n: bar.advance(reading, n),
         )  # fmt: skip
     with kept_when_interrupted("finished trainings"), watching(config) as watch:

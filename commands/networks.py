@@ -26,6 +26,7 @@ from .options import (
     Size,
     SplitSeed,
     SplitShares,
+    joined,
     list_dataset,
     output_file,
 )
@@ -153,12 +154,13 @@ def logits(
     ] = None,
     key: Key = "",
     classes: Annotated[
-        str,
+        list[str] | None,
         typer.Option("--classes", help="What the columns are: a preset order, names by comma, or dataset."),
-    ] = "",
+    ] = None,
     output: Annotated[
-        str, typer.Option("--output", help="Which outputs of several: 0, or names by comma, side by side.")
-    ] = "",
+        list[str] | None,
+        typer.Option("--output", help="Which outputs of several: 0, or names by comma, side by side."),
+    ] = None,
     columns: Annotated[str, typer.Option("--columns", help="Columns that are classes: 0:8.")] = "",
     va: Annotated[str, typer.Option("--va", help="Columns of valence and arousal: 8,9.")] = "",
     features: Annotated[
@@ -189,7 +191,7 @@ def logits(
     ] = None,
     crop_scale: CropScale = 1.0,
     splits: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--splits", help="train,val,test,none or all; by default rows not known to be trained on."
         ),
@@ -211,8 +213,8 @@ def logits(
         weights=weights,
         key=key,
         preset=preset,
-        classes=classes,
-        output=output,
+        classes=joined(classes),
+        output=joined(output),
         columns=columns,
         va=va,
         features=features,
@@ -223,8 +225,9 @@ def logits(
         colour=colour,
         interpolation=interpolation,
     )
+    parts = parse_splits(None if splits is None else joined(splits))
     config = LogitsConfig(
-        splits=parse_splits(splits), batch_size=batch_size, device=device, crop=crop, crop_scale=crop_scale
+        splits=parts, batch_size=batch_size, device=device, crop=crop, crop_scale=crop_scale
     )
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = write_logits(samples, spec, out, config, progress=True)

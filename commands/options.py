@@ -81,7 +81,14 @@ _STORES = typer.Option(
 )
 Stores = Annotated[list[Path], _STORES]
 MaybeStores = Annotated[list[Path] | None, _STORES]
-Blocks = Annotated[str, typer.Option("--blocks", help="full, short, or block names by comma.")]
+Blocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--blocks",
+        help="full, short, or block names by comma or repeated; full by default.",
+        show_default=False,
+    ),
+]
 
 # predictions
 ThreeD = Annotated[Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")]
@@ -217,6 +224,12 @@ def checked_device(name: str) -> str:
     return name
 
 
-def names(text: str) -> tuple[str, ...]:
-    """The parts of a list by comma."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def joined(texts: list[str] | None, default: str = "") -> str:
+    """One list by comma of an option that may be repeated."""
+    return default if texts is None else ",".join(texts)
+
+
+def names(texts: str | list[str]) -> tuple[str, ...]:
+    """The parts of a list by comma, or of several."""
+    every = texts if isinstance(texts, str) else joined(texts)
+    return tuple(part.strip() for part in every.split(",") if part.strip())

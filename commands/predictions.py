@@ -9,7 +9,7 @@ import typer
 
 from ..console import stdout
 from ..features.inputs import Inputs
-from .options import Blocks, Force, Labels, MaybeStores, Task, ThreeD, TwoDClasses, TwoDIds
+from .options import Blocks, Force, Labels, MaybeStores, Task, ThreeD, TwoDClasses, TwoDIds, joined
 
 
 def check(
@@ -25,7 +25,7 @@ def check(
     ids: TwoDIds = None,
     classes: TwoDClasses = None,
     task: Task = None,
-    blocks: Blocks = "full",
+    blocks: Blocks = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Rows of one side that the other lacks are no problem.")
     ] = False,
@@ -35,7 +35,9 @@ def check(
     from ..features.check import check_predictions, print_check
 
     inputs = Inputs(files, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
-    notes, outcomes = check_predictions(inputs, blocks=blocks, allow_missing=allow_missing, force=force)
+    notes, outcomes = check_predictions(
+        inputs, blocks=joined(blocks, "full"), allow_missing=allow_missing, force=force
+    )
     print_check(notes, outcomes, stdout())
     if any(outcome.problems for outcome in outcomes):
         raise typer.Exit(1)

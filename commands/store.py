@@ -110,7 +110,9 @@ def export(
         Path | None, typer.Option("--parquet", help="Table to write.", callback=output_file)
     ] = None,
     npz: Annotated[Path | None, typer.Option("--npz", help="Arrays to write.", callback=output_file)] = None,
-    blocks: Annotated[str | None, typer.Option("--blocks", help="By comma; all by default.")] = None,
+    blocks: Annotated[
+        list[str] | None, typer.Option("--blocks", help="By comma or repeated; all by default.")
+    ] = None,
 ) -> None:
     """Write a store's samples and codes as a table that other programs read."""
     from ..features.export import export_store

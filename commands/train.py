@@ -18,6 +18,7 @@ from .options import (
     Seed,
     Stores,
     checked_device,
+    joined,
     names,
     typed,
 )
@@ -26,14 +27,16 @@ from .options import (
 def train(
     stores: Stores,
     head: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--head",
-            help="gbm, linear, mlp, residual, all, or module:Class of an estimator; several by comma.",
+            help="gbm, linear, mlp, residual, all, or module:Class of an estimator; several by comma or repeated; gbm "
+            "by default.",
+            show_default=False,
         ),
-    ] = "gbm",
+    ] = None,
     device: HeadDevice = "auto",
-    blocks: Blocks = "full",
+    blocks: Blocks = None,
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
     ] = None,
@@ -60,8 +63,8 @@ def train(
     from ..learn.train import HeadsConfig, train_files, write_predictions
 
     config = HeadsConfig(
-        heads=names(head),
-        blocks=blocks,
+        heads=names(joined(head, "gbm")),
+        blocks=joined(blocks, "full"),
         groups=groups,
         report=report,
         balanced=balanced,
