@@ -89,7 +89,10 @@ def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, drawn:
     return heads, fusers, FuserFit(every, _EMPTY, outer, ()), len(heads) - 1
 
 
-def _inner_heads(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+_Folds = tuple[int, ...]
+
+
+def _inner_heads(count: int) -> list[tuple[_Folds, _Folds, _Folds]]:
     """Heads of the inner out-of-fold predictions: folds left out, folds predicted, folds whose rules are fitted to it.
 
     A head fitted without folds i and j predicts j for the rules that are applied to i, and i for those applied to j:
@@ -98,7 +101,7 @@ def _inner_heads(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...], tup
     """
     if count <= _PAIRED_FOLDS:
         return [(pair, pair, pair) for pair in combinations(range(count), 2)]
-    found = []
+    found: list[tuple[_Folds, _Folds, _Folds]] = []
     for i in range(count):
         others = np.delete(np.arange(count), i)
         for block in np.array_split(others, _INNER_BLOCKS):
