@@ -154,7 +154,7 @@ def shaded(picture: np.ndarray, points: np.ndarray, triangles: np.ndarray) -> np
 
 
 def _fit(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """As much of the end of a line as fits: the end of an id tells it from its neighbours."""
+    """The end of a line, as much as fits: ids differ at their ends."""
     if font.getlength(words) <= width:
         return words
     while words and font.getlength("…" + words) > width:

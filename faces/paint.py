@@ -286,7 +286,7 @@ def _lines(image: np.ndarray, points: np.ndarray, look: Look, shade: np.ndarray)
 
 
 def _photograph(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
-    """What a camera makes of the scene: blur, tone, grey, noise, eight bits."""
+    """Camera model: blur, tone, grey, noise, eight bits."""
     cv2 = opencv()
     image = cv2.GaussianBlur(image, (0, 0), look.blur)
     if look.monochrome:

@@ -36,7 +36,7 @@ _TO_FLAME = np.array([1.0, -1.0, -1.0])
 
 @dataclass(frozen=True, slots=True)
 class SynthConfig:
-    """What is drawn.
+    """Options of a set of synthetic faces.
 
     Attributes
     ----------
@@ -208,7 +208,7 @@ _CLASS_FOLDS = np.array(
         [0.00, 0.00, 0.05, 0.00, 0.05, 0.00, 0.05, 0.05, 0.00],  # neutral
     ]
 )
-# How deep they stay in an old face at rest, whatever it expresses.
+# Depth of the folds in an old face at rest, in every class.
 _AGE_FOLDS = np.array([0.5, 0.0, 0.3, 0.4, 0.4, 0.0, 0.4, 0.5, 0.1])
 _SKIN = np.array(
     [[0.93, 0.76, 0.66], [0.86, 0.67, 0.54], [0.78, 0.58, 0.45], [0.62, 0.43, 0.32], [0.45, 0.30, 0.22]]
@@ -220,7 +220,7 @@ _IRIS = np.array([[0.20, 0.11, 0.06], [0.33, 0.20, 0.10], [0.30, 0.40, 0.48], [0
 
 
 def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
-    """What the pixels of a face of this class show beyond its points.
+    """Random appearance of a face of this class: all that its pixels show and its points do not.
 
     How deep the skin folds depends on the class, the skin and its age, and on nothing that the codes were drawn from:
     who reads pixels and who reads points err on different faces.

@@ -47,7 +47,7 @@ def mirror_pairs(mean: np.ndarray) -> np.ndarray:
 
 
 def within_variance(aligned: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(478,) mean squared distance of each point from its person's mean, persons' own means paid for."""
+    """(478,) variance of each point around its person's mean; each estimated mean costs a degree of freedom."""
     count = np.bincount(person)
     total = np.zeros((len(count), *aligned.shape[1:]))
     np.add.at(total, person, aligned)

@@ -1,4 +1,4 @@
-"""What README and docs name exists: linked files, commands with their options, make targets.
+"""Check that the names in README and docs exist: linked files, commands with their options, make targets.
 
 Run by ``make docs``; prints what is wrong and exits 1.
 """
@@ -53,19 +53,19 @@ def problems_in(page: Path) -> list[str]:
     found = []
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
-            found.append(f"link to {target}, which is not there")
+            found.append(f"link to {target}, which does not exist")
     known, made = commands(), targets()
     for line in code_in(text):
         for command, rest in re.findall(r"\big3d ([a-z][a-z0-9-]*)\b([^|\n]*)", line):
             if command not in known:
-                found.append(f"command ig3d {command}, which there is not")
+                found.append(f"command ig3d {command} does not exist")
                 continue
             for option in re.findall(r"(?<=\s)--[a-z0-9][a-z0-9-]*", rest):
                 if option not in known[command] | {"--help"}:
-                    found.append(f"ig3d {command} {option}, an option it does not have")
+                    found.append(f"ig3d {command} {option}: no such option")
         for target in re.findall(r"^\s*make ([a-z][a-z0-9-]*)", line):
             if target not in made:
-                found.append(f"make {target}, which there is not")
+                found.append(f"make {target} does not exist")
     return [f"{page.relative_to(ROOT)}: {problem}" for problem in found]
 
 

@@ -14,9 +14,9 @@ ig3d() {
 mkdir -p "$demo"
 started=$SECONDS
 if [ -e "$demo/faces/basic/EmoLabel/list_patition_label.txt" ]; then
-  printf '%s\n' "$demo/faces: faces of an earlier demo are there and used again"
+  printf '%s\n' "$demo/faces: faces of an earlier demo are used again"
 else
-  # what an interrupted demo left has no list file; only such a folder of ours is removed
+  # an interrupted demo leaves a folder without list file; only such a folder is removed
   if [ -e "$demo/faces" ]; then rm -r "$demo/faces/basic" && rmdir "$demo/faces"; fi
   ig3d synth "$demo/faces" --count "$count" --seed 0
 fi
@@ -30,7 +30,7 @@ ig3d preview "$demo/3d.h5" --out "$demo/faces.png"
 cat <<END
 
 The demo took $((SECONDS - started)) s. Look at
-  $demo/faces.png              synthetic faces with the points that were found
+  $demo/faces.png              synthetic faces with the detected points
   $demo/fused/gain.png         what each rule adds to the 2D network, with intervals
   $demo/fused/predictions.csv  every prediction of every rule, by id
   $demo/fused/metrics.json     every figure, what was assumed, what was fitted on which rows

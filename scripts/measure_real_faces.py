@@ -1,9 +1,9 @@
-"""What fusion adds on real faces, persons kept apart: the figures of docs/protocol.md, "Tried on real faces".
+"""Gain of fusion on real faces, persons kept apart: the figures of docs/protocol.md, "Tried on real faces".
 
     python scripts/measure_real_faces.py face_landmarks.npz
 
 The aligned landmarks of 6,803 labelled photographs are the 3D codes; grey values at the landmarks, with a linear
-learner of their own, stand for the 2D network. Six classes (fear and contempt have too few faces). Both learners see
+learner, stand for the 2D network. Six classes (fear and contempt have too few faces). Both learners see
 other persons than those reported. ``split``: three fifths of the persons train, one fifth calibrates, one is reported.
 ``nested``: no split; everything is fitted in folds over persons.
 """
