@@ -12,7 +12,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,9 @@ def _columns(
             as_number = [numeric(name) for name in names]
             parts = [[] for _ in names]
         for place, cells in enumerate(zip(*rows, strict=True)):
+            if as_number[place] and (quick := _all_numbers(cells)) is not None:
+                parts[place].append(quick)
+                continue
             column = np.array([cell.strip() for cell in cells], dtype=object)
             if cells[0][:1] == "'":
                 column = _unquoted(column)
@@ -340,6 +343,14 @@ def _with_points(column: np.ndarray) -> np.ndarray:
 def to_numbers(column: np.ndarray) -> np.ndarray:
     """Cells as (n,) float64, exactly as they are written; NaN where one is no number."""
     return np.fromiter(map(_to_number, column.tolist()), np.float64, len(column))
+
+
+def _all_numbers(cells: Sequence[str]) -> np.ndarray | None:
+    """Cells as (n,) float64 where each is a number; None else."""
+    try:
+        return None if "_" in "".join(cells) else np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        return None
 
 
 def _to_number(cell: Any) -> float:
