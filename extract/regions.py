@@ -38,7 +38,7 @@ class Regions:
     def __len__(self) -> int:
         return len(self.side)
 
-    def __getitem__(self, rows: np.ndarray) -> Regions:
+    def __getitem__(self, rows: np.ndarray | slice) -> Regions:
         return Regions(self.centre[rows], self.side[rows], self.angle[rows])
 
     def to_image(self, points: np.ndarray) -> np.ndarray:

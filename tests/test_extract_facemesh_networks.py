@@ -297,3 +297,18 @@ def test_pictures_without_people() -> None:
             images.append(picture[y : y + side, x : x + side])
     false = sum(map(bool, detector()(images)))
     assert false <= 0.025 * len(images)
+
+
+def test_the_environment_is_restored_after_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ig3d.extract import compiled
+
+    name = "ONEDNN_MAX_CPU_ISA"
+    monkeypatch.setattr(compiled, "_is_zen4", lambda: True)
+    monkeypatch.delenv(name, raising=False)
+    with compiled.short_vectors():
+        assert os.environ[name] == "AVX2"
+    assert name not in os.environ
+    monkeypatch.setenv(name, "AVX512_CORE")
+    with compiled.short_vectors():
+        assert os.environ[name] == "AVX512_CORE"
+    assert os.environ[name] == "AVX512_CORE"

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...features.values import Face
-from ..engine import load_tflite, resolve_device
+from ..engine import Network, load_tflite, resolve_device
 from ..regions import Regions, crop
 from ..weights import find_weights, weights_sha256
 from . import blazeface
@@ -115,14 +115,16 @@ class FaceMesh:
         rank = np.array([np.count_nonzero(best[:row] == best[row]) for row in range(len(best))], int)
         for attempt in range(rank.max(initial=-1) + 1):
             rows = np.flatnonzero((rank == attempt) & ~done[best])
-            crops = crop(
+            if not len(rows):
+                break
+            meshes, presence, *_ = _run(
+                self._mesh,
                 [images[place] for place in image[rows]],
                 regions[rows],
                 size=_MESH_SIDE,
                 values=_UNIT,
                 replicate=not padded,
             )
-            meshes, presence, *_ = self._mesh(crops)
             present = _sigmoid(presence.reshape(len(rows))) > self.min_presence
             rows, meshes = rows[present], meshes[present].reshape(-1, POINTS, 3)
             done[best[rows]] = True
@@ -149,8 +151,9 @@ class FaceMesh:
         longer = size_wh.max(axis=1)
         side = longer + 2 * np.maximum(np.rint(_PADDING * longer), 1) if padded else longer
         square = Regions(size_wh / 2, side, np.zeros(len(images), np.float32))
-        inputs = crop(images, square, size=blazeface.SIDE, values=_SIGNED, replicate=False)
-        values, logits = self._detector(inputs)
+        values, logits = _run(
+            self._detector, images, square, size=blazeface.SIDE, values=_SIGNED, replicate=False
+        )
         shape = len(images), blazeface.ANCHORS
         detections = blazeface.decode(
             values.reshape(*shape, blazeface.VALUES), logits.reshape(shape), self.min_detection
@@ -175,6 +178,17 @@ class SmirkFaceMesh(FaceMesh):
     min_detection = 0.1
     min_presence = 0.1
     max_faces = 1
+
+
+def _run(
+    network: Network, images: Sequence[np.ndarray], regions: Regions, **options: Any
+) -> tuple[np.ndarray, ...]:
+    """Outputs of a network for crops, which are made for one batch at a time: they stay in the processor's cache."""
+    parts = []
+    for start in range(0, len(images), network.batch):
+        batch = slice(start, start + network.batch)
+        parts.append(network(crop(images[batch], regions[batch], **options)))
+    return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
 def _face_regions(points: np.ndarray) -> Regions:
