@@ -276,6 +276,52 @@ def test_the_plans_guard_refuses_rules_fitted_to_heads_that_saw_their_rows_or_gr
         replace(protocol, heads=heads)
 
 
+def test_the_plans_guard_looks_at_groups_across_splits_where_all_rows_are_folded():
+    table = grouped_table((TRAIN, VAL, TEST), across=True)
+    protocol = plan(table, replace(QUICK, report="all"))
+    codes, splits = table.group_codes, table.split
+    fusers = [replace(each, heads_fit=(), heads_apply=()) for each in protocol.fusers]
+    apply = fusers[0].apply
+    names = [
+        code for code in np.unique(codes[apply]) if len(np.unique(splits[apply[codes[apply] == code]])) > 1
+    ]
+    mates = apply[codes[apply] == names[0]]
+    moved = mates[splits[mates] == splits[mates[0]]]  # of one split; those of the others stay
+    fusers[0] = replace(
+        fusers[0],
+        fit=np.sort(np.append(fusers[0].fit, moved[table.covered[moved]])),
+        apply=np.setdiff1d(apply, moved),
+    )
+    fusers[1] = replace(
+        fusers[1],
+        fit=np.setdiff1d(fusers[1].fit, mates),
+        apply=np.sort(np.append(fusers[1].apply, moved)),
+    )
+    assert np.isin(codes[fusers[0].fit], codes[mates]).any()
+    with pytest.raises(ProtocolError, match=r"rules never to see .* nor their groups"):
+        replace(protocol, fusers=tuple(fusers))
+
+
+def test_the_plans_guard_looks_at_rows_that_are_in_no_fold():
+    """Train rows without a 2D prediction are learnt from, but neither reported nor calibration rows."""
+    table = grouped_table((TRAIN, TRAIN, TEST), codes_only=(TRAIN,))
+    protocol = plan(table, replace(QUICK, two_d_out_of_fold=True, allow_missing=True))
+    codes = table.group_codes
+    lone = np.flatnonzero(table.covered & ~table.has_2d & (table.split == TRAIN))
+    checked = 0
+    for number in protocol.fusers[0].heads_fit:
+        head = protocol.heads[number]
+        mates = lone[np.isin(codes[lone], codes[head.predict])]
+        if not len(mates):
+            continue
+        leaky = replace(head, train=np.sort(np.append(head.train, mates[0])))
+        heads = tuple(leaky if place == number else other for place, other in enumerate(protocol.heads))
+        with pytest.raises(ProtocolError, match=r"heads never to predict .* of their groups"):
+            replace(protocol, heads=heads)
+        checked += 1
+    assert checked
+
+
 def test_splits_of_a_dataset_may_share_groups_with_a_warning():
     table = grouped_table((TRAIN, VAL, TEST), across=True)
     said = plan(table, QUICK).sentences

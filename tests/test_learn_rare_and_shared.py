@@ -57,12 +57,28 @@ def test_folds_of_classes_with_fewer_members_than_folds_hold_every_row_once(seed
             assert all(len(set(fold[groups == group])) == 1 for group in groups)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "strata", "seed"),
+    [([3, 1, 2, 1, 4], "33320122323", 0), ([3, 3, 1, 2, 3], "111000133000", 1)],
+)
+def test_few_large_groups_leave_no_fold_empty_and_stay_whole(sizes, strata, seed):
+    """Groups of which stratified folds leave one empty."""
+    groups = np.repeat(np.arange(5), sizes)
+    fold = folds_of(np.array(list(map(int, strata))), groups, 5, seed)
+    assert set(fold) == set(range(5))
+    assert all(len(set(fold[groups == group])) == 1 for group in groups)
+
+
 def test_inner_folds_that_would_leave_one_class_only_are_not_drawn():
     y = np.array([0] * 40 + [1] * 8)
     groups = np.append(np.arange(40), np.full(8, 50))
     assert inner_folds(y, "classes", groups, 3, 0) is None  # all of class 1 is one person
     assert inner_folds(y, "classes", None, 3, 0) is not None
-    assert inner_folds(y[:5], "classes", None, 3, 0) is None
+    # five rows or groups are too few to choose by, six are enough; in both tasks
+    for task, few in (("classes", np.arange(60) % 2), ("va", np.linspace(-1, 1, 120).reshape(60, 2))):
+        for count, drawn in ((5, False), (6, True)):
+            assert (inner_folds(few, task, np.arange(60) // 2 % count, 3, 0) is not None) == drawn
+            assert (inner_folds(few[:count], task, None, 3, 0) is not None) == drawn
     two = np.where(np.arange(48) < 44, 0, 1)
     fold = inner_folds(two, "classes", None, 3, 0)
     assert all(len(np.unique(two[fold != held])) == 2 for held in range(3))
