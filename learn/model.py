@@ -205,9 +205,9 @@ def load_model(path: str | Path) -> FusionModel:
     except ModelError:
         raise
     except Exception as exc:  # skops and numpy raise anything on damaged files
-        said = " ".join(str(exc).split())
+        text = " ".join(str(exc).split())
         raise ModelError(
-            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({short(said, 200)})"
+            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({short(text, 200)})"
         ) from exc
 
 

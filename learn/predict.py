@@ -45,9 +45,9 @@ def predict(
     except (Ig3dError, ImportError, OSError, MemoryError):
         raise  # nothing that the model is to blame for
     except Exception as exc:  # the parts of a damaged model raise anything
-        said = " ".join(str(exc).split())
+        text = " ".join(str(exc).split())
         raise ModelError(
-            f"model: its parts do not fit each other ({type(exc).__name__}: {short(said, 200)}); fit it again"
+            f"model: its parts do not fit each other ({type(exc).__name__}: {short(text, 200)}); fit it again"
         ) from exc
     for name, values in result.items():
         rows = table.covered if name == "3d" else table.has_2d

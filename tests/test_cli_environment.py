@@ -91,7 +91,7 @@ def test_a_full_disk_while_exporting_is_one_line(store: Path, tmp_path: Path, ki
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "wanted"),
     [
         (
             OSError("libgomp.so.1: cannot open shared object file: No such file or directory"),
@@ -105,7 +105,7 @@ def test_a_full_disk_while_exporting_is_one_line(store: Path, tmp_path: Path, ki
     ],
 )
 def test_a_missing_system_library_is_named(
-    ig3d: Callable, monkeypatch: pytest.MonkeyPatch, store: Path, error: Exception, said: str
+    ig3d: Callable, monkeypatch: pytest.MonkeyPatch, store: Path, error: Exception, wanted: str
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise error
@@ -113,7 +113,7 @@ def test_a_missing_system_library_is_named(
     monkeypatch.setattr("ig3d.features.summary.summarise", broken)
     ended = ig3d("inspect", store)
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
-    assert said in ended.stderr
+    assert wanted in ended.stderr
     monkeypatch.setattr("ig3d.errors.import_module", broken)
     with pytest.raises(MissingExtra, match="system library"):
         require("cv2", wanted_by="x")

@@ -34,7 +34,7 @@ def extract(ig3d: Callable, images: Path, tmp_path: Path) -> Callable:
 
 @pytest.fixture
 def parts(extract: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a run leaves that was interrupted after two of its three shards."""
+    """Folder of a run that was interrupted after two of its three shards."""
     done: list[Path] = []
 
     def interrupted(path: Path, *arguments: Any, **options: Any) -> Any:
