@@ -30,15 +30,16 @@ def report(
 ) -> None:
     """Report runs: on the terminal, and with --out as a page, as LaTeX and as CSV."""
     from ..learn.report import compare, print_comparison, print_record, read_runs, write_report
-    from ..learn.report.record import predictions_name
+    from ..learn.report.record import predictions_name, sound_records
 
     read = read_runs(runs)
-    if len(read) == 1:
-        predictions = read[0].folder / predictions_name(read[0].record)
-        if not predictions.exists():
-            say(f"{predictions}: not there; without it this run cannot be compared with others")
-        print_record(read[0].record, stdout())
-    else:
-        print_comparison(compare(read), stdout())
-    if out is not None:
-        print(f"\n{out}: " + ", ".join(path.name for path in write_report(read, out)))
+    with sound_records(read):
+        if len(read) == 1:
+            predictions = read[0].folder / predictions_name(read[0].record)
+            if not predictions.exists():
+                say(f"{predictions}: not there; without it this run cannot be compared with others")
+            print_record(read[0].record, stdout())
+        else:
+            print_comparison(compare(read), stdout())
+        if out is not None:
+            print(f"\n{out}: " + ", ".join(path.name for path in write_report(read, out)))

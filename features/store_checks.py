@@ -169,7 +169,9 @@ def read_info(file: h5py.File) -> StoreInfo:
     ------
     ValueError, KeyError : one is missing, not text, or not the JSON that the format states.
     """
-    texts = {name: _text(file, "the file", name) for name in ("dataset", "root", "ig3d_version", "created")}
+    texts: dict[str, Any] = {
+        name: _text(file, "the file", name) for name in ("dataset", "root", "ig3d_version", "created")
+    }
     classes = _json(file, "the file", "classes")
     if not _distinct_texts(classes):
         raise ValueError("the attribute classes is not a list of distinct names")

@@ -177,3 +177,18 @@ def test_the_console_reads_no_markup(capsys: pytest.CaptureFixture[str]) -> None
     words = capsys.readouterr().out
     for shown in ("[/b]", "[red]t", ":smile:\\x1b[31m", "[/i]", "[link=file:///etc]x"):
         assert shown in words
+
+
+@pytest.mark.parametrize(
+    "name", ["classes", "sources", "results", "rules", "protocol", "config", "task", "references"]
+)
+@pytest.mark.parametrize("value", [None, -1, "x", [], {}, {"a": 1}, [[1]]])
+def test_a_changed_record_is_reported_or_refused_in_one_line(
+    files: dict[str, Path], fused: tuple[Path, str], ig3d: Callable, tmp_path: Path, name: str, value: object
+) -> None:
+    out, _ = fused
+    record = json.loads((out / "metrics.json").read_text())
+    (tmp_path / "metrics.json").write_text(json.dumps(record | {name: value}))
+    ended = ig3d("report", tmp_path)
+    assert ended.returncode in (0, 1)
+    assert ended.returncode == 0 or "metrics.json" in ended.stderr.splitlines()[-1]

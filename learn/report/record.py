@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import RunError
+from ...errors import RunError, short
+from ...features.atomic import check_output
 from ..measures.metrics import metric_names
 from ..measures.results import difference_key
 from ..result import Result
@@ -169,6 +171,22 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     ]
 
 
+@contextmanager
+def sound_records(runs: Sequence[Run]) -> Iterator[None]:
+    """Errors of showing records that were changed since they were written, as one line.
+
+    Raises
+    ------
+    RunError : a value is not what :func:`record_of` writes.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as exc:
+        files = ", ".join(str(run.folder / FILE) for run in runs)
+        why = f"{type(exc).__name__}: {short(' '.join(str(exc).split()), 120)}"
+        raise RunError(f"{files}: figures that ig3d does not write ({why}); make the run again") from exc
+
+
 def read_run(folder: str | Path) -> Run:
     """The record of a folder that ``ig3d fuse``, ``train``, ``fuse-features`` or ``train-joint`` wrote to ``--out``.
 
@@ -183,6 +201,8 @@ def read_run(folder: str | Path) -> Run:
     """
     path = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
     try:
+        if path.exists():
+            check_output(path)  # a FIFO would be waited for
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise RunError(
