@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import RunError, short
+from ...errors import Ig3dError, RunError, short
 from ...features.atomic import check_output
 from ..measures.metrics import metric_names
 from ..measures.results import difference_key
@@ -181,7 +181,9 @@ def sound_records(runs: Sequence[Run]) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as exc:
+    except (Ig3dError, ImportError, OSError, MemoryError):
+        raise
+    except Exception as exc:  # of arithmetic, templates and pictures
         files = ", ".join(str(run.folder / FILE) for run in runs)
         why = f"{type(exc).__name__}: {short(' '.join(str(exc).split()), 120)}"
         raise RunError(f"{files}: figures that ig3d does not write ({why}); make the run again") from exc
@@ -222,7 +224,8 @@ def read_run(folder: str | Path) -> Run:
     missing = _RECORD - record.keys()
     if missing:
         raise RunError(f"{path}: expected the figures of a run, got none of {', '.join(sorted(missing))}")
-    wrong = next(_wrong_in(record), None)
+    with sound_records([Run(path.parent.resolve().name, path.parent, record)]):
+        wrong = next(_wrong_in(record), None)
     if wrong:
         raise RunError(f"{path}: expected {wrong}; make the run again")
     return Run(path.parent.resolve().name, path.parent, record)
