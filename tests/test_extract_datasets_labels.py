@@ -298,3 +298,13 @@ def test_every_adapter_says_its_layout() -> None:
     for name in ADAPTERS:
         adapter = load("dataset", name, ADAPTERS)
         assert adapter.name == name and adapter.layout
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+def test_a_datasets_own_list_is_read_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    for index in (1, 2):
+        write_image(tmp_path / "basic/Image/aligned" / f"train_0000{index}_aligned.jpg")
+    labels = tmp_path / "basic/EmoLabel/list_patition_label.txt"
+    labels.parent.mkdir()
+    labels.write_bytes("train_00001.jpg 4\r\ntrain_00002.jpg 7\r\n".encode(encoding))
+    assert list_samples(tmp_path, "rafdb").labels.tolist() == [3, 6]

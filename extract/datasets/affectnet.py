@@ -191,7 +191,7 @@ def _check_width(row: list[str], header: list[str], where: str) -> None:
 
 def _text_rows(path: Path) -> Iterator[_Row]:
     """Lines like ``123.jpg 4``."""
-    for place, line in enumerate(read_lines(path, dataset="affectnet"), start=1):
+    for place, line in enumerate(read_lines(path), start=1):
         if line:
             name, _, digits = line.rpartition(" ")
             yield PurePosixPath(name).stem, _expression(digits, f"line {place} of {path}"), math.nan, math.nan

@@ -105,7 +105,7 @@ class AffWild2:
 
     def _read(self, file: Path) -> tuple[list[Line | None], bool]:
         """Frames of one annotation file, None for those without; and whether its first line is a header."""
-        lines = list(read_lines(file, dataset=self.name))
+        lines = list(read_lines(file))
         while lines and not lines[-1]:
             lines.pop()
         header = bool(lines) and not _NUMBERS.fullmatch(lines[0])

@@ -132,7 +132,7 @@ def _labels(emotions: Path) -> dict[tuple[str, str], Peak]:
     found = {}
     for person, sequence in _sequences(emotions):
         for file in sorted((emotions / person / sequence).glob("*_emotion.txt")):
-            text = " ".join(read_lines(file, dataset="ckplus")).strip()
+            text = " ".join(read_lines(file)).strip()
             try:
                 value = float(text)
             except ValueError:

@@ -33,7 +33,7 @@ class ExpW:
         inside = "" if images == root else posix(images, root) + "/"
         sizes: dict[str, int] = {}
         samples = []
-        for place, line in enumerate(read_lines(list_file, dataset=self.name), start=1):
+        for place, line in enumerate(read_lines(list_file), start=1):
             if not line:
                 continue
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import posixpath
 import re
@@ -18,6 +19,7 @@ from ...errors import DatasetError, number, some
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import without_image_suffix
 from ...features.samples import SampleList, Samples
+from ...features.table_reader import read_text
 from ..kinds import HEAD, is_leaving, is_system_folder, other_kind
 from ..kinds import is_image_name as is_image
 from ..sources import parts_of
@@ -229,30 +231,25 @@ def first_folder(*candidates: Path) -> Path | None:
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
-def read_csv(path: Path, *, dataset: str, delimiter: str = ",") -> Iterator[list[str]]:
-    """Rows of a text table, stripped, one at a time, empty lines left out.
+def read_csv(path: Path, *, dataset: str) -> Iterator[list[str]]:
+    """Rows of a dataset's own table, separated by commas, stripped, empty ones left out.
 
     Raises
     ------
     DatasetError : it is no text.
     """
+    text = io.StringIO(read_text(path, error=DatasetError), newline="")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            for row in csv.reader(handle, delimiter=delimiter, skipinitialspace=True):
-                if any(cells := [cell.strip() for cell in row]):
-                    yield cells
-    except (UnicodeDecodeError, csv.Error) as exc:
+        for row in csv.reader(text, skipinitialspace=True):
+            if any(cells := [cell.strip() for cell in row]):
+                yield cells
+    except csv.Error as exc:
         raise DatasetError(f"{dataset}: expected a text table in {path}, got {exc}") from exc
 
 
-def read_lines(path: Path, *, dataset: str) -> Iterator[str]:
-    """Lines of a text file, stripped, one at a time; raises as :func:`read_csv`."""
-    try:
-        with path.open(encoding="utf-8-sig") as handle:
-            for line in handle:
-                yield line.strip()
-    except UnicodeDecodeError as exc:
-        raise DatasetError(f"{dataset}: expected a text table in {path}, got {exc}") from exc
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, stripped; raises as :func:`read_csv`."""
+    return (line.strip() for line in read_text(path, error=DatasetError).splitlines())
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -129,7 +129,7 @@ def _official(
     suffix = "_aligned" if images.name.startswith("aligned") else ""
     samples = []
     listed = set()
-    for place, line in enumerate(read_lines(list_file, dataset=dataset), start=1):
+    for place, line in enumerate(read_lines(list_file), start=1):
         if not line:
             continue
         name, _, digits = line.rpartition(" ")
