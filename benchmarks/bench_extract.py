@@ -99,6 +99,7 @@ def print_stages(images: np.ndarray, rounds: int) -> None:
             spent[key] = spent.get(key, 0) + time.process_time() - start
             return result
 
+        run.batch = getattr(call, "batch", None)  # type: ignore[attr-defined]
         return run
 
     for name in ("_detector", "_mesh", "_blendshapes"):
