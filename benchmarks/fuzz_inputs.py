@@ -1,7 +1,7 @@
 """Damaged and hostile inputs for every reader: no traceback, no hang, no native crash, no wrong store that verifies.
 
 Each input is a valid file with random damage (bytes, text, members of a zip, objects of an HDF5 file), read by a
-command in a process of its own. The command has to end by itself with exit code 0, 1 or 2 and without a traceback; a
+command in a separate process. The command has to end by itself with exit code 0, 1 or 2 and without a traceback; a
 store that still verifies has to hold the codes and labels of the undamaged one. Every input follows from ``--seed`` and
 its number. Findings are printed, with the file that ``--keep`` keeps; the exit code is 1 where there are any.
 
@@ -563,7 +563,7 @@ class Outcome:
 
     @property
     def fault(self) -> str:
-        """What is wrong with it; empty where nothing is."""
+        """Description of the fault; empty without one."""
         if self.code == -signal.SIGKILL and self.seconds >= SECONDS:
             return f"hang ({SECONDS} s)"
         if self.code < 0:

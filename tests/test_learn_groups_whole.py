@@ -324,9 +324,12 @@ def test_the_plans_guard_looks_at_rows_that_are_in_no_fold():
 
 def test_splits_of_a_dataset_may_share_groups_with_a_warning():
     table = grouped_table((TRAIN, VAL, TEST), across=True)
-    said = plan(table, QUICK).sentences
+    sentences = plan(table, QUICK).sentences
     assert (
-        sum(line.startswith("WARNING") and "groups of the reported rows also stand" in line for line in said)
+        sum(
+            line.startswith("WARNING") and "groups of the reported rows also stand" in line
+            for line in sentences
+        )
         == 2
     )
 

@@ -213,7 +213,7 @@ def test_lines_of_predictions_in_another_order_are_joined_by_id(two_runs, tmp_pa
     assert [of.figures for of in after.differences] == [of.figures for of in before.differences]
 
 
-# What is chosen on rows that were fitted would always choose the weakest penalty and the most rounds.
+# A choice on fitted rows would always choose the weakest penalty and the most rounds.
 
 
 def noise(n=150, d=40, k=3, seed=0):

@@ -180,7 +180,7 @@ def test_outputs_with_axes_of_one_are_a_row_of_numbers(samples: SampleList, tmp_
         NetworkSpec(str(path), classes="dataset"), device=CPU, dataset_classes=samples.classes
     )
     assert network(torch.ones(2, 3, 16, 16)).logits.tolist() == [[1.0] * 3] * 2
-    # a position names an output that has a name of its own
+    # a position names an output that has its own name
     assert load_network(
         NetworkSpec(str(path), classes="dataset", output="0"), device=CPU, dataset_classes=samples.classes
     ).columns.outputs == ("y",)
@@ -281,4 +281,4 @@ def test_fuse_features_warns_of_another_crop_and_refuses_another_network(ig3d: A
         ended = ig3d(*apply)
         assert ended.returncode == 1 and "expected features of the network net.pt" in ended.stderr
     record(made.features, "net.pt layer4 1111111111111111", crop_scale=1.5)
-    assert ig3d(*apply).returncode == 1, "another layer is another feature, whatever the crop"
+    assert ig3d(*apply).returncode == 1, "another layer is another feature with any crop"
