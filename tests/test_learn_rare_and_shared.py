@@ -115,14 +115,17 @@ def changed(table, what):
         return replace(table, group=np.array([f"q{g}" for g in rng.integers(0, 25, len(table))]))
     if what == "no groups":
         return replace(table, group=np.full(len(table), ""))
-    return replace(table, codes=np.float32(table.codes * 2 + 1))
+    # all rows, or only those that a head predicts; noise, which trees do not see through
+    rows = np.ones(len(table), bool) if what == "codes" else table.split != 0
+    noise = np.where(rows[:, None], rng.normal(size=table.codes.shape), 0)
+    return replace(table, codes=np.float32(table.codes + noise))
 
 
 @pytest.mark.parametrize("kept", ["dictionary", "folder"])
 @pytest.mark.parametrize(
     ("task", "what"),
     [
-        *(("classes", what) for what in ("labels", "groups", "no groups", "codes")),
+        *(("classes", what) for what in ("labels", "groups", "no groups", "codes", "predicted codes")),
         *(("va", what) for what in ("targets", "groups")),
     ],
 )
