@@ -115,8 +115,8 @@ def changed(table, what):
         return replace(table, group=np.array([f"q{g}" for g in rng.integers(0, 25, len(table))]))
     if what == "no groups":
         return replace(table, group=np.full(len(table), ""))
-    # all rows, or only those that a head predicts; noise, which trees do not see through
-    rows = np.ones(len(table), bool) if what == "codes" else table.split != 0
+    # of the rows that a head learns from, or of those that it predicts; noise, which trees do not see through
+    rows = table.split == 0 if what == "fitted codes" else table.split != 0
     noise = np.where(rows[:, None], rng.normal(size=table.codes.shape), 0)
     return replace(table, codes=np.float32(table.codes + noise))
 
@@ -125,7 +125,7 @@ def changed(table, what):
 @pytest.mark.parametrize(
     ("task", "what"),
     [
-        *(("classes", what) for what in ("labels", "groups", "no groups", "codes", "predicted codes")),
+        *(("classes", what) for what in ("labels", "groups", "no groups", "fitted codes", "predicted codes")),
         *(("va", what) for what in ("targets", "groups")),
     ],
 )
