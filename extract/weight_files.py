@@ -534,7 +534,9 @@ def _pip_environment() -> dict[str, str]:
     """
     environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("PIP_")}
     files = {key: value for key, value in os.environ.items() if key == "PIP_CONFIG_FILE"}
-    listed = _pip("config", "list", environment=environment | files).stdout
+    # such settings in a file would also limit what "pip config list" prints
+    all_files = dict.fromkeys(("PIP_USER", "PIP_GLOBAL", "PIP_SITE", "PIP_QUIET"), "0")
+    listed = _pip("config", "list", environment=environment | files | all_files).stdout
     found: dict[str, dict[str, str]] = {"global": {}, "download": {}}
     for line in listed.splitlines():
         if match := re.match(r"(global|download)\.([\w-]+)=(['\"].*)$", line):

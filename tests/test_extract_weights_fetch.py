@@ -186,6 +186,7 @@ require-virtualenv = true
 target = {tmp}/elsewhere
 prefix = {tmp}/elsewhere
 user = true
+quiet = 3
 dest = {tmp}/elsewhere
 constraint = {tmp}/constraints.txt
 requirement = {tmp}/absent.txt
