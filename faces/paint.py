@@ -169,8 +169,9 @@ def _sample(paint: np.ndarray, place: np.ndarray) -> np.ndarray:
     rows = -(-len(place) // 256)
     padded = np.zeros((rows * 256, 2), np.float32)
     padded[: len(place)] = place - 0.5
-    padded = padded.reshape(rows, 256, 2)
-    colour = cv2.remap(paint, padded, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    colour = cv2.remap(
+        paint, padded.reshape(rows, 256, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return colour.reshape(-1, 3)[: len(place)]
 
 
