@@ -42,7 +42,7 @@ demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, l
 test: $(READY)  ## Run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
 
-check-oldest: $(OLDEST)/.ready  ## Tests that need no torch, with the lowest versions of all dependencies (.venv-oldest)
+check-oldest: $(OLDEST)/.ready  ## Tests that need no torch, with the lowest versions of all dependencies (Python 3.11)
 	@$(OLDEST)/bin/python -m pytest -q -W ignore::DeprecationWarning $(ARGS)
 
 # their newest dependencies warn about them: DeprecationWarning is no error here
