@@ -148,6 +148,15 @@ def _split_in(folder: str) -> Split | None:
     return next((split for split in reversed(found) if split is not None), None)
 
 
+def names_files(names: np.ndarray, samples: SampleColumns) -> bool:
+    """Whether each name is the file name or the stem of a sample or of several."""
+    for of_name, column in ((_file, samples.path), (_stem, samples.id), (_stem, samples.path)):
+        there = {of_name(path) for path in column.tolist()}
+        if all(of_name(name) in there for name in names.tolist()):
+            return True
+    return False
+
+
 def match_ids(
     ids: np.ndarray, samples: SampleColumns, *, source: str, allow_missing: bool = False
 ) -> tuple[np.ndarray, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError, number, some
 from .classes import preset_of
 from .labels import SampleColumns
-from .match import match_ids, match_order
+from .match import match_ids, match_names, match_order, names_files
 from .order import (
     chance_problem,
     changes_along_rows,
@@ -22,6 +22,7 @@ from .order import (
     va_swap_problem,
 )
 from .predictions import Predictions
+from .tables import increases, plain
 
 # Names of columns and arrays by which there is no doubt about the ids.
 _USUAL = ("id", "ids", "sample_id", "sample_ids")
@@ -110,13 +111,14 @@ def place(
     """
     source = Path(predictions.source).name
     predictions = replace(predictions, source=source)
-    without_ids = predictions.ids is None
-    if without_ids:
+    found = _match(predictions, samples, allow_missing=allow_missing)
+    without_ids = found is None
+    if found is not None:
+        rows, how = found
+    else:
         remedy = _GIVE_IDS if two_d else _INSIDE[_GIVE_IDS]
         labelled = labels >= 0 if classes else np.isfinite(samples.targets).all(axis=1)
         rows, how = match_order(len(predictions), samples, labelled=labelled, source=source, remedy=remedy)
-    else:
-        rows, how = _match(predictions, samples, allow_missing=allow_missing)
     notes = [*predictions.notes, how]
     joined = rows >= 0
     if classes:
@@ -155,15 +157,17 @@ def _inside(remedy: str) -> str:
 
 def _match(
     predictions: Predictions, samples: SampleColumns, *, allow_missing: bool
-) -> tuple[np.ndarray, str]:
-    """Rows of the samples by the column of the file that matches them, and in words how.
+) -> tuple[np.ndarray, str] | None:
+    """Rows of the samples by the column of the file that matches them, and in words how; None without ids.
 
     Raises
     ------
-    PredictionsError : none does, or two do and name different samples.
+    PredictionsError : no column of text matches, or two do and name different samples.
     """
     source, columns = predictions.source, predictions.id_columns
-    if predictions.ids is not None and not columns:
+    if predictions.ids is None:
+        return _match_others(predictions, samples)
+    if not columns:
         return match_ids(predictions.ids, samples, source=source, allow_missing=allow_missing)
     matching: dict[str, tuple[np.ndarray, str]] = {}
     refusals: list[PredictionsError] = []
@@ -174,6 +178,8 @@ def _match(
         except PredictionsError as exc:
             refusals.append(exc)
     if not matching:
+        if (found := _match_others(predictions, samples)) is not None:
+            return found
         if len(columns) == 1:
             raise refusals[0]
         raise PredictionsError(
@@ -188,6 +194,36 @@ def _match(
             "call the right one id"
         )
     return rows, how
+
+
+def _match_others(predictions: Predictions, samples: SampleColumns) -> tuple[np.ndarray, str] | None:
+    """Rows of the samples by a column of numbers all of which name samples; None where there is none.
+
+    Raises
+    ------
+    PredictionsError : numbers that count the rows name samples in another order, or names of files are repeated.
+    """
+    source = predictions.source
+    for name, cells in predictions.other_columns.items():
+        unique = np.unique(cells)
+        if len(unique) < len(cells):
+            if names_files(unique, samples):
+                raise PredictionsError(
+                    f"{source}: expected every id once, got names of several samples in {name} ({some(unique, 3)}); "
+                    "write whole paths into one column"
+                )
+            continue
+        match = match_names(cells, samples.id, samples.path)
+        if not match.complete:
+            continue
+        if increases(cells) and (np.diff(match.rows) < 0).any() and not plain(name).endswith("id"):
+            raise PredictionsError(
+                f"{source}: expected ids, got none but the numbers in {name}, which match the samples in another order "
+                "than that of the rows; call the column id if it names the images, remove it if it counts the rows"
+            )
+        how = f"{number(len(cells), 'row')} joined to {samples.source} by {match.level} (ids: {name})"
+        return match.rows, f"{source}: {how}"
+    return None
 
 
 def align_columns(

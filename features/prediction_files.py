@@ -21,6 +21,7 @@ from .tables import (
     class_columns,
     id_candidates,
     id_column,
+    other_candidates,
     plain,
     say_columns,
     va_columns,
@@ -43,6 +44,8 @@ class Read:
     columns : tuple of str, empty where the file does not name them
     ids : name of a column or array -> (n,) str
         Everything that may hold the ids, the likeliest first. Which of them does is known once the samples are.
+    others : name of a column or array -> (n,) str
+        Numbers and repeated text, which may hold the ids if no other column does.
     kind : ``probabilities`` or ``va`` where the file names it, else empty
     out_of_fold : bool
     notes : tuple of str
@@ -51,6 +54,7 @@ class Read:
     values: np.ndarray
     columns: tuple[str, ...]
     ids: Mapping[str, np.ndarray]
+    others: Mapping[str, np.ndarray]
     kind: str
     out_of_fold: bool = False
     notes: tuple[str, ...] = ()
@@ -207,7 +211,7 @@ def _says_out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
 def _from_numpy(source: Path, task: str | None) -> Read:
     arrays = _arrays(source)
     if "" in arrays:
-        return Read(arrays[""], (), {}, "va" if task == "va" else "")
+        return Read(arrays[""], (), {}, {}, "va" if task == "va" else "")
     out_of_fold = _says_out_of_fold(source, arrays)
     value_key = next((key for key in _VALUE_KEYS if key in arrays and (key == "va") == (task == "va")), None)
     if value_key is None and task is None:
@@ -219,7 +223,7 @@ def _from_numpy(source: Path, task: str | None) -> Read:
                 f"{source}: expected as many valence as arousal values, got {len(pair[0])} and {len(pair[1])}"
             )
         values = np.stack(pair, axis=1)
-        return Read(values, VA, _id_arrays(arrays, len(values)), "va", out_of_fold)
+        return Read(values, VA, *_id_arrays(arrays, len(values)), "va", out_of_fold)
     if value_key is None and task == "va" and "logits" in arrays and arrays["logits"].shape[1:] == (2,):
         value_key = "logits"
     if value_key is None:
@@ -228,7 +232,7 @@ def _from_numpy(source: Path, task: str | None) -> Read:
             f"{source}: expected the arrays ids and {wanted}, got {', '.join(arrays) or 'none'}"
         )
     values = arrays[value_key]
-    ids = _id_arrays(arrays, len(np.atleast_1d(values)))
+    ids, others = _id_arrays(arrays, len(np.atleast_1d(values)))
     # a file may hold classes and valence-arousal, each with names of its own
     name_keys = _NAME_KEYS[::-1] if value_key == "va" else _NAME_KEYS
     names_key = next((key for key in name_keys if key in arrays), None)
@@ -236,23 +240,32 @@ def _from_numpy(source: Path, task: str | None) -> Read:
     if value_key == "va" or task == "va":
         if tuple(names) == VA[::-1]:
             values = values[:, ::-1]
-        return Read(values, VA if set(names) == set(VA) else (), ids, "va", out_of_fold)
+        return Read(values, VA if set(names) == set(VA) else (), ids, others, "va", out_of_fold)
     kind = "probabilities" if value_key.startswith("prob") else ""
     notes = (f"{source.name}: {_ALSO}",) if "va" in arrays else ()
-    return Read(values, canonical_all(names), ids, kind, out_of_fold, notes)
+    return Read(values, canonical_all(names), ids, others, kind, out_of_fold, notes)
 
 
-def _id_arrays(arrays: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
-    """Arrays that may hold the ids of ``n`` rows; one that is called so and has another length is among them."""
-    flat = {
-        name: array.reshape(-1)
-        for name, array in arrays.items()
-        if name not in (*_NAME_KEYS, *_VALUE_KEYS, *VA, "out_of_fold")
-        and array.ndim <= 2
-        and (array.size == n or (plain(name) in ("id", "ids") and array.ndim == 1))
-    }
-    # Numbers are ids only where the array is called so: an index says nothing.
-    return id_candidates({name: array for name, array in flat.items() if array.dtype.kind in "OUSiu"})
+def _id_arrays(
+    arrays: Mapping[str, np.ndarray], n: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Arrays that may hold the ids of ``n`` rows; one that is called so and has another length is among them.
+
+    Columns of a table of text are arrays of their own. The second of the two has those of
+    :func:`~.tables.other_candidates`.
+    """
+    flat: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        if name in (*_NAME_KEYS, *_VALUE_KEYS, *VA, "out_of_fold") or array.ndim > 2:
+            continue
+        if array.size == n or (plain(name) in ("id", "ids") and array.ndim == 1):
+            flat[name] = array.reshape(-1)
+        elif array.ndim == 2 and len(array) == n and array.dtype.kind in "OUS":
+            flat |= {f"{name}[{column}]": array[:, column] for column in range(min(array.shape[1], 20))}
+    # Numbers are ids only where the array is called so or they match samples.
+    return id_candidates({name: array for name, array in flat.items() if array.dtype.kind in "OUSiu"}), (
+        other_candidates(flat)
+    )
 
 
 def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
@@ -266,14 +279,15 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
         raise PredictionsError(f"{source}: {exc}") from exc
     pair = va_columns(rest)
     used = {*(chosen or ()), *(pair or ())}
-    ids = id_candidates({name: column for name, column in columns.items() if name not in used})
+    spare = {name: column for name, column in columns.items() if name not in used}
+    ids, others = id_candidates(spare), other_candidates(spare)
     if task != "va" and chosen:
         values = np.stack([as_numbers(rest[name]) for name in chosen], axis=1)
         also = (f"{source.name}: {_ALSO}",) if pair and not {*pair} & {*chosen} else ()
-        return Read(values, names, ids, "", notes=(*table.notes, *also))
+        return Read(values, names, ids, others, "", notes=(*table.notes, *also))
     if task != "classes" and pair:
         values = np.stack([as_numbers(rest[name]) for name in pair], axis=1)
-        return Read(values, VA, ids, "va", notes=table.notes)
+        return Read(values, VA, ids, others, "va", notes=table.notes)
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
         f"{source}: expected {wanted} beside an id column, got the columns {say_columns(list(columns))}"

@@ -52,6 +52,8 @@ class Predictions:
     id_columns : name -> (n,) str
         Columns or arrays of the file that may hold the ids, ``ids`` the first of them; the one that matches the
         samples does (:func:`~.place.place`).
+    other_columns : name -> (n,) str
+        Columns or arrays of numbers and of repeated text, which are compared with the samples if no others match.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
     out_of_fold: bool = False
     id_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    other_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -200,7 +203,8 @@ def load_predictions(
     words = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
     side_by_side = {*VA} <= {name.lower() for name in words}  # some networks give both
     read = read_file(source, "classes" if side_by_side else task, (*known, *words))
-    values, columns, kind, id_columns = read.values, read.columns, read.kind, read.ids
+    values, columns, kind = read.values, read.columns, read.kind
+    id_columns, other_columns = read.ids, read.others
     ids = next(iter(id_columns.values()), None)
     if ids_file is not None:
         said = load_ids(ids_file)
@@ -210,7 +214,7 @@ def load_predictions(
                 f"{path}: expected ids from one place, got its own ({some(ids[:2].tolist())}) and others from "
                 f"{ids_file} ({some(said[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
             )
-        ids, id_columns = said, {}
+        ids, id_columns, other_columns = said, {}, {}
     notes = list(read.notes)
     if classes is not None and values.ndim == 2:
         if isinstance(classes, str):
@@ -242,7 +246,9 @@ def load_predictions(
         values, kind, note = _tell_kind(values, source, kind)
         notes.append(note)
     return in_va_range(
-        Predictions(values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold, id_columns)
+        Predictions(
+            values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold, id_columns, other_columns
+        )
     )
 
 

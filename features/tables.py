@@ -129,6 +129,8 @@ def as_text(column: np.ndarray) -> np.ndarray:
 
 def cell_text(cell: object) -> str:
     """A cell as text without surrounding blanks; a whole number without its decimal point, empty for None and NaN."""
+    if isinstance(cell, np.ndarray | list | dict):  # Parquet has such cells
+        return str(cell)
     if cell is None or cell != cell:
         return ""
     if isinstance(cell, float) and cell.is_integer():
@@ -166,21 +168,17 @@ def id_column(names: Iterable[str]) -> str | None:
 def id_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Columns or arrays that may hold the ids, as text: those with a usual name, then other text, distinct ones first.
 
-    Numbers without such a name, counters, and text that repeats itself as labels do are no ids.
+    Numbers without such a name, lists, and text that repeats itself as labels do are no ids.
     """
     order = {plain(name): place for place, name in enumerate(ID_NAMES)}
     usual = sorted((name for name in columns if plain(name) in order), key=lambda name: order[plain(name)])
     texts: dict[str, np.ndarray] = {}
     for name in [*usual, *(name for name in columns if name not in usual)]:
-        if columns[name].dtype.kind not in "OUSiuf":
+        if not _is_flat(columns[name]):
             continue
         text = as_text(columns[name])
-        if name not in usual:
-            numeric = bool(np.isfinite(as_numbers(text.astype(object))).all())
-            if numeric and (not is_index(name) or _increases(text)):
-                continue
-            if len(np.unique(text)) <= _DISTINCT * len(text):
-                continue
+        if name not in usual and (_is_numeric(text) or len(np.unique(text)) <= _DISTINCT * len(text)):
+            continue
         texts[name] = text
     whole = {
         name: text for name, text in texts.items() if len(np.unique(text)) == len(text) and (text != "").all()
@@ -188,8 +186,41 @@ def id_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return whole or texts
 
 
-def _increases(text: np.ndarray) -> bool:
-    """Whether the rows of a data frame are numbered upwards: the index holds no more than their order."""
+def other_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns or arrays that hold ids only if they match samples, as text: whole numbers and repeated text.
+
+    Those of :func:`id_candidates` are left out. Of numbers only distinct ones count: others may be labels.
+    """
+    texts = {}
+    usual = {plain(name) for name in ID_NAMES}
+    for name, column in columns.items():
+        if plain(name) in usual or not _is_flat(column):
+            continue
+        text = as_text(column)
+        distinct = len(np.unique(text))
+        if not _is_numeric(text):
+            if distinct <= _DISTINCT * len(text):
+                texts[name] = text
+            continue
+        text = np.array([label_text(cell) for cell in text.tolist()], dtype=str)
+        if distinct == len(text) and all(map(str.isdecimal, text.tolist())):
+            texts[name] = text
+    return texts
+
+
+def _is_flat(column: np.ndarray) -> bool:
+    """Whether a column holds text or numbers, not lists."""
+    return column.dtype.kind in "OUSiuf" and not any(
+        isinstance(cell, np.ndarray | list | dict) for cell in column[:100].tolist()
+    )
+
+
+def _is_numeric(text: np.ndarray) -> bool:
+    return bool(np.isfinite(as_numbers(text.astype(object))).all())
+
+
+def increases(text: np.ndarray) -> bool:
+    """Whether numbers (as text) count the rows upwards."""
     return bool((np.diff(text.astype(np.float64)) > 0).all())
 
 

@@ -385,3 +385,84 @@ def test_pipes_without_a_writer_and_devices_do_not_hang(tmp_path):
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     with pytest.raises(PredictionsError, match="device"):
         load_predictions(tmp_path / "zero.csv")
+
+
+def numbered(tmp_path, order=None):
+    """A store whose samples are named by numbers (happy/12), its logits, and the number in each sample's name."""
+    samples = make_samples(split=lambda row: (Split.train, Split.test)[row // 7 % 2])
+    samples = [
+        Sample(f"{CLASSES[s.label]}/{row + 1}", f"{row}.jpg", s.label, s.split)
+        for row, s in enumerate(samples)
+    ]
+    samples.sort(key=lambda sample: sample.id.encode())
+    store = write_store(tmp_path / "numbers.h5", samples)
+    return store, good_logits(samples), np.array([int(s.id.rpartition("/")[2]) for s in samples])
+
+
+@pytest.mark.parametrize("name", ["photo_id", "picture number", "idx", "frame", "arr_0"])
+def test_numbers_that_all_name_samples_are_the_ids(tmp_path, name):
+    store, logits, numbers = numbered(tmp_path)
+    order = np.arange(len(numbers))
+    order[::2] = order[::2][::-1]
+    frame = pandas.DataFrame(logits[order], columns=CLASSES)
+    frame[name], frame["width"], frame["person"] = numbers[order], 224, "S1"
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    np.savez(tmp_path / "x.npz", logits=logits[order], classes=np.array(CLASSES), **{name: numbers[order]})
+    for file in ("x.csv", "x.parquet", "x.npz"):
+        table = joined(tmp_path / file, store)
+        assert np.array_equal(table.two_d, logits)
+        assert any(f"(ids: {name})" in note for note in table.notes)
+
+
+def test_numbers_that_may_count_the_rows_or_name_samples_are_refused(tmp_path):
+    samples = [
+        Sample(f"{CLASSES[s.label]}/{row}", f"{row}.jpg", s.label, s.split)
+        for row, s in enumerate(make_samples())
+    ]
+    samples.sort(key=lambda sample: sample.id.encode())
+    store = write_store(tmp_path / "numbers.h5", samples)
+    frame = pandas.DataFrame(good_logits(samples), columns=CLASSES)
+    frame.to_csv(tmp_path / "x.csv")
+    with pytest.raises(PredictionsError, match=r"numbers in Unnamed: 0.* call the column id"):
+        joined(tmp_path / "x.csv", store)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    assert np.array_equal(joined(tmp_path / "x.csv", store).two_d, frame.to_numpy())
+
+
+def test_file_names_that_several_samples_have_are_refused(tmp_path):
+    samples = make_samples(name=lambda row, label: f"{CLASSES[label]}/clip.{row // 7}")
+    store = write_store(tmp_path / "toy.h5", samples)
+    frame = pandas.DataFrame(good_logits(samples), columns=CLASSES)
+    frame["class folder"] = [sample.id.partition("/")[0] for sample in samples]
+    assert np.array_equal(joined(save_table(frame, tmp_path), store).two_d, frame[list(CLASSES)].to_numpy())
+    for names in (
+        [sample.id.partition("/")[2] for sample in samples],
+        [sample.path.rpartition("/")[2] for sample in samples],
+    ):
+        frame["clip"] = names
+        with pytest.raises(PredictionsError, match=r"several samples in clip \(clip\.0"):
+            joined(save_table(frame, tmp_path), store)
+
+
+def save_table(frame, tmp_path):
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    return tmp_path / "x.csv"
+
+
+def test_ids_in_one_column_of_a_table_of_text_are_found(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    text = np.array([["happy", path] for path in paths])
+    np.savez(tmp_path / "x.npz", logits=logits[order], classes=np.array(CLASSES), meta=text)
+    assert np.array_equal(joined(tmp_path / "x.npz", store).two_d, logits)
+
+
+def test_lists_in_a_parquet_table_are_no_ids(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    frame = pandas.DataFrame({"file": paths, "logits": list(logits[order])})
+    frame.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(PredictionsError, match="a column per class"):
+        joined(tmp_path / "x.parquet", store)
+    frame[list(CLASSES)] = logits[order]
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert np.array_equal(joined(tmp_path / "x.parquet", store).two_d, logits)
