@@ -16,7 +16,7 @@ import numpy as np
 from .tflite import Graph
 
 _QUANTISED = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
-_NUMPY = {
+_NUMPY: dict[str, Callable[..., Any]] = {
     "add": np.add, "div": np.divide, "maximum": np.maximum, "minimum": np.minimum, "mul": np.multiply, "pow": np.power,
     "sub": np.subtract,
 }  # fmt: skip
