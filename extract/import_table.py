@@ -31,12 +31,38 @@ from ..features.tables import (
 from ..features.values import Status
 from .datasets.table import BOX
 
-# Values of a column status for a row without codes.
-_WITHOUT = {status.name for status in Status} - {"pending", "ok"}
-_SUCCESS = ("success", "detected", "face detected", "face found", "valid")
-_CONFIDENCE = ("confidence", "face score", "detection confidence", "detection score", "det score")
-# A tracker's column success, and its confidence below which OpenFace's own tools take a face for not found.
-_FAILED, _CONFIDENT = ("0", "false", "no"), 0.5
+# Values of a column status (:func:`~..features.tables.plain`) for rows with codes and without; others are failures.
+_VALID = (
+    "",
+    "ok",
+    "okay",
+    "success",
+    "successful",
+    "succeeded",
+    "valid",
+    "done",
+    "good",
+    "found",
+    "detected",
+    "true",
+    "1",
+)
+_WITHOUT = {plain(status.name): status for status in Status if status not in (Status.pending, Status.ok)} | {
+    "nofacefound": Status.no_face, "nofacedetected": Status.no_face, "facenotfound": Status.no_face,
+    "notfound": Status.no_face, "notdetected": Status.no_face, "nodetection": Status.no_face,
+}  # fmt: skip
+_SUCCESS = (
+    "success", "tracking success", "detection success", "detected", "face detected", "found", "face found", "has face",
+    "valid", "is valid", "tracked",
+)  # fmt: skip
+_CONFIDENCE = (
+    "confidence", "face score", "face confidence", "detection confidence", "detection score", "det score",
+    "det confidence", "tracking confidence",
+)  # fmt: skip
+# A tracker's column success of a face that was not found, and the confidence below which OpenFace's own tools say so.
+_FALSE, _CONFIDENT = ("", "false", "f", "no", "n", "nan", "none", "failed", "fail"), 0.5
+# Confidences are per cent where the largest is above this: some detectors have scores a little above 1.
+_PER_CENT = 10.0
 # Columns beside the codes that are never codes themselves (:func:`~..features.tables.plain` names).
 _TRACKER = {
     plain(name)
@@ -257,25 +283,30 @@ def _keys(table: Table) -> dict[str, np.ndarray]:
 def _outcomes(table: Table) -> list[tuple[Status, str] | None]:
     """Status and message of every line without valid codes by its columns for status, success and confidence."""
     n = len(table)
-    names = {
-        wanted: find_column(table.columns, (wanted,))
-        for wanted in ("status", "message", "success", "confidence")
-    }
-    texts = {
-        wanted: [""] * n if name is None else as_text(table.columns[name]).tolist()
-        for wanted, name in names.items()
-    }
+    wanted = (("status",), ("message",), _SUCCESS, _CONFIDENCE)
+    names = [find_column(table.columns, words) for words in wanted]
+    status, _, success, confidence = names
+    texts = [[""] * n if name is None else as_text(table.columns[name]).tolist() for name in names]
+    scores = np.ones(n) if confidence is None else as_numbers(table.columns[confidence])
+    least = _CONFIDENT * (100 if np.nanmax(scores, initial=0) > _PER_CENT else 1)
     result: list[tuple[Status, str] | None] = []
-    for status, message, success, confidence in zip(*texts.values(), strict=True):
-        word = status.lower()
+    for state, words, flag, score, shown in zip(*texts[:3], scores.tolist(), texts[3], strict=True):
+        word = plain(state)
         if word in _WITHOUT:
-            result.append((Status[word], message))
-        elif word == "pending":
-            result.append((Status.failed, "pending in the source"))
-        elif success and success.lower() in _FAILED:
-            result.append((Status.no_face, f"success {success} in the source"))
-        elif confidence and not as_numbers(np.array([confidence], object))[0] >= _CONFIDENT:
-            result.append((Status.no_face, f"confidence {confidence} in the source"))
+            result.append((_WITHOUT[word], words))
+        elif word not in _VALID:
+            result.append((Status.failed, words or f"{status} {state} in the source"))
+        elif success is not None and _is_false(flag):
+            result.append((Status.no_face, f"{success} {flag or 'empty'} in the source"))
+        elif not score >= least:
+            result.append((Status.no_face, f"{confidence} {shown or 'empty'} in the source"))
         else:
             result.append(None)
     return result
+
+
+def _is_false(cell: str) -> bool:
+    """Whether a cell of a column such as ``success`` is false: a word for it, or a number not above 0."""
+    if cell.lower() in _FALSE:
+        return True
+    return bool(as_numbers(np.array([cell], object))[0] <= 0)

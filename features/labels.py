@@ -153,7 +153,9 @@ def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
         classes=(),
         id=ids,
         path=paths,
-        group=as_text(table[group_column]) if group_column else np.full(len(ids), "", dtype=str),
+        group=np.array([label_text(cell) for cell in as_text(table[group_column]).tolist()], dtype=str)
+        if group_column
+        else np.full(len(ids), "", dtype=str),
         split=_splits(source, as_text(table[split_column]))
         if split_column
         else np.full(len(ids), -1, np.int8),

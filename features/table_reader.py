@@ -25,7 +25,8 @@ TEXT_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 # Bytes of a table after decompression, above which it is refused.
 MAX_BYTES = 4 << 30
-_SEPARATORS = (",", ";", "\t")
+_SEPARATORS = (",", ";", "\t", "|")
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook; save it as CSV",
@@ -83,9 +84,9 @@ def read_table(
 ) -> Table:
     """Read a table with a header line.
 
-    Text tables may be separated by commas, semicolons or tabs, be gzipped, start with a byte order mark, be UTF-8,
-    UTF-16 or Latin-1, and end their lines in any way. Empty rows and comment lines (``#``) above the header are
-    skipped. A header that is one cell shorter than the rows has no name for the index column.
+    Text tables may be separated by commas, semicolons, tabs or vertical bars, be gzipped, start with a byte order
+    mark, be UTF-8, UTF-16 or Latin-1, and end their lines in any way. Empty rows and comment lines (``#``) above the
+    header are skipped. A header that is one cell shorter than the rows has no name for the index column.
 
     Parameters
     ----------
@@ -186,7 +187,7 @@ def _from_text(
     if separator != ",":
         notes = (
             *notes,
-            f"{source.name}: read as separated by {'tabs' if separator == chr(9) else 'semicolons'}",
+            f"{source.name}: read as separated by {_SEPARATOR_NAMES[separator]}",
         )
     return columns, notes
 

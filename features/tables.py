@@ -28,9 +28,12 @@ PATH_NAMES = (
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "expression", "emotion", "class", "labels", "cls", "class name", "label name", "emotion label",
-    "expression label", "target", "category", "ground truth", "gt", "exp",
+    "expression label", "target", "category", "ground truth", "gt", "exp", "facial expression", "facial emotion",
+    "emotion name", "emotion class", "expression name", "true label", "gt label", "emotions", "expressions", "classes",
 )  # fmt: skip
-SPLIT_NAMES = ("split", "usage", "subset", "partition", "set", "phase", "part")
+SPLIT_NAMES = (
+    "split", "usage", "subset", "partition", "set", "phase", "part", "data split", "dataset split", "split name",
+)  # fmt: skip
 GROUP_NAMES = (
     "group", "groups", "person", "person id", "subject", "subject id", "identity", "video", "video id", "actor",
 )  # fmt: skip

@@ -133,7 +133,7 @@ def test_csv_with_columns_in_order(tmp_path: Path, samples: SampleList) -> None:
 
 
 def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: SampleList) -> None:
-    """A status decides, also beside codes; a word that is no status, and ok without codes, say nothing."""
+    """A status decides, also beside codes: a word for neither is a failure."""
     (tmp_path / "codes.csv").write_text(
         'id,status,message,pose:0\nhappy/1,no_face,NA,\nhappy/2,"odd",why,\nsad/3,no_face,,0.5\nsad/4,ok,,1\n'
     )
@@ -143,7 +143,7 @@ def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples
         said = zip(store.samples.id, store.samples.status, store.samples.message, strict=True)
         assert {name: (status, message) for name, status, message in said} == {
             "happy/1": (Status.no_face, "NA"),
-            "happy/2": (Status.failed, "no codes in the source"),
+            "happy/2": (Status.failed, "why"),
             "sad/3": (Status.no_face, ""),
             "sad/4": (Status.ok, ""),
         }

@@ -263,3 +263,17 @@ def test_columns_can_be_left_out(root: Path, tmp_path: Path) -> None:
 def test_a_table_without_a_single_face_says_why(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"12 of them no_face: success 0"):
         imported(root, tmp_path, tracked("input", found=lambda n: (0.0, 0)), "pose:3,expression:2")
+
+
+def test_vertical_bars_separate_and_other_names_of_labels_are_known(root: Path) -> None:
+    header = "image name,facial_expression,data split,Subject"
+    lines = [
+        header,
+        *(f"{path},{label},{split},{row // 2:.1f}" for row, (path, label, split) in enumerate(ROWS)),
+    ]
+    (root / "manifest.csv").write_text("\n".join(lines).replace(",", "|"))
+    samples = list_samples(root, "manifest", DatasetOptions())
+    found = {sample.path: (samples.classes[sample.label], sample.split.name) for sample in samples.samples}
+    assert found == {path: (label, split) for path, label, split in ROWS}
+    assert {sample.group for sample in samples.samples} == set("012345")
+    assert any("vertical bars" in note for note in samples.notes)

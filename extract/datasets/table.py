@@ -67,7 +67,7 @@ def from_table(
             _splits(dataset, texts.get("split", empty), ids),
             _numbers(dataset, texts, "valence", ids),
             _numbers(dataset, texts, "arousal", ids),
-            texts.get("group", empty),
+            map(label_text, texts.get("group", empty)),
             sizes,
             _boxes(dataset, texts, ids),
             strict=True,
