@@ -27,6 +27,7 @@ HEAD = 32
 _SYSTEM = frozenset((
     "__macosx", "_macosx", "__pycache__", "lost+found", "system volume information", "recycler", "recycled",
     "recycle bin", "node_modules", "network trash folder", "temporary items", "found.000", "thumbnails",
+    "thumbs", "_thumbs",
 ))  # fmt: skip
 # Files that a system leaves beside others, in lower case.
 _LEAVINGS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"})

@@ -197,3 +197,13 @@ def test_whatever_a_decoder_raises_is_that_images_status(
         rows = dict(zip(store.samples.id.tolist(), store.status.tolist(), strict=True))
     assert sum(status == 1 for status in rows.values()) == 4
     assert rows["sad/bad"] > 1
+
+
+def test_a_link_elsewhere_that_leads_back_to_the_root_is_not_followed(tmp_path: Path) -> None:
+    for path in ("data/happy/1.png", "data/sad/2.png", "far/deep/3.png"):
+        write_image(tmp_path / path)
+    (tmp_path / "data/happy/far").symlink_to(tmp_path / "far")
+    (tmp_path / "far/back").symlink_to(tmp_path / "data")
+    (tmp_path / "far/class").symlink_to(tmp_path / "data/happy")
+    samples = list_samples(tmp_path / "data", "folder")
+    assert {sample.path for sample in samples.samples} == {"happy/1.png", "happy/far/deep/3.png", "sad/2.png"}

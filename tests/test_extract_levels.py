@@ -185,3 +185,18 @@ def test_class_folders_that_name_splits_are_warned_of(tmp_path: Path) -> None:
 def test_names_of_splits_are_read_in_linear_time(tmp_path: Path) -> None:
     names = ["dataset" * 30, "data_set" * 30, "train" + "datasets" * 25 + "x"]
     assert len(list_samples(tree(tmp_path, *names), "folder").classes) == 3
+
+
+def test_folders_of_unknown_names_that_hold_the_same_folders_are_warned_of(tmp_path: Path) -> None:
+    """Classes outside the vocabulary below persons or scenes; persons below such classes differ."""
+    folders = [f"{scene}/{name}" for scene in ("Action", "Crisis") for name in ("calm", "bored")]
+    samples = list_samples(tree(tmp_path / "a", *folders), "folder")
+    assert any(
+        "WARNING" in note and "bored, calm; if these are the classes" in note for note in samples.notes
+    )
+    for name, folders in {
+        "b": ["calm/S1", "calm/S2", "bored/S3", "bored/S4"],
+        "c": ["happy/S1", "happy/S2", "sad/S1", "sad/S2"],
+        "d": ["calm", "bored"],
+    }.items():
+        assert not any("WARNING" in n for n in list_samples(tree(tmp_path / name, *folders), "folder").notes)

@@ -70,7 +70,9 @@ def walk(
 def _is_new(entry: os.DirEntry[str], place: str, prefix: str, followed: set[tuple[str, ...]]) -> bool:
     """Whether a link to a folder leads neither above itself nor where its class was before."""
     target = os.path.realpath(entry.path)
-    if f"{os.path.realpath(place)}/".startswith(f"{target.rstrip('/')}/"):
+    above = [place]  # with the links on the way, up to the folder where the walk began
+    above += [(place := os.path.dirname(place)) for _ in range(prefix.count("/"))]  # noqa: PTH120
+    if any(f"{os.path.realpath(folder)}/".startswith(f"{target.rstrip('/')}/") for folder in above):
         return False
     parts = f"{prefix}{entry.name}".split("/")
     # the class folder: the first that is named as one, else one that lies below a split at most

@@ -111,7 +111,8 @@ def read_levels(
             f"{dataset}: expected class folders in {root}, got {some(odd)}, named as splits, inside of other splits, "
             "persons or classes; name the folder above one kind of them as ROOT"
         )
-    return places, notes + _odd_classes({place.label for place in places.values()})
+    notes += _odd_classes({place.label for place in places.values()}) or _alike_inside(levels)
+    return places, notes
 
 
 def split_names(names: Collection[str]) -> dict[str, Split]:
@@ -273,6 +274,24 @@ def _in_words(named: Mapping[str, Split]) -> str:
     """Which folder is which split, where the name is not that of the split itself."""
     odd = [f"{name} = {split.name}" for name, split in sorted(named.items()) if name.lower() != split.name]
     return f" ({', '.join(odd)})" if odd else ""
+
+
+def _alike_inside(levels: Mapping[Folder, _Level]) -> list[str]:
+    """A warning on class folders of unknown names that all hold folders of the same names: these may be the classes."""
+    inside: dict[str, set[str]] = {}
+    for level in levels.values():
+        if level.rest:
+            inside.setdefault(level.rest[0], set()).update(level.rest[1:2])
+    names = next(iter(inside.values()), set())
+    if len(inside) < 2 or len(names) < 2 or any(map(_is_class, inside)):
+        return []
+    if any(others != names for others in inside.values()):
+        return []
+    return [
+        f"WARNING the folders {some(sorted(inside, key=natural))} are taken as classes, and each of them holds "
+        f"{some(sorted(names, key=natural))}; if these are the classes, rename the folders above (persons to S1, S2, "
+        "..., splits to train and test), or list the images in a table (--dataset manifest)"
+    ]
 
 
 def _odd_classes(labels: Collection[str]) -> list[str]:
