@@ -180,9 +180,11 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError("expected a JSON object")
             keys |= set(record)
             named = _renamed(record, _SMIRK) or _renamed(record, _EMOCA)
-        except (ValueError, TypeError, OSError) as exc:
+        except Exception as exc:  # whatever one file holds, the others are read
             without[row] = Status.failed, f"{path.name}: {exc}"
             continue
         if named:
@@ -224,7 +226,7 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
                 if (paths[0] / f"{key}.npy").is_file()
             }
             codes[row] = _renamed(record, _EMOCA)
-        except (ValueError, OSError, EOFError) as exc:
+        except Exception as exc:  # whatever one file holds, the others are read
             without[row] = Status.failed, f"{paths[0].name}: {exc}"
     notes.append(share_words("a folder of codes", codes, samples))
     return Found("emoca", codes, tuple(notes), without)

@@ -216,7 +216,9 @@ class Run:
             return _Record(**json.loads(self._run_json.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError):
+        except OSError:
+            raise
+        except Exception:
             return _Record({"run.json": "damaged"})
 
     def _reopen(self) -> None:
@@ -327,6 +329,6 @@ def _is_store(path: Path) -> bool:
             return False
     try:
         with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == FORMAT
-    except OSError:
+            return bool(file.attrs.get("format") == FORMAT)
+    except Exception:  # h5py raises many kinds for a damaged file
         return True

@@ -563,7 +563,7 @@ def digests(path: Path) -> tuple[str, str | None]:
 def _read_record(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.with_name(path.name + RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except Exception:  # absent or damaged: the file is hashed again
         return {}
     return found if isinstance(found, dict) else {}
 

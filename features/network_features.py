@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError, short, some
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def made_by_of(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as loaded:
             return dict(json.loads(str(loaded["made_by"])))
-    except (ValueError, TypeError, OSError, EOFError, BadZipFile, KeyError, AttributeError):
+    except Exception:  # zipfile, zlib, tokenize and numpy have no common base
         return {}
 
 
@@ -155,6 +154,12 @@ def load_features(path: str | Path) -> Features:
                     f"{path}: expected the arrays ids, features and feature_network, got {', '.join(loaded.files)}; "
                     "write them with ig3d logits --features"
                 )
-            return Features(loaded["ids"], loaded["features"], str(loaded["feature_network"]), str(path))
-    except (ValueError, OSError, EOFError, BadZipFile, KeyError) as exc:
-        raise PredictionsError(f"{path}: expected an .npz of features, got {exc or 'an empty file'}") from exc
+            ids, values, network = (loaded[key] for key in ("ids", "features", "feature_network"))
+            if not all(isinstance(array, np.ndarray) for array in (ids, values, network)):
+                raise ValueError("members that are no arrays")
+            return Features(ids, values, str(network), str(path))
+    except PredictionsError:
+        raise
+    except Exception as exc:  # zipfile, zlib, tokenize and numpy have no common base
+        reason = short(str(exc) or type(exc).__name__, 200)
+        raise PredictionsError(f"{path}: expected an .npz of features, got {reason}") from exc

@@ -59,7 +59,7 @@ class ScoreFolder(MutableMapping[str, np.ndarray]):
     def __getitem__(self, key: str) -> np.ndarray:
         try:
             return np.asarray(np.load(self._path(key), allow_pickle=False))
-        except (OSError, ValueError, EOFError):
+        except Exception:  # absent or damaged: it is computed again
             raise KeyError(key) from None
 
     def __setitem__(self, key: str, scores: np.ndarray) -> None:

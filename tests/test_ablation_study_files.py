@@ -57,11 +57,13 @@ grid:
         (
             "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
             + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 10)}]\n" for x, y in pairwise("abcdefghi")),
-            "expand to more than 100,000 values",
+            "more than 100,000 values, with aliases",
         ),
-        ("grid: &a {head: *a}\n", "expand to more than 100,000 values"),
+        ("grid: &a {head: *a}\n", "more than 100,000 values, with aliases"),
         ("options: {seed: " + "9" * 5000 + "}\n", "Exceeds the limit"),
         ("options: {seed: " + "9" * 4000 + "}\n", "seed: expected 0 to 4294967295, got 99999"),
+        ("options: {seed: 0x" + "f" * 8000 + "}\n", "a whole number of 32,000 bits"),
+        ("options: {seed: 1" + ":59" * 3000 + "}\n", "a whole number of"),
         ("grid: " + "[" * 5000 + "\n", "recursion"),
         ("options: !!timestamp z\n", "expected a study in YAML"),
         ("# " + "x" * 2_000_000, "expected a study of at most 1,000,000 bytes, got 2,000,002"),

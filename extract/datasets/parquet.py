@@ -106,11 +106,11 @@ def _class_names(schema: Any, label: str) -> tuple[str, ...]:
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = about["info"]["features"][label].get("names", [])
-    except (ValueError, LookupError, TypeError, AttributeError):
+        if isinstance(names, dict):  # an older form: {"0": "anger"}
+            names = [names[key] for key in sorted(names, key=int)]
+        return tuple(str(name) for name in names)
+    except Exception:  # any other program's metadata
         return ()
-    if isinstance(names, dict):  # an older form: {"0": "anger"}
-        names = [names[key] for key in sorted(names, key=int)]
-    return tuple(str(name) for name in names)
 
 
 def _group_notes(path: str, opened: Any) -> list[str]:

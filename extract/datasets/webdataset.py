@@ -169,7 +169,7 @@ def _class_names(shards: Containers) -> tuple[str, ...]:
                 found = json.loads(text) if name.endswith("json") else text.split("\n")
                 if not isinstance(found, list):
                     raise ValueError("no list")
-            except (ValueError, RecursionError) as exc:
+            except Exception as exc:
                 raise DatasetError(f"webdataset: expected a list of names in {path}, got {exc}") from exc
             return tuple(str(one).strip() for one in found if str(one).strip())
     return ()

@@ -115,7 +115,7 @@ def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]
         try:
             model = yaml.safe_load(settings.read_text())["detail"]["model"]
             head, jaw = bool(model["exp_deca_global_pose"]), bool(model["exp_deca_jaw_pose"])
-        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as exc:
+        except Exception as exc:  # the parser raises many kinds for text that is not YAML
             raise WeightsError(
                 f"{settings.name}: expected detail.model.exp_deca_global_pose and exp_deca_jaw_pose, got a file "
                 f"without them ({type(exc).__name__}); take the one that came with the checkpoint"

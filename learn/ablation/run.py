@@ -152,7 +152,7 @@ def check_folder(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         try:
             ours = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8")).get("format") == FORMAT
-        except (OSError, ValueError, AttributeError):
+        except Exception:
             ours = False
         if not ours:
             raise RunError(

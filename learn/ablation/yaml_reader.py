@@ -9,6 +9,7 @@ import yaml
 from ...errors import UsageError, short
 
 _MOST_VALUES = 100_000
+_MOST_BITS = 14_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -17,13 +18,22 @@ class _Loader(yaml.SafeLoader):
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _expanded(node, {}) > _MOST_VALUES:
-            raise yaml.YAMLError(f"aliases (*name) that expand to more than {_MOST_VALUES:,} values")
+            raise yaml.YAMLError(f"more than {_MOST_VALUES:,} values, with aliases (*name) expanded")
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = int(super().construct_yaml_int(node))
+        if value.bit_length() > _MOST_BITS:  # Python refuses to print larger ones
+            raise yaml.YAMLError(f"a whole number of {value.bit_length():,} bits")
+        return value
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         _refuse_repeated(node)
         return node
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _expanded(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:

@@ -94,7 +94,7 @@ class RunFolder:
                     if _OURS.fullmatch(name) or name in _FIGURES:
                         (self.path / name).unlink()
             self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise RunError(f"{self.path}: expected a folder to write to, got {exc}; choose another") from exc
 
     def write_figures(self, result: IntermediateResult, command: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from ...errors import ModelError
@@ -86,8 +85,8 @@ def load_progress(progress: Progress, path: Path) -> None:
         progress.history = [Epoch(**epoch) for epoch in described["history"]]
         progress.best = progress.history[described["best"] - 1]
         progress.best_weights = {name: tensor.to(progress.device) for name, tensor in parts["best"].items()}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as exc:
+    except Exception as exc:
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise ModelError(
-            f"{path}: expected an unfinished training to go on with, got: {str(exc).splitlines()[0]}; begin again "
-            "with --restart"
+            f"{path}: expected an unfinished training to go on with, got: {reason}; begin again with --restart"
         ) from exc

@@ -79,9 +79,10 @@ def read_tensors(
         raise ModelError(f"{source}: expected {what}, found no file{absent and f'; {absent}'}")
     try:
         described, tensors = open_tensors(source)
-    except (SafetensorError, OSError, ValueError) as exc:
+    except Exception as exc:
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise ModelError(
-            f"{source}: expected {what}, got: {str(exc).splitlines()[0]}; the file is of another kind or damaged"
+            f"{source}: expected {what}, got: {reason}; the file is of another kind or damaged"
         ) from exc
     if not isinstance(described, dict) or described.get("format") != kind:
         raise ModelError(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -46,10 +45,11 @@ def read_state(path: Path, key: str) -> State:
         raise ModelError(f"{path}: expected a checkpoint, found no file")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else read_arrays(path)
-    except (SafetensorError, ValueError) as exc:
-        raise ModelError(f"{path}: expected a safetensors file, got: {str(exc).splitlines()[0]}") from exc
     except WeightsError as exc:
         raise ModelError(str(exc)) from exc
+    except Exception as exc:
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise ModelError(f"{path}: expected a safetensors file, got: {reason}") from exc
     parts = key.split(".") if key else []
     for depth, part in enumerate(parts):
         content = _entries(content)

@@ -1,0 +1,91 @@
+"""Damaged files whose readers raise unusual exceptions: one line of error, or one row that failed."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import Ended, colour_folder
+from made_up_features import make
+
+OPEN_HEADER = np.lib.format.magic(1, 0) + b"\x76\x00" + b"{'descr': '<f4', 'shape': (3,".ljust(117) + b"\n"
+DEEP = "[" * 100_000
+
+
+def npz(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def npy(value: object) -> bytes:
+    handle = io.BytesIO()
+    np.save(handle, np.asarray(value))
+    return handle.getvalue()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"features.npy": OPEN_HEADER},
+        {"features": b"no array"},
+        {"feature_network.npy": OPEN_HEADER},
+        {"ids.npy": npy("ids")[:-3]},
+    ],
+)
+def test_damaged_features_are_one_line(
+    ig3d: Callable[..., Ended], tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    made = make(tmp_path / "made", 24)
+    damaged = {name.removesuffix(".npy") for name in members}
+    with np.load(made.features) as file:
+        whole = {f"{name}.npy": npy(file[name]) for name in file.files if name not in damaged}
+    path = npz(tmp_path / "x.npz", whole | members)
+    ended = ig3d("fuse-features", "--features", path, "--3d-store", made.store, "--out", tmp_path / "out")
+    assert ended.returncode == 1
+    assert "x.npz: expected an .npz of features" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("content", [DEEP, "[1, 2]", '"expression_params"', '{"exp": {"a": 1}}', "9" * 5000])
+def test_a_json_file_that_is_no_record_is_one_failed_row(
+    ig3d: Callable[..., Ended], tmp_path: Path, content: str
+) -> None:
+    root = colour_folder(tmp_path / "data", 2)
+    codes = tmp_path / "codes"
+    paths = sorted(path.relative_to(root).with_suffix(".json") for path in root.rglob("*.png"))
+    for row, path in enumerate(paths):
+        (codes / path).parent.mkdir(parents=True, exist_ok=True)
+        (codes / path).write_text(content if row == 0 else json.dumps({"expression_params": [0.1] * 50}))
+    ended = ig3d("import", root, "--from", "smirk-json", "--codes", codes, "--out", tmp_path / "o.h5")
+    assert ended.returncode == 0, ended.stderr
+    with h5py.File(tmp_path / "o.h5") as file:
+        status = file["sample/status"][()]
+        assert file["sample/message"][0]
+    assert (status == status[-1]).sum() == len(status) - 1
+
+
+def test_an_array_with_a_damaged_header_is_one_failed_row(ig3d: Callable[..., Ended], tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 2)
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        path.rename(path.with_name(f"face{number}.png"))
+    stems = sorted(path.stem for path in root.rglob("*.png"))
+    for row, stem in enumerate(stems):
+        folder = tmp_path / "codes" / f"{stem}00"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "exp.npy").write_bytes(OPEN_HEADER if row == 0 else npy(np.zeros(50, np.float32)))
+    ended = ig3d(
+        "import", root, "--from", "emoca-npy", "--codes", tmp_path / "codes", "--out", tmp_path / "o.h5"
+    )
+    assert ended.returncode == 0, ended.stderr
+    with h5py.File(tmp_path / "o.h5") as file:
+        status = file["sample/status"][()]
+        assert file["sample/message"][0]
+    assert (status == status[-1]).tolist() == [False, True, True, True]
