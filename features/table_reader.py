@@ -123,8 +123,10 @@ def read_table(
     return Table(source, columns, notes)
 
 
-def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError) -> str:
+def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError, nul: bool = False) -> str:
     """Text of a list, such as one id per line, in the encodings of :func:`read_table`.
+
+    ``nul`` accepts NUL bytes: in a long list of a dataset, one damaged line is one file that is not there.
 
     Raises
     ------
@@ -132,7 +134,8 @@ def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError) ->
     """
     source = Path(path)
     try:
-        return _decode(source, _read_bytes(source, error), error)[0]
+        text = _decode(source, _read_bytes(source, error), error)[0]
+        return text if nul else _check_nul(source, text, error)
     except OSError as exc:
         raise error(f"{path}: expected a text file, got {exc.strerror or exc}") from exc
 
@@ -171,6 +174,7 @@ def _from_text(
     source: Path, raw: bytes, error: type[Ig3dError], numeric: Callable[[str], bool]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     text, notes = _decode(source, raw, error)
+    _check_nul(source, text, error)
     lines = text.splitlines()[:20]
     skipped = 0
     while skipped < len(lines) and (not lines[skipped].strip() or _is_comment(lines[skipped:])):
@@ -214,12 +218,16 @@ def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tupl
         notes = (f"WARNING {source.name}: read as Latin-1, as it is no UTF-8; check names with accents",)
     if text.lstrip()[:1] in ("[", "{"):
         raise error(f"{source}: expected a table, got JSON; save it as CSV")
+    return text, notes
+
+
+def _check_nul(source: Path, text: str, error: type[Ig3dError]) -> str:
     if (at := text.find("\x00")) >= 0:
         raise error(
             f"{source}: expected text, got a NUL byte in line {text.count(chr(10), 0, at) + 1}; "
             "the file is damaged or no table"
         )
-    return text, notes
+    return text
 
 
 def _is_comment(lines: list[str]) -> bool:

@@ -57,6 +57,8 @@ def test_files_that_lie_one_folder_deeper(tmp_path: Path, ig3d: Run) -> None:
     ended = extracted(ig3d, tmp_path, tmp_path / "data", "--dataset", "manifest")
     assert ended.returncode == 1
     assert "missing 6, such as happy/0000: no such file" in ended.stderr
+    hint = f"they are in {tmp_path / 'data' / 'images'}: give that as the root"
+    assert hint in " ".join(ended.stderr.split())
 
 
 def test_few_usable_rows_are_reported_with_the_commonest_reasons_first(tmp_path: Path, ig3d: Run) -> None:

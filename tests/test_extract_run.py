@@ -253,7 +253,7 @@ def test_what_is_no_store_is_never_replaced(tmp_path: Path, restart: bool) -> No
         with pytest.raises(RunError, match="another kind of file; name another --out"):
             extract(root, tmp_path / name, jobs=1, restart=restart)
         assert (tmp_path / name).read_bytes() == before
-    with pytest.raises(RunError, match="got a folder"):
+    with pytest.raises(RunError, match="the output is an existing folder"):
         extract(root, tmp_path, jobs=1, restart=restart)
 
 

@@ -59,7 +59,6 @@ MANIFESTS = {
     "windows": lambda root: renamed(lambda path: "D:\\me\\data\\" + path.replace("/", "\\")).encode(),
     "no suffix": lambda root: renamed(lambda path: path.removesuffix(".png")).encode(),
     "other case": lambda root: renamed(lambda path: path.replace("png", "PNG")).encode(),
-    "deeper": lambda root: renamed(lambda path: path.removeprefix("im/")).encode(),
     "names": lambda root: text(header="Img_Path,Emotion,Usage").encode(),
     "image name": lambda root: text(header="Image Name,LABEL, Split ").encode(),
     "fer": lambda root: (

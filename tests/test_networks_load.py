@@ -412,7 +412,7 @@ def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Pat
     (tmp_path / "e.pt2").write_bytes(b"PK\x03\x04 nothing")
     for name, message in (
         (tmp_path / "no.pt", "expected a network, found no file"),
-        (tmp_path / "net.tflite", r"network: expected a file .* timm:NAME or file.py:build, got"),
+        (tmp_path / "net.h5", r"network: expected a file .* timm:NAME or file.py:build, got"),
         (
             state,
             "expected a TorchScript file, got weights, not a network; give --network timm:NAME or file.py:build "

@@ -240,7 +240,7 @@ def read_csv(path: Path, *, dataset: str) -> Iterator[list[str]]:
     ------
     DatasetError : it is no text.
     """
-    text = io.StringIO(read_text(path, error=DatasetError), newline="")
+    text = io.StringIO(read_text(path, error=DatasetError, nul=True), newline="")
     try:
         for row in csv.reader(text, skipinitialspace=True):
             if any(cells := [cell.strip() for cell in row]):
@@ -251,7 +251,7 @@ def read_csv(path: Path, *, dataset: str) -> Iterator[list[str]]:
 
 def read_lines(path: Path) -> Iterator[str]:
     """Lines of a text file, stripped; raises as :func:`read_csv`."""
-    return (line.strip() for line in read_text(path, error=DatasetError).splitlines())
+    return (line.strip() for line in read_text(path, error=DatasetError, nul=True).splitlines())
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:

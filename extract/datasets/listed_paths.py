@@ -25,7 +25,7 @@ def find_listed(
 
     A path is taken as it is where it names a file. Else with slashes for backslashes; an absolute one without its
     leading folders; without regard to case, to the Unicode form, and with the suffix of the image that has its name;
-    and, where no file is found so, under the table's folder or a folder of the root.
+    and, where no file is found so, under the table's folder. A warning names a folder of the root that holds them.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def find_listed(
     sizes = [size_of(root / parts_of(path)[0]) for path in paths]
     notes = [f"{number(moved, 'absolute path')} of {table.name} taken under {root}"] if moved else []
     if all(size < 0 for size in sizes):
-        folder = _folder_of_all(root, paths, table)
+        folder = _folder_of_table(root, paths, table)
         if folder:
             notes.append(f"paths of {table.name} are those under {folder}/")
             paths = [f"{folder}/{path}" for path in paths]
@@ -60,9 +60,15 @@ def find_listed(
     if renamed:
         notes.append(f"{number(len(renamed), 'path')} found under another spelling: {some(renamed, 2)}")
     if paths and all(size < 0 for size in sizes):
+        folder = _folder_of_all(root, paths)
+        remedy = (
+            f"they are in {root / folder}: give that as the root, or write {folder}/ before the paths"
+            if folder
+            else f"the folder holds {listing(root)}"
+        )
         notes.append(
             f"WARNING none of the {number(len(paths), 'file')} that {table.name} lists is there: {cells[0]!r} was "
-            f"looked for at {root / paths[0]}; the folder holds {listing(root)}"
+            f"looked for at {root / paths[0]}; {remedy}"
         )
     return paths, sizes, tuple(notes)
 
@@ -98,21 +104,25 @@ def _under_root(root: Path, paths: list[str]) -> tuple[list[str], int]:
     return result, moved
 
 
-def _folder_of_all(root: Path, paths: Sequence[str], table: Path) -> str:
-    """The folder under the root in which the first paths are files: the table's own, or the only such one."""
-    step = max(1, len(paths) // _TRIES)
-    tried = paths[::step][:_TRIES]
-
-    def holds(folder: Path) -> bool:
-        return any((folder / parts_of(path)[0]).is_file() for path in tried)
-
+def _folder_of_table(root: Path, paths: Sequence[str], table: Path) -> str:
+    """The table's folder under the root, where the first paths are files; else an empty string."""
     own = table.resolve().parent
-    if own != root.resolve() and own.is_relative_to(root.resolve()) and holds(own):
+    if own != root.resolve() and own.is_relative_to(root.resolve()) and _holds(own, paths):
         return own.relative_to(root.resolve()).as_posix()
+    return ""
+
+
+def _folder_of_all(root: Path, paths: Sequence[str]) -> str:
+    """The only folder of the root in which the first paths are files; else an empty string."""
     with os.scandir(root) as entries:
         folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    holding = [name for name in folders[:_FOLDERS] if holds(root / name)]
+    holding = [name for name in folders[:_FOLDERS] if _holds(root / name, paths)]
     return holding[0] if len(holding) == 1 else ""
+
+
+def _holds(folder: Path, paths: Sequence[str]) -> bool:
+    step = max(1, len(paths) // _TRIES)
+    return any((folder / parts_of(path)[0]).is_file() for path in paths[::step][:_TRIES])
 
 
 class _Alike:
