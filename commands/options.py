@@ -188,7 +188,7 @@ def dataset_options(
     if manifest is not None and dataset in ADAPTERS and dataset != "manifest":
         raise UsageError(f"manifest: expected --dataset manifest with --manifest, got --dataset {dataset}")
     shares, table = None, None
-    if split is not None and Path(split).is_file():
+    if split is not None and _exists(split):
         table = split
     elif split is not None:
         try:
@@ -206,6 +206,13 @@ def dataset_options(
         group_pattern=groups,
         label_map=label_map,
     )
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()  # a pipe too
+    except OSError:  # longer than a path can be
+        return False
 
 
 def typed() -> str:

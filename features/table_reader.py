@@ -142,12 +142,14 @@ def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError, nu
 
 def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
     """Content of a regular file or a pipe, decompressed; devices are refused."""
+    if source.is_dir():
+        raise error(f"{source}: expected a table, got a folder")
     # Without O_NONBLOCK, opening a pipe without a writer would hang.
     handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise error(f"{source}: expected a table, got a folder, a device or another special file")
+            raise error(f"{source}: expected a table, got a device or another special file")
         os.set_blocking(handle, True)
         raw = file.read(MAX_BYTES + 1)
     if raw.startswith(_GZIP):

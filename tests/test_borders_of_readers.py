@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +91,22 @@ def test_an_array_with_a_damaged_header_is_one_failed_row(ig3d: Callable[..., En
         status = file["sample/status"][()]
         assert file["sample/message"][0]
     assert (status == status[-1]).tolist() == [False, True, True, True]
+
+
+def test_a_split_table_may_be_a_pipe_but_no_folder_or_device(
+    ig3d: Callable[..., Ended], tmp_path: Path
+) -> None:
+    root = colour_folder(tmp_path / "data", 2)
+    names = [path.relative_to(root).with_suffix("").as_posix() for path in sorted(root.rglob("*.png"))]
+    os.mkfifo(tmp_path / "pipe")
+    # opened for both, so that writing does not wait for the reader; a small table fits into the pipe
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)
+    os.write(pipe, "\n".join(["id,split", *(f"{name},train" for name in names)]).encode())
+    threading.Timer(2.0, os.close, [pipe]).start()
+    check = ("datasets", "check", root, "--dataset", "folder", "--split")
+    ended = ig3d(*check, tmp_path / "pipe")
+    assert ended.returncode == 0, ended.stderr
+    for refused in (tmp_path, "/dev/zero", "x" * 5000):
+        ended = ig3d(*check, refused)
+        assert ended.returncode in (1, 2)
+        assert "expected a table" in ended.stderr and "Errno" not in ended.stderr
