@@ -18,7 +18,7 @@ if [ -e "$demo/faces/basic/EmoLabel/list_patition_label.txt" ]; then
 else
   # an interrupted demo leaves a folder without list file; only such a folder is removed
   if [ -e "$demo/faces" ]; then rm -r "$demo/faces/basic" && rmdir "$demo/faces"; fi
-  ig3d synth "$demo/faces" --count "$count" --seed 0
+  ig3d synth "$demo/faces" --count "$count" --seed 7
 fi
 # on one thread, so that any number of cores gives the same network; 20 epochs, which is soon done
 OMP_NUM_THREADS=1 ig3d train-2d "$demo/faces" --dataset rafdb --epochs 20 --out "$demo/2d.safetensors"
