@@ -136,7 +136,7 @@ def read_samples(inputs: Inputs, *, blocks: str = "full") -> Given:
         samples, codes = read_stores(inputs.stores, blocks=blocks)
         notes = codes.notes
         if inputs.labels is not None:
-            samples, said = overlay(samples, of_file(inputs.labels, beside_store=True))
+            samples, said = overlay(samples, of_file(inputs.labels, beside=samples))
             notes = (*notes, said)
         return Given(samples, codes, notes)
     if inputs.labels is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .classes import canonical, canonical_all
+from .match import matching_column
 from .store import CodeStore
 from .table_reader import read_table
 from .tables import (
@@ -102,9 +103,10 @@ def of_store(store: CodeStore) -> SampleColumns:
     )
 
 
-def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
+def of_file(path: str | Path, *, beside: SampleColumns | None = None) -> SampleColumns:
     """Samples of a table of labels: ``id``, then ``label`` (name or number) or ``valence`` and ``arousal``; maybe
-    ``split`` and ``group``, which are enough beside a store.
+    ``split`` and ``group``, which are enough ``beside`` the samples of a store. The column of ids is then the one that
+    matches these best.
 
     Raises
     ------
@@ -118,11 +120,13 @@ def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
     pair = va_columns(table)
     split_column, group_column = find_column(table, SPLIT_NAMES), find_column(table, GROUP_NAMES)
     others = {label_column, *(pair or ()), split_column, group_column}
-    ids = next(
-        iter(id_candidates({n: column for n, column in table.items() if n not in others}).values()), None
-    )
-    if ids is None:
+    candidates = id_candidates({name: column for name, column in table.items() if name not in others})
+    id_column = next(iter(candidates), None)
+    if beside is not None:
+        id_column = matching_column(candidates, beside.id, beside.path)
+    if id_column is None:
         raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
+    ids = candidates[id_column]
     path_column = find_column(table, PATH_NAMES)
     paths = ids if path_column is None else as_text(table[path_column])
     values, counts = np.unique(ids, return_counts=True)
@@ -131,8 +135,8 @@ def of_file(path: str | Path, *, beside_store: bool = False) -> SampleColumns:
         raise PredictionsError(
             f"{path}: expected every id once, got {number(len(twice), 'id')} more than once ({some(twice)})"
         )
-    if label_column is None and pair is None and not (beside_store and (split_column or group_column)):
-        wanted = "label, or valence and arousal" + (", or split, or group" if beside_store else "")
+    if label_column is None and pair is None and not (beside is not None and (split_column or group_column)):
+        wanted = "label, or valence and arousal" + (", or split, or group" if beside is not None else "")
         raise PredictionsError(f"{path}: expected a column {wanted}, got {say_columns(list(table))}")
     label, label_names = (
         _labels(source, as_text(table[label_column])) if label_column else _no_labels(len(ids))

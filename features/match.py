@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .image_names import without_image_suffix
-from .labels import SampleColumns
 from .samples import Split
 from .tables import split_named
+
+if TYPE_CHECKING:
+    from .labels import SampleColumns
 
 _DEEPEST = 12
 # Levels by which an id stands for one sample of the whole dataset; by file name or stem it need not.
@@ -126,6 +129,18 @@ def match_names(ids: np.ndarray, sample_ids: np.ndarray, paths: np.ndarray) -> M
             best = Match(rows, level, several)
         several |= more
     return Match(best.rows, best.level, several)
+
+
+def matching_column(
+    columns: Mapping[str, np.ndarray], sample_ids: np.ndarray, paths: np.ndarray
+) -> str | None:
+    """Name of the column of ids that finds most samples (:func:`match_names`), the first of equal ones."""
+
+    def matched(name: str) -> int:
+        unique = np.unique(columns[name])
+        return int((match_names(unique, sample_ids, paths).rows >= 0).sum())
+
+    return next(iter(columns), None) if len(columns) < 2 else max(columns, key=matched)
 
 
 def _other_split(ids: np.ndarray, paths: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ from conftest import Ended, write_image
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
+from ig3d.extract.datasets.splits import apply_split
 from ig3d.extract.imports import import_codes
 from ig3d.features.samples import Split
 from ig3d.features.store import CodeStore
@@ -276,3 +277,12 @@ def test_vertical_bars_separate_and_other_names_of_labels_are_known(root: Path) 
     assert found == {path: (label, split) for path, label, split in ROWS}
     assert {sample.group for sample in samples.samples} == set("012345")
     assert any("vertical bars" in note for note in samples.notes)
+
+
+def test_a_split_table_is_joined_by_the_column_that_matches(root: Path, tmp_path: Path) -> None:
+    (root / "manifest.csv").write_text(text())
+    samples = list_samples(root, "manifest", DatasetOptions())
+    lines = ["id,seen in,split", *(f"{row},{path},val" for row, (path, _, _) in enumerate(reversed(ROWS)))]
+    (tmp_path / "split.csv").write_text("\n".join(lines))
+    found = apply_split(samples, tmp_path / "split.csv")
+    assert {sample.split for sample in found.samples} == {Split.val}

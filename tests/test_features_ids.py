@@ -466,3 +466,15 @@ def test_lists_in_a_parquet_table_are_no_ids(shuffled, tmp_path):
     frame[list(CLASSES)] = logits[order]
     frame.to_parquet(tmp_path / "x.parquet")
     assert np.array_equal(joined(tmp_path / "x.parquet", store).two_d, logits)
+
+
+@pytest.mark.parametrize("column", ["id", "name", "sha"])
+def test_the_labels_are_joined_by_the_column_that_matches(shuffled, tmp_path, column):
+    store, logits, paths, order = shuffled
+    path = save(tmp_path / "x.npz", logits[order], ids=paths, classes=CLASSES)
+    labels = joined(path, store).labels
+    frame = pandas.DataFrame({column: [f"u{row}" for row in range(len(paths))], "seen in": paths})
+    frame["label"] = [CLASSES[label] for label in labels[order]]
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    table = load_table(Inputs(path, store, labels=tmp_path / "labels.csv"))
+    assert np.array_equal(table.labels, labels)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import DatasetError, UsageError, number, some
 from ...features.atomic import replacing
-from ...features.match import difference, match_names
+from ...features.match import difference, match_names, matching_column
 from ...features.samples import SampleList, Samples, Split
 from ...features.table_reader import read_table
 from ...features.tables import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
@@ -161,9 +161,9 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
     ------
     DatasetError : it is no such table, or its ids are not those of the dataset.
     """
-    ids, splits = _read_split(table)
     rows = Samples.of(samples.samples)
     sample_ids, paths = (np.char.decode(rows.column(name), "utf-8") for name in ("id", "path"))
+    ids, splits = _read_split(table, sample_ids, paths)
     found = match_names(ids, sample_ids, paths)
     unknown = ids[found.rows < 0].tolist()
     lacking = np.delete(sample_ids, found.rows[found.rows >= 0]).tolist()
@@ -183,16 +183,18 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
     return _with_splits(samples, placed, f"splits as in {table}{by}")
 
 
-def _read_split(table: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and splits of a table, each id once."""
+def _read_split(table: Path, sample_ids: np.ndarray, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (of the column that matches the samples best) and splits of a table, each id once."""
     columns = read_table(table, error=DatasetError).columns
     split = find_column(columns, SPLIT_NAMES)
-    ids = next(iter(id_candidates({name: columns[name] for name in columns if name != split}).values()), None)
-    if split is None or ids is None:
+    candidates = id_candidates({name: columns[name] for name in columns if name != split})
+    column = matching_column(candidates, sample_ids, paths)
+    if split is None or column is None:
         raise DatasetError(
             f"split: expected a table with the columns id,split in {table}, got {say_columns(list(columns))}; "
             "ig3d split writes one"
         )
+    ids = candidates[column]
     names, counts = np.unique(ids, return_counts=True)
     cells = as_text(columns[split]).tolist()
     bad = [*names[counts > 1].tolist(), *sorted({cell for cell in cells if split_of(cell) is None})]
