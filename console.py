@@ -18,7 +18,7 @@ from .errors import some
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
 
 
 # Control characters but for tab and newline, lone surrogates, line separators, and marks of the text's direction.
@@ -157,18 +157,30 @@ def _console(stream: Any, *, width: int | None) -> Console:
     return Literal(file=raw, width=width, highlight=False, markup=False, emoji=False)
 
 
+def _text(form: str) -> TextColumn:
+    """A column of progress bars; names in it are data, as everywhere."""
+    from rich.progress import Task, TextColumn
+    from rich.text import Text
+
+    class Plain(TextColumn):
+        def render(self, task: Task) -> Text:
+            return Text(one_line(form.format(task=task)))
+
+    return Plain(form)
+
+
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
     """A progress bar over rows, with their rate and their counts by status."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("{task.description}", markup=False),
+        _text("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
+        _text("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}", markup=False),
+        _text("{task.fields[counts]}"),
         console=stderr(),
     )
     task = bar.add_task(what, total=total, rate="", counts="")
@@ -205,14 +217,14 @@ def kept_when_interrupted(what: str) -> Iterator[None]:
 @contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
     """A progress bar whose tasks have a field ``said``; none is left where nothing was done, as before a refusal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}", markup=False),
+        _text("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[said]}", markup=False),
+        _text("{task.fields[said]}"),
     )
     bar = Progress(*columns, console=stderr(), disable=not shown)
     if bar.console.is_interactive:
@@ -231,10 +243,10 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
 @contextmanager
 def counting_cells(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over a study's cells; the first call says how many were done before."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     bar = Progress(
-        TextColumn("{task.description}", markup=False),
+        _text("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PredictionsError, short, some
+from .values import sound_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,9 @@ def load_features(path: str | Path) -> Features:
                     f"{path}: expected the arrays ids, features and feature_network, got {', '.join(loaded.files)}; "
                     "write them with ig3d logits --features"
                 )
-            ids, values, network = (loaded[key] for key in ("ids", "features", "feature_network"))
-            if not all(isinstance(array, np.ndarray) for array in (ids, values, network)):
-                raise ValueError("members that are no arrays")
+            ids, values, network = (
+                sound_array(loaded[key]) for key in ("ids", "features", "feature_network")
+            )
             return Features(ids, values, str(network), str(path))
     except PredictionsError:
         raise

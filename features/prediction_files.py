@@ -27,6 +27,7 @@ from .tables import (
     va_columns,
 )
 from .unpickle import read_arrays
+from .values import sound_array
 
 VA = ("valence", "arousal")
 _NAME_KEYS = ("classes", "class_names", "columns")
@@ -126,7 +127,7 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
                     return {"": _object_array(source, "")}
                 raise
             if isinstance(loaded, np.ndarray):
-                return {"": loaded}
+                return {"": sound_array(loaded)}
             arrays: dict[str, np.ndarray] = {}
             for name in loaded.files:
                 # those of ig3d logits --features are not predictions and may be larger than the memory
@@ -143,7 +144,7 @@ def _arrays(source: Path) -> dict[str, np.ndarray]:
                         f"{source}: expected arrays of at most {MAX_BYTES >> 30} GiB, got {name} of {size} bytes"
                     )
                 try:
-                    arrays[name] = loaded[name]
+                    arrays[name] = sound_array(loaded[name])
                 except ValueError as exc:
                     if "object array" not in str(exc).lower():
                         raise

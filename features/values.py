@@ -6,6 +6,7 @@ Pixel coordinates have their origin at the top left corner, x right, y down; box
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -234,3 +235,19 @@ class Rows:
             transform=np.full((n, 2, 3), np.nan, np.float32),
             codes={name: np.full((n, block.width), np.nan, np.float32) for name, block in blocks.items()},
         )
+
+
+def sound_array(value: object) -> np.ndarray:
+    """An array that a file holds; numpy returns other members of an ``.npz`` as bytes, and text unchecked.
+
+    Raises
+    ------
+    ValueError : it is no array, or its text is no Unicode, which ends many of numpy's functions.
+    """
+    if not isinstance(value, np.ndarray):
+        raise ValueError("a member that is no array")
+    if value.dtype.kind == "U" and value.dtype.itemsize:
+        points = np.ascontiguousarray(value).reshape(-1).view(value.dtype.str[0] + "u4")
+        if points.size and points.max() > sys.maxunicode:
+            raise ValueError("text that is no Unicode")
+    return value

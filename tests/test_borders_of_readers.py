@@ -16,6 +16,8 @@ import pytest
 from conftest import Ended, colour_folder
 from made_up_features import make
 
+from ig3d.console import counting_cells, progress_bar
+
 OPEN_HEADER = np.lib.format.magic(1, 0) + b"\x76\x00" + b"{'descr': '<f4', 'shape': (3,".ljust(117) + b"\n"
 DEEP = "[" * 100_000
 
@@ -33,6 +35,9 @@ def npy(value: object) -> bytes:
     return handle.getvalue()
 
 
+NO_UNICODE = npy(["abc"]).replace("b".encode("utf-32-le"), b"\xff" * 4)
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -40,6 +45,7 @@ def npy(value: object) -> bytes:
         {"features": b"no array"},
         {"feature_network.npy": OPEN_HEADER},
         {"ids.npy": npy("ids")[:-3]},
+        {"ids.npy": NO_UNICODE},
     ],
 )
 def test_damaged_features_are_one_line(
@@ -110,3 +116,25 @@ def test_a_split_table_may_be_a_pipe_but_no_folder_or_device(
         ended = ig3d(*check, refused)
         assert ended.returncode in (1, 2)
         assert "expected a table" in ended.stderr and "Errno" not in ended.stderr
+
+
+@pytest.mark.parametrize("members", [{"ids": b"no array"}, {"ids.npy": NO_UNICODE}, {"classes": b"a,b"}])
+def test_damaged_members_of_predictions_are_one_line(
+    ig3d: Callable[..., Ended], tmp_path: Path, members: dict[str, bytes]
+) -> None:
+    made = make(tmp_path / "made", 24)
+    path = npz(tmp_path / "x.npz", {"logits.npy": npy(np.zeros((24, 3)))} | members)
+    ended = ig3d("fuse", "--2d-logits", path, "--3d-store", made.store, "--out", tmp_path / "out")
+    assert ended.returncode == 1
+    assert "x.npz: expected a numpy file, got " in ended.stderr
+
+
+def test_names_in_progress_bars_are_data(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[/b]\x1b[31m\u202e$x"
+    with counting_cells(name, 2) as progress:
+        progress(2)
+    with progress_bar() as bar:
+        bar.update(bar.add_task(name, total=1, said=name), advance=1)
+    shown = capsys.readouterr().err
+    assert shown.count("[/b]\\x1b[31m\\u202e$x") == 3
+    assert "\x1b[31m" not in shown and "\u202e" not in shown
