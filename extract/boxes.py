@@ -227,7 +227,7 @@ def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
     if len(lacking):
         raise DatasetError(
             f"boxes: expected the {len(samples)} samples of {samples.dataset} in {store.path}, got {len(lacking)} that "
-            f"are not in it ({some([samples.samples[row].id for row in lacking])}); extract that store from the same "
+            f"are not in it ({some([samples.samples[row].id for row in lacking.tolist()])}); extract that store from the same "
             "dataset"
         )
     return np.asarray(rows)
@@ -324,7 +324,7 @@ def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what
     chosen = seen[np.unique(np.linspace(0, len(seen) - 1, _CHECKED).astype(int))] if len(seen) else seen
     other = []
     with bounded_images():
-        for row in chosen:
+        for row in chosen.tolist():
             sample = samples.samples[row]
             try:
                 content = read_content(f"{samples.root}/{sample.path}")

@@ -116,7 +116,7 @@ def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
 
     Raises
     ------
-    UsageError : the regressor needs landmarks and the detector is ``none``.
+    UsageError : the regressor needs landmarks and the detector is ``none``; a GPU that neither of them can use.
     """
     regress = regressor_of(config)
     if config.detector in ("boxes", "none") and isinstance(regress.needs, LandmarkSpec):
@@ -124,4 +124,11 @@ def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
             f"detector {config.detector}: expected a regressor that takes crops, got {regress.name}, which needs "
             f"landmarks; use --detector {regress.detectors[0]}"
         )
-    return regress, _detector(config.detector or regress.detectors[0], device=config.device)
+    detect = _detector(config.detector or regress.detectors[0], device=config.device)
+    on_gpu = any(device not in ("auto", "cpu") for device in config.devices)
+    if on_gpu and not any(hasattr(plugin, "device") for plugin in (regress, detect)):
+        raise UsageError(
+            f"device: expected no --device {config.device}, which neither {regress.name} nor {detect.name} can use; "
+            "leave it out"
+        )
+    return regress, detect

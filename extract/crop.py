@@ -121,7 +121,7 @@ def prepare(
         return _landmarks(size_wh, xyxy, faces, needs)
     maps = [
         whole_crop(size, needs) if whole else square_crop(face, needs)
-        for size, face in zip(size_wh, faces, strict=True)
+        for size, face in zip(size_wh.tolist(), faces, strict=True)
     ]
     crops = [
         resize(image, needs.size) if whole and not needs.floats else warp(image, transform, needs)

@@ -251,7 +251,7 @@ def sparse(kind: str, build: Building, args: tuple[Any, ...], state: Any) -> Any
         return NotImplemented
     if kind in ("csc", "csr") and "indptr" in state:
         inner, starts = np.asarray(state["indices"]), np.asarray(state["indptr"])
-        lengths = np.diff(starts.astype(np.int64))
+        lengths: np.ndarray = np.diff(starts.astype(np.int64))
         if len(lengths) != shape[kind == "csc"] or (lengths < 0).any() or lengths.sum() != len(data):
             raise pickle.UnpicklingError("a sparse matrix whose parts do not fit each other")
         outer = np.repeat(np.arange(len(lengths)), lengths)

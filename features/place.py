@@ -209,7 +209,7 @@ def _match_others(predictions: Predictions, samples: SampleColumns) -> tuple[np.
         if len(unique) < len(cells):
             if names_files(unique, samples):
                 raise PredictionsError(
-                    f"{source}: expected every id once, got names of several samples in {name} ({some(unique, 3)}); "
+                    f"{source}: expected every id once, got names of several samples in {name} ({some(unique.tolist(), 3)}); "
                     "write whole paths into one column"
                 )
             continue

@@ -83,7 +83,7 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
         check_files(samples, store, rows, what="crop")
         chosen = store.faces.box[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
-    faceless = [samples.samples[row].id for row in np.flatnonzero(~np.isfinite(chosen).all(1))]
+    faceless = [samples.samples[row].id for row in np.flatnonzero(~np.isfinite(chosen).all(1)).tolist()]
     note = (
         f"{len(faceless)} of {len(rows)} samples have no face in {crop} and are seen whole ({some(faceless)})",
     )

@@ -95,7 +95,7 @@ def plan_training(samples: SampleList, *, task: str | None, fraction: float, see
         train, validation = hold_out(
             rows, strata, [sample.group for sample in samples.samples], fraction, seed
         )
-        grouped = ", groups whole" if any(samples.samples[row].group for row in rows) else ""
+        grouped = ", groups whole" if any(samples.samples[row].group for row in rows.tolist()) else ""
         made = f"{len(validation)} of the train rows (stratified{grouped}; seed {seed})"
     notes = []
     if int(in_train.sum()) > len(rows):
