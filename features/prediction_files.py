@@ -86,29 +86,37 @@ def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
     )
 
 
-def load_ids(path: str | Path) -> np.ndarray:
-    """(n,) str ids from a text file (one per line), ``.npy``, ``.npz`` (``ids``) or a table (its id column)."""
+def load_ids(path: str | Path) -> dict[str, np.ndarray]:
+    """Ids in a text file (one per line), ``.npy``, ``.npz`` or a table: column or array -> (n,) str.
+
+    Where several may hold the ids, the likeliest is first.
+
+    Raises
+    ------
+    PredictionsError : unreadable, or none may.
+    """
     source = Path(path)
     if not source.exists() or source.is_dir():
         raise PredictionsError(f"{path}: expected a file of ids, found none")
     if is_table(source):
         table = read_table(source).columns
-        column = next(iter(id_candidates(table)), None)
-        if column is None and len(table) == 1:
-            column = next(iter(table))
-        if column is None:
+        found = id_candidates(table) or (
+            {name: as_text(table[name]) for name in table} if len(table) == 1 else {}
+        )
+        if not found:
             raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
-        return as_text(table[column])
+        return found
     if source.suffix.lower() in (".npy", ".npz"):
         arrays = _arrays(source)
-        key = "" if "" in arrays else id_column(arrays)
-        if key is None or np.squeeze(arrays[key]).ndim > 1:
+        flat = {name: array.reshape(-1) for name, array in arrays.items() if np.squeeze(array).ndim < 2}
+        found = {"ids": as_text(flat[""])} if "" in flat else id_candidates(flat)
+        if not found:
             raise PredictionsError(f"{path}: expected one array of ids, got {', '.join(arrays)}")
-        return as_text(arrays[key].reshape(-1))
+        return found
     lines = read_text(source).splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
-    return np.array([line.strip() for line in lines], dtype=str)
+    return {"ids": np.array([line.strip() for line in lines], dtype=str)}
 
 
 def _arrays(source: Path) -> dict[str, np.ndarray]:

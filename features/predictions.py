@@ -207,14 +207,16 @@ def load_predictions(
     id_columns, other_columns = read.ids, read.others
     ids = next(iter(id_columns.values()), None)
     if ids_file is not None:
-        said = load_ids(ids_file)
+        listed = load_ids(ids_file)
+        listed = {name: column for name, column in listed.items() if len(column) == len(values)} or listed
+        said = next(iter(listed.values()))
         own = id_column(id_columns)
         if own is not None and ids is not None and not np.array_equal(id_columns[own], said):
             raise PredictionsError(
                 f"{path}: expected ids from one place, got its own ({some(ids[:2].tolist())}) and others from "
                 f"{ids_file} ({some(said[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
             )
-        ids, id_columns, other_columns = said, {}, {}
+        ids, id_columns, other_columns = said, listed, {}
     notes = list(read.notes)
     if classes is not None and values.ndim == 2:
         if isinstance(classes, str):

@@ -478,3 +478,14 @@ def test_the_labels_are_joined_by_the_column_that_matches(shuffled, tmp_path, co
     frame.to_csv(tmp_path / "labels.csv", index=False)
     table = load_table(Inputs(path, store, labels=tmp_path / "labels.csv"))
     assert np.array_equal(table.labels, labels)
+
+
+def test_a_file_of_ids_is_read_by_the_column_or_array_that_matches(shuffled, tmp_path):
+    store, logits, paths, order = shuffled
+    np.save(tmp_path / "x.npy", logits[order])
+    frame = pandas.DataFrame({"id": range(len(paths)), "sha": [f"u{row}" for row in order], "seen in": paths})
+    frame.to_csv(tmp_path / "ids.csv", index=False)
+    np.savez(tmp_path / "ids.npz", places=np.array(paths), sha=np.array(frame["sha"], str), n=np.arange(3))
+    for ids in ("ids.csv", "ids.npz"):
+        table = load_table(Inputs(tmp_path / "x.npy", store, ids=tmp_path / ids))
+        assert np.array_equal(table.two_d, logits)

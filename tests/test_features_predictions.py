@@ -152,7 +152,7 @@ def test_ids_come_from_a_file_of_their_own(tmp_path, name):
         np.savez(path, ids=IDS)
     else:
         path.write_text("id,other\na/1,3\na/2,4\n" if name.endswith("csv") else "a/1\na/2\n\n")
-    assert load_ids(path).tolist() == IDS.tolist()
+    assert next(iter(load_ids(path).values())).tolist() == IDS.tolist()
     assert load_predictions(tmp_path / "x.npy", ids_file=path).ids.tolist() == IDS.tolist()
 
 
