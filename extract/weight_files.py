@@ -156,6 +156,10 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
     try:
         if path.is_dir():
             return _add_many(path, _files_of(path), wanted)
+        if path.exists() and not path.is_file():  # reading it might never end
+            raise WeightsError(
+                f"{path}: expected a file or a folder, got a device, a pipe or another special file"
+            )
         if _is_distribution(path):
             with _unpacked(path) as files:
                 return _add_many(path, files, wanted)

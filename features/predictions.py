@@ -283,7 +283,8 @@ def _tell_kind(values: np.ndarray, source: Path, said: str) -> tuple[np.ndarray,
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
         return values, "logits", ""  # Predictions refuses these with the counts
     values = values.astype(np.float64)
-    positive, sums = (values >= 0).all(axis=1), values.sum(axis=1)
+    with np.errstate(over="ignore"):  # sums of logits that are refused below
+        positive, sums = (values >= 0).all(axis=1), values.sum(axis=1)
     fitting = {total: positive & (np.abs(sums - total) <= _SUM_TOLERANCE * total) for total in (1.0, 100.0)}
     for total, what in ((1.0, "probabilities"), (100.0, "per cent")):
         if fitting[total].all():

@@ -475,7 +475,10 @@ def test_commands(
 
 def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "x").write_text("hello")
+    os.mkfifo(tmp_path / "pipe")
     for arguments, code, said in (
+        (("add", tmp_path / "pipe"), 1, "expected a file or a folder, got a device, a pipe"),
+        (("add", "/dev/zero"), 1, "expected a file or a folder, got a device, a pipe"),
         (("add", tmp_path / "x"), 1, "ig3d: "),
         (("add", tmp_path / "x", "--as", "y"), 2, "expected one of smirk"),
         (("get", "smirk"), 1, "without an account"),

@@ -38,12 +38,14 @@ def accuracy_of(folder, rule="2d"):
     return record["results"][rule]["all"]["accuracy"]["value"]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("value", [1.7e308, -1.7e308, 1e300])
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(None)])
-def test_logits_that_no_network_gives_are_refused_in_one_line(files, ig3d, value, rows):
+@pytest.mark.parametrize("columns", [1, slice(None)])
+def test_logits_that_no_network_gives_are_refused_in_one_line(files, ig3d, value, rows, columns):
     given, table, write = files
     logits = table.two_d.copy()
-    logits[rows, 1] = value
+    logits[rows, columns] = value
     write(logits)
     ended = ig3d("fuse", *given, *QUICK)
     assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
