@@ -138,3 +138,11 @@ def test_names_in_progress_bars_are_data(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().err
     assert shown.count("[/b]\\x1b[31m\\u202e$x") == 3
     assert "\x1b[31m" not in shown and "\u202e" not in shown
+
+
+def test_a_pipe_is_no_record_of_a_run(ig3d: Callable[..., Ended], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.json")
+    for path in (tmp_path, tmp_path / "metrics.json", "/dev/zero"):
+        ended = ig3d("report", path)
+        assert ended.returncode == 1
+        assert "expected the figures of a run, got a folder, a device or a pipe" in ended.stderr

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import Ig3dError, RunError, short
-from ...features.atomic import check_output
 from ..measures.metrics import metric_names
 from ..measures.results import difference_key
 from ..result import Result
@@ -203,8 +202,8 @@ def read_run(folder: str | Path) -> Run:
     """
     path = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
     try:
-        if path.exists():
-            check_output(path)  # a FIFO would be waited for
+        if path.exists() and not path.is_file():  # a FIFO would be waited for
+            raise RunError(f"{path}: expected the figures of a run, got a folder, a device or a pipe")
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise RunError(
