@@ -227,8 +227,8 @@ def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
     if len(lacking):
         raise DatasetError(
             f"boxes: expected the {len(samples)} samples of {samples.dataset} in {store.path}, got {len(lacking)} that "
-            f"are not in it ({some([samples.samples[row].id for row in lacking.tolist()])}); extract that store from the same "
-            "dataset"
+            f"are not in it ({some([samples.samples[row].id for row in lacking.tolist()])}); extract that store from "
+            "the same dataset"
         )
     return np.asarray(rows)
 

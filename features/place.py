@@ -209,8 +209,8 @@ def _match_others(predictions: Predictions, samples: SampleColumns) -> tuple[np.
         if len(unique) < len(cells):
             if names_files(unique, samples):
                 raise PredictionsError(
-                    f"{source}: expected every id once, got names of several samples in {name} ({some(unique.tolist(), 3)}); "
-                    "write whole paths into one column"
+                    f"{source}: expected every id once, got names of several samples in {name} "
+                    f"({some(unique.tolist(), 3)}); write whole paths into one column"
                 )
             continue
         match = match_names(cells, samples.id, samples.path)

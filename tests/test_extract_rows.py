@@ -46,6 +46,7 @@ FORMS = {
     "BOM": b"\xef\xbb\xbf" + table(HEADER, *ROWS[:2], "", *ROWS[2:]),
     "no last end": table(HEADER, "", *ROWS)[:-1],
     "semicolons": table(HEADER.replace(",", ";"), *(row(n, delimiter=";") for n in range(6)), ";;", ""),
+    "float labels": table(HEADER, *(line.replace(",", ".0,", 1) for line in ROWS)),
     "form feed": table(HEADER, ROWS[0], "\f", *ROWS[1:]),
 }
 

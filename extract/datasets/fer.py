@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import Sample, SampleList, Split
-from ...features.tables import say_columns
+from ...features.tables import label_text, say_columns
 from ..sources import open_file
 from ..sources.pixels import COLUMN, cells_of, header_of, records
 from . import DatasetOptions
@@ -62,7 +62,7 @@ class Fer2013:
         size, inside = size_of(table), posix(table, root)
         samples = []
         for row, cells in enumerate(_pixel_rows(table)):
-            split, label = USAGES.get(cells["usage"].lower()), cells["emotion"]
+            split, label = USAGES.get(cells["usage"].lower()), label_text(cells["emotion"])
             if split is None or label not in set("0123456"):
                 raise DatasetError(
                     f"fer2013: expected emotions 0 to 6 and Usage {', '.join(USAGES)}, got "
