@@ -447,6 +447,11 @@ def test_onnx_files_that_cannot_be_run(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, ir_version=9), tmp_path / "four.onnx")
     with pytest.raises(ModelError, match=r"expected one input of floats .*, got .*4, 16, 16"):
         load_network(NetworkSpec(str(tmp_path / "four.onnx"), **said), device=CPU)
+    content = onnx_file(tmp_path).read_bytes()
+    for name in (b"logits", b"images", b"features", b"ReduceMean"):
+        (tmp_path / "bytes.onnx").write_bytes(content.replace(name, b"\x80" * len(name)))
+        with pytest.raises(ModelError, match=r"bytes.onnx: expected an ONNX file"):
+            load_network(NetworkSpec(str(tmp_path / "bytes.onnx"), **said), device=CPU)
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"bad.onnx: expected an ONNX file"):
         load_network(NetworkSpec(str(tmp_path / "bad.onnx"), **said), device=CPU)

@@ -31,16 +31,16 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     providers = [name for name in (*wanted, "CPUExecutionProvider") if name in known]
     try:
         session = runtime.InferenceSession(str(path), options, providers=providers)
-    except Exception as exc:  # onnxruntime's own errors share no base
-        if not type(exc).__module__.startswith("onnxruntime"):
-            raise
-        reason = str(exc).splitlines()[0]
+        images = session.get_inputs()
+        names = [output.name for output in session.get_outputs()]
+        _ = [(item.name, item.shape, item.type) for item in images]  # decoded here
+    except Exception as exc:  # onnxruntime's own errors share no base, and its messages may be no UTF-8
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         if "external" in reason:
             raise ModelError(
                 f"{path}: the weights are in another file, which is not beside it; copy the .data file there"
             ) from exc
         raise ModelError(f"{path}: expected an ONNX file, got: {reason[:160]}") from exc
-    images = session.get_inputs()
     shape = list(images[0].shape) if images else []
     dtype = _DTYPES.get(images[0].type) if len(images) == 1 else None
     first = len(shape) == 4 and shape[1] in (1, 3)
@@ -51,7 +51,6 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
             f"got {[(one.name, one.shape, one.type) for one in images]}"
         )
     channels = shape[3] if last else shape[1]
-    names = [output.name for output in session.get_outputs()]
 
     def call(batch: torch.Tensor) -> dict[str, Any]:
         fed = batch.permute(0, 2, 3, 1) if last else batch
