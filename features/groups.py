@@ -6,14 +6,11 @@ They come from the dataset, a manifest, a table of labels, or a regular expressi
 from __future__ import annotations
 
 import re
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import replace
-from types import FrameType
 
 import numpy as np
+import regex
 
 from ..errors import UsageError, number, short, some
 from .table import FusionTable
@@ -36,20 +33,13 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
         every id.
     """
     try:
-        with _time_limit():
-            expression = re.compile(pattern)
-            if expression.groups < 1:
-                raise UsageError(
-                    f"groups: expected a pattern with a group in parentheses, got {short(pattern)!r}; put parentheses "
-                    "around the person or video"
-                )
-            matches = [expression.search(name) for name in ids.tolist()]
+        matches = _search_all(pattern, ids.tolist())
     except TimeoutError:
         raise UsageError(
             f"groups: expected a pattern that is quick to match, got {short(pattern)!r}, which took more than "
             f"{_SECONDS:g} s over {number(len(ids), 'id')}; avoid repeats inside of repeats, such as (a+)+"
         ) from None
-    except (re.error, RecursionError, OverflowError, MemoryError) as exc:
+    except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as exc:
         raise UsageError(f"groups: expected a regular expression, got {short(pattern)!r} ({exc})") from exc
     without = [name for name, match in zip(ids.tolist(), matches, strict=True) if match is None]
     if without:
@@ -60,23 +50,21 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
     return np.array([match.group(1) or "" for match in matches if match is not None], dtype=str)
 
 
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    """End what runs inside after some seconds, by a signal; only in the main thread, where signals arrive."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+def _search_all(pattern: str, ids: list[str]) -> list[regex.Match[str] | None]:
+    """The match in each id.
 
-    def ended(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, ended)
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    Raises
+    ------
+    TimeoutError : all of them together take more than ``_SECONDS``.
+    """
+    expression = regex.compile(pattern)
+    if expression.groups < 1:
+        raise UsageError(
+            f"groups: expected a pattern with a group in parentheses, got {short(pattern)!r}; put parentheses "
+            "around the person or video"
+        )
+    end = time.monotonic() + _SECONDS
+    return [expression.search(name, timeout=max(end - time.monotonic(), 1e-3)) for name in ids]
 
 
 def regrouped(table: FusionTable, pattern: str | None) -> FusionTable:

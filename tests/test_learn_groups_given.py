@@ -139,7 +139,7 @@ def test_a_pattern_that_never_ends_is_ended(monkeypatch, tmp_path, ig3d):
     monkeypatch.setattr("ig3d.features.groups._SECONDS", 0.3)
     given = files(tmp_path, name=lambda row: f"{'a' * 40}{row:04d}!")
     start = time.monotonic()
-    ended = ig3d("fuse", *given, *QUICK, "--groups", "((a+)+)$")
+    ended = ig3d("fuse", *given, *QUICK, "--groups", "(a|aa)+$")
     assert time.monotonic() - start < 30
     assert ended.returncode == 2 and "avoid repeats inside of repeats" in ended.stderr
 
