@@ -25,7 +25,7 @@ from ..features.join import load_table
 from ..features.samples import SampleList, Split
 from ..features.table import FusionTable
 from ..learn.intermediate.ask import Applied, ask
-from ..learn.intermediate.checkpoint import check_blocks, crop_warning
+from ..learn.intermediate.checkpoint import check_blocks, input_warning
 from ..learn.intermediate.config import IntermediateConfig
 from ..learn.intermediate.fit import TrainingData, parameter_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
@@ -311,4 +311,4 @@ def apply_joint(
         for key, value in route.crop.items()
         if trained.get(key, value) != value
     ]
-    return replace(applied, notes=(crop_warning(differences), *applied.notes)) if differences else applied
+    return replace(applied, notes=(input_warning(differences), *applied.notes)) if differences else applied

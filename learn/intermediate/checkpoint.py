@@ -171,7 +171,7 @@ def check_fits(
 
     Returns
     -------
-    warnings : the crop of the images differs
+    warnings : the crop or the pre-processing of the images differs
 
     Raises
     ------
@@ -188,7 +188,7 @@ def check_fits(
             f"{loaded.source}: expected features of shape {_shape(info.spec.shape)}, got {_shape(shape)}; "
             "write them as those it was trained on (ig3d logits --features, or --feature-maps)"
         )
-    warnings = crop_warnings(info, table) if _layer(network) == _layer(info.network) else []
+    warnings = input_warnings(info, table) if _layer(network) == _layer(info.network) else []
     if network != info.network and not warnings:
         raise ModelError(
             f"{loaded.source}: expected features of the network {_short(info.network)}, got those of "
@@ -198,18 +198,18 @@ def check_fits(
     return warnings
 
 
-def crop_warnings(info: ModuleInfo, table: FusionTable) -> list[str]:
-    """A warning where the 2D outputs of ``table`` are of the module's network, but of other crops of the images."""
+def input_warnings(info: ModuleInfo, table: FusionTable) -> list[str]:
+    """A warning where the 2D outputs of ``table`` are of the module's network, but of images prepared otherwise."""
+    same = info.two_d.partition(";")[0] == table.two_d_network.partition(";")[0]
     differences = network_differences(info.two_d, table.two_d_network)
-    other_crop = differences and all(difference.startswith("crop") for difference in differences)
-    return [crop_warning(differences)] if other_crop else []
+    return [input_warning(differences)] if same and differences else []
 
 
-def crop_warning(differences: Sequence[str]) -> str:
-    """The warning for images that are cropped in another way than those of the training."""
+def input_warning(differences: Sequence[str]) -> str:
+    """The warning for images that are cropped or scaled in another way than those of the training."""
     return (
-        f"WARNING the module was trained with another crop of the images: {'; '.join(differences)}. "
-        "Its outputs are likely worse; use the same --crop and --crop-scale."
+        f"WARNING the module was trained with another input of the 2D network: {'; '.join(differences)}. "
+        "Its outputs are likely worse; use the same options of ig3d logits."
     )
 
 
