@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of one input."""
+    """Outcome of one input."""
 
     number: int
     reader: str

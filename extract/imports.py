@@ -1,7 +1,7 @@
 """Codes that people already have, made into a store: JSON per image, EMOCA's folders of .npy, CSV columns.
 
 Each source is a function from the samples to ``row -> block -> values``; rows that it has nothing for keep their
-place, with the status that an exported table says, else ``failed``. Codes are joined to a dataset by id or file name,
+place, with the status of an exported table, else ``failed``. Codes are joined to a dataset by id or file name,
 never by order.
 """
 
@@ -40,7 +40,7 @@ _EMOCA = {
     "lightcode": ("light",),
     "detail": ("detail",),
 }
-# A row that a source says nothing of.
+# A row that a source does not have.
 _NOTHING = (Status.failed, "no codes in the source")
 _UNITS = {"pose": "rad", "jaw": "rad"}
 _FLAME_BLOCKS = frozenset({"expression", "shape", "pose", "jaw"})
@@ -184,7 +184,7 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
                 raise ValueError("expected a JSON object")
             keys |= set(record)
             named = _renamed(record, _SMIRK) or _renamed(record, _EMOCA)
-        except Exception as exc:  # whatever one file holds, the others are read
+        except Exception as exc:  # one bad file does not end the others
             without[row] = Status.failed, f"{path.name}: {exc}"
             continue
         if named:
@@ -226,7 +226,7 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
                 if (paths[0] / f"{key}.npy").is_file()
             }
             codes[row] = _renamed(record, _EMOCA)
-        except Exception as exc:  # whatever one file holds, the others are read
+        except Exception as exc:  # one bad file does not end the others
             without[row] = Status.failed, f"{paths[0].name}: {exc}"
     notes.append(share_words("a folder of codes", codes, samples))
     return Found("emoca", codes, tuple(notes), without)

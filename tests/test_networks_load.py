@@ -435,9 +435,9 @@ def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Pat
 
 def test_onnx_files_that_cannot_be_run(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    said = {"classes": "affectnet8", "columns": "0:8", "output": "logits"}
+    options = {"classes": "affectnet8", "columns": "0:8", "output": "logits"}
     with pytest.raises(ModelError, match="expected finite outputs"):
-        load_network(NetworkSpec(str(onnx_file(tmp_path, nan=True)), **said), device=CPU)
+        load_network(NetworkSpec(str(onnx_file(tmp_path, nan=True)), **options), device=CPU)
     onnx = pytest.importorskip("onnx")
     given, got = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("n", 4, 16, 16))
@@ -446,15 +446,15 @@ def test_onnx_files_that_cannot_be_run(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "four", [given], [got])
     onnx.save(onnx.helper.make_model(graph, ir_version=9), tmp_path / "four.onnx")
     with pytest.raises(ModelError, match=r"expected one input of floats .*, got .*4, 16, 16"):
-        load_network(NetworkSpec(str(tmp_path / "four.onnx"), **said), device=CPU)
+        load_network(NetworkSpec(str(tmp_path / "four.onnx"), **options), device=CPU)
     content = onnx_file(tmp_path).read_bytes()
     for name in (b"logits", b"images", b"features", b"ReduceMean"):
         (tmp_path / "bytes.onnx").write_bytes(content.replace(name, b"\x80" * len(name)))
         with pytest.raises(ModelError, match=r"bytes.onnx: expected an ONNX file"):
-            load_network(NetworkSpec(str(tmp_path / "bytes.onnx"), **said), device=CPU)
+            load_network(NetworkSpec(str(tmp_path / "bytes.onnx"), **options), device=CPU)
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"bad.onnx: expected an ONNX file"):
-        load_network(NetworkSpec(str(tmp_path / "bad.onnx"), **said), device=CPU)
+        load_network(NetworkSpec(str(tmp_path / "bad.onnx"), **options), device=CPU)
 
 
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
