@@ -39,8 +39,8 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)  ## The whole job on synthetic faces, offline: synth, train-2d, logits, extract, fuse, preview
 	@BIN=$(BIN) scripts/demo.sh $(DEMO)
 
-test: $(READY)  ## Run the tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(READY)  ## Run the tests, one process per core
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 check-oldest: $(OLDEST)/.ready  ## Tests that need no torch, with the lowest versions of all dependencies (Python 3.11)
 	@$(OLDEST)/bin/python -m pytest -q -W ignore::DeprecationWarning $(ARGS)

@@ -130,10 +130,17 @@ def _numpy_reconstruct(build: Building, args: tuple[Any, ...], state: Any) -> An
 
 
 def _numpy_frombuffer(build: Building, args: tuple[Any, ...], state: Any) -> Any:
-    raw, dtype, shape, order = args
+    raw, dtype, shape, order, *rest = args
     if not isinstance(dtype, np.dtype):
         return NotImplemented
-    return _array(raw, dtype, _sizes(shape), build.budget, fortran=order == "F")
+    array = _array(raw, dtype, _sizes(shape), build.budget, fortran=order == "F")
+    # NumPy 2 writes an array whose axes are permuted as the contiguous one and the permutation
+    axes = rest[0] if rest else None
+    if axes is None:
+        return array
+    if sorted(axes) != list(range(array.ndim)):
+        raise pickle.UnpicklingError("an array whose axes are no permutation")
+    return array.transpose(axes)
 
 
 def _numpy_scalar(build: Building, args: tuple[Any, ...], state: Any) -> Any:

@@ -95,15 +95,18 @@ def hashes_of(ids: np.ndarray) -> np.ndarray:
 
 
 def settled(part: Any) -> Any:
-    """A head or rule without a trace of how many threads fitted it: a saved model is the same on any machine."""
-    if isinstance(part, BaseEstimator) and type(part).__module__.partition(".")[0] == _OURS:
+    """A head or rule without a trace of how many threads fitted it: a saved model is the same on any machine.
+
+    Scalars of NumPy become plain numbers: one that several parts share would be stored once or twice by chance.
+    """
+    if isinstance(part, BaseEstimator) and type(part).__module__.partition(".")[0] in (_OURS, "sklearn"):
         twin = copy(part)
         for name, value in vars(part).items():
             setattr(twin, name, 0 if name == "num_threads" else settled(value))
         return twin
     if isinstance(part, list | tuple):
         return type(part)(settled(item) for item in part)
-    return part
+    return part.item() if isinstance(part, np.generic) else part
 
 
 def save_model(model: FusionModel, path: str | Path) -> None:

@@ -281,6 +281,8 @@ class FakeStore:
     def status(self) -> np.ndarray:
         return self.samples.status
 
+    def check_content(self) -> None: ...
+
     def column(self, name: str) -> np.ndarray:
         return getattr(self.samples, name.removeprefix("sample/"))
 

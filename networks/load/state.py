@@ -199,7 +199,10 @@ def _without_prefix(state: State, wanted: Collection[str], *, source: str) -> tu
     for name in needed:
         # a prefix ends at a dot; the names of one tensor under several prefixes are few
         counts.update(key.removesuffix(name) for key in state if key.endswith(f".{name}"))
-    if not counts or counts.most_common(1)[0][1] <= sum(name in state for name in needed):
+    # a prefix of a few names is a coincidence: the file has another network
+    if not counts or counts.most_common(1)[0][1] <= max(
+        len(needed) // 2, sum(name in state for name in needed)
+    ):
         return state, ""
     whole = [prefix for prefix, count in counts.items() if count == len(needed)]
     if any(
