@@ -328,7 +328,7 @@ def names(added: list[Any]) -> list[str]:
         (deca, "deca", "deca_model.tar"),
         (sfd, "sfd", "s3fd-619a316812.pth"),
     ],
-    ids=str,
+    ids=["smirk", "deca", "sfd"],
 )
 def test_a_file_is_recognised_whatever_its_name(
     tmp_path: Path, home: Path, make: Callable[[Path], Path], name: str, place: str
