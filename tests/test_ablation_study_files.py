@@ -39,6 +39,14 @@ def test_a_key_given_twice_is_refused_with_its_lines(tmp_path, ig3d, text, key):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("rules", ["null", "7", "{mean: 1}"])
+def test_rules_of_another_type_are_one_line(tmp_path, ig3d, rules):
+    path = study(tmp_path, f"options: {{rules: {rules}}}\ngrid: {{seed: {{a: 1}}}}\n")
+    ended = ig3d("ablate", path, "--2d-logits", "x.npz", "--3d-store", "y.h5", "--out", tmp_path / "out")
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
+    assert "rules: expected names in a list or by comma" in ended.stderr
+
+
 def test_anchors_and_merge_keys_are_read(tmp_path):
     text = """
 grid:

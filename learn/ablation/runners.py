@@ -144,6 +144,8 @@ def _value(name: str, value: Any) -> Any:
         default = 0
     if name == "rules":
         parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise UsageError(f"rules: expected names in a list or by comma, got {value!r}")
         return tuple(str(part).strip() for part in parts if str(part).strip())
     if name == "blocks" and isinstance(value, list):
         return ",".join(map(str, value))
