@@ -31,7 +31,7 @@ from ig3d.extract.read import digest_of
 from ig3d.extract.regressors.smirk import Smirk
 from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.samples import SampleList
-from ig3d.features.store_format import StoreInfo
+from ig3d.features.store.format import StoreInfo
 from ig3d.features.values import Block, FaceBatch
 
 CORES = 16

@@ -37,8 +37,8 @@ from ig3d.extract.pipeline import Crew, threads_beside
 from ig3d.extract.read import decode, digest_of
 from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.samples import Sample, SampleList
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Face, Rows, Status
 
 NETWORKS = {"smirk": SMIRK, "deca": DECA, "emoca": EMOCA}

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from ig3d import CodeStore
 from ig3d.features.samples import Sample
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 BLOCKS = {"expression": 50, "pose": 3, "jaw": 3, "eyelid": 2, "shape": 300, "camera": 3}

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ig3d.features.store_format import content_hash
+from ig3d.features.store.format import content_hash
 
 
 def damage_bytes(content: bytes, draw: random.Random) -> bytes:

@@ -52,7 +52,7 @@ def check(
     """Say what a dataset is, and read every image: counts, what is missing or broken, copies across splits."""
     from ..extract.datasets import list_samples
     from ..extract.datasets.check import check_images, recognise
-    from ..features.summary import class_table, count_classes
+    from ..features.store.summary import class_table, count_classes
 
     options = dataset_options(dataset, manifest, split, split_seed, groups, label_map)
     samples = list_samples(root, dataset, options) if dataset else recognise(root, options)
@@ -114,7 +114,7 @@ def split(
     from ..extract.datasets.split_store import samples_of, split_store
     from ..extract.datasets.splits import carve, check_replaceable, write_split
     from ..features.store import CodeStore
-    from ..features.summary import class_table, count_classes
+    from ..features.store.summary import class_table, count_classes
 
     of_store = Path(source).is_file() and source.lower().endswith((".h5", ".hdf5"))
     kinds = (".csv", ".h5") if of_store else (".csv",)

@@ -36,7 +36,7 @@ def inspect(
 ) -> None:
     """Say what a store holds."""
     from ..features.store import CodeStore
-    from ..features.summary import print_summary, summarise
+    from ..features.store.summary import print_summary, summarise
 
     with CodeStore(store) as opened:
         if verify:
@@ -115,8 +115,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a store's samples and codes as a table that other programs read."""
-    from ..features.export import export_store
     from ..features.store import CodeStore
+    from ..features.store.export import export_store
 
     wanted = {".csv": csv, ".parquet": parquet, ".npz": npz}
     if not any(wanted.values()):

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError, number, some
 from ..features.samples import SampleList
-from ..features.store_format import StoreInfo
-from ..features.store_writer import StoreWriter
+from ..features.store.format import StoreInfo
+from ..features.store.writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .import_table import Found, read_code_table, share_words
 

@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import RunError, StoreError, UsageError, number, some
 from ..features.samples import Sample, Samples
 from ..features.store import CodeStore, read_rows
-from ..features.store_format import StoreInfo
-from ..features.store_writer import StoreWriter
+from ..features.store.format import StoreInfo
+from ..features.store.writer import StoreWriter
 from ..features.values import Block
 from .flow import by_status
 from .identity import differences

@@ -23,8 +23,8 @@ from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from ..features.samples import Sample
-from ..features.store_format import StoreInfo
-from ..features.store_writer import StoreWriter
+from ..features.store.format import StoreInfo
+from ..features.store.writer import StoreWriter
 from ..features.values import Rows
 from .boxes import Known
 from .config import BATCH_SIZE, ExtractConfig, build

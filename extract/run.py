@@ -20,7 +20,7 @@ from joblib import cpu_count
 from ..errors import UsageError
 from ..features.samples import SampleList
 from ..features.store import CodeStore
-from ..features.store_format import StoreInfo
+from ..features.store.format import StoreInfo
 from ..features.values import CropSpec
 from ..workers import MOST_DEATHS, Lane, spread
 from . import shards

@@ -26,8 +26,8 @@ from ..errors import RunError, StoreError
 from ..features.atomic import check_output, replacing
 from ..features.samples import Sample, SampleList, Samples
 from ..features.store import CodeStore, read_rows
-from ..features.store_format import FORMAT, StoreInfo
-from ..features.store_writer import StoreWriter
+from ..features.store.format import FORMAT, StoreInfo
+from ..features.store.writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .identity import differences
 

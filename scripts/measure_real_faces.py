@@ -25,8 +25,8 @@ from ig3d.console import stdout
 from ig3d.faces.model import align
 from ig3d.features.predictions import Predictions
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.report import print_result, write_result
 

@@ -110,7 +110,7 @@ def test_a_missing_system_library_is_named(
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("ig3d.features.summary.summarise", broken)
+    monkeypatch.setattr("ig3d.features.store.summary.summarise", broken)
     ended = ig3d("inspect", store)
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
     assert wanted in ended.stderr

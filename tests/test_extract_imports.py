@@ -16,9 +16,9 @@ from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.imports import import_codes
 from ig3d.extract.run import extract_codes
-from ig3d.features.export import export_store
 from ig3d.features.samples import SampleList
 from ig3d.features.store import CodeStore
+from ig3d.features.store.export import export_store
 from ig3d.features.values import Status
 
 RNG = np.random.default_rng(0)

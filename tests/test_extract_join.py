@@ -139,8 +139,8 @@ def test_joining_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
 
     from ig3d.extract.join import write_joined
     from ig3d.features.samples import Sample
-    from ig3d.features.store_format import StoreInfo
-    from ig3d.features.store_writer import StoreWriter
+    from ig3d.features.store.format import StoreInfo
+    from ig3d.features.store.writer import StoreWriter
     from ig3d.features.values import Block, Rows, Status
 
     blocks = {"wide": Block(500, "1", "x", "Many columns.")}

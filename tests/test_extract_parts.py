@@ -15,7 +15,7 @@ from conftest import FAKE, colour_folder, content
 
 from ig3d.extract import run
 from ig3d.extract.pipeline import run_shard
-from ig3d.features.store_format import content_hash
+from ig3d.features.store.format import content_hash
 
 
 @pytest.fixture(scope="module")

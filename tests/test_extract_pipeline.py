@@ -23,7 +23,7 @@ from ig3d.extract.pipeline import Crew, in_batches, run_shard, threads_beside
 from ig3d.extract.read import Image as Decoded
 from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
-from ig3d.features.store_format import StoreInfo
+from ig3d.features.store.format import StoreInfo
 from ig3d.features.values import Face, FaceBatch, Status
 
 CONFIG = ExtractConfig(regressor=FAKE, detector="ig3d.extract.fakes:FakeDetector", batch_size=8)

@@ -422,7 +422,7 @@ def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str)
     from ig3d import CodeStore, ExtractConfig
     from ig3d.extract.pipeline import run_shard
     from ig3d.features.samples import Sample
-    from ig3d.features.store_format import StoreInfo
+    from ig3d.features.store.format import StoreInfo
 
     samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(10))
     for sample, pixels in zip(

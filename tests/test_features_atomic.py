@@ -15,8 +15,8 @@ from ig3d.errors import StoreError
 from ig3d.features.atomic import replacing
 from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 

@@ -15,7 +15,7 @@ from ig3d.features.labels import of_file
 from ig3d.features.match import match_ids
 from ig3d.features.order import class_order_problem
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store_format import content_hash
+from ig3d.features.store.format import content_hash
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from ig3d.errors import DatasetError
 from ig3d.extract.datasets.splits import deal
 from ig3d.features.samples import Sample, SampleList, Samples, Split
 from ig3d.features.store import CodeStore
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 ODD = [

@@ -14,9 +14,9 @@ import pytest
 from ig3d.errors import StoreError
 from ig3d.features.samples import Sample, Split
 from ig3d.features.store import CodeStore, read_rows
-from ig3d.features.store_format import StoreInfo, content_hash
-from ig3d.features.store_writer import StoreWriter
-from ig3d.features.summary import summarise
+from ig3d.features.store.format import StoreInfo, content_hash
+from ig3d.features.store.summary import summarise
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 BLOCKS = {

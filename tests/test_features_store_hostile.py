@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
-from ig3d.features.store_format import content_hash
+from ig3d.features.store.format import content_hash
 
 SAMPLES = make_samples(70)
 

@@ -11,8 +11,8 @@ import pytest
 from ig3d.errors import StoreError, UsageError
 from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 ROWS, WIDTH = 3000, 300

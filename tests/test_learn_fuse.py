@@ -17,8 +17,8 @@ from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.predictions import Predictions
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.measures.intervals import holm, share_as_extreme, swapped_sums

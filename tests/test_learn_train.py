@@ -12,8 +12,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 from ig3d.errors import PredictionsError, ProtocolError, UsageError
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.protocol.head_plan import plan_heads

@@ -14,8 +14,8 @@ from ig3d.errors import DatasetError, ModelError, PredictionsError, UsageError
 from ig3d.features.inputs import Inputs
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Sample, SampleList, Split
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig

@@ -7,8 +7,8 @@ import numpy as np
 from ig3d.features.classes import PRESETS
 from ig3d.features.predictions import Predictions
 from ig3d.features.samples import Sample, Split
-from ig3d.features.store_format import StoreInfo
-from ig3d.features.store_writer import StoreWriter
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 
 CLASSES = PRESETS["rafdb"]

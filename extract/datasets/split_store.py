@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import StoreError
 from ...features.samples import SampleList, Samples
 from ...features.store import CodeStore, read_rows
-from ...features.store_writer import StoreWriter
+from ...features.store.writer import StoreWriter
 from .splits import carve
 
 

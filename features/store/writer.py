@@ -1,6 +1,6 @@
 """Writing a store: under a temporary neighbour's name, hashed, flushed to disk, renamed, its folder flushed too.
 
-A final name is a finished file, and whatever goes wrong leaves what was there before.
+A file under its final name is finished; after an error the earlier file, if any, is unchanged.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from ..errors import StoreError
-from .atomic import check_output, flush_folder, temporary_name
-from .samples import Sample, Samples, Split, narrowed
-from .store_checks import check_blocks
-from .store_format import FORMAT, FORMAT_VERSION, StoreInfo, content_hash
-from .values import Block, Rows, Status
+from ...errors import StoreError
+from ..atomic import check_output, flush_folder, temporary_name
+from ..samples import Sample, Samples, Split, narrowed
+from ..values import Block, Rows, Status
+from .format import FORMAT, FORMAT_VERSION, StoreInfo, check_blocks, content_hash
 
 MESSAGE_BYTES = 200
 MOST_CLASSES = np.iinfo(np.int16).max
@@ -138,7 +137,7 @@ class StoreWriter:
 
     def _cannot(self, exc: OSError) -> StoreError:
         if hasattr(self, "_disk"):
-            exc = self._disk.failure or exc  # HDF5 tells only what followed from it
+            exc = self._disk.failure or exc  # HDF5 reports only its consequence
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         todo = "free the disk and repeat the command" if full else "name a place that can be written to"
         return StoreError(f"{self.path}: expected to write the store, got {exc}; {todo}")
@@ -259,8 +258,8 @@ class _Disk(io.RawIOBase):
     def readinto(self, into: Any) -> int:
         return self._raw.readinto(into)
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._raw.seek(offset, whence)
+    def seek(self, offset: int, origin: int = 0) -> int:
+        return self._raw.seek(offset, origin)
 
     def tell(self) -> int:
         return self._raw.tell()

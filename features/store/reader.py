@@ -1,7 +1,4 @@
-"""The HDF5 store of codes: one file, one sample per row. ``docs/format.md`` states the format.
-
-This module reads; :mod:`ig3d.features.store_writer` writes. Shards of a run are small stores of the same format.
-"""
+"""Reading a store: opened only if its data lie in the file and follow the format; codes are read when asked for."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from typing import Self
 import h5py
 import numpy as np
 
-from ..errors import StoreError, UsageError, number, some
-from .samples import Samples, narrowed
-from .store_checks import check_columns, check_ids, check_places, misplaced, read_blocks, read_info
-from .store_format import (
+from ...errors import StoreError, UsageError, number, some
+from ..samples import Samples, narrowed
+from ..values import Block, Rows, Status
+from .format import (
     FORMAT,
     FORMAT_VERSION,
     STEP,
@@ -26,10 +23,20 @@ from .store_format import (
     FaceTable,
     SampleTable,
     StoreInfo,
+    check_columns,
+    check_ids,
     content_hash,
+    misplaced,
+    read_blocks,
+    read_info,
     spans_of,
 )
-from .values import Block, Rows, Status
+
+_MOST_OBJECTS = 10_000
+_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+# A deflate stream expands to at most 1032 times its size.
+_MOST_EXPANSION = 1100
+_SMALL_BYTES = 1 << 20
 
 
 class CodeStore:
@@ -250,6 +257,47 @@ class CodeStore:
         except StoreError as exc:
             problems.append(str(exc))
         return problems
+
+
+def check_places(file: h5py.File) -> None:
+    """Refuse everything through which HDF5 would read values from elsewhere, or the same values under two names.
+
+    Raises
+    ------
+    ValueError : a soft, external or second hard link, a virtual dataset, external storage, an unusual filter, or a
+        dataset that declares far more bytes than the file holds.
+    """
+    seen = {h5py.h5o.get_info(file.id).addr}
+    groups = [file["/"]]
+    while groups:
+        group = groups.pop()
+        for key in group:
+            name = f"{group.name.rstrip('/')}/{key}".lstrip("/")
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link; a store must hold all of its data itself")
+            item = group[key]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise ValueError(f"{name} is a second name of another object")
+            seen.add(address)
+            if len(seen) > _MOST_OBJECTS:
+                raise ValueError(f"the file has more than {_MOST_OBJECTS} objects")
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                _check_storage(name, item)
+
+
+def _check_storage(name: str, dataset: h5py.Dataset) -> None:
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{name} lies in another file; a store must hold all of its data itself")
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
+    if filters - _FILTERS:
+        raise ValueError(f"{name} has the HDF5 filter {min(filters - _FILTERS)}, which no store has")
+    size, stored = dataset.nbytes or 0, dataset.id.get_storage_size()
+    if size > _SMALL_BYTES and size > _MOST_EXPANSION * stored:
+        raise ValueError(f"{name} declares {size} bytes, but the file holds {stored}")
 
 
 def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:

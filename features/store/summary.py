@@ -1,4 +1,4 @@
-"""What a person wants to know of a store, as plain values for printing and for scripts."""
+"""Summary of a store as plain values, and the tables that ``ig3d inspect`` prints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .samples import Split
-from .store import CodeStore
-from .values import Status
+from ..samples import Split
+from ..values import Status
+from .reader import CodeStore
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +67,7 @@ def count_classes(
 
 
 def class_table(splits: dict[str, dict[str, int]]) -> Table:
-    """What :func:`count_classes` found, a line for each class."""
+    """Table of the counts of :func:`count_classes`, one line per class."""
     from rich.table import Table
 
     table = Table("class", box=None, header_style="bold")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import StoreError, UsageError, require
-from .atomic import replacing, write_arrays
-from .samples import Split
-from .store import CodeStore
-from .values import Status
+from ...errors import StoreError, UsageError, require
+from ..atomic import replacing, write_arrays
+from ..samples import Split
+from ..values import Status
+from .reader import CodeStore
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 

@@ -1,27 +1,28 @@
-"""Checks of an opened store: where its data lie, and their types, shapes and ranges.
-
-A store may come from anyone. It is refused before its values are used if HDF5 would read them from another place
-(links, virtual datasets, external files), or if they are not what ``docs/format.md`` states.
-"""
+"""The format of a store: names, columns and attributes, their checks, and the hash of the content."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import h5py
 import numpy as np
 
-from .samples import Split
-from .store_format import StoreInfo
-from .values import Block, Status
+from ... import __version__
+from ..samples import Split
+from ..values import Block, Status
 
-_MOST_OBJECTS = 10_000
-_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
-# A deflate stream expands to at most 1032 times its size.
-_MOST_EXPANSION = 1100
-_SMALL_BYTES = 1 << 20
+FORMAT = "ig3d-codes"
+FORMAT_VERSION = 1
+TEXT_COLUMNS = ("id", "path", "group", "message")
+# Rows read at a time where all are gone through.
+STEP = 4096
+# Not part of the content hash: where and when, not what.
+_UNHASHED = frozenset({"created", "root", "content_sha256"})
 _NOT_IN_NAMES = frozenset(",+:/")  # separate block names in options and columns
 
 
@@ -52,45 +53,97 @@ COLUMNS = {
 }
 
 
-def check_places(file: h5py.File) -> None:
-    """Refuse everything through which HDF5 would read values from elsewhere, or the same values under two names.
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """The store's attributes: what was extracted, from what, by what.
 
-    Raises
-    ------
-    ValueError : a soft, external or second hard link, a virtual dataset, external storage, an unusual filter, or a
-        dataset that declares far more bytes than the file holds.
+    Attributes
+    ----------
+    dataset : str
+        Name of the adapter.
+    root : str
+        Folder the paths are relative to, when it was extracted.
+    classes : tuple of str
+    regressor, detector, crop, config : dict
+        As JSON: names, versions, runtimes, weights' SHA-256, options.
+    ig3d_version : str
+    created : str
+        ISO 8601, UTC.
     """
-    seen = {h5py.h5o.get_info(file.id).addr}
-    groups = [file["/"]]
-    while groups:
-        group = groups.pop()
-        for key in group:
-            name = f"{group.name.rstrip('/')}/{key}".lstrip("/")
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise ValueError(f"{name} is a link; a store must hold all of its data itself")
-            item = group[key]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                raise ValueError(f"{name} is a second name of another object")
-            seen.add(address)
-            if len(seen) > _MOST_OBJECTS:
-                raise ValueError(f"the file has more than {_MOST_OBJECTS} objects")
-            if isinstance(item, h5py.Group):
-                groups.append(item)
-            elif isinstance(item, h5py.Dataset):
-                _check_storage(name, item)
+
+    dataset: str
+    root: str
+    classes: tuple[str, ...]
+    regressor: dict[str, Any] = field(default_factory=dict)
+    detector: dict[str, Any] = field(default_factory=dict)
+    crop: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    ig3d_version: str = __version__
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def _check_storage(name: str, dataset: h5py.Dataset) -> None:
-    if dataset.is_virtual or dataset.external:
-        raise ValueError(f"{name} lies in another file; a store must hold all of its data itself")
-    properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
-    if filters - _FILTERS:
-        raise ValueError(f"{name} has the HDF5 filter {min(filters - _FILTERS)}, which no store has")
-    size, stored = dataset.nbytes or 0, dataset.id.get_storage_size()
-    if size > _SMALL_BYTES and size > _MOST_EXPANSION * stored:
-        raise ValueError(f"{name} declares {size} bytes, but the file holds {stored}")
+@dataclass(frozen=True, slots=True)
+class SampleTable:
+    """The ``/sample`` columns as arrays of n rows (units and codes as in :class:`Sample` and :class:`Rows`)."""
+
+    id: np.ndarray
+    path: np.ndarray
+    group: np.ndarray
+    message: np.ndarray
+    split: np.ndarray
+    label: np.ndarray
+    valence: np.ndarray
+    arousal: np.ndarray
+    status: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    digest: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @property
+    def ok(self) -> np.ndarray:
+        """(n,) bool: rows that have codes."""
+        return np.asarray(self.status == Status.ok)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceTable:
+    """The ``/face`` columns: box (n, 4), score (n,), count (n,), transform (n, 2, 3)."""
+
+    box: np.ndarray
+    score: np.ndarray
+    count: np.ndarray
+    transform: np.ndarray
+
+
+def content_hash(file: h5py.File) -> str:
+    """SHA-256 over names, types and bytes of all datasets and attributes, less where and when it was made."""
+    total = hashlib.sha256()
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        for key in sorted(item.attrs):
+            if key not in _UNHASHED:
+                total.update(f"{name}@{key}={item.attrs[key]!s}\n".encode())
+        if isinstance(item, h5py.Dataset):
+            total.update(f"{name}:{item.dtype.str}:{item.shape}\n".encode())
+            for span in spans_of(item):
+                total.update(np.ascontiguousarray(item[span]).data)
+
+    add("/", file)
+    names: list[str] = []
+    file.visit(names.append)
+    for name in sorted(names):
+        add(name, file[name])
+    return total.hexdigest()
+
+
+def spans_of(column: h5py.Dataset) -> Iterator[slice]:
+    """All rows, some thousand at a time, in whole chunks: so that none is read and checked twice."""
+    chunk = column.chunks[0] if column.chunks else 1
+    step = max(1, STEP // chunk) * chunk
+    return (slice(start, start + step) for start in range(0, len(column), step))
 
 
 def check_columns(file: h5py.File) -> int:
