@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..errors import DatasetError, StoreError, UsageError, some
+from ..features.align import find_rows
 from ..features.samples import SampleList, Samples
 from ..features.store import CodeStore
 from ..features.values import CropSpec, Face, LandmarkSpec, Status
@@ -221,16 +222,15 @@ def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
     DatasetError : some are not in it.
     """
     ids, wanted = store.column("sample/id"), Samples.of(samples.samples).column("id")
-    order = np.argsort(ids, kind="stable")
-    rows = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
-    lacking = np.flatnonzero(ids[rows] != wanted)
+    rows, _ = find_rows(wanted, ids)
+    lacking = np.flatnonzero(rows < 0)
     if len(lacking):
         raise DatasetError(
             f"boxes: expected the {len(samples)} samples of {samples.dataset} in {store.path}, got {len(lacking)} that "
             f"are not in it ({some([samples.samples[row].id for row in lacking.tolist()])}); extract that store from "
             "the same dataset"
         )
-    return np.asarray(rows)
+    return rows
 
 
 def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> list[Known | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DatasetError, UsageError, number, some
-from ..features.match import match_names
+from ..features.align import Names, align_column
 from ..features.samples import SampleList, Samples
 from ..features.table_reader import Table, read_table
 from ..features.tables import (
@@ -98,6 +98,12 @@ class Found:
     without: dict[int, tuple[Status, str]] = field(default_factory=dict)
 
 
+def names_of(samples: SampleList) -> Names:
+    """Ids and paths of the samples."""
+    rows = Samples.of(samples.samples)
+    return Names(*(np.char.decode(rows.column(name), "utf-8") for name in ("id", "path")))
+
+
 def share_words(what: str, codes: Mapping[int, object], samples: SampleList) -> str:
     """How many samples a source has codes for."""
     return f"{what} for {len(codes)} of {number(len(samples), 'sample')}"
@@ -107,16 +113,21 @@ def read_code_table(samples: SampleList, source: Path, columns: str | None) -> F
     """Columns ``expression:0`` ... as ``ig3d export`` writes them, or those that ``columns`` names."""
     table = read_table(source, error=DatasetError, numeric=_may_be_code)
     header = list(table.columns)
-    if not _keys(table):
+    keys = _keys(table)
+    if not keys:
         raise DatasetError(f"import: expected a column id, path, image, name or number, got {some(header)}")
     places = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
-    match, key = _match(samples, table, {name for names in places.values() for name in names})
+    used = {name for names in places.values() for name in names}
+    best = align_column({name: ids for name, ids in keys.items() if name not in used}, names_of(samples))
+    if best is None:
+        raise DatasetError(f"import: expected a column id beside the codes, got {some(header)}")
+    key, alignment = best
     numbers = {
         block: np.stack([as_numbers(table.columns[name]) for name in names], axis=1).astype(np.float32)
         for block, names in places.items()
     }
     outcomes = _outcomes(table)
-    rows, counts = match.tolist(), Counter(match[match >= 0].tolist())
+    rows, counts = alignment.rows.tolist(), Counter(alignment.rows[alignment.aligned].tolist())
     codes: dict[int, dict[str, np.ndarray]] = {}
     without: dict[int, tuple[Status, str]] = {}
     for line, row in enumerate(rows):
@@ -128,15 +139,14 @@ def read_code_table(samples: SampleList, source: Path, columns: str | None) -> F
             without[row] = outcomes[line]  # type: ignore[assignment]  # of the line above
         elif any(np.isfinite(values[line]).any() for values in numbers.values()):
             codes[row] = {block: values[line] for block, values in numbers.items()}
-    notes = [*table.notes, f"{share_words('a row of codes', codes, samples)}, joined by {key}"]
-    if strangers := int((match < 0).sum()):
-        notes.append(f"{number(strangers, 'row')} of no sample left out")
+    notes = [
+        *table.notes,
+        alignment.report(source.name, samples.dataset, key),
+        share_words("a row of codes", codes, samples),
+    ]
     if many := [samples.samples[row].id for row, count in counts.items() if count > 1]:
         notes.append(f"{number(len(many), 'id')} there more than once left out: {some(many)}")
-    used = {name for names in places.values() for name in names}
-    unused = [
-        name for name in header if name not in used and plain(name) not in _BESIDE and f"ids: {name}" != key
-    ]
+    unused = [name for name in header if name not in {*used, key} and plain(name) not in _BESIDE]
     if unused:
         notes.append(f"{number(len(unused), 'column')} not used: {some(unused, 12)}")
     return Found("unknown", codes, tuple(notes), without)
@@ -254,22 +264,6 @@ def _by_number(names: list[str]) -> list[str]:
 
 def _is_numeric(column: np.ndarray) -> bool:
     return bool(np.isfinite(as_numbers(column[:1000])).any()) or not any(as_text(column[:1000]).tolist())
-
-
-def _match(samples: SampleList, table: Table, used: set[str]) -> tuple[np.ndarray, str]:
-    """Row of the samples for each line of the table (-1: none), and in words how, by the column that matches most."""
-    rows = Samples.of(samples.samples)
-    ids, paths = (np.char.decode(rows.column(name), "utf-8") for name in ("id", "path"))
-    best, words = np.full(len(table), -1), ""
-    for name, keys in _keys(table).items():
-        if name in used:
-            continue
-        unique, where = np.unique(keys, return_inverse=True)
-        found = match_names(unique, ids, paths)
-        matched = found.rows[where.reshape(-1)]
-        if (matched >= 0).sum() > (best >= 0).sum():
-            best, words = matched, f"ids: {name}"
-    return best, words
 
 
 def _keys(table: Table) -> dict[str, np.ndarray]:

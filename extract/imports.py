@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DatasetError, UsageError, number, some
+from ..features.align import align, find_rows
 from ..features.samples import SampleList
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
 from ..features.values import Block, Rows, Status
-from .import_table import Found, read_code_table, share_words
+from .import_table import Found, names_of, read_code_table, share_words
 
 FLAME = "flame-2020"
 # SMIRK's names, as If3d's script writes them, and EMOCA's; each with where its numbers go.
@@ -161,22 +162,15 @@ def _renamed(record: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, ..
 
 
 def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found:
-    """``<id>.json``, ``<path>.json`` under the source, or by file name where that is one-to-one."""
-    by_name: dict[str, list[Path]] = {}
-    for file in sorted(source.rglob("*.json")):
-        by_name.setdefault(file.name, []).append(file)
-    stems = Counter(Path(sample.path).stem for sample in samples.samples)
+    """``<id>.json`` or ``<path>.json`` under the source, or files of such names in other folders."""
+    files = sorted(source.rglob("*.json"))
+    names = [file.relative_to(source).as_posix().removesuffix(".json") for file in files]
+    alignment = align(names, names_of(samples))
     codes: dict[int, dict[str, np.ndarray]] = {}
     without: dict[int, tuple[Status, str]] = {}
     keys: set[str] = set()
-    for row, sample in enumerate(samples.samples):
-        name = Path(sample.path).name
-        near = [source / f"{sample.id}.json", source / f"{sample.path}.json"]
-        path = next((path for path in near if path.is_file()), None)
-        if path is None and stems[Path(name).stem] == 1:
-            alike = by_name.get(f"{name}.json", []) + by_name.get(f"{Path(name).stem}.json", [])
-            path = alike[0] if len(alike) == 1 else None
-        if path is None:
+    for path, row in zip(files, alignment.rows.tolist(), strict=True):
+        if row < 0:
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -193,7 +187,8 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
             known = f"none of the known names among {', '.join(sorted(record)[:6])}"
             without[row] = Status.failed, f"{path.name}: {known}"
     regressor = "smirk" if keys & set(_SMIRK) - {"cam"} else "emoca"
-    return Found(regressor, codes, (share_words("a JSON file", codes, samples),), without)
+    notes = (alignment.report("JSON files", samples.dataset), share_words("a JSON file", codes, samples))
+    return Found(regressor, codes, notes, without)
 
 
 def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
@@ -206,34 +201,33 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
     odd = sorted(name for name in folders if len(name) == 1)
     if odd:
         notes.append(f"folders of one character are left out, they hold pictures without a face: {some(odd)}")
-    stems = Counter(_first_stem(sample.path) for sample in samples.samples)
-    collide = sorted(stem for stem, count in stems.items() if count > 1 and f"{stem}00" in folders)
+    repeated = sorted(name for name, paths in folders.items() if len(paths) > 1)
+    if repeated:
+        notes.append(f"{number(len(repeated), 'folder')} there more than once left out: {some(repeated)}")
+    once = [
+        paths[0] for name, paths in folders.items() if len(paths) == 1 < len(name) and name.endswith("00")
+    ]
+    stems = [folder.name.removesuffix("00") for folder in once]
+    first_stems = [path.rpartition("/")[2].partition(".")[0] for path in names_of(samples).path.tolist()]
+    rows, several = find_rows(stems, first_stems)
+    collide = sorted(np.array(stems, dtype=str)[several].tolist())
     if collide:
         notes.append(f"{number(len(collide), 'stem')} of several pictures left out: {some(collide)}")
-    twice = sorted(name for name, paths in folders.items() if len(paths) > 1)
-    if twice:
-        notes.append(f"{number(len(twice), 'folder')} there more than once left out: {some(twice)}")
     codes, without = {}, {}
-    for row, sample in enumerate(samples.samples):
-        stem = _first_stem(sample.path)
-        paths = folders.get(f"{stem}00", [])
-        if len(paths) != 1 or stems[stem] > 1 or len(paths[0].name) == 1:
+    for folder, row in zip(once, rows.tolist(), strict=True):
+        if row < 0:
             continue
         try:
             record = {
-                key: np.load(paths[0] / f"{key}.npy", allow_pickle=False)
+                key: np.load(folder / f"{key}.npy", allow_pickle=False)
                 for key in _EMOCA
-                if (paths[0] / f"{key}.npy").is_file()
+                if (folder / f"{key}.npy").is_file()
             }
             codes[row] = _renamed(record, _EMOCA)
         except Exception as exc:  # one bad file does not end the others
-            without[row] = Status.failed, f"{paths[0].name}: {exc}"
+            without[row] = Status.failed, f"{folder.name}: {exc}"
     notes.append(share_words("a folder of codes", codes, samples))
     return Found("emoca", codes, tuple(notes), without)
-
-
-def _first_stem(path: str) -> str:
-    return Path(path).name.split(".")[0]
 
 
 SOURCES: Mapping[str, Callable[[SampleList, Path, str | None], Found]] = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PredictionsError, number, some
+from .align import align_column
 from .classes import canonical, canonical_all
-from .match import matching_column
 from .store import CodeStore
 from .table_reader import read_table
 from .tables import (
@@ -123,7 +123,8 @@ def of_file(path: str | Path, *, beside: SampleColumns | None = None) -> SampleC
     candidates = id_candidates({name: column for name, column in table.items() if name not in others})
     id_column = next(iter(candidates), None)
     if beside is not None:
-        id_column = matching_column(candidates, beside.id, beside.path)
+        best = align_column(candidates, beside)
+        id_column = None if best is None else best[0]
     if id_column is None:
         raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
     ids = candidates[id_column]

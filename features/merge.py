@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import PredictionsError, number, some
+from .align import align_all
 from .labels import SampleColumns, number_labels
-from .match import match_ids
 from .samples import Split
 
 
@@ -130,8 +130,9 @@ def overlay(samples: SampleColumns, table: SampleColumns) -> tuple[SampleColumns
     ------
     PredictionsError : no row of the table is a sample, or a label is none of the store's.
     """
-    rows, how = match_ids(table.id, samples, source=table.source, allow_missing=True)
-    here = rows >= 0
+    alignment = align_all(table.id, samples, source=table.source, to=samples.source, allow_missing=True)
+    here, rows = alignment.aligned, alignment.rows
+    how = alignment.report(table.source, samples.source)
 
     def spread(new: np.ndarray, none: object) -> np.ndarray:
         filled = np.full((len(samples), *new.shape[1:]), none, new.dtype)

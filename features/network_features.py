@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PredictionsError, short, some
+from .align import find_rows
 from .values import sound_array
 
 
@@ -74,8 +75,7 @@ class Features:
 
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
         """(n,) int64 row of each of ``ids``, -1 where there is none."""
-        place = {name: row for row, name in enumerate(self.ids.tolist())}
-        return np.array([place.get(name, -1) for name in np.asarray(ids).tolist()], np.int64)
+        return find_rows(ids, self.ids)[0]
 
 
 def made_by_of(path: str | Path) -> dict[str, Any]:

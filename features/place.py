@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, number, some
+from ..errors import PredictionsError, some
+from .align import Alignment, align, align_all, align_in_order, name_files
 from .classes import preset_of
 from .labels import SampleColumns
-from .match import match_ids, match_names, match_order, names_files
 from .order import (
     chance_problem,
     changes_along_rows,
@@ -118,7 +118,15 @@ def place(
     else:
         remedy = _GIVE_IDS if two_d else _INSIDE[_GIVE_IDS]
         labelled = labels >= 0 if classes else np.isfinite(samples.targets).all(axis=1)
-        rows, how = match_order(len(predictions), samples, labelled=labelled, source=source, remedy=remedy)
+        rows, how = align_in_order(
+            len(predictions),
+            samples,
+            samples.split,
+            labelled=labelled,
+            source=source,
+            to=samples.source,
+            remedy=remedy,
+        )
     notes = [*predictions.notes, how]
     joined = rows >= 0
     if classes:
@@ -158,23 +166,21 @@ def _inside(remedy: str) -> str:
 def _match(
     predictions: Predictions, samples: SampleColumns, *, allow_missing: bool
 ) -> tuple[np.ndarray, str] | None:
-    """Rows of the samples by the column of the file that matches them, and in words how; None without ids.
+    """Rows of the samples by the column of the file that matches them, and a note on it; None without ids.
 
     Raises
     ------
     PredictionsError : no column of text matches, or two do and name different samples.
     """
-    source, columns = predictions.source, predictions.id_columns
+    source, to = predictions.source, samples.source
     if predictions.ids is None:
         return _match_others(predictions, samples)
-    if not columns:
-        return match_ids(predictions.ids, samples, source=source, allow_missing=allow_missing)
-    matching: dict[str, tuple[np.ndarray, str]] = {}
+    columns = predictions.id_columns or {"ids": predictions.ids}
+    matching: dict[str, Alignment] = {}
     refusals: list[PredictionsError] = []
     for name, ids in columns.items():
         try:
-            rows, how = match_ids(ids, samples, source=source, allow_missing=allow_missing)
-            matching[name] = rows, how if name in _USUAL else f"{how} (ids: {name})"
+            matching[name] = align_all(ids, samples, source=source, to=to, allow_missing=allow_missing)
         except PredictionsError as exc:
             refusals.append(exc)
     if not matching:
@@ -185,15 +191,18 @@ def _match(
         raise PredictionsError(
             f"{refusals[0]}; none of the columns with text matches the samples ({some([*columns], 12)})"
         )
-    name, (rows, how) = max(matching.items(), key=lambda item: int((item[1][0] >= 0).sum()))
-    others = [other for other, (its, _) in matching.items() if not np.array_equal(its, rows)]
-    others = [other for other in others if (matching[other][0] >= 0).sum() == (rows >= 0).sum()]
+    name, best = max(matching.items(), key=lambda item: int(item[1].aligned.sum()))
+    others = [
+        other
+        for other, its in matching.items()
+        if its.aligned.sum() == best.aligned.sum() and not np.array_equal(its.rows, best.rows)
+    ]
     if others and name not in _USUAL:
         raise PredictionsError(
             f"{source}: expected one column of ids, got {name} and {', '.join(others)}, which match different samples; "
             "call the right one id"
         )
-    return rows, how
+    return best.rows, best.report(source, to, "" if name in _USUAL else name)
 
 
 def _match_others(predictions: Predictions, samples: SampleColumns) -> tuple[np.ndarray, str] | None:
@@ -207,22 +216,21 @@ def _match_others(predictions: Predictions, samples: SampleColumns) -> tuple[np.
     for name, cells in predictions.other_columns.items():
         unique = np.unique(cells)
         if len(unique) < len(cells):
-            if names_files(unique, samples):
+            if name_files(unique, samples):
                 raise PredictionsError(
                     f"{source}: expected every id once, got names of several samples in {name} "
                     f"({some(unique.tolist(), 3)}); write whole paths into one column"
                 )
             continue
-        match = match_names(cells, samples.id, samples.path)
-        if not match.complete:
+        alignment = align(cells, samples)
+        if not alignment.complete:
             continue
-        if increases(cells) and (np.diff(match.rows) < 0).any() and not plain(name).endswith("id"):
+        if increases(cells) and (np.diff(alignment.rows) < 0).any() and not plain(name).endswith("id"):
             raise PredictionsError(
                 f"{source}: expected ids, got none but the numbers in {name}, which match the samples in another order "
                 "than that of the rows; call the column id if it names the images, remove it if it counts the rows"
             )
-        how = f"{number(len(cells), 'row')} joined to {samples.source} by {match.level} (ids: {name})"
-        return match.rows, f"{source}: {how}"
+        return alignment.rows, alignment.report(source, samples.source, name)
     return None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ModelError, PredictionsError, UsageError, number
+from ..features.align import find_rows
 from ..features.atomic import replacing
 from ..features.classes import parse_classes
 from ..features.inputs import Inputs
@@ -146,10 +147,8 @@ def _ready_table(
 
     names, two, notes = read(two_d, ids_file=ids, classes=parse_classes(classes) if classes else None)
     others, ready, more = read(three_d)
-    order = np.argsort(others, kind="stable")
-    where = np.searchsorted(others, names, sorter=order)
-    found = order[np.minimum(where, len(others) - 1)]
-    there = others[found] == names
+    found, _ = find_rows(names, others)
+    there = found >= 0
     if not there.any():
         raise PredictionsError(
             f"{three_d}: expected rows of the ids of {two_d.name} ({names[0]}), got none ({others[0]})"

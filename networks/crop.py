@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import UsageError, some
 from ..extract.boxes import check_files
+from ..features.align import find_rows
 from ..features.samples import SampleList
 from ..features.store import CodeStore
 
@@ -72,9 +73,8 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
         return Crops(np.full((len(samples), 4), np.nan))
     with CodeStore(crop) as store:
         store.check_content()
-        place = {name: row for row, name in enumerate(store.samples.id.tolist())}
-        rows = np.array([place.get(sample.id, -1) for sample in samples.samples])
-        unknown = [sample.id for sample, row in zip(samples.samples, rows, strict=True) if row < 0]
+        rows, _ = find_rows([sample.id for sample in samples.samples], store.samples.id)
+        unknown = [samples.samples[row].id for row in np.flatnonzero(rows < 0).tolist()]
         if unknown:
             raise UsageError(
                 f"crop: expected every sample in {crop}, got {len(unknown)} of {len(rows)} that it does not have "

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ..errors import DatasetError, UsageError, some
+from ..features.align import find_rows
 from ..features.device import choose_device
 from ..features.inputs import Inputs
 from ..features.join import load_table
@@ -218,9 +219,9 @@ def open_route(
         start = open_network(network)
         warning = check_predictions(inputs.two_d[0], start, crops.identity, force=force)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
-    place = {identifier: row for row, identifier in enumerate(table.id.tolist())}
     ids = [sample.id for sample in samples.samples]
-    known = np.array([row for row, identifier in enumerate(ids) if identifier in place], np.int64)
+    in_table, _ = find_rows(ids, table.id)
+    known = np.flatnonzero(in_table >= 0)
     if not len(known):
         raise DatasetError(
             f"{samples.dataset}: expected the dataset that {table.sources.get('3d', 'the store')} was made of "
@@ -230,7 +231,7 @@ def open_route(
         samples, known, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
     )
     row = np.full(len(table), -1, np.int64)
-    row[[place[ids[index]] for index in pictures.rows.tolist()]] = np.arange(len(pictures))
+    row[in_table[pictures.rows]] = np.arange(len(pictures))
     contents = contents_of(inputs.stores, table.id)
     contents[row >= 0] = hash_contents(pictures.digests)[row[row >= 0]]
     # a row of val or test that the network learnt from as a 2D network is none to report

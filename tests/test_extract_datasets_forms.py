@@ -15,8 +15,8 @@ from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.affectnet_npy import TABLE, read_annotations
 from ig3d.extract.datasets.check import check_images
+from ig3d.features.align import align_all
 from ig3d.features.labels import SampleColumns
-from ig3d.features.match import match_ids
 from ig3d.features.samples import Split
 
 # rafdb
@@ -61,7 +61,7 @@ def test_rafdb_ids_of_any_form_join(tmp_path: Path, form: str) -> None:
         targets=np.full((n, 2), np.nan),
     )
     ids = np.array([form.format(name) for name in ("train_00001", "test_0002", "test_0001")])
-    rows, _ = match_ids(ids, columns, source="x.npz")
+    rows = align_all(ids, columns, source="x.npz", to="y").rows
     assert [samples.samples[row].path.rpartition("/")[2] for row in rows] == [
         "train_00001_aligned.jpg", "test_0002_aligned.jpg", "test_0001_aligned.jpg",
     ]  # fmt: skip

@@ -52,7 +52,7 @@ def test_a_text_column_or_array_that_matches_is_the_id(shuffled, tmp_path, name)
     for file in ("x.csv", "x.npz"):
         table = joined(tmp_path / file, store)
         assert np.array_equal(table.two_d, logits)
-        assert any("rows joined" in note for note in table.notes)
+        assert any("rows aligned" in note for note in table.notes)
 
 
 def test_the_index_of_a_parquet_table_is_the_id(shuffled, tmp_path):

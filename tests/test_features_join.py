@@ -8,11 +8,11 @@ import pytest
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
+from ig3d.features.align import align_all
 from ig3d.features.classes import PRESETS, preset_of
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.labels import of_file
-from ig3d.features.match import match_ids
 from ig3d.features.order import class_order_problem
 from ig3d.features.samples import Sample, Split
 from ig3d.features.store.format import content_hash
@@ -48,10 +48,10 @@ def test_rows_are_joined_by_id_whatever_their_order(toy, tmp_path):
         (lambda sample: sample.path, "by path"),
         (lambda sample: "./" + sample.path, "by path"),
         (lambda sample: sample.path.replace("/", "\\"), "by path"),
-        (lambda sample: sample.id + ".png", "by path without extension"),
+        (lambda sample: sample.id + ".png", "by path without suffix"),
         (lambda sample: "/home/someone/raf/" + sample.path, "leading folders"),
         (lambda sample: sample.path.rpartition("/")[2], "by file name"),
-        (lambda sample: sample.id.rpartition("/")[2], "by stem"),
+        (lambda sample: sample.id.rpartition("/")[2], "by file name without suffix"),
     ],
 )
 def test_ids_may_be_spelt_as_paths_names_or_stems(toy, tmp_path, spell, how):
@@ -93,7 +93,7 @@ def test_two_ids_never_share_a_sample(toy):
         columns = of_store(opened)
     same = np.array([samples[0].id, samples[0].path])
     with pytest.raises(PredictionsError, match="of 2 that are not"):
-        match_ids(same, columns, source="x")
+        align_all(same, columns, source="x", to="y")
 
 
 def splits(row):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError, UsageError, number, some
+from ...features.align import Alignment, Names, align_column, difference
 from ...features.atomic import replacing
-from ...features.match import difference, match_names, matching_column
 from ...features.samples import SampleList, Samples, Split
 from ...features.table_reader import read_table
 from ...features.tables import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
@@ -161,39 +161,42 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
     ------
     DatasetError : it is no such table, or its ids are not those of the dataset.
     """
-    rows = Samples.of(samples.samples)
-    sample_ids, paths = (np.char.decode(rows.column(name), "utf-8") for name in ("id", "path"))
-    ids, splits = _read_split(table, sample_ids, paths)
-    found = match_names(ids, sample_ids, paths)
-    unknown = ids[found.rows < 0].tolist()
-    lacking = np.delete(sample_ids, found.rows[found.rows >= 0]).tolist()
-    if unknown or lacking:
+    rows = _names(samples)
+    ids, splits, alignment = _read_split(table, rows)
+    unknown = ids[~alignment.aligned].tolist()
+    missing = np.delete(rows.id, alignment.rows[alignment.aligned]).tolist()
+    if unknown or missing:
         raise DatasetError(
-            f"split: expected in {table} the {len(sample_ids)} ids of {samples.dataset}, got "
+            f"split: expected in {table} the {len(rows.id)} ids of {samples.dataset}, got "
             f"{number(len(unknown), 'other')}"
             + (f" ({some(unknown, 3)})" if unknown else "")
-            + f" and {len(lacking)} lacking"
-            + (f" ({some(lacking, 3)})" if lacking else "")
-            + difference(np.array(unknown, dtype=str), sample_ids)
+            + f" and {len(missing)} missing"
+            + (f" ({some(missing, 3)})" if missing else "")
+            + difference(np.array(unknown, dtype=str), rows)
             + "; make it with ig3d split from the same folder, --dataset and options"
         )
-    placed = np.empty(len(sample_ids), np.int8)
-    placed[found.rows] = splits
-    by = "" if found.level == "id" else f", joined by {found.level}"
-    return _with_splits(samples, placed, f"splits as in {table}{by}")
+    aligned = np.empty(len(rows.id), np.int8)
+    aligned[alignment.rows] = splits
+    return _with_splits(samples, aligned, f"splits: {alignment.report(str(table), samples.dataset)}")
 
 
-def _read_split(table: Path, sample_ids: np.ndarray, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (of the column that matches the samples best) and splits of a table, each id once."""
+def _names(samples: SampleList) -> Names:
+    rows = Samples.of(samples.samples)
+    return Names(*(np.char.decode(rows.column(name), "utf-8") for name in ("id", "path")))
+
+
+def _read_split(table: Path, samples: Names) -> tuple[np.ndarray, np.ndarray, Alignment]:
+    """Ids (of the column that aligns most samples) and splits of a table, each id once."""
     columns = read_table(table, error=DatasetError).columns
     split = find_column(columns, SPLIT_NAMES)
     candidates = id_candidates({name: columns[name] for name in columns if name != split})
-    column = matching_column(candidates, sample_ids, paths)
-    if split is None or column is None:
+    best = align_column(candidates, samples)
+    if split is None or best is None:
         raise DatasetError(
             f"split: expected a table with the columns id,split in {table}, got {say_columns(list(columns))}; "
             "ig3d split writes one"
         )
+    column, alignment = best
     ids = candidates[column]
     names, counts = np.unique(ids, return_counts=True)
     cells = as_text(columns[split]).tolist()
@@ -202,7 +205,7 @@ def _read_split(table: Path, sample_ids: np.ndarray, paths: np.ndarray) -> tuple
         raise DatasetError(
             f"split: expected each id once with train, val, test or nothing in {table}, got {some(bad)}"
         )
-    return ids, np.array([split_of(cell) for cell in cells], np.int8)
+    return ids, np.array([split_of(cell) for cell in cells], np.int8), alignment
 
 
 def _with_splits(samples: SampleList, splits: np.ndarray, note: str | None) -> SampleList:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import PredictionsError, some
+from ...features.align import find_rows
 from ...features.groups import regrouped
 from ...features.inputs import Inputs, Paths
 from ...features.join import load_table
@@ -127,8 +128,7 @@ def contents_of(stores: Sequence[Path], ids: np.ndarray) -> np.ndarray:
         with CodeStore(path) as store:
             samples = store.samples
         hashes = np.ascontiguousarray(samples.digest[:, :8]).view("<i8").ravel()
-        rows = np.searchsorted(ids, samples.id)
-        there = (rows < len(ids)) & samples.digest.any(axis=1)
-        there[there] = ids[rows[there]] == samples.id[there]
+        rows, _ = find_rows(samples.id, ids)
+        there = (rows >= 0) & samples.digest.any(axis=1)
         contents[rows[there]] = hashes[there]
     return contents

@@ -1,0 +1,328 @@
+"""Alignment of ids to samples: exactly, else by path or file name, and only one-to-one.
+
+Predictions, features, face boxes, imported codes, split tables and label tables all use it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from ..errors import PredictionsError, number, some
+from .image_names import without_image_suffix
+from .samples import Split
+from .tables import split_named
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_DEEPEST = 12
+# Levels by which an id stands for one sample of the whole dataset; by file name it need not.
+_STRICT = ("id", "path", "path without suffix")
+
+Columns = Mapping[str, np.ndarray]
+
+
+class Samples(Protocol):
+    """Samples with their ids and paths, such as a sample table."""
+
+    @property
+    def id(self) -> ArrayLike: ...
+    @property
+    def path(self) -> ArrayLike: ...
+
+
+class Names(NamedTuple):
+    """Ids and paths (n,) str of samples."""
+
+    id: np.ndarray
+    path: np.ndarray
+
+
+def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Row of each key in ``among``.
+
+    Parameters
+    ----------
+    keys : (m,) str or bytes
+    among : (n,) of the same type
+
+    Returns
+    -------
+    rows : (m,) int64
+        -1 where no row, or more than one, is equal to the key.
+    several : (m,) bool
+        Keys that more than one row is equal to.
+    """
+    import pandas
+
+    wanted, index = (pandas.Index(np.asarray(names, dtype=object)) for names in (keys, among))
+    repeated = index.duplicated(keep=False)
+    rows = np.flatnonzero(~repeated)
+    found = index[~repeated].get_indexer(wanted)
+    return np.where(found >= 0, rows[found] if len(rows) else -1, -1), wanted.isin(index[repeated])
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Samples of m ids.
+
+    Attributes
+    ----------
+    rows : (m,) int64
+        Row of the samples, -1 where no sample has the id.
+    level : str
+        How ids and samples were compared; empty where none is equal.
+    several : (m,) bool
+        Ids that fit several samples at some level.
+    """
+
+    rows: np.ndarray
+    level: str
+    several: np.ndarray
+
+    @property
+    def aligned(self) -> np.ndarray:
+        """(m,) bool: ids with a sample."""
+        return np.asarray(self.rows >= 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every id has its sample."""
+        return bool(self.aligned.all())
+
+    @property
+    def strict(self) -> bool:
+        """Whether ids were compared as a whole, so that an id without a sample is a row of no sample."""
+        return self.level in _STRICT
+
+    def report(self, source: str, to: str, column: str = "") -> str:
+        """Line for the user: how many rows of ``source`` are aligned to ``to``, by which level and column."""
+        aligned = int(self.aligned.sum())
+        line = f"{source}: {number(aligned, 'row')} aligned to {to}"
+        line += f" by {self.level}" if self.level else ""
+        line += f" (ids: {column})" if column else ""
+        left = len(self.rows) - aligned
+        return line + (f"; {number(left, 'row')} left out, no sample has the id" if left else "")
+
+
+def align(ids: ArrayLike, samples: Samples) -> Alignment:
+    """Samples of ids, by the strictest level by which each of them has one.
+
+    Exact ids first, else paths (also without leading folders), then file names. A level counts only when no two ids
+    have the same sample by it, and below whole paths only when no id names another split than its sample does. Where
+    no level aligns all, the one that aligns most is returned. Equal ids have the same sample.
+
+    Parameters
+    ----------
+    ids : (m,) str
+    samples : n samples
+    """
+    names, inverse = np.unique(np.asarray(ids, dtype=object).astype(str), return_inverse=True)
+    inverse = inverse.reshape(-1)
+    columns = {"id": _as_list(samples.id), "path": _as_list(samples.path)}
+    best, level = np.full(len(names), -1), ""
+    several = np.zeros(len(names), bool)
+    for label, key_of_id, column, key_of_sample in _levels(names.tolist()):
+        keys, among = map(key_of_id, names.tolist()), map(key_of_sample, columns[column])
+        rows, repeated = find_rows(list(keys), list(among))
+        at = np.flatnonzero(rows >= 0)
+        if len(np.unique(rows[at])) != len(at):
+            continue
+        paths = columns["path"]
+        if label not in _STRICT and _other_split(names[at].tolist(), [paths[row] for row in rows[at]]):
+            continue
+        if len(at) > np.sum(best >= 0):
+            best, level = rows, label
+        if len(at) == len(names):
+            break
+        several |= repeated
+    return Alignment(best[inverse], level, several[inverse])
+
+
+def align_all(
+    ids: np.ndarray, samples: Samples, *, source: str, to: str, allow_missing: bool = False
+) -> Alignment:
+    """:func:`align`, refused where an id has no sample.
+
+    Parameters
+    ----------
+    ids : (m,) str
+    samples : n samples
+    source, to : str
+        The file of the ids and that of the samples, for messages.
+    allow_missing : bool
+        Accept rows of the file whose exact id or path no sample has.
+
+    Raises
+    ------
+    PredictionsError : ids that no sample has, or that several have; with counts and the first of them.
+    """
+    alignment = align(ids, samples)
+    if alignment.complete or (allow_missing and alignment.strict):
+        return alignment
+    left = ids[~alignment.aligned]
+    sample_ids = _as_list(samples.id)
+    by = f" by {alignment.level}" if alignment.level else ""
+    several = int(alignment.several.sum())
+    whole = (
+        f"; ids that fit several samples by file name: {several}; give their whole paths" if several else ""
+    )
+    raise PredictionsError(
+        f"{source}: expected every id to be one of the {len(sample_ids)} samples of {to} ({some(sample_ids, 2)}), got "
+        f"{len(left)} of {len(ids)} that are not{by} ({some(left.tolist(), 3)}){whole}{difference(left, samples)}"
+    )
+
+
+def align_column(columns: Columns, samples: Samples) -> tuple[str, Alignment] | None:
+    """Name and alignment of the column of ids that has most samples, the first of equal ones; None without columns."""
+    best: tuple[str, Alignment] | None = None
+    for name, ids in columns.items():
+        alignment = align(ids, samples)
+        if best is None or alignment.aligned.sum() > best[1].aligned.sum():
+            best = name, alignment
+    return best
+
+
+def align_in_order(
+    n: int, samples: Samples, splits: np.ndarray, *, labelled: np.ndarray, source: str, to: str, remedy: str
+) -> tuple[np.ndarray, str]:
+    """Rows of the samples, in their order, for a file of ``n`` rows without ids; and a warning that they are assumed.
+
+    Parameters
+    ----------
+    n : rows of the file
+    samples : of the one part that has n rows
+    splits : (samples,) int8 codes of :class:`~.samples.Split`
+    labelled : (samples,) bool
+        Samples with a label of the task: without labels the order cannot be checked.
+    source, to : str
+        The file and that of the samples, for messages.
+    remedy : str
+        Advice where the rows are not certain.
+
+    Raises
+    ------
+    PredictionsError : no split and not the whole fits in length, or several do, or the rows have no labels.
+    """
+    lengths = {"all samples": np.arange(len(splits))}
+    for split in Split:
+        rows = np.flatnonzero(splits == split)
+        if split is not Split.none and 0 < len(rows) < len(splits):
+            lengths[f"the {split.name} split"] = rows
+    fitting = [name for name, rows in lengths.items() if len(rows) == n]
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in lengths.items())
+    if len(fitting) != 1:
+        got = "which fits none" if not fitting else f"which fits {' and '.join(fitting)}"
+        raise PredictionsError(
+            f"{source}: expected ids, or as many rows as one part of {to} ({counts}), got {number(n, 'row')}, {got}; "
+            f"{remedy}"
+        )
+    rows = lengths[fitting[0]]
+    if not labelled[rows].any():
+        raise PredictionsError(
+            f"{source}: expected ids: {fitting[0]} of {to} has no labels, by which the order of the rows could be "
+            f"checked; {remedy}"
+        )
+    return rows, (
+        f"WARNING {source}: has no ids; its {number(n, 'row')} were taken as {fitting[0]} of {to} in order of their "
+        f"ids (assumed). Rows in another order within a class cannot be noticed; {remedy}"
+    )
+
+
+def name_files(names: np.ndarray, samples: Samples) -> bool:
+    """Whether each name is the file name, with or without its suffix, of a sample or of several."""
+    ids, paths = _as_list(samples.id), _as_list(samples.path)
+    for key, among in ((_file, paths), (_stem, ids), (_stem, paths)):
+        known = set(map(key, among))
+        if all(key(name) in known for name in names.tolist()):
+            return True
+    return False
+
+
+def difference(ids: np.ndarray, samples: Samples) -> str:
+    """Words on the first id that looks like a sample's and is another text; empty where none does.
+
+    Such are ids that differ by case, accents, blanks, marks or invisible characters.
+    """
+
+    def alike(name: str) -> str:
+        text = unicodedata.normalize("NFKD", name).casefold()
+        return "".join(letter for letter in text if letter.isalnum())
+
+    sample_ids = _as_list(samples.id)
+    for part in (_stemmed, _stem):
+        known = {alike(part(name)): name for name in sample_ids}
+        for name in ids[:1000].tolist():
+            other = known.get(alike(part(name))) if alike(part(name)) else None
+            if other is None or part(other) == part(name):
+                continue
+            return f"; {name!a} is written another way than {other!a}"
+    return ""
+
+
+def _as_list(texts: ArrayLike) -> list[str]:
+    return [str(text) for text in np.asarray(texts).tolist()]
+
+
+def _clean(name: str) -> str:
+    """A path with slashes, without ``./``, without blanks around its parts, and in one Unicode form."""
+    path = unicodedata.normalize("NFC", name).replace("\\", "/").strip().removeprefix("./")
+    return "/".join(part.strip() for part in path.split("/")) if " " in path else path
+
+
+def _stemmed(name: str) -> str:
+    return without_image_suffix(_clean(name)).rstrip()
+
+
+def _file(name: str) -> str:
+    return _clean(name).rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    return _stemmed(name).rpartition("/")[2]
+
+
+def _tail(name: str, drop: int) -> str:
+    return "/".join(_stemmed(name).strip("/").split("/")[drop:])
+
+
+_Key = Callable[[str], str]
+
+
+def _levels(ids: list[str]) -> Iterator[tuple[str, _Key, str, _Key]]:
+    """Levels of alignment, strictest first: name, key of an id, column of the samples, key of its cells.
+
+    There is one for every leading folder that all ids of the file could lose.
+    """
+    yield "id", str, "id", str
+    yield "path", _clean, "path", _clean
+    yield "path without suffix", _stemmed, "id", _stemmed
+    depth = min((_clean(name).strip("/").count("/") for name in ids), default=0)
+    for drop in range(min(depth, _DEEPEST)):
+        label = f"path without {number(drop, 'leading folder')}" if drop else "path without suffix"
+        yield label, lambda name, drop=drop: _tail(name, drop), "path", _stemmed
+    yield "file name", _file, "path", _file
+    yield "file name without suffix", _stem, "id", _stem
+    # RAF-DB's ids are those of its list, its files are called test_0001_aligned.jpg
+    yield "file name without suffix", _stem, "path", _stem
+
+
+def _other_split(ids: list[str], paths: list[str]) -> bool:
+    """Whether a folder of an id names another split than one of its sample's path."""
+    folders = {
+        (_clean(name).rpartition("/")[0], _clean(path).rpartition("/")[0])
+        for name, path in zip(ids, paths, strict=True)
+    }
+    splits = ((_split_in(mine), _split_in(other)) for mine, other in folders)
+    return any(mine is not None and other is not None and mine is not other for mine, other in splits)
+
+
+def _split_in(folder: str) -> Split | None:
+    """The split that the last folder with such a name stands for."""
+    splits = [split_named(name) for name in folder.split("/") if name]
+    return next((split for split in reversed(splits) if split is not None), None)
