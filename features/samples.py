@@ -1,8 +1,4 @@
-"""The samples of a dataset: what adapters list, what a run goes through, what a store begins with.
-
-A list of them is held as columns (:class:`Samples`), some fifty bytes a row where objects take two hundred and fifty,
-so that a run's memory hardly grows with its dataset.
-"""
+"""The sample table: a pandas DataFrame with one row per sample, from the dataset to the report."""
 
 from __future__ import annotations
 
@@ -11,11 +7,231 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
-from typing import overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ..errors import DatasetError, number, some
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is used: reading a store's codes does not need it
+
+TEXT_COLUMNS = ("id", "path", "group")
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+_NEEDED = ("id", "path")
+_OPTIONAL = ("time", *BOX_COLUMNS)
+# Records that are held as objects at a time.
+_STEP = 4096
+_TEXTS = ("id", "path", "group")
+_NOWHERE = (math.nan,) * 4
+
+
+class Split(IntEnum):
+    """Part of the dataset that a sample belongs to; the codes of the sample table's column ``split``."""
+
+    none = -1
+    train = 0
+    val = 1
+    test = 2
+
+
+SPLITS = tuple(split.name for split in Split if split is not Split.none)
+# Column -> value of a sample that does not have one.
+_DEFAULTS: Mapping[str, Any] = {
+    "id": "",
+    "path": "",
+    "split": Split.none,
+    "label": -1,
+    "valence": math.nan,
+    "arousal": math.nan,
+    "group": "",
+    "size_bytes": -1,
+    **dict.fromkeys(_OPTIONAL, math.nan),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """Samples of one dataset.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the adapter.
+    root : str
+        Folder or address that the paths are relative to.
+    samples : pandas.DataFrame
+        The sample table (:func:`sample_table`).
+    notes : tuple of str
+        Findings of the adapter, for the user to read.
+    """
+
+    dataset: str
+    root: str
+    samples: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the dataset's order; empty for a dataset without classes."""
+        return classes_of(self.samples)
+
+
+def classes_of(samples: pd.DataFrame) -> tuple[str, ...]:
+    """Names of the classes of a sample table, in the dataset's order."""
+    return tuple(samples["label"].cat.categories)
+
+
+def boxes_of(samples: pd.DataFrame) -> np.ndarray:
+    """(n, 4) float64 face boxes x0, y0, x1, y1 of a sample table, pixels; NaN for none."""
+    return samples.reindex(columns=list(BOX_COLUMNS)).to_numpy(np.float64)
+
+
+def sample_table(
+    rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pd.DataFrame,
+    *,
+    classes: Sequence[str] = (),
+    dataset: str = "samples",
+    root: str = "",
+) -> pd.DataFrame:
+    """Build and validate a sample table: one row per sample, sorted by id.
+
+    Parameters
+    ----------
+    rows : records (mappings of column to value), which may come one by one; or all columns
+        Columns as below; ``id`` and ``path`` are needed. A label is an index into ``classes`` (-1: none) or a name of
+        them, a split is a :class:`Split` or its name.
+    classes : names of the classes, in the dataset's order
+    dataset, root : str
+        For messages.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ========================== =========== =======================================================================
+        ``id``                     str         unique: the path under the root without extension (``file#1`` for a
+                                               second face)
+        ``path``                   str         POSIX path of the image under the root; ``ARCHIVE!MEMBER`` for a member
+                                               of an archive
+        ``split``                  Categorical categories train, val, test; NaN: none
+        ``label``                  Categorical categories ``classes``; NaN: unlabelled
+        ``valence``, ``arousal``   float64     in [-1, 1]; NaN: none
+        ``group``                  str         person or video, which no fold divides; empty: unknown
+        ``size_bytes``             int64       of the file (or archive) when the dataset was listed; -1: unknown
+        ``time``                   float64     optional: seconds from the start of a video
+        ``x0``, ``y0``, ``x1``,    float64     optional: box of the face that the dataset gives, pixels; NaN: none
+        ``y1``
+        ========================== =========== =======================================================================
+
+    Raises
+    ------
+    DatasetError : there are no samples, an id is there twice, a name is not UTF-8, or a label or split is unknown.
+
+    Examples
+    --------
+    >>> rows = [{"id": "b", "path": "b.jpg", "label": 1}, {"id": "a", "path": "a.jpg"}]
+    >>> table = sample_table(rows, classes=["sad", "happy"])
+    >>> table[["id", "label"]].to_dict("list"), table["label"].cat.codes.tolist()
+    ({'id': ['a', 'b'], 'label': [nan, 'happy']}, [-1, 1])
+    """
+    import pandas as pd
+
+    if isinstance(rows, Mapping | pd.DataFrame):
+        parts = [_typed({name: rows[name] for name in rows}, classes, dataset)]
+    else:
+        parts = [_typed(columns, classes, dataset) for columns in _in_columns(rows)]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    parts.clear()  # half of the memory
+    if not len(table):
+        raise DatasetError(f"{dataset}: expected images under {root}, found none")
+    if not table["id"].is_monotonic_increasing:
+        table = table.sort_values("id", kind="stable", ignore_index=True)
+    ids = table["id"].array
+    twice = ids[1:][np.asarray(ids[1:] == ids[:-1], bool)].unique().tolist()
+    if twice:
+        raise DatasetError(
+            f"{dataset}: expected one sample per id, got {number(len(twice), 'id')} more than once ({some(twice)}); "
+            "rename files that differ only in extension, or give ids in a manifest"
+        )
+    return table
+
+
+def _in_columns(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, list[Any]]]:
+    """Records as columns, some thousand at a time."""
+    rest = iter(records)
+    while part := list(islice(rest, _STEP)):
+        names = {name for record in part for name in record}
+        yield {name: [record.get(name, _DEFAULTS.get(name)) for record in part] for name in names}
+
+
+def _typed(columns: Mapping[str, Sequence[Any]], classes: Sequence[str], dataset: str) -> pd.DataFrame:
+    """Columns in the order and of the types of a sample table."""
+    import pandas as pd
+
+    missing, unknown = set(_NEEDED) - set(columns), set(columns) - set(_DEFAULTS)
+    if missing or unknown:
+        raise DatasetError(
+            f"{dataset}: expected samples with the columns {', '.join(_DEFAULTS)} (id and path at least), got "
+            f"{', '.join(columns)}"
+        )
+    n = len(columns["id"])
+    full = {name: columns.get(name, [default] * n) for name, default in _DEFAULTS.items()}
+    _check_utf8(full, dataset)
+    typed: dict[str, Any] = {}
+    for name in _DEFAULTS:
+        if name in TEXT_COLUMNS:
+            typed[name] = pd.array(list(full[name]), dtype="str")
+        elif name == "label":
+            typed[name] = _categories(full[name], classes, f"{dataset}: labels")
+        elif name == "split":
+            typed[name] = _categories(full[name], SPLITS, f"{dataset}: splits")
+        elif name not in _OPTIONAL or name in columns:
+            typed[name] = np.asarray(full[name], np.int64 if name == "size_bytes" else np.float64)
+    return pd.DataFrame(typed)
+
+
+def _check_utf8(columns: Mapping[str, Sequence[str]], dataset: str) -> None:
+    """Refuse names that cannot be written: undecodable bytes of a file name are lone surrogates."""
+    texts = [columns[name] for name in TEXT_COLUMNS]
+    if all(map(_is_utf8, map("".join, texts))):
+        return
+    odd = [
+        repr(path) for path, *row in zip(columns["path"], *texts, strict=True) if not _is_utf8("".join(row))
+    ]
+    raise DatasetError(
+        f"{dataset}: expected names in UTF-8, got {number(len(odd), 'other')} ({some(odd)}); rename them"
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _categories(values: Sequence[Any], names: Sequence[str], what: str) -> pd.Categorical:
+    """Indices into ``names`` (-1: none) or names themselves as a Categorical."""
+    import pandas as pd
+
+    column = pd.Series(values)
+    if pd.api.types.is_integer_dtype(column.dtype):
+        codes = column.to_numpy(np.int64)
+        bad = (codes < -1) | (codes >= len(names))
+    else:
+        codes = pd.Index(list(names), dtype=object).get_indexer(pd.Index(column, dtype=object))
+        bad = (codes < 0) & column.notna().to_numpy()
+    if bad.any():
+        raise DatasetError(
+            f"{what}: expected {some(list(names), 12) or 'none'} (or -1 to {len(names) - 1}), got "
+            f"{some(sorted(map(str, column[bad].unique())))}"
+        )
+    return pd.Categorical.from_codes(codes, list(names))
+
 
 # Rows that are there as objects at a time, where all are gone through.
 _STEP = 1024
