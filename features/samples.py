@@ -218,7 +218,7 @@ def _categories(values: Sequence[Any], names: Sequence[str], what: str) -> pd.Ca
     """Indices into ``names`` (-1: none) or names themselves as a Categorical."""
     import pandas as pd
 
-    column = pd.Series(values).infer_objects()
+    column = pd.Series(values)
     if pd.api.types.is_integer_dtype(column.dtype):
         codes = column.to_numpy(np.int64)
         bad = (codes < -1) | (codes >= len(names))

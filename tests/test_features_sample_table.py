@@ -37,7 +37,7 @@ RECORDS: list[dict[str, Any]] = [
         "id": "b/日本",
         "path": "x!b/日本.jpg",
         "label": 0,
-        "split": "test",
+        "split": Split.test,
         "arousal": 0.0,
         "size_bytes": 1 << 40,
     },
