@@ -163,7 +163,7 @@ def _in_columns(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, list
     """Records as columns, some thousand at a time."""
     rest = iter(records)
     while part := list(islice(rest, _STEP)):
-        names = {name for record in part for name in record}
+        names = dict.fromkeys(name for record in part for name in record)
         yield {name: [record.get(name, _DEFAULTS.get(name)) for record in part] for name in names}
 
 
