@@ -39,9 +39,9 @@ BLENDSHAPE_POINTS = np.array([
     378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466,
     468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
 ])  # fmt: skip
-_GRAPHS = ("face_detector", "face_landmarks_detector", "face_blendshapes")
-# Rows of every call of a network; fewer waste less where few images or faces are left.
-_BATCH = {"cpu": 4, "cuda": 64}
+# Rows of every call of a network on the CPU; fewer waste less where few images or faces are left.
+_GRAPHS = {"face_detector": 4, "face_landmarks_detector": 4, "face_blendshapes": 8}
+_CUDA_BATCH = 64
 
 
 class FaceMesh:
@@ -75,11 +75,11 @@ class FaceMesh:
                 load_tflite(
                     bundle.read(f"{name}.tflite"),
                     name=name,
-                    batch=_BATCH[self.device],
+                    batch=batch if self.device == "cpu" else _CUDA_BATCH,
                     device=device,
                     backend=backend,
                 )
-                for name in _GRAPHS
+                for name, batch in _GRAPHS.items()
             )
 
     def describe(self) -> dict[str, Any]:
