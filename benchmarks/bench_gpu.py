@@ -35,7 +35,7 @@ from skimage.transform import warp
 from torch import nn
 
 from ig3d import ExtractConfig, list_samples
-from ig3d.extract.crop import square_crop
+from ig3d.extract.crop import square_box, square_crop
 from ig3d.extract.engine import exact_arithmetic
 from ig3d.extract.read import decode
 from ig3d.extract.regressors.encoders import IMAGES_AT_ONCE
@@ -184,7 +184,7 @@ def plain_loop(
         if whole:
             crop = cv2.resize(pixels, (spec.size, spec.size))
         else:
-            transform = square_crop(Face(np.array(sample.box, np.float32)), spec)
+            transform = square_crop(square_box(Face(np.array(sample.box, np.float32)), spec), spec.size)
             inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
             crop = warp(pixels, inverse, output_shape=(spec.size, spec.size), preserve_range=True).astype(
                 np.uint8

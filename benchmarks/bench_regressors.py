@@ -21,7 +21,7 @@ from skimage.transform import warp
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from ig3d.extract.crop import prepare, square_crop
+from ig3d.extract.crop import prepare, square_box, square_crop
 from ig3d.extract.regressors import load_regressor
 from ig3d.extract.regressors.backbones import MobileEncoder, ResNetEncoder
 from ig3d.features.values import CropSpec, Face
@@ -64,7 +64,7 @@ def plain(
     """What a script would do, with the originals' own crop."""
     device = next(next(iter(networks.values())).parameters()).device
     for image, face in zip(images, faces, strict=True):
-        inverse = np.linalg.inv(np.vstack([square_crop(face, spec), (0, 0, 1)]))
+        inverse = np.linalg.inv(np.vstack([square_crop(square_box(face, spec), spec.size), (0, 0, 1)]))
         size = (spec.size, spec.size)
         if spec.floats:
             crop = warp(image / 255, inverse, output_shape=size).astype(np.float32)

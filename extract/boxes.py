@@ -24,8 +24,6 @@ from .sources import read_content
 SURROUNDINGS = 0.5
 # Files whose digest is compared before any work; the others are compared as they are read.
 _CHECKED = 32
-# Detectors whose box is the extent of their points.
-_BOX_OF_POINTS = ("facemesh", "facemesh-smirk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +242,7 @@ def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
 
     boxes, scores, counts = read("face/box"), read("face/score"), read("face/count")
     status, digests, messages = read("sample/status"), read("sample/digest"), read("sample/message")
-    points = _extents(store, read) if isinstance(needs, CropSpec) else _points(store, read)
+    points = _corners(read) if isinstance(needs, CropSpec) else _points(store, read)
     wanted = isinstance(needs, LandmarkSpec) and needs.blendshapes and "blendshapes" in store.blocks
     blendshapes = read("codes/blendshapes") if wanted else None
     known: list[Known | None] = []
@@ -253,7 +251,7 @@ def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
             face = Face(
                 boxes[row],
                 float(scores[row]),
-                None if points is None else points[row],
+                None if points is None or np.isnan(points[row]).any() else points[row],
                 None if blendshapes is None else blendshapes[row],
             )
             known.append(Known(face, int(counts[row]), digests[row]))
@@ -265,14 +263,9 @@ def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
     return known
 
 
-def _extents(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray | None:
-    """(n, 2, 2) corners of the points by which the store's crops were made, pixels; None where it has boxes only."""
-    name = store.info.detector.get("name")
-    if name in _BOX_OF_POINTS:
-        return read("face/box").reshape(-1, 2, 2)
-    if name == "sfd" and store.info.crop:
-        return _extent_of_crops(read("face/transform"), store.info.crop)
-    return None
+def _corners(read: Callable[[str], np.ndarray]) -> np.ndarray:
+    """(n, 2, 2) corners of the landmarks' extent, by which crops are made; NaN where the detector gave none."""
+    return read("face/landmark_box").reshape(-1, 2, 2)
 
 
 def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray | None:
@@ -288,19 +281,6 @@ def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray |
     pose, camera = read("codes/pose"), read("codes/camera")
     points[ok] = project(aligned[ok], pose[ok], camera[ok], size_wh[ok])
     return points
-
-
-def _extent_of_crops(transforms: np.ndarray, crop: dict[str, Any]) -> np.ndarray:
-    """(n, 2, 2) corners of a square box that gives the same crops; its side is known to a pixel of the crop's.
-
-    A crop's side is a whole number of pixels, so half a pixel more is within what was truncated.
-    """
-    zoom = transforms[:, 0, 0].astype(np.float64)
-    side = np.round((crop["size"] - 1) / zoom)
-    corner = -transforms[:, :, 2].astype(np.float64) * (side / (crop["size"] - 1))[:, None]
-    centre = corner + side[:, None] / 2
-    half = (side + 0.5) / (crop["scale"] * crop["points_factor"]) / 2
-    return np.stack([centre - half[:, None], centre + half[:, None]], axis=1)
 
 
 def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what: str) -> None:

@@ -1,6 +1,7 @@
 """Cropping: from chosen faces to what a regressor is fed; the third step of the flow.
 
-Transforms map image pixels to crop pixels; the centre of the top left pixel is (0, 0) in both.
+A crop box holds the points of the image under the centres of the crop's top left and bottom right pixels. Transforms
+map image pixels to crop pixels; the centre of the top left pixel is (0, 0) in both.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec
 from .warp import warp
 
 
-def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
-    """Affine map of the square crop around a face: a scale and a shift.
+def square_box(face: Face, spec: CropSpec) -> np.ndarray:
+    """Box of the square crop around a face.
 
     Parameters
     ----------
@@ -25,16 +26,11 @@ def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
 
     Returns
     -------
-    (2, 3) float64 array, image pixels to crop pixels.
+    (4,) float64 array : x0, y0, x1, y1, pixels of the image
 
     Raises
     ------
     ValueError : the crop would be smaller than a pixel.
-
-    References
-    ----------
-    SMIRK's ``demo.py`` (commit c7de404), EMOCA's and DECA's test data sets (fef5472, a11554a): all three estimate a
-    similarity from three corners, and end at ``size - 1``, not ``size``.
     """
     if face.landmarks is not None:
         points = np.asarray(face.landmarks[:, :2], np.float64)
@@ -49,11 +45,20 @@ def square_crop(face: Face, spec: CropSpec) -> np.ndarray:
     side = int(box_side * spec.scale)
     if side < 1:
         raise ValueError(f"face: expected a box of at least a pixel, got {x1 - x0:.3g} by {y1 - y0:.3g}")
-    corners = np.array(
-        [[x - side / 2, y - side / 2], [x - side / 2, y + side / 2], [x + side / 2, y - side / 2]]
-    )
-    last = spec.size - 1.0
-    return _similarity(corners, np.array([[0, 0], [0, last], [last, 0]]))
+    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+
+
+def square_crop(box: np.ndarray, size: int) -> np.ndarray:
+    """(2, 3) float64 transform of a square crop box: a scale and a shift.
+
+    References
+    ----------
+    SMIRK's ``demo.py`` (commit c7de404), EMOCA's and DECA's test data sets (fef5472, a11554a): all three estimate a
+    similarity from three corners, and end at ``size - 1``, not ``size``.
+    """
+    x0, y0, x1, y1 = box
+    last = size - 1.0
+    return _similarity(np.array([[x0, y0], [x0, y1], [x1, y0]]), np.array([[0, 0], [0, last], [last, 0]]))
 
 
 def _similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
@@ -73,17 +78,23 @@ def _similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     return np.column_stack([turn * scale, goal - scale * (turn @ centre)])
 
 
-def whole_crop(size_wh: Sequence[int], spec: CropSpec) -> np.ndarray:
-    """Affine map that stretches the whole image to the crop, whatever its aspect.
+def full_box(size_wh: Sequence[int], spec: CropSpec) -> np.ndarray:
+    """(4,) float64 crop box of an image that is stretched to the crop; its aspect changes.
 
     Crops of bytes: edges onto edges, as OpenCV resizes and SMIRK's demo does. Crops of floats: the centres of the
     corner pixels onto each other, as EMOCA and DECA do with square images.
     """
     size = np.asarray(size_wh, np.float64)
     if spec.floats:
-        return np.column_stack([np.diag((spec.size - 1) / np.maximum(size - 1, 1)), np.zeros(2)])
-    zoom = spec.size / size
-    return np.column_stack([np.diag(zoom), zoom / 2 - 0.5])
+        return np.concatenate([np.zeros(2), np.maximum(size - 1, 1)])
+    half_pixel = size / spec.size / 2
+    return np.concatenate([half_pixel - 0.5, size - half_pixel - 0.5])
+
+
+def full_crop(box: np.ndarray, size: int) -> np.ndarray:
+    """(2, 3) float64 transform of a crop box of any aspect."""
+    zoom = (size - 1) / (box[2:] - box[:2])
+    return np.column_stack([np.diag(zoom), -box[:2] * zoom])
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -119,20 +130,23 @@ def prepare(
     xyxy = np.array([face.xyxy for face in faces], np.float32).reshape(-1, 4)
     if isinstance(needs, LandmarkSpec):
         return _landmarks(size_wh, xyxy, faces, needs)
-    maps = [
-        whole_crop(size, needs) if whole else square_crop(face, needs)
+    boxes = [
+        full_box(size, needs) if whole else square_box(face, needs)
         for size, face in zip(size_wh.tolist(), faces, strict=True)
     ]
+    to_crop = full_crop if whole else square_crop
     crops = [
-        resize(image, needs.size) if whole and not needs.floats else warp(image, transform, needs)
-        for image, transform in zip(images, maps, strict=True)
+        resize(image, needs.size)
+        if whole and not needs.floats
+        else warp(image, to_crop(box, needs.size), needs)
+        for image, box in zip(images, boxes, strict=True)
     ]
     return FaceBatch(
         size_wh,
         xyxy,
         None,
         np.array(crops, np.float32 if needs.floats else np.uint8).reshape(-1, needs.size, needs.size, 3),
-        np.array(maps).reshape(-1, 2, 3),
+        np.array(boxes).reshape(-1, 4),
     )
 
 
@@ -148,7 +162,7 @@ def _landmarks(
         )
     landmarks = np.array(points, np.float32).reshape(-1, needs.points, 3)
     scores = _blendshapes(faces) if needs.blendshapes else None
-    return FaceBatch(size_wh, xyxy, landmarks, None, np.full((len(faces), 2, 3), np.nan), scores)
+    return FaceBatch(size_wh, xyxy, landmarks, None, np.full((len(faces), 4), np.nan), scores)
 
 
 def _blendshapes(faces: Sequence[Face]) -> np.ndarray:

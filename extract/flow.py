@@ -151,8 +151,29 @@ def find(batch: Batch, detect: Detector, needs: CropSpec | LandmarkSpec) -> None
             else:
                 rows.count[row] = len(faces)
                 batch.faces[row] = choose_face(faces)
-    for row, face in batch.faces.items():
+    for row, face in [*batch.faces.items()]:
+        if problem := _problem(face):
+            del batch.faces[row]
+            batch.end(row, Status.failed, problem)
+            continue
         rows.xyxy[row], rows.score[row] = face.xyxy, face.score
+        if face.landmarks is not None:
+            points = face.landmarks[:, :2]
+            rows.landmark_box[row] = *points.min(axis=0), *points.max(axis=0)
+
+
+def _problem(face: Face) -> str:
+    """Message for a face that a store cannot hold; empty for the others."""
+    x0, y0, x1, y1 = face.xyxy
+    if not (np.isfinite(face.xyxy).all() and x0 <= x1 and y0 <= y1):
+        return f"the face's box is {face.xyxy.tolist()}; x0 <= x1 and y0 <= y1 are required"
+    if face.landmarks is not None and not np.isfinite(face.landmarks).all():
+        return "the face's landmarks are not finite"
+    return (
+        ""
+        if np.isnan(face.score) or 0 <= face.score <= 1
+        else f"the face's score is {face.score}, not in [0, 1]"
+    )
 
 
 def _take_known(batch: Batch, needs: CropSpec | LandmarkSpec) -> None:
@@ -221,14 +242,14 @@ def encode(batch: Batch, ended: Iterable[Exception | None], regress: Regressor) 
         if isinstance(codes, Exception):
             batch.end(here[places[0]], Status.failed, f"{type(codes).__name__}: {codes}")
         else:
-            _take(batch, here[places], fed.transforms[places], codes)
+            _take(batch, here[places], fed.crop_boxes[places], codes)
     return batch.rows
 
 
-def _take(batch: Batch, here: np.ndarray, transforms: np.ndarray, codes: dict[str, np.ndarray]) -> None:
+def _take(batch: Batch, here: np.ndarray, crop_boxes: np.ndarray, codes: dict[str, np.ndarray]) -> None:
     """Codes of some rows; a row whose codes are not all finite has none."""
     rows = batch.rows
-    rows.transform[here] = transforms
+    rows.crop_box[here] = crop_boxes
     finite = {name: np.isfinite(values).all(axis=1) for name, values in codes.items()}
     ok = np.logical_and.reduce(list(finite.values()))
     rows.status[here[ok]] = Status.ok

@@ -238,13 +238,14 @@ def project(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
     return (points + shift) * camera[:, :1, None] * flip
 
 
-def to_image(projected: torch.Tensor | np.ndarray, transforms: np.ndarray, *, size: int = 224) -> np.ndarray:
+def to_image(projected: torch.Tensor | np.ndarray, crop_boxes: np.ndarray, *, size: int = 224) -> np.ndarray:
     """Projected points as pixels of the images.
 
     Parameters
     ----------
     projected : (n, p, 3) as :func:`project` gives them
-    transforms : (n, 2, 3) image pixels to crop pixels, as a store holds them
+    crop_boxes : (n, 4) as a store holds them
+        x0, y0, x1, y1 of the points under the centres of the crop's corner pixels, pixels of the image.
     size : side of the crop, pixels
 
     Returns
@@ -253,11 +254,11 @@ def to_image(projected: torch.Tensor | np.ndarray, transforms: np.ndarray, *, si
     """
     crop = np.asarray(projected, float) * (size / 2)
     crop[..., :2] += size / 2
-    linear, shift = transforms[:, :, :2].astype(float), transforms[:, :, 2].astype(float)
-    inverse = np.linalg.inv(linear)
+    boxes = np.asarray(crop_boxes, float)[:, None]
+    zoom = (boxes[..., 2:] - boxes[..., :2]) / (size - 1)
     pixels = np.empty_like(crop)
-    pixels[..., :2] = np.einsum("nij,npj->npi", inverse, crop[..., :2] - shift[:, None])
-    pixels[..., 2] = crop[..., 2] * np.sqrt(np.abs(np.linalg.det(inverse)))[:, None]
+    pixels[..., :2] = boxes[..., :2] + crop[..., :2] * zoom
+    pixels[..., 2] = crop[..., 2] * np.sqrt(zoom.prod(axis=-1))
     return pixels
 
 

@@ -115,8 +115,9 @@ class FaceBatch:
     xyxy : (n, 4) float32, pixels
     landmarks : (n, p, 3) float32, pixels, or None
     crops : (n, size, size, 3) uint8 RGB, or float32 RGB in [0, 1] (:attr:`CropSpec.floats`), or None
-    transforms : (n, 2, 3) float64
-        Image pixels to crop pixels; NaN where no crop is made.
+    crop_boxes : (n, 4) float64, pixels
+        Points of the image under the centres of the crop's top left and bottom right pixels; NaN where no crop is
+        made.
     blendshapes : (n, 52) float32 in [0, 1], or None
     """
 
@@ -124,7 +125,7 @@ class FaceBatch:
     xyxy: np.ndarray
     landmarks: np.ndarray | None
     crops: np.ndarray | None
-    transforms: np.ndarray
+    crop_boxes: np.ndarray
     blendshapes: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -141,7 +142,7 @@ class FaceBatch:
             landmarks = np.empty((n, needs.points, 3), np.float32)
             blendshapes = np.empty((n, 52), np.float32) if needs.blendshapes else None
         size_wh, xyxy = np.empty((n, 2), np.int32), np.empty((n, 4), np.float32)
-        return cls(size_wh, xyxy, landmarks, crops, np.empty((n, 2, 3)), blendshapes)
+        return cls(size_wh, xyxy, landmarks, crops, np.empty((n, 4)), blendshapes)
 
     def put(self, place: int, face: FaceBatch) -> None:
         """Copy a batch of one face to its place."""
@@ -203,7 +204,10 @@ class Rows:
         BLAKE2b-128 of the file's bytes; zeros where it was not read.
     xyxy : (n, 4) float32;  score : (n,) float32;  count : (n,) int16
         Box, score and number of faces found; NaN, NaN and 0 where none was.
-    transform : (n, 2, 3) float32
+    landmark_box : (n, 4) float32
+        Extent of the detector's landmarks, pixels; NaN where it gave none.
+    crop_box : (n, 4) float32
+        As :attr:`FaceBatch.crop_boxes`.
     codes : block name -> (n, width) float32
         NaN exactly where the status is not ``ok``.
     """
@@ -215,7 +219,8 @@ class Rows:
     xyxy: np.ndarray
     score: np.ndarray
     count: np.ndarray
-    transform: np.ndarray
+    landmark_box: np.ndarray
+    crop_box: np.ndarray
     codes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -232,7 +237,8 @@ class Rows:
             xyxy=np.full((n, 4), np.nan, np.float32),
             score=np.full(n, np.nan, np.float32),
             count=np.zeros(n, np.int16),
-            transform=np.full((n, 2, 3), np.nan, np.float32),
+            landmark_box=np.full((n, 4), np.nan, np.float32),
+            crop_box=np.full((n, 4), np.nan, np.float32),
             codes={name: np.full((n, block.width), np.nan, np.float32) for name, block in blocks.items()},
         )
 

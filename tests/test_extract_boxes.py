@@ -14,9 +14,9 @@ from PIL import Image
 
 from ig3d.errors import DatasetError, RunError, StoreError, UsageError
 from ig3d.extract import sources
-from ig3d.extract.boxes import Known, _extent_of_crops, in_box, known_faces, surroundings
+from ig3d.extract.boxes import Known, in_box, known_faces, surroundings
 from ig3d.extract.config import ExtractConfig
-from ig3d.extract.crop import square_crop
+from ig3d.extract.crop import square_box
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
@@ -151,6 +151,37 @@ def test_a_box_outside_its_image_holds_no_face(
     assert np.isnan(rows.codes["colour"]).all() == (ends == Status.no_face)
 
 
+class OddDetector(FakeDetector):
+    """Faces that no store can hold."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        box, points = np.array([2, 2, 20, 18], np.float32), np.full((2, 2), np.nan, np.float32)
+        odd = {
+            "reversed": Face(box[::-1].copy(), 0.9),
+            "endless": Face(np.array([2, 2, np.inf, 18], np.float32), 0.9),
+            "score": Face(box, 1.5),
+            "landmarks": Face(box, 0.9, points),
+        }
+        return [[odd[ODD[int(image[0, 0, 2])]]] for image in images]
+
+
+ODD = ("reversed", "endless", "score", "landmarks")
+
+
+def test_a_face_that_no_store_can_hold_fails_its_row_alone(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for value in range(len(ODD)):
+        write_image(root / "happy" / f"{value}.png", (255, 255, value))
+    config = replace(CONFIG, detector=f"{OddDetector.__module__}:OddDetector")
+    extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", config, jobs=1)
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.verify() == []
+        assert (store.samples.status == Status.failed).all()
+        words = ("face's box is", "face's box is", "score is 1.5", "landmarks are not finite")
+        assert all(word in message for word, message in zip(words, store.samples.message, strict=True))
+        assert np.isnan(store.faces.box).all() and np.isnan(store.faces.landmark_box).all()
+
+
 def test_surroundings_and_the_way_back() -> None:
     image = np.arange(100 * 200 * 3, dtype=np.uint32).reshape(100, 200, 3)
     known = Known(Face(np.array([50, 40, 70, 60], np.float32)))
@@ -184,7 +215,7 @@ def test_boxes_of_an_earlier_run_give_its_codes_again(
         assert again.info.detector == {"name": "fake", "boxes_of": first.content_sha256}
         assert np.array_equal(first.samples.status, again.samples.status)
         assert np.array_equal(first.codes("colour"), again.codes("colour"), equal_nan=True)
-        for column in ("box", "score", "count", "transform"):
+        for column in ("box", "score", "count", "landmark_box", "crop_box"):
             assert np.array_equal(getattr(first.faces, column), getattr(again.faces, column), equal_nan=True)
         messages = dict(zip(again.samples.id, again.samples.message, strict=True))
         assert messages["happy/black"] == "no face found"
@@ -313,21 +344,45 @@ def test_facemesh_boxes_give_the_crops_of_its_points() -> None:
         box = np.concatenate([points[:, :2].min(0), points[:, :2].max(0)])
         found = Face(box, landmarks=points)
         assert np.array_equal(
-            square_crop(found, spec), square_crop(Face(box, landmarks=box.reshape(2, 2)), spec)
+            square_box(found, spec), square_box(Face(box, landmarks=box.reshape(2, 2)), spec)
         )
 
 
-def test_crops_by_lost_points_are_made_again_from_the_transform() -> None:
-    rng = np.random.default_rng(0)
-    spec = CropSpec(size=224, scale=1.25, points_factor=1.1)
-    crop = {"size": 224, "scale": 1.25, "points_factor": 1.1}
-    for _ in range(200):
-        points = rng.uniform(0, rng.uniform(20, 900), (68, 2)).astype(np.float32)
-        before = square_crop(Face(np.zeros(4, np.float32), landmarks=points), spec)
-        corners = _extent_of_crops(before[None].astype(np.float32), crop)[0]
-        after = square_crop(Face(np.zeros(4, np.float32), landmarks=corners), spec)
-        assert np.allclose(before, after, atol=2e-3, rtol=1e-6)
-        assert before[0, 0] == pytest.approx(after[0, 0], rel=1e-9)  # the same whole number of pixels
+class Marks(FakeDetector):
+    """The fake face with landmarks, whose extent is not its box; a detector that ig3d has never heard of."""
+
+    name = "marks"
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        shift = np.array([[1.5, 2.25], [-3.75, -1.125]], np.float32)
+        return [
+            [replace(face, landmarks=face.xyxy.reshape(2, 2) + shift) for face in faces]
+            for faces in super().__call__(images)
+        ]
+
+
+class Wider(FakeRegressor):
+    """Another crop around the same landmarks."""
+
+    needs = CropSpec(size=9, scale=1.7, points_factor=1.2, box_shift=0.3)
+
+
+def test_the_extent_of_the_landmarks_gives_their_crops_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = list_samples(colour_folder(tmp_path / "data", 6), "folder")
+    marks, wider = f"{Marks.__module__}:Marks", f"{Wider.__module__}:Wider"
+    first = replace(CONFIG, detector=marks)
+    extract_codes(samples, tmp_path / "first.h5", first, jobs=1)
+    extract_codes(samples, tmp_path / "wide.h5", replace(first, regressor=wider), jobs=1)
+    monkeypatch.setattr(FakeDetector, "__call__", NoDetector.__call__)
+    again = replace(CONFIG, regressor=wider, boxes=str(tmp_path / "first.h5"))
+    extract_codes(samples, tmp_path / "again.h5", again, jobs=1)
+    with CodeStore(tmp_path / "wide.h5") as wide, CodeStore(tmp_path / "again.h5") as second:
+        assert not np.array_equal(wide.faces.box, wide.faces.landmark_box)
+        assert np.array_equal(wide.faces.landmark_box, second.faces.landmark_box)
+        assert np.array_equal(wide.faces.crop_box, second.faces.crop_box)
+        assert np.array_equal(wide.codes("colour"), second.codes("colour"))
 
 
 def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.transform import estimate_transform, warp
 
-from ig3d.extract.crop import prepare, square_crop, whole_crop
+from ig3d.extract.crop import full_box, prepare, square_box, square_crop
 from ig3d.extract.regressors.deca import CROP as DECA
 from ig3d.extract.regressors.smirk import Smirk
 from ig3d.features.values import CropSpec, Face
@@ -32,7 +32,8 @@ def test_smirks_crop_is_the_officials(golden: dict[str, np.ndarray], picture: st
     image, points = golden[f"{picture}/image_rgb"], golden[f"{picture}/points"]
     batch = prepare([image], [face_of(points)], SMIRK)
     assert batch.crops is not None
-    assert np.abs(batch.transforms[0] - golden[f"{picture}/smirk_tform"]).max() < 1e-9
+    transform = square_crop(batch.crop_boxes[0], 224)
+    assert np.abs(transform - golden[f"{picture}/smirk_tform"]).max() < 1e-9
     difference = np.abs(batch.crops[0].astype(int) - golden[f"{picture}/smirk_u8"])
     # here not one byte differs; another linear algebra library may turn the last digit of the transform
     assert difference.max() <= 1
@@ -46,7 +47,8 @@ def test_decas_crop_is_the_officials(golden: dict[str, np.ndarray], picture: str
     face = face_of(points) if box == "kpt68" else Face(np.concatenate([points.min(0), points.max(0)]))
     batch = prepare([image], [face], DECA)
     assert batch.crops is not None
-    assert np.abs(batch.transforms[0] - golden[f"{picture}/deca_{box}_tform"]).max() < 1e-9
+    transform = square_crop(batch.crop_boxes[0], 224)
+    assert np.abs(transform - golden[f"{picture}/deca_{box}_tform"]).max() < 1e-9
     assert batch.crops.dtype == np.float32
     # stored as float16, every third pixel: half a step below 1 is 2.4e-4
     assert np.abs(batch.crops[0, ::3, ::3] - golden[f"{picture}/deca_{box}"]).max() < 2.5e-4
@@ -64,7 +66,7 @@ def test_every_number_is_that_of_scikit_image_on_the_whole_picture(seed: int) ->
     corner = rng.uniform(-0.3, 0.5, 2) * (width, height)
     x, y, side = *corner, rng.uniform(20, 300)
     face = Face(np.array([x, y, x + side, y + side * 0.8]))
-    found = square_crop(face, SMIRK)
+    found = square_crop(square_box(face, SMIRK), 224)
     centre_x, centre_y = x + side / 2, y + side * 0.4
     half = int(side * 0.9 * 1.4) / 2
     plain = estimate_transform(
@@ -101,7 +103,7 @@ def test_the_transform_is_scikit_images_to_the_last_digit() -> None:
             np.array([(x - half, y - half), (x - half, y + half), (x + half, y - half)]),
             np.array([(0, 0), (0, 223), (223, 0)]),
         )
-        found = square_crop(Face(np.array([x0, y0, x1, y1])), SMIRK)
+        found = square_crop(square_box(Face(np.array([x0, y0, x1, y1])), SMIRK), 224)
         assert np.array_equal(found, expected.params[:2])
 
 
@@ -119,10 +121,9 @@ def test_which_box_counts() -> None:
 
     def square(face: Face, spec: CropSpec) -> tuple[float, float, float]:
         """Side and middle of the crop, in image pixels."""
-        transform = square_crop(face, spec)
-        last = spec.size - 1
-        middle = (last / 2 - transform[:, 2]) / np.diag(transform)
-        return round(last / transform[0, 0], 6), round(middle[0], 6), round(middle[1], 6)
+        x0, y0, x1, y1 = square_box(face, spec)
+        assert x1 - x0 == y1 - y0
+        return x1 - x0, (x0 + x1) / 2, (y0 + y1) / 2
 
     assert square(Face(own, landmarks=points), SMIRK) == (int(70 * 1.4), 60, 40)
     assert square(Face(own), SMIRK) == (140, 40, 60)
@@ -142,7 +143,7 @@ def test_a_face_that_leaves_the_picture_is_black_there() -> None:
 
 def test_a_box_without_area_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a box of at least a pixel, got 0 by 0"):
-        square_crop(Face(np.array([5.0, 5, 5, 5])), SMIRK)
+        square_box(Face(np.array([5.0, 5, 5, 5])), SMIRK)
 
 
 def test_the_whole_image() -> None:
@@ -150,16 +151,16 @@ def test_the_whole_image() -> None:
     everything = [Face(np.array([0.0, 0, 180, 100]))]
     bytes_ = prepare([image], everything, SMIRK, whole=True)
     assert np.array_equal(bytes_.crops, cv2.resize(image, (224, 224))[None])
-    # the centre of a pixel stays the centre of what it covers
-    assert np.allclose(bytes_.transforms[0] @ (-0.5, -0.5, 1), -0.5)
-    assert np.allclose(bytes_.transforms[0] @ (179.5, 99.5, 1), 223.5)
+    # edges onto edges: a pixel of the crop covers 180 / 224 by 100 / 224 pixels, half of that lies beyond its centre
+    half = np.array([180, 100]) / 224 / 2
+    assert np.allclose(bytes_.crop_boxes[0], [*(half - 0.5), *(np.array([179.5, 99.5]) - half)])
     floats = prepare([image], everything, DECA, whole=True)
-    assert np.allclose(floats.transforms[0] @ (179, 99, 1), 223)
+    assert np.allclose(floats.crop_boxes[0], [0, 0, 179, 99])
     square = image[:, :100]
     official = estimate_transform(
         "similarity", np.array([(0, 0), (0, 99), (99, 0)]), np.array([(0, 0), (0, 223), (223, 0)])
     )
-    assert np.allclose(whole_crop((100, 100), DECA), official.params[:2])
+    assert np.allclose(square_crop(full_box((100, 100), DECA), 224), official.params[:2])
     expected = warp(square / 255, official.inverse, output_shape=(224, 224))
     crop = prepare([square], [Face(np.array([0.0, 0, 100, 100]))], DECA, whole=True).crops
     assert np.allclose(crop, expected[None], atol=1e-6)

@@ -26,7 +26,7 @@ def batch(points: np.ndarray, size_wh: tuple[int, int]) -> FaceBatch:
     n = len(points)
     boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
     scores = np.zeros((n, 52), np.float32)
-    return FaceBatch(np.tile(size_wh, (n, 1)), boxes, points, None, np.full((n, 2, 3), np.nan), scores)
+    return FaceBatch(np.tile(size_wh, (n, 1)), boxes, points, None, np.full((n, 4), np.nan), scores)
 
 
 @pytest.mark.parametrize("seed", range(5))

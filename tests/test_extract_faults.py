@@ -44,7 +44,7 @@ def equal_but_for(calm: CodeStore, other: CodeStore, rows: np.ndarray) -> bool:
         same.append(
             np.array_equal(getattr(calm.samples, column)[~rows], getattr(other.samples, column)[~rows])
         )
-    for column in ("box", "score", "count", "transform"):
+    for column in ("box", "score", "count", "landmark_box", "crop_box"):
         pair = getattr(calm.faces, column)[~rows], getattr(other.faces, column)[~rows]
         same.append(np.array_equal(*pair, equal_nan=column != "count"))
     return all(same) and other.verify() == []

@@ -170,7 +170,7 @@ def test_a_face_that_cannot_be_cut_fails_alone(
             assert set(store.samples.message[failed]) == {"ValueError: a box without area"}
             kept = store.samples.ok
             assert np.array_equal(store.codes("colour")[kept], plain.codes("colour")[kept])
-            assert np.array_equal(store.faces.transform[kept], plain.faces.transform[kept])
+            assert np.array_equal(store.faces.crop_box[kept], plain.faces.crop_box[kept])
 
 
 class Exact(FakeRegressor):

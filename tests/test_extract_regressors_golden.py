@@ -72,7 +72,7 @@ def images() -> np.ndarray:
 
 def batch(crops: np.ndarray) -> FaceBatch:
     n = len(crops)
-    return FaceBatch(np.full((n, 2), 224), np.zeros((n, 4)), None, crops, np.zeros((n, 2, 3)))
+    return FaceBatch(np.full((n, 2), 224), np.zeros((n, 4)), None, crops, np.zeros((n, 4)))
 
 
 @pytest.mark.parametrize("name", BLOCKS)

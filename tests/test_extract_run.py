@@ -78,12 +78,12 @@ def test_a_crop_around_the_box_and_the_whole_image(tmp_path: Path) -> None:
     Image.fromarray(image).save(tmp_path / "a.png")
     cropped = flow([Sample("a", "a.png")], tmp_path, FakeDetector(), FakeRegressor())
     # a square of 11 by 11 around a box of 12 by 10: the crop's edge rows lie outside of it
-    assert np.allclose(cropped.transform[0] @ (12, 10, 1), (3.5, 3.5))
-    assert np.allclose(cropped.transform[0][0, 0], 7 / 11)
+    assert cropped.crop_box[0].tolist() == [6.5, 4.5, 17.5, 15.5]
+    assert np.isnan(cropped.landmark_box).all()
     from ig3d.extract.detectors.whole import WholeImage
 
     resized = flow([Sample("a", "a.png")], tmp_path, WholeImage(), FakeRegressor(), whole=True)
-    assert np.allclose(resized.transform[0], [[8 / 24, 0, 4 / 24 - 0.5], [0, 8 / 20, 4 / 20 - 0.5]])
+    assert np.allclose(resized.crop_box[0], [1, 0.75, 22, 18.25])  # centres of pixels of 3 by 2.5
     assert resized.codes["colour"][0, 2] * 255 < cropped.codes["colour"][0, 2] * 255
 
 

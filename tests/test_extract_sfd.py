@@ -213,7 +213,9 @@ def test_the_crop_is_that_of_the_points(detector: Sfd, tmp_path: Path) -> None:
         faces = detector([images[row]])[0]
         points = choose_face(faces).landmarks
         extent = np.ptp(points, axis=0).mean()
-        assert np.isclose(7 / rows.transform[row, 0, 0], int(extent * 1.1 * 1.25))
+        x0, _, x1, _ = rows.crop_box[row]
+        assert np.isclose(x1 - x0, int(extent * 1.1 * 1.25))
+        assert np.array_equal(rows.landmark_box[row], [*points.min(axis=0), *points.max(axis=0)])
         assert rows.count[row] == len(faces)
         assert rows.score[row] > MIN_SCORE
 

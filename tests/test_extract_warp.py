@@ -13,7 +13,7 @@ from conftest import write_image
 from skimage.transform import warp as scikit_image
 
 from ig3d.errors import MissingExtra
-from ig3d.extract.crop import square_crop, whole_crop
+from ig3d.extract.crop import full_box, full_crop, square_box, square_crop
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
 from ig3d.extract.warp import _compiled, warp
@@ -56,7 +56,8 @@ def test_the_same_bytes_as_scikit_image(floats: bool, whole_numbers: bool) -> No
         side = np.exp(rng.uniform(np.log(1.5), np.log(4 * max(width, height))))
         corner = rng.uniform(-0.5, 1.5, 2) * (width, height) - side / 2
         box = np.array([*corner, *(corner + side)])
-        transform = square_crop(Face(box.round() + np.array([0, 0, 1, 1]) if whole_numbers else box), spec)
+        face = Face(box.round() + np.array([0, 0, 1, 1]) if whole_numbers else box)
+        transform = square_crop(square_box(face, spec), spec.size)
         for name, image in pictures(rng, width, height).items():
             expected = as_the_originals(image, transform, spec)
             found = warp(image, transform, spec)
@@ -76,9 +77,9 @@ def test_crops_of_full_size(width: int, height: int, floats: bool) -> None:
     image[: height // 3] = 200
     for shift in (-0.3, 0.1, 0.6):
         box = np.array([shift * width, 0.1 * height, (shift + 0.6) * width, 0.7 * height])
-        transform = square_crop(Face(box), spec)
+        transform = square_crop(square_box(Face(box), spec), spec.size)
         assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))
-    whole = whole_crop((width, height), spec)
+    whole = full_crop(full_box((width, height), spec), spec.size)
     assert np.array_equal(warp(image, whole, spec), as_the_originals(image, whole, spec))
 
 
@@ -123,7 +124,8 @@ def test_a_full_disk_for_what_is_compiled_costs_no_crop(monkeypatch: pytest.Monk
     monkeypatch.setattr(IndexDataCacheFile, "save", full)
     monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
     image = np.random.default_rng(0).integers(1, 256, (20, 30, 3), np.uint8)
-    spec, transform = CropSpec(size=12), square_crop(Face(np.array([3, 2, 17, 16])), CropSpec(size=12))
+    spec = CropSpec(size=12)
+    transform = square_crop(square_box(Face(np.array([3, 2, 17, 16])), spec), spec.size)
     assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))
 
 
@@ -140,5 +142,6 @@ def test_a_damaged_file_of_what_is_compiled_costs_no_crop(
     monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
     image = np.random.default_rng(0).integers(1, 256, (20, 30, 3), np.uint8)
     image.setflags(write=False)
-    spec, transform = CropSpec(size=12), square_crop(Face(np.array([3, 2, 17, 16])), CropSpec(size=12))
+    spec = CropSpec(size=12)
+    transform = square_crop(square_box(Face(np.array([3, 2, 17, 16])), spec), spec.size)
     assert np.array_equal(warp(image, transform, spec), as_the_originals(image, transform, spec))

@@ -38,9 +38,7 @@ def batch(*points: np.ndarray) -> FaceBatch:
     boxes = np.concatenate([stacked[..., :2].min(1), stacked[..., :2].max(1)], axis=1)
     count = len(points)
     scores = np.zeros((count, 52), np.float32)
-    return FaceBatch(
-        np.tile(SIZE_WH, (count, 1)), boxes, stacked, None, np.full((count, 2, 3), np.nan), scores
-    )
+    return FaceBatch(np.tile(SIZE_WH, (count, 1)), boxes, stacked, None, np.full((count, 4), np.nan), scores)
 
 
 def fitted_by_search(points: np.ndarray) -> np.ndarray:

@@ -193,8 +193,7 @@ def test_a_point_goes_to_its_pixel_of_the_image() -> None:
     points = torch.tensor([[[-0.01, 0.02, 0.0], [0.04, 0.02, 0.1]]], dtype=torch.float64)
     seen = project(points, camera)
     assert np.allclose(seen, [[[0, 0, 0], [0.4, 0, -0.8]]])
-    transform = np.array([[[0.5, 0, -15], [0, 0.5, -25]]])
-    pixels = to_image(seen, transform)
+    pixels = to_image(seen, np.array([[30, 50, 30 + 2 * 223, 50 + 2 * 223]]))
     assert np.allclose(pixels[0, :, :2], [(254, 274), (254 + 0.4 * 224, 274)])
     assert np.allclose(pixels[0, 1, 2], -0.8 * 224)
 

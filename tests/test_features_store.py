@@ -46,10 +46,11 @@ def outcome(n: int, seed: int = 0) -> Rows:
     rows.status[:] = rng.choice([1, 1, 1, 2, 3, 4, 5], n)
     rows.size_wh[:] = rng.integers(1, 999, (n, 2))
     rows.digest[:] = rng.integers(0, 256, (n, 16))
-    rows.xyxy[:] = rng.normal(size=(n, 4))
+    for boxes in (rows.xyxy, rows.landmark_box, rows.crop_box):
+        boxes[:] = np.sort(rng.normal(size=(n, 2, 2)), axis=1).reshape(n, 4)
+        boxes[rng.random(n) < 0.2] = np.nan
     rows.score[:] = rng.random(n)
     rows.count[:] = rng.integers(0, 5, n)
-    rows.transform[:] = rng.normal(size=(n, 2, 3))
     for row in range(n):
         rows.message[row] = "" if rows.status[row] == 1 else f"because of ü {row}"
     for name, block in BLOCKS.items():
@@ -78,9 +79,10 @@ def test_what_is_written_comes_back(tmp_path: Path, n: int) -> None:
         assert store.samples.message.tolist() == rows.message
         assert np.array_equal(store.samples.digest, rows.digest)
         assert np.array_equal(store.samples.width, rows.size_wh[:, 0])
-        assert np.array_equal(store.faces.box, rows.xyxy)
+        assert np.array_equal(store.faces.box, rows.xyxy, equal_nan=True)
+        assert np.array_equal(store.faces.landmark_box, rows.landmark_box, equal_nan=True)
+        assert np.array_equal(store.faces.crop_box, rows.crop_box, equal_nan=True)
         assert np.array_equal(store.faces.count, rows.count)
-        assert np.array_equal(store.faces.transform, rows.transform)
         for name in BLOCKS:
             assert np.array_equal(store.codes(name), rows.codes[name], equal_nan=True)
             assert np.array_equal(store.codes(name, slice(1, 3)), rows.codes[name][1:3], equal_nan=True)
@@ -103,8 +105,7 @@ def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "parts.h5", info, samples(200), BLOCKS) as writer:
         for start in (150, 0, 50, 100):
             part = {
-                name: getattr(rows, name)[start : start + 50]
-                for name in ("status", "message", "size_wh", "digest", "xyxy", "score", "count", "transform")
+                name: getattr(rows, name)[start : start + 50] for name in Rows.__slots__ if name != "codes"
             }
             writer.write(start, Rows(**part, codes={k: v[start : start + 50] for k, v in rows.codes.items()}))
     with CodeStore(whole) as one, CodeStore(tmp_path / "parts.h5") as other:
@@ -176,9 +177,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         pytest.param(
-            lambda f: f.attrs.__setitem__("format_version", 2),
-            "format version 1, got 2.*update",
-            id="version",
+            lambda f: f.attrs.__setitem__("format_version", 3), "format version 3.*update ig3d", id="version"
         ),
         pytest.param(lambda f: f.attrs.__setitem__("format", "other"), "of another kind", id="kind"),
         pytest.param(lambda f: f.__delitem__("sample/split"), "dataset sample/split is missing", id="column"),
@@ -300,12 +299,18 @@ def test_summary_counts(tmp_path: Path) -> None:
         assert summary["blocks"]["pose"]["max"] == pytest.approx(float(store.codes("pose")[ok].max()))
 
 
-ARCHIVE = Path(__file__).parent / "data" / "store-v1.h5"
+ARCHIVES = Path(__file__).parent / "data"
 
 
-def test_a_store_of_format_1_written_long_ago_is_read() -> None:
-    # written once by write(ARCHIVE, 12) at format version 1; never written again
-    with CodeStore(ARCHIVE) as store:
+def test_an_archived_store_is_read() -> None:
+    # written once by write(path, 12) at format version 2; never written again
+    with CodeStore(ARCHIVES / "store-v2.h5") as store:
         assert store.verify() == []
         assert np.array_equal(store.codes("pose"), outcome(12).codes["pose"], equal_nan=True)
+        assert np.array_equal(store.faces.crop_box, outcome(12).crop_box, equal_nan=True)
         assert store.samples.id[3] == "ordner/ü00003"
+
+
+def test_an_archived_store_of_version_1_is_refused_with_advice() -> None:
+    with pytest.raises(StoreError, match=r"format version 1, .*reads version 2; extract it again"):
+        CodeStore(ARCHIVES / "store-v1.h5")

@@ -17,7 +17,7 @@ from ..samples import Split
 from ..values import Block, Status
 
 FORMAT = "ig3d-codes"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TEXT_COLUMNS = ("id", "path", "group", "message")
 # Rows read at a time where all are gone through.
 STEP = 4096
@@ -35,6 +35,10 @@ class Column:
     low: float = -np.inf
     high: float = np.inf
 
+    @property
+    def is_box(self) -> bool:
+        return self.row == (4,)
+
 
 COLUMNS = {
     **{f"sample/{name}": Column("S") for name in ("id", "path", "group", "message")},
@@ -49,7 +53,8 @@ COLUMNS = {
     "face/box": Column("f4", (4,)),
     "face/score": Column("f4", low=0, high=1),
     "face/count": Column("i2", low=0),
-    "face/transform": Column("f4", (2, 3)),
+    "face/landmark_box": Column("f4", (4,)),
+    "face/crop_box": Column("f4", (4,)),
 }
 
 
@@ -110,12 +115,13 @@ class SampleTable:
 
 @dataclass(frozen=True, slots=True)
 class FaceTable:
-    """The ``/face`` columns: box (n, 4), score (n,), count (n,), transform (n, 2, 3)."""
+    """The ``/face`` columns: boxes (n, 4), score (n,), count (n,)."""
 
     box: np.ndarray
     score: np.ndarray
     count: np.ndarray
-    transform: np.ndarray
+    landmark_box: np.ndarray
+    crop_box: np.ndarray
 
 
 def content_hash(file: h5py.File) -> str:
@@ -167,8 +173,11 @@ def check_columns(file: h5py.File) -> int:
         raise ValueError("the store has no rows")
     for name, column in COLUMNS.items():
         if column.dtype != "S":
+            values = file[name][()]
             high = len(classes) - 1 if name == "sample/label" else column.high
-            _check_range(name, file[name][()], column.low, high)
+            _check_range(name, values, column.low, high)
+            if column.is_box:
+                _check_boxes(name, values)
     pending = int(np.sum(file["sample/status"][()] == Status.pending))
     if pending:
         raise ValueError(f"{pending} of {rows['sample/id']} rows are pending")
@@ -196,6 +205,16 @@ def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None
     bad = known[~((known >= low) & (known <= high) & np.isfinite(known))]
     if bad.size:
         raise ValueError(f"{name} has {bad.size} values outside [{low:g}, {high:g}], such as {bad.flat[0]}")
+
+
+def _check_boxes(name: str, boxes: np.ndarray) -> None:
+    """Refuse (n, 4) boxes that are NaN in part, or whose corners are exchanged."""
+    missing = np.isnan(boxes)
+    bad = (missing.any(axis=1) & ~missing.all(axis=1)) | (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} has {int(bad.sum())} rows that are no box x0 <= x1, y0 <= y1, such as {boxes[bad][0].tolist()}"
+        )
 
 
 def check_ids(ids: np.ndarray) -> None:

@@ -85,9 +85,11 @@ class CodeStore:
             raise StoreError(f"{self.path}: expected an ig3d store, got an HDF5 file of another kind")
         version = int(attrs.get("format_version", -1))
         if version != FORMAT_VERSION:
+            older = version < FORMAT_VERSION
+            todo = "extract it again (ig3d extract ... --restart)" if older else "update ig3d"
             raise StoreError(
-                f"{self.path}: expected format version {FORMAT_VERSION}, got {version}; read it with the ig3d that "
-                f"wrote it ({attrs.get('ig3d_version', 'unknown')}) or update ig3d"
+                f"{self.path}: format version {version}, written by ig3d {attrs.get('ig3d_version', 'unknown')}; this "
+                f"ig3d reads version {FORMAT_VERSION}; {todo}"
             )
 
     @contextmanager
@@ -314,6 +316,7 @@ def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:
             xyxy=read("face/box", span),
             score=read("face/score", span),
             count=read("face/count", span),
-            transform=read("face/transform", span),
+            landmark_box=read("face/landmark_box", span),
+            crop_box=read("face/crop_box", span),
             codes={name: store.codes(name, span) for name in store.blocks},
         )

@@ -25,14 +25,18 @@ from ...errors import StoreError
 from ..atomic import check_output, flush_folder, temporary_name
 from ..samples import Sample, Samples, Split, narrowed
 from ..values import Block, Rows, Status
-from .format import FORMAT, FORMAT_VERSION, StoreInfo, check_blocks, content_hash
+from .format import COLUMNS, FORMAT, FORMAT_VERSION, Column, StoreInfo, check_blocks, content_hash
 
 MESSAGE_BYTES = 200
 MOST_CLASSES = np.iinfo(np.int16).max
 _CHUNK_BYTES = 1 << 18
 
-_STATUS = h5py.enum_dtype({status.name: status.value for status in Status}, basetype="i1")
-_SPLIT = h5py.enum_dtype({split.name: split.value for split in Split}, basetype="i1")
+# Types in the file of the columns that have another than in memory.
+_TYPES = {
+    "sample/split": h5py.enum_dtype({split.name: split.value for split in Split}, basetype="i1"),
+    "sample/status": h5py.enum_dtype({status.name: status.value for status in Status}, basetype="i1"),
+    "sample/message": h5py.string_dtype("utf-8", MESSAGE_BYTES),
+}
 
 
 @contextmanager
@@ -151,7 +155,7 @@ class StoreWriter:
         self._temporary.unlink(missing_ok=True)
 
     def _create(self) -> None:
-        file, n = self._file, len(self._samples)
+        file = self._file
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
         for name, value in asdict(self._info).items():
@@ -159,56 +163,36 @@ class StoreWriter:
 
         for column in ("id", "path", "group"):
             texts = narrowed(self._samples.column(column))
-            self._dataset(f"sample/{column}", texts.astype(h5py.string_dtype("utf-8", texts.itemsize)))
-        self._dataset("sample/split", self._samples.column("split"), _SPLIT)
-        self._dataset("sample/label", self._samples.column("label").astype(np.int16))
-        for column in ("valence", "arousal"):
-            self._dataset(f"sample/{column}", self._samples.column(column).astype(np.float32))
-        pending = Rows.pending(1, {})
-        self._pending("sample/message", _encode(pending.message))
-        self._pending("sample/status", pending.status, _STATUS)
-        self._pending("sample/width", pending.size_wh[:, 0])
-        self._pending("sample/height", pending.size_wh[:, 1])
-        self._pending("sample/digest", pending.digest)
-        self._pending("face/box", pending.xyxy)
-        self._pending("face/score", pending.score)
-        self._pending("face/count", pending.count)
-        self._pending("face/transform", pending.transform)
+            self._known(f"sample/{column}", texts, h5py.string_dtype("utf-8", texts.itemsize))
+        for column in ("split", "label", "valence", "arousal"):
+            name = f"sample/{column}"
+            self._known(name, self._samples.column(column), _TYPES.get(name, np.dtype(COLUMNS[name].dtype)))
+        for name, column_format in COLUMNS.items():
+            if name not in file:
+                self._pending(name, column_format)
         for position, (name, block) in enumerate(self._blocks.items()):
-            dataset = file.create_dataset(
-                f"codes/{name}",
-                shape=(n, block.width),
-                dtype=np.float32,
-                chunks=_chunks((n, block.width), 4),
-                fillvalue=np.nan,
-                fletcher32=True,
-            )
+            dataset = self._pending(f"codes/{name}", Column("f4", (block.width,)))
             dataset.attrs.update(
                 unit=block.unit, description=block.description, basis=block.basis, position=position
             )
             if block.columns:
                 dataset.attrs["columns"] = json.dumps(block.columns)
-            self._columns[f"codes/{name}"] = dataset
 
-    def _dataset(self, name: str, values: np.ndarray, dtype: np.dtype | None = None) -> None:
-        """A column that is known."""
-        self._file.create_dataset(
-            name,
-            data=values,
-            dtype=values.dtype if dtype is None else dtype,
-            **_layout(values.shape, values.dtype),
-        )
+    def _known(self, name: str, values: np.ndarray, dtype: np.dtype) -> None:
+        """A column of the samples."""
+        values = values.astype(dtype)
+        self._file.create_dataset(name, data=values, **_layout(values.shape, dtype))
 
-    def _pending(self, name: str, one: np.ndarray, dtype: np.dtype | None = None) -> None:
-        """A column of outcomes, each as in the one row given; takes no room until it is written."""
-        shape = (len(self._samples), *one.shape[1:])
-        self._columns[name] = self._file.create_dataset(
-            name,
-            shape=shape,
-            dtype=one.dtype if dtype is None else dtype,
-            fillvalue=np.nan if one.dtype.kind == "f" else None,
-            **_layout(shape, one.dtype),
+    def _pending(self, name: str, column: Column) -> h5py.Dataset:
+        """A column of outcomes; takes no space until it is written."""
+        dtype = _TYPES.get(name, np.dtype(column.dtype))
+        shape = (len(self._samples), *column.row)
+        fill = np.nan if dtype.kind == "f" else None
+        dataset = self._file.create_dataset(
+            name, shape=shape, dtype=dtype, fillvalue=fill, **_layout(shape, dtype)
         )
+        self._columns[name] = dataset
+        return dataset
 
     @_signals_held()
     def write(self, start: int, rows: Rows) -> None:
@@ -222,7 +206,8 @@ class StoreWriter:
             "face/box": rows.xyxy,
             "face/score": rows.score,
             "face/count": rows.count,
-            "face/transform": rows.transform,
+            "face/landmark_box": rows.landmark_box,
+            "face/crop_box": rows.crop_box,
             **{f"codes/{name}": rows.codes[name] for name in self._blocks},
         }
         for name, values in outcomes.items():
@@ -300,7 +285,7 @@ def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 def _encode(messages: Sequence[str]) -> np.ndarray:
     """Messages as fixed-length UTF-8, cut between characters where they are too long."""
     encoded = [_cut(message.encode(), MESSAGE_BYTES) for message in messages]
-    return np.array(encoded, h5py.string_dtype("utf-8", MESSAGE_BYTES))
+    return np.array(encoded, _TYPES["sample/message"])
 
 
 def _cut(text: bytes, limit: int) -> bytes:
