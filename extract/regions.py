@@ -128,7 +128,11 @@ def _positions(inverse: np.ndarray, row: int, x: np.ndarray, y: np.ndarray) -> N
 
 @numba.njit(error_model="numpy")
 def _neighbours(
-    first: np.ndarray, second: np.ndarray, length: int, replicate: bool, weights: tuple[np.ndarray, np.ndarray]
+    first: np.ndarray,
+    second: np.ndarray,
+    length: int,
+    replicate: bool,
+    weights: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Replace coordinates by both neighbours along an axis of the image; their weights are in 1/32."""
     zero, last = np.int32(0), np.int32(length - 1)
