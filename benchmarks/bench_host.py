@@ -14,7 +14,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from bench_stages import repeated
 from joblib import cpu_count
 
 from ig3d import list_samples
-from ig3d.extract.boxes import Known, known_faces
+from ig3d.extract.boxes import FaceBoxes, box_source
 from ig3d.extract.config import BATCH_SIZE, ExtractConfig
 from ig3d.extract.pipeline import run_shard
 from ig3d.extract.read import digest_of
@@ -63,20 +62,15 @@ def with_boxes(samples: SampleList, size: int = 224) -> SampleList:
     return replace(samples, samples=tuple(replace(one, box=box) for one in samples.samples))
 
 
-def stored(samples: SampleList) -> list[Known | None]:
-    """The boxes, as they come out of a store: with the file's digest."""
-    known = known_faces(samples, "dataset", Free.needs).samples
+def stored(samples: SampleList) -> FaceBoxes:
+    """The boxes as a store has them: with the digests of the files."""
+    boxes = box_source(samples, "dataset", Free.needs).read(slice(None))
     paths = {sample.path for sample in samples.samples}
     digests = {path: digest_of((Path(samples.root) / path).read_bytes()) for path in paths}
-    return [
-        one and replace(one, digest=digests[sample.path])
-        for one, sample in zip(known, samples.samples, strict=True)
-    ]
+    return replace(boxes, digest=np.stack([digests[sample.path] for sample in samples.samples]))
 
 
-def shard(
-    samples: SampleList, known: Sequence[Known | None], config: ExtractConfig, threads: int
-) -> list[float]:
+def shard(samples: SampleList, boxes: FaceBoxes, config: ExtractConfig, threads: int) -> list[float]:
     """Milliseconds per image of one shard: of all threads' cores, of the main thread, of the regressor's, by clock."""
     from bench_host import Free
 
@@ -87,7 +81,7 @@ def shard(
         run_shard(
             Path(folder) / "shard.h5",
             samples.samples,
-            tuple(known),
+            boxes,
             samples.root,
             config,
             info,
@@ -108,9 +102,9 @@ def main() -> None:
         root = Path(folder) / "faces"
         synthesize(root, SynthConfig(count=asked.images, jobs=cpu_count()))
         samples = repeated(with_boxes(list_samples(root, "rafdb")), asked.rows)
-        for detector, known in (("none", [None] * len(samples)), ("boxes", stored(samples))):
+        for detector, boxes in (("none", FaceBoxes.unknown(len(samples))), ("boxes", stored(samples))):
             config = ExtractConfig("bench_host:Free", detector, batch_size=BATCH_SIZE["cuda"])
-            rounds = [shard(samples, known, config, asked.threads) for _ in range(asked.rounds + 1)][1:]
+            rounds = [shard(samples, boxes, config, asked.threads) for _ in range(asked.rounds + 1)][1:]
             cores, main_thread, regressors, wall = (
                 statistics.median(column) for column in zip(*rounds, strict=True)
             )

@@ -1,14 +1,15 @@
-"""Faces that are known before an image is read: boxes of the dataset itself, or of an earlier run's store.
+"""Face boxes that exist before an image is read: those of the dataset itself, or of an earlier run's store.
 
-Where a regressor is fed a crop, a known box takes the place of detection. Where it is fed landmarks, these are looked
-for around the box only, and the face that overlaps it most is taken.
+A regressor that takes crops is fed the crop of the box, and no detector runs. For a regressor that takes landmarks, a
+detector is shown the surroundings of the box, and the face that overlaps the box most is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,45 +21,91 @@ from ..features.values import CropSpec, Face, LandmarkSpec, Status
 from .read import Unreadable, bounded_images, digest_of
 from .sources import read_content
 
-# Around a box, in its sides, that is shown to a detector: as much as lets it see the whole head.
+# Margin around a box, in sides of the box, that a detector is shown: wide enough for the whole head.
 SURROUNDINGS = 0.5
 # Files whose digest is compared before any work; the others are compared as they are read.
 _CHECKED = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of one sample's face.
+class FaceBoxes:
+    """Face boxes of n samples, with landmarks where these exist too.
 
     Attributes
     ----------
-    face : Face or None
-        None where none was found; its landmarks may be two corners only, for the extent of what was found.
-    count : int
+    status : (n,) int8 codes of :class:`Status`
+        ``ok``: the row has a box; ``pending``: nothing is known and a detector is needed; any other: the row ends with
+        this status.
+    message : (n,) str
+        Reason of any other status.
+    box : (n, 4) float32, pixels
+        x0, y0, x1, y1; NaN where there is none.
+    score : (n,) float32
+    count : (n,) int16
         Faces in the image.
-    digest : (16,) uint8, or None
-        Of the file in which it was found; None for the dataset's own boxes.
-    status, message : why there is no face
+    digest : (n, 16) uint8
+        Of the file in which the face was found; zeros for the dataset's own boxes.
+    landmarks : (n, p, 2 or 3) float32, pixels, or None
+        NaN where a row has none. Two corners stand for the extent of landmarks that were not kept.
+    blendshapes : (n, 52) float32, or None
     """
 
-    face: Face | None
-    count: int = 1
-    digest: np.ndarray | None = None
-    status: Status = Status.ok
-    message: str = ""
+    status: np.ndarray
+    message: np.ndarray
+    box: np.ndarray
+    score: np.ndarray
+    count: np.ndarray
+    digest: np.ndarray
+    landmarks: np.ndarray | None = None
+    blendshapes: np.ndarray | None = None
 
-    def other_file(self, digest: np.ndarray) -> bool:
-        """Whether the file is not the one in which the face was found."""
-        return self.digest is not None and not np.array_equal(self.digest, digest)
+    @classmethod
+    def of(cls, boxes: np.ndarray) -> Self:
+        """Boxes (n, 4) of a dataset; rows of NaN are unknown."""
+        n, known = len(boxes), ~np.isnan(boxes[:, 0])
+        return cls(
+            status=np.where(known, Status.ok, Status.pending).astype(np.int8),
+            message=np.zeros(n, "U1"),
+            box=boxes.astype(np.float32),
+            score=np.full(n, np.nan, np.float32),
+            count=known.astype(np.int16),
+            digest=np.zeros((n, 16), np.uint8),
+        )
+
+    @classmethod
+    def unknown(cls, n: int) -> Self:
+        """No boxes of n samples."""
+        return cls.of(np.full((n, 4), np.nan))
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, rows: slice) -> FaceBoxes:
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return FaceBoxes(**{name: None if one is None else one[rows] for name, one in columns.items()})
+
+    def face(self, row: int) -> Face | None:
+        """The face of a row, or None."""
+        if self.status[row] != Status.ok:
+            return None
+        points = None if self.landmarks is None else self.landmarks[row]
+        return Face(
+            self.box[row],
+            float(self.score[row]),
+            None if points is None or np.isnan(points).any() else points,
+            None if self.blendshapes is None else self.blendshapes[row],
+        )
+
+    def is_other_file(self, row: int, digest: np.ndarray) -> bool:
+        """Whether a file's digest differs from that of the file in which the face was found."""
+        return bool(self.digest[row].any()) and not np.array_equal(self.digest[row], digest)
 
 
-def needs_search(known: Known | None, needs: CropSpec | LandmarkSpec) -> bool:
-    """Whether a detector must be asked: nothing is known, or landmarks are lacking."""
-    if known is None:
-        return True
-    if known.face is None or isinstance(needs, CropSpec):
+def needs_detector(face: Face, needs: CropSpec | LandmarkSpec) -> bool:
+    """Whether a known face has no landmarks, or others than the regressor takes."""
+    if isinstance(needs, CropSpec):
         return False
-    points, scores = known.face.landmarks, known.face.blendshapes
+    points, scores = face.landmarks, face.blendshapes
     return points is None or len(points) != needs.points or (needs.blendshapes and scores is None)
 
 
@@ -68,25 +115,30 @@ def is_outside(face: Face, image: np.ndarray) -> bool:
     return bool(x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height)
 
 
-def surroundings(image: np.ndarray, known: Known | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """The part of an (H, W, 3) image that a detector is shown, and its corner x, y; all where nothing is known."""
-    if known is None or known.face is None:
+def surroundings(image: np.ndarray, face: Face | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Part of an (H, W, 3) image around a face, and its corner x, y; the full image without a face."""
+    if face is None:
         return image, (0, 0)
-    x0, y0, x1, y1 = known.face.xyxy.astype(np.float64)
+    x0, y0, x1, y1 = face.xyxy.astype(np.float64)
     margin = SURROUNDINGS * max(x1 - x0, y1 - y0)
     height, width = image.shape[:2]
     left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
     right, bottom = min(width, int(np.ceil(x1 + margin))), min(height, int(np.ceil(y1 + margin)))
     if right <= left or bottom <= top:
-        return image, (0, 0)  # a box without extent: what is found will not overlap it
+        return image, (0, 0)  # a box without extent, which no detected face overlaps
     return image[top:bottom, left:right], (left, top)
 
 
-def in_box(faces: Sequence[Face], known: Known, corner: tuple[int, int]) -> Face | None:
-    """The face that overlaps the known box most, in pixels of the whole image; None where none does."""
-    if known.face is None:
-        return None
-    box, shift = known.face.xyxy.astype(np.float64), np.array([*corner, *corner], np.float32)
+def choose_overlapping(faces: Sequence[Face], box: np.ndarray, corner: tuple[int, int]) -> Face | None:
+    """The face that overlaps a box (4,) most, or None.
+
+    Parameters
+    ----------
+    faces : in pixels of a part of the image
+    box : in pixels of the full image, as the returned face is
+    corner : x, y of the part in the full image
+    """
+    box, shift = box.astype(np.float64), np.array([*corner, *corner], np.float32)
     moved = [
         replace(face, xyxy=face.xyxy + shift, landmarks=_moved(face.landmarks, shift[:2])) for face in faces
     ]
@@ -110,106 +162,92 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return float(shared / max(both, 1e-9))
 
 
-class KnownRows(Sequence[Known | None]):
-    """What is known of the faces of n samples; made for some of them when it is asked for.
-
-    Parameters
-    ----------
-    n : int
-    make : function of a slice that gives a Known or None for each of its rows
-    """
-
-    def __init__(self, n: int, make: Callable[[slice], Sequence[Known | None]]) -> None:
-        self._n, self._make = n, make
-
-    def __len__(self) -> int:
-        return self._n
-
-    @overload
-    def __getitem__(self, row: int) -> Known | None: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[Known | None]: ...
-    def __getitem__(self, row: int | slice) -> Known | Sequence[Known | None] | None:
-        if isinstance(row, slice):
-            return self._make(slice(*row.indices(self._n)))
-        row = range(self._n)[row]
-        return self._make(slice(row, row + 1))[0]
-
-    def part(self, rows: slice) -> KnownRows:
-        """Those of consecutive samples."""
-        first, stop, _ = rows.indices(self._n)
-        return KnownRows(stop - first, lambda some: self._make(slice(first + some.start, first + some.stop)))
-
-
 @dataclass(frozen=True, slots=True)
-class KnownFaces:
-    """What is known of the faces of a whole dataset.
+class BoxSource:
+    """Source of the face boxes of a dataset; boxes are read for some of its rows at a time.
 
     Attributes
     ----------
-    samples : a Known or None for each sample, in order
     complete : bool
-        Whether something is known of every sample.
-    identity : what it came from, for the run's identity
-    detector : dict or None
-        What found the faces, for the store; None where the dataset says them.
+        Whether no sample needs a detector for its box.
+    identity : str
+        ``none``, ``dataset``, or the content hash of the store; part of the run's identity.
+    boxes : (n, 4) float32, pixels
+        The dataset's own; NaN where there is none. Not used with a store.
+    store : path, optional
+    rows : (n,) int
+        Row of the store for each sample.
+    needs : input of the regressor
+    detector : dict, optional
+        Detector of the store; None for the dataset's own boxes.
     """
 
-    samples: KnownRows
     complete: bool
-    identity: Any
+    identity: str
+    boxes: np.ndarray
+    store: Path | None = None
+    rows: np.ndarray | None = None
+    needs: CropSpec | LandmarkSpec | None = None
     detector: dict[str, Any] | None = None
 
+    def part(self, rows: slice) -> BoxSource:
+        """The source of consecutive samples."""
+        return replace(self, boxes=self.boxes[rows], rows=None if self.rows is None else self.rows[rows])
 
-def known_faces(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
-    """What is known before the run.
+    def read(self, rows: slice) -> FaceBoxes:
+        """Face boxes of consecutive samples.
+
+        Raises
+        ------
+        StoreError : the store was replaced by another since :func:`box_source`.
+        """
+        if self.store is None or self.rows is None or self.needs is None:
+            return FaceBoxes.of(self.boxes[rows])
+        with CodeStore(self.store) as store:
+            if store.content_sha256 != self.identity:  # its rows are others
+                raise StoreError(
+                    f"boxes: {self.store} is another store than when the run began; restore the first one and repeat "
+                    "the command, or start again with --restart"
+                )
+            return _read_boxes(store, self.rows[rows], self.needs)
+
+
+def box_source(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec) -> BoxSource:
+    """Source of face boxes by the option ``--boxes``.
 
     Parameters
     ----------
     samples : SampleList
-    boxes : ``dataset`` (its own boxes, where it has some), ``none``, or the path of a store
-    needs : what the regressor is fed
+    boxes : ``dataset`` (its own boxes, if it has any), ``none``, or the path of a store
+    needs : input of the regressor
 
     Raises
     ------
-    UsageError : a store of whole images, in which no face was looked for.
+    UsageError : a store of full images, in which no face was detected.
     DatasetError : the store is not of this dataset.
-    StoreError : it is no store.
+    StoreError : the store cannot be read.
     """
     if boxes not in ("dataset", "none"):
-        return _of_store(samples, boxes, needs)
-    given = Samples.of(samples.samples).column("box")
-    has = ~np.isnan(given[:, 0]) & (boxes == "dataset")
-
-    def known(rows: slice) -> list[Known | None]:
-        some = zip(given[rows].astype(np.float32), has[rows], strict=True)
-        return [Known(Face(box)) if there else None for box, there in some]
-
-    return KnownFaces(KnownRows(len(samples), known), bool(has.all()), "dataset" if has.any() else "none")
+        return _store_source(samples, Path(boxes), needs)
+    own = Samples.of(samples.samples).column("box").astype(np.float32)
+    if boxes == "none":
+        own = np.full_like(own, np.nan)
+    known = ~np.isnan(own[:, 0])
+    return BoxSource(bool(known.all()), "dataset" if known.any() else "none", own)
 
 
-def _of_store(samples: SampleList, path: str, needs: CropSpec | LandmarkSpec) -> KnownFaces:
+def _store_source(samples: SampleList, path: Path, needs: CropSpec | LandmarkSpec) -> BoxSource:
     with CodeStore(path) as store:
         store.check_content()
         rows = _rows_of(samples, store)
         if store.info.detector.get("name") == "none":
             raise UsageError(
-                f"boxes: expected a store whose faces were found, got {path} of whole images; use --detector none"
+                f"boxes: {path} is a store of full images, without detected faces; use --detector none"
             )
         check_files(samples, store, rows, what="boxes")
-        begun_with = store.content_sha256
-        detector = {**store.info.detector, "boxes_of": begun_with}
-
-    def known(some: slice) -> list[Known | None]:
-        with CodeStore(path) as again:
-            if again.content_sha256 != begun_with:  # its rows lie elsewhere
-                raise StoreError(
-                    f"boxes: expected the store that the run began with at {path}, got another; put that one back and "
-                    "repeat the command, or --restart with this one"
-                )
-            return _read_known(again, rows[some], needs)
-
-    return KnownFaces(KnownRows(len(samples), known), True, begun_with, detector)
+        detector = {**store.info.detector, "boxes_of": store.content_sha256}
+        unused = np.broadcast_to(np.float32(np.nan), (len(rows), 4))
+        return BoxSource(True, store.content_sha256, unused, path, rows, needs, detector)
 
 
 def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
@@ -217,55 +255,43 @@ def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
 
     Raises
     ------
-    DatasetError : some are not in it.
+    DatasetError : some samples are not in it.
     """
-    ids, wanted = store.column("sample/id"), Samples.of(samples.samples).column("id")
-    rows, _ = find_rows(wanted, ids)
-    lacking = np.flatnonzero(rows < 0)
-    if len(lacking):
+    rows, _ = find_rows(Samples.of(samples.samples).column("id"), store.column("sample/id"))
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
         raise DatasetError(
-            f"boxes: expected the {len(samples)} samples of {samples.dataset} in {store.path}, got {len(lacking)} that "
-            f"are not in it ({some([samples.samples[row].id for row in lacking.tolist()])}); extract that store from "
-            "the same dataset"
+            f"boxes: {len(missing)} of {len(samples)} samples of {samples.dataset} are not in {store.path} "
+            f"({some([samples.samples[row].id for row in missing.tolist()])}); extract that store from the same dataset"
         )
     return rows
 
 
-def _read_known(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> list[Known | None]:
-    """What a store knows of some of its rows, which lie near each other."""
-    if not len(rows):
-        return []
-    first, last = int(rows.min()), int(rows.max())
+def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSpec) -> FaceBoxes:
+    """Face boxes of some rows of a store, which lie near each other."""
+    first, last = int(rows.min(initial=len(store))), int(rows.max(initial=-1))
 
     def read(name: str) -> np.ndarray:
         return store.column(name, slice(first, last + 1))[rows - first]
 
-    boxes, scores, counts = read("face/box"), read("face/score"), read("face/count")
-    status, digests, messages = read("sample/status"), read("sample/digest"), read("sample/message")
-    points = _corners(read) if isinstance(needs, CropSpec) else _points(store, read)
-    wanted = isinstance(needs, LandmarkSpec) and needs.blendshapes and "blendshapes" in store.blocks
-    blendshapes = read("codes/blendshapes") if wanted else None
-    known: list[Known | None] = []
-    for row in range(len(rows)):
-        if np.isfinite(boxes[row]).all():
-            face = Face(
-                boxes[row],
-                float(scores[row]),
-                None if points is None or np.isnan(points[row]).any() else points[row],
-                None if blendshapes is None else blendshapes[row],
-            )
-            known.append(Known(face, int(counts[row]), digests[row]))
-            continue
-        if not digests[row].any():  # it could not be read then, and nobody has looked for its face
-            known.append(Known(None, 0, None, Status.failed, "no face is known of it"))
-        else:
-            known.append(Known(None, 0, digests[row], Status(int(status[row])), messages[row].decode()))
-    return known
-
-
-def _corners(read: Callable[[str], np.ndarray]) -> np.ndarray:
-    """(n, 2, 2) corners of the landmarks' extent, by which crops are made; NaN where the detector gave none."""
-    return read("face/landmark_box").reshape(-1, 2, 2)
+    box, digest = read("face/box"), read("sample/digest")
+    has_box, unread = ~np.isnan(box[:, 0]), ~digest.any(axis=1)
+    status = np.where(has_box, Status.ok, np.where(unread, Status.failed, read("sample/status")))
+    message = np.char.decode(read("sample/message"), "utf-8")
+    with_blendshapes = isinstance(needs, LandmarkSpec) and needs.blendshapes and "blendshapes" in store.blocks
+    return FaceBoxes(
+        status=status.astype(np.int8),
+        # no detector has seen a file that could not be read
+        message=np.where(unread & ~has_box, "its face is unknown: the file could not be read", message),
+        box=box,
+        score=read("face/score"),
+        count=read("face/count"),
+        digest=digest,
+        landmarks=read("face/landmark_box").reshape(-1, 2, 2)
+        if isinstance(needs, CropSpec)
+        else _points(store, read),
+        blendshapes=read("codes/blendshapes") if with_blendshapes else None,
+    )
 
 
 def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray | None:

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import Ig3dError
 from ..features.samples import Sample
 from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Status
-from .boxes import Known, in_box, is_outside, needs_search, surroundings
+from .boxes import FaceBoxes, choose_overlapping, is_outside, needs_detector, surroundings
 from .crop import prepare
 from .detectors import Detector, choose_face
 from .read import Image, Unavailable, Unreadable, read_image
@@ -43,7 +43,8 @@ class Batch:
     ----------
     start : int
         Row of the first one in the shard.
-    known : what is known of each sample's face
+    boxes : FaceBoxes
+        Of the same samples.
     rows : Rows
         What became of them so far.
     images : row -> decoded image
@@ -53,7 +54,7 @@ class Batch:
     """
 
     start: int
-    known: Sequence[Known | None]
+    boxes: FaceBoxes
     rows: Rows
     images: dict[int, Image] = field(default_factory=dict)
     faces: dict[int, Face] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def flow(
     regress: Regressor,
     *,
     whole: bool = False,
-    known: Sequence[Known | None] = (),
+    boxes: FaceBoxes | None = None,
 ) -> Rows:
     """read → detect → crop → regress on one batch: one row per sample, always.
 
@@ -86,14 +87,17 @@ def flow(
     detect, regress : the plug-ins
     whole : bool
         The face is the whole image, resized.
-    known : what is known of each sample's face, or nothing
+    boxes : FaceBoxes, optional
+        Of the samples.
 
     Returns
     -------
     Rows of length n; NaN codes where the status is not ok.
     """
     opened = [open_image(sample, root) for sample in samples]
-    batch = gather(0, opened, known or [None] * len(samples), dict(regress.blocks))
+    if boxes is None:
+        boxes = FaceBoxes.unknown(len(samples))
+    batch = gather(0, opened, boxes, dict(regress.blocks))
     find(batch, detect, regress.needs)
     return encode(batch, [cut() for cut in cuts(batch, regress.needs, whole=whole)], regress)
 
@@ -110,11 +114,9 @@ def open_image(sample: Sample, root: str | Path) -> Image | Ended:
         return Ended(Status.unreadable, str(exc))
 
 
-def gather(
-    start: int, opened: Iterable[Image | Ended], known: Sequence[Known | None], blocks: dict[str, Block]
-) -> Batch:
+def gather(start: int, opened: Iterable[Image | Ended], boxes: FaceBoxes, blocks: dict[str, Block]) -> Batch:
     """Opened images as a batch; rows that could not be read end here."""
-    batch = Batch(start, known, Rows.pending(len(known), blocks))
+    batch = Batch(start, boxes, Rows.pending(len(boxes), blocks))
     for row, one in enumerate(opened):
         if isinstance(one, Ended):
             batch.end(row, one.status, one.message)
@@ -127,10 +129,11 @@ def gather(
 
 def find(batch: Batch, detect: Detector, needs: CropSpec | LandmarkSpec) -> None:
     """Second stage: the face of each image; rows without one end here."""
-    _take_known(batch, needs)
+    _take_boxes(batch, needs)
     rows = batch.rows
     here = [row for row in batch.images if row not in batch.faces and not rows.status[row]]
-    shown = {row: surroundings(batch.images[row].pixels, batch.known[row]) for row in here}
+    known = {row: batch.boxes.face(row) for row in here}
+    shown = {row: surroundings(batch.images[row].pixels, known[row]) for row in here}
 
     def faces_in(some: Sequence[int]) -> list[list[Face]]:
         return detect([shown[row][0] for row in some])
@@ -140,12 +143,12 @@ def find(batch: Batch, detect: Detector, needs: CropSpec | LandmarkSpec) -> None
             batch.end(some[0], Status.failed, f"{type(found).__name__}: {found}")
             continue
         for row, faces in zip(some, found, strict=True):
-            if (given := batch.known[row]) is not None:
-                if (face := in_box(faces, given, shown[row][1])) is None:
+            if (face := known[row]) is not None:
+                if (seen := choose_overlapping(faces, face.xyxy, shown[row][1])) is None:
                     batch.end(row, Status.no_face, "no face found around the box")
                 else:
-                    rows.count[row] = given.count
-                    batch.faces[row] = face
+                    rows.count[row] = batch.boxes.count[row]
+                    batch.faces[row] = seen
             elif not faces:
                 batch.end(row, Status.no_face, "no face found")
             else:
@@ -176,21 +179,22 @@ def _problem(face: Face) -> str:
     )
 
 
-def _take_known(batch: Batch, needs: CropSpec | LandmarkSpec) -> None:
-    """The faces that are known; rows known to have none, or known from another file, end here."""
+def _take_boxes(batch: Batch, needs: CropSpec | LandmarkSpec) -> None:
+    """Take the known faces; end rows that have none, or whose box was found in another file."""
+    boxes = batch.boxes
     for row, image in batch.images.items():
-        given = batch.known[row]
-        if given is None:
+        if boxes.status[row] == Status.pending:
             continue
-        if given.other_file(image.digest):
+        face = boxes.face(row)
+        if boxes.is_other_file(row, image.digest):
             batch.end(row, Status.failed, "the file is not the one in which its box was found")
-        elif given.face is None:
-            batch.end(row, given.status, given.message)
-        elif is_outside(given.face, image.pixels):
+        elif face is None:
+            batch.end(row, Status(int(boxes.status[row])), str(boxes.message[row]))
+        elif is_outside(face, image.pixels):
             batch.end(row, Status.no_face, "its box lies outside the image")
-        elif not needs_search(given, needs):
-            batch.rows.count[row] = given.count
-            batch.faces[row] = given.face
+        elif not needs_detector(face, needs):
+            batch.rows.count[row] = boxes.count[row]
+            batch.faces[row] = face
 
 
 def cuts(

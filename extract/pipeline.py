@@ -26,7 +26,7 @@ from ..features.samples import Sample
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
 from ..features.values import Rows
-from .boxes import Known
+from .boxes import FaceBoxes
 from .config import BATCH_SIZE, ExtractConfig, build
 from .flow import Batch, Ended, by_status, cuts, encode, find, gather, open_image
 from .read import Image, bounded_images
@@ -44,7 +44,7 @@ REMOTE_READERS = 8
 def run_shard(
     path: Path,
     samples: Sequence[Sample],
-    known: Sequence[Known | None],
+    boxes: FaceBoxes,
     root: str,
     config: ExtractConfig,
     info: StoreInfo,
@@ -56,7 +56,7 @@ def run_shard(
     Parameters
     ----------
     path : final name of the shard
-    samples, known : n samples, and what is known of each one's face
+    samples, boxes : n samples and their face boxes
     root : folder of the dataset, or its address
     config : ExtractConfig, settled
     info : StoreInfo
@@ -94,7 +94,7 @@ def run_shard(
 
         opened = crew.ahead(partial(open_image, root=root), samples, most=size + 2 * threads, weight=_weight)
         spans = in_batches(opened, size)
-        batches = (gather(start, some, known[start : start + len(some)], blocks) for start, some in spans)
+        batches = (gather(start, some, boxes[start : start + len(some)], blocks) for start, some in spans)
         for of_batch in crew.behind(written, crew.behind(encoded, map(found, batches))):
             counts += Counter(of_batch)
     return counts

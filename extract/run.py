@@ -24,7 +24,7 @@ from ..features.store.format import StoreInfo
 from ..features.values import CropSpec
 from ..workers import MOST_DEATHS, Lane, spread
 from . import shards
-from .boxes import Known, known_faces
+from .boxes import BoxSource, box_source
 from .clusters import lanes_of
 from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
@@ -115,23 +115,22 @@ def extract_codes(
     started = time.monotonic()
     devices = config.devices
     config = replace(config, device=devices[0])
-    known = known_faces(
+    boxes = box_source(
         samples, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
     )
-    config, notes = settle(config, all_known=known.complete)
+    config, notes = settle(config, all_known=boxes.complete)
     regress, detect = build(config)
-    found_by = known.detector if known.detector and detect.name == "boxes" else detect.describe()
+    found_by = boxes.detector if boxes.detector and detect.name == "boxes" else detect.describe()
     for note in (
         *notes,
         f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
     ):
         say(note)
     lanes = _lanes(jobs, backend, address, devices, regress, detect)
-    identity = identity_of(samples, config, regress.describe(), found_by, known.identity)
-    faces = known.samples
+    identity = identity_of(samples, config, regress.describe(), found_by, boxes.identity)
     if part is not None:
         rows = rows_of_part(part, len(samples))
-        samples, faces = replace(samples, samples=samples.samples[rows]), faces.part(rows)
+        samples, boxes = replace(samples, samples=samples.samples[rows]), boxes.part(rows)
         identity["part"] = "{}/{}".format(*part)
     run = shards.Run(Path(out), samples, identity, dict(regress.blocks))
     with run.locked():
@@ -149,7 +148,7 @@ def extract_codes(
             for device in devices
         ]
         counts = Counter(run.counts)
-        for shard, done in _work(run, todo, faces, calls, lanes if len(todo) > 1 else None):
+        for shard, done in _work(run, todo, boxes, calls, lanes if len(todo) > 1 else None):
             if done is None:
                 why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
                 done = run.give_up(shard, info, dict(regress.blocks), why)
@@ -211,13 +210,13 @@ def _info(
 def _work(
     run: shards.Run,
     todo: Sequence[int],
-    known: Sequence[Known | None],
+    boxes: BoxSource,
     calls: Sequence[RunShard],
     lanes: AbstractContextManager[Sequence[Lane]] | None,
 ) -> Iterator[tuple[int, Counter[str] | None]]:
     """Run the shards, here or in workers; yields the counts of each as it is finished, None for one given up."""
     tasks = (
-        (run.shard_path(shard).absolute(), run.shard_samples(shard), known[run.rows_of(shard)])
+        (run.shard_path(shard).absolute(), run.shard_samples(shard), boxes.read(run.rows_of(shard)))
         for shard in todo
     )
     if lanes is None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ig3d.errors import MissingExtra, UsageError
 from ig3d.extract import flow, pipeline
+from ig3d.extract.boxes import FaceBoxes
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import Ended
@@ -49,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shard(root: Path, out: Path, *, config: ExtractConfig = CONFIG, **options: Any) -> dict[str, int]:
     samples = tuple(Sample(path.stem, path.name) for path in sorted(root.iterdir()))
     info = StoreInfo("folder", "", ())
-    return dict(run_shard(out, samples, (None,) * len(samples), str(root), config, info, **options))
+    return dict(run_shard(out, samples, FaceBoxes.unknown(len(samples)), str(root), config, info, **options))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])

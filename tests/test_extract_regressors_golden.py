@@ -420,6 +420,7 @@ def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str)
     from PIL import Image
 
     from ig3d import CodeStore, ExtractConfig
+    from ig3d.extract.boxes import FaceBoxes
     from ig3d.extract.pipeline import run_shard
     from ig3d.features.samples import Sample
     from ig3d.features.store.format import StoreInfo
@@ -433,7 +434,15 @@ def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str)
     hashes = set()
     for threads in (0, 3):
         out = tmp_path / f"{threads}.h5"
-        run_shard(out, samples, (None,) * 10, str(tmp_path), config, StoreInfo("a", "", ()), threads=threads)
+        run_shard(
+            out,
+            samples,
+            FaceBoxes.unknown(10),
+            str(tmp_path),
+            config,
+            StoreInfo("a", "", ()),
+            threads=threads,
+        )
         with CodeStore(out) as store:
             assert store.samples.ok.all()
             hashes.add(store.content_sha256)

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from ig3d.errors import RunError
 from ig3d.extract import run
+from ig3d.extract.boxes import FaceBoxes
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeRegressor
@@ -112,7 +113,7 @@ def test_a_worker_that_outlives_its_run_has_no_way_into_another(
             _, *rest = arguments
             path = arguments[0].with_name(arguments[0].name.replace("00000", f"{shard:05d}"))
             samples = list_samples(root, "folder").samples[shard * 64 : (shard + 1) * 64]
-            rest[:2] = samples, [None] * len(samples)
+            rest[:2] = samples, FaceBoxes.unknown(len(samples))
             given.append(lambda path=path, rest=tuple(rest): run_shard(path, *rest, **options))
         raise KeyboardInterrupt
 
