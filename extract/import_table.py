@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import DatasetError, UsageError, number, some
 from ..features.align import Names, align_column
 from ..features.samples import SampleList, Samples
-from ..features.table_reader import Table, read_table
+from ..features.table_reader import read_table
 from ..features.tables import (
     AROUSAL_NAMES,
     GROUP_NAMES,
@@ -30,6 +32,9 @@ from ..features.tables import (
 )
 from ..features.values import Status
 from .datasets.table import BOX
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Values of a column status (:func:`~..features.tables.plain`) for rows with codes and without; others are failures.
 _VALID = (
@@ -111,7 +116,7 @@ def share_words(what: str, codes: Mapping[int, object], samples: SampleList) -> 
 
 def read_code_table(samples: SampleList, source: Path, columns: str | None) -> Found:
     """Columns ``expression:0`` ... as ``ig3d export`` writes them, or those that ``columns`` names."""
-    table = read_table(source, error=DatasetError, numeric=_may_be_code)
+    table, notes = read_table(source, error=DatasetError, numeric=_may_be_code)
     header = list(table.columns)
     keys = _keys(table)
     if not keys:
@@ -123,7 +128,7 @@ def read_code_table(samples: SampleList, source: Path, columns: str | None) -> F
         raise DatasetError(f"import: expected a column id beside the codes, got {some(header)}")
     key, alignment = best
     numbers = {
-        block: np.stack([as_numbers(table.columns[name]) for name in names], axis=1).astype(np.float32)
+        block: np.stack([as_numbers(table[name]) for name in names], axis=1).astype(np.float32)
         for block, names in places.items()
     }
     outcomes = _outcomes(table)
@@ -139,17 +144,17 @@ def read_code_table(samples: SampleList, source: Path, columns: str | None) -> F
             without[row] = outcomes[line]  # type: ignore[assignment]  # of the line above
         elif any(np.isfinite(values[line]).any() for values in numbers.values()):
             codes[row] = {block: values[line] for block, values in numbers.items()}
-    notes = [
-        *table.notes,
+    notes = (
+        *notes,
         alignment.report(source.name, samples.dataset, key),
         share_words("a row of codes", codes, samples),
-    ]
+    )
     if many := [samples.samples[row].id for row, count in counts.items() if count > 1]:
-        notes.append(f"{number(len(many), 'id')} there more than once left out: {some(many)}")
+        notes = (*notes, f"{number(len(many), 'id')} there more than once left out: {some(many)}")
     unused = [name for name in header if name not in {*used, key} and plain(name) not in _BESIDE]
     if unused:
-        notes.append(f"{number(len(unused), 'column')} not used: {some(unused, 12)}")
-    return Found("unknown", codes, tuple(notes), without)
+        notes = (*notes, f"{number(len(unused), 'column')} not used: {some(unused, 12)}")
+    return Found("unknown", codes, notes, without)
 
 
 def _may_be_code(name: str) -> bool:
@@ -193,7 +198,7 @@ def _numbered_columns(source: Path, header: list[str]) -> dict[str, list[str]]:
     return {name: [block[place] for place in range(len(block))] for name, block in found.items()}
 
 
-def _given_columns(table: Table, columns: str) -> dict[str, list[str]]:
+def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
     """Columns by ``block:width`` (numeric ones in order; ``-:width`` leaves some out) or ``block:PATTERN`` of names.
 
     Raises
@@ -211,10 +216,10 @@ def _given_columns(table: Table, columns: str) -> dict[str, list[str]]:
         raise UsageError(
             f"columns: expected every block once, got {some(twice)} more than once in {columns!r}"
         )
-    ids = set(id_candidates(table.columns))
+    ids = set(id_candidates(table))
     left = [
         name
-        for name, column in table.columns.items()
+        for name, column in table.items()
         if plain(name) not in _BESIDE and name not in ids and not is_index(name) and _is_numeric(column)
     ]
     left = _by_number(left)
@@ -262,26 +267,27 @@ def _by_number(names: list[str]) -> list[str]:
     return result
 
 
-def _is_numeric(column: np.ndarray) -> bool:
-    return bool(np.isfinite(as_numbers(column[:1000])).any()) or not any(as_text(column[:1000]).tolist())
+def _is_numeric(column: ArrayLike) -> bool:
+    cells = np.asarray(column)[:1000]
+    return bool(np.isfinite(as_numbers(cells)).any()) or not any(as_text(cells).tolist())
 
 
-def _keys(table: Table) -> dict[str, np.ndarray]:
+def _keys(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Columns that may hold ids, as text; ``number`` is one in AffectNet's tables."""
-    keys = id_candidates(table.columns)
+    keys = id_candidates(table)
     if name := find_column(table.columns, ("number",)):
-        keys.setdefault(name, as_text(table.columns[name]))
+        keys.setdefault(name, as_text(table[name]))
     return keys
 
 
-def _outcomes(table: Table) -> list[tuple[Status, str] | None]:
+def _outcomes(table: pd.DataFrame) -> list[tuple[Status, str] | None]:
     """Status and message of every line without valid codes by its columns for status, success and confidence."""
     n = len(table)
     wanted = (("status",), ("message",), _SUCCESS, _CONFIDENCE)
     names = [find_column(table.columns, words) for words in wanted]
     status, _, success, confidence = names
-    texts = [[""] * n if name is None else as_text(table.columns[name]).tolist() for name in names]
-    scores = np.ones(n) if confidence is None else as_numbers(table.columns[confidence])
+    texts = [[""] * n if name is None else as_text(table[name]).tolist() for name in names]
+    scores = np.ones(n) if confidence is None else as_numbers(table[confidence])
     least = _CONFIDENT * (100 if np.nanmax(scores, initial=0) > _PER_CENT else 1)
     result: list[tuple[Status, str] | None] = []
     for state, words, flag, score, shown in zip(*texts[:3], scores.tolist(), texts[3], strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -305,7 +306,7 @@ def _levels(ids: list[str]) -> Iterator[tuple[str, _Key, str, _Key]]:
     depth = min((_clean(name).strip("/").count("/") for name in ids), default=0)
     for drop in range(min(depth, _DEEPEST)):
         label = f"path without {number(drop, 'leading folder')}" if drop else "path without suffix"
-        yield label, lambda name, drop=drop: _tail(name, drop), "path", _stemmed
+        yield label, partial(_tail, drop=drop), "path", _stemmed
     yield "file name", _file, "path", _file
     yield "file name without suffix", _stem, "id", _stem
     # RAF-DB's ids are those of its list, its files are called test_0001_aligned.jpg

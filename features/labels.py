@@ -115,12 +115,12 @@ def of_file(path: str | Path, *, beside: SampleColumns | None = None) -> SampleC
     source = Path(path)
     if not source.exists():
         raise PredictionsError(f"{path}: expected a table of labels, found none")
-    table = read_table(source).columns
+    table, _ = read_table(source)
     label_column = find_column(table, LABEL_NAMES)
     pair = va_columns(table)
     split_column, group_column = find_column(table, SPLIT_NAMES), find_column(table, GROUP_NAMES)
     others = {label_column, *(pair or ()), split_column, group_column}
-    candidates = id_candidates({name: column for name, column in table.items() if name not in others})
+    candidates = id_candidates(table[[name for name in table if name not in others]])
     id_column = next(iter(candidates), None)
     if beside is not None:
         best = align_column(candidates, beside)

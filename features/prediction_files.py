@@ -99,9 +99,9 @@ def load_ids(path: str | Path) -> dict[str, np.ndarray]:
     if not source.exists() or source.is_dir():
         raise PredictionsError(f"{path}: expected a file of ids, found none")
     if is_table(source):
-        table = read_table(source).columns
+        table, _ = read_table(source)
         found = id_candidates(table) or (
-            {name: as_text(table[name]) for name in table} if len(table) == 1 else {}
+            {name: as_text(table[name]) for name in table} if len(table.columns) == 1 else {}
         )
         if not found:
             raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
@@ -278,26 +278,25 @@ def _id_arrays(
 
 
 def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
-    table = read_table(source)
-    columns = table.columns
-    usual = id_column(columns)
-    rest = {name: column for name, column in columns.items() if name != usual}
+    table, notes = read_table(source)
+    names = list(table.columns)
+    usual = id_column(names)
+    rest = [name for name in names if name != usual]
     try:
-        chosen, names = class_columns(rest, known)
+        chosen, classes = class_columns(rest, known)
     except PredictionsError as exc:
         raise PredictionsError(f"{source}: {exc}") from exc
     pair = va_columns(rest)
-    used = {*(chosen or ()), *(pair or ())}
-    spare = {name: column for name, column in columns.items() if name not in used}
+    spare = table[[name for name in names if name not in {*chosen, *(pair or ())}]]
     ids, others = id_candidates(spare), other_candidates(spare)
     if task != "va" and chosen:
-        values = np.stack([as_numbers(rest[name]) for name in chosen], axis=1)
+        values = np.stack([as_numbers(table[name]) for name in chosen], axis=1)
         also = (f"{source.name}: {_ALSO}",) if pair and not {*pair} & {*chosen} else ()
-        return Read(values, names, ids, others, "", notes=(*table.notes, *also))
+        return Read(values, classes, ids, others, "", notes=(*notes, *also))
     if task != "classes" and pair:
-        values = np.stack([as_numbers(rest[name]) for name in pair], axis=1)
-        return Read(values, VA, ids, others, "va", notes=table.notes)
+        values = np.stack([as_numbers(table[name]) for name in pair], axis=1)
+        return Read(values, VA, ids, others, "va", notes=notes)
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
-        f"{source}: expected {wanted} beside an id column, got the columns {say_columns(list(columns))}"
+        f"{source}: expected {wanted} beside an id column, got the columns {say_columns(names)}"
     )

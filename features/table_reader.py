@@ -12,14 +12,16 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import Ig3dError, PredictionsError, number, require, short, some
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT_SUFFIXES = (".csv", ".tsv")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -36,8 +38,7 @@ _OTHER_FORMATS = {
     b"SQLi": "a database; save the table as CSV",
     b"%PDF": "a PDF document",
 }
-_ROWS_AT_ONCE = 4096
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_DECIMAL_COMMA = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 _ID_LIKE = re.compile(r"id|path|file|image|img|name", re.IGNORECASE)
 _BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -46,28 +47,6 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Columns of a table.
-
-    Attributes
-    ----------
-    source : Path
-    columns : column name -> (n,) cells
-        Text without surrounding blanks for CSV and TSV; the stored values for Parquet. A column without a name is
-        called ``Unnamed: 0`` by its position.
-    notes : tuple of str
-        Assumptions about encoding and separator, for the user.
-    """
-
-    source: Path
-    columns: Mapping[str, np.ndarray]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
 
 
 def is_table(path: Path) -> bool:
@@ -80,8 +59,8 @@ def read_table(
     path: str | Path,
     *,
     error: type[Ig3dError] = PredictionsError,
-    numeric: Callable[[str], bool] | None = None,
-) -> Table:
+    numeric: Callable[[str], bool] = lambda name: False,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Read a table with a header line.
 
     Text tables may be separated by commas, semicolons, tabs or vertical bars, be gzipped, start with a byte order
@@ -93,7 +72,15 @@ def read_table(
     path : file, or a pipe
     error : class of the exception for a file that is no such table
     numeric : function of a column name, optional
-        Columns that are converted to float64 while they are read (NaN where a cell is no number), to save memory.
+        Columns that are read as float64 (NaN where a cell is no number), which saves memory.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Text without surrounding blanks for CSV and TSV; the stored values for Parquet. A column without a name is
+        called ``Unnamed: 0`` by its position.
+    notes : tuple of str
+        Assumptions about encoding and separator, for the user.
 
     Raises
     ------
@@ -102,25 +89,24 @@ def read_table(
     """
     source = Path(path)
     try:
-        raw = _read_bytes(source, error)
-        notes: tuple[str, ...] = ()
+        raw, notes = _read_bytes(source, error), tuple[str, ...]()
         if source.suffix.lower() in PARQUET_SUFFIXES or raw.startswith(_PARQUET):
-            columns = _from_parquet(source, raw, error)
+            table = _from_parquet(source, raw, error)
         else:
-            columns, notes = _from_text(source, raw, error, numeric or (lambda name: False))
+            table, notes = _from_text(source, raw, error, numeric)
     except Ig3dError:
         raise
-    except Exception as exc:  # csv, gzip, zlib, codecs and pyarrow have no common base
+    except Exception as exc:  # csv, pandas, gzip, zlib, codecs and pyarrow have no common base
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise error(f"{path}: expected a table with a header line, got {short(reason, 200)}") from exc
-    if not columns or not len(next(iter(columns.values()))):
+    if not len(table):
         what = (
             "a table with a header line, got an empty file"
             if not raw.strip()
             else "rows under the header, got none"
         )
         raise error(f"{path}: expected {what}")
-    return Table(source, columns, notes)
+    return table, notes
 
 
 def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError, nul: bool = False) -> str:
@@ -160,21 +146,22 @@ def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
     return raw
 
 
-def _from_parquet(source: Path, raw: bytes, error: type[Ig3dError]) -> dict[str, np.ndarray]:
-    """Columns of a Parquet table, the index of a data frame among them."""
+def _from_parquet(source: Path, raw: bytes, error: type[Ig3dError]) -> pd.DataFrame:
+    """Parquet table, the index of a data frame among its columns."""
     require("pyarrow", wanted_by=str(source))
     parquet = require("pyarrow.parquet", wanted_by=str(source))
-    frame = parquet.read_table(io.BytesIO(raw), use_threads=False).to_pandas(ignore_metadata=True)
-    names = [str(name).strip() for name in frame.columns]
+    table: pd.DataFrame = parquet.read_table(io.BytesIO(raw), use_threads=False).to_pandas(
+        ignore_metadata=True
+    )
     unnamed = re.compile(r"__index_level_(\d+)__")
-    names = [f"Unnamed: {found[1]}" if (found := unnamed.fullmatch(name)) else name for name in names]
-    _check_names(source, names, error)
-    return {name: frame.iloc[:, place].to_numpy() for place, name in enumerate(names)}
+    table.columns = [unnamed.sub(r"Unnamed: \1", str(name).strip()) for name in table.columns]
+    _check_names(source, list(table.columns), error)
+    return table
 
 
 def _from_text(
     source: Path, raw: bytes, error: type[Ig3dError], numeric: Callable[[str], bool]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     text, notes = _decode(source, raw, error)
     _check_nul(source, text, error)
     lines = text.splitlines()[:20]
@@ -187,15 +174,18 @@ def _from_text(
         stream.readline()
     reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
     try:
-        columns = _columns(source, reader, skipped, separator, error, numeric)
+        header = next(reader, [])
+        start = stream.tell()
+        names, rows = _checked_rows(source, reader, skipped, header, error)
     except csv.Error as exc:
         raise error(f"{source}: line {reader.line_num + skipped}: {exc}") from exc
     if separator != ",":
-        notes = (
-            *notes,
-            f"{source.name}: read as separated by {_SEPARATOR_NAMES[separator]}",
-        )
-    return columns, notes
+        notes = (*notes, f"{source.name}: read as separated by {_SEPARATOR_NAMES[separator]}")
+    stream.seek(start)
+    table = _parsed(stream, names, rows, separator, numeric)
+    if len(table) != rows:
+        raise error(f"{source}: expected {number(rows, 'row')}, got {len(table)}; quotes are not closed")
+    return table, notes
 
 
 def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tuple[str, ...]]:
@@ -258,71 +248,81 @@ def _separator(lines: list[str]) -> str:
     return max(_SEPARATORS, key=fit)
 
 
-def _columns(
-    source: Path,
-    reader: Any,
-    skipped: int,
-    separator: str,
-    error: type[Ig3dError],
-    numeric: Callable[[str], bool],
-) -> dict[str, np.ndarray]:
-    """The cells by column, converted some thousand rows at a time."""
-    header: list[str] = [" ".join(cell.split()) for cell in next(reader, [])]
-    names: list[str] | None = None
-    parts: list[list[np.ndarray]] = []
-    as_number: list[bool] = []
-    for rows in _chunks(source, reader, skipped, header, error):
-        if names is None:
-            names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
-            _check_names(source, names, error)
-            as_number = [numeric(name) for name in names]
-            parts = [[] for _ in names]
-        for place, cells in enumerate(zip(*rows, strict=True)):
-            if as_number[place] and (quick := _all_numbers(cells)) is not None:
-                parts[place].append(quick)
-                continue
-            column = np.array([cell.strip() for cell in cells], dtype=object)
-            if cells[0][:1] == "'":
-                column = _unquoted(column)
-            if separator != ",":
-                column = _with_points(column)
-            parts[place].append(to_numbers(column) if as_number[place] else column)
-    columns = dict(zip(names or [], (np.concatenate(part) for part in parts), strict=True))
-    return {
-        name: column
-        for name, column in columns.items()
-        if not (name.startswith("Unnamed: ") and column.dtype == object and not any(column))
-    }
-
-
-def _chunks(
+def _checked_rows(
     source: Path, reader: Any, skipped: int, header: list[str], error: type[Ig3dError]
-) -> Iterator[list[list[str]]]:
-    """Rows of the header's length, some thousand at a time; ``header`` gets a name for an index without one."""
-    rows: list[list[str]] = []
-    first = True
+) -> tuple[list[str], int]:
+    """Names of the columns and number of rows that are not empty; pandas would accept rows that are too short.
+
+    Raises
+    ------
+    Ig3dError : of class ``error``: a row of another length, or a column name twice.
+    """
+    names = [" ".join(cell.split()) for cell in header]
+    count = 0
     for row in reader:
-        if not any(row):  # an empty line, or one of separators only
+        if _is_blank(row):
             continue
-        if first and len(row) == len(header) + 1:
+        if not count and len(row) == len(names) + 1:
             if not row[-1]:
-                header.append("")
-            elif row[0] in ("0", "1") or not _ID_LIKE.search(header[0]):  # R writes no name for the row names
-                header.insert(0, "")
-        first = False
-        if len(row) > len(header) and not any(row[len(header) :]):
-            row = row[: len(header)]
-        if len(row) != len(header):
+                names.append("")
+            elif row[0] in ("0", "1") or not _ID_LIKE.search(names[0]):  # R writes no name for the row names
+                names.insert(0, "")
+        count += 1
+        if len(row) != len(names) and (len(row) < len(names) or any(row[len(names) :])):
             raise error(
-                f"{source}: expected {number(len(header), 'cell')} in every row as in the header, got {len(row)} in "
+                f"{source}: expected {number(len(names), 'cell')} in every row as in the header, got {len(row)} in "
                 f"line {reader.line_num + skipped} ({short(' '.join(', '.join(row).split()), 60)})"
             )
-        rows.append(row)
-        if len(rows) == _ROWS_AT_ONCE:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+    _check_names(source, names, error)
+    return names, count
+
+
+def _is_blank(row: Sequence[str]) -> bool:
+    """Whether a row is an empty line, or one of separators only."""
+    return not any(map(str.strip, row))
+
+
+def _parsed(
+    stream: io.StringIO, names: list[str], rows: int, separator: str, numeric: Callable[[str], bool]
+) -> pd.DataFrame:
+    """The rows under a header that was read, as a table of text and of the columns that are ``numeric``."""
+    import pandas as pd
+
+    if not rows:
+        return pd.DataFrame(columns=names)
+    numbers, start = {name for name in names if numeric(name)}, stream.tell()
+
+    def read(types: Mapping[str, type]) -> pd.DataFrame:
+        stream.seek(start)
+        return pd.read_csv(
+            stream,
+            sep=separator,
+            header=None,
+            names=names,
+            usecols=range(len(names)),
+            index_col=False,
+            dtype=types,
+            keep_default_na=False,
+            na_values={name: [""] for name, kind in types.items() if kind is float},
+            skipinitialspace=True,
+            low_memory=False,
+        )
+
+    try:
+        table = read({name: float if name in numbers else str for name in names})
+    except ValueError:  # a cell that is no number
+        table = read(dict.fromkeys(names, str))
+    if len(table) > rows:
+        table = table[~(table.isna() | (table == "")).all(axis=1)].reset_index(drop=True)
+    for name in names:
+        column = table[name]
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            continue
+        column = _with_points(_unquoted(column.str.strip()), separator)
+        table[name] = to_numbers(column.to_numpy()) if name in numbers else column
+    unnamed = [name for name in names if name.startswith("Unnamed: ")]
+    return table.drop(columns=[name for name in unnamed if (table[name] == "").all()])
 
 
 def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None:
@@ -334,34 +334,25 @@ def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None
         )
 
 
-def _unquoted(column: np.ndarray) -> np.ndarray:
+def _unquoted(column: pd.Series) -> pd.Series:
     """Cells that are all in single quotes, without them."""
-    if all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in column if cell):
-        return np.array([cell[1:-1] for cell in column], dtype=object)
+    if column.iloc[0][:1] == "'" and column[column != ""].str.fullmatch("'.*'", flags=re.DOTALL).all():
+        return column.str.slice(1, -1)
     return column
 
 
-def _with_points(column: np.ndarray) -> np.ndarray:
+def _with_points(column: pd.Series, separator: str) -> pd.Series:
     """Numbers with a decimal comma, as in files that are separated by semicolons, with a point."""
-    filled = [cell for cell in column if cell]
-    if not any(map(_DECIMAL_COMMA.fullmatch, filled[:50])):
+    filled = column[column != ""]
+    if separator == "," or not filled.head(50).str.fullmatch(_DECIMAL_COMMA).any():
         return column
-    replaced = np.array([cell.replace(",", ".") for cell in column], dtype=object)
-    numbers = to_numbers(np.array([cell for cell in replaced if cell], dtype=object))
-    return replaced if np.isfinite(numbers).all() else column
+    replaced = column.str.replace(",", ".", regex=False)
+    return replaced if np.isfinite(to_numbers(replaced[column != ""].to_numpy())).all() else column
 
 
 def to_numbers(column: np.ndarray) -> np.ndarray:
     """Cells as (n,) float64, exactly as they are written; NaN where one is no number."""
     return np.fromiter(map(_to_number, column.tolist()), np.float64, len(column))
-
-
-def _all_numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """Cells as (n,) float64 where each is a number; None else."""
-    try:
-        return None if "_" in "".join(cells) else np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        return None
 
 
 def _to_number(cell: Any) -> float:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import PredictionsError, some
 from .classes import CANONICAL, canonical, canonical_all
 from .samples import Split
 from .table_reader import to_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    # A table, or arrays by name.
+    Columns: TypeAlias = Mapping[str, np.ndarray] | pd.DataFrame
 
 # Usual names of columns and arrays. Case, blanks, hyphens and underscores make no difference (:func:`plain`); the
 # first that a table has is taken.
@@ -121,8 +129,9 @@ def say_columns(names: Sequence[str]) -> str:
     return (some(list(names), 12) or "nothing") + hint
 
 
-def as_text(column: np.ndarray) -> np.ndarray:
+def as_text(cells: ArrayLike) -> np.ndarray:
     """A column as (n,) str without surrounding blanks; 3.0 is 3, bytes are UTF-8, None and NaN are empty."""
+    column = np.asarray(cells)
     if column.dtype.kind == "S":
         return np.char.strip(np.char.decode(column, "utf-8", "replace"))
     if column.dtype.kind in "US":
@@ -158,8 +167,9 @@ def label_text(cell: str) -> str:
     return found[1] if found else cell
 
 
-def as_numbers(column: np.ndarray) -> np.ndarray:
+def as_numbers(cells: ArrayLike) -> np.ndarray:
     """A column as (n,) float64, NaN where a cell is no number."""
+    column = np.asarray(cells)
     return column.astype(np.float64) if column.dtype.kind in "fiub" else to_numbers(column)
 
 
@@ -168,7 +178,7 @@ def id_column(names: Iterable[str]) -> str | None:
     return find_column(names, ID_NAMES)
 
 
-def id_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def id_candidates(columns: Columns) -> dict[str, np.ndarray]:
     """Columns or arrays that may hold the ids, as text: those with a usual name, then other text, distinct ones first.
 
     Numbers without such a name, lists, and text that repeats itself as labels do are no ids.
@@ -189,7 +199,7 @@ def id_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return whole or texts
 
 
-def other_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def other_candidates(columns: Columns) -> dict[str, np.ndarray]:
     """Columns or arrays that hold ids only if they match samples, as text: whole numbers and repeated text.
 
     Those of :func:`id_candidates` are left out. Of numbers only distinct ones count: others may be labels.
@@ -211,8 +221,9 @@ def other_candidates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return texts
 
 
-def _is_flat(column: np.ndarray) -> bool:
+def _is_flat(cells: ArrayLike) -> bool:
     """Whether a column holds text or numbers, not lists."""
+    column = np.asarray(cells)
     return column.dtype.kind in "OUSiuf" and not any(
         isinstance(cell, np.ndarray | list | dict) for cell in column[:100].tolist()
     )
@@ -234,13 +245,11 @@ def va_columns(names: Iterable[str]) -> tuple[str, str] | None:
     return (valence, arousal) if valence and arousal else None
 
 
-def class_columns(
-    table: Mapping[str, np.ndarray], known: Sequence[str] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def class_columns(table: Sequence[str], known: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Columns that hold classes, and the canonical names of these classes (empty where they are numbered).
 
-    A column counts when its name, less a prefix such as ``p_`` or ``logit_``, is a word of the vocabulary, one of
-    ``known``, or when the columns are numbered 0, 1, ....
+    ``table`` are the names of all columns. One counts when its name, less a prefix such as ``p_`` or ``logit_``, is a
+    word of the vocabulary, one of ``known``, or when the columns are numbered 0, 1, ....
 
     Raises
     ------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from .files import listing, sample_id
 from .listed_paths import find_listed
 from .table import BOX, COLUMNS, from_table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _NAMES = ("manifest.csv", "manifest.parquet", "manifest.tsv", "manifest.csv.gz", "manifest.tsv.gz")
 
 
@@ -43,23 +47,18 @@ class ManifestDataset:
 
     def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
         file = _locate(root, options.manifest, self.layout)
-        table = read_table(file, error=DatasetError)
-        columns, notes = _known_columns(file, table.columns)
+        table, assumed = read_table(file, error=DatasetError)
+        used, notes = _known_columns(file, table)
+        columns = {name: table[column].to_numpy() for name, column in used.items()}
         cells = [cell_text(cell) for cell in columns["path"].tolist()]
         paths, sizes, moved = find_listed(root, cells, table=file)
         cells_of = {name: column.tolist() for name, column in columns.items()}
         cells_of["path"] = paths
         cells_of.setdefault("id", [sample_id(path) for path in paths])
-        unread = [
-            name
-            for name in table.columns
-            if not any(table.columns[name] is used for used in columns.values())
-        ]
+        unread = [name for name in table if name not in used.values()]
         if unread:
             notes.append(f"columns left unread: {some(unread, 12)}")
-        return from_table(
-            self.name, str(root), cells_of, sizes, options, notes=(*table.notes, *notes, *moved)
-        )
+        return from_table(self.name, str(root), cells_of, sizes, options, notes=(*assumed, *notes, *moved))
 
 
 def _locate(root: Path, given: str | None, layout: str) -> Path:
@@ -74,8 +73,8 @@ def _locate(root: Path, given: str | None, layout: str) -> Path:
     )
 
 
-def _known_columns(file: Path, columns: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The columns that are used by our names, and notes on those that have another name.
+def _known_columns(file: Path, columns: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """Our name -> name of the column that is used for it, and notes on those that have another name.
 
     Raises
     ------
@@ -105,21 +104,21 @@ def _known_columns(file: Path, columns: Mapping[str, np.ndarray]) -> tuple[dict[
     split = find_column(names, SPLIT_NAMES)
     if split is not None and (split.strip().lower() == "split" or _holds_splits(columns[split])):
         found["split"] = split
-    used = {name: found[name] for name in COLUMNS if found.get(name)}
+    used = {name: column for name in COLUMNS if (column := found.get(name))}
     notes = [
         f"column {column} of {file.name} read as {name}"
         for name, column in used.items()
-        if column is not None and column.strip().lower() != name
+        if column.strip().lower() != name
     ]
-    return {name: columns[column] for name, column in used.items() if column is not None}, notes
+    return used, notes
 
 
-def _holds_images(column: np.ndarray) -> bool:
+def _holds_images(column: pd.Series) -> bool:
     """Whether most cells end as names of images do."""
-    cells: Sequence[str] = as_text(column[:100]).tolist() if column.dtype.kind in "OUS" else []
+    cells: Sequence[str] = as_text(column[:100]).tolist() if column.dtype.kind == "O" else []
     ends = sum(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
     return bool(cells) and 2 * ends > len(cells)
 
 
-def _holds_splits(column: np.ndarray) -> bool:
+def _holds_splits(column: pd.Series) -> bool:
     return all(split_of(cell) is not None for cell in np.unique(as_text(column)).tolist())

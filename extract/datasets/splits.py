@@ -187,9 +187,9 @@ def _names(samples: SampleList) -> Names:
 
 def _read_split(table: Path, samples: Names) -> tuple[np.ndarray, np.ndarray, Alignment]:
     """Ids (of the column that aligns most samples) and splits of a table, each id once."""
-    columns = read_table(table, error=DatasetError).columns
+    columns, _ = read_table(table, error=DatasetError)
     split = find_column(columns, SPLIT_NAMES)
-    candidates = id_candidates({name: columns[name] for name in columns if name != split})
+    candidates = id_candidates(columns[[name for name in columns if name != split]])
     best = align_column(candidates, samples)
     if split is None or best is None:
         raise DatasetError(
