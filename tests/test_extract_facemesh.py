@@ -15,7 +15,7 @@ from skimage.data import astronaut
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.preview import preview
-from ig3d.extract.regressors.facemesh import FaceMeshCodes, eye_openness, project
+from ig3d.extract.regressors.facemesh import FaceMeshCodes, axis_angle, eye_openness, project
 from ig3d.extract.run import extract_codes
 from ig3d.faces import model
 from ig3d.features.store import CodeStore
@@ -146,3 +146,14 @@ def test_a_run_prints_its_own_lines_only(tmp_path: Path) -> None:
     assert "W0000" not in ended.stderr
     assert "TensorFlow" not in ended.stderr
     assert ended.stdout == f"{tmp_path / 'a.h5'}: 5 rows (ok 4 · no_face 1)\n"
+
+
+def test_rotation_vectors_are_those_of_scipy() -> None:
+    angle = np.concatenate([[0.0], 10.0 ** -np.arange(1, 17), np.pi - 10.0 ** -np.arange(1, 17), [np.pi]])
+    axis = np.random.default_rng(0).normal(size=(len(angle), 3))
+    vectors = axis / np.linalg.norm(axis, axis=1, keepdims=True) * angle[:, None]
+    matrices = np.concatenate(
+        [Rotation.random(500, random_state=0).as_matrix(), Rotation.from_rotvec(vectors).as_matrix()]
+    )
+    assert np.allclose(axis_angle(matrices), Rotation.from_matrix(matrices).as_rotvec(), atol=1e-12)
+    assert axis_angle(matrices[:0]).shape == (0, 3)
