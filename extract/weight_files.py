@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from ..console import say
 from ..errors import UsageError, WeightsError, require, some
 from ..features.atomic import replacing
-from ..features.unpickle import plain, read_arrays
+from ..features.safe_pickle import plain, read_arrays
 from .weights import (
     FORMS,
     OFFICIAL,

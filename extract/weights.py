@@ -17,7 +17,7 @@ from typing import Literal
 
 from ..errors import UsageError, WeightsError
 from ..features.atomic import replacing
-from ..features.unpickle import plain
+from ..features.safe_pickle import plain
 from .places import data_folder, home_folder
 
 VARIABLE = "IG3D_WEIGHTS"

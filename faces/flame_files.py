@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WeightsError
-from ..features.unpickle import read_arrays
+from ..features.safe_pickle import read_arrays
 
 VERTICES = 5023
 SHAPES, EXPRESSIONS = 300, 100

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import PredictionsError, WeightsError, short
 from .classes import canonical_all
+from .safe_pickle import read_arrays
 from .table_reader import MAX_BYTES, is_table, read_table, read_text
 from .tables import (
     as_numbers,
@@ -26,7 +27,6 @@ from .tables import (
     say_columns,
     va_columns,
 )
-from .unpickle import read_arrays
 from .values import sound_array
 
 VA = ("valence", "arousal")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ...features.unpickle import read_arrays
+from ...features.safe_pickle import read_arrays
 from ..regressors.official import load_strictly
 from ..weights import find_weights, weights_sha256
 

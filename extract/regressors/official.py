@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import WeightsError, some
-from ...features.unpickle import read_arrays
+from ...features.safe_pickle import read_arrays
 from ..weights import find_weights, weights_sha256
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from ...errors import ModelError, WeightsError, number, some
-from ...features.unpickle import Foreign, read_arrays
+from ...features.safe_pickle import Foreign, read_arrays
 
 State = dict[str, np.ndarray]
 # A counter of batch normalisation that evaluation does not read; older checkpoints do not have it.

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ...errors import ModelError, WeightsError, short
-from ...features.unpickle import read_arrays
+from ...features.safe_pickle import read_arrays
 from .state import digest_file
 from .values import NetworkSpec, Opened
 

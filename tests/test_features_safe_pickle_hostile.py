@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from test_features_unpickle import FORMATS, python2, save, write
+from test_features_safe_pickle import FORMATS, python2, save, write
 
 from ig3d.errors import WeightsError
-from ig3d.features import inert
-from ig3d.features.unpickle import Foreign, read_arrays
+from ig3d.features import safe_pickle
+from ig3d.features.safe_pickle import Foreign, read_arrays
 
 torch = pytest.importorskip("torch")
 
@@ -126,7 +126,7 @@ def test_tricks_are_refused_in_one_line(tmp_path: Path, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"),
+    ("payload", "reason"),
     [
         (b"]" * 100_000 + b"a" * 99_999 + b".", "nested more than 100 deep"),
         (b"\x80\x02" + b")" + b"\x85" * 100_000 + b".", "nested more than 100 deep"),
@@ -141,17 +141,17 @@ def test_tricks_are_refused_in_one_line(tmp_path: Path, payload: bytes) -> None:
         ),
         (b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x.", "cut short"),
         (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.", "cut short"),
-        (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"x.", "KeyError"),
+        (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"x.", "unknown"),
         (b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"x.", "cut short"),
         (b"I" + b"9" * 100_000 + b"\n.", "ValueError"),
     ],
     ids=["lists", "tuples", "key", "objects", "laughs", "text", "bytes", "frame", "long", "digits"],
 )
-def test_depth_and_size_that_a_file_cannot_have(tmp_path: Path, payload: bytes, said: str) -> None:
+def test_depth_and_size_that_a_file_cannot_have(tmp_path: Path, payload: bytes, reason: str) -> None:
     path = write(tmp_path / "x", payload)
     tracemalloc.start()
     try:
-        with pytest.raises(WeightsError, match=said):
+        with pytest.raises(WeightsError, match=reason):
             read_arrays(path)
         assert tracemalloc.get_traced_memory()[1] < 200e6
     finally:
@@ -161,9 +161,92 @@ def test_depth_and_size_that_a_file_cannot_have(tmp_path: Path, payload: bytes, 
 def test_a_huge_memory_number_costs_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "x", b"\x80\x02]r\xff\xff\xff\xff.")
     tracemalloc.start()
-    assert read_arrays(path) == []
+    with pytest.raises(WeightsError, match="memory number 4294967295"):
+        read_arrays(path)
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
+
+
+HALVES = b")" + b"2\x86" * 60  # a tuple of twice the tuple before: 2**60 parts
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"\x80\x02}" + HALVES + b"K\x01s.", "a key nested too deep"),
+        (b"\x80\x02}(" + HALVES + b"K\x01u.", "a key nested too deep"),
+        (b"\x80\x02(" + HALVES + b"K\x01d.", "a key nested too deep"),
+        (b"\x80\x04\x8f(" + HALVES + b"\x90.", "a key nested too deep"),
+        (b"\x80\x04(" + HALVES + b"\x91.", "a key nested too deep"),
+        (b"\x80\x04cx\ny\n)\x81(" + HALVES + b"K\x01u.", "a key nested too deep"),
+        (b"\x80\x02}q\x00" + HALVES + b"q\x010h\x00h\x01K\x01s.", "a key nested too deep"),  # by memory
+        (b"\x80\x02}\x8b" + struct.pack("<i", 300) + bytes(299) + b"\x01K\x01s.", "more than 255 bytes"),
+        (b"(" + b"".join(b"cm\nn%d\n" % i for i in range(20_000)) + b"l.", "more names"),
+    ],
+    ids=["item", "items", "dict", "set", "frozenset", "object", "memory", "integer", "names"],
+)
+def test_little_that_would_take_long(tmp_path: Path, payload: bytes, reason: str) -> None:
+    with pytest.raises(WeightsError, match=reason):
+        read_arrays(write(tmp_path / "x", payload))
+
+
+def test_a_frame_that_ends_inside_an_instruction_changes_nothing(tmp_path: Path) -> None:
+    """Python's reader in C would skip the first bytes of the instruction, and read what was not checked."""
+    inner = b"N\x96\x02\x00\x00\x00\x00\x00\x00\x00xy"
+    for length in range(len(inner) + 4):
+        payload = b"\x80\x04\x95" + struct.pack("<Q", length) + inner + b"."
+        assert read_arrays(write(tmp_path / "x", payload)) == b"xy"
+
+
+def test_a_state_does_not_reach_arrays_or_classes(tmp_path: Path) -> None:
+    """NumPy's own ``__setstate__`` trusts its argument; attributes of a class would be seen by the next file."""
+    before = dict(vars(safe_pickle.Placeholder))
+    state = b"}(X\x04\x00\x00\x00nameX\x01\x00\x00\x00xX\x09\x00\x00\x00__class__K\x01u"
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x03tQ"
+    for payload in (b"cx\ny\n)\x81" + state + b"b.", storage + state + b"b."):
+        outer = io.BytesIO()
+        with zipfile.ZipFile(outer, "w") as archive:
+            archive.writestr("x/data.pkl", b"\x80\x02" + payload)
+            archive.writestr("x/data/0", struct.pack("<3f", 1, 2, 3))
+        got = read_arrays(write(tmp_path / "x.pt", outer.getvalue()))
+        if isinstance(got, Foreign):
+            assert (got.name, got.state) == ("x.y", {"name": "x", "__class__": 1})
+        else:
+            np.testing.assert_array_equal(got, np.array([1, 2, 3], np.float32))
+    with pytest.raises(WeightsError):
+        read_arrays(write(tmp_path / "x", b"\x80\x02cx\ny\n" + state + b"b."))
+    assert dict(vars(safe_pickle.Placeholder)) == before
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape")
+def test_random_instructions_end_in_a_value_or_one_line(tmp_path: Path) -> None:
+    """Python's reader in C must never see what could end the process."""
+    draw = random.Random(7)
+    pieces = [
+        *(bytes([code]) for code in b"(}])0212tule\x85\x86\x87\x88\x89Nsaob\x81\x92\x8f\x90\x91\x94dRQ."),
+        *(b"q" + bytes([n]) for n in range(4)),
+        *(b"h" + bytes([n]) for n in range(4)),
+        b"r\x10\x00\x00\x00",
+        b"K\x05",
+        b"X\x01\x00\x00\x00a",
+        b"cnumpy\ndtype\n",
+        b"ccollections\nOrderedDict\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"icollections\nOrderedDict\n",
+        b"I01\n",
+        b"S'x'\n",
+        b"\x8c\x01b",
+        b"\x96\x02\x00\x00\x00\x00\x00\x00\x00xy",
+    ]
+    values = 0
+    for _ in range(800):
+        payload = b"\x80\x04" + b"".join(draw.choices(pieces, k=draw.randrange(1, 40))) + b"."
+        try:
+            read_arrays(write(tmp_path / "x", payload))
+            values += 1
+        except WeightsError as error:
+            assert str(error).isprintable()
+    assert values > 20
 
 
 def test_an_object_inside_itself_ends(tmp_path: Path) -> None:
@@ -175,7 +258,7 @@ def test_an_object_inside_itself_ends(tmp_path: Path) -> None:
 
 
 def test_more_instructions_than_any_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inert, "MAX_READS", 1000)
+    monkeypatch.setattr(safe_pickle, "MAX_INSTRUCTIONS", 1000)
     with pytest.raises(WeightsError, match="more instructions than any checkpoint"):
         read_arrays(write(tmp_path / "x", b"(" + b"}" * 2000 + b"l."))
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from ig3d.features.unpickle import Foreign, read_arrays
+from ig3d.features.safe_pickle import Foreign, read_arrays
 
 torch = pytest.importorskip("torch")
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -298,7 +298,7 @@ def test_types_that_numpy_lacks_stay_inert(tmp_path: Path) -> None:
 def test_torch_is_not_needed(tmp_path: Path) -> None:
     path = save(tmp_path / "x", {"a": torch.arange(3)})
     code = (
-        "import sys; from ig3d.features.unpickle import read_arrays; got = read_arrays(sys.argv[1])['a']; "
+        "import sys; from ig3d.features.safe_pickle import read_arrays; got = read_arrays(sys.argv[1])['a']; "
         "print(got.tolist(), 'torch' in sys.modules, 'scipy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
