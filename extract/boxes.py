@@ -81,7 +81,7 @@ class FaceBoxes:
         return len(self.status)
 
     def __getitem__(self, rows: slice) -> FaceBoxes:
-        columns = {name: getattr(self, name) for name in self.__slots__}
+        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         return FaceBoxes(**{name: None if one is None else one[rows] for name, one in columns.items()})
 
     def face(self, row: int) -> Face | None:

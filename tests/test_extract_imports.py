@@ -219,7 +219,7 @@ def test_what_is_exported_is_what_was_stored(tmp_path: Path, suffix: str) -> Non
             assert frame["id"].tolist() == store.samples.id.tolist()
             assert frame["split"].tolist() == [["train", "val", "test"][code] for code in store.samples.split]
         assert np.array_equal(found, wanted, equal_nan=True)
-        if suffix == ".csv":  # and in again
+        if suffix != ".npz":  # and in again
             import_codes(samples, "csv", out, tmp_path / "b.h5")
             with CodeStore(tmp_path / "b.h5") as again:
                 assert np.array_equal(again.codes("colour"), wanted, equal_nan=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,44 @@ def test_summary_counts(tmp_path: Path) -> None:
         assert summary["groups"] == 40
         assert summary["valence_arousal"] == 100
         assert summary["blocks"]["pose"]["max"] == pytest.approx(float(store.codes("pose")[ok].max()))
+
+
+@pytest.mark.parametrize("n", [1, 200])
+def test_a_frame_has_samples_and_codes_by_name(tmp_path: Path, n: int) -> None:
+    rows, given = outcome(n), samples(n)
+    with CodeStore(write(tmp_path / "a.h5", n)) as store:
+        frame, few = store.frame(), store.frame(["pose"])
+    assert list(few.columns[-4:]) == ["message", "pose:0", "pose:1", "pose:2"]
+    assert len(frame) == n and len(frame.columns) == len(few.columns) + 50
+    for name in ("id", "path", "group"):
+        assert frame[name].tolist() == [getattr(sample, name) for sample in given]
+    assert list(frame["label"].cat.categories) == ["happy", "sad"]
+    assert frame["label"].cat.codes.tolist() == [sample.label for sample in given]
+    assert list(frame["split"].cat.categories) == ["train", "val", "test"]
+    assert frame["split"].cat.codes.tolist() == [int(sample.split) for sample in given]
+    assert frame["status"].tolist() == [Status(code).name for code in rows.status]
+    assert frame["message"].tolist() == rows.message
+    codes = frame[[f"expression:{column}" for column in range(50)]].to_numpy()
+    assert codes.dtype == np.float32
+    assert np.array_equal(codes, rows.codes["expression"], equal_nan=True)
+
+
+def test_a_frame_of_an_unknown_block_is_refused(tmp_path: Path) -> None:
+    with CodeStore(write(tmp_path / "a.h5")) as store, pytest.raises(StoreError, match="got 'jaw'"):
+        store.frame(["pose", "jaw"])
+
+
+def test_the_examples_of_the_page_on_the_format_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    write(tmp_path / "out" / "rafdb-facemesh.h5")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(example, names)
+    assert len(examples) == 2
+    assert names["good"].shape == (len(names["ids"]), 9 + 53)
+    assert np.array_equal(names["good"][["pose:0", "pose:1", "pose:2"]].to_numpy(), names["pose"])
 
 
 ARCHIVES = Path(__file__).parent / "data"

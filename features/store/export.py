@@ -1,28 +1,32 @@
-"""A store as a table that other programs read: CSV, Parquet or npz, a row per sample."""
+"""A store as a table for other programs: CSV, Parquet or npz, one row per sample."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import StoreError, UsageError, require
 from ..atomic import replacing, write_arrays
-from ..samples import Split
-from ..values import Status
-from .reader import CodeStore
+from .reader import FRAME_COLUMNS, CodeStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 
 
-def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] | None = None) -> int:
-    """Write a store's samples and codes as one table.
+def export_store(store: CodeStore, out: str | Path, *, blocks: Sequence[str] | None = None) -> int:
+    """Write the samples and codes of a store (:meth:`CodeStore.frame`) to a file.
 
     Parameters
     ----------
     store : CodeStore
     out : path that ends in .csv, .parquet or .npz
-        Tables have a column per code, ``expression:0`` ...; an npz has an array per block, ``expression`` (n, width).
+        A table has a column per code, ``expression:0`` ...; an npz has an array per column of the samples, and one per
+        block, ``expression`` (n, width).
     blocks : names of blocks, optional
         All of them by default.
 
@@ -40,50 +44,29 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: tuple[str, ...] |
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"export: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
-    names = tuple(store.blocks) if blocks is None else blocks
-    columns = _sample_columns(store)
-    codes = {name: store.codes(name) for name in names}
+    names = list(store.blocks if blocks is None else blocks)
+    frame = store.frame(() if suffix == ".npz" else names)
     try:
         with replacing(path) as temporary:
             if suffix == ".npz":
-                write_arrays(temporary, columns | codes, compress=True)
+                codes = {name: store.codes(name) for name in names}
+                write_arrays(temporary, _arrays(frame) | codes, compress=True)
+            elif suffix == ".parquet":
+                require("pyarrow", wanted_by="export to Parquet")
+                frame.to_parquet(temporary, index=False)
             else:
-                _write_table(temporary, suffix, columns, codes)
+                # nine significant digits represent every float32 exactly
+                frame.to_csv(temporary, index=False, float_format="%.9g")
     except OSError as exc:
         raise StoreError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
     return len(store)
 
 
-def _sample_columns(store: CodeStore) -> dict[str, np.ndarray]:
-    """Ids, labels and statuses in words; ids and labels under the names that the ``manifest`` adapter reads."""
-    samples = store.samples
-    names = np.array([*store.info.classes, ""])
+def _arrays(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns of the samples as arrays that are read without pickle; texts are empty where there is none."""
     return {
-        "id": samples.id,
-        "path": samples.path,
-        "group": samples.group,
-        "split": np.array([split.name for split in Split])[np.searchsorted([*Split], samples.split)],
-        "label": names[samples.label],
-        "valence": samples.valence,
-        "arousal": samples.arousal,
-        "status": np.array([status.name for status in Status])[samples.status],
-        "message": samples.message,
+        name: column.to_numpy()
+        if column.dtype.kind == "f"
+        else column.astype(object).fillna("").to_numpy().astype(str)
+        for name, column in frame[[*FRAME_COLUMNS]].items()
     }
-
-
-def _write_table(
-    path: Path, suffix: str, columns: dict[str, np.ndarray], codes: dict[str, np.ndarray]
-) -> None:
-    pandas = require("pandas", wanted_by="export")
-    parts = [pandas.DataFrame(columns)]
-    parts += [
-        pandas.DataFrame(values, columns=[f"{name}:{column}" for column in range(values.shape[1])])
-        for name, values in codes.items()
-    ]
-    frame = pandas.concat(parts, axis=1)
-    if suffix == ".parquet":
-        require("pyarrow", wanted_by="export to Parquet")
-        frame.to_parquet(path, index=False)
-    else:
-        # nine significant digits give every float32 back
-        frame.to_csv(path, index=False, float_format="%.9g")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
 
 from ...errors import StoreError, UsageError, number, some
-from ..samples import Samples, narrowed
+from ..samples import SPLITS, Samples, narrowed
 from ..values import Block, Rows, Status
 from .format import (
     FORMAT,
@@ -32,6 +32,11 @@ from .format import (
     spans_of,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is used: codes are read without it
+
+# Columns of the samples in a frame, in order.
+FRAME_COLUMNS = ("id", "path", "split", "label", "valence", "arousal", "group", "status", "message")
 _MOST_OBJECTS = 10_000
 _FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 # A deflate stream expands to at most 1032 times its size.
@@ -55,8 +60,9 @@ class CodeStore:
     ::
 
         with CodeStore("rafdb.h5") as store:
-            expression = store.codes("expression")      # (n, width) float32, NaN where the status is not ok
-            happy = store.samples.label == store.info.classes.index("happy")
+            expression = store.codes("expression")  # (n, width) float32, NaN where the status is not ok
+            frame = store.frame(["expression", "pose"])  # samples and codes as a pandas DataFrame
+        happy = frame[frame["label"] == "happy"]
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -211,6 +217,42 @@ class CodeStore:
             problems = "; ".join(self._describe(block, what, start + places) for what, places in bad.items())
             raise StoreError(f"{self.path}: {problems}; extract it again")
         return codes
+
+    def frame(self, blocks: Iterable[str] | None = None) -> pd.DataFrame:
+        """Samples and codes as one table, one row per sample.
+
+        Parameters
+        ----------
+        blocks : names of blocks, optional
+            All of them by default.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``id``, ``path``, ``split``, ``label``, ``valence``, ``arousal``, ``group``, ``status``, ``message``, then a
+            float32 column per code: ``pose:0``, ``pose:1``, ... ``split``, ``label`` and ``status`` are Categoricals;
+            NaN stands for no split and no label, and for all codes of a row whose status is not ``ok``.
+
+        Raises
+        ------
+        StoreError : there is no such block, or the store is damaged.
+        """
+        import pandas as pd
+
+        rows = self.samples
+        columns: dict[str, Any] = {name: getattr(rows, name) for name in FRAME_COLUMNS}
+        for name, categories in (
+            ("split", SPLITS),
+            ("label", self.info.classes),
+            ("status", [status.name for status in Status]),
+        ):
+            columns[name] = pd.Categorical.from_codes(columns[name], list(categories))
+        parts = [pd.DataFrame(columns)]
+        for block in self.blocks if blocks is None else blocks:
+            codes = self.codes(block)
+            names = [f"{block}:{column}" for column in range(codes.shape[1])]
+            parts.append(pd.DataFrame(codes, columns=names))
+        return pd.concat(parts, axis=1)
 
     def _describe(self, block: str, what: str, rows: np.ndarray) -> str:
         ids = some(self.samples.id[rows].tolist())
