@@ -39,7 +39,7 @@ def add(
     ] = None,
 ) -> None:
     """Recognise official files by their contents, and copy them to the weights folder."""
-    from ..extract.weight_files import add_weights
+    from ..extract.weights_add import add_weights
 
     for file in files:
         for added in add_weights(file, name=name):
@@ -56,8 +56,8 @@ def get(
     """Fetch an official file that needs no account, and check its hash."""
     from rich.progress import DownloadColumn, Progress
 
-    from ..extract.weight_files import get_weights
     from ..extract.weights import weights_sha256
+    from ..extract.weights_fetch import get_weights
 
     bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=stderr())
     task = bar.add_task(name, total=None)

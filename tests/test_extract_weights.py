@@ -19,8 +19,8 @@ from conftest import Ended
 from ig3d.errors import UsageError, WeightsError
 from ig3d.extract import weights
 from ig3d.extract.places import cache_folder
-from ig3d.extract.weight_files import add_weights
 from ig3d.extract.weights import OFFICIAL, check_weights, find_weights, folders, locate, weights_sha256
+from ig3d.extract.weights_add import add_weights
 
 torch = pytest.importorskip("torch")
 
@@ -432,7 +432,7 @@ def test_a_damaged_or_huge_zip_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=r"expected a sound zip archive, got: Bad CRC"):
         add_weights(path)
-    monkeypatch.setattr("ig3d.extract.weight_files.LARGEST", 100)
+    monkeypatch.setattr("ig3d.extract.weights_add.LARGEST", 100)
     with pytest.raises(WeightsError, match="1000 bytes of contents"):
         add_weights(path)
 
@@ -445,7 +445,7 @@ def test_a_full_disk_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ig3d.extract.weight_files.shutil.copyfile", full)
+    monkeypatch.setattr("ig3d.extract.weights_add.shutil.copyfile", full)
     with pytest.raises(WeightsError, match="No space left on device"):
         add_weights(smirk(tmp_path / "b.pt", seed=1))
     assert (home / "SMIRK_em1.pt").read_bytes() == old

@@ -21,9 +21,11 @@ import pytest
 from conftest import Ended
 
 from ig3d.errors import UsageError, WeightsError
-from ig3d.extract import weight_files, weights
-from ig3d.extract.weight_files import Patience, add_weights, get_weights
-from ig3d.extract.weights import OFFICIAL, Wheel, check_weights, find_weights
+from ig3d.extract import weights, weights_fetch
+from ig3d.extract.weights import OFFICIAL, check_weights, find_weights
+from ig3d.extract.weights_add import add_weights
+from ig3d.extract.weights_fetch import Patience, get_weights
+from ig3d.extract.weights_table import Wheel
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 NAME = "face_landmarker.task"
@@ -31,9 +33,9 @@ NAME = "face_landmarker.task"
 FIND = """
 import json, sys
 from dataclasses import replace
-from ig3d.extract import weights
+from ig3d.extract import weights, weights_table
 changes = json.loads(sys.argv[1])
-changes["wheel"] = weights.Wheel(**changes["wheel"])
+changes["wheel"] = weights_table.Wheel(**changes["wheel"])
 weights.OFFICIAL["facemesh"] = replace(weights.OFFICIAL["facemesh"], **changes)
 print(weights.find_weights("facemesh"))
 """
@@ -49,7 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(weight_files, "QUICK", Patience(0.5, 0.5, 1.5))
+    monkeypatch.setattr(weights_fetch, "QUICK", Patience(0.5, 0.5, 1.5))
     return tmp_path / "data" / "ig3d" / "weights"
 
 
@@ -247,7 +249,7 @@ def test_an_environment_without_pip_uses_the_copy_of_python(
     bundled = list(Path(os.__file__).parent.glob("ensurepip/_bundled/pip-*.whl"))
     if not bundled:
         pytest.skip("this Python has no bundled pip")
-    monkeypatch.setattr(weight_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(weights_fetch, "find_spec", lambda name: None)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     published()
     assert find_weights("facemesh") == home / NAME
@@ -302,14 +304,14 @@ def test_a_read_only_folder_is_left_for_the_next(
     shared.chmod(0o555)
     monkeypatch.setenv("IG3D_WEIGHTS", str(shared))
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    real = weight_files.tempfile.TemporaryFile
+    real = weights_fetch.tempfile.TemporaryFile
 
     def refused(*, dir: Path) -> Any:  # root may write anywhere
         if dir == shared:
             raise PermissionError(13, "Permission denied", str(dir))
         return real(dir=dir)
 
-    monkeypatch.setattr(weight_files.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(weights_fetch.tempfile, "TemporaryFile", refused)
     published()
     assert find_weights("facemesh") == home / NAME
     (home / NAME).unlink()

