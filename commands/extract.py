@@ -195,7 +195,7 @@ def join(
     out: OutStore,
 ) -> None:
     """Join the parts of a dataset, made here or elsewhere, to the store that one run would have written."""
-    from ..extract.join import join_parts
+    from ..extract.parts import join_parts
 
     joined = join_parts(parts, out)
     print(f"{out}: {sum(joined.values())} rows ({counts(joined)})")

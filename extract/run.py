@@ -30,7 +30,7 @@ from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
 from .flow import by_status
 from .identity import identity_of
-from .join import write_joined
+from .parts import write_joined
 from .pipeline import run_shard
 from .regressors import Regressor
 from .sources.remote import is_remote
@@ -91,7 +91,7 @@ def extract_codes(
     address : str, optional
         Of a running dask or ray cluster; without, one is started on this machine.
     part : (k, n), optional
-        Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.join.join_parts` joins their stores.
+        Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.parts.join_parts` joins their stores.
     restart : bool
         Throw away what an earlier run left; a finished store, when the new one is whole.
     retry_failed : bool

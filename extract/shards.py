@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import RunError, StoreError
 from ..features.atomic import check_output, replacing
-from ..features.samples import Sample, SampleList, Samples
+from ..features.samples import Sample, SampleList
 from ..features.store import CodeStore, read_rows
 from ..features.store.format import FORMAT, StoreInfo
 from ..features.store.writer import StoreWriter
@@ -36,16 +36,6 @@ _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _OWN = re.compile(
     r"lock|(run\.json|\d{5,}-[0-9a-f]{12}\.h5)|\.(run\.json|\d{5,}-[0-9a-f]{12}\.h5)\.[0-9a-f]{16}\.tmp"
 )
-# Columns by which a shard's rows are compared with the run's, and as what.
-_BOUND = {
-    "id": "S",
-    "path": "S",
-    "group": "S",
-    "label": "i2",
-    "split": "i1",
-    "valence": "f4",
-    "arousal": "f4",
-}
 _BEGUN_BY = ("", "restart", "retry-failed")
 
 
@@ -256,7 +246,7 @@ class Run:
             return False
         try:
             with CodeStore(path) as store:
-                sound = not store.verify() and self._is_own(store, self.shard_samples(shard))
+                sound = not store.verify() and self._is_own(store, shard)
                 values, counts = np.unique(store.status, return_counts=True)
                 sound &= not (retry_failed and Status.failed in values)
         except StoreError:
@@ -268,19 +258,16 @@ class Run:
             self.counts[Status(int(value)).name] += int(count)
         return True
 
-    def _is_own(self, store: CodeStore, samples: Sequence[Sample]) -> bool:
-        """Whether a shard holds these samples, extracted by this very run's choices."""
-        info, listed, wanted = store.info, store.listed, Samples.of(samples)
-        about = {"dataset": info.dataset, "classes": list(info.classes), **info.config}
-        if differences(about, self.identity) or store.blocks != self.blocks:
-            return False
-        if (info.regressor, info.detector) != (about["regressor"], about["detector"]):
-            return False
-        return all(
-            np.array_equal(
-                listed.column(name).astype(kind), wanted.column(name).astype(kind), equal_nan=kind == "f4"
-            )
-            for name, kind in _BOUND.items()
+    def _is_own(self, store: CodeStore, shard: int) -> bool:
+        """Whether a shard has the rows of this run's samples, extracted with the same options.
+
+        Labels and the like are not compared: those of the joined store are the run's.
+        """
+        ids = [sample.id for sample in self.shard_samples(shard)]
+        return (
+            not differences(store.info.config, self.identity)
+            and store.blocks == self.blocks
+            and store.samples.id.tolist() == ids
         )
 
     def give_up(self, shard: int, info: StoreInfo, blocks: dict[str, Block], message: str) -> Counter[str]:

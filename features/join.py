@@ -1,6 +1,6 @@
 """From files to one table: samples and codes, 2D predictions placed beside them, classes settled between them.
 
-Stores (:mod:`.stores`) or a table of labels (:mod:`.labels`) say which samples there are; predictions are read
+Stores (:mod:`.codes`) or a table of labels (:mod:`.labels`) say which samples there are; predictions are read
 (:mod:`.predictions`), matched (:mod:`.match`) and placed (:mod:`.place`); a :class:`~.table.FusionTable` goes out.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PredictionsError, UsageError, number
+from .codes import Codes, read_codes
 from .inputs import Inputs
 from .labels import SampleColumns, number_labels, of_file
 from .merge import overlay
@@ -21,7 +22,6 @@ from .place import Placed, place
 from .predictions import Predictions, load_predictions
 from .quality import QUALITY_COLUMNS
 from .samples import Split
-from .stores import Codes, read_stores
 from .table import FusionTable
 
 # The class that half of the field's datasets and networks have and the other half has not.
@@ -73,7 +73,7 @@ def load_table(
     Parameters
     ----------
     inputs : Inputs
-    blocks : which code blocks (:func:`~.stores.read_stores`)
+    blocks : which code blocks (:func:`~.codes.read_codes`)
     allow_missing : bool
         Rows of a 2D file that no sample has the id of are left out instead of refused.
     force : bool
@@ -133,7 +133,7 @@ def load_table(
 def read_samples(inputs: Inputs, *, blocks: str = "full") -> Given:
     """The samples that predictions are joined to: those of the stores, or of the table of labels."""
     if inputs.stores:
-        samples, codes = read_stores(inputs.stores, blocks=blocks)
+        samples, codes = read_codes(inputs.stores, blocks=blocks)
         notes = codes.notes
         if inputs.labels is not None:
             samples, said = overlay(samples, of_file(inputs.labels, beside=samples))

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PredictionsError, UsageError
+from ..features.codes import read_codes
 from ..features.groups import regrouped
 from ..features.labels import number_labels
 from ..features.predictions import VA, Predictions, log_softmax
-from ..features.stores import read_stores
 from ..features.table import FusionTable
 from .config import FuseConfig
 from .head_fits import fit_heads
@@ -112,7 +112,7 @@ def train_files(
     task: str | None = None,
     after_head: Callable[[str, float], object] | None = None,
 ) -> HeadsResult:
-    """Read stores (:func:`~ig3d.features.stores.read_stores`), fit heads and measure them."""
+    """Read stores (:func:`~ig3d.features.codes.read_codes`), fit heads and measure them."""
     config = config or HeadsConfig()
     return train_heads(codes_table(stores, blocks=config.blocks, task=task), config, after_head=after_head)
 
@@ -124,7 +124,7 @@ def codes_table(
 
     Parameters
     ----------
-    stores : one or several, as in :func:`~ig3d.features.stores.read_stores`
+    stores : one or several, as in :func:`~ig3d.features.codes.read_codes`
     blocks : which code blocks
     task : ``classes``, ``va``, or None for classes where there are some
 
@@ -137,7 +137,7 @@ def codes_table(
     if task not in (None, "classes", "va"):
         raise UsageError(f"task: expected classes or va, got {task!r}")
     paths = [stores] if isinstance(stores, str | Path) else stores
-    samples, codes = read_stores([Path(path) for path in paths], blocks=blocks)
+    samples, codes = read_codes([Path(path) for path in paths], blocks=blocks)
     has = {"classes": samples.has_classes and bool(samples.classes), "va": samples.has_va}
     task = task or ("classes" if has["classes"] else "va")
     if not has[task]:

@@ -20,7 +20,7 @@ from ig3d.extract.crop import square_box
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
-from ig3d.extract.join import join_parts
+from ig3d.extract.parts import join_parts
 from ig3d.extract.run import Summary, extract_codes
 from ig3d.features.samples import Sample, SampleList
 from ig3d.features.store import CodeStore

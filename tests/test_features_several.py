@@ -212,7 +212,7 @@ def test_datasets_of_other_codes_or_classes_are_refused(tmp_path):
         load_table(Inputs(two, [first, other]))
     other, _ = dataset(tmp_path / "b.h5", "b", CLASSES, (Split.test,), k=7, weights="another")
     notes = load_table(Inputs(two, [first, other]), need_labels=False).notes
-    assert "WARNING a.h5 and b.h5: toy had other weights, so their codes may mean other things" in notes
+    assert "WARNING a.h5 and b.h5: toy had different weights; their codes may not be comparable" in notes
     compound = PRESETS["rafdb-compound"]
     other, _ = dataset(tmp_path / "b.h5", "b", compound, (Split.test,), k=7)
     with pytest.raises(PredictionsError, match="expected at least two classes in common, got none"):

@@ -15,7 +15,7 @@ from ig3d.errors import RunError, StoreError, UsageError
 from ig3d.extract import run
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.join import join_parts
+from ig3d.extract.parts import join_parts
 from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 
@@ -123,13 +123,13 @@ def test_what_does_not_join_is_refused(made: Path, tmp_path: Path) -> None:
         join_parts([one, tmp_path / "other.h5", three], out)
     with pytest.raises(RunError, match="expected nothing where the joined store goes"):
         join_parts([one, two, three], made / "one.h5")
-    with pytest.raises(UsageError, match="expected shards in the folder"):
+    with pytest.raises(UsageError, match="has no shards"):
         join_parts([made / "data"], out)
     damaged = tmp_path / "damaged.h5"
     damaged.write_bytes(two.read_bytes())
     with h5py.File(damaged, "r+") as file:
         file["codes/colour"][3] = np.float32(0.5)
-    with pytest.raises(StoreError, match=r"damaged\.h5: expected a sound part.*bytes were changed"):
+    with pytest.raises(StoreError, match=r"damaged\.h5: not a sound store.*bytes were changed"):
         join_parts([one, damaged, three], out)
     assert not out.exists()
 
@@ -137,7 +137,7 @@ def test_what_does_not_join_is_refused(made: Path, tmp_path: Path) -> None:
 def test_joining_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     import tracemalloc
 
-    from ig3d.extract.join import write_joined
+    from ig3d.extract.parts import write_joined
     from ig3d.features.samples import Sample
     from ig3d.features.store.format import StoreInfo
     from ig3d.features.store.writer import StoreWriter

@@ -1,4 +1,7 @@
-"""Codes of one or several stores beside their samples: read, checked, and put next to or under each other."""
+"""Samples and codes of one or several stores.
+
+Stores of the same samples are joined by id, their codes side by side. Stores of different data sets are stacked.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ class Codes:
     columns : d names
     blocks : the blocks that the columns are made of, in order
     quality : (n, 6) float64 (:func:`~.quality.face_quality`), of the first store of each dataset
-    sources : what the codes come from
-    notes : what was understood, for the user
+    sources : name of the input -> files, hashes and regressors
+    notes : lines for the user: blocks, joined rows, warnings
     reported : str
-        Of several datasets the one whose test rows are reported; empty for one dataset.
+        Data set whose test rows are reported, if there are several; else empty.
     """
 
     values: np.ndarray
@@ -49,12 +52,12 @@ class Codes:
         return np.asarray(np.isfinite(self.values).all(axis=1))
 
 
-def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleColumns, Codes]:
-    """Samples and codes of the stores.
+def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleColumns, Codes]:
+    """Samples and codes of stores.
 
-    Stores that hold the same ids are joined by them (several regressors on one dataset): their blocks stand side by
-    side as ``smirk:expression``, and a row has codes where all of them have some. Stores with no id in common are
-    stacked (:func:`~.merge.stack`): trained on the first dataset, reported on the last.
+    Stores with the same ids (several regressors on one data set) are joined by id: blocks are named
+    ``smirk:expression``, and a row has codes if all stores have codes of it. Stores without a common id are stacked
+    (:func:`~.merge.stack`): trained on the first data set, reported on the last.
 
     Parameters
     ----------
@@ -88,8 +91,8 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
         samples = parts[0].samples
         notes += [note for part in parts for note in part.notes]
         if len(parts) > 1:
-            samples, said = stack([part.samples for part in parts])
-            notes += said
+            samples, more = stack([part.samples for part in parts])
+            notes += more
         widths = ", ".join(f"{block.name} ({block.width})" for block in used)
         return samples, Codes(
             values=np.concatenate([part.values for part in parts]),
@@ -107,7 +110,7 @@ def read_stores(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleC
 
 
 def _check_different(stores: Sequence[CodeStore]) -> None:
-    """Refuse a store that was given twice, under whatever name: its codes would stand beside themselves."""
+    """Refuse the same content twice, also under different names."""
     first: dict[str, CodeStore] = {}
     for store in stores:
         other = first.setdefault(store.content_sha256, store)
@@ -123,12 +126,12 @@ def _regressor(store: CodeStore) -> str:
 
 
 def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
-    """Stores of the same ids together, in the order they were given."""
+    """Stores grouped by their ids, in the order of the arguments."""
     groups: list[list[CodeStore]] = []
     for store in stores:
         for group in groups:
             mine, theirs = group[0].samples.id, store.samples.id
-            common = len(np.intersect1d(mine, theirs))
+            common = len(np.intersect1d(mine, theirs, assume_unique=True))
             if common == len(mine) == len(theirs):
                 group.append(store)
                 break
@@ -144,21 +147,21 @@ def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
 
 
 def _named(group: Sequence[CodeStore]) -> dict[str, CodeStore]:
-    """Stores of one dataset by the name that their blocks get: the regressor's, else the file's; none for one store."""
+    """Stores of one data set by the prefix of their blocks: regressor, else file name; empty for a single store."""
     if len(group) == 1:
         return {"": group[0]}
     for names in ([_regressor(store) for store in group], [store.path.stem for store in group]):
         if "" not in names and len(set(names)) == len(group):
             return dict(zip(names, group, strict=True))
     raise StoreError(
-        f"{group[0].path.name}: expected stores with names of their own, got some twice; rename a file"
+        f"{group[0].path.name}: several stores have the same regressor and file name; rename a file"
     )
 
 
 def _check_same(
     first: Mapping[str, CodeStore], other: Mapping[str, CodeStore], chosen: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
-    """Refuse datasets whose codes are not of the same regressors, blocks and bases; warn of other weights."""
+    """Refuse data sets with codes of different regressors, blocks or bases; warn of different weights."""
     names = [" + ".join(store.path.name for store in dataset.values()) for dataset in (first, other)]
     regressors = [sorted(_regressor(store) for store in dataset.values()) for dataset in (first, other)]
     if regressors[0] != regressors[1] or set(first) != set(other):
@@ -181,14 +184,14 @@ def _check_same(
     ]
     differ = [name or regressors[0][0] for name in first if weights[0][name] != weights[1][name]]
     return [
-        f"WARNING {names[0]} and {names[1]}: {name} had other weights, so their codes may mean other things"
+        f"WARNING {names[0]} and {names[1]}: {name} had different weights; their codes may not be comparable"
         for name in differ
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Dataset:
-    """One dataset as it was read: its samples in the order of their ids, aligned with the rest."""
+    """One data set: samples sorted by id, and aligned arrays."""
 
     samples: SampleColumns
     values: np.ndarray

@@ -1,10 +1,10 @@
-"""Joining: stores of parts of one dataset, made here or elsewhere, to the store that one run would have written."""
+"""Joining the stores of parts of one data set to the store that a single run would have written."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ def write_joined(
     blocks: dict[str, Block],
     parts: Sequence[Path],
 ) -> None:
-    """Copy the rows of some stores, in order, into one; some thousand at a time, whatever their number.
+    """Copy the rows of stores, in order, into one; a few thousand at a time.
 
-    HDF5's checksums are compared as they are read.
+    HDF5's checksums are compared as rows are read.
 
     Raises
     ------
@@ -64,26 +64,26 @@ def join_parts(parts: Sequence[str | Path], out: str | Path) -> dict[str, int]:
     ------
     RunError : something is at ``out``.
     UsageError : there is nothing to join.
-    StoreError : a part is damaged, of another run or there twice, or some are lacking.
+    StoreError : a part is damaged, of another run or given twice, or parts are missing.
     """
     final = Path(out)
     if final.exists():
         raise RunError(
             f"{final}: expected nothing where the joined store goes, got something; name another --out"
         )
-    found = sorted(map(_looked_at, _files(parts)), key=lambda part: part.samples[0].id)
-    for part in found[1:]:
-        _check_same(part, found[0])
-    whole = _whole(found[0].info)
-    _check_rows(found, whole.config)
-    samples = Samples.together([part.samples for part in found])
-    write_joined(final, whole, samples, found[0].blocks, [part.path for part in found])
-    return dict(sum((part.counts for part in found), Counter[str]()))
+    opened = sorted(map(_read_part, _files(parts)), key=lambda part: part.samples[0].id)
+    for part in opened[1:]:
+        _check_same(part, opened[0])
+    info = _without_part(opened[0].info)
+    _check_rows(opened, info.config)
+    samples = Samples.together([part.samples for part in opened])
+    write_joined(final, info, samples, opened[0].blocks, [part.path for part in opened])
+    return dict(sum((part.counts for part in opened), Counter[str]()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What is to be known of a part before its rows are copied."""
+    """Description of a part, without its codes."""
 
     path: Path
     info: StoreInfo
@@ -92,33 +92,32 @@ class _Part:
     counts: Counter[str]
 
 
-def _looked_at(path: Path) -> _Part:
-    """A part, which is sound.
+def _read_part(path: Path) -> _Part:
+    """Check and describe a part.
 
     Raises
     ------
-    StoreError : it is not.
+    StoreError : it is damaged.
     """
     with CodeStore(path) as store:
-        if problems := store.verify():
-            raise StoreError(f"{path}: expected a sound part, got: {'; '.join(problems)}; make it again")
+        store.check_content()
         return _Part(path, store.info, store.blocks, store.listed, Counter(by_status(store.status)))
 
 
 def _files(parts: Sequence[str | Path]) -> list[Path]:
-    found = []
+    files = []
     for part in map(Path, parts):
         inside = sorted(part.glob("[0-9]*.h5")) if part.is_dir() else [part]
         if not inside:
-            raise UsageError(f"join: expected shards in the folder {part}, found none")
-        found += inside
-    if not found:
-        raise UsageError("join: expected stores to join, got none")
-    return found
+            raise UsageError(f"join: the folder {part} has no shards")
+        files += inside
+    if not files:
+        raise UsageError("join: no stores to join; name at least one")
+    return files
 
 
-def _whole(info: StoreInfo) -> StoreInfo:
-    """What the store of the whole run says of itself."""
+def _without_part(info: StoreInfo) -> StoreInfo:
+    """Attributes of the joined store."""
     return replace(info, config={key: value for key, value in info.config.items() if key != "part"})
 
 
@@ -126,27 +125,22 @@ def _check_same(part: _Part, first: _Part) -> None:
     """Refuse a part of another run."""
 
     def about(one: _Part) -> dict[str, Any]:
-        info = _whole(one.info)
-        return {
-            "dataset": info.dataset,
-            "classes": list(info.classes),
-            "regressor": info.regressor,
-            "detector": info.detector,
-            "crop": info.crop,
-            **info.config,
-        }
+        columns = asdict(_without_part(one.info))
+        for name in ("created", "root", "ig3d_version"):
+            del columns[name]
+        return columns | columns.pop("config") | {"classes": list(one.info.classes)}
 
-    found = differences(about(first), about(part))
-    if not found and part.blocks != first.blocks:
-        found = ["other blocks"]
-    if found:
+    differing = differences(about(first), about(part))
+    if not differing and part.blocks != first.blocks:
+        differing = ["other blocks"]
+    if differing:
         raise StoreError(
-            f"{part.path}: expected a part of the same run as {first.path}, got one of another ({some(found)})"
+            f"{part.path}: expected a part of the same run as {first.path}, got one of another ({some(differing)})"
         )
 
 
 def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
-    """Refuse parts that overlap, and parts that are not all there."""
+    """Refuse parts that overlap, and incomplete ones."""
     ids = np.concatenate([part.samples.column("id") for part in parts])
     of_part = np.repeat(np.arange(len(parts)), [len(part.samples) for part in parts])
     order = np.argsort(ids, kind="stable")
