@@ -150,7 +150,7 @@ DAMAGES = {
     "width negative": cell("sample/width", 0, -4),
     "score above 1": cell("face/score", 0, 7.5),
     "box infinite": cell("face/box", 0, np.inf),
-    "box NaN in part": cell("face/box", (5, 2), np.nan),
+    "box NaN in part": cell("face/box", 5, (1, np.nan, 3, 4)),
     "box with its corners exchanged": cell("face/box", 5, (9, 9, 3, 3)),
     "landmark box with its corners exchanged": cell("face/landmark_box", 5, (3, 9, 9, 3)),
     "crop box NaN in part": cell("face/crop_box", 5, (1, 2, 3, np.nan)),
