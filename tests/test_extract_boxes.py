@@ -312,15 +312,15 @@ def test_files_that_could_not_be_read_the_first_time_are_no_other_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = colour_folder(tmp_path / "data", 5)
-    read_file = sources._read_file
+    read_file = sources.read_file
 
-    def denied(path: Path) -> bytes:
-        if path.parent.name == "sad":
+    def denied(path: str) -> bytes:
+        if Path(path).parent.name == "sad":
             raise PermissionError(13, "Permission denied")
         return read_file(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sources, "_read_file", denied)
+        patched.setattr(sources, "read_file", denied)
         first = extract_codes(list_samples(root, "folder"), tmp_path / "first.h5", CONFIG, jobs=1)
     assert first.counts == {"ok": 5, "failed": 5}
     with_boxes = replace(CONFIG, boxes=str(first.store))

@@ -19,6 +19,7 @@ from ig3d.extract import read, sources
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.run import extract_codes
+from ig3d.extract.sources import storage
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Status
 
@@ -143,7 +144,7 @@ def test_a_fault_that_passes_fails_the_rows_it_met_and_a_retry_mends_them(
     """One container that cannot be opened once; every tenth file while too many are open, or without memory for it."""
     root = colour_folder(tmp_path / "data", 50)
     packed = zips_of(root, tmp_path / "packed")
-    open_local, read_file, decode = sources._open_local, sources._read_file, read.decode
+    open_local, read_file, decode = storage._open_local, sources.read_file, read.decode
     calls = 0
 
     def once(path: str) -> object:
@@ -153,7 +154,7 @@ def test_a_fault_that_passes_fails_the_rows_it_met_and_a_retry_mends_them(
             raise OSError(errno.EIO, "Input/output error")
         return open_local(path)
 
-    def sometimes(path: Path) -> bytes:
+    def sometimes(path: str) -> bytes:
         nonlocal calls
         calls += 1
         if calls % 10 == 0:
@@ -170,8 +171,8 @@ def test_a_fault_that_passes_fails_the_rows_it_met_and_a_retry_mends_them(
         return decode(content)
 
     for dataset, where, (module, name, flaky), failed, message in (
-        ("zip", packed, (sources, "_open_local", once), 1, "happy.zip could not be read: Input/output error"),
-        ("folder", root, (sources, "_read_file", sometimes), 10, "could not be read: Too many open files"),
+        ("zip", packed, (storage, "_open_local", once), 1, "happy.zip could not be read: Input/output error"),
+        ("folder", root, (sources, "read_file", sometimes), 10, "could not be read: Too many open files"),
         ("folder", root, (read, "decode", without_memory), 10, "could not be decoded: out of memory"),
     ):
         samples, calls = list_samples(where, dataset), 0

@@ -6,10 +6,10 @@ import errno
 import io
 import os
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from conftest import write_image
 
 from ig3d.extract import sources
 from ig3d.extract.read import Unavailable, Unreadable, read_image
-from ig3d.extract.sources import parts_of, read_content
+from ig3d.extract.sources import parts_of, read_content, storage
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
@@ -147,26 +147,29 @@ def test_threads_share_a_container(tmp_path: Path) -> None:
         assert list(pool.map(read_content, locations)) == wanted
 
 
-def test_a_container_is_read_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("suffix", ["tar", "zip", "csv"])
+def test_threads_read_one_archive_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from ig3d.extract.sources.archives import TarMembers
+    path = tmp_path / f"a.{suffix}"
+    files = {str(i): png((i, i, i), tmp_path) for i in range(4)}
+    if suffix == "csv":
+        path.write_text("pixels\n" + "1 2 3 4\n" * 4)
+    else:
+        {"tar": tar_of, "zip": zip_of}[suffix](path, files)
+    wanted = [read_content(f"{path}!{i}") for i in range(4)]
+    all_reading, really_read = Barrier(4, timeout=20), storage._pread
 
-    inside: list[str] = []
-    most: list[int] = []
+    def together(*where: int) -> bytes:
+        all_reading.wait()  # broken unless four threads come here
+        return really_read(*where)
 
-    def slow(self: TarMembers, member: str) -> bytes:
-        inside.append(member)
-        most.append(len(inside))
-        time.sleep(0.002)  # between the seek and the read
-        inside.pop()
-        return b""
-
-    monkeypatch.setattr(TarMembers, "read", slow)
-    tar = tar_of(tmp_path / "a.tar", {"a.png": b"a"})
+    monkeypatch.setattr(storage, "_pread", together)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(read_content, [f"{tar}!a.png"] * 20))
-    assert set(most) == {1}
+        read = list(pool.map(read_content, [f"{path}!{i}" for i in range(4)]))
+    assert all(np.array_equal(one, other) for one, other in zip(read, wanted, strict=True))
 
 
 def test_what_is_not_there_and_what_is_damaged(tmp_path: Path) -> None:
@@ -218,23 +221,6 @@ class DriverError(Exception):
     """As drivers of remote storage have their own."""
 
 
-class Flaky(io.FileIO):
-    """A file whose reads fail when ``fails`` says so."""
-
-    fails: Callable[[], bool]
-    error: Exception
-
-    def readinto(self, into: Any) -> int:
-        if self.fails():
-            raise self.error
-        return super().readinto(into)
-
-    def read(self, size: int = -1) -> bytes:
-        if self.fails():
-            raise self.error
-        return super().read(size)
-
-
 @pytest.mark.parametrize("suffix", ["tar", "zip", "parquet", "csv"])
 @pytest.mark.parametrize(
     ("error", "reason"),
@@ -258,15 +244,16 @@ def test_a_container_is_not_damaged_where_its_bytes_do_not_come(
     else:
         {"tar": tar_of, "zip": zip_of}[suffix](path, files)
     wanted = {member: read_content(f"{path}!{member}") for member in files}
-    reads, at = 0, 0
+    reads, at, really_read = 0, 0, storage._pread
 
-    def fails() -> bool:
+    def flaky(*where: int) -> bytes:
         nonlocal reads
         reads += 1
-        return reads == at
+        if reads == at:
+            raise error
+        return really_read(*where)
 
-    Flaky.fails, Flaky.error = staticmethod(fails), error
-    monkeypatch.setattr(sources, "_open_local", Flaky)
+    monkeypatch.setattr(storage, "_pread", flaky)
     failed = 0
     for number in range(1, 100):
         at = number

@@ -1,4 +1,4 @@
-"""Tar and zip: members by name, found once, read in place; nothing is ever unpacked to disk."""
+"""Tar and zip: members by name, indexed once and read by position; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from functools import partial
 from typing import BinaryIO
 
 from ..kinds import HEAD, other_kind
-from . import MOST_BYTES, Unreadable
+from .storage import MOST_BYTES, File, Unreadable
 
 # Memory for the dictionary of an LZMA member; 7-Zip's largest setting needs less.
 _LZMA_MEMORY = 1 << 28
 
 
 class TarMembers:
-    """A tar that is not compressed: every header is read once, then a member is one seek and one read."""
+    """A tar that is not compressed: all headers are read once, then a member is one read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: File) -> None:
         self._file = file
-        self._places: dict[str, tuple[int, int]] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
         try:
-            for name, start, size in tar_members(file):
-                self._places[name] = start, size
+            for name, start, size in tar_members(file.stream()):
+                self._spans[name] = start, size
         except tarfile.ReadError:
-            if not self._places:
-                raise  # else what comes before the damage is good
+            if not self._spans:
+                raise  # else the members before the damage are good
 
     def read(self, member: str) -> bytes:
-        start, size = self._places[member]
+        start, size = self._spans[member]
         _check_size(size)
-        self._file.seek(start)
-        content = self._file.read(size)
+        content = self._file.read_at(start, size)
         if len(content) < size:
             raise Unreadable(f"cut short: {len(content)} of {size} bytes are there")
         return content
@@ -48,56 +47,61 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
 
     Raises
     ------
-    tarfile.ReadError : it is no tar, or, after all members before that place, it is damaged or cut short.
+    tarfile.ReadError : it is no tar, or, after the members before the damage, it is damaged or cut short.
     """
-    places: dict[str, tuple[int, int]] = {}
+    spans: dict[str, tuple[int, int]] = {}
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (entry := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # else an object is kept for each of a million
             name = entry.name.removeprefix("./")
             if entry.isreg() and not entry.issparse():
-                places[name] = entry.offset_data, entry.size
+                spans[name] = entry.offset_data, entry.size
             elif entry.islnk() or entry.issym():
                 target = entry.linkname
                 if entry.issym():
                     target = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
-                if (place := places.get(target.removeprefix("./"))) is None:
+                if (span := spans.get(target.removeprefix("./"))) is None:
                     continue
-                places[name] = place
+                spans[name] = span
             else:
                 continue
-            yield name, *places[name]
+            yield name, *spans[name]
         # the library takes a damaged header, and the end of a file that was cut between members, for the end
         file.seek(tar.offset)
         end = file.read(2 * tarfile.BLOCKSIZE)
         if end.strip(b"\0"):
-            raise tarfile.ReadError(f"bad header after {len(places)} files")
+            raise tarfile.ReadError(f"bad header after {len(spans)} files")
         if len(end) < 2 * tarfile.BLOCKSIZE:
             raise tarfile.ReadError(
-                f"cut short after {len(places)} files: its two closing blocks are not there"
+                f"cut short after {len(spans)} files: its two closing blocks are not there"
             )
 
 
 class ZipMembers:
     """A zip; its own directory is the index."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: File) -> None:
         self._file = file
-        self._zip = zipfile.ZipFile(file)
-        self._entries = dict(_entries(self._zip))  # the last of several with one name, as unpacking leaves it
+        with zipfile.ZipFile(file.stream()) as archive:
+            self._entries = dict(
+                _entries(archive)
+            )  # the last of several with one name, as unpacking leaves it
 
     def read(self, member: str) -> bytes:
         entry = self._entries[member]
         if entry.flag_bits & 1:
             raise Unreadable("encrypted: the zip has a password; unpack it")
         _check_size(entry.file_size)
-        if entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            with self._zip.open(entry) as packed:
-                content = packed.read(entry.file_size + 1)  # without a limit all of a bomb would be inflated
-        else:
-            content = _inflate(self._file, entry)
+        _check_size(entry.compress_size)
+        header = self._file.read_at(entry.header_offset, 30)
+        if len(header) < 30 or not header.startswith(b"PK\3\4"):
+            raise zipfile.BadZipFile("no header")
+        start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+        content = _inflate(self._file.read_at(start, entry.compress_size), entry)
         if len(content) != entry.file_size:
-            raise Unreadable(f"{len(content):,} bytes, where the directory has {entry.file_size:,}")
+            raise zipfile.BadZipFile(f"{len(content):,} bytes, {entry.file_size:,} in the directory")
+        if zlib.crc32(content) != entry.CRC:
+            raise zipfile.BadZipFile("wrong checksum")
         return content
 
 
@@ -134,29 +138,22 @@ def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         return b"damaged"
 
 
-def _inflate(file: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
-    """Content of a member that is compressed with bzip2 or LZMA, of at most the size that its directory gives.
-
-    zipfile has no limit on what one read of these inflates to.
-    """
-    file.seek(entry.header_offset)
-    header = file.read(30)
-    file.seek(entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30])))
-    packed = file.read(min(entry.compress_size, MOST_BYTES))
+def _inflate(packed: bytes, entry: zipfile.ZipInfo) -> bytes:
+    """Content of a member, at most one byte more than its directory states: a bomb is not inflated."""
+    limit = entry.file_size + 1
+    if entry.compress_type == zipfile.ZIP_STORED:
+        return packed
+    if entry.compress_type == zipfile.ZIP_DEFLATED:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, limit)
     if entry.compress_type == zipfile.ZIP_BZIP2:
-        content = bz2.BZ2Decompressor().decompress(packed, entry.file_size + 1)
-    elif entry.compress_type == zipfile.ZIP_LZMA:
+        return bz2.BZ2Decompressor().decompress(packed, limit)
+    if entry.compress_type == zipfile.ZIP_LZMA:
         # version, length of the properties, properties: FORMAT_ALONE is properties, size, data
         length = int.from_bytes(packed[2:4], "little")
         size = 0xFFFF_FFFF_FFFF_FFFF if entry.flag_bits & 2 else entry.file_size
         alone = packed[4 : 4 + length] + size.to_bytes(8, "little") + packed[4 + length :]
-        stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY)
-        content = stream.decompress(alone, entry.file_size + 1)
-    else:
-        raise Unreadable(f"compressed by method {entry.compress_type}, which is not read; unpack the zip")
-    if zlib.crc32(content) != entry.CRC:
-        raise Unreadable("damaged: wrong checksum")
-    return content
+        return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY).decompress(alone, limit)
+    raise Unreadable(f"compressed by method {entry.compress_type}, which is not read; unpack the zip")
 
 
 def _check_size(size: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from ...errors import require
-from . import MOST_BYTES, Unreadable
+from .storage import MOST_BYTES, File, Unreadable
 
 # Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
 BATCH_ROWS = 16
@@ -21,11 +22,15 @@ _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "pixels", "bytes", "image_
 
 
 class ParquetRows:
-    """Rows are read forwards, batch by batch within a row group; going back starts the group again."""
+    """Rows are read forwards, batch by batch within a row group; going back starts the group again.
 
-    def __init__(self, file: BinaryIO) -> None:
+    One thread reads at a time: batches are decoded in order.
+    """
+
+    def __init__(self, file: File) -> None:
         parquet = require("pyarrow.parquet", wanted_by="parquet")
-        self._file = parquet.ParquetFile(file)
+        self._lock = Lock()
+        self._file = parquet.ParquetFile(file.stream())
         self._column = image_column(self._file.schema_arrow)
         groups = range(self._file.metadata.num_row_groups)
         sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
@@ -50,7 +55,8 @@ class ParquetRows:
         row = int(member) if member.isdecimal() else -1
         if not 0 <= row < self._starts[-1]:
             raise KeyError(member)
-        content = self._at(row)
+        with self._lock:
+            content = self._at(row)
         if content is None:
             raise Unreadable("no bytes in this row")
         if len(content) > MOST_BYTES:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import some
-from . import MOST_BYTES, Unreadable
+from .storage import MOST_BYTES, File, Unreadable
 
 COLUMN = "pixels"
 _DELIMITERS = ",;\t"
@@ -65,11 +65,11 @@ def header_of(record: bytes) -> tuple[list[str], str]:
 
 
 class PixelRows:
-    """The first byte of each record is found once; then a member is one seek, one record and its numbers."""
+    """The first byte of each record is found once; then a member is one read and its numbers."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: File) -> None:
         self._file = file
-        rows = records(file)
+        rows = records(file.stream())
         _, header = next(rows, (0, b""))
         names, self._delimiter = header_of(header)
         if COLUMN not in names:
@@ -83,8 +83,7 @@ class PixelRows:
         if not 0 <= row < len(self._spans):
             raise KeyError(member)
         start, length = self._spans[row].tolist()
-        self._file.seek(start)
-        cells = cells_of(self._file.read(length), self._delimiter)
+        cells = cells_of(self._file.read_at(start, length), self._delimiter)
         if len(cells) <= self._column:
             raise Unreadable(f"expected a cell {COLUMN}, got {len(cells)} cells")
         values = np.array(cells[self._column].split(), np.float64)
