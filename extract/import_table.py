@@ -15,9 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DatasetError, UsageError, number, some
 from ..features.align import Names, align_column
-from ..features.samples import SampleList, Samples
-from ..features.table_reader import read_table
-from ..features.tables import (
+from ..features.columns import (
     AROUSAL_NAMES,
     GROUP_NAMES,
     LABEL_NAMES,
@@ -30,13 +28,15 @@ from ..features.tables import (
     is_index,
     plain,
 )
+from ..features.samples import SampleList, Samples
+from ..features.table_reader import read_table
 from ..features.values import Status
 from .datasets.table import BOX
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Values of a column status (:func:`~..features.tables.plain`) for rows with codes and without; others are failures.
+# Values of a column status (:func:`~..features.columns.plain`) for rows with codes and without; others are failures.
 _VALID = (
     "",
     "ok",
@@ -68,7 +68,7 @@ _CONFIDENCE = (
 _FALSE, _CONFIDENT = ("", "false", "f", "no", "n", "nan", "none", "failed", "fail"), 0.5
 # Confidences are per cent where the largest is above this: some detectors have scores a little above 1.
 _PER_CENT = 10.0
-# Columns beside the codes that are never codes themselves (:func:`~..features.tables.plain` names).
+# Columns beside the codes that are never codes themselves (:func:`~..features.columns.plain` names).
 _TRACKER = {
     plain(name)
     for name in (

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import PredictionsError, number, some
+from .columns import increases, plain, split_named
 from .image_names import without_image_suffix
 from .samples import Split
-from .tables import split_named
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _DEEPEST = 12
 # Levels by which an id stands for one sample of the whole dataset; by file name it need not.
 _STRICT = ("id", "path", "path without suffix")
+# Names of columns and arrays by which there is no doubt about the ids.
+_USUAL = ("id", "ids", "sample_id", "sample_ids")
 
 Columns = Mapping[str, np.ndarray]
 
@@ -189,15 +191,91 @@ def align_column(columns: Columns, samples: Samples) -> tuple[str, Alignment] | 
     return best
 
 
+def align_file(
+    ids: Columns, others: Columns, samples: Samples, *, source: str, to: str, allow_missing: bool = False
+) -> tuple[np.ndarray, str] | None:
+    """Rows of the samples by the column of a file that matches them, and a line on it; None without ids.
+
+    Parameters
+    ----------
+    ids : name -> (m,) str
+        Columns of text that may hold the ids, the likeliest first.
+    others : name -> (m,) str
+        Columns of numbers and of repeated text, which are the ids only if they match and no text does.
+    samples, source, to, allow_missing : see :func:`align_all`
+
+    Raises
+    ------
+    PredictionsError : no column of text matches, or two do and name different samples.
+    """
+    matching: dict[str, Alignment] = {}
+    refusals: list[PredictionsError] = []
+    for name, names in ids.items():
+        try:
+            matching[name] = align_all(names, samples, source=source, to=to, allow_missing=allow_missing)
+        except PredictionsError as exc:
+            refusals.append(exc)
+    if not matching:
+        aligned = _align_others(others, samples, source=source, to=to)
+        if aligned is None and len(refusals) > 1:
+            raise PredictionsError(
+                f"{refusals[0]}; none of the columns with text matches the samples ({some([*ids], 12)})"
+            )
+        if aligned is None and refusals:
+            raise refusals[0]
+        return aligned
+    name, best = max(matching.items(), key=lambda item: int(item[1].aligned.sum()))
+    differing = [
+        other
+        for other, its in matching.items()
+        if its.aligned.sum() == best.aligned.sum() and not np.array_equal(its.rows, best.rows)
+    ]
+    if differing and name not in _USUAL:
+        raise PredictionsError(
+            f"{source}: expected one column of ids, got {name} and {', '.join(differing)}, which match different "
+            "samples; call the right one id"
+        )
+    return best.rows, best.report(source, to, "" if name in _USUAL else name)
+
+
+def _align_others(
+    columns: Columns, samples: Samples, *, source: str, to: str
+) -> tuple[np.ndarray, str] | None:
+    """Rows of the samples by a column of numbers all of which name samples; None where there is none.
+
+    Raises
+    ------
+    PredictionsError : numbers that count the rows name samples in another order, or names of files are repeated.
+    """
+    for name, cells in columns.items():
+        unique = np.unique(cells)
+        if len(unique) < len(cells):
+            if _name_files(unique, samples):
+                raise PredictionsError(
+                    f"{source}: expected every id once, got names of several samples in {name} "
+                    f"({some(unique.tolist(), 3)}); write whole paths into one column"
+                )
+            continue
+        alignment = align(cells, samples)
+        if not alignment.complete:
+            continue
+        if increases(cells) and (np.diff(alignment.rows) < 0).any() and not plain(name).endswith("id"):
+            raise PredictionsError(
+                f"{source}: expected ids, got none but the numbers in {name}, which match the samples in another order "
+                "than that of the rows; call the column id if it names the images, remove it if it counts the rows"
+            )
+        return alignment.rows, alignment.report(source, to, name)
+    return None
+
+
 def align_in_order(
-    n: int, samples: Samples, splits: np.ndarray, *, labelled: np.ndarray, source: str, to: str, remedy: str
+    n: int, splits: np.ndarray, *, labelled: np.ndarray, source: str, to: str, remedy: str
 ) -> tuple[np.ndarray, str]:
     """Rows of the samples, in their order, for a file of ``n`` rows without ids; and a warning that they are assumed.
 
     Parameters
     ----------
     n : rows of the file
-    samples : of the one part that has n rows
     splits : (samples,) int8 codes of :class:`~.samples.Split`
     labelled : (samples,) bool
         Samples with a label of the task: without labels the order cannot be checked.
@@ -235,7 +313,7 @@ def align_in_order(
     )
 
 
-def name_files(names: np.ndarray, samples: Samples) -> bool:
+def _name_files(names: np.ndarray, samples: Samples) -> bool:
     """Whether each name is the file name, with or without its suffix, of a sample or of several."""
     ids, paths = _as_list(samples.id), _as_list(samples.path)
     for key, among in ((_file, paths), (_stem, ids), (_stem, paths)):

@@ -10,9 +10,8 @@ import numpy as np
 
 from ..errors import PredictionsError, UsageError
 from .inputs import Inputs
-from .join import Given, Joined, join_files, lacks_reported, read_samples
+from .join import Aligned, Given, Joined, join_files, missing_reported, read_samples
 from .order import best_permutation, correlation
-from .place import Placed
 from .predictions import log_softmax
 from .samples import Split
 
@@ -95,14 +94,14 @@ def check_predictions(
     """
     given = read_samples(inputs, blocks=blocks)
     outcomes = []
-    for file, source in enumerate(inputs.two_d):
+    for number, source in enumerate(inputs.two_d):
         alone = Inputs(
             source,
             inputs.stores,
             three_d=inputs.three_d,
             labels=inputs.labels,
-            ids=inputs.ids_of(file),
-            classes=inputs.classes[file] if len(inputs.classes) > 1 else inputs.classes,
+            ids=inputs.ids_of(number),
+            classes=inputs.classes[number] if len(inputs.classes) > 1 else inputs.classes,
             task=inputs.task,
         )
         try:
@@ -110,19 +109,19 @@ def check_predictions(
         except (PredictionsError, UsageError) as refusal:
             outcomes.append(FileCheck(source.name, problems=(str(refusal),)))
             continue
-        (placed,) = joined.two_d.values()
-        outcomes.append(_outcome(placed, joined, given, allow_missing=allow_missing, force=force))
-        if joined.three_d is not None and file == len(inputs.two_d) - 1:
+        (file,) = joined.two_d.values()
+        outcomes.append(_outcome(file, joined, given, allow_missing=allow_missing, force=force))
+        if joined.three_d is not None and number == len(inputs.two_d) - 1:
             outcomes.append(_outcome(joined.three_d, joined, given, allow_missing=True, force=force))
     return given.notes, tuple(outcomes)
 
 
-def _outcome(placed: Placed, joined: Joined, given: Given, *, allow_missing: bool, force: bool) -> FileCheck:
-    parts = tuple(_parts(placed, joined, given))
+def _outcome(file: Aligned, joined: Joined, given: Given, *, allow_missing: bool, force: bool) -> FileCheck:
+    parts = tuple(_parts(file, joined, given))
     if force:
-        placed = replace(placed.accepted(force=True), problem="")
-    problems = [f"{placed.problem}; {placed.remedy}"] if placed.problem else []
-    if gone := lacks_reported(given, joined, placed):
+        file = replace(file.accepted(force=True), problem="")
+    problems = [f"{file.problem}; {file.advice}"] if file.problem else []
+    if gone := missing_reported(given, joined, file):
         problems.append(gone)
     # of several datasets the rows without a role are used for nothing
     unused = ("train", "no split") if given.codes is not None and given.codes.reported else ("train",)
@@ -133,7 +132,7 @@ def _outcome(placed: Placed, joined: Joined, given: Given, *, allow_missing: boo
             f"expected a prediction for each labelled row with codes of a split, got none for some ({bare}); give "
             "them, or leave these rows out with --allow-missing"
         )
-    values = placed.values[placed.there]
+    values = file.values[file.present]
     if joined.task == "va":
         spread = ", ".join(
             f"{name} {column.min():.2f} to {column.max():.2f}"
@@ -146,32 +145,30 @@ def _outcome(placed: Placed, joined: Joined, given: Given, *, allow_missing: boo
         )
     if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
         problems.append("expected predictions that differ between rows, got the same for each")
-    return FileCheck(
-        placed.source, (*joined.notes, *placed.notes), parts, spread, tuple(problems), joined.task
-    )
+    return FileCheck(file.source, (*joined.notes, *file.notes), parts, spread, tuple(problems), joined.task)
 
 
-def _parts(placed: Placed, joined: Joined, given: Given) -> Iterator[PartCheck]:
-    samples, there = given.samples, placed.there
-    truth = samples.targets if joined.task == "va" else joined.labels.astype(np.int64)
+def _parts(file: Aligned, joined: Joined, given: Given) -> Iterator[PartCheck]:
+    present, splits = file.present, given.splits
+    truth = given.targets if joined.task == "va" else joined.labels.astype(np.int64)
     known = np.isfinite(truth).all(axis=1) if joined.task == "va" else truth >= 0
-    coded = np.zeros(len(samples), bool)
+    coded = np.zeros(len(splits), bool)
     if given.codes is not None:
         coded = given.codes.covered
     elif joined.three_d is not None:
-        coded = joined.three_d.there
-    masks = {split.name: samples.split == split for split in Split}
+        coded = joined.three_d.present
+    masks = {split.name: splits == split for split in Split}
     named = {"no split" if name == "none" else name: mask for name, mask in masks.items() if mask.any()}
-    for name, mask in (named | {"all": np.ones(len(samples), bool)}).items():
-        measured = mask & known & there
+    for name, mask in (named | {"all": np.ones(len(splits), bool)}).items():
+        measured = mask & known & present
         yield PartCheck(
             name=name,
             rows=int(mask.sum()),
             labelled=int((mask & known).sum()),
             coded=int((mask & coded).sum()),
-            predicted=int((mask & there).sum()),
-            bare=int((mask & known & coded & ~there).sum()),
-            figures=_figures(placed.values[measured], truth[measured], joined.task),
+            predicted=int((mask & present).sum()),
+            bare=int((mask & known & coded & ~present).sum()),
+            figures=_figures(file.values[measured], truth[measured], joined.task),
         )
 
 

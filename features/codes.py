@@ -9,16 +9,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import StoreError, number
 from .blocks import choose_blocks_of, column_names
-from .labels import SampleColumns, of_store
+from .classes import canonical_all
 from .merge import merge_same, stack
 from .quality import face_quality
+from .samples import sample_table
 from .store import CodeStore
 from .table import BlockUse
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +37,24 @@ class Codes:
     columns : d names
     blocks : the blocks that the columns are made of, in order
     quality : (n, 6) float64 (:func:`~.quality.face_quality`), of the first store of each dataset
+    source : str
+        Names of the stores, for messages.
     sources : name of the input -> files, hashes and regressors
-    notes : lines for the user: blocks, joined rows, warnings
+    notes : lines for the user: blocks, aligned rows, warnings
     reported : str
         Data set whose test rows are reported, if there are several; else empty.
+    spare : classes that not all data sets have; predictions may have columns of them
     """
 
     values: np.ndarray
     columns: tuple[str, ...]
     blocks: tuple[BlockUse, ...]
     quality: np.ndarray
+    source: str
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reported: str = ""
+    spare: tuple[str, ...] = ()
 
     @property
     def covered(self) -> np.ndarray:
@@ -52,7 +62,7 @@ class Codes:
         return np.asarray(np.isfinite(self.values).all(axis=1))
 
 
-def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleColumns, Codes]:
+def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataFrame, Codes]:
     """Samples and codes of stores.
 
     Stores with the same ids (several regressors on one data set) are joined by id: blocks are named
@@ -88,24 +98,27 @@ def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[SampleCo
             used.append(BlockUse(full, held.width, held.basis))
             columns += column_names(full, held)
         parts = [_read_dataset(dataset, pairs) for dataset in datasets]
-        samples = parts[0].samples
+        samples, spare = parts[0].samples, tuple[str, ...]()
+        source = " + ".join(part.source for part in parts)
         notes += [note for part in parts for note in part.notes]
         if len(parts) > 1:
-            samples, more = stack([part.samples for part in parts])
-            notes += more
+            samples, spare, roles = stack([(part.source, part.samples) for part in parts])
+            notes += roles
         widths = ", ".join(f"{block.name} ({block.width})" for block in used)
         return samples, Codes(
             values=np.concatenate([part.values for part in parts]),
             columns=tuple(columns),
             blocks=tuple(used),
             quality=np.concatenate([part.quality for part in parts]),
+            source=source,
             sources={
-                "3d": samples.source,
+                "3d": source,
                 "3d_content_sha256": ", ".join(store.content_sha256 for store in stores),
                 "3d_regressor": ", ".join(dict.fromkeys(_regressor(store) for store in stores)),
             },
-            notes=(*notes, f"{samples.source}: blocks {widths}"),
-            reported=parts[-1].samples.source if len(parts) > 1 else "",
+            notes=(*notes, f"{source}: blocks {widths}"),
+            reported=parts[-1].source if len(parts) > 1 else "",
+            spare=spare,
         )
 
 
@@ -193,7 +206,8 @@ def _check_same(
 class _Dataset:
     """One data set: samples sorted by id, and aligned arrays."""
 
-    samples: SampleColumns
+    source: str
+    samples: pd.DataFrame
     values: np.ndarray
     quality: np.ndarray
     notes: tuple[str, ...]
@@ -204,16 +218,17 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
     values = np.concatenate([stores[name].codes(block)[order[name]] for name, block in pairs], axis=1)
     (name, first), *others = stores.items()
     quality = face_quality(first)[order[name]]
-    samples = [of_store(store).take(order[name]) for name, store in stores.items()]
+    source = " + ".join(store.path.name for store in stores.values())
+    samples = [_samples(store) for store in stores.values()]
     if not others:
-        return _Dataset(samples[0], values, quality, ())
+        return _Dataset(source, samples[0], values, quality, ())
     covered = np.isfinite(values).all(axis=1)
-    merged = merge_same(samples)
+    merged = merge_same(samples, source=source)
     each = ", ".join(
         f"{name} {int(stores[name].samples.ok.sum())}" for name in dict.fromkeys(name for name, _ in pairs)
     )
     notes = [
-        f"{merged.source}: joined by id, {number(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
+        f"{source}: aligned by id, {number(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
         f"each ({each})"
     ]
     digests = [store.samples.digest[order[name]] for name, store in stores.items()]
@@ -225,4 +240,11 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
                 f"WARNING {first.path.name} and {store.path.name}: {number(other, 'row')} of the same id were "
                 "extracted from different image files"
             )
-    return _Dataset(merged, values, quality, tuple(notes))
+    return _Dataset(source, merged, values, quality, tuple(notes))
+
+
+def _samples(store: CodeStore) -> pd.DataFrame:
+    """Sample table of a store, its classes by canonical names."""
+    names = ("id", "path", "group", "split", "label", "valence", "arousal")
+    columns = {name: getattr(store.samples, name) for name in names}
+    return sample_table(columns, classes=canonical_all(store.info.classes), dataset=store.path.name)

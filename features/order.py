@@ -11,6 +11,8 @@ import numpy as np
 from .classes import PRESETS, preset_of
 from .samples import Split
 
+# Advice of the messages.
+GIVE_IDS, GIVE_ORDER = "give the ids with --2d-ids", "give the order with --2d-classes"
 BETTER_BY = 0.10
 _SIGNIFICANT = 1e-3
 _CHANCE_ERRORS = 3.0
@@ -19,6 +21,59 @@ _ENOUGH = 50
 # Distributed inference: every process has each so-many-th row.
 _MOST_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
 _DIGITS = re.compile(r"\d+")
+
+
+def class_problem(
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    columns: Sequence[str],
+    *,
+    paths: Sequence[str],
+    splits: np.ndarray,
+    has_ids: bool,
+    numbered: bool,
+) -> tuple[str, str]:
+    """Likely fault in the order of a file's rows or columns, and the advice; both empty where nothing shows.
+
+    Parameters
+    ----------
+    predicted : (n,) int, index into ``columns`` of the highest score
+    labels : (n,) int, index into ``columns``, -1 where there is none
+    columns : the classes in the order of the file's columns
+    paths, splits : of the rows' samples, splits as codes of :class:`~.samples.Split`
+    has_ids : whether the rows were aligned by ids
+    numbered : whether labels are numbers of the columns, which another name for a column would move along
+    """
+    known, k = labels >= 0, len(columns)
+    give_order = "give the labels as class names" if numbered else GIVE_ORDER
+    if has_ids:
+        problem = class_order_problem(predicted[known], labels[known], columns)
+        return problem or "", give_order
+    # Rows in another order look like classes in another order where a class has its rows side by side.
+    problem = row_order_problem(predicted, labels, paths, k, splits=splits)
+    if problem is not None:
+        return problem, GIVE_IDS
+    order = find_class_order(predicted[known], labels[known], columns)
+    if order is not None and order.preset and not changes_along_rows(predicted[known], labels[known]):
+        return order.words(columns), give_order
+    if order is not None:
+        return (
+            f"expected rows in the order of the samples, got {order.read:.1%} right, and no usual order of files or "
+            "classes fits them"
+        ), f"{GIVE_IDS}; if the rows are in order, {give_order}"
+    return chance_problem(predicted, labels, k, splits=splits) or "", GIVE_IDS
+
+
+def va_problem(
+    values: np.ndarray, targets: np.ndarray, *, paths: Sequence[str], splits: np.ndarray, has_ids: bool
+) -> tuple[str, str]:
+    """:func:`class_problem` of (n, 2) valence and arousal."""
+    if not has_ids:
+        problem = va_row_problem(values, targets, paths, splits=splits)
+        if problem is not None:
+            return problem, GIVE_IDS
+    known = np.isfinite(targets).all(axis=1)
+    return va_swap_problem(values[known], targets[known]) or "", "swap or rename them"
 
 
 def _mcnemar(right: np.ndarray, wrong: np.ndarray) -> float:

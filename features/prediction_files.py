@@ -13,9 +13,7 @@ import numpy as np
 
 from ..errors import PredictionsError, WeightsError, short
 from .classes import canonical_all
-from .safe_pickle import read_arrays
-from .table_reader import MAX_BYTES, is_table, read_table, read_text
-from .tables import (
+from .columns import (
     as_numbers,
     as_text,
     cell_text,
@@ -27,6 +25,8 @@ from .tables import (
     say_columns,
     va_columns,
 )
+from .safe_pickle import read_arrays
+from .table_reader import MAX_BYTES, is_table, read_table, read_text
 from .values import sound_array
 
 VA = ("valence", "arousal")
@@ -261,7 +261,7 @@ def _id_arrays(
     """Arrays that may hold the ids of ``n`` rows; one that is called so and has another length is among them.
 
     Columns of a table of text are arrays of their own. The second of the two has those of
-    :func:`~.tables.other_candidates`.
+    :func:`~.columns.other_candidates`.
     """
     flat: dict[str, np.ndarray] = {}
     for name, array in arrays.items():

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..errors import PredictionsError, number, some
 from .atomic import replacing, write_arrays
-from .classes import canonical_all, parse_classes
+from .classes import canonical_all, parse_classes, preset_of
+from .columns import as_text, id_column
 from .prediction_files import VA as VA  # the name is used with predictions
 from .prediction_files import load_ids, read_file
-from .tables import as_text, id_column
 
 KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.
@@ -51,7 +51,7 @@ class Predictions:
         Rows of the train split were predicted by networks that had not seen them.
     id_columns : name -> (n,) str
         Columns or arrays of the file that may hold the ids, ``ids`` the first of them; the one that matches the
-        samples does (:func:`~.place.place`).
+        samples does (:func:`~.align.align_file`).
     other_columns : name -> (n,) str
         Columns or arrays of numbers and of repeated text, which are compared with the samples if no others match.
 
@@ -144,6 +144,41 @@ class Predictions:
         if self.kind == "logits":
             return self.values
         return np.asarray(np.log(np.maximum(self.values, PROBABILITY_FLOOR)))
+
+    def scores_of(self, classes: Sequence[str], spare: Sequence[str] = ()) -> tuple[np.ndarray, str]:
+        """Scores (n, k) with columns in the order of ``classes``, and a line on how they were assigned.
+
+        A softmax over the k columns gives the probabilities, renormalised where ``spare`` columns were left out.
+
+        Raises
+        ------
+        PredictionsError : another number of classes, or other classes.
+        """
+        scores, names, source = self.scores(), self.columns, Path(self.source).name
+        wanted = f"{source}: expected {len(classes)} classes ({', '.join(classes)})"
+        if not names:
+            extra = scores.shape[1] - len(classes)
+            if extra:
+                more = ", and valence and arousal in their places" if extra in (2, 3) else ""
+                raise PredictionsError(
+                    f"{wanted}, got {scores.shape[1]} columns; name them with --2d-classes{more}"
+                )
+            preset = preset_of(tuple(classes))
+            order = f"{', '.join(classes)}" + (f" (preset {preset})" if preset else "")
+            return scores, f"{source}: classes assumed in the order {order}; give another with --2d-classes"
+        odd = [name for name in names if name not in classes]
+        missing = [name for name in classes if name not in names]
+        if missing or not set(odd) <= set(spare):
+            got = (
+                f"{', '.join(odd)} instead of {', '.join(missing)}"
+                if len(odd) == len(missing)
+                else f"{len(names)} columns ({', '.join(names)}); use predictions of the same classes"
+            )
+            raise PredictionsError(f"{wanted}, got {got}")
+        dropped = f"; {', '.join(odd)} left out and the others renormalised" if odd else ""
+        return scores[
+            :, [names.index(name) for name in classes]
+        ], f"{source}: classes joined by name{dropped}"
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` with ``ids``, ``logits`` (or ``probabilities``, ``va``) and ``classes``, all or nothing."""

@@ -20,7 +20,6 @@ from ..features.classes import parse_classes
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.network_features import network_differences, network_of
-from ..features.place import align_columns
 from ..features.predictions import Predictions, load_predictions
 from ..features.samples import Split
 from ..features.table import FusionTable
@@ -172,8 +171,8 @@ def _ready_table(
 def _columns(predictions: Predictions, model: FusionModel) -> tuple[np.ndarray, tuple[str, ...]]:
     if model.task == "va":
         return predictions.values, ()
-    values, how = align_columns(predictions, model.classes)
-    return values, (how,)
+    values, note = predictions.scores_of(model.classes)
+    return values, (note,)
 
 
 def _remarks(

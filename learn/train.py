@@ -17,8 +17,10 @@ import numpy as np
 from ..errors import PredictionsError, UsageError
 from ..features.codes import read_codes
 from ..features.groups import regrouped
-from ..features.labels import number_labels
+from ..features.join import Given
+from ..features.labels import has_va
 from ..features.predictions import VA, Predictions, log_softmax
+from ..features.samples import classes_of
 from ..features.table import FusionTable
 from .config import FuseConfig
 from .head_fits import fit_heads
@@ -138,23 +140,25 @@ def codes_table(
         raise UsageError(f"task: expected classes or va, got {task!r}")
     paths = [stores] if isinstance(stores, str | Path) else stores
     samples, codes = read_codes([Path(path) for path in paths], blocks=blocks)
-    has = {"classes": samples.has_classes and bool(samples.classes), "va": samples.has_va}
+    given = Given(samples, codes.source, classes_of(samples), codes)
+    has = {"classes": bool(samples["label"].notna().any()), "va": has_va(samples)}
     task = task or ("classes" if has["classes"] else "va")
     if not has[task]:
         other = next((name for name, there in has.items() if there), None)
         raise PredictionsError(
-            f"{samples.source}: expected labels to measure by ({'classes' if task == 'classes' else ', '.join(VA)}), "
+            f"{codes.source}: expected labels to measure by ({'classes' if task == 'classes' else ', '.join(VA)}), "
             "found none" + (f"; it has those of --task {other}" if other else "")
         )
-    classes = samples.classes if task == "classes" else ()
+    classes = given.classes if task == "classes" else ()
+    labels = samples["label"].cat.codes.to_numpy(np.int16)
     return FusionTable(
         task=task,
         classes=classes,
-        id=samples.id,
-        group=samples.group,
-        split=samples.split,
-        labels=number_labels(samples, classes) if classes else np.full(len(samples), -1, np.int16),
-        targets=samples.targets,
+        id=samples["id"].to_numpy(str),
+        group=samples["group"].to_numpy(str),
+        split=given.splits,
+        labels=labels if classes else np.full_like(labels, -1),
+        targets=given.targets,
         two_d=np.full((len(samples), len(classes or VA)), np.nan),
         codes=codes.values,
         code_columns=codes.columns,

@@ -15,8 +15,7 @@ from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.affectnet_npy import TABLE, read_annotations
 from ig3d.extract.datasets.check import check_images
-from ig3d.features.align import align_all
-from ig3d.features.labels import SampleColumns
+from ig3d.features.align import Names, align_all
 from ig3d.features.samples import Split
 
 # rafdb
@@ -50,16 +49,7 @@ def test_rafdb_ids_are_those_of_the_list(tmp_path: Path) -> None:
 def test_rafdb_ids_of_any_form_join(tmp_path: Path, form: str) -> None:
     rafdb_list(tmp_path / "basic", "train_00001.jpg 5\ntest_0001.jpg 7\ntest_0002.jpg 1")
     samples = list_samples(tmp_path, "rafdb")
-    n = len(samples)
-    text = {name: np.array([getattr(s, name) for s in samples.samples]) for name in ("id", "path", "group")}
-    columns = SampleColumns(
-        "a.h5",
-        samples.classes,
-        **text,
-        split=samples.splits,
-        label=samples.labels,
-        targets=np.full((n, 2), np.nan),
-    )
+    columns = Names(*(np.array([getattr(s, name) for s in samples.samples]) for name in ("id", "path")))
     ids = np.array([form.format(name) for name in ("train_00001", "test_0002", "test_0001")])
     rows = align_all(ids, columns, source="x.npz", to="y").rows
     assert [samples.samples[row].path.rpartition("/")[2] for row in rows] == [

@@ -54,7 +54,7 @@ def test_every_file_has_its_outcome_and_one_bad_one_exits_1(toy, tmp_path, ig3d)
     ]
     _, outcomes = check_predictions(Inputs(files, store))
     assert [bool(outcome.problems) for outcome in outcomes] == [False, True, True, True]
-    assert f"under {','.join(CLASSES[::-1])}; say the order" in outcomes[1].problems[0]
+    assert f"under {','.join(CLASSES[::-1])}; give the order" in outcomes[1].problems[0]
     declared, best = outcomes[1].parts[-1].figures
     assert declared < 0.2 < 0.8 < best
     expected = [sum(s.split == split for s in samples[150:]) for split in (Split.val, Split.test)]

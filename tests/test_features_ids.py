@@ -343,7 +343,7 @@ def test_a_free_order_of_classes_is_suggested_for_rows_with_ids_only(tmp_path):
     ids = [f"{label}/{row:04d}" for row, label in enumerate(np.repeat(np.arange(7), SIZES))]
     np.savez(tmp_path / "x.npz", ids=ids, logits=logits[:, order])
     names = ",".join(CLASSES[column] for column in order)
-    with pytest.raises(PredictionsError, match=f"under {names}; say the order"):
+    with pytest.raises(PredictionsError, match=f"under {names}; give the order"):
         joined(tmp_path / "x.npz", store)
     np.save(tmp_path / "x.npy", logits[:, order])
     with pytest.raises(PredictionsError, match="rows in the order of the samples") as refusal:

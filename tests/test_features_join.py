@@ -12,7 +12,7 @@ from ig3d.features.align import align_all
 from ig3d.features.classes import PRESETS, preset_of
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
-from ig3d.features.labels import of_file
+from ig3d.features.labels import read_labels
 from ig3d.features.order import class_order_problem
 from ig3d.features.samples import Sample, Split
 from ig3d.features.store.format import content_hash
@@ -86,11 +86,9 @@ def test_unknown_ids_are_refused_with_count_and_first(toy, tmp_path):
 
 def test_two_ids_never_share_a_sample(toy):
     store, samples, _ = toy
-    from ig3d.features.labels import of_store
-    from ig3d.features.store import CodeStore
+    from ig3d.features.codes import read_codes
 
-    with CodeStore(store) as opened:
-        columns = of_store(opened)
+    columns, _ = read_codes([store])
     same = np.array([samples[0].id, samples[0].path])
     with pytest.raises(PredictionsError, match="of 2 that are not"):
         align_all(same, columns, source="x", to="y")
@@ -159,7 +157,7 @@ def test_the_class_order_of_every_preset_is_found_out(toy, tmp_path, preset):
     if order == CLASSES:
         load_table(Inputs(path, store))
         return
-    with pytest.raises(PredictionsError, match=f"under {preset_of(order)}; say the order with --2d-classes"):
+    with pytest.raises(PredictionsError, match=f"under {preset_of(order)}; give the order with --2d-classes"):
         load_table(Inputs(path, store))
     assert np.array_equal(load_table(Inputs(path, store, classes=preset)).two_d, logits)
     assert np.array_equal(load_table(Inputs(path, store), force=True).two_d, theirs)
@@ -184,7 +182,7 @@ def test_the_suggested_class_order_can_be_typed_as_it_is(toy, tmp_path, true, de
     message = str(refusal.value)
     assert f"expected the class order {','.join(said)} to fit" in message
     suggested = message.partition(" under ")[2].partition(";")[0]
-    assert suggested == (true or ",".join(SHUFFLED)) and "say the order with --2d-classes" in message
+    assert suggested == (true or ",".join(SHUFFLED)) and "give the order with --2d-classes" in message
     table = load_table(Inputs(path, store, classes=suggested))
     assert np.array_equal(table.two_d, logits)
     assert any("instead of the file's own names" in note for note in table.notes) == inside
@@ -251,7 +249,7 @@ def test_other_classes_are_refused(toy, tmp_path):
     eight = np.hstack([logits, logits[:, :1]])
     with pytest.raises(PredictionsError, match=r"expected 7 classes .* got 8 columns .*of the same classes"):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=(*CLASSES, "other")), store))
-    with pytest.raises(PredictionsError, match=r"got 8 columns; say what they are with --2d-classes"):
+    with pytest.raises(PredictionsError, match=r"got 8 columns; name them with --2d-classes"):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids), store))
     with pytest.raises(
         PredictionsError, match=r"got 9 columns; .*--2d-classes, and valence and arousal in their places"
@@ -347,7 +345,7 @@ def test_labels_by_name_need_classes_from_somewhere(tmp_path):
     ids, logits = [sample.id for sample in samples], good_logits(samples)
     labels = write_labels(tmp_path / "labels.csv", samples)
     two, three = save(tmp_path / "two.npz", logits, ids=ids), save(tmp_path / "three.npz", logits, ids=ids)
-    with pytest.raises(PredictionsError, match="say what the columns are with --2d-classes"):
+    with pytest.raises(PredictionsError, match="give the columns' names with --2d-classes"):
         load_table(Inputs(two, three_d=three, labels=labels))
     assert load_table(Inputs(two, three_d=three, labels=labels, classes="rafdb")).classes == CLASSES
     with pytest.raises(UsageError, match="expected --3d-store STORE, or --3d-logits FILE with --labels"):
@@ -368,7 +366,7 @@ def test_labels_by_name_need_classes_from_somewhere(tmp_path):
 def test_malformed_labels_are_refused(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(PredictionsError, match=message):
-        of_file(tmp_path / "labels.csv")
+        read_labels(tmp_path / "labels.csv")
 
 
 def test_missing_labels_of_the_task_are_named(tmp_path):

@@ -44,7 +44,7 @@ def test_a_preset_gives_the_figures_of_the_store_order_and_a_wrong_one_is_caught
         wrong.append(",".join(classes))
     for other in wrong:
         with pytest.raises(
-            PredictionsError, match=r"preset.npz: expected the class order .* say the order with"
+            PredictionsError, match=r"preset.npz: expected the class order .* give the order with"
         ):
             load_table(Inputs(path, store, classes=other))
 
@@ -60,7 +60,7 @@ def test_eight_classes_on_seven_are_the_same_in_every_order(tmp_path, preset):
     path = save(tmp_path / "eight.npz", whole, ids=ids)
     assert np.array_equal(load_table(Inputs(path, store, classes=preset)).two_d, logits)
     other = "affectnet8" if preset == "alphabetical8" else "alphabetical8"
-    with pytest.raises(PredictionsError, match=f"under {preset}; say the order with --2d-classes"):
+    with pytest.raises(PredictionsError, match=f"under {preset}; give the order with --2d-classes"):
         load_table(Inputs(path, store, classes=other))
 
 
@@ -75,7 +75,7 @@ def test_a_network_by_its_name_is_read_in_its_order_whatever_number_of_classes_i
         path = save(tmp_path / "x.npz", logits[:, [classes.index(name) for name in order]], ids=ids)
         assert np.array_equal(load_table(Inputs(path, store, classes=network)).two_d, logits)
         if classes != order:
-            with pytest.raises(PredictionsError, match="say the order with --2d-classes"):
+            with pytest.raises(PredictionsError, match="give the order with --2d-classes"):
                 load_table(Inputs(path, store))
 
 

@@ -240,7 +240,7 @@ def test_further_2d_files_are_placed_beside_the_first(toy, tmp_path):
     assert table.take(np.arange(5)).others[name].shape == (5, 7)
     # Its order is checked as that of the first is.
     with pytest.raises(
-        PredictionsError, match=r"second.npy: .* under affectnet7; say the order with --2d-classes"
+        PredictionsError, match=r"second.npy: .* under affectnet7; give the order with --2d-classes"
     ):
         load_table(Inputs([two, tmp_path / "second.npy"], store, classes="rafdb"))
     with pytest.raises(UsageError, match="--2d-classes 0 or 1 or 3 times for 3 2D files, got 2"):

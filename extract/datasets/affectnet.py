@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
+from ...features.columns import say_columns
 from ...features.samples import Sample, SampleList, Split
-from ...features.tables import say_columns
 from . import DatasetOptions
 from .affectnet_npy import read_annotations
 from .files import (

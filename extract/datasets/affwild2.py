@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
+from ...features.columns import split_named
 from ...features.samples import Sample, SampleList, Split
-from ...features.tables import split_named
 from . import DatasetOptions
 from .files import find_all, find_file, images_under, listing, posix, read_lines
 

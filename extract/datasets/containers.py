@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ...errors import DatasetError, Ig3dError, LayoutError, number, some
+from ...features.columns import split_named
 from ...features.samples import Split
-from ...features.tables import split_named
 from ..kinds import is_system_folder
 from ..sources import open_file, reason_of
 from ..sources.remote import is_remote, list_remote

@@ -18,8 +18,8 @@ import numpy as np
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
+from ...features.columns import label_text, say_columns
 from ...features.samples import Sample, SampleList, Split
-from ...features.tables import label_text, say_columns
 from ..sources import open_file
 from ..sources.pixels import COLUMN, cells_of, header_of, records
 from . import DatasetOptions

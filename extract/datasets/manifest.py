@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import DatasetError, LayoutError, some
-from ...features.image_names import IMAGE_SUFFIXES
-from ...features.samples import SampleList
-from ...features.table_reader import read_table
-from ...features.tables import (
+from ...features.columns import (
     GROUP_NAMES,
     LABEL_NAMES,
     PATH_NAMES,
@@ -24,6 +21,9 @@ from ...features.tables import (
     split_of,
     va_columns,
 )
+from ...features.image_names import IMAGE_SUFFIXES
+from ...features.samples import SampleList
+from ...features.table_reader import read_table
 from . import DatasetOptions
 from .files import listing, sample_id
 from .listed_paths import find_listed

@@ -15,9 +15,9 @@ import numpy as np
 from ...errors import DatasetError, UsageError, number, some
 from ...features.align import Alignment, Names, align_column, difference
 from ...features.atomic import replacing
+from ...features.columns import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
 from ...features.samples import SampleList, Samples, Split
 from ...features.table_reader import read_table
-from ...features.tables import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
 
 HEADER = ("id", "split")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ...errors import DatasetError, number, some
 from ...features.classes import canonical, canonical_all
+from ...features.columns import LABEL_NAMES, cell_text, is_empty, label_text, split_of
 from ...features.samples import Sample, SampleList, Split
-from ...features.tables import LABEL_NAMES, cell_text, is_empty, label_text, split_of
 from . import DatasetOptions
 from .labels import Labels, digit_notes, read_labels
 
