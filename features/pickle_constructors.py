@@ -95,7 +95,8 @@ def _sizes(values: Any) -> tuple[int, ...]:
 
 def _strided(budget: Budget, storage: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:
     """A tensor as a view of its storage, after checking that all elements are inside."""
-    if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+    # a file can give a tensor as the storage of another: one of stride 0 has more elements than bytes
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1 or not storage.flags.c_contiguous:
         raise pickle.UnpicklingError("a tensor without a storage")
     shape, steps = _sizes(size), _sizes(stride)
     (start,) = _sizes([offset])
@@ -214,11 +215,12 @@ def _sparse(kind: str, args: tuple[Any, ...], state: Any, budget: Budget) -> Any
     if len(shape) != 2 or prod(shape) > MAX_DENSE:
         return NotImplemented
     if kind != "coo" and "indptr" in state:
-        inner, starts = np.asarray(state["indices"]), np.asarray(state["indptr"])
-        lengths: np.ndarray = np.diff(starts.astype(np.int64))
-        if len(lengths) != shape[kind == "csc"] or (lengths < 0).any() or lengths.sum() != len(data):
+        inner, starts = np.asarray(state["indices"]), np.asarray(state["indptr"]).astype(np.int64)
+        # compared, not summed: numbers near 2**63 would wrap around, and np.repeat does not check its sum
+        ascending = len(starts) > 0 and starts[0] == 0 and (starts[1:] >= starts[:-1]).all()
+        if not ascending or starts[-1] != len(data) or len(starts) != shape[kind == "csc"] + 1:
             raise pickle.UnpicklingError("a sparse matrix of inconsistent sizes")
-        outer = np.repeat(np.arange(len(lengths)), lengths)
+        outer = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         positions = (outer, inner) if kind == "csr" else (inner, outer)
     elif kind == "coo" and "row" in state:
         positions = (np.asarray(state["row"]), np.asarray(state["col"]))

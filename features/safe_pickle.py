@@ -349,7 +349,10 @@ class _Rebuilder:
         made, parts = {}, 1
         for key, item in pairs:
             value, count = self._finish(item, depth + 1)
-            made[self.value(key, depth + 1)] = value
+            name, size = self._finish(key, depth + 1)
+            if size > MAX_KEY and isinstance(name, tuple):  # from a torch.Size, which _scan cannot see
+                raise pickle.UnpicklingError("a key nested too deep")
+            made[name] = value
             parts += count
         return made, parts
 

@@ -180,10 +180,11 @@ HALVES = b")" + b"2\x86" * 60  # a tuple of twice the tuple before: 2**60 parts
         (b"\x80\x04(" + HALVES + b"\x91.", "a key nested too deep"),
         (b"\x80\x04cx\ny\n)\x81(" + HALVES + b"K\x01u.", "a key nested too deep"),
         (b"\x80\x02}q\x00" + HALVES + b"q\x010h\x00h\x01K\x01s.", "a key nested too deep"),  # by memory
+        (b"\x80\x02}ctorch\nSize\n((" + b"K\x01" * 200 + b"ttRK\x01s.", "a key nested too deep"),
         (b"\x80\x02}\x8b" + struct.pack("<i", 300) + bytes(299) + b"\x01K\x01s.", "more than 255 bytes"),
         (b"(" + b"".join(b"cm\nn%d\n" % i for i in range(20_000)) + b"l.", "more names"),
     ],
-    ids=["item", "items", "dict", "set", "frozenset", "object", "memory", "integer", "names"],
+    ids=["item", "items", "dict", "set", "frozenset", "object", "memory", "size", "integer", "names"],
 )
 def test_little_that_would_take_long(tmp_path: Path, payload: bytes, reason: str) -> None:
     with pytest.raises(WeightsError, match=reason):
@@ -309,6 +310,26 @@ def test_tensors_that_reach_outside_their_storage(
         read_arrays(rewritten(tmp_path / "x", tensor, zipped=zipped, **changes))
 
 
+@FORMATS
+def test_an_expanded_tensor_is_no_storage_of_another(tmp_path: Path, zipped: bool) -> None:
+    """Its elements share one position; those of a tensor with strides in it would be outside of the memory."""
+    rebuild = torch._utils._rebuild_tensor_v2
+
+    class Inner:
+        def __reduce__(self) -> Any:
+            storage = torch.ones(1)._typed_storage()
+            return rebuild, (storage, 0, (1 << 20,), (0,), False, OrderedDict())
+
+    class Outer:
+        def __reduce__(self) -> Any:
+            return rebuild, (Inner(), 0, (1 << 20,), (1,), False, OrderedDict())
+
+    expanded = read_arrays(save(tmp_path / "x", {"a": Inner()}, zipped=zipped))["a"]
+    assert expanded.strides == (0,)
+    with pytest.raises(WeightsError, match="without a storage"):
+        read_arrays(save(tmp_path / "y", {"a": Outer()}, zipped=zipped))
+
+
 def test_arrays_that_claim_more_than_there_is(tmp_path: Path) -> None:
     sound = pickle.dumps(np.arange(6, dtype=np.uint8), 2)
     for shape in (b"K\x07\x85", b"\x8a\x08" + struct.pack("<q", 2**60) + b"\x85", b"J\xff\xff\xff\xff\x85"):
@@ -320,6 +341,12 @@ def test_arrays_that_claim_more_than_there_is(tmp_path: Path) -> None:
     matrix.indices[:] = 90
     with pytest.raises(WeightsError, match="IndexError"):
         read_arrays(write(tmp_path / "x", pickle.dumps(matrix, 2)))
+    rows = sp.csr_matrix((np.ones(3), [0, 1, 2], [0, 1, 2, 3, 3, 3]), shape=(5, 3))
+    rows.indptr = np.array(
+        [0, 2**62, -(2**63), -(2**62), 0, 3]
+    )  # differences of 2**62, whose sum wraps around to 3
+    with pytest.raises(WeightsError, match="inconsistent sizes"):
+        read_arrays(write(tmp_path / "x", pickle.dumps(rows, 2)))
     large = sp.coo_matrix((1, 2**30))
     assert read_arrays(write(tmp_path / "x", pickle.dumps(large))).name == "scipy.sparse._coo.coo_matrix"
 
