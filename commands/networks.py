@@ -136,8 +136,8 @@ def logits(
         str,
         typer.Option(
             "--network",
-            help="Checkpoint of ig3d train-2d, TorchScript, .pt2, .onnx, .tflite, timm:NAME, or file.py:build (runs "
-            "that file).",
+            help="Checkpoint of ig3d train-2d, TorchScript, .pt2, .onnx, .tflite, timm:NAME, file.py:build (runs that "
+            "file), or fer (a small network to try things with).",
             show_default=False,
         ),
     ],

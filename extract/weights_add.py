@@ -23,7 +23,7 @@ from .weights import best_checkpoint, file_sha256, first_folder, is_published, w
 from .weights_table import FORMS, LARGEST, OFFICIAL, Form, Official, official
 
 # Suffixes of the official files in distributions, which also contain documents and pictures.
-_SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task")
+_SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task", ".tflite")
 _NOT_USED = re.compile(r"(?i)male|no_?jaw")
 _SETTINGS = "cfg.yaml"
 
@@ -62,7 +62,7 @@ def _entries(path: Path) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                if any(name.endswith(".tflite") for name in names):
+                if any(_is_graph_of_task(name) for name in names):
                     damaged = archive.testzip()
                     if damaged is not None:
                         raise WeightsError(
@@ -243,8 +243,13 @@ def _is_distribution(path: Path) -> bool:
         return False
     own = all(name.endswith(".npy") for name in names)
     return not own and not any(
-        name.endswith((".tflite", "/data.pkl")) or name == "data.pkl" for name in names
+        _is_graph_of_task(name) or name.rpartition("/")[2] == "data.pkl" for name in names
     )
+
+
+def _is_graph_of_task(name: str) -> bool:
+    """Whether a zip's member is a graph of a task file; a wheel has graphs in a package's folder."""
+    return name.endswith(".tflite") and "/" not in name
 
 
 @contextmanager

