@@ -1,8 +1,8 @@
-"""ig3d: what does the 3D face add to a 2D expression network?
+"""ig3d: measure what 3D face codes add to a 2D expression network.
 
-``images ── extract ──▶ codes in one HDF5 store ── fuse ──▶ fused predictions with honest statistics``
+``images ── extract ──▶ codes in one HDF5 store ── fuse ──▶ fused predictions with statistics``
 
-Names are imported on first use, so that ``import ig3d`` costs nothing.
+Public names are imported on first use, so that ``import ig3d`` is fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# public name -> the module that holds it
+# public name -> module that defines it
 _PUBLIC = {
     "CodeStore": "features.store",
     "ExtractConfig": "extract.config",

@@ -1,6 +1,6 @@
-"""The command line: the table of commands, and how a run of the program ends.
+"""Command-line program: table of commands, signal handling and exit codes.
 
-Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 error, 2 usage, 130 interrupted.
+Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 error, 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .errors import Ig3dError, Terminated, missing_part
 
 app = typer.Typer(
     name="ig3d",
-    help="What does the 3D face add to a 2D expression network? Extract codes, fuse, measure.",
+    help="Measure what 3D face codes add to a 2D expression network: extract codes, fuse, report.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -64,7 +64,7 @@ datasets_app.callback(invoke_without_command=True)(datasets.datasets)
 datasets_app.command("check")(datasets.check)
 app.add_typer(datasets_app, name="datasets")
 
-predictions_app = typer.Typer(no_args_is_help=True, help="Files of predictions.")
+predictions_app = typer.Typer(no_args_is_help=True, help="Prediction files.")
 predictions_app.command("check")(predictions.check)
 app.add_typer(predictions_app, name="predictions")
 
@@ -76,10 +76,12 @@ app.add_typer(weights_app, name="weights")
 
 
 def main() -> None:
-    """Run the program; every error of ours becomes one line on stderr and its exit code."""
-    sys.argv[1:] = map(_at_home, sys.argv[1:])
+    """Run the program; an expected error is printed as one line on stderr and sets the exit code."""
+    sys.argv[1:] = map(_expand_home, sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # shells ignore SIGINT for background jobs
         signal.signal(signal.SIGINT, _interrupted)
     with standard_streams() as (out, _):
         try:
@@ -87,42 +89,42 @@ def main() -> None:
         finally:
             out.flush()
             if out.failures:
-                why = out.failures[0].strerror or out.failures[0]
-                _fail(f"standard output cannot be written: {why}; results were not printed", 1)
+                reason = out.failures[0].strerror or out.failures[0]
+                _fail(f"standard output cannot be written: {reason}; results were not printed", 1)
 
 
 def _run() -> None:
-    """Run the command; errors that are expected become one line."""
+    """Run the command; expected errors become one line."""
     try:
         app()
     except Ig3dError as error:
         _fail(str(error), error.exit_code)
     except (ImportError, OSError) as error:
         command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        if refusal := missing_part(error, wanted_by=command):
-            _fail(str(refusal), refusal.exit_code)
+        if missing := missing_part(error, wanted_by=command):
+            _fail(str(missing), missing.exit_code)
         if isinstance(error, ImportError):
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}cannot be read or written: {error.strerror or error}", 1)
 
 
-def _at_home(argument: str) -> str:
-    """``--out=~/x`` with the user's home folder, which shells leave as it is after an equals sign."""
-    before, value = "", argument
+def _expand_home(argument: str) -> str:
+    """Expand ``~`` in ``--out=~/x``; shells do not expand it after an equals sign."""
+    prefix, value = "", argument
     if argument.startswith("--") and "=" in argument:
         name, _, value = argument.partition("=")
-        before = f"{name}="
-    return f"{before}{Path(value).expanduser()}" if f"{value}/".startswith("~/") else argument
+        prefix = f"{name}="
+    return f"{prefix}{Path(value).expanduser()}" if f"{value}/".startswith("~/") else argument
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    """SIGTERM ends like Ctrl-C: workers are stopped, what is done is kept."""
+    """On SIGTERM, end as after Ctrl-C: stop the workers and keep finished work."""
     raise Terminated(128 + number)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C. While modules are imported nothing is under way, and many swallow an exception: end at once."""
+    """On Ctrl-C, raise KeyboardInterrupt; during imports exit at once, because many modules catch exceptions there."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, b"interrupted\n")

@@ -1,6 +1,6 @@
-"""Output: results on stdout, remarks and progress on stderr; data are printed as data, never as markup or control.
+"""Console output: results on stdout, notes and progress on stderr.
 
-Imports nothing of the package but ``errors``.
+Control characters and markup in data are escaped. This module imports only ``errors`` from the package.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TextColumn
 
 
-# Control characters but for tab and newline, lone surrogates, line separators, and marks of the text's direction.
+# Control characters except tab and newline, lone surrogates, line separators, and marks of text direction.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
 
 
 def plain(text: str) -> str:
-    r"""A text whose control characters, direction marks and lone surrogates are escaped; tabs and newlines are kept.
+    r"""Escape control characters, direction marks and lone surrogates; keep tabs and newlines.
 
     >>> plain("sad\x1b[31m"), plain("sad\u202e")
     ('sad\\x1b[31m', 'sad\\u202e')
     """
-    return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], text)
+    return _UNSAFE.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:
-    """A text as :func:`plain` gives it, on one line."""
+    """Like :func:`plain`, with newlines escaped too."""
     return plain(text).replace("\n", "\\n")
 
 
 class Output:
-    """A standard stream that escapes control characters of what is printed, and that a reader may close at any time.
+    """Standard stream that escapes control characters and tolerates a reader that closes the pipe.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Output:
     Attributes
     ----------
     failures : list of OSError
-        Why something could not be written; a reader that has gone is no failure.
+        Errors of writing; a closed pipe is not counted.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -60,10 +60,10 @@ class Output:
         self._escape = True
 
     def unescaped(self) -> Output:
-        """The same stream for rich, which writes control sequences of its own; its texts are escaped before."""
-        twin = Output(self.stream)
-        twin.failures, twin._escape = self.failures, False
-        return twin
+        """The same stream without escaping, for rich: its texts are escaped before it adds control sequences."""
+        raw = Output(self.stream)
+        raw.failures, raw._escape = self.failures, False
+        return raw
 
     def write(self, text: str) -> int:
         try:
@@ -79,13 +79,13 @@ class Output:
             self._give_up(exc)
 
     def _give_up(self, exc: OSError) -> None:
-        """Send the rest nowhere: the work goes on, and its files are written."""
+        """Discard further output; the command continues and writes its files."""
         if not isinstance(exc, BrokenPipeError):
             self.failures.append(exc)
         with suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -93,41 +93,45 @@ class Output:
 
 @contextmanager
 def standard_streams() -> Iterator[tuple[Output, Output]]:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by :class:`Output`; one that is closed becomes the null device."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by :class:`Output`; a closed stream becomes the null device."""
     before = sys.stdout, sys.stderr
     for _ in range(3):
-        descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: a file must not become stdout
+        descriptor = os.open(
+            os.devnull, os.O_RDWR
+        )  # takes a closed descriptor 0 to 2, which an opened file would get otherwise
         if descriptor > 2:
             os.close(descriptor)
             break
-    found = []
+    outputs = []
     for number, stream in enumerate(before, 1):
         if stream is None:
             stream = os.fdopen(number, "w", encoding="utf-8", closefd=False)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a dash loses no result
-        found.append(Output(stream))
-    sys.stdout, sys.stderr = found
+            stream.reconfigure(
+                errors="replace"
+            )  # for terminals that cannot encode a character, such as a dash
+        outputs.append(Output(stream))
+    sys.stdout, sys.stderr = outputs
     try:
-        yield found[0], found[1]
+        yield outputs[0], outputs[1]
     finally:
-        for output in found:
+        for output in outputs:
             output.flush()
         sys.stdout, sys.stderr = before
 
 
 def counts(by_status: Mapping[str, int]) -> str:
-    """``ok 310 · no_face 4``; nothing for what there is none of."""
+    """Counts as text, such as ``ok 310 · no_face 4``; zeros are left out."""
     return " · ".join(f"{name} {count}" for name, count in by_status.items() if count)
 
 
 def say(line: str) -> None:
-    """A remark, on stderr."""
+    """Print a note on stderr, on one line."""
     print(one_line(line), file=sys.stderr)
 
 
 def say_all(problems: tuple[str, ...], notes: tuple[str, ...]) -> None:
-    """Images that could not be read, counted, and what else there is to know."""
+    """Print the number of unreadable images and the first of them, then the notes."""
     if problems:
         say(f"{len(problems)} images could not be read: {some(list(problems))}")
     for note in notes:
@@ -135,12 +139,12 @@ def say_all(problems: tuple[str, ...], notes: tuple[str, ...]) -> None:
 
 
 def stdout() -> Console:
-    """Where results are printed; not cut to a narrow screen when it is no screen."""
+    """Console for results; 120 columns wide if stdout is not a terminal."""
     return _console(sys.stdout, width=None if sys.stdout.isatty() else 120)
 
 
 def stderr() -> Console:
-    """Where progress is shown."""
+    """Console for progress bars."""
     return _console(sys.stderr, width=None)
 
 
@@ -148,7 +152,7 @@ def _console(stream: Any, *, width: int | None) -> Console:
     from rich.console import Console
 
     class Literal(Console):
-        """A console that prints every text as it is: no markup, no emoji codes, no control characters."""
+        """Console that prints text literally: no markup, no emoji codes, no control characters."""
 
         def render_str(self, text: str, **options: Any) -> Any:
             return super().render_str(plain(text), **options)
@@ -157,21 +161,21 @@ def _console(stream: Any, *, width: int | None) -> Console:
     return Literal(file=raw, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _text(form: str) -> TextColumn:
-    """A column of progress bars; names in it are data, as everywhere."""
+def _text(template: str) -> TextColumn:
+    """Text column of a progress bar, printed without markup."""
     from rich.progress import Task, TextColumn
     from rich.text import Text
 
     class Plain(TextColumn):
         def render(self, task: Task) -> Text:
-            return Text(one_line(form.format(task=task)))
+            return Text(one_line(template.format(task=task)))
 
-    return Plain(form)
+    return Plain(template)
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
-    """A progress bar over rows, with their rate and their counts by status."""
+def counting(title: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
+    """Progress bar over rows, with rows per second and counts by status."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     bar = Progress(
@@ -183,18 +187,21 @@ def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
         _text("{task.fields[counts]}"),
         console=stderr(),
     )
-    task = bar.add_task(what, total=total, rate="", counts="")
-    seen: Counter[str] = Counter()
-    begun: list[float] = []
+    task = bar.add_task(title, total=total, rate="", counts="")
+    by_status: Counter[str] = Counter()
+    start: list[float] = []  # time and rows of the first call
 
     def progress(done: Counter[str]) -> None:
-        bar.start()  # not before there is something to show
-        # the first call says what was there already, or comes before any work
-        begun[:] = begun or [time.monotonic(), sum(done.values())]
-        seen.update(done)
-        speed = (sum(seen.values()) - begun[1]) / max(time.monotonic() - begun[0], 1e-3)
+        bar.start()  # shown from the first call on
+        # the first call reports the rows of an earlier run: they do not count for the rate
+        start[:] = start or [time.monotonic(), sum(done.values())]
+        by_status.update(done)
+        rate = (sum(by_status.values()) - start[1]) / max(time.monotonic() - start[0], 1e-3)
         bar.update(
-            task, advance=sum(done.values()), counts=counts(seen), rate=f"{speed:.0f}/s" if speed else ""
+            task,
+            advance=sum(done.values()),
+            counts=counts(by_status),
+            rate=f"{rate:.0f}/s" if rate else "",
         )
 
     try:
@@ -205,18 +212,18 @@ def counting(what: str, total: int) -> Iterator[Callable[[Counter[str]], None]]:
 
 
 @contextmanager
-def kept_when_interrupted(what: str) -> Iterator[None]:
-    """Say what an interrupted command leaves, and that the same command goes on with it."""
+def kept_when_interrupted(kept: str) -> Iterator[None]:
+    """If the command is interrupted, print that its finished part is kept and how to continue."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        say(f"interrupted; {what} are kept: repeat the command to go on")
+        say(f"interrupted; {kept} are kept: repeat the command to continue")
         raise
 
 
 @contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar whose tasks have a field ``said``; none is left where nothing was done, as before a refusal."""
+    """Progress bar whose tasks have a text field ``said``; it disappears if no task advanced, as before an error."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (
@@ -235,14 +242,14 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
         done = any(task.completed for task in bar.tasks)
         bar.live.transient = not done
         if done:
-            bar.start()  # a file gets the last state alone
+            bar.start()  # prints the final state if stderr is a file
         if bar.live.is_started:
             bar.stop()
 
 
 @contextmanager
-def counting_cells(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over a study's cells; the first call says how many were done before."""
+def counting_cells(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress bar over the cells of a study; the first call passes the number of cells finished by earlier runs."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     bar = Progress(
@@ -252,7 +259,7 @@ def counting_cells(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         console=stderr(),
     )
-    task = bar.add_task(what, total=total)
+    task = bar.add_task(title, total=total)
 
     def progress(done: int) -> None:
         bar.start()

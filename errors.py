@@ -1,20 +1,20 @@
-"""The errors of ig3d, one tree; the command line prints each as one line and exits with its ``exit_code``.
+"""The errors of ig3d, one tree; the command line prints an error as one line and exits with its ``exit_code``.
 
 ::
 
-    Ig3dError               1   anything below; catch this one
+    Ig3dError               1   base class of all errors below
     ├── UsageError          2   options that contradict each other or name what does not exist
-    ├── MissingExtra        1   an optional package is absent; says what to install
-    ├── DatasetError        1   a dataset folder or table is not as its layout says
-    │   └── LayoutError     1   nothing of the layout is there: another adapter may fit
+    ├── MissingExtra        1   an optional package or a system library is not installed
+    ├── DatasetError        1   a dataset folder or table does not have the documented layout
+    │   └── LayoutError     1   no part of the layout exists: the folder may hold another dataset
     ├── WeightsError        1   weights are missing, wrong or damaged
-    ├── RunError            1   an extraction cannot start or go on
-    ├── StoreError          1   a store is of another version, cut short or changed
-    ├── PredictionsError    1   2D or 3D predictions are malformed or do not join
-    ├── ProtocolError       1   the rows do not allow the comparison that was asked for
-    └── ModelError          1   a fitted model or checkpoint is unreadable or does not fit
+    ├── RunError            1   an extraction cannot start or continue
+    ├── StoreError          1   a store has another format version, is truncated, or its content changed
+    ├── PredictionsError    1   predictions are malformed or cannot be aligned with the samples
+    ├── ProtocolError       1   the rows do not allow the requested comparison
+    └── ModelError          1   a fitted model or checkpoint is unreadable or incompatible
 
-Form of a message: *name: expected ..., got ...; what to do*.
+A message is one line: what is wrong, with the values, then what to do.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from types import ModuleType
 
 
 class Ig3dError(Exception):
-    """Anything that ig3d refuses, with a one-line reason."""
+    """Base class of the errors of ig3d; the message is one line."""
 
     exit_code = 1
 
 
 class Terminated(SystemExit):
-    """The program was told to end (SIGTERM): unlike a ``sys.exit`` in a user's own code, which is an error."""
+    """The program received SIGTERM. A separate class, because ``sys.exit`` in a plug-in is an error."""
 
 
 class UsageError(Ig3dError):
@@ -41,15 +41,15 @@ class UsageError(Ig3dError):
 
 
 class MissingExtra(Ig3dError):
-    """An optional package is absent."""
+    """An optional package or a system library is not installed."""
 
 
 class DatasetError(Ig3dError):
-    """A dataset folder or table is not as its layout says."""
+    """A dataset folder or table does not have the documented layout."""
 
 
 class LayoutError(DatasetError):
-    """A folder shows no mark of the layout that was looked for; another adapter may fit."""
+    """A folder has no part of the expected layout; it may hold another dataset."""
 
 
 class WeightsError(Ig3dError):
@@ -57,26 +57,26 @@ class WeightsError(Ig3dError):
 
 
 class RunError(Ig3dError):
-    """An extraction cannot start or go on."""
+    """An extraction cannot start or continue."""
 
 
 class StoreError(Ig3dError):
-    """A store is of another version, cut short or changed."""
+    """A store has another format version, is truncated, or its content changed."""
 
 
 class PredictionsError(Ig3dError):
-    """2D or 3D predictions are malformed or do not join."""
+    """2D or 3D predictions are malformed or cannot be aligned with the samples."""
 
 
 class ProtocolError(Ig3dError):
-    """The rows do not allow the comparison that was asked for."""
+    """The rows do not allow the requested comparison."""
 
 
 class ModelError(Ig3dError):
-    """A fitted model or checkpoint is unreadable or does not fit."""
+    """A fitted model or checkpoint is unreadable or incompatible."""
 
 
-# Import names of the optional packages by the extra of pyproject.toml that installs them.
+# Extra in pyproject.toml -> import names of the packages that it installs.
 _EXTRAS = {
     "extract": "cv2 filelock numba openvino PIL pooch requests tflite",
     "networks": "safetensors timm torch torchvision",
@@ -91,14 +91,14 @@ _EXTRAS = {
 
 
 def absent(error: ModuleNotFoundError, *, wanted_by: str) -> MissingExtra:
-    """The error for a package that is not installed: the command or plug-in, the package, the extra to install."""
+    """Error for a missing package; the message names the command or plug-in, the package and the extra to install."""
     package = (error.name or "unknown").partition(".")[0]
     extra = next((extra for extra, packages in _EXTRAS.items() if package in packages.split()), None)
-    install = f"pip install 'ig3d[{extra}]'" if extra else "install it"
+    install = f"pip install 'ig3d[{extra}]'" if extra else f"install {package}"
     return MissingExtra(f"{wanted_by}: needs the package {package!r}, which is not installed; {install}")
 
 
-# Debian's packages of system libraries that wheels expect; other systems name theirs after the library too.
+# System library that wheels load -> its Debian package; other systems use similar names.
 _SYSTEM_PACKAGES = {
     "libgomp.so.1": "libgomp1",
     "libGL.so.1": "libgl1",
@@ -115,33 +115,35 @@ _NO_LIBRARY = re.compile(r"(?P<library>lib[\w.+-]+\.so[\w.]*): cannot open share
 
 
 def missing_part(error: ImportError | OSError, *, wanted_by: str) -> MissingExtra | None:
-    """The error for a package or system library that is not installed; None for any other error."""
+    """Error for a missing package or system library; None if ``error`` has another cause."""
     if isinstance(error, ModuleNotFoundError):
-        # our own modules are always there
+        # a missing module of ig3d itself is a bug, not a missing package
         return None if (error.name or "ig3d").startswith("ig3d") else absent(error, wanted_by=wanted_by)
-    if not (found := _NO_LIBRARY.search(str(error))):
+    if not (match := _NO_LIBRARY.search(str(error))):
         return None
-    library = found["library"]
+    library = match["library"]
     package = _SYSTEM_PACKAGES.get(library)
     install = (
-        f"apt-get install {package}, or your system's package of it" if package else "install its package"
+        f"apt-get install {package}, or the package of your system that provides it"
+        if package
+        else "install the package that provides it"
     )
     return MissingExtra(f"{wanted_by}: needs the system library {library}, which is not installed; {install}")
 
 
 def require(module: str, *, wanted_by: str) -> ModuleType:
-    """Import an optional dependency or say what to install.
+    """Import an optional dependency; if it is missing, the error names the package to install.
 
     Parameters
     ----------
     module : str
         Import name, such as ``"matplotlib.pyplot"``.
     wanted_by : str
-        What the user asked for; opens the message.
+        Command or plug-in that needs the package; the message begins with it.
 
     Raises
     ------
-    MissingExtra : the package, or a system library that it loads, is not installed.
+    MissingExtra : the package or a system library that it loads is not installed.
     """
     try:
         return import_module(module)
@@ -152,7 +154,7 @@ def require(module: str, *, wanted_by: str) -> ModuleType:
 
 
 def short(text: str, limit: int = 80) -> str:
-    """A value as a message shows it: cut where it is long, with how long it is.
+    """Text for a message: long text is cut and followed by its length.
 
     >>> short("surprise"), short("0 255 " * 99, 12)
     ('surprise', '0 255 0 255 ... (594 characters)')
@@ -161,13 +163,13 @@ def short(text: str, limit: int = 80) -> str:
 
 
 def some(items: list[str], limit: int = 5) -> str:
-    """The first few of ``items`` in words, with how many more there are."""
-    shown = ", ".join(short(item, 160) for item in items[:limit])  # paths are long, and wanted whole
+    """First few items, separated by commas, and the number of the others."""
+    shown = ", ".join(short(item, 160) for item in items[:limit])  # long enough to show paths in full
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
 def number(count: int, noun: str) -> str:
-    """How many of something, in words.
+    """Count and noun, in singular or plural.
 
     >>> number(1, "row"), number(2, "row"), number(3, "class")
     ('1 row', '2 rows', '3 classes')

@@ -1,8 +1,7 @@
-"""Workers: tasks spread over processes, here or on a cluster; one that dies is replaced, and its task run again.
+"""Run tasks in worker processes, on this machine or on a cluster; replace dead workers and retry their tasks.
 
-Every room may use them: the shards of an extraction are such tasks, and so are the cells of a study. A *lane* is one
-worker's place: it runs one task at a time and can be given another worker. So a death is that of one task, which is
-known, and the other workers go on.
+Used for the shards of an extraction and the cells of a study. Each worker runs in a slot, :class:`Lane`, which takes
+one task at a time. If a worker dies, its slot starts another one: the lost task is known and other workers continue.
 """
 
 from __future__ import annotations
@@ -19,24 +18,23 @@ from typing import Any, Protocol
 
 from joblib.externals.loky import ProcessPoolExecutor
 
-# A task whose worker has died this often is given up.
+# A task is given up after this many dead workers.
 MOST_DEATHS = 3
-# Workers whose run was killed outright notice it by having nothing to do.
+# A worker without a task exits after this time, so that no worker outlives a killed run.
 IDLE_SECONDS = 20
-# A task is passed on to its worker within a millisecond or two, and one that cannot be is done, with its error; so long
-# is waited at most, where a machine is busy.
+# Longest wait for the executor to pass a submitted task to its worker; normally one or two milliseconds.
 HANDED_OVER_SECONDS = 60
-# What libraries read when they are imported, to know how many threads they may have.
+# Numbers of threads that numerical libraries read from the environment when they are imported.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Lane(Protocol):
-    """One worker's place.
+    """Slot for one worker.
 
     Attributes
     ----------
     deaths_told : int
-        How many deaths one lost task stands for: a cluster that tries again by itself has counted them all.
+        Number of worker deaths that one lost task counts as; a cluster that retries by itself reports several at once.
     """
 
     deaths_told: int
@@ -44,29 +42,29 @@ class Lane(Protocol):
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
 
     def lost(self, error: BaseException) -> bool:
-        """Whether an error says that the worker died, and not that the task went wrong."""
+        """Whether an error means that the worker died, and not that the task failed."""
         ...
 
     def renew(self) -> None:
-        """Put another worker in the place of one that died."""
+        """Start another worker after one died."""
         ...
 
     def close(self) -> None:
-        """End the worker, whatever it is doing."""
+        """Stop the worker, even during a task."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one task ended.
+    """Result of one task.
 
     Attributes
     ----------
     task : int
-        How many came before it.
-    result : what the call gave, or None where the task was given up
+        Index of the task.
+    result : return value of the call; None if the task was given up
     deaths : int
-        Workers that died at it.
+        Workers that died while running it.
     """
 
     task: int
@@ -81,26 +79,26 @@ class Ended:
 def spread(
     tasks: Iterable[tuple[Any, ...]], lanes: Sequence[Lane], calls: Sequence[Callable[..., Any]]
 ) -> Iterator[Ended]:
-    """Run every task in some lane; yields them as they end, in no order.
+    """Run tasks on workers; yield results in order of completion.
 
     Parameters
     ----------
-    tasks : arguments of a call; each is asked for when a lane is free, and held until it is done
-    lanes : where they run; closed at the end, however it comes
-    calls : what each lane calls
+    tasks : arguments of one call each; the next is taken when a worker is free, and kept until it is done
+    lanes : worker slots; closed at the end and after an error
+    calls : function that each slot calls
 
     Raises
     ------
-    Whatever a call raises; the lanes are closed then.
+    Exception : any exception that a call raises.
     """
-    fresh = ((number, task, 0) for number, task in enumerate(tasks))
-    again = deque[tuple[int, tuple[Any, ...], int]]()
+    new = ((number, task, 0) for number, task in enumerate(tasks))
+    retries = deque[tuple[int, tuple[Any, ...], int]]()
     free = list(range(len(lanes)))[::-1]
     running: dict[Future[Any], tuple[int, int, tuple[Any, ...], int]] = {}
     try:
         while True:
-            while free and (one := again.popleft() if again else next(fresh, None)) is not None:
-                lane, (number, task, deaths) = free.pop(), one
+            while free and (item := retries.popleft() if retries else next(new, None)) is not None:
+                lane, (number, task, deaths) = free.pop(), item
                 running[_submitted(lanes[lane], calls[lane], task)] = lane, number, task, deaths
             if not running:
                 return
@@ -118,14 +116,14 @@ def spread(
                 if deaths >= MOST_DEATHS:
                     yield Ended(number, None, deaths)
                 else:
-                    again.append((number, task, deaths))
+                    retries.append((number, task, deaths))
     finally:
-        for each in lanes:
-            each.close()
+        for slot in lanes:
+            slot.close()
 
 
 def _submitted(lane: Lane, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-    """The task's future; a worker that died with nothing to do is replaced first."""
+    """Submit a task; a worker that died while idle is replaced first."""
     try:
         return lane.submit(call, *arguments)
     except Exception as error:
@@ -136,12 +134,12 @@ def _submitted(lane: Lane, call: Callable[..., Any], arguments: tuple[Any, ...])
 
 
 class Process:
-    """A worker process on this machine: a fresh interpreter, as a fork after torch has run would hang.
+    """Worker process on this machine; a new interpreter, because a fork can hang after torch has run.
 
     Parameters
     ----------
     threads : int, optional
-        What libraries in it may have, where the environment does not say it; by default as many as they like.
+        Threads of numerical libraries in the process, unless environment variables set them; by default no limit.
     """
 
     deaths_told = 1
@@ -151,9 +149,9 @@ class Process:
         self._start()
 
     def _start(self) -> None:
-        # a worker that has grown by much is replaced after its task: nothing is lost, and nothing is to be done
+        # loky replaces a worker whose memory has grown, after its task: the user need not know
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
-        # a pool of one: when its worker dies, it is the pool that is broken, and no other
+        # one pool for each worker: a death breaks only this pool
         self._pool = ProcessPoolExecutor(max_workers=1, timeout=IDLE_SECONDS, env=self._env)
         self._last: Future[Any] | None = None
 
@@ -169,8 +167,8 @@ class Process:
         self._start()
 
     def close(self) -> None:
-        # the pool's own thread fails, loudly, on a task that is taken from it before it has passed the task on
-        latest = time.monotonic() + HANDED_OVER_SECONDS
-        while self._last and not (self._last.running() or self._last.done()) and time.monotonic() < latest:
+        # shutdown before the pool has passed on its task makes the pool's thread print a traceback
+        deadline = time.monotonic() + HANDED_OVER_SECONDS
+        while self._last and not (self._last.running() or self._last.done()) and time.monotonic() < deadline:
             time.sleep(0.001)
         self._pool.shutdown(wait=True, kill_workers=True)

@@ -1,10 +1,10 @@
-"""Late fusion, ablated: by rule, code group, representation, head, 2D network, calibration and its size.
+"""Ablation studies of late fusion: rule, code group, representation, head, 2D network, calibration and its size.
 
     python ablations/late_fusion.py --2d-logits x.npz --3d-store y.h5 --out results
 
-runs every study that the files allow; --study picks some. Several --3d-store are representations to compare, alone and
-together; several --2d-logits are networks. All studies share one folder of cells, so a second run costs nothing, and
-every table, heat map and LaTeX table lies in results/STUDY. Where a cell could not be run the exit code is 1.
+runs every study that the files allow; --study selects studies. Several --3d-store are compared alone and together;
+several --2d-logits are different networks. All studies share one folder of cells, so finished cells are not run again.
+The table, heat map and LaTeX table of a study are in results/STUDY. If a cell fails, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from ig3d.features.store import CodeStore
 from ig3d.learn.ablation import Study, print_study, run_study, write_study
 from ig3d.learn.heads import HEADS
 
-# The order in which groups of codes are added up; what a store lacks is passed over.
+# Groups of codes in the order in which they are added; groups that a store does not have are skipped.
 GROUPS = ("expression", "jaw", "eyelid", "pose", "shape")
 
 
 def by_rule(two_d: list[str], stores: list[str]) -> Study:
-    """Which rule?"""
+    """Study of fusion rules."""
     return Study("Late fusion by rule", {"2d-logits": two_d[0], "3d-store": stores})
 
 
 def by_group(two_d: list[str], stores: list[str]) -> Study:
-    """Which codes? Groups added up one by one, then the paper's sets."""
+    """Study of code groups: groups are added one by one, then the sets of the paper."""
     with CodeStore(stores[0]) as store:
         blocks, regressor = list(store.blocks), store.info.regressor.get("name", "")
     groups = [name for name in GROUPS if name in blocks] or [
         name for name in blocks if name not in NOT_FEATURES
     ]
-    sums = accumulate(([name] for name in groups), lambda before, name: before + name)
-    values = {("+ " if len(names) > 1 else "") + names[-1]: ",".join(names) for names in sums}
+    cumulative = accumulate(([name] for name in groups), lambda names, name: names + name)
+    values = {("+ " if len(names) > 1 else "") + names[-1]: ",".join(names) for names in cumulative}
     values |= {name: name for name in reversed(named_sets(blocks, regressor))}
     return Study(
         "Late fusion by code group", {"2d-logits": two_d[0], "3d-store": stores[0]}, {"blocks": values}
@@ -48,7 +48,7 @@ def by_group(two_d: list[str], stores: list[str]) -> Study:
 
 
 def by_representation(two_d: list[str], stores: list[str]) -> Study:
-    """Which regressor? Every store alone, then all together."""
+    """Study of regressors: each store alone, then all together."""
     _several(stores, "--3d-store")
     values: dict[str, str | list[str]] = {Path(store).stem: store for store in stores}
     values[" + ".join(values)] = stores
@@ -56,20 +56,20 @@ def by_representation(two_d: list[str], stores: list[str]) -> Study:
 
 
 def by_head(two_d: list[str], stores: list[str]) -> Study:
-    """Which learner on the codes?"""
+    """Study of heads on the codes."""
     options = {"2d-logits": two_d[0], "3d-store": stores}
     return Study("Late fusion by head", options, {"head": {name: name for name in HEADS["classes"]}})
 
 
 def by_network(two_d: list[str], stores: list[str]) -> Study:
-    """Does it depend on the 2D network? The other networks stand in each table as controls."""
+    """Study of 2D networks; in each cell the other networks are controls."""
     _several(two_d, "--2d-logits")
-    values = {Path(one).stem: [one, *(other for other in two_d if other != one)] for one in two_d}
+    values = {Path(file).stem: [file, *(other for other in two_d if other != file)] for file in two_d}
     return Study("Late fusion by 2D network", {"3d-store": stores}, {"2d-logits": values})
 
 
 def by_calibration(two_d: list[str], stores: list[str]) -> Study:
-    """How are both predictors calibrated before the rules?"""
+    """Study of the calibration of both predictors before fusion."""
     options = {"2d-logits": two_d[0], "3d-store": stores}
     return Study(
         "Late fusion by calibration",
@@ -79,7 +79,7 @@ def by_calibration(two_d: list[str], stores: list[str]) -> Study:
 
 
 def by_calibration_size(two_d: list[str], stores: list[str]) -> Study:
-    """How many rows does fitting a rule take?"""
+    """Study of the number of rows on which a rule is fitted."""
     options = {"2d-logits": two_d[0], "3d-store": stores}
     sizes = {str(size): size for size in (50, 100, 200, 500, 1000)}
     return Study(
@@ -103,27 +103,29 @@ STUDIES = {
 
 def _several(files: list[str], option: str) -> None:
     if len(files) < 2:
-        raise UsageError(f"expected {option} twice or more, got it once")
+        raise UsageError(f"{option} is given once; this study compares two or more")
 
 
 def main(
     two_d: Annotated[list[Path], typer.Option("--2d-logits", help="2D predictions; the first is the base.")],
     stores: Annotated[list[Path], typer.Option("--3d-store", help="Stores of the same samples.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")],
-    studies: Annotated[list[str] | None, typer.Option("--study", help=f"Of {', '.join(STUDIES)}.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; 0 is one per core.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    studies: Annotated[
+        list[str] | None, typer.Option("--study", help=f"Study to run: {', '.join(STUDIES)}. Default: all.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Cells to run in parallel; 0 is one per core.")] = 0,
 ) -> None:
     """Run the studies and print their tables."""
     cells, failed = 0, 0
     for name in studies or STUDIES:
         if name not in STUDIES:
-            raise UsageError(f"study: expected one of {', '.join(STUDIES)}, got {name!r}")
+            raise UsageError(f"study: there is no {name!r}; choose one of {', '.join(STUDIES)}")
         try:
             study = STUDIES[name](list(map(str, two_d)), list(map(str, stores)))
-        except UsageError as missing:
+        except UsageError as error:
             if studies:
                 raise
-            say(f"study {name} is left out: {missing}")
+            say(f"study {name} is left out: {error}")
             continue
         with counting_cells(study.name, len(study.cells)) as progress:
             result = run_study(study, out / name, shared=out, jobs=jobs, progress=progress)
@@ -131,7 +133,7 @@ def main(
         print_study(result, stdout())
         cells, failed = cells + len(result.cells), failed + len(result.failed)
     if failed:
-        raise RunError(f"expected every cell to run, got {failed} of {cells} that did not")
+        raise RunError(f"{failed} of {cells} cells failed; the tables above give the reasons")
 
 
 if __name__ == "__main__":

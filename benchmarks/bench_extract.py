@@ -1,11 +1,11 @@
-"""Extraction: ig3d's face networks against MediaPipe's Face Landmarker, and against another version of ig3d.
+"""Benchmark of extraction: ig3d against MediaPipe's Face Landmarker, and against another version of ig3d.
 
-Faces: detection, 478 points and 52 blendshapes of the same synthetic faces, on one core that all sides share. Rounds of
-the sides alternate, and a figure is the median over rounds of the ratio within a round. Runs: ``ig3d extract`` from
-start to end, ``facemesh`` and ``smirk`` (random numbers in the official layout).
+Faces: detection, 478 points and 52 blendshapes of the same synthetic faces, on one core. The programs take turns; a
+figure is the median over rounds of the ratio within a round. Runs: ``ig3d extract`` from start to end with ``facemesh``
+and ``smirk`` (random weights).
 
     python benchmarks/bench_extract.py --mediapipe /path/to/python        # an environment with mediapipe 1.x
-    python benchmarks/bench_extract.py --against /path/to/python          # one in which ig3d is another version
+    python benchmarks/bench_extract.py --against /path/to/python          # an environment with another version of ig3d
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BATCH = 32
 
 
 class Loop:
-    """A side of the comparison of faces, in a process with its Python."""
+    """One program of the comparison, in a process of the given Python."""
 
     def __init__(self, python: str, kind: str, images: Path, task: Path) -> None:
         command = [python, str(LOOP), kind, str(images), str(task)]
@@ -63,11 +63,11 @@ class Loop:
         for line in self._process.stdout:
             if line.startswith(start):
                 return line
-        raise SystemExit(f"{' '.join(map(str, self._process.args))}: ended early")  # type: ignore[arg-type]
+        raise SystemExit(f"{' '.join(map(str, self._process.args))}: the process ended unexpectedly")  # type: ignore[arg-type]
 
 
 def compare_faces(pythons: Mapping[str, tuple[str, str]], images: Path, task: Path, rounds: int) -> None:
-    """Print milliseconds an image and ratios to ig3d; ``pythons`` are side -> Python, kind of loop."""
+    """Print milliseconds per image and ratios to ig3d; ``pythons`` maps a program to its Python and kind of loop."""
     count = len(np.load(images, mmap_mode="r"))
     with ExitStack() as stack:
         loops = {}
@@ -77,17 +77,17 @@ def compare_faces(pythons: Mapping[str, tuple[str, str]], images: Path, task: Pa
         took = [{side: loop.round() for side, loop in loops.items()} for _ in range(rounds)]
     for side in pythons:
         for time_of in ("processor", "clock"):
-            ms = [1e3 * one[side][time_of] / count for one in took]
-            ratios = [one[side][time_of] / one["ig3d"][time_of] for one in took]
+            ms = [1e3 * times[side][time_of] / count for times in took]
+            ratios = [times[side][time_of] / times["ig3d"][time_of] for times in took]
             print(
-                f"faces: {side:10} {time_of:9} least {min(ms):6.2f}, median {statistics.median(ms):6.2f} ms an image; "
+                f"faces: {side:10} {time_of:9} min {min(ms):6.2f}, median {statistics.median(ms):6.2f} ms per image; "
                 f"{statistics.median(ratios):.2f} times ig3d ({min(ratios):.2f} to {max(ratios):.2f})"
             )
         print(f"faces: {side:10} {took[0][side]['faces']:.0f} faces in {count} images")
 
 
 def print_stages(images: np.ndarray, rounds: int) -> None:
-    """Milliseconds of the processor for each stage of the face networks, the least of some rounds."""
+    """Print CPU milliseconds per image of each stage of the face networks, the minimum over rounds."""
     detect = facemesh.FaceMesh("cpu")
     spent: dict[str, float] = {}
 
@@ -123,7 +123,7 @@ def print_stages(images: np.ndarray, rounds: int) -> None:
 def compare_runs(
     pythons: Mapping[str, str], faces: Path, work: Path, counts: Sequence[int], rounds: int
 ) -> None:
-    """Print the time of ``ig3d extract`` with some and with all images, of each version."""
+    """Print the time of ``ig3d extract`` of each version, for different numbers of images."""
     folders = {count: _part(faces, work / f"part-{count}", count) for count in counts}
     for regressor in ("facemesh", "smirk"):
         took: dict[tuple[str, int], list[tuple[float, float]]] = {}
@@ -132,17 +132,17 @@ def compare_runs(
                 for count, folder in folders.items():
                     out = work / f"{side}-{regressor}-{count}-{turn}.h5"
                     seconds = _extract(python, folder, out, regressor)
-                    if turn:  # the first converts and compiles
+                    if turn:  # the first run converts and compiles
                         took.setdefault((side, count), []).append(seconds)
         for (side, count), times in took.items():
             ratios = [
-                [one[k] / ours[k] for one, ours in zip(times, took["ig3d", count], strict=True)]
+                [other[k] / ig3d[k] for other, ig3d in zip(times, took["ig3d", count], strict=True)]
                 for k in (0, 1)
             ]
-            processor, clock = (min(one[k] for one in times) for k in (0, 1))
+            processor, clock = (min(seconds[k] for seconds in times) for k in (0, 1))
             print(
-                f"runs: {regressor:8} {side:10} {count:5} images: {processor:6.2f} s of the processor "
-                f"({statistics.median(ratios[0]):.2f} times ig3d), {clock:6.2f} s of the clock "
+                f"runs: {regressor:8} {side:10} {count:5} images: {processor:6.2f} s of CPU time "
+                f"({statistics.median(ratios[0]):.2f} times ig3d), {clock:6.2f} s of wall time "
                 f"({statistics.median(ratios[1]):.2f} times)"
             )
 
@@ -155,7 +155,7 @@ def _part(faces: Path, folder: Path, count: int) -> Path:
 
 
 def _extract(python: str, folder: Path, out: Path, regressor: str) -> tuple[float, float]:
-    """Seconds of the processor and of the clock."""
+    """CPU time and wall time in seconds."""
     before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [
         python,
@@ -178,7 +178,7 @@ def _extract(python: str, folder: Path, out: Path, regressor: str) -> tuple[floa
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This process and those that it starts share one core, where the system can do that."""
+    """Restrict this process and its children to one core, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -195,28 +195,34 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--mediapipe", metavar="PYTHON", help="Python with mediapipe 1.x; by default this one, if it has it"
+        "--mediapipe",
+        metavar="PYTHON",
+        help="Python with mediapipe 1.x; default: this one, if mediapipe is installed",
     )
-    parser.add_argument("--against", metavar="PYTHON", help="Python in which ig3d is another version")
-    parser.add_argument("--images", type=int, default=256, help="synthetic faces for the face networks")
-    parser.add_argument("--runs", type=int, default=1000, help="of them for ig3d extract; 0: no runs")
+    parser.add_argument("--against", metavar="PYTHON", help="Python with another version of ig3d")
+    parser.add_argument(
+        "--images", type=int, default=256, help="number of synthetic faces for the face networks"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=1000, help="number of images for ig3d extract; 0 skips these runs"
+    )
     parser.add_argument("--rounds", type=int, default=7)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     task = find_weights("facemesh").resolve()
     with tempfile.TemporaryDirectory() as folder, one_core():
         work = Path(folder)
-        synthesize(work / "faces", SynthConfig(count=max(asked.images, asked.runs), jobs=1))
-        files = sorted((work / "faces").rglob("*.jpg"))[: asked.images]
+        synthesize(work / "faces", SynthConfig(count=max(args.images, args.runs), jobs=1))
+        files = sorted((work / "faces").rglob("*.jpg"))[: args.images]
         images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
         np.save(work / "images.npy", images)
         pythons = {"ig3d": (sys.executable, "ig3d")}
-        if python := asked.mediapipe or _own_mediapipe():
+        if python := args.mediapipe or _own_mediapipe():
             pythons["mediapipe"] = (python, "mediapipe")
-        if asked.against:
-            pythons["against"] = (asked.against, "ig3d")
-        compare_faces(pythons, work / "images.npy", task, asked.rounds)
-        print_stages(images, asked.rounds)
-        if asked.runs:
+        if args.against:
+            pythons["against"] = (args.against, "ig3d")
+        compare_faces(pythons, work / "images.npy", task, args.rounds)
+        print_stages(images, args.rounds)
+        if args.runs:
             os.environ["IG3D_WEIGHTS"] = str(work / "weights")
             os.environ["XDG_CACHE_HOME"] = str(work / "cache")
             (work / "weights").mkdir()
@@ -224,7 +230,7 @@ def main() -> None:
             torch.manual_seed(0)
             write_weights("smirk", {key: part().eval() for key, part in SMIRK.items()}, work / "weights")
             versions = {side: python for side, (python, kind) in pythons.items() if kind == "ig3d"}
-            compare_runs(versions, work / "faces", work, (8, asked.runs), max(2, asked.rounds // 2))
+            compare_runs(versions, work / "faces", work, (8, args.runs), max(2, args.rounds // 2))
 
 
 def _own_mediapipe() -> str | None:

@@ -1,7 +1,7 @@
-"""Faults at random moments: every disturbed run must end in the store of the undisturbed one, value by value.
+"""Test of faults at random moments: every disturbed run must end with the same store as an undisturbed one.
 
-A hundred kills: workers and whole runs by SIGKILL, the same command repeated until it ends. A disk that is full, on a
-small tmpfs where one can be mounted. Prints what was done; exits 1 at the first difference. Needs /proc (Linux).
+A hundred times, a worker or a whole run is killed with SIGKILL, and the command is repeated until it ends. Then a disk
+is full: a small tmpfs, if it can be mounted. Prints a summary; exits with 1 at the first difference. Needs Linux.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from ig3d import CodeStore
 
 FAKE = "ig3d.extract.fakes:FakeRegressor"
 IMAGES = 2000
-# So many deaths of one shard do no harm; one more, and by bad luck its rows could be given up.
+# Kills per run; with three, a shard could lose three workers, and its rows would be given up.
 WORKERS_A_RUN = 2
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--kills", type=int, default=100)
-    options.add_argument("--seed", type=int, default=0)
-    asked = options.parse_args()
-    draw = random.Random(asked.seed)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         colours(work / "data")
         start(work, work / "calm.h5", jobs=1).wait()
         with CodeStore(work / "calm.h5") as store:
             wanted = store.content_sha256
-        alone = asked.kills // 2
+        alone = args.kills // 2
         workers = kill_workers(work, wanted, draw, alone)
         print(f"workers killed            {alone:5d}  in {workers} runs, every store equal")
-        runs = kill_runs(work, wanted, draw, asked.kills - alone)
+        runs = kill_runs(work, wanted, draw, args.kills - alone)
         print(
-            f"whole runs killed         {asked.kills - alone:5d}  and repeated: {runs} whole, every store equal"
+            f"whole runs killed         {args.kills - alone:5d}  and repeated: {runs} finished, every store equal"
         )
         print(full_disk(work, wanted))
 
 
 def colours(root: Path) -> None:
-    """A class-folder dataset of one-colour images."""
+    """Write a dataset of one-colour images, a folder for each class."""
     rng = np.random.default_rng(0)
     for index, colour in enumerate(rng.integers(20, 235, (IMAGES, 3)).tolist()):
         path = root / ("happy" if index % 2 else "sad") / f"{index:05d}.png"
@@ -59,6 +59,7 @@ def colours(root: Path) -> None:
 
 
 def start(work: Path, out: Path, *, jobs: int) -> subprocess.Popen[bytes]:
+    """Start an extraction."""
     command = [sys.executable, "-m", "ig3d", "extract", work / "data", "--out", out, "--regressor", FAKE]
     command += ["--batch-size", 8, "--jobs", jobs]
     return subprocess.Popen(
@@ -70,17 +71,17 @@ def start(work: Path, out: Path, *, jobs: int) -> subprocess.Popen[bytes]:
 
 
 def same(out: Path, wanted: str) -> None:
-    """End here where a store is not the undisturbed one."""
+    """Exit with an error if a store differs from the undisturbed one."""
     with CodeStore(out) as store:
         problems = store.verify()
         if store.content_sha256 != wanted or problems:
-            sys.exit(f"{out.name}: expected the store of the undisturbed run, got another {problems}")
+            sys.exit(f"{out.name}: the store differs from that of the undisturbed run {problems}")
     out.unlink()
 
 
 def workers_of(run: int) -> list[int]:
-    """Processes that a run started as its workers, by the system's table."""
-    found = []
+    """Process ids of the workers of a run, from /proc."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -89,32 +90,32 @@ def workers_of(run: int) -> list[int]:
             except (OSError, IndexError, ValueError):
                 continue
             if parent == run and worker:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def kill_workers(work: Path, wanted: str, draw: random.Random, kills: int) -> int:
-    """Kill single workers; the run must go on by itself. Returns how many runs it took."""
+    """Kill single workers; the run must continue by itself. Returns the number of runs."""
     done, runs = 0, 0
     while done < kills:
         out, runs = work / "workers.h5", runs + 1
-        process, here = start(work, out, jobs=2), 0
-        while process.poll() is None and here < WORKERS_A_RUN and done < kills:
+        process, killed = start(work, out, jobs=2), 0
+        while process.poll() is None and killed < WORKERS_A_RUN and done < kills:
             time.sleep(draw.uniform(0, 0.5))
             if workers := workers_of(process.pid):
                 try:
                     os.kill(draw.choice(workers), signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-                here, done = here + 1, done + 1
+                killed, done = killed + 1, done + 1
         if process.wait():
-            sys.exit(f"expected a run to outlive its workers, got exit code {process.returncode}")
+            sys.exit(f"a run ended with exit code {process.returncode} after its workers were killed")
         same(out, wanted)
     return runs
 
 
 def kill_runs(work: Path, wanted: str, draw: random.Random, kills: int) -> int:
-    """Kill the run with all of its workers, and repeat the command. Returns how many stores were finished."""
+    """Kill the run with all of its workers, and repeat the command. Returns the number of finished stores."""
     done, stores = 0, 0
     out = work / "runs.h5"
     while done < kills or not out.exists():
@@ -135,20 +136,20 @@ def kill_runs(work: Path, wanted: str, draw: random.Random, kills: int) -> int:
 
 
 def full_disk(work: Path, wanted: str) -> str:
-    """A run on a tmpfs that is too small, then the same on one that is not."""
+    """Run on a tmpfs that is too small, then again after it was enlarged."""
     disk = work / "disk"
     disk.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if mounted.returncode:
-        return "full disk                  skipped: no tmpfs can be mounted here (make test fills one by RLIMIT_FSIZE)"
+        return "full disk                  skipped: no tmpfs can be mounted (make test simulates a full disk)"
     try:
         if start(work, disk / "a.h5", jobs=1).wait() != 1 or (disk / "a.h5").exists():
-            sys.exit("expected exit code 1 and no store on a full disk, got others")
+            sys.exit("on a full disk the exit code was not 1, or a store was written")
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         if start(work, disk / "a.h5", jobs=1).wait():
-            sys.exit("expected the same command to go on with more room, got an error")
+            sys.exit("the command failed again after the disk was enlarged")
         same(disk / "a.h5", wanted)
     finally:
         subprocess.run(["umount", str(disk)], check=False)

@@ -1,8 +1,8 @@
-"""Growth with the dataset: time per row and peak memory of runs of 1,000, 10,000 and 100,000 images.
+"""Benchmark of growth with the dataset: time per row and peak memory for 1,000, 10,000 and 100,000 images.
 
-A folder per class is listed and extracted with the fake detector and regressor: no network stands beside what grows.
-The images are small, and a hundred in truth, each linked under many names. Each run is a process of its own, since a
-process's peak memory never falls. Times are of the processors, of the run and its workers together.
+A folder per class is listed and extracted with the fake detector and regressor, so that networks do not dominate. There
+are only a hundred small images, with links under many names. Each run is a separate process, because the peak memory of
+a process never decreases. Times are CPU times of the run and its workers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ CLASSES = ("anger", "happy", "neutral", "sad")
 
 
 def dataset(root: Path, rows: int) -> None:
+    """Write the images and links."""
     rng = np.random.default_rng(0)
     for name in CLASSES:
         (root / name).mkdir(parents=True)
@@ -35,8 +36,8 @@ def dataset(root: Path, rows: int) -> None:
             os.link(root / CLASSES[row % len(CLASSES)] / f"{row % FILES:06d}.jpg", path)
 
 
-def one(root: Path, jobs: int) -> None:
-    """One run; prints its processor time in seconds and its peak memory in kilobytes (on Linux)."""
+def run_once(root: Path, jobs: int) -> None:
+    """Run one extraction; print its CPU time in seconds and its peak memory in kilobytes (Linux)."""
     from ig3d import ExtractConfig, extract_codes
     from ig3d.extract.datasets import list_samples
 
@@ -50,28 +51,28 @@ def one(root: Path, jobs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="1000,10000,100000", help="by comma")
+    parser.add_argument("--rows", default="1000,10000,100000", help="numbers of rows, separated by commas")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        one(Path(asked.one), asked.jobs)
+    args = parser.parse_args()
+    if args.one:
+        run_once(Path(args.one), args.jobs)
         return
     before = None
-    print(f"{'rows':>8} {'ms a row':>9} {'run, MB':>9} {'a worker, MB':>13} {'together, MB':>13}")
-    for rows in asked.rows.split(","):
+    print(f"{'rows':>8} {'ms/row':>9} {'run, MB':>9} {'worker, MB':>13} {'together, MB':>13}")
+    for rows in args.rows.split(","):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "images"
             dataset(root, int(rows))
-            command = [sys.executable, __file__, "--one", str(root), "--jobs", str(asked.jobs)]
+            command = [sys.executable, __file__, "--one", str(root), "--jobs", str(args.jobs)]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         run = json.loads(ended.stdout.splitlines()[-1])
-        run["together"] = run["own"] + asked.jobs * run["workers"]
+        run["together"] = run["own"] + args.jobs * run["workers"]
         grown = ""
         if before is not None:
             a_row = (run["own"] - before["own"]) * 1024 / (int(rows) - before["rows"])
             worker, every = (run[of] / before[of] - 1 for of in ("workers", "together"))
-            grown = f"   run {a_row:+.0f} bytes a row, a worker {worker:+.1%}, together {every:+.1%}"
+            grown = f"   run {a_row:+.0f} bytes per row, worker {worker:+.1%}, together {every:+.1%}"
         print(
             f"{int(rows):8,d} {run['seconds'] / int(rows) * 1e3:9.3f} {run['own'] / 1024:9.1f} "
             f"{run['workers'] / 1024:13.1f} {run['together'] / 1024:13.1f}{grown}"

@@ -1,9 +1,8 @@
-"""Heads on codes: time of one fit on 12,000 rows of 358 columns and 8 classes, as ratios.
+"""Benchmark of heads on codes: time of one fit on 12,000 rows of 358 columns and 8 classes.
 
-The codes are synthetic: latent factors with noise, as wide as SMIRK's full set. ``gbm`` is timed against a call of
-LightGBM with the same settings, ``linear`` against the same path of penalties fitted anew at each step in double
-precision. Run with ``--rows`` for fewer; the networks take one epoch and are scaled to ten (on the processor they are
-long).
+The codes are synthetic: latent factors with noise, as many columns as SMIRK's full set. ``gbm`` is compared with a call
+of LightGBM with the same settings, ``linear`` with separate fits of each penalty in double precision. The networks are
+timed for one epoch, scaled to ten, because they are slow on the CPU.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def rows_of(n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seconds(action: Callable[[], Any]) -> float:
-    """Processor time, which other programs on the machine change least."""
+    """CPU time, which depends little on other programs."""
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,7 +41,7 @@ def seconds(action: Callable[[], Any]) -> float:
 
 
 def plain_lightgbm(X: np.ndarray, y: np.ndarray, k: int) -> None:
-    """LightGBM by itself, with the settings and the held part of the head."""
+    """LightGBM with the settings and the validation rows of the head."""
     import lightgbm
 
     head = make_head("gbm", "classes", seed=0, jobs=1)
@@ -61,7 +60,7 @@ def plain_lightgbm(X: np.ndarray, y: np.ndarray, k: int) -> None:
 
 
 def plain_path(X: np.ndarray, y: np.ndarray) -> None:
-    """Each penalty by itself on three quarters of the rows, then the best on all, in double precision."""
+    """Fit each penalty on three quarters of the rows, then the best on all rows, in double precision."""
     held = held_out(y, None, 4, 0)
     scaler = StandardScaler()
     for penalty in (1e-4, 1e-3, 1e-2, 1e-1):
@@ -73,25 +72,25 @@ def plain_path(X: np.ndarray, y: np.ndarray) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=12_000)
-    parser.add_argument("--networks", action="store_true", help="time one epoch of mlp and residual as well")
+    parser.add_argument("--networks", action="store_true", help="time one epoch of mlp and residual too")
     options = parser.parse_args()
     k = 8
     X, y = rows_of(options.rows, k, 0)
     print(f"{len(X)} rows, {X.shape[1]} columns, {k} classes, one thread")
     plain = seconds(lambda: plain_lightgbm(X, y, k))
     path = seconds(lambda: plain_path(X, y))
-    found = {
+    times = {
         name: seconds(lambda name=name: make_head(name, "classes", seed=0, jobs=1).fit(X, y))
         for name in ("gbm", "linear")
     }
-    print(f"plain LightGBM {plain:.1f} s, gbm {found['gbm']:.1f} s: {found['gbm'] / plain:.2f} of it")
+    print(f"plain LightGBM {plain:.1f} s, gbm {times['gbm']:.1f} s: {times['gbm'] / plain:.2f} of that")
     print(
-        f"plain path {path:.1f} s, linear {found['linear']:.1f} s: {path / found['linear']:.1f} times as fast"
+        f"plain path {path:.1f} s, linear {times['linear']:.1f} s: {path / times['linear']:.1f} times as fast"
     )
     for name in ("mlp", "residual") if options.networks else ():
         head = make_head(name, "classes", seed=0, jobs=1, blocks=BLOCKS).set_params(epochs=1)
-        one = seconds(lambda head=head: head.fit(X, y))
-        print(f"{name}: an epoch {one:.1f} s, ten epochs {10 * one / found['gbm']:.1f} times gbm")
+        epoch = seconds(lambda head=head: head.fit(X, y))
+        print(f"{name}: one epoch {epoch:.1f} s, ten epochs {10 * epoch / times['gbm']:.1f} times gbm")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""One epoch of intermediate fusion on features, and one network end to end with codes and without.
+"""Benchmark of intermediate fusion: one epoch on features, and joint training of one network.
 
-12,000 rows of 512 random features (maps of 512 x 7 x 7, a tenth of the rows, with ``--maps``) and SMIRK's 358 codes in
-five blocks. ``linear`` against a plain loop over the same layers; the other modules against ``linear``. Rounds
-alternate, the figure is the median. On the CPU the time is the process's own, with one thread, so that other programs
-count for little. ``--joint NAME`` trains a timm network of that name for some steps on random pictures, with codes and
-with a linear layer in their stead: images a second of both, as a ratio. ``--device cuda`` where there is one.
+12,000 rows of 512 random features (with ``--maps`` 1,200 rows of 512 x 7 x 7) and SMIRK's 358 codes in five blocks.
+``linear`` is compared with a plain loop over the same layers, the other modules with ``linear``. A figure is the median
+over rounds. On the CPU, CPU time of one thread is measured, which depends little on other programs. ``--joint NAME``
+trains a timm network for some steps on random images, with codes and without, and prints images per second and their
+ratio. ``--device cuda`` uses a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMIRK = (3, 300, 50, 2, 3)  # pose, shape, expression, eyelid, jaw
 
 
 def clock(device: torch.device) -> float:
-    """Seconds: of this process on the processor, else of the wall when the device has done its work."""
+    """Seconds: CPU time of this process on the CPU, else wall time after the device has finished."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -35,7 +35,7 @@ def clock(device: torch.device) -> float:
 
 
 def made_up(features: torch.Tensor, device: torch.device, *, codes: bool) -> TrainingData:
-    """Random truth and codes for these features; a tenth as many validation rows."""
+    """Training data with random labels and codes for these features; a tenth of the rows for validation."""
     n = len(features)
     generator = torch.Generator().manual_seed(0)
     return TrainingData(
@@ -53,7 +53,7 @@ def made_up(features: torch.Tensor, device: torch.device, *, codes: bool) -> Tra
 
 
 def epoch(module: str, features: torch.Tensor, device: torch.device) -> float:
-    """Seconds of one pass over all rows, with its validation."""
+    """Seconds of one epoch, with validation."""
     data = made_up(features, device, codes=True)
     config = IntermediateConfig(module=module, epochs=1)
     with seeded(0, device):
@@ -66,7 +66,7 @@ def epoch(module: str, features: torch.Tensor, device: torch.device) -> float:
 
 
 def plain_epoch(features: torch.Tensor, device: torch.device) -> float:
-    """Seconds of a plain loop over the layers of ``linear``, on rows in order, without masks or validation."""
+    """Seconds of a plain loop over the layers of ``linear``, with rows in order, without masks or validation."""
     data = made_up(features, device, codes=True)
     config = IntermediateConfig()
     torch.manual_seed(0)
@@ -92,23 +92,23 @@ def on_features(device: torch.device, *, maps: bool, rows: int, rounds: int) -> 
     features = torch.randn((rows, *shape), generator=torch.Generator().manual_seed(1)).half()
     threads = torch.get_num_threads()
     print(f"{rows} rows, features of {' x '.join(map(str, shape))}, {sum(SMIRK)} codes, {threads} threads")
-    ours, plain = [], []
+    fusion, plain = [], []
     for _ in range(rounds):
-        ours.append(epoch("linear", features, device))
+        fusion.append(epoch("linear", features, device))
         if not maps:
             plain.append(plain_epoch(features, device))
-    linear = statistics.median(ours)
-    print(f"{'linear':10s} {linear:6.2f} s an epoch", flush=True)
+    linear = statistics.median(fusion)
+    print(f"{'linear':10s} {linear:6.2f} s per epoch", flush=True)
     if plain:
         seconds = statistics.median(plain)
-        print(f"{'plain loop':10s} {seconds:6.2f} s an epoch, {seconds / linear:.2f} of linear", flush=True)
+        print(f"{'plain loop':10s} {seconds:6.2f} s per epoch, {seconds / linear:.2f} of linear", flush=True)
     for module in MODULES[1:]:
         seconds = statistics.median(epoch(module, features, device) for _ in range(rounds))
-        print(f"{module:10s} {seconds:6.2f} s an epoch, {seconds / linear:.2f} of linear", flush=True)
+        print(f"{module:10s} {seconds:6.2f} s per epoch, {seconds / linear:.2f} of linear", flush=True)
 
 
 def end_to_end(name: str, device: torch.device, *, steps: int, batch_size: int) -> None:
-    """Images a second of training with codes, against the same network with a linear layer in their stead."""
+    """Images per second of training with codes, and of the same network with a linear layer instead."""
     import timm
 
     from ig3d.networks.joint import JointNetwork
@@ -138,7 +138,7 @@ def end_to_end(name: str, device: torch.device, *, steps: int, batch_size: int) 
     )
     alone = rate(plain, lambda plain=plain: plain(pixels))
     print(
-        f"{name}, {size} pixels, batches of {batch_size}, {steps} steps: {alone:.0f} images a second without codes"
+        f"{name}, {size} pixels, batches of {batch_size}, {steps} steps: {alone:.0f} images per second without codes"
     )
     del plain
     for module in ("linear", "attention"):
@@ -150,21 +150,21 @@ def end_to_end(name: str, device: torch.device, *, steps: int, batch_size: int) 
         fusion = make_module(ModuleSpec(module, shape, SMIRK, shape[0], CLASSES, 0.2)).to(device)
         joint = JointNetwork(network.train(), fusion)
         joined = rate(joint, lambda joint=joint: joint(pixels, codes, present))
-        print(f"  with codes, {module:10s} {joined:.0f} images a second, {joined / alone:.2f} of that")
+        print(f"  with codes, {module:10s} {joined:.0f} images per second, {joined / alone:.2f} of that")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--maps", action="store_true", help="feature maps, of a tenth of the rows")
-    parser.add_argument("--joint", metavar="NAME", help="a timm network, end to end")
+    parser.add_argument("--maps", action="store_true", help="use feature maps, and a tenth of the rows")
+    parser.add_argument("--joint", metavar="NAME", help="train this timm network end to end")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=32)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    where = torch.device(asked.device)
-    if asked.joint:
-        end_to_end(asked.joint, where, steps=asked.steps, batch_size=asked.batch_size)
+    where = torch.device(args.device)
+    if args.joint:
+        end_to_end(args.joint, where, steps=args.steps, batch_size=args.batch_size)
     else:
-        on_features(where, maps=asked.maps, rows=ROWS // 10 if asked.maps else ROWS, rounds=asked.rounds)
+        on_features(where, maps=args.maps, rows=ROWS // 10 if args.maps else ROWS, rounds=args.rounds)

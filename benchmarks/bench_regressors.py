@@ -1,8 +1,8 @@
-"""SMIRK, EMOCA and DECA against a plain loop over the same networks: crop one image, run it, go on.
+"""Benchmark of SMIRK, EMOCA and DECA against a loop that crops and runs one image at a time.
 
-Random numbers in the official layouts; the same crops, the same device, one compute thread. Detection is no part of it.
-Rounds of both ways alternate, and the figure is the median ratio of rounds. On the CPU the time is the process's own,
-so that other programs count for little. ``--device cuda`` where there is one.
+Both use the same networks (random weights), crops and device, and one compute thread. Detection is not included. Both
+take turns; the figure is the median ratio over rounds. On the CPU, CPU time is measured, which depends little on other
+programs. ``--device cuda`` uses a GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DECA = {name: EMOCA[name] for name in ("E_flame", "E_detail")}
 
 
 def write(name: str, networks: dict[str, nn.Module], folder: Path) -> None:
-    """Put a checkpoint of these networks where ig3d looks for it."""
+    """Write a checkpoint of these networks under its official name."""
     states = {key: network.state_dict() for key, network in networks.items()}
     if name == "deca":
         torch.save(states, folder / "deca_model.tar")
@@ -53,15 +53,15 @@ def write(name: str, networks: dict[str, nn.Module], folder: Path) -> None:
     if name == "smirk":
         torch.save(flat, folder / "SMIRK_em1.pt")
         return
-    place = folder / "EMOCA_v2_lr_mse_20/detail/checkpoints/epoch=10-val_loss/dataloader_idx_0=3.2.ckpt"
-    place.parent.mkdir(parents=True)
-    torch.save({"state_dict": flat}, place)
+    path = folder / "EMOCA_v2_lr_mse_20/detail/checkpoints/epoch=10-val_loss/dataloader_idx_0=3.2.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": flat}, path)
 
 
 def plain(
     networks: dict[str, nn.Module], images: list[np.ndarray], faces: list[Face], spec: CropSpec
 ) -> None:
-    """What a script would do, with the originals' own crop."""
+    """Loop of a simple script, with the crop of the official code."""
     device = next(next(iter(networks.values())).parameters()).device
     for image, face in zip(images, faces, strict=True):
         inverse = np.linalg.inv(np.vstack([square_crop(square_box(face, spec), spec.size), (0, 0, 1)]))
@@ -108,10 +108,11 @@ def measure(name: str, parts: dict[str, Callable[[], nn.Module]], device: str) -
     clock = time.process_time if device == "cpu" else time.perf_counter
     loop(), batched()
     rounds = [(timed(loop, clock), timed(batched, clock)) for _ in range(ROUNDS)]
-    one, many = (statistics.median(times) / COUNT * 1000 for times in zip(*rounds, strict=True))
+    loop_ms, batched_ms = (statistics.median(times) / COUNT * 1000 for times in zip(*rounds, strict=True))
     ratio = statistics.median(a / b for a, b in rounds)
     print(
-        f"{name:6} on {device:5} plain loop {one:7.1f} ms   ig3d {many:7.1f} ms an image   {ratio:.2f} times as fast"
+        f"{name:6} on {device:5} loop {loop_ms:7.1f} ms   ig3d {batched_ms:7.1f} ms per image   "
+        f"{ratio:.2f} times as fast"
     )
 
 
@@ -121,7 +122,7 @@ def main() -> None:
     device = parser.parse_args().device
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with threadpool_limits(1):  # BLAS's threads wait busily for the inverse of the next 3 × 3 matrix
+    with threadpool_limits(1):  # more BLAS threads would use CPU time while they wait
         for name, parts in (("smirk", SMIRK), ("deca", DECA), ("emoca", EMOCA)):
             measure(name, parts, device)
 

@@ -1,7 +1,7 @@
-"""One side of bench_extract.py: detects faces in the same images again and again, once for each line of stdin.
+"""One program of bench_extract.py: detect faces in the same images once for each line of stdin.
 
-Runs with any Python that has mediapipe 1.x, or ig3d of any version: ``face_loop.py KIND IMAGES.npy TASK``, where KIND
-is ``mediapipe`` or ``ig3d``. Prints a JSON object for each round: seconds of the processor and of the clock, faces.
+Needs a Python with mediapipe 1.x or any version of ig3d: ``face_loop.py KIND IMAGES.npy TASK``, where KIND is
+``mediapipe`` or ``ig3d``. Prints a JSON object for each round: CPU time, wall time and number of faces.
 """
 
 import json
@@ -50,7 +50,7 @@ def ig3d_loop():
 
 def main():
     kind, images, task = sys.argv[1:]
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # mediapipe logs there
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # mediapipe writes its log to stderr
     run = mediapipe_loop(task) if kind == "mediapipe" else ig3d_loop()
     images = np.load(images)
     run(images[:BATCH])

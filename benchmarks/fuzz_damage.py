@@ -18,7 +18,7 @@ from ig3d.features.store.format import content_hash
 
 
 def damage_bytes(content: bytes, draw: random.Random) -> bytes:
-    """Flip, cut, repeat, insert or overwrite bytes."""
+    """Flip, truncate, repeat, insert or overwrite bytes."""
     data = bytearray(content)
     for _ in range(draw.choice((1, 1, 2, 4, 16))):
         at = draw.randrange(len(data)) if data else 0
@@ -52,7 +52,7 @@ WORDS = (
 
 
 def damage_text(content: bytes, draw: random.Random) -> bytes:
-    """Replace, insert, double, drop and swap cells and lines, or write the text in another encoding."""
+    """Replace, insert, duplicate, delete and swap cells and lines, or change the encoding of the text."""
     text = content.decode("utf-8", "replace")
     for _ in range(draw.choice((1, 1, 2, 5))):
         lines = text.split("\n")
@@ -63,8 +63,8 @@ def damage_text(content: bytes, draw: random.Random) -> bytes:
             cells[draw.randrange(len(cells))] = draw.choice(WORDS)
             lines[at] = ",".join(cells)
         elif kind == "insert":
-            place = draw.randrange(len(lines[at]) + 1)
-            lines[at] = lines[at][:place] + draw.choice(WORDS) + lines[at][place:]
+            column = draw.randrange(len(lines[at]) + 1)
+            lines[at] = lines[at][:column] + draw.choice(WORDS) + lines[at][column:]
         elif kind == "double":
             lines.insert(at, lines[at])
         elif kind == "drop":
@@ -83,9 +83,9 @@ def damage_text(content: bytes, draw: random.Random) -> bytes:
 
 
 def damage_zip(content: bytes, draw: random.Random) -> bytes:
-    """Damage one member of a zip (also .npz, .skops, .pth) and pack it again, so that its checksum is right."""
+    """Damage a member of a zip file (also .npz, .skops, .pth) and write the archive again with correct checksums."""
     out = io.BytesIO()
-    warnings.simplefilter("ignore")  # a name that occurs twice is meant
+    warnings.simplefilter("ignore")  # duplicate names are intended
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(out, "w") as target:
         names = source.namelist()
         chosen = draw.choice(names)
@@ -115,19 +115,19 @@ def damage_hdf5(content: bytes, draw: random.Random) -> bytes:
             names: list[str] = []
             file.visit(names.append)
             name = draw.choice(names)
-            one = file[name]
+            item = file[name]
             kind = draw.choice(
                 ("value", "type", "shape", "delete", "soft", "external", "attribute", "group", "rename")
             )
-            if kind == "value" and isinstance(one, h5py.Dataset) and one.size:
-                at = tuple(draw.randrange(side) for side in one.shape)
+            if kind == "value" and isinstance(item, h5py.Dataset) and item.size:
+                at = tuple(draw.randrange(side) for side in item.shape)
                 values = {"f": (np.nan, np.inf, 1e30), "S": (b"", b"\xff\xfe", b"../x")}
-                one[at] = draw.choice(values.get(one.dtype.kind, (0, 1, 99)))
+                item[at] = draw.choice(values.get(item.dtype.kind, (0, 1, 99)))
             elif kind == "attribute":
-                keys = list(one.attrs) or ["new"]
-                one.attrs[draw.choice(keys)] = draw.choice(("", "x", "{", -1, 10**9, "[red]", np.nan))
+                keys = list(item.attrs) or ["new"]
+                item.attrs[draw.choice(keys)] = draw.choice(("", "x", "{", -1, 10**9, "[red]", np.nan))
             elif kind != "value":
-                old = one[()] if isinstance(one, h5py.Dataset) else None
+                old = item[()] if isinstance(item, h5py.Dataset) else None
                 if kind == "rename":
                     file.move(name, name + "x")
                 else:
@@ -146,7 +146,7 @@ def damage_hdf5(content: bytes, draw: random.Random) -> bytes:
 
 
 def damage_hashed(content: bytes, draw: random.Random) -> bytes:
-    """As :func:`damage_hdf5`, with the content's new hash: such a store may verify."""
+    """Like :func:`damage_hdf5`, with a new content hash, so that the store can pass verification."""
     content = damage_hdf5(content, draw)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.h5"
@@ -163,7 +163,7 @@ DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "hdf5": damage_hdf5,
     "hashed": damage_hashed,
 }
-# Kinds of damage by a file's suffix; of a file of any other suffix, its bytes are damaged.
+# Suffix of a file -> kinds of damage; other files get damaged bytes.
 KINDS = {
     **dict.fromkeys((".csv", ".txt", ".lst", ".json", ".yaml", ".cls"), ("text", "text", "bytes")),
     **dict.fromkeys((".zip", ".npz", ".skops", ".pth", ".pt"), ("zip", "zip", "bytes")),

@@ -1,4 +1,4 @@
-"""Valid datasets for ``fuzz_inputs.py``, in the forms that ``ig3d.extract.datasets`` reads."""
+"""Valid datasets for ``fuzz_inputs.py``, in the layouts that ``ig3d.extract.datasets`` reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ USES = ("Training", "PublicTest", "PrivateTest")
 
 
 def datasets(shelf: Shelf) -> Iterator[Reader]:
-    """Each dataset with its own lists of labels; the lists are damaged, the images are not."""
+    """Readers of datasets; the lists of labels are damaged, the images are not."""
     for name, (dataset, files) in forms().items():
         lists = tuple(file for file in files if not file.endswith((".jpg", ".png")))
         command = extract("DIR", "DIR/../out.h5", "--dataset", dataset)
@@ -21,7 +21,7 @@ def datasets(shelf: Shelf) -> Iterator[Reader]:
 
 
 def forms() -> dict[str, tuple[str, dict[str, bytes]]]:
-    """Name of the form -> dataset and files."""
+    """Name of the layout -> dataset and files."""
     image = picture(0, "JPEG")
     pixels = " ".join(map(str, range(256)))
     fer = lines("emotion,pixels,Usage", *(f"{n % 7},{pixels},{USES[n % 3]}" for n in range(9)))
@@ -31,7 +31,7 @@ def forms() -> dict[str, tuple[str, dict[str, bytes]]]:
     )
     raf = [f"{split}_{n:05d}" for split in ("train", "test") for n in range(1, 8)]
     wild = {"Train_Set": "v1", "Validation_Set": "v2"}
-    found = {
+    layouts = {
         "fer2013": ("fer2013", {"fer2013.csv": fer}),
         "ferplus": ("ferplus", {"fer2013.csv": fer, "fer2013new.csv": votes}),
         "rafdb": (
@@ -113,8 +113,8 @@ def forms() -> dict[str, tuple[str, dict[str, bytes]]]:
         ),
     }
     with suppress(ModuleNotFoundError):
-        found["parquet"] = ("parquet", {"a.parquet": parquet(image)})
-    return found
+        layouts["parquet"] = ("parquet", {"a.parquet": parquet(image)})
+    return layouts
 
 
 def array(value: str) -> bytes:

@@ -1,9 +1,9 @@
-"""Damaged and hostile inputs for every reader: no traceback, no hang, no native crash, no wrong store that verifies.
+"""Fuzz test of every reader: no traceback, hang or native crash, and no wrong store that passes verification.
 
 Each input is a valid file with random damage (bytes, text, members of a zip, objects of an HDF5 file), read by a
-command in a separate process. The command has to end by itself with exit code 0, 1 or 2 and without a traceback; a
-store that still verifies has to hold the codes and labels of the undamaged one. Every input follows from ``--seed`` and
-its number. Findings are printed, with the file that ``--keep`` keeps; the exit code is 1 where there are any.
+command in a separate process. The command must end by itself with exit code 0, 1 or 2 and without a traceback; a store
+that passes verification must have the codes and labels of the undamaged one. Every input is determined by ``--seed``
+and its number. Findings are printed, and ``--keep`` saves their files; the exit code is 1 if there are findings.
 
     python benchmarks/fuzz_inputs.py --count 2000 --seed 0
     python benchmarks/fuzz_inputs.py --group stores --count 200 --keep /tmp/findings
@@ -35,17 +35,17 @@ import h5py
 from fuzz_damage import DAMAGE
 from fuzz_readers import GROUPS, Reader, readers, run
 
-CPU_SECONDS = 30  # of one input; the slowest valid one takes 3 s
-SECONDS = 120  # until a command that waits is ended
-MEMORY = 12 << 30  # bytes of address space of one input
+CPU_SECONDS = 30  # limit for one input; the slowest valid input takes 3 s
+SECONDS = 120  # limit of wall time
+MEMORY = 12 << 30  # limit of address space, bytes
 ALLOWED = (0, 1, 2)
-# Faults of libraries that stay: name of the reader -> text of the finding that is not counted as one.
-KNOWN: dict[str, str] = {}
+# Known faults of libraries: name of the reader -> text of the finding, which is not counted.
+LIBRARY_FAULTS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: exit code (negative: a signal), text, seconds."""
+    """Result of a command: exit code (negative: a signal), output, seconds."""
 
     code: int
     text: str
@@ -53,11 +53,11 @@ class Outcome:
 
     @property
     def fault(self) -> str:
-        """Description of the fault; empty without one."""
+        """Description of the fault; empty if there is none."""
         if self.code == -signal.SIGKILL and self.seconds >= SECONDS:
             return f"hang ({SECONDS} s)"
         if self.code == -signal.SIGXCPU:
-            return f"hang ({CPU_SECONDS} s of processor time)"
+            return f"hang ({CPU_SECONDS} s of CPU time)"
         if self.code < 0:
             return f"native crash ({signal.Signals(-self.code).name})"
         if "Traceback" in self.text:
@@ -66,13 +66,13 @@ class Outcome:
             return f"exit code {self.code}"
         errors = [line for line in self.text.splitlines() if line.startswith("ig3d: ")]
         if self.code and (len(errors) > 1 or not self.text.strip()):
-            return f"{len(errors)} lines of error"
+            return f"{len(errors)} error lines"
         return ""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """Outcome of one input."""
+class Trial:
+    """Result of one input."""
 
     number: int
     reader: str
@@ -84,7 +84,7 @@ class Tried:
 
 
 def forked(command: list[str], home: Path) -> Outcome:
-    """Run a command in a forked process, with limits of time and memory."""
+    """Run a command in a forked process with limits on time and memory."""
     began = time.monotonic()
     log = home / "log"
     pid = os.fork()
@@ -135,8 +135,8 @@ def content_of(path: Path) -> tuple[object, ...]:
         return tuple(values)
 
 
-def try_input(number: int, *, every: list[Reader], seed: int, work: Path, keep: Path | None) -> Tried:
-    """Damage a file, run its reader, and judge. Negative numbers are the valid files."""
+def try_input(number: int, *, every: list[Reader], seed: int, work: Path, keep: Path | None) -> Trial:
+    """Damage a file, run its reader and check the result. Negative numbers are the valid files."""
     reader = every[number % len(every)]
     draw = random.Random(f"{seed} {number}")
     home = work / "runs" / str(number)
@@ -152,15 +152,15 @@ def try_input(number: int, *, every: list[Reader], seed: int, work: Path, keep: 
     if number < 0 and outcome.code and not reader.refused:
         fault = fault or "a valid file was refused"
     if not fault and reader.same and outcome.code == 0:
-        same = content_of(home / "in" / reader.store) == content_of(reader.same)
-        fault = "" if same else "verified, but the content differs"
+        equal = content_of(home / "in" / reader.store) == content_of(reader.same)
+        fault = "" if equal else "verified, but the content differs"
     last = (outcome.text.strip().splitlines() or [""])[-1][:200]
-    if fault and KNOWN.get(reader.name, "\0") in f"{fault}: {last}":
+    if fault and LIBRARY_FAULTS.get(reader.name, "\0") in f"{fault}: {last}":
         fault = ""
     if fault and keep:
         shutil.copytree(home, keep / f"{reader.name.replace(' ', '-')}-{seed}-{number}", dirs_exist_ok=True)
     shutil.rmtree(home)
-    return Tried(number, reader.name, kind, outcome.code, fault, last, outcome.seconds)
+    return Trial(number, reader.name, kind, outcome.code, fault, last, outcome.seconds)
 
 
 def names_of(every: list[Reader]) -> str:
@@ -169,7 +169,7 @@ def names_of(every: list[Reader]) -> str:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Discard what the commands that make valid files print."""
+    """Discard the output of the commands that write valid files."""
     kept = os.dup(1), os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -184,46 +184,49 @@ def silent() -> Iterator[None]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--count", type=int, default=2000, help="inputs, spread evenly over the readers")
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--group", nargs="+", choices=GROUPS, default=GROUPS, help="groups of readers")
-    options.add_argument("--reader", default="", help="only readers whose name contains this")
-    options.add_argument("--jobs", type=int, default=2, help="inputs at a time")
-    options.add_argument("--keep", type=Path, help="folder for the inputs of findings")
-    asked = options.parse_args()
+    parser.add_argument(
+        "--count", type=int, default=2000, help="number of inputs, distributed evenly over the readers"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--group", nargs="+", choices=GROUPS, default=GROUPS, help="groups of readers")
+    parser.add_argument("--reader", default="", help="use only readers whose name contains this text")
+    parser.add_argument("--jobs", type=int, default=2, help="inputs to run in parallel")
+    parser.add_argument("--keep", type=Path, help="folder in which inputs with findings are saved")
+    args = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         os.environ["HOME"] = str(work)
         with silent():
-            found = readers(work, asked.group)
-        every = [reader for reader in found if asked.reader in reader.name]
+            available = readers(work, args.group)
+        every = [reader for reader in available if args.reader in reader.name]
         if not every:
-            options.error(f"--reader {asked.reader}: no reader has that name; there are {names_of(found)}")
-        attempt = partial(try_input, every=every, seed=asked.seed, work=work, keep=asked.keep)
+            names = names_of(available)
+            parser.error(f"--reader {args.reader}: no reader has this name; choose one of {names}")
+        attempt = partial(try_input, every=every, seed=args.seed, work=work, keep=args.keep)
         findings = 0
         counts: Counter[tuple[str, str]] = Counter()
         seconds: Counter[str] = Counter()
         context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(max(1, asked.jobs), mp_context=context) as pool:
-            for tried in pool.map(attempt, range(-len(every), asked.count)):
-                counts[tried.reader, "read" if tried.code == 0 else "refused"] += 1
-                seconds[tried.reader] += tried.seconds
-                if tried.fault:
+        with ProcessPoolExecutor(max(1, args.jobs), mp_context=context) as pool:
+            for trial in pool.map(attempt, range(-len(every), args.count)):
+                counts[trial.reader, "read" if trial.code == 0 else "refused"] += 1
+                seconds[trial.reader] += trial.seconds
+                if trial.fault:
                     findings += 1
-                    counts[tried.reader, "FAULT"] += 1
+                    counts[trial.reader, "FAULT"] += 1
                     print(
-                        f"{tried.reader} {tried.kind} {tried.number}: {tried.fault}: {tried.last_line}",
+                        f"{trial.reader} {trial.kind} {trial.number}: {trial.fault}: {trial.last_line}",
                         flush=True,
                     )
         for reader in every:
             shown = ", ".join(f"{counts[reader.name, how]} {how}" for how in ("read", "refused", "FAULT"))
             print(f"{reader.name:<20} {shown}, {seconds[reader.name]:.0f} s")
         print(
-            f"{asked.count} damaged inputs, {len(every)} readers, seed {asked.seed}: {findings} findings in "
+            f"{args.count} damaged inputs, {len(every)} readers, seed {args.seed}: {findings} findings in "
             f"{time.monotonic() - began:.0f} s"
         )
     sys.exit(1 if findings else 0)

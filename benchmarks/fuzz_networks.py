@@ -1,4 +1,4 @@
-"""Valid models, studies and networks for ``fuzz_inputs.py``, of those kinds whose packages are installed."""
+"""Valid models, studies and networks for ``fuzz_inputs.py``; kinds whose packages are missing are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUDY = lines(
 
 
 def models(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
-    """Fitted models and runs, and studies."""
+    """Readers of fitted models, runs and studies."""
     out = basis.work / "f"
     run(
         "fuse", "--2d-logits", basis.npz, "--3d-store", basis.store, "--out", out, "--draws", 100,
@@ -25,10 +25,10 @@ def models(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
     )  # fmt: skip
     predict = ("predict", "FILE", "--2d-logits", basis.npz, "--3d-store", basis.store, "--out", "DIR/p.csv")
     yield shelf.reader("model", {"m.skops": (out / "model.skops").read_bytes()}, *predict)
-    whole = {"s.h5": Path(basis.store).read_bytes()}
+    store = {"s.h5": Path(basis.store).read_bytes()}
     fuse = ("fuse", "--2d-logits", basis.npz, "--3d-store", "FILE", "--out", "DIR/f", "--rules", "mean")
     fuse += ("--draws", "100", "--jobs", "1", "--fit-on", "reported", "--head", "linear", "--no-controls")
-    yield shelf.reader("store fused", whole, *fuse, kinds=("hashed", "hashed", "hdf5"))
+    yield shelf.reader("store fused", store, *fuse, kinds=("hashed", "hashed", "hdf5"))
     yield shelf.reader(
         "run", {}, "report", "DIR", "--out", "DIR/../report", copied=out, damaged=("metrics.json",)
     )
@@ -46,7 +46,7 @@ def models(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
 
 
 def networks(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
-    """2D networks, their checkpoints and their features."""
+    """Readers of 2D networks, checkpoints and features."""
     pictures = class_folder(basis.work / "few", 9)
     logits = ("logits", str(pictures), "--dataset", "folder", "--device", "cpu", "--out", "DIR/x.npz")
     alone = (*logits, "--classes", NAMES, "--network", "FILE")
@@ -125,7 +125,7 @@ def networks(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
 
 
 def onnx_graph() -> bytes:
-    """Mean colours, then one linear layer."""
+    """ONNX network: mean colours and a linear layer."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)

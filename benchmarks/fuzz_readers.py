@@ -1,4 +1,4 @@
-"""Valid files for ``fuzz_inputs.py``, and the commands that read them."""
+"""Valid files for ``fuzz_inputs.py`` and the commands that read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPS = ("images", "archives", "datasets", "tables", "predictions", "stores", "
 
 @dataclass(frozen=True)
 class Reader:
-    """A command that reads a file.
+    """Command that reads files, with valid files for it.
 
     Attributes
     ----------
@@ -34,16 +34,16 @@ class Reader:
     home : Path
         Folder of valid files; each input is a copy of it.
     files : tuple of str
-        Names in ``home``, of which one is damaged.
+        Names in ``home``; one of them is damaged.
     command : tuple of str
-        Words of the command. DIR stands for the copy, FILE for the damaged file, TEXT for its content.
+        Arguments. DIR stands for the copy, FILE for the damaged file, TEXT for its content.
     kinds : tuple of str
-        Kinds of damage; by default those of :data:`fuzz_damage.KINDS`.
+        Kinds of damage; default: those of :data:`fuzz_damage.KINDS`.
     store : str
-        Store in the copy that has to equal ``same`` where the command succeeds; empty for none.
+        Store in the copy that must equal ``same`` if the command succeeds; empty for none.
     same : Path or None
     refused : bool
-        The valid file is refused too.
+        Whether the valid file is refused too.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Reader:
         return self.kinds or KINDS.get(Path(file).suffix, ("bytes",))
 
     def words(self, folder: Path, file: str) -> list[str]:
-        """The command that reads this file of a copy of ``home``."""
+        """Command that reads this file in a copy of ``home``."""
         path = folder / file
         text = path.read_bytes().decode(errors="replace").replace("\0", "") if "TEXT" in self.command else ""
         return [
@@ -69,7 +69,7 @@ class Reader:
 
 
 def run(*words: object) -> int:
-    """Run a command in this process; its exit code."""
+    """Run a command in this process; return its exit code."""
     from ig3d.cli import main
 
     sys.argv = ["ig3d", *map(str, words)]
@@ -81,7 +81,7 @@ def run(*words: object) -> int:
 
 
 def picture(seed: int, kind: str = "PNG") -> bytes:
-    """A small image with some content."""
+    """Small random image, encoded."""
     pixels = np.random.default_rng(seed).integers(0, 255, (20, 24, 3)).astype(np.uint8)
     handle = io.BytesIO()
     Image.fromarray(pixels).save(handle, kind)
@@ -89,7 +89,7 @@ def picture(seed: int, kind: str = "PNG") -> bytes:
 
 
 def class_folder(root: Path, count: int = 24) -> Path:
-    """Images in a folder per class."""
+    """Write images, with a folder for each class."""
     for index in range(count):
         path = root / CLASSES[index % 3] / f"{index:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def extract(root: str, out: str, *more: str) -> tuple[str, ...]:
 
 
 class Shelf:
-    """Folders of valid files below one folder."""
+    """Folder that contains folders of valid files."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -120,7 +120,7 @@ class Shelf:
         copied: Path | None = None,
         **more: object,
     ) -> Reader:
-        """Write ``files`` into a new folder, beside a copy of ``copied``; those ``damaged`` (by default all)."""
+        """Write ``files`` and a copy of ``copied`` to a new folder; ``damaged`` are those to damage (default all)."""
         home = self.work / "readers" / name.replace(" ", "-")
         home.mkdir(parents=True)
         if copied:
@@ -134,7 +134,7 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Basis:
-    """Files that most commands need: images, a store of them, predictions."""
+    """Files that most commands need: images, a store and predictions."""
 
     work: Path
     ids: list[str]
@@ -150,7 +150,7 @@ class Basis:
 
 
 def make_basis(work: Path) -> Basis:
-    """Extract a store from a folder of images, and draw logits that fit it."""
+    """Extract a store from a folder of images, and write random logits for its samples."""
     images = class_folder(work / "images", 48)
     run(*extract(str(images), str(work / "s.h5")))
     run("export", work / "s.h5", "--csv", work / "s.csv")
@@ -164,7 +164,7 @@ def make_basis(work: Path) -> Basis:
 
 
 def images(shelf: Shelf) -> Iterator[Reader]:
-    """One image of each format in a folder of classes."""
+    """Readers of datasets with an image of each format."""
     kinds = {
         "jpg": "JPEG",
         "png": "PNG",
@@ -175,7 +175,7 @@ def images(shelf: Shelf) -> Iterator[Reader]:
         "ppm": "PPM",
     }
     for suffix, kind in (("avif", "AVIF"), ("jp2", "JPEG2000")):
-        with suppress(Exception):  # a Pillow without it
+        with suppress(Exception):  # this Pillow does not support the format
             picture(0, kind)
             kinds[suffix] = kind
     good = {f"d/{name}/good.png": picture(index) for index, name in enumerate(CLASSES)}
@@ -190,7 +190,7 @@ def images(shelf: Shelf) -> Iterator[Reader]:
 
 
 def archives(shelf: Shelf) -> Iterator[Reader]:
-    """Archives of images."""
+    """Readers of archives of images."""
     for name, method in (("stored", 0), ("deflated", 8), ("bzip2", 12), ("lzma", 14)):
         handle = io.BytesIO()
         with zipfile.ZipFile(handle, "w", method) as archive:
@@ -217,7 +217,7 @@ def archives(shelf: Shelf) -> Iterator[Reader]:
 
 
 def tables(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
-    """Tables that a user writes, and codes that are imported."""
+    """Readers of user tables and of imported codes."""
     folder = class_folder(shelf.work / "tables")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     stems = [name.removesuffix(".png") for name in names]
@@ -288,7 +288,7 @@ def tables(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
 
 
 def predictions(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
-    """Files of 2D predictions."""
+    """Readers of 2D predictions."""
     check = ("predictions", "check", "FILE", "--3d-store", basis.store)
     ids = lines(*basis.ids)
     rows = lines(
@@ -316,18 +316,18 @@ def predictions(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
 
 
 def stores(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
-    """Stores, and the folder of an interrupted extraction."""
-    whole = {"s.h5": Path(basis.store).read_bytes()}
+    """Readers of stores, and of the folder of an interrupted extraction."""
+    content = {"s.h5": Path(basis.store).read_bytes()}
     same = Path(basis.store)
-    yield shelf.reader("store", whole, "inspect", "FILE", "--verify", store="s.h5", same=same)
-    yield shelf.reader("store exported", whole, "export", "FILE", "--csv", "DIR/out.csv")
-    yield shelf.reader("store hashed anew", whole, "inspect", "FILE", "--verify", kinds=("hashed",))
-    yield shelf.reader("store previewed", whole, "preview", "FILE", "--out", "DIR/p.png", kinds=("hashed",))
+    yield shelf.reader("store", content, "inspect", "FILE", "--verify", store="s.h5", same=same)
+    yield shelf.reader("store exported", content, "export", "FILE", "--csv", "DIR/out.csv")
+    yield shelf.reader("store rehashed", content, "inspect", "FILE", "--verify", kinds=("hashed",))
+    yield shelf.reader("store previewed", content, "preview", "FILE", "--out", "DIR/p.png", kinds=("hashed",))
     yield parts(shelf)
 
 
 def parts(shelf: Shelf) -> Reader:
-    """``STORE.h5.parts`` of an extraction that was interrupted after two shards."""
+    """Reader of ``STORE.h5.parts``, from an extraction that was interrupted after two shards."""
     from ig3d.extract import run as extraction
 
     home = shelf.work / "parts"
@@ -356,7 +356,7 @@ def parts(shelf: Shelf) -> Reader:
 
 
 def readers(work: Path, groups: Sequence[str]) -> list[Reader]:
-    """Every reader of these groups, of :data:`GROUPS`."""
+    """All readers of these groups in :data:`GROUPS`."""
     from fuzz_datasets import datasets
     from fuzz_networks import models, networks
 

@@ -1,6 +1,6 @@
-"""The names of the 52 blendshape scores, in the order in which MediaPipe's Face Landmarker gives them.
+"""Names of the 52 blendshape scores, in the order of MediaPipe's Face Landmarker.
 
-ARKit's names, with ``_neutral`` in the place of ``tongueOut``; left and right are the subject's.
+The names are those of ARKit, except that ``_neutral`` replaces ``tongueOut``. Left and right are the subject's.
 """
 
 BASIS = "arkit-52"

@@ -1,6 +1,6 @@
-"""Workers on a cluster: ``--backend dask`` and ``--backend ray``, an address or a cluster of this machine's cores.
+"""Workers on dask and ray clusters (``--backend dask``, ``--backend ray``), by address or started on this machine.
 
-They read the images from, and write their shards to, folders that all of them see under the same path.
+Images and shards must be in folders that every worker can access under the same path.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from joblib import cpu_count
 from ..errors import RunError, UsageError, require
 from ..workers import MOST_DEATHS, Lane, Process
 
-# backend -> what gives its lanes, in a context that ends with them
+# Function of a backend: context manager that yields its worker slots and stops them at the end
 Backend = Callable[[int, str | None], AbstractContextManager[Sequence[Lane]]]
-# A cluster answers, or nothing listens at its address.
+# Longest wait for a connection to a cluster.
 REACH_SECONDS = 10
 
 
 def lanes_of(backend: str, jobs: int, address: str | None) -> AbstractContextManager[Sequence[Lane]]:
-    """Places for workers, opened by ``with``.
+    """Context manager that yields the worker slots of a backend.
 
     Parameters
     ----------
     backend : ``loky``, ``dask`` or ``ray``
-    jobs : how many; 0 takes what the cluster has
-    address : of a running cluster; None starts one on this machine
+    jobs : number of workers; 0 takes all of the cluster, or one for each core
+    address : address of a running cluster; None starts one on this machine
 
     Raises
     ------
-    UsageError : there is no such backend, or an address for ``loky``.
+    UsageError : the backend does not exist, or is ``loky`` and an address is given.
     MissingExtra : dask or ray is not installed.
     RunError : no cluster answers at the address.
     """
     if backend not in _BACKENDS:
-        raise UsageError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}")
+        raise UsageError(f"backend: there is no {backend!r}; choose one of {', '.join(_BACKENDS)}")
     if backend == "loky" and address is not None:
-        raise UsageError(f"address: expected --backend dask or ray with --address, got {address} for loky")
+        raise UsageError(f"address: --address {address} needs --backend dask or ray, not loky")
     return _BACKENDS[backend](jobs, address)
 
 
@@ -55,28 +55,30 @@ def _loky(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
 def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     distributed = require("distributed", wanted_by="backend dask")
     cluster = None
-    # the client tells a scheduler's end by a traceback, as late as when it is closed
+    # if the scheduler ends, the client prints a traceback, even when it is closed
     with _quiet("distributed.client"):
         try:
             if address is None:
                 cluster = distributed.LocalCluster(
                     n_workers=jobs or cpu_count(),
                     threads_per_worker=1,
-                    dashboard_address="localhost:0",  # else its own port, which another may have
-                    silence_logs=logging.CRITICAL,  # what a task raises is told here
+                    dashboard_address="localhost:0",  # the default is a fixed port, which may be in use
+                    silence_logs=logging.CRITICAL,  # exceptions of tasks are reported by ig3d
                 )
             client = distributed.Client(address if cluster is None else cluster)
         except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
-            raise RunError(f"backend dask: expected a scheduler {_at(address)}, got none ({exc})") from exc
+            raise RunError(
+                f"backend dask: no scheduler answers {_at(address)} ({exc}); check the address"
+            ) from exc
         try:
             workers = len(client.scheduler_info(n_workers=-1)["workers"])
             if not workers:
-                raise RunError(f"backend dask: expected workers {_at(address)}, got a scheduler without any")
+                raise RunError(f"backend dask: the scheduler {_at(address)} has no workers; start some")
             yield [_OnDask(client) for _ in range(jobs or workers)]
         except CancelledError as exc:
             raise RunError(
-                f"backend dask: expected the cluster {_at(address)} until the end, got none any more; what is "
-                "finished is kept: repeat the command to go on"
+                f"backend dask: the cluster {_at(address)} was shut down during the run; finished shards are kept: "
+                "repeat the command to continue"
             ) from exc
         finally:
             client.close()
@@ -85,7 +87,7 @@ def _dask(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
 
 
 class _OnDask:
-    """One task at a time on a dask cluster; dask tries again by itself when a worker dies, and says so at the end."""
+    """Worker slot on a dask cluster; dask retries a task whose worker died, and raises after the last attempt."""
 
     deaths_told = MOST_DEATHS
 
@@ -101,7 +103,7 @@ class _OnDask:
         return isinstance(error, self._killed)
 
     def renew(self) -> None:
-        """The cluster sees to it."""
+        """Do nothing: the cluster starts new workers."""
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
@@ -110,23 +112,29 @@ class _OnDask:
 @contextmanager
 def _ray(jobs: int, address: str | None) -> Iterator[Sequence[Lane]]:
     ray = require("ray", wanted_by="backend ray")
-    mine = not ray.is_initialized()
-    if mine and address:
-        _reach(address)
-    if mine:
-        # "local", as without an address ray joins whatever cluster it finds on this machine
-        here = {"address": "local", "num_cpus": jobs or cpu_count(), "include_dashboard": False}
-        where = {"address": address} if address else here
+    started = not ray.is_initialized()
+    if started and address:
+        _check_reachable(address)
+    if started:
+        # without "local", ray would join any cluster that runs on this machine
+        local: dict[str, Any] = {
+            "address": "local",
+            "num_cpus": jobs or cpu_count(),
+            "include_dashboard": False,
+        }
+        options = {"address": address} if address else local
         try:
-            ray.init(**where, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
-            raise RunError(f"backend ray: expected a cluster {_at(address)}, got none ({exc})") from exc
+            raise RunError(
+                f"backend ray: no cluster answers {_at(address)} ({exc}); check the address"
+            ) from exc
     try:
         yield [_OnRay(ray) for _ in range(jobs or int(ray.cluster_resources().get("CPU", 1)))]
     except ray.exceptions.RayTaskError as exc:
-        raise exc.cause from exc  # what the task raised, and not the page that ray makes of it
+        raise exc.cause from exc  # the exception of the task, without ray's long traceback
     finally:
-        if mine:
+        if started:
             ray.shutdown()
 
 
@@ -134,19 +142,19 @@ def _at(address: str | None) -> str:
     return f"at {address}" if address else "on this machine"
 
 
-def _reach(address: str) -> None:
-    """Refuse an address where nothing listens: ray would try for ever."""
+def _check_reachable(address: str) -> None:
+    """Refuse an address on which nothing listens: ray would try to connect for ever."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
-        return  # such as auto
+        return  # no host and port, such as "auto"
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except OSError as exc:
-        raise RunError(f"backend ray: expected a cluster {_at(address)}, got none ({exc})") from exc
+        raise RunError(f"backend ray: no cluster answers {_at(address)} ({exc}); check the address") from exc
 
 
 class _OnRay:
-    """One task at a time on a ray cluster, wherever ray puts it."""
+    """Worker slot on a ray cluster; ray chooses the machine."""
 
     deaths_told = 1
 
@@ -164,7 +172,7 @@ class _OnRay:
         return isinstance(error, (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError))
 
     def renew(self) -> None:
-        """The cluster sees to it."""
+        """Do nothing: the cluster starts new workers."""
 
     def close(self) -> None:
         if self._task is not None:
@@ -173,21 +181,21 @@ class _OnRay:
 
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Only the gravest of a logger's lines."""
-    one = logging.getLogger(logger)
-    before = one.level
-    one.setLevel(logging.CRITICAL)
+    """Show only critical messages of a logger."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        one.setLevel(before)
+        log.setLevel(level)
 
 
 _BACKENDS: Mapping[str, Backend] = {"loky": _loky, "dask": _dask, "ray": _ray}
-_ONE = threading.Lock()
+_LOCK = threading.Lock()
 
 
 def one_at_a_time(call: Callable[..., Any], *arguments: Any) -> Any:
-    """The call, when no other runs in this process: a cluster's worker may have several threads, a plug-in has one."""
-    with _ONE:
+    """Run a call under a lock: a cluster's workers may have several threads, and plug-ins are not thread-safe."""
+    with _LOCK:
         return call(*arguments)

@@ -1,6 +1,6 @@
-"""A detector and a regressor without networks, for tests of your own code and of ours.
+"""Detector and regressor without networks, for tests.
 
-``--regressor ig3d.extract.fakes:FakeRegressor --detector ig3d.extract.fakes:FakeDetector`` runs the whole flow.
+``--regressor ig3d.extract.fakes:FakeRegressor --detector ig3d.extract.fakes:FakeDetector`` runs a whole extraction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..features.values import Block, CropSpec, Face, FaceBatch
 
 
 class FakeDetector:
-    """One face in the middle of every image that is not black all over."""
+    """Detector that returns one face in the middle of every image, and none for an all-black image."""
 
     name = "fake"
 
@@ -26,7 +26,10 @@ class FakeDetector:
 
 
 class FakeRegressor:
-    """The mean colour of a crop, in [0, 1]; not finite where the crop is pure red, an error where pure blue."""
+    """Regressor that returns the mean colour of a crop in [0, 1].
+
+    To test failures: the code of a pure red crop is not finite, and a pure blue crop raises an error.
+    """
 
     name = "fake"
     needs = CropSpec(size=8, scale=1.0)
@@ -40,7 +43,7 @@ class FakeRegressor:
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         if faces.crops is None:
-            raise ValueError("expected crops, got none")
+            raise ValueError("the batch has no crops")
         colour = faces.crops.reshape(len(faces), -1, 3).mean(axis=1).astype(np.float32) / 255
         if (colour == (0, 0, 1)).all(axis=1).any():
             raise ValueError("a crop is pure blue")

@@ -1,4 +1,4 @@
-"""Image formats that are read, recognised by file name or by the first bytes of a file."""
+"""Supported image formats, recognised by file name or by the first bytes of a file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from ..features.image_names import IMAGE_SUFFIXES
 
-# Formats given to Pillow; every other decoder stays closed. EPS, for instance, would start Ghostscript.
+# Formats that Pillow may decode. Other decoders are not safe: EPS, for instance, starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
-# Suffixes of these formats, in lower case.
+# Their suffixes, in lower case.
 SUFFIXES = IMAGE_SUFFIXES
-# Suffixes of files that are never opened to look for an image: tables, text, arrays, archives, video, sound.
+# Suffixes of files that are no images and are never opened: tables, text, arrays, archives, video, audio.
 OTHER_SUFFIXES = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm",
     ".log", ".lst", ".list", ".ini", ".cfg", ".toml", ".py", ".ipynb", ".m", ".sh", ".mat", ".npy", ".npz",
@@ -21,7 +21,7 @@ OTHER_SUFFIXES = frozenset((
     ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".m4v", ".flv", ".wav", ".mp3", ".flac", ".m4a",
     ".ogg", ".lnk", ".url",
 ))  # fmt: skip
-# Bytes that tell a format; the longest mark below ends there.
+# Number of bytes that identify a format; the longest signature below ends there.
 HEAD = 32
 
 _SYSTEM = frozenset((
@@ -29,8 +29,8 @@ _SYSTEM = frozenset((
     "recycle bin", "node_modules", "network trash folder", "temporary items", "found.000", "thumbnails",
     "thumbs", "_thumbs",
 ))  # fmt: skip
-# Files that a system leaves beside others, in lower case.
-_LEAVINGS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"})
+# Files that operating systems create in folders, in lower case.
+_SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store"})
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
@@ -56,14 +56,14 @@ _PNM = re.compile(rb"P[1-7fF][\s#]")
 
 
 def other_kind(name: str, head: Callable[[], bytes]) -> str:
-    """Kind of a file that is no image, for counts; empty for an image.
+    """Kind of a file that is not an image, for counting; empty for an image.
 
     Parameters
     ----------
     name : str
-        File name; its suffix decides where it is known.
+        File name; a known suffix decides.
     head : function that returns the first :data:`HEAD` bytes of the file
-        Called only where the suffix is unknown or absent.
+        Called only for an unknown suffix or a name without suffix.
 
     Examples
     --------
@@ -77,14 +77,14 @@ def other_kind(name: str, head: Callable[[], bytes]) -> str:
         return "" if not name.startswith(".") else "hidden image"
     if name.startswith(".") or suffix in OTHER_SUFFIXES:
         return suffix or "hidden file"
-    start = head()
-    if not start:
+    content = head()
+    if not content:
         return "empty file"
-    return "" if image_format(start) else describe(start) or suffix or "unknown file"
+    return "" if image_format(content) else describe(content) or suffix or "unknown file"
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder is hidden, or belongs to an operating system, a NAS or a tool: it never holds data.
+    """Whether a folder is hidden or belongs to an operating system, a NAS or a tool; such folders hold no data.
 
     >>> is_system_folder("@eaDir"), is_system_folder("lost+found"), is_system_folder("happy")
     (True, True, False)
@@ -93,12 +93,12 @@ def is_system_folder(name: str) -> bool:
 
 
 def is_leaving(name: str) -> bool:
-    """Whether a system leaves a file of this name beside others, as macOS does ``._a.jpg``."""
-    return name.startswith("._") or name.lower() in _LEAVINGS
+    """Whether an operating system creates files of this name in folders, such as ``._a.jpg`` of macOS."""
+    return name.startswith("._") or name.lower() in _SYSTEM_FILES
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name has the suffix of an image, in any case, and the file is not hidden."""
+    """Whether a file name has an image suffix, in lower or upper case, and the file is not hidden."""
     return not name.startswith(".") and _suffix(name) in SUFFIXES
 
 
@@ -108,19 +108,19 @@ def _suffix(name: str) -> str:
 
 
 def image_format(head: bytes) -> str:
-    """The format of :data:`FORMATS` that the first :data:`HEAD` bytes of a file show; empty for another.
+    """Format in :data:`FORMATS` of a file that begins with ``head``; empty for other formats.
 
     >>> image_format(b"\\xff\\xd8\\xff\\xe0" + bytes(28))
     'JPEG'
     """
-    found = next((name for mark, name in _IMAGES if head.startswith(mark)), "")
-    if found:
-        return found
+    name = next((name for mark, name in _IMAGES if head.startswith(mark)), "")
+    if name:
+        return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
-        # a file of several brands is of the first that is known; AVIF is often the second
-        brands = [head[8:12], *(head[place : place + 4] for place in range(16, HEAD, 4))]
+        # AVIF files often list another brand first
+        brands = [head[8:12], *(head[start : start + 4] for start in range(16, HEAD, 4))]
         return "AVIF" if any(_BRANDS.get(brand) == "AVIF" for brand in brands) else ""
     if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:
         return "BMP"
@@ -128,7 +128,7 @@ def image_format(head: bytes) -> str:
 
 
 def describe(head: bytes) -> str:
-    """Kind of a file that is no image of :data:`FORMATS`, by its first bytes; empty if unknown.
+    """Kind of a file that is not in :data:`FORMATS`, from its first bytes; empty if unknown.
 
     >>> describe(b"<!DOCTYPE html><html>")
     'HTML'
@@ -137,7 +137,7 @@ def describe(head: bytes) -> str:
         return _BRANDS.get(head[8:12], "video")
     if _HTML.match(head):
         return "HTML"
-    found = next((name for mark, name in _OTHERS if head.startswith(mark)), "")
-    if found:
-        return found
+    name = next((name for mark, name in _OTHERS if head.startswith(mark)), "")
+    if name:
+        return name
     return "only zeros" if head and not head.strip(b"\0") else ""

@@ -1,4 +1,4 @@
-"""The user's folders: home, data, and the cache of files that ig3d can make again."""
+"""The user's folders: home, data, and cache (files that can be created again)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import platformdirs
 
 
 def home_folder() -> Path:
-    """The user's home.
+    """The user's home folder.
 
     Raises
     ------
-    FileNotFoundError : the user has none, for instance a bare user id in a container.
+    FileNotFoundError : the user has no home folder, as for a numeric user id in a container.
     """
     try:
         return Path.home()
@@ -22,26 +22,26 @@ def home_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """``$XDG_DATA_HOME/ig3d``, by default ``~/.local/share/ig3d`` (on other systems as in platformdirs); may not exist.
+    """``$XDG_DATA_HOME/ig3d``, by default ``~/.local/share/ig3d`` on Linux; may not exist.
 
     Raises
     ------
-    FileNotFoundError : the user has no home.
+    FileNotFoundError : the user has no home folder.
     """
     return _folder("data", "XDG_DATA_HOME")
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/ig3d``, by default ``~/.cache/ig3d`` (on other systems as in platformdirs); may not exist.
+    """``$XDG_CACHE_HOME/ig3d``, by default ``~/.cache/ig3d`` on Linux; may not exist.
 
     Raises
     ------
-    FileNotFoundError : the user has no home.
+    FileNotFoundError : the user has no home folder.
     """
     return _folder("cache", "XDG_CACHE_HOME")
 
 
 def _folder(kind: str, variable: str) -> Path:
     if not os.environ.get(variable):
-        home_folder()  # platformdirs would answer with a folder named ~
+        home_folder()  # raises if there is none; platformdirs would return a folder named ~
     return Path(getattr(platformdirs, f"user_{kind}_path")("ig3d", appauthor=False))

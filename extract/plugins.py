@@ -1,4 +1,4 @@
-"""Plug-ins by name: a dict of ours, the entry points of other packages, or ``package.module:Class`` as it is."""
+"""Find plug-ins by name: built-in ones, entry points of other packages, or ``package.module:Class``."""
 
 from __future__ import annotations
 
@@ -11,54 +11,66 @@ from typing import Any
 from ..errors import UsageError, absent
 
 
-def names(kind: str, ours: Mapping[str, str]) -> list[str]:
-    """All names of a kind (``dataset``, ``detector``, ``regressor``), ours first."""
+def names(kind: str, builtin: Mapping[str, str]) -> list[str]:
+    """Names of all plug-ins of a kind (``dataset``, ``detector``, ``regressor``), built-in ones first."""
     return [
-        *ours,
-        *sorted(point.name for point in entry_points(group=f"ig3d.{kind}s") if point.name not in ours),
+        *builtin,
+        *sorted(point.name for point in entry_points(group=f"ig3d.{kind}s") if point.name not in builtin),
     ]
 
 
 def load(
     kind: str,
     name: str,
-    ours: Mapping[str, str],
+    builtin: Mapping[str, str],
     *,
-    where_taken: Mapping[str, Any] | None = None,
+    optional: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> Any:
-    """Import the plug-in's class and make one; ``where_taken`` are arguments for those that know them.
+    """Import a plug-in's class and create an instance.
+
+    Parameters
+    ----------
+    kind : ``dataset``, ``detector`` or ``regressor``
+    name : name of the plug-in, or ``package.module:Class``
+    builtin : name -> ``module:Class`` of the built-in plug-ins
+    optional : arguments that are passed only if the class accepts them
+    arguments : arguments that the class must accept
 
     Raises
     ------
-    UsageError : no plug-in of that kind has this name, its module has no such class, or that takes no such argument.
-    MissingExtra : it needs a package that is not installed.
+    UsageError : no plug-in has this name, its module has no such class, or the class does not accept an argument.
+    MissingExtra : the plug-in needs a package that is not installed.
     """
-    if name in ours:
-        target = ours[name]
+    if name in builtin:
+        target = builtin[name]
     elif ":" in name:
         target = name
     else:
-        found = {point.name: point.value for point in entry_points(group=f"ig3d.{kind}s")}
-        if name not in found:
-            raise UsageError(f"{kind}: expected one of {', '.join(names(kind, ours))}, got {name!r}")
-        target = found[name]
+        installed = {point.name: point.value for point in entry_points(group=f"ig3d.{kind}s")}
+        if name not in installed:
+            raise UsageError(f"{kind}: there is no {name!r}; choose one of {', '.join(names(kind, builtin))}")
+        target = installed[name]
     module, _, attribute = target.partition(":")
     try:
         plugin = getattr(import_module(module), attribute)
     except AttributeError as exc:
-        raise UsageError(f"{kind}: expected {attribute!r} in the module {module}, found none") from exc
+        raise UsageError(
+            f"{kind}: the module {module} has no {attribute!r}; correct the name in {target!r}"
+        ) from exc
     except ModuleNotFoundError as exc:
         raise absent(exc, wanted_by=f"{kind} {name}") from exc
-    lacking = [argument for argument in arguments if not _takes(plugin, argument)]
-    if lacking:
+    refused = [argument for argument in arguments if not _accepts(plugin, argument)]
+    if refused:
         raise UsageError(
-            f"{kind} {name}: expected no --{lacking[0]}, got {arguments[lacking[0]]!r}; leave it out"
+            f"{kind} {name}: it has no option --{refused[0]} (got {arguments[refused[0]]!r}); leave it out"
         )
-    known = {argument: value for argument, value in (where_taken or {}).items() if _takes(plugin, argument)}
-    return plugin(**arguments, **known)
+    accepted = {name: value for name, value in (optional or {}).items() if _accepts(plugin, name)}
+    return plugin(**arguments, **accepted)
 
 
-def _takes(plugin: Any, argument: str) -> bool:
+def _accepts(plugin: Any, argument: str) -> bool:
     parameters = signature(plugin).parameters.values()
-    return any(one.name == argument or one.kind is one.VAR_KEYWORD for one in parameters)
+    return any(
+        parameter.name == argument or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
+    )

@@ -1,4 +1,4 @@
-"""A look at a store: some of its faces with box, points or mesh, drawn from the images and the codes."""
+"""Contact sheet of a store: faces with their box, landmarks or mesh, drawn over the images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sources.remote import is_remote
 def preview(
     store: CodeStore, out: str | Path, *, count: int = 24, seed: int = 0, root: str | Path | None = None
 ) -> int:
-    """Write a sheet of faces: rows without codes first (a quarter of the sheet at most), then a random choice.
+    """Write a contact sheet: first rows without codes (at most a quarter of the sheet), then a random choice.
 
     Parameters
     ----------
@@ -31,39 +31,37 @@ def preview(
     count : int
         Faces on the sheet.
     seed : int
-        Of the choice.
+        Seed of the random choice.
     root : path, optional
-        Folder of the images, where they have moved since they were extracted.
+        Folder of the images, if they have moved since the extraction.
 
     Returns
     -------
-    int : faces drawn
+    int : number of faces on the sheet
 
     Raises
     ------
-    UsageError : a count below 1, or a file name that is no picture's.
-    DatasetError : none of the chosen images is there.
+    UsageError : ``count`` is below 1, or ``out`` is no PNG or JPEG name or is a file of the dataset.
+    DatasetError : none of the chosen images can be read.
     """
     if count < 1:
-        raise UsageError(f"count: expected at least 1, got {count}")
+        raise UsageError(f"count is {count}; it must be at least 1")
     if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"out: expected a name that ends in .png or .jpg, got {out}")
+        raise UsageError(f"out: {out} is no image file; use a name that ends in .png or .jpg")
     folder = str(root or store.info.root)
     if (
         Path(out).exists()
         and not is_remote(folder)
         and Path(out).resolve().is_relative_to(Path(folder).resolve())
     ):
-        raise UsageError(
-            f"out: expected a place outside of the dataset, got {out}, a file of it; name another"
-        )
+        raise UsageError(f"out: {out} is a file of the dataset and would be overwritten; choose another path")
     rows = _choose(store, count, seed)
     points, surfaces = _points(store, rows), meshes(store, rows)
     with bounded_images():
         tiles = [_tile(store, int(row), folder, points.get(int(row)), surfaces.get(int(row))) for row in rows]
     if all(tile.image is None for tile in tiles):
         raise DatasetError(
-            f"preview: expected readable images under {folder}, found none; say where they are with --root"
+            f"preview: none of {len(tiles)} images under {folder} can be read; pass their folder with --root"
         )
     picture = Image.fromarray(draw.sheet(tiles, columns=6 if count > 4 else count))
     encoded = io.BytesIO()
@@ -72,11 +70,12 @@ def preview(
         with replacing(out) as temporary:
             temporary.write_bytes(encoded.getvalue())
     except OSError as exc:
-        raise Ig3dError(f"{out}: expected to write the sheet, got {exc.strerror or exc}") from exc
+        raise Ig3dError(f"{out}: the sheet cannot be written: {exc.strerror or exc}") from exc
     return len(tiles)
 
 
 def _choose(store: CodeStore, count: int, seed: int) -> np.ndarray:
+    """Rows for the sheet, those without codes first."""
     rng = np.random.default_rng(seed)
     ok = store.samples.ok
     bad, good = np.flatnonzero(~ok), np.flatnonzero(ok)
@@ -86,7 +85,7 @@ def _choose(store: CodeStore, count: int, seed: int) -> np.ndarray:
 
 
 def _points(store: CodeStore, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """Row -> (p, 2) pixels, for stores whose blocks say where the points lie."""
+    """Row -> (p, 2) landmarks in pixels; empty if the store has no facemesh pose and camera."""
     if not {"pose", "camera"} <= set(store.blocks) or store.info.regressor.get("name") != "facemesh":
         return {}
     rows = rows[store.samples.ok[rows]]
@@ -99,12 +98,12 @@ def _points(store: CodeStore, rows: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def _aligned(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
-    """(n, 478, 3): the aligned points where the store has them, else those that its codes describe."""
+    """(n, 478, 3) aligned points: from the store, or decoded from its codes; None for another face model."""
     if "landmarks" in store.blocks:
         return store.codes("landmarks")[rows].reshape(len(rows), model.POINTS, 3)
     face = model.load()
     if any(store.blocks[name].basis != face.basis for name in ("shape", "expression")):
-        return None  # codes of another face model cannot be drawn with this one
+        return None
     return face.decode(store.codes("shape")[rows], store.codes("expression")[rows])
 
 
@@ -120,9 +119,9 @@ def _tile(
     label = store.info.classes[samples.label[row]] if samples.label[row] >= 0 else ""
     if status == Status.ok:
         score = store.faces.score[row]
-        second = " · ".join(filter(None, [label, "" if np.isnan(score) else f"score {score:.2f}"]))
+        caption = " · ".join(filter(None, [label, "" if np.isnan(score) else f"score {score:.2f}"]))
     else:
-        second = f"{status.name}: {samples.message[row]}"
+        caption = f"{status.name}: {samples.message[row]}"
     return draw.Tile(
-        image, f"{samples.id[row]}\n{second}", store.faces.box[row], points, mesh, status == Status.ok
+        image, f"{samples.id[row]}\n{caption}", store.faces.box[row], points, mesh, status == Status.ok
     )

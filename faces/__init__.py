@@ -1,1 +1,1 @@
-"""The face as geometry: alignment to a mean face, and drawing."""
+"""Face geometry: face model, FLAME, drawing and synthetic faces."""

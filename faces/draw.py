@@ -1,4 +1,4 @@
-"""Drawing: faces with their points, many on a sheet, for people to look at."""
+"""Draw contact sheets: images of faces with boxes, landmarks and meshes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from PIL import Image, ImageDraw, ImageFont
 from .raster import rasterise
 
 _PAPER, _INK, _POINT, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
-# Dots are drawn this much larger and shrunk, which smooths them.
+# Tiles are drawn at this multiple of their size and reduced, which smooths dots and lines.
 _OVERSAMPLE = 3
-# A mesh lets this share of the picture through; light falls on it from the viewer's upper left.
-_THROUGH, _LIGHT = 0.3, (-0.3, -0.5, -0.8)
+# Share of the picture that is visible through a mesh, and direction of the light (from the upper left).
+_TRANSPARENCY, _LIGHT = 0.3, (-0.3, -0.5, -0.8)
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """A surface over an image.
+    """Triangle mesh in the pixels of an image.
 
     Attributes
     ----------
-    points : (v, 3) pixels of the image; z away from the camera
+    points : (v, 3) pixels of the image; z points away from the camera
     triangles : (t, 3) int
-        Counterclockwise as seen from outside, in the image.
+        Counterclockwise in the image, seen from outside.
     """
 
     points: np.ndarray
@@ -34,19 +34,19 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One face on a sheet.
+    """One face on a contact sheet.
 
     Attributes
     ----------
-    image : (H, W, 3) uint8 RGB, or None where there is none to show
+    image : (H, W, 3) uint8 RGB, or None if there is no image
     caption : str
         Up to two lines.
     xyxy : (4,) pixels, or None
-        Box of the face; the tile shows what is around it.
+        Box of the face; the tile shows the image around it.
     points : (p, 2) pixels, or None
     mesh : Mesh, or None
     good : bool
-        A tile that is not gets a red frame.
+        If False, the tile has a red frame.
     """
 
     image: np.ndarray | None
@@ -58,14 +58,14 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.ndarray:
-    """Tiles in rows on white paper.
+    """Arrange tiles in rows on a white sheet.
 
     Parameters
     ----------
     tiles : at least one Tile
     columns : int
     side : int
-        Of a tile's picture, pixels.
+        Side of a tile's picture, pixels.
 
     Returns
     -------
@@ -77,21 +77,21 @@ def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.nda
     paper = Image.new("RGB", (gap + columns * (side + gap), gap + rows * (side + text + gap)), _PAPER)
     pen = ImageDraw.Draw(paper)
     font = ImageFont.load_default(size=12)
-    for place, tile in enumerate(tiles):
-        x = gap + place % columns * (side + gap)
-        y = gap + place // columns * (side + text + gap)
+    for index, tile in enumerate(tiles):
+        x = gap + index % columns * (side + gap)
+        y = gap + index // columns * (side + text + gap)
         paper.paste(_picture(tile, side), (x, y))
         if not tile.good:
             pen.rectangle((x, y, x + side - 1, y + side - 1), outline=_BAD, width=3)
-        for line, words in enumerate(tile.caption.splitlines()[:2]):
+        for number, line in enumerate(tile.caption.splitlines()[:2]):
             pen.text(
-                (x, y + side + 3 + 15 * line), _fit(words, font, side), _INK if tile.good else _BAD, font
+                (x, y + side + 3 + 15 * number), _fit(line, font, side), _INK if tile.good else _BAD, font
             )
     return np.asarray(paper)
 
 
 def _picture(tile: Tile, side: int) -> Image.Image:
-    """The part of the image around the face, with box and points."""
+    """Part of the image around the face, with mesh, box and landmarks."""
     large = side * _OVERSAMPLE
     if tile.image is None:
         return Image.new("RGB", (side, side), "#eeeeee")
@@ -109,8 +109,8 @@ def _picture(tile: Tile, side: int) -> Image.Image:
         fillcolor="#dddddd",
     )
     if tile.mesh is not None:
-        places = (tile.mesh.points - (*corner, 0)) * large / span
-        picture = Image.fromarray(shaded(np.asarray(picture), places, tile.mesh.triangles))
+        vertices = (tile.mesh.points - (*corner, 0)) * large / span
+        picture = Image.fromarray(shaded(np.asarray(picture), vertices, tile.mesh.triangles))
     pen = ImageDraw.Draw(picture)
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         box = ((tile.xyxy.reshape(2, 2) - corner) * large / span).ravel().tolist()
@@ -123,14 +123,14 @@ def _picture(tile: Tile, side: int) -> Image.Image:
 
 
 def shaded(picture: np.ndarray, points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """A picture with a grey mesh over it.
+    """Draw a shaded grey mesh over a picture.
 
     Parameters
     ----------
     picture : (H, W, 3) uint8
-    points : (v, 3) pixels; z away from the camera
+    points : (v, 3) pixels; z points away from the camera
     triangles : (t, 3) int
-        Counterclockwise as seen from outside.
+        Counterclockwise, seen from outside.
 
     Returns
     -------
@@ -139,24 +139,24 @@ def shaded(picture: np.ndarray, points: np.ndarray, triangles: np.ndarray) -> np
     corner = points[triangles]
     outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     normals = np.zeros(points.shape)
-    for place in range(3):  # a vertex's normal is the sum of its triangles', larger ones counting more
-        np.add.at(normals, triangles[:, place], outward)
+    for k in range(3):  # a vertex's normal is the sum of those of its triangles, weighted by area
+        np.add.at(normals, triangles[:, k], outward)
     light = np.array(_LIGHT) / np.linalg.norm(_LIGHT)
     bright = normals @ light / np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
     grey = 70 + 175 * np.clip(bright, 0, 1)
-    # the rasteriser shows triangles that run clockwise in the image
-    seen = rasterise(points, triangles[:, ::-1], (picture.shape[1], picture.shape[0]))
+    # the rasteriser draws triangles that are clockwise in the image
+    visible = rasterise(points, triangles[:, ::-1], (picture.shape[1], picture.shape[0]))
     mixed = picture.reshape(-1, 3).copy()
-    mixed[seen.pixel] = np.round(
-        _THROUGH * mixed[seen.pixel] + (1 - _THROUGH) * seen.interpolate(grey)[:, None]
+    mixed[visible.pixel] = np.round(
+        _TRANSPARENCY * mixed[visible.pixel] + (1 - _TRANSPARENCY) * visible.interpolate(grey)[:, None]
     )
     return mixed.reshape(picture.shape)
 
 
-def _fit(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The end of a line, as much as fits: ids differ at their ends."""
-    if font.getlength(words) <= width:
-        return words
-    while words and font.getlength("…" + words) > width:
-        words = words[1:]
-    return "…" + words
+def _fit(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Shorten a line to the width by removing its beginning: ids differ at their ends."""
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength("…" + line) > width:
+        line = line[1:]
+    return "…" + line

@@ -1,8 +1,8 @@
-"""FLAME as a layer in torch: codes to vertices and landmarks, on any device, differentiable.
+"""FLAME as a differentiable torch layer: codes to vertices and landmarks, on any device.
 
-Needed for meshes and previews, never for codes. Codes describe a head in FLAME's frame (metres, x to the image's
-right, y up, z towards the camera); :func:`project` puts it into the crop that the codes were made from. Rotations are
-axis-angle vectors in radians.
+Meshes and previews use it; extraction does not. Codes describe a head in FLAME's coordinates (metres, x to the image's
+right, y up, z towards the camera); :func:`project` maps it to the crop of the regressor. Rotations are axis-angle
+vectors in radians.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from ..errors import ModelError
 from .flame_files import EXPRESSIONS, JOINTS, PARENTS, SHAPES, FlameModel, LandmarkTable, SurfacePoints
 
 _WIDTHS = {"shape": None, "expression": None, "pose": 3, "jaw": 3, "eyelid": 2, "neck": 3, "eyes": 6}
-_MOST_YAW = 39
+_MAX_YAW = 39
 
 
 @dataclass(frozen=True, slots=True)
 class FlameCodes:
-    """Codes of n heads, arrays or tensors; what is None counts as zero.
+    """Codes of n heads, arrays or tensors; None means zero.
 
     Attributes
     ----------
     shape : (n, up to 300)
     expression : (n, up to 100)
     pose, jaw, neck : (n, 3) rad
-        Rotations of the head, the jaw against the head, the head against the trunk.
+        Rotation of the head, of the jaw relative to the head, and of the head relative to the trunk.
     eyes : (n, 6) rad
-        Left, then right.
+        Left eye, then right eye.
     eyelid : (n, 2)
-        How far the left and the right lid are closed; needs SMIRK's eyelids.
+        Closure of the left and the right lid; needs SMIRK's eyelids.
     """
 
     shape: Any = None
@@ -47,24 +47,24 @@ class FlameCodes:
 
     @classmethod
     def from_blocks(cls, blocks: Mapping[str, np.ndarray]) -> FlameCodes:
-        """The blocks of a store that a FLAME regressor (``smirk``, ``emoca``, ``deca``) wrote; others are left out."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: values for name, values in blocks.items() if name in known})
+        """Codes from the blocks of ``smirk``, ``emoca`` or ``deca``; blocks that FLAME does not use are left out."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: values for name, values in blocks.items() if name in names})
 
 
 class Flame:
-    """The layer.
+    """FLAME layer.
 
     Parameters
     ----------
     model : FlameModel
     landmarks : LandmarkTable, optional
-        For 68 landmarks.
+        Needed for 68 landmarks.
     mediapipe : SurfacePoints, optional
-        For 105 landmarks.
+        Needed for 105 landmarks.
     eyelids : (2, 5023, 3) array, optional
-        For codes with eyelids.
-    dtype, device : of everything it gives
+        Needed for codes with eyelids.
+    dtype, device : type and device of all tensors
 
     Examples
     --------
@@ -84,7 +84,7 @@ class Flame:
         self.dtype, self.device = dtype, torch.device(device)
         self.triangles = torch.as_tensor(model.triangles, device=self.device)
         self._template = self.tensor(model.template)
-        # (v * 3, columns): one matrix product per basis
+        # (v * 3, columns), so that each basis is one matrix product
         self._shape = self.tensor(model.shape_basis).reshape(-1, SHAPES)
         self._expression = self.tensor(model.expression_basis).reshape(-1, EXPRESSIONS)
         self._pose = self.tensor(model.pose_basis).reshape(-1, 9 * (JOINTS - 1))
@@ -96,47 +96,47 @@ class Flame:
 
     @property
     def has_eyelids(self) -> bool:
-        """Whether codes may have eyelids."""
+        """Whether the layer accepts codes with eyelids."""
         return self._eyelids is not None
 
     def tensor(self, values: Any) -> torch.Tensor:
-        """``values`` with the layer's type, on its device."""
+        """``values`` as a tensor with the type and device of the layer."""
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
     def vertices(self, codes: FlameCodes) -> torch.Tensor:
-        """(n, 5023, 3) vertices in metres, posed.
+        """(n, 5023, 3) posed vertices in metres.
 
         Raises
         ------
-        ModelError : codes of a width FLAME does not have, of unequal length, or with eyelids that were not loaded.
+        ModelError : codes have a wrong width or unequal lengths, or have eyelids that were not loaded.
         """
-        given = self._given(codes)
-        count = len(next(iter(given.values())))
+        blocks = self._blocks(codes)
+        count = len(next(iter(blocks.values())))
         shaped = self._template + sum(
             (
-                (given[name] @ basis[:, : given[name].shape[1]].T).reshape(count, -1, 3)
+                (blocks[name] @ basis[:, : blocks[name].shape[1]].T).reshape(count, -1, 3)
                 for name, basis in (("shape", self._shape), ("expression", self._expression))
-                if name in given
+                if name in blocks
             ),
             torch.zeros((count, 1, 3), dtype=self.dtype, device=self.device),
         )
-        rotations = self._rotations(given, count)
+        rotations = self._rotations(blocks, count)
         eye = torch.eye(3, dtype=self.dtype, device=self.device)
-        bent = (rotations[:, 1:] - eye).reshape(count, -1)
-        corrected = shaped + (bent @ self._pose.T).reshape(count, -1, 3)
-        moves = _chain(rotations, self._regressor @ shaped)
-        per_vertex = (self._skinning @ moves.reshape(count, JOINTS, 12)).reshape(count, -1, 3, 4)
+        pose_features = (rotations[:, 1:] - eye).reshape(count, -1)
+        corrected = shaped + (pose_features @ self._pose.T).reshape(count, -1, 3)
+        transforms = _chain(rotations, self._regressor @ shaped)
+        per_vertex = (self._skinning @ transforms.reshape(count, JOINTS, 12)).reshape(count, -1, 3, 4)
         posed = (per_vertex[..., :3] @ corrected[..., None])[..., 0] + per_vertex[..., 3]
-        if "eyelid" in given:
-            # as SMIRK does: the lids' offsets are not turned with the head
+        if "eyelid" in blocks:
+            # as in SMIRK, the offsets of the lids do not rotate with the head
             assert self._eyelids is not None
-            posed = posed + torch.einsum("nl,lvc->nvc", given["eyelid"], self._eyelids)
+            posed = posed + torch.einsum("nl,lvc->nvc", blocks["eyelid"], self._eyelids)
         return posed
 
     def landmarks68(self, vertices: torch.Tensor, codes: FlameCodes) -> torch.Tensor:
-        """(n, 68, 3) landmarks: 17 along the visible edge of the turned head, 51 that stay on their places."""
+        """(n, 68, 3) landmarks: 17 on the visible contour, which depend on the yaw, and 51 at fixed positions."""
         table = self._table()
-        rotations = self._rotations(self._given(codes), len(vertices))
+        rotations = self._rotations(self._blocks(codes), len(vertices))
         rows = contour_rows(rotations[:, 0] @ rotations[:, 1]).cpu().numpy()
         contour = SurfacePoints(table.contour.triangle[rows], table.contour.weights[rows])
         return torch.cat(
@@ -144,59 +144,66 @@ class Flame:
         )
 
     def landmarks68_still(self, vertices: torch.Tensor) -> torch.Tensor:
-        """(n, 68, 3) landmarks that stay on their places of the head."""
+        """(n, 68, 3) landmarks, all at fixed positions of the head."""
         return self._on_surface(vertices, self._table().still)
 
     def landmarks105(self, vertices: torch.Tensor) -> torch.Tensor:
-        """(n, 105, 3) landmarks that correspond to points of MediaPipe's mesh."""
+        """(n, 105, 3) landmarks that correspond to points of MediaPipe's mesh.
+
+        Raises
+        ------
+        ModelError : the layer was built without ``mediapipe``.
+        """
         if self._mediapipe is None:
             raise ModelError(
-                "flame: expected the MediaPipe landmark embedding for 105 landmarks, got none; give it"
+                "flame: 105 landmarks need the MediaPipe landmark embedding; pass mediapipe to Flame"
             )
         return self._on_surface(vertices, self._mediapipe)
 
     def _table(self) -> LandmarkTable:
         if self._landmarks is None:
-            raise ModelError("flame: expected the landmark embedding for 68 landmarks, got none; give it")
+            raise ModelError("flame: 68 landmarks need the landmark embedding; pass landmarks to Flame")
         return self._landmarks
 
     def _on_surface(self, vertices: torch.Tensor, points: SurfacePoints) -> torch.Tensor:
-        """(n, p, 3) from (n, v, 3); the points are (p,), or (n, p) where each head has its own."""
+        """(n, p, 3) positions on meshes with vertices (n, v, 3); points are (p,), or (n, p) if they differ by head."""
         corners = self.triangles[torch.as_tensor(points.triangle, device=self.device)]
         if corners.ndim == 3:
-            at = torch.arange(len(vertices), device=self.device)[:, None, None]
-            found = vertices[at, corners]
+            row = torch.arange(len(vertices), device=self.device)[:, None, None]
+            positions = vertices[row, corners]
         else:
-            found = vertices[:, corners]
-        return (found * self.tensor(points.weights)[..., None]).sum(-2)
+            positions = vertices[:, corners]
+        return (positions * self.tensor(points.weights)[..., None]).sum(-2)
 
-    def _given(self, codes: FlameCodes) -> dict[str, torch.Tensor]:
-        given = {
+    def _blocks(self, codes: FlameCodes) -> dict[str, torch.Tensor]:
+        """Blocks that are not None, as checked tensors."""
+        blocks = {
             field.name: self.tensor(getattr(codes, field.name))
             for field in fields(codes)
             if getattr(codes, field.name) is not None
         }
-        lengths = {len(values) for values in given.values()}
+        lengths = {len(values) for values in blocks.values()}
         if len(lengths) != 1:
-            raise ModelError(f"flame: expected codes of as many heads in each block, got {sorted(lengths)}")
-        for name, values in given.items():
+            raise ModelError(f"flame: blocks have different numbers of heads: {sorted(lengths)}")
+        for name, values in blocks.items():
             width = _WIDTHS[name]
             most = {"shape": SHAPES, "expression": EXPRESSIONS}.get(name, width)
             if values.ndim != 2 or values.shape[1] > (most or 0) or (width and values.shape[1] != width):
                 raise ModelError(
-                    f"flame: expected {name} codes (n, {'' if width else 'at most '}{most}), got {tuple(values.shape)}"
+                    f"flame: the shape of the {name} codes is {tuple(values.shape)}; it must be "
+                    f"(n, {'' if width else 'at most '}{most})"
                 )
-        if "eyelid" in given and self._eyelids is None:
+        if "eyelid" in blocks and self._eyelids is None:
             raise ModelError(
-                "flame: expected SMIRK's eyelids for codes with eyelids, got none; give them or leave out the block"
+                "flame: codes with eyelids need SMIRK's eyelids; pass eyelids to Flame or leave out the block"
             )
-        return given
+        return blocks
 
-    def _rotations(self, given: Mapping[str, torch.Tensor], count: int) -> torch.Tensor:
-        """(n, 5, 3, 3) of root, neck, jaw, left and right eye."""
-        none = torch.zeros((count, 6), dtype=self.dtype, device=self.device)
+    def _rotations(self, blocks: Mapping[str, torch.Tensor], count: int) -> torch.Tensor:
+        """(n, 5, 3, 3) rotations of root, neck, jaw, left and right eye."""
+        zero = torch.zeros((count, 6), dtype=self.dtype, device=self.device)
         vectors = torch.cat(
-            [given.get(name, none[:, : _WIDTHS[name]]) for name in ("pose", "neck", "jaw", "eyes")], dim=1
+            [blocks.get(name, zero[:, : _WIDTHS[name]]) for name in ("pose", "neck", "jaw", "eyes")], dim=1
         )
         return rotation_matrices(vectors.reshape(count, JOINTS, 3))
 
@@ -204,8 +211,8 @@ class Flame:
 def rotation_matrices(vectors: torch.Tensor) -> torch.Tensor:
     """(..., 3, 3) rotations of (..., 3) axis-angle vectors (rad), by Rodrigues' formula.
 
-    The small number inside the norm is that of SMPL's and FLAME's layers: it makes the zero vector the identity and
-    moves others by 1e-8.
+    As in the layers of SMPL and FLAME, 1e-8 is added to the vector before its norm is taken, so that the zero vector
+    gives the identity.
     """
     angle = torch.linalg.vector_norm(vectors + 1e-8, dim=-1)[..., None, None]
     x, y, z = (vectors / angle[..., 0]).unbind(-1)
@@ -216,18 +223,18 @@ def rotation_matrices(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def contour_rows(rotation: torch.Tensor) -> torch.Tensor:
-    """(n,) rows of the contour's table for heads turned by (n, 3, 3).
+    """(n,) rows of the contour table for heads with rotations (n, 3, 3).
 
-    Rows 0..39 are for 0..39 degrees of yaw, 40..78 for -1..-39; beyond, the last of each.
-    The sign is that of SMIRK's, DECA's and EMOCA's layers (FLAME_PyTorch's has the other).
+    Rows 0..39 are for 0..39 degrees of yaw, rows 40..78 for -1..-39; larger angles are clipped.
+    The sign of the yaw is that of SMIRK, DECA and EMOCA (FLAME_PyTorch has the opposite one).
     """
     yaw = torch.rad2deg(torch.atan2(-rotation[:, 2, 0], torch.hypot(rotation[:, 0, 0], rotation[:, 1, 0])))
-    degrees = yaw.round().clamp(-_MOST_YAW, _MOST_YAW).long()
-    return torch.where(degrees >= 0, degrees, _MOST_YAW - degrees)
+    degrees = yaw.round().clamp(-_MAX_YAW, _MAX_YAW).long()
+    return torch.where(degrees >= 0, degrees, _MAX_YAW - degrees)
 
 
 def project(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
-    """(n, p, 3) points seen by (n, 3) weak-perspective cameras (scale, tx, ty): moved, then scaled.
+    """Project (n, p, 3) points with (n, 3) weak-perspective cameras (scale, tx, ty): translate, then scale.
 
     Returns
     -------
@@ -239,13 +246,13 @@ def project(points: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
 
 
 def to_image(projected: torch.Tensor | np.ndarray, crop_boxes: np.ndarray, *, size: int = 224) -> np.ndarray:
-    """Projected points as pixels of the images.
+    """Convert projected points to pixels of the images.
 
     Parameters
     ----------
-    projected : (n, p, 3) as :func:`project` gives them
-    crop_boxes : (n, 4) as a store holds them
-        x0, y0, x1, y1 of the points under the centres of the crop's corner pixels, pixels of the image.
+    projected : (n, p, 3) from :func:`project`
+    crop_boxes : (n, 4) from a store
+        x0, y0, x1, y1 of the centres of the crop's corner pixels, in pixels of the image.
     size : side of the crop, pixels
 
     Returns
@@ -263,11 +270,11 @@ def to_image(projected: torch.Tensor | np.ndarray, crop_boxes: np.ndarray, *, si
 
 
 def _chain(rotations: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-    """(n, 5, 3, 4) moves of the joints: rotations (n, 5, 3, 3) about (n, 5, 3), each carried along by its parent's."""
-    turns, places = [rotations[:, 0]], [joints[:, 0]]
+    """(n, 5, 3, 4) transforms of the joints: rotations (n, 5, 3, 3) about (n, 5, 3), composed along the parents."""
+    world, origins = [rotations[:, 0]], [joints[:, 0]]
     for joint, parent in enumerate(PARENTS[1:], start=1):
         step = joints[:, joint] - joints[:, parent]
-        turns.append(turns[parent] @ rotations[:, joint])
-        places.append(places[parent] + (turns[parent] @ step[..., None])[..., 0])
-    turn, place = torch.stack(turns, dim=1), torch.stack(places, dim=1)
-    return torch.cat([turn, (place - (turn @ joints[..., None])[..., 0])[..., None]], dim=-1)
+        world.append(world[parent] @ rotations[:, joint])
+        origins.append(origins[parent] + (world[parent] @ step[..., None])[..., 0])
+    rotation, origin = torch.stack(world, dim=1), torch.stack(origins, dim=1)
+    return torch.cat([rotation, (origin - (rotation @ joints[..., None])[..., 0])[..., None]], dim=-1)

@@ -1,8 +1,8 @@
-"""The files of FLAME as arrays: model, landmark tables, eyelids; read without chumpy, and inertly.
+"""Safe reader for FLAME's files: model, landmark tables and eyelids, as arrays; chumpy is not needed.
 
-FLAME (Li et al., "Learning a model of facial shape and expression from 4D scans", 2017) is licensed; ig3d only reads
-the files of those who have them. The releases 2017, 2020, 2023 and 2023 Open share one layout. :mod:`.flame` computes
-with what is read here.
+FLAME (Li et al., "Learning a model of facial shape and expression from 4D scans", 2017) has a licence that each user
+must accept; ig3d contains none of its files. The releases 2017, 2020, 2023 and 2023 Open have one layout.
+:mod:`.flame` uses the arrays.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..features.safe_pickle import read_arrays
 
 VERTICES = 5023
 SHAPES, EXPRESSIONS = 300, 100
-# Joints: 0 root, 1 neck, 2 jaw, 3 left eye, 4 right eye; each one's parent.
+# Parents of the joints 0 root, 1 neck, 2 jaw, 3 left eye, 4 right eye.
 PARENTS = (-1, 0, 1, 1, 1)
 JOINTS = len(PARENTS)
-# The contour's points are tabled for each degree of yaw: rows 0..39 for 0..39, rows 40..78 for -1..-39.
+# The contour table has a row for each degree of yaw: rows 0..39 for 0..39, rows 40..78 for -1..-39.
 YAW_ROWS, CONTOUR, FIXED = 79, 17, 51
 MEDIAPIPE_POINTS = 105
 
 
 @dataclass(frozen=True, slots=True)
 class FlameModel:
-    """The arrays of a FLAME release; lengths in metres, y up, z towards the camera.
+    """Arrays of a FLAME release; lengths in metres, y up, z towards the camera.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class FlameModel:
     shape_basis : (5023, 3, 300) float64
     expression_basis : (5023, 3, 100) float64
     pose_basis : (5023, 3, 36) float64
-        Correctives of the rotations of joints 1 to 4, nine numbers each.
+        Pose correctives: one for each of the nine entries of the rotations of joints 1 to 4.
     joint_regressor : (5, 5023) float64
     skinning : (5023, 5) float64
     """
@@ -55,7 +55,7 @@ class FlameModel:
 
 @dataclass(frozen=True, slots=True)
 class SurfacePoints:
-    """Points on the mesh, as places in triangles.
+    """Points on the mesh, given by triangle and barycentric coordinates.
 
     Attributes
     ----------
@@ -70,16 +70,16 @@ class SurfacePoints:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkTable:
-    """Where FLAME's 68 landmarks lie.
+    """Positions of FLAME's 68 landmarks.
 
     Attributes
     ----------
     contour : SurfacePoints (79, 17)
-        The contour's points by the head's yaw.
+        Points of the contour, by the yaw of the head.
     inner : SurfacePoints (51,)
         Brows, nose, eyes and mouth.
     still : SurfacePoints (68,)
-        All of them for a head that faces the camera.
+        All landmarks of a head that faces the camera.
     """
 
     contour: SurfacePoints
@@ -88,13 +88,13 @@ class LandmarkTable:
 
 
 def read_model(path: str | Path) -> FlameModel:
-    """A FLAME model file (``generic_model.pkl``, ``flame2023.pkl``, ``flame2023_Open.pkl``).
+    """Read a FLAME model file (``generic_model.pkl``, ``flame2023.pkl``, ``flame2023_Open.pkl``).
 
     Raises
     ------
-    WeightsError : the file is missing, broken, or another model's.
+    WeightsError : the file is missing, damaged, or contains another model.
     """
-    found = _mapping(path, "a FLAME model")
+    content = _mapping(path, "a FLAME model")
     shapes = {
         "v_template": (VERTICES, 3),
         "f": (None, 3),
@@ -104,11 +104,11 @@ def read_model(path: str | Path) -> FlameModel:
         "weights": (VERTICES, JOINTS),
         "kintree_table": (2, JOINTS),
     }
-    arrays = {key: _array(path, "a FLAME model", found, key, shape) for key, shape in shapes.items()}
+    arrays = {key: _array(path, "a FLAME model", content, key, shape) for key, shape in shapes.items()}
     parents = arrays["kintree_table"][0, 1:].astype(np.int64)
     if tuple(parents) != PARENTS[1:]:
         raise WeightsError(
-            f"{path}: expected FLAME's joints (parents {PARENTS[1:]}), got {tuple(parents.tolist())}; {_ADVICE}"
+            f"{path}: the parents of the joints are {tuple(parents.tolist())}, in FLAME {PARENTS[1:]}; {_ADVICE}"
         )
     directions = arrays["shapedirs"].astype(float)
     return FlameModel(
@@ -123,17 +123,17 @@ def read_model(path: str | Path) -> FlameModel:
 
 
 def read_landmarks(path: str | Path, model: FlameModel) -> LandmarkTable:
-    """The 68 landmarks (``landmark_embedding.npy`` of SMIRK's and DECA's repositories).
+    """Read the positions of 68 landmarks (``landmark_embedding.npy`` of SMIRK's and DECA's repositories).
 
     Raises
     ------
-    WeightsError : the file is missing, broken, or another one.
+    WeightsError : the file is missing, damaged, or another file.
     """
-    found = _mapping(path, "FLAME's landmark embedding")
+    content = _mapping(path, "FLAME's landmark embedding")
 
     def points(name: str, shape: tuple[int, ...]) -> SurfacePoints:
-        triangle = _array(path, "FLAME's landmark embedding", found, f"{name}_lmk_faces_idx", shape)
-        weights = _array(path, "FLAME's landmark embedding", found, f"{name}_lmk_bary_coords", (*shape, 3))
+        triangle = _array(path, "FLAME's landmark embedding", content, f"{name}_lmk_faces_idx", shape)
+        weights = _array(path, "FLAME's landmark embedding", content, f"{name}_lmk_bary_coords", (*shape, 3))
         return SurfacePoints(_indices(path, triangle, len(model.triangles)), weights.astype(float))
 
     still = points("full", (1, CONTOUR + FIXED))
@@ -145,27 +145,31 @@ def read_landmarks(path: str | Path, model: FlameModel) -> LandmarkTable:
 
 
 def read_mediapipe_landmarks(path: str | Path, model: FlameModel) -> tuple[SurfacePoints, np.ndarray]:
-    """The 105 landmarks (``mediapipe_landmark_embedding.npz``), and (105,) which of MediaPipe's 478 points each is.
+    """Read the positions of 105 landmarks (``mediapipe_landmark_embedding.npz``).
+
+    Returns
+    -------
+    positions on the mesh, and (105,) indices of the corresponding points of MediaPipe
 
     Raises
     ------
-    WeightsError : the file is missing, broken, or another one.
+    WeightsError : the file is missing, damaged, or another file.
     """
-    what = "the MediaPipe landmark embedding"
-    found = _mapping(path, what)
-    triangle = _array(path, what, found, "lmk_face_idx", (MEDIAPIPE_POINTS,))
-    weights = _array(path, what, found, "lmk_b_coords", (MEDIAPIPE_POINTS, 3))
-    which = _array(path, what, found, "landmark_indices", (MEDIAPIPE_POINTS,))
+    name = "the MediaPipe landmark embedding"
+    content = _mapping(path, name)
+    triangle = _array(path, name, content, "lmk_face_idx", (MEDIAPIPE_POINTS,))
+    weights = _array(path, name, content, "lmk_b_coords", (MEDIAPIPE_POINTS, 3))
+    indices = _array(path, name, content, "landmark_indices", (MEDIAPIPE_POINTS,))
     points = SurfacePoints(_indices(path, triangle, len(model.triangles)), weights.astype(float))
-    return points, _indices(path, which, 478)
+    return points, _indices(path, indices, 478)
 
 
 def read_eyelids(left: str | Path, right: str | Path) -> np.ndarray:
-    """SMIRK's eyelids (``l_eyelid.npy``, ``r_eyelid.npy``): (2, 5023, 3) offsets in metres, left and right.
+    """Read SMIRK's eyelids (``l_eyelid.npy``, ``r_eyelid.npy``): (2, 5023, 3) offsets in metres, left and right.
 
     Raises
     ------
-    WeightsError : a file is missing, broken, or another one.
+    WeightsError : a file is missing, damaged, or another file.
     """
     lids = []
     for path in (left, right):
@@ -174,41 +178,43 @@ def read_eyelids(left: str | Path, right: str | Path) -> np.ndarray:
     return np.stack(lids).astype(float)
 
 
-_ADVICE = "give the file that the official release holds (docs/detectors.md)"
+_ADVICE = "use the file of the official release (docs/detectors.md)"
 
 
-def _mapping(path: str | Path, what: str) -> Mapping[str, Any]:
-    found = read_arrays(path)
-    if not isinstance(found, Mapping):
+def _mapping(path: str | Path, kind: str) -> Mapping[str, Any]:
+    content = read_arrays(path)
+    if not isinstance(content, Mapping):
         raise WeightsError(
-            f"{path}: expected {what}, a table of arrays, got {type(found).__name__}; {_ADVICE}"
+            f"{path}: the file contains a {type(content).__name__}, not named arrays as {kind} does; {_ADVICE}"
         )
-    return found
+    return content
 
 
 def _array(
-    path: str | Path, what: str, found: Mapping[str, Any], key: str, shape: tuple[int | None, ...]
+    path: str | Path, kind: str, content: Mapping[str, Any], key: str, shape: tuple[int | None, ...]
 ) -> np.ndarray:
-    """An array of the file, of the shape it must have (None: any length)."""
-    if key not in found:
-        raise WeightsError(f"{path}: expected {what} with {key}, got none in it; {_ADVICE}")
-    array = found[key]
+    """Array of the file, after checks of type, shape (None: any length) and finite values."""
+    if key not in content:
+        raise WeightsError(f"{path}: not {kind}: {key} is missing; {_ADVICE}")
+    array = content[key]
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
         raise WeightsError(
-            f"{path}: expected {what} with numbers in {key}, got {type(array).__name__}; {_ADVICE}"
+            f"{path}: not {kind}: {key} is no array of numbers but a {type(array).__name__}; {_ADVICE}"
         )
     if array.ndim != len(shape) or any(
         want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
     ):
         wanted = " x ".join("n" if size is None else str(size) for size in shape)
-        got = " x ".join(map(str, array.shape))
-        raise WeightsError(f"{path}: expected {what} with {key} {wanted}, got {got}; {_ADVICE}")
+        actual = " x ".join(map(str, array.shape))
+        raise WeightsError(f"{path}: not {kind}: the shape of {key} is {actual}, not {wanted}; {_ADVICE}")
     if not np.isfinite(array).all():
-        raise WeightsError(f"{path}: expected {what} with finite numbers, got NaN in {key}; {_ADVICE}")
+        raise WeightsError(f"{path}: {key} contains NaN or infinite numbers; {_ADVICE}")
     return array
 
 
 def _indices(path: str | Path, array: np.ndarray, below: int) -> np.ndarray:
     if array.size and (array.min() < 0 or array.max() >= below):
-        raise WeightsError(f"{path}: expected indices below {below}, got {int(array.max())}; {_ADVICE}")
+        raise WeightsError(
+            f"{path}: an index is not in 0 to {below - 1} ({int(array.min())} to {int(array.max())}); {_ADVICE}"
+        )
     return array.astype(np.int64)

@@ -1,8 +1,9 @@
-"""The drawn head: the model's face, a shell of hair and skin around it, and the canvas its paint lies on.
+"""Mesh and texture masks of the synthetic head: the face model and a shell of hair and skin around it.
 
-Everything here belongs to the mean face and is made once per process: the mesh (the model's triangles plus rings of
-points behind the face's outline), where each vertex lies on the *canvas* (the mean face seen from the front, shell
-spread out around it), and soft masks on the canvas for lips, brows, folds, hair. :mod:`ig3d.faces.paint` mixes them.
+Everything in this module belongs to the mean face and is computed once in each process: the mesh (the model's triangles
+and rings of points behind the face's outline), the positions of the vertices on the *canvas* (the texture image: the
+mean face from the front with the shell around it), and soft masks on the canvas for lips, brows, folds and hair.
+:mod:`ig3d.faces.paint` uses them to paint a face.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from .model import POINTS, FaceModel, load
 from .raster import rasterise
 
 CANVAS = 224
-# Canvas pixels per unit of the model, and where the model's origin lies on the canvas.
+# Canvas pixels per unit of the model, and position of the model's origin on the canvas.
 CANVAS_SCALE = 950.0
 CANVAS_ORIGIN = np.array([112.0, 120.0])
 
-# FaceMesh's outlines, in order around.
+# Outlines in FaceMesh's points, in order.
 OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
@@ -37,14 +38,14 @@ UPPER_LIDS = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387,
 LOWER_LIDS = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 374, 380, 381, 382, 362))
 IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 BROWS = ((46, 53, 52, 65, 55, 107, 66, 105, 63, 70), (276, 283, 282, 295, 285, 336, 296, 334, 293, 300))
-# Folds of the skin, drawn by these action units of FACS (Ekman, Friesen and Hager 2002): brows raised (1 + 2), raised
-# and knit (1 + 4), knit (4); cheeks raised (6), and with them lips' corners or upper lip (6 + 12, 9, 10); nose wrinkled
-# (9); lips' corners drawn down (15); cheeks raised or lids tight (6, 7); chin raised (17).
+# Folds of the skin, with the action units of FACS (Ekman, Friesen and Hager 2002) that cause them: raised brows
+# (1 + 2), raised and knit brows (1 + 4), knit brows (4), raised cheeks (6), raised cheeks with lip corners or upper lip
+# (6 + 12, 9, 10), wrinkled nose (9), lowered lip corners (15), raised cheeks or tight lids (6, 7), raised chin (17).
 FOLDS = ("forehead", "grief", "frown", "crow", "cheek", "nose", "corner", "bag", "chin")
-# How wide the valley of a fold is, canvas pixels; finer where several lie side by side.
+# Width of the valley of a fold, canvas pixels; narrower for folds with several parallel lines.
 _VALLEY = {"forehead": 2.0, "grief": 2.0, "frown": 2.0, "crow": 1.6, "nose": 1.8}
 
-# The shell behind the outline: how far each ring stands out (top, side, bottom) and how far back it lies.
+# The shell behind the outline: for each ring, its distance from the outline (top, side, bottom) and its depth.
 _RINGS = np.array(
     [
         [0.014, 0.005, -0.003, 0.010],
@@ -59,21 +60,22 @@ _RING_STEP = 0.010  # between rings on the canvas
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """The mesh and its canvas; v vertices, the model's 478 points first.
+    """Mesh and texture masks of the head; the first 478 of the v vertices are the points of the model.
 
     Attributes
     ----------
-    triangles : (t, 3) int;  part : (t,) int
-        As the model's; shell triangles are skin.
+    model : FaceModel
+    triangles, part : (t, 3) int, (t,) int
+        As in the model; the triangles of the shell are skin.
     canvas_xy : (v, 2) float32
-        Where each vertex lies on the canvas, canvas pixels.
+        Positions of the vertices on the canvas, canvas pixels.
     texels : (c * c, 478) scipy sparse matrix
-        From the points' grey values to those of a half-size canvas (c = CANVAS / 2).
+        Maps grey values of the points to a canvas of half size (c = CANVAS / 2).
     masks : name -> (CANVAS, CANVAS) float32 in [0, 1]
     folds : (len(FOLDS), CANVAS * CANVAS) float32
-        Relief of each: 1 where its valley is darkest, below 0 on the ridges beside it.
+        Relief of each fold: 1 at the darkest point of its valley, below 0 on the ridges beside it.
     neighbours : (v, t) scipy sparse matrix
-        Sums the triangles' values at each vertex.
+        Sums values of triangles at each vertex.
     """
 
     model: FaceModel
@@ -86,13 +88,13 @@ class Head:
     neighbours: Any
 
     def shell(self, faces: np.ndarray, hair: np.ndarray) -> np.ndarray:
-        """(n, v, 3) faces (n, 478, 3) with the rings behind them; ``hair`` (n,) is how far hair stands out."""
+        """(n, v, 3) vertices: faces (n, 478, 3) and the rings behind them; ``hair`` (n,) is the volume of the hair."""
         rim = faces[:, OVAL]
         out = rim - faces.mean(1, keepdims=True)
         out = out[..., :2] / np.linalg.norm(out[..., :2], axis=-1, keepdims=True)
         up, down = np.clip(-out[..., 1], 0, 1) ** 1.5, np.clip(1.5 * out[..., 1], 0, 1)
         side = np.clip(1 - up - down, 0, 1)
-        bulk = (0.7 + 0.3 * hair)[:, None]  # the skull stands out without any hair
+        bulk = (0.7 + 0.3 * hair)[:, None]  # 0.7 is the skull without hair
         rings = []
         for top, beside, below, back in _RINGS:
             grow = (up * top + side * beside) * bulk + down * below
@@ -103,13 +105,13 @@ class Head:
 
 
 def opencv() -> ModuleType:
-    """OpenCV, or what to install."""
+    """OpenCV; raises MissingExtra if it is not installed."""
     return require("cv2", wanted_by="synthetic faces")
 
 
 @lru_cache(maxsize=1)
 def head() -> Head:
-    """The head around the embedded model; made once per process."""
+    """Head of the embedded model; built once in each process."""
     from scipy.sparse import csr_matrix
 
     model = load()
@@ -125,8 +127,8 @@ def head() -> Head:
     part = np.concatenate([model.part, np.zeros(len(shell), np.intp)])
     flat = model.mean[:, :2]
     out = flat[ring] / np.linalg.norm(flat[ring], axis=1, keepdims=True)
-    spread = [flat[ring] + out * _RING_STEP * (k + 1) for k in range(len(_RINGS))]
-    canvas_xy = (np.concatenate([flat, *spread]) * CANVAS_SCALE + CANVAS_ORIGIN).astype(np.float32)
+    outside = [flat[ring] + out * _RING_STEP * (k + 1) for k in range(len(_RINGS))]
+    canvas_xy = (np.concatenate([flat, *outside]) * CANVAS_SCALE + CANVAS_ORIGIN).astype(np.float32)
     corners, weights = _texels(canvas_xy, triangles)
     texels = csr_matrix(
         (weights.ravel(), corners.ravel(), np.arange(len(corners) + 1) * 3), shape=(len(corners), POINTS)
@@ -139,34 +141,34 @@ def head() -> Head:
 
 
 def _clockwise(model: FaceModel, triangles: np.ndarray) -> np.ndarray:
-    """The triangles turned so that those that face the camera run clockwise in the image."""
+    """Triangles, reordered so that those that face the camera are clockwise in the image."""
     points = np.concatenate([model.mean[:, :2], np.zeros((len(_RINGS) * len(OVAL), 2))])
     inside = triangles[: len(model.triangles)]
     a, b, c = (points[inside[:, k]] for k in range(3))
     area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-    turned = triangles.copy()
+    clockwise = triangles.copy()
     if area.sum() < 0:
-        turned[: len(inside)] = inside[:, ::-1]
-    return turned
+        clockwise[: len(inside)] = inside[:, ::-1]
+    return clockwise
 
 
 def _texels(canvas_xy: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which points give each texel its grey value; outside of the face, the nearest point of its outline."""
+    """Points and weights that give each texel its grey value; outside of the face, the nearest point of its outline."""
     side = CANVAS // 2
     face = triangles[(triangles < POINTS).all(1)]
     flat = np.concatenate([canvas_xy[:POINTS] / 2, np.zeros((POINTS, 1))], axis=1)
-    found = rasterise(flat, face, (side, side))
+    fragments = rasterise(flat, face, (side, side))
     y, x = np.divmod(np.arange(side * side), side)
     rim = np.array(OVAL)
     distance = (x[:, None] - flat[rim, 0]) ** 2 + (y[:, None] - flat[rim, 1]) ** 2
     corners = np.repeat(rim[distance.argmin(1)][:, None], 3, axis=1)
     weights = np.full((side * side, 3), 1 / 3, np.float32)
-    corners[found.pixel], weights[found.pixel] = found.corners, found.weights
+    corners[fragments.pixel], weights[fragments.pixel] = fragments.corners, fragments.weights
     return corners, weights
 
 
 def _masks(canvas_xy: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Soft masks of what is painted on the canvas."""
+    """Soft masks and folds on the canvas."""
     cv2 = opencv()
     points = canvas_xy[:POINTS]
     masks = {
@@ -197,7 +199,7 @@ _EARS = ((234, 227), (454, 447))
 
 
 def _fold(name: str, points: np.ndarray) -> np.ndarray:
-    """(CANVAS, CANVAS) relief of a fold: valleys, 1 where darkest, and the skin pushed up beside them, below 0."""
+    """(CANVAS, CANVAS) relief of a fold: up to 1 in the valleys, below 0 on the ridges beside them."""
     lines = [_line(np.asarray(line), 1) for line in _fold_lines(name, points)]
     width = _VALLEY.get(name, 3.0)
     relief = 0.25 * _soft(lines, 1.0) + width * (_soft(lines, width) - 0.9 * _soft(lines, 2.6 * width))
@@ -205,7 +207,7 @@ def _fold(name: str, points: np.ndarray) -> np.ndarray:
 
 
 def _fold_lines(name: str, points: np.ndarray) -> list[np.ndarray]:
-    """Where the valleys of a fold lie on the mean face."""
+    """Lines of the valleys of a fold on the mean face."""
     unit = CANVAS_SCALE * 0.001
     brow, sides = points[9], (-1, 1)
     if name == "forehead":
@@ -255,7 +257,7 @@ def _dot(middle: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _drawn(method: str, path: np.ndarray, **options: object) -> np.ndarray:
-    """(CANVAS, CANVAS) float32, 1 where OpenCV drew; sub-pixel and anti-aliased."""
+    """(CANVAS, CANVAS) float32 image of a shape, 1 inside; anti-aliased, with sub-pixel positions."""
     cv2 = opencv()
     canvas = np.zeros((CANVAS, CANVAS), np.uint8)
     fixed = np.round(path * 16).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Paint one face: a posed mesh and a look become an image."""
+"""Paint a synthetic face: an image from a posed mesh and a look."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ EYE, MOUTH = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All that the pixels show and the points do not; colours are RGB in 0..1.
+    """Appearance of a face apart from its geometry; colours are RGB in 0..1.
 
     Attributes
     ----------
     skin, hair, lips, iris, shirt : (3,) colours
     hair_volume : float
-        How far hair stands out; 1 is usual, 0.3 a shaved head.
+        Volume of the hair: 1 is normal, 0.3 a shaved head.
     hairline : (3,)
-        Where hair begins on the forehead: level, tilt and curve, in units of the model.
+        Hairline on the forehead: level, tilt and curvature, in units of the model.
     beard : float in [0, 1]
     grey : (kg,) codes of the model's grey basis
-    folds : (9,) how deep each fold of ``head.FOLDS`` is: the part of the light that is lost in its valley
+    folds : (9,)
+        Depth of each fold in ``head.FOLDS``: the fraction of light that is lost in its valley.
     blush : float
-    light : (3,) direction the light comes from;  ambient, shine : float
-    background : (k, k, 3) colours, spread smoothly over the image
+    light : (3,)
+        Direction towards the light.
+    ambient, shine : float
+    background : (k, k, 3) colours, interpolated over the image
     teeth : float in [0, 1]
-        How white.
+        Whiteness.
     monochrome : float in [0, 1]
         1 is a grey photograph.
-    blur : float, pixels;  contrast, brightness, noise : float
+    blur : float, pixels
+    contrast, brightness, noise : float
     long_hair : bool
     """
 
@@ -72,7 +76,7 @@ def paint(head: Head, points: np.ndarray, look: Look, *, size: int, rng: np.rand
     look : Look
     size : int
         Side of the square image, pixels.
-    rng : of the sensor's noise
+    rng : generator for the sensor noise
 
     Returns
     -------
@@ -83,29 +87,29 @@ def paint(head: Head, points: np.ndarray, look: Look, *, size: int, rng: np.rand
     _body(image, points, look)
     normals = _normals(head, points)
     shade, gloss = _light(normals, look)
-    seen = rasterise(points, head.triangles, (size, size))
-    place = seen.interpolate(np.column_stack([head.canvas_xy, shade, gloss]))
-    colour = _sample(canvas(head, look), place[:, :2])
-    part = head.part[seen.triangle]
+    visible = rasterise(points, head.triangles, (size, size))
+    values = visible.interpolate(np.column_stack([head.canvas_xy, shade, gloss]))
+    colour = _sample(canvas(head, look), values[:, :2])
+    part = head.part[visible.triangle]
     eye, mouth = np.flatnonzero(part == EYE), np.flatnonzero(part == MOUTH)
-    colour[eye] = _eyes(seen[eye], points, look, size)
-    colour[mouth] = _mouth(seen[mouth], points, look)
-    colour *= place[:, 2:3]
-    colour += place[:, 3:]
-    image.reshape(-1, 3)[seen.pixel] = colour
+    colour[eye] = _eyes(visible[eye], points, look, size)
+    colour[mouth] = _mouth(visible[mouth], points, look)
+    colour *= values[:, 2:3]
+    colour += values[:, 3:]
+    image.reshape(-1, 3)[visible.pixel] = colour
     _lines(image, points, look, shade)
     return _photograph(image, look, rng)
 
 
 def canvas(head: Head, look: Look) -> np.ndarray:
-    """(CANVAS, CANVAS, 3) float32: the unlit paint of the face."""
+    """(CANVAS, CANVAS, 3) float32: texture of the face, without light."""
     cv2 = opencv()
     masks = head.masks
     values = (head.model.grey_mean + look.grey @ head.model.grey_basis).astype(np.float32)
     grey = (head.texels @ values).reshape(CANVAS // 2, CANVAS // 2)
     grey = cv2.resize(cv2.GaussianBlur(grey, (0, 0), 1.0), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
     level = np.clip(grey / 150.0, 0.25, 1.35)
-    # Photographs' grey holds brows, lids and lips already; half of it is left to the masks below.
+    # Grey values of photographs contain brows, lids and lips, which the masks below draw too: use about half of them.
     tone = 0.45 + 0.55 * level + 0.03 * masks["pores"]
     relief = (look.folds.astype(np.float32) @ head.folds).reshape(CANVAS, CANVAS)
     tone *= 1 - np.clip(relief, -0.2, 0.75)
@@ -123,7 +127,7 @@ def canvas(head: Head, look: Look) -> np.ndarray:
 
 
 def _hair(head: Head, look: Look) -> np.ndarray:
-    """(CANVAS, CANVAS) where hair covers the head: above the hairline, and beside the face down to its length."""
+    """(CANVAS, CANVAS) mask of the hair: above the hairline, and beside the face down to its length."""
     level, tilt, curve = (np.float32(value) for value in look.hairline)
     down, across, ragged = (head.masks[name] for name in ("down", "across", "strands"))
     above = np.clip((level + tilt * across + curve * across**2 + 0.004 * ragged - down) * 220, 0, 1)
@@ -136,7 +140,7 @@ def _hair(head: Head, look: Look) -> np.ndarray:
 
 
 def _mix(paint: np.ndarray, mask: np.ndarray, colour: np.ndarray, *, keep: np.ndarray) -> None:
-    """Lay a colour over the paint where the mask is, shaded by ``keep``; in place, as paint is."""
+    """Blend a colour, shaded by ``keep``, into the paint where the mask is not zero; in place."""
     rows, columns = np.flatnonzero(mask.max(1) > 0.004), np.flatnonzero(mask.max(0) > 0.004)
     if not len(rows):
         return
@@ -146,14 +150,14 @@ def _mix(paint: np.ndarray, mask: np.ndarray, colour: np.ndarray, *, keep: np.nd
 
 
 def _normals(head: Head, points: np.ndarray) -> np.ndarray:
-    """(v, 3) unit normals of the vertices, out of the head."""
+    """(v, 3) unit normals of the vertices, pointing outwards."""
     a, b, c = (points[head.triangles[:, k]] for k in range(3))
     normals = head.neighbours @ np.cross(c - a, b - a)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
 
 
 def _light(normals: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """(v,) diffuse shade that multiplies paint and (v,) gloss that is added to it."""
+    """(v,) diffuse shading, a factor on the paint, and (v,) gloss, which is added."""
     towards = look.light / np.linalg.norm(look.light)
     facing = normals @ towards
     shade = look.ambient + (1 - look.ambient) * np.clip(0.25 + 0.75 * facing, 0, None)
@@ -162,37 +166,36 @@ def _light(normals: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
     return shade.astype(np.float32), gloss.astype(np.float32)
 
 
-def _sample(paint: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(m, 3) paint at places (m, 2) of the canvas, bilinear."""
+def _sample(paint: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """(m, 3) paint at positions (m, 2) on the canvas, bilinear."""
     cv2 = opencv()
-    # remap takes images up to 32,767 pixels wide; the pixels are laid out as one with rows of 256.
-    rows = -(-len(place) // 256)
+    # remap accepts at most 32,767 pixels in a row, so the pixels are arranged in rows of 256
+    rows = -(-len(xy) // 256)
     padded = np.zeros((rows * 256, 2), np.float32)
-    padded[: len(place)] = place - 0.5
+    padded[: len(xy)] = xy - 0.5
     colour = cv2.remap(
         paint, padded.reshape(rows, 256, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return colour.reshape(-1, 3)[: len(place)]
+    return colour.reshape(-1, 3)[: len(xy)]
 
 
-def _eyes(seen: Fragments, points: np.ndarray, look: Look, size: int) -> np.ndarray:
-    """(m, 3) colour of the pixels in the eyes: white, iris, pupil, a light, the lid's shadow."""
-    y, x = np.divmod(seen.pixel, size)
-    place = np.stack([x, y], axis=1) + 0.5
+def _eyes(visible: Fragments, points: np.ndarray, look: Look, size: int) -> np.ndarray:
+    """(m, 3) colour of the pixels in the eyes: white, iris, pupil, highlight and shadow of the lid."""
+    y, x = np.divmod(visible.pixel, size)
+    centres = np.stack([x, y], axis=1) + 0.5
     middles = np.stack([points[iris[0], :2] for iris in IRISES])
     radii = [
         np.linalg.norm(points[list(iris[1:]), :2] - points[iris[0], :2], axis=1).mean() for iris in IRISES
     ]
-    apart = place[:, None] - middles[None]
-    distance = np.linalg.norm(apart, axis=2)
-    which = distance.argmin(1)
-    radius = np.array(radii)[which]
-    ratio = distance[np.arange(len(which)), which] / radius
+    distance = np.linalg.norm(centres[:, None] - middles[None], axis=2)
+    nearest = distance.argmin(1)
+    radius = np.array(radii)[nearest]
+    ratio = distance[np.arange(len(nearest)), nearest] / radius
     soft = 1.2 / radius
     lid = np.zeros(len(points), np.float32)
     for lower in LOWER_LIDS:
         lid[list(lower[1:-1])] = 1
-    shadow = 0.72 + 0.28 * np.clip(seen.interpolate(lid) * 2.2, 0, 1)[:, None]
+    shadow = 0.72 + 0.28 * np.clip(visible.interpolate(lid) * 2.2, 0, 1)[:, None]
     colour = np.array([0.90, 0.87, 0.85]) * shadow
     iris = np.clip((1 - ratio) / soft + 0.5, 0, 1)[:, None]
     ring = np.clip(1.15 - 0.55 * ratio**3, 0.3, 1.2)[:, None]
@@ -200,8 +203,8 @@ def _eyes(seen: Fragments, points: np.ndarray, look: Look, size: int) -> np.ndar
     pupil = np.clip((0.42 - ratio) / soft + 0.5, 0, 1)[:, None]
     colour += pupil * (0.04 - colour)
     spot = (
-        place
-        - middles[which]
+        centres
+        - middles[nearest]
         - radius[:, None] * np.sign(look.light[0]) * np.array([0.3, 0])
         + radius[:, None] * [0, 0.35]
     )
@@ -209,15 +212,15 @@ def _eyes(seen: Fragments, points: np.ndarray, look: Look, size: int) -> np.ndar
     return colour + glint * (0.95 - colour)
 
 
-def _mouth(seen: Fragments, points: np.ndarray, look: Look) -> np.ndarray:
-    """(m, 3) colour inside the mouth: dark, teeth below the upper lip, a tongue above the lower one."""
+def _mouth(visible: Fragments, points: np.ndarray, look: Look) -> np.ndarray:
+    """(m, 3) colour inside the mouth: dark, with teeth below the upper lip and the tongue above the lower one."""
     unit = np.linalg.norm(points[10, :2] - points[152, :2]) / 0.142
     down = np.zeros(len(points), np.float32)
     down[list(LOWER_LIP[1:-1])] = 1
     gap = np.zeros(len(points), np.float32)
     opening = np.linalg.norm(points[list(UPPER_LIP)] - points[list(LOWER_LIP)], axis=1) / unit
     gap[list(UPPER_LIP)] = gap[list(LOWER_LIP)] = opening
-    share, height = seen.interpolate(np.stack([down, gap], axis=1)).T
+    share, height = visible.interpolate(np.stack([down, gap], axis=1)).T
     below = share * height
     soft = 0.0012
     teeth = (
@@ -230,7 +233,7 @@ def _mouth(seen: Fragments, points: np.ndarray, look: Look) -> np.ndarray:
 
 
 def _body(image: np.ndarray, points: np.ndarray, look: Look) -> None:
-    """Neck, shoulders and long hair, behind the head; in place."""
+    """Draw neck, shoulders and long hair, which are behind the head; in place."""
     size = len(image)
     face = points[:POINTS]
     unit = float(np.linalg.norm(face[10] - face[152]))
@@ -246,7 +249,7 @@ def _body(image: np.ndarray, points: np.ndarray, look: Look) -> None:
         )
     neck = [(0.25, -0.25), (0.245, 0.15), (0.26, 0.28), (0.40, 0.40), (0.3, 1.5)]
     _fill(image, _both_sides(0.5 * (nape + foot) + [0, -0.05 * unit], neck, unit), look.skin * 0.72)
-    for share in (0.66, 0.60, 0.54, 0.48):  # the head's shadow, softly
+    for share in (0.66, 0.60, 0.54, 0.48):  # soft shadow of the head
         below = (0.8 - share) * unit * 0.55
         shadow = _ellipse(chin - down * 0.1, 0.21 * unit, 0.32 * unit - below)
         _fill(image, shadow, look.skin * share)
@@ -256,7 +259,7 @@ def _body(image: np.ndarray, points: np.ndarray, look: Look) -> None:
 
 
 def _both_sides(origin: np.ndarray, half: list[tuple[float, float]], unit: np.ndarray | float) -> np.ndarray:
-    """(2 k, 2) an outline from its right half, downwards; x is away from the middle."""
+    """(2 k, 2) symmetric outline from its right half, given downwards; x is the distance from the axis."""
     right = np.array(half)
     return origin + np.concatenate([right, right[::-1] * [-1, 1]]) * unit
 
@@ -273,7 +276,7 @@ def _fill(image: np.ndarray, outline: np.ndarray, colour: np.ndarray) -> None:
 
 
 def _lines(image: np.ndarray, points: np.ndarray, look: Look, shade: np.ndarray) -> None:
-    """Lashes along the upper lids and the line between the lips; in place."""
+    """Draw lashes along the upper lids and the line between the lips; in place."""
     cv2 = opencv()
     unit = np.linalg.norm(points[10, :2] - points[152, :2])
     thin = max(1, round(unit / 90))
@@ -287,7 +290,7 @@ def _lines(image: np.ndarray, points: np.ndarray, look: Look, shade: np.ndarray)
 
 
 def _photograph(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
-    """Camera model: blur, tone, grey, noise, eight bits."""
+    """Camera model: blur, desaturation, contrast, noise and rounding to eight bits."""
     cv2 = opencv()
     image = cv2.GaussianBlur(image, (0, 0), look.blur)
     if look.monochrome:

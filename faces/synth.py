@@ -1,7 +1,7 @@
-"""Synthetic faces: codes drawn from the face model, painted, written in RAF-DB's official layout with the truth beside.
+"""Synthetic faces: random codes of the face model, painted and written in RAF-DB's official layout with the true codes.
 
-Every face is drawn from ``(seed, index)`` alone, so the same faces come out however many workers draw them. The list
-file that makes the folder a dataset is written last: what was interrupted does not pass for finished.
+A face depends only on ``(seed, index)``, so the number of workers does not change the faces. The list file, which makes
+the folder a dataset, is written last, so that an interrupted run is not mistaken for a finished one.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .model import FaceModel, load
 from .paint import Look, paint
 
 CLASSES = PRESETS["rafdb"]
-# Uneven as real collections are, though less so than RAF-DB (2 % fear, 39 % happiness).
+# Shares of the classes: unbalanced as in real datasets, but less than in RAF-DB (2 % fear, 39 % happiness).
 SHARES = np.array([0.14, 0.07, 0.09, 0.26, 0.15, 0.11, 0.18])
-# Factor on the real class means, part of the real spread within a class that is kept, and depth of a full fold of the
-# skin. Chosen on seed 51 so that a small 2D network and the codes are about equally accurate and err on different
-# faces (docs/face_model.md); the demo's seed, 7, was not used for the choice.
+# Factors on the measured class means and on the measured standard deviation within a class, and depth of a full fold of
+# the skin. Chosen with seed 51 such that a small 2D network and the codes are about equally accurate and make different
+# errors (docs/face_model.md); the demo's seed, 7, was not used.
 SEPARATION, SPREAD, DEPTH = 1.3, 0.85, 0.6
 CHUNK = 32
 LIST_FILE = "basic/EmoLabel/list_patition_label.txt"
 _GOLDEN = (5**0.5 - 1) / 2
-# The model's axes (y down, z away from the camera) to the store's (y up, z towards it): half a turn about x.
+# From the model's axes (y down, z away from the camera) to the store's (y up, z towards it): rotation by pi about x.
 _TO_FLAME = np.array([1.0, -1.0, -1.0])
 
 
@@ -41,14 +41,14 @@ class SynthConfig:
     Attributes
     ----------
     count : int
-        Faces, train and test part together.
+        Number of faces in both splits.
     size : int
         Side of the square images, pixels; 48 to 1024.
     seed : int >= 0
     test_share : float in [0, 1]
-        Part of the faces that forms the test split.
+        Fraction of the faces in the test split.
     jobs : int
-        Worker processes; has no influence on the faces.
+        Worker processes; no influence on the faces.
     """
 
     count: int = 1000
@@ -66,25 +66,25 @@ class SynthConfig:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
-                raise UsageError(f"{name}: expected a whole number from {low} to {high}, got {value}")
+                raise UsageError(f"{name} is {value}; it must be a whole number from {low} to {high}")
         if not 0 <= self.test_share <= 1:
-            raise UsageError(f"test share: expected a number from 0 to 1, got {self.test_share}")
+            raise UsageError(f"test share is {self.test_share}; it must be a number from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """The truth about n faces.
+    """True codes of n faces.
 
     Attributes
     ----------
     label : (n,) int
         Index into :data:`CLASSES`.
     pose : (n, 3)
-        Rotation vector from the mean face to the drawn head, rad; axes x right, y down, z away from the camera.
+        Rotation vector from the mean face to the head, rad; axes x right, y down, z away from the camera.
     camera : (n, 3)
-        Pixels per unit of the model, and where the model's origin lies in the image (x, y; pixels).
-    shape : (n, ks);  expression : (n, ke)
-        Standard deviations, as :class:`~ig3d.faces.model.FaceModel` has them.
+        Pixels per unit of the model, and position of the model's origin in the image (x, y; pixels).
+    shape, expression : (n, ks), (n, ke)
+        In standard deviations, see :class:`~ig3d.faces.model.FaceModel`.
     """
 
     label: np.ndarray
@@ -95,17 +95,16 @@ class Codes:
 
 
 def synthesize(out: Path, config: SynthConfig, *, progress: Callable[[int], None] | None = None) -> Path:
-    """Draw faces and write them as RAF-DB is laid out.
+    """Draw faces and write them in RAF-DB's layout.
 
     Parameters
     ----------
     out : Path
-        A folder that does not exist yet, or is empty. It gets ``basic/Image/aligned/train_00001_aligned.jpg`` ...,
-        ``basic/EmoLabel/list_patition_label.txt`` (written last), ``codes.csv`` (true codes by the sample id that
-        the ``rafdb`` adapter gives, ``block:column``, in the units and axes in which a store holds them) and
-        ``synth.json`` (configuration and the model's name).
+        New or empty folder. Written are ``basic/Image/aligned/train_00001_aligned.jpg`` ...,
+        ``basic/EmoLabel/list_patition_label.txt`` (last), ``codes.csv`` (true codes by sample id, with columns
+        ``block:column`` in the units and axes of a store) and ``synth.json`` (configuration and name of the model).
     config : SynthConfig
-    progress : called with the number of faces written each time some are
+    progress : function that is called with the number of faces written since its last call
 
     Returns
     -------
@@ -113,8 +112,8 @@ def synthesize(out: Path, config: SynthConfig, *, progress: Callable[[int], None
 
     Raises
     ------
-    UsageError : the folder is in use.
-    Ig3dError : a file cannot be written (a full disk, no permission).
+    UsageError : the folder is not empty.
+    Ig3dError : a file cannot be written, for instance because the disk is full.
     """
     opencv()
     out = Path(out)
@@ -122,7 +121,7 @@ def synthesize(out: Path, config: SynthConfig, *, progress: Callable[[int], None
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(
-                f"{out}: expected a new or empty folder, got one in use; choose another, or remove it"
+                f"{out}: it exists and is not an empty folder; choose another folder, or remove it"
             )
         images = out / "basic" / "Image" / "aligned"
         images.mkdir(parents=True, exist_ok=True)
@@ -133,26 +132,26 @@ def synthesize(out: Path, config: SynthConfig, *, progress: Callable[[int], None
         list_file.parent.mkdir(parents=True, exist_ok=True)
         list_file.write_text("\n".join(lines), encoding="ascii", newline="\n")
     except OSError as exc:
-        advice = "make room" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder"
+        advice = "free some space" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder"
         raise Ig3dError(
-            f"{out}: expected to write {config.count} faces, got {exc.strerror or exc}; {advice}, remove what is there "
-            "and repeat"
+            f"{out}: {config.count} faces cannot be written: {exc.strerror or exc}; {advice}, remove the "
+            "unfinished folder and repeat"
         ) from exc
     return list_file
 
 
 def file_names(config: SynthConfig) -> list[str]:
-    """Names in the list file, without extension: train faces first, numbered as RAF-DB numbers them."""
+    """Names in the list file, without extension: train faces first, numbered as in RAF-DB."""
     test = round(config.count * config.test_share)
     train = [f"train_{k + 1:05d}" for k in range(config.count - test)]
     return train + [f"test_{k + 1:04d}" for k in range(test)]
 
 
 def draw_codes(config: SynthConfig, indices: np.ndarray, *, model: FaceModel | None = None) -> Codes:
-    """True codes of the faces with these indices; each depends on the seed, the size and its index only."""
+    """True codes of the faces with these indices; they depend only on seed, size and index."""
     model = model or load()
-    drawn = [_draw_code(config, int(index), model) for index in indices]
-    return Codes(*(np.array([getattr(one, name) for one in drawn]) for name in Codes.__dataclass_fields__))
+    faces = [_draw_code(config, int(index), model) for index in indices]
+    return Codes(*(np.array([getattr(face, name) for face in faces]) for name in Codes.__dataclass_fields__))
 
 
 def render(config: SynthConfig, indices: np.ndarray) -> tuple[list[np.ndarray], Codes]:
@@ -167,21 +166,21 @@ def render(config: SynthConfig, indices: np.ndarray) -> tuple[list[np.ndarray], 
 
 
 def pose_points(scene: Head, codes: Codes, *, hair: np.ndarray) -> np.ndarray:
-    """(n, v, 3) the head's vertices as the camera sees them, pixels; the model's 478 points come first."""
+    """(n, v, 3) vertices of the heads in the image, pixels; the first 478 are the points of the model."""
     from scipy.spatial.transform import Rotation
 
     vertices = scene.shell(scene.model.decode(codes.shape, codes.expression), hair)
-    turned = np.einsum("nij,nvj->nvi", Rotation.from_rotvec(codes.pose).as_matrix(), vertices)
-    turned *= codes.camera[:, :1, None]
-    turned[..., :2] += codes.camera[:, None, 1:]
-    return turned
+    points = np.einsum("nij,nvj->nvi", Rotation.from_rotvec(codes.pose).as_matrix(), vertices)
+    points *= codes.camera[:, :1, None]
+    points[..., :2] += codes.camera[:, None, 1:]
+    return points
 
 
 def _draw_code(config: SynthConfig, index: int, model: FaceModel) -> Codes:
     from scipy.spatial.transform import Rotation
 
     rng = np.random.default_rng([config.seed, index, 0])
-    # An additive recurrence: any run of indices holds the classes in nearly their shares.
+    # Additive recurrence: any range of indices contains the classes in nearly the right shares.
     label = int(np.searchsorted(np.cumsum(SHARES), (0.5 + config.seed * 0.37 + index * _GOLDEN) % 1))
     label = min(label, len(SHARES) - 1)
     angles = np.clip(rng.standard_normal(3), -2.4, 2.4) * np.radians([8.0, 13.0, 7.0])
@@ -190,13 +189,16 @@ def _draw_code(config: SynthConfig, index: int, model: FaceModel) -> Codes:
     unit = config.size * rng.uniform(0.54, 0.66) / 0.142
     middle = config.size * (np.array([0.5, 0.52]) + np.clip(0.02 * rng.standard_normal(2), -0.05, 0.05))
     shape = 0.9 * np.clip(rng.standard_normal(len(model.shape_basis)), -2.5, 2.5)
-    spread = SPREAD * np.clip(rng.standard_normal(len(model.class_mean[0])), -2.5, 2.5) @ model.class_spread.T
-    expression = SEPARATION * model.class_mean[label] + spread
+    deviation = (
+        SPREAD * np.clip(rng.standard_normal(len(model.class_mean[0])), -2.5, 2.5) @ model.class_spread.T
+    )
+    expression = SEPARATION * model.class_mean[label] + deviation
     return Codes(np.array(label), pose, np.array([unit, *middle]), shape, expression)
 
 
-# How deep each fold (head.FOLDS) goes in each class. Behind a class: its action units, and those that often come with
-# them (Du, Tao and Martinez, "Compound facial expressions of emotion", PNAS 2014, Table 1); the depths are our own.
+# Depth of each fold (head.FOLDS) in each class. The comments list the action units of a class, and those that often
+# occur with them (Du, Tao and Martinez, "Compound facial expressions of emotion", PNAS 2014, Table 1). The depths
+# themselves are not from the literature.
 _CLASS_FOLDS = np.array(
     [  # forehead grief frown crow cheek nose corner bag chin
         [0.90, 0.00, 0.00, 0.00, 0.10, 0.00, 0.00, 0.00, 0.00],  # surprise: 1 2 25 26
@@ -208,7 +210,7 @@ _CLASS_FOLDS = np.array(
         [0.00, 0.00, 0.05, 0.00, 0.05, 0.00, 0.05, 0.05, 0.00],  # neutral
     ]
 )
-# Depth of the folds in an old face at rest, in every class.
+# Depth of the folds of an old face at rest; added in every class.
 _AGE_FOLDS = np.array([0.5, 0.0, 0.3, 0.4, 0.4, 0.0, 0.4, 0.5, 0.1])
 _SKIN = np.array(
     [[0.93, 0.76, 0.66], [0.86, 0.67, 0.54], [0.78, 0.58, 0.45], [0.62, 0.43, 0.32], [0.45, 0.30, 0.22]]
@@ -220,16 +222,16 @@ _IRIS = np.array([[0.20, 0.11, 0.06], [0.33, 0.20, 0.10], [0.30, 0.40, 0.48], [0
 
 
 def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
-    """Random appearance of a face of this class: all that its pixels show and its points do not.
+    """Random appearance of a face of this class, apart from its geometry.
 
-    The depth of the folds depends on the class, the skin and its age, and is independent of the codes given the class:
-    a network on pixels and a head on codes err on different faces.
+    The depth of the folds depends on the class, the skin and its age. Given the class it is independent of the codes,
+    so that a network on pixels and a head on codes make errors on different faces.
     """
     skin = _between(rng, _SKIN)
     hair = _between(rng, _HAIR) if skin[0] > 0.7 and rng.random() < 0.8 else _HAIR[0] * rng.uniform(0.6, 2.0)
     long_hair = rng.random() < 0.4
     fringe = rng.random() < 0.25
-    strength, age = rng.uniform(0.4, 1.1), rng.beta(1, 2)  # skins fold more or less; few are old
+    strength, age = rng.uniform(0.4, 1.1), rng.beta(1, 2)  # folds vary between skins; few faces are old
     folds = strength * _CLASS_FOLDS[label] + age * _AGE_FOLDS + 0.12 * rng.standard_normal(len(FOLDS))
     grey = 0.8 * np.clip(rng.standard_normal(len(model.grey_basis)), -2, 2) + model.class_grey[label]
     grey[0] *= 0.5
@@ -258,7 +260,7 @@ def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
         teeth=float(rng.uniform(0.75, 1.0)),
         monochrome=float(rng.random() < 0.3),
         blur=float(rng.uniform(0.45, 1.1)),
-        contrast=float(rng.uniform(0.85, 1.15) * (0.8 / skin[0]) ** 0.45),  # as a camera exposes
+        contrast=float(rng.uniform(0.85, 1.15) * (0.8 / skin[0]) ** 0.45),  # exposure of the camera
         brightness=float(rng.normal(0, 0.05)),
         noise=float(rng.uniform(1, 6)),
         long_hair=bool(long_hair),
@@ -266,7 +268,7 @@ def draw_look(rng: np.random.Generator, label: int, model: FaceModel) -> Look:
 
 
 def _draw_background(rng: np.random.Generator) -> np.ndarray:
-    """(6, 6, 3) float32: mostly dull, lighter to one side, blotched."""
+    """(6, 6, 3) float32: a dull colour with a gradient and random blotches."""
     tint = 0.7 * rng.uniform(0.1, 0.9) + 0.3 * rng.uniform(0.1, 0.9, 3)
     y, x = np.mgrid[-1:1:6j, -1:1:6j]
     slope = rng.uniform(-0.12, 0.12) * x + rng.uniform(-0.15, 0.15) * y
@@ -275,10 +277,10 @@ def _draw_background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _between(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
-    """A colour between two neighbours of a row of colours."""
-    place = rng.uniform(0, len(colours) - 1)
-    low = min(int(place), len(colours) - 2)
-    return colours[low] + (place - low) * (colours[low + 1] - colours[low])
+    """Random colour, interpolated between two neighbours in a list of colours."""
+    position = rng.uniform(0, len(colours) - 1)
+    low = min(int(position), len(colours) - 2)
+    return colours[low] + (position - low) * (colours[low + 1] - colours[low])
 
 
 def _write_images(
@@ -335,6 +337,6 @@ def _write_tables(out: Path, names: list[str], codes: Codes, config: SynthConfig
     }
     frame = pd.DataFrame(columns)
     frame.to_csv(out / "codes.csv", index=False, float_format="%.6g", lineterminator="\n")
-    facts = {"model": load().basis, "classes": CLASSES, **asdict(config)}
-    del facts["jobs"]
-    (out / "synth.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    description = {"model": load().basis, "classes": CLASSES, **asdict(config)}
+    del description["jobs"]
+    (out / "synth.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")

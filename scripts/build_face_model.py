@@ -2,9 +2,9 @@
 
     python scripts/build_face_model.py landmarks.npz --out faces/face_model.npz
 
-The input, made by landmarks_of_photographs.py from a folder of photographs, holds ``landmarks`` (n, 478, 3), ``grey``
-(n, 478), ``label`` (n,), ``person`` (n,), ``blendshapes`` (n, 52) and ``blendshape_names`` (52,). Triangles are copied
-from the present model. Estimators and measurements: docs/face_model.md.
+The input, written by landmarks_of_photographs.py from a folder of photographs, contains ``landmarks`` (n, 478, 3),
+``grey`` (n, 478), ``label`` (n,), ``person`` (n,), ``blendshapes`` (n, 52) and ``blendshape_names`` (52,). Triangles
+are copied from the current model. Estimators and measurements: docs/face_model.md.
 """
 
 from __future__ import annotations
@@ -24,44 +24,43 @@ from ig3d.features.classes import PRESETS, canonical
 
 SHAPE_AXES, EXPRESSION_AXES = 20, 30
 FLIP = np.array([-1.0, 1.0, 1.0])
-CLASSES = PRESETS["rafdb"]  # synthetic faces are labelled with them
+CLASSES = PRESETS["rafdb"]  # the labels of synthetic faces
 MEASURED = [name for name in CLASSES if name != "fear"]
 FEAR = {"surprise": 0.6, "sad": 0.4}
 
 
 def unit(points: np.ndarray) -> np.ndarray:
-    """Centred, centroid size 1."""
+    """Centre points and scale them to centroid size 1."""
     centred = points - points.mean(0)
     return centred / np.sqrt((centred**2).sum())
 
 
 def mirror_pairs(mean: np.ndarray) -> np.ndarray:
-    """(478,) which point lies nearest to each point's mirror image; one to one."""
+    """(478,) index of the point nearest to the mirror image of each point; one-to-one."""
     distance = ((mean[:, None] - (mean * FLIP)[None]) ** 2).sum(-1)
     pairs = linear_sum_assignment(distance)[1]
     if (pairs[pairs] != np.arange(len(mean))).any():
         raise SystemExit(
-            "mirror pairs: expected an involution; the landmarks are not of a frontal, even set of faces"
+            "mirror pairs are inconsistent: the mean of these faces is not symmetric; use more, and frontal, faces"
         )
     return pairs
 
 
 def within_variance(aligned: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(478,) variance of each point around its person's mean; each estimated mean costs a degree of freedom."""
+    """(478,) unbiased variance of each point around the mean of its person."""
     count = np.bincount(person)
     total = np.zeros((len(count), *aligned.shape[1:]))
     np.add.at(total, person, aligned)
-    rest = aligned - (total / count[:, None, None])[person]
-    return (rest**2).sum((0, 2)) / (len(person) - len(count))
+    residual = aligned - (total / count[:, None, None])[person]
+    return (residual**2).sum((0, 2)) / (len(person) - len(count))
 
 
 def mean_face(landmarks: np.ndarray, person: np.ndarray, *, rounds: int = 10):
-    """Generalised Procrustes analysis: mean, weights of the rigid part, mirror pairs.
+    """Generalised Procrustes analysis: mean face, weights for rigid alignment, mirror pairs.
 
-    Each person counts once. The mean is turned to the average orientation of the photographed heads, then made
-    symmetric, so that pose 0 is a head that looks into the camera as people do on average. A point weighs by the
-    inverse of its variance within persons: the nose and the corners of the eyes carry the alignment, lips and brows
-    hardly count.
+    Each person has the same weight. The mean is rotated to the average orientation of the photographed heads, then made
+    symmetric: pose 0 is the average orientation towards the camera. The weight of a point is the inverse of its
+    variance within persons, so that the nose and the corners of the eyes determine the alignment, not lips and brows.
     """
     weight = 1 / np.bincount(person)[person]
     weight /= weight.sum()
@@ -81,32 +80,31 @@ def mean_face(landmarks: np.ndarray, person: np.ndarray, *, rounds: int = 10):
 
 
 def expressions(codes: np.ndarray, label: np.ndarray, person: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean expression codes of the seven classes, and the spread of faces around the mean of their class.
+    """Mean expression codes of the seven classes, and covariance of faces around the mean of their class.
 
-    A class mean of n persons is shrunk by the factor of James and Stein, 1 - tr(spread) / (n |mean|^2). Fear has a
-    handful of faces and is mixed by hand after FACS: the raised brows, wide eyes and open mouth of surprise with the
-    drawn brows and lips of sadness. The spread is that within persons and classes.
+    A class mean of n persons is shrunk by the factor of James and Stein, 1 - tr(covariance) / (n |mean|^2). There are
+    too few faces with fear; its mean is a mixture after FACS: raised brows, wide eyes and open mouth of surprise, and
+    drawn brows and lips of sadness. The covariance is that within persons and classes.
     """
     labels = centred(one_hot(label, MEASURED))
-    spread = within(codes - labels @ effects(codes, labels, person), person)
+    covariance = within(codes - labels @ effects(codes, labels, person), person)
     means = class_means(codes, label, person, names=MEASURED)
     means -= means.mean(0)
-    persons = (
-        np.array([len(np.unique(person[label == name])) for name in MEASURED]) / 2
-    )  # mirror images add none
-    means *= np.maximum(0, 1 - np.trace(spread) / (persons * (means**2).sum(1)))[:, None]
+    # mirror images are not further persons
+    persons = np.array([len(np.unique(person[label == name])) for name in MEASURED]) / 2
+    means *= np.maximum(0, 1 - np.trace(covariance) / (persons * (means**2).sum(1)))[:, None]
     by_name = dict(zip(MEASURED, means, strict=True))
     by_name["fear"] = sum(share * by_name[name] for name, share in FEAR.items())
     return {
         "class_mean": np.array([by_name[name] for name in CLASSES]),
-        "class_spread": np.linalg.cholesky(spread),
+        "class_spread": np.linalg.cholesky(covariance),
     }
 
 
 def greys(
     grey: np.ndarray, pairs: np.ndarray, label: np.ndarray, person: np.ndarray, k: int
 ) -> dict[str, np.ndarray]:
-    """Mean grey value of the points, how it varies (each face's own mean taken off), and the classes' mean codes."""
+    """Grey values of the points: mean, basis of the variation around each face's mean, mean codes of classes."""
     level = grey - grey.mean(1, keepdims=True)
     both = np.concatenate([level, level[:, pairs]])
     mean = both.mean(0)
@@ -123,11 +121,11 @@ def greys(
 
 
 def feature_weights() -> np.ndarray:
-    """(1434,) how far each coordinate counts when expression axes are chosen.
+    """(1434,) weights of the coordinates in the choice of expression axes.
 
-    Lips, lids and brows count fully and the ten iris points doubly (gaze is two of the best measured axes, of few
-    points). Skin counts little and the face's outline hardly: a detector guesses it through hair, and it would make
-    the longest "expression" axes. Depth, which is guessed altogether, counts less than place.
+    Lips, lids and brows have weight 1 and the ten iris points weight 2, because gaze is well measured but has few
+    points. Skin has a small weight. The outline of the face has nearly none: under hair the detector cannot see it, and
+    its errors would dominate the expression axes. Depth is less reliable than position and has a smaller weight.
     """
     points = np.full(478, 0.2)
     for outline in (LIPS_OUTER, LIPS_INNER, *UPPER_LIDS, *LOWER_LIDS, *BROWS):
@@ -155,7 +153,7 @@ def with_mirror_images(
     pairs: np.ndarray,
     sides: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    """Rows of :func:`components`: the faces and their mirror images, the latter as further persons."""
+    """Input rows of :func:`components`: faces and their mirror images, which count as further persons."""
     mirrored = (fit.aligned * FLIP)[:, pairs]
     x = (np.concatenate([fit.aligned, mirrored]) - mean).reshape(2 * len(label), -1)
     rotation = np.concatenate([fit.rotation, fit.rotation * np.outer(FLIP, FLIP)])
@@ -167,11 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("landmarks", type=Path)
     parser.add_argument("--out", type=Path, default=Path("faces/face_model.npz"))
-    parser.add_argument("--shape", type=int, default=SHAPE_AXES, help="identity axes that are kept")
-    parser.add_argument(
-        "--expression", type=int, default=EXPRESSION_AXES, help="expression axes that are kept"
-    )
-    parser.add_argument("--grey", type=int, default=12, help="grey axes that are kept")
+    parser.add_argument("--shape", type=int, default=SHAPE_AXES, help="number of identity axes")
+    parser.add_argument("--expression", type=int, default=EXPRESSION_AXES, help="number of expression axes")
+    parser.add_argument("--grey", type=int, default=12, help="number of grey axes")
     options = parser.parse_args()
     with np.load(options.landmarks) as file:
         landmarks, grey = file["landmarks"].astype(float), file["grey"].astype(float)
@@ -184,7 +180,7 @@ def main() -> None:
     mean, rigid, pairs = mean_face(landmarks, person)
     fit = align(landmarks, mean, weights=rigid)
     rows = with_mirror_images(fit, label, person, blendshapes, mean=mean, pairs=pairs, sides=sides)
-    found = components(*rows, ks=options.shape, ke=options.expression, weights=feature_weights())
+    result = components(*rows, ks=options.shape, ke=options.expression, weights=feature_weights())
     with np.load(EMBEDDED) as file:
         topology = {name: file[name] for name in ("triangles", "part")}
     arrays = {
@@ -193,20 +189,20 @@ def main() -> None:
         "rigid": rigid.astype(np.float32),
         "mirror": pairs.astype(np.int16),
         **topology,
-        "shape_basis": found.shape_basis.astype(np.float16),
-        "expression_basis": found.expression_basis.astype(np.float16),
-        "encoder": found.encoder.astype(np.float16),
+        "shape_basis": result.shape_basis.astype(np.float16),
+        "expression_basis": result.expression_basis.astype(np.float16),
+        "encoder": result.encoder.astype(np.float16),
         "classes": np.array(CLASSES),
-        **expressions(found.expression, rows[2], rows[3]),
+        **expressions(result.expression, rows[2], rows[3]),
         **greys(grey, pairs, label, person, options.grey),
     }
     if not all(np.isfinite(values).all() for values in arrays.values() if values.dtype.kind == "f"):
-        raise SystemExit("face model: expected finite values; too few faces, or too small a floor")
-    small = {
+        raise SystemExit("the face model has values that are not finite; use more faces or a larger floor")
+    single = {
         name: values.astype(np.float32) if values.dtype == float else values
         for name, values in arrays.items()
     }
-    np.savez_compressed(options.out, **small)
+    np.savez_compressed(options.out, **single)
     data = options.out.read_bytes()
     print(f"{options.out}: {len(data):,} bytes; write this into faces/model.py:")
     print(f'SHA256 = "{hashlib.sha256(data).hexdigest()}"')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job from nothing, offline: every line that starts with $ is a command you can type yourself.
-#   scripts/demo.sh FOLDER   (BIN: where ig3d lies; COUNT: how many faces)
+# Run the whole workflow on synthetic faces, offline. Lines of the output that start with $ are commands that you can type.
+#   scripts/demo.sh FOLDER   (environment: BIN, folder of the ig3d command; COUNT, number of faces)
 set -euo pipefail
 demo=${1:?usage: scripts/demo.sh FOLDER}
 bin=${BIN:-.venv/bin}
@@ -14,13 +14,13 @@ ig3d() {
 mkdir -p "$demo"
 started=$SECONDS
 if [ -e "$demo/faces/basic/EmoLabel/list_patition_label.txt" ]; then
-  printf '%s\n' "$demo/faces: faces of an earlier demo are used again"
+  printf '%s\n' "$demo/faces: the faces of an earlier demo are reused"
 else
-  # an interrupted demo leaves a folder without list file; only such a folder is removed
+  # remove the folder of an interrupted demo, which has no list file
   if [ -e "$demo/faces" ]; then rm -r "$demo/faces/basic" && rmdir "$demo/faces"; fi
   ig3d synth "$demo/faces" --count "$count" --seed 7
 fi
-# on one thread, so that any number of cores gives the same network; 20 epochs, which is soon done
+# one thread, so that the network does not depend on the number of cores; 20 epochs, to be fast
 OMP_NUM_THREADS=1 ig3d train-2d "$demo/faces" --dataset rafdb --epochs 20 --out "$demo/2d.safetensors"
 ig3d logits "$demo/faces" --dataset rafdb --network "$demo/2d.safetensors" --out "$demo/2d.npz"
 ig3d extract "$demo/faces" --dataset rafdb --regressor facemesh --out "$demo/3d.h5" --restart
@@ -31,9 +31,9 @@ cat <<END
 
 The demo took $((SECONDS - started)) s. Look at
   $demo/faces.png              synthetic faces with the detected points
-  $demo/fused/gain.png         what each rule adds to the 2D network, with intervals
-  $demo/fused/predictions.csv  every prediction of every rule, by id
-  $demo/fused/metrics.json     every figure, what was assumed, what was fitted on which rows
+  $demo/fused/gain.png         gain of each rule over the 2D network, with confidence intervals
+  $demo/fused/predictions.csv  predictions of all rules, by sample id
+  $demo/fused/metrics.json     all figures, assumptions, and the rows on which each model was fitted
 
 With your own data (a folder per class; docs/datasets.md has RAF-DB and tables) and your own network's logits:
   make extract DATASET=folder ROOT=/path/to/images OUT=mine.h5

@@ -1,9 +1,9 @@
-"""Where do ``gate`` and ``attention`` take the codes? A case in which the codes help half of the rows only, drawn.
+"""Draw the share of the codes in decisions of ``gate`` and ``attention``, if codes help in half of the rows only.
 
-In half of the rows the features tell the class and the codes are noise; in the other half it is the other way round.
-Which half a row is of shows in its features alone, faintly in each channel, as blur shows in a picture. Prints, for
-each module and seed, the mean share of the codes in both halves, how well the share tells the halves apart, and
-accuracies with codes and with every block masked; draws the shares to docs/images/shares.png.
+In one half of the rows the features contain the class and the codes are noise; in the other half it is the reverse. A
+small shift of all features, like blur in a picture, marks the half. The script prints, for each module and seed, the
+mean share of the codes in both halves, the area under the ROC curve of the share as a classifier of the halves, and
+accuracies with codes and with all blocks masked. It draws the shares to docs/images/shares.png.
 
     python scripts/draw_shares.py [PICTURE]
 """
@@ -32,15 +32,14 @@ CPU = torch.device("cpu")
 
 
 def half_and_half() -> tuple[TrainingData, np.ndarray]:
-    """The rows, and (n,) bool where the codes help; three quarters of them teach, the rest is looked at."""
+    """Rows for training (6 of 8) and evaluation, and (n,) bool: whether the codes of a row contain its class."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, ROWS)
     helped = rng.random(ROWS) < 0.5
-    said = np.where(
-        helped, rng.integers(0, CLASSES, ROWS), labels
-    )  # what features say: nothing where codes help
+    # class shown by the features: random in rows where the codes help
+    shown = np.where(helped, rng.integers(0, CLASSES, ROWS), labels)
     features = rng.normal(0, 1, (ROWS, WIDTH)).astype(np.float32)
-    features[np.arange(ROWS), said] += 4
+    features[np.arange(ROWS), shown] += 4
     features[:, CLASSES:] += np.where(helped, 0.8, -0.8)[:, None]
     codes = rng.normal(0, 1, (ROWS, sum(BLOCKS))).astype(np.float32)
     codes[np.arange(ROWS), np.where(helped, labels, rng.integers(0, CLASSES, ROWS))] += 4
@@ -62,6 +61,7 @@ def half_and_half() -> tuple[TrainingData, np.ndarray]:
 
 
 def trained(name: str, data: TrainingData, seed: int) -> FusionModule:
+    """Module after training."""
     config = IntermediateConfig(module=name, epochs=15, batch_size=64, lr=3e-3)
     with seeded(seed, CPU):
         module = make_module(ModuleSpec(name, (WIDTH,), BLOCKS, WIDTH, CLASSES, config.dropout))
@@ -72,20 +72,18 @@ def trained(name: str, data: TrainingData, seed: int) -> FusionModule:
     return module.eval()
 
 
-def shares(name: str, data: TrainingData, helped: np.ndarray, looked: torch.Tensor, seed: int) -> np.ndarray:
-    """(m,) share of the codes in each row that is looked at; prints what came of it."""
+def shares(name: str, data: TrainingData, helped: np.ndarray, rows: torch.Tensor, seed: int) -> np.ndarray:
+    """(m,) share of the codes in the decision of each of these rows; prints a summary."""
     module = trained(name, data, seed)
     with torch.no_grad():
-        share = module.share(
-            data.inputs(looked, None), data.codes[looked], data.blocks_present(looked)
-        ).numpy()
-        masked = module(data.inputs(looked, None), data.codes[looked], ~data.blocks_present(looked)).numpy()
-    truth, half = data.labels[looked].numpy(), helped[looked.numpy()]
-    right = predict(module, data, looked, device=CPU).argmax(1) == truth
+        share = module.share(data.inputs(rows, None), data.codes[rows], data.blocks_present(rows)).numpy()
+        masked = module(data.inputs(rows, None), data.codes[rows], ~data.blocks_present(rows)).numpy()
+    truth, half = data.labels[rows].numpy(), helped[rows.numpy()]
+    right = predict(module, data, rows, device=CPU).argmax(1) == truth
     alone = masked.argmax(1) == truth
     print(
         f"{name:10s} seed {seed}: share {share[half].mean():.2f} where codes help, {share[~half].mean():.2f} elsewhere "
-        f"(told apart {roc_auc_score(half, share):.3f}); accuracy with codes {right[half].mean():.3f} and "
+        f"(AUC {roc_auc_score(half, share):.3f}); accuracy with codes {right[half].mean():.3f} and "
         f"{right[~half].mean():.3f}, masked {alone[half].mean():.3f} and {alone[~half].mean():.3f}",
         flush=True,
     )
@@ -93,18 +91,19 @@ def shares(name: str, data: TrainingData, helped: np.ndarray, looked: torch.Tens
 
 
 def draw(path: Path) -> None:
+    """Draw histograms of the shares."""
     data, helped = half_and_half()
-    looked = torch.from_numpy(np.flatnonzero(np.arange(ROWS) % 8 > 5))
-    half = helped[looked.numpy()]
+    evaluated = torch.from_numpy(np.flatnonzero(np.arange(ROWS) % 8 > 5))
+    half = helped[evaluated.numpy()]
     figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True, layout="constrained")
     for axis, name in zip(axes, ("gate", "attention"), strict=True):
-        found = np.concatenate([shares(name, data, helped, looked, seed) for seed in SEEDS])
-        where = np.tile(half, len(SEEDS))
+        values = np.concatenate([shares(name, data, helped, evaluated, seed) for seed in SEEDS])
+        in_codes = np.tile(half, len(SEEDS))
         for rows, colour, label in (
-            (where, "#c2410c", "codes tell the class"),
-            (~where, "#64748b", "features tell it"),
+            (in_codes, "#c2410c", "class in the codes"),
+            (~in_codes, "#64748b", "class in the features"),
         ):
-            axis.hist(found[rows], bins=np.linspace(0, 1, 41), color=colour, alpha=0.65, label=label)
+            axis.hist(values[rows], bins=np.linspace(0, 1, 41), color=colour, alpha=0.65, label=label)
         axis.set(title=name, xlabel="share of the codes in the decision", xlim=(0, 1))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"rows, {len(SEEDS)} seeds")

@@ -26,7 +26,7 @@ def lowest(extras: list[str]) -> list[str]:
     for requirement in requirements:
         match = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?>=([\w.]+)", requirement)
         if match is None:
-            raise ValueError(f"{requirement}: expected the form name>=version")
+            raise ValueError(f"{requirement}: a dependency must have the form name>=version")
         pinned.append(f"{match[1]}{match[2] or ''}=={match[3]}")
     return sorted(set(pinned))
 

@@ -1,10 +1,11 @@
-"""Class accuracy and same-person retrieval of the codes of one photograph: the figures of docs/face_model.md.
+"""Measure class accuracy and person retrieval of the face model's codes: the figures of docs/face_model.md.
 
     python scripts/measure_face_model.py landmarks.npz
 
-Five folds, persons kept apart; mean face, bases and classifier are made from the training folds alone. Accuracy:
-balanced, six classes (fear and contempt have too few faces), logistic regression on standardised codes. Retrieval: how
-often the nearest other face of the test fold (cosine) shows the same person, among faces whose person has another one.
+Five folds, with each person in one fold; mean face, bases and classifier are fitted on the training folds. Accuracy is
+balanced over six classes (fear and contempt have too few faces), with logistic regression on standardised codes.
+Retrieval is the share of faces whose nearest other face in the test fold (cosine) shows the same person, among faces
+whose person has several.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ LEFT_OUT = ["fear", "contempt"]
 def retrieval(codes: np.ndarray, person: np.ndarray) -> tuple[float, float]:
     """Share of faces whose nearest other face is of the same person, and that share by chance."""
     unit = codes / np.linalg.norm(codes, axis=1, keepdims=True)
-    likeness = unit @ unit.T
-    np.fill_diagonal(likeness, -np.inf)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
     others = np.bincount(person)[person] - 1
-    right = person[likeness.argmax(1)] == person
+    right = person[similarity.argmax(1)] == person
     return right[others > 0].mean(), (others / (len(person) - 1))[others > 0].mean()
 
 
@@ -64,31 +65,31 @@ def main() -> None:
     counted = ~np.isin(label, LEFT_OUT)
     rows: dict[str, list[tuple[float, ...]]] = {}
     for train, test in GroupKFold(5).split(landmarks, groups=person):
-        who = np.unique(person[train], return_inverse=True)[1]
-        mean, rigid, pairs = mean_face(landmarks[train], who)
+        number = np.unique(person[train], return_inverse=True)[1]
+        mean, rigid, pairs = mean_face(landmarks[train], number)
         x = (align(landmarks, mean, weights=rigid).aligned - mean).reshape(len(landmarks), -1)
         fit = align(landmarks[train], mean, weights=rigid)
         training = with_mirror_images(
-            fit, label[train], who, blendshapes[train], mean=mean, pairs=pairs, sides=sides
+            fit, label[train], number, blendshapes[train], mean=mean, pairs=pairs, sides=sides
         )
-        found = components(*training, ks=SHAPE_AXES, ke=EXPRESSION_AXES, weights=feature_weights())
-        codes = x @ found.encoder.T
-        flat = x @ np.linalg.svd(x[train] - x[train].mean(0), full_matrices=False)[2][:70].T
+        model = components(*training, ks=SHAPE_AXES, ke=EXPRESSION_AXES, weights=feature_weights())
+        codes = x @ model.encoder.T
+        principal = x @ np.linalg.svd(x[train] - x[train].mean(0), full_matrices=False)[2][:70].T
         blocks = {
             "shape": codes[:, :SHAPE_AXES],
             "expression": codes[:, SHAPE_AXES:],
             "both": codes,
             "blendshapes": blendshapes,
             "expression and blendshapes": np.concatenate([codes[:, SHAPE_AXES:], blendshapes], axis=1),
-            "first 70 principal axes of the landmarks": flat,
+            "first 70 principal axes of the landmarks": principal,
         }
         for name, values in blocks.items():
             score = accuracy(values, label, train[counted[train]], test[counted[test]])
             rows.setdefault(name, []).append((score, *retrieval(values[test], person[test])))
     print(f"{'block':44}{'accuracy':>10}{'retrieval':>11}{'(chance)':>10}")
     for name, values in rows.items():
-        score, found_again, chance = np.mean(values, axis=0)
-        print(f"{name:44}{score:10.3f}{found_again:11.3f}{chance:10.3f}")
+        score, retrieved, chance = np.mean(values, axis=0)
+        print(f"{name:44}{score:10.3f}{retrieved:11.3f}{chance:10.3f}")
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
         ig3d("extract", tmp_path / "no", "--out", out), 1, "expected the dataset's folder", "docs/datasets.md"
     )
     failed(ig3d("extract", data, "--out", out, "--dataset", "rafdb"), 1, "list_patition_label.txt")
-    failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "expected one of ")
-    failed(ig3d("extract", data, "--out", out, "--detector", "none"), 2, "needs landmarks")
+    failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "choose one of ")
+    failed(ig3d("extract", data, "--out", out, "--detector", "none"), 2, "no landmarks")
     failed(ig3d("extract", data, "--out", out, "--split", "1,2"), 2, "three numbers")
     failed(ig3d("extract", data, "--out", out, "--split", "1,2,3"), 2, "sum to 1")
     failed(ig3d("extract", data, "--out", out, "--jobs", -2), 2, "jobs")

@@ -170,7 +170,7 @@ def test_bad_group_pattern(tmp_path: Path, pattern: str) -> None:
 
 
 def test_unknown_adapter_and_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"expected one of rafdb, .*manifest, .*folder"):
+    with pytest.raises(UsageError, match=r"choose one of rafdb, .*manifest, .*folder"):
         list_samples(tmp_path, "fodler")
     with pytest.raises(DatasetError, match="found none"):
         list_samples(tmp_path / "nowhere", "folder")

@@ -202,7 +202,7 @@ def test_anything_but_smirks_tensors_is_refused_with_the_differences(
 ) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
     write_smirk(tmp_path, changes(made_up("smirk")) if callable(changes) else changes)
-    with pytest.raises(WeightsError, match=rf"^smirk \(SMIRK_em1.pt\): expected .*{message}"):
+    with pytest.raises(WeightsError, match=rf"^smirk \(SMIRK_em1.pt\): .*{message}"):
         load_regressor("smirk", device="cpu")
 
 
@@ -216,7 +216,7 @@ def test_a_file_cut_short_or_of_another_kind_is_refused(
         load_regressor("smirk", device="cpu")
     (tmp_path / "SMIRK_em1.pt.ig3d.json").unlink(missing_ok=True)
     torch.save([torch.zeros(3)], file)
-    with pytest.raises(WeightsError, match="expected tensors by name, got a list"):
+    with pytest.raises(WeightsError, match="a list, not named tensors"):
         load_regressor("smirk", device="cpu")
 
 
@@ -238,11 +238,11 @@ def test_the_parts_of_a_checkpoint_are_told_apart() -> None:
         "E_expression",
         "E_detail",
     ]
-    with pytest.raises(WeightsError, match=r"1 unknown \(deca.surprise\)"):
+    with pytest.raises(WeightsError, match=r"1 unknown tensors \(deca.surprise\)"):
         parts_of({"state_dict": {**lightning, "deca.surprise": weight}})
-    with pytest.raises(WeightsError, match=r"1 unknown \(surprise\)"):
+    with pytest.raises(WeightsError, match=r"1 unknown tensors \(surprise\)"):
         parts_of({"E_flame": {}, "E_detail": {}, "surprise": 1})
-    with pytest.raises(WeightsError, match=r"expected state_dict .* got model, epoch"):
+    with pytest.raises(WeightsError, match=r"neither state_dict .* model, epoch"):
         parts_of({"model": {}, "epoch": 1})
 
 
@@ -255,14 +255,14 @@ def test_what_the_expression_encoder_replaces(tmp_path: Path) -> None:
         "jaw": slice(53, 56),
     }
     place = checkpoint(tmp_path / "detail" / "checkpoints" / "x.ckpt")
-    with pytest.raises(WeightsError, match=r"expected cfg\.yaml in a folder above"):
+    with pytest.raises(WeightsError, match=r"need cfg\.yaml in a folder above"):
         expression_layout(53, place)
     settings = "detail: {model: {exp_deca_global_pose: %s, exp_deca_jaw_pose: %s}}"
     for head, jaw, block in (("false", "true", "jaw"), ("true", "false", "pose")):
         (tmp_path / "cfg.yaml").write_text(settings % (head, jaw))
         assert expression_layout(53, place) == {**expression, block: slice(50, 53)}
     (tmp_path / "cfg.yaml").write_text("coarse: {}")
-    with pytest.raises(WeightsError, match=r"expected detail\.model\.exp_deca_global_pose"):
+    with pytest.raises(WeightsError, match=r"detail\.model\.exp_deca_global_pose"):
         expression_layout(53, place)
 
 
@@ -275,10 +275,10 @@ def test_one_regressors_file_under_anothers_name_is_refused(
     torch.save(
         {"state_dict": {**small, "deca.E_expression.layers.2.weight": last}}, tmp_path / "deca_model.tar"
     )
-    with pytest.raises(WeightsError, match="expected DECA, got EMOCA; use --regressor emoca"):
+    with pytest.raises(WeightsError, match="EMOCA, not DECA; use --regressor emoca"):
         load_regressor("deca", device="cpu")
     write_emoca(tmp_path, small)
-    with pytest.raises(WeightsError, match="expected EMOCA, got DECA; use --regressor deca"):
+    with pytest.raises(WeightsError, match="DECA, not EMOCA; use --regressor deca"):
         load_regressor("emoca", device="cpu")
 
 
@@ -287,18 +287,18 @@ def test_an_expression_encoder_of_another_kind_is_refused(
 ) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path))
     write_emoca(tmp_path, {"deca.E_expression.resnet.conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"a ResNet of its own .* 1 tensors of another network"):
+    with pytest.raises(WeightsError, match=r"a separate ResNet .* 1 tensors of another network"):
         load_regressor("emoca", device="cpu")
 
 
 def test_settings_that_are_not_there() -> None:
-    with pytest.raises(UsageError, match="precision: expected one of fp32, fp64, bf16, fp16, got 'int8'"):
+    with pytest.raises(UsageError, match="precision: there is no 'int8'"):
         load_regressor("smirk", precision="int8")
     with pytest.raises(UsageError, match=r"device: expected cuda:99, got \d+ CUDA devices"):
         load_regressor("smirk", device="cuda:99")
-    with pytest.raises(UsageError, match=r"regressor facemesh: expected no --precision, got 'fp16'"):
+    with pytest.raises(UsageError, match=r"regressor facemesh: it has no option --precision .*'fp16'"):
         load_regressor("facemesh", precision="fp16")
-    with pytest.raises(UsageError, match=r"regressor smirk: expected no --also"):
+    with pytest.raises(UsageError, match=r"regressor smirk: it has no option --also"):
         load_regressor("smirk", ("landmarks",))
 
 

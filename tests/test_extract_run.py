@@ -80,9 +80,9 @@ def test_a_crop_around_the_box_and_the_whole_image(tmp_path: Path) -> None:
     # a square of 11 by 11 around a box of 12 by 10: the crop's edge rows lie outside of it
     assert cropped.crop_box[0].tolist() == [6.5, 4.5, 17.5, 15.5]
     assert np.isnan(cropped.landmark_box).all()
-    from ig3d.extract.detectors.whole import WholeImage
+    from ig3d.extract.detectors.full_image import FullImage
 
-    resized = flow([Sample("a", "a.png")], tmp_path, WholeImage(), FakeRegressor(), whole=True)
+    resized = flow([Sample("a", "a.png")], tmp_path, FullImage(), FakeRegressor(), whole=True)
     assert np.allclose(resized.crop_box[0], [1, 0.75, 22, 18.25])  # centres of pixels of 3 by 2.5
     assert resized.codes["colour"][0, 2] * 255 < cropped.codes["colour"][0, 2] * 255
 
@@ -270,16 +270,14 @@ def test_a_damaged_store_is_written_anew_when_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        pytest.param({"regressor": "smirkk"}, "regressor: expected one of .*facemesh", id="regressor"),
-        pytest.param({"detector": "sdf"}, "detector: expected one of .*facemesh, .*none", id="detector"),
+        pytest.param({"regressor": "smirkk"}, "regressor: .* choose one of .*facemesh", id="regressor"),
+        pytest.param({"detector": "sdf"}, "detector: .* choose one of .*facemesh, .*none", id="detector"),
         pytest.param({"detector": "none"}, "needs landmarks; use --detector facemesh", id="none"),
         pytest.param(
             {"detector": "ig3d.extract.fakes:FakeDetector"}, "expected 478 landmarks", id="no-landmarks"
         ),
         pytest.param({"also": ("texture",)}, "facemesh: expected --also landmarks, got texture", id="also"),
-        pytest.param(
-            {"regressor": "ig3d.extract.fakes:Nothing"}, "expected 'Nothing' in the module", id="attribute"
-        ),
+        pytest.param({"regressor": "ig3d.extract.fakes:Nothing"}, "fakes has no 'Nothing'", id="attribute"),
     ],
 )
 def test_wrong_settings_end_before_any_work(tmp_path: Path, config: dict[str, object], message: str) -> None:
@@ -298,7 +296,7 @@ def test_a_detector_that_cannot_be_had_is_stood_in_for_and_said(
     said: list[str] = []
     samples = list_samples(colour_folder(tmp_path / "data", 3), "folder")
     extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1, say=said.append)
-    assert "stands in for no.such.package:Detector" in said[0]
+    assert "is used instead of no.such.package:Detector" in said[0]
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.info.detector == {"name": "fake"}
     monkeypatch.setattr(FakeRegressor, "detectors", ("no.such.package:Detector",))

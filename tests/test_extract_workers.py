@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, content, write_image
 from slow_fakes import SLOW, SlowRegressor, start
-from toy_lanes import HereAndNow
+from toy_workers import InThisProcess
 
 from ig3d.errors import RunError, UsageError
 from ig3d.extract import run, shards
@@ -198,7 +198,7 @@ def kill_two_workers(process: subprocess.Popen[str], draw: random.Random) -> Non
 def test_devices_are_dealt_out_and_refused_when_they_differ(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 70)
     samples = list_samples(root, "folder")
-    with pytest.raises(UsageError, match="expected devices of one kind, got cpu,cuda:0"):
+    with pytest.raises(UsageError, match="cpu,cuda:0 mixes kinds of devices"):
         ExtractConfig(device="cpu,cuda:0")
     assert ExtractConfig(device="cuda:0, cuda:1").devices == ("cuda:0", "cuda:1")
     # what takes no device is a usage error, as with one
@@ -236,11 +236,11 @@ def test_workers_share_the_gpus_in_turn(
     opened = []
 
     @contextmanager
-    def here(backend: str, jobs: int, address: str | None) -> Iterator[list[HereAndNow]]:
+    def in_this_process(backend: str, jobs: int, address: str | None) -> Iterator[list[InThisProcess]]:
         opened.append(jobs)
-        yield [HereAndNow() for _ in range(jobs)]
+        yield [InThisProcess() for _ in range(jobs)]
 
-    monkeypatch.setattr(run, "lanes_of", here)
+    monkeypatch.setattr(run, "lanes_of", in_this_process)
     monkeypatch.setattr(run, "cpu_count", lambda: cores)
     monkeypatch.setattr(shards, "shard_size", lambda samples: 2)
     OnGpu.called.clear()
@@ -250,7 +250,7 @@ def test_workers_share_the_gpus_in_turn(
     assert done.counts == {"ok": 24}
     assert opened == [expected]
     names = devices.split(",")
-    turns = [names[lane % len(names)] for lane in range(expected)]
+    turns = [names[slot % len(names)] for slot in range(expected)]
     assert OnGpu.called[:expected] == turns
     assert set(OnGpu.called) == set(names)
 
@@ -289,60 +289,60 @@ def test_two_dask_workers_give_the_same_store(
 
 
 @pytest.mark.parametrize(
-    ("backend", "address", "said"),
+    ("backend", "address", "message"),
     [
-        ("nope", None, "backend: expected one of loky, dask, ray, got 'nope'"),
-        ("loky", "tcp://here:1", "expected --backend dask or ray with --address"),
+        ("nope", None, "backend: there is no 'nope'; choose one of loky, dask, ray"),
+        ("loky", "tcp://here:1", "tcp://here:1 needs --backend dask or ray"),
     ],
 )
-def test_a_backend_that_is_none_leaves_nothing_behind(
-    plain: Path, tmp_path: Path, ig3d: Callable[..., Ended], backend: str, address: str | None, said: str
+def test_an_invalid_backend_is_refused_before_any_work(
+    plain: Path, tmp_path: Path, ig3d: Callable[..., Ended], backend: str, address: str | None, message: str
 ) -> None:
-    where = ["--address", address] if address else []
+    options = ["--address", address] if address else []
     ended = ig3d(
-        "extract", plain / "data", "--out", tmp_path / "a.h5", "--regressor", FAKE, "--backend", backend, *where
+        "extract", plain / "data", "--out", tmp_path / "a.h5", "--regressor", FAKE, "--backend", backend, *options
     )  # fmt: skip
-    assert ended.returncode == 2 and said in ended.stderr
+    assert ended.returncode == 2 and message in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_an_address_where_nothing_listens_is_told_at_once(scheme: str) -> None:
+def test_an_address_on_which_nothing_listens_is_refused_at_once(scheme: str) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'ig3d[ray]'")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    said = f"expected a cluster at {scheme}127.0.0.1:{port}, got none .*refused"
-    with pytest.raises(RunError, match=said), lanes_of("ray", 1, f"{scheme}127.0.0.1:{port}"):
+    message = f"no cluster answers at {scheme}127.0.0.1:{port} .*refused"
+    with pytest.raises(RunError, match=message), lanes_of("ray", 1, f"{scheme}127.0.0.1:{port}"):
         pass
 
 
 @pytest.fixture(scope="module")
-def ray_here(lives: Path) -> Iterator[None]:
+def ray_cluster(lives: Path) -> Iterator[None]:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'ig3d[ray]'")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # ray's workers know it by that alone
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the only way to pass a path to ray's workers
         with lanes_of("ray", 2, None):
             yield
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("ray_cluster")
 def test_two_ray_workers_give_the_same_store(plain: Path, tmp_path: Path) -> None:
     extract_codes(list_samples(plain / "data", "folder"), tmp_path / "a.h5", CONFIG, jobs=2, backend="ray")
     assert content(plain / "one.h5") == content(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_a_worker_of_a_cluster_that_dies_costs_nothing(
+def test_a_dead_worker_of_a_cluster_changes_no_result(
     tmp_path: Path, lives: Path, deaths: Callable[[int], None], request: pytest.FixtureRequest, backend: str
 ) -> None:
-    address = request.getfixturevalue({"dask": "dask_address", "ray": "ray_here"}[backend])
+    address = request.getfixturevalue({"dask": "dask_address", "ray": "ray_cluster"}[backend])
     root = colour_folder(tmp_path / "data", 100)
     write_image(root / "happy" / "0050.png", POISON)
     poisoned_run(root, tmp_path / "calm.h5", jobs=1)
     deaths(1)
-    said = poisoned_run(root, tmp_path / "killed.h5", jobs=2, backend=backend, address=address)
+    lines = poisoned_run(root, tmp_path / "killed.h5", jobs=2, backend=backend, address=address)
     assert not any(lives.iterdir())
-    assert not [line for line in said if "WARNING" in line]
+    assert not [line for line in lines if "WARNING" in line]
     assert content(tmp_path / "calm.h5") == content(tmp_path / "killed.h5")
 
 
@@ -350,44 +350,44 @@ def refuse() -> None:
     raise UsageError("crops: expected x, got y; do z")
 
 
-def test_what_a_task_raises_on_ray_is_that_alone(ray_here: None) -> None:
-    said = r"\Acrops: expected x, got y; do z\Z"
-    with pytest.raises(UsageError, match=said) as refused, lanes_of("ray", 1, None) as lanes:
-        list(spread([()], lanes, [refuse]))
+def test_an_exception_of_a_task_on_ray_keeps_its_type_and_message(ray_cluster: None) -> None:
+    message = r"\Acrops: expected x, got y; do z\Z"
+    with pytest.raises(UsageError, match=message) as refused, lanes_of("ray", 1, None) as slots:
+        list(spread([()], slots, [refuse]))
     assert refused.type is UsageError
 
 
-def test_what_a_task_raises_on_dask_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_of_a_task_on_dask_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
-    with pytest.raises(UsageError, match="expected x, got y"), lanes_of("dask", 1, None) as lanes:
-        list(spread([()], lanes, [refuse]))
+    with pytest.raises(UsageError, match="expected x, got y"), lanes_of("dask", 1, None) as slots:
+        list(spread([()], slots, [refuse]))
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_dask_cluster_that_goes_away_is_told_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dask_cluster_that_is_shut_down_gives_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="localhost:0")
     with (
-        pytest.raises(RunError, match="until the end, got none any more; what is finished is kept: repeat"),
-        lanes_of("dask", 2, cluster.scheduler_address) as lanes,
+        pytest.raises(RunError, match="was shut down during the run; finished shards are kept: repeat"),
+        lanes_of("dask", 2, cluster.scheduler_address) as slots,
     ):
-        for _ in spread([(0,), (600,)], lanes, [time.sleep] * 2):
+        for _ in spread([(0,), (600,)], slots, [time.sleep] * 2):
             cluster.close()
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_cluster_that_is_not_there(plain: Path, tmp_path: Path) -> None:
+def test_a_missing_cluster_is_refused(plain: Path, tmp_path: Path) -> None:
     samples = list_samples(plain / "data", "folder")
-    with pytest.raises(UsageError, match="expected one of loky, dask, ray, got 'slurm'"):
+    with pytest.raises(UsageError, match="choose one of loky, dask, ray"):
         extract_codes(samples, tmp_path / "a.h5", CONFIG, backend="slurm")
-    with pytest.raises(UsageError, match="expected --backend dask or ray with --address"):
+    with pytest.raises(UsageError, match="needs --backend dask or ray"):
         extract_codes(samples, tmp_path / "a.h5", CONFIG, address="tcp://127.0.0.1:1")
     pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
     import dask
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(RunError, match="expected a scheduler"),
+        pytest.raises(RunError, match="no scheduler answers"),
     ):
         extract_codes(samples, tmp_path / "a.h5", CONFIG, backend="dask", address="tcp://127.0.0.1:1")
 
@@ -406,5 +406,5 @@ def test_a_process_runs_one_shard_at_a_time() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda i: one_at_a_time(call, i), range(8))) == {1}
-    with lanes_of("loky", 3, None) as lanes:
-        assert len(lanes) == 3
+    with lanes_of("loky", 3, None) as slots:
+        assert len(slots) == 3

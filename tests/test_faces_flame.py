@@ -198,16 +198,16 @@ def test_a_point_goes_to_its_pixel_of_the_image() -> None:
     assert np.allclose(pixels[0, 1, 2], -0.8 * 224)
 
 
-def test_codes_that_do_not_fit_are_refused(layer: Flame, folder: Path) -> None:
+def test_codes_of_wrong_shape_are_refused(layer: Flame, folder: Path) -> None:
     bare = Flame(flame_files.read_model(folder / "flame2023_Open.pkl"))
     for codes, message in (
-        (FlameCodes(pose=np.zeros((2, 6))), r"pose codes \(n, 3\), got \(2, 6\)"),
-        (FlameCodes(shape=np.zeros((2, 301))), r"shape codes \(n, at most 300\), got \(2, 301\)"),
+        (FlameCodes(pose=np.zeros((2, 6))), r"pose codes is \(2, 6\); it must be \(n, 3\)"),
+        (FlameCodes(shape=np.zeros((2, 301))), r"shape codes is \(2, 301\); it must be \(n, at most 300\)"),
         (
             FlameCodes(shape=np.zeros((2, 3)), jaw=np.zeros((3, 3))),
-            r"as many heads in each block, got \[2, 3\]",
+            r"different numbers of heads: \[2, 3\]",
         ),
-        (FlameCodes(), "as many heads"),
+        (FlameCodes(), "numbers of heads"),
     ):
         with pytest.raises(ModelError, match=message):
             layer.vertices(codes)
@@ -219,7 +219,7 @@ def test_codes_that_do_not_fit_are_refused(layer: Flame, folder: Path) -> None:
             call(vertices)
 
 
-def test_files_of_another_kind_are_one_line(tmp_path: Path, folder: Path) -> None:
+def test_a_wrong_file_gives_a_one_line_error(tmp_path: Path, folder: Path) -> None:
     good = made_up.model()
     model = flame_files.read_model(folder / "generic_model.pkl")
 
@@ -237,20 +237,23 @@ def test_files_of_another_kind_are_one_line(tmp_path: Path, folder: Path) -> Non
     holes = good["v_template"].copy()
     holes[7] = np.nan
     for read, message in (
-        (lambda: flame_files.read_model(masks), "expected a FLAME model with v_template, got none"),
-        (lambda: flame_files.read_model(lid), "a table of arrays, got ndarray"),
-        (lambda: flame_files.read_model(cut), "cut.pkl: expected"),
+        (lambda: flame_files.read_model(masks), "not a FLAME model: v_template is missing"),
+        (lambda: flame_files.read_model(lid), "a ndarray, not named arrays"),
+        (lambda: flame_files.read_model(cut), "cut.pkl"),
         (lambda: flame_files.read_model(tmp_path / "no.pkl"), "No such file"),
         (
             lambda: flame_files.read_model(changed(v_template=np.zeros((6890, 3)))),
-            "v_template 5023 x 3, got 6890 x 3",
+            "v_template is 6890 x 3, not 5023 x 3",
         ),
-        (lambda: flame_files.read_model(changed(v_template=holes)), "finite numbers"),
-        (lambda: flame_files.read_model(changed(f=good["f"] + 5000)), "indices below 5023"),
-        (lambda: flame_files.read_model(changed(weights="none")), "numbers in weights, got str"),
-        (lambda: flame_files.read_model(changed(posedirs=None)), "posedirs, got none"),
-        (lambda: flame_files.read_model(changed(kintree_table=np.zeros((2, 5), int))), "FLAME's joints"),
-        (lambda: flame_files.read_landmarks(masks, model), "full_lmk_faces_idx, got none"),
+        (lambda: flame_files.read_model(changed(v_template=holes)), "v_template contains NaN"),
+        (lambda: flame_files.read_model(changed(f=good["f"] + 5000)), "not in 0 to 5022"),
+        (lambda: flame_files.read_model(changed(weights="none")), "weights is no array of numbers but a str"),
+        (lambda: flame_files.read_model(changed(posedirs=None)), "posedirs is missing"),
+        (
+            lambda: flame_files.read_model(changed(kintree_table=np.zeros((2, 5), int))),
+            "parents of the joints",
+        ),
+        (lambda: flame_files.read_landmarks(masks, model), "full_lmk_faces_idx is missing"),
         (lambda: flame_files.read_mediapipe_landmarks(table, model), "the MediaPipe landmark embedding"),
         (lambda: flame_files.read_mediapipe_landmarks(lid, model), "the MediaPipe landmark embedding"),
         (lambda: flame_files.read_eyelids(lid, table), "an eyelid of SMIRK"),

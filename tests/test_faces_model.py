@@ -77,7 +77,7 @@ def test_faces_without_extent_or_with_nan_give_nan_and_leave_the_others_alone() 
 
 
 def test_points_of_another_number_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"points: expected \(n, 478, 3\), got \(2, 468, 3\)"):
+    with pytest.raises(ModelError, match=r"\(2, 468, 3\) and must be \(n, 478, 3\)"):
         MODEL.align(np.zeros((2, 468, 3)))
 
 
@@ -158,9 +158,9 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     changed = tmp_path / "model.npz"
     changed.write_bytes(data)
-    with pytest.raises(ModelError, match=r"expected model.npz with SHA-256 \w+, got \w+; reinstall ig3d"):
+    with pytest.raises(ModelError, match=r"model.npz has SHA-256 .* reinstall ig3d"):
         load(changed, sha256=SHA256)
-    with pytest.raises(ModelError, match=r"face model: expected an npz of arrays, got model.npz"):
+    with pytest.raises(ModelError, match=r"model.npz is no .npz file"):
         load(changed)
 
 
@@ -171,13 +171,13 @@ def test_another_version_an_incomplete_a_foreign_and_a_missing_file_are_refused(
     shutil.copy(EMBEDDED, path)
     np.testing.assert_array_equal(load(path).mean, MODEL.mean)
     np.savez(path, **(arrays | {"format_version": np.int16(1)}))
-    with pytest.raises(ModelError, match="expected format version 2, got 1; rebuild it"):
+    with pytest.raises(ModelError, match="has format version 1, expected 2; rebuild it"):
         load(path)
     np.savez(path, **{name: values for name, values in arrays.items() if name != "encoder"})
-    with pytest.raises(ModelError, match="expected all of its arrays"):
+    with pytest.raises(ModelError, match="missing or wrong"):
         load(path)
     path.write_text("no model")
-    with pytest.raises(ModelError, match="expected an npz of arrays"):
+    with pytest.raises(ModelError, match=r"no \.npz file"):
         load(path)
-    with pytest.raises(ModelError, match=r"expected a file at .*nowhere.npz"):
+    with pytest.raises(ModelError, match=r"nowhere.npz cannot be read"):
         load(tmp_path / "nowhere.npz")

@@ -1,4 +1,4 @@
-"""A small sample of ``benchmarks/fuzz_inputs.py``; ``make check-full`` runs 2,000 inputs."""
+"""Small run of ``benchmarks/fuzz_inputs.py``; ``make check-full`` runs 2,000 inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fuzz(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_damaged_inputs_end_in_one_line() -> None:
+def test_damaged_inputs_give_one_line_errors() -> None:
     ended = fuzz("--count", 30, "--jobs", 2, "--group", "archives", "tables", "predictions", "stores")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "30 damaged inputs, 25 readers, seed 0: 0 findings" in ended.stdout
@@ -29,10 +29,12 @@ def test_damaged_inputs_end_in_one_line() -> None:
 def test_a_filter_that_matches_no_reader_is_refused() -> None:
     ended = fuzz("--count", 1, "--group", "predictions", "--reader", "nothing")
     assert ended.returncode == 2
-    assert "--reader nothing: no reader has that name; there are npz, npy, predictions csv" in ended.stderr
+    assert (
+        "--reader nothing: no reader has this name; choose one of npz, npy, predictions csv" in ended.stderr
+    )
 
 
-def test_faults_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     import fuzz_inputs
 
@@ -48,7 +50,7 @@ def test_faults_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert fuzz_inputs.Outcome(-9, "", 999.0).fault.startswith("hang")
 
 
-def test_archives_are_damaged_with_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives_can_be_damaged_with_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     from fuzz_damage import damage_zip
 

@@ -1,4 +1,4 @@
-"""Detectors: images to faces. A detector is an object with a ``name``, a ``describe()`` and a call over a batch."""
+"""Face detectors: protocol, table of names, and choice of one face of an image."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ import numpy as np
 from ...features.values import Face
 from ..plugins import load
 
-# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.detectors
+# name -> "module:Class", imported on use; other packages register theirs as entry points in the group ig3d.detectors
 DETECTORS: Mapping[str, str] = {
-    "boxes": "ig3d.extract.detectors.given:GivenBoxes",
+    "boxes": "ig3d.extract.detectors.boxes:KnownBoxes",
     "facemesh": "ig3d.extract.detectors.facemesh:FaceMesh",
     "facemesh-smirk": "ig3d.extract.detectors.facemesh:SmirkFaceMesh",
-    "none": "ig3d.extract.detectors.whole:WholeImage",
+    "none": "ig3d.extract.detectors.full_image:FullImage",
     "sfd": "ig3d.extract.detectors.sfd:Sfd",
     "sfd-box": "ig3d.extract.detectors.sfd:SfdBox",
 }
 
-# Below this a face is passed over when others are surer.
+# Faces with a lower score are used only if no face of the image reaches it.
 CONFIDENT = 0.5
 
 
 class Detector(Protocol):
-    """What a detector has."""
+    """Protocol of face detectors."""
 
     name: str
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, runtime and weights' SHA-256, for the run's identity and the store."""
+        """Name, version, runtime and SHA-256 of the weights; part of a run's identity and stored with the codes."""
         ...
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        """The faces in each (H, W, 3) uint8 RGB image; an empty list where there is none."""
+        """Faces of each (H, W, 3) uint8 RGB image; an empty list if an image has no face."""
         ...
 
 
 def load_detector(name: str, *, device: str = "auto") -> Detector:
-    """A detector by name.
+    """Build a detector by name.
 
     Parameters
     ----------
     name : str
     device : str
-        For detectors whose networks can run on several: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``; passed to detectors that have this parameter.
 
     Raises
     ------
-    UsageError : there is no such detector or device.
-    MissingExtra, WeightsError : it cannot be built here.
+    UsageError : the detector or the device does not exist.
+    MissingExtra, WeightsError : a package or a weights file of the detector is missing.
     """
-    detector: Detector = load("detector", name, DETECTORS, where_taken={"device": device})
+    detector: Detector = load("detector", name, DETECTORS, optional={"device": device})
     return detector
 
 
 def choose_face(faces: Sequence[Face]) -> Face:
-    """The largest of the confident faces; the largest of all where none is confident."""
-    sure = [face for face in faces if math.isnan(face.score) or face.score >= CONFIDENT]
-    return max(sure or faces, key=lambda face: face.area)
+    """Largest face with a score of at least :data:`CONFIDENT` or without score; if there is none, the largest face."""
+    confident = [face for face in faces if math.isnan(face.score) or face.score >= CONFIDENT]
+    return max(confident or faces, key=lambda face: face.area)

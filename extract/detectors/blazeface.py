@@ -16,7 +16,7 @@ ANCHORS = 896
 VALUES = 16  # per anchor: x, y, width, height of the box; x, y of six keypoints
 # Boxes with a larger intersection over union are averaged.
 _OVERLAP = 0.5
-# Of the smaller box: a box that shares more than this with a better one shows the same face.
+# Two boxes show the same face if they share more than this part of the smaller one's area.
 _SAME_FACE = 0.5
 
 
@@ -40,7 +40,7 @@ def decode(values: np.ndarray, logits: np.ndarray, threshold: float) -> list[tup
     values : (n, 896, 16) float32
     logits : (n, 896) float32
     threshold : float
-        Least score.
+        Lowest score of a detection.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def suppress(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Returns
     -------
-    (m, 8, 2) points and (m,) scores, the best first; the score is the best one's.
+    (m, 8, 2) points and (m,) scores, best first; a score is the highest of the averaged detections.
     """
     order = np.argsort(-scores, kind="stable")
     points, scores = points[order], scores[order]
@@ -90,23 +90,23 @@ def suppress(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def same_face(boxes: np.ndarray) -> np.ndarray:
-    """For each of n boxes, the best first, the row of the best box that shows the same face.
+    """Group boxes that show the same face.
 
-    The network finds a face several times, and a mouth as a face within the face. The overlap counts against the
-    smaller box, so that a small box within a large one is the same face.
+    The network often detects one face several times, and sometimes a mouth within a face. The overlap is relative to
+    the smaller box, so that a small box inside a large one belongs to the same face.
 
     Parameters
     ----------
-    boxes : (n, 4)
+    boxes : (n, 4), best first
 
     Returns
     -------
-    (n,) int array; its own row for the best box of a face
+    (n,) int array: for each box, the row of the best box of the same face (for the best box its own row)
     """
     shared, area = intersections(boxes)
     same = shared > _SAME_FACE * np.minimum(area[:, None], area[None])
     best = np.arange(len(boxes))
-    for row in range(1, len(boxes)):  # a few boxes, each against the better ones
+    for row in range(1, len(boxes)):  # compare each box with the better ones
         better = np.flatnonzero(same[row, :row] & (best[:row] == np.arange(row)))
         if len(better):
             best[row] = better[0]
@@ -114,7 +114,7 @@ def same_face(boxes: np.ndarray) -> np.ndarray:
 
 
 def intersections(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, n) areas that pairs of n boxes share, and (n,) areas of the boxes."""
+    """(n, n) areas of the intersections of n boxes, and (n,) areas of the boxes."""
     size = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
     corner0 = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     corner1 = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])

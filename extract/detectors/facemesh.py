@@ -1,6 +1,6 @@
 """``facemesh``: MediaPipe's face detector, 478-point mesh (V2) and 52 blendshapes, batched over images.
 
-The graphs come from the official Face Landmarker bundle; the steps between them are those of MediaPipe 0.10 and 1.x.
+The networks come from the official Face Landmarker bundle; the steps between them follow MediaPipe 0.10 and 1.x.
 
 References
 ----------
@@ -25,11 +25,12 @@ POINTS = 478
 _MESH_SIDE = 256  # pixels of the mesh network's input
 # Side of a face's region over the longer side of its box.
 _REGION = 1.5
-# A face that fills its image is often missed; a black border of this share of the longer side helps.
+# The detector often misses a face that fills the image: such images are tried again with a black border of this width,
+# relative to the longer side.
 _PADDING = 0.25
 _SIGNED = np.linspace(-1, 1, 256, dtype=np.float32)
 _UNIT = np.linspace(0, 1, 256, dtype=np.float32)
-# Points that the blendshape network takes.
+# Input points of the blendshape network.
 BLENDSHAPE_POINTS = np.array([
     0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78,
     80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150,
@@ -39,25 +40,25 @@ BLENDSHAPE_POINTS = np.array([
     378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466,
     468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
 ])  # fmt: skip
-# Rows of every call of a network on the CPU; fewer waste less where few images or faces are left.
+# Batch sizes on the CPU; a small batch wastes less work when few images or faces remain.
 _GRAPHS = {"face_detector": 4, "face_landmarks_detector": 4, "face_blendshapes": 8}
 _CUDA_BATCH = 64
 
 
 class FaceMesh:
-    """Faces with a score, 478 points in pixels (z grows away from the camera) and 52 blendshape scores.
+    """Detector of faces with a score, 478 points in pixels (z increases away from the camera) and 52 blendshape scores.
 
     Parameters
     ----------
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     backend : {"openvino", "torch"}, optional
-        By default the engine's choice for the device.
+        Default: chosen by the engine for the device.
 
     Raises
     ------
     MissingExtra : a package is not installed.
-    WeightsError : the file of the networks is missing and cannot be fetched, or is another one.
+    WeightsError : the file of the networks is missing and cannot be downloaded, or is not the official one.
     """
 
     name = "facemesh"
@@ -98,20 +99,20 @@ class FaceMesh:
         if not images:
             return []
         faces = self._find(images)
-        missed = [row for row, found in enumerate(faces) if not found]
+        missed = [row for row, detected in enumerate(faces) if not detected]
         if missed:
-            again = self._find([images[row] for row in missed], padded=True)
-            for row, found in zip(missed, again, strict=True):
-                faces[row] = found
+            retried = self._find([images[row] for row in missed], padded=True)
+            for row, detected in zip(missed, retried, strict=True):
+                faces[row] = detected
         return faces
 
     def _find(self, images: Sequence[np.ndarray], *, padded: bool = False) -> list[list[Face]]:
-        """Faces in images, or in images with a black border, the best first; pixels of the images themselves."""
-        found: list[list[Face]] = [[] for _ in images]
+        """Faces of images, best first, in pixels of the images; ``padded`` adds a black border before detection."""
+        faces: list[list[Face]] = [[] for _ in images]
         image, keypoints, scores, best = self._detect(images, padded=padded)
         regions = _face_regions(keypoints)
         done = np.zeros(len(image), bool)
-        # the best detection of each face; then, where the mesh finds no face in it, the next one of the same face
+        # try the best detection of each face first; if the mesh network rejects it, the next one of the same face
         rank = np.array([np.count_nonzero(best[:row] == best[row]) for row in range(len(best))], int)
         for attempt in range(rank.max(initial=-1) + 1):
             rows = np.flatnonzero((rank == attempt) & ~done[best])
@@ -119,7 +120,7 @@ class FaceMesh:
                 break
             meshes, presence, *_ = _run(
                 self._mesh,
-                [images[place] for place in image[rows]],
+                [images[index] for index in image[rows]],
                 regions[rows],
                 size=_MESH_SIDE,
                 values=_UNIT,
@@ -131,20 +132,20 @@ class FaceMesh:
             points = regions[rows].to_image(meshes / np.float32(_MESH_SIDE))
             (blendshapes,) = self._blendshapes(points[:, BLENDSHAPE_POINTS, :2])
             boxes = np.concatenate([points[..., :2].min(1), points[..., :2].max(1)], axis=1)
-            for place, box, score, mesh, values in zip(
+            for index, box, score, mesh, values in zip(
                 image[rows], boxes, scores[rows], points, blendshapes.reshape(-1, 52), strict=True
             ):
-                found[place].append(Face(box, float(score), mesh, values))
-        return [_distinct(faces) for faces in found]
+                faces[index].append(Face(box, float(score), mesh, values))
+        return [_distinct(detected) for detected in faces]
 
     def _detect(
         self, images: Sequence[np.ndarray], *, padded: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Detections in images, the best of an image first.
+        """Detections of images, best first in each image.
 
         Returns
         -------
-        (k,) rows of the images, (k, 8, 2) points of the detections in pixels, (k,) scores, (k,) rows of the best
+        (k,) indices of the images, (k, 8, 2) points of the detections in pixels, (k,) scores, (k,) rows of the best
         detection of the same face
         """
         size_wh = np.array([image.shape[1::-1] for image in images], np.float32).reshape(-1, 2)
@@ -159,12 +160,12 @@ class FaceMesh:
             values.reshape(*shape, blazeface.VALUES), logits.reshape(shape), self.min_detection
         )
         rows, points, scores, best, total = [], [], [], [], 0
-        for row, (found, score) in enumerate(detections):
-            same = blazeface.same_face(found[:, :2].reshape(-1, 4))
+        for row, (detected, score) in enumerate(detections):
+            same = blazeface.same_face(detected[:, :2].reshape(-1, 4))
             kept = np.flatnonzero(np.isin(same, np.unique(same)[: self.max_faces]))
             corner = square.centre[row] - side[row] / 2
             rows.append(np.full(len(kept), row))
-            points.append(found[kept] * side[row] + corner)
+            points.append(detected[kept] * side[row] + corner)
             scores.append(score[kept])
             best.append(total + np.searchsorted(kept, same[kept]))
             total += len(kept)
@@ -172,7 +173,7 @@ class FaceMesh:
 
 
 class SmirkFaceMesh(FaceMesh):
-    """The same networks with the settings of SMIRK's demo (commit c7de404): one face, low confidence."""
+    """FaceMesh with the settings of SMIRK's demo (commit c7de404): one face, low thresholds."""
 
     name = "facemesh-smirk"
     min_detection = 0.1
@@ -183,7 +184,7 @@ class SmirkFaceMesh(FaceMesh):
 def _run(
     network: Network, images: Sequence[np.ndarray], regions: Regions, **options: Any
 ) -> tuple[np.ndarray, ...]:
-    """Outputs of a network for crops, which are made for one batch at a time: they stay in the processor's cache."""
+    """Outputs of a network for crops; crops are made batch by batch, so that they stay in the processor's cache."""
     parts = []
     for start in range(0, len(images), network.batch):
         batch = slice(start, start + network.batch)
@@ -192,7 +193,7 @@ def _run(
 
 
 def _face_regions(points: np.ndarray) -> Regions:
-    """Regions of n faces by the (n, 8, 2) points of their detections: around the box, eyes level."""
+    """Regions around n detections, (n, 8, 2) points, rotated so that the eyes are level."""
     size = points[:, 1] - points[:, 0]
     across = points[:, 3] - points[:, 2]  # right eye to left eye
     return Regions(
@@ -203,7 +204,7 @@ def _face_regions(points: np.ndarray) -> Regions:
 
 
 def _distinct(faces: list[Face]) -> list[Face]:
-    """Faces that the mesh did not find twice."""
+    """Faces without duplicates, by the boxes of their meshes."""
     if len(faces) < 2:
         return faces
     best = blazeface.same_face(np.array([face.xyxy for face in faces]))

@@ -1,4 +1,4 @@
-"""FAN: the 68 points of face-alignment's two-dimensional landmark network, for one face in each image.
+"""FAN, the 2D landmark network of face-alignment: 68 points of one face in each image.
 
 References
 ----------
@@ -23,26 +23,25 @@ from .official import load_network
 
 POINTS = 68
 BATCH = {"cpu": 4, "cuda": 16}
-SIDE = 256  # of a crop, pixels
-# of the crop: 200 * scale pixels of the image, where a face of width + height = 195 has scale 1
+SIDE = 256  # side of a crop, pixels
+# A crop covers 200 * scale pixels of the image; scale = (width + height of the face) / 195
 _REFERENCE, _SPAN, _CENTRE_UP = 195, 200, 0.12
-# of the released network; its last stage counts
-STAGES = 4
+STAGES = 4  # of the released network; the output of the last one is used
 
 
 class Points:
-    """The network with its file.
+    """FAN with the weights of its official file.
 
     Parameters
     ----------
     device : str
-        As :func:`~ig3d.extract.engine.resolve_device` takes it.
+        See :func:`~ig3d.extract.engine.resolve_device`.
     path : path, optional
-        Of the file; by default where it is looked for.
+        Weights file; default: the one that ``ig3d weights`` lists.
 
     Raises
     ------
-    WeightsError : the file is missing or holds something else.
+    WeightsError : the file is missing or is not the official one.
     """
 
     def __init__(self, device: str, *, path: str | Path | None = None) -> None:
@@ -59,16 +58,16 @@ class Points:
         self.runtime = self._network.runtime
 
     def __call__(self, images: Sequence[np.ndarray], xyxy: np.ndarray) -> np.ndarray:
-        """Points of one face in each image.
+        """Landmarks of one face in each image.
 
         Parameters
         ----------
         images : n arrays (H, W, 3) uint8 RGB
-        xyxy : (n, 4) pixels, boxes of the detector
+        xyxy : (n, 4) boxes of the detector, pixels
 
         Returns
         -------
-        (n, 68, 2) float32, whole pixels
+        (n, 68, 2) float32, integer pixels
         """
         if not len(images):
             return np.empty((0, POINTS, 2), np.float32)
@@ -78,7 +77,7 @@ class Points:
 
 
 class _Peaks(nn.Module):
-    """Points of (n, 256, 256, 3) uint8 crops."""
+    """Module that maps (n, 256, 256, 3) uint8 crops to landmarks."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -99,9 +98,10 @@ def _frames(xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def peaks(heatmaps: torch.Tensor) -> torch.Tensor:
-    """(n, p, 2) places of the maxima of (n, p, s, s) heat maps, in cells, moved a quarter towards the higher neighbour.
+    """(n, p, 2) positions of the maxima of (n, p, s, s) heat maps, in cells.
 
-    A cell's middle is at half; maxima on the border are not moved.
+    A maximum is moved by a quarter of a cell towards the higher neighbour, except on the border. The centre of the
+    first cell is at 0.5.
     """
     side = heatmaps.shape[-1]
     flat = heatmaps.flatten(2)
@@ -118,7 +118,7 @@ def peaks(heatmaps: torch.Tensor) -> torch.Tensor:
 
 
 def _to_image(cells: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """(n, 68, 2) pixels of the image, cut to whole ones as the package does."""
+    """(n, 68, 2) pixels of the image, truncated to integers as in face-alignment."""
     side = 64  # cells of a heat map
     span = (_SPAN * scale)[:, None, None]
     return np.trunc((cells.astype(float) / side - 0.5) * span + centre[:, None]).astype(np.float32)

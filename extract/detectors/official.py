@@ -1,4 +1,4 @@
-"""Files of face-alignment's networks: found or given, read inertly, and taken whole or not at all."""
+"""Safe loader for the official weights of face-alignment's networks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from ..weights import find_weights, weights_sha256
 
 
 def load_network(network: nn.Module, name: str, path: str | Path | None = None) -> str:
-    """Give a network on the meta device its tensors; the SHA-256 of the file.
+    """Load the official weights into a network on the meta device.
 
     Parameters
     ----------
     network : module
     name : str
-        Of the official file, as ``ig3d weights`` lists it.
+        Name of the official file in ``ig3d weights``.
     path : path, optional
-        Of the file; by default where it is looked for.
+        Weights file; default: the one that ``ig3d weights`` lists.
+
+    Returns
+    -------
+    str : SHA-256 of the file
 
     Raises
     ------
-    WeightsError : the file is missing or damaged, or holds other tensors.
+    WeightsError : the file is missing or damaged, or contains other tensors.
     """
     file = find_weights(name) if path is None else Path(path)
     arrays = read_arrays(file)
-    found: dict[str, Any] = arrays if isinstance(arrays, dict) else {}
-    # counters of batches, which older files lack and nothing here reads
+    stored: dict[str, Any] = arrays if isinstance(arrays, dict) else {}
+    # old files have no batch counters; inference does not use them
     counters = [key for key in network.state_dict() if key.endswith("num_batches_tracked")]
-    given = {key: np.zeros((), np.int64) for key in counters} | found
-    load_strictly({name: network}, {name: given}, what=f"{name} ({file.name})")
+    tensors = {key: np.zeros((), np.int64) for key in counters} | stored
+    load_strictly({name: network}, {name: tensors}, what=f"{name} ({file.name})")
     return weights_sha256(file)

@@ -1,8 +1,8 @@
-"""``sfd`` and ``sfd-box``: face-alignment's S3FD detector, batched; with the 68 points of its FAN, or boxes alone.
+"""``sfd`` and ``sfd-box``: face-alignment's S3FD detector, batched, with 68 FAN landmarks or with boxes only.
 
-EMOCA and DECA crop by these points (commits fef5472, a11554a). The networks are face-alignment's own, read from files
-of the user's; around them stand array operations instead of its loops over candidates, which grow with the square of
-the batch.
+EMOCA and DECA crop by these landmarks (commits fef5472, a11554a). The networks are those of face-alignment, with
+weights from the user's files. Candidates are processed with array operations; the time of face-alignment's loops grows
+with the square of the batch size.
 
 References
 ----------
@@ -32,27 +32,27 @@ from .official import load_network
 
 MIN_SCORE = 0.5
 MAX_OVERLAP = 0.3
-# Images of one size go through the network together, up to this many pixels; the first layers take 0.5 KB for each.
+# Most pixels of a batch, which contains images of one size; the first layers take 0.5 KB for each pixel.
 BATCH_PIXELS = 2_000_000
-# The network halves an image five times; a smaller one is filled up with the mean colour.
-_LEAST_SIDE = 32
+# The network halves the resolution five times; smaller images are padded with the mean colour.
+_MIN_SIDE = 32
 _MEAN_BGR = (104.0, 117.0, 123.0)
 
 
 class SfdBox:
-    """Faces with a box and a score.
+    """Detector of faces with a box and a score.
 
     Parameters
     ----------
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     path : path, optional
-        Of the detector's file; by default where ``ig3d weights`` or torch's cache has it.
+        Weights file of the detector; default: the one that ``ig3d weights`` lists, or the one in torch's cache.
 
     Raises
     ------
-    WeightsError : the file is missing or holds something else.
-    UsageError : there is no such device.
+    WeightsError : the file is missing or is not the official one.
+    UsageError : the device does not exist.
     """
 
     name = "sfd-box"
@@ -75,44 +75,44 @@ class SfdBox:
         }
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        found: list[list[Face]] = [[] for _ in images]
+        faces: list[list[Face]] = [[] for _ in images]
         for rows in _of_one_size(images):
-            for row, faces in zip(rows, self._find([images[row] for row in rows]), strict=True):
-                found[row] = faces
-        return found
+            for row, detected in zip(rows, self._find([images[row] for row in rows]), strict=True):
+                faces[row] = detected
+        return faces
 
     def _find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        """Faces in images of one size, the surest first."""
+        """Faces of images of equal size, highest score first."""
         with torch.inference_mode(), exact_arithmetic(self._device):
             pixels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).flip(1).float()
             mean = torch.tensor(_MEAN_BGR, device=self._device).view(1, 3, 1, 1)
-            right, below = (max(0, _LEAST_SIDE - side) for side in (pixels.shape[3], pixels.shape[2]))
+            right, below = (max(0, _MIN_SIDE - side) for side in (pixels.shape[3], pixels.shape[2]))
             centred = torch.nn.functional.pad(pixels - mean, (0, right, 0, below))
             boxes, scores, image = _candidates(self._network(centred))
-            # the package counts a box's last pixel as part of it
-            wide = boxes + torch.tensor([0.0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
-            kept = batched_nms(wide, scores, image, MAX_OVERLAP)
+            # face-alignment counts the last pixel as part of a box
+            inclusive = boxes + torch.tensor([0.0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
+            kept = batched_nms(inclusive, scores, image, MAX_OVERLAP)
         at = image[kept].cpu().numpy()
         xyxy, score = boxes[kept].cpu().numpy(), scores[kept].cpu().numpy()
         return [
-            [Face(xyxy[row], float(score[row])) for row in np.flatnonzero(at == place)]
-            for place in range(len(images))
+            [Face(xyxy[row], float(score[row])) for row in np.flatnonzero(at == index)]
+            for index in range(len(images))
         ]
 
 
 class Sfd(SfdBox):
-    """Faces with a box and a score, and 68 points for the face that will be chosen.
+    """Detector of faces with a box and a score, and 68 landmarks for the face that :func:`choose_face` chooses.
 
     Parameters
     ----------
     device : str
     path, fan_path : path, optional
-        Of the detector's and the points' file.
+        Weights files of the detector and of FAN.
 
     Raises
     ------
-    WeightsError : a file is missing or holds something else.
-    UsageError : there is no such device.
+    WeightsError : a file is missing or is not the official one.
+    UsageError : the device does not exist.
     """
 
     name = "sfd"
@@ -131,33 +131,33 @@ class Sfd(SfdBox):
         }
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        found = super().__call__(images)
-        rows = [row for row, faces in enumerate(found) if faces]
-        # points are dear and the flow uses one face of an image
-        chosen = [choose_face(found[row]) for row in rows]
+        faces = super().__call__(images)
+        rows = [row for row, detected in enumerate(faces) if detected]
+        # FAN is slow, and the extraction uses only one face of an image
+        chosen = [choose_face(faces[row]) for row in rows]
         points = self._points([images[row] for row in rows], np.array([face.xyxy for face in chosen]))
-        for row, face, marks in zip(rows, chosen, points, strict=True):
-            found[row] = [replace(one, landmarks=marks) if one is face else one for one in found[row]]
-        return found
+        for row, best, landmarks in zip(rows, chosen, points, strict=True):
+            faces[row] = [replace(face, landmarks=landmarks) if face is best else face for face in faces[row]]
+        return faces
 
 
 def _of_one_size(images: Sequence[np.ndarray]) -> list[list[int]]:
-    """Rows of images that go through the network together: equal size (padding would change what is found)."""
-    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    """Batches of rows of images of equal size; padding would change the detections."""
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for row, image in enumerate(images):
-        alike[image.shape].append(row)
+        by_shape[image.shape].append(row)
     batches = []
-    for (height, width, _), rows in alike.items():
-        most = max(1, BATCH_PIXELS // (height * width))
-        batches += [rows[start : start + most] for start in range(0, len(rows), most)]
+    for (height, width, _), rows in by_shape.items():
+        size = max(1, BATCH_PIXELS // (height * width))
+        batches += [rows[start : start + size] for start in range(0, len(rows), size)]
     return batches
 
 
 def _candidates(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Boxes (m, 4) in pixels, scores (m,) and images (m,) of all places of all six scales that may show a face.
+    """Detections before non-maximum suppression: boxes (m, 4) in pixels, scores (m,) and image indices (m,).
 
-    ``outputs`` are pairs of (b, 2, h, w) logits and (b, 4, h, w) offsets from a box of four strides around the place.
-    Only a surer box can displace one, so that those below the bar need not be decoded; the package drops them last.
+    ``outputs`` are, for each of six scales, (b, 2, h, w) logits and (b, 4, h, w) offsets from an anchor box of four
+    strides. Boxes with a low score are dropped first, unlike in face-alignment: they never suppress other boxes.
     """
     boxes, scores, images = [], [], []
     for scale, (logits, offsets) in enumerate(zip(outputs[::2], outputs[1::2], strict=True)):
@@ -165,8 +165,8 @@ def _candidates(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Te
         probability = torch.softmax(logits, dim=1)[:, 1]
         image, row, column = torch.nonzero(probability > MIN_SCORE, as_tuple=True)
         offset = offsets[image, :, row, column]
-        place = torch.stack([column, row], dim=1).double() * stride + stride / 2
-        centre = place + (0.1 * offset[:, :2]).double() * (4 * stride)
+        anchor = torch.stack([column, row], dim=1).double() * stride + stride / 2
+        centre = anchor + (0.1 * offset[:, :2]).double() * (4 * stride)
         size = torch.exp(0.2 * offset[:, 2:]).double() * (4 * stride)
         corner = centre - size / 2
         boxes.append(torch.cat([corner, corner + size], dim=1))

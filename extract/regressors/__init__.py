@@ -1,4 +1,4 @@
-"""Regressors: faces to code blocks. An object with a name, what it needs, its blocks, and a call over a batch."""
+"""Regressors, which compute the codes of faces: protocol and table of names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ...features.values import Block, CropSpec, FaceBatch, LandmarkSpec
 from ..plugins import load
 
-# name -> "module:Class", imported on use; other packages add theirs by the entry point group ig3d.regressors
+# name -> "module:Class", imported on use; other packages register theirs as entry points in the group ig3d.regressors
 REGRESSORS: Mapping[str, str] = {
     "deca": "ig3d.extract.regressors.deca:Deca",
     "emoca": "ig3d.extract.regressors.emoca:Emoca",
@@ -23,17 +23,17 @@ REGRESSORS: Mapping[str, str] = {
 
 
 class Regressor(Protocol):
-    """What a regressor has.
+    """Protocol of regressors.
 
     Attributes
     ----------
     name : str
     needs : CropSpec or LandmarkSpec
-        What it is fed.
+        Input: crops or landmarks.
     detectors : tuple of str
-        In order of preference.
+        Suitable detectors, in order of preference.
     blocks : mapping of block name to Block
-        What it writes, in order.
+        Blocks of the output, in order.
     """
 
     name: str
@@ -42,35 +42,37 @@ class Regressor(Protocol):
     blocks: Mapping[str, Block]
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, runtime and weights' SHA-256, for the run's identity and the store."""
+        """Name, version, runtime and SHA-256 of the weights; part of a run's identity and stored with the codes."""
         ...
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        """(n, width) float32 codes per block."""
+        """Codes of n faces: block name -> (n, width) float32."""
         ...
 
 
 def load_regressor(
     name: str, also: Sequence[str] = (), *, device: str = "auto", precision: str = "fp32"
 ) -> Regressor:
-    """A regressor by name.
+    """Build a regressor by name.
 
     Parameters
     ----------
     name : str
-    also : names of blocks that it writes on request only
+    also : names of optional blocks to write in addition
     device : str
-        Where its networks run; passed to a regressor that has some.
+        Device of the networks; passed to regressors that have this parameter.
     precision : str
-        Passed on where it is not the default, which every regressor takes.
+        Arithmetic of the networks; the default is not passed on, so that regressors need not have this parameter.
 
     Raises
     ------
-    UsageError : there is no such regressor, or it has no such block, device or precision.
-    MissingExtra, WeightsError : it cannot be built here.
+    UsageError : the regressor does not exist, or has no such block, device or precision.
+    MissingExtra, WeightsError : a package or a weights file of the regressor is missing.
     """
     options = {"also": tuple(also), "precision": precision}
-    usual = {"also": (), "precision": "fp32"}
-    asked: dict[str, Any] = {option: value for option, value in options.items() if value != usual[option]}
-    regressor: Regressor = load("regressor", name, REGRESSORS, where_taken={"device": device}, **asked)
+    defaults = {"also": (), "precision": "fp32"}
+    changed: dict[str, Any] = {
+        option: value for option, value in options.items() if value != defaults[option]
+    }
+    regressor: Regressor = load("regressor", name, REGRESSORS, optional={"device": device}, **changed)
     return regressor

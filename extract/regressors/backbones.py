@@ -1,8 +1,8 @@
-"""The networks of SMIRK, EMOCA and DECA in torch.
+"""Networks of SMIRK, EMOCA and DECA in torch.
 
-An encoder is a backbone of timm's, its last feature map averaged over its positions, and a head. The modules carry the
-official tensors' names, so that a checkpoint loads as it is. torch and timm take seconds to import: only
-:mod:`ig3d.extract.regressors.encoders` imports this, when it must.
+An encoder is a timm backbone, global average pooling, and a head. The modules use the names of the official tensors, so
+that a checkpoint needs no conversion. torch and timm take seconds to import, so
+:mod:`ig3d.extract.regressors.encoders` imports this module only when it builds a network.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _HALF: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float1
 
 
 class MobileEncoder(nn.Module):
-    """A MobileNetV3 "minimal" of timm and one linear layer: each of SMIRK's three.
+    """Encoder of SMIRK: timm's "minimal" MobileNetV3 and one linear layer.
 
     Parameters
     ----------
     backbone : str
         Name of the timm model.
     head : str
-        Name that the official checkpoint gives to the linear layer.
+        Name of the linear layer in the official checkpoint.
     outputs : int
     """
 
@@ -38,18 +38,18 @@ class MobileEncoder(nn.Module):
         self.outputs = outputs
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, channels, 7, 7) of (n, 3, 224, 224) in [0, 1]."""
+        """(n, channels, 7, 7) feature maps of (n, 3, 224, 224) images in [0, 1]."""
         last: torch.Tensor = self.encoder(images)[-1]
         return last
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(n, outputs) of (n, channels)."""
+        """(n, outputs) codes of (n, channels) pooled features."""
         result: torch.Tensor = self.get_submodule(self._head)(pooled)
         return result
 
 
 class ResNetEncoder(nn.Module):
-    """A ResNet-50 and two linear layers: each encoder of EMOCA and DECA.
+    """Encoder of EMOCA and DECA: ResNet-50 and two linear layers.
 
     Parameters
     ----------
@@ -63,24 +63,24 @@ class ResNetEncoder(nn.Module):
         self.outputs = outputs
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 2048, 7, 7) of (n, 3, 224, 224) in [0, 1]."""
+        """(n, 2048, 7, 7) feature maps of (n, 3, 224, 224) images in [0, 1]."""
         last: torch.Tensor = self.encoder(images)
         return last
 
     def head(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(n, outputs) of (n, 2048)."""
+        """(n, outputs) codes of (n, 2048) pooled features."""
         result: torch.Tensor = self.layers(pooled)
         return result
 
 
 class Encoders(nn.Module):
-    """Some encoders on the same crops, (n, side, side, 3) uint8, or floats in [0, 1].
+    """Several encoders applied to the same crops, (n, side, side, 3) uint8, or floats in [0, 1].
 
     Parameters
     ----------
-    encoders : modules with their tensors, float32
+    encoders : modules with float32 weights
     precision : str
-        Of the backbones.
+        Arithmetic of the backbones.
     """
 
     def __init__(self, encoders: Iterable[MobileEncoder | ResNetEncoder], precision: str) -> None:

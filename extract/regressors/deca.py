@@ -1,7 +1,7 @@
 """``deca``: shape, expression, pose, texture, light and detail codes of DECA, from its official checkpoint.
 
-Also what EMOCA has from DECA: the crop, the split of the coarse encoder's output, both layouts of checkpoint. Feng et
-al., "Learning an Animatable Detailed 3D Face Model from In-The-Wild Images" (SIGGRAPH 2021); commit a11554a.
+EMOCA uses the crop, the blocks of the coarse encoder and the checkpoint layouts of this module too. Feng et al.,
+ "Learning an Animatable Detailed 3D Face Model from In-The-Wild Images" (SIGGRAPH 2021); commit a11554a.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .encoders import EncoderRegressor, ResNet
 from .official import Checkpoint, refuse_unknown, tensors_under
 
 CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
-# MediaPipe's box is the one that EMOCA's own code takes where it has no 68 points
+# without 68 landmarks, EMOCA's official code uses MediaPipe's box
 DETECTORS = ("sfd", "facemesh")
 COARSE_WIDTH = 236
 DETAIL_WIDTH = 128
 
-# Of the released Lightning checkpoints: the displacement decoder, FLAME, the renderer's buffers, loss networks.
+# Parts of the released Lightning checkpoints that no code depends on: displacement decoder, FLAME, renderer, losses.
 _UNNEEDED = (
     "deca.D_detail.",
     "deca.flame.",
@@ -36,7 +36,7 @@ _DECA_ENTRIES = ("E_flame", "E_detail", "D_detail", "opt", "global_step", "batch
 
 
 def split_coarse(outputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Blocks of what E_flame gives, (n, 236); no limits anywhere."""
+    """Split the (n, 236) output of E_flame into blocks; values are not clipped."""
     return {
         "expression": outputs[:, 150:200],
         "pose": outputs[:, 200:203],
@@ -49,17 +49,17 @@ def split_coarse(outputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def checkpoint_parts(arrays: Mapping[str, Any], *, what: str) -> dict[str, Mapping[str, Any]]:
-    """Encoder -> its tensors, of DECA's own layout or of the Lightning layout that EMOCA releases.
+    """Encoder -> its tensors, from DECA's checkpoint layout or the Lightning layout of EMOCA.
 
     Parameters
     ----------
-    arrays : what the file holds, by name
+    arrays : content of the file, by name
     what : str
-        Opens the message.
+        Regressor and file, for messages.
 
     Raises
     ------
-    WeightsError : neither layout, or with tensors nobody knows.
+    WeightsError : the file has neither layout, or contains unknown tensors.
     """
     if isinstance(arrays.get("state_dict"), dict):
         flat = {str(key): value for key, value in arrays["state_dict"].items()}
@@ -71,19 +71,19 @@ def checkpoint_parts(arrays: Mapping[str, Any], *, what: str) -> dict[str, Mappi
         refuse_unknown(arrays, _DECA_ENTRIES, what=what)
         return {name: arrays.get(name) or {} for name in ("E_flame", "E_detail")}
     raise WeightsError(
-        f"{what}: expected state_dict (Lightning) or E_flame (deca_model.tar), got "
-        f"{', '.join(list(arrays)[:5]) or 'nothing'}; docs/regressors.md says which file it must be"
+        f"{what}: the file has neither state_dict (Lightning) nor E_flame (deca_model.tar), but "
+        f"{', '.join(list(arrays)[:5]) or 'nothing'}; docs/regressors.md names the official file"
     )
 
 
 def flame_blocks(regressor: str, expression: str) -> dict[str, Block]:
-    """DECA's and EMOCA's blocks.
+    """Blocks of DECA and EMOCA.
 
     Parameters
     ----------
     regressor : str
     expression : str
-        Where the expression comes from.
+        Source of the expression codes, for the description of the block.
     """
     axes = ("x", "y", "z")
     return {
@@ -139,7 +139,7 @@ def flame_blocks(regressor: str, expression: str) -> dict[str, Block]:
 
 
 class Deca(EncoderRegressor):
-    """DECA's coarse and detail encoders."""
+    """DECA regressor: coarse and detail encoders."""
 
     name = "deca"
     needs = CROP
@@ -156,5 +156,7 @@ class Deca(EncoderRegressor):
     def tensors(self, checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
         parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
         if "E_expression" in parts:
-            raise WeightsError(f"{checkpoint.what}: expected DECA, got EMOCA; use --regressor emoca")
+            raise WeightsError(
+                f"{checkpoint.what}: this is a checkpoint of EMOCA, not DECA; use --regressor emoca"
+            )
         return parts

@@ -1,7 +1,7 @@
-"""``emoca``: DECA's codes with the expression of EMOCA's own encoder, from an official checkpoint of version 1 or 2.
+"""``emoca``: DECA's codes with the expression of EMOCA's encoder, from an official checkpoint of version 1 or 2.
 
-Danecek et al., "EMOCA: Emotion Driven Monocular Face Capture and Animation" (CVPR 2022); commit fef5472. Versions
-differ in their training alone; what their expression encoder gives is read from the checkpoint's shapes.
+Danecek et al., "EMOCA: Emotion Driven Monocular Face Capture and Animation" (CVPR 2022); commit fef5472. The
+versions differ only in their training; the outputs of the expression encoder follow from the checkpoint's shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .encoders import EncoderRegressor, ResNet
 from .official import Checkpoint
 
 _EXPRESSION = "EMOCA's exp, from E_expression"
-# Outputs of the expression encoder -> where its columns go; 53 needs the model's settings.
+# Number of outputs of the expression encoder -> block -> columns; 53 outputs need the model's configuration.
 _LAYOUTS: Mapping[int, Mapping[str, slice]] = {
     50: {"expression": slice(0, 50)},
     56: {"expression": slice(0, 50), "pose": slice(50, 53), "jaw": slice(53, 56)},
@@ -25,7 +25,7 @@ _LAYOUTS: Mapping[int, Mapping[str, slice]] = {
 
 
 class Emoca(EncoderRegressor):
-    """EMOCA's coarse, expression and detail encoders."""
+    """EMOCA regressor: coarse, expression and detail encoders."""
 
     name = "emoca"
     needs = CROP
@@ -52,25 +52,27 @@ class Emoca(EncoderRegressor):
         }
 
     def tensors(self, checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]]:
-        """Encoder -> its tensors, where the expression encoder has as many outputs as one of EMOCA's."""
+        """Encoder -> its tensors; raises WeightsError if the expression encoder is not EMOCA's."""
         parts = checkpoint_parts(checkpoint.read(), what=checkpoint.what)
         if "E_expression" not in parts:
-            raise WeightsError(f"{checkpoint.what}: expected EMOCA, got DECA; use --regressor deca")
+            raise WeightsError(
+                f"{checkpoint.what}: this is a checkpoint of DECA, not EMOCA; use --regressor deca"
+            )
         names = list(parts["E_expression"])
         others = [name for name in names if not name.startswith(("encoder.", "layers."))]
         last = parts["E_expression"].get("layers.2.weight")
         width = last.shape[0] if isinstance(last, np.ndarray) and last.ndim == 2 else 0
         if others or width not in (50, 53, 56):
             raise WeightsError(
-                f"{checkpoint.what}: expected an expression encoder that is a ResNet of its own with 50, 53 or 56 "
-                f"outputs, got {width} outputs and {len(others)} tensors of another network "
-                f"({some(others or names, 3)}); the released EMOCA v1 and v2 models have 50"
+                f"{checkpoint.what}: the expression encoder must be a separate ResNet with 50, 53 or 56 outputs; it "
+                f"has {width} outputs and {len(others)} tensors of another network ({some(others or names, 3)}); use a "
+                "released EMOCA v1 or v2 model (50 outputs)"
             )
         return parts
 
 
 class EmocaV1(Emoca):
-    """EMOCA's first release."""
+    """EMOCA, first release."""
 
     name = "emoca_v1"
     blocks = flame_blocks("emoca_v1", _EXPRESSION)
@@ -91,9 +93,10 @@ class EmocaV2Cos(Emoca):
 
 
 def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]:
-    """Block -> which columns of the expression encoder's output it takes.
+    """Block -> columns of the expression encoder's output.
 
-    Where there are 53, three are the head's or the jaw's rotation, as ``cfg.yaml`` above the checkpoint says.
+    Of 53 columns, three are the rotation of the head or of the jaw; ``cfg.yaml`` in a folder above the checkpoint
+    specifies which.
 
     Parameters
     ----------
@@ -102,7 +105,7 @@ def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]
 
     Raises
     ------
-    WeightsError : ``cfg.yaml`` is needed and not there, or does not say.
+    WeightsError : ``cfg.yaml`` is needed but missing, or does not specify the columns.
     """
     if width in _LAYOUTS:
         return _LAYOUTS[width]
@@ -117,12 +120,12 @@ def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]
             head, jaw = bool(model["exp_deca_global_pose"]), bool(model["exp_deca_jaw_pose"])
         except Exception as exc:  # the parser raises many kinds for text that is not YAML
             raise WeightsError(
-                f"{settings.name}: expected detail.model.exp_deca_global_pose and exp_deca_jaw_pose, got a file "
-                f"without them ({type(exc).__name__}); take the one that came with the checkpoint"
+                f"{settings.name}: detail.model.exp_deca_global_pose or exp_deca_jaw_pose is missing "
+                f"({type(exc).__name__}); use the file that came with the checkpoint"
             ) from exc
         if head != jaw:
             return {"expression": slice(0, 50), ("pose" if head else "jaw"): slice(50, 53)}
     raise WeightsError(
-        f"{checkpoint.what}: expected cfg.yaml in a folder above a checkpoint with 53 expression outputs, to tell the "
-        "head's rotation from the jaw's, got none that says so; unpack the zip as it was distributed"
+        f"{checkpoint.what}: 53 expression outputs need cfg.yaml in a folder above the checkpoint, where the "
+        "kind of rotation is set; there is none; unpack the zip as it was distributed"
     )

@@ -1,4 +1,4 @@
-"""Base of SMIRK, EMOCA and DECA: encoders with the weights of an official checkpoint, run by the engine on crops."""
+"""Base class of SMIRK, EMOCA and DECA: encoders with the weights of an official checkpoint, applied to crops."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
     from .backbones import MobileEncoder, ResNetEncoder
 
-# Of the backbones' arithmetic; pooling, heads and limits never go below float32.
+# Arithmetic of the backbones; pooling and heads use at least float32.
 PRECISIONS = ("fp32", "fp64", "bf16", "fp16")
 
-# By device; powers of two. Four is the fastest on one core (benchmarks/README.md); on a GPU, few would leave it idle
-# while the interpreter starts kernels.
+# Batch size by device, a power of two. Four is fastest on one core (benchmarks/README.md); on a GPU, small batches
+# leave it idle while Python starts kernels.
 IMAGES_AT_ONCE: Mapping[str, int] = {"cpu": 4, "cuda": 128}
 
-SIDE = 224  # of every crop, pixels
+SIDE = 224  # side of every crop, pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Mobile:
-    """A MobileNetV3 "minimal" of timm and one linear layer: each encoder of SMIRK.
+    """Architecture of SMIRK's encoders: timm's "minimal" MobileNetV3 and one linear layer.
 
     Attributes
     ----------
     backbone : str
         Name of the timm model.
     head : str
-        Name that the official checkpoint gives to the linear layer.
+        Name of the linear layer in the official checkpoint.
     outputs : int
     """
 
@@ -53,11 +53,12 @@ class Mobile:
 
 @dataclass(frozen=True, slots=True)
 class ResNet:
-    """A ResNet-50 and two linear layers: each encoder of EMOCA and DECA.
+    """Architecture of the encoders of EMOCA and DECA: ResNet-50 and two linear layers.
 
     Attributes
     ----------
-    outputs : int, or None for as many as its tensors have
+    outputs : int or None
+        None takes the number of the checkpoint.
     """
 
     outputs: int | None
@@ -69,7 +70,7 @@ class ResNet:
 
 
 class EncoderRegressor:
-    """Encoders on one device.
+    """Regressor that runs encoders on one device.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class EncoderRegressor:
     precision : str
         One of :data:`PRECISIONS`, for the backbones.
     backend : {"openvino", "torch"}, optional
-        By default OpenVINO for float32 on the CPU, else torch.
+        Default: OpenVINO for float32 on the CPU, else torch.
 
     Attributes
     ----------
@@ -88,8 +89,8 @@ class EncoderRegressor:
 
     Raises
     ------
-    WeightsError : the checkpoint is absent or not the official one.
-    UsageError : there is no such device or precision.
+    WeightsError : the checkpoint is missing or is not the official one.
+    UsageError : the device or the precision does not exist.
     """
 
     name: str
@@ -100,17 +101,17 @@ class EncoderRegressor:
 
     def __init__(self, device: str = "auto", precision: str = "fp32", *, backend: str | None = None) -> None:
         if precision not in PRECISIONS:
-            raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+            raise UsageError(f"precision: there is no {precision!r}; choose one of {', '.join(PRECISIONS)}")
         self._checkpoint, self._precision = find_checkpoint(self.name), precision
-        place = resolve_device(device)
-        self.device = place.partition(":")[0]
+        resolved = resolve_device(device)
+        self.device = resolved.partition(":")[0]
         self._network = load_module(
             self._build,
             key="\n".join([self._checkpoint.sha256, *self.encoders]),
             name=self._checkpoint.what,
             inputs=[((SIDE, SIDE, 3), "float32" if self.needs.floats else "uint8")],
             batch=IMAGES_AT_ONCE[self.device],
-            device=place,
+            device=resolved,
             backend=backend or (None if precision == "fp32" else "torch"),
         )
 
@@ -126,13 +127,13 @@ class EncoderRegressor:
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         if faces.crops is None:
             raise UsageError(
-                f"{self.name}: the faces have no crops; prepare them with {type(self).__name__}.needs"
+                f"{self.name}: the faces have no crops; make them as in {type(self).__name__}.needs"
             )
         codes = self.split(self._run(faces.crops))
         return {name: codes[name].astype(np.float32) for name in self.blocks}
 
     def split(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Blocks of the encoders' outputs, (n, width) by name."""
+        """Split the outputs of the encoders, (n, width) by name, into blocks."""
         raise NotImplementedError
 
     def tensors(self, checkpoint: Checkpoint) -> Mapping[str, Mapping[str, np.ndarray]]:
@@ -143,7 +144,7 @@ class EncoderRegressor:
         return dict(zip(self.encoders, self._network(crops), strict=True))
 
     def _widths(self) -> dict[str, int]:
-        """Encoder -> its outputs."""
+        """Encoder -> its number of outputs."""
         return {name: output.shape[1] for name, output in self._run(np.zeros((0, SIDE, SIDE, 3))).items()}
 
     def _build(self) -> nn.Module:

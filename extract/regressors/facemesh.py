@@ -1,4 +1,4 @@
-"""``facemesh``: the 478 points, aligned to the embedded face model and split by it into code blocks; blendshapes."""
+"""``facemesh``: codes of the embedded face model, computed from 478 landmarks, and blendshape scores."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from ...faces import model
 from ...features.values import Block, FaceBatch, LandmarkSpec
 from .. import arkit
 
-# Corner, corner, then pairs of upper and lower lid, of the subject's right and left eye.
+# Points of the subject's right and left eye: two corners, then pairs of upper and lower lid.
 _EYES = ((33, 133, (160, 144), (159, 145), (158, 153)), (263, 362, (387, 373), (386, 374), (385, 380)))
-# FaceMesh's frame (y down, z away from the camera) to FLAME's (y up, z towards it): half a turn about x.
+# From FaceMesh's axes (y down, z away from the camera) to FLAME's (y up, z towards it): rotation by pi about x.
 _TO_FLAME = np.array([1.0, -1.0, -1.0])
 
-
-ON_REQUEST = ("landmarks",)
+ON_REQUEST = ("landmarks",)  # optional blocks
 
 
 class FaceMeshCodes:
-    """Expression and shape by the embedded face model, pose, eyelids, camera and blendshapes.
+    """Regressor of expression, shape, pose, eyelid and camera codes and of blendshape scores.
 
     Parameters
     ----------
-    also : names of blocks that are written on request only
+    also : names of optional blocks to write in addition
 
     Raises
     ------
-    UsageError : a block in ``also`` that is not one of those.
+    UsageError : ``also`` contains a name that is no optional block.
     """
 
     name = "facemesh"
@@ -41,7 +40,9 @@ class FaceMeshCodes:
         self._model = model.load()
         unknown = [name for name in also if name not in ON_REQUEST]
         if unknown:
-            raise UsageError(f"facemesh: expected --also {', '.join(ON_REQUEST)}, got {', '.join(unknown)}")
+            raise UsageError(
+                f"facemesh: --also {', '.join(unknown)} is no optional block; choose {', '.join(ON_REQUEST)}"
+            )
         self.blocks = {
             name: block
             for name, block in _blocks(self._model).items()
@@ -53,7 +54,9 @@ class FaceMeshCodes:
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         if faces.landmarks is None or faces.blendshapes is None:
-            raise UsageError("facemesh: needs landmarks and blendshapes; use --detector facemesh")
+            raise UsageError(
+                "facemesh: the detector gives no landmarks with blendshapes; use --detector facemesh"
+            )
         fitted = self._model.align(faces.landmarks)
         codes = {
             **self._model.encode(fitted.aligned),
@@ -124,15 +127,15 @@ def _blocks(face: model.FaceModel) -> dict[str, Block]:
 
 
 def rotation_vectors(rotation: np.ndarray) -> np.ndarray:
-    """(n, 3) axis-angle vectors in FLAME's axes of (n, 3, 3) rotations in FaceMesh's; NaN stays NaN."""
-    known = np.isfinite(rotation).all(axis=(1, 2))
+    """(n, 3) axis-angle vectors in FLAME's axes of (n, 3, 3) rotations in FaceMesh's axes; NaN stays NaN."""
+    finite = np.isfinite(rotation).all(axis=(1, 2))
     vectors = np.full((len(rotation), 3), np.nan)
-    vectors[known] = axis_angle(rotation[known]) * _TO_FLAME
+    vectors[finite] = axis_angle(rotation[finite]) * _TO_FLAME
     return vectors
 
 
 def axis_angle(rotation: np.ndarray) -> np.ndarray:
-    """Rotation vectors of rotation matrices; SciPy's ``Rotation`` takes 0.2 s to import.
+    """Rotation vectors of rotation matrices; used instead of SciPy's ``Rotation``, which takes 0.2 s to import.
 
     Parameters
     ----------
@@ -182,12 +185,14 @@ def eye_openness(points: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, pose: np.ndarray, camera: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
-    """Aligned points back into the image: the inverse of what this regressor does.
+    """Project aligned points into the image: the inverse of the alignment.
 
     Parameters
     ----------
-    points : (n, p, 3) in the mean face's frame
-    pose : (n, 3) axis-angle in FLAME's axes;  camera : (n, 3);  size_wh : (n, 2) pixels
+    points : (n, p, 3) in the coordinates of the mean face
+    pose : (n, 3) axis-angle in FLAME's axes
+    camera : (n, 3)
+    size_wh : (n, 2) size of the images, pixels
 
     Returns
     -------
@@ -203,7 +208,7 @@ def project(points: np.ndarray, pose: np.ndarray, camera: np.ndarray, size_wh: n
 
 
 def weak_perspective(scale: np.ndarray, translation: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
-    """(n, 3) scale, tx, ty in units of half the image's longer side, origin at its middle.
+    """(n, 3) scale, tx, ty in units of half the image's longer side, with the origin at the image's centre.
 
     Parameters
     ----------

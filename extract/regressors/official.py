@@ -1,6 +1,6 @@
-"""Official checkpoints: found, read as arrays, and given to networks whole or not at all.
+"""Safe loader for official checkpoints.
 
-Nothing of a checkpoint is skipped in silence: each tensor is used, or its name is known to be of no use here.
+A checkpoint is refused if a tensor is missing or unknown: every tensor is used or is on a list of unneeded names.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that was found.
+    """Location of a checkpoint.
 
     Attributes
     ----------
     what : str
-        The regressor and the file; opens every message.
+        Regressor and file, for messages.
     path : Path
     sha256 : str
-        Of the file.
+        Hash of the file.
     """
 
     what: str
@@ -38,71 +38,70 @@ class Checkpoint:
     sha256: str
 
     def read(self) -> dict[str, Any]:
-        """Its tensors, and nothing else of it, by name.
+        """Read the tensors by name; other content is ignored and never executed.
 
         Raises
         ------
-        WeightsError : it is damaged, or holds nothing by name.
+        WeightsError : the file is damaged, or has no named tensors.
         """
         arrays = read_arrays(self.path)
         if not isinstance(arrays, dict):
             raise WeightsError(
-                f"{self.what}: expected tensors by name, got a {type(arrays).__name__}; is it the official file?"
+                f"{self.what}: the file contains a {type(arrays).__name__}, not named tensors; use the official file"
             )
         return {str(key): value for key, value in arrays.items()}
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """Find a regressor's checkpoint.
+    """Find the checkpoint of a regressor.
 
     Parameters
     ----------
     name : str
-        As ``ig3d weights`` lists it.
+        Name in the list of ``ig3d weights``.
 
     Raises
     ------
-    WeightsError : it is not there.
+    WeightsError : the checkpoint is missing.
     """
     path = find_weights(name)
     return Checkpoint(f"{name} ({path.name})", path, weights_sha256(path))
 
 
 def tensors_under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries whose names start with ``prefix``, without it."""
+    """Entries whose names start with ``prefix``, under their names without it."""
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def refuse_unknown(names: Sequence[str] | Mapping[str, Any], known: tuple[str, ...], *, what: str) -> None:
-    """Refuse names that start with none of ``known``.
+def refuse_unknown(names: Sequence[str] | Mapping[str, Any], prefixes: tuple[str, ...], *, what: str) -> None:
+    """Refuse names that start with none of ``prefixes``.
 
     Raises
     ------
-    WeightsError : lists the first of them.
+    WeightsError : some names are unknown; the message lists the first.
     """
-    unknown = [name for name in names if not name.startswith(known)]
+    unknown = [name for name in names if not name.startswith(prefixes)]
     if unknown:
         raise WeightsError(
-            f"{what}: expected nothing but official names, got {len(unknown)} unknown ({some(unknown, 3)}); "
-            "docs/regressors.md says which file it must be"
+            f"{what}: {len(unknown)} unknown tensors ({some(unknown, 3)}); docs/regressors.md names the official file"
         )
 
 
 def load_strictly(
     networks: Mapping[str, nn.Module], tensors: Mapping[str, Mapping[str, Any]], *, what: str
 ) -> None:
-    """Give networks their tensors, every one of them and no other.
+    """Load tensors into networks; missing, unknown and misshapen tensors are refused.
 
     Parameters
     ----------
     networks : name -> module, on the meta device
     tensors : name -> (name -> array)
     what : str
-        Opens the message.
+        Regressor and file, for messages.
 
     Raises
     ------
-    WeightsError : tensors are missing, unknown, of another shape or not finite; lists the first of each.
+    WeightsError : tensors are missing, unknown, of another shape or not finite; the message lists the first of each.
     """
     import torch
 
@@ -111,11 +110,13 @@ def load_strictly(
         for name, network in networks.items()
         for key, tensor in network.state_dict().items()
     }
-    given = {f"{name}.{key}": value for name, part in tensors.items() for key, value in part.items()}
-    arrays = {key: value for key, value in given.items() if key in expected and isinstance(value, np.ndarray)}
+    stored = {f"{name}.{key}": value for name, part in tensors.items() for key, value in part.items()}
+    arrays = {
+        key: value for key, value in stored.items() if key in expected and isinstance(value, np.ndarray)
+    }
     differences = {
         "missing": [key for key in expected if key not in arrays],
-        "unknown": [key for key in given if key not in arrays],
+        "unknown": [key for key in stored if key not in arrays],
         "of another shape": [
             f"{key} {array.shape} for {expected[key]}"
             for key, array in arrays.items()
@@ -124,15 +125,15 @@ def load_strictly(
         "without finite numbers": [key for key, array in arrays.items() if not _is_finite(array)],
     }
     if any(differences.values()):
-        found = "; ".join(
+        problems = "; ".join(
             f"{len(keys)} {kind} ({some(keys, 3)})" for kind, keys in differences.items() if keys
         )
         raise WeightsError(
-            f"{what}: expected the {len(expected)} tensors of the official networks, got {found}; "
-            "ig3d weights says which file it must be"
+            f"{what}: the tensors are not the {len(expected)} of the official networks: {problems}; "
+            "ig3d weights names the official file"
         )
     for name, network in networks.items():
-        # a copy each: what was read may lie in a file's memory
+        # copies, because the arrays may be memory-mapped
         state = {
             key: torch.tensor(array, dtype=torch.float32 if array.dtype.kind == "f" else torch.int64)
             for key, array in tensors[name].items()

@@ -1,7 +1,7 @@
 """``smirk``: expression, pose and shape codes of SMIRK, from its official checkpoint.
 
-Retsinas et al., "3D Facial Expressions through Analysis-by-Neural-Synthesis" (CVPR 2024); encoders and crop as in its
-code (commit c7de404).
+Retsinas et al., "3D Facial Expressions through Analysis-by-Neural-Synthesis" (CVPR 2024); encoders and crop as in the
+official code (commit c7de404).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ...features.values import Block, CropSpec
 from .encoders import EncoderRegressor, Mobile
 from .official import Checkpoint, refuse_unknown, tensors_under
 
-_JAW_TURN = 0.2  # limit of the jaw's second and third angle, rad
+_JAW_LIMIT = 0.2  # of the jaw's second and third angle, rad
 
 
 class Smirk(EncoderRegressor):
-    """SMIRK's three encoders."""
+    """SMIRK regressor: pose, shape and expression encoders."""
 
     name = "smirk"
     needs = CropSpec(size=224, scale=1.4)
@@ -46,7 +46,7 @@ class Smirk(EncoderRegressor):
             "rad",
             "flame-2020",
             "Rotation of FLAME's jaw, axis-angle: x opens the mouth and is never below 0, y and z are within "
-            f"{_JAW_TURN}; SMIRK's jaw_params.",
+            f"{_JAW_LIMIT}; SMIRK's jaw_params.",
             ("x", "y", "z"),
         ),
         "eyelid": Block(
@@ -73,7 +73,7 @@ class Smirk(EncoderRegressor):
         return split_outputs(outputs)
 
     def tensors(self, checkpoint: Checkpoint) -> dict[str, dict[str, np.ndarray]]:
-        """Encoder -> its tensors; the generator, which renders images for training, is left out."""
+        """Encoder -> its tensors; the generator, which is only used in training, is left out."""
         prefixes = {name: f"smirk_encoder.{name}." for name in self.encoders}
         arrays = checkpoint.read()
         refuse_unknown(arrays, ("smirk_generator.", *prefixes.values()), what=checkpoint.what)
@@ -81,9 +81,9 @@ class Smirk(EncoderRegressor):
 
 
 def split_outputs(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """SMIRK's blocks of the outputs of its encoders: (n, 6), (n, 300) and (n, 55)."""
+    """Split the outputs of SMIRK's encoders, (n, 6), (n, 300) and (n, 55), into blocks."""
     pose, mixed = outputs["pose_encoder"], outputs["expression_encoder"]
-    jaw = np.concatenate([mixed[:, 52:53].clip(0), mixed[:, 53:55].clip(-_JAW_TURN, _JAW_TURN)], axis=1)
+    jaw = np.concatenate([mixed[:, 52:53].clip(0), mixed[:, 53:55].clip(-_JAW_LIMIT, _JAW_LIMIT)], axis=1)
     return {
         "expression": mixed[:, :50],
         "pose": pose[:, :3],

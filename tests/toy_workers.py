@@ -1,4 +1,4 @@
-"""Lanes for tests that start no process."""
+"""A worker for tests that starts no process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from typing import Any
 
 
-class HereAndNow:
-    """A lane that runs a task where it is asked to, and dies when the task says so."""
+class InThisProcess:
+    """Worker that runs a task in the calling process; a ConnectionError of the task counts as its death."""
 
     deaths_told = 1
 

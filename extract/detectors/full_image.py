@@ -1,4 +1,4 @@
-"""``none``: no detection; the whole image is the face (data that is cropped already)."""
+"""``none``: no detection; the full image is the face, for datasets of cropped faces."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from ...features.values import Face
 
 
-class WholeImage:
-    """One face per image: the image."""
+class FullImage:
+    """Detector that returns the full image as its only face."""
 
     name = "none"
 

@@ -1,4 +1,4 @@
-"""``boxes``: nothing is looked for; faces are where the dataset, or the store of ``--boxes``, says."""
+"""``boxes``: no detection; the face boxes are those of the dataset or of the store given by ``--boxes``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from ...features.values import Face
 
 
-class GivenBoxes:
-    """Finds no face: it is asked only for samples whose box nobody has given."""
+class KnownBoxes:
+    """Detector that finds no face: it runs only on samples without a known box."""
 
     name = "boxes"
 
