@@ -79,7 +79,7 @@ def test_the_studies_of_the_script(files, name):
     if name == "head":
         assert list(study.grid["head"]) == list(HEADS["classes"]) == list(HEADS["va"])
     if name in ("representation", "network"):
-        with pytest.raises(UsageError, match="twice or more, got it once"):
+        with pytest.raises(UsageError, match="is given once"):
             late_fusion.STUDIES[name](two_d[:1], stores[:1])
 
 
