@@ -1,4 +1,4 @@
-"""``ig3d inspect``, ``preview``, ``import`` and ``export``: what goes into a store and comes out of it."""
+"""``ig3d inspect``, ``preview``, ``import`` and ``export``: commands on one store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def inspect(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Say what a store holds."""
+    """Summarise a store."""
     from ..features.store import CodeStore
     from ..features.store.summary import print_summary, summarise
 
@@ -61,7 +61,7 @@ def preview(
     count: Annotated[int, typer.Option("--count", help="Faces on the sheet.")] = 24,
     seed: Seed = 0,
     root: Annotated[
-        Path | None, typer.Option("--root", help="Where the images are, if they have moved.")
+        Path | None, typer.Option("--root", help="Folder of the images, if they have moved.")
     ] = None,
 ) -> None:
     """Draw a sheet of a store's faces with their boxes and points."""
@@ -95,7 +95,7 @@ def import_(
     groups: Groups = None,
     label_map: LabelMap = None,
 ) -> None:
-    """Make a store of codes that you already have, joined to a dataset by id."""
+    """Make a store of codes that you already have; rows are aligned to a dataset by id."""
     from ..extract.imports import import_codes
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..errors import UsageError
 from .values import Block
 
-# What says where the face stood, not what it showed; the paper leaves it out as well.
+# Blocks of the position of the face, which is no feature of its expression; the paper leaves them out, too.
 NOT_FEATURES = frozenset({"camera"})
 
 # EMOCA's and DECA's, as the paper used them: 156 and 334 columns.

@@ -1,4 +1,4 @@
-"""How good a look at the face an extraction had, per row: what a gate between 2D and 3D may go by."""
+"""Quality of the view of each face, as features of a gate between 2D and 3D."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ QUALITY_COLUMNS = (
 
 
 def face_quality(store: CodeStore) -> np.ndarray:
-    """What a store knows of each face besides its codes.
+    """Quality of the faces of a store.
 
     Returns
     -------
-    (n, 6) float64, NaN where it is not known, the columns of ``QUALITY_COLUMNS``:
+    (n, 6) float64, NaN if unknown, the columns of ``QUALITY_COLUMNS``:
         the detector's score in [0, 1]; yaw, pitch and roll away from the front, in degrees and without their sign
         (from the block ``pose``); the side of the face's box over that of the image (square roots of the areas); how
         many faces were found in the image.

@@ -1,4 +1,4 @@
-"""The value objects that cross module borders, checked where they are made.
+"""Value objects of the extraction: faces, crops, batches, code blocks and rows.
 
 Pixel coordinates have their origin at the top left corner, x right, y down; boxes are ``x0, y0, x1, y1``.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Status(IntEnum):
-    """What became of a sample. ``pending`` is 0, so that a row nobody wrote can never pass for a good one."""
+    """Outcome of a sample. ``pending`` is 0, so that a row that was never written cannot be taken for a good one."""
 
     pending = 0
     ok = 1
@@ -28,7 +28,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face that a detector found in one image.
+    """A face that a detector found in an image.
 
     Attributes
     ----------
@@ -90,14 +90,14 @@ class CropSpec:
 
 @dataclass(frozen=True, slots=True)
 class LandmarkSpec:
-    """A regressor that is fed landmarks, not pixels.
+    """Input of a regressor that takes landmarks, not pixels.
 
     Attributes
     ----------
     points : int
-        How many points per face the regressor expects.
+        Points per face.
     blendshapes : bool
-        It is fed the 52 blendshape scores as well.
+        Whether it takes the 52 blendshape scores as well.
     """
 
     points: int
@@ -106,7 +106,7 @@ class LandmarkSpec:
 
 @dataclass(frozen=True, slots=True)
 class FaceBatch:
-    """What a regressor is fed: n faces, one per image.
+    """Input of a regressor: n faces, one per image.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class FaceBatch:
 
     @classmethod
     def room(cls, n: int, needs: CropSpec | LandmarkSpec) -> FaceBatch:
-        """Room for n faces, to be :meth:`put` there, by several threads too."""
+        """An empty batch for n faces, which several threads may :meth:`put` there."""
         crops = landmarks = blendshapes = None
         if isinstance(needs, CropSpec):
             kind = np.float32 if needs.floats else np.uint8
@@ -145,7 +145,7 @@ class FaceBatch:
         return cls(size_wh, xyxy, landmarks, crops, np.empty((n, 4)), blendshapes)
 
     def put(self, place: int, face: FaceBatch) -> None:
-        """Copy a batch of one face to its place."""
+        """Copy a batch of one face to a row."""
         for name in self.__slots__:
             if (column := getattr(self, name)) is not None:
                 column[place] = getattr(face, name)[0]
@@ -169,7 +169,7 @@ class Block:
     unit : str
         ``rad``, ``1`` for a ratio or coefficient, ...
     basis : str
-        What a column means: ``flame-2020``, ``ig3d-face-1:<hash>``, ``arkit-52``. A fitted model refuses codes
+        Meaning of the columns: ``flame-2020``, ``ig3d-face-1:<hash>``, ``arkit-52``. A fitted model refuses codes
         of another basis.
     description : str
     columns : tuple of str
@@ -191,13 +191,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The outcome of n samples: one row each, whatever happened.
+    """Outcomes of n samples, one row each.
 
     Attributes
     ----------
     status : (n,) int8 codes of :class:`Status`
     message : n strings
-        Why a row is not ``ok``.
+        Reason why a row is not ``ok``.
     size_wh : (n, 2) int32
         Of the decoded image; 0 where it was not decoded.
     digest : (n, 16) uint8
@@ -228,7 +228,7 @@ class Rows:
 
     @classmethod
     def pending(cls, n: int, blocks: dict[str, Block]) -> Rows:
-        """Rows that nothing has happened to yet."""
+        """Rows without an outcome."""
         return cls(
             status=np.zeros(n, np.int8),
             message=[""] * n,
@@ -244,7 +244,7 @@ class Rows:
 
 
 def sound_array(value: object) -> np.ndarray:
-    """An array that a file holds; numpy returns other members of an ``.npz`` as bytes, and text unchecked.
+    """Check an array of a file: NumPy returns other members of an ``.npz`` as bytes, and text unchecked.
 
     Raises
     ------
