@@ -274,7 +274,7 @@ def _complex(args: tuple[Any, ...], state: Any, budget: Budget) -> Any:
     return complex(*args) if all(isinstance(part, (int, float)) for part in args) else NotImplemented
 
 
-# Names of Python 3 and of NumPy 1; safe_pickle.py translates those of Python 2 and of NumPy 2.
+# Names of Python 3 and of NumPy 1; safe_pickle.py replaces those of Python 2 and of NumPy 2.
 CONSTRUCTORS: dict[str, Constructor] = {
     "_codecs.encode": _encode,
     "codecs.encode": _encode,

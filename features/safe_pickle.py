@@ -254,6 +254,9 @@ class _Reference(Placeholder):
     __slots__ = ()
 
 
+_MOVED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules of Python 2
+
+
 class _Unpickler(pickle.Unpickler):
     """Python's own reader without any class or function but placeholders."""
 
@@ -266,7 +269,8 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in self.names:
             if len(self.names) == MAX_NAMES:
                 raise pickle.UnpicklingError("more names than any checkpoint has")
-            body = {"__slots__": (), "name": f"{module}.{name}"}
+            current = _MOVED.get(module, module).replace("numpy._core.", "numpy.core.")
+            body = {"__slots__": (), "name": f"{current}.{name}"}
             self.names[module, name] = type("Placeholder", (Placeholder,), body)
         return self.names[module, name]
 
@@ -285,15 +289,6 @@ def _load(file: BinaryIO) -> tuple[Any, list[_Reference]]:
 
 _MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")
 _SETS = ("builtins.set", "builtins.frozenset", "builtins.list", "sets.Set")
-_MOVED = (("__builtin__.", "builtins."), ("numpy._core.", "numpy.core."), ("copy_reg.", "copyreg."))
-
-
-def _modern(name: str) -> str:
-    """One name for modules that Python 3 and NumPy 2 have moved."""
-    for old, new in _MOVED:
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
 
 
 class _Rebuilder:
@@ -330,7 +325,7 @@ class _Rebuilder:
         self._open.add(id(node))
         value: Any
         if isinstance(node, type):
-            value, parts = Foreign(_modern(_name(node)), (), None), 1
+            value, parts = Foreign(_name(node), (), None), 1
         elif isinstance(node, dict):
             value, parts = self._dict(node.items(), depth)
         elif isinstance(node, Placeholder):
@@ -358,13 +353,13 @@ class _Rebuilder:
 
     def _called(self, node: Placeholder, depth: int) -> tuple[Any, int]:
         """Result of a call: a mapping, a list, the value of a constructor, or a Foreign."""
-        name, args = _modern(node.name), node.args
+        name, args = node.name, node.args
         if isinstance(node, _Reference):
             if self.storage is None:
                 raise pickle.UnpicklingError("a reference to data outside of the pickle")
             return self.storage(args[0]), 1
         if name == "copyreg._reconstructor" and len(args) == 3 and isinstance(args[0], type):
-            name, args = _modern(_name(args[0])), (() if args[2] is None else args[2:])
+            name, args = _name(args[0]), (() if args[2] is None else args[2:])
         if name in _MAPPINGS:
             return self._mapping(args[1:] if name.endswith("defaultdict") else args, node.pairs, depth)
         if name in _SETS:
