@@ -23,6 +23,7 @@ TEXT_COLUMNS = ("id", "path", "group", "message")
 STEP = 4096
 # Not part of the content hash: where and when, not what.
 _UNHASHED = frozenset({"created", "root", "content_sha256"})
+_LARGEST = float(np.finfo(np.float32).max)
 _NOT_IN_NAMES = frozenset(",+:/")  # separate block names in options and columns
 
 
@@ -201,16 +202,20 @@ def _rows(file: h5py.File, name: str, column: Column) -> int:
 
 
 def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None:
-    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    """Refuse infinite values, and values outside of a range; NaN is allowed."""
+    least, most = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+    if np.isnan(least) or (max(low, -_LARGEST) <= least and most <= min(high, _LARGEST)):
+        return
+    known = values[~np.isnan(values)]
     bad = known[~((known >= low) & (known <= high) & np.isfinite(known))]
-    if bad.size:
-        raise ValueError(f"{name} has {bad.size} values outside [{low:g}, {high:g}], such as {bad.flat[0]}")
+    raise ValueError(f"{name} has {bad.size} values outside [{low:g}, {high:g}], such as {bad.flat[0]}")
 
 
 def _check_boxes(name: str, boxes: np.ndarray) -> None:
     """Refuse (n, 4) boxes that are NaN in part, or whose corners are exchanged."""
-    missing = np.isnan(boxes)
-    bad = (missing.any(axis=1) & ~missing.all(axis=1)) | (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
+    x0, y0, x1, y1 = boxes.T
+    none = np.isnan(x0) & np.isnan(y0) & np.isnan(x1) & np.isnan(y1)
+    bad = ~((x0 <= x1) & (y0 <= y1) | none)
     if bad.any():
         raise ValueError(
             f"{name} has {int(bad.sum())} rows that are no box x0 <= x1, y0 <= y1, such as {boxes[bad][0].tolist()}"
