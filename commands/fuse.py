@@ -37,7 +37,7 @@ def fuse(
         list[Path],
         typer.Option(
             "--2d-logits",
-            help="2D predictions: .npz, .npy, .csv or .parquet. Repeated: further 2D networks, as controls.",
+            help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeated: further 2D networks, as controls.",
             show_default=False,
         ),
     ],

@@ -152,7 +152,7 @@ def _rows(n: int, found: Found, blocks: dict[str, Block]) -> Rows:
 
 
 def _renamed(record: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """The source's names as block names, in the table's order; EMOCA's pose of six is parted in two."""
+    """The source's names as block names, in the table's order; EMOCA's pose of six is split in two."""
     named: dict[str, np.ndarray] = {}
     for key, targets in table.items():
         if key in record:

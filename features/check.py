@@ -1,4 +1,4 @@
-"""What joining would do to each predictions file, without fusing: ``ig3d predictions check``."""
+"""Check of predictions files against samples, without fusing: ``ig3d predictions check``."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def _outcome(file: Aligned, joined: Joined, given: Given, *, allow_missing: bool
         problems.append(gone)
     # of several datasets the rows without a role are used for nothing
     unused = ("train", "no split") if given.codes is not None and given.codes.reported else ("train",)
-    lacking = [part for part in parts[:-1] if part.bare and part.predicted and part.name not in unused]
-    if lacking and not allow_missing:
-        bare = ", ".join(f"{part.name} {part.bare}" for part in lacking)
+    bare_parts = [part for part in parts[:-1] if part.bare and part.predicted and part.name not in unused]
+    if bare_parts and not allow_missing:
+        bare = ", ".join(f"{part.name} {part.bare}" for part in bare_parts)
         problems.append(
             f"expected a prediction for each labelled row with codes of a split, got none for some ({bare}); give "
             "them, or leave these rows out with --allow-missing"
@@ -206,7 +206,7 @@ def print_check(notes: tuple[str, ...], outcomes: tuple[FileCheck, ...], console
             ):
                 table.add_column(head, justify="left" if head == "split" else "right", no_wrap=True)
             for part in outcome.parts:
-                figures = [_said(value, outcome.task) for value in part.figures]
+                figures = [_shown(value, outcome.task) for value in part.figures]
                 counts = (part.rows, part.labelled, part.predicted, part.coded, part.bare)
                 table.add_row(part.name, *(str(count) for count in counts), *figures)
             console.print(table)
@@ -221,7 +221,7 @@ def print_check(notes: tuple[str, ...], outcomes: tuple[FileCheck, ...], console
         console.print(f"\n{_LEGEND}", soft_wrap=True)
 
 
-def _said(value: float, task: str) -> str:
+def _shown(value: float, task: str) -> str:
     if not np.isfinite(value):
         return "-"
     return f"{value:.2f}" if task == "va" else f"{100 * value:.1f} %"

@@ -15,7 +15,7 @@ Paths = OnePath | Sequence[OnePath] | None
 
 @dataclass(frozen=True, slots=True, init=False)
 class Inputs:
-    """The files of a fusion run, and what the user says of them.
+    """The files of a fusion run, and the user's options for them.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Inputs:
         return self.ids[file] if self.ids else None
 
     def classes_of(self, file: int) -> str | None:
-        """What the columns of one of the 2D files are, as the user said it."""
+        """Names of the columns of one of the 2D files, as the user gave them."""
         if not self.classes:
             return None
         return self.classes[file if len(self.classes) > 1 else 0]

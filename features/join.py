@@ -439,7 +439,7 @@ def _choose_classes(
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each 2D file, as short as tells them apart."""
+    """A name for each 2D file, as short as distinguishes them."""
     for names in ([path.stem for path in paths], [f"{path.parent.name}/{path.stem}" for path in paths]):
         if len(set(names)) == len(names):
             return names

@@ -6,6 +6,7 @@ Reading only, numpy only; docs/networks.md lists the keys of the file.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PredictionsError, short, some
+from ..errors import PredictionsError, some
 from .align import find_rows
-from .values import sound_array
+from .array_files import read_array_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Features:
 
 
 def made_by_of(path: str | Path) -> dict[str, Any]:
-    """What an ``.npz`` of ``ig3d logits`` says of the network that made it; empty for any other file."""
+    """Record of the network that made an ``.npz`` of ``ig3d logits``; empty for any other file."""
     try:
         with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as loaded:
             return dict(json.loads(str(loaded["made_by"])))
@@ -139,28 +140,19 @@ def load_features(path: str | Path) -> Features:
         raise PredictionsError(
             f"{path}: expected a file of features, found none; ig3d logits --features writes one"
         )
-    try:
-        with source.open("rb") as handle:  # numpy leaves a damaged archive open
-            if handle.read(4) == b"\x89HDF":
-                raise PredictionsError(
-                    f"{path}: expected an .npz of ig3d logits --features, got a store; stores are given with --3d-store"
-                )
-            handle.seek(0)
-            loaded = np.load(handle, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                raise PredictionsError(f"{path}: expected an .npz with ids and features, got a single array")
-            lacking = [key for key in ("ids", "features", "feature_network") if key not in loaded.files]
-            if lacking:
-                raise PredictionsError(
-                    f"{path}: expected the arrays ids, features and feature_network, got {', '.join(loaded.files)}; "
-                    "write them with ig3d logits --features"
-                )
-            ids, values, network = (
-                sound_array(loaded[key]) for key in ("ids", "features", "feature_network")
+    with source.open("rb") as handle:
+        if handle.read(4) == b"\x89HDF":
+            raise PredictionsError(
+                f"{path}: expected an .npz of ig3d logits --features, got a store; stores are given with --3d-store"
             )
-            return Features(ids, values, str(network), str(path))
-    except PredictionsError:
-        raise
-    except Exception as exc:  # zipfile, zlib, tokenize and numpy have no common base
-        reason = short(str(exc) or type(exc).__name__, 200)
-        raise PredictionsError(f"{path}: expected an .npz of features, got {reason}") from exc
+    names = ("ids", "features", "feature_network")
+    arrays = read_array_file(source, only=names, limit=sys.maxsize)
+    if "" in arrays:
+        raise PredictionsError(f"{path}: expected an .npz with ids and features, got a single array")
+    if set(arrays) != set(names):
+        raise PredictionsError(
+            f"{path}: expected the arrays ids, features and feature_network, got no "
+            f"{', '.join(name for name in names if name not in arrays)}; write them with ig3d logits --features"
+        )
+    ids, values, network = (arrays[name] for name in names)
+    return Features(ids, values, str(network), str(path))

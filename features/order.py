@@ -129,7 +129,7 @@ class ClassOrder:
     preset: bool
 
     def words(self, columns: Sequence[str]) -> str:
-        """What is wrong, for a message."""
+        """Description of the fault, for a message."""
         return (
             f"expected the class order {','.join(columns)} to fit the labels, got {self.read:.1%} right against "
             f"{self.likely:.1%} under {self.name}"
@@ -180,7 +180,7 @@ def _better(right: np.ndarray, than: np.ndarray) -> bool:
 
 
 def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> str | None:
-    """What is likely wrong with the order of a file's columns, in words; None where nothing shows.
+    """Likely fault in the order of a file's columns, in words; None where nothing shows.
 
     Parameters and rules are those of :func:`find_class_order`.
     """
@@ -276,7 +276,7 @@ def _of_processes(n: int) -> Iterator[tuple[str, np.ndarray]]:
 def row_order_problem(
     predicted: np.ndarray, labels: np.ndarray, paths: Sequence[str], k: int, *, splits: np.ndarray
 ) -> str | None:
-    """What is likely wrong with rows that were taken in the samples' order, in words; None where nothing shows.
+    """Likely fault in rows that were taken in the samples' order, in words; None where nothing shows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Contents of a predictions file: ``.npz``, ``.npy``, or a table. Nothing in it is executed.
+"""Contents of a predictions file: arrays, or a table.
 
 :func:`~.predictions.load_predictions` interprets them.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, WeightsError, short
+from ..errors import PredictionsError, some
+from .array_files import SUFFIXES, read_array_file
 from .classes import canonical_all
 from .columns import (
     as_numbers,
     as_text,
-    cell_text,
     class_columns,
     id_candidates,
     id_column,
@@ -25,9 +25,7 @@ from .columns import (
     say_columns,
     va_columns,
 )
-from .safe_pickle import read_arrays
-from .table_reader import MAX_BYTES, is_table, read_table, read_text
-from .values import sound_array
+from .table_reader import is_table, read_table, read_text
 
 VA = ("valence", "arousal")
 _NAME_KEYS = ("classes", "class_names", "columns")
@@ -44,7 +42,7 @@ class Read:
     values : (n, k)
     columns : tuple of str, empty where the file does not name them
     ids : name of a column or array -> (n,) str
-        Everything that may hold the ids, the likeliest first. Which of them does is known once the samples are.
+        Columns that may hold the ids, the likeliest first. The samples show which of them does.
     others : name of a column or array -> (n,) str
         Numbers and repeated text, which may hold the ids if no other column does.
     kind : ``probabilities`` or ``va`` where the file names it, else empty
@@ -79,10 +77,10 @@ def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
     if is_table(source):
         return _from_table(source, task, known)
     suffix = source.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        return _from_numpy(source, task)
+    if suffix in SUFFIXES:
+        return _from_arrays(source, task)
     raise PredictionsError(
-        f"{source}: expected .npy, .npz, .csv, .tsv or .parquet, got {suffix or 'no suffix'!r}"
+        f"{source}: expected .npy, .npz, .csv, .tsv, .parquet or .pt, got {suffix or 'no suffix'!r}"
     )
 
 
@@ -100,128 +98,38 @@ def load_ids(path: str | Path) -> dict[str, np.ndarray]:
         raise PredictionsError(f"{path}: expected a file of ids, found none")
     if is_table(source):
         table, _ = read_table(source)
-        found = id_candidates(table) or (
-            {name: as_text(table[name]) for name in table} if len(table.columns) == 1 else {}
-        )
-        if not found:
+        single = {name: as_text(table[name]) for name in table} if len(table.columns) == 1 else {}
+        if not (candidates := id_candidates(table) or single):
             raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
-        return found
-    if source.suffix.lower() in (".npy", ".npz"):
-        arrays = _arrays(source)
+        return candidates
+    if source.suffix.lower() in SUFFIXES:
+        arrays = read_array_file(source)
         flat = {name: array.reshape(-1) for name, array in arrays.items() if np.squeeze(array).ndim < 2}
-        found = {"ids": as_text(flat[""])} if "" in flat else id_candidates(flat)
-        if not found:
+        candidates = {"ids": as_text(flat[""])} if "" in flat else id_candidates(flat)
+        if not candidates:
             raise PredictionsError(f"{path}: expected one array of ids, got {', '.join(arrays)}")
-        return found
+        return candidates
     lines = read_text(source).splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     return {"ids": np.array([line.strip() for line in lines], dtype=str)}
 
 
-def _arrays(source: Path) -> dict[str, np.ndarray]:
-    """Arrays of an .npz by name, or of an .npy under the empty name; text in object arrays is read without a pickle."""
-    if not source.is_file():
+def _out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
+    value = arrays.get("out_of_fold", np.array(False))
+    if value.size != 1 or value.dtype.kind not in "biu":
         raise PredictionsError(
-            f"{source}: expected a regular file, got a device, a pipe or another special file"
+            f"{source}: expected out_of_fold to be true or false, got {value.dtype} of shape {value.shape}"
         )
-    _check_kind(source)
-    try:
-        with source.open("rb") as handle:  # numpy leaves a damaged archive open
-            try:
-                loaded = np.load(handle, allow_pickle=False)
-            except ValueError as exc:
-                if "pickle" in str(exc).lower() or "object array" in str(exc).lower():
-                    return {"": _object_array(source, "")}
-                raise
-            if isinstance(loaded, np.ndarray):
-                return {"": sound_array(loaded)}
-            arrays: dict[str, np.ndarray] = {}
-            for name in loaded.files:
-                # those of ig3d logits --features are not predictions and may be larger than the memory
-                if name == "features":
-                    arrays[name] = np.empty(0)
-                    continue
-                size = (
-                    loaded.zip.getinfo(f"{name}.npy").file_size
-                    if f"{name}.npy" in loaded.zip.namelist()
-                    else 0
-                )
-                if size > MAX_BYTES:
-                    raise PredictionsError(
-                        f"{source}: expected arrays of at most {MAX_BYTES >> 30} GiB, got {name} of {size} bytes"
-                    )
-                try:
-                    arrays[name] = sound_array(loaded[name])
-                except ValueError as exc:
-                    if "object array" not in str(exc).lower():
-                        raise
-                    arrays[name] = _object_array(source, name)
-            return arrays
-    except PredictionsError:
-        raise
-    except Exception as exc:  # zipfile, zlib and numpy have no common base
-        raise PredictionsError(
-            f"{source}: expected a numpy file, got {short(str(exc) or 'an empty file', 200)}"
-        ) from exc
+    return bool(value.reshape(())[()])
 
 
-def _object_array(source: Path, name: str) -> np.ndarray:
-    """An object array (of the ``.npz`` member ``name``) as text or numbers; no code in the file is executed.
-
-    Raises
-    ------
-    PredictionsError : other objects are in it.
-    """
-    try:
-        content = read_arrays(source)
-        content = content[name] if name else content
-    except WeightsError:
-        content = None
-    flat = content if isinstance(content, list) else [content]
-    flat = [cell for row in flat for cell in (row if isinstance(row, list) else [row])]
-    if not all(isinstance(cell, str | bytes | int | float) or (cell is None and content) for cell in flat):
-        where = f" in the array {name}" if name else ""
-        raise PredictionsError(
-            f"{source}: expected plain arrays, got Python objects, which are never executed,{where}; save numbers, and "
-            "ids as text: ids.astype(str)"
-        )
-    numbers = all(isinstance(cell, int | float) for cell in flat)
-    return np.array(content if numbers else [cell_text(cell) for cell in flat])
-
-
-def _check_kind(source: Path) -> None:
-    """Refuse what is no numpy file by its first bytes: numpy takes anything else for a pickle."""
-    try:
-        with source.open("rb") as handle:
-            head = handle.read(8)
-    except OSError as exc:
-        raise PredictionsError(f"{source}: expected a numpy file, got {exc}") from exc
-    if head.startswith(b"\x80"):
-        raise PredictionsError(
-            f"{source}: expected plain arrays, got a Python pickle, which is never executed; save them with np.savez"
-        )
-    if head and not head.startswith((b"\x93NUMPY", b"PK")):
-        raise PredictionsError(
-            f"{source}: expected a numpy file, got another kind (it opens with {head!r}); save a table as .csv, arrays "
-            "with np.savez"
-        )
-
-
-def _says_out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
-    said = arrays.get("out_of_fold", np.array(False))
-    if said.size != 1 or said.dtype.kind not in "biu":
-        raise PredictionsError(
-            f"{source}: expected out_of_fold to be true or false, got {said.dtype} of shape {said.shape}"
-        )
-    return bool(said.reshape(())[()])
-
-
-def _from_numpy(source: Path, task: str | None) -> Read:
-    arrays = _arrays(source)
+def _from_arrays(source: Path, task: str | None) -> Read:
+    # the features of ig3d logits are no predictions, and may be larger than the memory
+    arrays = read_array_file(source, skip=("features",))
     if "" in arrays:
         return Read(arrays[""], (), {}, {}, "va" if task == "va" else "")
-    out_of_fold = _says_out_of_fold(source, arrays)
+    out_of_fold = _out_of_fold(source, arrays)
     value_key = next((key for key in _VALUE_KEYS if key in arrays and (key == "va") == (task == "va")), None)
     if value_key is None and task is None:
         value_key = next((key for key in _VALUE_KEYS if key in arrays), None)
@@ -238,11 +146,11 @@ def _from_numpy(source: Path, task: str | None) -> Read:
     if value_key is None:
         wanted = "va, or valence and arousal" if task == "va" else "logits or probabilities"
         raise PredictionsError(
-            f"{source}: expected the arrays ids and {wanted}, got {', '.join(arrays) or 'none'}"
+            f"{source}: expected the arrays ids and {wanted}, got {some([*arrays], 12) or 'none'}"
         )
     values = arrays[value_key]
     ids, others = _id_arrays(arrays, len(np.atleast_1d(values)))
-    # a file may hold classes and valence-arousal, each with names of its own
+    # a file may hold classes and valence-arousal, each with its names
     name_keys = _NAME_KEYS[::-1] if value_key == "va" else _NAME_KEYS
     names_key = next((key for key in name_keys if key in arrays), None)
     names = () if names_key is None else tuple(as_text(np.atleast_1d(arrays[names_key])))
@@ -258,9 +166,9 @@ def _from_numpy(source: Path, task: str | None) -> Read:
 def _id_arrays(
     arrays: Mapping[str, np.ndarray], n: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Arrays that may hold the ids of ``n`` rows; one that is called so and has another length is among them.
+    """Arrays that may hold the ids of ``n`` rows; one that is called ids is among them.
 
-    Columns of a table of text are arrays of their own. The second of the two has those of
+    Columns of a table of text are separate arrays. The second of the two has those of
     :func:`~.columns.other_candidates`.
     """
     flat: dict[str, np.ndarray] = {}

@@ -1,6 +1,6 @@
-"""Predictions of one network: logits, probabilities or valence-arousal, with or without ids; told apart and said.
+"""Predictions of one network: logits, probabilities or valence-arousal, with or without ids.
 
-:mod:`.prediction_files` reads the files, :mod:`.match` and :mod:`.place` say which sample each row belongs to.
+:mod:`.prediction_files` reads the files, :mod:`.align` finds the sample of each row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .atomic import replacing, write_arrays
 from .classes import canonical_all, parse_classes, preset_of
 from .columns import as_text, id_column
 from .prediction_files import VA as VA  # the name is used with predictions
-from .prediction_files import load_ids, read_file
+from .prediction_files import Read, load_ids, read_file
 
 KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.
@@ -218,13 +218,13 @@ def load_predictions(
     known: Sequence[str] = (),
     task: str | None = None,
 ) -> Predictions:
-    """Read predictions from ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet``.
+    """Read predictions from ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet`` or ``.pt``.
 
     Parameters
     ----------
     path : the file
-    ids_file : file of ids, one per row, for a file that has none (``.txt``, ``.npy``, ``.npz``, ``.csv``)
-    classes : what the columns are, in order: names, or the text of :func:`~.classes.parse_classes`
+    ids_file : file of ids, one per row, for a file that has none (``.txt``, ``.npy``, ``.npz``, ``.csv``, ``.pt``)
+    classes : names of the columns in order, or the text of :func:`~.classes.parse_classes`
         Goes before the file's own names, with a note. Valence and arousal may be among them.
     known : further class names to look for among a table's columns (such as those of the store)
     task : ``classes`` or ``va``; None takes what the file holds (classes, where it holds both)
@@ -232,60 +232,72 @@ def load_predictions(
     Raises
     ------
     PredictionsError : unreadable, of another shape, not finite, ids twice, or foreign objects inside.
-    MissingExtra : a table file needs pandas, Parquet needs pyarrow.
+    MissingExtra : Parquet needs pyarrow.
     """
     source = Path(path)
     words = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
     side_by_side = {*VA} <= {name.lower() for name in words}  # some networks give both
     read = read_file(source, "classes" if side_by_side else task, (*known, *words))
-    values, columns, kind = read.values, read.columns, read.kind
-    id_columns, other_columns = read.ids, read.others
-    ids = next(iter(id_columns.values()), None)
     if ids_file is not None:
-        listed = load_ids(ids_file)
-        listed = {name: column for name, column in listed.items() if len(column) == len(values)} or listed
-        said = next(iter(listed.values()))
-        own = id_column(id_columns)
-        if own is not None and ids is not None and not np.array_equal(id_columns[own], said):
-            raise PredictionsError(
-                f"{path}: expected ids from one place, got its own ({some(ids[:2].tolist())}) and others from "
-                f"{ids_file} ({some(said[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
-            )
-        ids, id_columns, other_columns = said, listed, {}
-    notes = list(read.notes)
-    if classes is not None and values.ndim == 2:
+        read = _with_ids(read, source, Path(ids_file))
+    if classes is not None and read.values.ndim == 2:
         if isinstance(classes, str):
-            words = parse_classes(classes, columns=values.shape[1])
-        at = [place for place, name in enumerate(words) if name.lower() in VA]
-        if side_by_side and len(words) == values.shape[1]:
-            if task == "va":
-                at = sorted(at, key=lambda place: words[place].lower() != VA[0])
-                values, columns, kind = values[:, at], VA, "va"
-            else:
-                values, columns = np.delete(values, at, axis=1), ()
-                words = tuple(name for name in words if name.lower() not in VA)
-                notes.append(f"{source.name}: valence and arousal left out (--task va takes them)")
+            words = parse_classes(classes, columns=read.values.shape[1])
+        if side_by_side and len(words) == read.values.shape[1]:
+            read, words = _one_task(read, source, words, task)
+    columns, kind, notes = read.columns, read.kind, list(read.notes)
     if kind == "va":
+        values = read.values
         if values.ndim == 2 and values.shape[1] == 2 and not columns:
             notes.append(
-                f"{source.name}: columns taken as valence, arousal in this order (the file does not say)"
+                f"{source.name}: columns taken as valence, arousal in this order (the file has no names)"
             )
         columns = VA
     else:
         if classes is not None:
-            given = canonical_all(words)
-            if columns and columns != given:
+            asked = canonical_all(words)
+            if columns and columns != asked:
                 notes.append(
-                    f"{source.name}: columns read as {', '.join(given)}, as given, instead of the file's own names "
+                    f"{source.name}: columns read as {', '.join(asked)}, as given, instead of the file's own names "
                     f"({', '.join(columns)})"
                 )
-            columns = given
-        values, kind, note = _tell_kind(values, source, kind)
+            columns = asked
+        values, kind, note = _recognise_kind(read.values, source, kind)
         notes.append(note)
+    ids = next(iter(read.ids.values()), None)
     return in_va_range(
         Predictions(
-            values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold, id_columns, other_columns
+            values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold, read.ids, read.others
         )
+    )
+
+
+def _with_ids(read: Read, source: Path, ids_file: Path) -> Read:
+    """The contents of a file with the ids of another."""
+    listed = load_ids(ids_file)
+    listed = {name: column for name, column in listed.items() if len(column) == len(read.values)} or listed
+    ids = next(iter(listed.values()))
+    own = id_column(read.ids)
+    if own is not None and not np.array_equal(read.ids[own], ids):
+        raise PredictionsError(
+            f"{source}: expected ids from one place, got its own ({some(read.ids[own][:2].tolist())}) and others from "
+            f"{ids_file} ({some(ids[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
+        )
+    return replace(read, ids=listed, others={})
+
+
+def _one_task(
+    read: Read, source: Path, words: tuple[str, ...], task: str | None
+) -> tuple[Read, tuple[str, ...]]:
+    """The columns of one task out of classes beside valence and arousal, and their names."""
+    at = [position for position, name in enumerate(words) if name.lower() in VA]
+    if task == "va":
+        at = sorted(at, key=lambda position: words[position].lower() != VA[0])
+        return replace(read, values=read.values[:, at], columns=VA, kind="va"), words
+    note = f"{source.name}: valence and arousal left out (--task va takes them)"
+    values = np.delete(read.values, at, axis=1)
+    return replace(read, values=values, columns=(), notes=(*read.notes, note)), tuple(
+        name for name in words if name.lower() not in VA
     )
 
 
@@ -312,7 +324,7 @@ def in_va_range(predictions: Predictions) -> Predictions:
     return replace(predictions, notes=(*predictions.notes, note))
 
 
-def _tell_kind(values: np.ndarray, source: Path, said: str) -> tuple[np.ndarray, str, str]:
+def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.ndarray, str, str]:
     """Probabilities, per cent, log-probabilities or logits, by the sums of the rows."""
     name = source.name
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
@@ -325,7 +337,7 @@ def _tell_kind(values: np.ndarray, source: Path, said: str) -> tuple[np.ndarray,
         if fitting[total].all():
             note = f"{name}: read as {what} (rows sum to {total:g})"
             return values / sums[:, None], "probabilities", note
-    if said == "probabilities":
+    if named == "probabilities":
         bad = int(np.sum(~fitting[1.0]))
         raise PredictionsError(
             f"{source}: expected probabilities whose rows sum to 1 or 100, got {bad} of {len(values)} rows that do "

@@ -55,7 +55,7 @@ class FusionTable:
         What a gate may go by besides the predictions (:func:`~.quality.face_quality`); NaN where it is not known.
     quality_columns : q names such as ``quality:yaw``
     two_d_out_of_fold : bool
-        The file of ``two_d`` says that its predictions of the train split were made out of fold.
+        The file of ``two_d`` states that its predictions of the train split were made out of fold.
     two_d_network : str
         Name and weights of the network of ``two_d``; empty where its file does not say.
     """
@@ -107,7 +107,7 @@ class FusionTable:
             raise PredictionsError("table: expected the blocks' widths to add up to the code columns")
         order = np.argsort(self.id, kind="stable")
         if not np.array_equal(order, np.arange(n)):
-            # One order whatever the files had: every fold and every draw depends on it.
+            # One order for any order of the files: every fold and every draw depends on it.
             for name in ("id", *shapes):
                 object.__setattr__(self, name, getattr(self, name)[order])
             object.__setattr__(self, "others", {name: other[order] for name, other in self.others.items()})
@@ -148,7 +148,7 @@ class FusionTable:
 
     @property
     def group_codes(self) -> np.ndarray:
-        """(n,) int64: one number per group; a row without a group is a group of its own."""
+        """(n,) int64: one number per group; a row without a group is a separate group."""
         # The prefixes keep a group named like a sample's id apart from that sample.
         keys = np.where(self.group != "", np.char.add("g:", self.group), np.char.add("i:", self.id))
         return np.unique(keys, return_inverse=True)[1].reshape(-1)
@@ -168,5 +168,5 @@ class FusionTable:
 
 
 def digest_of(ids: np.ndarray) -> str:
-    """SHA-256 of the sorted ids, as hexadecimal: says whether two fits saw the same rows."""
+    """SHA-256 of the sorted ids, as hexadecimal: equal where two fits had the same rows."""
     return hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()

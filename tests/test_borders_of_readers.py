@@ -58,7 +58,7 @@ def test_damaged_features_are_one_line(
     path = npz(tmp_path / "x.npz", whole | members)
     ended = ig3d("fuse-features", "--features", path, "--3d-store", made.store, "--out", tmp_path / "out")
     assert ended.returncode == 1
-    assert "x.npz: expected an .npz of features" in ended.stderr
+    assert "x.npz: expected a numpy file" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -98,11 +98,11 @@ def test_emoca_folders_with_their_traps(tmp_path: Path, samples: SampleList) -> 
         records[folder] = numbers(EMOCA | {"cam": 3})
         for name, values in records[folder].items():
             np.save(here / f"{name}.npy", np.array(values, np.float32))
-    said: list[str] = []
-    counts = import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5", say=said.append)
+    lines: list[str] = []
+    counts = import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5", say=lines.append)
     assert counts == {"ok": 3, "failed": 3}
-    assert any("one character are left out" in line and line.endswith(": 4") for line in said)
-    assert any("1 stem of several pictures left out" in line and "5" in line for line in said)
+    assert any("one character are left out" in line and line.endswith(": 4") for line in lines)
+    assert any("1 stem of several pictures left out" in line and "5" in line for line in lines)
     with CodeStore(tmp_path / "a.h5") as store:
         assert np.allclose(store.codes("jaw")[row(store, "sad/3")], records["300"]["pose"][3:])
         assert np.allclose(store.codes("camera")[row(store, "happy/1")], records["100"]["cam"])
@@ -140,8 +140,8 @@ def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples
     import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5")
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.verify() == []
-        said = zip(store.samples.id, store.samples.status, store.samples.message, strict=True)
-        assert {name: (status, message) for name, status, message in said} == {
+        lines = zip(store.samples.id, store.samples.status, store.samples.message, strict=True)
+        assert {name: (status, message) for name, status, message in lines} == {
             "happy/1": (Status.no_face, "NA"),
             "happy/2": (Status.failed, "why"),
             "sad/3": (Status.no_face, ""),

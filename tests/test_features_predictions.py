@@ -6,6 +6,8 @@ import pickle
 import re
 import subprocess
 import sys
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +207,27 @@ def test_python_objects_are_never_loaded(tmp_path):
             load_predictions(tmp_path / name)
 
 
+@pytest.mark.parametrize("ids", [IDS.tolist(), tuple(IDS)])
+def test_torch_files_are_read_as_tensors_or_dicts(tmp_path, ids):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.tensor(LOGITS), tmp_path / "x.pt")
+    read = load_predictions(tmp_path / "x.pt")
+    assert read.ids is None and np.array_equal(read.values, LOGITS)
+    content = {"ids": ids, "logits": torch.tensor(LOGITS), "classes": list(CLASSES), "out_of_fold": True}
+    torch.save(content | {"epoch": 3, "options": Path("x")}, tmp_path / "y.pth")
+    read = load_predictions(tmp_path / "y.pth")
+    assert read.ids.tolist() == IDS.tolist() and read.columns == CLASSES and read.out_of_fold
+    assert np.array_equal(read.values, LOGITS)
+    torch.save({"logits": [torch.tensor(row) for row in LOGITS], "paths": ids}, tmp_path / "z.pt")
+    read = load_predictions(tmp_path / "z.pt")
+    assert read.ids.tolist() == IDS.tolist() and np.array_equal(read.values, LOGITS)
+    torch.save({"conv.weight": torch.zeros(3, 3)}, tmp_path / "net.pt")
+    with pytest.raises(PredictionsError, match=r"expected the arrays ids and logits .* got conv\.weight"):
+        load_predictions(tmp_path / "net.pt")
+    torch.save(torch.tensor(LOGITS), tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    assert np.array_equal(load_predictions(tmp_path / "x.pt").values, LOGITS)
+
+
 NAN = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, 4.0]])
 
 
@@ -249,7 +272,10 @@ def test_malformed_rows_are_refused_with_counts(arguments, message):
         ("x.csv", b"id,happy,sad\na,1,none\n", r"NaN, infinity or text in 1 of 1 rows \(a\)"),
         ("x.csv", b"\xff\xfe\x00", "expected a table"),
         ("x.parquet", b"no parquet", "expected a table"),
-        ("x.pt", b"", "expected .npy, .npz"),
+        ("x.txt", b"", "expected .npy, .npz"),
+        ("x.pt", b"", "expected a sound checkpoint"),
+        ("x.pt", b"id,happy\n", "expected a sound checkpoint"),
+        ("x.pt", pickle.dumps({"logits": Fraction(1)}), "Python objects, which are never executed"),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, name, content, message):

@@ -73,7 +73,7 @@ def test_arousal_first_is_written_as_valence_first(
     assert va.columns == ("valence", "arousal") and va.notes == ()
     np.testing.assert_allclose(va.values, np.clip(said[:, [9, 8]], -1, 1), atol=1e-5)
     with pytest.raises(
-        PredictionsError, match="expected the arrays ids, features and feature_network, got ids"
+        PredictionsError, match="expected the arrays ids, features and feature_network, got no features"
     ):
         load_features(path)
 
@@ -171,7 +171,7 @@ def test_rows_by_id() -> None:
             {"features": np.array([[0.0], [np.nan], [np.inf]])},
             r"expected finite features, got others in 2 rows \(b, c\)",
         ),
-        ({"ids": np.array(["a", "b", None], object)}, "expected an .npz of features"),
+        ({"ids": np.array(["a", "b", {}], object)}, "Python objects, which are never executed"),
         ({"feature_network": None}, "expected the arrays ids, features and feature_network, got"),
     ],
 )
@@ -194,7 +194,7 @@ def test_files_that_hold_no_features(tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match="found none"):
         load_features(tmp_path / "x.npz")
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(PredictionsError, match=r"expected an .npz of features"):
+    with pytest.raises(PredictionsError, match=r"expected a numpy file"):
         load_features(tmp_path / "x.npz")
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(PredictionsError, match="got a single array"):
