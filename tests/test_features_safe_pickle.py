@@ -289,6 +289,17 @@ def test_npy_and_npz(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["b"], [0, 1, 2])
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_weights_of_a_torchscript_file_without_its_code(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
+    torch.jit.trace(module, torch.ones(2, 3)).save(str(tmp_path / "x.pt"))
+    got = read_arrays(tmp_path / "x.pt")
+    assert isinstance(got, Foreign)
+    for name, part in module.named_children():
+        for key, tensor in part.state_dict().items():
+            assert same_bits(got.state[name].state[key], tensor)
+
+
 def test_types_that_numpy_lacks_stay_inert(tmp_path: Path) -> None:
     got = read_arrays(save(tmp_path / "x", {"a": torch.ones(2), "f8": torch.ones(4).to(torch.float8_e4m3fn)}))
     assert isinstance(got["f8"], Foreign)
