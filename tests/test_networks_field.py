@@ -92,7 +92,9 @@ def test_a_layer_that_is_missing_or_unknown_is_still_an_error(
 def test_two_different_copies_of_the_weights_are_chosen_by_key(clone: Path, tmp_path: Path) -> None:
     averaged = {name: value + 1 for name, value in weights().items()}
     both = prefixed("model.") | prefixed("ema_model.", averaged)
-    with pytest.raises(ModelError, match=r"2 times and differ \(model, ema_model\); choose with --key model"):
+    with pytest.raises(
+        ModelError, match=r"2 different sets .* \(model, ema_model\); choose with --key model"
+    ):
         loaded(clone, both, tmp_path)
     network = loaded(clone, both, tmp_path, key="ema_model")
     assert torch.equal(network.opened.module.state_dict()["fc.bias"], averaged["fc.bias"])
@@ -156,11 +158,11 @@ def test_a_one_channel_network_is_fed_grey_values_from_0_to_1(
     np.testing.assert_allclose(outputs(samples, bytes_of, tmp_path), 255 * expected, rtol=1e-4)
     zoo = replace(spec, preset="ferplus", classes="anger,happy,sad")
     np.testing.assert_allclose(outputs(samples, zoo, tmp_path), 255 * expected, rtol=1e-4)
-    with pytest.raises(
-        UsageError, match=r"colour: expected grey, the only one that grey.onnx takes, got rgb"
-    ):
+    with pytest.raises(UsageError, match=r"colour: grey.onnx accepts only grey, not rgb"):
         load_network(replace(spec, colour="rgb"), device=CPU)
-    with pytest.raises(UsageError, match=r"mean, std: expected one number each for grey\.onnx"):
+    with pytest.raises(
+        UsageError, match=r"mean, std: grey\.onnx has one grey channel and needs one number each"
+    ):
         load_network(replace(spec, mean=(0.1, 0.2, 0.3)), device=CPU)
 
 
@@ -170,7 +172,7 @@ def test_a_network_of_bytes_is_fed_bytes(samples: SampleList, tmp_path: Path) ->
     pixels = [np.asarray(Image.open(Path(samples.root) / one.path), np.float64) for one in samples.samples]
     expected = np.stack(pixels).mean((1, 2))
     np.testing.assert_allclose(outputs(samples, spec, tmp_path), expected, rtol=1e-5)
-    with pytest.raises(UsageError, match=r"std: expected .*the only one that bytes.onnx takes"):
+    with pytest.raises(UsageError, match=r"std: bytes.onnx accepts only"):
         load_network(replace(spec, std=(0.5,) * 3), device=CPU)
 
 

@@ -1,7 +1,7 @@
-"""The user's 2D network, whatever it is made of, as one callable: images in, named columns and features out.
+"""Load a 2D network of any kind as a callable: images in, named columns and features out.
 
-``load_network`` finds out what kind of network is meant, opens it (a file of this folder for each kind), runs it on
-noise to see what it gives, and settles which of its columns mean what; all before an image is read.
+``load_network`` recognises the kind of network, opens it (one module of this folder for each kind), runs it on random
+noise to get the shapes of its outputs, and determines the meaning of its columns, before any image is read.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ..checkpoint import Seen
 from ..images import InputSpec
 from ..presets import VALENCE_FIRST, NetworkPreset, preset
 from .outputs import Columns, Meaning, choose_columns, choose_outputs, parse_order, side_by_side
-from .taps import Asked, as_features, with_features
+from .taps import NetworkCall, as_features, with_features
 from .values import Network, NetworkSpec, Opened, Outputs
 
 __all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "load_network"]
 
-# How a network is named -> the file of this folder that opens it; the first that fits.
+# Pattern of ``--network`` -> module of this folder that opens it; the first match counts.
 KINDS = {
     r"fer": "fer",
     r"timm:.+": "timm_name",
@@ -40,15 +40,15 @@ KINDS = {
     r".+\.onnx": "onnx",
     r".+\.tflite": "tflite",
 }
-# Input of a network of one channel, unless something else is known: the usual mean and deviation are of three.
+# Default normalisation of a network with one channel; the usual mean and standard deviation are for three channels.
 _GREY = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-# How far the outputs of one image may move with what stands beside it, in units of their own size; rounding is 1e-5.
+# Largest relative change of the outputs of an image between batches; rounding is about 1e-5.
 _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class UserNetwork:
-    """A network that is ready to run; a :class:`Network`.
+    """Network that is ready to run; a :class:`Network`.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class UserNetwork:
     input : InputSpec
     columns : Columns
     layer : str
-        Where the features come from; empty without.
+        Layer of the features; empty without features.
     maps : bool
-        Features are maps.
+        Whether features are maps.
     device : torch.device
     """
 
@@ -68,7 +68,7 @@ class UserNetwork:
     layer: str
     maps: bool
     device: torch.device
-    _ask: Asked
+    _call: NetworkCall
 
     @property
     def name(self) -> str:
@@ -80,7 +80,7 @@ class UserNetwork:
 
     @property
     def written(self) -> tuple[str, ...]:
-        """Names of what it gives: its classes, valence and arousal, features."""
+        """Names of the outputs: classes, valence and arousal, features."""
         return (
             *self.columns.classes,
             *(VALENCE_FIRST if self.columns.va else ()),
@@ -89,7 +89,7 @@ class UserNetwork:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What made the outputs: name, hash of the contents, input, columns, layer; JSON, no paths."""
+        """Origin of the outputs as JSON without paths: name, content hash, input, columns, layer."""
         return {
             "network": self.opened.name,
             "sha256": self.opened.sha256,
@@ -99,7 +99,7 @@ class UserNetwork:
         }
 
     def feature_network(self, crop: Mapping[str, Any]) -> str:
-        """Name for the source of the features: equal only for the same network, layer, input and crop.
+        """Identifier of the source of the features: equal only for the same network, layer, input and crop.
 
         Parameters
         ----------
@@ -110,212 +110,209 @@ class UserNetwork:
         return f"{self.name} {self.layer} {hashlib.sha256(record.encode()).hexdigest()[:16]}"
 
     def __call__(self, images: torch.Tensor) -> Outputs:
-        """Ask (n, 3, size, size) float32 images, n >= 1; every row is as if it were alone.
+        """Run on (n, 3, size, size) float32 images, n >= 1; rows do not affect each other.
 
         Raises
         ------
-        ModelError : the network cannot be run on them, or its outputs are not finite.
+        ModelError : the network fails on these images, or its outputs are not finite.
         """
         with torch.inference_mode():
-            outputs, features = _ask(self._ask, images, self.opened)
+            outputs, features = _run_batches(self._call, images, self.opened)
             logits, va = self.columns.take(outputs)
             if features is not None:
                 features = as_features(features, len(images), maps=self.maps)
-        for what, values in (("outputs", logits), ("valence and arousal", va), ("features", features)):
+        for name, values in (("outputs", logits), ("valence and arousal", va), ("features", features)):
             if values is not None and not bool(torch.isfinite(values).all()):
-                raise ModelError(
-                    f"{self.name}: expected finite {what}, got others; check size, mean and std, or its weights"
-                )
+                raise ModelError(f"{self.name}: {name} are not finite; check size, mean, std and weights")
         return Outputs(logits, va, features)
 
 
 def load_network(
     spec: NetworkSpec | Checkpoint, *, device: torch.device, dataset_classes: Sequence[str] = ()
 ) -> UserNetwork:
-    """Open a network and settle what its columns are.
+    """Open a network and determine the meaning of its columns.
 
     Parameters
     ----------
-    spec : NetworkSpec, or a checkpoint of ours that was read already
+    spec : NetworkSpec, or a loaded checkpoint of ``ig3d train-2d``
     device : torch.device
-    dataset_classes : what ``--classes dataset`` stands for
+    dataset_classes : class order for ``--classes dataset``
 
     Raises
     ------
-    UsageError : what was said does not fit together, or does not fit the network's outputs.
-    ModelError : the file is missing, damaged or of another kind; the weights do not fit; the outputs of an image
-        depend on the images beside it, or are not finite.
-    MissingExtra : ONNX needs onnxruntime.
+    UsageError : options contradict each other or the network's outputs.
+    ModelError : the file is missing, damaged or of another kind; the weights do not fit the network; the outputs of
+        an image depend on other images of the batch, or are not finite.
+    MissingExtra : a package is missing, such as onnxruntime for ONNX files.
     """
     if isinstance(spec, Checkpoint):
         opened = import_module(".own", __name__).opened(spec, device)
-        spec, known = NetworkSpec(spec.source), None
+        spec, named = NetworkSpec(spec.source), None
     else:
-        known = preset(spec.preset) if spec.preset else None
+        named = preset(spec.preset) if spec.preset else None
         opened = import_module(f".{kind_of(spec)}", __name__).open_network(spec, device)
-    opened = _with_channels(opened, _input(spec, opened, known).size, device)
-    given = _input(spec, opened, known)
-    ask, layer = with_features(opened, spec)
-    noise = torch.randn((3, 3, given.size, given.size), generator=torch.Generator().manual_seed(0)).to(device)
+    opened = _with_channels(opened, _input(spec, opened, named).size, device)
+    view = _input(spec, opened, named)
+    call, layer = with_features(opened, spec)
+    noise = torch.randn((3, 3, view.size, view.size), generator=torch.Generator().manual_seed(0)).to(device)
     with torch.inference_mode():
-        outputs, features = _ask(ask, noise, opened)
+        outputs, features = _run_batches(call, noise, opened)
         names = choose_outputs(
-            outputs, spec.output or (known.output if known else ""), rows=3, source=opened.name
+            outputs, spec.output or (named.output if named else ""), rows=3, source=opened.name
         )
-        meaning = _meaning(spec, opened, known, dataset_classes)
+        meaning = _meaning(spec, opened, named, dataset_classes)
         columns = choose_columns(names, side_by_side(outputs, names).shape[1], meaning, source=opened.name)
         if features is not None:
             as_features(features, 3, maps=spec.feature_maps)
-    network = UserNetwork(opened, given, columns, layer, spec.feature_maps, device, ask)
-    _check_alone(network, noise)
+    network = UserNetwork(opened, view, columns, layer, spec.feature_maps, device, call)
+    _check_rows_independent(network, noise)
     return network
 
 
 def kind_of(spec: NetworkSpec) -> str:
-    """The file of this folder for a network.
+    """Module of this folder that opens a network.
 
     >>> kind_of(NetworkSpec("timm:resnet18")), kind_of(NetworkSpec("clone/net.py:Net"))
     ('timm_name', 'python_file')
 
     Raises
     ------
-    UsageError : none fits, or weights are given to a network that has its own.
+    UsageError : the kind is unknown, or weights are given for a network that contains its weights.
     """
     text = spec.network
-    found = next((kind for form, kind in KINDS.items() if re.fullmatch(form, text, re.DOTALL)), None)
-    if found is None:
+    kind = next((kind for pattern, kind in KINDS.items() if re.fullmatch(pattern, text, re.DOTALL)), None)
+    if kind is None:
         raise UsageError(
-            "network: expected a file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME, file.py:build or fer, got "
-            f"{text!r}"
+            f"network: {text!r} is no file (.safetensors, .pt, .pt2, .onnx, .tflite), timm:NAME, file.py:build or fer"
         )
-    if found not in ("timm_name", "python_file"):
+    if kind not in ("timm_name", "python_file"):
         if spec.weights is not None or spec.key:
             raise UsageError(
-                f"weights: expected --weights and --key with timm:NAME or file.py:build, got {text}"
+                f"weights: --weights and --key are only for timm:NAME and file.py:build; {text} contains its weights"
             )
-        if found != "fer" and not Path(text).is_file():
+        if kind != "fer" and not Path(text).is_file():
             raise ModelError(
-                f"{text}: expected a network, found no file; make one with ig3d train-2d, or export yours"
+                f"{text}: the file does not exist; train a network with ig3d train-2d, or export yours"
             )
-    return found
+    return kind
 
 
 def _with_channels(opened: Opened, size: int, device: torch.device) -> Opened:
-    """The network with its number of channels; one that does not record it is tried with 3, then with 1."""
+    """Set the number of input channels; if the network does not record it, try 3, then 1."""
     channels = opened.channels
     if channels is None:
-        takes = [n for n in (3, 1) if _takes(opened, torch.zeros((2, n, size, size), device=device))]
-        channels = takes[0] if takes else 3
+        accepted = [n for n in (3, 1) if _accepts(opened, torch.zeros((2, n, size, size), device=device))]
+        channels = accepted[0] if accepted else 3
     opened = replace(opened, channels=channels)
     if channels == 3:
         return opened
     return replace(opened, input=opened.input | {"colour": "grey"}, fixed=(*opened.fixed, "colour"))
 
 
-def _takes(opened: Opened, images: torch.Tensor) -> bool:
+def _accepts(opened: Opened, images: torch.Tensor) -> bool:
     try:
         with torch.inference_mode():
             opened.call(images)
-    except Exception:  # a user's network may raise anything; the error is reported when it is run
+    except Exception:  # a user's network may raise any exception, which is reported when it is run
         return False
     return True
 
 
-def _input(spec: NetworkSpec, opened: Opened, known: NetworkPreset | None) -> InputSpec:
-    """What the user says goes before what the network says itself, and that before the preset."""
-    said = {
+def _input(spec: NetworkSpec, opened: Opened, named: NetworkPreset | None) -> InputSpec:
+    """Input settings: options override those of the network, which override those of the preset."""
+    options = {
         name: value
         for name in ("size", "mean", "std", "colour", "interpolation")
         if (value := getattr(spec, name)) is not None
     }
     for name in opened.fixed:
-        if said.get(name) not in (None, opened.input[name]):
+        if options.get(name) not in (None, opened.input[name]):
             raise UsageError(
-                f"{name}: expected {opened.input[name]}, the only one that {opened.name} takes, got {said[name]}"
+                f"{name}: {opened.name} accepts only {opened.input[name]}, not {options[name]}; leave out --{name}"
             )
-    known = known or NetworkPreset({})
-    usual = {**_GREY, **known.input, **known.grey} if opened.channels == 1 else known.input
-    view = InputSpec(**{**usual, **opened.input, **said})
+    named = named or NetworkPreset({})
+    defaults = {**_GREY, **named.input, **named.grey} if opened.channels == 1 else named.input
+    view = InputSpec(**{**defaults, **opened.input, **options})
     if opened.channels == 1 and (len(set(view.mean)) > 1 or len(set(view.std)) > 1):
         raise UsageError(
-            f"mean, std: expected one number each for {opened.name}, which takes one grey channel, got {view.mean} "
-            f"and {view.std}"
+            f"mean, std: {opened.name} has one grey channel and needs one number each, not {view.mean} and {view.std}"
         )
     return view
 
 
 def _meaning(
-    spec: NetworkSpec, opened: Opened, known: NetworkPreset | None, dataset_classes: Sequence[str]
+    spec: NetworkSpec, opened: Opened, named: NetworkPreset | None, dataset_classes: Sequence[str]
 ) -> Meaning:
+    """Meaning of the columns, from options, network and preset."""
     orders: tuple[tuple[str, ...], ...] = ()
-    if known is not None and (opened.classes or opened.va):
-        raise UsageError(
-            f"preset: expected none with {opened.name}, which says its columns itself, got {spec.preset}"
-        )
+    if named is not None and (opened.classes or opened.va):
+        raise UsageError(f"preset: {opened.name} defines its own columns; leave out --preset {spec.preset}")
     if spec.classes:
         orders = (parse_order(spec.classes, dataset_classes),)
         if opened.classes and orders[0] != opened.classes:
             raise UsageError(
-                f"classes: expected those that the network says itself ({', '.join(opened.classes)}), got "
-                f"{', '.join(orders[0])}; leave --classes out"
+                f"classes: the network defines its classes ({', '.join(opened.classes)}), not "
+                f"{', '.join(orders[0])}; leave out --classes"
             )
-    elif known is not None:
+    elif named is not None:
         orders = orders_of(spec.preset)
     elif opened.classes:
         orders = (opened.classes,)
-    after = VALENCE_FIRST if opened.va else known.va_after if known else ()
+    after = VALENCE_FIRST if opened.va else named.va_after if named else ()
     return Meaning(orders, spec.columns, spec.va, after)
 
 
-def _ask(
-    ask: Asked, images: torch.Tensor, opened: Opened
+def _run_batches(
+    call: NetworkCall, images: torch.Tensor, opened: Opened
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """Run on any number of rows; a network that takes a fixed number gets them in parts.
+    """Run on any number of rows; a network with a fixed batch size gets the rows in parts.
 
-    A lone row is never asked alone: code that squeezes its outputs would lose the axis.
+    A batch has at least two rows, because code that squeezes its outputs would remove the axis of a single row.
     """
     rows = opened.fixed_rows or max(len(images), 2)
     parts = []
     for first in range(0, len(images), rows):
         part = images[first : first + rows]
-        filled = torch.cat([part, part[-1:].expand(rows - len(part), -1, -1, -1)])
-        parts.append((_run(ask, filled, opened), len(part)))
+        padded = torch.cat([part, part[-1:].expand(rows - len(part), -1, -1, -1)])
+        parts.append((_run(call, padded, opened), len(part)))
     outputs = {
-        name: torch.cat([said[name][:n] if len(said[name]) == rows else said[name] for (said, _), n in parts])
+        name: torch.cat(
+            [values[name][:n] if len(values[name]) == rows else values[name] for (values, _), n in parts]
+        )
         for name in parts[0][0][0]
         if parts[0][0][0][name].ndim
     }
-    features = [said[:n] for (_, said), n in parts if said is not None]
+    features = [values[:n] for (_, values), n in parts if values is not None]
     return outputs, torch.cat(features) if features else None
 
 
 def _run(
-    ask: Asked, images: torch.Tensor, opened: Opened
+    call: NetworkCall, images: torch.Tensor, opened: Opened
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """One call of the network; each exception becomes one line."""
+    """Call the network once; every exception becomes a one-line error."""
     try:
-        return ask(images[:, : opened.channels])
+        return call(images[:, : opened.channels])
     except (ModelError, UsageError):
         raise
-    except Exception as exc:  # a network of the user's may raise anything
-        said = (str(exc).strip().splitlines() or [""])[0][:200]
+    except Exception as exc:  # a user's network may raise any exception
+        reason = (str(exc).strip().splitlines() or [""])[0][:200]
         raise ModelError(
-            f"{opened.name}: expected to take {tuple(images.shape)} images, got {type(exc).__name__}: {said}; "
+            f"{opened.name}: the network fails on images {tuple(images.shape)} with {type(exc).__name__}: {reason}; "
             "check --size and the network"
         ) from exc
 
 
-def _check_alone(network: UserNetwork, images: torch.Tensor) -> None:
-    """Refuse a network whose outputs for an image depend on the images beside it, or change from call to call."""
-    together, apart = network(images), network(images[:1])
+def _check_rows_independent(network: UserNetwork, images: torch.Tensor) -> None:
+    """Refuse a network whose outputs for an image depend on the other images of a batch, or are random."""
+    batch, single = network(images), network(images[:1])
     for name in ("logits", "va", "features"):
-        first, again = getattr(together, name), getattr(apart, name)
+        first, again = getattr(batch, name), getattr(single, name)
         if first is None:
             continue
         scale = max(1.0, float(first.abs().max()))
-        moved = float((first[:1] - again).abs().max())
-        if moved > _TOLERANCE * scale:
+        difference = float((first[:1] - again).abs().max())
+        if difference > _TOLERANCE * scale:
             raise ModelError(
-                f"{network.name}: expected the same outputs for an image whatever stands beside it, got {name} that "
-                f"move by {moved:.3g}; normalise by running statistics (evaluation mode) and draw nothing at random"
+                f"{network.name}: {name} of an image change by {difference:.3g} with the other images of the batch, or "
+                "between calls; use evaluation mode (running statistics) and no random operations"
             )

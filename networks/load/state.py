@@ -1,4 +1,4 @@
-"""Weights out of a checkpoint into a module: read without executing anything, fitted strictly, refused with counts."""
+"""Load weights from a checkpoint into a module: safely and strictly."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ...errors import ModelError, WeightsError, number, some
 from ...features.safe_pickle import Foreign, read_arrays
 
 State = dict[str, np.ndarray]
-# A counter of batch normalisation that evaluation does not read; older checkpoints do not have it.
+# Counter of batch normalisation, which inference does not use; older checkpoints do not have it.
 _COUNTER = "num_batches_tracked"
-# Tensors beside a network's own, by name: of losses and metrics, and counters (those of torch's SWA, of thop).
+# Names of tensors in checkpoints that do not belong to a network: losses, metrics, counters (torch's SWA, thop).
 _EXTRA = re.compile(
     r"(\w+_)?(criterion|criteria|loss|losses|metrics?|acc|accuracy|auroc|auc|f1|precision|recall|confusion|confmat)"
     r"(_\w+)?(\..*)?|n_averaged|epoch|(global_)?step|class_weights?|(.*\.)?(total_ops|total_params|num_batches_tracked)",
@@ -29,27 +29,27 @@ _EXTRA = re.compile(
 
 
 def read_state(path: Path, key: str) -> State:
-    """Arrays by name out of a checkpoint: torch's formats, Lightning's, safetensors, or a whole pickled module.
+    """Read named arrays from a checkpoint: torch's formats, Lightning, safetensors, or a pickled module.
 
     Parameters
     ----------
-    path : the file
+    path : checkpoint file
     key : str
-        Entry that holds them (``model_state_dict``, ``model.ema``); empty where there is one choice.
+        Entry with the weights (``model_state_dict``, ``model.ema``); may be empty if only one is possible.
 
     Raises
     ------
-    ModelError : unreadable, or no such entry, or several to choose from.
+    ModelError : the file is unreadable, the entry does not exist, or several entries are possible.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: expected a checkpoint, found no file")
+        raise ModelError(f"{path}: the checkpoint does not exist")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else read_arrays(path)
     except WeightsError as exc:
         raise ModelError(str(exc)) from exc
     except Exception as exc:
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise ModelError(f"{path}: expected a safetensors file, got: {reason}") from exc
+        raise ModelError(f"{path}: the file is no valid safetensors file: {reason}") from exc
     parts = key.split(".") if key else []
     for depth, part in enumerate(parts):
         content = _entries(content)
@@ -59,19 +59,21 @@ def read_state(path: Path, key: str) -> State:
             break
         if part not in content:
             raise ModelError(
-                f"{path}: expected the entry {part!r} of --key {key}, got {some(sorted(map(str, content)))}"
+                f"{path}: the entry {part!r} of --key {key} does not exist; there are {some(sorted(map(str, content)))}"
             )
         content = content[part]
-    found = _as_state(content)
-    if found is not None:
-        return found
-    inside = {name: state for name, part in _entries(content).items() if (state := _as_state(part))}
-    if len(inside) == 1:
-        return next(iter(inside.values()))
-    what = (
-        f"several: {some(sorted(inside))}" if inside else some(sorted(map(str, _entries(content)))) or "none"
-    )
-    raise ModelError(f"{path}: expected weights by name, got {what}; choose with --key")
+    state = _as_state(content)
+    if state is not None:
+        return state
+    candidates = {name: state for name, part in _entries(content).items() if (state := _as_state(part))}
+    if len(candidates) == 1:
+        return next(iter(candidates.values()))
+    if candidates:
+        raise ModelError(
+            f"{path}: several entries have weights ({some(sorted(candidates))}); choose with --key"
+        )
+    entries = some(sorted(map(str, _entries(content)))) or "none"
+    raise ModelError(f"{path}: no entry has named weights (entries: {entries}); choose with --key")
 
 
 def _entries(content: Any) -> Mapping[Any, Any]:
@@ -83,10 +85,9 @@ def _entries(content: Any) -> Mapping[Any, Any]:
 
 
 def _as_state(content: Any) -> State | None:
-    """Arrays by name where ``content`` is such a mapping, or a pickled module; else None."""
+    """Named arrays of a mapping or of a pickled module; None for other content."""
     if isinstance(content, Foreign):
-        found = _of_module(content)
-        return found or None
+        return _of_module(content) or None
     if not isinstance(content, dict) or not content:
         return None
     arrays = {str(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
@@ -96,13 +97,13 @@ def _as_state(content: Any) -> State | None:
 
 
 def _of_module(module: Foreign, prefix: str = "") -> State:
-    """Weights of a module that was pickled whole (``torch.save(model)``), as its ``state_dict`` would name them."""
+    """Weights of a pickled module (``torch.save(model)``), with the names of its ``state_dict``."""
     parts = module.state if isinstance(module.state, dict) else {}
-    apart = parts.get("_non_persistent_buffers_set") or ()
+    excluded = parts.get("_non_persistent_buffers_set") or ()
     state: State = {}
     for table in ("_parameters", "_buffers"):
         for name, value in (parts.get(table) or {}).items():
-            if isinstance(value, np.ndarray) and name not in apart:
+            if isinstance(value, np.ndarray) and name not in excluded:
                 state[prefix + str(name)] = value
     for name, child in (parts.get("_modules") or {}).items():
         if isinstance(child, Foreign):
@@ -111,11 +112,11 @@ def _of_module(module: Foreign, prefix: str = "") -> State:
 
 
 def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...]:
-    """Load weights into a module, all that it has.
+    """Load all weights of a module.
 
-    A prefix of the names that the module does not have (``module.`` of DataParallel, ``model.`` of Lightning,
-    ``_orig_mod.`` of torch.compile) is removed. Tensors of losses and metrics, counters, and tensors outside of that
-    prefix are not used; a note names the prefix and these.
+    An additional prefix of the names (``module.`` of DataParallel, ``model.`` of Lightning, ``_orig_mod.`` of
+    torch.compile) is removed. Tensors of losses and metrics, counters, and tensors without this prefix are not used. A
+    note names the prefix and the unused tensors.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
 
     Raises
     ------
-    ModelError : names or shapes differ; the message counts them and shows the first.
+    ModelError : names or shapes differ; the message has the counts and the first names.
     """
     wanted = module.state_dict()
     fitting, prefix = _without_prefix(state, wanted, source=source)
@@ -132,7 +133,7 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     missing = [name for name in wanted if name not in fitting and not name.endswith(_COUNTER)]
     unknown = [name for name in fitting if name not in wanted and not _is_extra(name)]
     wrong = [
-        f"{name} {tuple(wanted[name].shape)} got {value.shape}"
+        f"{name} {value.shape}, not {tuple(wanted[name].shape)}"
         for name, value in fitting.items()
         if name in wanted and tuple(wanted[name].shape) != value.shape
     ]
@@ -145,8 +146,8 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
         faults.append(f"{len(unknown)} unknown ({some(unknown, 3)})")
     if faults:
         raise ModelError(
-            f"{source}: expected the {len(wanted)} tensors of the network, got {'; '.join(faults)}; check the "
-            "architecture, its number of outputs, and --key"
+            f"{source}: the weights do not fit the {len(wanted)} tensors of the network: {'; '.join(faults)}; check "
+            "the architecture, its number of outputs, and --key"
         )
     tensors = {
         name: torch.from_numpy(np.array(fitting[name])) if name in fitting else tensor
@@ -162,7 +163,7 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
 
 
 def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, ...]:
-    """As :func:`fit_state`, but the last layer of a timm network keeps the weights it has, whatever the file holds.
+    """Like :func:`fit_state`, but the last layer of a timm network keeps its present weights.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, 
 
     Raises
     ------
-    ModelError : the other names or shapes differ.
+    ModelError : names or shapes of the other layers differ.
     """
     own = module.state_dict()
     layer = classifier_of(getattr(module, "pretrained_cfg", None)) + "."
@@ -180,54 +181,54 @@ def fit_backbone(module: nn.Module, state: State, *, source: str) -> tuple[str, 
 
 
 def classifier_of(config: Any) -> str:
-    """Name of the last layer in timm's configuration of a network, an object or a dict."""
-    said = config.get("classifier") if isinstance(config, dict) else getattr(config, "classifier", None)
-    return said if isinstance(said, str) else said[0] if said else "fc"
+    """Name of the last layer in timm's configuration of a network (an object or a dict)."""
+    layer = config.get("classifier") if isinstance(config, dict) else getattr(config, "classifier", None)
+    return layer if isinstance(layer, str) else layer[0] if layer else "fc"
 
 
 def _without_prefix(state: State, wanted: Collection[str], *, source: str) -> tuple[State, str]:
-    """The tensors whose names start with the prefix under which the network's own stand, and that prefix.
+    """Tensors of the network without their common prefix, and this prefix.
 
     Raises
     ------
-    ModelError : different weights of the network stand under several prefixes.
+    ModelError : several prefixes have different weights of the network.
     """
     needed = [name for name in wanted if not name.endswith(_COUNTER)]
     if not needed or all(name in state for name in needed):
         return state, ""
     counts: Counter[str] = Counter()
     for name in needed:
-        # a prefix ends at a dot; the names of one tensor under several prefixes are few
+        # a prefix ends with a dot; few keys end with the same name
         counts.update(key.removesuffix(name) for key in state if key.endswith(f".{name}"))
-    # a prefix of a few names is a coincidence: the file has another network
+    # a prefix of only a few names is a coincidence: the file contains another network
     if not counts or counts.most_common(1)[0][1] <= max(
         len(needed) // 2, sum(name in state for name in needed)
     ):
         return state, ""
-    whole = [prefix for prefix, count in counts.items() if count == len(needed)]
+    complete = [prefix for prefix, count in counts.items() if count == len(needed)]
     if any(
-        not np.array_equal(state[whole[0] + name], state[prefix + name])
-        for prefix in whole[1:]
+        not np.array_equal(state[complete[0] + name], state[prefix + name])
+        for prefix in complete[1:]
         for name in needed
     ):
-        keys = [prefix.removesuffix(".") for prefix in whole]
+        keys = [prefix.removesuffix(".") for prefix in complete]
         raise ModelError(
-            f"{source}: the network's weights stand there {len(whole)} times and differ ({some(keys)}); choose with "
-            f"--key {keys[0]}"
+            f"{source}: the file has {len(complete)} different sets of weights of the network ({some(keys)}); choose "
+            f"with --key {keys[0]}"
         )
-    prefix = whole[0] if whole else counts.most_common(1)[0][0]
+    prefix = complete[0] if complete else counts.most_common(1)[0][0]
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }, prefix
 
 
 def _is_extra(name: str) -> bool:
-    """Whether a tensor belongs to a loss or a metric, or is a counter."""
+    """Whether a tensor belongs to a loss or metric, or is a counter."""
     return _EXTRA.fullmatch(name) is not None
 
 
 def digest_module(module: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a module's tensors."""
+    """SHA-256 of the names, types, shapes and values of a module's tensors."""
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         array = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -237,6 +238,6 @@ def digest_module(module: nn.Module) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

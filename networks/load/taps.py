@@ -1,7 +1,7 @@
-"""Features: what the last layer is fed, taken while the network runs.
+"""Features of a network, such as the input of its last layer, taken while it runs.
 
-A network of timm's shape is asked in two steps (``forward_features``, ``forward_head``); any other module is watched by
-hooks; one that runs as a whole can only give what is among its outputs.
+Networks with timm's interface run in two steps (``forward_features``, ``forward_head``). Other modules get feature
+hooks. Networks whose layers cannot be accessed must return features among their outputs.
 """
 
 from __future__ import annotations
@@ -16,98 +16,102 @@ from ...errors import ModelError, UsageError, some
 from .outputs import named_outputs
 from .values import NetworkSpec, Opened
 
-Asked = Callable[[torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor | None]]
+NetworkCall = Callable[[torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor | None]]
 
 
-def with_features(opened: Opened, spec: NetworkSpec) -> tuple[Asked, str]:
-    """A call that gives the outputs by name and the features, and the name of the layer they come from.
+def with_features(opened: Opened, spec: NetworkSpec) -> tuple[NetworkCall, str]:
+    """Function that returns named outputs and features, and the name of the layer of the features.
 
     Raises
     ------
-    UsageError : the network cannot be watched there.
+    UsageError : the layer does not exist or cannot be accessed.
     """
-    where, module = spec.features, opened.module
-    if not where:
+    layer, module = spec.features, opened.module
+    if not layer:
         return lambda images: (named_outputs(opened.call(images), opened.name), None), ""
-    if where.startswith("output:"):
-        return _among_outputs(opened, where.removeprefix("output:")), where
+    if layer.startswith("output:"):
+        return _from_outputs(opened, layer.removeprefix("output:")), layer
     if module is None:
         raise UsageError(
-            f"features: expected output:NAME with {opened.name}, which runs as a whole, got {where!r}; export it with "
-            "its features as a second output"
+            f"features: layers of {opened.name} cannot be accessed (--features {layer}); export it with the features "
+            "as a second output and pass output:NAME"
         )
-    if where != "auto":
+    if layer != "auto":
         parts = dict(module.named_modules())
-        if where not in parts:
+        if layer not in parts:
             names = [name for name in parts if name and name.count(".") < 2]
             raise UsageError(
-                f"features: expected auto, output:NAME or a part of {opened.name} ({some(names, 12)}), got {where!r}"
+                f"features: {opened.name} has no layer {layer!r}; pass auto, output:NAME or one of {some(names, 12)}"
             )
-        return _Watched(opened, {where: parts[where]}, inputs=False), where
+        return _WithHooks(opened, {layer: parts[layer]}, inputs=False), layer
     if all(hasattr(module, name) for name in ("forward_features", "forward_head", "num_features")):
-        layer = "forward_features" if spec.feature_maps else "pre_logits"
-        return _in_two_steps(module, opened.name, maps=spec.feature_maps), layer
+        name = "forward_features" if spec.feature_maps else "pre_logits"
+        return _in_two_steps(module, opened.name, maps=spec.feature_maps), name
     linear = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     if spec.feature_maps or not linear:
         raise UsageError(
-            f"features: expected the name of a part of {opened.name} "
-            f"({'for maps' if spec.feature_maps else 'which has no linear layer'}), got auto"
+            f"features: auto does not work with {opened.name} "
+            f"({'for maps' if spec.feature_maps else 'it has no linear layer'}); pass the name of a layer"
         )
-    return _Watched(opened, linear, inputs=True), "input of the last linear layer"
+    return _WithHooks(opened, linear, inputs=True), "input of the last linear layer"
 
 
-def _among_outputs(opened: Opened, name: str) -> Asked:
-    """Features that the network itself gives beside its logits."""
+def _from_outputs(opened: Opened, name: str) -> NetworkCall:
+    """Features that the network returns as an output."""
 
     def call(images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         outputs = named_outputs(opened.call(images), opened.name)
         if name not in outputs:
-            raise UsageError(f"features: expected output:{', output:'.join(outputs)}, got output:{name}")
+            raise UsageError(
+                f"features: there is no output:{name}; choose output:{', output:'.join(outputs)}"
+            )
         return outputs, outputs[name]
 
     return call
 
 
-def _in_two_steps(module: Any, source: str, *, maps: bool) -> Asked:
-    """timm's own: maps first, then the head, with and without its last layer."""
+def _in_two_steps(module: Any, source: str, *, maps: bool) -> NetworkCall:
+    """Run a timm network: backbone, then the head, with and without its last layer."""
 
     def call(images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        found = module.forward_features(images)
-        outputs = named_outputs(module.forward_head(found), source)
-        return outputs, channels_first(found, module) if maps else module.forward_head(found, pre_logits=True)
+        features = module.forward_features(images)
+        outputs = named_outputs(module.forward_head(features), source)
+        if maps:
+            return outputs, channels_first(features, module)
+        return outputs, module.forward_head(features, pre_logits=True)
 
     return call
 
 
 def channels_first(maps: torch.Tensor, module: Any) -> torch.Tensor:
-    """(n, c, h, w) of timm's maps, which come channels last in some families and as a row of tokens in others."""
+    """Convert timm's feature maps, which some families return channels last or as tokens, to (n, c, h, w)."""
     width = module.num_features
     if maps.ndim == 3:
         tokens = maps[:, getattr(module, "num_prefix_tokens", 0) :]
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise UsageError(
-                f"feature maps: expected a square of tokens, got {tokens.shape[1]}; do without maps"
+                f"feature maps: {tokens.shape[1]} tokens form no square; leave out --feature-maps"
             )
         return tokens.transpose(1, 2).reshape(len(maps), -1, side, side)
     return maps.permute(0, 3, 1, 2) if maps.shape[-1] == width and maps.shape[1] != width else maps
 
 
-class _Watched:
-    """Runs a network and takes what one of its layers is fed (``inputs``) or gives.
+class _WithHooks:
+    """Run a network with feature hooks, which record the input (``inputs``) or output of its layers.
 
-    Of several layers it is the last to run whose outputs are as many as those of the network; attention inside of a
-    backbone has linear layers too.
+    Of several layers, the last to run with as many outputs as the network is used; attention blocks of a backbone have
+    linear layers too.
     """
 
     def __init__(self, opened: Opened, layers: Mapping[str, nn.Module], *, inputs: bool) -> None:
         self._opened, self._inputs = opened, inputs
         self._ran: list[tuple[int, Any]] = []
         for layer in layers.values():
-            layer.register_forward_hook(self._note)
+            layer.register_forward_hook(self._record)
 
-    def _note(self, layer: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
-        kept = given[0] if self._inputs else returned
+    def _record(self, layer: nn.Module, arguments: tuple[Any, ...], returned: Any) -> None:
+        kept = arguments[0] if self._inputs else returned
         kept = kept[0] if isinstance(kept, (tuple, list)) else kept
         self._ran.append((getattr(layer, "out_features", 0), kept))
 
@@ -119,23 +123,23 @@ class _Watched:
         self._ran.clear()
         if not fitting or not isinstance(fitting[-1], torch.Tensor):
             raise ModelError(
-                f"{self._opened.name}: expected a tensor where --features says, got none: that part did not run"
+                f"{self._opened.name}: the layer of --features did not run or gives no tensor; choose another"
             )
         return outputs, fitting[-1]
 
 
 def as_features(values: torch.Tensor, rows: int, *, maps: bool) -> torch.Tensor:
-    """(n, d), maps averaged over their positions; or (n, c, h, w) where maps are wanted.
+    """Check features: (n, d), averaging maps over positions, or with ``maps`` (n, c, h, w).
 
     Raises
     ------
-    UsageError : another shape.
+    UsageError : the values have another shape.
     """
     shape = tuple(values.shape)
     if shape[:1] != (rows,) or len(shape) not in ((4,) if maps else (2, 4)):
         wanted = "maps (n, c, h, w)" if maps else "(n, d) or maps (n, c, h, w)"
         raise UsageError(
-            f"features: expected {wanted}, got {shape} for {rows} images; name another part or output"
+            f"features: the shape is {shape} for {rows} images, not {wanted}; choose another layer or output"
         )
     values = values.float()
     return values if maps or len(shape) == 2 else values.mean((2, 3))

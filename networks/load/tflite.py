@@ -1,4 +1,4 @@
-"""A ``.tflite`` graph, run as a whole by ig3d's engine: a graph of known operators, in which no code can hide."""
+"""``.tflite`` files, run by ig3d's engine; they contain a graph of known operators and no code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH = {"cpu": 4, "cuda": 64}
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
-    """Load the graph; images may come first or last in channels."""
+    """Load the graph; channels may be first or last."""
     path = Path(spec.network)
     content = read_file(path)
     graph = read_graph(content, str(path))
@@ -31,10 +31,12 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     if len(graph.inputs) != 1 or channels not in (1, 3):
         shapes = [graph.tensors[index].shape for index in graph.inputs]
         raise ModelError(
-            f"{path}: expected one input of images (1, h, w, 3), (1, h, w, 1) or with the channels second, got {shapes}"
+            f"{path}: the inputs have shapes {shapes}; one input of images with 1 or 3 channels is needed"
         )
     if sides[0] != sides[1]:
-        raise ModelError(f"{path}: expected square images, got {sides[0]} by {sides[1]}; export it again")
+        raise ModelError(
+            f"{path}: the input is {sides[0]} by {sides[1]} pixels; export a network with square input"
+        )
     network = load_tflite(
         content,
         name=str(path),
@@ -48,9 +50,9 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
         names = [str(position) for position in range(len(names))]
 
     def call(batch: torch.Tensor) -> dict[str, Any]:
-        fed = batch.cpu().numpy()
-        outputs = network(fed.transpose(0, 2, 3, 1) if last else fed)
-        return {name: torch.from_numpy(_flat(one)) for name, one in zip(names, outputs, strict=True)}
+        values = batch.cpu().numpy()
+        outputs = network(values.transpose(0, 2, 3, 1) if last else values)
+        return {name: torch.from_numpy(_flat(output)) for name, output in zip(names, outputs, strict=True)}
 
     return Opened(
         call=call,
@@ -63,7 +65,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
 
 
 def _normalisation(images: Tensor) -> dict[str, tuple[float, ...]]:
-    """Of a graph that takes integers: those that make each grey level one of them."""
+    """Mean and standard deviation for integer inputs, such that each grey level becomes one integer."""
     if images.dtype not in ("uint8", "int8"):
         return {}
     lowest = 0 if images.dtype == "uint8" else -128
@@ -72,7 +74,7 @@ def _normalisation(images: Tensor) -> dict[str, tuple[float, ...]]:
 
 
 def _flat(output: np.ndarray) -> np.ndarray:
-    """(n, k) of (n, 1, 1, k), as graphs end that pool by a convolution."""
+    """(n, k) values of (n, 1, 1, k), the output of graphs that pool by a convolution."""
     return (
         output.reshape(len(output), -1) if output.ndim > 2 and output[:1].size == output.shape[-1] else output
     )

@@ -1,4 +1,4 @@
-"""``timm:NAME``: an architecture of timm's with the user's weights in it. Nothing is downloaded."""
+"""``timm:NAME``: an architecture of timm with the user's weights; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from .values import NetworkSpec, Opened
 
 
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
-    """Make the architecture, as wide as the weights, and put them in."""
+    """Build the architecture with as many outputs as the weights have, and load the weights."""
     name = spec.network.removeprefix("timm:")
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=4)
+        similar = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=4)
         raise UsageError(
-            f"network: expected the name of a timm network, got {name!r}"
-            + (f"; near it: {', '.join(near)}" if near else "")
+            f"network: timm has no network {name!r}"
+            + (f"; similar names: {', '.join(similar)}" if similar else "")
         )
     if spec.weights is None:
-        raise UsageError(
-            f"network timm:{name}: expected --weights with it, got none; random ones say nothing"
-        )
+        raise UsageError(f"network timm:{name}: pass its trained weights with --weights")
     state = read_state(spec.weights, spec.key)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     stem = state.get(f"{getattr(config, 'first_conv', '')}.weight")
@@ -37,9 +35,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     try:
         module = timm.create_model(name, pretrained=False, num_classes=_outputs(name, state), **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as exc:
-        raise ModelError(
-            f"network timm:{name}: expected to be made, got: {str(exc).splitlines()[0]}"
-        ) from exc
+        raise ModelError(f"network timm:{name}: timm cannot build it: {str(exc).splitlines()[0]}") from exc
     notes = fit_state(module, state, source=str(spec.weights))
     module.eval().to(device)
     resolved = resolve_model_data_config(module)
@@ -64,7 +60,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
 
 
 def _outputs(name: str, state: State) -> int:
-    """How many outputs the weights were trained for: rows of the layer that timm names as the classifier."""
+    """Number of outputs of the weights: rows of the layer that timm names as classifier."""
     layer = classifier_of(timm.get_pretrained_cfg(name, allow_unregistered=True))
     for key in ("weight", "bias"):
         widths = {
@@ -75,6 +71,6 @@ def _outputs(name: str, state: State) -> int:
         if len(widths) == 1:
             return widths.pop()
     raise ModelError(
-        f"network timm:{name}: expected weights with the layer {layer}, got none; give another --key, or make the "
-        "network in a Python file (file.py:build)"
+        f"network timm:{name}: the weights have no layer {layer}; pass another --key, or build the network in a "
+        "Python file (file.py:build)"
     )

@@ -1,7 +1,7 @@
-"""A TorchScript file (``torch.jit.save``), run as a whole.
+"""TorchScript files (``torch.jit.save``); layers cannot be accessed.
 
-The code inside runs in TorchScript's own interpreter, which knows no Python and starts no program, but may read and
-write files: take such a file only from someone you trust.
+The code in the file runs in TorchScript's interpreter, which cannot run Python or start programs, but can read and
+write files: use only files from sources that you trust.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     path = Path(spec.network)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch would rather have torch.export
+            warnings.simplefilter("ignore", FutureWarning)  # torch recommends torch.export
             warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(path, map_location=device)
     except (RuntimeError, ValueError) as exc:
-        got = str(exc).strip().splitlines()[0]
+        reason = str(exc).strip().splitlines()[0]
         with suppress(WeightsError):
             read_arrays(path)
-            got = "weights, not a network"
+            reason = "it contains weights, not a network"
         raise ModelError(
-            f"{path}: expected a TorchScript file, got {short(got, 100)}; give --network timm:NAME or file.py:build "
-            f"with --weights {path}"
+            f"{path}: the file is no TorchScript network: {short(reason, 100)}; pass --network timm:NAME or "
+            f"file.py:build with --weights {path}"
         ) from exc
     return Opened(call=module.eval(), name=path.name, sha256=digest_file(path))

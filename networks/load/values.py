@@ -1,4 +1,4 @@
-"""What crosses the borders of this folder: what the user says of a network, what a file gives, what a batch gives."""
+"""Value objects of this folder: options for a network, an opened network, and its outputs for a batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import nn
 from ...errors import UsageError
 from ..checkpoint import Seen
 
-# Standard deviation of inputs that are bytes, 0 to 255
+# Standard deviation for inputs in bytes, 0 to 255
 BYTES = (1 / 255,) * 3
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """What the user says of a network; what is not said comes from the preset, the file, or is refused.
+    """Options for a network; options that are not given are taken from the preset or the file.
 
     Attributes
     ----------
@@ -30,23 +30,23 @@ class NetworkSpec:
     weights : path or None
         Checkpoint for ``timm:`` and ``file.py:``.
     key : str
-        Entry of that checkpoint which holds the weights; dots go deeper.
+        Entry of the checkpoint that contains the weights; dots separate levels.
     preset : str
         Name in :data:`ig3d.networks.presets.PRESETS`.
     classes : str
-        What the class columns are: a preset order, names by comma, or ``dataset`` for the dataset's own order.
+        Classes of the columns: a preset order, names separated by commas, or ``dataset`` for the dataset's order.
     output : str
-        Which outputs of a network that gives several: positions or names by comma, laid side by side.
+        Outputs to use of a network with several: positions or names separated by commas, concatenated.
     columns : str
-        Columns of these that are classes: ``0:8`` or ``0,2,1``.
+        Columns of the classes: ``0:8`` or ``0,2,1``.
     va : str
-        Columns that are valence and arousal, in this order: ``8,9``.
+        Columns of valence and arousal, in this order: ``8,9``.
     features : str
-        ``auto`` (what the last layer is fed), ``output:1``, or the name of a module; empty writes none.
+        ``auto`` (input of the last layer), ``output:1``, or the name of a module; empty for none.
     feature_maps : bool
-        Write features as maps, before they are averaged over positions.
+        Whether features are maps, not averaged over positions.
     size, mean, std, colour, interpolation
-        See :class:`InputSpec`; None is unsaid.
+        See :class:`InputSpec`; None if not given.
     """
 
     network: str
@@ -67,14 +67,12 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         if self.feature_maps and not self.features:
-            raise UsageError(
-                "feature maps: expected --features with --feature-maps, got none; say --features auto"
-            )
+            raise UsageError("feature maps: --feature-maps needs --features; pass --features auto")
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a network says of n images.
+    """Outputs of a network for n images.
 
     Attributes
     ----------
@@ -89,44 +87,44 @@ class Outputs:
 
 
 class Network(Protocol):
-    """A 2D network, whatever it is made of: (n, 3, size, size) float32 in, :class:`Outputs` out, row by row."""
+    """Protocol of 2D networks: (n, 3, size, size) float32 in, :class:`Outputs` out; rows do not affect each other."""
 
     def __call__(self, images: torch.Tensor) -> Outputs: ...
 
 
 def nothing_seen() -> Seen:
-    """For a network that does not say what it learnt from."""
+    """Empty record, for a network that does not record its training images."""
     return Seen(*(np.empty(0, np.int64) for _ in range(3)))
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the file of one kind gives, before it is known which of its outputs are wanted.
+    """Network after opening, before its outputs are chosen.
 
     Attributes
     ----------
     call : callable
-        (n, channels, size, size) float32 tensor on the device to whatever the network returns.
+        Takes a (n, channels, size, size) float32 tensor on the device; returns the outputs of the network.
     name : str
-        For messages and for the file that is written; no path.
+        Name for messages and records; no path.
     sha256 : str
-        Of the network's contents: its weights, and its code where that is the user's.
+        Hash of the content: the weights, and the code of a Python file.
     module : nn.Module or None
-        The same as a module whose parts can be watched; None for a network that runs as a whole.
+        The network as a module with accessible layers; None if layers cannot be accessed.
     input : dict
-        What of :class:`InputSpec` the network itself says.
+        Fields of :class:`InputSpec` that the network defines.
     classes : tuple of str
-        Its class columns, where it says so; else empty.
+        Classes of the columns, if the network defines them.
     va : bool
-        It says that its two columns are valence and arousal.
+        Whether the network defines its two columns as valence and arousal.
     fixed : tuple of str
-        Names in ``input`` whose value is the only one that it takes, such as ``size``.
+        Names in ``input`` whose value cannot be changed, such as ``size``.
     channels : int or None
-        Of its input: 3, or 1 for a network of grey images; None where the network does not say.
+        Channels of the input: 3, or 1 for grey images; None if unknown.
     fixed_rows : int or None
-        It takes batches of this many rows only.
+        Batch size, if only one is possible.
     seen : Seen
-        What it learnt from, where it says so.
+        Record of the training images; empty if unknown.
     notes : tuple of str
     """
 
