@@ -38,6 +38,14 @@ def predict(
     rule: Annotated[
         str | None, typer.Option("--rule", help="A rule of the model; by default best, else stack.")
     ] = None,
+    priors: Annotated[
+        str,
+        typer.Option(
+            "--priors",
+            help="Class shares that the probabilities are corrected for: fitted (none), uniform, estimate (from these "
+            "rows), or a file of class,share (.csv or .json).",
+        ),
+    ] = "fitted",
     ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
     classes: Annotated[
         str | None,
@@ -66,6 +74,7 @@ def predict(
         ids=ids,
         classes=classes,
         rule=rule,
+        priors=priors,
         allow_missing=allow_missing,
         force=force,
     )

@@ -18,8 +18,9 @@ from ..features.groups import regrouped
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.table import FusionTable
+from .class_shares import shares_of
 from .config import DEFAULT_RULES, FuseConfig
-from .copies import Copies
+from .copies import Copies, as_predictions
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
 from .measures.figures import figures_of
@@ -28,7 +29,7 @@ from .protocol import Protocol
 from .protocol.plan import plan
 from .remarks import as_fitted, few_draws, oddities, weaknesses
 from .result import Result
-from .rules import NEEDS_CODES, Choices, Rule
+from .rules import NEEDS_CODES, RECALIBRATED, Choices, Rule
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
 
@@ -178,6 +179,18 @@ def _choices(config: FuseConfig, table: FusionTable) -> Choices:
 def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
     """What was refitted on all calibration rows."""
     table, protocol = copies.table, copies.protocol
+    shares = {}
+    if table.task == "classes":
+        fit = protocol.final.fit
+        columns = copies.columns(fit, protocol.final.heads_fit)
+        with threadpool_limits(1, user_api="blas"):
+            log_p = {"2d": as_predictions(columns.two, table.task)}
+            log_p |= {
+                name: rule.apply(columns.without_3d() if name == RECALIBRATED else columns)
+                for name, rule in rules.items()
+            }
+            groups = table.group_codes[fit] if table.grouped else None
+            shares = shares_of(log_p, table.labels[fit].astype(np.int64), groups)
     trained = protocol.heads[protocol.final_head].train if heads.final is not None else np.zeros(0, np.intp)
     return FusionModel(
         task=table.task,
@@ -191,4 +204,5 @@ def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> Fusion
         calibration_ids=table.id[protocol.calibration],
         fitted_on=protocol.fit_name,
         network=table.two_d_network,
+        shares=shares,
     )

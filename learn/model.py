@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from ..errors import ModelError, short, some
 from ..features.atomic import replacing
 from ..features.table import BlockUse, digest_of
 from . import heads, rules
+from .class_shares import ClassCounts, RuleShares
 from .tree_text import check_text, texts_in
 from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MOST_BYTES = 512 << 20  # of a file, packed and unpacked; models take a few MB
 _MOST_MEMBERS = 20_000
 # The types of ours that a model file may hold, beside those of scikit-learn and numpy that skops trusts.
@@ -57,6 +58,7 @@ class FusionModel:
         The calibration rows in words.
     network : str
         Name and weights of the 2D network; empty where its predictions did not say.
+    shares : ``2d`` and each rule -> class shares on the calibration rows; empty for valence-arousal
     """
 
     task: str
@@ -70,6 +72,7 @@ class FusionModel:
     calibration_ids: np.ndarray
     fitted_on: str
     network: str = ""
+    shares: Mapping[str, RuleShares] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,6 +87,10 @@ class FusionModel:
     def preferred(self) -> str:
         """The rule to take where none is named: ``best``, else ``stack``, else the last."""
         return next((name for name in ("best", "stack") if name in self.rules), list(self.rules)[-1])
+
+    def reference(self, rule: str) -> str:
+        """Predictor of the rows without 3D: the one that was fitted to the same rows as the rule."""
+        return rules.RECALIBRATED if self.fits(rule) else "2d"
 
 
 def hashes_of(ids: np.ndarray) -> np.ndarray:
@@ -146,6 +153,15 @@ def model_bytes(model: FusionModel) -> bytes:
         else digest_of(model.calibration_ids),
         "fitted_on": model.fitted_on,
         "network": model.network,
+        "shares": {
+            name: {
+                "implied": shares.implied.tolist(),
+                "counts": shares.predicted.counts.tolist(),
+                "groups": shares.predicted.groups,
+                "design_effect": shares.predicted.design_effect,
+            }
+            for name, shares in model.shares.items()
+        },
         "note": "Reported figures come from cross-fitted copies; this model has seen all calibration rows.",
     }
     return _settled(dumps(content))
@@ -245,6 +261,7 @@ def _model(content: dict[str, Any]) -> FusionModel:
         calibration_ids=content["calibration_ids"],
         fitted_on=content["fitted_on"],
         network=content.get("network", ""),
+        shares={name: _shares(stored) for name, stored in content["shares"].items()},
     )
     texts = (
         *(
@@ -271,6 +288,10 @@ def _model(content: dict[str, Any]) -> FusionModel:
             raise ValueError(f"{type(part).__qualname__} in place of a head or a rule")
     if rules.RECALIBRATED not in model.rules:
         raise ValueError(f"no rule {rules.RECALIBRATED}")
+    if set(model.shares) != ({"2d", *model.rules} if model.task == "classes" else set()):
+        raise ValueError("class shares of other rules")
+    if any(len(shares.implied) != len(model.classes) for shares in model.shares.values()):
+        raise ValueError("class shares of other classes")
     for ids in (model.trained_ids, model.calibration_ids):
         if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u":
             raise ValueError("ids that are no hashes")
@@ -278,6 +299,28 @@ def _model(content: dict[str, Any]) -> FusionModel:
         if text != "":  # of a single class, or where trees did not help
             check_text(text)
     return model
+
+
+def _shares(stored: Mapping[str, Any]) -> RuleShares:
+    """Class shares of a rule as a file holds them.
+
+    Raises
+    ------
+    ValueError : they are no shares.
+    """
+    implied, counts = np.array(stored["implied"], np.float64), np.array(stored["counts"])
+    groups, effect = stored["groups"], stored["design_effect"]
+    if (
+        implied.ndim != 1
+        or not (np.isfinite(implied) & (implied >= 0)).all()
+        or abs(implied.sum() - 1) > 1e-6
+    ):
+        raise ValueError("class shares that do not add up to 1")
+    if counts.shape != implied.shape or counts.dtype.kind != "i" or counts.min() < 0 or not counts.sum():
+        raise ValueError("class counts that are none")
+    if type(groups) is not int or groups < 1 or type(effect) is not float or not 1 <= effect < np.inf:
+        raise ValueError("a design effect that is none")
+    return RuleShares(implied, ClassCounts(counts, groups, effect))
 
 
 def _check_version(path: str | Path, raw: bytes) -> None:

@@ -81,7 +81,7 @@ def _fused(model: FusionModel, table: FusionTable, rules: tuple[str, ...]) -> di
         reference = model.rules[RECALIBRATED].apply(columns.without_3d()) if len(there) else plain[there]
         for name in rules:
             rule = model.rules[name]
-            fused = (reference if model.fits(name) else plain[there]).copy()
+            fused = (reference if model.reference(name) == RECALIBRATED else plain[there]).copy()
             if name != RECALIBRATED and covered.any():
                 fused[covered] = rule.apply(columns.take(covered))
             result[name] = np.full(two.shape, np.nan)

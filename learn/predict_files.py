@@ -25,6 +25,7 @@ from ..features.samples import Split
 from ..features.table import FusionTable
 from .model import FusionModel
 from .predict import predict, seen
+from .priors import FITTED, check_priors, corrected, difference_warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,12 @@ class Predicted:
     ids : (m,) str, sorted
     values : (m, k) float64 probabilities, or valence and arousal
     covered : (m,) bool
-        Rows with 3D; the others have what the model says by the 2D prediction alone.
+        Rows with 3D; the others have the model's prediction from the 2D network alone.
     seen : (m,) str: ``calibration``, ``training`` or empty
     task : ``classes`` or ``va``
     notes : tuple of str
-        What was assumed, and what is to be known of the rows.
+        Assumptions, and warnings about the rows.
+    shares : (k,) float64 class shares that the probabilities were corrected for; None where they were not
     """
 
     rule: str
@@ -53,6 +55,7 @@ class Predicted:
     seen: np.ndarray
     task: str
     notes: tuple[str, ...]
+    shares: np.ndarray | None = None
 
 
 def predict_files(
@@ -64,6 +67,7 @@ def predict_files(
     ids: str | Path | None = None,
     classes: str | None = None,
     rule: str | None = None,
+    priors: str | Path = FITTED,
     allow_missing: bool = False,
     force: bool = False,
 ) -> Predicted:
@@ -77,13 +81,17 @@ def predict_files(
     three_d : ready 3D predictions, for a model of such; joined to ``two_d`` by id
     ids, classes : of the 2D rows and columns, where the file does not say
     rule : of the model; None takes ``best``, else ``stack``, else the last
+    priors : ``fitted``, ``uniform``, ``estimate``, or a file of class shares (:func:`~.priors.read_shares`)
+        Class shares that the probabilities are corrected for.
     allow_missing, force : see :func:`~ig3d.features.join.load_table`
 
     Raises
     ------
     ModelError : the files do not fit the model, or it has no such rule.
     PredictionsError : the files do not join.
+    UsageError : ``priors`` for valence and arousal, for classes that the model was not fitted on, or no such shares.
     """
+    shares = check_priors(model, priors)
     chosen = rule or model.preferred
     if bool(stores) == (three_d is not None):
         raise UsageError(
@@ -120,15 +128,22 @@ def predict_files(
     if not len(rows):
         raise PredictionsError(f"{two_d}: expected 2D predictions of samples of the store, got none")
     marks = seen(model, table.id[rows], chosen)
+    values, notes = values[rows], _remarks(table, rows, marks, chosen, model)
+    if priors != FITTED:
+        values, shares, more = corrected(model, table.take(rows), chosen, values, priors, shares)
+        notes += more
+    elif model.task == "classes":
+        notes += difference_warning(model, table.take(rows), chosen, values)
     return Predicted(
         rule=chosen,
         columns=model.columns,
         ids=table.id[rows],
-        values=np.exp(values[rows]) if model.task == "classes" else values[rows],
+        values=np.exp(values) if model.task == "classes" else values,
         covered=table.covered[rows],
         seen=marks,
         task=model.task,
-        notes=(*table.notes, *_remarks(table, rows, marks, chosen, model)),
+        notes=(*table.notes, *notes),
+        shares=shares,
     )
 
 

@@ -324,7 +324,7 @@ def test_foreign_damaged_and_older_models_are_refused(tmp_path):
     for name, said in {
         "x": "got foreign objects in it",
         "y": "got another file",
-        "old": r"expected model version 2, got 1; use the ig3d that wrote it \(0.0.1\)",
+        "old": r"expected model version 3, got 1; use the ig3d that wrote it \(0.0.1\)",
         "z": "none or is damaged",
         "half": "none or is damaged",
         "none": "found no file",
