@@ -6,9 +6,8 @@ Predictions, features, face boxes, imported codes, split tables and label tables
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -125,19 +124,18 @@ def align(ids: ArrayLike, samples: Samples) -> Alignment:
     ids : (m,) str
     samples : n samples
     """
-    names, inverse = np.unique(np.asarray(ids, dtype=object).astype(str), return_inverse=True)
-    inverse = inverse.reshape(-1)
-    columns = {"id": _as_list(samples.id), "path": _as_list(samples.path)}
+    import pandas
+
+    inverse, unique = pandas.factorize(np.asarray(ids, dtype=object))
+    names, paths = _as_list(unique), _as_list(samples.path)
     best, level = np.full(len(names), -1), ""
     several = np.zeros(len(names), bool)
-    for label, key_of_id, column, key_of_sample in _levels(names.tolist()):
-        keys, among = map(key_of_id, names.tolist()), map(key_of_sample, columns[column])
-        rows, repeated = find_rows(list(keys), list(among))
-        at = np.flatnonzero(rows >= 0)
-        if len(np.unique(rows[at])) != len(at):
+    for label, keys, among in _levels(names, _as_list(samples.id), paths):
+        rows, repeated = find_rows(keys, among)
+        at = np.flatnonzero(rows >= 0).tolist()
+        if not pandas.Index(rows[at]).is_unique:
             continue
-        paths = columns["path"]
-        if label not in _STRICT and _other_split(names[at].tolist(), [paths[row] for row in rows[at]]):
+        if label not in _STRICT and _other_split([names[i] for i in at], [paths[row] for row in rows[at]]):
             continue
         if len(at) > np.sum(best >= 0):
             best, level = rows, label
@@ -316,11 +314,8 @@ def align_in_order(
 def _name_files(names: np.ndarray, samples: Samples) -> bool:
     """Whether each name is the file name, with or without its suffix, of a sample or of several."""
     ids, paths = _as_list(samples.id), _as_list(samples.path)
-    for key, among in ((_file, paths), (_stem, ids), (_stem, paths)):
-        known = set(map(key, among))
-        if all(key(name) in known for name in names.tolist()):
-            return True
-    return False
+    levels = list(_levels(names.tolist(), ids, paths))[-3:]
+    return any(set(keys) <= set(among) for _, keys, among in levels)
 
 
 def difference(ids: np.ndarray, samples: Samples) -> str:
@@ -358,37 +353,35 @@ def _stemmed(name: str) -> str:
     return without_image_suffix(_clean(name)).rstrip()
 
 
-def _file(name: str) -> str:
-    return _clean(name).rpartition("/")[2]
-
-
 def _stem(name: str) -> str:
     return _stemmed(name).rpartition("/")[2]
 
 
-def _tail(name: str, drop: int) -> str:
-    return "/".join(_stemmed(name).strip("/").split("/")[drop:])
+def _files(names: list[str]) -> list[str]:
+    """File names of cleaned paths."""
+    return [name.rpartition("/")[2] for name in names]
 
 
-_Key = Callable[[str], str]
-
-
-def _levels(ids: list[str]) -> Iterator[tuple[str, _Key, str, _Key]]:
-    """Levels of alignment, strictest first: name, key of an id, column of the samples, key of its cells.
+def _levels(
+    ids: list[str], sample_ids: list[str], paths: list[str]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Levels of alignment, strictest first: name, keys of the ids, keys of the samples.
 
     There is one for every leading folder that all ids of the file could lose.
     """
-    yield "id", str, "id", str
-    yield "path", _clean, "path", _clean
-    yield "path without suffix", _stemmed, "id", _stemmed
-    depth = min((_clean(name).strip("/").count("/") for name in ids), default=0)
-    for drop in range(min(depth, _DEEPEST)):
+    yield "id", ids, sample_ids
+    cleaned, clean_paths = list(map(_clean, ids)), list(map(_clean, paths))
+    yield "path", cleaned, clean_paths
+    stemmed, id_stems, path_stems = (list(map(_stemmed, names)) for names in (ids, sample_ids, paths))
+    yield "path without suffix", stemmed, id_stems
+    parts = [name.strip("/").split("/") for name in stemmed]
+    for drop in range(min(min(map(len, parts), default=1) - 1, _DEEPEST)):
         label = f"path without {number(drop, 'leading folder')}" if drop else "path without suffix"
-        yield label, partial(_tail, drop=drop), "path", _stemmed
-    yield "file name", _file, "path", _file
-    yield "file name without suffix", _stem, "id", _stem
+        yield label, ["/".join(part[drop:]) for part in parts], path_stems
+    yield "file name", _files(cleaned), _files(clean_paths)
+    yield "file name without suffix", _files(stemmed), _files(id_stems)
     # RAF-DB's ids are those of its list, its files are called test_0001_aligned.jpg
-    yield "file name without suffix", _stem, "path", _stem
+    yield "file name without suffix", _files(stemmed), _files(path_stems)
 
 
 def _other_split(ids: list[str], paths: list[str]) -> bool:

@@ -325,6 +325,20 @@ def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, class
         load_table(Inputs(two, store, labels=labels))
 
 
+def test_numbers_of_labels_follow_the_first_file_when_contempt_is_dropped(tmp_path):
+    order = PRESETS["alphabetical8"]
+    samples = [s for s in make_samples(240, k=8) if order[s.label] != "contempt"]
+    ids, eight = [sample.id for sample in samples], good_logits(samples, k=8)
+    first = save(tmp_path / "first.npz", eight, ids=ids, classes=order)
+    rest = [column for column, name in enumerate(order) if name != "contempt"]
+    names = [order[column] for column in rest]
+    second = save(tmp_path / "second.npz", eight[:, rest], ids=ids, classes=names)
+    labels = write_labels(tmp_path / "labels.csv", samples, names=False)
+    table = load_table(Inputs([first, second], three_d=second, labels=labels))
+    assert table.classes == tuple(names)
+    assert [names[label] for label in table.labels] == [order[sample.label] for sample in samples]
+
+
 def test_a_table_of_groups_alone_is_enough_beside_a_store(toy, tmp_path):
     samples, _, two = toy
     store = write_store(tmp_path / "toy.h5", samples)
