@@ -18,12 +18,13 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from bench_host import with_boxes
 from bench_regressors import SMIRK
@@ -41,7 +42,7 @@ from ig3d.extract.read import decode
 from ig3d.extract.regressors.encoders import IMAGES_AT_ONCE
 from ig3d.extract.regressors.smirk import Smirk, split_outputs
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.samples import Sample
+from ig3d.features.samples import boxes_of
 from ig3d.features.values import Face
 
 WANTED_RATIO, WANTED_RATE = 20, 5000
@@ -174,17 +175,17 @@ def networks_alone(
 
 
 def plain_loop(
-    samples: Sequence[Sample], root: Path, networks: Networks, device: torch.device, out: Path, *, whole: bool
+    samples: pd.DataFrame, root: Path, networks: Networks, device: torch.device, out: Path, *, whole: bool
 ) -> float:
     """Images a second of what a script would do: open, crop, run each network, dump, next."""
     spec = Smirk.needs
     start = time.perf_counter()
-    for number, sample in enumerate(samples):
-        pixels = np.asarray(Image.open(root / sample.path).convert("RGB"))
+    for number, (path, box) in enumerate(zip(samples["path"], boxes_of(samples), strict=True)):
+        pixels = np.asarray(Image.open(root / path).convert("RGB"))
         if whole:
             crop = cv2.resize(pixels, (spec.size, spec.size))
         else:
-            transform = square_crop(square_box(Face(np.array(sample.box, np.float32)), spec), spec.size)
+            transform = square_crop(square_box(Face(box.astype(np.float32)), spec), spec.size)
             inverse = np.linalg.inv(np.vstack([transform, (0, 0, 1)]))
             crop = warp(pixels, inverse, output_shape=(spec.size, spec.size), preserve_range=True).astype(
                 np.uint8

@@ -29,7 +29,7 @@ from ig3d.extract.pipeline import run_shard
 from ig3d.extract.read import digest_of
 from ig3d.extract.regressors.smirk import Smirk
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.samples import SampleList
+from ig3d.features.samples import Listing
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.values import Block, FaceBatch
 
@@ -56,21 +56,21 @@ class Free:
         return {name: np.zeros((len(faces), block.width), np.float32) for name, block in self.blocks.items()}
 
 
-def with_boxes(samples: SampleList, size: int = 224) -> SampleList:
+def with_boxes(listing: Listing, size: int = 224) -> Listing:
     """Each face in the middle of its image."""
-    box = (size * 0.2, size * 0.2, size * 0.8, size * 0.8)
-    return replace(samples, samples=tuple(replace(one, box=box) for one in samples.samples))
+    low, high = size * 0.2, size * 0.8
+    return replace(listing, samples=listing.samples.assign(x0=low, y0=low, x1=high, y1=high))
 
 
-def stored(samples: SampleList) -> FaceBoxes:
+def stored(listing: Listing) -> FaceBoxes:
     """The boxes as a store has them: with the digests of the files."""
-    boxes = box_source(samples, "dataset", Free.needs).read(slice(None))
-    paths = {sample.path for sample in samples.samples}
-    digests = {path: digest_of((Path(samples.root) / path).read_bytes()) for path in paths}
-    return replace(boxes, digest=np.stack([digests[sample.path] for sample in samples.samples]))
+    boxes = box_source(listing, "dataset", Free.needs).read(slice(None))
+    paths = listing.samples["path"]
+    digests = {path: digest_of((Path(listing.root) / path).read_bytes()) for path in paths.unique()}
+    return replace(boxes, digest=np.stack([digests[path] for path in paths]))
 
 
-def shard(samples: SampleList, boxes: FaceBoxes, config: ExtractConfig, threads: int) -> list[float]:
+def shard(listing: Listing, boxes: FaceBoxes, config: ExtractConfig, threads: int) -> list[float]:
     """Milliseconds per image of one shard: of all threads' cores, of the main thread, of the regressor's, by clock."""
     from bench_host import Free
 
@@ -80,15 +80,15 @@ def shard(samples: SampleList, boxes: FaceBoxes, config: ExtractConfig, threads:
         info = StoreInfo("folder", "", ())
         run_shard(
             Path(folder) / "shard.h5",
-            samples.samples,
+            listing.samples,
             boxes,
-            samples.root,
+            listing.root,
             config,
             info,
             threads=threads,
         )
         cores, main_thread, wall = (clock() - start for clock, start in zip(clocks, begun, strict=True))
-    return [1e3 * seconds / len(samples) for seconds in (cores, main_thread, Free.thread_seconds, wall)]
+    return [1e3 * seconds / len(listing) for seconds in (cores, main_thread, Free.thread_seconds, wall)]
 
 
 def main() -> None:
@@ -101,10 +101,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "faces"
         synthesize(root, SynthConfig(count=asked.images, jobs=cpu_count()))
-        samples = repeated(with_boxes(list_samples(root, "rafdb")), asked.rows)
-        for detector, boxes in (("none", FaceBoxes.unknown(len(samples))), ("boxes", stored(samples))):
+        listing = repeated(with_boxes(list_samples(root, "rafdb")), asked.rows)
+        for detector, boxes in (("none", FaceBoxes.unknown(len(listing))), ("boxes", stored(listing))):
             config = ExtractConfig("bench_host:Free", detector, batch_size=BATCH_SIZE["cuda"])
-            rounds = [shard(samples, boxes, config, asked.threads) for _ in range(asked.rounds + 1)][1:]
+            rounds = [shard(listing, boxes, config, asked.threads) for _ in range(asked.rounds + 1)][1:]
             cores, main_thread, regressors, wall = (
                 statistics.median(column) for column in zip(*rounds, strict=True)
             )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import os
 import resource
 import tempfile
@@ -23,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from bench_regressors import DECA, EMOCA, SMIRK
 from bench_regressors import write as write_weights
 from joblib import cpu_count
@@ -36,7 +36,7 @@ from ig3d.extract.detectors import choose_face
 from ig3d.extract.pipeline import Crew, threads_beside
 from ig3d.extract.read import decode, digest_of
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.samples import Sample, SampleList
+from ig3d.features.samples import Listing, boxes_of
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Face, Rows, Status
@@ -56,17 +56,17 @@ def cost(call: Callable[[], object], images: int, clock: Callable[[], float], ro
     return min(times) / images
 
 
-def stages(samples: Sequence[Sample], root: Path, config: ExtractConfig, work: Path) -> dict[str, float]:
+def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path) -> dict[str, float]:
     """Stage -> seconds per image alone: of a core, or of the GPU where it runs there."""
     regress, detect = build(config)
     size = BATCH["cuda" if getattr(regress, "device", "cpu") == "cuda" else "cpu"]
-    paths = [root / sample.path for sample in samples]
+    paths = [root / path for path in samples["path"]]
     contents = [path.read_bytes() for path in paths]
     pixels = [decode(content) for content in contents]
     # boxes that are known take the place of detection
     found = [
-        [Face(np.array(sample.box, np.float32))] if sample.box else faces
-        for sample, faces in zip(samples, detect(pixels), strict=True)
+        faces if np.isnan(box).any() else [Face(box.astype(np.float32))]
+        for box, faces in zip(boxes_of(samples), detect(pixels), strict=True)
     ]
     here = [row for row, faces in enumerate(found) if faces]
     images, faces = [pixels[row] for row in here], [choose_face(found[row]) for row in here]
@@ -83,9 +83,7 @@ def stages(samples: Sequence[Sample], root: Path, config: ExtractConfig, work: P
             detect(pixels[start : start + size])
 
     def written() -> None:
-        with StoreWriter(
-            work / "stage.h5", StoreInfo("a", "b", ()), tuple(samples), regress.blocks
-        ) as writer:
+        with StoreWriter(work / "stage.h5", StoreInfo("a", "b", ()), samples, regress.blocks) as writer:
             writer.write(0, rows)
 
     def clock(plugin: object) -> Callable[[], float]:
@@ -116,7 +114,7 @@ def roof(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
 
 
 def measure(
-    samples: SampleList, root: Path, config: ExtractConfig, jobs: Sequence[int], rows: int, work: Path
+    listing: Listing, root: Path, config: ExtractConfig, jobs: Sequence[int], rows: int, work: Path
 ) -> list[float]:
     """Print the stages, their roof and the pipeline's rates by workers, which are returned: images a second."""
     config, _ = settle(config)
@@ -127,7 +125,7 @@ def measure(
         if getattr(plugin, "device", "cpu") == "cuda"
     }
     with threadpool_limits(1):  # as in a worker; else BLAS keeps a second core busy with nothing
-        costs = stages(samples.samples[:256], root, config, work)
+        costs = stages(listing.samples[:256], root, config, work)
     print(f"\n{regress.name}, detector {detect.name}, device {config.device}")
     for stage, seconds in costs.items():
         where = "GPU" if stage in on_gpu else "core"
@@ -137,7 +135,7 @@ def measure(
         cores = cpu_count() if on_gpu else min(workers, cpu_count())
         threads = threads_beside(regress, detect, root=str(root), workers=workers)
         (few, little), (many, much) = (
-            seconds_of(repeated(samples, count), config, workers, work) for count in (64 * workers, rows)
+            seconds_of(repeated(listing, count), config, workers, work) for count in (64 * workers, rows)
         )
         top, further = roof(costs, on_gpu, cores), rows - 64 * workers
         rate, by_cores = further / (many - few), sum(costs[stage] for stage in costs if stage not in on_gpu)
@@ -150,11 +148,11 @@ def measure(
     return rates
 
 
-def seconds_of(samples: SampleList, config: ExtractConfig, workers: int, work: Path) -> tuple[float, float]:
+def seconds_of(listing: Listing, config: ExtractConfig, workers: int, work: Path) -> tuple[float, float]:
     """Seconds of a run by the clock, and core-seconds of all its processes."""
     out = work / "pipeline.h5"
     start, used = time.perf_counter(), core_seconds()
-    extract_codes(samples, out, config, jobs=workers)
+    extract_codes(listing, out, config, jobs=workers)
     seconds = time.perf_counter() - start
     out.unlink()
     return seconds, core_seconds() - used
@@ -166,19 +164,19 @@ def core_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def repeated(samples: SampleList, rows: int) -> SampleList:
+def repeated(listing: Listing, rows: int) -> Listing:
     """That many rows, of the same files over and over."""
-    again = itertools.islice(itertools.cycle(samples.samples), rows)
-    return replace(samples, samples=tuple(replace(one, id=f"{row:07d}") for row, one in enumerate(again)))
+    again = listing.samples.iloc[np.arange(rows) % len(listing)].reset_index(drop=True)
+    return replace(listing, samples=again.assign(id=[f"{row:07d}" for row in range(rows)]))
 
 
-def pipeline_alone(samples: SampleList, root: Path) -> None:
-    """What threads make of reading and decoding, without networks."""
-    some = samples.samples[:256]
+def pipeline_alone(listing: Listing, root: Path) -> None:
+    """Reading and decoding by threads, without networks."""
+    some = listing.samples["path"][:256]
     rates = []
     for threads in (0, 1, 2, cpu_count()):
         with Crew(threads) as crew:
-            paths = [root / sample.path for sample in some]
+            paths = [root / path for path in some]
             start = time.perf_counter()
             for _ in crew.ahead(
                 lambda path: decode(path.read_bytes()), paths, most=64, weight=lambda one: one.nbytes
@@ -229,8 +227,8 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = str(work / "cache")
         (work / "weights").mkdir()
         synthesize(work / "faces", SynthConfig(count=asked.images, jobs=cpu_count()))
-        samples = list_samples(work / "faces", "rafdb")
-        pipeline_alone(samples, work / "faces")
+        listing = list_samples(work / "faces", "rafdb")
+        pipeline_alone(listing, work / "faces")
         for name in asked.regressors.split(","):
             if name in NETWORKS:
                 write_weights(name, {key: part() for key, part in NETWORKS[name].items()}, work / "weights")
@@ -239,7 +237,7 @@ def main() -> None:
                 detector=asked.detector or "facemesh",
                 device=asked.device if name in NETWORKS else "auto",
             )
-            measure(samples, work / "faces", config, jobs, asked.rows, work)
+            measure(listing, work / "faces", config, jobs, asked.rows, work)
         if asked.large:
             large()
 

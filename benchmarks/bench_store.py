@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ig3d import CodeStore
-from ig3d.features.samples import Sample
+from ig3d.features.samples import sample_table
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -55,7 +55,7 @@ def in_turns(calls: list[Callable[[], object]], rounds: int = 3) -> list[float]:
 
 def write_store(path: Path, ids: list[str], codes: dict[str, np.ndarray]) -> None:
     blocks = {name: Block(width, "1", "made up", "numbers") for name, width in BLOCKS.items()}
-    samples = tuple(Sample(identifier, f"{identifier}.jpg") for identifier in ids)
+    samples = sample_table({"id": ids, "path": [f"{name}.jpg" for name in ids]})
     with StoreWriter(path, StoreInfo("made up", "", ()), samples, blocks) as writer:
         for start in range(0, len(ids), STEP):
             rows = Rows.pending(min(STEP, len(ids) - start), {})

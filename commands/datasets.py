@@ -50,31 +50,35 @@ def check(
     jobs: Annotated[int, typer.Option("--jobs", help="Reading threads; 0 is two per core.")] = 0,
 ) -> None:
     """Say what a dataset is, and read every image: counts, what is missing or broken, copies across splits."""
+    import numpy as np
+
     from ..extract.datasets import list_samples
-    from ..extract.datasets.check import check_images, recognise
+    from ..extract.datasets.image_check import check_images
+    from ..extract.datasets.recognise import recognise
+    from ..features.samples import boxes_of
     from ..features.store.summary import class_table, count_classes
 
     options = dataset_options(dataset, manifest, split, split_seed, groups, label_map)
-    samples = list_samples(root, dataset, options) if dataset else recognise(root, options)
-    say_samples(samples)
-    with counting("read", len({sample.path for sample in samples.samples})) as progress:
-        found = check_images(samples, jobs=jobs, progress=progress)
+    listing = list_samples(root, dataset, options) if dataset else recognise(root, options)
+    say_samples(listing)
+    samples = listing.samples
+    with counting("read", samples["path"].nunique()) as progress:
+        found = check_images(listing, jobs=jobs, progress=progress)
 
     console = stdout()
     console.print(
-        f"{root}: {samples.dataset}, {number(len(samples), 'sample')} in {number(found.images, 'image')}"
+        f"{root}: {listing.dataset}, {number(len(listing), 'sample')} in {number(found.images, 'image')}"
     )
-    console.print(class_table(count_classes(samples.splits, samples.labels, samples.classes)))
-    valence = [sample.valence == sample.valence for sample in samples.samples]
-    arousal = [sample.arousal == sample.arousal for sample in samples.samples]
-    if any(valence) or any(arousal):
-        apart = f" (valence {sum(valence)}, arousal {sum(arousal)})" if valence != arousal else ""
-        both = number(sum(map(min, valence, arousal)), "sample")
+    console.print(class_table(count_classes(listing.splits, listing.labels, listing.classes)))
+    valence, arousal = samples["valence"].notna(), samples["arousal"].notna()
+    if valence.any() or arousal.any():
+        apart = "" if valence.equals(arousal) else f" (valence {valence.sum()}, arousal {arousal.sum()})"
+        both = number(int((valence & arousal).sum()), "sample")
         print(f"valence and arousal: {both} with both{apart}")
-    if groups_found := len({sample.group for sample in samples.samples} - {""}):
-        print(f"groups (persons or videos): {groups_found}")
-    if boxes := sum(sample.box is not None for sample in samples.samples):
-        print(f"face boxes of the dataset's own: {boxes}")
+    if group_count := samples["group"][samples["group"] != ""].nunique():
+        print(f"groups (persons or videos): {group_count}")
+    if boxes := int(np.isfinite(boxes_of(samples)[:, 0]).sum()):
+        print(f"face boxes of the dataset: {boxes}")
     sizes = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.items()]
     print(f"sizes: {some(sizes) or 'no image could be read'}")
     print(f"missing: {_counted(found.missing)}")
@@ -111,7 +115,7 @@ def split(
     label_map: LabelMap = None,
 ) -> None:
     """Carve a validation part out of the train split: stratified by class, groups kept whole."""
-    from ..extract.datasets.split_store import samples_of, split_store
+    from ..extract.datasets.split_store import listing_of, split_store
     from ..extract.datasets.splits import carve, check_replaceable, write_split
     from ..features.store import CodeStore
     from ..features.store.summary import class_table, count_classes
@@ -122,13 +126,13 @@ def split(
         raise UsageError(f"split: expected a name that ends in {' or '.join(kinds)} after --out, got {out}")
     check_replaceable(out)
     if not of_store:
-        samples = list_dataset(source, dataset, manifest, None, 0, groups, label_map)
-        if all(sample.size_bytes < 0 for sample in samples.samples):
-            path = samples.samples[0].path
+        listing = list_dataset(source, dataset, manifest, None, 0, groups, label_map)
+        if (listing.samples["size_bytes"] < 0).all():
+            path = listing.samples["path"].iat[0]
             raise DatasetError(
-                f"split: expected the {len(samples)} listed images under {source}, found none of them, such as {path!r}"
+                f"split: expected the {len(listing)} listed images under {source}, found none of them, such as {path!r}"
             )
-        carved = carve(samples, val, seed=seed)
+        carved = carve(listing, val, seed=seed)
         write_split(out, carved)
     else:
         with CodeStore(source) as store:
@@ -136,11 +140,11 @@ def split(
             if out.suffix.lower() == ".h5":
                 carved = split_store(store, out, val, seed=seed)
             else:
-                carved = carve(samples_of(store), val, seed=seed)
+                carved = carve(listing_of(store), val, seed=seed)
                 write_split(out, carved)
     counts = count_classes(carved.splits, carved.labels, carved.classes)
     stdout().print(class_table(counts))
-    if not any(sample.group for sample in carved.samples):
+    if not (carved.samples["group"] != "").any():
         say("no groups are known: images of one person may stand on both sides (--groups names them)")
     how = "" if out.suffix.lower() == ".h5" else f"; give it to the other commands as --split {out}"
     print(f"{out}: " + ", ".join(f"{sum(of.values())} {name}" for name, of in counts.items()) + how)

@@ -15,7 +15,7 @@ from ..features.atomic import check_output
 
 if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
-    from ..features.samples import SampleList
+    from ..features.samples import Listing
 
 
 def output_file(path: Path | None) -> Path | None:
@@ -143,29 +143,24 @@ def list_dataset(
     seed: int = 0,
     groups: str | None = None,
     label_map: str | None = None,
-) -> SampleList:
+) -> Listing:
     """The dataset's samples, with what the adapter understood said on stderr."""
     from ..extract.datasets import list_samples
 
-    samples = list_samples(root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map))
-    say_samples(samples)
-    return samples
+    listing = list_samples(root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map))
+    say_samples(listing)
+    return listing
 
 
-def say_samples(samples: SampleList) -> None:
+def say_samples(listing: Listing) -> None:
     """What a dataset was understood to be, on stderr."""
-    import numpy as np
-
     from ..features.groups import note_on_groups
 
-    named = f" ({', '.join(samples.classes)})" if samples.classes else ""
-    classes = number(len(samples.classes), "class") if samples.classes else "no classes"
-    say(f"{samples.dataset}: {number(len(samples), 'sample')}, {classes}{named}")
-    ids, groups = (
-        np.array([getattr(sample, name) for sample in samples.samples], dtype=str) for name in ("id", "group")
-    )
-    labels = np.array([sample.label for sample in samples.samples], dtype=np.int64)
-    for note in (*samples.notes, *note_on_groups(ids, groups, labels)):
+    named = f" ({', '.join(listing.classes)})" if listing.classes else ""
+    classes = number(len(listing.classes), "class") if listing.classes else "no classes"
+    say(f"{listing.dataset}: {number(len(listing), 'sample')}, {classes}{named}")
+    ids, groups = (listing.samples[name].to_numpy(dtype="U") for name in ("id", "group"))
+    for note in (*listing.notes, *note_on_groups(ids, groups, listing.labels.astype(int))):
         say(note)
 
 

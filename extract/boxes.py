@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DatasetError, StoreError, UsageError, some
 from ..features.align import find_rows
-from ..features.samples import SampleList, Samples
+from ..features.samples import Listing, boxes_of
 from ..features.store import CodeStore
 from ..features.values import CropSpec, Face, LandmarkSpec, Status
 from .read import Unreadable, bounded_images, digest_of
@@ -212,12 +212,12 @@ class BoxSource:
             return _read_boxes(store, self.rows[rows], self.needs)
 
 
-def box_source(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec) -> BoxSource:
+def box_source(listing: Listing, boxes: str, needs: CropSpec | LandmarkSpec) -> BoxSource:
     """Source of face boxes by the option ``--boxes``.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     boxes : ``dataset`` (its own boxes, if it has any), ``none``, or the path of a store
     needs : input of the regressor
 
@@ -228,41 +228,41 @@ def box_source(samples: SampleList, boxes: str, needs: CropSpec | LandmarkSpec) 
     StoreError : the store cannot be read.
     """
     if boxes not in ("dataset", "none"):
-        return _store_source(samples, Path(boxes), needs)
-    own = Samples.of(samples.samples).column("box").astype(np.float32)
+        return _store_source(listing, Path(boxes), needs)
+    own = boxes_of(listing.samples).astype(np.float32)
     if boxes == "none":
         own = np.full_like(own, np.nan)
     known = ~np.isnan(own[:, 0])
     return BoxSource(bool(known.all()), "dataset" if known.any() else "none", own)
 
 
-def _store_source(samples: SampleList, path: Path, needs: CropSpec | LandmarkSpec) -> BoxSource:
+def _store_source(listing: Listing, path: Path, needs: CropSpec | LandmarkSpec) -> BoxSource:
     with CodeStore(path) as store:
         store.check_content()
-        rows = _rows_of(samples, store)
+        rows = _rows_of(listing, store)
         if store.info.detector.get("name") == "none":
             raise UsageError(
                 f"boxes: {path} is a store of full images, without detected faces; use --detector none"
             )
-        check_files(samples, store, rows, what="boxes")
+        check_files(listing, store, rows, what="boxes")
         detector = {**store.info.detector, "boxes_of": store.content_sha256}
         unused = np.broadcast_to(np.float32(np.nan), (len(rows), 4))
         return BoxSource(True, store.content_sha256, unused, path, rows, needs, detector)
 
 
-def _rows_of(samples: SampleList, store: CodeStore) -> np.ndarray:
+def _rows_of(listing: Listing, store: CodeStore) -> np.ndarray:
     """(n,) row of the store for each sample.
 
     Raises
     ------
     DatasetError : some samples are not in it.
     """
-    rows, _ = find_rows(Samples.of(samples.samples).column("id"), store.column("sample/id"))
-    missing = np.flatnonzero(rows < 0)
-    if len(missing):
+    rows, _ = find_rows(listing.samples["id"], store.listed["id"])
+    missing = listing.samples["id"][rows < 0].tolist()
+    if missing:
         raise DatasetError(
-            f"boxes: {len(missing)} of {len(samples)} samples of {samples.dataset} are not in {store.path} "
-            f"({some([samples.samples[row].id for row in missing.tolist()])}); extract that store from the same dataset"
+            f"boxes: {len(missing)} of {len(listing)} samples of {listing.dataset} are not in {store.path} "
+            f"({some(missing)}); extract that store from the same dataset"
         )
     return rows
 
@@ -309,12 +309,12 @@ def _points(store: CodeStore, read: Callable[[str], np.ndarray]) -> np.ndarray |
     return points
 
 
-def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what: str) -> None:
+def check_files(listing: Listing, store: CodeStore, rows: np.ndarray, *, what: str) -> None:
     """Compare some files with what the store saw, so that another dataset is refused before any work.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     store : CodeStore
     rows : (n,) int
         Row of the store for each sample.
@@ -331,14 +331,14 @@ def check_files(samples: SampleList, store: CodeStore, rows: np.ndarray, *, what
     other = []
     with bounded_images():
         for row in chosen.tolist():
-            sample = samples.samples[row]
+            path = listing.samples["path"].iat[row]
             try:
-                content = read_content(f"{samples.root}/{sample.path}")
+                content = read_content(f"{listing.root}/{path}")
             except (FileNotFoundError, Unreadable):
                 continue  # its row will say so
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
             if not np.array_equal(digest_of(raw), digests[row]):
-                other.append(sample.id)
+                other.append(listing.samples["id"].iat[row])
     if other:
         raise DatasetError(
             f"{what}: expected the images of {store.path}, got {len(other)} of {len(chosen)} that were looked at with "

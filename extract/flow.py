@@ -15,7 +15,6 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import Ig3dError
-from ..features.samples import Sample
 from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Status
 from .boxes import FaceBoxes, choose_overlapping, is_outside, needs_detector, surroundings
 from .crop import prepare
@@ -70,7 +69,7 @@ class Batch:
 
 
 def flow(
-    samples: Sequence[Sample],
+    files: Sequence[tuple[str, int]],
     root: str | Path,
     detect: Detector,
     regress: Regressor,
@@ -82,30 +81,31 @@ def flow(
 
     Parameters
     ----------
-    samples : n samples
+    files : path and size in bytes (-1: unknown) of n images
     root : folder of the dataset, or its address
     detect, regress : the plug-ins
     whole : bool
         The face is the whole image, resized.
     boxes : FaceBoxes, optional
-        Of the samples.
+        Of the images.
 
     Returns
     -------
     Rows of length n; NaN codes where the status is not ok.
     """
-    opened = [open_image(sample, root) for sample in samples]
+    opened = [open_image(file, root) for file in files]
     if boxes is None:
-        boxes = FaceBoxes.unknown(len(samples))
+        boxes = FaceBoxes.unknown(len(files))
     batch = gather(0, opened, boxes, dict(regress.blocks))
     find(batch, detect, regress.needs)
     return encode(batch, [cut() for cut in cuts(batch, regress.needs, whole=whole)], regress)
 
 
-def open_image(sample: Sample, root: str | Path) -> Image | Ended:
-    """First stage, one image: read and decode."""
+def open_image(file: tuple[str, int], root: str | Path) -> Image | Ended:
+    """First stage, one image (path and size in bytes): read and decode."""
+    path, size = file
     try:
-        return read_image(f"{root}/{sample.path}", size=sample.size_bytes)
+        return read_image(f"{root}/{path}", size=size)
     except FileNotFoundError as exc:
         return Ended(Status.missing, str(exc))
     except Unavailable as exc:

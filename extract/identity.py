@@ -9,18 +9,25 @@ import hashlib
 import json
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .. import __version__
-from ..features.samples import SampleList
+from ..features.samples import TEXT_COLUMNS, Listing
 from .config import ExtractConfig
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # Packages whose version can change a code.
+# Texts that are encoded at a time.
+_STEP = 4096
 _PACKAGES = ("numba", "numpy", "opencv-python-headless", "openvino", "pillow", "scipy", "timm", "torch")
 
 
 def identity_of(
-    samples: SampleList,
+    listing: Listing,
     config: ExtractConfig,
     regressor: dict[str, Any],
     detector: dict[str, Any],
@@ -32,10 +39,10 @@ def identity_of(
     """
     options = {**asdict(config), "also": list(config.also)}
     return {
-        "dataset": samples.dataset,
-        "classes": list(samples.classes),
-        "samples": len(samples),
-        "samples_sha256": _samples_sha256(samples),
+        "dataset": listing.dataset,
+        "classes": list(listing.classes),
+        "samples": len(listing),
+        "samples_sha256": _samples_sha256(listing.samples),
         "options": {key: value for key, value in options.items() if key not in ("device", "boxes")},
         "boxes": boxes,
         "regressor": regressor,
@@ -46,23 +53,20 @@ def identity_of(
     }
 
 
-def _samples_sha256(samples: SampleList) -> str:
-    """SHA-256 of the samples as a JSON list of lists, which is never in memory as a whole."""
-    total = hashlib.sha256(b"[")
-    for place, s in enumerate(samples.samples):
-        row = (
-            s.id,
-            s.path,
-            s.label,
-            int(s.split),
-            repr(s.valence),
-            repr(s.arousal),
-            s.group,
-            s.size_bytes,
-            s.box,
-        )
-        total.update(f"{', ' if place else ''}{json.dumps(row)}".encode())
-    total.update(b"]")
+def _samples_sha256(samples: pd.DataFrame) -> str:
+    """SHA-256 of the sample table, column by column."""
+    total = hashlib.sha256()
+    for name, column in samples.items():
+        total.update(f"{name}:".encode())
+        if name in TEXT_COLUMNS:
+            for start in range(0, len(column), _STEP):
+                total.update(json.dumps(column.iloc[start : start + _STEP].tolist()).encode())
+        elif column.dtype.kind == "f":
+            values = column.to_numpy()
+            total.update(np.where(np.isnan(values), np.nan, values).tobytes())  # one NaN of many
+        else:
+            values = column.cat.codes if hasattr(column, "cat") else column
+            total.update(values.to_numpy(np.int64).tobytes())
     return total.hexdigest()
 
 

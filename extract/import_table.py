@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DatasetError, UsageError, number, some
-from ..features.align import Names, align_column
+from ..features.align import align_column
 from ..features.columns import (
     AROUSAL_NAMES,
     GROUP_NAMES,
@@ -28,10 +28,9 @@ from ..features.columns import (
     is_index,
     plain,
 )
-from ..features.samples import SampleList, Samples
+from ..features.samples import BOX_COLUMNS, Listing
 from ..features.table_reader import read_table
 from ..features.values import Status
-from .datasets.table import BOX
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +78,8 @@ _TRACKER = {
 _BESIDE = _TRACKER | {
     plain(name)
     for name in (
-        "number", "width", "height", *BOX, *LABEL_NAMES, *SPLIT_NAMES, *GROUP_NAMES, *VALENCE_NAMES, *AROUSAL_NAMES,
+        "number", "width", "height", *BOX_COLUMNS, *LABEL_NAMES, *SPLIT_NAMES, *GROUP_NAMES, *VALENCE_NAMES,
+        *AROUSAL_NAMES,
     )
 }  # fmt: skip
 
@@ -103,18 +103,12 @@ class Found:
     without: dict[int, tuple[Status, str]] = field(default_factory=dict)
 
 
-def names_of(samples: SampleList) -> Names:
-    """Ids and paths of the samples."""
-    rows = Samples.of(samples.samples)
-    return Names(*(np.char.decode(rows.column(name), "utf-8") for name in ("id", "path")))
-
-
-def share_words(what: str, codes: Mapping[int, object], samples: SampleList) -> str:
+def share_words(what: str, codes: Mapping[int, object], listing: Listing) -> str:
     """How many samples a source has codes for."""
-    return f"{what} for {len(codes)} of {number(len(samples), 'sample')}"
+    return f"{what} for {len(codes)} of {number(len(listing), 'sample')}"
 
 
-def read_code_table(samples: SampleList, source: Path, columns: str | None) -> Found:
+def read_code_table(listing: Listing, source: Path, columns: str | None) -> Found:
     """Columns ``expression:0`` ... as ``ig3d export`` writes them, or those that ``columns`` names."""
     table, notes = read_table(source, error=DatasetError, numeric=_may_be_code)
     header = list(table.columns)
@@ -123,7 +117,7 @@ def read_code_table(samples: SampleList, source: Path, columns: str | None) -> F
         raise DatasetError(f"import: expected a column id, path, image, name or number, got {some(header)}")
     places = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
     used = {name for names in places.values() for name in names}
-    best = align_column({name: ids for name, ids in keys.items() if name not in used}, names_of(samples))
+    best = align_column({name: ids for name, ids in keys.items() if name not in used}, listing.samples)
     if best is None:
         raise DatasetError(f"import: expected a column id beside the codes, got {some(header)}")
     key, alignment = best
@@ -146,10 +140,10 @@ def read_code_table(samples: SampleList, source: Path, columns: str | None) -> F
             codes[row] = {block: values[line] for block, values in numbers.items()}
     notes = (
         *notes,
-        alignment.report(source.name, samples.dataset, key),
-        share_words("a row of codes", codes, samples),
+        alignment.report(source.name, listing.dataset, key),
+        share_words("a row of codes", codes, listing),
     )
-    if many := [samples.samples[row].id for row, count in counts.items() if count > 1]:
+    if many := listing.samples["id"].iloc[[row for row, count in counts.items() if count > 1]].tolist():
         notes = (*notes, f"{number(len(many), 'id')} there more than once left out: {some(many)}")
     unused = [name for name in header if name not in {*used, key} and plain(name) not in _BESIDE]
     if unused:

@@ -16,11 +16,11 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError, number, some
 from ..features.align import align, find_rows
-from ..features.samples import SampleList
+from ..features.samples import Listing
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
 from ..features.values import Block, Rows, Status
-from .import_table import Found, names_of, read_code_table, share_words
+from .import_table import Found, read_code_table, share_words
 
 FLAME = "flame-2020"
 # SMIRK's names, as If3d's script writes them, and EMOCA's; each with where its numbers go.
@@ -48,7 +48,7 @@ _FLAME_BLOCKS = frozenset({"expression", "shape", "pose", "jaw"})
 
 
 def import_codes(
-    samples: SampleList,
+    listing: Listing,
     kind: str,
     source: str | Path,
     out: str | Path,
@@ -60,7 +60,7 @@ def import_codes(
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     kind : ``smirk-json``, ``emoca-npy`` or ``csv``
     source : folder of the files, or the table
     out : path of the store
@@ -81,31 +81,31 @@ def import_codes(
         raise UsageError(f"import: expected --from {', '.join(SOURCES)}, got {kind!r}")
     if not Path(source).exists():
         raise DatasetError(f"import: expected codes at {source}, found nothing")
-    found = SOURCES[kind](samples, Path(source), columns)
+    found = SOURCES[kind](listing, Path(source), columns)
     if say:
         for note in found.notes:
             say(note)
     if not found.codes and found.without:
         (status, message), count = Counter(found.without.values()).most_common(1)[0]
         raise DatasetError(
-            f"import: expected codes for some of the {len(samples)} samples in {source}, got "
+            f"import: expected codes for some of the {len(listing)} samples in {source}, got "
             f"{number(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
         )
     if not found.codes:
         raise DatasetError(
-            f"import: expected codes for some of the {len(samples)} samples in {source}, got none that fits an id or "
-            f"file name (the first id is {samples.samples[0].id})"
+            f"import: expected codes for some of the {len(listing)} samples in {source}, got none that fits an id or "
+            f"file name (the first id is {listing.samples['id'].iat[0]})"
         )
     blocks = _blocks(found)
-    rows = _rows(len(samples), found, blocks)
+    rows = _rows(len(listing), found, blocks)
     info = StoreInfo(
-        dataset=samples.dataset,
-        root=str(Path(samples.root).resolve()),
-        classes=samples.classes,
+        dataset=listing.dataset,
+        root=str(Path(listing.root).resolve()),
+        classes=listing.classes,
         regressor={"name": found.regressor, "version": "imported", "source": kind},
         detector={"name": "unknown"},
     )
-    with StoreWriter(out, info, samples.samples, blocks) as writer:
+    with StoreWriter(out, info, listing.samples, blocks) as writer:
         writer.write(0, rows)
     return dict(Counter(Status(int(code)).name for code in rows.status))
 
@@ -161,11 +161,11 @@ def _renamed(record: Mapping[str, np.ndarray], table: Mapping[str, tuple[str, ..
     return named
 
 
-def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found:
+def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
     """``<id>.json`` or ``<path>.json`` under the source, or files of such names in other folders."""
     files = sorted(source.rglob("*.json"))
     names = [file.relative_to(source).as_posix().removesuffix(".json") for file in files]
-    alignment = align(names, names_of(samples))
+    alignment = align(names, listing.samples)
     codes: dict[int, dict[str, np.ndarray]] = {}
     without: dict[int, tuple[Status, str]] = {}
     keys: set[str] = set()
@@ -187,11 +187,11 @@ def _smirk_json(samples: SampleList, source: Path, columns: str | None) -> Found
             known = f"none of the known names among {', '.join(sorted(record)[:6])}"
             without[row] = Status.failed, f"{path.name}: {known}"
     regressor = "smirk" if keys & set(_SMIRK) - {"cam"} else "emoca"
-    notes = (alignment.report("JSON files", samples.dataset), share_words("a JSON file", codes, samples))
+    notes = (alignment.report("JSON files", listing.dataset), share_words("a JSON file", codes, listing))
     return Found(regressor, codes, notes, without)
 
 
-def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
+def _emoca_npy(listing: Listing, source: Path, columns: str | None) -> Found:
     """EMOCA's and inferno's folders ``<stem>00/exp.npy`` ...; the stem is the file's name up to its first dot."""
     folders: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("exp.npy")):
@@ -208,7 +208,7 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
         paths[0] for name, paths in folders.items() if len(paths) == 1 < len(name) and name.endswith("00")
     ]
     stems = [folder.name.removesuffix("00") for folder in once]
-    first_stems = [path.rpartition("/")[2].partition(".")[0] for path in names_of(samples).path.tolist()]
+    first_stems = [path.rpartition("/")[2].partition(".")[0] for path in listing.samples["path"]]
     rows, several = find_rows(stems, first_stems)
     collide = sorted(np.array(stems, dtype=str)[several].tolist())
     if collide:
@@ -226,11 +226,11 @@ def _emoca_npy(samples: SampleList, source: Path, columns: str | None) -> Found:
             codes[row] = _renamed(record, _EMOCA)
         except Exception as exc:  # one bad file does not end the others
             without[row] = Status.failed, f"{folder.name}: {exc}"
-    notes.append(share_words("a folder of codes", codes, samples))
+    notes.append(share_words("a folder of codes", codes, listing))
     return Found("emoca", codes, tuple(notes), without)
 
 
-SOURCES: Mapping[str, Callable[[SampleList, Path, str | None], Found]] = {
+SOURCES: Mapping[str, Callable[[Listing, Path, str | None], Found]] = {
     "smirk-json": _smirk_json,
     "emoca-npy": _emoca_npy,
     "csv": read_code_table,

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from ..errors import RunError, StoreError, UsageError, number, some
-from ..features.samples import Sample, Samples
 from ..features.store import CodeStore, read_rows
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
@@ -23,7 +22,7 @@ from .identity import differences
 def write_joined(
     out: Path,
     info: StoreInfo,
-    samples: Sequence[Sample],
+    samples: pd.DataFrame,
     blocks: dict[str, Block],
     parts: Sequence[Path],
 ) -> None:
@@ -71,12 +70,12 @@ def join_parts(parts: Sequence[str | Path], out: str | Path) -> dict[str, int]:
         raise RunError(
             f"{final}: expected nothing where the joined store goes, got something; name another --out"
         )
-    opened = sorted(map(_read_part, _files(parts)), key=lambda part: part.samples[0].id)
+    opened = sorted(map(_read_part, _files(parts)), key=lambda part: part.samples["id"].iat[0])
     for part in opened[1:]:
         _check_same(part, opened[0])
     info = _without_part(opened[0].info)
     _check_rows(opened, info.config)
-    samples = Samples.together([part.samples for part in opened])
+    samples = pd.concat([part.samples for part in opened], ignore_index=True)
     write_joined(final, info, samples, opened[0].blocks, [part.path for part in opened])
     return dict(sum((part.counts for part in opened), Counter[str]()))
 
@@ -88,7 +87,7 @@ class _Part:
     path: Path
     info: StoreInfo
     blocks: dict[str, Block]
-    samples: Samples
+    samples: pd.DataFrame
     counts: Counter[str]
 
 
@@ -141,16 +140,14 @@ def _check_same(part: _Part, first: _Part) -> None:
 
 def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
     """Refuse parts that overlap, and incomplete ones."""
-    ids = np.concatenate([part.samples.column("id") for part in parts])
-    of_part = np.repeat(np.arange(len(parts)), [len(part.samples) for part in parts])
-    order = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
-    if len(twice):
-        first, second = order[twice[0]], order[twice[0] + 1]
-        path, other = parts[of_part[second]].path, parts[of_part[first]].path
-        raise StoreError(
-            f"{path}: {number(len(twice), 'id')} already in {other}, such as {ids[first].decode()}; leave one out"
-        )
+    part_of: dict[str, _Part] = {}
+    for part in parts:
+        if twice := [name for name in part.samples["id"] if name in part_of]:
+            raise StoreError(
+                f"{part.path}: {number(len(twice), 'id')} already in {part_of[twice[0]].path}, such as {twice[0]}; "
+                "leave one out"
+            )
+        part_of |= dict.fromkeys(part.samples["id"], part)
     rows, wanted = sum(len(part.samples) for part in parts), identity.get("samples")
     if wanted is not None and rows != wanted:
         names = sorted(filter(None, (str(part.info.config.get("part", "")) for part in parts)))

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
-from ..features.samples import Sample
+from ..features.samples import files_of
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
 from ..features.values import Rows
@@ -31,6 +31,9 @@ from .config import BATCH_SIZE, ExtractConfig, build
 from .flow import Batch, Ended, by_status, cuts, encode, find, gather, open_image
 from .read import Image, bounded_images
 from .sources.remote import is_remote
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +46,7 @@ REMOTE_READERS = 8
 
 def run_shard(
     path: Path,
-    samples: Sequence[Sample],
+    samples: pd.DataFrame,
     boxes: FaceBoxes,
     root: str,
     config: ExtractConfig,
@@ -56,7 +59,9 @@ def run_shard(
     Parameters
     ----------
     path : final name of the shard
-    samples, boxes : n samples and their face boxes
+    samples : rows of the sample table
+    boxes : FaceBoxes
+        Of the samples.
     root : folder of the dataset, or its address
     config : ExtractConfig, settled
     info : StoreInfo
@@ -92,7 +97,9 @@ def run_shard(
             writer.write(*finished)
             return by_status(finished[1].status)
 
-        opened = crew.ahead(partial(open_image, root=root), samples, most=size + 2 * threads, weight=_weight)
+        opened = crew.ahead(
+            partial(open_image, root=root), files_of(samples), most=size + 2 * threads, weight=_weight
+        )
         spans = in_batches(opened, size)
         batches = (gather(start, some, boxes[start : start + len(some)], blocks) for start, some in spans)
         for of_batch in crew.behind(written, crew.behind(encoded, map(found, batches))):

@@ -18,7 +18,7 @@ from typing import Any
 from joblib import cpu_count
 
 from ..errors import UsageError
-from ..features.samples import SampleList
+from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
 from ..features.values import CropSpec
@@ -64,7 +64,7 @@ Progress = Callable[[Counter[str]], None]
 
 
 def extract_codes(
-    samples: SampleList,
+    listing: Listing,
     out: str | Path,
     config: ExtractConfig | None = None,
     *,
@@ -81,7 +81,7 @@ def extract_codes(
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
@@ -116,7 +116,7 @@ def extract_codes(
     devices = config.devices
     config = replace(config, device=devices[0])
     boxes = box_source(
-        samples, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
+        listing, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
     )
     config, notes = settle(config, all_known=boxes.complete)
     regress, detect = build(config)
@@ -127,22 +127,22 @@ def extract_codes(
     ):
         say(note)
     lanes = _lanes(jobs, backend, address, devices, regress, detect)
-    identity = identity_of(samples, config, regress.describe(), found_by, boxes.identity)
+    identity = identity_of(listing, config, regress.describe(), found_by, boxes.identity)
     if part is not None:
-        rows = rows_of_part(part, len(samples))
-        samples, boxes = replace(samples, samples=samples.samples[rows]), boxes.part(rows)
+        rows = rows_of_part(part, len(listing))
+        listing, boxes = replace(listing, samples=listing.samples[rows]), boxes.part(rows)
         identity["part"] = "{}/{}".format(*part)
-    run = shards.Run(Path(out), samples, identity, dict(regress.blocks))
+    run = shards.Run(Path(out), listing, identity, dict(regress.blocks))
     with run.locked():
         if run.finished(restart=restart, retry_failed=retry_failed):
             with CodeStore(out) as store:
                 counts = by_status(store.status)
-            return Summary(Path(out), counts, 0.0, len(samples))
+            return Summary(Path(out), counts, 0.0, len(listing))
         todo = run.begin(restart=restart, retry_failed=retry_failed)
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)
-        info = _info(samples, regress, found_by, identity)
+        info = _info(listing, regress, found_by, identity)
         calls = [
             partial(run_shard, root=info.root, config=replace(config, device=device), info=info)
             for device in devices
@@ -157,7 +157,7 @@ def extract_codes(
             if progress:
                 progress(done)
         paths = [run.shard_path(shard) for shard in range(run.shards)]
-        write_joined(run.out, info, samples.samples, dict(regress.blocks), paths)
+        write_joined(run.out, info, listing.samples, dict(regress.blocks), paths)
         run.forget()
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
@@ -190,16 +190,16 @@ def rows_of_part(part: tuple[int, int], samples: int) -> slice:
 
 
 def _info(
-    samples: SampleList, regress: Regressor, detector: dict[str, Any], identity: dict[str, Any]
+    listing: Listing, regress: Regressor, detector: dict[str, Any], identity: dict[str, Any]
 ) -> StoreInfo:
     needs = regress.needs
     crop: dict[str, Any] = {}
     if isinstance(needs, CropSpec):
         crop = {**asdict(needs), "whole_image": detector["name"] == "none"}
     return StoreInfo(
-        dataset=samples.dataset,
-        root=samples.root if is_remote(samples.root) else str(Path(samples.root).resolve()),
-        classes=samples.classes,
+        dataset=listing.dataset,
+        root=listing.root if is_remote(listing.root) else str(Path(listing.root).resolve()),
+        classes=listing.classes,
         regressor=regress.describe(),
         detector=detector,
         crop=crop,

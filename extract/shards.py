@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,11 +20,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from ..errors import RunError, StoreError
 from ..features.atomic import check_output, replacing
-from ..features.samples import Sample, SampleList
+from ..features.samples import Listing
 from ..features.store import CodeStore, read_rows
 from ..features.store.format import FORMAT, StoreInfo
 from ..features.store.writer import StoreWriter
@@ -75,7 +76,7 @@ class Run:
     Attributes
     ----------
     out : final path of the store
-    samples : SampleList
+    listing : Listing
     identity : dict
     blocks : block name -> Block, of the regressor
     counts : rows of the shards that :meth:`begin` found finished, by status
@@ -83,7 +84,7 @@ class Run:
     """
 
     out: Path
-    samples: SampleList
+    listing: Listing
     identity: dict[str, Any]
     blocks: dict[str, Block]
     counts: Counter[str] = field(default_factory=Counter)
@@ -226,18 +227,19 @@ class Run:
 
     @property
     def shards(self) -> int:
-        return -(-len(self.samples) // shard_size(len(self.samples)))
+        return -(-len(self.listing) // shard_size(len(self.listing)))
 
     def shard_path(self, shard: int) -> Path:
         return self.parts / f"{shard:05d}-{self.run_id}.h5"
 
     def rows_of(self, shard: int) -> slice:
         """The rows of the sample list that a shard holds."""
-        size = shard_size(len(self.samples))
+        size = shard_size(len(self.listing))
         return slice(shard * size, (shard + 1) * size)
 
-    def shard_samples(self, shard: int) -> Sequence[Sample]:
-        return self.samples.samples[self.rows_of(shard)]
+    def shard_samples(self, shard: int) -> pd.DataFrame:
+        """The rows of the sample table that a shard holds."""
+        return self.listing.samples[self.rows_of(shard)]
 
     def _is_done(self, shard: int, *, retry_failed: bool) -> bool:
         """Whether a sound shard of this run is there; another one (power loss, another run's) is removed."""
@@ -263,11 +265,10 @@ class Run:
 
         Labels and the like are not compared: those of the joined store are the run's.
         """
-        ids = [sample.id for sample in self.shard_samples(shard)]
         return (
             not differences(store.info.config, self.identity)
             and store.blocks == self.blocks
-            and store.samples.id.tolist() == ids
+            and store.samples.id.tolist() == self.shard_samples(shard)["id"].tolist()
         )
 
     def give_up(self, shard: int, info: StoreInfo, blocks: dict[str, Block], message: str) -> Counter[str]:

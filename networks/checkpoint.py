@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError, UsageError
-from ..features.samples import SampleList, Split
+from ..features.samples import Listing, Split
 from ..learn.training.tensors import open_description, read_tensors, tensors_digest, write_tensors
 
 FORMAT = "ig3d-network"
@@ -148,13 +148,13 @@ def hash_contents(digests: np.ndarray) -> np.ndarray:
 
 
 def make_seen(
-    samples: SampleList, rows: np.ndarray, digests: np.ndarray, *, train: np.ndarray, validation: np.ndarray
+    listing: Listing, rows: np.ndarray, digests: np.ndarray, *, train: np.ndarray, validation: np.ndarray
 ) -> Seen:
     """What was learnt from.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     rows : (n,) indices into it
         Of the pictures that were read.
     digests : (n, 16) uint8
@@ -164,7 +164,7 @@ def make_seen(
     """
     hashes = hash_contents(digests)
     validated = np.isin(rows, validation)
-    in_train = samples.splits[rows] == Split.train
+    in_train = listing.splits[rows] == Split.train
     parts = (np.isin(rows, train), validated & in_train, validated & ~in_train)
     return Seen(*(np.unique(hashes[part]) for part in parts))
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UsageError, some
 from ..extract.boxes import check_files
 from ..features.align import find_rows
-from ..features.samples import SampleList
+from ..features.samples import Listing, boxes_of
 from ..features.store import CodeStore
 
 
@@ -41,12 +41,12 @@ class Crops:
         return {"crop": self.source, "crop_scale": self.scale}
 
 
-def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: float = 1.0) -> Crops:
+def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: float = 1.0) -> Crops:
     """The part of each image that is seen.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     crop : ``whole``, the path of a store, or None
         None takes the dataset's own boxes where it gives some, else whole images. A sample that the store has no
         face of is seen whole.
@@ -61,29 +61,28 @@ def choose_crops(samples: SampleList, crop: str | Path | None = None, *, scale: 
     """
     if not 0.1 <= scale <= 10:
         raise UsageError(f"crop scale: expected 0.1 to 10 sides of the box, got {scale}")
-    nowhere = (np.nan,) * 4
     if crop is None:
-        own = np.array([sample.box or nowhere for sample in samples.samples], np.float64).reshape(-1, 4)
+        own = boxes_of(listing.samples)
         count = int(np.isfinite(own).all(1).sum())
         note = (
             f"{count} of {len(own)} images are cropped to the dataset's own face box (--crop whole: none)",
         )
         return Crops(_squares(own, scale), "dataset", scale, note) if count else Crops(own)
     if str(crop) == "whole":
-        return Crops(np.full((len(samples), 4), np.nan))
+        return Crops(np.full((len(listing), 4), np.nan))
     with CodeStore(crop) as store:
         store.check_content()
-        rows, _ = find_rows([sample.id for sample in samples.samples], store.samples.id)
-        unknown = [samples.samples[row].id for row in np.flatnonzero(rows < 0).tolist()]
+        rows, _ = find_rows(listing.samples["id"].tolist(), store.samples.id)
+        unknown = listing.samples["id"].iloc[np.flatnonzero(rows < 0)].tolist()
         if unknown:
             raise UsageError(
                 f"crop: expected every sample in {crop}, got {len(unknown)} of {len(rows)} that it does not have "
                 f"({some(unknown)}); extract the same dataset"
             )
-        check_files(samples, store, rows, what="crop")
+        check_files(listing, store, rows, what="crop")
         chosen = store.faces.box[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
-    faceless = [samples.samples[row].id for row in np.flatnonzero(~np.isfinite(chosen).all(1)).tolist()]
+    faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(chosen).all(1))].tolist()
     note = (
         f"{len(faceless)} of {len(rows)} samples have no face in {crop} and are seen whole ({some(faceless)})",
     )

@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 
 from ..errors import UsageError
 from ..extract.read import Unreadable, bounded_images, read_image
-from ..features.samples import SampleList
+from ..features.samples import Listing
 
 # Beyond this the decoded pictures go to a temporary file that the system pages in, not to memory.
 MEMORY_BYTES = 1 << 30
@@ -118,24 +118,24 @@ def default_jobs(jobs: int | None) -> int:
     return max(1, jobs if jobs is not None else cpu_count())
 
 
-def read_picture(samples: SampleList, row: int, view: InputSpec, box: np.ndarray | None = None) -> Picture:
+def read_picture(listing: Listing, row: int, view: InputSpec, box: np.ndarray | None = None) -> Picture:
     """Read one image and resize it, or the part of it in ``box``, to the input's square (antialiased).
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     row : index into it
     view : InputSpec
     box : (4,) float, pixels, or None
         Rounded to whole pixels; black where it leaves the image. NaN or None is the whole image.
     """
-    sample = samples.samples[row]
+    sample, path, size = (listing.samples[name].iat[row] for name in ("id", "path", "size_bytes"))
     try:
-        image = read_image(f"{samples.root}/{sample.path}", size=sample.size_bytes)
+        image = read_image(f"{listing.root}/{path}", size=size)
     except FileNotFoundError:
-        return Picture(row, None, np.zeros(16, np.uint8), f"{sample.id}: missing")
+        return Picture(row, None, np.zeros(16, np.uint8), f"{sample}: missing")
     except Unreadable as exc:
-        return Picture(row, None, np.zeros(16, np.uint8), f"{sample.id}: {exc}")
+        return Picture(row, None, np.zeros(16, np.uint8), f"{sample}: {exc}")
     picture = Pillow.fromarray(image.pixels)
     if box is not None and np.isfinite(box).all():
         x0, y0, x1, y1 = np.round(box).astype(int).tolist()
@@ -150,7 +150,7 @@ def read_picture(samples: SampleList, row: int, view: InputSpec, box: np.ndarray
 
 
 def read_pictures(
-    samples: SampleList,
+    listing: Listing,
     rows: Sequence[int] | np.ndarray,
     *,
     view: InputSpec,
@@ -161,10 +161,10 @@ def read_pictures(
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     rows : indices into it
     view : InputSpec
-    boxes : (len(samples), 4) float, pixels, optional
+    boxes : (n, 4) float, pixels, optional
         What part of each image is seen; NaN is the whole of it.
     jobs : int, optional
         Reading threads; None is one for each core.
@@ -177,7 +177,7 @@ def read_pictures(
             while True:
                 for row in islice(todo, 8 * threads - len(waiting)):
                     box = None if boxes is None else boxes[row]
-                    waiting.append(pool.submit(read_picture, samples, int(row), view, box))
+                    waiting.append(pool.submit(read_picture, listing, int(row), view, box))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -187,7 +187,7 @@ def read_pictures(
 
 
 def load_pictures(
-    samples: SampleList,
+    listing: Listing,
     rows: Sequence[int] | np.ndarray,
     *,
     view: InputSpec,
@@ -215,7 +215,7 @@ def load_pictures(
     kept: list[int] = []
     digests: list[np.ndarray] = []
     problems: list[str] = []
-    for picture in read_pictures(samples, rows, view=view, boxes=boxes, jobs=jobs):
+    for picture in read_pictures(listing, rows, view=view, boxes=boxes, jobs=jobs):
         if picture.pixels is None:
             problems.append(picture.problem)
         else:

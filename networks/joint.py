@@ -23,7 +23,7 @@ from ..features.align import find_rows
 from ..features.device import choose_device
 from ..features.inputs import Inputs
 from ..features.join import load_table
-from ..features.samples import SampleList, Split
+from ..features.samples import Listing, Split
 from ..features.table import FusionTable
 from ..learn.intermediate.ask import Applied, ask
 from ..learn.intermediate.checkpoint import check_blocks, input_warning
@@ -179,7 +179,7 @@ class JointRoute:
 
 
 def open_route(
-    samples: SampleList,
+    listing: Listing,
     network: NetworkSpec | Start,
     inputs: Inputs,
     *,
@@ -211,7 +211,7 @@ def open_route(
     PredictionsError : the predictions are another network's.
     """
     where, joint = choose_device(device), joint or JointConfig()
-    crops = choose_crops(samples, joint.crop, scale=joint.crop_scale)
+    crops = choose_crops(listing, joint.crop, scale=joint.crop_scale)
     warning = ""
     if isinstance(network, Start):
         start = network
@@ -219,16 +219,16 @@ def open_route(
         start = open_network(network)
         warning = check_predictions(inputs.two_d[0], start, crops.identity, force=force)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
-    ids = [sample.id for sample in samples.samples]
+    ids = listing.samples["id"].tolist()
     in_table, _ = find_rows(ids, table.id)
     known = np.flatnonzero(in_table >= 0)
     if not len(known):
         raise DatasetError(
-            f"{samples.dataset}: expected the dataset that {table.sources.get('3d', 'the store')} was made of "
+            f"{listing.dataset}: expected the dataset that {table.sources.get('3d', 'the store')} was made of "
             f"({some(table.id.tolist(), 2)}), got other samples ({some(ids, 2)})"
         )
     pictures = load_pictures(
-        samples, known, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
+        listing, known, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
     )
     row = np.full(len(table), -1, np.int64)
     row[in_table[pictures.rows]] = np.arange(len(pictures))
@@ -281,7 +281,7 @@ def train_joint(
 
 def apply_joint(
     path: str | Path,
-    samples: SampleList,
+    listing: Listing,
     inputs: Inputs,
     *,
     joint: JointConfig | None = None,
@@ -300,7 +300,7 @@ def apply_joint(
     loaded, start = load_joint(path)
     inputs = Inputs(inputs.two_d, inputs.stores, task=loaded.task)
     route = open_route(
-        samples, start, inputs, joint=joint, blocks=loaded.blocks, device=device, force=force, need_labels=False,
+        listing, start, inputs, joint=joint, blocks=loaded.blocks, device=device, force=force, need_labels=False,
         classes=loaded.info.classes,
     )  # fmt: skip
     check_blocks(loaded, route.table)

@@ -24,7 +24,7 @@ from ..errors import DatasetError, UsageError, some
 from ..extract.engine import exact_arithmetic
 from ..features.device import choose_device
 from ..features.order import class_order_problem
-from ..features.samples import SampleList, Split
+from ..features.samples import Listing, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents
 from .crop import Crops, choose_crops
 from .fit import class_scores, va_scores
@@ -117,7 +117,7 @@ def parse_splits(text: str | None) -> tuple[str, ...] | None:
 
 
 def write_logits(
-    samples: SampleList,
+    listing: Listing,
     network: NetworkSpec | LoadedNetwork | str | Path,
     out: str | Path,
     config: LogitsConfig | None = None,
@@ -128,7 +128,7 @@ def write_logits(
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
         From :func:`ig3d.extract.datasets.list_samples`, as for the extraction.
     network : NetworkSpec, or the path of a network that needs no more words, or a checkpoint that was read
     out : path of the ``.npz``, replaced when it is there
@@ -151,33 +151,33 @@ def write_logits(
     check_place(out, suffix=".npz")
     device = choose_device(config.device)
     spec = NetworkSpec(str(network)) if isinstance(network, (str, Path)) else network
-    crops = choose_crops(samples, config.crop, scale=config.crop_scale)
-    rows = _choose(samples, config.splits)
+    crops = choose_crops(listing, config.crop, scale=config.crop_scale)
+    rows = _choose(listing, config.splits)
     with exact_arithmetic(device), ExitStack() as stack:
-        asked = load_network(spec, device=device, dataset_classes=samples.classes)
+        asked = load_network(spec, device=device, dataset_classes=listing.classes)
         spool = None
         if asked.layer:
             kept: np.dtype[np.floating[Any]] = np.dtype(np.float16 if asked.maps else np.float32)
             spool = stack.enter_context(FeatureSpool(kept, Path(out).parent))
-        run = run_network(samples, asked, rows, config, crops, spool=spool, progress=progress)
+        run = run_network(listing, asked, rows, config, crops, spool=spool, progress=progress)
         good = [picture for picture in run.pictures if not picture.problem]
         problems = tuple(picture.problem for picture in run.pictures if picture.problem)
         left = np.setdiff1d(rows, [picture.row for picture in run.pictures])
         if not good and len(left):
             raise DatasetError(
-                f"{samples.dataset}: expected readable images the network was not trained with, got none of "
+                f"{listing.dataset}: expected readable images the network was not trained with, got none of "
                 f"{len(rows)}; name splits to have them all the same"
             )
         if not good:
             raise DatasetError(
-                f"{samples.dataset}: expected readable images, got none of {len(rows)} ({some(list(problems), 3)})"
+                f"{listing.dataset}: expected readable images, got none of {len(rows)} ({some(list(problems), 3)})"
             )
         done = np.array([picture.row for picture in good])
-        ids = np.array([samples.samples[row].id for row in done])
+        ids = listing.samples["id"].to_numpy(dtype="U")[done]
         write_npz(out, _arrays(asked, crops, run, ids), features=spool)
     seen = _told(asked, np.stack([picture.digest for picture in good]), ids)
-    scores, wrong = _scores(samples, asked, done, run)
-    by_split = Counter(Split(int(code)).name for code in samples.splits[done])
+    scores, wrong = _scores(listing, asked, done, run)
+    by_split = Counter(Split(int(code)).name for code in listing.splits[done])
     return LogitsResult(
         path=Path(out),
         rows=len(done),
@@ -185,7 +185,7 @@ def write_logits(
         columns=asked.written,
         scores=scores,
         problems=problems,
-        notes=(*asked.opened.notes, *crops.notes, *_left_out(samples, left), *seen, *wrong),
+        notes=(*asked.opened.notes, *crops.notes, *_left_out(listing, left), *seen, *wrong),
     )
 
 
@@ -211,24 +211,24 @@ def _arrays(asked: UserNetwork, crops: Crops, run: Run, ids: np.ndarray) -> dict
     return arrays | {"made_by": np.array(json.dumps(made_by, sort_keys=True))}
 
 
-def _choose(samples: SampleList, splits: tuple[str, ...] | None) -> np.ndarray:
+def _choose(listing: Listing, splits: tuple[str, ...] | None) -> np.ndarray:
     """The rows to read, ascending."""
     if splits is None:
-        return np.arange(len(samples))
-    rows = np.flatnonzero(np.isin(samples.splits, [Split[name] for name in splits]))
+        return np.arange(len(listing))
+    rows = np.flatnonzero(np.isin(listing.splits, [Split[name] for name in splits]))
     if not len(rows):
         raise DatasetError(
-            f"{samples.dataset}: expected rows in {', '.join(splits)}, got none of {len(samples)}; choose other splits"
+            f"{listing.dataset}: expected rows in {', '.join(splits)}, got none of {len(listing)}; choose other splits"
         )
     return rows
 
 
-def _left_out(samples: SampleList, rows: np.ndarray) -> list[str]:
+def _left_out(listing: Listing, rows: np.ndarray) -> list[str]:
     """What to say of rows that are not written because the network was trained with their images."""
     if not len(rows):
         return []
     notes = [f"{len(rows)} rows that the network was trained with are left out (--splits all writes them)"]
-    elsewhere = [samples.samples[row].id for row in rows if samples.splits[row] != Split.train]
+    elsewhere = listing.samples["id"].iloc[rows[listing.splits[rows] != Split.train]].tolist()
     if elsewhere:
         notes.append(
             f"{len(elsewhere)} of these are not in the train split but hold the very image of a row the network was "
@@ -261,7 +261,7 @@ def _told(asked: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]
 
 
 def run_network(
-    samples: SampleList,
+    listing: Listing,
     asked: UserNetwork,
     rows: np.ndarray,
     config: LogitsConfig,
@@ -279,7 +279,7 @@ def run_network(
     va = [np.empty((0, len(asked.columns.va)), np.float32)]
     with progress_bar(shown=progress) as bar:
         task = bar.add_task("logits", total=len(rows), said="")
-        read = read_pictures(samples, rows, view=asked.input, boxes=crops.boxes, jobs=config.jobs)
+        read = read_pictures(listing, rows, view=asked.input, boxes=crops.boxes, jobs=config.jobs)
         stream = _allowed(read, barred, advance=lambda: bar.advance(task))
         for batch in _batched(stream, config.batch_size):
             pixels = [picture.pixels.transpose(2, 0, 1) for picture in batch if picture.pixels is not None]
@@ -319,17 +319,17 @@ def _batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
 
 
 def _scores(
-    samples: SampleList, asked: UserNetwork, rows: np.ndarray, run: Run
+    listing: Listing, asked: UserNetwork, rows: np.ndarray, run: Run
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
     """The network's scores per split where the rows have truth, and what looks wrong with the order of its classes."""
-    splits = samples.splits[rows]
+    splits = listing.splits[rows]
     scores: dict[str, dict[str, float]] = {}
     wrong: tuple[str, ...] = ()
     if asked.columns.logits:
         # labels the network does not know have no column and are left out, as are rows without a label
         column = {name: index for index, name in enumerate(asked.columns.classes)}
-        translated = np.array([*(column.get(name, -1) for name in samples.classes), -1])
-        truth = translated[samples.labels[rows]]
+        translated = np.array([*(column.get(name, -1) for name in listing.classes), -1])
+        truth = translated[listing.labels[rows]]
         labelled = truth >= 0
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():
@@ -337,7 +337,7 @@ def _scores(
         problem = class_order_problem(run.logits[labelled].argmax(1), truth[labelled], asked.columns.classes)
         wrong = (f"{asked.name}: {problem}; check --classes, or the dataset's labels",) if problem else ()
     if asked.columns.va:
-        values = np.array([(samples.samples[row].valence, samples.samples[row].arousal) for row in rows])
+        values = listing.samples[["valence", "arousal"]].to_numpy()[rows]
         labelled = np.isfinite(values).all(1)
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():

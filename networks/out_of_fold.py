@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from ..errors import DatasetError, UsageError
 from ..extract.engine import exact_arithmetic
 from ..features.device import choose_device
-from ..features.samples import SampleList, Split
+from ..features.samples import Listing, Split
 from ..learn.protocol.folds import folds_of, strata_of
 from .checkpoint import check_place, hash_contents, normalisation
 from .crop import choose_crops
@@ -53,7 +53,7 @@ class OutOfFold:
 
 
 def write_out_of_fold(
-    samples: SampleList,
+    listing: Listing,
     config: TrainConfig,
     network: str | Path,
     out: str | Path,
@@ -81,14 +81,14 @@ def write_out_of_fold(
     check_folds(folds)
     check_place(out, suffix=".npz")
     device = choose_device(config.device)
-    plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
-    plan, pictures = read_planned(samples, plan, config, progress=progress)
+    plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
+    plan, pictures = read_planned(listing, plan, config, progress=progress)
     mine = np.sort(np.concatenate([plan.train, plan.validation]))
-    mine = mine[samples.splits[mine] == Split.train]
-    fold = _folds(samples, plan, mine, pictures, folds, config.seed)
+    mine = mine[listing.splits[mine] == Split.train]
+    fold = _folds(listing, plan, mine, pictures, folds, config.seed)
     said, notes = np.empty((len(mine), len(plan.columns)), np.float32), []
     for number in range(folds):
-        part = _without(samples, plan, mine, fold != number, config)
+        part = _without(listing, plan, mine, fold != number, config)
         seeded = replace(config, seed=config.seed + 1 + number)
         fitted = train_one(
             part, pictures, seeded, device=device, progress=progress, said=f"fold {number + 1} of {folds}"
@@ -97,12 +97,12 @@ def write_out_of_fold(
         notes.append(f"fold {number + 1}: {describe_epoch(fitted.best)} on its validation rows")
     if plan.task == "va":
         said = np.clip(said, -1, 1)
-    others = np.setdiff1d(np.arange(len(samples)), mine)
-    crops = choose_crops(samples)
+    others = np.setdiff1d(np.arange(len(listing)), mine)
+    crops = choose_crops(listing)
     with exact_arithmetic(device):
         whole = load_network(NetworkSpec(str(network)), device=device)
         run = run_network(
-            samples,
+            listing,
             whole,
             others,
             LogitsConfig(jobs=config.jobs),  # leaves out copies of images that the network was trained on
@@ -119,7 +119,7 @@ def write_out_of_fold(
     write_npz(
         out,
         {
-            "ids": np.array([samples.samples[row].id for row in rows[order]]),
+            "ids": listing.samples["id"].to_numpy(dtype="U")[rows[order]],
             **_named(plan, values[order]),
             "fold": np.concatenate([fold, np.full(len(read), -1)])[order].astype(np.int16),
             "out_of_fold": np.array(True),
@@ -148,18 +148,18 @@ def _named(plan: Plan, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _folds(
-    samples: SampleList, plan: Plan, rows: np.ndarray, pictures: Pictures, folds: int, seed: int
+    listing: Listing, plan: Plan, rows: np.ndarray, pictures: Pictures, folds: int, seed: int
 ) -> np.ndarray:
     """(n,) fold of each row: rows of one group, or of one content, are in one fold."""
     kept = np.isin(pictures.rows, rows)
     order = np.argsort(pictures.rows[kept])
     content = hash_contents(pictures.digests[kept][order])
-    group = [samples.samples[row].group or f"\0{row}" for row in rows]
+    group = [group or f"\0{row}" for row, group in listing.samples["group"].iloc[rows].items()]
     parts = tied([np.asarray(group), content])
     count = len(np.unique(parts))
     if count < folds:
         raise DatasetError(
-            f"{samples.dataset}: expected {folds} independent parts of the train rows, one for each fold, got {count}; "
+            f"{listing.dataset}: expected {folds} independent parts of the train rows, one for each fold, got {count}; "
             "use fewer folds"
         )
     return folds_of(strata_of(plan.targets[rows], plan.task), parts, folds, seed)
@@ -181,16 +181,14 @@ def tied(keys: list[np.ndarray]) -> np.ndarray:
     return np.unique(connected_components(edges, directed=False)[1][:n], return_inverse=True)[1]
 
 
-def _without(
-    samples: SampleList, plan: Plan, mine: np.ndarray, kept: np.ndarray, config: TrainConfig
-) -> Plan:
+def _without(listing: Listing, plan: Plan, mine: np.ndarray, kept: np.ndarray, config: TrainConfig) -> Plan:
     """The plan of one fold's network: it neither learns from the fold nor chooses its epoch by it."""
     rest = mine[kept]
-    on_val = samples.splits[plan.validation] != Split.train
+    on_val = listing.splits[plan.validation] != Split.train
     if on_val.all():
         return replace(plan, train=rest)
     strata = strata_of(plan.targets, plan.task)
-    groups = [sample.group for sample in samples.samples]
+    groups = listing.samples["group"].tolist()
     train, validation = hold_out(rest, strata, groups, config.validation, config.seed)
     return replace(plan, train=train, validation=validation)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DatasetError, UsageError
 from ..extract.datasets.splits import seeded_split
-from ..features.samples import SampleList, Split
+from ..features.samples import Listing, Split
 from .checkpoint import TASKS, VA_COLUMNS
 
 
@@ -25,7 +25,7 @@ class Plan:
         The network's outputs.
     train, validation : (n,) int64
         Indices into the sample list, ascending; disjoint, and no row of another split is among them.
-    targets : (len(samples),) int64 labels, or (len(samples), 2) float32 valence and arousal
+    targets : (n,) int64 labels, or (n, 2) float32 valence and arousal
     validation_from : str
         How the validation part was made, in words.
     notes : tuple of str
@@ -48,12 +48,12 @@ class Plan:
         )
 
 
-def plan_training(samples: SampleList, *, task: str | None, fraction: float, seed: int) -> Plan:
+def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: int) -> Plan:
     """Choose the task and the rows.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     task : str or None
         ``classes``, ``va``, or None: classes where the train split has labels.
     fraction : float in (0, 1)
@@ -68,14 +68,14 @@ def plan_training(samples: SampleList, *, task: str | None, fraction: float, see
     """
     if task is not None and task not in TASKS:
         raise UsageError(f"task: expected {' or '.join(TASKS)}, got {task!r}")
-    in_train = samples.splits == Split.train
+    in_train = listing.splits == Split.train
     if not in_train.any():
         raise DatasetError(
-            f"{samples.dataset}: expected samples in a train split, got none of {len(samples)}; give a split in a "
+            f"{listing.dataset}: expected samples in a train split, got none of {len(listing)}; give a split in a "
             "manifest, or train/val/test folders"
         )
-    labels = samples.labels.astype(np.int64)
-    values = np.array([(sample.valence, sample.arousal) for sample in samples.samples], np.float32)
+    labels = listing.labels.astype(np.int64)
+    values = listing.samples[["valence", "arousal"]].to_numpy(np.float32)
     known = {"classes": labels >= 0, "va": np.isfinite(values).all(1)}
     if task is None:
         task = "classes" if (known["classes"] & in_train).any() else "va"
@@ -84,23 +84,21 @@ def plan_training(samples: SampleList, *, task: str | None, fraction: float, see
     strata = labels if task == "classes" else _quadrants(values)
     if len(rows) < 2 or (task == "classes" and len(np.unique(labels[rows])) < 2):
         raise DatasetError(
-            f"{samples.dataset}: expected train samples with {wanted}"
+            f"{listing.dataset}: expected train samples with {wanted}"
             f"{' of two classes or more' if task == 'classes' else ''}, got "
             f"{len(rows)} of {int(in_train.sum())} with {wanted}; check the dataset's labels, or choose another task"
         )
-    validation = np.flatnonzero(known[task] & (samples.splits == Split.val))
+    validation = np.flatnonzero(known[task] & (listing.splits == Split.val))
     if len(validation) >= 2:
         train, made = rows, "the val split"
     else:
-        train, validation = hold_out(
-            rows, strata, [sample.group for sample in samples.samples], fraction, seed
-        )
-        grouped = ", groups whole" if any(samples.samples[row].group for row in rows.tolist()) else ""
+        train, validation = hold_out(rows, strata, listing.samples["group"].tolist(), fraction, seed)
+        grouped = ", groups whole" if (listing.samples["group"].iloc[rows] != "").any() else ""
         made = f"{len(validation)} of the train rows (stratified{grouped}; seed {seed})"
     notes = []
     if int(in_train.sum()) > len(rows):
         notes.append(f"{int(in_train.sum()) - len(rows)} train rows have no {wanted} and are left out")
-    columns = samples.classes if task == "classes" else VA_COLUMNS
+    columns = listing.classes if task == "classes" else VA_COLUMNS
     if task == "classes":
         never = [name for index, name in enumerate(columns) if not (labels[train] == index).any()]
         if never:

@@ -18,7 +18,7 @@ from .. import __version__
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError
 from ..features.device import choose_device
-from ..features.samples import SampleList
+from ..features.samples import Listing
 from ..learn.training.epochs import Epoch, batches_per_epoch, seeded
 from .checkpoint import (
     NetworkInfo,
@@ -152,13 +152,13 @@ class TrainResult:
 
 
 def train_2d(
-    samples: SampleList, config: TrainConfig, out: str | Path, *, progress: bool = False
+    listing: Listing, config: TrainConfig, out: str | Path, *, progress: bool = False
 ) -> TrainResult:
     """Train a 2D network on the train split and write its checkpoint.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
         From :func:`ig3d.extract.datasets.list_samples`.
     config : TrainConfig
     out : path of the checkpoint (``.safetensors``); a checkpoint that is there is replaced, nothing else is
@@ -173,11 +173,11 @@ def train_2d(
     """
     check_place(out, suffix=".safetensors")
     device = choose_device(config.device)
-    plan = plan_training(samples, task=config.task, fraction=config.validation, seed=config.seed)
+    plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
     check_replaceable(out)
     with seeded(config.seed, device):  # what cannot be made is refused before a picture is read
         start(config, outputs=len(plan.columns))
-    plan, pictures = read_planned(samples, plan, config, progress=progress)
+    plan, pictures = read_planned(listing, plan, config, progress=progress)
     fitted = train_one(plan, pictures, config, device=device, progress=progress)
     mean, std = normalisation(fitted.module)
     info = NetworkInfo(
@@ -187,9 +187,9 @@ def train_2d(
         size=config.size,
         mean=mean,
         std=std,
-        training=_describe(samples, plan, config, fitted),
+        training=_describe(listing, plan, config, fitted),
     )
-    seen = make_seen(samples, pictures.rows, pictures.digests, train=plan.train, validation=plan.validation)
+    seen = make_seen(listing, pictures.rows, pictures.digests, train=plan.train, validation=plan.validation)
     save_network(out, fitted.module, info, seen)
     return TrainResult(
         path=Path(out),
@@ -204,7 +204,7 @@ def train_2d(
 
 
 def read_planned(
-    samples: SampleList, plan: Plan, config: TrainConfig, *, progress: bool
+    listing: Listing, plan: Plan, config: TrainConfig, *, progress: bool
 ) -> tuple[Plan, Pictures]:
     """Decode every picture of a plan, and leave the unreadable ones out of it.
 
@@ -216,23 +216,23 @@ def read_planned(
         rows = np.concatenate([plan.train, plan.validation])
         task = bar.add_task("reading", total=len(rows), said="")
         pictures = load_pictures(
-            samples,
+            listing,
             rows,
             view=InputSpec(size=config.size),
-            boxes=choose_crops(samples).boxes,
+            boxes=choose_crops(listing).boxes,
             jobs=config.jobs,
             advance=lambda n: bar.advance(task, n),
         )
-    return _readable(samples, plan, pictures), pictures
+    return _readable(listing, plan, pictures), pictures
 
 
-def _readable(samples: SampleList, plan: Plan, pictures: Pictures) -> Plan:
+def _readable(listing: Listing, plan: Plan, pictures: Pictures) -> Plan:
     """The plan without unreadable rows, if enough are left."""
     kept = plan.keep(pictures.rows)
     classes = len(np.unique(plan.targets[kept.train])) if plan.task == "classes" else 2
     if len(kept.train) < 2 or classes < 2 or not len(kept.validation):
         raise DatasetError(
-            f"{samples.dataset}: expected readable images to train on and to validate with, got {len(kept.train)} "
+            f"{listing.dataset}: expected readable images to train on and to validate with, got {len(kept.train)} "
             f"and {len(kept.validation)} of {len(plan.train)} and {len(plan.validation)} "
             f"({'; '.join(pictures.problems[:3])}); check the files"
         )
@@ -315,13 +315,13 @@ def describe_epoch(epoch: Epoch) -> str:
     return f"epoch {epoch.number}: loss {epoch.loss:.3f}, {scores}"
 
 
-def _describe(samples: SampleList, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, object]:
+def _describe(listing: Listing, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, object]:
     """What the checkpoint tells of its making; nothing of where or when or how many threads."""
     unsaid = ("device", "jobs", "weights", "key")
     chosen = {key: value for key, value in asdict(config).items() if key not in unsaid}
     chosen["weights_sha256"] = digest_file(config.weights) if config.weights else None
     return {
-        "dataset": samples.dataset,
+        "dataset": listing.dataset,
         "config": chosen,
         "rows_train": len(plan.train),
         "rows_validation": len(plan.validation),

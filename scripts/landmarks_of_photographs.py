@@ -49,25 +49,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     chosen = DatasetOptions(manifest=options.manifest, group_pattern=options.groups)
-    samples = list_samples(str(options.root), options.dataset, chosen)
+    samples = list_samples(str(options.root), options.dataset, chosen).samples
     detector = FaceMesh()
-    found = [(sample, measure(options.root / sample.path, detector)) for sample in samples.samples]
-    kept = [(sample, faces) for sample, faces in found if faces is not None]
-    persons = [sample.group or sample.id for sample, _ in kept]
+    faces = [measure(options.root / path, detector) for path in samples["path"]]
+    kept = [one for one in faces if one is not None]
+    detected = samples[[one is not None for one in faces]]
+    persons = detected["group"].where(detected["group"] != "", detected["id"]).tolist()
     numbers = np.unique(persons, return_inverse=True)[1]
     if not kept or np.bincount(numbers).max() < 2:
         raise SystemExit("persons: expected several photographs of some, got one of each; say --groups")
     np.savez_compressed(
         options.out,
-        landmarks=np.array([points for _, (points, _, _) in kept], np.float16),
-        grey=np.array([grey for _, (_, grey, _) in kept], np.uint8),
-        blendshapes=np.array([scores for _, (_, _, scores) in kept], np.float16),
+        landmarks=np.array([points for points, _, _ in kept], np.float16),
+        grey=np.array([grey for _, grey, _ in kept], np.uint8),
+        blendshapes=np.array([scores for _, _, scores in kept], np.float16),
         blendshape_names=np.array(BLENDSHAPES),
-        label=np.array([samples.classes[sample.label] if sample.label >= 0 else "" for sample, _ in kept]),
+        label=detected["label"].astype(object).fillna("").to_numpy(dtype="U"),
         person=numbers.astype(np.int32),
     )
     print(
-        f"{options.out}: {len(kept)} faces of {numbers.max() + 1} persons, {len(found) - len(kept)} without a face"
+        f"{options.out}: {len(kept)} faces of {numbers.max() + 1} persons, {len(faces) - len(kept)} without a face"
     )
 
 

@@ -24,7 +24,7 @@ from ig3d import FuseConfig, Inputs, fuse_files
 from ig3d.console import stdout
 from ig3d.faces.model import align
 from ig3d.features.predictions import Predictions
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split, sample_table
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -63,10 +63,14 @@ def write(
             logits[fold == number] = learner.decision_function(grey[fold == number])
         rows = np.ones(len(label), bool)
     ids = np.array([f"face-{row:05d}" for row in range(len(label))])
-    samples = tuple(
-        Sample(name, f"{name}.jpg", label=int(of), split=Split(int(part)), group=f"person-{who}")
-        for name, of, part, who in zip(ids, label, split, person, strict=True)
-    )
+    columns = {
+        "id": ids,
+        "path": [f"{name}.jpg" for name in ids],
+        "label": label,
+        "split": split,
+        "group": [f"person-{who}" for who in person],
+    }
+    samples = sample_table(columns, classes=CLASSES)
     pending = Rows.pending(len(label), {})
     fields = {name: getattr(pending, name) for name in Rows.__slots__}
     fields |= {"status": np.full(len(label), Status.ok, np.int8), "codes": {"landmarks": codes}}

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from listed import Sample, table_of
 
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -85,7 +86,9 @@ def make(
     pending = Rows.pending(n, {})
     fields = {name: getattr(pending, name) for name in Rows.__slots__}
     digest = np.random.default_rng(9).integers(1, 255, (n, 16)).astype(np.uint8)
-    with StoreWriter(folder / "3d.h5", StoreInfo("toy", "/data/toy", CLASSES), samples, blocks) as writer:
+    with StoreWriter(
+        folder / "3d.h5", StoreInfo("toy", "/data/toy", CLASSES), table_of(samples, CLASSES), blocks
+    ) as writer:
         writer.write(0, Rows(**fields | {"status": status, "codes": codes, "digest": digest}))
     ids = np.array([sample.id for sample in samples])
     chosen = np.arange(n) if rows is None else rows

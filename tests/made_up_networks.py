@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from listed import Sample, listing_of, samples_of
 from PIL import Image
 
-from ig3d.features.samples import Sample, SampleList, Split
+from ig3d.features.samples import Listing, Split
 
 # The file of a clone: it imports its neighbour, returns what it is told to, and squeezes a lone row away as some do.
 CLONE = '''
@@ -114,12 +115,12 @@ def weights(width: int = 10) -> dict[str, torch.Tensor]:
 
 
 def features_by_formula(
-    samples: SampleList, mean: float | tuple[float, ...], std: float | tuple[float, ...], width: int = 10
+    samples: Listing, mean: float | tuple[float, ...], std: float | tuple[float, ...], width: int = 10
 ) -> np.ndarray:
     """(n, 4) what ``Net`` feeds its last layer, for pictures of the network's own size."""
     state = {name: tensor.numpy().astype(np.float64) for name, tensor in weights(width).items()}
     pixels = [
-        np.asarray(Image.open(Path(samples.root) / sample.path), np.float64) for sample in samples.samples
+        np.asarray(Image.open(Path(samples.root) / sample.path), np.float64) for sample in samples_of(samples)
     ]
     colours = (np.stack(pixels).mean((1, 2)) / 255 - np.array(mean)) / np.array(std)
     return np.asarray(colours @ state["body.weight"][:, :, 0, 0].T + state["body.bias"])
@@ -131,7 +132,7 @@ def outputs_by_formula(features: np.ndarray, width: int = 10) -> np.ndarray:
     return np.asarray(features @ state["fc.weight"].T + state["fc.bias"])
 
 
-def pictures(root: Path, count: int = 7, *, size: int = 16) -> SampleList:
+def pictures(root: Path, count: int = 7, *, size: int = 16) -> Listing:
     """Noise with a colour of its own; alternately train and test."""
     root.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -141,4 +142,4 @@ def pictures(root: Path, count: int = 7, *, size: int = 16) -> SampleList:
         noisy = np.clip(colour + rng.normal(0, 20, (size, size, 3)), 0, 255)
         Image.fromarray(noisy.astype(np.uint8)).save(root / f"{row:02d}.png")
         listed.append(Sample(f"{row:02d}", f"{row:02d}.png", row % 3, Split(2 * (row % 2))))
-    return SampleList("toy", str(root), ("anger", "happy", "sad"), tuple(listed))
+    return listing_of("toy", str(root), ("anger", "happy", "sad"), tuple(listed))

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
+from listed import samples_of
 from PIL import Image
 
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.datasets.check import recognise
+from ig3d.extract.datasets.recognise import recognise
 from ig3d.extract.read import Unreadable, read_image
 from ig3d.extract.sources.archives import ZipMembers
 from ig3d.extract.sources.storage import File
@@ -212,7 +213,10 @@ def test_a_name_with_a_nul_in_a_list_is_one_row_that_is_not_there(tmp_path: Path
     (tmp_path / "label").mkdir()
     lines = ("a.jpg 0 1 1 9 9 50.0 3", "b\0c.jpg 0 1 1 9 9 50.0 3")
     (tmp_path / "label" / "label.lst").write_text("\n".join(lines))
-    assert sorted(sample.size_bytes > 0 for sample in list_samples(tmp_path, "expw").samples) == [False, True]
+    assert sorted(sample.size_bytes > 0 for sample in samples_of(list_samples(tmp_path, "expw"))) == [
+        False,
+        True,
+    ]
 
 
 def test_an_image_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
@@ -252,4 +256,4 @@ def test_a_damaged_table_of_annotations_is_made_anew(tmp_path: Path) -> None:
             damaged = bytearray(content)
             damaged[place : place + 3] = b"\xa5\x5a\xff"
             table.write_bytes(damaged)
-            assert list_samples(tmp_path, "affectnet").samples == first.samples
+            assert samples_of(list_samples(tmp_path, "affectnet")) == samples_of(first)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
+from listed import Sample, listing_of, samples_of, with_samples
 from PIL import Image
 
 from ig3d.errors import DatasetError, RunError, StoreError, UsageError
@@ -22,7 +23,7 @@ from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
 from ig3d.extract.parts import join_parts
 from ig3d.extract.run import Summary, extract_codes
-from ig3d.features.samples import Sample, SampleList
+from ig3d.features.samples import Listing, files_of
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Status
 
@@ -64,8 +65,8 @@ class SpotRegressor:
         return {"corners": faces.landmarks[:, :, :2].reshape(-1, 4)}
 
 
-def boxed(samples: SampleList, box: tuple[float, float, float, float]) -> SampleList:
-    return replace(samples, samples=tuple(replace(sample, box=box) for sample in samples.samples))
+def boxed(samples: Listing, box: tuple[float, float, float, float]) -> Listing:
+    return with_samples(samples, [replace(sample, box=box) for sample in samples_of(samples)])
 
 
 def test_a_datasets_box_is_cropped_and_nothing_detected(tmp_path: Path) -> None:
@@ -73,9 +74,9 @@ def test_a_datasets_box_is_cropped_and_nothing_detected(tmp_path: Path) -> None:
     image[8:32, 33:57] = (200, 100, 50)
     Image.fromarray(image).save(tmp_path / "a.png")
     sample = Sample("a", "a.png", box=(35, 10, 55, 30))
-    source = box_source(SampleList("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
+    source = box_source(listing_of("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
     assert source.complete
-    rows = flow([sample], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None)))
+    rows = flow([(sample.path, -1)], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None)))
     assert rows.status.tolist() == [Status.ok]
     assert rows.xyxy.tolist() == [[35, 10, 55, 30]]
     assert np.isnan(rows.score[0]) and rows.count[0] == 1
@@ -113,12 +114,12 @@ def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
         "out": (500, 0, 600, 90),
     }
     samples = [Sample(name, "a.png", box=box) for name, box in boxes.items()] + [Sample("unknown", "a.png")]
-    listed = SampleList("x", str(tmp_path), (), tuple(samples))
+    listed = listing_of("x", str(tmp_path), (), tuple(samples))
     source = box_source(listed, "dataset", SpotRegressor.needs)
     assert not source.complete
     boxes = source.read(slice(None))
-    rows = flow(listed.samples, tmp_path, SpotDetector(), SpotRegressor(), boxes=boxes)
-    found = dict(zip([s.id for s in listed.samples], range(5), strict=True))
+    rows = flow(files_of(listed.samples), tmp_path, SpotDetector(), SpotRegressor(), boxes=boxes)
+    found = dict(zip([s.id for s in samples_of(listed)], range(5), strict=True))
     assert rows.codes["corners"][found["large"]].tolist() == [100, 10, 180, 70]
     assert rows.codes["corners"][found["small"]].tolist() == [20, 40, 30, 50]
     assert rows.codes["corners"][found["unknown"]].tolist() == [100, 10, 180, 70]
@@ -145,8 +146,8 @@ def test_a_box_outside_its_image_holds_no_face(
 ) -> None:
     Image.new("RGB", (60, 40), (9, 99, 199)).save(tmp_path / "a.png")
     sample = Sample("a", "a.png", box=box)
-    source = box_source(SampleList("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
-    rows = flow([sample], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None)))
+    source = box_source(listing_of("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
+    rows = flow([(sample.path, -1)], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None)))
     assert rows.status.tolist() == [ends]
     assert rows.message[0] == ("" if ends == Status.ok else "its box lies outside the image")
     assert np.isnan(rows.codes["colour"]).all() == (ends == Status.no_face)

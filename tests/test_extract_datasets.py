@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_image
-from listed import by_id
+from listed import by_id, samples_of
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
+from ig3d.extract.datasets.label_names import PUBLISHED
 from ig3d.extract.datasets.splits import seeded_split
-from ig3d.features.samples import SampleList, Split
+from ig3d.features.samples import Listing, Split
 
 # folder
 
@@ -31,7 +32,7 @@ def test_folder_with_splits(tmp_path: Path) -> None:
     assert found["train/Happiness/a"].split == Split.train
     assert found["valid/Sadness/a"].split == Split.val
     assert found["test/Sadness/a"].split == Split.test
-    assert [sample.id for sample in samples.samples] == sorted(found)
+    assert [sample.id for sample in samples_of(samples)] == sorted(found)
 
 
 def test_folder_without_splits_is_dealt_out_stratified_and_seeded(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_folder_without_splits_is_dealt_out_stratified_and_seeded(tmp_path: Path
             (tmp_path / name / f"{index}.jpg").write_bytes(b"x")
     samples = list_samples(tmp_path, "folder")
     table = {name: [0, 0, 0] for name in samples.classes}
-    for sample in samples.samples:
+    for sample in samples_of(samples):
         table[samples.classes[sample.label]][sample.split] += 1
     assert table == {"fear": [3, 1, 1], "happy": [30, 10, 10], "sad": [12, 4, 4]}
     again = list_samples(tmp_path, "folder")
@@ -58,7 +59,7 @@ def test_folder_keeps_groups_whole(tmp_path: Path) -> None:
             path.write_bytes(b"x")
     samples = list_samples(tmp_path, "folder", DatasetOptions(group_pattern=r"p(\d+)_"))
     for person in range(12):
-        assert len({sample.split for sample in samples.samples if sample.group == f"{person:02d}"}) == 1
+        assert len({sample.split for sample in samples_of(samples) if sample.group == f"{person:02d}"}) == 1
     assert set(samples.splits) == {0, 1, 2}
 
 
@@ -79,7 +80,7 @@ def test_folder_names_and_odd_things(tmp_path: Path) -> None:
     (tmp_path / "glücklich ☺" / "notes.txt").write_text("no image")
     (tmp_path / "glücklich ☺" / "loop").symlink_to(tmp_path, target_is_directory=True)
     samples = list_samples(tmp_path, "folder")
-    assert {sample.path for sample in samples.samples} == {
+    assert {sample.path for sample in samples_of(samples)} == {
         "glücklich ☺/bild mit leerzeichen.png",
         "glücklich ☺/tief/b.PNG",
     }
@@ -114,7 +115,7 @@ def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> 
     (tmp_path / "data" / "happy").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "data" / "loop").symlink_to(tmp_path / "data", target_is_directory=True)
     samples = list_samples(tmp_path / "data", "folder")
-    assert [sample.id for sample in samples.samples] == ["happy/a", "sad/b"]
+    assert [sample.id for sample in samples_of(samples)] == ["happy/a", "sad/b"]
 
 
 def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_name_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path
 
 def test_a_root_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path) -> None:
     write_image(tmp_path / "x.tar!z" / "sad" / "a.png")
-    with pytest.raises(DatasetError, match="expected names that do not read as CONTAINER!MEMBER"):
+    with pytest.raises(DatasetError, match="expected names that do not read as ARCHIVE!MEMBER"):
         list_samples(tmp_path / "x.tar!z", "folder")
 
 
@@ -179,7 +180,7 @@ def test_unknown_adapter_and_missing_root(tmp_path: Path) -> None:
 # manifest
 
 
-def manifest(tmp_path: Path, rows: dict[str, list[object]], name: str = "manifest.csv") -> SampleList:
+def manifest(tmp_path: Path, rows: dict[str, list[object]], name: str = "manifest.csv") -> Listing:
     frame = pd.DataFrame(rows)
     frame.to_parquet(tmp_path / name) if name.endswith("parquet") else frame.to_csv(
         tmp_path / name, index=False
@@ -203,7 +204,7 @@ def test_manifest_reads_every_column(tmp_path: Path, name: str) -> None:
         },
         name,
     )
-    first, second, third = samples.samples
+    first, second, third = samples_of(samples)
     assert samples.classes == ("anger", "happy")
     assert (first.id, first.label, first.split, first.valence, first.arousal) == (
         "x/1",
@@ -225,7 +226,7 @@ def test_manifest_with_own_ids_keeps_several_faces_of_a_file(tmp_path: Path) -> 
     samples = manifest(
         tmp_path, {"path": ["a.png", "a.png"], "id": ["a#1", "a#2"], "label": ["happy", "sad"]}
     )
-    assert [sample.id for sample in samples.samples] == ["a#1", "a#2"]
+    assert [sample.id for sample in samples_of(samples)] == ["a#1", "a#2"]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_rafdb_official_wherever_it_is_nested(tmp_path: Path, nesting: str) -> N
     official(tmp_path / "compound", "train_00001.jpg 3\n")
     samples = list_samples(tmp_path, "rafdb")
     assert samples.classes == ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
-    found = {Path(sample.path).name: sample for sample in samples.samples}
+    found = {Path(sample.path).name: sample for sample in samples_of(samples)}
     assert set(found) == {"train_00001_aligned.jpg", "train_00002_aligned.jpg", "test_0001_aligned.jpg"}
     assert samples.classes[found["train_00001_aligned.jpg"].label] == "sad"
     assert samples.classes[found["test_0001_aligned.jpg"].label] == "neutral"
@@ -288,14 +289,12 @@ def test_rafdb_original_images(tmp_path: Path) -> None:
 
 
 def test_rafdb_counts_as_published(tmp_path: Path) -> None:
-    from ig3d.extract.datasets.rafdb import OFFICIAL_COUNTS
-
     lines, number = [], 0
-    for split, counts in OFFICIAL_COUNTS.items():
-        for label, count in enumerate(counts, start=1):
+    for split, part in (("train", "RAF-DB"), ("test", "RAF-DB's test part")):
+        for label, count in enumerate(PUBLISHED[part].values(), start=1):
             for _ in range(count):
                 number += 1
-                lines.append(f"{split.name}_{number:05d}.jpg {label}")
+                lines.append(f"{split}_{number:05d}.jpg {label}")
     (tmp_path / "EmoLabel").mkdir()
     (tmp_path / "Image" / "aligned").mkdir(parents=True)
     (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines))

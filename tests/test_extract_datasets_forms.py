@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_image
-from listed import by_id, words
+from listed import by_id, samples_of, words
 
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.affectnet_npy import TABLE, read_annotations
-from ig3d.extract.datasets.check import check_images
-from ig3d.features.align import Names, align_all
+from ig3d.extract.datasets.image_check import check_images
+from ig3d.features.align import align_all
 from ig3d.features.samples import Split
 
 # rafdb
@@ -49,10 +49,10 @@ def test_rafdb_ids_are_those_of_the_list(tmp_path: Path) -> None:
 def test_rafdb_ids_of_any_form_join(tmp_path: Path, form: str) -> None:
     rafdb_list(tmp_path / "basic", "train_00001.jpg 5\ntest_0001.jpg 7\ntest_0002.jpg 1")
     samples = list_samples(tmp_path, "rafdb")
-    columns = Names(*(np.array([getattr(s, name) for s in samples.samples]) for name in ("id", "path")))
+    columns = samples.samples
     ids = np.array([form.format(name) for name in ("train_00001", "test_0002", "test_0001")])
     rows = align_all(ids, columns, source="x.npz", to="y").rows
-    assert [samples.samples[row].path.rpartition("/")[2] for row in rows] == [
+    assert [samples_of(samples)[row].path.rpartition("/")[2] for row in rows] == [
         "train_00001_aligned.jpg", "test_0002_aligned.jpg", "test_0001_aligned.jpg",
     ]  # fmt: skip
 
@@ -166,7 +166,7 @@ def test_affectnet_annotations_are_read_once(tmp_path: Path, monkeypatch: pytest
     before = list_samples(tmp_path, "affectnet")
     assert (folder.parent / TABLE).is_file()
     monkeypatch.setattr("ig3d.extract.datasets.affectnet_npy._number", None)  # a second reading would fail
-    assert list_samples(tmp_path, "affectnet") == before
+    assert samples_of(list_samples(tmp_path, "affectnet")) == samples_of(before)
     monkeypatch.undo()
     npy(folder, "3", 6, 0.25, 0.25)  # changed
     (folder / "4_exp.npy").unlink()  # gone
@@ -190,7 +190,7 @@ def test_affectnet_table_goes_to_the_users_cache_where_the_data_cannot_be_writte
     (kept,) = (tmp_path / "cache" / "ig3d").iterdir()
     assert kept.name.startswith("annotations-")
     monkeypatch.setattr("ig3d.extract.datasets.affectnet_npy._number", None)
-    assert np.array_equal(read_annotations(folder).stems, first.stems)
+    assert np.array_equal(read_annotations(folder)["stems"], first["stems"])
 
 
 def test_affectnet_is_read_without_a_table_where_neither_place_is_there(
@@ -206,7 +206,7 @@ def test_affectnet_is_read_without_a_table_where_neither_place_is_there(
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", unknown)
-    assert np.array_equal(read_annotations(folder).stems, first.stems)
+    assert np.array_equal(read_annotations(folder)["stems"], first["stems"])
 
 
 @pytest.mark.parametrize(

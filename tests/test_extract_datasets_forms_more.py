@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_image
-from listed import by_id, words
+from listed import by_id, samples_of, words
 
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.datasets.fer import majority
+from ig3d.extract.datasets.ferplus import majority
 from ig3d.extract.read import Unreadable, read_image
 from ig3d.features.samples import Split
 
@@ -44,7 +44,7 @@ def test_fer2013_pixels(tmp_path: Path, name: str, header: str) -> None:
     assert [words(samples, f"fer000000{k}") for k in range(3)] == [
         ("anger", "train"), ("happy", "val"), ("neutral", "test"),
     ]  # fmt: skip
-    for row, sample in enumerate(samples.samples):
+    for row, sample in enumerate(samples_of(samples)):
         assert sample.path == f"fer/{name}!{row}" and sample.size_bytes > 0
         pixels = read_image(tmp_path / sample.path).pixels
         assert pixels.shape == (48, 48, 3)
@@ -136,7 +136,7 @@ def test_ferplus_vote_table(tmp_path: Path, form: str) -> None:
     inside = {"folders": "FER2013Test/", "pixels": ""}[form]
     assert words(samples, f"{inside}fer0000002") == ("contempt", "test")
     assert len(samples) == (5 if form == "pixels" else 4)
-    assert all(sample.size_bytes > 0 for sample in samples.samples)
+    assert all(sample.size_bytes > 0 for sample in samples_of(samples))
 
 
 def test_ferplus_without_votes(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_sfew(tmp_path: Path, folders: tuple[str, str]) -> None:
     samples = list_samples(tmp_path, "sfew")
     assert samples.classes == ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
     assert words(samples, f"{folders[1]}/Surprise/AboutABoy_000212320_00000010") == ("surprise", "val")
-    assert {sample.group for sample in samples.samples} == {"Airheads", "AboutABoy"}
+    assert {sample.group for sample in samples_of(samples)} == {"Airheads", "AboutABoy"}
 
 
 def test_sfew_with_other_classes(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_ckplus(tmp_path: Path, emotions: str) -> None:
     assert words(samples, f"{inside}S005/001/S005_001_00000001") == ("neutral", "none")
     assert words(samples, f"{inside}S010/001/S010_001_00000012") == ("surprise", "none")
     assert words(samples, f"{inside}S011/001/S011_001_00000001") == ("happy", "none")
-    assert {sample.group for sample in samples.samples} == {"S005", "S010", "S011"}
+    assert {sample.group for sample in samples_of(samples)} == {"S005", "S010", "S011"}
     text = " | ".join(samples.notes)
     assert (
         "of 3 sequences; 1 sequence left out, without label" in text
@@ -264,7 +264,7 @@ def test_affwild2(tmp_path: Path) -> None:
     found = by_id(samples)
     assert "cropped_aligned/v1_left/00002" not in found
     assert found["cropped_aligned/v1_left/00004"].size_bytes == -1
-    assert {sample.group for sample in samples.samples} == {"v1", "v2"}
+    assert {sample.group for sample in samples_of(samples)} == {"v1", "v2"}
     text = " | ".join(samples.notes)
     assert (
         "2 val; 1 frame left out, marked as not" in text

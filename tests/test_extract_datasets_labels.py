@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_image
+from listed import Sample, listing_of, samples_of, with_samples
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import ADAPTERS, DatasetOptions, list_samples
-from ig3d.extract.datasets.labels import PUBLISHED, digit_notes, read_labels
-from ig3d.extract.datasets.splits import carve, deal, write_split
+from ig3d.extract.datasets.label_names import PUBLISHED, digit_notes, read_labels
+from ig3d.extract.datasets.splits import assign_splits, carve, write_split
 from ig3d.extract.plugins import load
 from ig3d.features.classes import PRESETS, canonical, parse_classes
-from ig3d.features.samples import Sample, SampleList, Split
+from ig3d.features.samples import Listing, Split
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_counts_near_the_published_ones_count_and_others_do_not() -> None:
 def test_a_map_against_the_counts_is_warned_about() -> None:
     counts = digits(dict(PUBLISHED["RAF-DB"]), "affectnet7")
     (note,) = digit_notes(counts, PRESETS["rafdb"])
-    assert note.startswith("WARNING label map:") and "--label-map affectnet7 says so" in note
+    assert note.startswith("WARNING label map:") and "use --label-map affectnet7" in note
     assert digit_notes(counts, PRESETS["affectnet7"]) == []
 
 
@@ -146,13 +147,13 @@ def test_a_folder_in_a_folder(tmp_path: Path) -> None:
     write_image(tmp_path / "archive" / "test" / "sad" / "a.png")
     samples = list_samples(tmp_path, "folder")
     assert samples.classes == ("happy", "sad")
-    assert [sample.id for sample in samples.samples] == ["archive/test/sad/a", "archive/train/happy/a"]
+    assert [sample.id for sample in samples_of(samples)] == ["archive/test/sad/a", "archive/train/happy/a"]
 
 
 # splits
 
 
-def made_up(rows: int = 600, *, groups: int = 0, splits: tuple[Split, ...] = (Split.train,)) -> SampleList:
+def made_up(rows: int = 600, *, groups: int = 0, splits: tuple[Split, ...] = (Split.train,)) -> Listing:
     rng = np.random.default_rng(0)
     samples = tuple(
         Sample(
@@ -164,7 +165,7 @@ def made_up(rows: int = 600, *, groups: int = 0, splits: tuple[Split, ...] = (Sp
         )
         for row in range(rows)
     )
-    return SampleList("made-up", "root", ("a", "b", "c"), samples)
+    return listing_of("made-up", "root", ("a", "b", "c"), samples)
 
 
 @pytest.mark.parametrize("groups", [0, 40])
@@ -177,7 +178,7 @@ def test_carving_is_stratified_seeded_and_keeps_groups_whole(groups: int) -> Non
         here = (samples.splits == Split.train) & (samples.labels == label)
         assert abs((val & here).sum() / here.sum() - 0.2) < (0.05 if groups else 0.02)
     if groups:
-        of = {kind: {s.group for s, yes in zip(carved.samples, rows, strict=True) if yes} for kind, rows in
+        of = {kind: {s.group for s, yes in zip(samples_of(carved), rows, strict=True) if yes} for kind, rows in
               (("train", train), ("val", val))}  # fmt: skip
         assert not of["train"] & of["val"]
     assert np.array_equal(carve(samples, 0.2, seed=3).splits, carved.splits)
@@ -188,13 +189,12 @@ def test_carving_valence_and_arousal_is_stratified_by_quadrant() -> None:
     rng = np.random.default_rng(1)
     samples = made_up()
     values = rng.choice([-0.5, 0.5], (len(samples), 2), p=(0.8, 0.2))
-    continuous = replace(
+    continuous = with_samples(
         samples,
-        classes=(),
-        samples=tuple(
+        [
             replace(sample, label=-1, valence=v, arousal=a)
-            for sample, (v, a) in zip(samples.samples, values.tolist(), strict=True)
-        ),
+            for sample, (v, a) in zip(samples_of(samples), values.tolist(), strict=True)
+        ],
     )
     for seed in range(6):
         carved = carve(continuous, 0.25, seed=seed)
@@ -213,13 +213,13 @@ def test_carving_valence_and_arousal_is_stratified_by_quadrant() -> None:
         (made_up(), 1.5, "expected a share between 0 and 1"),
     ],
 )
-def test_what_cannot_be_carved(samples: SampleList, share: float, message: str) -> None:
+def test_what_cannot_be_carved(samples: Listing, share: float, message: str) -> None:
     with pytest.raises((DatasetError, UsageError), match=message):
         carve(samples, share)
 
 
 def test_dealing_says_what_it_did() -> None:
-    dealt = deal(made_up(splits=(Split.none,), groups=30), (0.5, 0.25, 0.25), seed=2)
+    dealt = assign_splits(made_up(splits=(Split.none,), groups=30), (0.5, 0.25, 0.25), seed=2)
     counts = Counter(Split(int(split)) for split in dealt.splits)
     assert counts[Split.train] == pytest.approx(300, abs=25)
     assert dealt.notes[-1].endswith("split 0.5/0.25/0.25 into train/val/test with seed 2, groups kept whole")
@@ -242,16 +242,16 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
     table = tmp_path / "split.csv"
     write_split(table, carved)
     samples = list_samples(rafdb, "rafdb", DatasetOptions(split_table=str(table)))
-    assert samples.samples == carved.samples
+    assert samples_of(samples) == samples_of(carved)
     assert Counter(samples.splits.tolist()) == {0: 49, 1: 21, 2: 14}
-    assert f"splits as in {table}" in samples.notes
+    assert f"splits: {table}: 84 rows aligned to rafdb by id" in samples.notes
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-2], "got 0 others and 2 lacking"),
-        (lambda rows: [*rows, ["other/x", "val"]], r"got 1 other \(other/x\) and 0 lacking"),
+        (lambda rows: rows[:-2], "got 0 others and 2 missing"),
+        (lambda rows: [*rows, ["other/x", "val"]], r"got 1 other \(other/x\) and 0 missing"),
         (lambda rows: [*rows, rows[3]], "expected each id once"),
         (
             lambda rows: [*rows[:-1], [rows[-1][0], "spare"]],
@@ -274,7 +274,7 @@ def test_split_tables_of_something_else(tmp_path: Path, rafdb: Path, change, mes
 
 def test_shares_for_a_dataset_that_has_splits_are_said_to_be_unused(rafdb: Path) -> None:
     samples = list_samples(rafdb, "rafdb", DatasetOptions(split_fractions=(0.8, 0.1, 0.1)))
-    assert "--split is not used: the dataset has splits of its own" in samples.notes
+    assert "--split is not used: the dataset has splits" in samples.notes
     assert Counter(samples.splits.tolist()) == {0: 70, 2: 14}
 
 
@@ -290,8 +290,8 @@ def test_a_group_pattern_over_groups_of_the_dataset_is_said(tmp_path: Path) -> N
     write_image(tmp_path / "image" / "a.jpg")
     (tmp_path / "label.lst").write_text("s1_a.jpg 0 1 1 2 2 3.5 0\ns1_b.jpg 0 1 1 2 2 3.5 1\n")
     samples = list_samples(tmp_path, "expw", DatasetOptions(group_pattern=r"(s\d+)_"))
-    assert {sample.group for sample in samples.samples} == {"s1"}
-    assert "--groups replaces the groups that the dataset names" in samples.notes
+    assert {sample.group for sample in samples_of(samples)} == {"s1"}
+    assert "--groups replaces the groups of the dataset" in samples.notes
 
 
 def test_every_adapter_says_its_layout() -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from conftest import colour_folder, write_image
+from listed import samples_of
 
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.datasets.check import recognise
-from ig3d.features.samples import SampleList
+from ig3d.extract.datasets.recognise import recognise
+from ig3d.features.samples import Listing
 
 
-def said(samples: SampleList) -> str:
+def said(samples: Listing) -> str:
     return "\n".join(samples.notes)
 
 
@@ -97,8 +98,8 @@ def official(root: Path, names: tuple[str, ...], suffix: str = ".jpg") -> None:
 def test_rafdb_extensions_in_capitals_are_found(tmp_path: Path) -> None:
     official(tmp_path, ("train_00001", "test_0001"), ".JPG")
     samples = list_samples(tmp_path, "rafdb")
-    assert [sample.size_bytes > 0 for sample in samples.samples] == [True, True]
-    assert samples.samples[1].path == "Image/aligned/train_00001_aligned.JPG"
+    assert [sample.size_bytes > 0 for sample in samples_of(samples)] == [True, True]
+    assert samples_of(samples)[1].path == "Image/aligned/train_00001_aligned.JPG"
 
 
 def test_rafdb_images_outside_of_the_list_and_other_copies_are_said(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_affwild2_lists_without_header_shift_no_frame(tmp_path: Path) -> None:
     samples = list_samples(tmp_path, "affwild2")
     assert samples.labels.tolist() == [3, 1, 4]
     assert "no header in 1 list; the first line, a label, is frame 1: v" in said(samples)
-    found = {sample.id[-1]: sample.valence for sample in list_samples(tmp_path, "affwild2-va").samples}
+    found = {sample.id[-1]: sample.valence for sample in samples_of(list_samples(tmp_path, "affwild2-va"))}
     assert found == {"1": 0.5, "3": 0.1}
     lists["EXPR"].write_text("Neutral,Anger\n3\n")
     assert "2 frames left out, without a line in their video's list" in said(
@@ -182,7 +183,7 @@ def test_ckplus_labels_go_by_the_number_of_the_frame(tmp_path: Path) -> None:
         (tmp_path / "Emotion" / sequence / f"{stem}_emotion.txt").write_text("3")
     samples = list_samples(tmp_path, "ckplus")
     # the peak of S1/001 and the neutral frame of S1/002 are lost: no other frame stands for them
-    assert [(s.id[-15:], s.label, s.size_bytes > 0) for s in samples.samples] == [
+    assert [(s.id[-15:], s.label, s.size_bytes > 0) for s in samples_of(samples)] == [
         ("S1_001_00000001", 0, True), ("S1_001_00000004", 3, False), ("S1_002_00000004", 3, True),
         ("S2_001_00000001", 0, True), ("S2_001_00000004", 3, True),
     ]  # fmt: skip

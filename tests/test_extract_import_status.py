@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 from conftest import colour_folder
+from listed import samples_of
 
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.imports import import_codes
@@ -37,7 +38,9 @@ def samples(tmp_path_factory):
     ],
 )
 def test_a_row_that_its_tracker_calls_invalid_has_no_codes(tmp_path, samples, name, good, bad, status):
-    frame = pandas.DataFrame({"file": [sample.path for sample in samples.samples], name: good, "pose:0": 0.0})
+    frame = pandas.DataFrame(
+        {"file": [sample.path for sample in samples_of(samples)], name: good, "pose:0": 0.0}
+    )
     frame[name] = [bad if row in (1, 4) else good for row in range(6)]
     frame.to_csv(tmp_path / "codes.csv", index=False)
     import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5")

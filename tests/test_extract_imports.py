@@ -16,7 +16,7 @@ from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.imports import import_codes
 from ig3d.extract.run import extract_codes
-from ig3d.features.samples import SampleList
+from ig3d.features.samples import Listing
 from ig3d.features.store import CodeStore
 from ig3d.features.store.export import export_store
 from ig3d.features.values import Status
@@ -34,7 +34,7 @@ EMOCA = {"shape": 100, "exp": 50, "tex": 50, "pose": 6, "detail": 128}
 
 
 @pytest.fixture
-def samples(tmp_path: Path) -> SampleList:
+def samples(tmp_path: Path) -> Listing:
     for name in ("happy/1.jpg", "happy/2.jpg", "sad/3.jpg", "sad/4.png"):
         write_image(tmp_path / "data" / name)
     return list_samples(tmp_path / "data", "folder")
@@ -48,7 +48,7 @@ def row(store: CodeStore, identifier: str) -> int:
     return store.samples.id.tolist().index(identifier)
 
 
-def test_smirk_json_in_each_of_its_places(tmp_path: Path, samples: SampleList) -> None:
+def test_smirk_json_in_each_of_its_places(tmp_path: Path, samples: Listing) -> None:
     codes = tmp_path / "codes"
     records = {name: numbers(SMIRK) for name in ("by id", "by path", "by name")}
     for name, place in {
@@ -75,7 +75,7 @@ def test_smirk_json_in_each_of_its_places(tmp_path: Path, samples: SampleList) -
         assert np.isnan(store.codes("pose")[row(store, "sad/4")]).all()
 
 
-def test_emoca_json_parts_pose_and_jaw(tmp_path: Path, samples: SampleList) -> None:
+def test_emoca_json_parts_pose_and_jaw(tmp_path: Path, samples: Listing) -> None:
     record = numbers(EMOCA)
     (tmp_path / "codes").mkdir()
     (tmp_path / "codes" / "1.json").write_text(json.dumps(record))
@@ -87,7 +87,7 @@ def test_emoca_json_parts_pose_and_jaw(tmp_path: Path, samples: SampleList) -> N
         assert np.allclose(store.codes("jaw")[there], record["pose"][3:])
 
 
-def test_emoca_folders_with_their_traps(tmp_path: Path, samples: SampleList) -> None:
+def test_emoca_folders_with_their_traps(tmp_path: Path, samples: Listing) -> None:
     write_image(tmp_path / "data" / "sad" / "5.a.jpg")
     write_image(tmp_path / "data" / "sad" / "5.b.jpg")
     samples = list_samples(tmp_path / "data", "folder")
@@ -108,7 +108,7 @@ def test_emoca_folders_with_their_traps(tmp_path: Path, samples: SampleList) -> 
         assert np.allclose(store.codes("camera")[row(store, "happy/1")], records["100"]["cam"])
 
 
-def test_npy_that_holds_objects_is_not_unpickled(tmp_path: Path, samples: SampleList) -> None:
+def test_npy_that_holds_objects_is_not_unpickled(tmp_path: Path, samples: Listing) -> None:
     here = tmp_path / "out" / "100"
     here.mkdir(parents=True)
     np.save(here / "exp.npy", np.array([{"a": 1}], object), allow_pickle=True)
@@ -116,7 +116,7 @@ def test_npy_that_holds_objects_is_not_unpickled(tmp_path: Path, samples: Sample
         import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5")
 
 
-def test_csv_with_columns_in_order(tmp_path: Path, samples: SampleList) -> None:
+def test_csv_with_columns_in_order(tmp_path: Path, samples: Listing) -> None:
     values = RNG.normal(size=(3, 334)).astype(np.float32)
     frame = pd.DataFrame(values, columns=[f"c{i}" for i in range(334)])
     for place, (name, column) in enumerate(
@@ -132,7 +132,7 @@ def test_csv_with_columns_in_order(tmp_path: Path, samples: SampleList) -> None:
         assert store.samples.ok.sum() == 2
 
 
-def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: SampleList) -> None:
+def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: Listing) -> None:
     """A status decides, also beside codes: a word for neither is a failure."""
     (tmp_path / "codes.csv").write_text(
         'id,status,message,pose:0\nhappy/1,no_face,NA,\nhappy/2,"odd",why,\nsad/3,no_face,,0.5\nsad/4,ok,,1\n'
@@ -169,7 +169,7 @@ def test_an_id_that_reads_as_an_empty_cell_is_an_id(tmp_path: Path) -> None:
     ],
 )
 def test_imports_that_cannot_be(
-    tmp_path: Path, samples: SampleList, kind: str, content: str, columns: str | None, message: str
+    tmp_path: Path, samples: Listing, kind: str, content: str, columns: str | None, message: str
 ) -> None:
     (tmp_path / "codes.csv").write_text(content)
     with pytest.raises((DatasetError, UsageError), match=message):
@@ -177,14 +177,14 @@ def test_imports_that_cannot_be(
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_files_of_two_regressors_are_refused(tmp_path: Path, samples: SampleList) -> None:
+def test_files_of_two_regressors_are_refused(tmp_path: Path, samples: Listing) -> None:
     (tmp_path / "1.json").write_text(json.dumps(numbers(SMIRK)))
     (tmp_path / "2.json").write_text(json.dumps(numbers(SMIRK | {"shape_params": 100})))
     with pytest.raises(DatasetError, match="expected shape of one width in all 2 rows"):
         import_codes(samples, "smirk-json", tmp_path, tmp_path / "a.h5")
 
 
-def test_damaged_and_infinite_rows_keep_their_place(tmp_path: Path, samples: SampleList) -> None:
+def test_damaged_and_infinite_rows_keep_their_place(tmp_path: Path, samples: Listing) -> None:
     (tmp_path / "1.json").write_text(json.dumps(numbers(SMIRK)))
     (tmp_path / "2.json").write_text('{"pose_params": [1, 2')
     (tmp_path / "3.json").write_text(json.dumps(numbers(SMIRK) | {"cam": [float("inf"), 0, 0]}))

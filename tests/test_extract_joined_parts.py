@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, content
+from listed import Sample, table_of
 
 from ig3d.errors import RunError, StoreError, UsageError
 from ig3d.extract import run
@@ -138,7 +139,6 @@ def test_joining_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     import tracemalloc
 
     from ig3d.extract.parts import write_joined
-    from ig3d.features.samples import Sample
     from ig3d.features.store.format import StoreInfo
     from ig3d.features.store.writer import StoreWriter
     from ig3d.features.values import Block, Rows, Status
@@ -147,7 +147,7 @@ def test_joining_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     info = StoreInfo("x", "/", ())
     peaks = []
     for parts in (2, 5):
-        samples = tuple(Sample(f"{i:06d}", f"{i:06d}.png") for i in range(parts * 4096))
+        samples = table_of(Sample(f"{i:06d}", f"{i:06d}.png") for i in range(parts * 4096))
         paths = [tmp_path / f"{parts}-{k}.h5" for k in range(parts)]
         for k, path in enumerate(paths):
             mine = samples[k * 4096 : (k + 1) * 4096]

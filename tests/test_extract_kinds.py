@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_image
+from listed import samples_of
 from PIL import Image
 
 from ig3d.extract.datasets import list_samples
@@ -37,10 +38,10 @@ def test_every_image_of_an_allowed_format_is_a_sample(tmp_path: Path) -> None:
     for name, kind in ALLOWED.items():
         (tmp_path / "happy" / name).write_bytes(encoded(kind))
     listed = list_samples(tmp_path, "folder")
-    happy = {sample.path for sample in listed.samples if sample.path.startswith("happy")}
+    happy = {sample.path for sample in samples_of(listed) if sample.path.startswith("happy")}
     assert happy == {f"happy/{name}" for name in ALLOWED}
     assert all(read_image(tmp_path / path).pixels.shape == (16, 16, 3) for path in happy)
-    assert "happy/k.500" in {sample.id for sample in listed.samples}  # no image's suffix: part of the id
+    assert "happy/k.500" in {sample.id for sample in samples_of(listed)}  # no image's suffix: part of the id
     assert not any("left out" in note for note in listed.notes)
 
 
@@ -84,8 +85,8 @@ def test_images_in_archives_by_content_and_with_backslashes(tmp_path: Path) -> N
         archive.writestr("happy/e.txt", "x")
         archive.writestr("@eaDir/happy/f.png", "x")
     listed = list_samples(tmp_path / "z", "zip")
-    assert sorted(sample.id for sample in listed.samples) == ["happy/a", "happy/d.xyz", "sad/b", "sad/c"]
-    for sample in listed.samples:
+    assert sorted(sample.id for sample in samples_of(listed)) == ["happy/a", "happy/d.xyz", "sad/b", "sad/c"]
+    for sample in samples_of(listed):
         assert read_image(f"{listed.root}/{sample.path}").pixels.shape == (16, 16, 3)
     assert any(".txt (1)" in note for note in listed.notes)
 
@@ -97,7 +98,7 @@ def test_images_in_archives_by_content_and_with_backslashes(tmp_path: Path) -> N
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     listed = list_samples(tmp_path / "w", "webdataset")
-    assert {sample.path: sample.label for sample in listed.samples} == {
+    assert {sample.path: sample.label for sample in samples_of(listed)} == {
         "a.tar!1.avif": 0,
         "a.tar!2.picture": 1,
     }
@@ -117,7 +118,7 @@ def test_links_are_followed_once_and_cycles_end(tmp_path: Path) -> None:
     (root / "sad" / "up").symlink_to("..")
     (root / "sad" / "self").symlink_to("self")
     listed = list_samples(root, "folder")
-    names = sorted(sample.path.rpartition("/")[2] for sample in listed.samples)
+    names = sorted(sample.path.rpartition("/")[2] for sample in samples_of(listed))
     assert names == ["a.png", "b.png", "c.png"]
 
 
@@ -206,4 +207,8 @@ def test_a_link_elsewhere_that_leads_back_to_the_root_is_not_followed(tmp_path: 
     (tmp_path / "far/back").symlink_to(tmp_path / "data")
     (tmp_path / "far/class").symlink_to(tmp_path / "data/happy")
     samples = list_samples(tmp_path / "data", "folder")
-    assert {sample.path for sample in samples.samples} == {"happy/1.png", "happy/far/deep/3.png", "sad/2.png"}
+    assert {sample.path for sample in samples_of(samples)} == {
+        "happy/1.png",
+        "happy/far/deep/3.png",
+        "sad/2.png",
+    }

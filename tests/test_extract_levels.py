@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import write_image
+from listed import samples_of
 
 from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.datasets.check import recognise
-from ig3d.features.samples import SampleList, Split
+from ig3d.extract.datasets.recognise import recognise
+from ig3d.features.samples import Listing, Split
 
 
 def tree(root: Path, *folders: str) -> Path:
@@ -23,8 +24,8 @@ def crossed(*parts: str) -> list[str]:
     return [f"{part}/{name}" for part in parts for name in ("happy", "sad")]
 
 
-def splits(samples: SampleList) -> dict[str, str]:
-    return {sample.path.partition("/")[0]: Split(sample.split).name for sample in samples.samples}
+def splits(samples: Listing) -> dict[str, str]:
+    return {sample.path.partition("/")[0]: Split(sample.split).name for sample in samples_of(samples)}
 
 
 @pytest.mark.parametrize(
@@ -92,9 +93,9 @@ def test_persons_videos_and_folds_above_the_classes_are_groups(
 ) -> None:
     samples = list_samples(tree(tmp_path, *crossed(*names)), "folder")
     assert samples.classes == ("happy", "sad")
-    assert {sample.group for sample in samples.samples} == set(names)
+    assert {sample.group for sample in samples_of(samples)} == set(names)
     for name in names:  # whole on one side
-        assert len({sample.split for sample in samples.samples if sample.group == name}) == 1
+        assert len({sample.split for sample in samples_of(samples) if sample.group == name}) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,10 @@ def test_the_levels_of_an_archive_are_read_alike(tmp_path: Path) -> None:
         return tmp_path / name
 
     samples = list_samples(packed("a.zip", *crossed("S1", "S2")), "zip")
-    assert (samples.classes, {sample.group for sample in samples.samples}) == (("happy", "sad"), {"S1", "S2"})
+    assert (samples.classes, {sample.group for sample in samples_of(samples)}) == (
+        ("happy", "sad"),
+        {"S1", "S2"},
+    )
     samples = list_samples(packed("b.zip", *crossed("trainset", "testset")), "zip")
     assert {Split(code).name for code in samples.splits.tolist()} == {"train", "test"}
     with pytest.raises(DatasetError, match="Action, Crisis"):

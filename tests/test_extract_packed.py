@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
+from listed import samples_of
 
 from ig3d.errors import DatasetError, MissingExtra, UsageError
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.run import extract_codes
 from ig3d.extract.sources import read_content
-from ig3d.features.samples import SampleList, Split
+from ig3d.features.samples import Listing, Split
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Status
 
@@ -75,7 +76,7 @@ def hugging_face(path: Path, images: dict[str, bytes], names: list[str], **colum
     return path
 
 
-def codes(samples: SampleList, out: Path, *, by: Callable[[str], str] = str) -> dict[str, list[float]]:
+def codes(samples: Listing, out: Path, *, by: Callable[[str], str] = str) -> dict[str, list[float]]:
     """Id -> codes of a dataset whose images are all good."""
     extract_codes(samples, out, CONFIG, jobs=1)
     with CodeStore(out) as store:
@@ -83,8 +84,10 @@ def codes(samples: SampleList, out: Path, *, by: Callable[[str], str] = str) -> 
         return dict(zip(map(by, store.samples.id.tolist()), store.codes("colour").tolist(), strict=True))
 
 
-def about(samples: SampleList) -> dict[str, tuple[str, str]]:
-    return {s.id: (samples.classes[s.label] if s.label >= 0 else "", s.split.name) for s in samples.samples}
+def about(samples: Listing) -> dict[str, tuple[str, str]]:
+    return {
+        s.id: (samples.classes[s.label] if s.label >= 0 else "", s.split.name) for s in samples_of(samples)
+    }
 
 
 def test_a_zip_is_the_folder_it_was_made_from(tmp_path: Path, images: dict[str, bytes]) -> None:
@@ -93,9 +96,11 @@ def test_a_zip_is_the_folder_it_was_made_from(tmp_path: Path, images: dict[str, 
     for root in (tmp_path / "z", tmp_path / "z" / "faces.zip"):
         packed = list_samples(root, "zip")
         assert packed.classes == plain.classes
-        assert {"faces/" + s.id: s.label for s in plain.samples} == {s.id: s.label for s in packed.samples}
-        assert [s.size_bytes for s in packed.samples] == [s.size_bytes for s in plain.samples]
-    assert packed.samples[0].path == "faces.zip!faces/happy/0000.png"
+        assert {"faces/" + s.id: s.label for s in samples_of(plain)} == {
+            s.id: s.label for s in samples_of(packed)
+        }
+        assert [s.size_bytes for s in samples_of(packed)] == [s.size_bytes for s in samples_of(plain)]
+    assert samples_of(packed)[0].path == "faces.zip!faces/happy/0000.png"
     assert codes(packed, tmp_path / "z.h5") == {
         f"faces/{id}": values for id, values in codes(plain, tmp_path / "p.h5").items()
     }
@@ -120,7 +125,7 @@ def test_zips_of_splits_and_classes(
         zip_of(tmp_path / "z" / name, {f"{folder}{i}.png": content for folder in folders for i in range(2)})
     samples = list_samples(tmp_path / "z", "zip")
     assert samples.classes == ("happy",)
-    assert sorted(s.split.name for s in samples.samples) == ["test", "test", "train", "train"]
+    assert sorted(s.split.name for s in samples_of(samples)) == ["test", "test", "train", "train"]
 
 
 def test_zips_of_classes_and_what_is_no_class(tmp_path: Path, images: dict[str, bytes]) -> None:
@@ -143,11 +148,11 @@ def test_of_members_of_one_name_the_last_is_taken_as_it_is_unpacked(
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("happy/a.png", third + b"longer")
     samples = list_samples(tmp_path / "z", "zip")
-    assert [(s.id, s.size_bytes) for s in samples.samples] == [
+    assert [(s.id, s.size_bytes) for s in samples_of(samples)] == [
         ("happy/a", len(third) + 6),
         ("sad/b", len(second)),
     ]
-    assert read_content(f"{samples.root}/{samples.samples[0].path}") == third + b"longer"
+    assert read_content(f"{samples.root}/{samples_of(samples)[0].path}") == third + b"longer"
     note = "WARNING a.zip: 1 name given to several images, of which the last is taken: happy/a.png"
     assert note in samples.notes
 
@@ -169,8 +174,8 @@ def test_webdataset_reads_classes_by_number_name_and_json(tmp_path: Path, images
         "faces-val-000000/01": ("sad", "val"),
         "faces-val-000000/02": ("", "val"),
     }
-    assert samples.samples[0].path == "faces-train-000000.tar!a/01.jpg"
-    assert samples.samples[0].size_bytes == len(content)
+    assert samples_of(samples)[0].path == "faces-train-000000.tar!a/01.jpg"
+    assert samples_of(samples)[0].size_bytes == len(content)
 
 
 def test_webdataset_json_says_all_there_is(tmp_path: Path, images: dict[str, bytes]) -> None:
@@ -194,7 +199,7 @@ def test_webdataset_json_says_all_there_is(tmp_path: Path, images: dict[str, byt
         },
     )
     samples = list_samples(tmp_path / "w", "webdataset")
-    first, second = samples.samples
+    first, second = samples_of(samples)
     assert (samples.classes, first.label, second.label) == (("happy", "sad"), 0, 1)
     assert (first.valence, first.arousal, first.group, first.box) == (0.5, -0.25, "p7", (1, 2, 9, 8))
     assert (first.split, second.split, second.box) == (Split.test, Split.train, None)
@@ -247,7 +252,7 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     raw[second : second + 512] = b"x" * 512  # the second header
     tar.write_bytes(raw)
     samples = list_samples(tmp_path / "w", "webdataset")
-    assert [s.id for s in samples.samples] == ["0/a"]
+    assert [s.id for s in samples_of(samples)] == ["0/a"]
     assert any("WARNING 0.tar is damaged; taken: 1 image up to the damage" in note for note in samples.notes)
     sound = tar_of(tmp_path / "w" / "0.tar", {"a.png": content, "b.png": content}).read_bytes()
     # cut between members, after the last, and between the two closing blocks
@@ -286,7 +291,7 @@ def test_half_of_a_record_is_no_record(
         tar.write_bytes(raw[: start + there])
         samples = list_samples(tmp_path / "w", "webdataset")
         assert samples.classes == whole.classes  # and those of the sound shard are in use
-        assert {s.id: s.label for s in samples.samples} == {"0/a": 0, "0/b": -1, "1/a": 0, "1/b": -1}
+        assert {s.id: s.label for s in samples_of(samples)} == {"0/a": 0, "0/b": -1, "1/a": 0, "1/b": -1}
         assert any(
             f"0.tar is damaged; taken: 2 images up to the damage (cut short in b.{kind}" in note
             for note in samples.notes
@@ -302,7 +307,7 @@ def test_a_tar_that_goes_on_after_its_end_is_said(tmp_path: Path, images: dict[s
 
     def warned() -> bool:
         samples = list_samples(tar.parent, "webdataset")
-        assert [s.id for s in samples.samples] == ["0/a"]
+        assert [s.id for s in samples_of(samples)] == ["0/a"]
         return any("WARNING 0.tar goes on after its end" in note for note in samples.notes)
 
     for padding in (b"", bytes(10240), bytes(3 << 20)):
@@ -321,7 +326,7 @@ def test_compressed_tars_are_told_by_their_content(
     (tmp_path / "w" / "b.tar.gz").write_bytes(packed(raw))
     (tmp_path / "w" / "c.tar").write_bytes(packed(raw))
     samples = list_samples(tmp_path / "w", "webdataset")
-    assert [s.id for s in samples.samples] == ["a/a"]
+    assert [s.id for s in samples_of(samples)] == ["a/a"]
     assert "WARNING 2 compressed files left out: b.tar.gz, c.tar; unpack" in samples.notes
     with pytest.raises(DatasetError, match=r"found compressed files only \(c\.tar\), to be unpacked"):
         list_samples(tmp_path / "w" / "c.tar", "webdataset")
@@ -337,10 +342,10 @@ def test_hugging_faces_parquet(tmp_path: Path, images: dict[str, bytes]) -> None
         )
     samples = list_samples(tmp_path / "q", "parquet")
     assert samples.classes == ("sad", "happy")
-    assert [s.id for s in samples.samples][:2] == [f"data/train-00000-of-00001/{i:02d}" for i in range(2)]
-    assert samples.samples[14].path == "data/train-00000-of-00001.parquet!14"
-    assert [samples.classes[s.label] for s in samples.samples] == [name.split("/")[0] for name in names]
-    assert [s.split.name for s in samples.samples] == ["train"] * 15 + ["val"] * 9
+    assert [s.id for s in samples_of(samples)][:2] == [f"data/train-00000-of-00001/{i:02d}" for i in range(2)]
+    assert samples_of(samples)[14].path == "data/train-00000-of-00001.parquet!14"
+    assert [samples.classes[s.label] for s in samples_of(samples)] == [name.split("/")[0] for name in names]
+    assert [s.split.name for s in samples_of(samples)] == ["train"] * 15 + ["val"] * 9
     packed = codes(samples, tmp_path / "q.h5")
     assert list(packed.values()) == list(
         codes(list_samples(tmp_path / "plain", "folder"), tmp_path / "p.h5").values()
@@ -355,12 +360,12 @@ def test_parquet_columns_and_the_label_map(tmp_path: Path, images: dict[str, byt
     )  # fmt: skip
     samples = list_samples(tmp_path / "q" / "a.parquet", "parquet", DatasetOptions(label_map="1=joy"))
     assert (samples.root, samples.classes) == (str(tmp_path / "q"), ("happy",))
-    assert [(s.id, s.split.name, s.group, s.box) for s in samples.samples] == [
+    assert [(s.id, s.split.name, s.group, s.box) for s in samples_of(samples)] == [
         ("u", "train", "p", (0, 0, 5, 5)),
         ("v", "test", "q", None),
         ("w", "none", "", (1, 1, 2, 2)),
     ]
-    assert np.allclose([s.valence for s in samples.samples], [0.1, np.nan, np.nan], equal_nan=True)
+    assert np.allclose([s.valence for s in samples_of(samples)], [0.1, np.nan, np.nan], equal_nan=True)
     assert "columns left unread: hair" in samples.notes
 
 

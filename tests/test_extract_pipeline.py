@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from conftest import FAKE, write_image
+from listed import Sample, table_of
 from PIL import Image
 
 from ig3d.errors import MissingExtra, UsageError
@@ -22,7 +23,6 @@ from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import Ended
 from ig3d.extract.pipeline import Crew, in_batches, run_shard, threads_beside
 from ig3d.extract.read import Image as Decoded
-from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.values import Face, FaceBatch, Status
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shard(root: Path, out: Path, *, config: ExtractConfig = CONFIG, **options: Any) -> dict[str, int]:
-    samples = tuple(Sample(path.stem, path.name) for path in sorted(root.iterdir()))
+    samples = table_of(Sample(path.stem, path.name) for path in sorted(root.iterdir()))
     info = StoreInfo("folder", "", ())
     return dict(run_shard(out, samples, FaceBoxes.unknown(len(samples)), str(root), config, info, **options))
 
@@ -232,10 +232,10 @@ def test_a_reader_that_fails_ends_the_shard(
 ) -> None:
     open_image = pipeline.open_image
 
-    def lacks_a_package(sample: Sample, root: str) -> Decoded | Ended:
-        if sample.id == "030":
+    def lacks_a_package(file: tuple[str, int], root: str) -> Decoded | Ended:
+        if file[0] == "030.png":
             raise MissingExtra("a package is absent")
-        return open_image(sample, root)
+        return open_image(file, root)
 
     monkeypatch.setattr(pipeline, "open_image", lacks_a_package)
     before = set(threading.enumerate())

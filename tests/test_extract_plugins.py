@@ -18,7 +18,7 @@ from ig3d.features.store import CodeStore
 
 PLUGIN = '''
 import numpy as np
-from ig3d.features.samples import Sample, SampleList
+from ig3d.extract.datasets import Dataset
 from ig3d.features.values import Block, CropSpec, Face
 
 
@@ -47,13 +47,13 @@ class Middle:
         return [[Face(np.array([5, 5, 15, 15], np.float32), 1.0)] for image in images]
 
 
-class Flat:
+class Flat(Dataset):
     name = "flat"
     layout = "flat expects ROOT/*/*.png"
 
-    def __call__(self, root, options):
-        paths = sorted(path.relative_to(root).as_posix() for path in root.glob("*/*.png"))
-        return SampleList(self.name, str(root), (), tuple(Sample(path[:-4], path) for path in paths))
+    def read(self, root, options):
+        paths = [path.relative_to(root).as_posix() for path in root.glob("*/*.png")]
+        return self.listing(root, [{"id": path[:-4], "path": path} for path in paths])
 '''
 PROJECT = """
 [build-system]

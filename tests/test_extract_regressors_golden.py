@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Ended, colour_folder
+from listed import Sample, table_of
 from made_up_weights import DATA, EMOCA_PLACE, made_up, pack, write_deca, write_emoca, write_smirk
 
 from ig3d.errors import RunError, UsageError, WeightsError
@@ -422,7 +423,6 @@ def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str)
     from ig3d import CodeStore, ExtractConfig
     from ig3d.extract.boxes import FaceBoxes
     from ig3d.extract.pipeline import run_shard
-    from ig3d.features.samples import Sample
     from ig3d.features.store.format import StoreInfo
 
     samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(10))
@@ -436,7 +436,7 @@ def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str)
         out = tmp_path / f"{threads}.h5"
         run_shard(
             out,
-            samples,
+            table_of(samples),
             FaceBoxes.unknown(10),
             str(tmp_path),
             config,

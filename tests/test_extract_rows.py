@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from listed import samples_of
 from PIL import Image
 
 from ig3d.errors import DatasetError
@@ -55,8 +56,8 @@ FORMS = {
 def test_each_row_of_a_pixel_table_has_its_own_image(tmp_path: Path, form: str) -> None:
     (tmp_path / "fer2013.csv").write_bytes(FORMS[form])
     listed = list_samples(tmp_path, "fer2013")
-    assert [sample.label for sample in listed.samples] == list(range(6))
-    for sample in listed.samples:
+    assert [sample.label for sample in samples_of(listed)] == list(range(6))
+    for sample in samples_of(listed):
         pixels = read_image(f"{listed.root}/{sample.path}", size=sample.size_bytes).pixels
         assert pixels.shape == (4, 4, 3)
         assert (pixels == sample.label).all(), (sample.id, pixels[0, 0])
@@ -66,7 +67,7 @@ def test_large_images_of_a_table_are_read(tmp_path: Path) -> None:
     pixels = " ".join(["200"] * 300 * 300)
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n0,{pixels},Training\n1,1 2 3,Training\n")
     listed = list_samples(tmp_path, "fer2013")
-    assert read_image(f"{listed.root}/{listed.samples[0].path}").pixels.shape == (300, 300, 3)
+    assert read_image(f"{listed.root}/{samples_of(listed)[0].path}").pixels.shape == (300, 300, 3)
 
 
 def test_votes_are_those_of_the_row(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_votes_are_those_of_the_row(tmp_path: Path) -> None:
         "\n".join(["Usage,Image name,...", lines[0], "", *lines[1:], ",,,"])
     )
     listed = list_samples(tmp_path, "ferplus")
-    for number, sample in enumerate(listed.samples):
+    for number, sample in enumerate(samples_of(listed)):
         assert sample.label == number
         assert (read_image(f"{listed.root}/{sample.path}").pixels == number).all()
 
@@ -105,7 +106,7 @@ def test_a_table_that_changes_after_it_was_listed_is_not_read(tmp_path: Path) ->
     listed = list_samples(tmp_path, "fer2013")
     (tmp_path / "fer2013.csv").write_bytes(table(HEADER, *ROWS[1:]))
     with pytest.raises(Unavailable, match="changed"):
-        read_image(f"{listed.root}/{listed.samples[0].path}", size=listed.samples[0].size_bytes)
+        read_image(f"{listed.root}/{samples_of(listed)[0].path}", size=samples_of(listed)[0].size_bytes)
 
 
 def png(value: int) -> bytes:
@@ -126,7 +127,7 @@ def test_members_of_one_name_are_listed_and_read_as_the_last(tmp_path: Path) -> 
             tar.addfile(entry, io.BytesIO(content))
     listed = list_samples(tmp_path / "w", "webdataset")
     assert len(listed) == 3
-    for sample in listed.samples:
+    for sample in samples_of(listed):
         assert (read_image(f"{listed.root}/{sample.path}").pixels == sample.label).all(), sample.id
 
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -134,7 +135,7 @@ def test_members_of_one_name_are_listed_and_read_as_the_last(tmp_path: Path) -> 
             archive.writestr(name, png(value))
     listed = list_samples(tmp_path / "a.zip", "zip")
     assert len(listed) == 2
-    for sample in listed.samples:
+    for sample in samples_of(listed):
         assert (
             read_image(f"{listed.root}/{sample.path}", size=sample.size_bytes).pixels == sample.label
         ).all()
@@ -149,6 +150,6 @@ def test_rows_of_parquet_across_groups_and_empty_cells(tmp_path: Path) -> None:
     )
     parquet.write_table(content, tmp_path / "a.parquet", row_group_size=7)
     listed = list_samples(tmp_path, "parquet")
-    for sample in reversed(list(listed.samples)):
+    for sample in reversed(list(samples_of(listed))):
         if not sample.path.endswith("!03"):
             assert (read_image(f"{listed.root}/{sample.path}").pixels == sample.label).all(), sample.id

@@ -27,7 +27,7 @@ from ig3d.extract.flow import flow
 from ig3d.extract.identity import differences
 from ig3d.extract.run import extract_codes
 from ig3d.extract.shards import shard_size
-from ig3d.features.samples import Sample
+from ig3d.features.samples import files_of
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Face, Status
 
@@ -47,8 +47,8 @@ def test_one_row_for_every_sample_whatever_it_is(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
     names = ["good", "black", "red", "blue", "text", "empty", "gone"]
-    samples = [Sample(name, f"{name}.png") for name in names]
-    rows = flow(samples, tmp_path, FakeDetector(), FakeRegressor())
+    files = [(f"{name}.png", -1) for name in names]
+    rows = flow(files, tmp_path, FakeDetector(), FakeRegressor())
     status = dict(zip(names, [Status(int(code)).name for code in rows.status], strict=True))
     assert status == {
         "good": "ok",
@@ -76,13 +76,13 @@ def test_a_crop_around_the_box_and_the_whole_image(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(image).save(tmp_path / "a.png")
-    cropped = flow([Sample("a", "a.png")], tmp_path, FakeDetector(), FakeRegressor())
+    cropped = flow([("a.png", -1)], tmp_path, FakeDetector(), FakeRegressor())
     # a square of 11 by 11 around a box of 12 by 10: the crop's edge rows lie outside of it
     assert cropped.crop_box[0].tolist() == [6.5, 4.5, 17.5, 15.5]
     assert np.isnan(cropped.landmark_box).all()
     from ig3d.extract.detectors.full_image import FullImage
 
-    resized = flow([Sample("a", "a.png")], tmp_path, FullImage(), FakeRegressor(), whole=True)
+    resized = flow([("a.png", -1)], tmp_path, FullImage(), FakeRegressor(), whole=True)
     assert np.allclose(resized.crop_box[0], [1, 0.75, 22, 18.25])  # centres of pixels of 3 by 2.5
     assert resized.codes["colour"][0, 2] * 255 < cropped.codes["colour"][0, 2] * 255
 
@@ -98,9 +98,9 @@ def test_choice_of_the_face() -> None:
 
 def test_batches_do_not_mix_rows(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 10)
-    samples = list_samples(root, "folder").samples
-    together = flow(samples, root, FakeDetector(), FakeRegressor())
-    alone = [flow([sample], root, FakeDetector(), FakeRegressor()) for sample in samples]
+    files = files_of(list_samples(root, "folder").samples)
+    together = flow(files, root, FakeDetector(), FakeRegressor())
+    alone = [flow([file], root, FakeDetector(), FakeRegressor()) for file in files]
     assert np.array_equal(together.codes["colour"], np.concatenate([rows.codes["colour"] for rows in alone]))
 
 
@@ -327,7 +327,7 @@ def test_detector_that_fails_on_one_image_fails_that_row_only(tmp_path: Path) ->
 
     write_image(tmp_path / "a.png", (10, 20, 30))
     write_image(tmp_path / "b.png", (77, 77, 77))
-    rows = flow([Sample("a", "a.png"), Sample("b", "b.png")], tmp_path, Moody(), FakeRegressor())
+    rows = flow([("a.png", -1), ("b.png", -1)], tmp_path, Moody(), FakeRegressor())
     assert rows.status.tolist() == [Status.ok, Status.failed]
     assert rows.message[1] == "RuntimeError: not in the mood"
 

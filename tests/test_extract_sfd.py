@@ -22,7 +22,6 @@ from ig3d.extract.detectors import sfd as sfd_module
 from ig3d.extract.detectors.fan import peaks
 from ig3d.extract.detectors.sfd import MIN_SCORE, Sfd, SfdBox, _of_one_size
 from ig3d.extract.flow import flow
-from ig3d.features.samples import Sample
 from ig3d.features.values import Block, CropSpec, FaceBatch, LandmarkSpec, Status
 
 # of the released network 4; half of it takes half the time
@@ -202,11 +201,11 @@ class Extent:
 def test_the_crop_is_that_of_the_points(detector: Sfd, tmp_path: Path) -> None:
     from PIL import Image
 
-    samples, images = [], pictures(2)
-    for place, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / f"{place}.png")
-        samples.append(Sample(str(place), f"{place}.png"))
-    rows = flow(samples, tmp_path, detector, Extent())
+    files, images = [], pictures(2)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        files.append((f"{number}.png", -1))
+    rows = flow(files, tmp_path, detector, Extent())
     ok = rows.status == Status.ok
     assert ok.any()
     for row in np.flatnonzero(ok):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Ended, write_image
+from listed import samples_of
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
@@ -77,11 +78,11 @@ MANIFESTS = {
 def test_a_manifest_reads_the_same_however_it_was_saved(root: Path, form: str) -> None:
     (root / "m.csv").write_bytes(MANIFESTS[form](root))
     samples = list_samples(root, "manifest", DatasetOptions(manifest=str(root / "m.csv")))
-    assert [sample.path.casefold() for sample in samples.samples] == sorted(path for path, _, _ in ROWS)
-    assert all(sample.size_bytes > 0 for sample in samples.samples)
-    assert {(sample.id, samples.classes[sample.label], sample.split.name) for sample in samples.samples} == {
-        (path.removesuffix(".png"), label, split) for path, label, split in ROWS
-    }
+    assert [sample.path.casefold() for sample in samples_of(samples)] == sorted(path for path, _, _ in ROWS)
+    assert all(sample.size_bytes > 0 for sample in samples_of(samples))
+    assert {
+        (sample.id, samples.classes[sample.label], sample.split.name) for sample in samples_of(samples)
+    } == {(path.removesuffix(".png"), label, split) for path, label, split in ROWS}
 
 
 def test_float_labels_are_numbers(root: Path) -> None:
@@ -91,7 +92,7 @@ def test_float_labels_are_numbers(root: Path) -> None:
         options = DatasetOptions(label_map="0=happy,1=sad,2=fear")
         samples = list_samples(root, "manifest", options)
         assert samples.classes == ("happy", "sad", "fear")
-        assert samples.samples[0].label == 0
+        assert samples_of(samples)[0].label == 0
 
 
 def test_a_manifest_whose_files_are_not_there_says_where_they_were_looked_for(
@@ -133,7 +134,7 @@ def test_a_split_table_joins_by_path_and_in_any_form(root: Path, tmp_path: Path,
     table = tmp_path / "split.tsv"
     table.write_bytes("".join(line.replace(",", mark) + "\r\n" for line in lines).encode("utf-8-sig"))
     samples = list_samples(root, "manifest", DatasetOptions(split_table=str(table)))
-    assert {sample.id: sample.split for sample in samples.samples} == {
+    assert {sample.id: sample.split for sample in samples_of(samples)} == {
         path.removesuffix(".png"): Split.train if n else Split.val for n, (path, _, _) in enumerate(ROWS)
     }
 
@@ -273,9 +274,11 @@ def test_vertical_bars_separate_and_other_names_of_labels_are_known(root: Path) 
     ]
     (root / "manifest.csv").write_text("\n".join(lines).replace(",", "|"))
     samples = list_samples(root, "manifest", DatasetOptions())
-    found = {sample.path: (samples.classes[sample.label], sample.split.name) for sample in samples.samples}
+    found = {
+        sample.path: (samples.classes[sample.label], sample.split.name) for sample in samples_of(samples)
+    }
     assert found == {path: (label, split) for path, label, split in ROWS}
-    assert {sample.group for sample in samples.samples} == set("012345")
+    assert {sample.group for sample in samples_of(samples)} == set("012345")
     assert any("vertical bars" in note for note in samples.notes)
 
 
@@ -285,4 +288,4 @@ def test_a_split_table_is_joined_by_the_column_that_matches(root: Path, tmp_path
     lines = ["id,seen in,split", *(f"{row},{path},val" for row, (path, _, _) in enumerate(reversed(ROWS)))]
     (tmp_path / "split.csv").write_text("\n".join(lines))
     found = apply_split(samples, tmp_path / "split.csv")
-    assert {sample.split for sample in found.samples} == {Split.val}
+    assert {sample.split for sample in samples_of(found)} == {Split.val}

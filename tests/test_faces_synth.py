@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from listed import samples_of
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from sklearn.linear_model import LogisticRegression
@@ -47,9 +48,9 @@ def test_the_rafdb_adapter_reads_the_folder_and_the_truth_has_its_ids(written: P
     samples = list_samples(str(written), "rafdb")
     truth = pd.read_csv(written / "codes.csv").set_index("id")
     assert len(samples) == 40 and samples.classes == CLASSES
-    assert [sample.split for sample in samples.samples].count(Split.test) == 10
-    assert set(truth.index) == {sample.id for sample in samples.samples}
-    for sample in samples.samples:
+    assert [sample.split for sample in samples_of(samples)].count(Split.test) == 10
+    assert set(truth.index) == {sample.id for sample in samples_of(samples)}
+    for sample in samples_of(samples):
         assert truth.loc[sample.id, "label"] == CLASSES[sample.label]
         assert truth.loc[sample.id, "split"] == sample.split.name
         assert cv2.imread(str(written / sample.path)).shape == (64, 64, 3)

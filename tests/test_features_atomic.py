@@ -10,10 +10,10 @@ from pathlib import Path
 
 import h5py
 import pytest
+from listed import Sample, table_of
 
 from ig3d.errors import StoreError
 from ig3d.features.atomic import replacing
-from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
@@ -24,7 +24,7 @@ def write_store(path: Path) -> StoreWriter:
     blocks = {"pose": Block(3, "rad", "x", "Rotation.")}
     rows = Rows.pending(1, blocks)
     rows.status[:] = Status.no_face
-    with StoreWriter(path, StoreInfo("x", "/", ()), [Sample("a", "a.png")], blocks) as writer:
+    with StoreWriter(path, StoreInfo("x", "/", ()), table_of([Sample("a", "a.png")]), blocks) as writer:
         writer.write(0, rows)
     return writer
 

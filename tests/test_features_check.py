@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from listed import Sample
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError
@@ -11,7 +12,7 @@ from ig3d.features.check import check_predictions
 from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import unicodedata
 import numpy as np
 import pandas
 import pytest
+from listed import Sample
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError
@@ -17,7 +18,7 @@ from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.order import class_order_problem
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from listed import Sample
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
@@ -14,7 +15,7 @@ from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.labels import read_labels
 from ig3d.features.order import class_order_problem
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.store.format import content_hash
 
 

@@ -6,6 +6,7 @@ import math
 import pickle
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ import pandas as pd
 import pytest
 
 from ig3d.errors import DatasetError
-from ig3d.features.samples import SPLITS, Split, boxes_of, classes_of, sample_table
+from ig3d.extract.datasets.splits import assign_splits
+from ig3d.features.samples import SPLITS, Listing, Split, boxes_of, classes_of, sample_table
+from ig3d.features.store import CodeStore
+from ig3d.features.store.format import StoreInfo
+from ig3d.features.store.writer import StoreWriter
+from ig3d.features.values import Block, Rows, Status
 
 CLASSES = ("sad", "happy", "anger")
 NOWHERE = dict.fromkeys(("x0", "y0", "x1", "y1"), math.nan)
@@ -139,3 +145,31 @@ def test_a_long_table_takes_little_memory() -> None:
     assert held < 200 * 20_000
     assert peak < 400 * 20_000
     assert len(pickle.dumps(table[5000:5100])) < 20_000  # a slice goes to a worker without the rest
+
+
+def test_assigning_splits_changes_nothing_else() -> None:
+    before = Listing("x", "root", sample_table(many(3000), classes=CLASSES))
+    after = assign_splits(before, (0.7, 0.1, 0.2), seed=1)
+    assert np.bincount(after.splits).tolist() == [2100, 300, 600]
+    assert after.classes == CLASSES
+    others = before.samples.columns.drop("split")
+    pd.testing.assert_frame_equal(after.samples[others], before.samples[others])
+
+
+def test_a_store_returns_its_samples(tmp_path: Path) -> None:
+    table = sample_table(RECORDS, classes=CLASSES)
+    blocks = {"pose": Block(3, "rad", "made up", "numbers")}
+    rows = Rows.pending(len(table), blocks)
+    rows.status[:] = Status.no_face
+    rows.message[2] = "é" * 120  # cut between characters
+    with StoreWriter(tmp_path / "x.h5", StoreInfo("x", "root", CLASSES), table, blocks) as writer:
+        writer.write(0, rows)
+    with CodeStore(tmp_path / "x.h5") as store:
+        assert store.verify() == []
+        assert store.samples.message.tolist() == ["", "", "é" * 100, "", "", ""]
+        assert store.status.tolist() == [Status.no_face] * 6
+        listed = store.listed
+    va = ["valence", "arousal"]
+    wanted = table.drop(columns=["x0", "y0", "x1", "y1"]).assign(size_bytes=-1)
+    wanted[va] = wanted[va].astype(np.float32).astype(np.float64)
+    pd.testing.assert_frame_equal(listed, wanted)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from listed import Sample
 from scipy.spatial.transform import Rotation
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
@@ -16,7 +17,7 @@ from ig3d.features.check import check_predictions
 from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 
 EIGHT = PRESETS["affectnet8"]
 

@@ -11,9 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from listed import Sample, table_of
 
 from ig3d.errors import StoreError
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.store import CodeStore, read_rows
 from ig3d.features.store.format import StoreInfo, content_hash
 from ig3d.features.store.summary import summarise
@@ -61,7 +62,7 @@ def outcome(n: int, seed: int = 0) -> Rows:
 
 def write(path: Path, n: int = 200, info: StoreInfo | None = None, rows: Rows | None = None) -> Path:
     info = info or StoreInfo("folder", "/somewhere", ("happy", "sad"), regressor={"name": "made-up"})
-    with StoreWriter(path, info, samples(n), BLOCKS) as writer:
+    with StoreWriter(path, info, table_of(samples(n)), BLOCKS) as writer:
         writer.write(0, rows or outcome(n))
     return path
 
@@ -103,7 +104,7 @@ def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
     info = StoreInfo(
         "folder", "/elsewhere", ("happy", "sad"), regressor={"name": "made-up"}, created="another day"
     )
-    with StoreWriter(tmp_path / "parts.h5", info, samples(200), BLOCKS) as writer:
+    with StoreWriter(tmp_path / "parts.h5", info, table_of(samples(200)), BLOCKS) as writer:
         for start in (150, 0, 50, 100):
             part = {
                 name: getattr(rows, name)[start : start + 50] for name in Rows.__slots__ if name != "codes"
@@ -226,7 +227,7 @@ def test_an_error_while_writing_leaves_the_old_store(tmp_path: Path) -> None:
     before = path.read_bytes()
     with (
         pytest.raises(KeyError),
-        StoreWriter(path, StoreInfo("folder", "/", ()), samples(3), BLOCKS) as writer,
+        StoreWriter(path, StoreInfo("folder", "/", ()), table_of(samples(3)), BLOCKS) as writer,
     ):
         writer.write(0, Rows.pending(3, {}))
     assert path.read_bytes() == before

@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from listed import Sample, table_of
 
 from ig3d.errors import StoreError, UsageError
-from ig3d.features.samples import Sample
 from ig3d.features.store import CodeStore
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Path:
     for values in rows.codes.values():
         values[:] = np.arange(ROWS)[:, None]
     samples = tuple(Sample(f"{row:05d}", f"{row:05d}.jpg") for row in range(ROWS))
-    with StoreWriter(tmp_path / "a.h5", StoreInfo("made up", "", ()), samples, blocks) as writer:
+    with StoreWriter(tmp_path / "a.h5", StoreInfo("made up", "", ()), table_of(samples), blocks) as writer:
         writer.write(0, rows)
     with h5py.File(tmp_path / "a.h5", "r") as file:
         shape = file["codes/shape"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from listed import Sample, table_of
 from rich.console import Console
 from toy_fusion import make_table
 
@@ -16,7 +17,7 @@ from ig3d.errors import PredictionsError, RunError, UsageError
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.predictions import Predictions
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -64,7 +65,9 @@ def make_store(
     outcome = Rows(
         **(fields | {"status": status, "codes": {"expression": codes[:, :5], "pose": codes[:, 5:]}})
     )
-    with StoreWriter(path, StoreInfo("toy", "/data", CLASSES, {"name": "toy"}), samples, blocks) as writer:
+    with StoreWriter(
+        path, StoreInfo("toy", "/data", CLASSES, {"name": "toy"}), table_of(samples, CLASSES), blocks
+    ) as writer:
         writer.write(0, outcome)
     return np.array(ids), labels, targets
 

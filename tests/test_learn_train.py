@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from listed import Sample, table_of
 from sklearn.ensemble import ExtraTreesClassifier
 
 from ig3d.errors import PredictionsError, ProtocolError, UsageError
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -54,7 +55,9 @@ def write_store(path, splits, *, missing=(), unlabelled=(), groups=False, seed=0
         block[list(missing)] = np.nan
     blocks = {"expression": Block(4, "1", "toy-1", "four"), "jaw": Block(3, "rad", "toy-1", "three")}
     fields = {name: getattr(Rows.pending(n, {}), name) for name in Rows.__slots__}
-    with StoreWriter(path, StoreInfo("toy", "/data/toy", CLASSES), tuple(samples), blocks) as writer:
+    with StoreWriter(
+        path, StoreInfo("toy", "/data/toy", CLASSES), table_of(samples, CLASSES), blocks
+    ) as writer:
         writer.write(0, Rows(**fields | {"status": status, "codes": codes}))
     return path
 

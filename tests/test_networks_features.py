@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from listed import samples_of, with_samples
 from made_up_networks import features_by_formula, outputs_by_formula, pictures, weights, write_clone
 from PIL import Image
 
@@ -20,7 +21,7 @@ from ig3d.errors import DatasetError, PredictionsError, UsageError
 from ig3d.extract.read import digest_of
 from ig3d.features.network_features import Features, load_features
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import SampleList
+from ig3d.features.samples import Listing
 from ig3d.features.values import Status
 from ig3d.networks import crop as cropping
 from ig3d.networks.crop import choose_crops
@@ -32,7 +33,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
@@ -46,7 +47,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> NetworkSpec:
     )  # fmt: skip
 
 
-def run(samples: SampleList, network: NetworkSpec, tmp_path: Path, **config: Any) -> Path:
+def run(samples: Listing, network: NetworkSpec, tmp_path: Path, **config: Any) -> Path:
     out = tmp_path / "x.npz"
     write_logits(samples, network, out, LogitsConfig(device="cpu", **config))
     return out
@@ -55,17 +56,17 @@ def run(samples: SampleList, network: NetworkSpec, tmp_path: Path, **config: Any
 @pytest.mark.parametrize("features", ["auto", "body", "output:1"])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_features_are_what_the_last_layer_is_fed(
-    samples: SampleList, clone: NetworkSpec, tmp_path: Path, features: str, batch_size: int
+    samples: Listing, clone: NetworkSpec, tmp_path: Path, features: str, batch_size: int
 ) -> None:
     # the attention runs after the last layer, and is as wide as nothing that the network gives
     found = load_features(run(samples, replace(clone, features=features), tmp_path, batch_size=batch_size))
-    assert found.ids.tolist() == [sample.id for sample in samples.samples]
+    assert found.ids.tolist() == [sample.id for sample in samples_of(samples)]
     assert found.values.dtype == np.float32 and not found.maps
     np.testing.assert_allclose(found.values, features_by_formula(samples, HALF, HALF), atol=1e-5)
 
 
 def test_arousal_first_is_written_as_valence_first(
-    samples: SampleList, clone: NetworkSpec, tmp_path: Path
+    samples: Listing, clone: NetworkSpec, tmp_path: Path
 ) -> None:
     said = outputs_by_formula(features_by_formula(samples, HALF, HALF))
     path = run(samples, clone, tmp_path)
@@ -80,7 +81,7 @@ def test_arousal_first_is_written_as_valence_first(
 
 @pytest.mark.parametrize("features", ["body", "output:1"])
 def test_maps_average_to_the_features(
-    samples: SampleList, clone: NetworkSpec, tmp_path: Path, features: str
+    samples: Listing, clone: NetworkSpec, tmp_path: Path, features: str
 ) -> None:
     found = load_features(
         run(samples, replace(clone, features=features, feature_maps=True), tmp_path, batch_size=3)
@@ -91,9 +92,7 @@ def test_maps_average_to_the_features(
 
 
 @pytest.mark.parametrize(("name", "size"), [("test_byobnet.r160_in1k", 64), ("test_vit.r160_in1k", 160)])
-def test_timm_gives_its_own_features_and_maps(
-    samples: SampleList, tmp_path: Path, name: str, size: int
-) -> None:
+def test_timm_gives_its_own_features_and_maps(samples: Listing, tmp_path: Path, name: str, size: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = timm.create_model(name, num_classes=3).eval()
@@ -124,7 +123,7 @@ def test_timm_gives_its_own_features_and_maps(
 
 
 def test_the_features_network_is_named_by_what_changes_them(
-    samples: SampleList, clone: NetworkSpec, tmp_path: Path
+    samples: Listing, clone: NetworkSpec, tmp_path: Path
 ) -> None:
     def name(**said: Any) -> str:
         return load_features(run(samples, replace(clone, **({"features": "auto"} | said)), tmp_path)).network
@@ -141,7 +140,7 @@ def test_the_features_network_is_named_by_what_changes_them(
     assert len({first, *others}) == 7
 
 
-def test_the_same_run_writes_the_same_bytes(samples: SampleList, clone: NetworkSpec, tmp_path: Path) -> None:
+def test_the_same_run_writes_the_same_bytes(samples: Listing, clone: NetworkSpec, tmp_path: Path) -> None:
     first = run(samples, replace(clone, features="auto"), tmp_path).read_bytes()
     assert run(samples, replace(clone, features="auto"), tmp_path).read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
@@ -219,15 +218,15 @@ def test_spooled_rows_are_one_array(tmp_path: Path) -> None:
 # --- what is seen ---
 
 
-def grid(root: Path, **boxes: tuple[float, float, float, float]) -> SampleList:
+def grid(root: Path, **boxes: tuple[float, float, float, float]) -> Listing:
     """40 x 20 pictures: the left half is red, the right half blue."""
     listed = pictures(root, 2)
-    for sample in listed.samples:
+    for sample in samples_of(listed):
         pixels = np.zeros((20, 40, 3), np.uint8)
         pixels[:, :20, 0], pixels[:, 20:, 2] = 200, 100
         Image.fromarray(pixels).save(root / sample.path)
-    marked = tuple(replace(sample, box=boxes.get(f"b{sample.id}")) for sample in listed.samples)
-    return replace(listed, samples=marked)
+    marked = tuple(replace(sample, box=boxes.get(f"b{sample.id}")) for sample in samples_of(listed))
+    return with_samples(listed, marked)
 
 
 PLAIN = {"classes": "dataset", "size": 8, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
@@ -303,7 +302,7 @@ def test_a_stores_boxes_go_by_id_and_faceless_rows_are_seen_whole(
     # the mean side is 15: a square of 30 about (5, 10)
     assert crops.boxes[1].tolist() == [-10, -5, 20, 25]
     assert crops.notes == ("1 of 2 samples have no face in my.h5 and are seen whole (00)",)
-    other = replace(samples, samples=tuple(replace(one, id=f"x{one.id}") for one in samples.samples))
+    other = with_samples(samples, tuple(replace(one, id=f"x{one.id}") for one in samples_of(samples)))
     with pytest.raises(UsageError, match=r"crop: expected every sample in my.h5, got 2 of 2 .*\(x00, x01\)"):
         choose_crops(other, "my.h5")
     shutil.copytree(tmp_path / "images", tmp_path / "others")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listed import samples_of, with_samples
 from made_up_features import make
 from made_up_networks import pictures, weights, write_clone
 from PIL import Image
 from torch import nn
 
 from ig3d.errors import ModelError, UsageError
-from ig3d.features.samples import SampleList
+from ig3d.features.samples import Listing
 from ig3d.networks.load import NetworkSpec, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
 
@@ -26,7 +27,7 @@ State = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
@@ -134,13 +135,13 @@ def mean_network(path: Path, shape: tuple[Any, ...], kind: str = "FLOAT", rank: 
     return path
 
 
-def grey_means(samples: SampleList) -> np.ndarray:
+def grey_means(samples: Listing) -> np.ndarray:
     """(n,) mean luma, 0 to 255, of the images."""
-    images = [Image.open(Path(samples.root) / sample.path).convert("L") for sample in samples.samples]
+    images = [Image.open(Path(samples.root) / sample.path).convert("L") for sample in samples_of(samples)]
     return np.array([np.asarray(image, np.float64).mean() for image in images])
 
 
-def outputs(samples: SampleList, spec: NetworkSpec, tmp_path: Path) -> np.ndarray:
+def outputs(samples: Listing, spec: NetworkSpec, tmp_path: Path) -> np.ndarray:
     write_logits(samples, spec, tmp_path / "x.npz", LogitsConfig(device="cpu"))
     with np.load(tmp_path / "x.npz") as arrays:
         return np.asarray(arrays["logits"])
@@ -148,7 +149,7 @@ def outputs(samples: SampleList, spec: NetworkSpec, tmp_path: Path) -> np.ndarra
 
 @pytest.mark.parametrize("shape", [("n", 1, 16, 16), (1, 1, 16, 16), ("n", 16, 16, 1), (2, 16, 16, 1)])
 def test_a_one_channel_network_is_fed_grey_values_from_0_to_1(
-    samples: SampleList, tmp_path: Path, shape: tuple[Any, ...]
+    samples: Listing, tmp_path: Path, shape: tuple[Any, ...]
 ) -> None:
     path = mean_network(tmp_path / "grey.onnx", shape)
     spec = NetworkSpec(str(path), classes="dataset")
@@ -166,17 +167,19 @@ def test_a_one_channel_network_is_fed_grey_values_from_0_to_1(
         load_network(replace(spec, mean=(0.1, 0.2, 0.3)), device=CPU)
 
 
-def test_a_network_of_bytes_is_fed_bytes(samples: SampleList, tmp_path: Path) -> None:
+def test_a_network_of_bytes_is_fed_bytes(samples: Listing, tmp_path: Path) -> None:
     path = mean_network(tmp_path / "bytes.onnx", ("n", 3, 16, 16), "UINT8")
     spec = NetworkSpec(str(path), classes="dataset")
-    pixels = [np.asarray(Image.open(Path(samples.root) / one.path), np.float64) for one in samples.samples]
+    pixels = [
+        np.asarray(Image.open(Path(samples.root) / one.path), np.float64) for one in samples_of(samples)
+    ]
     expected = np.stack(pixels).mean((1, 2))
     np.testing.assert_allclose(outputs(samples, spec, tmp_path), expected, rtol=1e-5)
     with pytest.raises(UsageError, match=r"std: bytes.onnx accepts only"):
         load_network(replace(spec, std=(0.5,) * 3), device=CPU)
 
 
-def test_outputs_with_axes_of_one_are_a_row_of_numbers(samples: SampleList, tmp_path: Path) -> None:
+def test_outputs_with_axes_of_one_are_a_row_of_numbers(samples: Listing, tmp_path: Path) -> None:
     path = mean_network(tmp_path / "map.onnx", ("n", 3, 16, 16), rank=4)
     network = load_network(
         NetworkSpec(str(path), classes="dataset"), device=CPU, dataset_classes=samples.classes
@@ -214,7 +217,7 @@ def exported(path: Path) -> None:
 @pytest.mark.parametrize(("name", "write"), [("net.pt", traced), ("net.pt2", exported)])
 @pytest.mark.filterwarnings("ignore")
 def test_one_channel_torch_files_are_fed_grey(
-    samples: SampleList, tmp_path: Path, name: str, write: Callable[[Path], None]
+    samples: Listing, tmp_path: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
     got = outputs(samples, NetworkSpec(str(tmp_path / name), classes="dataset", size=16), tmp_path)
@@ -224,10 +227,8 @@ def test_one_channel_torch_files_are_fed_grey(
 # --- records of crop and pre-processing ---
 
 
-def test_made_by_records_the_crop(samples: SampleList, clone: Path, tmp_path: Path) -> None:
-    boxed = replace(
-        samples, samples=tuple(replace(one, box=(2.0, 2.0, 12.0, 12.0)) for one in samples.samples)
-    )
+def test_made_by_records_the_crop(samples: Listing, clone: Path, tmp_path: Path) -> None:
+    boxed = with_samples(samples, [replace(one, box=(2.0, 2.0, 12.0, 12.0)) for one in samples_of(samples)])
     spec = NetworkSpec(f"{clone}:Net(3)", classes="dataset", size=16, features="auto")
     found = {}
     for crop, scale in ((None, 1.0), (None, 1.5), ("whole", 1.0)):

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listed import Sample, listing_of
 from PIL import Image
 
-from ig3d.features.samples import Sample, SampleList
+from ig3d.features.samples import Listing
 from ig3d.networks import images
 from ig3d.networks.augment import Augmentation, augment
 from ig3d.networks.images import InputSpec, load_pictures, normalise, read_pictures
@@ -18,7 +19,7 @@ STILL = Augmentation(flip=0, degrees=0, zoom=(1, 1), shift=0, light=0)
 
 
 @pytest.fixture
-def samples(tmp_path: Path) -> SampleList:
+def samples(tmp_path: Path) -> Listing:
     """Forty flat pictures of grey value 5 * row, one broken, one missing."""
     names = [f"{row:02d}" for row in range(40)]
     for row, name in enumerate(names):
@@ -26,7 +27,7 @@ def samples(tmp_path: Path) -> SampleList:
     (tmp_path / "07.png").write_bytes(b"not an image")
     (tmp_path / "21.png").unlink()
     listed = tuple(Sample(name, f"{name}.png", 0) for name in names)
-    return SampleList("toy", str(tmp_path), ("a", "b"), listed)
+    return listing_of("toy", str(tmp_path), ("a", "b"), listed)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -34,7 +35,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("jobs", [1, 5])
-def test_pictures_come_in_the_order_asked_for(samples: SampleList, jobs: int) -> None:
+def test_pictures_come_in_the_order_asked_for(samples: Listing, jobs: int) -> None:
     rows = np.random.default_rng(0).permutation(len(samples))
     pictures = list(read_pictures(samples, rows, view=InputSpec(size=16), jobs=jobs))
     assert [picture.row for picture in pictures] == rows.tolist()
@@ -45,7 +46,7 @@ def test_pictures_come_in_the_order_asked_for(samples: SampleList, jobs: int) ->
             assert picture.pixels.shape == (16, 16, 3)
 
 
-def test_unreadable_and_missing_rows_are_named_and_left_out(samples: SampleList) -> None:
+def test_unreadable_and_missing_rows_are_named_and_left_out(samples: Listing) -> None:
     told: list[int] = []
     pictures = load_pictures(samples, range(40), view=InputSpec(size=16), jobs=2, advance=told.append)
     assert sum(told) == 40
@@ -55,14 +56,14 @@ def test_unreadable_and_missing_rows_are_named_and_left_out(samples: SampleList)
     assert "missing" in pictures.problems[1]
 
 
-def test_pictures_beyond_memory_are_the_same(samples: SampleList, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_beyond_memory_are_the_same(samples: Listing, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = load_pictures(samples, range(40), view=InputSpec(size=16))
     monkeypatch.setattr(images, "MEMORY_BYTES", 0)
     outside = load_pictures(samples, range(40), view=InputSpec(size=16))
     assert torch.equal(inside.pixels, outside.pixels)
 
 
-def test_no_rows_give_no_pictures(samples: SampleList) -> None:
+def test_no_rows_give_no_pictures(samples: Listing) -> None:
     pictures = load_pictures(samples, [], view=InputSpec(size=16))
     assert len(pictures) == 0
     assert pictures.pixels.shape == (0, 3, 16, 16)
@@ -72,7 +73,7 @@ def test_shrinking_averages_and_does_not_pick_pixels(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "s.png")
-    samples = SampleList("toy", str(tmp_path), (), (Sample("s", "s.png"),))
+    samples = listing_of("toy", str(tmp_path), (), (Sample("s", "s.png"),))
     inner = load_pictures(samples, [0], view=InputSpec(size=16)).pixels[..., 2:-2].float()
     assert torch.allclose(inner, torch.tensor(127.5), atol=2)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listed import Sample, listing_of, samples_of
 from PIL import Image
 
 from ig3d.errors import DatasetError, ModelError, PredictionsError, UsageError
 from ig3d.features.inputs import Inputs
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import Sample, SampleList, Split
+from ig3d.features.samples import Listing, Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -32,7 +33,7 @@ QUICK = IntermediateConfig(module="linear", epochs=8, batch_size=16, width=8, lr
 SPLITS = (Split.train, Split.train, Split.val, Split.test)
 
 
-def pictures(root: Path, n: int = 160) -> SampleList:
+def pictures(root: Path, n: int = 160) -> Listing:
     """Brightness says happy or not; only the codes tell sad from fear."""
     rng = np.random.default_rng(0)
     samples = []
@@ -47,10 +48,10 @@ def pictures(root: Path, n: int = 160) -> SampleList:
                 f"{row:04d}", path, label, SPLITS[row % 4], valence=(label - 1) / 2, arousal=(1 - label) / 2
             )
         )
-    return SampleList("made-up", str(root), CLASSES, tuple(samples))
+    return listing_of("made-up", str(root), CLASSES, tuple(samples))
 
 
-def store_of(samples: SampleList, path: Path, *, missing: tuple[int, ...] = ()) -> Path:
+def store_of(samples: Listing, path: Path, *, missing: tuple[int, ...] = ()) -> Path:
     rng = np.random.default_rng(1)
     n = len(samples)
     codes = {"expression": rng.normal(0, 0.5, (n, 4)).astype(np.float32)}
@@ -69,7 +70,7 @@ def store_of(samples: SampleList, path: Path, *, missing: tuple[int, ...] = ()) 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleList, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Listing, Path]:
     """Pictures, and in one folder their store, a 2D network, and its predictions."""
     folder = tmp_path_factory.mktemp("joint")
     (folder / "pictures").mkdir()
@@ -83,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleList, Path]:
     return samples, folder
 
 
-def route_of(made: tuple[SampleList, Path], **options):
+def route_of(made: tuple[Listing, Path], **options):
     samples, folder = made
     spec = NetworkSpec(str(options.pop("network", folder / "2d.safetensors")))
     inputs = Inputs(folder / "2d.npz", options.pop("store", folder / "3d.h5"))
@@ -124,7 +125,9 @@ def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, t
     assert figures["permuted"]["all"]["accuracy"]["minus_masked"]["low"] <= 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.ids is not None
-    assert written.ids.tolist() == [sample.id for sample in samples.samples if sample.split != Split.train]
+    assert written.ids.tolist() == [
+        sample.id for sample in samples_of(samples) if sample.split != Split.train
+    ]
     # the trained network went elsewhere than it began
     loaded, start = load_joint(tmp_path / "out/codes-0.safetensors")
     before = route_of(made).start.module.state_dict()
@@ -166,8 +169,10 @@ def test_rows_that_the_2d_network_learnt_from_are_never_reported(made, tmp_path:
     samples, folder = made
     # the same pictures listed anew: what was train is test
     other = {Split.train: Split.test, Split.test: Split.train, Split.val: Split.train}
-    turned = [Sample(s.id, s.path, s.label, other[s.split], s.valence, s.arousal) for s in samples.samples]
-    listed = SampleList("turned", samples.root, CLASSES, tuple(turned))
+    turned = [
+        Sample(s.id, s.path, s.label, other[s.split], s.valence, s.arousal) for s in samples_of(samples)
+    ]
+    listed = listing_of("turned", samples.root, CLASSES, tuple(turned))
     store = store_of(listed, tmp_path / "3d.h5")
     spec = NetworkSpec(str(folder / "2d.safetensors"))
     turned_route = open_route(listed, spec, Inputs(folder / "2d.npz", store), device="cpu")
@@ -199,11 +204,11 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"")
     with pytest.raises(UsageError, match="ig3d fuse-features"):
         route_of(made, network=tmp_path / "net.onnx")
-    renamed = SampleList(
+    renamed = listing_of(
         "other",
         samples.root,
         CLASSES,
-        tuple(Sample(f"x{s.id}", s.path, s.label, s.split) for s in samples.samples),
+        tuple(Sample(f"x{s.id}", s.path, s.label, s.split) for s in samples_of(samples)),
     )
     with pytest.raises(
         DatasetError, match=r"expected the dataset that 3d\.h5 was made of \(0000, 0001 and 158 more\)"
@@ -243,7 +248,7 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
 def test_the_command(ig3d, made, tmp_path: Path) -> None:
     samples, folder = made
     table = "path,label,split,valence,arousal\n" + "".join(
-        f"{s.path},{CLASSES[s.label]},{s.split.name},{s.valence},{s.arousal}\n" for s in samples.samples
+        f"{s.path},{CLASSES[s.label]},{s.split.name},{s.valence},{s.arousal}\n" for s in samples_of(samples)
     )
     (folder / "pictures/manifest.csv").write_text(table)
     common = [

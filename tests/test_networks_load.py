@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from listed import samples_of
 from made_up_networks import features_by_formula, outputs_by_formula, pictures, weights, write_clone
 from safetensors.torch import save_file
 from torch import nn
 
 from ig3d.errors import Ig3dError, MissingExtra, ModelError, UsageError
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import SampleList
+from ig3d.features.samples import Listing
 from ig3d.networks.load import NetworkSpec, load_network
 from ig3d.networks.load.python_file import parse
 from ig3d.networks.load.state import read_state
@@ -33,7 +34,7 @@ AFFECTNET = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", 
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
@@ -56,13 +57,13 @@ def spec(clone: Path, call: str = "Net", **said: Any) -> NetworkSpec:
     return NetworkSpec(f"{clone}:{call}", **(known | said))
 
 
-def written(samples: SampleList, network: Any, tmp_path: Path, **config: Any) -> dict[str, np.ndarray]:
+def written(samples: Listing, network: Any, tmp_path: Path, **config: Any) -> dict[str, np.ndarray]:
     write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cpu", **config))
     with np.load(tmp_path / "x.npz") as file:
         return {name: file[name] for name in file.files}
 
 
-def expected(samples: SampleList) -> np.ndarray:
+def expected(samples: Listing) -> np.ndarray:
     return outputs_by_formula(features_by_formula(samples, MEAN, STD))
 
 
@@ -147,7 +148,7 @@ KINDS = [torchscript, exported, exported_for_three, onnx_file, onnx_channels_las
 
 @pytest.mark.parametrize("make", KINDS)
 def test_files_that_run_as_a_whole_say_what_the_formula_says(
-    samples: SampleList, tmp_path: Path, make: Callable[[Path], Path]
+    samples: Listing, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
     path = make(tmp_path)
     size = 16 if path.suffix == ".pt" else None  # the other files say it themselves
@@ -159,7 +160,7 @@ def test_files_that_run_as_a_whole_say_what_the_formula_says(
     )  # fmt: skip
     for batch_size in (1, 4, 64):
         got = written(samples, network, tmp_path, batch_size=batch_size)
-        assert got["ids"].tolist() == [sample.id for sample in samples.samples]
+        assert got["ids"].tolist() == [sample.id for sample in samples_of(samples)]
         np.testing.assert_allclose(got["logits"], expected(samples)[:, :8], atol=1e-5)
         np.testing.assert_allclose(got["va"], np.clip(expected(samples)[:, 8:], -1, 1), atol=1e-5)
         np.testing.assert_allclose(got["features"], features_by_formula(samples, MEAN, STD), atol=1e-5)
@@ -172,7 +173,7 @@ def test_files_that_run_as_a_whole_say_what_the_formula_says(
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_a_class_in_a_clone_says_what_the_formula_says(
-    samples: SampleList, clone: Path, tmp_path: Path, batch_size: int
+    samples: Listing, clone: Path, tmp_path: Path, batch_size: int
 ) -> None:
     path = list(sys.path)
     got = written(samples, spec(clone, "Net(form='triple')", output="0"), tmp_path, batch_size=batch_size)
@@ -186,7 +187,7 @@ def test_a_class_in_a_clone_says_what_the_formula_says(
 
 
 def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
-    samples: SampleList, clone: Path, tmp_path: Path
+    samples: Listing, clone: Path, tmp_path: Path
 ) -> None:
     for folder, factor in (("a", 1), ("b", 2)):
         write_clone(tmp_path / folder)
@@ -208,14 +209,14 @@ def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
     assert str(said[0]["feature_network"]) != str(said[1]["feature_network"])
 
 
-def test_running_a_users_file_is_said(samples: SampleList, clone: Path, tmp_path: Path) -> None:
+def test_running_a_users_file_is_said(samples: Listing, clone: Path, tmp_path: Path) -> None:
     result = write_logits(samples, spec(clone), tmp_path / "x.npz")
     assert any(str(note).startswith(f"{clone} was executed") for note in result.notes)
     assert any("does not say what it was trained on" in note for note in result.notes)
 
 
 def test_a_function_without_weights_may_return_any_callable(
-    samples: SampleList, clone: Path, tmp_path: Path
+    samples: Listing, clone: Path, tmp_path: Path
 ) -> None:
     plain = NetworkSpec(f"{clone}:plain", classes="dataset", size=16, mean=MEAN, std=STD)
     got = written(samples, plain, tmp_path)
@@ -239,7 +240,7 @@ def timm_spec(path: Path, **said: Any) -> NetworkSpec:
 
 
 def test_timm_architectures_take_their_input_and_width_from_timm_and_the_weights(
-    samples: SampleList, timm_state: dict[str, torch.Tensor], tmp_path: Path
+    samples: Listing, timm_state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     torch.save(
         {"state_dict": {f"model.{name}": value for name, value in timm_state.items()}}, tmp_path / "w.ckpt"

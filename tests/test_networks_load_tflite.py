@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import Ended
+from listed import samples_of
 from made_up_networks import features_by_formula, outputs_by_formula, pictures, weights
 from made_up_tflite import Maker, classifier
 from PIL import Image
 
 from ig3d.errors import ModelError, UsageError
-from ig3d.features.samples import SampleList
+from ig3d.features.samples import Listing
 from ig3d.networks.load import NetworkSpec, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
 
@@ -25,7 +26,7 @@ NAMES = "anger,happy,sad"
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     return pictures(tmp_path_factory.mktemp("pictures"))
 
 
@@ -52,7 +53,7 @@ def mean_colours(
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 3, 16, 16)])
 @pytest.mark.parametrize("four", [False, True])
 def test_logits_are_those_of_the_formula(
-    samples: SampleList, tmp_path: Path, shape: tuple[int, ...], four: bool
+    samples: Listing, tmp_path: Path, shape: tuple[int, ...], four: bool
 ) -> None:
     state = {name: tensor.numpy() for name, tensor in weights(3).items()}
     body, last = state["body.weight"][:, :, 0, 0], state["fc.weight"]
@@ -69,11 +70,11 @@ def test_logits_are_those_of_the_formula(
 
 
 def test_a_graph_of_one_channel_gets_grey_images(
-    ig3d: Callable[..., Ended], samples: SampleList, tmp_path: Path
+    ig3d: Callable[..., Ended], samples: Listing, tmp_path: Path
 ) -> None:
     matrix, bias = np.array([[1.0], [-2.0], [0.5]]), np.array([0.0, 1.0, 2.0])
     (tmp_path / "net.tflite").write_bytes(mean_colours((1, 16, 16, 1), matrix=matrix, bias=bias))
-    for row, sample in enumerate(samples.samples):
+    for row, sample in enumerate(samples_of(samples)):
         place = tmp_path / "faces" / NAMES.split(",")[row % 3] / sample.path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(Path(samples.root, sample.path).read_bytes())
@@ -83,7 +84,7 @@ def test_a_graph_of_one_channel_gets_grey_images(
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     with np.load(tmp_path / "x.npz") as file:
-        assert len(file["ids"]) == len(samples.samples)
+        assert len(file["ids"]) == len(samples_of(samples))
         for sample_id, logits in zip(file["ids"], file["logits"], strict=True):
             grey = np.asarray(Image.open(tmp_path / "faces" / f"{sample_id}.png").convert("L"), float).mean()
             np.testing.assert_allclose(logits, (grey / 255 - 0.5) / 0.25 * matrix[:, 0] + bias, atol=1e-5)
@@ -101,7 +102,7 @@ def test_what_the_file_says_goes_before_what_the_user_says(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("dtype", "lowest"), [("uint8", 0), ("int8", -128)])
 def test_a_graph_of_integers_gets_the_grey_levels(
-    samples: SampleList, tmp_path: Path, dtype: str, lowest: int
+    samples: Listing, tmp_path: Path, dtype: str, lowest: int
 ) -> None:
     content = mean_colours(
         (1, 16, 16, 3),
@@ -115,7 +116,7 @@ def test_a_graph_of_integers_gets_the_grey_levels(
     network = NetworkSpec(str(tmp_path / "net.tflite"), classes=NAMES)
     write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cpu"))
     with np.load(tmp_path / "x.npz") as file:
-        for sample, logits in zip(samples.samples, file["logits"], strict=True):
+        for sample, logits in zip(samples_of(samples), file["logits"], strict=True):
             pixels = np.asarray(Image.open(Path(samples.root, sample.path)), float)
             np.testing.assert_allclose(logits, 0.02 * (pixels.mean((0, 1)) - 100), atol=1e-5)
 
@@ -153,7 +154,7 @@ def with_custom_operator() -> bytes:
     ],
 )
 def test_what_cannot_be_run_is_one_line(
-    ig3d: Callable[..., Ended], samples: SampleList, tmp_path: Path, content: bytes, message: str
+    ig3d: Callable[..., Ended], samples: Listing, tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "net.tflite").write_bytes(content)
     with pytest.raises(ModelError) as caught:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listed import Sample, listing_of, samples_of, with_samples
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score
@@ -18,7 +19,7 @@ from sklearn.metrics import accuracy_score
 from ig3d.errors import DatasetError, ModelError, UsageError
 from ig3d.features.network_features import load_features
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import Sample, SampleList, Split
+from ig3d.features.samples import Listing, Split
 from ig3d.networks.checkpoint import (
     LoadedNetwork,
     NetworkInfo,
@@ -37,7 +38,7 @@ SPLITS = ("train", "train", "train", "val", "test")
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     """Thirty noisy pictures: rows 0, 1, 2 of each five are train, 3 val, 4 test."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
@@ -45,18 +46,16 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
     for row in range(30):
         Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(root / f"{row:02d}.png")
         listed.append(Sample(f"{row:02d}", f"{row:02d}.png", row % 3, Split[SPLITS[row % 5]]))
-    return SampleList("toy", str(root), CLASSES, tuple(listed))
+    return listing_of("toy", str(root), CLASSES, tuple(listed))
 
 
 @pytest.fixture(scope="module")
-def network(samples: SampleList, tmp_path_factory: pytest.TempPathFactory) -> LoadedNetwork:
+def network(samples: Listing, tmp_path_factory: pytest.TempPathFactory) -> LoadedNetwork:
     """An untrained network that says it saw train rows 0 and 1 of each five, and was validated on row 2."""
     return load_network(save(tmp_path_factory.mktemp("net") / "net.safetensors", samples))
 
 
-def save(
-    path: Path, samples: SampleList, *, task: str = "classes", columns: tuple[str, ...] = CLASSES
-) -> Path:
+def save(path: Path, samples: Listing, *, task: str = "classes", columns: tuple[str, ...] = CLASSES) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = build("test_byobnet", outputs=len(columns), size=32)
@@ -79,7 +78,7 @@ def ids_of(rows: range | list[int]) -> list[str]:
 
 
 def test_logits_are_the_networks_own_one_by_one_with_ids_in_order(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+    samples: Listing, network: LoadedNetwork, tmp_path: Path
 ) -> None:
     result = write_logits(
         samples, network, tmp_path / "x.npz", LogitsConfig(splits=parse_splits("all"), batch_size=7)
@@ -97,7 +96,7 @@ def test_logits_are_the_networks_own_one_by_one_with_ids_in_order(
 
 
 def test_batch_size_and_readers_change_no_number(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+    samples: Listing, network: LoadedNetwork, tmp_path: Path
 ) -> None:
     values = []
     for batch_size, jobs in [(1, 1), (64, 1), (64, 6), (5, 3)]:
@@ -119,7 +118,7 @@ def test_batch_size_and_readers_change_no_number(
     ],
 )
 def test_which_rows_are_written(
-    samples: SampleList,
+    samples: Listing,
     network: LoadedNetwork,
     tmp_path: Path,
     splits: str | None,
@@ -139,20 +138,20 @@ def test_which_rows_are_written(
 
 
 def test_another_dataset_with_the_same_ids_is_written_whole(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+    samples: Listing, network: LoadedNetwork, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(1)
-    for sample in samples.samples:
+    for sample in samples_of(samples):
         Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(tmp_path / sample.path)
     result = write_logits(replace(samples, root=str(tmp_path)), network, tmp_path / "x.npz")
     assert (result.rows, result.notes) == (30, ())
 
 
 def test_the_same_images_are_known_under_any_name(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+    samples: Listing, network: LoadedNetwork, tmp_path: Path
 ) -> None:
-    listed = tuple(replace(sample, id=f"z{sample.id}", split=Split.none) for sample in samples.samples)
-    other = replace(samples, dataset="other", samples=listed)
+    listed = tuple(replace(sample, id=f"z{sample.id}", split=Split.none) for sample in samples_of(samples))
+    other = replace(with_samples(samples, listed), dataset="other")
     result = write_logits(other, network, tmp_path / "x.npz")
     ids = load_predictions(tmp_path / "x.npz").ids
     assert ids is not None and ids.tolist() == [f"z{row:02d}" for row in range(30) if row % 5 > 2]
@@ -167,25 +166,25 @@ def test_the_same_images_are_known_under_any_name(
         "12 rows hold images the network was trained on (z00, z01, z05, z06, z10 and 7 more)",
         "6 rows chose the network's best epoch",
     ]
-    only = replace(other, samples=tuple(listed[row] for row in (0, 2)))
+    only = with_samples(other, tuple(listed[row] for row in (0, 2)))
     with pytest.raises(DatasetError, match="the network was not trained with, got none of 2"):
         write_logits(only, network, tmp_path / "y.npz")
     assert not (tmp_path / "y.npz").exists()
 
 
 def test_a_copy_of_a_train_image_in_the_test_split_is_left_out_and_named(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+    samples: Listing, network: LoadedNetwork, tmp_path: Path
 ) -> None:
-    listed = list(samples.samples)
+    listed = list(samples_of(samples))
     listed[4] = replace(listed[4], path=listed[0].path)
-    result = write_logits(replace(samples, samples=tuple(listed)), network, tmp_path / "x.npz")
+    result = write_logits(with_samples(samples, tuple(listed)), network, tmp_path / "x.npz")
     assert result.by_split == {"val": 6, "test": 5}
     assert [note.split(" that")[0] for note in result.notes[:1]] == ["19 rows"]
     assert result.notes[1].startswith("1 of these are not in the train split") and "(04)" in result.notes[1]
 
 
 def test_unreadable_images_have_no_row_and_are_named(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
+    samples: Listing, network: LoadedNetwork, tmp_path: Path
 ) -> None:
     for path in Path(samples.root).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -203,7 +202,7 @@ def test_unreadable_images_have_no_row_and_are_named(
         )
 
 
-def test_scores_join_labels_by_class_name(samples: SampleList, tmp_path: Path) -> None:
+def test_scores_join_labels_by_class_name(samples: Listing, tmp_path: Path) -> None:
     # the network's order is another than the dataset's, and one of its classes is unknown to the dataset
     network = load_network(save(tmp_path / "net", samples, columns=("sad", "fear", "anger", "happy")))
     result = write_logits(samples, network, tmp_path / "x.npz")
@@ -216,7 +215,7 @@ def test_scores_join_labels_by_class_name(samples: SampleList, tmp_path: Path) -
         assert result.scores[split]["accuracy"] == pytest.approx(accuracy_score(names[here], said[here]))
 
 
-def test_valence_and_arousal_stay_within_their_range(samples: SampleList, tmp_path: Path) -> None:
+def test_valence_and_arousal_stay_within_their_range(samples: Listing, tmp_path: Path) -> None:
     network = load_network(save(tmp_path / "net", samples, task="va", columns=("valence", "arousal")))
     with torch.no_grad():
         network.module.get_parameter("head.fc.bias").copy_(torch.tensor([9.0, -9.0]))
@@ -227,9 +226,7 @@ def test_valence_and_arousal_stay_within_their_range(samples: SampleList, tmp_pa
     assert result.scores == {}, "no truth, no figures"
 
 
-def test_choices_that_cannot_be_are_refused(
-    samples: SampleList, network: LoadedNetwork, tmp_path: Path
-) -> None:
+def test_choices_that_cannot_be_are_refused(samples: Listing, network: LoadedNetwork, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"splits: expected all, or some of none, train, val, test, got tset"
     ):
@@ -247,7 +244,7 @@ def test_choices_that_cannot_be_are_refused(
             write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cuda"))
 
 
-def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: SampleList, tmp_path: Path) -> None:
+def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: Listing, tmp_path: Path) -> None:
     path = str(save(tmp_path / "net.safetensors", samples))
     said = NetworkSpec(path, classes="dataset")
     assert write_logits(samples, said, tmp_path / "x.npz").columns == CLASSES
@@ -263,7 +260,7 @@ def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: SampleList,
             write_logits(samples, wrong, tmp_path / "x.npz")
 
 
-def test_a_checkpoint_gives_its_features(samples: SampleList, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_its_features(samples: Listing, tmp_path: Path) -> None:
     path = str(save(tmp_path / "net.safetensors", samples))
     everything = LogitsConfig(splits=parse_splits("all"))
     write_logits(samples, NetworkSpec(path, features="auto"), tmp_path / "x.npz", everything)
@@ -274,7 +271,7 @@ def test_a_checkpoint_gives_its_features(samples: SampleList, tmp_path: Path) ->
     np.testing.assert_allclose(logits, load_predictions(tmp_path / "x.npz").values, atol=1e-5)
 
 
-def test_a_network_of_nan_is_refused(samples: SampleList, tmp_path: Path) -> None:
+def test_a_network_of_nan_is_refused(samples: Listing, tmp_path: Path) -> None:
     network = load_network(save(tmp_path / "net", samples))
     with torch.no_grad():
         network.module.get_parameter("head.fc.bias").fill_(float("nan"))
@@ -338,7 +335,7 @@ def rewrite(path: Path, **changes: object) -> None:
     ],
 )
 def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
-    samples: SampleList,
+    samples: Listing,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     harm: Callable[[Path], None],
@@ -354,7 +351,7 @@ def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
     assert not Path("exploded").exists()
 
 
-def test_an_unwritable_place_is_one_line_and_leaves_nothing(samples: SampleList, tmp_path: Path) -> None:
+def test_an_unwritable_place_is_one_line_and_leaves_nothing(samples: Listing, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="expected to write there"):
         save(tmp_path / "file" / "net.safetensors", samples)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from listed import samples_of, with_samples
 from made_up_networks import pictures
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.features.predictions import load_predictions
-from ig3d.features.samples import SampleList, Split
+from ig3d.features.samples import Listing, Split
 from ig3d.learn.training.epochs import Epoch
 from ig3d.networks import out_of_fold
 from ig3d.networks.augment import Augmentation
@@ -30,26 +31,26 @@ GROUPS = {1: "p", 12: "p", 13: "p"}
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     """30 pictures: 24 train, 6 test, of which one is a copy of a train picture."""
     listed = pictures(tmp_path_factory.mktemp("pictures"), 30)
     rows = [
         replace(
             sample,
             split=Split.train if row < 24 else Split.test,
-            path=listed.samples[COPIES.get(row, 5 if row == 25 else row)].path,
+            path=samples_of(listed)[COPIES.get(row, 5 if row == 25 else row)].path,
             group=GROUPS.get(row, ""),
             label=row // 2 % 3,
             valence=(row % 7 - 3) / 4,
             arousal=(row % 5 - 2) / 4,
         )
-        for row, sample in enumerate(listed.samples)
+        for row, sample in enumerate(samples_of(listed))
     ]
-    return replace(listed, samples=tuple(rows))
+    return with_samples(listed, tuple(rows))
 
 
 @pytest.fixture(scope="module")
-def trained(samples: SampleList, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(samples: Listing, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_2d(samples, TINY, tmp_path_factory.mktemp("net") / "net.safetensors").path
 
 
@@ -80,14 +81,14 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def test_every_train_row_is_predicted_by_a_network_that_never_saw_it(
-    samples: SampleList, trained: Path, plans: list[Plan], tmp_path: Path
+    samples: Listing, trained: Path, plans: list[Plan], tmp_path: Path
 ) -> None:
     result = write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=4)
     with np.load(tmp_path / "x.npz") as file:
         arrays = {name: file[name] for name in file.files}
     assert bool(arrays["out_of_fold"]) and arrays["out_of_fold"].shape == ()
     # the copy of a train picture among the test rows is left out, as the network was trained on it
-    ids = [sample.id for row, sample in enumerate(samples.samples) if row != 25]
+    ids = [sample.id for row, sample in enumerate(samples_of(samples)) if row != 25]
     assert arrays["ids"].tolist() == ids and (result.rows, result.others) == (24, 5)
     fold = dict(zip(arrays["ids"].tolist(), arrays["fold"].tolist(), strict=True))
     assert [fold[name] for name in ids[24:]] == [-1] * 5
@@ -109,16 +110,18 @@ def test_every_train_row_is_predicted_by_a_network_that_never_saw_it(
 
 
 def test_the_val_split_chooses_the_epochs_where_there_is_one(
-    samples: SampleList, trained: Path, plans: list[Plan], tmp_path: Path
+    samples: Listing, trained: Path, plans: list[Plan], tmp_path: Path
 ) -> None:
-    split = [Split.val if 18 <= row < 24 else sample.split for row, sample in enumerate(samples.samples)]
-    changed = tuple(replace(sample, split=part) for sample, part in zip(samples.samples, split, strict=True))
-    write_out_of_fold(replace(samples, samples=changed), TINY, trained, tmp_path / "x.npz", folds=2)
+    split = [Split.val if 18 <= row < 24 else sample.split for row, sample in enumerate(samples_of(samples))]
+    changed = tuple(
+        replace(sample, split=part) for sample, part in zip(samples_of(samples), split, strict=True)
+    )
+    write_out_of_fold(with_samples(samples, changed), TINY, trained, tmp_path / "x.npz", folds=2)
     assert [plan.validation.tolist() for plan in plans] == [list(range(18, 24))] * 2
     assert sorted([*plans[0].train, *plans[1].train]) == list(range(18))
 
 
-def test_networks_are_trained_and_valence_arousal_stays_in_range(samples: SampleList, tmp_path: Path) -> None:
+def test_networks_are_trained_and_valence_arousal_stays_in_range(samples: Listing, tmp_path: Path) -> None:
     config = replace(TINY, task="va")
     whole = train_2d(samples, config, tmp_path / "net.safetensors").path
     result = write_out_of_fold(samples, config, whole, tmp_path / "x.npz", folds=2)
@@ -129,7 +132,7 @@ def test_networks_are_trained_and_valence_arousal_stays_in_range(samples: Sample
     assert (tmp_path / "x.npz").read_bytes() == first
 
 
-def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: SampleList, tmp_path: Path) -> None:
+def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listing, tmp_path: Path) -> None:
     for name in ("happy", "sad"):
         pictures(tmp_path / "images" / name, 12)
     out = tmp_path / "net.safetensors"
@@ -144,7 +147,7 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Sample
         assert ended.returncode == 2 and f"out of fold: expected 2 folds or more, got {folds}" in ended.stderr
 
 
-def test_folds_that_cannot_be(samples: SampleList, trained: Path, tmp_path: Path) -> None:
+def test_folds_that_cannot_be(samples: Listing, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="out of fold: expected 2 folds or more, got 1"):
         write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=1)
     # 24 rows, two of them copies, three of one group
@@ -176,7 +179,7 @@ def test_arithmetic_of_a_precision() -> None:
 
 
 def test_half_precision_learns_other_weights_in_full_precision_files(
-    samples: SampleList, tmp_path: Path
+    samples: Listing, tmp_path: Path
 ) -> None:
     full = train_2d(samples, TINY, tmp_path / "a.safetensors")
     half = train_2d(samples, replace(TINY, precision="bf16"), tmp_path / "b.safetensors")

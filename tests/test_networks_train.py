@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listed import Sample, listing_of, samples_of
 from PIL import Image
 from safetensors.torch import save
 
 from ig3d.errors import DatasetError, ModelError, UsageError
 from ig3d.features.device import choose_device
-from ig3d.features.samples import Sample, SampleList, Split
+from ig3d.features.samples import Listing, Split
 from ig3d.networks import images
 from ig3d.networks.checkpoint import build, load_network
 from ig3d.networks.logits import LogitsConfig, write_logits
@@ -27,7 +28,7 @@ TINY = TrainConfig(
 COLOURS = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200)])
 
 
-def dataset(root: Path, *, splits: str = "train" * 20 + "test" * 4, va: bool = False) -> SampleList:
+def dataset(root: Path, *, splits: str = "train" * 20 + "test" * 4, va: bool = False) -> Listing:
     """Pictures of three colours under noise, brighter with arousal; ``splits`` gives each colour's rows."""
     rng = np.random.default_rng(0)
     names = [name for name in ("train", "val", "test") for _ in range(splits.count(name))]
@@ -49,25 +50,25 @@ def dataset(root: Path, *, splits: str = "train" * 20 + "test" * 4, va: bool = F
                     arousal if va else math.nan,
                 )
             )
-    return SampleList("toy", str(root), ("anger", "happy", "sad"), tuple(listed))
+    return listing_of("toy", str(root), ("anger", "happy", "sad"), tuple(listed))
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> SampleList:
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     return dataset(tmp_path_factory.mktemp("colours"))
 
 
-def plain(count: int, *, split: Split = Split.train, groups: int = 0, classes: int = 2) -> SampleList:
+def plain(count: int, *, split: Split = Split.train, groups: int = 0, classes: int = 2) -> Listing:
     """A list without files, for plans."""
     samples = [
         Sample(f"{row:04d}", f"{row}.png", row % classes, split, group=str(row % groups) if groups else "")
         for row in range(count)
     ]
-    return SampleList("toy", "nowhere", tuple("abcdefgh"[:classes]), tuple(samples))
+    return listing_of("toy", "nowhere", tuple("abcdefgh"[:classes]), tuple(samples))
 
 
 def test_a_network_learns_the_signal_and_never_opens_a_test_image(
-    colours: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: set[str] = set()
     real = images.read_image
@@ -78,7 +79,7 @@ def test_a_network_learns_the_signal_and_never_opens_a_test_image(
 
     monkeypatch.setattr(images, "read_image", spy)
     result = train_2d(colours, TINY, tmp_path / "net.safetensors")
-    train = {sample.id for sample in colours.samples if sample.split == Split.train}
+    train = {sample.id for sample in samples_of(colours) if sample.split == Split.train}
     assert opened == train
     assert result.best.scores["accuracy"] > 0.9
     assert result.rows_train + result.rows_validation == len(train)
@@ -93,7 +94,7 @@ def test_a_network_learns_the_signal_and_never_opens_a_test_image(
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_readers(
-    colours: SampleList, tmp_path: Path
+    colours: Listing, tmp_path: Path
 ) -> None:
     short = replace(TINY, epochs=2)
     files = []
@@ -106,9 +107,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_readers(
     assert files[0] != files[2]
 
 
-def test_training_starts_from_a_checkpoint_but_for_its_last_layer(
-    colours: SampleList, tmp_path: Path
-) -> None:
+def test_training_starts_from_a_checkpoint_but_for_its_last_layer(colours: Listing, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         other = build(TINY.network, outputs=1000, size=32).state_dict()
@@ -144,7 +143,7 @@ def test_every_weight_has_a_slope_at_the_first_step(network: str) -> None:
     assert not still  # a residual branch that begins closed has none, and may not open for ten epochs
 
 
-def test_training_stops_early_and_keeps_the_best_epoch(colours: SampleList, tmp_path: Path) -> None:
+def test_training_stops_early_and_keeps_the_best_epoch(colours: Listing, tmp_path: Path) -> None:
     # once all validation rows are right no later epoch is better: two more, then the end
     result = train_2d(colours, replace(TINY, epochs=60, patience=2), tmp_path / "net.safetensors")
     assert len(result.history) == result.best.number + 2 < 60
@@ -198,7 +197,7 @@ def test_validation_rows_come_out_of_train_stratified_and_with_whole_groups() ->
     plan = plan_training(samples, task=None, fraction=0.2, seed=0)
     assert not set(plan.train) & set(plan.validation)
     assert sorted([*plan.train, *plan.validation]) == list(range(300))
-    groups = [sample.group for sample in samples.samples]
+    groups = [sample.group for sample in samples_of(samples)]
     assert not {groups[row] for row in plan.train} & {groups[row] for row in plan.validation}
     assert np.bincount(samples.labels[plan.validation]) == pytest.approx([20, 20, 20], abs=4)
     again = plan_training(samples, task=None, fraction=0.2, seed=0)
@@ -209,12 +208,15 @@ def test_validation_rows_come_out_of_train_stratified_and_with_whole_groups() ->
 
 def test_a_val_split_is_taken_as_it_is_and_unlabelled_rows_are_not_used() -> None:
     train, val = plain(20), plain(10, split=Split.val)
-    moved = [replace(sample, id=f"v{sample.id}") for sample in val.samples]
-    bare = [replace(train.samples[0], id="x", label=-1), replace(train.samples[0], id="y", split=Split.test)]
-    samples = SampleList("toy", "nowhere", ("a", "b", "c"), (*train.samples, *moved, *bare))
+    moved = [replace(sample, id=f"v{sample.id}") for sample in samples_of(val)]
+    bare = [
+        replace(samples_of(train)[0], id="x", label=-1),
+        replace(samples_of(train)[0], id="y", split=Split.test),
+    ]
+    samples = listing_of("toy", "nowhere", ("a", "b", "c"), (*samples_of(train), *moved, *bare))
     plan = plan_training(samples, task=None, fraction=0.2, seed=0)
-    ids = np.array([sample.id for sample in samples.samples])
-    assert sorted(ids[plan.train]) == [sample.id for sample in train.samples]
+    ids = np.array([sample.id for sample in samples_of(samples)])
+    assert sorted(ids[plan.train]) == [sample.id for sample in samples_of(train)]
     assert sorted(ids[plan.validation]) == [sample.id for sample in moved]
     assert plan.notes == (
         "1 train rows have no labels and are left out",
@@ -231,7 +233,7 @@ def test_a_val_split_is_taken_as_it_is_and_unlabelled_rows_are_not_used() -> Non
         (plain(10, groups=1), "classes", "parted in two without splitting a group"),
     ],
 )
-def test_rows_that_cannot_be_trained_on_are_refused(samples: SampleList, task: str, message: str) -> None:
+def test_rows_that_cannot_be_trained_on_are_refused(samples: Listing, task: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         plan_training(samples, task=task, fraction=0.2, seed=0)
 
@@ -254,7 +256,7 @@ def test_rows_that_cannot_be_trained_on_are_refused(samples: SampleList, task: s
     ],
 )
 def test_choices_that_cannot_be_are_refused(
-    colours: SampleList, changes: dict[str, object], message: str, tmp_path: Path
+    colours: Listing, changes: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
         train_2d(colours, replace(TINY, **changes), tmp_path / "net.safetensors")  # type: ignore[arg-type]
@@ -262,7 +264,7 @@ def test_choices_that_cannot_be_are_refused(
 
 
 def test_a_place_that_cannot_take_the_file_is_refused_before_any_image_is_read(
-    colours: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "read_image", None)
     (tmp_path / "file").touch()
@@ -277,7 +279,7 @@ def test_a_place_that_cannot_take_the_file_is_refused_before_any_image_is_read(
 
 
 def test_only_a_checkpoint_is_replaced(
-    colours: SampleList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, short = tmp_path / "net.safetensors", replace(TINY, epochs=1)
     train_2d(colours, short, out)
@@ -308,7 +310,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, float]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_cuda_device_is_used_and_learns(colours: SampleList, tmp_path: Path) -> None:
+def test_a_cuda_device_is_used_and_learns(colours: Listing, tmp_path: Path) -> None:
     assert choose_device("auto").type == "cuda"
     result = train_2d(colours, replace(TINY, device="auto"), tmp_path / "net.safetensors")
     assert result.best.scores["accuracy"] > 0.9

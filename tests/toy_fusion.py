@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from listed import Sample
 from toy_stores import write_store
 
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.table import BlockUse, FusionTable
 
 CLASSES = ("happy", "sad", "anger")

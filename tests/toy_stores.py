@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from listed import Sample, table_of
 
 from ig3d.features.classes import PRESETS
 from ig3d.features.predictions import Predictions
-from ig3d.features.samples import Sample, Split
+from ig3d.features.samples import Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
@@ -47,7 +48,7 @@ def write_store(
     fields = {name: getattr(Rows.pending(n, {}), name) for name in Rows.__slots__}
     fields |= {"status": status, "codes": codes, **(faces or {})}
     info = StoreInfo("toy", "/data/toy", classes, regressor={"name": regressor, "weights_sha256": weights})
-    with StoreWriter(path, info, tuple(samples), blocks) as writer:
+    with StoreWriter(path, info, table_of(samples, info.classes), blocks) as writer:
         writer.write(0, Rows(**fields))
     return path
 

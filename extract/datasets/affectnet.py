@@ -9,32 +9,33 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
-from ...features.columns import say_columns
-from ...features.samples import Sample, SampleList, Split
-from . import DatasetOptions
+from ...features.columns import say_columns, split_named
+from ...features.samples import BOX_COLUMNS, Listing, Split
 from .affectnet_npy import read_annotations
+from .base import Dataset, DatasetOptions
 from .files import (
+    contents,
     files_in,
     find_file,
     first_folder,
     is_folder,
-    listing,
     posix,
     read_csv,
     read_lines,
     sample_id,
     size_of,
 )
+from .label_names import class_index
 
 _NAMES = (*PRESETS["affectnet8"], "none", "uncertain", "non-face")
-_SET_FOLDERS = {"train_set": Split.train, "val_set": Split.val, "valid_set": Split.val}
-_LISTS = {"training.csv": Split.train, "validation.csv": Split.val}
+_SET_FOLDERS = ("train_set", "val_set", "valid_set")
+_LISTS = ("training.csv", "validation.csv")
 _LIST_FOLDERS = ("Manually_Annotated_file_lists", "Manually_Annotated", ".")
 _IMAGE_FOLDERS = (
     "Manually_Annotated_Images",
@@ -47,16 +48,11 @@ _COLUMNS = (
 )  # fmt: skip
 _OTHER_NAMES = {"exp": "expression", "val": "valence", "aro": "arousal", "id": "number"}
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One annotated image; ``sample`` has its label still to come."""
-
-    sample: Sample
-    expression: int
+# Stem of the image, expression, valence, arousal.
+_Annotation = tuple[str, int, float, float]
 
 
-class AffectNet:
+class AffectNet(Dataset):
     """Eight classes; images of none, uncertain and non-face are left out."""
 
     name = "affectnet"
@@ -67,34 +63,23 @@ class AffectNet:
     )
     classes = PRESETS["affectnet8"]
 
-    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
+    def read(self, root: Path, options: DatasetOptions) -> Listing:
         marks = {*_SET_FOLDERS, *_LISTS, "manually_annotated_file_lists", "manually_annotated"}
-        found = find_file(root, marks, skip={"images", "annotations"})
-        if found is None:
-            raise LayoutError(
-                f"{self.name}: expected AffectNet's folders, found {listing(root)} in {root}; {self.layout} "
-                "(docs/datasets.md); for folders 0 to 7 use --dataset folder --label-map affectnet8"
-            )
-        base = found.parent
+        mark = find_file(root, marks, skip={"images", "annotations"})
+        if mark is None:
+            hint = "; for folders 0 to 7 use --dataset folder --label-map affectnet8"
+            raise self.wrong_layout(root, "AffectNet's folders", hint=hint)
         notes: list[str] = []
-        say = notes.append
-        records = list(
-            _sets(base, root, len(self.classes), say)
-            if found.name.lower() in _SET_FOLDERS
-            else _original(base, root, say)
-        )
-        left_out = Counter(
-            _NAMES[record.expression] for record in records if record.expression >= len(self.classes)
-        )
+        if mark.name.lower() in _SET_FOLDERS:
+            rows = _sets(mark.parent, root, len(self.classes), notes)
+        else:
+            rows = _original(mark.parent, root, notes)
+        left_out = Counter[int]()
+        listing = self.listing(root, _of_classes(rows, len(self.classes), left_out))
         if left_out:
-            words = ", ".join(f"{count} of {name}" for name, count in left_out.items())
+            words = ", ".join(f"{count} of {_NAMES[label]}" for label, count in left_out.items())
             notes.append(f"left out, as AffectNet-{len(self.classes)} does: {words}")
-        samples = tuple(
-            replace(record.sample, label=record.expression)
-            for record in records
-            if record.expression < len(self.classes)
-        )
-        return SampleList(self.name, str(root), self.classes, samples, tuple(notes))
+        return Listing(self.name, listing.root, listing.samples, tuple(notes))
 
 
 class AffectNet7(AffectNet):
@@ -105,37 +90,52 @@ class AffectNet7(AffectNet):
     classes = PRESETS["affectnet7"]
 
 
-def _sets(base: Path, root: Path, classes: int, say: Callable[[str], None]) -> Iterator[Record]:
-    """``train_set`` and ``val_set``, whichever of the three kinds of annotation they have."""
-    here = {
-        Path(entry.path): _SET_FOLDERS[entry.name.lower()]
+def _of_classes(
+    rows: Iterable[dict[str, Any]], count: int, left_out: Counter[int]
+) -> Iterator[dict[str, Any]]:
+    """Rows with a label below the number of classes; the others are counted."""
+    for row in rows:
+        if row["label"] < count:
+            yield row
+        else:
+            left_out[row["label"]] += 1
+
+
+def _sets(base: Path, root: Path, classes: int, notes: list[str]) -> Iterator[dict[str, Any]]:
+    """``train_set`` and ``val_set``, with any of the three kinds of annotation."""
+    folders = [
+        Path(entry.path)
         for entry in os.scandir(base)
         if entry.name.lower() in _SET_FOLDERS and is_folder(entry)
-    }
-    for folder, split in sorted(here.items()):
+    ]
+    for folder in sorted(folders):
+        split = split_named(folder.name) or Split.train
         images = first_folder(folder / "images") or folder
         inside = posix(images, root)
         files = files_in(images)
-        kind, rows = _annotated(base, folder, split, classes)
-        say(f"{posix(folder, root)}: annotations from {kind}")
+        kind, annotations = _annotated(base, folder, split, classes)
+        notes.append(f"{posix(folder, root)}: annotations from {kind}")
         named = set()
-        for stem, expression, valence, arousal in rows:
+        for stem, label, valence, arousal in annotations:
             name, size = files.get(stem, (f"{stem}.jpg", -1))
             named.add(stem)
             path = f"{inside}/{name}"
-            yield Record(
-                Sample(sample_id(path), path, -1, split, valence, arousal, size_bytes=size), expression
-            )
-        without = sorted(files.keys() - named)
-        if without:
-            say(f"{inside}: {number(len(without), 'image')} left out, without annotation: {some(without)}")
+            yield {
+                "id": sample_id(path),
+                "path": path,
+                "label": label,
+                "split": split,
+                "valence": valence,
+                "arousal": arousal,
+                "size_bytes": size,
+            }
+        if without := sorted(files.keys() - named):
+            images_left = number(len(without), "image")
+            notes.append(f"{inside}: {images_left} left out, without annotation: {some(without)}")
 
 
-_Row = tuple[str, int, float, float]
-
-
-def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[str, Iterable[_Row]]:
-    """What the annotations of one set are in, and its rows: stem, expression, valence, arousal."""
+def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[str, Iterable[_Annotation]]:
+    """The kind of annotations of one set, and the annotations."""
     for name in (f"{folder.name}_annotation_without_lnd.csv", f"{split.name}_set_annotation_without_lnd.csv"):
         for parent in (base, folder):
             if (parent / name).is_file():
@@ -148,32 +148,32 @@ def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[st
                     return path.name, _text_rows(path)
     if (folder / "annotations").is_dir():
         table = read_annotations(folder / "annotations")
-        columns = (table.stems, table.expression, table.valence, table.arousal)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return "annotations/*.npy", ((s, e, _va(v, str(folder)), _va(a, str(folder))) for s, e, v, a in rows)
+        rows = zip(*(table[name].tolist() for name in table), strict=True)
+        where = str(folder)
+        return "annotations/*.npy", ((s, e, _va(v, where), _va(a, where)) for s, e, v, a in rows)
     # folders of these names are not AffectNet's alone: Aff-Wild2 has them, and class folders stand in them
     raise (DatasetError if (folder / "images").is_dir() else LayoutError)(
         f"affectnet: expected annotations/, {split.name}_set_annotation_without_lnd.csv or a text list for "
-        f"{folder}, found {listing(folder)}; docs/datasets.md shows the forms"
+        f"{folder}, found {contents(folder)}; docs/datasets.md shows the forms"
     )
 
 
-def _flat_rows(path: Path) -> Iterator[_Row]:
+def _flat_rows(path: Path) -> Iterator[_Annotation]:
     """Rows of ``number,exp,val,aro``."""
     rows = read_csv(path, dataset="affectnet")
-    found = next(rows, [])
-    header = [_OTHER_NAMES.get(name.lower(), name.lower()) for name in found]
+    names = next(rows, [])
+    header = [_OTHER_NAMES.get(name.lower(), name.lower()) for name in names]
     wanted = ("number", "expression", "valence", "arousal")
     if not set(wanted) <= set(header):
         raise DatasetError(
-            f"affectnet: expected the columns number,exp,val,aro in the first line of {path}, got {say_columns(found)}"
+            f"affectnet: expected the columns number,exp,val,aro in the first line of {path}, got {say_columns(names)}"
         )
-    number, expression, valence, arousal = (header.index(name) for name in wanted)
-    for place, row in enumerate(rows, start=1):
-        where = f"row {place} of {path}"
+    stem, expression, valence, arousal = (header.index(name) for name in wanted)
+    for row_number, row in enumerate(rows, start=1):
+        where = f"row {row_number} of {path}"
         _check_width(row, header, where)
         yield (
-            PurePosixPath(row[number]).stem,
+            PurePosixPath(row[stem]).stem,
             _expression(row[expression], where),
             _va(row[valence], where),
             _va(row[arousal], where),
@@ -189,64 +189,68 @@ def _check_width(row: list[str], header: list[str], where: str) -> None:
         )
 
 
-def _text_rows(path: Path) -> Iterator[_Row]:
+def _text_rows(path: Path) -> Iterator[_Annotation]:
     """Lines like ``123.jpg 4``."""
-    for place, line in enumerate(read_lines(path), start=1):
+    for line_number, line in enumerate(read_lines(path), start=1):
         if line:
             name, _, digits = line.rpartition(" ")
-            yield PurePosixPath(name).stem, _expression(digits, f"line {place} of {path}"), math.nan, math.nan
+            label = _expression(digits, f"line {line_number} of {path}")
+            yield PurePosixPath(name).stem, label, math.nan, math.nan
 
 
-def _original(base: Path, root: Path, say: Callable[[str], None]) -> Iterator[Record]:
+def _original(base: Path, root: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """The lists of the original release, with a header or without; the face's box is in them."""
     images = first_folder(*(base / name for name in _IMAGE_FOLDERS))
-    lists = {
-        path: split
-        for name, split in _LISTS.items()
+    lists = [
+        path
+        for name in _LISTS
         if (path := next((p for f in _LIST_FOLDERS if (p := base / f / name).is_file()), None)) is not None
-    }
+    ]
     if images is None or not lists:
-        lacking = "Manually_Annotated_Images/" if images is None else "training.csv or validation.csv"
+        missing = "Manually_Annotated_Images/" if images is None else "training.csv or validation.csv"
         raise DatasetError(
-            f"affectnet: expected {lacking} under {base}, found {listing(base)}; docs/datasets.md shows the forms"
+            f"affectnet: expected {missing} under {base}, found {contents(base)}; docs/datasets.md shows the forms"
         )
     inside = posix(images, root)
-    for path, split in lists.items():
-        say(f"{split.name}: annotations from {posix(path, root)}, with face boxes")
-        header: list[str] | None = None
-        headless = False
-        for place, row in enumerate(read_csv(path, dataset="affectnet")):
-            if header is None:
-                header = [name.lower() for name in row]
-                if set(_COLUMNS) - {"facial_landmarks"} <= set(header):
-                    continue
-                header, headless = list(_COLUMNS), True  # some copies have lost the header
-            where = f"row {place + headless} of {path}"
-            _check_width(row, header, where)
-            cells = dict(zip(header, row, strict=False))
+    for path in lists:
+        split = split_named(path.stem) or Split.train
+        notes.append(f"{split.name}: annotations from {posix(path, root)}, with face boxes")
+        for where, cells in _original_rows(path):
             name = f"{inside}/{cells[_COLUMNS[0]]}"
-            sample = Sample(
-                id=sample_id(name),
-                path=name,
-                split=split,
-                valence=_va(cells["valence"], where),
-                arousal=_va(cells["arousal"], where),
-                size_bytes=size_of(root / name),
-                box=_box(cells),
-            )
-            yield Record(sample, _expression(cells["expression"], where))
+            yield {
+                "id": sample_id(name),
+                "path": name,
+                "label": _expression(cells["expression"], where),
+                "split": split,
+                "valence": _va(cells["valence"], where),
+                "arousal": _va(cells["arousal"], where),
+                "size_bytes": size_of(root / name),
+                **_box(cells),
+            }
     if find_file(base, {"automatically_annotated.csv"}, skip={"images", images.name.lower()}):
-        say("Automatically_annotated.csv is left out: no person has looked at those labels")
+        notes.append("Automatically_annotated.csv is left out: no person has looked at those labels")
+
+
+def _original_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Cells by column of each row of a list, and the row in words."""
+    header: list[str] | None = None
+    without_header = False
+    for row_number, row in enumerate(read_csv(path, dataset="affectnet")):
+        if header is None:
+            header = [name.lower() for name in row]
+            if set(_COLUMNS) - {"facial_landmarks"} <= set(header):
+                continue
+            header, without_header = list(_COLUMNS), True  # some copies have lost the header
+        where = f"row {row_number + without_header} of {path}"
+        _check_width(row, header, where)
+        yield where, dict(zip(header, row, strict=False))
 
 
 def _expression(text: str, where: str) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if value != value or value != int(value) or not 0 <= value <= 10:
+    label = class_index(text, len(_NAMES))
+    if label is None:
         raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {where}, got {short(text)!r}")
-    return int(value)
+    return label
 
 
 def _va(value: str | float, where: str) -> float:
@@ -255,7 +259,7 @@ def _va(value: str | float, where: str) -> float:
         number = float(value)
     except ValueError:
         number = math.inf
-    if number == -2 or number != number:
+    if number == -2 or math.isnan(number):
         return math.nan
     if not -1 <= number <= 1:
         raise DatasetError(
@@ -264,10 +268,12 @@ def _va(value: str | float, where: str) -> float:
     return number
 
 
-def _box(cells: dict[str, str]) -> tuple[float, float, float, float] | None:
-    """The face's box; None where the list has no usable one."""
+def _box(cells: dict[str, str]) -> dict[str, float]:
+    """The face's box; empty where the list has no usable one."""
     try:
         x, y, width, height = (float(cells[name]) for name in _COLUMNS[1:5])
     except (KeyError, ValueError):
-        return None
-    return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+        return {}
+    if not (width > 0 and height > 0):
+        return {}
+    return dict(zip(BOX_COLUMNS, (x, y, x + width, y + height), strict=True))

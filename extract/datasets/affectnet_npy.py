@@ -11,7 +11,6 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -23,29 +22,21 @@ from ..places import cache_folder
 from ..sources import reason_of
 
 TABLE = ".ig3d-annotations.npz"
+_COLUMNS = ("stems", "expression", "valence", "arousal")
 _KINDS = ("exp", "val", "aro")
 _THREADS, _CHUNK = 8, 512
 
 
-@dataclass(frozen=True, slots=True)
-class Annotations:
-    """The annotations of n images.
-
-    Attributes
-    ----------
-    stems : (n,) str, sorted
-    expression : (n,) int16
-    valence, arousal : (n,) float32, NaN where there is no such file
-    """
-
-    stems: np.ndarray
-    expression: np.ndarray
-    valence: np.ndarray
-    arousal: np.ndarray
+Annotations = dict[str, np.ndarray]
 
 
 def read_annotations(folder: Path) -> Annotations:
     """All annotations of a folder, from the table where it is of these very files.
+
+    Returns
+    -------
+    dict of ``stems`` (n,) str, sorted; ``expression`` (n,) int16; ``valence`` and ``arousal`` (n,) float32, NaN where
+    there is no such file
 
     Raises
     ------
@@ -58,12 +49,12 @@ def read_annotations(folder: Path) -> Annotations:
     for place in places:
         if (kept := _kept(place, digest)) is not None:
             return kept
-    found = _read(folder, stems)
+    annotations = _read(folder, stems)
     for place in places:
         with suppress(OSError, RunError):
-            _keep(place, digest, found)
+            _keep(place, digest, annotations)
             break
-    return found
+    return annotations
 
 
 def _listed(folder: Path) -> tuple[list[str], bytes]:
@@ -90,21 +81,19 @@ def _kept(place: Path, digest: bytes) -> Annotations | None:
     # a damaged table is made anew; NumPy does not always close a file that it opened
     with suppress(Exception), place.open("rb") as file, np.load(file) as table:
         if table["digest"].tobytes() == digest:
-            return Annotations(
-                **{name: table[name] for name in ("stems", "expression", "valence", "arousal")}
-            )
+            return {name: table[name] for name in _COLUMNS}
     return None
 
 
-def _keep(place: Path, digest: bytes, found: Annotations) -> None:
+def _keep(place: Path, digest: bytes, annotations: Annotations) -> None:
     with replacing(place) as temporary, temporary.open("wb") as handle:
         np.savez(
             handle,
             digest=np.frombuffer(digest, np.uint8),
-            stems=found.stems,
-            expression=found.expression,
-            valence=found.valence,
-            arousal=found.arousal,
+            stems=annotations["stems"],
+            expression=annotations["expression"],
+            valence=annotations["valence"],
+            arousal=annotations["arousal"],
         )
 
 
@@ -120,12 +109,12 @@ def _read(folder: Path, stems: list[str]) -> Annotations:
     ]
     if odd:
         raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {folder}, got {some(odd)}")
-    return Annotations(
-        stems=np.array(stems, dtype=str),
-        expression=values[:, 0].astype(np.int16),
-        valence=values[:, 1].astype(np.float32),
-        arousal=values[:, 2].astype(np.float32),
-    )
+    return {
+        "stems": np.array(stems, dtype=str),
+        "expression": values[:, 0].astype(np.int16),
+        "valence": values[:, 1].astype(np.float32),
+        "arousal": values[:, 2].astype(np.float32),
+    }
 
 
 def _read_some(folder: str, stems: list[str]) -> np.ndarray:

@@ -1,24 +1,25 @@
 """``affwild2`` and ``affwild2-va``: frames of Aff-Wild2's videos, with expressions or with valence and arousal.
 
-The two tasks of the ABAW challenges part the videos differently, so each is a dataset of its own. Reference: Kollias
+The two tasks of the ABAW challenges split the videos differently, so each is a dataset by itself. Reference: Kollias
 and Zafeiriou, "Aff-Wild2" (2018), and the readme of the annotations.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ...errors import DatasetError, LayoutError, number, short, some
+from ...errors import DatasetError, number, short, some
 from ...features.classes import PRESETS
 from ...features.columns import split_named
-from ...features.samples import Sample, SampleList, Split
-from . import DatasetOptions
-from .files import find_all, find_file, images_under, listing, posix, read_lines
+from ...features.samples import Listing, Split
+from .base import Dataset, DatasetOptions
+from .files import find_all, find_file, images_under, posix, read_lines
+from .label_names import class_index
 
 # video1_left and video1_right are two people of one video
 _SIDE = re.compile(r"_(left|right)$")
@@ -26,16 +27,7 @@ _SIDE = re.compile(r"_(left|right)$")
 _NUMBERS = re.compile(r"[-+.\deE,; \t]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The annotation of one frame; a label of -1 with NaN is none."""
-
-    label: int
-    valence: float = math.nan
-    arousal: float = math.nan
-
-
-class AffWild2:
+class AffWild2(Dataset):
     """Eight classes, the last of them other; frames marked -1 are left out. The video is the group."""
 
     name = "affwild2"
@@ -43,89 +35,91 @@ class AffWild2:
         "affwild2 expects EXPR_.../Train_Set|Validation_Set/<video>.txt and cropped_aligned/<video>/00001.jpg under "
         "ROOT, line k for frame k"
     )
-    task = "expr"
     classes = PRESETS["affwild2"]
+    task = "expr"
+    wanted = "a label -1 to 7"
 
-    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
+    def read(self, root: Path, options: DatasetOptions) -> Listing:
         images = find_file(root, {"cropped_aligned"})
         lists = dict(_lists(root, self.task))
         if images is None or not lists:
-            lacking = "cropped_aligned/" if images is None else f"{self.task.upper()}_.../Train_Set/*.txt"
-            raise LayoutError(
-                f"{self.name}: expected {lacking}, found {listing(root)} in {root}; {self.layout} (docs/datasets.md)"
-            )
-        samples: list[Sample] = []
-        skipped = lineless = 0
-        unseen: list[str] = []
-        headless: list[str] = []
-        for file, split in sorted(lists.items()):
-            folder = images / file.stem
-            lines, header = self._read(file)
-            if not header:
-                headless.append(file.stem)
-            frames = dict(images_under(folder, root)) if folder.is_dir() else {}
-            stems = {path.rpartition("/")[2].partition(".")[0]: path for path in frames}
-            if not frames:
-                unseen.append(file.stem)
-                continue
-            lineless += sum(stem.isdecimal() and int(stem) > len(lines) for stem in stems)
-            inside, group = posix(folder, root), _SIDE.sub("", file.stem)
-            for frame, line in enumerate(lines, start=1):
-                if line is None:
-                    skipped += 1
+            missing = "cropped_aligned/" if images is None else f"{self.task.upper()}_.../Train_Set/*.txt"
+            raise self.wrong_layout(root, missing)
+        left_out = Counter[str]()
+        without_frames: list[str] = []
+        without_header: list[str] = []
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for file, split in sorted(lists.items()):
+                folder = images / file.stem
+                lines, header = self._lines(file)
+                if not header:
+                    without_header.append(file.stem)
+                frames = dict(images_under(folder, root)) if folder.is_dir() else {}
+                if not frames:
+                    without_frames.append(file.stem)
                     continue
-                stem = f"{frame:05d}"
-                path = stems.get(stem, f"{inside}/{stem}.jpg")
-                samples.append(
-                    Sample(
-                        id=f"{inside}/{stem}",
-                        path=path,
-                        label=line.label,
-                        split=split,
-                        valence=line.valence,
-                        arousal=line.arousal,
-                        group=group,
-                        size_bytes=frames.get(path, -1),
-                    )
-                )
+                stems = {path.rpartition("/")[2].partition(".")[0]: path for path in frames}
+                left_out["line"] += sum(stem.isdecimal() and int(stem) > len(lines) for stem in stems)
+                left_out["annotation"] += lines.count(None)
+                inside, group = posix(folder, root), _SIDE.sub("", file.stem)
+                for frame, annotation in enumerate(lines, start=1):
+                    if annotation is None:
+                        continue
+                    sample = f"{inside}/{frame:05d}"
+                    path = stems.get(f"{frame:05d}", f"{sample}.jpg")
+                    row = {"id": sample, "path": path, "split": split, "group": group, **annotation}
+                    yield {**row, "size_bytes": frames.get(path, -1)}
+
+        listing = self.listing(root, rows())
         counts = Counter(split.name for split in lists.values())
         notes = [
             f"videos: {' and '.join(f'{count} {name}' for name, count in counts.items())}; "
-            f"{number(skipped, 'frame')} left out, marked as not annotated"
+            f"{number(left_out['annotation'], 'frame')} left out, marked as not annotated"
         ]
-        if headless:
+        if without_header:
             notes.append(
-                f"no header in {number(len(headless), 'list')}; the first line, a label, is frame 1: {some(headless)}"
+                f"no header in {number(len(without_header), 'list')}; the first line, a label, is frame 1: "
+                f"{some(without_header)}"
             )
-        if lineless:
-            notes.append(f"{number(lineless, 'frame')} left out, without a line in their video's list")
-        if unseen:
-            notes.append(f"{number(len(unseen), 'annotated video')} left out, without frames: {some(unseen)}")
-        return SampleList(self.name, str(root), self.classes, tuple(samples), tuple(notes))
+        if left_out["line"]:
+            notes.append(
+                f"{number(left_out['line'], 'frame')} left out, without a line in their video's list"
+            )
+        if without_frames:
+            videos = number(len(without_frames), "annotated video")
+            notes.append(f"{videos} left out, without frames: {some(without_frames)}")
+        return replace(listing, notes=tuple(notes))
 
-    def _read(self, file: Path) -> tuple[list[Line | None], bool]:
-        """Frames of one annotation file, None for those without; and whether its first line is a header."""
+    def _lines(self, file: Path) -> tuple[list[dict[str, Any] | None], bool]:
+        """Annotation of each frame, None for those without; and whether the first line is a header."""
         lines = list(read_lines(file))
         while lines and not lines[-1]:
             lines.pop()
         header = bool(lines) and not _NUMBERS.fullmatch(lines[0])
-        found = []
-        for place, line in enumerate(lines[header:], start=1 + header):
+        annotations = []
+        for line_number, line in enumerate(lines[header:], start=1 + header):
             try:
-                found.append(self._line(line))
+                annotations.append(self.annotation(line))
             except ValueError:
                 raise DatasetError(
-                    f"{self.name}: expected {self._wanted} in line {place} of {file}, got {short(line)!r}"
+                    f"{self.name}: expected {self.wanted} in line {line_number} of {file}, got {short(line)!r}"
                 ) from None
-        return found, header
+        return annotations, header
 
-    _wanted = "a label -1 to 7"
+    def annotation(self, text: str) -> dict[str, Any] | None:
+        """Columns of one frame; None where it is marked as not annotated.
 
-    def _line(self, text: str) -> Line | None:
-        label = int(text)
-        if not -1 <= label < len(self.classes):
-            raise ValueError
-        return None if label < 0 else Line(label)
+        Raises
+        ------
+        ValueError : the line is no annotation.
+        """
+        if class_index(text, 1, first=-1) is not None:
+            return None
+        label = class_index(text, len(self.classes))
+        if label is None:
+            raise ValueError(text)
+        return {"label": label}
 
 
 class AffWild2VA(AffWild2):
@@ -133,17 +127,17 @@ class AffWild2VA(AffWild2):
 
     name = "affwild2-va"
     layout = "affwild2-va expects VA_.../Train_Set|Validation_Set/<video>.txt and cropped_aligned/, as affwild2 does"
-    task = "va"
     classes = ()
-    _wanted = "valence,arousal in [-1, 1] or -5"
+    task = "va"
+    wanted = "valence,arousal in [-1, 1] or -5"
 
-    def _line(self, text: str) -> Line | None:
+    def annotation(self, text: str) -> dict[str, Any] | None:
         valence, arousal = (float(cell) for cell in text.split(","))
         if valence == -5 or arousal == -5:
             return None
         if not (-1 <= valence <= 1 and -1 <= arousal <= 1):
-            raise ValueError
-        return Line(-1, valence, arousal)
+            raise ValueError(text)
+        return {"valence": valence, "arousal": arousal}
 
 
 def _lists(root: Path, task: str) -> Iterator[tuple[Path, Split]]:

@@ -1,4 +1,4 @@
-"""What adapters share of the file system: finding images and lists, ids from paths, natural order."""
+"""File system of datasets: find images and lists, read small tables, ids from paths, natural order."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from ...errors import DatasetError, number, some
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import without_image_suffix
-from ...features.samples import SampleList, Samples
 from ...features.table_reader import read_text
 from ..kinds import HEAD, is_leaving, is_system_folder, other_kind
 from ..kinds import is_image_name as is_image
@@ -33,7 +32,7 @@ def images_under(folder: Path, root: Path, skipped: Counter[str] | None = None) 
 
     Raises
     ------
-    DatasetError : a path reads as that of a member of a container.
+    DatasetError : a path reads as that of a member of an archive.
     """
     for inside, files in walk(folder, root, skipped):
         for name, size in images_of(files, skipped):
@@ -119,7 +118,7 @@ def _head(entry: os.DirEntry[str]) -> bytes:
 
 
 def skipped_note(skipped: Counter[str]) -> list[str]:
-    """A note on files that are no images and folders that are no data, by kind; empty where there are none."""
+    """A note on files that are no images and folders that are no data, by kind."""
     if not skipped:
         return []
     kinds = [f"{kind} ({count})" for kind, count in skipped.most_common()]
@@ -127,17 +126,17 @@ def skipped_note(skipped: Counter[str]) -> list[str]:
 
 
 def own_path(path: str) -> str:
-    """The path itself, which must not read as that of a member of a container: such a file would never be found.
+    """The path itself, which must not read as that of a member of an archive: such a file would never be found.
 
     Raises
     ------
     DatasetError : it does.
     """
-    container, member = parts_of(path)
+    archive, member = parts_of(path)
     if member:
         raise DatasetError(
-            f"datasets: expected names that do not read as CONTAINER!MEMBER, got {path}, which means {member} inside "
-            f"{container}; rename it"
+            f"datasets: expected names that do not read as ARCHIVE!MEMBER, got {path}, which means {member} inside "
+            f"{archive}; rename it"
         )
     return path
 
@@ -218,14 +217,12 @@ def files_in(folder: Path) -> dict[str, tuple[str, int]]:
     return {posixpath.splitext(name)[0]: (name, size) for name, size in found}
 
 
-def unlisted_note(
-    there: Iterable[str], listed: Collection[str], *, inside: str, said: str
-) -> tuple[str, ...]:
-    """A note on images of a folder that its list or table does not name; empty where it names all."""
-    left = sorted(set(there).difference(listed))
-    if not left:
-        return ()
-    return (f"WARNING {inside}: {number(len(left), 'image')} left out, {said}: {some(left)}",)
+def unlisted_note(present: Iterable[str], listed: Collection[str], *, inside: str, why: str) -> list[str]:
+    """A note on images of a folder that its list or table does not name."""
+    unlisted = sorted(set(present).difference(listed))
+    if not unlisted:
+        return []
+    return [f"WARNING {inside}: {number(len(unlisted), 'image')} left out, {why}: {some(unlisted)}"]
 
 
 def first_folder(*candidates: Path) -> Path | None:
@@ -279,15 +276,15 @@ def posix(path: Path, root: Path) -> str:
 
 
 def size_of(path: Path | str) -> int:
-    """Bytes of a file, or of the container that an image lies in; -1 where there is none."""
+    """Bytes of a file, or of the archive that an image lies in; -1 where there is none."""
     try:
         return os.stat(parts_of(str(path))[0]).st_size  # noqa: PTH116
     except (OSError, ValueError):  # a NUL in a list is a ValueError
         return -1
 
 
-def listing(folder: Path, limit: int = 5) -> str:
-    """What a folder holds, in a few words, for messages."""
+def contents(folder: Path, limit: int = 5) -> str:
+    """The first names in a folder, for messages."""
     with os.scandir(folder) as entries:
         names = [entry.name + ("/" if is_folder(entry) else "") for entry in entries]
     if not names:
@@ -295,11 +292,10 @@ def listing(folder: Path, limit: int = 5) -> str:
     return some(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
 
 
-def missing_note(samples: SampleList) -> tuple[str, ...]:
-    """A note on listed images that are no files, nor links to files; empty where all are."""
-    rows = Samples.of(samples.samples)
-    gone = [sample.path for sample in rows.take(np.flatnonzero(rows.column("size_bytes") < 0))]
-    if not gone:
-        return ()
-    images = number(len(gone), "listed image")
-    return (f"no file for {images} ({some(gone)}); the rows are kept, as missing or unreadable",)
+def missing_note(samples: pd.DataFrame) -> list[str]:
+    """A note on listed images that are no files, nor links to files."""
+    missing = samples["path"][samples["size_bytes"] < 0].tolist()
+    if not missing:
+        return []
+    images = number(len(missing), "listed image")
+    return [f"no file for {images} ({some(missing)}); the rows are kept, as missing or unreadable"]

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from ...errors import DatasetError, number, some
 from ...features.image_names import without_image_suffix
 from ..sources import parts_of
-from .files import listing, size_of
+from .files import contents, size_of
 
 # Absolute paths without a file that are tried, and folders under the root that may hold everything.
 _TRIES, _FOLDERS = 20, 200
@@ -64,7 +64,7 @@ def find_listed(
         remedy = (
             f"they are in {root / folder}: give that as the root, or write {folder}/ before the paths"
             if folder
-            else f"the folder holds {listing(root)}"
+            else f"the folder holds {contents(root)}"
         )
         notes.append(
             f"WARNING none of the {number(len(paths), 'file')} that {table.name} lists is there: {cells[0]!r} was "

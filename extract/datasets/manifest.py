@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from ...errors import DatasetError, LayoutError, some
+from ...errors import DatasetError, some
 from ...features.columns import (
     GROUP_NAMES,
     LABEL_NAMES,
@@ -22,20 +21,17 @@ from ...features.columns import (
     va_columns,
 )
 from ...features.image_names import IMAGE_SUFFIXES
-from ...features.samples import SampleList
+from ...features.samples import BOX_COLUMNS, Listing
 from ...features.table_reader import read_table
-from . import DatasetOptions
-from .files import listing, sample_id
+from .base import Dataset, DatasetOptions
+from .files import sample_id
 from .listed_paths import find_listed
-from .table import BOX, COLUMNS, from_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tabular import COLUMNS, list_table
 
 _NAMES = ("manifest.csv", "manifest.parquet", "manifest.tsv", "manifest.csv.gz", "manifest.tsv.gz")
 
 
-class ManifestDataset:
+class ManifestDataset(Dataset):
     """A table with a column ``path`` (under the root), and any of the other columns."""
 
     name = "manifest"
@@ -45,66 +41,62 @@ class ManifestDataset:
     )
     maps_labels = True
 
-    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
-        file = _locate(root, options.manifest, self.layout)
+    def read(self, root: Path, options: DatasetOptions) -> Listing:
+        file = self._table(root, options.manifest)
         table, assumed = read_table(file, error=DatasetError)
-        used, notes = _known_columns(file, table)
-        columns = {name: table[column].to_numpy() for name, column in used.items()}
-        cells = [cell_text(cell) for cell in columns["path"].tolist()]
-        paths, sizes, moved = find_listed(root, cells, table=file)
-        cells_of = {name: column.tolist() for name, column in columns.items()}
-        cells_of["path"] = paths
-        cells_of.setdefault("id", [sample_id(path) for path in paths])
-        unread = [name for name in table if name not in used.values()]
-        if unread:
+        used, notes = _used_columns(file, table)
+        cells = {name: table[column].tolist() for name, column in used.items()}
+        cells["path"], sizes, moved = find_listed(root, list(map(cell_text, cells["path"])), table=file)
+        cells.setdefault("id", [sample_id(path) for path in cells["path"]])
+        if unread := [name for name in table if name not in used.values()]:
             notes.append(f"columns left unread: {some(unread, 12)}")
-        return from_table(self.name, str(root), cells_of, sizes, options, notes=(*assumed, *notes, *moved))
+        return list_table(self, str(root), cells, sizes, options, notes=(*assumed, *notes, *moved))
+
+    def _table(self, root: Path, named: str | None) -> Path:
+        """The table that the option names, else the one under the root."""
+        if named and Path(named).exists() and not Path(named).is_dir():  # a pipe will do
+            return Path(named)
+        for candidate in () if named else (root / name for name in _NAMES):
+            if candidate.is_file():
+                return candidate
+        raise self.wrong_layout(root, named or "manifest.csv or manifest.parquet")
 
 
-def _locate(root: Path, given: str | None, layout: str) -> Path:
-    if given and Path(given).exists() and not Path(given).is_dir():  # a pipe will do
-        return Path(given)
-    for candidate in () if given else (root / name for name in _NAMES):
-        if candidate.is_file():
-            return candidate
-    wanted = given or "manifest.csv or manifest.parquet"
-    raise LayoutError(
-        f"manifest: expected {wanted}, found {listing(root)} in {root}; {layout} (docs/datasets.md)"
-    )
-
-
-def _known_columns(file: Path, columns: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
-    """Our name -> name of the column that is used for it, and notes on those that have another name.
+def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
+    """Column of the sample table -> name of the column that is used for it; and notes on those of another name.
 
     Raises
     ------
     DatasetError : none holds paths.
     """
-    names = list(columns)
+    names = list(table)
     if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
         raise DatasetError(
             f"manifest: expected a header line with a column path in {file}, got {say_columns(names)}"
         )
-    found = {name: find_column(names, wanted) for name, wanted in (
-        ("path", PATH_NAMES), ("id", ("id", "sample id")), ("label", LABEL_NAMES), ("group", GROUP_NAMES),
-        *((corner, (corner,)) for corner in BOX),
-    )}  # fmt: skip
-    found["path"] = found["path"] or next((name for name in names if _holds_images(columns[name])), None)
-    if found["path"] is None:
+    known = {
+        "path": find_column(names, PATH_NAMES)
+        or next((name for name in names if _holds_images(table[name])), None),
+        "id": find_column(names, ("id", "sample id")),
+        "label": find_column(names, LABEL_NAMES),
+        "group": find_column(names, GROUP_NAMES),
+        **{corner: find_column(names, (corner,)) for corner in BOX_COLUMNS},
+    }
+    if known["path"] is None:
         raise DatasetError(f"manifest: expected a column path in {file}, got {say_columns(names)}")
-    if found["id"] == found["path"]:
-        found["id"] = None
-    found["valence"], found["arousal"] = va_columns(names) or (
+    if known["id"] == known["path"]:
+        known["id"] = None
+    known["valence"], known["arousal"] = va_columns(names) or (
         find_column(names, ("valence",)),
         find_column(names, ("arousal",)),
     )
-    if found["label"] in (found["valence"], found["arousal"]):
-        found["label"] = None
+    if known["label"] in (known["valence"], known["arousal"]):
+        known["label"] = None
     # Of the usual names only split is sure to mean one; a column set or part may hold other things.
     split = find_column(names, SPLIT_NAMES)
-    if split is not None and (split.strip().lower() == "split" or _holds_splits(columns[split])):
-        found["split"] = split
-    used = {name: column for name in COLUMNS if (column := found.get(name))}
+    if split is not None and (split.strip().lower() == "split" or _holds_splits(table[split])):
+        known["split"] = split
+    used = {name: column for name in COLUMNS if (column := known.get(name)) is not None}
     notes = [
         f"column {column} of {file.name} read as {name}"
         for name, column in used.items()
@@ -115,7 +107,7 @@ def _known_columns(file: Path, columns: pd.DataFrame) -> tuple[dict[str, str], l
 
 def _holds_images(column: pd.Series) -> bool:
     """Whether most cells end as names of images do."""
-    cells: Sequence[str] = as_text(column[:100]).tolist() if column.dtype.kind == "O" else []
+    cells = as_text(column[:100]).tolist() if column.dtype.kind in "OUS" else []
     ends = sum(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
     return bool(cells) and 2 * ends > len(cells)
 

@@ -6,38 +6,38 @@ for Expression Recognition in the Wild" (CVPR 2017), and the list file that come
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
-from ...features.samples import Sample, SampleList, Split
-from . import DatasetOptions
+from ...features.samples import Listing, Split
+from .base import Dataset, DatasetOptions
 from .files import (
+    contents,
     files_in,
     find_all,
     find_file,
     first_folder,
     images_under,
-    listing,
     posix,
     read_csv,
     read_lines,
     sample_id,
     unlisted_note,
 )
+from .label_names import PUBLISHED, class_index
 
 # The list file's misspelt name is the real one.
 LIST_FILE = "list_patition_label.txt"
-# Images per class in the published split, in the order of the labels.
-OFFICIAL_COUNTS = {
-    Split.train: (1290, 281, 717, 4772, 1982, 705, 2524),
-    Split.test: (329, 74, 160, 1185, 478, 162, 680),
-}
 _IMAGES = ("Image/aligned", "aligned", "Image/aligned_224", "Image/original", "original")
+_PARTS = {Split.train: "RAF-DB", Split.test: "RAF-DB's test part"}
 
 
-class RafDb:
+class RafDb(Dataset):
     """Seven basic expressions, labels 1 to 7. The list file is searched under the root; else Kaggle's folders are."""
 
     name = "rafdb"
@@ -45,37 +45,59 @@ class RafDb:
         f"rafdb expects basic/EmoLabel/{LIST_FILE} with basic/Image/aligned/ (official), or DATASET/train|test/1..7/ "
         "with train_labels.csv (Kaggle), anywhere under ROOT"
     )
+    classes = PRESETS["rafdb"]
 
-    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
-        classes = PRESETS["rafdb"]
+    def read(self, root: Path, options: DatasetOptions) -> Listing:
         in_compound = root.name.lower() == "compound"
         lists = [] if in_compound else _lists(root, skip={"image", "compound"})
         if lists:
-            samples, notes = _official(lists, root, len(classes), self.name)
+            listing = _official(self, lists, root)
         elif (kaggle := _kaggle_folder(root)) is not None:
-            samples, notes = _kaggle(kaggle, root)
+            listing = _kaggle(self, kaggle, root)
         else:
-            raise _lacking(root, self.layout)
-        return SampleList(self.name, str(root), classes, tuple(samples), (*notes, _count_note(samples)))
+            raise self._missing(root)
+        return replace(listing, notes=(*listing.notes, _count_note(listing)))
+
+    def _missing(self, root: Path) -> DatasetError:
+        """Error for a folder in which neither form is complete, by the part that is missing."""
+        images = find_file(root, {"aligned", "aligned_224", "original"}, skip={"compound", "emolabel"})
+        if images is not None and images.is_dir():
+            part = images.parent.parent if images.parent.name.lower() == "image" else images.parent
+            return DatasetError(
+                f"rafdb: expected EmoLabel/{LIST_FILE} beside the images of {images}, found {contents(part)} in "
+                f"{part}; the list comes with RAF-DB"
+            )
+        train = find_file(root, {"train", "test"})
+        parent = root if train is None else train.parent
+        half = [name for name in ("train", "test") if (parent / name / "1").is_dir()]
+        if len(half) != 1 or (parent / half[0] / "0").is_dir():
+            return self.wrong_layout(root, "RAF-DB's folders")
+        other = "test" if half[0] == "train" else "train"
+        # with RAF-DB's table beside them the digits are RAF-DB's
+        table = any(
+            (folder / f"{name}_labels.csv").is_file() for folder in (parent, parent.parent) for name in half
+        )
+        return self.wrong_layout(
+            parent,
+            f"{other}/1 to {other}/7 beside {parent / half[0]}",
+            hint="; unpack the other part as well",
+            error=DatasetError if table else LayoutError,
+        )
 
 
-class RafDbCompound:
+class RafDbCompound(Dataset):
     """Eleven compound expressions, labels 1 to 11."""
 
     name = "rafdb-compound"
     layout = f"rafdb-compound expects compound/EmoLabel/{LIST_FILE} with compound/Image/aligned/ under ROOT"
+    classes = PRESETS["rafdb-compound"]
 
-    def __call__(self, root: Path, options: DatasetOptions) -> SampleList:
-        classes = PRESETS[self.name]
+    def read(self, root: Path, options: DatasetOptions) -> Listing:
         compound = root if root.name.lower() == "compound" else find_file(root, {"compound"}, skip={"image"})
         lists = [] if compound is None else _lists(compound, skip={"image"})
         if not lists:
-            raise LayoutError(
-                f"rafdb-compound: expected RAF-DB's compound/ folder, found {listing(root)} in {root}; {self.layout} "
-                "(docs/datasets.md)"
-            )
-        samples, notes = _official(lists, root, len(classes), self.name)
-        return SampleList(self.name, str(root), classes, tuple(samples), notes)
+            raise self.wrong_layout(root, "RAF-DB's compound/ folder")
+        return _official(self, lists, root)
 
 
 def _lists(root: Path, *, skip: set[str]) -> list[Path]:
@@ -83,36 +105,7 @@ def _lists(root: Path, *, skip: set[str]) -> list[Path]:
     return find_all(root, lambda name: name == LIST_FILE, skip=skip, further=2)
 
 
-def _lacking(root: Path, layout: str) -> DatasetError:
-    """What to say where neither form is whole: which part of it is not there."""
-    images = find_file(root, {"aligned", "aligned_224", "original"}, skip={"compound", "emolabel"})
-    if images is not None and images.is_dir():
-        part = images.parent.parent if images.parent.name.lower() == "image" else images.parent
-        return DatasetError(
-            f"rafdb: expected EmoLabel/{LIST_FILE} beside the images of {images}, found {listing(part)} in {part}; "
-            "the list comes with RAF-DB"
-        )
-    train = find_file(root, {"train", "test"})
-    parent = root if train is None else train.parent
-    half = [name for name in ("train", "test") if (parent / name / "1").is_dir()]
-    if len(half) == 1 and not (parent / half[0] / "0").is_dir():
-        other = "test" if half[0] == "train" else "train"
-        # with RAF-DB's table beside them the digits are RAF-DB's
-        table = any(
-            (folder / f"{name}_labels.csv").is_file() for folder in (parent, parent.parent) for name in half
-        )
-        return (DatasetError if table else LayoutError)(
-            f"rafdb: expected {other}/1 to {other}/7 beside {parent / half[0]}, found {listing(parent)}; "
-            "unpack the other part as well"
-        )
-    return LayoutError(
-        f"rafdb: expected RAF-DB's folders, found {listing(root)} in {root}; {layout} (docs/datasets.md)"
-    )
-
-
-def _official(
-    lists: list[Path], root: Path, labels: int, dataset: str
-) -> tuple[list[Sample], tuple[str, ...]]:
+def _official(dataset: Dataset, lists: list[Path], root: Path) -> Listing:
     """Samples of lines like ``train_00001.jpg 5``; ``_aligned``, which only the files have, is not in the id."""
     list_file, *copies = lists
     part = list_file.parent.parent
@@ -121,47 +114,47 @@ def _official(
     zipped = [name for name in ("aligned", "original") if (part / "Image" / f"{name}.zip").is_file()]
     if images is None or (zipped and not files):
         raise DatasetError(
-            f"{dataset}: expected Image/aligned/ beside {list_file.parent} with images in it, found {listing(part)}"
+            f"{dataset.name}: expected Image/aligned/ beside {list_file.parent} with images in it, found "
+            + contents(part)
             + (f" and Image/{zipped[0]}.zip" if zipped else "")
             + "; unpack the images there"
         )
     folder = posix(images, root)
     suffix = "_aligned" if images.name.startswith("aligned") else ""
-    samples = []
+    rows = []
     listed = set()
-    for place, line in enumerate(read_lines(list_file), start=1):
+    for line_number, line in enumerate(read_lines(list_file), start=1):
         if not line:
             continue
         name, _, digits = line.rpartition(" ")
         stem, extension = PurePosixPath(name).stem, PurePosixPath(name).suffix
         split = Split.train if stem.startswith("train") else Split.test if stem.startswith("test") else None
-        if split is None or not digits.isdecimal() or not 1 <= int(digits) <= labels:
+        label = class_index(digits, len(dataset.classes), first=1)
+        if split is None or label is None:
             raise DatasetError(
-                f"{dataset}: expected lines like 'train_00001.jpg 5' with labels 1 to {labels}, got "
-                f"{short(line)!r} in line {place} of {list_file}"
+                f"{dataset.name}: expected lines like 'train_00001.jpg 5' with labels 1 to {len(dataset.classes)}, got "
+                f"{short(line)!r} in line {line_number} of {list_file}"
             )
         if f"{stem}{suffix}" in listed:
             raise DatasetError(
-                f"{dataset}: expected every image once in {list_file}, got {name} again in line {place}; take the list "
-                "as it was published"
+                f"{dataset.name}: expected every image once in {list_file}, got {name} again in line {line_number}; "
+                "take the list as it was published"
             )
-        file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
         listed.add(f"{stem}{suffix}")
-        samples.append(
-            Sample(
-                id=f"{folder}/{stem}",
-                path=f"{folder}/{file}",
-                label=int(digits) - 1,
-                split=split,
-                size_bytes=size,
-            )
-        )
-    others = some([posix(copy, root) for copy in copies])
-    return samples, (
+        file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
+        rows.append(_row(f"{folder}/{stem}", f"{folder}/{file}", label, split, size))
+    notes = [
         f"official RAF-DB list {posix(list_file, root)} with the images of {folder}/",
-        *unlisted_note(files, listed, inside=folder, said="not in the list"),
-        *([f"WARNING {dataset}: left out are other copies under the root: {others}"] if copies else []),
-    )
+        *unlisted_note(files, listed, inside=folder, why="not in the list"),
+    ]
+    if copies:
+        others = some([posix(copy, root) for copy in copies])
+        notes.append(f"WARNING {dataset.name}: left out are other copies under the root: {others}")
+    return dataset.listing(root, rows, notes)
+
+
+def _row(sample: str, path: str, label: int, split: Split, size: int) -> dict[str, Any]:
+    return {"id": sample, "path": path, "label": label, "split": split, "size_bytes": size}
 
 
 def _kaggle_folder(root: Path) -> Path | None:
@@ -172,37 +165,38 @@ def _kaggle_folder(root: Path) -> Path | None:
     return None if (train / "0").is_dir() else train.parent
 
 
-def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], tuple[str, ...]]:
+def _kaggle(dataset: Dataset, folder: Path, root: Path) -> Listing:
     """Samples of the folders, and those that only the tables name, which are missing."""
-    samples, wrong, unsaid, tables = [], [], [], 0
+    rows: list[dict[str, Any]] = []
+    wrong: list[str] = []
+    unlisted: list[str] = []
+    tables = 0
     for split in (Split.train, Split.test):
-        said = _kaggle_labels(dataset, split)
-        tables += bool(said)
-        here = [
+        table = _kaggle_labels(folder, split)
+        tables += bool(table)
+        images = [
             (path, label, size)
             for label in range(7)
-            if (folder := dataset / split.name / str(label + 1)).is_dir()
-            for path, size in images_under(folder, root)
+            if (inside := folder / split.name / str(label + 1)).is_dir()
+            for path, size in images_under(inside, root)
         ]
-        names = {_plain(path): (path, label) for path, label, _ in here}
-        by_name = {_plain(name): label for name, label in said.items()}
-        wrong += [name for name, (_, label) in names.items() if by_name.get(name, label) != label]
-        unsaid += [path for name, (path, _) in names.items() if said and name not in by_name]
-        inside = posix(dataset / split.name, root)
-        here += [
-            (f"{inside}/{label + 1}/{name}", label, -1)
-            for name, label in said.items()
+        label_of = {_plain(name): label for name, label in table.items()}
+        for path, label, _ in images:
+            name = _plain(path)
+            if label_of.get(name, label) != label:
+                wrong.append(name)
+            elif table and name not in label_of:
+                unlisted.append(path)
+        names = {_plain(path) for path, _, _ in images}
+        above = posix(folder / split.name, root)
+        images += [
+            (f"{above}/{label + 1}/{name}", label, -1)
+            for name, label in table.items()
             if _plain(name) not in names
         ]
-        samples += [
-            Sample(
-                id=sample_id(path).removesuffix("_aligned"),
-                path=path,
-                label=label,
-                split=split,
-                size_bytes=size,
-            )
-            for path, label, size in here
+        rows += [
+            _row(sample_id(path).removesuffix("_aligned"), path, label, split, size)
+            for path, label, size in images
         ]
     if wrong:
         raise DatasetError(
@@ -211,11 +205,11 @@ def _kaggle(dataset: Path, root: Path) -> tuple[list[Sample], tuple[str, ...]]:
         )
     checked = "labels agree with *_labels.csv" if tables else "no *_labels.csv to check labels against"
     notes = [f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"]
-    if unsaid:
+    if unlisted:
         notes.append(
-            f"WARNING {number(len(unsaid), 'image')} not in *_labels.csv, labelled as their folders: {some(unsaid)}"
+            f"WARNING {number(len(unlisted), 'image')} not in *_labels.csv, labelled as their folders: {some(unlisted)}"
         )
-    return samples, tuple(notes)
+    return dataset.listing(root, rows, notes)
 
 
 def _plain(path: str) -> str:
@@ -224,22 +218,25 @@ def _plain(path: str) -> str:
     return name.stem + name.suffix.lower()
 
 
-def _kaggle_labels(dataset: Path, split: Split) -> dict[str, int]:
+def _kaggle_labels(folder: Path, split: Split) -> dict[str, int]:
     """File name -> label from 0, from ``train_labels.csv`` beside or in the folder; empty where there is none."""
-    for folder in (dataset.parent, dataset):
-        path = folder / f"{split.name}_labels.csv"
+    for parent in (folder.parent, folder):
+        path = parent / f"{split.name}_labels.csv"
         if path.is_file():
             rows = (row for row in read_csv(path, dataset="rafdb") if len(row) >= 2)
-            return {row[0]: int(row[1]) - 1 for row in rows if row[1] in set("1234567")}
+            return {row[0]: label for row in rows if (label := class_index(row[1], 7, first=1)) is not None}
     return {}
 
 
-def _count_note(samples: list[Sample]) -> str:
+def _count_note(listing: Listing) -> str:
     """Whether the counts per class are those of the published split."""
-    counts = Counter((sample.split, sample.label) for sample in samples)
-    here = {split: tuple(counts[split, label] for label in range(7)) for split in OFFICIAL_COUNTS}
-    words = " and ".join(f"{sum(here[split])} {split.name}" for split in here)
-    if here == OFFICIAL_COUNTS:
+    counts = {
+        split: np.bincount(listing.labels[listing.splits == split], minlength=len(listing.classes))
+        for split in _PARTS
+    }
+    published = {split: np.array([*PUBLISHED[part].values()]) for split, part in _PARTS.items()}
+    words = " and ".join(f"{of.sum()} {split.name}" for split, of in counts.items())
+    if all(np.array_equal(counts[split], published[split]) for split in _PARTS):
         return f"{words} images, class by class as published"
-    published = " and ".join(f"{sum(of)} {split.name}" for split, of in OFFICIAL_COUNTS.items())
-    return f"{words} images, where the published split has {published}: figures are not comparable with published ones"
+    official = " and ".join(f"{of.sum()} {split.name}" for split, of in published.items())
+    return f"{words} images, where the published split has {official}: figures are not comparable with published ones"

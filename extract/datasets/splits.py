@@ -1,22 +1,22 @@
-"""Splits that a dataset does not say itself: dealt out by shares, carved from the train part, or read from a table.
+"""Splits of datasets: assigned by shares, a validation part of the train split, or read from a table.
 
 All are seeded, stratified and keep groups whole. ``ig3d split`` writes the table; ``--split`` takes it or shares.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ...errors import DatasetError, UsageError, number, some
 from ...features.align import Alignment, Names, align_column, difference
 from ...features.atomic import replacing
 from ...features.columns import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
-from ...features.samples import SampleList, Samples, Split
+from ...features.samples import SPLITS, Listing, Split
 from ...features.table_reader import read_table
 
 HEADER = ("id", "split")
@@ -31,8 +31,8 @@ def seeded_split(
 ) -> np.ndarray:
     """Train, val and test for samples that come without: stratified by class, groups kept whole.
 
-    Groups (text or its UTF-8; a sample without one is its own) are dealt out in a seeded random order, largest
-    first, each to the split that lacks most of that group's classes.
+    Groups (a sample without one is a group by itself) are assigned in a seeded random order, largest first, each to
+    the split that has least of that group's classes.
 
     Returns
     -------
@@ -46,11 +46,10 @@ def seeded_split(
     if shares.shape != (3,) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
         raise UsageError(f"split: expected three fractions from 0 that sum to 1, got {fractions}")
     classes, label_of = np.unique(np.asarray(labels), return_inverse=True)
-    given = np.asarray(groups)
-    given = given if given.dtype.kind == "S" else np.char.encode(given.astype("U"), "utf-8")
-    alone, group_of = given == b"", np.empty(len(given), int)
-    group_of[alone] = np.argsort(np.argsort(np.flatnonzero(alone).astype("S"), kind="stable"))
-    names, in_names = np.unique(given[~alone], return_inverse=True)
+    groups = np.asarray(groups, dtype=object)
+    alone, group_of = groups == "", np.empty(len(groups), int)
+    group_of[alone] = np.arange(alone.sum())
+    names, in_names = np.unique(groups[~alone], return_inverse=True)
     group_of[~alone] = alone.sum() + in_names
     counts = np.zeros((int(alone.sum()) + len(names), len(classes)), np.float32)
     np.add.at(counts, (group_of, label_of), 1)
@@ -68,30 +67,31 @@ def seeded_split(
     return chosen[group_of]
 
 
-def strata(samples: Samples) -> np.ndarray:
-    """What a split is stratified by: the label, else the quadrant of valence and arousal, else nothing (-1)."""
-    label, valence, arousal = (samples.column(name) for name in ("label", "valence", "arousal"))
+def strata(listing: Listing) -> np.ndarray:
+    """(n,) int strata of a split: by label, else by the quadrant of valence and arousal, else one (-1)."""
+    label, samples = listing.labels.astype(np.int64), listing.samples
+    valence, arousal = (samples[name].to_numpy() for name in ("valence", "arousal"))
     quadrant = -2 - 2 * (valence >= 0) - (arousal >= 0)
     return np.where((label >= 0) | np.isnan(valence), label, quadrant)
 
 
-def deal(samples: SampleList, shares: tuple[float, float, float], *, seed: int) -> SampleList:
+def assign_splits(listing: Listing, shares: tuple[float, float, float], *, seed: int) -> Listing:
     """Train, val and test for a dataset that has no splits, over ids in order."""
-    rows = Samples.of(samples.samples)
-    dealt = seeded_split(strata(rows), rows.column("group"), shares, seed=seed)
+    groups = listing.samples["group"].to_numpy()
+    splits = seeded_split(strata(listing), groups, shares, seed=seed)
     words = "/".join(f"{share:g}" for share in shares)
-    whole = ", groups kept whole" if (rows.column("group") != b"").any() else ""
+    whole = ", groups kept whole" if (groups != "").any() else ""
     note = f"no split in the dataset: stratified split {words} into train/val/test with seed {seed}{whole}"
-    return _with_splits(samples, dealt, note)
+    return _with_splits(listing, splits, note)
 
 
-def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
+def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
     """Move a part of the train split to ``val``: stratified by class, groups kept whole; other splits stay.
 
     Parameters
     ----------
-    samples : SampleList
-        With a train split; a val split that is there already is refused.
+    listing : Listing
+        With a train split, without a val split.
     share : float in (0, 1)
         Of the train rows.
     seed : int
@@ -103,27 +103,28 @@ def carve(samples: SampleList, share: float, *, seed: int = 0) -> SampleList:
     """
     if not 0 < share < 1:
         raise UsageError(f"split: expected a share between 0 and 1 for the validation part, got {share}")
-    splits = samples.splits
+    splits = listing.splits
     rows = np.flatnonzero(splits == Split.train)
     if not len(rows) or (splits == Split.val).any():
-        there = ", ".join(
+        present = ", ".join(
             f"{split.name} {count}" for split in Split if (count := int((splits == split).sum()))
         )
         raise DatasetError(
-            f"split: expected a train split and no val split in {samples.dataset}, got {there}; nothing is to be carved"
+            f"split: expected a train split and no val split in {listing.dataset}, got {present}; there is nothing to "
+            "split"
             if len(rows)
-            else f"split: expected a train split in {samples.dataset}, got {there}; "
-            "deal one out with --split TRAIN,VAL,TEST"
+            else f"split: expected a train split in {listing.dataset}, got {present}; assign one with --split "
+            "TRAIN,VAL,TEST"
         )
-    chosen = Samples.of(samples.samples).take(rows)
-    dealt = seeded_split(strata(chosen), chosen.column("group"), (1 - share, share, 0.0), seed=seed)
-    if not (dealt == Split.val).any() or (dealt == Split.val).all():
+    groups = listing.samples["group"].to_numpy()[rows]
+    chosen = seeded_split(strata(listing)[rows], groups, (1 - share, share, 0.0), seed=seed)
+    if not (chosen == Split.val).any() or (chosen == Split.val).all():
         raise DatasetError(
-            f"split: expected train rows that can be parted without splitting a group, got "
+            f"split: expected train rows that can be divided without splitting a group, got "
             f"{number(len(rows), 'row')} that cannot"
         )
-    splits[rows] = dealt
-    return _with_splits(samples, splits, None)
+    splits[rows] = chosen
+    return _with_splits(listing, splits, None)
 
 
 def check_replaceable(out: Path) -> None:
@@ -144,30 +145,26 @@ def _is_split_table(path: Path) -> bool:
         return handle.read(16).startswith(",".join(HEADER).encode())
 
 
-def write_split(path: Path, samples: SampleList) -> None:
+def write_split(path: Path, listing: Listing) -> None:
     """The table ``id,split`` that ``--split`` reads, a line for each sample."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(
-            (sample.id, "" if sample.split is Split.none else sample.split.name) for sample in samples.samples
-        )
+    with replacing(path) as temporary:
+        listing.samples[list(HEADER)].to_csv(temporary, index=False, lineterminator="\n")
 
 
-def apply_split(samples: SampleList, table: Path) -> SampleList:
-    """The splits of a table instead of the dataset's own.
+def apply_split(listing: Listing, table: Path) -> Listing:
+    """The splits of a table in place of the dataset's.
 
     Raises
     ------
     DatasetError : it is no such table, or its ids are not those of the dataset.
     """
-    rows = _names(samples)
+    rows = Names(*(listing.samples[name].to_numpy(dtype="U") for name in ("id", "path")))
     ids, splits, alignment = _read_split(table, rows)
     unknown = ids[~alignment.aligned].tolist()
     missing = np.delete(rows.id, alignment.rows[alignment.aligned]).tolist()
     if unknown or missing:
         raise DatasetError(
-            f"split: expected in {table} the {len(rows.id)} ids of {samples.dataset}, got "
+            f"split: expected in {table} the {len(rows.id)} ids of {listing.dataset}, got "
             f"{number(len(unknown), 'other')}"
             + (f" ({some(unknown, 3)})" if unknown else "")
             + f" and {len(missing)} missing"
@@ -177,12 +174,7 @@ def apply_split(samples: SampleList, table: Path) -> SampleList:
         )
     aligned = np.empty(len(rows.id), np.int8)
     aligned[alignment.rows] = splits
-    return _with_splits(samples, aligned, f"splits: {alignment.report(str(table), samples.dataset)}")
-
-
-def _names(samples: SampleList) -> Names:
-    rows = Samples.of(samples.samples)
-    return Names(*(np.char.decode(rows.column(name), "utf-8") for name in ("id", "path")))
+    return _with_splits(listing, aligned, f"splits: {alignment.report(str(table), listing.dataset)}")
 
 
 def _read_split(table: Path, samples: Names) -> tuple[np.ndarray, np.ndarray, Alignment]:
@@ -208,10 +200,7 @@ def _read_split(table: Path, samples: Names) -> tuple[np.ndarray, np.ndarray, Al
     return ids, np.array([split_of(cell) for cell in cells], np.int8), alignment
 
 
-def _with_splits(samples: SampleList, splits: np.ndarray, note: str | None) -> SampleList:
-    """The same samples in other splits; ``note`` says whose they are."""
-    return replace(
-        samples,
-        samples=Samples.of(samples.samples).with_column("split", splits),
-        notes=samples.notes if note is None else (*samples.notes, note),
-    )
+def _with_splits(listing: Listing, splits: np.ndarray, note: str | None) -> Listing:
+    """The same samples in other splits; ``note`` is on where they come from."""
+    samples = listing.samples.assign(split=pd.Categorical.from_codes(splits, list(SPLITS)))
+    return replace(listing, samples=samples, notes=listing.notes if note is None else (*listing.notes, note))

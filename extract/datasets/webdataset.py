@@ -13,36 +13,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...errors import DatasetError, LayoutError, number, some
-from ...features.samples import SampleList
+from ...errors import DatasetError, number, some
+from ...features.samples import BOX_COLUMNS, Listing
 from ..kinds import HEAD, is_leaving, other_kind
 from ..sources.archives import tar_members
-from . import DatasetOptions
-from .containers import Containers, containers_in, is_compressed, is_hidden, split_in, without_suffix
+from .archive_files import Archives, archives_in, is_compressed, is_hidden, split_in, without_suffix
+from .base import Dataset, DatasetOptions
 from .files import skipped_note
-from .table import BOX, COLUMNS, OTHER_NAMES, from_table
+from .tabular import COLUMNS, find_label, list_table
 
-# Files with what is known of a sample are small; a larger one is something else.
+# Annotations of a sample are small; a larger file is something else.
 _MOST_BYTES = 1 << 20
 _CLASS_FILES = ("classes.txt", "classes.json")
 _KINDS = ("cls", "json", "txt")
 
 
-class WebDataset:
-    """Plain tar files; what is known of an image stands in ``key.cls``, ``key.txt`` or ``key.json`` beside it."""
+class WebDataset(Dataset):
+    """Plain tar files; the annotations of an image are in ``key.cls``, ``key.txt`` or ``key.json`` beside it."""
 
     name = "webdataset"
     layout = (
         "webdataset expects tar files (not compressed) under ROOT with KEY.jpg and KEY.cls (class number or name), "
         "KEY.txt (class name) or KEY.json (label, split, valence, arousal, group, box)"
     )
-    shares = (0.6, 0.2, 0.2)
+    split_fractions = (0.6, 0.2, 0.2)
     maps_labels = True
-    container = ".tar"
+    suffix = ".tar"
     remote = True
 
-    def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
-        shards = containers_in(root, self.container, dataset=self.name, layout=self.layout)
+    def read(self, root: Path | str, options: DatasetOptions) -> Listing:
+        shards = archives_in(root, self)
         records: list[dict[str, Any]] = []
         notes: list[str] = []
         packed: list[str] = []
@@ -52,27 +52,25 @@ class WebDataset:
                 if is_compressed(file):
                     packed.append(path)
                     continue
-                found, note = _records(path, file, skipped)
-            records += found
+                shard, note = _records(path, file, skipped)
+            records += shard
             notes += note
         if not records:
-            there = f"compressed files only ({some(packed)}), to be unpacked" if packed else "none"
-            raise LayoutError(
-                f"webdataset: expected images in {root}, found {there}; {self.layout} (docs/datasets.md)"
-            )
+            found = f"compressed files only ({some(packed)}), to be unpacked" if packed else "none"
+            raise self.wrong_layout(root, "images", found=found)
         notes = [*replace(shards, packed=(*shards.packed, *packed)).notes, *notes, *skipped_note(skipped)]
         names = {*COLUMNS} & {name for record in records for name in record}
         table = {name: [record.get(name) for record in records] for name in names}
         sizes = [record["size"] for record in records]
-        return from_table(
-            self.name, shards.root, table, sizes, options, class_names=_class_names(shards), notes=notes
+        return list_table(
+            self, shards.root, table, sizes, options, class_names=_class_names(shards), notes=notes
         )
 
 
 def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """What one shard says of each of its images; a damaged shard says what comes before the damage."""
+    """The columns of each image in one shard; of a damaged shard, of the images before the damage."""
     images: dict[str, dict[str, Any]] = {}
-    known: dict[str, dict[str, Any]] = {}
+    annotations: dict[str, dict[str, Any]] = {}
     notes = []
     split, above = split_in(path), without_suffix(path)
     try:
@@ -87,10 +85,10 @@ def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dic
                 content = file.read(size)
                 if len(content) < size:  # the beginning of 12 is 1: half of a record is none
                     raise tarfile.ReadError(f"cut short in {name}, which is left out")
-                said = _said(kind, content, f"{path}!{name}")
-                # a text may be a caption: it says the class where nothing else does
-                before = known.get(key, {})
-                known[key] = said | before if kind == "txt" else before | said
+                fields = _annotation(kind, content, f"{path}!{name}")
+                # a text may be a caption: it is the class where no other file gives one
+                before = annotations.get(key, {})
+                annotations[key] = fields | before if kind == "txt" else before | fields
             elif other := other_kind(base, partial(_head, file, start, size)):
                 if not is_leaving(base):
                     skipped[other] += 1
@@ -115,7 +113,7 @@ def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dic
         notes.append(
             f"WARNING {path} is damaged; taken: {number(len(images), 'image')} up to the damage ({exc})"
         )
-    return [record | known.get(record["key"], {}) for record in images.values()], notes
+    return [record | annotations.get(record["key"], {}) for record in images.values()], notes
 
 
 def _head(file: BinaryIO, start: int, size: int) -> bytes:
@@ -131,7 +129,7 @@ def _goes_on(file: BinaryIO) -> bool:
     return False
 
 
-def _said(kind: str, content: bytes, where: str) -> dict[str, Any]:
+def _annotation(kind: str, content: bytes, where: str) -> dict[str, Any]:
     """Columns from one file beside an image.
 
     Raises
@@ -149,27 +147,26 @@ def _said(kind: str, content: bytes, where: str) -> dict[str, Any]:
         raise DatasetError(
             f"webdataset: expected {'a JSON object' if kind == 'json' else 'text'} in {where}, got {exc}"
         ) from exc
-    found = {name: fields[name] for name in COLUMNS if name in fields and name not in ("path", "id")}
-    other = next((other for other in OTHER_NAMES["label"] if other in fields), None)
-    if "label" not in found and other is not None:
-        found["label"] = fields[other]
+    columns = {name: fields[name] for name in COLUMNS if name in fields and name not in ("path", "id")}
+    if (label := find_label(fields)) is not None:
+        columns["label"] = fields[label]
     box = fields.get("box")
-    if isinstance(box, list) and len(box) == len(BOX):
-        found |= dict(zip(BOX, box, strict=True))
-    return {name: value for name, value in found.items() if value is not None}
+    if isinstance(box, list) and len(box) == len(BOX_COLUMNS):
+        columns |= dict(zip(BOX_COLUMNS, box, strict=True))
+    return {name: value for name, value in columns.items() if value is not None}
 
 
-def _class_names(shards: Containers) -> tuple[str, ...]:
+def _class_names(shards: Archives) -> tuple[str, ...]:
     """Names of the classes from ``classes.txt`` (a line each) or ``classes.json`` (a list) beside the shards."""
     for name in _CLASS_FILES:
         path = Path(shards.root, name)
         if path.is_file():
             try:
                 text = path.read_text(encoding="utf-8-sig")
-                found = json.loads(text) if name.endswith("json") else text.split("\n")
-                if not isinstance(found, list):
+                names = json.loads(text) if name.endswith("json") else text.split("\n")
+                if not isinstance(names, list):
                     raise ValueError("no list")
             except Exception as exc:
                 raise DatasetError(f"webdataset: expected a list of names in {path}, got {exc}") from exc
-            return tuple(str(one).strip() for one in found if str(one).strip())
+            return tuple(str(one).strip() for one in names if str(one).strip())
     return ()

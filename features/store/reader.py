@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ...errors import StoreError, UsageError, number, some
-from ..samples import SPLITS, Samples, narrowed
+from ..samples import SPLITS
 from ..values import Block, Rows, Status
 from .format import (
     FORMAT,
@@ -167,22 +167,24 @@ class CodeStore:
         return SampleTable(**columns)
 
     @property
-    def listed(self) -> Samples:
-        """The samples as their dataset lists them, but for sizes and boxes, which a store does not hold."""
-        n = len(self)
-        return Samples(
-            {
-                "id": self._ids(),
-                "path": self.column("sample/path"),
-                "label": self.column("sample/label").astype(np.int32),
-                "split": self.column("sample/split"),
-                "valence": self.column("sample/valence").astype(np.float64),
-                "arousal": self.column("sample/arousal").astype(np.float64),
-                "group": self.column("sample/group"),
-                "size_bytes": np.broadcast_to(np.int64(-1), n),
-                "box": np.broadcast_to(np.nan, (n, 4)),
-            }
-        )
+    def listed(self) -> pd.DataFrame:
+        """The sample table, in the order of the store, which holds neither sizes nor boxes."""
+        import pandas as pd
+
+        ids, classes = self._ids(), list(self.info.classes)
+        with self._border("its samples"):
+            return pd.DataFrame(
+                {
+                    "id": _strings(ids),
+                    "path": _strings(self.column("sample/path")),
+                    "split": pd.Categorical.from_codes(self.column("sample/split"), list(SPLITS)),
+                    "label": pd.Categorical.from_codes(self.column("sample/label"), classes),
+                    "valence": self.column("sample/valence").astype(np.float64),
+                    "arousal": self.column("sample/arousal").astype(np.float64),
+                    "group": _strings(self.column("sample/group")),
+                    "size_bytes": np.full(len(ids), -1, np.int64),
+                }
+            )
 
     @property
     def status(self) -> np.ndarray:
@@ -342,6 +344,20 @@ def _check_storage(name: str, dataset: h5py.Dataset) -> None:
     size, stored = dataset.nbytes or 0, dataset.id.get_storage_size()
     if size > _SMALL_BYTES and size > _MOST_EXPANSION * stored:
         raise ValueError(f"{name} declares {size} bytes, but the file holds {stored}")
+
+
+def _strings(texts: np.ndarray) -> pd.api.extensions.ExtensionArray:
+    """UTF-8 bytes as a column of strings."""
+    import pandas as pd
+
+    return pd.array([text.decode() for text in texts.tolist()], dtype="str")
+
+
+def narrowed(texts: np.ndarray) -> np.ndarray:
+    """UTF-8 bytes in the width of the longest."""
+    letters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.itemsize)
+    width = 1 + int(np.flatnonzero(letters.any(axis=0)).max(initial=0))
+    return texts.astype(f"S{width}", copy=False)
 
 
 def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:

@@ -16,16 +16,19 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
 
 from ...errors import StoreError
 from ..atomic import check_output, flush_folder, temporary_name
-from ..samples import Sample, Samples, Split, narrowed
+from ..samples import TEXT_COLUMNS, Split
 from ..values import Block, Rows, Status
 from .format import COLUMNS, FORMAT, FORMAT_VERSION, Column, StoreInfo, check_blocks, content_hash
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where a table is made: reading codes does not need it
 
 MESSAGE_BYTES = 200
 MOST_CLASSES = np.iinfo(np.int16).max
@@ -71,7 +74,8 @@ class StoreWriter:
     ----------
     path : final name of the file
     info : StoreInfo
-    samples : sequence of Sample, one per row
+    samples : pandas.DataFrame
+        The sample table (:func:`~ig3d.features.samples.sample_table`), a sample per row.
     blocks : block name -> Block, in order
 
     Raises
@@ -82,11 +86,11 @@ class StoreWriter:
     """
 
     def __init__(
-        self, path: str | Path, info: StoreInfo, samples: Sequence[Sample], blocks: dict[str, Block]
+        self, path: str | Path, info: StoreInfo, samples: pd.DataFrame, blocks: dict[str, Block]
     ) -> None:
         self.path = Path(path)
         self._temporary = temporary_name(self.path)
-        self._info, self._samples, self._blocks = info, Samples.of(samples), blocks
+        self._info, self._samples, self._blocks = info, samples, blocks
         try:
             check_blocks(blocks)
         except ValueError as exc:
@@ -161,12 +165,13 @@ class StoreWriter:
         for name, value in asdict(self._info).items():
             file.attrs[name] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
-        for column in ("id", "path", "group"):
-            texts = narrowed(self._samples.column(column))
+        for column in TEXT_COLUMNS:
+            texts = np.array([text.encode() for text in self._samples[column]], "S")
             self._known(f"sample/{column}", texts, h5py.string_dtype("utf-8", texts.itemsize))
         for column in ("split", "label", "valence", "arousal"):
-            name = f"sample/{column}"
-            self._known(name, self._samples.column(column), _TYPES.get(name, np.dtype(COLUMNS[name].dtype)))
+            name, values = f"sample/{column}", self._samples[column]
+            values = values if values.dtype.kind == "f" else values.cat.codes
+            self._known(name, values.to_numpy(), _TYPES.get(name, np.dtype(COLUMNS[name].dtype)))
         for name, column_format in COLUMNS.items():
             if name not in file:
                 self._pending(name, column_format)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, LayoutError, require
-from ...features.samples import SampleList
+from ...features.samples import BOX_COLUMNS, Listing
 from ..sources import Unreadable
 from ..sources.parquet import image_column
-from . import DatasetOptions
-from .containers import containers_in, row_name, split_in, without_suffix
-from .table import BOX, COLUMNS, OTHER_NAMES, from_table
+from .archive_files import archives_in, row_name, split_in, without_suffix
+from .base import Dataset, DatasetOptions
+from .tabular import COLUMNS, find_label, list_table
 
 # A file may have as many rows as it has bytes, and always as many as this.
 _MOST_ROWS = 1_000_000
@@ -25,21 +25,21 @@ _MOST_ROWS = 1_000_000
 _LARGE_GROUP = 1 << 30
 
 
-class ParquetDataset:
-    """One or many files; the split is that of a column, else the one that a file's name says."""
+class ParquetDataset(Dataset):
+    """One or many files; the split is that of a column, else the one in a file's name."""
 
     name = "parquet"
     layout = (
         "parquet expects *.parquet under ROOT with a column of image bytes (or Hugging Face's struct) and any of "
         "label, split, valence, arousal, group, id, box; train, val or test in the files' names are splits"
     )
-    shares = (0.6, 0.2, 0.2)
+    split_fractions = (0.6, 0.2, 0.2)
     maps_labels = True
-    container = ".parquet"
+    suffix = ".parquet"
     remote = True
 
-    def __call__(self, root: str | Path, options: DatasetOptions) -> SampleList:
-        files = containers_in(root, self.container, dataset=self.name, layout=self.layout)
+    def read(self, root: Path | str, options: DatasetOptions) -> Listing:
+        files = archives_in(root, self)
         parquet = require("pyarrow.parquet", wanted_by="parquet")
         table: dict[str, list[Any]] = {}
         sizes: list[int] = []
@@ -58,9 +58,9 @@ class ParquetDataset:
                     image = image_column(opened.schema_arrow)
                 except Unreadable as exc:
                     raise LayoutError(f"parquet: {exc} in {path}; {self.layout} (docs/datasets.md)") from exc
-                columns = _columns(opened, image, unread)
+                columns, label = _columns(opened, image, unread)
                 notes += _group_notes(path, opened)
-                names = _class_names(opened.schema_arrow, columns.pop("_label_column"))
+                names = _class_names(opened.schema_arrow, label)
             if names and class_names and names != class_names:
                 raise DatasetError(
                     f"parquet: expected the same class names in all files, got others in {path}"
@@ -77,28 +77,26 @@ class ParquetDataset:
             sizes += [size] * rows
         if unread:
             notes.append(f"columns left unread: {', '.join(sorted(unread))}")
-        return from_table(self.name, files.root, table, sizes, options, class_names=class_names, notes=notes)
+        return list_table(self, files.root, table, sizes, options, class_names=class_names, notes=notes)
 
 
-def _columns(opened: Any, image: str, unread: set[str]) -> dict[str, Any]:
-    """The columns that are known of, under our names; ``_label_column`` is what the label's is called in the file."""
+def _columns(opened: Any, image: str, unread: set[str]) -> tuple[dict[str, list[Any]], str]:
+    """The columns that are used, by the sample table's names; and the label's name in the file."""
     there = {name.lower(): name for name in opened.schema_arrow.names}
-    wanted = {name: there[name] for name in COLUMNS if name in there and name != "path"}
-    other = next((there[other] for other in OTHER_NAMES["label"] if other in there), None)
-    if "label" not in wanted and other is not None:
-        wanted["label"] = other
+    used = {name: there[name] for name in COLUMNS if name in there and name != "path"}
+    if (label := find_label(there)) is not None:
+        used["label"] = there[label]
     box = there.get("box")
-    read = opened.read(columns=[*wanted.values(), *([box] if box else [])], use_threads=False)
-    columns: dict[str, Any] = {name: read.column(column).to_pylist() for name, column in wanted.items()}
+    read = opened.read(columns=[*used.values(), *([box] if box else [])], use_threads=False)
+    columns: dict[str, list[Any]] = {name: read.column(column).to_pylist() for name, column in used.items()}
     if box:
         corners = [
-            list(one) if isinstance(one, Sequence) and len(one) == len(BOX) else [None] * 4
+            list(one) if isinstance(one, Sequence) and len(one) == len(BOX_COLUMNS) else [None] * 4
             for one in read.column(box).to_pylist()
         ]
-        columns |= {name: [one[i] for one in corners] for i, name in enumerate(BOX)}
-    unread |= {*there.values()} - {*wanted.values(), box, image.partition(".")[0]}
-    columns["_label_column"] = wanted.get("label", "")
-    return columns
+        columns |= {name: [one[i] for one in corners] for i, name in enumerate(BOX_COLUMNS)}
+    unread |= {*there.values()} - {*used.values(), box, image.partition(".")[0]}
+    return columns, used.get("label", "")
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...]:

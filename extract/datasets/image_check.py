@@ -1,4 +1,4 @@
-"""What a dataset holds, before anything is extracted: recognised, counted, every image read once.
+"""Check of a dataset's images before anything is extracted: each is read once, and contents are compared.
 
 ``ig3d datasets check`` prints it. Nothing is written, no network runs.
 """
@@ -7,27 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
-from ...errors import DatasetError, LayoutError, UsageError
-from ...features.samples import SampleList
-from ..plugins import load, names
+from ...features.samples import Listing
 from ..read import Unreadable, bounded_images, read_image
-from ..sources.remote import is_remote
-from . import ADAPTERS, Dataset, DatasetOptions, list_samples
-from .files import listing
-from .levels import LevelError
 
 _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What reading every image of a dataset found.
+    """Outcome of reading every image of a dataset.
 
     Attributes
     ----------
@@ -41,7 +34,7 @@ class Check:
     disputed : tuple of tuples of str
         Paths of one content with different labels.
     repeated : int
-        Images that repeat another one of their own split.
+        Images that repeat another one of the same split.
     """
 
     images: int
@@ -63,88 +56,23 @@ class _Seen:
     problem: str = ""
 
 
-def recognise(root: str | Path, options: DatasetOptions | None = None) -> SampleList:
-    """The samples of a folder by the first adapter that understands it, the most specific first.
-
-    Raises
-    ------
-    LayoutError : none does; says what is there.
-    UsageError : one understands the layout, and not what was said of it or the names of its classes.
-    DatasetError : the first that sees its layout cannot read it.
-    """
-    options = options or DatasetOptions()
-    if not is_remote(root) and not Path(root).exists():
-        raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
-    refusal: UsageError | None = None
-    intention: LevelError | None = None
-    also: list[str] = []
-    for name in _candidates(root, options):
-        adapter: Dataset = load("dataset", name, ADAPTERS)
-        marked = getattr(adapter, "marked", None)
-        try:
-            # what another error says is for the user: a layout that is half there, a damaged table
-            samples = list_samples(root, name, options)
-        except LevelError as exc:
-            intention = exc
-            continue
-        except LayoutError:
-            continue
-        except UsageError as exc:
-            if marked is None:
-                refusal = refusal or exc
-            continue
-        if marked is None or marked(samples):
-            note = f"also fits {' and '.join(also)}: choose with --dataset"
-            return replace(samples, notes=(*samples.notes, note)) if also and marked is None else samples
-        if set(samples.labels.tolist()) >= set(range(len(samples.classes))):
-            also.append(name)
-    if options.label_map is not None:
-        named = recognise(root, replace(options, label_map=None)).dataset
-        if not getattr(load("dataset", named, ADAPTERS), "maps_labels", False):
-            raise UsageError(
-                f"label map: expected class folders or a table with --label-map, got {named}, which knows its labels; "
-                "leave it out"
-            )
-    if refusal is not None or intention is not None:
-        raise refusal or intention  # type: ignore[misc]
-    found = f": {listing(Path(root))}" if Path(root).is_dir() else ""
-    raise LayoutError(
-        f"datasets: expected a layout that ig3d datasets lists in {root}, found none{found}; name the one you mean "
-        "with --dataset to see what is wrong with it"
-    )
-
-
-def _candidates(root: str | Path, options: DatasetOptions) -> list[str]:
-    """The adapters that may be asked, by what was said: a manifest, a meaning of labels, a remote root."""
-    if options.manifest is not None:
-        return ["manifest"]
-    wanted = [
-        *(["maps_labels"] if options.label_map is not None else []),
-        *(["remote"] if is_remote(root) else []),
-    ]
-    return [
-        name
-        for name in names("dataset", ADAPTERS)
-        if all(getattr(load("dataset", name, ADAPTERS), word, False) for word in wanted)
-    ]
-
-
 def check_images(
-    samples: SampleList, *, jobs: int = 0, progress: Callable[[Counter[str]], None] | None = None
+    listing: Listing, *, jobs: int = 0, progress: Callable[[Counter[str]], None] | None = None
 ) -> Check:
     """Read every image of a dataset once and compare their contents.
 
     Parameters
     ----------
-    samples : SampleList
+    listing : Listing
     jobs : int
         Threads; 0 is two for each core, for part of the time is spent waiting for the disk.
     progress : function of a Counter of ``ok``, ``missing``, ``unreadable``, optional
     """
-    paths = list(dict.fromkeys(sample.path for sample in samples.samples))
+    samples = listing.samples
+    paths = samples["path"].unique().tolist()
     seen = []
     with bounded_images():
-        for batch in _read(samples.root, paths, jobs or 2 * cpu_count()):
+        for batch in _read(listing.root, paths, jobs or 2 * cpu_count()):
             seen += batch
             if progress is not None:
                 progress(Counter(_outcome(one) for one in batch))
@@ -154,9 +82,11 @@ def check_images(
             copies.setdefault(one.digest, []).append(one.path)
     splits: dict[str, set[int]] = {}
     labels: dict[str, set[int]] = {}
-    for sample in samples.samples:
-        splits.setdefault(sample.path, set()).add(sample.split)
-        labels.setdefault(sample.path, set()).add(sample.label)
+    for path, split, label in zip(
+        samples["path"], listing.splits.tolist(), listing.labels.tolist(), strict=True
+    ):
+        splits.setdefault(path, set()).add(split)
+        labels.setdefault(path, set()).add(label)
     several = [tuple(same) for same in copies.values() if len(same) > 1]
     across = tuple(same for same in several if len(set().union(*(splits[path] for path in same))) > 1)
     return Check(

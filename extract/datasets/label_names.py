@@ -1,4 +1,4 @@
-"""What labels mean: class names as they are found, ``--label-map``, and the orders that bare digits may stand for."""
+"""Labels of datasets: their numbering, ``--label-map``, and the orders that bare digits may stand for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ...errors import DatasetError, UsageError, some
 from ...features.classes import PRESETS, canonical, canonical_all, parse_classes
 from .files import natural
 
-# Images per class of published sets, in the order of a preset; they tell what folders of bare digits mean. RAF-DB: its
-# list file; AffectNet and FER2013: their training parts.
+# Images per class of published sets, in the order of a preset, by which folders of bare digits are recognised. RAF-DB:
+# its list file; AffectNet and FER2013: their training parts.
 PUBLISHED: Mapping[str, Mapping[str, int]] = {
     dataset: dict(zip(PRESETS[preset], counts, strict=True))
     for dataset, preset, counts in (
@@ -24,15 +24,13 @@ PUBLISHED: Mapping[str, Mapping[str, int]] = {
 }
 # Shares of the classes may differ so much from the published ones: half the sum of absolute differences.
 _NEAR = 0.03
-
-
 # More are no classes but names or values.
 MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What each label that was found stands for.
+    """Classes of a dataset, and the class of each label.
 
     Attributes
     ----------
@@ -59,7 +57,7 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
 
     Raises
     ------
-    UsageError : the map does not say what a label means, or two labels mean one class.
+    UsageError : the map has no class for a label.
     DatasetError : there are more than ``MAX_CLASSES`` labels.
 
     Examples
@@ -69,27 +67,47 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     >>> read_labels(["1", "2", "3"], "1=joy,2=sad,3=none").index
     {'1': 0, '2': 1, '3': -1}
     """
-    found = sorted(set(names), key=natural)
-    if len(found) > MAX_CLASSES:
+    labels = sorted(set(names), key=natural)
+    if len(labels) > MAX_CLASSES:
         raise DatasetError(
-            f"labels: expected at most {MAX_CLASSES} classes, got {len(found)} different ({some(found, 3)}); is it "
+            f"labels: expected at most {MAX_CLASSES} classes, got {len(labels)} different ({some(labels, 3)}); is it "
             "a column of names?"
         )
     if label_map is None:
-        classes = canonical_all(found)
-        return Labels(dict(zip(found, range(len(found)), strict=True)), classes)
-    meaning, classes = _pairs(label_map) if "=" in label_map else _in_order(label_map, found)
-    index = {name: meaning[_key(name)] for name in found if _key(name) in meaning}
-    lacking = [name for name in found if name not in index]
-    if lacking:
+        return Labels({name: row for row, name in enumerate(labels)}, canonical_all(labels))
+    meaning, classes = _pairs(label_map) if "=" in label_map else _in_order(label_map, labels)
+    index = {name: meaning[_key(name)] for name in labels if _key(name) in meaning}
+    if unmapped := [name for name in labels if name not in index]:
         raise UsageError(
-            f"label map: expected a class for every label, got none for {some(lacking)} in {label_map!r}; "
-            f"add {lacking[0]}=NAME, or {lacking[0]}=none to leave it without class"
+            f"label map: expected a class for every label, got none for {some(unmapped)} in {label_map!r}; "
+            f"add {unmapped[0]}=NAME, or {unmapped[0]}=none to leave it without class"
         )
     meant = {name: classes[label] if label >= 0 else "none" for name, label in index.items()}
     words = ", ".join(f"{name} = {word}" for name, word in meant.items())
     mapped = any(canonical(name) != word for name, word in meant.items())
     return Labels(index, classes, (f"labels as mapped: {words}",) if mapped else ())
+
+
+def class_index(text: str, count: int, *, first: int = 0) -> int | None:
+    """Index of the class that a number stands for; None where the text is no such number.
+
+    Parameters
+    ----------
+    text : such as ``3``, ``3.0`` or ``3.0000000e+00``
+    count : number of classes
+    first : int
+        Number of the first class.
+
+    Examples
+    --------
+    >>> class_index("3.0", 7), class_index("7", 7, first=1), class_index("7", 7), class_index("joy", 7)
+    (3, 6, None, None)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) - first if value.is_integer() and first <= value < first + count else None
 
 
 def _key(name: str) -> str:
@@ -118,11 +136,11 @@ def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
     return meaning, tuple(classes)
 
 
-def _in_order(text: str, found: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+def _in_order(text: str, labels: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
     """A preset or names in order, for digits and for names."""
     classes = parse_classes(text)
     meaning = {name: label for label, name in enumerate(classes)}
-    digits = {int(_key(name)) for name in found if _is_number(name) and len(_key(name)) < 10}
+    digits = {int(_key(name)) for name in labels if _is_number(name) and len(_key(name)) < 10}
     if digits:
         first = 0 if 0 in digits else 1
         if first == 1 and max(digits) != len(classes):
@@ -135,12 +153,12 @@ def _in_order(text: str, found: list[str]) -> tuple[dict[str, int], tuple[str, .
 
 
 def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]) -> list[str]:
-    """What to say of labels that are bare digits: the order that the counts speak for.
+    """Notes on labels that are bare digits: the order of classes whose published counts theirs are.
 
     Parameters
     ----------
     counts : part of the dataset -> label -> images
-    mapped : the classes in the order of the digits as ``--label-map`` says; empty without
+    mapped : the classes in the order of the digits, of ``--label-map``; empty without
     """
     digits = sorted({label for part in counts.values() for label in part}, key=natural)
     if not digits or not all(map(_is_number, digits)):
@@ -151,18 +169,18 @@ def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]
             return []
         return [
             f"WARNING label map: the counts per label are those of {likely[0]} in the order "
-            f"{', '.join(PRESETS[likely[1]])}, not as mapped; --label-map {likely[1]} says so"
+            f"{', '.join(PRESETS[likely[1]])}, not as mapped; use --label-map {likely[1]}"
         ]
-    said = f"labels are bare digits ({some(digits, 12)})"
+    labels = f"labels are bare digits ({some(digits, 12)})"
     if likely is not None:
         return [
-            f"WARNING {said}: their counts are those of {likely[0]} in the order {', '.join(PRESETS[likely[1]])}; "
+            f"WARNING {labels}: their counts are those of {likely[0]} in the order {', '.join(PRESETS[likely[1]])}; "
             f"name the classes with --label-map {likely[1]}"
         ]
     fitting = [name for name, order in PRESETS.items() if len(order) == len(digits)]
     why = "orders differ between datasets, and the counts fit no published set; " if fitting else ""
     choice = ", ".join([*fitting, f"{digits[0]}=NAME,..."])
-    return [f"WARNING {said}: {why}name the classes with --label-map ({choice})"]
+    return [f"WARNING {labels}: {why}name the classes with --label-map ({choice})"]
 
 
 def _likely_order(part: Mapping[str, int]) -> tuple[str, str] | None:

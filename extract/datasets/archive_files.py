@@ -1,4 +1,4 @@
-"""What adapters share of containers: finding them under a root, here or on remote storage; names and ids of members."""
+"""Archives of datasets: find them under a root, on a disk or on remote storage; names and ids of their members."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ...errors import DatasetError, Ig3dError, LayoutError, number, some
+from ...errors import DatasetError, Ig3dError, number, some
 from ...features.columns import split_named
 from ...features.samples import Split
 from ..kinds import is_system_folder
 from ..sources import open_file, reason_of
 from ..sources.remote import is_remote, list_remote
-from .files import listing
+from .base import Dataset
+from .files import contents
 
-# what a compressed container is called by: faces.tar.gz, faces.tgz
+# names of compressed archives: faces.tar.gz, faces.tgz
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst)$")
-# what such a file begins with, whatever it is called by: gzip, bzip2, xz, Zstandard
+# first bytes of compressed files: gzip, bzip2, xz, Zstandard
 _MAGIC = (b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True, slots=True)
-class Containers:
-    """Containers under a root.
+class Archives:
+    """Archives of one kind under a root.
 
     Attributes
     ----------
     root : str
-        Folder or address that the paths are relative to; where a container itself was named, what holds it.
+        Folder or address that the paths are relative to; of an archive that was named itself, the folder around it.
     files : tuple of (POSIX path under the root, bytes), sorted by path
     packed : tuple of str
-        Paths of such containers that are compressed as a whole, which cannot be read where they are.
+        Paths of such archives that are compressed as a whole, which have to be unpacked first.
     """
 
     root: str
@@ -44,7 +45,7 @@ class Containers:
 
     @property
     def notes(self) -> list[str]:
-        """What to say of those that are left out."""
+        """A warning on those that are left out."""
         if not self.packed:
             return []
         return [
@@ -53,11 +54,11 @@ class Containers:
 
     @contextmanager
     def open(self, path: str, *, dataset: str) -> Iterator[BinaryIO]:
-        """One of them, for reading what it lists.
+        """One of them, to list its members.
 
         Raises
         ------
-        DatasetError : it is not there or cannot be opened; or damaged, by what the body raises.
+        DatasetError : it does not exist or cannot be opened, or reading in the body finds it damaged.
         """
         where = f"{self.root}/{path}"
         try:
@@ -79,19 +80,19 @@ class Containers:
             ) from exc
 
 
-def containers_in(root: str | Path, suffix: str, *, dataset: str, layout: str) -> Containers:
-    """The containers of one kind under a root, or the one that is named itself.
+def archives_in(root: str | Path, dataset: Dataset) -> Archives:
+    """The archives of a dataset's kind under a root, or the one that is named itself.
 
     Raises
     ------
-    DatasetError : there is none.
+    LayoutError : there is none.
     """
-    where = str(root).rstrip("/")
+    where, suffix = str(root).rstrip("/"), dataset.suffix
     if where.lower().endswith(suffix):
         above, _, name = where.rpartition("/")
         size = 0 if is_remote(where) else Path(where).stat().st_size if Path(where).is_file() else -1
         if size >= 0:
-            return Containers(above or ("/" if where.startswith("/") else "."), ((name, size),))
+            return Archives(above or ("/" if where.startswith("/") else "."), ((name, size),))
     every = [
         (path, size)
         for path, size in (list_remote(where) if is_remote(where) else files_under(where))
@@ -99,13 +100,9 @@ def containers_in(root: str | Path, suffix: str, *, dataset: str, layout: str) -
     ]
     files = [one for one in every if one[0].lower().endswith(suffix)]
     if not files:
-        there = "none" if is_remote(where) else listing(Path(where))
-        raise LayoutError(
-            f"{dataset}: expected {suffix} files, found {there} in {root}; {layout} (docs/datasets.md)"
-        )
-    return Containers(
-        where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)}))
-    )
+        found = "none" if is_remote(where) else contents(Path(where))
+        raise dataset.wrong_layout(root, f"{suffix} files", found=found)
+    return Archives(where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)})))
 
 
 def is_compressed(file: BinaryIO) -> bool:
@@ -140,12 +137,12 @@ def row_name(row: int, rows: int) -> str:
 
 
 def without_suffix(path: str) -> str:
-    """A container's path, as the first part of its members' ids."""
+    """An archive's path, as the first part of its members' ids."""
     return str(PurePosixPath(path).with_suffix(""))
 
 
 def split_in(path: str) -> Split | None:
-    """The split that a container's path names: a folder, or a word of its name (``faces-train-00001-of-00008``)."""
+    """The split that an archive's path names: a folder, or a word of its name (``faces-train-00001-of-00008``)."""
     parts = without_suffix(path).split("/")
     words = [*parts[:-1], *re.split(r"[-_. ]", parts[-1])]
     return next((split for word in reversed(words) if (split := split_named(word)) is not None), None)

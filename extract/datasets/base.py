@@ -1,0 +1,125 @@
+"""Base class of dataset adapters, and the options that they take."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ...errors import DatasetError, LayoutError
+from ...features.samples import Listing, sample_table
+from .files import contents
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetOptions:
+    """Options of datasets; an adapter may use some of them.
+
+    Attributes
+    ----------
+    manifest : path or None
+        Table of the ``manifest`` adapter; None looks for ``manifest.csv`` or ``manifest.parquet`` under the root.
+    split_fractions : (train, val, test) or None
+        Of the seeded split where the dataset has none; None leaves that to the adapter.
+    split_table : path or None
+        Table ``id,split`` whose splits replace those of the dataset.
+    seed : int
+        Of the split.
+    group_pattern : str or None
+        Regular expression over the id whose first group names the person or video.
+    label_map : str or None
+        Meaning of the labels: ``1=surprise,2=fear``, a preset, or names in order; see
+        :func:`~ig3d.extract.datasets.label_names.read_labels`.
+    """
+
+    manifest: str | None = None
+    split_fractions: tuple[float, float, float] | None = None
+    split_table: str | None = None
+    seed: int = 0
+    group_pattern: str | None = None
+    label_map: str | None = None
+
+
+class Dataset(ABC):
+    """A dataset adapter: finds the samples of one layout of folders, lists or archives; never reads pixels.
+
+    A subclass sets ``name`` and ``layout`` and implements :meth:`read`. Groups by a pattern, splits, and checks that
+    all datasets share are added by :func:`~ig3d.extract.datasets.list_samples`.
+
+    Attributes
+    ----------
+    name : str
+        Of the adapter, as in ``--dataset``.
+    layout : str
+        A sentence on the expected layout, for errors and ``ig3d datasets``.
+    classes : tuple of str
+        Names of the classes, in the order of the labels, where all datasets of this layout have the same.
+    split_fractions : (train, val, test) or None
+        Of the seeded split where no sample has one.
+    maps_labels : bool
+        Whether ``DatasetOptions.label_map`` is used.
+    suffix : str
+        Of the archives that are listed, one of which may be the root; empty for folders.
+    remote : bool
+        Whether the root may be an address (``s3://bucket/faces``), with which :meth:`read` is then called.
+    shared_layout : bool
+        Whether other datasets have this layout too, so that :meth:`is_certain` decides.
+    """
+
+    name: ClassVar[str]
+    layout: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]] = ()
+    split_fractions: ClassVar[tuple[float, float, float] | None] = None
+    maps_labels: ClassVar[bool] = False
+    suffix: ClassVar[str] = ""
+    remote: ClassVar[bool] = False
+    shared_layout: ClassVar[bool] = False
+
+    @abstractmethod
+    def read(self, root: Any, options: DatasetOptions) -> Listing:
+        """Samples of the dataset.
+
+        Parameters
+        ----------
+        root : pathlib.Path of the folder or archive; str where it is an address
+        options : DatasetOptions
+
+        Raises
+        ------
+        LayoutError : the layout is another one.
+        DatasetError : the layout is this one, and a part of it is missing or damaged.
+        """
+
+    def is_certain(self, listing: Listing) -> bool:
+        """Whether a listing is of this very dataset, where others have the same layout."""
+        return True
+
+    def listing(
+        self,
+        root: str | Path,
+        rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+        notes: Iterable[str] = (),
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> Listing:
+        """Rows of the sample table (see :func:`~ig3d.features.samples.sample_table`) as a listing."""
+        classes = self.classes if classes is None else classes
+        table = sample_table(rows, classes=classes, dataset=self.name, root=str(root))
+        return Listing(self.name, str(root), table, tuple(notes))
+
+    def wrong_layout(
+        self,
+        root: str | Path,
+        expected: str,
+        *,
+        found: str | None = None,
+        hint: str = "",
+        error: type[DatasetError] = LayoutError,
+    ) -> DatasetError:
+        """Error for another layout: the expected part, the contents of the folder, the layout as a sentence."""
+        found = contents(Path(root)) if found is None else found
+        return error(
+            f"{self.name}: expected {expected}, found {found} in {root}; {self.layout} (docs/datasets.md){hint}"
+        )

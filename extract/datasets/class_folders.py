@@ -1,0 +1,93 @@
+"""Class folders: samples whose class, split and group are the names of the folders around them.
+
+On a disk, in zip files and on remote storage alike; :mod:`.levels` decides which level of folders is which.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from heapq import nsmallest
+from typing import Any, NamedTuple
+
+from ...errors import number, some
+from ...features.samples import Listing
+from .base import Dataset, DatasetOptions
+from .files import skipped_note
+from .label_names import digit_notes, read_labels
+from .levels import Folder, Place, read_levels
+
+
+class ImageFile(NamedTuple):
+    """An image by name: the folders around it, the path and id of its sample, its size in bytes."""
+
+    folders: Folder
+    path: str
+    id: str
+    size: int
+
+
+def list_class_folders(
+    dataset: Dataset,
+    root: str,
+    folders: Iterable[Folder],
+    images: Iterable[ImageFile],
+    options: DatasetOptions,
+    *,
+    skipped: Counter[str],
+    found: str | None = None,
+) -> tuple[Listing, Mapping[Folder, Place]]:
+    """The samples of class folders.
+
+    Parameters
+    ----------
+    dataset, root : of the listing, and for messages
+    folders : folders that hold images
+    images : all images; gone through once, never held together
+    options : DatasetOptions
+    skipped : kind -> other files; complete once the images are gone through
+    found : str, optional
+        Contents of the root, for messages; read from the disk by default.
+
+    Returns
+    -------
+    listing : Listing
+    places : folder -> its class, split and group
+
+    Raises
+    ------
+    LayoutError : there is no class folder, or other folders stand in their place.
+    """
+    places, notes = read_levels([folder for folder in folders if folder], dataset=dataset.name, root=root)
+    if not places:
+        hint = "; images that lie side by side need a table (--dataset manifest)"
+        raise dataset.wrong_layout(root, "images in class folders", found=found, hint=hint)
+    labels = read_labels({place.label for place in places.values()}, options.label_map)
+    counts: dict[str, Counter[str]] = {}
+    outside, first_outside = 0, list[str]()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal outside, first_outside
+        for image in images:
+            place = places.get(image.folders)
+            if place is None:
+                outside += 1
+                first_outside = nsmallest(5, [*first_outside, image.path])
+                continue
+            counts.setdefault(place.split.name, Counter())[place.label] += 1
+            yield {
+                "id": image.id,
+                "path": image.path,
+                "label": labels.index[place.label],
+                "split": place.split,
+                "group": place.group,
+                "size_bytes": image.size,
+            }
+
+    listing = dataset.listing(root, rows(), classes=labels.classes)
+    notes += [*labels.notes, *digit_notes(counts, labels.classes if options.label_map else ())]
+    if outside:
+        shown = some(first_outside + [""] * (outside - len(first_outside)))
+        notes.append(f"{number(outside, 'image')} left out, outside of class folders: {shown}")
+    return replace(listing, notes=(*notes, *skipped_note(skipped))), places
