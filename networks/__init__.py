@@ -1,1 +1,1 @@
-"""2D networks: the user's own, run over a dataset (``load``, ``logits``); small ones, trained (``train``)."""
+"""2D networks: run the user's network on a dataset (``load``, ``logits``), train a network (``train``, ``joint``)."""

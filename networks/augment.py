@@ -1,8 +1,7 @@
-"""Augmentation of a whole batch by tensor operations, each picture with draws of its own.
+"""Augment a batch by tensor operations, with separate random parameters for each image.
 
-torchvision's transforms draw once for a batch; here every picture gets its own flip, view and light without a
-Python loop over pictures. All draws come from one generator on the processor, so a seed gives the same pictures
-on every device.
+torchvision's transforms use the same parameters for all images of a batch. Random numbers come from one generator on
+the CPU, so that a seed gives the same images on every device.
 """
 
 from __future__ import annotations
@@ -13,24 +12,24 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-# ITU-R BT.601 luma, what Pillow's greyscale uses
+# ITU-R BT.601 luma, as in Pillow
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How far the draws go; mild, because expressions are small things.
+    """Ranges of the random changes; small, because expressions are subtle.
 
     Attributes
     ----------
     flip : float in [0, 1]
-        Chance of a left-right mirror image.
+        Probability of a left-right flip.
     degrees : float
         Largest rotation to either side.
     zoom : (low, high)
-        Side of the seen square over the picture's; below 1 cuts borders off, above 1 mirrors them.
+        Side of the visible square relative to the image; below 1 crops, above 1 extends by reflection.
     shift : float
-        Largest move along x and along y, in sides of the picture.
+        Largest shift in x and y, relative to the side of the image.
     light : float
         Brightness, contrast and saturation are multiplied by 1 ± light.
     """
@@ -42,7 +41,7 @@ class Augmentation:
     light: float = 0.25
 
     def scaled(self, strength: float) -> Augmentation:
-        """The same draws, ``strength`` times as far; 0 is none."""
+        """Ranges multiplied by ``strength``; 0 means no augmentation."""
         low, high = (1 + strength * (side - 1) for side in self.zoom)
         return Augmentation(
             min(1.0, strength) * self.flip,
@@ -56,12 +55,12 @@ class Augmentation:
 def augment(
     pixels: torch.Tensor, generator: torch.Generator, settings: Augmentation | None = None
 ) -> torch.Tensor:
-    """Draw a flip, a rotated and zoomed view, and the light of each picture.
+    """Apply a random flip, rotation, zoom, shift and change of light to each image.
 
     Parameters
     ----------
     pixels : (b, 3, h, w) tensor, values in [0, 255]
-    generator : torch.Generator on the processor
+    generator : torch.Generator on the CPU
     settings : Augmentation, optional
 
     Returns
@@ -75,7 +74,7 @@ def augment(
     angle = signed[1] * math.radians(settings.degrees)
     low, high = settings.zoom
     zoom = low + draws[2] * (high - low)
-    # Output to input coordinates, both in [-1, 1]: one side is 2 units.
+    # Maps output to input coordinates, both in [-1, 1], so that a side has length 2.
     theta = torch.stack(
         [
             torch.stack(
@@ -86,14 +85,14 @@ def augment(
         1,
     )
     grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
-    seen = functional.grid_sample(
+    transformed = functional.grid_sample(
         pixels.to(torch.float32), grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    return _relight(seen, 1 + settings.light * signed[5:8])
+    return _relight(transformed, 1 + settings.light * signed[5:8])
 
 
 def _relight(pixels: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Multiply (3, b) brightness, contrast (about the picture's mean) and saturation (about its grey)."""
+    """Scale brightness, contrast (around the mean) and saturation (around grey) by factors (3, b)."""
     brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in factors)
     weights = torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)
     lit = pixels * brightness

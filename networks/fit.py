@@ -1,7 +1,7 @@
-"""The training loop: batches of decoded pictures in, the weights of the best epoch out.
+"""Training loop for 2D networks, with the weights of the best epoch as result.
 
-Every draw (sampling, augmentation, initial weights, dropout) comes from the seed; the global random state is left as
-it was. On one processor with one number of compute threads the same seed gives the same weights, to the bit.
+All random numbers (sampling, augmentation, initial weights, dropout) depend on the seed, and the global random state is
+restored. On one CPU with a fixed number of compute threads, a seed gives the same weights to the bit.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from .images import normalise
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long, how fast, and when to stop.
+    """Options of the training loop.
 
     Attributes
     ----------
     epochs : int
-        At most this many passes.
+        Largest number of epochs.
     patience : int
-        Stop after this many epochs without a better validation score.
+        Number of epochs without a better validation score after which training stops.
     batch_size : int
     lr : float
-        Peak learning rate of AdamW: reached linearly within a tenth of the steps, then a half cosine to zero.
+        Peak learning rate of AdamW: linear warm-up during a tenth of the steps, then a half cosine to zero.
     weight_decay : float
-        On matrices and kernels, not on biases and norms.
+        Applied to matrices and kernels, not to biases and norms.
     smoothing : float
-        Of the labels.
+        Label smoothing.
     balance : float in [0, 1]
-        A class of n images is drawn in proportion to n^(1 - balance): with 1 all classes equally often, with 0 as
-        they come.
+        A class of n images is drawn in proportion to n^(1 - balance): 1 draws all classes equally often, 0 as in the
+        data.
     seed : int
     augment : float in [0, 2]
-        How far pictures are turned, moved and relit; 1 is mild, 0 is not at all.
+        Strength of the augmentation; 1 is mild, 0 is none.
     precision : str
-        ``fp32``, ``bf16`` or ``fp16`` of the training's arithmetic (scores are always taken in fp32); ``auto`` is
-        bf16, or fp16 where that is wanting, on a CUDA device and fp32 elsewhere.
+        Arithmetic of the training: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a CUDA device (fp16 if bf16 is
+        not supported), fp32 on others. Scores are computed in fp32.
     """
 
     epochs: int
@@ -65,13 +65,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """n rows of decoded pictures with their truth; the pictures are shared, not copied.
+    """n rows of decoded images with their targets; images are shared, not copied.
 
     Attributes
     ----------
     pixels : (m, 3, size, size) uint8 tensor
     rows : (n,) int64 tensor
-        Which of the pictures.
+        Indices of the images.
     targets : (n,) int64 tensor of labels, or (n, 2) float32 tensor
     """
 
@@ -85,7 +85,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The network with its best epoch's weights, and every epoch's scores."""
+    """Trained network with the weights of the best epoch, and the scores of all epochs."""
 
     module: nn.Module
     best: Epoch
@@ -104,20 +104,20 @@ def fit(
     advance: Callable[[int], object] | None = None,
     after_epoch: Callable[[Epoch], object] | None = None,
 ) -> Fitted:
-    """Train a network and keep the epoch that did best on the validation rows.
+    """Train a network and keep the weights of the epoch with the best validation score.
 
     Parameters
     ----------
-    module : network with one output per class, or two for valence-arousal
-    mean, std : (3,) normalisation of its input
+    module : network with an output for each class, or two for valence-arousal
+    mean, std : (3,) normalisation of the input
     advance : callable, optional
-        Told the number of batches done since the last call.
+        Called with the number of batches since its last call.
     after_epoch : callable, optional
-        Told each epoch's scores.
+        Called with each epoch and its scores.
 
     Raises
     ------
-    ModelError : the loss is no longer finite.
+    ModelError : the loss is not finite.
     """
     module = module.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(_parameter_groups(module, schedule.weight_decay), lr=schedule.lr)
@@ -160,9 +160,7 @@ def fit(
                 advance(1)
         value = float(torch.stack(losses).mean())
         if not math.isfinite(value):
-            raise ModelError(
-                f"training: expected a finite loss, got {value} in epoch {number}; lower the learning rate"
-            )
+            raise ModelError(f"training: the loss is {value} in epoch {number}; use a lower learning rate")
         outputs = _validate(module, validation, mean=mean, std=std, device=device)
         epoch = _epoch(number, value, outputs, validation.targets.numpy())
         history.append(epoch)
@@ -178,20 +176,20 @@ def fit(
 
 
 def arithmetic(precision: str, device: torch.device) -> torch.dtype:
-    """The type that a precision stands for on a device.
+    """Number type of a precision on a device.
 
     Raises
     ------
-    UsageError : no such precision, or fp16 without a CUDA device.
+    UsageError : the precision does not exist, or is fp16 without a CUDA device.
     """
     if precision == "auto":
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in known or (precision == "fp16" and device.type != "cuda"):
-        raise UsageError(f"precision: expected auto, fp32, bf16, or fp16 on a CUDA device, got {precision!r}")
-    return known[precision]
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types or (precision == "fp16" and device.type != "cuda"):
+        raise UsageError(f"precision: {precision!r} is not auto, fp32, bf16, or fp16 on a CUDA device")
+    return types[precision]
 
 
 def predict(
@@ -202,7 +200,7 @@ def predict(
     std: Sequence[float],
     device: torch.device,
 ) -> np.ndarray:
-    """Outputs for one batch of (n, 3, size, size) uint8 pictures: (n, outputs) float32, no augmentation.
+    """Outputs (n, outputs) float32 for a batch of (n, 3, size, size) uint8 images, without augmentation.
 
     The network must be in evaluation mode.
     """
@@ -222,19 +220,19 @@ def _validate(
 
 
 def class_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Accuracy, balanced accuracy and macro-F1 over the classes that occur in the truth."""
-    said = logits.argmax(1)
+    """Accuracy, balanced accuracy and macro-F1 over the classes in ``truth``."""
+    predicted = logits.argmax(1)
     present = np.unique(truth)
-    recalls = [float((said[truth == label] == label).mean()) for label in present]
+    recalls = [float((predicted[truth == label] == label).mean()) for label in present]
     return {
-        "accuracy": float((said == truth).mean()),
+        "accuracy": float((predicted == truth).mean()),
         "balanced_accuracy": float(np.mean(recalls)),
-        "macro_f1": float(f1_score(truth, said, labels=present, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(truth, predicted, labels=present, average="macro", zero_division=0)),
     }
 
 
 def va_scores(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Concordance per dimension, and the root mean square error over both."""
+    """CCC of each dimension, and the root mean square error over both."""
     valence, arousal = concordance(
         torch.from_numpy(predicted).double(), torch.from_numpy(truth).double()
     ).tolist()

@@ -1,4 +1,4 @@
-"""Where a training end to end starts, and how it is opened again: a 2D network without its last layer."""
+"""2D networks without their last layer: the start of joint training, and loading of its checkpoints."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _KINDS = ("own", "timm_name")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A 2D network to begin with.
+    """2D network at the start of joint training.
 
     Attributes
     ----------
     module : nn.Module
-        Without its last layer.
+        The network without its last layer.
     architecture : str
-        timm's name.
+        Name in timm.
     sha256 : str
-        Of its weights.
+        Hash of the weights.
     view : InputSpec
-    seen : (n,) int64 hashes of the images it learnt from as a 2D network
+    seen : (n,) int64 hashes of the images on which the 2D network was trained
     """
 
     module: nn.Module
@@ -48,23 +48,23 @@ class Start:
 
 
 def features_of(network: Any, pixels: torch.Tensor, *, maps: bool) -> torch.Tensor:
-    """(n, c, h, w) maps, or (n, d) what the last layer was fed."""
-    found = network.forward_features(pixels)
-    return channels_first(found, network) if maps else network.forward_head(found, pre_logits=True)
+    """(n, c, h, w) feature maps, or the (n, d) input of the last layer."""
+    features = network.forward_features(pixels)
+    return channels_first(features, network) if maps else network.forward_head(features, pre_logits=True)
 
 
 def open_network(spec: NetworkSpec) -> Start:
-    """A 2D network that can be trained on: one of timm's shape, with its weights.
+    """Open a 2D network with timm's interface and its weights, for further training.
 
     Raises
     ------
-    UsageError : a network of another kind, or one that does not take this size.
+    UsageError : the network is of another kind, or does not support the image size.
     """
     kind = kind_of(spec)
     if kind not in _KINDS:
         raise UsageError(
-            f"network: expected a checkpoint of ig3d train-2d, or timm:NAME with --weights, got {spec.network}; write "
-            "its features with ig3d logits and train on them with ig3d fuse-features"
+            f"network: {spec.network} is no checkpoint of ig3d train-2d and no timm:NAME with --weights; write its "
+            "features with ig3d logits and train on them with ig3d fuse-features"
         )
     opened: Opened = import_module(f".load.{kind}", __package__).open_network(spec, torch.device("cpu"))
     view = InputSpec(**opened.input | ({} if spec.size is None else {"size": spec.size}))
@@ -76,15 +76,15 @@ def open_network(spec: NetworkSpec) -> Start:
             features_of(network, noise, maps=False)
     except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as exc:
         raise UsageError(
-            f"network {opened.name}: expected one that gives features of {view.size} x {view.size} pixels, got: "
+            f"network {opened.name}: it gives no features for {view.size} x {view.size} pixels: "
             f"{(str(exc).splitlines() or [''])[0]}; choose another network or --size"
         ) from exc
-    learnt = np.union1d(opened.seen.train, opened.seen.held_out)
-    return Start(network, opened.name, opened.sha256, view, learnt)
+    seen = np.union1d(opened.seen.train, opened.seen.held_out)
+    return Start(network, opened.name, opened.sha256, view, seen)
 
 
 def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, force: bool = False) -> str:
-    """Check that predictions are those of the network that a training starts from, where the file records it.
+    """Check that predictions belong to the network from which training starts, if the file records its network.
 
     Parameters
     ----------
@@ -92,53 +92,53 @@ def check_predictions(path: Path, start: Start, crop: Mapping[str, Any], *, forc
     start : Start
     crop : :attr:`ig3d.networks.crop.Crops.identity` of the training
     force : bool
-        Continue with a warning where they are of another network.
+        Continue with a warning if they belong to another network.
 
     Returns
     -------
-    A warning where the network, its input or the crop of the images differs; else an empty string.
+    A warning if the network, its input or the crop of the images differs, otherwise an empty string.
 
     Raises
     ------
-    PredictionsError : they are another network's: ``2d`` would not be what is trained further.
+    PredictionsError : they belong to another network, so that ``2d`` would not be the network that is trained.
     """
     made_by = made_by_of(path)
-    theirs = str(made_by.get("sha256", start.sha256))
-    if theirs == start.sha256:
-        ours = {**made_by, "input": asdict(start.view), **crop}
-        differences = network_differences(describe_network(made_by), describe_network(ours))
+    sha256 = str(made_by.get("sha256", start.sha256))
+    if sha256 == start.sha256:
+        training = {**made_by, "input": asdict(start.view), **crop}
+        differences = network_differences(describe_network(made_by), describe_network(training))
         if not differences:
             return ""
         return (
-            f"WARNING {path.name}: these predictions were made with another input: {'; '.join(differences)}"
+            f"WARNING {path.name}: the predictions were computed with other input: {'; '.join(differences)}"
         )
-    wrong = (
-        f"{path.name}: expected predictions of the network that is trained ({start.architecture} "
-        f"{start.sha256[:12]}), got those of {made_by.get('network')} {theirs[:12]}"
+    mismatch = (
+        f"{path.name}: the predictions are of {made_by.get('network')} {sha256[:12]}, not of the network that is "
+        f"trained ({start.architecture} {start.sha256[:12]})"
     )
     if not force:
         raise PredictionsError(
-            f"{wrong}; write them with ig3d logits and the same --network, or go on with --force"
+            f"{mismatch}; write them with ig3d logits and the same --network, or pass --force"
         )
-    return f"WARNING {wrong}; went on as forced"
+    return f"WARNING {mismatch}; continued because of --force"
 
 
 def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
-    """Read a checkpoint of :func:`train_joint`: the module, and the network that was trained with it.
+    """Read a checkpoint of :func:`train_joint`: module and network.
 
     Raises
     ------
-    ModelError : missing, damaged, or of a module on ready features.
+    ModelError : the file is missing or damaged, or contains a module trained on features.
     """
     loaded = load_module(path)
     described = loaded.info.joint
     if not described:
         raise ModelError(
-            f"{path}: expected a network trained end to end, got a module on features; ask it with ig3d fuse-features"
+            f"{path}: the checkpoint is a module trained on features; apply it with ig3d fuse-features"
         )
     try:
-        name, given = described["architecture"], described["input"]
-        view = InputSpec(**given | {key: tuple(given[key]) for key in ("mean", "std")})
+        name, settings = described["architecture"], described["input"]
+        view = InputSpec(**settings | {key: tuple(settings[key]) for key in ("mean", "std")})
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         sized: dict[str, Any] = (
             {"img_size": view.size} if config is not None and config.fixed_input_size else {}
@@ -148,7 +148,7 @@ def load_joint(path: str | Path) -> tuple[LoadedModule, Start]:
         network.load_state_dict(loaded.network, strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as exc:
         raise ModelError(
-            f"{path}: expected the weights of {described.get('architecture')}, got others (trained with timm "
-            f"{described.get('timm')}, here {timm.__version__}); install that version, or train again"
+            f"{path}: the weights do not fit {described.get('architecture')} in timm {timm.__version__} (trained with "
+            f"timm {described.get('timm')}); install that version, or train again"
         ) from exc
     return loaded, Start(network.eval(), name, loaded.info.network, view, np.zeros(0, np.int64))

@@ -1,8 +1,8 @@
-"""Networks of the field: in which form they give their outputs and take their input, so that a user need not say it.
+"""Presets for published networks: form of their outputs and inputs.
 
-A preset fills in what is not said on the command line. The order of its classes is that of
-:func:`ig3d.features.classes.orders_of` under the same name. Forms and orders are those of the networks' own code and
-documents; where a repository trains on the user's own folders, no preset can know the order.
+A preset provides defaults for options that are not given. The order of its classes is that of
+:func:`ig3d.features.classes.orders_of` under the same name. Forms and orders follow the official code and
+documentation. If a repository trains on the user's folders, the order depends on these and is in no preset.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ VALENCE_FIRST = ("valence", "arousal")
 
 @dataclass(frozen=True, slots=True)
 class NetworkPreset:
-    """What is known of a published network.
+    """Known properties of a published network.
 
     Attributes
     ----------
     input : dict
-        What of the input is known: ``size``, ``mean``, ``std``, ``colour``. ImageNet's mean and deviation unless said.
+        Properties of the input: ``size``, ``mean``, ``std``, ``colour``; default: normalisation of ImageNet.
     output : str
-        Which outputs of those that its ``forward`` returns.
+        Outputs to use of those that ``forward`` returns.
     va_after : tuple of str
-        ``valence`` and ``arousal`` in the order in which they may follow the classes.
+        ``valence`` and ``arousal`` in the order in which they may follow the classes; empty if they do not.
     grey : dict
-        Input of those networks that take one channel, where it differs.
+        Properties of the input of its networks with one channel, if they differ.
     """
 
     input: dict[str, Any] = field(default_factory=lambda: {"size": 224})
@@ -38,16 +38,16 @@ class NetworkPreset:
 
 
 PRESETS: dict[str, NetworkPreset] = {
-    # DDAMFN and DDAMFN++, their own weights, RAF-DB's too: (logits, features, heads)
+    # DDAMFN and DDAMFN++ with official weights, including those for RAF-DB: (logits, features, heads)
     "ddamfn": NetworkPreset({"size": 112}),
-    # the RAF-DB checkpoint that comes with Ig3D follows RAF-DB's order
+    # RAF-DB checkpoint of Ig3D, in RAF-DB's order
     "ddamfn-ig3d-rafdb": NetworkPreset({"size": 112}),
     "poster-rafdb": NetworkPreset(),
     "poster-affectnet": NetworkPreset(),
     # (logits, features, heads)
     "dan-rafdb": NetworkPreset(),
     "dan-affectnet": NetworkPreset(),
-    # classes, then valence and arousal; or these two alone
+    # classes, then valence and arousal; or only these two
     "cage": NetworkPreset(va_after=VALENCE_FIRST),
     "cage-va": NetworkPreset(va_after=VALENCE_FIRST),
     "hsemotion": NetworkPreset(va_after=VALENCE_FIRST),
@@ -59,7 +59,7 @@ PRESETS: dict[str, NetworkPreset] = {
     ),
     "openface3": NetworkPreset(),
     "resemotenet": NetworkPreset({"size": 64, "colour": "grey"}),
-    # emotion-ferplus of the ONNX model zoo takes grey values from 0 to 255
+    # emotion-ferplus of the ONNX model zoo has grey input from 0 to 255
     "ferplus": NetworkPreset(grey={"mean": (0.0,) * 3, "std": (1 / 255,) * 3}),
     "kollias": NetworkPreset(),
     "pyfeat-v1": NetworkPreset(),
@@ -68,12 +68,12 @@ PRESETS: dict[str, NetworkPreset] = {
 
 
 def preset(name: str) -> NetworkPreset:
-    """The preset of a name.
+    """Preset by name.
 
     Raises
     ------
-    UsageError : there is no such preset.
+    UsageError : the preset does not exist.
     """
     if name not in PRESETS:
-        raise UsageError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
+        raise UsageError(f"preset: there is no {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""The ``.npz`` of a 2D network's outputs: written all or nothing, with features spooled to disk as they come.
+"""Writer of the ``.npz`` file of a 2D network's outputs: atomic, with features buffered on disk.
 
 docs/networks.md lists the keys. Predictions are read by :mod:`ig3d.features.predictions`, features by
 :mod:`ig3d.features.network_features`.
@@ -21,12 +21,12 @@ from ..features.atomic import replacing
 
 
 class FeatureSpool:
-    """Features of one batch after another in an unnamed temporary file, so that memory stays flat.
+    """Buffer for features in a temporary file, so that memory does not grow with the number of rows.
 
     Parameters
     ----------
-    dtype : type of the numbers in the file
-    folder : where the temporary file lies: beside the file that is to come
+    dtype : number type of the features
+    folder : folder of the temporary file, which is that of the output
     """
 
     def __init__(self, dtype: np.dtype[np.floating[Any]], folder: Path) -> None:
@@ -38,12 +38,14 @@ class FeatureSpool:
     def append(self, batch: np.ndarray) -> None:
         """Add (n, ...) rows."""
         if self.rows and batch.shape[1:] != self.shape:
-            raise PredictionsError(f"features: expected rows of {self.shape}, got {batch.shape[1:]}")
+            raise PredictionsError(
+                f"features: the shape of a row changed from {self.shape} to {batch.shape[1:]}"
+            )
         self.shape, self.rows = batch.shape[1:], self.rows + len(batch)
         self._file.write(np.ascontiguousarray(batch, self.dtype).tobytes())
 
     def write_to(self, handle: IO[bytes]) -> None:
-        """All rows as one ``.npy``."""
+        """Write all rows as one ``.npy``."""
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.shape)}
         np.lib.format.write_array_header_2_0(handle, header)
         self._file.seek(0)
@@ -61,7 +63,7 @@ class FeatureSpool:
 def write_npz(
     path: str | Path, arrays: Mapping[str, np.ndarray], *, features: FeatureSpool | None = None
 ) -> None:
-    """Write arrays, and ``features`` where there are some, under a temporary neighbour's name, then rename it.
+    """Write arrays, and ``features`` if given, under a temporary name, then rename the file.
 
     Raises
     ------
@@ -80,10 +82,10 @@ def write_npz(
                     features.write_to(handle)
     except OSError as exc:
         raise PredictionsError(
-            f"{path}: expected to write predictions, got {exc}; choose another place"
+            f"{path}: the predictions cannot be written: {exc}; choose another path"
         ) from exc
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    """An entry without a date, so that the same outputs are the same bytes."""
+    """Entry with a constant date, so that equal outputs give equal files."""
     return zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))

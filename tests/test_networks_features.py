@@ -206,12 +206,12 @@ def test_spooled_rows_are_one_array(tmp_path: Path) -> None:
         for part in (rows[:4], rows[4:4], rows[4:]):
             spool.append(part)
         write_npz(tmp_path / "x.npz", {"ids": np.array(["é"])}, features=spool)
-        with pytest.raises(PredictionsError, match="expected rows of"):
+        with pytest.raises(PredictionsError, match="the shape of a row changed"):
             spool.append(rows[:, :1])
     with np.load(tmp_path / "x.npz") as file:
         assert np.array_equal(file["features"], rows) and file["ids"].tolist() == ["é"]
     (tmp_path / "file").touch()
-    with pytest.raises(PredictionsError, match="expected to write predictions"):
+    with pytest.raises(PredictionsError, match="the predictions cannot be written"):
         write_npz(tmp_path / "file" / "x.npz", {})
 
 

@@ -28,31 +28,31 @@ def schedule(**changes: float) -> Schedule:
 def test_concordance_is_lins_formula(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(50, 2))
-    said = 0.5 * truth + rng.normal(0.2, 0.7, size=(50, 2))
+    predicted = 0.5 * truth + rng.normal(0.2, 0.7, size=(50, 2))
     expected = [
         2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
-        for x, y in zip(said.T, truth.T, strict=True)
+        for x, y in zip(predicted.T, truth.T, strict=True)
     ]
     np.testing.assert_allclose(
-        concordance(torch.from_numpy(said), torch.from_numpy(truth)), expected, rtol=1e-12
+        concordance(torch.from_numpy(predicted), torch.from_numpy(truth)), expected, rtol=1e-12
     )
 
 
 def test_concordance_of_special_cases() -> None:
     truth = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
     variance = 2 / 3
-    for said, expected in [
+    for predicted, expected in [
         (truth, 1.0),
         (-truth, -1.0),
         (torch.zeros_like(truth), 0.0),
         (truth + 1, 2 * variance / (2 * variance + 1)),
         (truth * 2, 4 * variance / (5 * variance)),
     ]:
-        assert concordance(said, truth).item() == pytest.approx(expected)
+        assert concordance(predicted, truth).item() == pytest.approx(expected)
     assert concordance(truth * 0, truth * 0).item() == 0
 
 
-def test_va_loss_is_nought_at_the_truth_and_has_a_finite_slope() -> None:
+def test_va_loss_is_zero_at_the_truth_and_has_finite_gradients() -> None:
     truth = torch.rand((8, 2), generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert va_loss(truth, truth).item() == pytest.approx(0, abs=1e-6)
     constant = torch.zeros((8, 2), requires_grad=True)
@@ -64,25 +64,25 @@ def test_class_scores_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 4, 200)
     logits = rng.normal(size=(200, 5)) + 1.5 * np.eye(5)[truth]
-    scores, said = class_scores(logits, truth), logits.argmax(1)
-    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(truth, said))
-    # class 4 never occurs in the truth: it is no class to be averaged over
+    scores, predicted = class_scores(logits, truth), logits.argmax(1)
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
+    # class 4 does not occur in the truth and is not averaged
     assert scores["balanced_accuracy"] == pytest.approx(
-        metrics.recall_score(truth, said, labels=range(4), average="macro")
+        metrics.recall_score(truth, predicted, labels=range(4), average="macro")
     )
     assert scores["macro_f1"] == pytest.approx(
-        metrics.f1_score(truth, said, labels=range(4), average="macro")
+        metrics.f1_score(truth, predicted, labels=range(4), average="macro")
     )
 
 
-def test_va_scores_name_valence_first() -> None:
+def test_va_scores_are_valence_then_arousal() -> None:
     truth = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
-    said = np.stack([truth[:, 0], np.zeros(60, np.float32)], 1)
-    scores = va_scores(said, truth)
+    predicted = np.stack([truth[:, 0], np.zeros(60, np.float32)], 1)
+    scores = va_scores(predicted, truth)
     assert scores["ccc_valence"] == pytest.approx(1)
     assert scores["ccc_arousal"] == pytest.approx(0, abs=1e-9)
     assert scores["rmse"] == pytest.approx(
-        metrics.root_mean_squared_error(truth.ravel(), said.ravel()), rel=1e-6
+        metrics.root_mean_squared_error(truth.ravel(), predicted.ravel()), rel=1e-6
     )
 
 
@@ -116,12 +116,12 @@ def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch)
     assert [torch.equal(kept, weights) for weights in after] == [False, True, False, False]
 
 
-def test_the_seed_reaches_the_draws_of_the_loop() -> None:
+def test_the_training_depends_only_on_the_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         settings = schedule(seed=seed, epochs=2, batch_size=8)
-        told: list[int] = []
-        fitted = fit(linear(), noise(), noise(), settings, **NORMAL, device=CPU, advance=told.append)
-        assert sum(told) == 3 * len(fitted.history)
+        counts: list[int] = []
+        fitted = fit(linear(), noise(), noise(), settings, **NORMAL, device=CPU, advance=counts.append)
+        assert sum(counts) == 3 * len(fitted.history)
         return fitted.module.get_parameter("1.weight").detach()
 
     first, again, other = weights(0), weights(0), weights(1)
@@ -129,14 +129,12 @@ def test_the_seed_reaches_the_draws_of_the_loop() -> None:
     assert not torch.equal(first, other)
 
 
-def test_a_diverging_training_ends_with_advice() -> None:
-    with pytest.raises(
-        ModelError, match="expected a finite loss, got nan in epoch 1; lower the learning rate"
-    ):
+def test_a_diverging_training_gives_a_one_line_error() -> None:
+    with pytest.raises(ModelError, match="the loss is nan in epoch 1; use a lower learning rate"):
         fit(linear(math.nan), noise(4), noise(4), schedule(), **NORMAL, device=CPU)
 
 
-def test_random_state_is_the_seeds_inside_and_untouched_outside() -> None:
+def test_seeded_sets_and_restores_the_random_state() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     with seeded(1, CPU):

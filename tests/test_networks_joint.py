@@ -184,12 +184,10 @@ def test_predictions_of_another_network_are_refused_unless_forced(made, tmp_path
     samples, folder = made
     other = tmp_path / "other.safetensors"
     train_2d(samples, TrainConfig(size=32, epochs=1, seed=5, device="cpu", jobs=1), other)
-    with pytest.raises(
-        PredictionsError, match=r"2d\.npz: expected predictions of the network that is trained.*--force$"
-    ):
+    with pytest.raises(PredictionsError, match=r"2d\.npz: .* not of the network that is trained.*--force$"):
         route_of(made, network=other)
     route = route_of(made, network=other, force=True)
-    assert any(note.startswith("WARNING 2d.npz: expected predictions") for note in route.table.notes)
+    assert any(note.startswith("WARNING 2d.npz: the predictions are of") for note in route.table.notes)
     # a file that does not say what made it is taken
     with np.load(folder / "2d.npz") as arrays:
         kept = {name: arrays[name] for name in arrays.files if name != "made_by"}
@@ -230,7 +228,7 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
         train=none,
         validation=none,
     )
-    with pytest.raises(ModelError, match="ask it with ig3d fuse-features"):
+    with pytest.raises(ModelError, match="apply it with ig3d fuse-features"):
         load_joint(tmp_path / "features.safetensors")
     described = replace(module.info, joint=module.info.joint | {"architecture": "test_vit"})
     save_module(
@@ -241,7 +239,7 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
         validation=none,
         network=module.network,
     )
-    with pytest.raises(ModelError, match="expected the weights of test_vit"):
+    with pytest.raises(ModelError, match="the weights do not fit test_vit"):
         load_joint(tmp_path / "wrong.safetensors")
 
 

@@ -355,7 +355,7 @@ def test_weights_that_do_not_fit_are_counted(
             "classes: the 10 columns of net.py:Net have no names; pass --classes",
         ),
         ({"output": "1"}, r"output: there is no 1; choose from 0 \(3, 10\)"),
-        ({"preset": "resnet"}, "preset: expected one of ddamfn"),
+        ({"preset": "resnet"}, "preset: there is no 'resnet'; choose one of ddamfn"),
         ({"classes": "dataset"}, "classes: --classes dataset needs a dataset with classes"),
         (
             {"features": "fc2"},

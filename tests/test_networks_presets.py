@@ -1,4 +1,4 @@
-"""Every published network's form, through the program: the columns come out under their right names."""
+"""Presets of published networks, by the command line: columns get the right names."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Form:
-    """A network of the literature: its order as its authors give it, and how it returns its outputs.
+    """Published network: its official class order, and the form of its outputs.
 
-    ``va`` has a letter for valence and one for arousal, in the order in which they follow the classes.
+    ``va`` has a letter each for valence and arousal, in the order in which they follow the classes.
     """
 
     preset: str
@@ -83,7 +83,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.preset}-{len(form.order.split())}{form.va}")
-def test_columns_come_out_under_their_names(
+def test_columns_have_the_right_names(
     ig3d: Program, clone: Path, images: Path, tmp_path: Path, form: Form
 ) -> None:
     order = [WORDS[letter] for letter in form.order.split()]
@@ -94,9 +94,9 @@ def test_columns_come_out_under_their_names(
     if order:
         read = load_predictions(out)
         assert read.kind == "logits" and len(read) == 4
-        # the made-up network says i in column i: so every name has the number of its place in the authors' order
-        said = dict(zip(read.columns, read.values[0], strict=True))
-        assert said == {name: place for place, name in enumerate(order)}
+        # column i of the network is the constant i, so a value is the index of its class in the official order
+        values = dict(zip(read.columns, read.values[0], strict=True))
+        assert values == {name: index for index, name in enumerate(order)}
     if form.va:
         va = load_predictions(out, task="va")
         assert dict(zip(va.columns, va.values[0], strict=True)) == {"valence": -0.5, "arousal": 0.25}
@@ -108,16 +108,20 @@ def test_every_preset_is_tested() -> None:
     assert {form.preset for form in FORMS} == set(PRESETS)
 
 
-def test_ig3ds_own_heads_put_arousal_first(ig3d: Program, clone: Path, images: Path, tmp_path: Path) -> None:
+def test_heads_of_the_published_ig3d_code_have_arousal_first(
+    ig3d: Program, clone: Path, images: Path, tmp_path: Path
+) -> None:
     network, out = f"{clone}:Fixed(8, va='av')", tmp_path / "x.npz"
-    said = ("--classes", "rafdb", "--columns", "0:7", "--va", "9,8")
-    ended = ig3d("logits", images, "--network", network, *said, "--out", out)
+    options = ("--classes", "rafdb", "--columns", "0:7", "--va", "9,8")
+    ended = ig3d("logits", images, "--network", network, *options, "--out", out)
     assert ended.returncode == 0, ended.stderr  # type: ignore[attr-defined]
     assert load_predictions(out, task="va").values[0].tolist() == [-0.5, 0.25]
     assert load_predictions(out).columns == tuple(WORDS[letter] for letter in RAF.split())
 
 
-def test_per_cent_are_told_from_logits(ig3d: Program, clone: Path, images: Path, tmp_path: Path) -> None:
+def test_per_cent_are_distinguished_from_logits(
+    ig3d: Program, clone: Path, images: Path, tmp_path: Path
+) -> None:
     # DeepFace's form: per cent, A D F H Sa Su N
     network, out = f"{clone}:Fixed(7, scale={100 / 21!r})", tmp_path / "x.npz"
     ended = ig3d("logits", images, "--network", network, "--classes", "fer2013", "--out", out)
@@ -128,7 +132,7 @@ def test_per_cent_are_told_from_logits(ig3d: Program, clone: Path, images: Path,
     assert read.columns[0] == "anger" and read.columns[-1] == "neutral"
 
 
-def test_all_that_can_be_said_goes_through_the_program(ig3d: Program, clone: Path, tmp_path: Path) -> None:
+def test_all_options_of_logits_together(ig3d: Program, clone: Path, tmp_path: Path) -> None:
     samples = pictures(tmp_path / "images" / "happy")
     torch.save({"model_state_dict": weights()}, tmp_path / "w.pth")
     out = tmp_path / "x.npz"
