@@ -26,7 +26,7 @@ EMOCA_PLACE = "EMOCA_v2_lr_mse_20/detail/checkpoints/deca-epoch=10-val_loss/data
 
 
 def pack(name: str) -> dict[str, np.ndarray]:
-    """What is stored about a checkpoint: ``smirk`` or ``emoca``."""
+    """Stored data of a checkpoint: ``smirk`` or ``emoca``."""
     with np.load(DATA / f"official_{name}.npz") as stored:
         return dict(stored)
 

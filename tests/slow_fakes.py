@@ -26,7 +26,7 @@ class SlowRegressor(FakeRegressor):
 
 
 def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
-    """``ig3d extract`` with :data:`SLOW`, as a process in a group of its own; what it says is piped."""
+    """Start ``ig3d extract`` with :data:`SLOW` in a separate process group; its output is piped."""
     command = [sys.executable, "-m", "ig3d", "extract", root, "--out", out, "--regressor", SLOW.regressor]
     return subprocess.Popen(
         [str(part) for part in (*command, "--batch-size", SLOW.batch_size, *options)],

@@ -1,4 +1,4 @@
-"""The studies of ablations/: each file is one, and the script runs what it says."""
+"""Studies in ablations/: the study files, and the studies of the script."""
 
 from __future__ import annotations
 
@@ -102,23 +102,23 @@ def script(files, tmp_path, monkeypatch, capsys):
 
 
 def test_the_script_runs_studies_over_one_folder_of_cells(script, tmp_path):
-    code, said = script("--study", "rule", "--study", "calibration", head="linear")
-    assert code == 0, said.err
-    assert "Late fusion by rule" in said.out and "Late fusion by calibration" in said.out
+    code, output = script("--study", "rule", "--study", "calibration", head="linear")
+    assert code == 0, output.err
+    assert "Late fusion by rule" in output.out and "Late fusion by calibration" in output.out
     for name in ("rule", "calibration"):
         assert {"study.json", "table.csv", "table.tex"} <= {path.name for path in (tmp_path / name).iterdir()}
     # the only cell of the one is the first of the other: calibrate is none by default
     assert len(list((tmp_path / "cells").iterdir())) == 3
 
 
-def test_the_script_ends_with_1_where_a_cell_failed(script):
-    code, said = script("--study", "rule", "--study", "group", head="linear", blocks="jaw")
+def test_the_script_exits_with_1_if_a_cell_failed(script):
+    code, output = script("--study", "rule", "--study", "group", head="linear", blocks="jaw")
     assert code == 1
-    assert "late_fusion: 2 of 2 cells failed" in said.err
-    assert "jaw not in this store" in said.out
+    assert "late_fusion: 2 of 2 cells failed" in output.err
+    assert "jaw not in this store" in output.out
 
 
-def test_the_script_refuses_a_study_that_is_not_there(script):
-    code, said = script("--study", "dream")
+def test_the_script_refuses_an_unknown_study(script):
+    code, output = script("--study", "dream")
     assert code == 2
-    assert "choose one of rule, group" in said.err
+    assert "choose one of rule, group" in output.err

@@ -1,4 +1,4 @@
-"""The program as a user starts it: each command once as it should be, and once as it should not."""
+"""The command line: each command once with valid and once with invalid input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def logits(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def failed(ended: Ended, code: int, *words: str) -> None:
-    """One line on stderr that says it, nothing on stdout, no traceback."""
+    """Check for a one-line error on stderr with these words, and no output on stdout."""
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     last = ended.stderr.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What happens to files during a run changes the rows of those files, and nothing else."""
+"""Changes of files during a run affect only the rows of these files."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def disturbed(root: Path, dataset: str, out: Path, disturb: Callable[[], None], 
     process = start(root, out, "--dataset", dataset, "--detector", "none", "--jobs", 1)
     wait_for_shards(process, out, after)
     disturb()
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
 
 
 def equal_but_for(calm: CodeStore, other: CodeStore, rows: np.ndarray) -> bool:

@@ -150,7 +150,7 @@ def test_damaged_files_in_the_cache_are_made_again(
     assert same(network(never)(images()), wanted)  # compiled again of what was converted
     assert len(blob.read_bytes()) == pytest.approx(len(content), rel=0.01)
     model.write_bytes(damage(model.read_bytes()))
-    assert same(network(never)(images()), wanted)  # what is compiled is enough
+    assert same(network(never)(images()), wanted)  # the compiled network is sufficient
     blob.unlink()
     run = network()
     assert run.runtime.startswith("openvino ") and same(run(images()), wanted)

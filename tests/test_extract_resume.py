@@ -1,4 +1,4 @@
-"""What an interrupted run leaves, who goes on with it, and who has no way into it."""
+"""Interrupted runs: their files, which commands continue them, and which are refused."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_an_interrupted_retry_goes_on(tmp_path: Path, shards: Shards, finished: 
         with CodeStore(shards.out) as store:
             assert {*(np.flatnonzero(store.status == Status.failed) // 64)} == {1, 3, 4}
     else:
-        shards.interrupt(4)  # the fifth is lacking
+        shards.interrupt(4)  # the fifth is missing
     shards.interrupt(1, retry_failed=True)
     assert shards.out.exists() == finished
     shards.interrupt(1, retry_failed=True)

@@ -1,4 +1,4 @@
-"""The quick crop against scikit-image's on the whole picture: the same bytes, whatever the picture and the box."""
+"""The compiled crop equals scikit-image's, to the byte, for all kinds of images and boxes."""
 
 from __future__ import annotations
 

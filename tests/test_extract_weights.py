@@ -162,7 +162,7 @@ def test_the_variable_comes_before_the_users_folder(
 
 
 @pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without a home, as one who is a mere number in a container."""
 
     def unknown() -> Path:
@@ -173,7 +173,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", unknown)
 
 
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("no_home")
 def test_a_user_without_a_home_has_the_folders_of_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_user_without_a_home_has_the_folders_of_the_variable(
     assert locate("sfd") is None  # which torch's cache may hold
 
 
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("no_home")
 def test_a_user_without_a_home_is_told_to_name_a_folder(tmp_path: Path, ig3d: Callable[..., Ended]) -> None:
     assert folders() == []
     with pytest.raises(WeightsError, match=r"found no SMIRK_em1.pt .* in \$IG3D_WEIGHTS"):
@@ -406,9 +406,9 @@ def test_what_is_not_recognised_is_refused_with_what_was_seen(tmp_path: Path, ho
         ("cut.pt", lambda p: smirk(p).write_bytes(p.read_bytes()[:5000]), "expected a sound"),
         ("text.txt", lambda p: p.write_text("hello"), "expected a sound"),
     ]
-    for name, make, said in cases:
+    for name, make, message in cases:
         make(tmp_path / name)
-        with pytest.raises(WeightsError, match=said) as info:
+        with pytest.raises(WeightsError, match=message) as info:
             add_weights(tmp_path / name)
         assert str(info.value).isprintable()
     with pytest.raises(WeightsError, match="No such file"):
@@ -476,7 +476,7 @@ def test_commands(
 def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "x").write_text("hello")
     os.mkfifo(tmp_path / "pipe")
-    for arguments, code, said in (
+    for arguments, code, message in (
         (("add", tmp_path / "pipe"), 1, "expected a file or a folder, got a device, a pipe"),
         (("add", "/dev/zero"), 1, "expected a file or a folder, got a device, a pipe"),
         (("add", tmp_path / "x"), 1, "ig3d: "),
@@ -488,7 +488,7 @@ def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
     ):
         done = ig3d("weights", *arguments)
         assert done.returncode == code, (arguments, done.stderr)
-        assert said in done.stderr
+        assert message in done.stderr
         assert not done.stdout
 
 

@@ -71,10 +71,10 @@ def deaths(lives: Path) -> Iterator[Callable[[int], None]]:
 
 
 def poisoned_run(root: Path, out: Path, **options: Any) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
     config = replace(CONFIG, regressor="test_extract_workers:Poisoned")
-    extract_codes(list_samples(root, "folder"), out, config, say=said.append, **options)
-    return said
+    extract_codes(list_samples(root, "folder"), out, config, say=lines.append, **options)
+    return lines
 
 
 def test_a_worker_that_dies_twice_costs_nothing(tmp_path: Path, deaths: Callable[[int], None]) -> None:
@@ -82,9 +82,9 @@ def test_a_worker_that_dies_twice_costs_nothing(tmp_path: Path, deaths: Callable
     write_image(root / "happy" / "0100.png", POISON)
     poisoned_run(root, tmp_path / "calm.h5", jobs=1)
     deaths(2)
-    said = poisoned_run(root, tmp_path / "killed.h5", jobs=2)
+    lines = poisoned_run(root, tmp_path / "killed.h5", jobs=2)
     assert not any(Path(os.environ[DEATHS]).iterdir())
-    assert not [line for line in said if "WARNING" in line]
+    assert not [line for line in lines if "WARNING" in line]
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "killed.h5") as killed:
         assert calm.content_sha256 == killed.content_sha256
     assert not list(tmp_path.glob("*.parts"))
@@ -97,9 +97,9 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
     write_image(root / "happy" / "0100.png", POISON)
     poisoned_run(root, tmp_path / "calm.h5", jobs=1)
     deaths(50)
-    said = poisoned_run(root, tmp_path / "killed.h5", jobs=2)
+    lines = poisoned_run(root, tmp_path / "killed.h5", jobs=2)
     assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - MOST_DEATHS
-    warnings = [line for line in said if "WARNING" in line]
+    warnings = [line for line in lines if "WARNING" in line]
     assert warnings == [
         "WARNING shard 1: its 64 rows are marked as failed: its shard's worker died 3 times (out of memory?)"
     ]
@@ -176,9 +176,9 @@ def test_workers_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "go_on").touch()
     extract_codes(list_samples(root, "folder"), tmp_path / "calm.h5", config, jobs=1)
     for seed, process in enumerate(started):
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        assert "Traceback" not in said
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
         assert content(tmp_path / "calm.h5") == content(tmp_path / f"killed{seed}.h5")
 
 
@@ -201,13 +201,13 @@ def test_devices_are_dealt_out_and_refused_when_they_differ(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="cpu,cuda:0 mixes kinds of devices"):
         ExtractConfig(device="cpu,cuda:0")
     assert ExtractConfig(device="cuda:0, cuda:1").devices == ("cuda:0", "cuda:1")
-    # what takes no device is a usage error, as with one
+    # plug-ins without a device are a usage error, as with one device
     with pytest.raises(UsageError, match="no --device"):
         extract_codes(samples, tmp_path / "a.h5", replace(CONFIG, device="cuda:0,cuda:1"))
 
 
 class OnGpu(FakeRegressor):
-    """Says that it runs on a GPU; keeps on which one it was built, and which of them were called."""
+    """Fake regressor on a GPU; records the devices for which it was built and those that were called."""
 
     device = "cuda"
     called: ClassVar[list[str]] = []

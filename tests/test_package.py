@@ -62,7 +62,7 @@ def test_doctests(name: str) -> None:
     assert result.failed == 0
 
 
-# who may import whom: design of the house
+# allowed imports between packages
 MAY_IMPORT = {
     "features": {"features"},
     "faces": {"faces", "features"},
