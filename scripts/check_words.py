@@ -1,11 +1,11 @@
-"""Check the text of the project for words that the house style avoids: archaic, personifying or private terms.
+"""Check the text of the project for words that the house style avoids.
 
     python scripts/check_words.py            # report new uses; exit 1 if there are any
-    python scripts/check_words.py --shorten  # lower or remove the entries of the list that are now too high
+    python scripts/check_words.py --shorten  # lower or remove entries of words_exempt.txt that are too high
 
-Docs, docstrings, comments, messages and names are searched. ``words_exempt.txt`` lists the files that still contain
-such words and how many lines of each; it may only shorten. An entry fails the check when its file has more lines
-than it allows, or none at all.
+Docs, docstrings, comments, messages and names are searched. ``words_exempt.txt`` lists files that still contain such
+words, with the number of lines; entries may only be lowered or removed. The check fails if a file has more such lines
+than its entry allows, or if an entry is no longer needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXEMPT = Path(__file__).with_name("words_exempt.txt")
 ITSELF = {"scripts/check_words.py", "scripts/words_exempt.txt"}
 SUFFIXES = {".md", ".py", ".sh", ".yaml", ".yml", ".toml", ".html", ".j2", ".tex"}
-# Words and phrases, as regular expressions, and what to write instead.
+# Regular expressions of words and phrases -> replacement.
 INSTEAD = {
     r"lacking|lacks": "missing, has no",
     r"mend(?:s|ed|ing|able)?": "fix, repair",
@@ -62,7 +62,7 @@ def files() -> list[str]:
 
 
 def uses(text: str) -> list[tuple[int, str]]:
-    """Line numbers and words; a line counts once."""
+    """Line numbers and words, one word for each line."""
     return [
         (number, match.group())
         for number, line in enumerate(text.splitlines(), 1)
@@ -71,7 +71,7 @@ def uses(text: str) -> list[tuple[int, str]]:
 
 
 def exempt() -> dict[str, int]:
-    """Path -> number of lines that are allowed."""
+    """Path -> allowed number of lines."""
     lines = EXEMPT.read_text(encoding="utf-8").splitlines()
     return {
         path: int(count)
@@ -79,10 +79,10 @@ def exempt() -> dict[str, int]:
     }
 
 
-def problems(found: dict[str, list[tuple[int, str]]], allowed: dict[str, int]) -> list[str]:
-    """One line for each use too many and for each entry of the list that has become useless."""
+def problems(lines_with_words: dict[str, list[tuple[int, str]]], allowed: dict[str, int]) -> list[str]:
+    """Errors: uses that are not allowed, and unnecessary entries of the list."""
     lines = []
-    for path, hits in found.items():
+    for path, hits in lines_with_words.items():
         limit = allowed.get(path, 0)
         if limit and len(hits) > limit:
             numbers = ", ".join(str(number) for number, _ in hits)
@@ -92,34 +92,39 @@ def problems(found: dict[str, list[tuple[int, str]]], allowed: dict[str, int]) -
     lines += [
         f"{path}: no such words are left; remove it from scripts/words_exempt.txt (--shorten)"
         for path in allowed
-        if not found.get(path)
+        if not lines_with_words.get(path)
     ]
     return lines
 
 
 def instead(word: str) -> str:
-    """Replacement for a word that :data:`BANNED` matched."""
+    """Suggested replacement for a word that :data:`BANNED` matches."""
     for pattern, replacement in INSTEAD.items():
         if re.fullmatch(re.sub(r"\(\?<=[^)]*\)|\(\?!.*\)$", "", pattern), word, re.IGNORECASE):
             return replacement
     raise KeyError(word)
 
 
-def shorten(found: dict[str, list[tuple[int, str]]], allowed: dict[str, int]) -> None:
-    """Lower every entry of the list to the number of lines that its file has; never raise or add one."""
-    counts = {path: min(limit, len(found.get(path, []))) for path, limit in allowed.items()}
+def shorten(lines_with_words: dict[str, list[tuple[int, str]]], allowed: dict[str, int]) -> None:
+    """Lower entries of the list to the number of lines in their file; entries are never raised or added."""
+    counts = {path: min(limit, len(lines_with_words.get(path, []))) for path, limit in allowed.items()}
     comments = [line for line in EXEMPT.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     lines = comments + [f"{path} {count}" for path, count in sorted(counts.items()) if count]
     EXEMPT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> int:
-    found = {name: uses((ROOT / name).read_text(encoding="utf-8", errors="replace")) for name in files()}
+    lines_with_words = {
+        name: uses((ROOT / name).read_text(encoding="utf-8", errors="replace")) for name in files()
+    }
     if "--shorten" in sys.argv[1:]:
-        shorten(found, exempt())
+        shorten(lines_with_words, exempt())
     allowed = exempt()
-    lines = problems(found, allowed)
-    print("\n".join(lines) or f"words: {len(found)} files checked, {len(allowed)} of them still exempt")
+    lines = problems(lines_with_words, allowed)
+    print(
+        "\n".join(lines)
+        or f"words: {len(lines_with_words)} files checked, {len(allowed)} of them still exempt"
+    )
     return int(bool(lines))
 
 

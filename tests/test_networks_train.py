@@ -122,8 +122,8 @@ def test_training_starts_from_a_checkpoint_but_for_its_last_layer(colours: Listi
     assert learnt["head.fc.weight"].shape[0] == 3
     assert str(tmp_path) not in str(result.info.training)
     for network, message in (
-        ("test_resnet", "of the network, got .* unknown"),
-        ("test_byobnet", "found no file"),
+        ("test_resnet", "of the network: .* unknown"),
+        ("test_byobnet", "does not exist"),
     ):
         wrong = replace(
             still, network=network, weights=still.weights if network == "test_resnet" else tmp_path / "no"
