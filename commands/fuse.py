@@ -48,7 +48,7 @@ def fuse(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for predictions, metrics.json, report.html, table.csv, table.tex and the model.",
+            help="Folder for predictions, findings.json, metrics.json, report.html, tables and the model.",
         ),
     ] = None,
     plot: Annotated[
@@ -67,8 +67,16 @@ def fuse(
         typer.Option(
             "--rules",
             "--rule",
-            help="By comma or repeated; by default all but best, which chooses among the others named, or among "
-            "all, by calibration rows.",
+            help="By comma or repeated; all by default. best chooses among the others named, or among all, by "
+            "calibration rows.",
+            show_default=False,
+        ),
+    ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            "--primary",
+            help="Rule of the primary comparison: stack by default, or the first of --rules without it.",
             show_default=False,
         ),
     ] = None,
@@ -93,6 +101,15 @@ def fuse(
         typer.Option("--calibration-rows", help="Fit the rules on at most so many rows; all by default."),
     ] = None,
     folds: Folds = 5,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            "--repeats",
+            help="Cross-fittings with other folds that figures are means over; 10 by default, 3 where heads are "
+            "refitted each time. None with a split to fit on.",
+            show_default=False,
+        ),
+    ] = None,
     on: Annotated[
         str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
     ] = "probabilities",
@@ -132,13 +149,14 @@ def fuse(
     force: Force = False,
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
-    from ..learn.config import DEFAULT_RULES
+    from ..learn.config import RULES
     from ..learn.fuse import FuseConfig, fuse_files
     from ..learn.report import check_out, print_result, write_result
 
     inputs = Inputs(two_d, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
     config = FuseConfig(
-        rules=DEFAULT_RULES if rules is None else names(rules),
+        rules=RULES if rules is None else names(rules),
+        primary=primary,
         head=head,
         device=checked_device(device),
         blocks=joined(blocks, "full"),
@@ -147,6 +165,7 @@ def fuse(
         fit_on=fit_on,
         calibration_rows=calibration_rows,
         folds=folds,
+        repeats=repeats,
         seed=seed,
         draws=draws,
         on=on,

@@ -1,4 +1,4 @@
-"""The rules fitted and applied, copy by copy, on the rows that the plan gives each: references, rules and controls."""
+"""Cross-fitting: references, rules and controls fitted and applied on the rows that the plan gives each."""
 
 from __future__ import annotations
 
@@ -12,23 +12,43 @@ from joblib import Parallel, cpu_count, delayed
 
 from ..features.predictions import log_probabilities
 from ..features.table import FusionTable
-from .measures.results import RuleResult
+from .measures.results import CONDITIONAL, PERMUTED, RuleResult
 from .protocol import FuserFit, Protocol
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Columns, Rule, fits, make_rule, quietly
+from .rules.columns import centred
 
-PERMUTED = "-permuted"
+# Rules that are cross-fitted again with other folds; the primary rule is too.
+REPEATED = ("weighted", "stack", "gate")
+_SIMILAR = 8  # rows of a bin, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One cross-fitting of the rules.
+
+    Attributes
+    ----------
+    protocol : its plan; all repeats report the same rows
+    head_scores : (n, k) 3D scores by each head of the plan
+    seed : of inner folds and permutations
+    """
+
+    protocol: Protocol
+    head_scores: tuple[np.ndarray, ...]
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """What stands on the 3D side of the rules of these names: the face, that of another row, another 2D network.
+    """One condition: the codes as they are, permuted codes, or another 2D network in place of the 3D predictions.
 
     Attributes
     ----------
     suffix : what is put behind a rule's name
     names, choices : the rules
     fit, rows : columns they are fitted to, and those rows of the table
-    apply, there : columns they are applied to, and which rows of the copy these are
+    apply, there : columns they are applied to, and which rows of the fold these are
+    version : number of the predictions among those of the same name
     """
 
     suffix: str
@@ -38,28 +58,33 @@ class _Variant:
     rows: np.ndarray
     apply: Columns
     there: np.ndarray
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one rule of one copy says.
+    """Predictions of one fold model.
 
     Attributes
     ----------
     name : with its suffix
+    version : as in _Variant
+    repeat : number of the cross-fitting
     fits : whether it was fitted to 2D predictions
-    rows : of the table, to which the copy is applied
-    there : those of them that the rule says something of
+    rows : of the table, to which the fold model is applied
+    there : those of them that have a prediction
     predicted : (n, k), n of them
-    said : what was fitted
+    fitted : fitted parameters
     """
 
     name: str
+    version: int
+    repeat: int
     fits: bool
     rows: np.ndarray
     there: np.ndarray
     predicted: np.ndarray
-    said: dict[str, Any]
+    fitted: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +93,30 @@ class Copies:
 
     Attributes
     ----------
-    table, protocol
+    table
+    repeats : at least one; the saved rules are fitted by the first
     names : the rules, in the order of the table
-    choices : what they are made by
+    primary : the rule that is compared with the conditional control
+    choices : options of the rules
     controls : whether every rule is repeated with permuted codes
-    head_scores : (n, k) 3D scores by each head of the plan
+    permutations : of the conditional control, over all repeats
     """
 
     table: FusionTable
-    protocol: Protocol
+    repeats: tuple[Repeat, ...]
     names: tuple[str, ...]
+    primary: str
     choices: Choices
     controls: bool
-    head_scores: tuple[np.ndarray, ...]
+    permutations: int
+
+    @property
+    def protocol(self) -> Protocol:
+        """The plan of the first repeat."""
+        return self.repeats[0].protocol
 
     def fitted(self, *, final: bool) -> tuple[tuple[RuleResult, ...], dict[str, Rule]]:
-        """Every rule of every copy, in as many threads as were asked for: trees grow beside arithmetic.
+        """Every rule of every fold, in as many threads as were asked for: trees grow beside arithmetic.
 
         Parameters
         ----------
@@ -97,10 +130,8 @@ class Copies:
         # boost and its control grow trees beside each other
         threads, trees = self.choices.threads or cpu_count(), 2 * len(self.protocol.fusers)
         choices = replace(self.choices, threads=max(1, threads // trees))
-        # One generator for the controls' permutations, another for the bootstrap: neither moves the other.
-        random = np.random.default_rng([self.choices.seed, 1])
         names = (RECALIBRATED, *self.names) if final else ()
-        calls = chain(self._finals(names, choices), self._copies(choices, random))
+        calls = chain(self._finals(names, choices), self._copies(choices))
         done: list[Any] = quietly(Parallel(threads, prefer="threads", pre_dispatch="n_jobs"), calls)
         return self._results(done[len(names) :]), dict(zip(names, done, strict=False))
 
@@ -110,37 +141,53 @@ class Copies:
             columns = self.columns(fuser.fit, fuser.heads_fit)
             yield from (delayed(self._fitted)(name, choices, columns, fuser.fit) for name in names)
 
-    def _copies(self, choices: Choices, random: np.random.Generator) -> Iterator[Any]:
-        for fuser in self.protocol.fusers:
-            for variant in self._variants(fuser, choices, random):
-                yield from (delayed(self._one)(fuser, variant, name) for name in variant.names)
+    def _copies(self, choices: Choices) -> Iterator[Any]:
+        for number, repeat in enumerate(self.repeats):
+            # Generators of their own for the controls' permutations: neither these nor the bootstrap move each other.
+            random = np.random.default_rng([repeat.seed, 1]), np.random.default_rng([repeat.seed, 3])
+            for fuser in repeat.protocol.fusers:
+                for variant in self._variants(number, fuser, replace(choices, seed=repeat.seed), *random):
+                    yield from (delayed(self._one)(number, fuser, variant, name) for name in variant.names)
 
     def _results(self, every: list[_Found]) -> tuple[RuleResult, ...]:
         reported = self.protocol.reported
-        values = self._given()
+        values: dict[str, dict[int, np.ndarray]] = {}
+        for number in range(len(self.repeats)):
+            for name, array in self._given(number).items():
+                values.setdefault(name, {})[number] = array
         fitted: dict[str, list[dict[str, Any]]] = {name: [] for name in values}
+        empty = np.full_like(values["2d"][0], np.nan)
         for found in every:
             where = np.searchsorted(reported, found.rows)
             # Rows without 3D take the reference that had the same chances.
-            fused = values[RECALIBRATED if found.fits else "2d"][where]
+            fused = values[RECALIBRATED if found.fits else "2d"][found.repeat][where]
             fused[found.there] = found.predicted
-            values.setdefault(found.name, np.full_like(values["2d"], np.nan))[where] = fused
-            fitted.setdefault(found.name, []).extend([found.said] if found.said else [])
+            values.setdefault(found.name, {}).setdefault(found.version, empty.copy())[where] = fused
+            parameters = fitted.setdefault(found.name, [])
+            if found.fitted and found.version == 0:
+                parameters.append(found.fitted)
         order = [name for name in values if _kind(name) == "reference"]
         rest = [name for name in values if name not in order]
         order += [name for rule in self.names for name in rest if _rule_of(name) == rule]
-        return tuple(
-            RuleResult(name, _kind(name), bool(fitted[name]), values[name], tuple(fitted[name]))
-            for name in order
-        )
+        results = []
+        for name in order:
+            first, *others = values[name].values()
+            if all(np.array_equal(first, other, equal_nan=True) for other in others):
+                others = []  # nothing in it depends on folds
+            results.append(
+                RuleResult(name, _kind(name), bool(fitted[name]), first, tuple(fitted[name]), tuple(others))
+            )
+        return tuple(results)
 
-    def _given(self) -> dict[str, np.ndarray]:
+    def _given(self, number: int) -> dict[str, np.ndarray]:
         """The references for which nothing is fitted here, and room for the recalibrated one."""
-        table, reported = self.table, self.protocol.reported
+        table, protocol = self.table, self.repeats[number].protocol
+        reported = protocol.reported
         plain = as_predictions(table.two_d[reported], table.task)
         three = np.full_like(plain, np.nan)
-        for fuser in self.protocol.fusers:
-            three[np.searchsorted(reported, fuser.apply)] = self.columns(fuser.apply, fuser.heads_apply).three
+        for fuser in protocol.fusers:
+            found = self.columns(fuser.apply, fuser.heads_apply, number).three
+            three[np.searchsorted(reported, fuser.apply)] = found
         given = {
             "2d": plain,
             RECALIBRATED: np.full_like(plain, np.nan),
@@ -150,37 +197,63 @@ class Copies:
             f"2d:{name}": as_predictions(other[reported], table.task) for name, other in table.others.items()
         }
 
-    def _one(self, fuser: FuserFit, variant: _Variant, name: str) -> _Found:
+    def _one(self, number: int, fuser: FuserFit, variant: _Variant, name: str) -> _Found:
         rule = self._fitted(name, variant.choices, variant.fit, variant.rows)
         here = variant.there.any()
         predicted = rule.apply(variant.apply) if here else np.empty((0, len(self.table.columns)))
         fitted = fits(name, variant.choices.calibrate)
-        return _Found(name + variant.suffix, fitted, fuser.apply, variant.there, predicted, rule.describe())
+        return _Found(
+            name + variant.suffix,
+            variant.version,
+            number,
+            fitted,
+            fuser.apply,
+            variant.there,
+            predicted,
+            rule.describe(),
+        )
 
-    def columns(self, rows: np.ndarray, heads: tuple[int, ...]) -> Columns:
-        """What rules see of rows of the table; 3D scores each from the one head that was asked for it."""
+    def columns(self, rows: np.ndarray, heads: tuple[int, ...], repeat: int = 0) -> Columns:
+        """Columns of rows of the table; 3D scores each from the one head that was asked for it."""
         table = self.table
         if table.three_d is not None:
             three = table.three_d[rows]
         else:
             three = np.full((len(rows), len(table.columns)), np.nan)
             for number in heads:
-                asked = np.isin(rows, self.protocol.heads[number].predict)
-                three[asked] = self.head_scores[number][rows[asked]]
+                asked = np.isin(rows, self.repeats[repeat].protocol.heads[number].predict)
+                three[asked] = self.repeats[repeat].head_scores[number][rows[asked]]
         return columns_of(table, rows, three)
 
-    def _variants(self, fuser: FuserFit, choices: Choices, random: np.random.Generator) -> Iterator[_Variant]:
-        fit, rows = self.columns(fuser.fit, fuser.heads_fit), fuser.fit
-        apply = self.columns(fuser.apply, fuser.heads_apply)
+    def _variants(
+        self,
+        repeat: int,
+        fuser: FuserFit,
+        choices: Choices,
+        plain: np.random.Generator,
+        conditional: np.random.Generator,
+    ) -> Iterator[_Variant]:
+        fit, rows = self.columns(fuser.fit, fuser.heads_fit, repeat), fuser.fit
+        apply = self.columns(fuser.apply, fuser.heads_apply, repeat)
         covered, everywhere = apply.covered, np.ones(len(apply), bool)
-        yield _Variant("", (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere)
-        yield _Variant("", self.names, choices, fit, rows, apply.take(covered), covered)
-        fitted = tuple(name for name in self.names if fits(name, choices.calibrate))
+        names = self.names
+        if repeat:
+            names = tuple(name for name in names if name in (*REPEATED, self.primary))
+        yield _Variant("", (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere, repeat)
+        yield _Variant("", names, choices, fit, rows, apply.take(covered), covered, repeat)
         if self.controls:
-            # of rules that fit nothing as well: a head brings the classes' shares whatever its codes
-            mixed, shown = random.permutation(len(fit)), random.permutation(int(covered.sum()))
-            there = apply.take(covered).permuted(shown)
-            yield _Variant(PERMUTED, self.names, choices, fit.permuted(mixed), rows, there, covered)
+            there = apply.take(covered)
+            others = tuple(name for name in names if name != self.primary)
+            if not repeat and others:
+                # of rules that fit nothing as well: a head brings the classes' shares whatever its codes
+                mixed = fit.permuted(plain.permutation(len(fit)))
+                shown = there.permuted(plain.permutation(len(there)))
+                yield _Variant(PERMUTED, others, choices, mixed, rows, shown, covered, 0)
+            each = -(-self.permutations // len(self.repeats))
+            for number in range(repeat * each, (repeat + 1) * each):
+                mixed, shown = (_within_similar(of, conditional, self.table.task) for of in (fit, there))
+                yield _Variant(CONDITIONAL, (self.primary,), choices, mixed, rows, shown, covered, number)
+        fitted = tuple(name for name in names if fits(name, choices.calibrate))
         without = tuple(name for name in fitted if name not in NEEDS_CODES)
         candidates = tuple(name for name in choices.candidates if name not in NEEDS_CODES)
         choices = replace(choices, stack_codes=False, candidates=candidates)
@@ -196,6 +269,7 @@ class Copies:
                     rows[known],
                     replace(apply.take(there), three=other[fuser.apply[there]], codes=None),
                     there,
+                    repeat,
                 )
 
     def _fitted(self, name: str, choices: Choices, columns: Columns, rows: np.ndarray) -> Rule:
@@ -220,12 +294,37 @@ def as_predictions(scores: np.ndarray, task: str) -> np.ndarray:
     return scores if task == "va" else log_probabilities(scores)
 
 
+def _within_similar(columns: Columns, random: np.random.Generator, task: str) -> Columns:
+    """Columns with the 3D permuted within bins of rows with similar 2D predictions."""
+    two = columns.two if task == "va" else centred(columns.two)
+    return columns.permuted(similar_order(two, random))
+
+
+def similar_order(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(n,) random permutation of the rows of (n, k) values in which each row takes the place of a similar one.
+
+    The rows are halved at the median of the column that varies most, again and again, down to bins of 8 to 15 rows;
+    each bin is permuted in one cycle, so that no row stays where it is.
+    """
+    order, todo = np.arange(len(values)), [np.arange(len(values))]
+    while todo:
+        rows = todo.pop()
+        if len(rows) < 2 * _SIMILAR:
+            cycle = random.permutation(rows)
+            order[cycle] = np.roll(cycle, 1)
+            continue
+        column = int(np.argmax(values[rows].std(axis=0)))
+        rows = rows[np.argsort(values[rows, column], kind="stable")]
+        todo += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    return order
+
+
 def _rule_of(name: str) -> str:
     """The rule that a control repeats."""
-    return name.removesuffix(PERMUTED).partition("+")[0]
+    return name.removesuffix(PERMUTED).removesuffix(CONDITIONAL).partition("+")[0]
 
 
 def _kind(name: str) -> str:
     if name in ("2d", RECALIBRATED, "3d") or name.startswith("2d:"):
         return "reference"
-    return "control" if name.endswith(PERMUTED) or "+" in name else "rule"
+    return "control" if name.endswith((PERMUTED, CONDITIONAL)) or "+" in name else "rule"

@@ -19,8 +19,8 @@ from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.table import FusionTable
 from .class_shares import shares_of
-from .config import DEFAULT_RULES, FuseConfig
-from .copies import Copies, as_predictions
+from .config import FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, RULES, FuseConfig
+from .copies import Copies, Repeat, as_predictions
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
 from .measures.figures import figures_of
@@ -82,13 +82,15 @@ def fuse_predictions(
     start = time.perf_counter()
     protocol = plan(table, config)
     fitted = fit_heads(table, protocol, config, heads)
+    repeats = _repeats(table, config, protocol, fitted, heads)
     after_heads = time.perf_counter()
     foreign = foreign_in(fitted.final) if ":" in config.head and fitted.final is not None else []
     if foreign:
         notes.append(
             f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
         )
-    copies = Copies(table, protocol, config.rules, choices, config.controls, fitted.scores)
+    primary = config.primary_rule()
+    copies = Copies(table, repeats, config.rules, primary, choices, config.controls, config.permutations)
     # Sums on one thread: their last digits, and so the bytes of a result, do not depend on how many there are.
     with threadpool_limits(1, user_api="blas"):
         rules, final = copies.fitted(final=config.model and not foreign)
@@ -103,6 +105,8 @@ def fuse_predictions(
         task=table.task,
         draws=config.draws,
         seed=config.seed,
+        family=FITTED_METRICS[choices.objective],
+        refined=(RECALIBRATED, "2d", primary),
     )
     after_figures = time.perf_counter()
     model = _model(copies, fitted, final) if final else None
@@ -134,6 +138,28 @@ def fuse_predictions(
     )
 
 
+def _repeats(
+    table: FusionTable,
+    config: FuseConfig,
+    protocol: Protocol,
+    heads: FittedHeads,
+    cache: MutableMapping[str, np.ndarray] | None,
+) -> tuple[Repeat, ...]:
+    """The cross-fittings: one where rules are fitted on a split apart, else several with other folds."""
+    found = [Repeat(protocol, heads.scores, config.seed)]
+    if len(protocol.fusers) == 1:
+        return tuple(found)
+    nested = protocol.case == "nested"
+    count = config.repeats or (REPEATS_OF_HEADS if nested else REPEATS)
+    for number in range(1, count):
+        seed = int(np.random.default_rng([config.seed, 2, number]).integers(2**32))
+        again = replace(config, seed=seed, model=False)
+        other = plan(table, again)
+        scores = fit_heads(table, other, again, cache).scores if nested else heads.scores
+        found.append(Repeat(other, scores, seed))
+    return tuple(found)
+
+
 def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list[str]]:
     """The configuration with the rules that the table allows, and the run's first notes."""
     notes = list(table.notes)
@@ -151,6 +177,8 @@ def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list
             raise UsageError(
                 "stack-codes: expected a store of codes, got ready 3D predictions; leave the option out"
             )
+    if config.primary in impossible:
+        raise UsageError(f"primary: {config.primary} is not possible here: {impossible[config.primary]}")
     left = tuple(name for name in config.rules if name not in impossible)
     if not left:
         name = config.rules[0]
@@ -162,7 +190,7 @@ def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list
 def _choices(config: FuseConfig, table: FusionTable) -> Choices:
     """What the rules are made by."""
     named = tuple(name for name in config.rules if name != "best")
-    every, _ = _for_table(replace(config, rules=DEFAULT_RULES), table)
+    every, _ = _for_table(replace(config, rules=tuple(name for name in RULES if name != "best")), table)
     return Choices(
         task=table.task,
         objective=config.objective_for(table.task),

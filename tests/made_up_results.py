@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ig3d.learn.config import FuseConfig
+from ig3d.learn.config import FITTED_METRICS, FuseConfig
 from ig3d.learn.measures.figures import figures_of
 from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.result import Result
@@ -46,7 +46,8 @@ def made(
         RuleResult("weighted", "rule", True, values(1.0 + gain), ({"w": 0.25}, {"w": 0.35})),
         RuleResult("weighted-permuted", "control", True, values(1.0), ({"w": 0.01}, {"w": 0.0})),
     )
-    figures = figures_of(rules, truth, covered, groups, task=task, draws=200, seed=0)
+    family = FITTED_METRICS["accuracy" if task == "classes" else "rmse"]
+    figures = figures_of(rules, truth, covered, groups, task=task, draws=200, seed=0, family=family)
     protocol = SimpleNamespace(
         case="once",
         report_name="the test split",
@@ -70,7 +71,7 @@ def made(
         rules=rules,
         figures=figures,
         protocol=protocol,
-        config=FuseConfig(draws=200),
+        config=FuseConfig(rules=("mean", "weighted"), primary="weighted", draws=200),
         notes=("two.npz: joined by id", "WARNING made up"),
         sources={"2d": "two.npz"},
     )

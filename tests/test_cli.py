@@ -160,6 +160,7 @@ def test_fuse_prints_and_writes(
     )
     assert ended.returncode == 0, ended.stderr
     assert {path.name for path in out.iterdir()} == {
+        "findings.json",
         "metrics.json",
         "model.skops",
         "predictions.csv",

@@ -158,8 +158,8 @@ def test_holms_correction_runs_over_the_rules_of_all_cells(files):
     key = difference_key("2d-recalibrated")
     tested = [of.figure[key] for of in table.entries if of.kind == "rule" and key in of.figure]
     assert len(tested) == 4
-    assert [of["p_holm"] for of in tested] == list(holm([of["p"] for of in tested]))
-    assert all("p_holm" not in of.figure.get(key, {}) for of in table.entries if of.kind != "rule")
+    assert [of["p_adjusted"] for of in tested] == list(holm([of["p"] for of in tested]))
+    assert all("p_adjusted" not in of.figure.get(key, {}) for of in table.entries if of.kind != "rule")
 
 
 def test_what_was_run_is_not_run_again_and_a_new_value_runs_alone(files):
@@ -307,7 +307,7 @@ def test_cells_fitted_on_reported_rows_are_marked_and_their_warnings_told(files)
     assert text.count("Only 80 rows are reported") == 1  # of both cells, said once
     lines = list(csv.DictReader(io.StringIO(table_csv(result, table))))
     marked = {(line["fit-on"], line["rule"]) for line in lines if line["fitted_on_reported"] == "1"}
-    assert marked == {("reported", name) for name in ("2d-recalibrated", "stack", "stack-permuted")}
+    assert marked == {("reported", name) for name in ("2d-recalibrated", "stack", "stack-conditional")}
     tex = next(line for line in table_tex(result, table).splitlines() if line.startswith("reported &"))
     assert tex.count(r"\dag") == 2 and tex.count(r"\ddag") == 1
     assert not [cell for cell in tex.split("&") if "dag" in cell and "textbf" in cell]
@@ -321,10 +321,12 @@ def test_cells_that_predict_the_same_are_counted_once(files):
     key = difference_key("2d")
     tested = [of.figure[key] for of in table.entries if of.kind == "rule" and of.cell != 1]
     assert len(tested) == 4
-    assert [of["p_holm"] for of in tested] == list(holm([of["p"] for of in tested]))
+    assert [of["p_adjusted"] for of in tested] == list(holm([of["p"] for of in tested]))
     for rule in ("mean", "stack"):
-        assert table.find(1, rule)[key]["p_holm"] == table.find(0, rule)[key]["p_holm"]
-        assert "p_holm" in table.find(2, rule)[TO_CELL] and "p_holm" not in table.find(1, rule)[TO_CELL]
+        assert table.find(1, rule)[key]["p_adjusted"] == table.find(0, rule)[key]["p_adjusted"]
+        assert (
+            "p_adjusted" in table.find(2, rule)[TO_CELL] and "p_adjusted" not in table.find(1, rule)[TO_CELL]
+        )
 
 
 def test_stars_of_a_study_need_both_references_and_the_control(files):
@@ -332,11 +334,11 @@ def test_stars_of_a_study_need_both_references_and_the_control(files):
     table = table_of(result)
     keys = [difference_key("2d-recalibrated"), difference_key("2d"), "minus_control"]
     figure = table.find(0, "stack")
-    assert table.claim(0, "stack")["p_holm"] == max(figure[key]["p_holm"] for key in keys)
+    assert table.claim(0, "stack")["p_adjusted"] == max(figure[key]["p_adjusted"] for key in keys)
     for key in keys:
         kept = dict(figure[key])
-        figure[key].update(p_holm=0.4)
-        assert table.claim(0, "stack")["p_holm"] == 0.4
+        figure[key].update(p_adjusted=0.4)
+        assert table.claim(0, "stack")["p_adjusted"] == 0.4
         figure[key].update(kept | {"value": -figure[key]["value"]})
         assert table.claim(0, "stack") is None
         figure[key].update(kept)

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from toy_fusion import CLASSES, make_table
 
-from ig3d.learn.config import DEFAULT_RULES
+from ig3d.learn.config import RULES
 from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import model_bytes
@@ -18,8 +18,17 @@ from ig3d.learn.protocol.plan import plan
 from ig3d.learn.report.record import json_text, record_of
 from ig3d.learn.rules import FIXED, stack
 
-FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, model=False)
-EVERY = replace(FAST, rules=DEFAULT_RULES)
+FAST = FuseConfig(
+    rules=("mean", "weighted", "stack"),
+    head="linear",
+    draws=100,
+    folds=3,
+    jobs=1,
+    model=False,
+    repeats=1,
+    permutations=2,
+)
+EVERY = replace(FAST, rules=RULES)
 # best fits every candidate several times over: with few of them
 BEST = replace(FAST, rules=("mean", "stack", "best"))
 
@@ -152,7 +161,7 @@ def test_codes_that_tell_the_class_gain_and_permuted_ones_do_not():
     result = fuse_predictions(make_table(900), EVERY)
     for name in ("stack", "boost"):
         assert gain_of(result, name)["low"] > 0.03, name
-        control = gain_of(result, f"{name}-permuted")
+        control = gain_of(result, "stack-conditional" if name == "stack" else f"{name}-permuted")
         assert control["low"] <= 0 <= control["high"] or control["high"] < 0, name
     for name in ("weighted", "gate"):  # these do not recalibrate: their controls stand against 2d
         assert result.figures[name]["all"]["accuracy"]["minus_2d"]["low"] > 0.03
@@ -163,8 +172,9 @@ def test_codes_that_tell_the_class_gain_and_permuted_ones_do_not():
 def test_every_rule_has_its_control_next_to_it():
     plain = [rule.name for rule in fuse_predictions(make_table(90), EVERY).rules]
     assert plain[:3] == ["2d", "2d-recalibrated", "3d"]
-    for name in DEFAULT_RULES:
-        assert plain[plain.index(name) + 1] == f"{name}-permuted"
+    for name in RULES:
+        kind = "conditional" if name == "stack" else "permuted"  # of the primary rule
+        assert plain[plain.index(name) + 1] == f"{name}-{kind}"
     calibrated = fuse_predictions(make_table(90), replace(EVERY, calibrate="temperature"))
     names = [rule.name for rule in calibrated.rules]
     assert "mean-permuted" in names and rule_of(calibrated, "mean").fits

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of both tasks, with the head gbm and every kind of rule."""
     folder = tmp_path_factory.mktemp("models")
     for task in ("classes", "va"):
-        config = FuseConfig(rules=RULES, head="gbm", controls=False, draws=100, model=True)
+        config = FuseConfig(rules=RULES, head="gbm", controls=False, draws=100, model=True, repeats=1)
         save_model(fuse_predictions(make_table(150, task=task), config).model, folder / f"{task}.skops")
     return folder
 

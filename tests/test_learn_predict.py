@@ -21,7 +21,9 @@ from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model, model_bytes, save_model
 from ig3d.learn.predict import predict, seen
 
-FAST = FuseConfig(rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1)
+FAST = FuseConfig(
+    rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, repeats=1, permutations=2
+)
 
 
 def logits_of(path, table, rows=slice(None), *, kind=None, values=None, classes=CLASSES):

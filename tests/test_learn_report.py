@@ -14,6 +14,7 @@ from made_up_results import Page, made
 from rich.console import Console
 
 from ig3d.errors import RunError
+from ig3d.learn.config import FuseConfig
 from ig3d.learn.measures.figures import figures_of
 from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.report import (
@@ -27,12 +28,12 @@ from ig3d.learn.report import (
     write_report,
     write_result,
 )
+from ig3d.learn.report.findings import findings_of
 from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
 from ig3d.learn.report.record import Run
-from ig3d.learn.report.verdict import headline_rule
 from ig3d.learn.report.verdict import verdict as findings
-from ig3d.learn.report.words import beats_references, bounds, gains, p_value
+from ig3d.learn.report.words import bounds, p_value
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_terminal_is_whole_at_80_columns(task, result, va):
         "conditional on the trained networks",
     ):
         assert line in text
-    metric, scale = ("accuracy", 100) if task == "classes" else ("ccc_joint", 1)
+    metric, scale = ("accuracy", 100) if task == "classes" else ("rmse_joint", 1)
     figure = shown.figures["weighted"]["all"][metric]["minus_2d_recalibrated"]
     digits = 1 if scale == 100 else 4
     value, low, high = (f"{scale * figure[key]:+.{digits}f}" for key in ("value", "low", "high"))
@@ -80,10 +81,14 @@ def test_a_terminal_that_is_too_narrow_loses_no_figure(result):
 
 def test_what_is_said_follows_from_the_figures(result):
     record = record_of(result)
-    gain, *_, control, complement = findings(record)
-    assert re.match(r"(mean|weighted) adds \+\d+\.\d \[\+\d.* points of accuracy to 2d", gain)
-    assert "Also better: " in gain and "as it should be" in control
-    assert "was picked out of 2 rules on the reported rows" in gain
+    primary, effect, *_, control, complement = findings(record)
+    assert primary.startswith(
+        "Primary: the 3D codes carry information that the 2D network lacks. Change in log loss"
+    )
+    assert re.match(
+        r"Effect size: weighted \+\d+\.\d \[\+\d.* points of accuracy and .* macro-F1 over 2d", effect
+    )
+    assert "as it should be" in control
     right = {
         rule.name: rule.values[result.covered].argmax(axis=1) == result.truth[result.covered]
         for rule in result.rules
@@ -92,17 +97,8 @@ def test_what_is_said_follows_from_the_figures(result):
     oracle = np.mean(right["2d"] | right["3d"])
     assert f"would reach {100 * oracle:.1f} %" in complement
     nothing = findings(record_of(made(gain=0.0, seed=3)))
-    assert nothing[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy beyond chance")
-    assert headline_rule(record) in ("mean", "weighted")
-
-
-def test_a_gain_over_one_reference_only_is_none():
-    shown = made(seed=1)
-    figures = json.loads(json.dumps(shown.figures))
-    for name in ("mean", "weighted"):
-        worse = figures[name]["all"]["accuracy"]["minus_2d"]
-        worse.update(value=-0.01, low=-0.03, high=0.01, p=0.4, p_holm=0.8)
-    assert findings(record_of(replace(shown, figures=figures)))[0].startswith("None of 2")
+    assert nothing[0].startswith("Primary: it is not shown that the 3D codes carry information")
+    assert nothing[1].startswith("Effect size: no gain in accuracy can be shown: weighted ")
 
 
 def test_a_p_is_on_the_side_of_the_level_that_it_says():
@@ -117,19 +113,19 @@ def test_a_head_gains_only_where_it_is_better_than_chance():
     for name in ("mean", "weighted"):
         record["rules"][name]["kind"] = "head"
         figures = record["results"][name]["all"]["accuracy"]
-        figures["minus_2d"].update(value=0.02, low=0.0, high=0.05, p=1.0, p_holm=1.0)
+        figures["minus_2d"].update(value=0.02, low=0.0, high=0.05, p=1.0, p_adjusted=1.0)
     (said, *_) = findings(record)
-    assert " gains +" in said and "over 2d-recalibrated (Holm's p " in said
-    assert ", but is not better than 2d beyond chance: +2.0 [+0.0, +5.0] over 2d (Holm's p 1)" in said
+    assert " gains +" in said and "over 2d-recalibrated (adjusted p " in said
+    assert ", but is not better than 2d beyond chance: +2.0 [+0.0, +5.0] over 2d (adjusted p 1)" in said
 
 
 def test_a_control_that_gains_is_said():
     shown = made(seed=1)
     figures = json.loads(json.dumps(shown.figures))
     for key in ("minus_2d", "minus_2d_recalibrated"):
-        figures["weighted-permuted"]["all"]["accuracy"][key].update(value=0.05, low=0.02, high=0.08)
+        figures["weighted-permuted"]["all"]["log_loss"][key].update(value=-0.05, low=-0.08, high=-0.02)
     assert any(
-        "What they gain, the codes did not bring" in line
+        "What they gain is not from the codes" in line
         for line in findings(record_of(replace(shown, figures=figures)))
     )
 
@@ -137,7 +133,9 @@ def test_a_control_that_gains_is_said():
 def with_rules(shown, rules):
     """A result over other rules, its figures measured anew."""
     figures = figures_of(rules, shown.truth, shown.covered, shown.groups, task=shown.task, draws=200, seed=0)
-    return replace(shown, rules=tuple(rules), figures=figures)
+    names = [rule.name for rule in rules if rule.kind == "rule" and rule.name != "best"]
+    config = FuseConfig(draws=200, primary=names[-1]) if names else shown.config
+    return replace(shown, rules=tuple(rules), figures=figures, config=config)
 
 
 def without_control(shown):
@@ -156,33 +154,27 @@ def with_equal_control(shown):
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_what_permuted_codes_gain_as_well_is_not_from_the_3d(task):
     record = record_of(with_equal_control(made(task)))
-    metric = {"classes": "accuracy", "va": "ccc_joint"}[task]
-    assert beats_references(record, "weighted", metric) and not gains(record, "weighted", metric)
+    primary = findings_of(record)["primary"]
+    assert not primary["claim"] and primary["versus"] == "weighted-permuted"
+    assert [of["passes"] for of in primary["comparisons"]] == [True, True, False]
     said = findings(record)
-    assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
-    assert not any(" adds " in line or "not better than the 3D alone" in line for line in said)
+    assert said[0].startswith("Primary: it is not shown ") and "against itself with permuted codes" in said[0]
+    assert any("that this is from the 3D is not shown" in line for line in said)
 
 
-def test_a_gain_over_its_control_is_said_and_its_lack_too(result):
-    weighted = with_rules(result, [rule for rule in result.rules if rule.name != "mean"])
-    gain = findings(record_of(weighted))[0]
-    figure = weighted.figures["weighted"]["all"]["accuracy"]["minus_control"]
-    assert f"{100 * figure['value']:+.1f} [" in gain and "to itself with permuted codes" in gain
-    assert "picked" not in gain
-    assert "No control was run" in findings(record_of(without_control(result)))[0]
-    old = record_of(weighted)
-    for part in old["results"]["weighted"].values():
-        del part["accuracy"]["minus_control"]
-    assert "No control was run" not in findings(old)[0] and "lacks its control" in findings(old)[0]
+def test_without_a_control_there_is_no_claim(result):
+    found = findings_of(record_of(without_control(result)))["primary"]
+    assert not found["claim"] and found["reason"] == "no control was run"
+    assert all(of["passes"] for of in found["comparisons"])
 
 
-def test_best_leads_where_it_was_asked_for(result):
+def test_best_is_the_effect_size_where_it_was_run(result):
     rng = np.random.default_rng(5)
     chosen = RuleResult("best", "rule", True, rng.normal(size=result.rules[0].values.shape))
     record = record_of(with_rules(result, [*result.rules, chosen]))
-    said = findings(record)[0]
-    assert headline_rule(record) == "best" and said.startswith("best is not better than ")
-    assert "Also better: " in said and "picked" not in said
+    said = findings(record)
+    assert findings_of(record)["effect"]["rule"] == "best"
+    assert "informative in log loss, but accuracy is worse: best -" in said[1]
 
 
 def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
@@ -205,14 +197,14 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
     assert "minus_3d" not in record["results"]["stack"]["all"]["accuracy"]
     assert record["results"]["stack"]["covered"]["accuracy"]["minus_3d"]["value"] == 0
     assert (
-        "stack is not better than the 3D alone beyond chance: +0.0" in said[1]
-        and "on the rows with 3D" in said[1]
+        "stack is not better than the 3D alone beyond chance: +0.0" in said[2]
+        and "on the rows with 3D" in said[2]
     )
-    assert "The 2D network cannot be told from chance on 240 rows: " in said[2]
+    assert "The 2D network cannot be told from chance on 240 rows: " in said[3]
     half_wrong = np.where((np.arange(len(truth)) % 2)[:, None], three, np.roll(three, 1, axis=1))
     weaker = [replace(rule, values=half_wrong) if rule.name == "3d" else rule for rule in rules]
-    assert findings(record_of(with_rules(shown, weaker)))[1].startswith(
-        "stack is better than the 3D alone too: +"
+    assert findings(record_of(with_rules(shown, weaker)))[2].startswith(
+        "stack is better than the 3D alone: +"
     )
     perfect = [
         replace(rule, values=strong) if rule.kind != "x" and rule.name != "3d" else rule for rule in rules
@@ -222,15 +214,17 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
     bare = with_rules(
         bare, [replace(rule, values=three * np.nan) if rule.name == "3d" else rule for rule in rules]
     )
-    assert findings(record_of(bare)) == ["No reported row has 3D: nothing was measured about it."]
+    assert findings(record_of(bare)) == [
+        "Primary: no claim that the 3D codes carry information that the 2D network lacks: no reported row has 3D."
+    ]
 
 
 def test_a_second_2d_network_is_compared_with_the_3d(result):
     second = RuleResult("weighted+other", "control", True, result.rules[0].values, ({"w": 0.1},))
     record = record_of(with_rules(result, [*[r for r in result.rules if r.name != "mean"], second]))
-    figure = record["results"]["weighted"]["all"]["accuracy"]["minus_weighted+other"]
+    figure = record["results"]["weighted"]["all"]["log_loss"]["minus_weighted+other"]
     assert any(
-        "weighted minus weighted+other" in line and f"{100 * figure['value']:+.1f} [" in line
+        "weighted minus weighted+other" in line and f"{figure['value']:+.4f} [" in line
         for line in findings(record)
     )
 
@@ -267,7 +261,14 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
         for name in ("one", "other")
     )
     assert first == second
-    assert sorted(first) == ["metrics.json", "predictions.csv", "report.html", "table.csv", "table.tex"]
+    assert sorted(first) == [
+        "findings.json",
+        "metrics.json",
+        "predictions.csv",
+        "report.html",
+        "table.csv",
+        "table.tex",
+    ]
     run = read_run(tmp_path / "one" / "run")
     assert run.name == "run" and run.record == record_of(result, command="ig3d fuse --2d-logits 'a b.npz'")
     assert run.record["references"] == ["2d-recalibrated", "2d"]
@@ -280,8 +281,8 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
         (None, "expected the folder of a run with metrics.json in it, found none"),
         ("{", "a file that is none or damaged"),
         ("[1]", "got another file"),
-        ('{"format": "ig3d-metrics", "format_version": 9}', "version 2, got ig3d-metrics version 9"),
-        ('{"format": "ig3d-metrics", "format_version": 2}', "got none of assumptions"),
+        ('{"format": "ig3d-metrics", "format_version": 9}', "version 3, got ig3d-metrics version 9"),
+        ('{"format": "ig3d-metrics", "format_version": 3}', "got none of assumptions"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, text, message):
@@ -345,16 +346,15 @@ def test_latex_shows_the_control_that_a_claim_rests_on(task, result, va):
     tex = table_tex(record)
     (line,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{weighted} ")]
     (free,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{mean} ")]
-    metric, scale, digits = ("accuracy", 100, 1) if task == "classes" else ("ccc_joint", 1, 4)
+    metric, scale, digits = ("accuracy", 100, 1) if task == "classes" else ("rmse_joint", 1, 4)
     figure = shown.figures["weighted"]["all"][metric]["minus_control"]
     ends = [
         f"{scale * figure[key]:+.{digits}f}".replace("0.", ".", digits == 4)
         for key in ("value", "low", "high")
     ]
     value, low, high = (f"${end[0]}${end[1:]}" for end in ends)
-    marks = "***" if task == "classes" else "**"
-    assert line.endswith(rf"{value} [{low}, {high}]\textsuperscript{{{marks}}} \\")
-    assert "permuted codes" in tex and "than each of these" in tex
+    assert line.endswith(rf"{value} [{low}, {high}]\textsuperscript{{**}} \\")
+    assert "\\emph{Control}" in tex
     assert free.endswith(r"& -- \\"), "no control was run of it"
     bare = table_tex(record_of(without_control(shown)))
     assert "ermuted" not in bare
@@ -363,13 +363,13 @@ def test_latex_shows_the_control_that_a_claim_rests_on(task, result, va):
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_the_page_shows_the_control_that_a_claim_rests_on(task, result, va):
     shown = result if task == "classes" else va
-    metric = "accuracy" if task == "classes" else "ccc_joint"
+    metric = "accuracy" if task == "classes" else "rmse_joint"
     figure = bounds(shown.figures["weighted"]["all"][metric]["minus_control"], metric).replace("-", "−")
     words = [word.strip() for word in Page(page_html([Run("a", "a", record_of(shown))])).text if word.strip()]
-    first = words.index("to permuted")
+    first = words.index("to control")
     row = words[words.index("weighted", first) :][: 12 if task == "classes" else 8]
     assert figure.split(" ", 1)[0] in " ".join(row) and figure.split(" ", 1)[1] in " ".join(row)
-    assert "to permuted" not in page_html([Run("a", "a", record_of(without_control(shown)))])
+    assert "to control" not in page_html([Run("a", "a", record_of(without_control(shown)))])
 
 
 def test_the_latex_table_is_balanced_and_marks_the_best(result):
@@ -399,8 +399,7 @@ def test_what_was_fitted_on_reported_rows_is_marked_everywhere():
     record = record_of(shown)
     assert "weighted†" in printed(shown) and "mean†" not in printed(shown)
     alone = with_rules(shown, [rule for rule in shown.rules if rule.name != "mean"])
-    assert findings(record_of(alone))[0].startswith("weighted† adds ")
-    assert "† fitted on the very rows that are reported" in findings(record_of(alone))[0]
+    assert "weighted was fitted on the reported rows" in findings(record_of(alone))[0]
     assert not [line for line in table_tex(record).splitlines() if "dag}" in line and "textbf" in line]
     assert r"\texttt{weighted}\textsuperscript{\dag}" in table_tex(record)
     assert "optimistic" in page_html([Run("a", "a", record)]) and "optimistic" in paragraph(record)
@@ -426,7 +425,7 @@ def test_runs_on_the_same_rows_are_paired(tmp_path):
         - runs[0].record["results"]["mean"]["all"]["accuracy"]["value"]
     )
     assert by_rule["mean"]["value"] == pytest.approx(expected, abs=1e-9)
-    assert by_rule["mean"]["low"] > 0 and by_rule["mean"]["p_holm"] < 0.05
+    assert by_rule["mean"]["low"] > 0 and by_rule["mean"]["p_adjusted"] < 0.05
     assert by_rule["mean"]["test"] == "swaps of groups"  # the groups came along in predictions.csv
     assert by_rule["2d"]["p"] > 0.05
     console = Console(width=80, file=io.StringIO(), no_color=True)
@@ -517,40 +516,34 @@ def test_without_jinja_everything_else_is_written(result, tmp_path, monkeypatch,
     assert "no report.html: report: needs the package 'jinja2'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
-def test_a_rule_beats_the_references_only_where_it_is_better_than_each_of_them(result, metric):
-    """The reference of the smaller gain may be the one that is beaten, the other one not."""
+def test_every_comparison_is_needed_for_a_claim(result):
     record = json.loads(json.dumps(record_of(result)))
-    sign = -1 if metric == "log_loss" else 1
-    figures = record["results"]["mean"]["all"][metric]
-    gains_of = {"minus_2d": (0.01, 0.001), "minus_2d_recalibrated": (0.03, 0.001)}
-    for key, (value, p) in gains_of.items():
-        figures[key].update(value=sign * value, low=sign * value, high=sign * value, p=p, p_holm=p)
-    assert beats_references(record, "mean", metric)
-    for key in gains_of:  # of the larger and of the smaller gain
-        kept = figures[key]["p_holm"]
-        figures[key]["p_holm"] = 0.3
-        assert not beats_references(record, "mean", metric) and not gains(record, "mean", metric)
-        figures[key]["p_holm"] = kept
-
-
-def test_the_reference_that_a_rule_is_not_better_than_is_the_one_that_is_named(result):
-    record = json.loads(json.dumps(record_of(result)))
-    for name in ("mean", "weighted"):
-        figures = record["results"][name]["all"]["accuracy"]
-        figures["minus_2d"].update(value=0.01, low=0.005, high=0.02, p=0.001, p_holm=0.001)
-        figures["minus_2d_recalibrated"].update(value=0.03, low=-0.01, high=0.07, p=0.2, p_holm=0.3)
-    assert findings(record)[0].startswith("None of 2 is better than 2d-recalibrated and 2d in accuracy")
-    record["rules"]["best"] = record["rules"].pop("mean")
-    record["results"]["best"] = record["results"].pop("mean")
-    assert "best is not better than 2d-recalibrated beyond chance: +3.0" in findings(record)[0]
+    assert findings_of(record)["primary"]["claim"]
+    figures = record["results"]["weighted"]["all"]["log_loss"]
+    for key, name in (
+        ("minus_2d", "2d"),
+        ("minus_2d_recalibrated", "2d-recalibrated"),
+        ("minus_control", "weighted-permuted"),
+    ):
+        for change in (
+            {"p": 0.06},
+            {"high": 0.001},
+            {"value": -1e-9, "low": -2e-9, "high": -1e-10},
+            {"p": None},
+        ):
+            kept = dict(figures[key])
+            figures[key].update(change)
+            found = findings_of(record)["primary"]
+            assert not found["claim"] and found["versus"] == name
+            figures[key] = kept
+    assert findings_of(record)["primary"]["claim"]
 
 
 def test_a_control_gains_only_where_its_intervals_to_all_references_do(result):
     record = json.loads(json.dumps(record_of(result)))
-    figures = record["results"]["weighted-permuted"]["all"]["accuracy"]
-    figures["minus_2d"].update(value=0.01, low=0.005, high=0.02)
-    figures["minus_2d_recalibrated"].update(value=0.03, low=-0.01, high=0.07)
+    figures = record["results"]["weighted-permuted"]["all"]["log_loss"]
+    figures["minus_2d"].update(value=-0.01, low=-0.02, high=-0.005)
+    figures["minus_2d_recalibrated"].update(value=-0.03, low=-0.07, high=0.01)
     assert any("does not gain" in line for line in findings(record))
-    figures["minus_2d_recalibrated"].update(low=0.01)
-    assert any("What they gain, the codes did not bring" in line for line in findings(record))
+    figures["minus_2d_recalibrated"].update(high=-0.01)
+    assert any("What they gain is not from the codes" in line for line in findings(record))

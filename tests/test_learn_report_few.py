@@ -41,11 +41,10 @@ def test_of_one_group_there_is_no_interval_no_test_and_nothing_said(task, tmp_pa
     every = list(figures_in(record["results"]))
     assert len(every) > 100
     assert {figure[key] for figure in every for key in ("low", "high")} == {None}
-    assert {figure[key] for figure in every for key in ("p", "p_holm") if key in figure} == {None}
-    assert any("p_holm" in figure for figure in every)
-    assert verdict(record) == [
-        "All reported rows are of one group: there is no interval and no test, so nothing is said of what is added."
-    ]
+    assert {figure[key] for figure in every for key in ("p", "p_adjusted") if key in figure} == {None}
+    assert any("p_adjusted" in figure for figure in every)
+    (said,) = verdict(record)
+    assert said.startswith("Primary: no claim ") and "all reported rows are of one group" in said
     assert "no intervals and no tests" in paragraph(record) and "Of one group there are no int" in table_tex(
         record
     )
@@ -68,7 +67,7 @@ def test_one_row_is_as_one_group():
     )
     figure = figures["mean"]["all"]["accuracy"]
     assert figure["low"] is None and figure["minus_2d"]["low"] is None
-    assert figure["minus_2d"]["p"] is None and figure["minus_2d"]["p_holm"] is None
+    assert figure["minus_2d"]["p"] is None and figure["minus_2d"]["p_adjusted"] is None
 
 
 def test_a_recall_of_one_row_has_no_interval_and_that_of_two_has():

@@ -65,14 +65,14 @@ def test_report_prints_the_table_of_the_run_and_what_it_says(ig3d, folder: Path)
 
 
 def test_what_is_said_follows_from_the_figures(folder: Path) -> None:
-    none = {"value": 0.01, "low": -0.02, "high": 0.04, "p": 0.4, "p_holm": 0.4}
+    none = {"value": 0.01, "low": -0.02, "high": 0.04, "p": 0.4, "p_adjusted": 0.4}
     said = verdict(changed(folder, codes__minus_masked=none))
     assert said[0].startswith("codes is not better than masked beyond chance: +1.0 [-2.0, +4.0]")
     said = verdict(changed(folder, codes__minus_control=none))
     assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
     gains = {"value": 0.05, "low": 0.02, "high": 0.08}
     assert "the codes did not bring" in verdict(changed(folder, permuted__minus_masked=gains))[1]
-    worse = {"value": -0.05, "low": -0.08, "high": -0.02, "p": 0.001, "p_holm": 0.001}
+    worse = {"value": -0.05, "low": -0.08, "high": -0.02, "p": 0.001, "p_adjusted": 0.001}
     assert verdict(changed(folder, codes__minus_2d=worse))[2].startswith("codes is worse than the 2D network")
     neither = verdict(changed(folder, codes__minus_2d=none))[2]
     assert neither.startswith("codes is neither better nor worse beyond chance than the 2D network as given")
@@ -123,7 +123,7 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
     told = {of.rule: of.figures["accuracy"] for of in found.differences}
     assert set(told) == {"masked", "codes"}, "2d is the same, controls are not tested"
     assert told["codes"]["value"] == pytest.approx(right["film"] - right["linear"])
-    assert 0 < told["codes"]["p"] <= told["codes"]["p_holm"] <= 1
+    assert 0 < told["codes"]["p"] <= told["codes"]["p_adjusted"] <= 1
     assert found.remarks == ()
 
 
@@ -133,6 +133,7 @@ def test_a_late_run_and_an_intermediate_one_have_no_rule_in_common(
     shutil.copytree(folder / "film", tmp_path / "late")
     record = json.loads((folder / "film/metrics.json").read_text())
     record["format"], record["protocol"]["case"] = "ig3d-metrics", "once"
+    record["primary"] = {"rule": "stack", "metric": "log_loss"}
     for part in ("results", "rules"):
         record[part] = {"stack" if name == "codes" else name: of for name, of in record[part].items()}
     (tmp_path / "late/metrics.json").write_text(json.dumps(record))
@@ -167,7 +168,9 @@ def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> No
 
 def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) -> None:
     before = (folder / "linear/metrics.json").read_bytes()
-    with pytest.raises(RunError, match=r"got predictions\.csv, metrics\.json of something else"):
+    with pytest.raises(
+        RunError, match=r"got predictions\.csv, metrics\.json, findings\.json of something else"
+    ):
         check_out(folder / "linear")
     assert (folder / "linear/metrics.json").read_bytes() == before
     shutil.copytree(folder / "linear", tmp_path / "old")
@@ -176,7 +179,7 @@ def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) ->
     ended = ig3d("report", tmp_path / "old")
     assert ended.returncode == 1 and "finished trainings are kept" in ended.stderr
     assert (
-        "expected ig3d-intermediate-metrics version 2, got ig3d-intermediate-metrics version 1"
+        "expected ig3d-intermediate-metrics version 3, got ig3d-intermediate-metrics version 1"
         in ended.stderr
     )
     assert ended.stderr.count("\n") == 1

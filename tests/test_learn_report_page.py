@@ -75,7 +75,7 @@ def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path
     shown = result if task == "classes" else va
     plot_result(shown, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
-    metrics = ("accuracy", "macro_f1") if task == "classes" else ("ccc_joint", "rmse_joint")
+    metrics = ("accuracy", "macro_f1") if task == "classes" else ("rmse_joint", "ccc_joint")
     printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
     names = ("2d", "3d", "mean", "weighted", "weighted-permuted")
     parts = {name: shown.figures[name]["all"] or shown.figures[name]["covered"] for name in names}
@@ -100,7 +100,7 @@ def rows_of(page):
 def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
     record = record_of(result)
     page = page_html([Run("raf", "raf", record)])
-    rows = rows_of(page[page.index("Every rule") :])
+    rows = rows_of(page[page.index("Exploratory: every rule") :])
     assert [row[0] for row in rows] == [
         "2d",
         "2d-recalibrated",
@@ -112,7 +112,7 @@ def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
     assert "‡ on rows with codes" in page
     figure = record["results"]["weighted"]["all"]["accuracy"]
     gain = figure["minus_2d_recalibrated"]
-    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f}***[")  # the difference comes before the figures
+    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f}**[")  # the difference comes before the figures
     assert rows[4][4] == "{value:.2f}{low:.2f}–{high:.2f}".format(
         **{key: 100 * figure[key] for key in ("value", "low", "high")}
     )

@@ -319,11 +319,11 @@ def test_the_correction_is_at_its_least_where_scikit_learn_finds_it():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 4)), rng.integers(0, 3, 300)
     x[np.arange(300), y] += 1
-    steepness, weights = logistic_correction(x, np.zeros((300, 3)), y, 0.5, "accuracy")
+    scales, weights = logistic_correction(x, np.zeros((1, 300, 3)), y, 0.5, "accuracy")
     # scikit-learn does not penalise offsets; a column of them is penalised like the rest, scaled to our penalty
     design = np.hstack([x, np.full((300, 1), 2**0.5)])
     model = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-8, max_iter=2000).fit(design, y)
-    assert steepness == pytest.approx(1)
+    assert scales == pytest.approx(1)
     np.testing.assert_allclose(weights[1:], model.coef_.T[:4], atol=2e-3)
     np.testing.assert_allclose(weights[0], model.coef_.T[4] * 2**0.5, atol=2e-3)
 
@@ -333,9 +333,13 @@ def test_the_simplest_choice_that_is_as_good_is_taken():
     best = rng.normal(size=400)
     noisy = best + rng.normal(0.01, 1, 400)
     worse = best + rng.normal(0.5, 1, 400)
-    assert simplest([worse, noisy, best]) == 1
-    assert simplest([best, noisy]) == 0
-    assert simplest([worse, best]) == 1
+    assert simplest(np.stack([worse, noisy, best])) == 1
+    assert simplest(np.stack([best, noisy])) == 0
+    assert simplest(np.stack([worse, best])) == 1
+    # Of ten groups whose rows differ together there are ten observations, not 400.
+    groups = np.arange(400) % 10
+    shared = best + 0.01 + np.linspace(-0.1, 0.1, 10)[groups]
+    assert simplest(np.stack([shared, best])) == 1 and simplest(np.stack([shared, best]), groups) == 0
 
 
 def test_a_choice_that_fits_nothing_has_a_control_as_well():
@@ -345,7 +349,8 @@ def test_a_choice_that_fits_nothing_has_a_control_as_well():
         table, FuseConfig(head="linear", rules=("mean", "product"), draws=100, model=False)
     )
     kinds = {rule.name: rule.kind for rule in result.rules}
-    assert kinds["mean-permuted"] == kinds["product-permuted"] == "control"
+    assert kinds["mean-conditional"] == kinds["product-permuted"] == "control"
     values = {rule.name: rule.values for rule in result.rules}
-    assert not np.array_equal(values["mean"], values["mean-permuted"])
-    assert np.array_equal(values["mean"][~result.covered], values["mean-permuted"][~result.covered])
+    for name, control in (("mean", "mean-conditional"), ("product", "product-permuted")):
+        assert not np.array_equal(values[name], values[control])
+        assert np.array_equal(values[name][~result.covered], values[control][~result.covered])

@@ -74,7 +74,8 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
                 "–"
                 if entry is None or entry["value"] is None
                 else (
-                    difference(entry["value"], table.metric) + stars(table.claim(row, rules[column]))
+                    difference(entry["value"], table.metric)
+                    + stars(table.claim(row, rules[column]), table.metric)
                     if compared
                     else number(entry["value"], table.metric)
                 )

@@ -26,7 +26,7 @@ from .table import TO_CELL, TO_CONTROL, StudyTable, table_of
 
 HEATMAP = "heatmap.png"
 _KEYS = ("value", "low", "high")
-_TESTED = (*_KEYS, "p", "p_holm")
+_TESTED = (*_KEYS, "p", "p_adjusted")
 _MEANINGS = {MARKED: "fitted on the very rows that are reported", ON_COVERED: "on the rows with 3D only"}
 _TEX = {MARKED: r"\dag", ON_COVERED: r"\ddag"}
 
@@ -121,13 +121,16 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
         differences.add_column(f"to {chief}", no_wrap=True)
     for place, of in enumerate(result.cells):
         figure = table.find(place, table.rule) or {}
-        cells = [bounds(figure.get(key), table.metric) + stars(figure.get(key)) for key in shown.values()]
+        cells = [
+            bounds(figure.get(key), table.metric) + stars(figure.get(key), table.metric)
+            for key in shown.values()
+        ]
         if controlled:
             permuted = table.find(place, table.control or "") or {}
             cells.append(bounds(permuted.get(next(iter(shown.values()))), table.metric))
         if len(result.cells) > 1:
             found = figure.get(TO_CELL)
-            cells.append(bounds(found, table.metric) + stars(found))
+            cells.append(bounds(found, table.metric) + stars(found, table.metric))
         differences.add_row(*(list(of.cell.labels.values()) or ["–"]), *cells)
     return [figures, differences]
 
@@ -136,7 +139,11 @@ def _cell(table: StudyTable, place: int, rule: str) -> str:
     entry = table.entry(place, rule)
     if entry is None:
         return "–"
-    return number(entry.figure["value"], table.metric) + stars(table.claim(place, rule)) + entry.marks
+    return (
+        number(entry.figure["value"], table.metric)
+        + stars(table.claim(place, rule), table.metric)
+        + entry.marks
+    )
 
 
 def _legend(table: StudyTable) -> str:
@@ -228,5 +235,5 @@ def _tex_cell(table: StudyTable, place: int, rule: str, best: float | None) -> s
     text = number(entry.figure["value"], table.metric).replace("–", "--")
     if not entry.marks and best is not None and text == number(best, table.metric):
         text = rf"\textbf{{{text}}}"
-    marks = stars(table.claim(place, rule)) + "".join(_TEX[mark] for mark in entry.marks)
+    marks = stars(table.claim(place, rule), table.metric) + "".join(_TEX[mark] for mark in entry.marks)
     return text + (rf"\textsuperscript{{{marks}}}" if marks else "")

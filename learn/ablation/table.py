@@ -16,7 +16,7 @@ from ...errors import UsageError
 from ..measures.figures import figures_of
 from ..measures.intervals import holm
 from ..measures.metrics import LOWER_IS_BETTER, metric_names
-from ..measures.results import RuleResult, difference_key
+from ..measures.results import RuleResult, control_of, difference_key
 from ..report.compare import RunPredictions, groups_of_runs
 from ..report.record import seed_of
 from ..report.words import LEADING, MARKED, ON_COVERED, names_of
@@ -38,7 +38,7 @@ class Entry:
     rows : int
         How many rows are reported.
     figure : dict
-        value, low, high of the study's metric, and differences with p and p_holm (over the study): by
+        value, low, high of the study's metric, and differences with p and p_adjusted (over the study): by
         ``difference_key`` of a reference, ``TO_CONTROL`` or ``TO_CELL``.
     marks : str
         ``†`` where it was fitted on the reported rows, ``‡`` where it is measured on covered rows only.
@@ -78,8 +78,7 @@ class StudyTable:
     @property
     def control(self) -> str | None:
         """The rule with permuted codes, where the cells have it."""
-        wanted = (f"{self.rule}-permuted", "permuted")
-        return next((of.rule for of in self.entries if of.kind == "control" and of.rule in wanted), None)
+        return control_of(self.rule or "", {of.rule for of in self.entries if of.kind == "control"})
 
     def entry(self, cell: int, rule: str) -> Entry | None:
         """A rule in a cell, if it is there."""
@@ -97,11 +96,11 @@ class StudyTable:
         """
         figure = self.find(cell, rule) or {}
         keys = [*map(difference_key, self.references), TO_CONTROL]
-        found = [figure[key] for key in keys if figure.get(key, {}).get("p_holm") is not None]
+        found = [figure[key] for key in keys if figure.get(key, {}).get("p_adjusted") is not None]
         sign = -1 if self.metric in LOWER_IS_BETTER else 1
         if not found or any(sign * of["value"] <= 0 for of in found):
             return None
-        return max(found, key=lambda of: of["p_holm"])
+        return max(found, key=lambda of: of["p_adjusted"])
 
 
 def table_of(result: StudyResult) -> StudyTable:
@@ -205,7 +204,7 @@ def _figure(figure: dict[str, Any], references: list[str]) -> dict[str, Any]:
     """A figure with its differences, without the correction over its own run."""
     keys = [*map(difference_key, references), TO_CONTROL]
     return {
-        name: {key: item for key, item in value.items() if key != "p_holm"} if name in keys else value
+        name: {key: item for key, item in value.items() if key != "p_adjusted"} if name in keys else value
         for name, value in figure.items()
         if name in ("value", "low", "high", *keys)
     }
@@ -220,14 +219,14 @@ def _correct_over(entries: list[Entry], key: str, same: Mapping[int, int], chief
         if first is None or (key == TO_CELL and first == chief):
             continue
         other = next(of for of in entries if of.cell == first and of.rule == entry.rule)
-        if "p_holm" in other.figure.get(key, {}):
-            entry.figure[key]["p_holm"] = other.figure[key]["p_holm"]
+        if "p_adjusted" in other.figure.get(key, {}):
+            entry.figure[key]["p_adjusted"] = other.figure[key]["p_adjusted"]
 
 
 def _correct(figures: list[dict[str, Any]]) -> None:
     tested = [figure for figure in figures if figure.get("p") is not None]
     for figure, adjusted in zip(tested, holm([figure["p"] for figure in tested]), strict=True):
-        figure["p_holm"] = adjusted
+        figure["p_adjusted"] = adjusted
 
 
 def _add_differences(
@@ -279,9 +278,10 @@ def _add_differences(
             draws=record["config"]["draws"],
             seed=seed_of(record),
             references=(_REFERENCE,),
+            family=(),
         )
         for place, _ in compared:
             found = figures[f"{_CELL} {place}"]["all"][metric][difference_key(_REFERENCE)]
             entry = next(of for of in entries if of.cell == place and of.rule == rule)
-            entry.figure[TO_CELL] = {key: value for key, value in found.items() if key != "p_holm"}
+            entry.figure[TO_CELL] = {key: value for key, value in found.items() if key != "p_adjusted"}
     return remarks

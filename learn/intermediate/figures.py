@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..measures.calibration import reliability
-from ..measures.figures import figures_of
+from ..measures.figures import counted, figures_of
 from ..measures.metrics import metric_names
 from ..measures.results import RuleResult, difference_key, plain
 from ..measures.sampled import Sampled, Statistics, Sums
@@ -81,9 +80,19 @@ def figures_over_seeds(
     """
     if all(len(arm.values) == 1 for arm in arms):
         rules = tuple(arm.trainings[0] for arm in arms)
-        return figures_of(
-            rules, truth, covered, groups, task=task, draws=draws, seed=seed, references=references
+        single = figures_of(
+            rules,
+            truth,
+            covered,
+            groups,
+            task=task,
+            draws=draws,
+            seed=seed,
+            references=references,
+            family=(),
         )
+        _one_test_each(single, arms, task)
+        return single
     every = tuple(one for arm in arms for one in arm.trainings)
     statistics = Statistics.of(every, truth, covered, groups, task=task, draws=draws, seed=seed)
     opponents = {arm.name: _opponents(arm, arms, references) for arm in arms}
@@ -102,14 +111,24 @@ def figures_over_seeds(
             entry = _entry(sampled, arm.name, opponents[arm.name], task)
             for key, other in opponents[arm.name].items() if arm.kind != "control" else ():
                 for metric, p in _tested(statistics, turned, arm, other, part).items():
-                    # one rule and so one test for each question: Holm's correction leaves it
+                    # one rule and so one test for each question: no correction changes it
                     entry[metric][key] |= {"p": p, "test": kind} | (
-                        {"p_holm": p} if arm.kind == "rule" else {}
+                        {"p_adjusted": p} if arm.kind == "rule" else {}
                     )
             if task == "classes":
-                entry |= _counted([array[rows] for array in arm.values], truth[rows])
+                entry |= counted([array[rows] for array in arm.values], truth[rows])
             figures[arm.name][part] = {"rows": int(rows.sum()), **entry}
     return figures
+
+
+def _one_test_each(figures: dict[str, dict[str, Any]], arms: Sequence[Arm], task: str) -> None:
+    """One rule and so one test for each question: no correction changes its p."""
+    for arm in arms:
+        for part in figures[arm.name].values() if arm.kind == "rule" else ():
+            for metric in metric_names(task) if part else ():
+                for difference in part[metric].values():
+                    if isinstance(difference, dict) and "p" in difference:
+                        difference["p_adjusted"] = difference["p"]
 
 
 def _opponents(arm: Arm, arms: Sequence[Arm], references: tuple[str, ...]) -> dict[str, Arm]:
@@ -190,29 +209,3 @@ def _tested(
             drawn = np.mean([of[metric][1] for of in each], axis=0)
             found[metric] = statistics.p_value(part, value, drawn)
     return found
-
-
-def _counted(values: Sequence[np.ndarray], truth: np.ndarray) -> dict[str, Any]:
-    """Confusion matrix and calibration errors as means over trainings; bins of all their rows together."""
-    k = values[0].shape[1]
-    counts = [np.bincount(truth * k + array.argmax(axis=1), minlength=k * k) for array in values]
-    confusion = np.mean(counts, axis=0).reshape(k, k)
-    together = reliability(np.vstack(values), np.tile(truth, len(values)))
-    bins = [
-        {
-            "low": plain(low),
-            "high": plain(high),
-            "rows": plain(n / len(values)),
-            "confidence": plain(confidence),
-            "accuracy": plain(accuracy),
-        }
-        for low, high, n, confidence, accuracy in zip(
-            together.low, together.high, together.rows, together.confidence, together.accuracy, strict=True
-        )
-    ]
-    errors = {
-        name: plain(float(np.mean([reliability(of, truth, adaptive=adaptive).error for of in values])))
-        for name, adaptive in (("ece", False), ("ece_adaptive", True))
-    }
-    whole = [[plain(float(count)) for count in line] for line in confusion]
-    return {"confusion": whole, "calibration": {**errors, "bins": bins}}

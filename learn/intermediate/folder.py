@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ...errors import RunError, some
 from ...features.atomic import replacing
 from ..report.files import predictions_csv, write_texts
-from ..report.record import figures_name, json_text, predictions_name, record_of
+from ..report.findings import findings_of
+from ..report.record import figures_name, findings_name, json_text, predictions_name, record_of
 from ..versions import versions
 from .config import ARMS
 from .record import of_each_training, results_of
@@ -103,6 +104,7 @@ class RunFolder:
         for of in results_of(result):
             record = record_of(of, command=command) | {"versions": all_versions()}
             texts[figures_name(record)] = json_text(record)
+            texts[findings_name(record)] = json_text(findings_of(record))
             texts[predictions_name(record)] = predictions_csv(of_each_training(result, of))
         write_texts(self.path, texts)
 

@@ -5,13 +5,14 @@ One bootstrap and one jackknife serve all figures of all predictors, on all rows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .calibration import reliability
-from .intervals import holm
-from .metrics import metric_names
+from .intervals import max_t
+from .metrics import measure, metric_names
 from .results import RuleResult, control_of, difference_key, plain
 from .sampled import Sampled, Statistics, Sums, Tests
 
@@ -28,6 +29,8 @@ def figures_of(
     draws: int,
     seed: int,
     references: tuple[str, ...] = REFERENCES,
+    family: tuple[str, ...] | None = None,
+    refined: tuple[str, ...] = (),
 ) -> dict[str, dict[str, Any]]:
     """rule -> ``all`` or ``covered`` -> metric -> value, low, high, and the differences to what it is compared with.
 
@@ -39,13 +42,18 @@ def figures_of(
     groups : (n,) int, resampled and swapped as wholes; None where rows stand for themselves
     draws, seed : of the bootstrap and of the swaps
     references : names of rules that every rule is compared with; those that are not there are left out
+    family : metrics whose differences are tested together, all by default
+        Those that something was fitted for. Differences in others have no adjusted p.
+    refined : names of rules whose log loss is split into a calibration and a refinement part
 
     Returns
     -------
     dict
-        A figure is ``value, low, high`` (95 %); a difference has ``p`` and ``test`` as well, and ``p_holm``
-        among the rules of the table, for each reference and metric apart. For classes an entry also holds
-        ``per_class`` (support and recall of each class), ``confusion`` (truth by prediction) and ``calibration``;
+        A figure is ``value, low, high`` (95 %); a difference has ``p`` and ``test`` as well, and ``p_adjusted``:
+        by the bootstrap maximum over all differences of all rules in the metrics of the family. Where a rule was
+        cross-fitted several times, figures are means over these, and ``repeats`` has that of each. For classes an
+        entry also holds ``per_class`` (support and recall of each class), ``confusion`` (truth by prediction) and
+        ``calibration``, and under ``all`` maybe ``refinement`` and ``calibration_loss``, which add up to the log loss;
         ``complementarity`` of a single predictor with those before it stands on the covered rows.
         What rests on a single row or group has no interval, and two rules in a single one no test: None.
         A rule has its difference to its own control as ``minus_control``, to ``3d`` as ``minus_3d``, and to itself with
@@ -57,7 +65,9 @@ def figures_of(
     """
     known = [rule for name in references for rule in rules if rule.name == name]
     parts = {"all": np.ones(len(truth), bool), "covered": covered}
-    statistics = Statistics.of(rules, truth, covered, groups, task=task, draws=draws, seed=seed)
+    statistics = Statistics.of(
+        rules, truth, covered, groups, task=task, draws=draws, seed=seed, refined=refined
+    )
     opponents = {rule.name: _opponents(rule, rules, known) for rule in rules}
     tests = Tests.of(statistics, rules, opponents, groups, draws=draws, seed=seed)
     figures: dict[str, dict[str, Any]] = {rule.name: {} for rule in rules}
@@ -75,13 +85,18 @@ def figures_of(
                     key: other for key, other in opponents[rule.name].items() if other.name in sampled
                 }
                 entry = _entry(sampled, rule.name, compared, known, task)
+                _add_repeats(entry, rule, compared, truth, rows, task)
+                if part == "all":
+                    entry |= _loss_parts(statistics, rule.name, compared)
                 for key, other in compared.items():
                     for metric, test in tests.of_pair(rule, other, part, truth[rows], rows).items():
                         entry[metric][key] |= test
                 if task == "classes":
-                    entry |= _counted(rule.values[rows], truth[rows])
+                    entry |= counted([values[rows] for values in rule.every], truth[rows])
                 figures[rule.name][part] = {"rows": int(rows.sum()), **entry}
-        _correct([figures[rule.name][part] for rule in there if rule.kind in ("rule", "head")], task)
+        judged = [rule.name for rule in there if rule.kind in ("rule", "head")]
+        metrics = metric_names(task) if family is None else family
+        _adjust(figures, part, judged, sampled, opponents, metrics, statistics.units(part))
     for first, second in statistics.pairs:
         where = figures[second]["covered"]
         if where and figures[first]["covered"]:
@@ -136,32 +151,105 @@ def _entry(
     return entry
 
 
-def _correct(parts: list[dict[str, Any]], task: str) -> None:
-    """Put Holm's adjusted p beside each p: over the rules of the table, for a difference and a metric apart."""
+def _adjust(
+    figures: dict[str, dict[str, Any]],
+    part: str,
+    names: list[str],
+    sampled: dict[str, Sampled],
+    opponents: dict[str, dict[str, RuleResult]],
+    metrics: tuple[str, ...],
+    units: int,
+) -> None:
+    """Put the adjusted p beside each p: by the bootstrap maximum over one family.
+
+    A single difference's p is a lower bound: swaps are exact where few rows tell two rules apart.
+    """
+    tested, values, drawn = [], [], []
+    for name in names:
+        for key, other in opponents[name].items():
+            for metric in metrics if other.name in sampled else ():
+                figure = figures[name][part][metric][key]
+                if figure.get("p") is None:
+                    if "p" in figure:
+                        figure["p_adjusted"] = None
+                    continue
+                mine, theirs = (sampled[of].metrics[metric].drawn for of in (name, other.name))
+                tested.append(figure)
+                values.append(figure["value"])
+                drawn.append(mine - theirs)
+    for figure, p in zip(tested, max_t(values, drawn, units), strict=True):
+        # Where every sample says the same there is no standard error: Bonferroni's bound of the exact p.
+        bound = min(1.0, figure["p"] * len(tested)) if figure["value"] else 1.0
+        figure["p_adjusted"] = plain(bound if p is None else max(p, figure["p"]))
+
+
+def _add_repeats(
+    entry: dict[str, Any],
+    rule: RuleResult,
+    compared: dict[str, RuleResult],
+    truth: np.ndarray,
+    rows: np.ndarray,
+    task: str,
+) -> None:
+    """Put the figure of each cross-fitting into figures and differences of a rule that has several."""
+    if not rule.repeats:
+        return
+    mine = [measure(values[rows], truth[rows], task) for values in rule.every]
     for metric in metric_names(task):
-        tested: dict[str, list[dict[str, Any]]] = {}
-        for part in parts:
-            for key, figure in part[metric].items():
-                if isinstance(figure, dict) and "p" in figure:
-                    figure["p_holm"] = None
-                    # What a second 2D network does is one question, whatever rule it is asked of.
-                    tested.setdefault(key.rpartition("+")[2], []).append(figure)
-        for family in tested.values():
-            figures = [figure for figure in family if figure["p"] is not None]
-            for figure, adjusted in zip(figures, holm([of["p"] for of in figures]), strict=True):
-                figure["p_holm"] = plain(adjusted)
+        entry[metric]["repeats"] = [plain(of[metric]) for of in mine]
+    for key, other in compared.items():
+        if "control" in (rule.kind, other.kind):  # permutations are no repeats
+            continue
+        theirs = [measure(values[rows], truth[rows], task) for values in other.every]
+        if len(theirs) not in (1, len(mine)):
+            continue
+        for metric in metric_names(task):
+            apart = [
+                one[metric] - theirs[min(number, len(theirs) - 1)][metric] for number, one in enumerate(mine)
+            ]
+            entry[metric][key]["repeats"] = [plain(of) for of in apart]
 
 
-def _counted(values: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Confusion matrix (row: truth, column: prediction) and calibration of log-probabilities."""
-    k = values.shape[1]
-    confusion = np.bincount(truth * k + values.argmax(axis=1), minlength=k * k).reshape(k, k)
-    equal, adaptive = reliability(values, truth), reliability(values, truth, adaptive=True)
+def _loss_parts(
+    statistics: Statistics, name: str, compared: dict[str, RuleResult]
+) -> dict[str, dict[str, Any]]:
+    """Refinement and calibration part of the log loss with their differences, where they were asked for."""
+    mine = statistics.refinement(name)
+    if mine is None:
+        return {}
+    found = {}
+    for place, part in enumerate(("refinement", "calibration_loss")):
+        found[part] = mine[place].figure()
+        for key, other in compared.items():
+            theirs = statistics.refinement(other.name)
+            if theirs is not None:
+                found[part][key] = mine[place].difference(theirs[place])
+    return found
+
+
+def counted(values: Sequence[np.ndarray], truth: np.ndarray) -> dict[str, Any]:
+    """Confusion matrix (row: truth, column: prediction) and calibration errors of log-probabilities.
+
+    Of several repeats or trainings: means over them, and reliability bins of all their rows together.
+    """
+    k = values[0].shape[1]
+    counts = [np.bincount(truth * k + array.argmax(axis=1), minlength=k * k) for array in values]
+    confusion = (counts[0] if len(values) == 1 else np.mean(counts, axis=0)).reshape(k, k)
+    together = reliability(np.vstack(values), np.tile(truth, len(values)))
     bins = [
-        {"low": plain(low), "high": plain(high), "rows": int(n), "confidence": plain(c), "accuracy": plain(a)}
-        for low, high, n, c, a in zip(
-            equal.low, equal.high, equal.rows, equal.confidence, equal.accuracy, strict=True
+        {
+            "low": plain(low),
+            "high": plain(high),
+            "rows": plain(n / len(values)) if len(values) > 1 else int(n),
+            "confidence": plain(confidence),
+            "accuracy": plain(accuracy),
+        }
+        for low, high, n, confidence, accuracy in zip(
+            together.low, together.high, together.rows, together.confidence, together.accuracy, strict=True
         )
     ]
-    calibration = {"ece": plain(equal.error), "ece_adaptive": plain(adaptive.error), "bins": bins}
-    return {"confusion": confusion.tolist(), "calibration": calibration}
+    errors = {
+        name: plain(float(np.mean([reliability(of, truth, adaptive=adaptive).error for of in values])))
+        for name, adaptive in (("ece", False), ("ece_adaptive", True))
+    }
+    return {"confusion": confusion.tolist(), "calibration": {**errors, "bins": bins}}

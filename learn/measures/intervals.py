@@ -1,4 +1,4 @@
-"""How sure a figure is: paired bootstrap with BCa intervals, swap tests, exact McNemar, Holm's correction.
+"""Paired bootstrap intervals, swap tests, exact McNemar test, and corrections for multiple tests.
 
 All predictors of a table are resampled by the same draws, so that their differences are paired. The unit is the row,
 or the group (person, video) where the data have groups. As every metric is a function of summed statistics, a draw is
@@ -10,11 +10,15 @@ right and the other wrong, and there BCa is too sure of itself: when two predict
 tell them apart, its interval excludes 0 in 9.3 % of trials, the percentile one in 4.8 % (1,500 trials); with 100 of
 2,000 rows it is 5.4 and 5.3 %. Of skewed figures BCa misses less (an RMSE of 300 heavy-tailed rows: 7.1 against 7.5 %).
 
+Below 50 rows or groups all intervals are expanded percentile intervals: plain ones of 5 to 10 groups cover 80 to 88 %.
+
 References
 ----------
 Efron, Better bootstrap confidence intervals, JASA 82 (1987).
 Noreen, Computer-intensive methods for testing hypotheses (1989): predictions of two systems swapped at random.
 Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
+Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015): expanded percentiles.
+Westfall and Young, Resampling-based multiple testing (1993): the maximum of all test statistics (single-step max-T).
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ LEVEL = 0.95
 FEW_UNITS = (
     5  # rows or groups up to which an interval says little: their samples are too few to tell of others
 )
+EXPANDED_BELOW = 50  # rows or groups; from there on the expansion is less than 2.5 % of an interval's width
 
 
 def group_totals(statistics: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -105,13 +110,34 @@ def _whole_columns(block: np.ndarray) -> np.ndarray:
     return np.asarray(whole & (np.abs(block).max(axis=0, initial=0) * max(len(block), 1) < _EXACT))
 
 
-def percentile_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of (draws,) values; draws in which a figure is not defined are left out."""
-    return _at(values[np.isfinite(values)], (1 - LEVEL) / 2, (1 + LEVEL) / 2)
+def expansion(units: int) -> float:
+    """Factor by which the spread of bootstrap samples of few rows or groups is too small; 1 from 50 on.
+
+    The bootstrap divides by n where an unbiased variance divides by n - 1, and has no Student distribution.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    if units >= EXPANDED_BELOW or units < 2:
+        return 1.0
+    ends = stdtrit(units - 1, (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2)
+    return float(np.sqrt(units / (units - 1)) * ends)
+
+
+def percentile_interval(values: np.ndarray, units: int = EXPANDED_BELOW) -> tuple[float, float]:
+    """95 % percentile interval of (draws,) values, expanded where they are of few rows or groups.
+
+    Draws in which a figure is not defined are left out.
+    """
+    from scipy.special import ndtr, ndtri
+
+    low = (1 - LEVEL) / 2
+    if units < EXPANDED_BELOW:
+        low = float(ndtr(expansion(units) * ndtri(low)))
+    return _at(values[np.isfinite(values)], low, 1 - low)
 
 
 def bca_interval(value: float, drawn: np.ndarray, jackknife: np.ndarray) -> tuple[float, float]:
-    """95 % bias-corrected and accelerated interval of one figure.
+    """95 % bias-corrected and accelerated interval of one figure; the expanded percentile one below 50 groups.
 
     Parameters
     ----------
@@ -129,6 +155,8 @@ def bca_interval(value: float, drawn: np.ndarray, jackknife: np.ndarray) -> tupl
     finite = drawn[np.isfinite(drawn)]
     if not len(finite) or not np.isfinite(value):
         return float("nan"), float("nan")
+    if len(jackknife) < EXPANDED_BELOW:
+        return percentile_interval(finite, len(jackknife))
     slack = 1e-12 * max(1.0, abs(value))  # sums in another order differ in their last digits
     below, equal = np.sum(finite < value - slack), np.sum(np.abs(finite - value) <= slack)
     bias = ndtri((below + equal / 2) / len(finite))
@@ -203,3 +231,37 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(values))
     adjusted[order] = steps
     return [float(value) for value in adjusted]
+
+
+def max_t(values: Sequence[float], drawn: Sequence[np.ndarray], units: int) -> list[float | None]:
+    """Two-sided p-values of one family of differences, adjusted by the bootstrap maximum of their t statistics.
+
+    Parameters
+    ----------
+    values : the differences
+    drawn : (draws,) bootstrap samples of each
+    units : rows or groups that were resampled
+
+    Returns
+    -------
+    list
+        For each difference the share of samples in which some difference of the family is as far from its value, in
+        standard errors, as this one is from 0. None where a difference has no spread or is not defined.
+    """
+    most: np.ndarray | None = None
+    statistics: list[float | None] = []
+    for value, samples in zip(values, drawn, strict=True):
+        spread = float(np.std(samples)) if np.isfinite(samples).all() else float("nan")
+        if not (np.isfinite(value) and spread > 1e-12):
+            statistics.append(None)
+            continue
+        statistics.append(abs(value) / spread)
+        apart = np.abs(samples - value) / spread
+        most = apart if most is None else np.maximum(most, apart, out=most)
+    if most is None:
+        return [None] * len(statistics)
+    ordered = np.sort(most * expansion(units))
+    return [
+        None if t is None else float((1 + len(ordered) - np.searchsorted(ordered, t)) / (1 + len(ordered)))
+        for t in statistics
+    ]

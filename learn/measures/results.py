@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+PERMUTED = "-permuted"
+CONDITIONAL = "-conditional"  # permuted among rows with similar 2D predictions
+
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
@@ -22,6 +25,8 @@ class RuleResult:
         Whether anything was fitted to 2D predictions.
     values : (n, k) float64 log-probabilities, or (n, 2) valence and arousal; NaN where there is none
     fitted : what was fitted in each copy, for the record
+    repeats : predictions of further cross-fittings, or of further permutations of a control
+        Like ``values``, present in the same rows. Statistics of a row are means over all of them.
     """
 
     name: str
@@ -29,6 +34,12 @@ class RuleResult:
     fits: bool
     values: np.ndarray
     fitted: tuple[dict[str, Any], ...] = ()
+    repeats: tuple[np.ndarray, ...] = ()
+
+    @property
+    def every(self) -> tuple[np.ndarray, ...]:
+        """Predictions of all repeats, those of ``values`` first."""
+        return (self.values, *self.repeats)
 
     @property
     def present(self) -> np.ndarray:
@@ -42,8 +53,10 @@ def difference_key(reference: str) -> str:
 
 
 def control_of(name: str, names: Iterable[str]) -> str | None:
-    """The control that repeats a rule with the codes permuted, if it is among ``names``."""
-    return next((other for other in (f"{name}-permuted", "permuted") if other in names), None)
+    """The control that repeats a rule with the codes permuted, if it is among ``names``; the conditional one first."""
+    return next(
+        (other for other in (f"{name}{CONDITIONAL}", f"{name}{PERMUTED}", "permuted") if other in names), None
+    )
 
 
 def plain(value: float) -> float | None:

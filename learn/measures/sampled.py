@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...features.predictions import log_softmax
 from .complementarity import complementarity_of, cross_statistics
 from .intervals import (
     bca_interval,
@@ -26,6 +27,8 @@ from .intervals import (
 )
 from .metrics import metric_names, metrics_of, own_statistics, recalls_of, shared_statistics
 from .results import RuleResult, plain
+
+REFINED = "refined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Sums:
     def difference(self, other: Sums) -> dict[str, Any]:
         """Difference to another figure and its percentile interval (:mod:`.intervals` says why)."""
         apart = Sums(self.point - other.point, self.drawn - other.drawn, self.left - other.left)
-        return apart._told(percentile_interval(apart.drawn))
+        return apart._told(percentile_interval(apart.drawn, len(self.left)))
 
     def _told(self, interval: tuple[float, float]) -> dict[str, Any]:
         # Where all rests on one row or group, so that nothing is left without it, every sample says the same: that
@@ -88,7 +91,9 @@ class Statistics:
 
     totals: dict[str, np.ndarray]  # disjoint parts of the rows -> (g, s)
     parts: dict[str, Sums]
-    spans: dict[Any, slice]  # "" for the truth, a rule's name, or a pair of names -> columns
+    spans: dict[
+        Any, slice
+    ]  # "" for the truth, a rule's name, a pair of names, or REFINED and a name -> columns
     pairs: tuple[tuple[str, str], ...]
     task: str
 
@@ -103,8 +108,11 @@ class Statistics:
         task: str,
         draws: int,
         seed: int,
+        refined: tuple[str, ...] = (),
     ) -> Statistics:
-        values = {rule.name: np.where(rule.present[:, None], rule.values, 0.0) for rule in rules}
+        values = {
+            rule.name: [np.where(rule.present[:, None], one, 0.0) for one in rule.every] for rule in rules
+        }
         single = [
             rule
             for rule in rules
@@ -116,11 +124,15 @@ class Statistics:
             if (first.present & second.present)[covered].all()
         ]
         blocks: dict[Any, np.ndarray] = {"": shared_statistics(truth, task, rules[0].values.shape[1])}
-        blocks |= {name: own_statistics(of, truth, task) for name, of in values.items()}
+        for name, every in values.items():
+            blocks[name] = np.mean([own_statistics(one, truth, task) for one in every], axis=0)
         blocks |= {
-            (first, second): cross_statistics(values[first], values[second], truth, task)
+            (first, second): cross_statistics(values[first][0], values[second][0], truth, task)
             for first, second in pairs
         }
+        for rule in rules:
+            if task == "classes" and rule.name in refined:
+                blocks[REFINED, rule.name] = refined_losses(rule, truth)[:, None]
         ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
         spans = {key: slice(ends[place], ends[place + 1]) for place, key in enumerate(blocks)}
         matrix = np.hstack(list(blocks.values()))
@@ -143,6 +155,28 @@ class Statistics:
     def sums(self, part: str, name: str) -> tuple[Sums, Sums]:
         """Summed statistics of the truth and of a rule."""
         return self.parts[part].take(self.spans[""]), self.parts[part].take(self.spans[name])
+
+    def refinement(self, name: str) -> tuple[Sums, Sums] | None:
+        """Refinement and calibration part of the log loss of a rule on all rows; None where they were not asked for.
+
+        References
+        ----------
+        Berta, Holzmüller, Jordan and Bach, Rethinking early stopping: refine, then calibrate (2025): the part of a
+        proper loss that is left after the best recalibration, and the rest; here by a temperature and offsets.
+        """
+        span = self.spans.get((REFINED, name))
+        if span is None:
+            return None
+        shared, own = self.sums("all", name)
+        k = shared.point.shape[1] - 1
+        refined, part = self.parts["all"].take(span), []
+        for field in Sums.__slots__:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                n = getattr(shared, field)[:, 0]
+                left = getattr(refined, field)[:, 0] / n
+                part.append((left, getattr(own, field)[:, 2 * k] / n - left))
+        (left, drawn, jackknife), (rest, drawn_rest, jackknife_rest) = zip(*part, strict=True)
+        return Sums(left, drawn, jackknife), Sums(rest, drawn_rest, jackknife_rest)
 
     def turned(self, *, draws: int, seed: int) -> dict[str, np.ndarray]:
         """part -> (draws, s) sums with the sign of each row or group turned at random.
@@ -237,10 +271,24 @@ class Tests:
         ).items():
             if math.isfinite(value):
                 found[metric] = {"p": self.statistics.p_value(part, value, drawn), "test": test}
-        if task == "classes" and self.groups is None and len(truth) > 1:
+        single = not rule.repeats and not other.repeats
+        if task == "classes" and self.groups is None and len(truth) > 1 and single:
             right, wrong = (of.values[rows].argmax(axis=1) == truth for of in (rule, other))
             found["accuracy"] = {"p": plain(mcnemar(right, wrong)), "test": "McNemar, exact"}
         return found
+
+
+def refined_losses(rule: RuleResult, truth: np.ndarray) -> np.ndarray:
+    """(n,) log loss of rows after the temperature and offsets that are best on these very rows, mean over repeats."""
+    from ..rules.calibrate import Calibration
+
+    known = rule.present
+    map_ = Calibration("bias").fit(rule.values[known], truth[known])
+    losses = np.zeros(len(truth))
+    for values in rule.every:
+        logs = log_softmax(map_.apply(values[known]))
+        losses[known] -= logs[np.arange(len(logs)), truth[known]] / len(rule.every)
+    return losses
 
 
 def _varies(values: np.ndarray) -> bool:

@@ -27,7 +27,7 @@ from .words import (
 _IN_FILES = frozenset({"brier", "rmse_valence", "rmse_arousal"})  # and not on the terminal
 
 
-def arms_verdict(record: dict[str, Any]) -> list[str]:
+def arms_remarks(record: dict[str, Any]) -> list[str]:
     """What the codes add to the module without them, whether permuted codes do too, and how far luck goes."""
     metric = LEADING[record["task"]][0]
     said = _answer(record, metric)
@@ -43,11 +43,11 @@ def arms_verdict(record: dict[str, Any]) -> list[str]:
         )
     against = to_reference(codes, metric, "2d")
     if against and against["value"] is not None:
-        tested = against.get("p_holm") is not None and against["p_holm"] < LEVELS[0]
+        tested = against.get("p_adjusted") is not None and against["p_adjusted"] < LEVELS[0]
         word = "better" if better(against, metric) else "worse" if tested else "neither better nor worse"
         said.append(
             f"codes is {word}{'' if tested else ' beyond chance'} than the 2D network as given: "
-            f"{bounds(against, metric)}{unit_of(metric)} (p {p_value(against.get('p_holm'))})."
+            f"{bounds(against, metric)}{unit_of(metric)} (p {p_value(against.get('p_adjusted'))})."
         )
     over = over_seeds(to_reference(codes, metric, "masked"), metric)
     if trainings(record) == 1:
@@ -70,13 +70,13 @@ def _answer(record: dict[str, Any], metric: str) -> list[str]:
     if gain["value"] is None:
         return [f"The difference of codes to masked is not defined in {metric.replace('_', ' ')}."]
     found = f"{bounds(gain, metric)}{unit_of(metric)}"
-    p = f"(p {p_value(gain.get('p_holm'))})"
+    p = f"(p {p_value(gain.get('p_adjusted'))})"
     if not better(gain, metric):
         return [f"codes is not better than masked beyond chance: {found} {p}."]
     control = to_control(record, "codes", metric)
     if control is None:
         return [f"codes adds {found} to masked {p}."]
-    over = f"{bounds(control, metric)} (p {p_value(control.get('p_holm'))})"
+    over = f"{bounds(control, metric)} (p {p_value(control.get('p_adjusted'))})"
     if better(control, metric):
         return [f"codes adds {found} to masked {p}, and {over} to itself with permuted codes."]
     return [

@@ -19,7 +19,7 @@ from ..measures.intervals import holm
 from ..measures.metrics import measure
 from ..measures.results import difference_key
 from .record import FILE, PREDICTIONS, Run, predictions_name, seed_of
-from .words import LEADING, is_intermediate, names_of
+from .words import is_intermediate, leading, names_of
 
 __all__ = ["PREDICTIONS", "Comparison", "Difference", "RunPredictions", "compare", "groups_of_runs"]
 
@@ -30,7 +30,7 @@ _AGAIN = "make the run again"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One rule of one run against the same rule of the first: metric -> figure with ``p`` and ``p_holm``."""
+    """One rule of one run against the same rule of the first: metric -> figure with ``p`` and ``p_adjusted``."""
 
     run: str
     rule: str
@@ -69,7 +69,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     tasks = sorted({run.record["task"] for run in runs})
     if len(tasks) > 1:
         raise RunError(f"report: expected runs of one task, got {' and '.join(tasks)}; report them apart")
-    metrics = LEADING[tasks[0]]
+    metrics = leading(runs[0].record)
     rules = dict.fromkeys(name for run in runs for name in names_of(run.record, "reference", "rule", "head"))
     table = {
         rule: {run.name: (run.record["results"].get(rule) or {}).get("all") for run in runs} for rule in rules
@@ -167,7 +167,9 @@ class RunPredictions:
             part = parts["all"] or parts["covered"]
             if not part:
                 continue
-            figures = part[metric].get("seeds", [part[metric]["value"]])
+            # of several cross-fittings the first stands there
+            repeats = part[metric].get("repeats", [part[metric]["value"]])
+            figures = part[metric].get("seeds", repeats[:1])
             every = self.trainings[rule]
             if len(every) != len(figures):
                 there = sum(bool(np.isfinite(values).any()) for values in every)
@@ -244,5 +246,5 @@ def _differences(
     for metric in metrics:
         tested = [of.figures[metric] for of in found if of.figures[metric].get("p") is not None]
         for figure, adjusted in zip(tested, holm([of["p"] for of in tested]), strict=True):
-            figure["p_holm"] = adjusted
+            figure["p_adjusted"] = adjusted
     return found

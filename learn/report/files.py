@@ -19,13 +19,14 @@ from ..measures.results import difference_key
 from ..model import save_model
 from ..result import Result
 from .compare import Comparison, compare
+from .findings import findings_of
 from .latex import table_tex, tables_tex
 from .page import GENERATOR, page_html
-from .record import FILE, FORMAT, Run, json_text, record_of
+from .record import FILE, FINDINGS, FORMAT, Run, json_text, record_of
 from .words import OPPONENTS, metrics_of_record
 
 _DIGITS = "%.9g"  # more than a prediction has
-FILES = ("predictions.csv", "table.csv", "table.tex", FILE, "model.skops", "report.html")
+FILES = ("predictions.csv", "table.csv", "table.tex", FILE, FINDINGS, "model.skops", "report.html")
 
 
 def check_out(out: str | Path) -> None:
@@ -82,6 +83,7 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
         "table.csv": table_csv([run]),
         "table.tex": table_tex(record),
         FILE: json_text(record),
+        FINDINGS: json_text(findings_of(record)),
     }
     try:
         texts["report.html"] = page_html([run])
@@ -197,7 +199,7 @@ def table_csv(runs: Sequence[Run]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     keys = ["value", "low", "high"]
-    tested = [*keys, "p", "p_holm"]
+    tested = [*keys, "p", "p_adjusted"]
     references = dict.fromkeys(name for run in runs for name in run.record["references"])
     differences = [difference_key(reference) for reference in references] + [
         key for key in OPPONENTS if any(key in named for run in runs for named in _differences_in(run))
@@ -226,10 +228,10 @@ def _differences_in(run: Run) -> Iterator[dict[str, object]]:
 
 
 def differences_csv(comparison: Comparison) -> str:
-    """One line per paired difference between runs: run, rule, metric, value, low, high, p, p_holm, test."""
+    """One line per paired difference between runs: run, rule, metric, value, low, high, p, p_adjusted, test."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    keys = ("value", "low", "high", "p", "p_holm", "test")
+    keys = ("value", "low", "high", "p", "p_adjusted", "test")
     writer.writerow(["run", "compared_with", "rule", "metric", *keys])
     for of in comparison.differences:
         for metric, figure in of.figures.items():

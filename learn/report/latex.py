@@ -14,7 +14,6 @@ from ..measures.results import difference_key
 from .compare import Comparison
 from .record import Run
 from .words import (
-    LEADING,
     PERCENT,
     TITLES,
     difference,
@@ -22,6 +21,7 @@ from .words import (
     grouped,
     has_2d,
     is_intermediate,
+    leading,
     leaks_in_words,
     metrics_of_record,
     names_of,
@@ -125,7 +125,7 @@ def tables_tex(runs: Sequence[Run], comparison: Comparison | None) -> str:
 def _side_by_side(comparison: Comparison) -> str:
     """Rules by runs, with marks where a run differs from the first on the same rows."""
     metric = comparison.metrics[0]
-    marks = {(of.run, of.rule): stars(of.figures[metric]) for of in comparison.differences}
+    marks = {(of.run, of.rule): stars(of.figures[metric], metric) for of in comparison.differences}
     lines = []
     for rule, by_run in comparison.table.items():
         cells = [f"\\texttt{{{escape(rule)}}}"]
@@ -160,9 +160,9 @@ def _metrics(record: dict[str, Any]) -> list[str]:
 def _opponents(record: dict[str, Any]) -> dict[str, str]:
     """Name of a difference -> what its column is called: to every reference, then to a rule's own control."""
     found = {difference_key(name): rf"\texttt{{{escape(name)}}}" for name in record["references"]}
-    metric = LEADING[record["task"]][0]
+    metric = leading(record)[0]
     controlled = any(to_control(record, name, metric) for name in names_of(record, "rule"))
-    return found | ({_CONTROL: "permuted codes"} if controlled else {})
+    return found | ({_CONTROL: "control"} if controlled else {})
 
 
 def _head(record: dict[str, Any], metrics: list[str], opponents: dict[str, str]) -> list[str]:
@@ -216,8 +216,7 @@ def _line(
     for metric in metrics:
         text = number(figures[metric]["value"] if figures else None, metric)
         cells.append(f"\\textbf{{{text}}}" if usable and text == best.get(metric) else _minus(text))
-    leading = LEADING[record["task"]][0]
-    cells += [_difference(figures, leading, key) for key in opponents]
+    cells += [_difference(figures, leading(record)[0], key) for key in opponents]
     return " & ".join(cells) + r" \\"
 
 
@@ -226,7 +225,7 @@ def _difference(figures: dict[str, Any] | None, metric: str, key: str) -> str:
     if not figure or figure["value"] is None:
         return "--"
     value, low, high = (_minus(_short(difference(figure[key], metric))) for key in ("value", "low", "high"))
-    marks = stars(figure)
+    marks = stars(figure, metric)
     return f"{value} [{f'{low}, {high}' if figure['low'] is not None else '--'}]" + (
         f"\\textsuperscript{{{marks}}}" if marks else ""
     )
@@ -260,16 +259,18 @@ def _caption(record: dict[str, Any]) -> str:
         else f"Of one {'group' if grouped(record) else 'row'} there are no intervals and no tests"
     )
     if record["references"] and several:
-        holm = "" if is_intermediate(record) else " (Holm's correction over the rules)"
+        adjusted = (
+            "" if is_intermediate(record) else " of gains, adjusted by the bootstrap maximum over all of them"
+        )
         text += (
             "; \\textsuperscript{*}, \\textsuperscript{**}, \\textsuperscript{***}: $p < .05$, $.01$, $.001$"
-            + holm
+            + adjusted
         )
     text += "."
     if _CONTROL in _opponents(record) and several:
         text += (
-            " \\emph{Permuted codes}: the same rule with the rows of the codes permuted. A gain is claimed where a "
-            "rule is better, with a mark, than each of these."
+            " \\emph{Control}: the same rule with the rows of the codes permuted, that of the primary comparison among "
+            "rows with similar 2D predictions."
         )
     if protocol["fitted_on_reported"]:
         text += " \\textsuperscript{\\dag}~Fitted on the reported rows themselves."

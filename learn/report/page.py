@@ -12,9 +12,10 @@ from ..measures.metrics import LOWER_IS_BETTER
 from ..rules import RECALIBRATED
 from . import words
 from .compare import Comparison
+from .findings import answers, effect_rule
 from .methods import paragraph
 from .record import Run
-from .verdict import headline_rule, verdict
+from .verdict import remarks
 
 GENERATOR = '<meta name="generator" content="ig3d">'
 _TEMPLATE = "page.html.j2"
@@ -61,14 +62,16 @@ def _section(run: Run) -> dict[str, Any]:
     from . import plots
 
     record = run.record
-    shown = headline_rule(record) or next(iter(words.ranked(record, words.LEADING[record["task"]][0])), None)
+    shown = effect_rule(record) if words.is_intermediate(record) or words.has_2d(record) else None
+    if shown not in record["rules"]:
+        shown = next(iter(words.ranked(record, words.leading(record)[0])), None)
     inside = words.is_intermediate(record)
-    before = next((name for name in ("masked", "2d", "3d") if name in record["rules"]), None)
+    before = next((name for name in ("masked", RECALIBRATED, "2d", "3d") if name in record["rules"]), None)
     has_2d = inside or words.has_2d(record)
     classes = record["task"] == "classes"
     pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": [], "weights": None}
     if record["references"]:
-        pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.LEADING[record["task"]]]
+        pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.leading(record)]
         if shown and has_2d:
             pictures["change"] = (
                 [plots.recall_svg(record, shown)] if classes else plots.dimensions_svg(record, shown)
@@ -84,22 +87,23 @@ def _section(run: Run) -> dict[str, Any]:
         "name": run.name,
         "record": record,
         "shown": shown,
+        "primary": record["primary"]["rule"] if record["primary"] else shown,
         "has_2d": has_2d,
         "inside": inside,
         "what": "predictor" if inside else "rule" if has_2d else "head",
-        "picked": len(words.names_of(record, "rule", "head")) > 1 and shown != "best",
         "fitted_on": _fitted_on(record),
         "seeds": _by_seed(record) if words.trainings(record) > 1 else [],
         "controls": words.names_of(record, "control"),
         "controlled": any(
-            words.to_control(record, name, words.LEADING[record["task"]][0]) for name in record["rules"]
+            words.to_control(record, name, words.leading(record)[0]) for name in record["rules"]
         ),
         "partial": any(not parts["all"] and parts["covered"] for parts in record["results"].values()),
         "pair": pair,
         "metrics": words.metrics_of_record(record),
-        "leading": words.LEADING[record["task"]],
+        "leading": words.leading(record),
         "best": {metric: _best(record, metric) for metric in words.metrics_of_record(record)},
-        "verdict": verdict(record),
+        "answers": answers(record),
+        "remarks": remarks(record),
         "warnings": words.warnings_of(record),
         "pictures": pictures,
         "complementarity": words.complementarity_of_record(record),
@@ -123,7 +127,7 @@ def _fitted_on(record: dict[str, Any]) -> str:
 
 def _by_seed(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The leading metric of every training, then the differences that answer."""
-    metric = words.LEADING[record["task"]][0]
+    metric = words.leading(record)[0]
     lines = []
     for name in words.ordered(record):
         figure = (record["results"][name]["all"] or {}).get(metric, {})

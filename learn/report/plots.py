@@ -22,10 +22,10 @@ from ..measures.results import difference_key
 from ..result import Result
 from .record import record_of
 from .words import (
-    LEADING,
     PERCENT,
     TITLES,
     label_in_full,
+    leading,
     names_of,
     number,
     ordered,
@@ -87,7 +87,7 @@ def plot_result(result: Result, out: str | Path) -> None:
     record = record_of(result)
     if not record["references"]:
         raise RunError(f"{out}: expected predictions to compare rules with, got a run without 2D predictions")
-    metrics = LEADING[record["task"]]
+    metrics = leading(record)
     with _drawing(11, _height(len(_compared(record))), panels=len(metrics)) as (figure, axes):
         for axis, metric in zip(axes, metrics, strict=True):
             _draw_gains(axis, record, metric, legend=metric == metrics[0])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import Ig3dError, RunError, short
+from ..config import PRIMARY_METRICS, FuseConfig
 from ..measures.metrics import metric_names
 from ..measures.results import difference_key
 from ..result import Result
@@ -25,10 +26,21 @@ from ..versions import versions
 FORMAT = "ig3d-metrics"
 # Same in all but what writes the folder: what replaces a run of one kind must not replace one of the other.
 INTERMEDIATE = "ig3d-intermediate-metrics"
-FORMAT_VERSION = 2
-FILE, PREDICTIONS = "metrics.json", "predictions.csv"
+FORMAT_VERSION = 3
+FILE, FINDINGS, PREDICTIONS = "metrics.json", "findings.json", "predictions.csv"
 _RECORD = frozenset(
-    {"task", "classes", "references", "results", "rules", "protocol", "assumptions", "sources", "config"}
+    {
+        "task",
+        "classes",
+        "primary",
+        "references",
+        "results",
+        "rules",
+        "protocol",
+        "assumptions",
+        "sources",
+        "config",
+    }
     | {"command", "versions"}
 )
 _KEYS = {
@@ -91,6 +103,7 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
         "classes": list(result.classes),
         # The one that a difference is first measured against leads.
         "references": sorted(references, key=lambda name: name != "2d-recalibrated"),
+        "primary": _primary(result),
         "results": {rule.name: figures[rule.name] for rule in result.rules},
         "rules": {
             rule.name: {
@@ -114,8 +127,9 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
             "sentences": list(protocol.sentences),
             "fits": protocol.record(),
         },
-        "intervals": "95 %, paired bootstrap; BCa for figures, percentile for differences; conditional on the "
-        "trained networks" + ("; of the mean over seeds" if len(config.get("seeds", ())) > 1 else ""),
+        "intervals": "95 %, paired bootstrap; BCa for figures, percentile for differences, expanded percentile for "
+        "both below 50 rows or groups; conditional on the trained networks"
+        + ("; of the mean over seeds" if len(config.get("seeds", ())) > 1 else ""),
         "assumptions": list(result.notes),
         "sources": dict(result.sources),
         "config": config,
@@ -123,6 +137,14 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
         "versions": versions(),
     }
     return json.loads(json_text(record))
+
+
+def _primary(result: Result) -> dict[str, str] | None:
+    """Rule and metric of the primary comparison of a late fusion."""
+    if not isinstance(result.config, FuseConfig) or all(rule.name != "2d" for rule in result.rules):
+        return None
+    objective = result.config.objective_for(result.task)
+    return {"rule": result.config.primary_rule(), "metric": PRIMARY_METRICS[objective]}
 
 
 def figures_name(record: dict[str, Any]) -> str:
@@ -133,6 +155,11 @@ def figures_name(record: dict[str, Any]) -> str:
 def predictions_name(record: dict[str, Any]) -> str:
     """The file of the run's predictions, beside :func:`figures_name`."""
     return _beside(PREDICTIONS, record)
+
+
+def findings_name(record: dict[str, Any]) -> str:
+    """The file of the run's findings, beside :func:`figures_name`."""
+    return _beside(FINDINGS, record)
 
 
 def seed_of(record: dict[str, Any]) -> int:
@@ -237,6 +264,13 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
     for name, keys in _KEYS.items():
         if not isinstance(record[name], dict) or not keys <= record[name].keys():
             yield f"{name} with {', '.join(sorted(keys)) or 'what it is of'}, got others"
+    primary = record["primary"]
+    if primary is not None and (
+        not isinstance(primary, dict)
+        or not isinstance(primary.get("rule"), str)
+        or primary.get("metric") not in metric_names(record["task"])
+    ):
+        yield f"rule and metric of the primary comparison, got {primary!r}"
     results, rules = record["results"], record["rules"]
     if not isinstance(results, dict) or list(results) != list(rules):
         yield "results of the very rules that are named under rules, got others"

@@ -10,19 +10,21 @@ from rich.table import Table
 from ..result import Result
 from .arms import arms_legend, arms_tables
 from .compare import Comparison
+from .findings import answers
 from .record import record_of
 from .tables import new_table, print_lines, print_tables
-from .verdict import verdict
+from .verdict import remarks
 from .words import (
     HEADS,
-    LEADING,
     MARKED,
     PERCENT,
     TITLES,
     bounds,
     difference,
+    has_2d,
     is_intermediate,
     label,
+    leading,
     metrics_of_record,
     names_of,
     number,
@@ -38,15 +40,21 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def print_record(record: dict[str, Any], console: Console) -> None:
-    """Print assumptions and protocol, the table, and what it says; everything else is in the files."""
+    """Print assumptions and protocol, the primary answer, the effect size, and the exploratory table.
+
+    Everything else is in the files.
+    """
     print_lines([f"- {line}" for line in (*record["assumptions"], *record["protocol"]["sentences"])], console)
     if is_intermediate(record):
-        print_tables(arms_tables(record), [*verdict(record), arms_legend(record)], console)
+        print_tables(arms_tables(record), [*remarks(record), arms_legend(record)], console)
         return
+    said = answers(record)
+    if said:
+        print_lines(["", *said], console)
     tables = [_table(record)]
     if record["task"] == "va" and record["references"]:
         tables.append(_differences(record))
-    print_tables(tables, [*verdict(record), _legend(record)], console)
+    print_tables(tables, [*remarks(record), _legend(record)], console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -68,7 +76,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             paired.add_column(f"{HEADS[metric]}{unit}", no_wrap=True)
         for of in comparison.differences:
             cells = [
-                bounds(of.figures[metric], metric) + stars(of.figures[metric])
+                bounds(of.figures[metric], metric) + stars(of.figures[metric], metric)
                 for metric in comparison.metrics
             ]
             paired.add_row(of.rule, of.run, *cells)
@@ -84,7 +92,8 @@ def _title(record: dict[str, Any]) -> str:
     protocol = record["protocol"]
     rows, covered = protocol["rows_reported"], protocol["rows_covered"]
     unit = "; in %, differences in points of accuracy" if record["task"] == "classes" else ""
-    return f"{rows} reported rows, {covered} with 3D{unit}"
+    start = "Exploratory: " if record["references"] and has_2d(record) else ""
+    return f"{start}{rows} reported rows, {covered} with 3D{unit}"
 
 
 def _lines(record: dict[str, Any]) -> list[tuple[str, dict[str, Any] | None]]:
@@ -115,7 +124,7 @@ def _table(record: dict[str, Any]) -> Table:
             text = bounds(figure, "accuracy")
             if reference != references[0] and figure:
                 text = difference(figure["value"], "accuracy")
-            cells.append(f"{text}{stars(figure)}")
+            cells.append(f"{text}{stars(figure, 'accuracy')}")
         table.add_row(_name(record, name), *cells)
     return table
 
@@ -124,25 +133,26 @@ def _differences(record: dict[str, Any]) -> Table:
     """Valence-arousal: every rule's differences to the first reference."""
     reference = record["references"][0]
     table = new_table(f"Difference to {reference} (more CCC, less RMSE is better)", "rule")
-    for metric in LEADING["va"]:
+    for metric in leading(record):
         table.add_column(HEADS[metric], no_wrap=True)
     for name, figures in _lines(record):
-        found = [to_reference(figures, metric, reference) for metric in LEADING["va"]]
+        found = [to_reference(figures, metric, reference) for metric in leading(record)]
         if any(found):
             cells = [
-                bounds(figure, metric) + stars(figure)
-                for figure, metric in zip(found, LEADING["va"], strict=True)
+                bounds(figure, metric) + stars(figure, metric)
+                for figure, metric in zip(found, leading(record), strict=True)
             ]
             table.add_row(_name(record, name), *cells)
     return table
 
 
 def _legend(record: dict[str, Any]) -> str:
-    leading = TITLES[LEADING[record["task"]][0]]
     draws = record["config"].get("draws")
     text = f"In brackets 95 % intervals of the paired bootstrap ({draws} draws), conditional on the trained networks"
     if record["references"]:
-        text += f"; * ** *** p < .05, .01, .001 after Holm's correction over the rules ({leading})"
+        text += (
+            "; * ** *** gain with p < .05, .01, .001, adjusted by the bootstrap maximum over all differences"
+        )
     text = f"{text}." if units(record) > 1 else "–: not defined."
     text += " Every figure on all rows and on rows with 3D is in the files (--out)."
     return text + (

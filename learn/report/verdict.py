@@ -1,8 +1,4 @@
-"""What a run says in words: what a rule adds, whether that is from the 3D, and what its controls did.
-
-record -> sentences, for the terminal and the page alike. A rule adds something where it is better than every reference
-and than itself with permuted codes: what the same rule gains from codes of other faces is not from the 3D.
-"""
+"""Sentences about a run beside the primary answer: the 2D network, controls, further networks, complementarity."""
 
 from __future__ import annotations
 
@@ -13,30 +9,23 @@ import numpy as np
 from ..measures.complementarity import complementarity_words
 from ..measures.intervals import LEVEL, chance_of
 from ..measures.metrics import LOWER_IS_BETTER
-from ..measures.results import control_of
-from .arms import arms_verdict
+from .arms import arms_remarks
+from .findings import answers, effect_rule, primary_rule
 from .words import (
-    FITTED_FOR,
-    LEADING,
-    MARKED,
     TITLES,
-    beats_references,
     better,
     bounds,
     complementarity_of_record,
     few_units,
-    gains,
     grouped,
     has_2d,
     is_intermediate,
     label,
-    least_gain,
+    leading,
     names_of,
     number,
-    objective_of,
     p_value,
     ranked,
-    to_control,
     to_reference,
     unit_of,
     units,
@@ -44,137 +33,49 @@ from .words import (
 
 
 def verdict(record: dict[str, Any]) -> list[str]:
-    """What the run says, in a sentence or two each; the first is the answer."""
-    metric = LEADING[record["task"]][0]
+    """All that a run is said to show, in a sentence or two each; the first is the answer."""
+    return [*answers(record), *remarks(record)]
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """What is said beside the primary answer and the effect size; of codes alone the answer first."""
+    metric = leading(record)[0]
+    answered = bool(answers(record))
     if not record["protocol"]["rows_covered"]:
-        return ["No reported row has 3D: nothing was measured about it."]
+        return [] if answered else ["No reported row has 3D: nothing was measured about it."]
     if units(record) == 1:
+        if answered:
+            return []
         what = "All reported rows are of one group" if grouped(record) else "One row is reported"
         return [f"{what}: there is no interval and no test, so nothing is said of what is added."]
     if is_intermediate(record):
-        return [*arms_verdict(record), *_two_d(record)]
+        return [*arms_remarks(record), *_two_d(record)]
     pairs = complementarity_of_record(record)
     if names_of(record, "head"):
         best = next(iter(ranked(record, metric)), None)
         pairs = [pair for pair in pairs if best in pair[:2]]
         said = [_heads(record, metric)] if record["references"] else []
     elif record["references"]:
-        said = [
-            *_answer(record, metric),
-            *_objective(record, metric),
-            *_two_d(record),
-            *_controls(record, metric),
-            *_second(record, metric),
-        ]
+        said = [*_alone(record, metric), *_two_d(record), *_controls(record), *_second(record)]
     else:
         said = []
     return said + [complementarity_words(*pair, record["task"]) for pair in pairs[:3]]
 
 
-def headline_rule(record: dict[str, Any]) -> str | None:
-    """The rule that the answer is about: ``best`` where it was asked for, else the one that gains most."""
-    metric = LEADING[record["task"]][0]
-    names = ranked(record, metric)
-    if "best" in names:
-        return "best"
-    for asked in (gains, beats_references):
-        found = [name for name in names if asked(record, name, metric)]
-        if found:
-            return max(found, key=lambda name: abs(least_gain(record, name, metric)[1]["value"]))  # type: ignore[index]
-    return None
-
-
-def _answer(record: dict[str, Any], metric: str) -> list[str]:
-    """What the rule of the headline adds, where it was picked, who else does, and what the 3D alone is worth."""
-    names = ranked(record, metric)
-    against = " and ".join(record["references"])
-    chosen = headline_rule(record)
-    marked = _marked(record)
-    if chosen is None:
-        who = (
-            f"None of {len(names)} is"
-            if len(names) > 1
-            else f"{label(record, names[0])} is not"
-            if names
-            else ""
-        )
-        said = f"{who} better than {against} in {TITLES[metric]} beyond chance (Holm's correction)."
-        return [said + marked] if names else []
-    said = _of_rule(record, chosen, metric)
-    if chosen == "best" and record["protocol"]["fitted_on_reported"]:
-        said += " It was chosen on the reported rows."
-    elif chosen == "best":
-        said += " It was chosen on the rows that rules are fitted on, never on those it is measured on."
-    elif len(names) > 1:
-        said += f" {chosen} was picked out of {len(names)} rules on the reported rows, which flatters it."
-    also = [label(record, name) for name in names if name != chosen and gains(record, name, metric)]
-    if also:
-        said += f" Also better: {', '.join(also)}."
-    return [said + marked, *_alone(record, chosen, metric)]
-
-
-def _marked(record: dict[str, Any]) -> str:
-    return (
-        f" {MARKED} fitted on the very rows that are reported."
-        if record["protocol"]["fitted_on_reported"]
-        else ""
-    )
-
-
-def _of_rule(record: dict[str, Any], name: str, metric: str) -> str:
-    """Whether one rule adds something, and whether the codes brought it."""
-    unit = unit_of(metric)
-    told = label(record, name)
-    found = least_gain(record, name, metric)
-    if found is None:
-        return f"{told} has no difference to {' and '.join(record['references'])}."
-    reference, figure = found
-    gain = f"{bounds(figure, metric)}{unit}"
-    p = f"(Holm's p {p_value(figure.get('p_holm'))})"
-    if not better(figure, metric):
-        return f"{told} is not better than {reference} beyond chance: {gain} {p}."
-    control = to_control(record, name, metric)
-    if control is None and control_of(name, record["rules"]) is not None:
-        return f"{told} gains {gain} over {reference} {p}; the record is of an earlier ig3d and lacks its control."
-    if control is None:
-        return (
-            f"{told} adds {gain} to {reference} {p}. No control was run: nothing here says that the gain is from the "
-            "3D."
-        )
-    over = f"{bounds(control, metric)} (Holm's p {p_value(control.get('p_holm'))})"
-    if better(control, metric):
-        return f"{told} adds {gain} to {reference} {p}, and {over} to itself with permuted codes."
-    return (
-        f"{told} gains {gain} over {reference} {p}, but no more than with permuted codes: the difference to those is "
-        f"{over}. What it gains is not from the 3D."
-    )
-
-
-def _alone(record: dict[str, Any], name: str, metric: str) -> list[str]:
-    """Whether the rule that adds something is better than the 3D alone as well."""
-    if not gains(record, name, metric):
+def _alone(record: dict[str, Any], metric: str) -> list[str]:
+    """Whether the rule of the effect size is better than the 3D alone as well."""
+    name = effect_rule(record)
+    if name not in record["rules"] or name == "3d":
         return []
     for part, where in (("all", ""), ("covered", " on the rows with 3D")):
         figures = record["results"][name][part]
         figure = figures[metric].get("minus_3d") if figures else None
-        if figure:
-            told = "is better than the 3D alone too"
-            if not better(figure, metric):
-                told = "is not better than the 3D alone beyond chance"
-            return [
-                f"{label(record, name)} {told}: {bounds(figure, metric)}{unit_of(metric)}{where} "
-                f"(Holm's p {p_value(figure.get('p_holm'))})."
-            ]
+        if figure and figure["low"] is not None:
+            sign = -1 if metric in LOWER_IS_BETTER else 1
+            ahead = all(sign * figure[key] > 0 for key in ("low", "high"))
+            told = "is better than the 3D alone" if ahead else "is not better than the 3D alone beyond chance"
+            return [f"{label(record, name)} {told}: {bounds(figure, metric)}{unit_of(metric)}{where}."]
     return []
-
-
-def _objective(record: dict[str, Any], metric: str) -> list[str]:
-    """That rules were fitted for another metric than the one that is spoken of."""
-    objective = objective_of(record)
-    fitted = any(record["rules"][name]["fits"] for name in names_of(record, "rule"))
-    if metric.startswith(objective) or not fitted:
-        return []
-    return [f"All that is said here is of {TITLES[metric]}; rules were fitted for {FITTED_FOR[objective]}."]
 
 
 def _two_d(record: dict[str, Any]) -> list[str]:
@@ -223,8 +124,9 @@ def _chance_of_values(figures: dict[str, Any]) -> tuple[bool, str] | None:
     )
 
 
-def _controls(record: dict[str, Any], metric: str) -> list[str]:
-    """Whether permuted codes gain over the references as well."""
+def _controls(record: dict[str, Any]) -> list[str]:
+    """Whether permuted codes gain over the references as well, in the metric of the primary comparison."""
+    metric = record["primary"]["metric"]
     # A rule with another 2D network in place of the 3D (stack+NAME) is measured too, but promises no zero.
     controls = [name for name in names_of(record, "control") if "+" not in name]
     if not controls or few_units(record):
@@ -233,21 +135,22 @@ def _controls(record: dict[str, Any], metric: str) -> list[str]:
     against = " and ".join(record["references"])
     if off:
         return [
-            f"Controls (codes permuted) that gain over {against} as well: {', '.join(off)}. What they gain, the codes "
-            "did not bring."
+            f"Controls (codes permuted) that lower or raise {TITLES[metric]} as a gain would, against {against}: "
+            f"{', '.join(off)}. What they gain is not from the codes."
         ]
     if len(controls) == 1:
         return [f"The control (codes permuted) does not gain over {against}, as it should be."]
     return [f"Controls (codes permuted): none of {len(controls)} gains over {against}, as it should be."]
 
 
-def _second(record: dict[str, Any], metric: str) -> list[str]:
+def _second(record: dict[str, Any]) -> list[str]:
     """What a further 2D network gains in place of the 3D, and how far the 3D is from it."""
+    metric = record["primary"]["metric"]
     second = [name for name in names_of(record, "control") if "+" in name]
     gaining = [name for name in second if _gains_by_interval(record, name, metric)]
     gaining = [] if few_units(record) else gaining
     said = [f"A further 2D network in place of the 3D gains too: {', '.join(gaining)}."] if gaining else []
-    rule = headline_rule(record) or "stack"
+    rule = primary_rule(record)
     rule = rule if any(name.startswith(f"{rule}+") for name in second) else "stack"
     for name in second:
         figures = record["results"].get(rule, {}).get("all")
@@ -275,11 +178,11 @@ def _heads(record: dict[str, Any], metric: str) -> str:
     }
     if prior in found and not better(found[prior], metric):
         none = f"None of {len(names)} heads is" if len(names) > 1 else f"{best} is not"
-        return f"{none} better than {prior} in {TITLES[metric]} beyond chance (Holm's correction)."
+        return f"{none} better than {prior} in {TITLES[metric]} beyond chance (adjusted p)."
 
     def said(names: list[str]) -> str:
         return " and ".join(
-            f"{bounds(found[name], metric)} over {name} (Holm's p {p_value(found[name].get('p_holm'))})"
+            f"{bounds(found[name], metric)} over {name} (adjusted p {p_value(found[name].get('p_adjusted'))})"
             for name in names
         )
 

@@ -37,7 +37,7 @@ TITLES = {
     "ccc_joint": "CCC of both",
 }
 PERCENT = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
-# The metrics whose differences lead: the first decides what is said in words.
+# The metrics of papers, whose differences are shown; those of valence and arousal by what rules are fitted for.
 LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
 # What rules are fitted for, in the words of the metrics.
 FITTED_FOR = {
@@ -81,10 +81,19 @@ def unit_of(metric: str) -> str:
     return " points of accuracy" if metric == "accuracy" else f" {TITLES[metric]}"
 
 
-def stars(figure: dict[str, Any] | None) -> str:
-    """``*``, ``**``, ``***``: Holm's p is below .05, .01, .001."""
-    p = (figure or {}).get("p_holm")
-    return "" if p is None else "*" * sum(p < level for level in LEVELS)
+def stars(figure: dict[str, Any] | None, metric: str) -> str:
+    """``*``, ``**``, ``***``: a gain whose adjusted p is below .05, .01, .001; none where it rounds to nothing."""
+    if not figure or not better(figure, metric) or not float(difference(figure["value"], metric)):
+        return ""
+    return "*" * sum(figure["p_adjusted"] < level for level in LEVELS)
+
+
+def leading(record: dict[str, Any]) -> tuple[str, ...]:
+    """The metrics whose differences are shown, that of the effect size first."""
+    metrics = LEADING[record["task"]]
+    if record["task"] == "va" and not is_intermediate(record) and objective_of(record) == "rmse":
+        return tuple(reversed(metrics))
+    return metrics
 
 
 def label(record: dict[str, Any], name: str) -> str:
@@ -125,48 +134,18 @@ def to_reference(figures: dict[str, Any] | None, metric: str, reference: str) ->
     return figures[metric].get(difference_key(reference)) if figures else None
 
 
-def least_gain(
-    record: dict[str, Any], name: str, metric: str, part: str = "all"
-) -> tuple[str, dict[str, Any]] | None:
-    """The reference that a rule improves on least, and that difference: what the 3D face can claim.
-
-    A reference that the rule is not better than, after Holm's correction, comes before all that it is better than,
-    also where its point estimate is the larger one.
-    """
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    found = [
-        (reference, figure)
-        for reference in record["references"]
-        if (figure := to_reference(record["results"][name][part], metric, reference))
-        and figure["value"] is not None
-    ]
-    return min(found, key=lambda pair: (better(pair[1], metric), sign * pair[1]["value"]), default=None)
-
-
 def better(figure: dict[str, Any] | None, metric: str) -> bool:
-    """Whether a tested difference is on the better side, after Holm's correction."""
-    if not figure or figure["value"] is None or figure.get("p_holm") is None:
+    """Whether a difference is on the better side by its adjusted p."""
+    if not figure or figure["value"] is None or figure.get("p_adjusted") is None:
         return False
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    return bool(sign * figure["value"] > 0 and figure["p_holm"] < LEVELS[0])
-
-
-def beats_references(record: dict[str, Any], name: str, metric: str) -> bool:
-    """Whether a rule is better than every reference, after Holm's correction."""
-    found = least_gain(record, name, metric)  # one that it is not better than comes first
-    return found is not None and better(found[1], metric)
+    return bool(sign * figure["value"] > 0 and figure["p_adjusted"] < LEVELS[0])
 
 
 def to_control(record: dict[str, Any], name: str, metric: str) -> dict[str, Any] | None:
     """The difference of a rule to the same rule with permuted codes; None where that was not run."""
     part = record["results"][name]["all"]
     return part[metric].get("minus_control") if part else None
-
-
-def gains(record: dict[str, Any], name: str, metric: str) -> bool:
-    """Whether a rule is better than every reference, and than its own control where there is one."""
-    control = to_control(record, name, metric)
-    return beats_references(record, name, metric) and (control is None or better(control, metric))
 
 
 def ranked(record: dict[str, Any], metric: str) -> list[str]:

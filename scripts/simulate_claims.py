@@ -1,0 +1,293 @@
+"""Simulation of the claims: how often they are false, how often true information is found, and what intervals cover.
+
+Data sets are drawn with known truth and given to ``ig3d fuse`` as ready predictions; docs/statistics.md has the table.
+
+    python scripts/simulate_claims.py --datasets 200 --out simulation    # resumes where it was stopped
+    python scripts/simulate_claims.py --datasets 12 --check              # small and seeded, for make check-full
+
+Seven classes with the shares of RAF-DB. The 2D network sees x = mu e_y + noise and is over-confident by a factor of
+2.5. What the 3D predictions are made of differs between the cells. In groups (persons), 30 % of the variance of the
+noise is between groups, group sizes are uneven (log-normal), and class shares differ between groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binom
+from threadpoolctl import threadpool_limits
+
+from ig3d.features.samples import Split
+from ig3d.features.table import FusionTable
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.fuse import FuseResult, fuse_predictions
+from ig3d.learn.measures.metrics import measure
+from ig3d.learn.report import record_of
+from ig3d.learn.report.findings import findings_of
+from ig3d.learn.rules import RECALIBRATED, Columns
+
+CLASSES = ("happy", "neutral", "sad", "surprise", "anger", "disgust", "fear")
+PRIOR = np.array([0.386, 0.222, 0.156, 0.107, 0.053, 0.052, 0.024])
+STRENGTH, OVERCONFIDENCE, BETWEEN = 1.8, 2.5, 0.3
+POPULATION = 40_000
+MOST_FALSE, LEAST_POWER, COVERAGE = 0.06, 0.80, (0.92, 0.97)
+UNLIKELY = 1e-3  # --check fails on what is less likely than this where the targets are just met
+FOLD_SEEDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One setting.
+
+    Attributes
+    ----------
+    three : ``noise``, ``copy`` (a better calibrated copy of the 2D predictions) or ``information``
+    n, calibration : reported rows; rows of the split that rules are fitted on, 0 for folds of the reported rows
+    groups : number of persons among the reported rows, 0 for independent rows
+    strength : of the information
+    task : ``classes`` or ``va``
+    """
+
+    three: str
+    n: int = 1000
+    calibration: int = 400
+    groups: int = 0
+    strength: float = 1.0
+    task: str = "classes"
+
+    @property
+    def null(self) -> bool:
+        """Whether a claim is false."""
+        return self.three != "information"
+
+
+CELLS = {
+    "noise, n = 1,000": Cell("noise"),
+    "noise, n = 3,000": Cell("noise", n=3000, calibration=1000),
+    "noise, 10 groups": Cell("noise", groups=10),
+    "noise, in folds, n = 400": Cell("noise", n=400, calibration=0),
+    "calibrated copy, n = 3,000": Cell("copy", n=3000, calibration=1000),
+    "VA copy, n = 1,000": Cell("copy", task="va"),
+    "weak, n = 1,000": Cell("information"),
+    "weak, 10 groups": Cell("information", groups=10),
+    "weak, 50 groups": Cell("information", groups=50),
+    "strong, n = 1,000": Cell("information", strength=1.6),
+}
+
+
+def draw(
+    cell: Cell, n: int, groups: np.ndarray | None, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, 2D scores and 3D scores of n rows; groups (n,) int, None for independent rows."""
+    if cell.task == "va":
+        truth = np.tanh(0.55 * random.normal(size=(n, 2)) + [0.15, 0.1])
+        two = np.clip(truth + 0.05 + 0.4 * random.normal(size=(n, 2)), -1, 1)
+        return truth, two, 0.1 + 0.5 * (two - 0.1)  # the same values, halved
+    k = len(CLASSES)
+    prior, log_prior = PRIOR / PRIOR.sum(), np.log(PRIOR / PRIOR.sum())
+    if groups is None:
+        truth = random.choice(k, n, p=prior)
+    else:
+        shares = random.dirichlet(5 * prior, groups.max() + 1)
+        truth = (random.random(n)[:, None] > np.cumsum(shares[groups], axis=1)).sum(axis=1).clip(0, k - 1)
+
+    def noise() -> np.ndarray:
+        single = random.normal(size=(n, k))
+        if groups is None:
+            return single
+        shared = random.normal(size=(groups.max() + 1, k))[groups]
+        return np.sqrt(1 - BETWEEN) * single + np.sqrt(BETWEEN) * shared
+
+    place, of_two = np.eye(k)[truth], noise()
+    seen = STRENGTH * place + of_two
+    if cell.three == "copy":  # of a network that does not know the class shares
+        return truth, OVERCONFIDENCE * STRENGTH * seen, STRENGTH * seen + log_prior
+    two = OVERCONFIDENCE * (STRENGTH * seen + log_prior)
+    if cell.three == "noise":
+        return truth, two, noise() + log_prior
+    also = cell.strength * place + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise()
+    return truth, two, cell.strength * also + log_prior
+
+
+def persons(n: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """(n,) int persons of uneven size, each with a row at least."""
+    weights = random.lognormal(0, 1, count)
+    some = random.choice(count, n - count, p=weights / weights.sum())
+    return random.permutation(np.concatenate([np.arange(count), some]))
+
+
+def table_of(cell: Cell, random: np.random.Generator) -> FusionTable:
+    """A data set of a cell: reported rows, and those of the val split, of other persons."""
+    sizes = [cell.n] + ([cell.calibration] if cell.calibration else [])
+    parts, names, splits = [], [], []
+    for number, size in enumerate(sizes):
+        groups = persons(size, cell.groups, random) if cell.groups else None
+        parts.append(draw(cell, size, groups, random))
+        names.append(np.full(size, "") if groups is None else np.char.add(f"{number}-", groups.astype(str)))
+        code = (Split.test, Split.val)[number] if cell.calibration else Split.none
+        splits.append(np.full(size, int(code), np.int8))
+    truth, two, three = (np.concatenate([part[column] for part in parts]) for column in range(3))
+    classes = cell.task == "classes"
+    return FusionTable(
+        task=cell.task,
+        classes=CLASSES if classes else (),
+        id=np.array([f"row{number:06d}" for number in range(len(two))]),
+        group=np.concatenate(names),
+        split=np.concatenate(splits),
+        labels=truth.astype(np.int16) if classes else np.full(len(two), -1, np.int16),
+        targets=np.full((len(two), 2), np.nan) if classes else truth,
+        two_d=two,
+        three_d=three,
+    )
+
+
+def run(cell: Cell, table: FusionTable, seed: int, draws: int) -> tuple[FuseResult, dict]:
+    """The result of a fusion and its findings."""
+    config = FuseConfig(rules=("stack", "best"), draws=draws, seed=seed, jobs=1, model=bool(cell.calibration))
+    result = fuse_predictions(table, config)
+    return result, findings_of(record_of(result))
+
+
+def simulated(cell: Cell, seed: int, draws: int) -> dict:
+    """One data set: the claim, and whether the intervals cover the truth."""
+    random = np.random.default_rng([20261130, seed])
+    result, findings = run(cell, table_of(cell, random), seed, draws)
+    primary, effect = findings["primary"], findings["effect"]
+    metric, first = primary["metric"], primary["comparisons"][0]
+    leading, gain = next(iter(effect["metrics"].items()))
+    sign = -1 if leading.startswith("rmse") else 1
+    end = gain["difference"]["high" if sign < 0 else "low"]
+    line = {
+        "seed": seed,
+        "claim": primary["claim"],
+        "passes": [of["passes"] for of in primary["comparisons"]],
+        "value": first["value"],
+        "effect": gain["difference"]["value"],
+        "effect_shown": sign * end > 0,
+    }
+    if result.model is None:
+        return line
+    # The truth of the fitted rules: their difference on a population of which each row is another person.
+    groups = np.arange(POPULATION) if cell.groups else None
+    truth, two, three = draw(cell, POPULATION, groups, random)
+    columns = Columns(two=two, three=three)
+    stack, alone = (
+        measure(result.model.rules[name].apply(of), truth, cell.task)
+        for name, of in (("stack", columns), (RECALIBRATED, columns.without_3d()))
+    )
+    line["covers"] = {}
+    for name in dict.fromkeys((metric, leading)):
+        figure = result.figures["stack"]["all"][name]["minus_2d_recalibrated"]
+        apart = stack[name] - alone[name]
+        line["covers"][name] = bool(figure["low"] - 1e-9 <= apart <= figure["high"] + 1e-9)
+    return line
+
+
+def flips(seed: int, draws: int) -> int:
+    """How many of 20 fold seeds decide otherwise than most, on one weak data set without a split to fit on."""
+    cell = Cell("information", n=1000, calibration=0)
+    table = table_of(cell, np.random.default_rng([20261130, seed]))
+    claims = [run(cell, table, fold_seed, draws)[1]["primary"]["claim"] for fold_seed in range(FOLD_SEEDS)]
+    return min(sum(claims), FOLD_SEEDS - sum(claims))
+
+
+def lines_of(path: Path) -> list[dict]:
+    """Data sets that were simulated before; a line that was cut off is left out."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def summary(name: str, cell: Cell, lines: list[dict]) -> tuple[str, list[str]]:
+    """A line of the table, and what is unlikely where the targets are met."""
+    n = len(lines)
+    claims = sum(of["claim"] for of in lines)
+    share = claims / n
+    error = max(np.sqrt(share * (1 - share) / n), 0.5 / n)
+    failed = []
+    if cell.null and binom.sf(claims - 1, n, MOST_FALSE) < UNLIKELY:
+        failed.append(f"{name}: {claims} of {n} claims are false")
+    if not cell.null and binom.cdf(claims, n, LEAST_POWER) < UNLIKELY:
+        failed.append(f"{name}: {claims} of {n} data sets give a claim")
+    covers = []
+    for metric in lines[0].get("covers", {}):
+        covered = sum(of["covers"][metric] for of in lines)
+        covers.append(f"{metric} {100 * covered / n:.0f} %")
+        if metric != "rmse_joint" and binom.cdf(covered, n, COVERAGE[0]) < UNLIKELY:
+            failed.append(f"{name}: {covered} of {n} intervals of {metric} cover the truth")
+    shown = sum(of["effect_shown"] for of in lines) / n
+    effect = np.mean([of["effect"] for of in lines])
+    kind = "false" if cell.null else "power"
+    text = (
+        f"{name:28} {n:4} data sets  {kind} {100 * share:5.1f} % (s.e. {100 * error:.1f})  effect shown "
+        f"{100 * shown:5.1f} % (mean {effect:+.4f})  coverage {', '.join(covers) or '-'}"
+    )
+    return text, failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--datasets", type=int, default=200, help="data sets a cell")
+    parser.add_argument("--cells", help="names by semicolon; all by default")
+    parser.add_argument("--out", type=Path, help="folder of finished data sets, to resume from")
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument(
+        "--fold-seeds", type=int, default=0, metavar="N", help="also 20 fold seeds on N data sets"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit 1 where the targets are unlikely to be met"
+    )
+    chosen = parser.parse_args()
+    with threadpool_limits(1):
+        return simulate(chosen)
+
+
+def simulate(chosen: argparse.Namespace) -> int:
+    """Simulate what is missing, print the table; 1 where a check fails."""
+    names = chosen.cells.split(";") if chosen.cells else list(CELLS)
+    failed = []
+    lines: dict[str, list[dict]] = {name: [] for name in names}
+    if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        for place, name in enumerate(CELLS):
+            if name in lines:
+                lines[name] = lines_of(chosen.out / f"cell-{place}.jsonl")
+    # all cells advance together, so that a run that is stopped has equally many data sets of each
+    for seed in range(chosen.datasets):
+        for name in names:
+            if any(of["seed"] == seed for of in lines[name]):
+                continue
+            lines[name].append(simulated(CELLS[name], seed, chosen.draws))
+            if chosen.out:
+                path = chosen.out / f"cell-{list(CELLS).index(name)}.jsonl"
+                with path.open("a", encoding="utf-8") as handle:
+                    handle.write(json.dumps(lines[name][-1]) + "\n")
+    for name in names:
+        if lines[name]:
+            text, wrong = summary(name, CELLS[name], lines[name])
+            print(text, flush=True)
+            failed += wrong
+    if chosen.fold_seeds:
+        each = [flips(seed, chosen.draws) for seed in range(chosen.fold_seeds)]
+        print(f"claims that flip over {FOLD_SEEDS} fold seeds, by data set: {', '.join(map(str, each))}")
+        failed += [f"{most} of {FOLD_SEEDS} fold seeds decide otherwise" for most in each if most > 1]
+    for line in failed:
+        print(f"unlikely: {line}", file=sys.stderr)
+    return int(bool(failed) and chosen.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
