@@ -83,7 +83,7 @@ def test_what_is_said_follows_from_the_figures(result):
     record = record_of(result)
     primary, effect, *_, control, complement = findings(record)
     assert primary.startswith(
-        "Primary: the 3D codes carry information that the 2D network lacks. Change in log loss"
+        "Primary: the 3D codes carry information that the 2D network does not have. Change in log loss"
     )
     assert re.match(
         r"Effect size: weighted \+\d+\.\d \[\+\d.* points of accuracy and .* macro-F1 over 2d", effect
@@ -215,7 +215,7 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
         bare, [replace(rule, values=three * np.nan) if rule.name == "3d" else rule for rule in rules]
     )
     assert findings(record_of(bare)) == [
-        "Primary: no claim that the 3D codes carry information that the 2D network lacks: no reported row has 3D."
+        "Primary: no claim that the 3D codes carry information that the 2D network does not have: no reported row has 3D."
     ]
 
 

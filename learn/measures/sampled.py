@@ -169,14 +169,17 @@ class Statistics:
             return None
         shared, own = self.sums("all", name)
         k = shared.point.shape[1] - 1
-        refined, part = self.parts["all"].take(span), []
-        for field in Sums.__slots__:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                n = getattr(shared, field)[:, 0]
-                left = getattr(refined, field)[:, 0] / n
-                part.append((left, getattr(own, field)[:, 2 * k] / n - left))
-        (left, drawn, jackknife), (rest, drawn_rest, jackknife_rest) = zip(*part, strict=True)
-        return Sums(left, drawn, jackknife), Sums(rest, drawn_rest, jackknife_rest)
+        refined = self.parts["all"].take(span)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left, loss = (
+                Sums(
+                    of.point[:, c] / shared.point[:, 0],
+                    of.drawn[:, c] / shared.drawn[:, 0],
+                    of.left[:, c] / shared.left[:, 0],
+                )
+                for of, c in ((refined, 0), (own, 2 * k))
+            )
+        return left, Sums(loss.point - left.point, loss.drawn - left.drawn, loss.left - left.left)
 
     def turned(self, *, draws: int, seed: int) -> dict[str, np.ndarray]:
         """part -> (draws, s) sums with the sign of each row or group turned at random.

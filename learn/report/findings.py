@@ -203,7 +203,7 @@ def _name(name: str) -> str:
 
 def _primary_sentence(record: dict[str, Any], primary: dict[str, Any]) -> str:
     metric, rule = primary["metric"], primary["rule"]
-    statement = f"{_what(record)[4:]} carry information that the 2D network lacks"
+    statement = f"{_what(record)[4:]} carry information that the 2D network does not have"
     of = TITLES[metric]
     changes = [
         f"{bounds(one, metric)} against {_name(one['versus'])} (p {p_value(one['p'])})"
@@ -211,7 +211,8 @@ def _primary_sentence(record: dict[str, Any], primary: dict[str, Any]) -> str:
     ]
     spread = _spread(primary, metric)
     if primary["claim"]:
-        return f"Primary: the {statement}. Change in {of} by {rule}: {', '.join(changes[:-1])} and {changes[-1]}.{spread}"
+        listed = f"{', '.join(changes[:-1])} and {changes[-1]}"
+        return f"Primary: the {statement}. Change in {of} by {rule}: {listed}.{spread}"
     if primary["reason"] is not None:
         measured = primary["value"] is not None and primary["low"] is not None
         figures = f" Change in {of} by {rule}: {'; '.join(changes)}." if measured else ""

@@ -314,13 +314,13 @@ def simplest(losses: np.ndarray, groups: np.ndarray | None = None) -> int:
 
 
 def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
-    """(...,) standard error of the mean of (..., n) values, over rows or over groups (n,)."""
-    n = values.shape[-1]
-    apart = values - values.mean(axis=-1, keepdims=True)
+    """(c,) standard error of the mean of (c, n) values, over rows or over groups (n,)."""
+    n = values.shape[1]
+    apart = values - values.mean(axis=1, keepdims=True)
     if groups is not None:
         where = np.unique(groups, return_inverse=True)[1].reshape(-1)
-        apart = apart @ np.eye(where.max() + 1)[where]
-    return np.asarray(np.sqrt((apart**2).sum(axis=-1)) / n)
+        apart = np.stack([np.bincount(where, row) for row in apart])
+    return np.asarray(np.sqrt((apart**2).sum(axis=1)) / n)
 
 
 def corrected(x: np.ndarray, bases: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> np.ndarray:
