@@ -172,7 +172,7 @@ def test_fuse_prints_and_writes(
     accuracy = results["weighted"]["all"]["accuracy"]
     # the codes are the colours that the classes differ in: they must add to random logits
     assert accuracy["minus_2d_recalibrated"]["low"] > 0
-    control = results["stack-permuted"]["all"]["accuracy"]["minus_2d_recalibrated"]
+    control = results["stack-conditional"]["all"]["accuracy"]["minus_2d_recalibrated"]
     assert control["low"] <= 0 <= control["high"]
 
 

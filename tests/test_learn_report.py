@@ -214,9 +214,8 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
     bare = with_rules(
         bare, [replace(rule, values=three * np.nan) if rule.name == "3d" else rule for rule in rules]
     )
-    assert findings(record_of(bare)) == [
-        "Primary: no claim that the 3D codes carry information that the 2D network does not have: no reported row has 3D."
-    ]
+    (line,) = findings(record_of(bare))
+    assert line.startswith("Primary: no claim ") and line.endswith(": no reported row has 3D.")
 
 
 def test_a_second_2d_network_is_compared_with_the_3d(result):
