@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import json
@@ -10,7 +11,9 @@ import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +21,11 @@ from conftest import FAKE, Ended, colour_folder, write_image
 from listed import samples_of
 
 from ig3d.errors import DatasetError, MissingExtra, UsageError
+from ig3d.extract import sources
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.run import extract_codes
-from ig3d.extract.sources import read_content
+from ig3d.extract.sources import read_content, storage
 from ig3d.features.samples import Listing, Split
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Status
@@ -424,3 +428,66 @@ def test_an_address_is_read_as_the_folder(
         list_samples("memory://packed/none.zip", "zip")
     with pytest.raises((UsageError, MissingExtra), match="expected a scheme that fsspec knows"):
         list_samples("nosuchscheme://packed", "folder")
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "zip", "parquet"])
+def test_an_archive_is_indexed_once_for_listing_and_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    image = write_image(tmp_path / "a.png").read_bytes()
+    if kind == "webdataset":
+        path, source = tmp_path / "train.tar", "archives.TarMembers"
+        tar_of(path, {"0.png": image, "0.cls": b"1", "1.png": image, "1.cls": b"0"})
+    elif kind == "zip":
+        path, source = tmp_path / "train.zip", "archives.ZipMembers"
+        zip_of(path, {"happy/0.png": image, "sad/1.png": image})
+    else:
+        path, source = tmp_path / "train.parquet", "parquet.ParquetRows"
+        hugging_face(path, {"happy/0.png": image, "sad/1.png": image}, ["happy", "sad"])
+    module = import_module("ig3d.extract.sources." + source.partition(".")[0])
+    cls = getattr(module, source.partition(".")[2])
+    really_index, indexed = cls.__init__, []
+
+    def counted(self: Any, file: Any) -> None:
+        indexed.append(file.name)
+        really_index(self, file)
+
+    monkeypatch.setattr(cls, "__init__", counted)
+    listing = list_samples(path, kind)
+    assert [read_content(f"{listing.root}/{sample}") for sample in listing.samples["path"]] == [image] * 2
+    assert indexed == [path.name]
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "zip", "parquet"])
+def test_an_error_of_the_disk_while_listing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    image = write_image(tmp_path / "a.png").read_bytes()
+    suffix = {"webdataset": "tar"}.get(kind, kind)
+    path = tmp_path / f"a.{suffix}"
+    if kind == "parquet":
+        hugging_face(path, {"happy/0.png": image, "sad/1.png": image}, ["happy", "sad"])
+    else:
+        {"tar": tar_of, "zip": zip_of}[suffix](
+            path, {"happy/0": image, "happy/0.txt": b"happy", "sad/1": image}
+        )
+    really_read, reads, at = storage._pread, 0, 0
+
+    def flaky(*where: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == at:
+            raise OSError(errno.EIO, "Input/output error")
+        return really_read(*where)
+
+    monkeypatch.setattr(storage, "_pread", flaky)
+    for at in range(1, 100):
+        sources._open.cache_clear()
+        reads = 0
+        try:
+            list_samples(path, kind)
+        except DatasetError as exc:
+            assert str(exc) == f"{kind}: a.{suffix} could not be read: Input/output error; run it again"
+        if reads < at:
+            break
+    assert 2 < at < 99

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import LayoutError, UsageError, some
+from ...errors import DatasetError, LayoutError, UsageError, some
 from ...features.classes import CANONICAL, canonical
 from ...features.groups import groups_of
 from ...features.samples import Listing, Split
 from ..plugins import load
+from ..sources import Unavailable
 from ..sources.remote import is_remote
 from .base import Dataset, DatasetOptions
 from .files import missing_note, own_path
@@ -82,7 +83,10 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
             f"label map: expected --dataset folder or manifest with --label-map, got {dataset}, which has labels of a "
             "fixed meaning"
         )
-    listing = adapter.read(where, options)
+    try:
+        listing = adapter.read(where, options)
+    except Unavailable as exc:  # from an archive
+        raise DatasetError(f"{dataset}: {exc}; run it again") from exc
     if options.group_pattern is not None:
         listing = _grouped(listing, options.group_pattern)
     if options.split_table is not None:

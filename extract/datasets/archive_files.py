@@ -6,16 +6,15 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
-from ...errors import DatasetError, Ig3dError, number, some
+from ...errors import DatasetError, number, some
 from ...features.columns import split_named
 from ...features.samples import Split
 from ..kinds import is_system_folder
-from ..sources import open_file, reason_of
+from ..sources import Unavailable, Unreadable, open_archive, open_file, reason_of
 from ..sources.remote import is_remote, list_remote
 from .base import Dataset
 from .files import contents
@@ -52,32 +51,40 @@ class Archives:
             f"WARNING {number(len(self.packed), 'compressed file')} left out: {some(list(self.packed))}; unpack"
         ]
 
-    @contextmanager
-    def open(self, path: str, *, dataset: str) -> Iterator[BinaryIO]:
-        """One of them, to list its members.
+    def open(self, path: str, *, dataset: str) -> Any:
+        """The source of one of them (:mod:`~ig3d.extract.sources`), whose index is also used when images are read.
 
         Raises
         ------
-        DatasetError : it does not exist or cannot be opened, or reading in the body finds it damaged.
+        DatasetError : it does not exist or is damaged.
+        Unavailable : the machine, the network or the storage did not let it be read.
         """
         where = f"{self.root}/{path}"
         try:
-            file = open_file(where)
-        except Ig3dError:
+            return open_archive(where)
+        except FileNotFoundError as exc:
+            raise DatasetError(f"{dataset}: expected to read {where}, got: none there") from exc
+        except Unavailable:
             raise
-        except Exception as exc:
-            reason = "none there" if isinstance(exc, FileNotFoundError) else reason_of(exc)
-            raise DatasetError(f"{dataset}: expected to read {where}, got: {reason}") from exc
+        except Unreadable as exc:
+            cause = exc.__cause__
+            reason = reason_of(cause if isinstance(cause, Exception) else exc)
+            raise self.damaged(path, reason, dataset=dataset) from exc
+
+    def damaged(self, path: str, reason: str, *, dataset: str) -> DatasetError:
+        """Error for one of them from which nothing can be read."""
+        return DatasetError(
+            f"{dataset}: expected a sound {PurePosixPath(path).suffix[1:]} file at {self.root}/{path}, got {reason}; "
+            "fetch it again or move it away"
+        )
+
+    def is_compressed(self, path: str) -> bool:
+        """Whether one of them is compressed as a whole, by its first bytes."""
         try:
-            with file:
-                yield file
-        except Ig3dError:
-            raise
-        except Exception as exc:  # the border to the libraries of archives, which raise errors of many kinds
-            raise DatasetError(
-                f"{dataset}: expected a sound {PurePosixPath(path).suffix[1:]} file at {where}, got {reason_of(exc)}; "
-                "fetch it again or move it away"
-            ) from exc
+            with open_file(f"{self.root}/{path}") as file:
+                return file.read(max(map(len, _MAGIC))).startswith(_MAGIC)
+        except (OSError, Unreadable):
+            return False  # opening it gives the reason
 
 
 def archives_in(root: str | Path, dataset: Dataset) -> Archives:
@@ -103,13 +110,6 @@ def archives_in(root: str | Path, dataset: Dataset) -> Archives:
         found = "none" if is_remote(where) else contents(Path(where))
         raise dataset.wrong_layout(root, f"{suffix} files", found=found)
     return Archives(where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)})))
-
-
-def is_compressed(file: BinaryIO) -> bool:
-    """Whether a file is compressed as a whole, by its first bytes; it stands at its beginning before and after."""
-    first = file.read(max(map(len, _MAGIC)))
-    file.seek(0)
-    return first.startswith(_MAGIC)
 
 
 def files_under(root: str) -> Iterator[tuple[str, int]]:

@@ -16,8 +16,8 @@ from ...errors import DatasetError, short
 from ...features.classes import PRESETS
 from ...features.columns import say_columns, split_named
 from ...features.samples import Listing, Split
-from ..sources import open_file
-from ..sources.pixels import COLUMN, cells_of, header_of, records
+from ..sources import Unreadable, open_archive
+from ..sources.pixels import COLUMN, PixelRows
 from .base import Dataset, DatasetOptions
 from .files import find_file, posix, size_of
 from .folder import read_folders
@@ -84,24 +84,21 @@ def pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
     DatasetError : it is no such table.
     """
     try:
-        with open_file(str(table)) as file:
-            rows = records(file)
-            _, first = next(rows, (0, b""))
-            header, delimiter = header_of(first)
-            if not {"emotion", "usage", COLUMN} <= set(header):
+        rows: PixelRows = open_archive(str(table))
+        if not {"emotion", "usage", COLUMN} <= set(rows.names):
+            raise DatasetError(
+                f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
+                f"{say_columns(rows.names)}"
+            )
+        for row in range(len(rows)):
+            cells = rows.cells(row)
+            if len(cells) != len(rows.names):
                 raise DatasetError(
-                    f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
-                    f"{say_columns(header)}"
+                    f"fer2013: expected {len(rows.names)} cells in every row of {table}, got {len(cells)} in row "
+                    f"{row}: {short(','.join(cells))!r}"
                 )
-            for row, (_, record) in enumerate(rows):
-                cells = cells_of(record, delimiter)
-                if len(cells) != len(header):
-                    raise DatasetError(
-                        f"fer2013: expected {len(header)} cells in every row of {table}, got {len(cells)} in row "
-                        f"{row}: {short(','.join(cells))!r}"
-                    )
-                yield dict(zip(header, cells, strict=True))
-    except (ValueError, csv.Error) as exc:
+            yield dict(zip(rows.names, cells, strict=True))
+    except (OSError, Unreadable, ValueError, csv.Error) as exc:
         raise DatasetError(f"fer2013: expected a table of pixels in {table}, got {exc}") from exc
 
 

@@ -7,14 +7,14 @@ schema's metadata. The image column is not read when the dataset is listed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, LayoutError, require
+from ...errors import DatasetError, LayoutError
 from ...features.samples import BOX_COLUMNS, Listing
-from ..sources import Unreadable
-from ..sources.parquet import image_column
+from ..sources import Unavailable, Unreadable
+from ..sources.parquet import ParquetRows
 from .archive_files import archives_in, row_name, split_in, without_suffix
 from .base import Dataset, DatasetOptions
 from .tabular import COLUMNS, find_label, list_table
@@ -40,27 +40,31 @@ class ParquetDataset(Dataset):
 
     def read(self, root: Path | str, options: DatasetOptions) -> Listing:
         files = archives_in(root, self)
-        parquet = require("pyarrow.parquet", wanted_by="parquet")
         table: dict[str, list[Any]] = {}
         sizes: list[int] = []
         notes = files.notes
         class_names: tuple[str, ...] = ()
         unread: set[str] = set()
         for path, size in files.files:
-            with files.open(path, dataset=self.name) as file:
-                opened = parquet.ParquetFile(file)
-                rows = opened.metadata.num_rows
-                if size and rows > max(size, _MOST_ROWS):  # remote sizes are not always known
-                    raise DatasetError(
-                        f"parquet: {path} has {rows:,} rows in {size:,} bytes, which cannot hold as many images"
-                    )
-                try:
-                    image = image_column(opened.schema_arrow)
-                except Unreadable as exc:
-                    raise LayoutError(f"parquet: {exc} in {path}; {self.layout} (docs/datasets.md)") from exc
-                columns, label = _columns(opened, image, unread)
-                notes += _group_notes(path, opened)
-                names = _class_names(opened.schema_arrow, label)
+            archive: ParquetRows = files.open(path, dataset=self.name)
+            rows = len(archive)
+            if size and rows > max(size, _MOST_ROWS):  # remote sizes are not always known
+                raise DatasetError(
+                    f"parquet: {path} has {rows:,} rows in {size:,} bytes, which cannot hold as many images"
+                )
+            if not archive.image:
+                raise LayoutError(
+                    f"parquet: expected a column of image bytes, got {', '.join(archive.names)} in {path}; "
+                    f"{self.layout} (docs/datasets.md)"
+                )
+            try:
+                columns, label = _columns(archive, unread)
+            except Unavailable:
+                raise
+            except Unreadable as exc:
+                raise files.damaged(path, str(exc), dataset=self.name) from exc
+            notes += _group_notes(path, archive)
+            names = _class_names(archive.metadata, label)
             if names and class_names and names != class_names:
                 raise DatasetError(
                     f"parquet: expected the same class names in all files, got others in {path}"
@@ -80,29 +84,29 @@ class ParquetDataset(Dataset):
         return list_table(self, files.root, table, sizes, options, class_names=class_names, notes=notes)
 
 
-def _columns(opened: Any, image: str, unread: set[str]) -> tuple[dict[str, list[Any]], str]:
+def _columns(archive: ParquetRows, unread: set[str]) -> tuple[dict[str, list[Any]], str]:
     """The columns that are used, by the sample table's names; and the label's name in the file."""
-    there = {name.lower(): name for name in opened.schema_arrow.names}
+    there = {name.lower(): name for name in archive.names}
     used = {name: there[name] for name in COLUMNS if name in there and name != "path"}
     if (label := find_label(there)) is not None:
         used["label"] = there[label]
     box = there.get("box")
-    read = opened.read(columns=[*used.values(), *([box] if box else [])], use_threads=False)
-    columns: dict[str, list[Any]] = {name: read.column(column).to_pylist() for name, column in used.items()}
+    read = archive.columns([*used.values(), *([box] if box else [])])
+    columns = {name: read[column] for name, column in used.items()}
     if box:
         corners = [
             list(one) if isinstance(one, Sequence) and len(one) == len(BOX_COLUMNS) else [None] * 4
-            for one in read.column(box).to_pylist()
+            for one in read[box]
         ]
         columns |= {name: [one[i] for one in corners] for i, name in enumerate(BOX_COLUMNS)}
-    unread |= {*there.values()} - {*used.values(), box, image.partition(".")[0]}
+    unread |= {*there.values()} - {*used.values(), box, archive.image.partition(".")[0]}
     return columns, used.get("label", "")
 
 
-def _class_names(schema: Any, label: str) -> tuple[str, ...]:
+def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...]:
     """Names of a ``ClassLabel`` in the metadata that Hugging Face's library writes; empty where there are none."""
     try:
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        about = json.loads(metadata.get(b"huggingface", b"{}"))
         names = about["info"]["features"][label].get("names", [])
         if isinstance(names, dict):  # an older form: {"0": "anger"}
             names = [names[key] for key in sorted(names, key=int)]
@@ -111,13 +115,10 @@ def _class_names(schema: Any, label: str) -> tuple[str, ...]:
         return ()
 
 
-def _group_notes(path: str, opened: Any) -> list[str]:
-    groups = [
-        opened.metadata.row_group(number).total_byte_size for number in range(opened.metadata.num_row_groups)
-    ]
-    if max(groups, default=0) <= _LARGE_GROUP:
+def _group_notes(path: str, archive: ParquetRows) -> list[str]:
+    if archive.largest_group <= _LARGE_GROUP:
         return []
     return [
-        f"{path} has row groups of up to {max(groups) / 1e9:.1f} GB, and reading starts at the head of one: written "
-        "with row_group_size=256 it reads faster"
+        f"{path} has row groups of up to {archive.largest_group / 1e9:.1f} GB, and reading starts at the head of one: "
+        "written with row_group_size=256 it reads faster"
     ]

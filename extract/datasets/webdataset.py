@@ -6,18 +6,18 @@ The convention is that of the webdataset library: the key is the path up to the 
 from __future__ import annotations
 
 import json
-import tarfile
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ...errors import DatasetError, number, some
 from ...features.samples import BOX_COLUMNS, Listing
-from ..kinds import HEAD, is_leaving, other_kind
-from ..sources.archives import tar_members
-from .archive_files import Archives, archives_in, is_compressed, is_hidden, split_in, without_suffix
+from ..kinds import is_leaving, other_kind
+from ..sources import Unavailable, Unreadable
+from ..sources.archives import TarMembers
+from .archive_files import Archives, archives_in, is_hidden, split_in, without_suffix
 from .base import Dataset, DatasetOptions
 from .files import skipped_note
 from .tabular import COLUMNS, find_label, list_table
@@ -48,11 +48,14 @@ class WebDataset(Dataset):
         packed: list[str] = []
         skipped: Counter[str] = Counter()
         for path, _ in shards.files:
-            with shards.open(path, dataset=self.name) as file:
-                if is_compressed(file):
-                    packed.append(path)
-                    continue
-                shard, note = _records(path, file, skipped)
+            if shards.is_compressed(path):
+                packed.append(path)
+                continue
+            archive: TarMembers = shards.open(path, dataset=self.name)
+            shard, damage = _records(path, archive, skipped)
+            if damage and not shard:
+                raise shards.damaged(path, damage, dataset=self.name)
+            note = _notes(path, archive, damage, len(shard))
             records += shard
             notes += note
         if not records:
@@ -67,66 +70,56 @@ class WebDataset(Dataset):
         )
 
 
-def _records(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The columns of each image in one shard; of a damaged shard, of the images before the damage."""
+def _records(path: str, archive: TarMembers, skipped: Counter[str]) -> tuple[list[dict[str, Any]], str]:
+    """The columns of each image in one shard, and its damage; of a damaged shard, of the images before the damage."""
     images: dict[str, dict[str, Any]] = {}
     annotations: dict[str, dict[str, Any]] = {}
-    notes = []
+    damage = archive.damage
     split, above = split_in(path), without_suffix(path)
-    try:
-        for name, start, size in tar_members(file):
-            folder, _, base = name.rpartition("/")
-            stem, _, kind = base.partition(".")
-            if is_hidden(name):
-                continue
-            key = f"{folder}/{stem}" if folder else stem
-            if kind in _KINDS and size <= _MOST_BYTES:
-                file.seek(start)
-                content = file.read(size)
-                if len(content) < size:  # the beginning of 12 is 1: half of a record is none
-                    raise tarfile.ReadError(f"cut short in {name}, which is left out")
-                fields = _annotation(kind, content, f"{path}!{name}")
-                # a text may be a caption: it is the class where no other file gives one
-                before = annotations.get(key, {})
-                annotations[key] = fields | before if kind == "txt" else before | fields
-            elif other := other_kind(base, partial(_head, file, start, size)):
-                if not is_leaving(base):
-                    skipped[other] += 1
-            else:
-                # a sample of several images has an id for each
-                which = f".{kind.rpartition('.')[0]}" if "." in kind else ""
-                images[name] = {
-                    "id": f"{above}/{key}{which}",
-                    "path": f"{path}!{name}",
-                    "size": size,
-                    "split": None if split is None else split.name,
-                    "key": key,
-                }
-        if _goes_on(file):
-            notes.append(
-                f"WARNING {path} goes on after its end, and what follows is left out; where tars were joined, unpack "
-                f"them (tar -xif {path}) and pack them anew"
-            )
-    except tarfile.ReadError as exc:
-        if not images:
-            raise
-        notes.append(
-            f"WARNING {path} is damaged; taken: {number(len(images), 'image')} up to the damage ({exc})"
-        )
-    return [record | annotations.get(record["key"], {}) for record in images.values()], notes
+    for name, size in archive.members():
+        folder, _, base = name.rpartition("/")
+        stem, _, kind = base.partition(".")
+        if is_hidden(name):
+            continue
+        key = f"{folder}/{stem}" if folder else stem
+        if kind in _KINDS and size <= _MOST_BYTES:
+            try:
+                content = archive.read(name)
+            except Unavailable:
+                raise
+            except Unreadable:  # the beginning of 12 is 1: half of a record is none
+                damage = f"cut short in {name}, which is left out"
+                break
+            fields = _annotation(kind, content, f"{path}!{name}")
+            # a text may be a caption: it is the class where no other file gives one
+            before = annotations.get(key, {})
+            annotations[key] = fields | before if kind == "txt" else before | fields
+        elif other := other_kind(base, partial(archive.head, name)):
+            if not is_leaving(base):
+                skipped[other] += 1
+        else:
+            # a sample of several images has an id for each
+            which = f".{kind.rpartition('.')[0]}" if "." in kind else ""
+            images[name] = {
+                "id": f"{above}/{key}{which}",
+                "path": f"{path}!{name}",
+                "size": size,
+                "split": None if split is None else split.name,
+                "key": key,
+            }
+    return [record | annotations.get(record["key"], {}) for record in images.values()], damage
 
 
-def _head(file: BinaryIO, start: int, size: int) -> bytes:
-    file.seek(start)
-    return file.read(min(size, HEAD))
-
-
-def _goes_on(file: BinaryIO) -> bool:
-    """Whether anything but the padding follows the two closing blocks of a tar, after which the file stands."""
-    while block := file.read(_MOST_BYTES):
-        if block.strip(b"\0"):
-            return True
-    return False
+def _notes(path: str, archive: TarMembers, damage: str, images: int) -> list[str]:
+    """Warnings on what a shard may have beside the images that are taken."""
+    if damage:
+        return [f"WARNING {path} is damaged; taken: {number(images, 'image')} up to the damage ({damage})"]
+    if archive.followed:
+        return [
+            f"WARNING {path} goes on after its end, and what follows is left out; where tars were joined, unpack "
+            f"them (tar -xif {path}) and pack them anew"
+        ]
+    return []
 
 
 def _annotation(kind: str, content: bytes, where: str) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from ...errors import number, some
 from ...features.samples import Listing
 from ..kinds import is_leaving
-from ..sources.archives import zip_members
+from ..sources.archives import ZipMembers
 from .archive_files import archives_in, is_hidden, without_suffix
 from .base import Dataset, DatasetOptions
 from .class_folders import ImageFile, list_class_folders
@@ -39,8 +38,7 @@ class ZipDataset(Dataset):
             inside = without_suffix(path)
             # the ids are those of the unpacked files: in place, or a folder for each of several
             above = "" if len(archives.files) == 1 else f"{inside}/"
-            with archives.open(path, dataset=self.name) as file:
-                members, note = _members(path, file, skipped)
+            members, note = _members(path, archives.open(path, dataset=self.name), skipped)
             notes += note
             images += [
                 ImageFile(
@@ -55,10 +53,10 @@ class ZipDataset(Dataset):
         return replace(listing, notes=(*notes, *listing.notes))
 
 
-def _members(path: str, file: BinaryIO, skipped: Counter[str]) -> tuple[dict[str, int], list[str]]:
+def _members(path: str, archive: ZipMembers, skipped: Counter[str]) -> tuple[dict[str, int], list[str]]:
     """Name and size of each image in a zip; of several of one name the last, which unpacking would leave."""
     images = []
-    for name, size, kind in zip_members(file):
+    for name, size, kind in archive.members():
         if not kind and not is_hidden(name):
             images.append((name, size))
         elif not is_leaving(name.rpartition("/")[2]):

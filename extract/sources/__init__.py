@@ -25,13 +25,24 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
 from ...errors import Ig3dError
 from .remote import is_remote
 from .storage import File, Unavailable, Unreadable, read_file, reason_of, stamp, unread
+
+__all__ = [
+    "Unavailable",
+    "Unreadable",
+    "has_size",
+    "open_archive",
+    "open_file",
+    "parts_of",
+    "read_content",
+    "reason_of",
+]
 
 # suffix of an archive -> "module:Class", imported on use
 SOURCES: Mapping[str, str] = {
@@ -96,16 +107,31 @@ def read_content(location: str | Path) -> bytes | np.ndarray:
     try:
         if not member:
             return read_file(path)
-        version = stamp(path)
-        with _OPENING:  # or several threads would open it
-            archive = _open(path, version)
-        return archive.read(member)
+        return _archive(path).read(member)
     except (Ig3dError, Unreadable):
         raise
     except FileNotFoundError as exc:
         raise FileNotFoundError(str(exc) if member else "no such file") from exc
     except Exception as exc:  # drivers raise errors of many kinds
         raise unread(exc) from exc
+
+
+def open_archive(path: str) -> Any:
+    """The source of an archive, indexed once in each process: an instance of a class of :data:`SOURCES`.
+
+    Raises
+    ------
+    FileNotFoundError : there is none.
+    Unreadable : it is damaged, or cannot be opened.
+    MissingExtra : a package that the archive or the storage needs is not installed.
+    """
+    try:
+        archive = _archive(path)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise unread(exc, path.rpartition("/")[2]) from exc
+    return archive.source()
 
 
 def open_file(path: str) -> BinaryIO:
@@ -129,7 +155,7 @@ class _Archive:
         self._source: Source | None = None
 
     def read(self, member: str) -> bytes | np.ndarray:
-        source = self._indexed()
+        source = self.source()
         try:
             return source.read(member)
         except KeyError:
@@ -145,7 +171,7 @@ class _Archive:
         except Exception as exc:
             raise Unreadable(f"damaged in {self._name}: {reason_of(exc)}") from exc
 
-    def _indexed(self) -> Source:
+    def source(self) -> Source:
         with self._indexing:
             if self._damage:
                 raise Unreadable(self._damage)
@@ -172,6 +198,12 @@ class _Archive:
 
 
 _OPENING = Lock()
+
+
+def _archive(path: str) -> _Archive:
+    version = stamp(path)
+    with _OPENING:  # or several threads would index it
+        return _open(path, version)
 
 
 @lru_cache(maxsize=KEPT_OPEN)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import require
-from .storage import MOST_BYTES, File, Unreadable
+from .storage import MOST_BYTES, File, Unreadable, reason_of
 
 # Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
 BATCH_ROWS = 16
@@ -25,27 +25,57 @@ class ParquetRows:
     """Rows are read forwards, batch by batch within a row group; going back starts the group again.
 
     One thread reads at a time: batches are decoded in order.
+
+    Attributes
+    ----------
+    names : list of str
+        Columns of the table.
+    image : str
+        Path of the column with the encoded images, ``image.bytes`` in Hugging Face's form; empty if there is none.
+    metadata : dict of bytes
+    largest_group : int
+        Bytes of the largest row group, decoded.
     """
 
     def __init__(self, file: File) -> None:
         parquet = require("pyarrow.parquet", wanted_by="parquet")
         self._lock = Lock()
         self._file = parquet.ParquetFile(file.stream())
-        self._column = image_column(self._file.schema_arrow)
-        groups = range(self._file.metadata.num_row_groups)
-        sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
-        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self._bombs = {group for group in groups if self._is_bomb(group)}
+        schema = self._file.schema_arrow
+        self.names: list[str] = schema.names
+        self.image = _image_column(schema)
+        self.metadata: dict[bytes, bytes] = schema.metadata or {}
+        groups = [self._file.metadata.row_group(group) for group in range(self._file.metadata.num_row_groups)]
+        self.largest_group = max((group.total_byte_size for group in groups), default=0)
+        self._starts = np.concatenate([[0], np.cumsum([group.num_rows for group in groups], dtype=np.int64)])
+        self._bombs = {number for number, group in enumerate(groups) if self._is_bomb(group)}
         self._kept: deque[tuple[int, list[bytes | None]]] = deque(maxlen=BATCHES_KEPT)
         self._group, self._next = -1, 0
         self._batches: Iterator[Any] = iter(())
 
-    def _is_bomb(self, group: int) -> bool:
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def columns(self, names: list[str]) -> dict[str, list[Any]]:
+        """Values of some columns, all rows.
+
+        Raises
+        ------
+        Unreadable : they are damaged.
+        """
+        arrow = require("pyarrow", wanted_by="parquet")
+        try:
+            with self._lock:
+                table = self._file.read(columns=names, use_threads=False)
+            return {name: table.column(name).to_pylist() for name in names}
+        except (arrow.ArrowException, OSError, ValueError, ArithmeticError) as exc:
+            raise Unreadable(reason_of(exc)) from exc
+
+    def _is_bomb(self, group: Any) -> bool:
         """Whether the images of a group grow far more in memory than any encoded image does."""
-        columns = self._file.metadata.row_group(group)
-        chunks = [columns.column(number) for number in range(columns.num_columns)]
+        chunks = [group.column(number) for number in range(group.num_columns)]
         return any(
-            chunk.path_in_schema == self._column
+            chunk.path_in_schema == self.image
             and chunk.total_uncompressed_size > MOST_BYTES
             and chunk.total_uncompressed_size > _MOST_GROWTH * max(chunk.total_compressed_size, 1)
             for chunk in chunks
@@ -53,7 +83,9 @@ class ParquetRows:
 
     def read(self, member: str) -> bytes:
         row = int(member) if member.isdecimal() else -1
-        if not 0 <= row < self._starts[-1]:
+        if not self.image:
+            raise Unreadable(f"expected a column of image bytes, got {', '.join(self.names)}")
+        if not 0 <= row < len(self):
             raise KeyError(member)
         with self._lock:
             content = self._at(row)
@@ -73,7 +105,7 @@ class ParquetRows:
         if group != self._group or row < self._next:
             self._group, self._next = group, int(self._starts[group])
             self._batches = self._file.iter_batches(
-                batch_size=BATCH_ROWS, row_groups=[group], columns=[self._column], use_threads=False
+                batch_size=BATCH_ROWS, row_groups=[group], columns=[self.image], use_threads=False
             )
         while True:
             batch = next(self._batches, None)
@@ -92,27 +124,18 @@ def _bytes_of(batch: Any) -> Any:
     return array.field("bytes") if hasattr(array, "field") else array
 
 
-def image_column(schema: Any) -> str:
-    """Path of the column that holds the encoded images, ``image.bytes`` in Hugging Face's form.
-
-    Raises
-    ------
-    Unreadable : there is none.
-    """
+def _image_column(schema: Any) -> str:
     types = require("pyarrow.types", wanted_by="parquet")
 
     def is_bytes(kind: Any) -> bool:
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
-    found = {}
+    paths = {}
     for field in schema:
         if is_bytes(field.type):
-            found[field.name] = field.name
+            paths[field.name] = field.name
         elif types.is_struct(field.type) and any(
             part.name == "bytes" and is_bytes(part.type) for part in field.type
         ):
-            found[field.name] = f"{field.name}.bytes"
-    for name in (*_IMAGE_NAMES, *found):
-        if name in found:
-            return found[name]
-    raise Unreadable(f"expected a column of image bytes, got {', '.join(schema.names)}")
+            paths[field.name] = f"{field.name}.bytes"
+    return next((paths[name] for name in (*_IMAGE_NAMES, *paths) if name in paths), "")

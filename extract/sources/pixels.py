@@ -1,7 +1,7 @@
 """Images as numbers in a CSV, FER2013's form: a column ``pixels`` with the grey values of a square, a member is a row.
 
-Rows are numbered from 0 without the header and without blank rows, by :func:`records` alone: what lists a table and
-what reads its images count alike. ``fer2013.csv!17`` is the image with the id fer0000017.
+Rows are numbered from 0 without the header and without blank rows, by :class:`PixelRows` alone, for listing
+and for reading. ``fer2013.csv!17`` is the image with the id fer0000017.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DELIMITERS = ",;\t"
 _BLANK = b" \t\r\n\f\v,;\"'\0\xef\xbb\xbf"
 
 
-def records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """First byte and content of each record of a CSV, the header first; blank ones are left out.
 
     A record is a line, or several where a quoted cell goes on. Lines end with LF, CRLF or CR.
@@ -49,7 +49,7 @@ def records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         raise ValueError(f"a quote that is not closed, in the row that begins at byte {start}")
 
 
-def cells_of(record: bytes, delimiter: str) -> list[str]:
+def _cells(record: bytes, delimiter: str) -> list[str]:
     """The cells of a record, stripped."""
     text = record.decode("utf-8-sig", errors="replace").strip("\r\n")
     if '"' not in text:  # csv refuses cells of more than 128 KiB
@@ -57,36 +57,42 @@ def cells_of(record: bytes, delimiter: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))]
 
 
-def header_of(record: bytes) -> tuple[list[str], str]:
-    """Names of the columns in lower case, and what separates them."""
-    text = record.decode("utf-8-sig", errors="replace")
-    delimiter = max(_DELIMITERS, key=text.count)
-    return [name.lower() for name in cells_of(record, delimiter)], delimiter
-
-
 class PixelRows:
-    """The first byte of each record is found once; then a member is one read and its numbers."""
+    """The first byte of each record is found once; then a member is one read and its numbers.
+
+    Attributes
+    ----------
+    names : list of str
+        Columns of the table, in lower case.
+    """
 
     def __init__(self, file: File) -> None:
         self._file = file
-        rows = records(file.stream())
-        _, header = next(rows, (0, b""))
-        names, self._delimiter = header_of(header)
-        if COLUMN not in names:
-            raise Unreadable(f"expected a column {COLUMN}, got {some(names)}")
-        self._column = names.index(COLUMN)
+        rows = _records(file.stream())
+        _, first = next(rows, (0, b""))
+        text = first.decode("utf-8-sig", errors="replace")
+        self._delimiter = max(_DELIMITERS, key=text.count)
+        self.names = [name.lower() for name in _cells(first, self._delimiter)]
         self._spans = np.array([(start, len(record)) for start, record in rows], np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def cells(self, row: int) -> list[str]:
+        """The cells of a row, stripped."""
+        return _cells(self._file.read_at(*self._spans[row].tolist()), self._delimiter)
 
     def read(self, member: str) -> np.ndarray:
         """(side, side) uint8, grey."""
+        if COLUMN not in self.names:
+            raise Unreadable(f"expected a column {COLUMN}, got {some(self.names)}")
         row = int(member) if member.isdecimal() else -1
-        if not 0 <= row < len(self._spans):
+        if not 0 <= row < len(self):
             raise KeyError(member)
-        start, length = self._spans[row].tolist()
-        cells = cells_of(self._file.read_at(start, length), self._delimiter)
-        if len(cells) <= self._column:
+        cells, column = self.cells(row), self.names.index(COLUMN)
+        if len(cells) <= column:
             raise Unreadable(f"expected a cell {COLUMN}, got {len(cells)} cells")
-        values = np.array(cells[self._column].split(), np.float64)
+        values = np.array(cells[column].split(), np.float64)
         side = math.isqrt(len(values))
         if not side or side * side != len(values):
             raise Unreadable(f"expected the grey values of a square, got {len(values)} values")

@@ -70,6 +70,9 @@ class File:
         ------
         Unavailable : they did not come.
         """
+        length = min(length, self.size - start)  # a damaged index may point anywhere
+        if start < 0 or length <= 0:
+            return b""
         try:
             if self._parallel:
                 return _pread(self._file.fileno(), start, length)
