@@ -65,8 +65,8 @@ def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray
     wanted, index = (pandas.Index(np.asarray(names, dtype=object)) for names in (keys, among))
     repeated = index.duplicated(keep=False)
     rows = np.flatnonzero(~repeated)
-    found = index[~repeated].get_indexer(wanted)
-    return np.where(found >= 0, rows[found] if len(rows) else -1, -1), wanted.isin(index[repeated])
+    at = index[~repeated].get_indexer(wanted)
+    return np.where(at >= 0, rows[at] if len(rows) else -1, -1), wanted.isin(index[repeated])
 
 
 @dataclass(frozen=True, slots=True)

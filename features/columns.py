@@ -1,4 +1,4 @@
-"""Columns of tables by their usual names, and what their cells say: ids, labels, splits, numbers, classes."""
+"""Columns of tables by their usual names, and their cells as ids, labels, splits, numbers and classes."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def split_named(name: str) -> Split | None:
     >>> split_named("Testing"), split_named("train_set"), split_named("happy")
     (<Split.test: 2>, <Split.train: 0>, None)
     """
-    found = _SPLIT_NAME.fullmatch(name.strip().lower())
-    return _SPLIT_NAMES[found[1]] if found else None
+    match = _SPLIT_NAME.fullmatch(name.strip().lower())
+    return _SPLIT_NAMES[match[1]] if match else None
 
 
 def split_of(cell: str) -> Split | None:
@@ -103,10 +103,10 @@ def split_of(cell: str) -> Split | None:
 
 def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The first of the ``wanted`` names that a table has, in its own spelling."""
-    there: dict[str, str] = {}
+    by_plain: dict[str, str] = {}
     for name in names:
-        there.setdefault(plain(name), name)
-    return next((there[plain(name)] for name in wanted if plain(name) in there), None)
+        by_plain.setdefault(plain(name), name)
+    return next((by_plain[plain(name)] for name in wanted if plain(name) in by_plain), None)
 
 
 def is_index(name: str) -> bool:
@@ -163,8 +163,8 @@ def label_text(cell: str) -> str:
     >>> label_text("3.0"), label_text("happy"), label_text("-1.0")
     ('3', 'happy', '-1')
     """
-    found = re.fullmatch(r"([+-]?[0-9]+)\.0*", cell)
-    return found[1] if found else cell
+    match = re.fullmatch(r"([+-]?[0-9]+)\.0*", cell)
+    return match[1] if match else cell
 
 
 def as_numbers(cells: ArrayLike) -> np.ndarray:
@@ -183,7 +183,7 @@ def id_candidates(columns: Columns) -> dict[str, np.ndarray]:
 
     Numbers without such a name, lists, and text that repeats itself as labels do are no ids.
     """
-    order = {plain(name): place for place, name in enumerate(ID_NAMES)}
+    order = {plain(name): rank for rank, name in enumerate(ID_NAMES)}
     usual = sorted((name for name in columns if plain(name) in order), key=lambda name: order[plain(name)])
     texts: dict[str, np.ndarray] = {}
     for name in [*usual, *(name for name in columns if name not in usual)]:
@@ -240,8 +240,8 @@ def increases(text: np.ndarray) -> bool:
 
 def va_columns(names: Iterable[str]) -> tuple[str, str] | None:
     """Names of the valence and the arousal column, where there are both."""
-    there = list(names)
-    valence, arousal = find_column(there, VALENCE_NAMES), find_column(there, AROUSAL_NAMES)
+    names = list(names)
+    valence, arousal = find_column(names, VALENCE_NAMES), find_column(names, AROUSAL_NAMES)
     return (valence, arousal) if valence and arousal else None
 
 

@@ -90,11 +90,9 @@ def note_on_groups(ids: np.ndarray, group: np.ndarray, labels: np.ndarray) -> tu
     if len(known):
         return (f"Groups (persons, videos): {_in_words(known)}, of {number(len(known), 'row')}.",)
     for pattern in _PATTERNS:
-        found = [match and match.group(1) for match in map(re.compile(pattern).search, ids.tolist())]
-        if None in found:
-            continue
-        names = np.array(found, dtype=str)
-        if not _like_groups(names, labels):
+        matches = [re.search(pattern, name) for name in ids.tolist()]
+        names = np.array([match[1] for match in matches if match], dtype=str)
+        if len(names) < len(ids) or not _like_groups(names, labels):
             continue
         return (
             f"No groups are given, but ids look like several images of one person or video: {_in_words(names)}. If they"

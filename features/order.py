@@ -184,13 +184,13 @@ def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequ
 
     Parameters and rules are those of :func:`find_class_order`.
     """
-    found = find_class_order(predicted, labels, columns)
-    return None if found is None else found.words(columns)
+    order = find_class_order(predicted, labels, columns)
+    return None if order is None else order.words(columns)
 
 
 def _natural(text: str) -> str:
     """A key that sorts numbers by their value: digits are filled up with zeros."""
-    return _DIGITS.sub(lambda found: found.group().zfill(12), text)
+    return _DIGITS.sub(lambda match: match.group().zfill(12), text)
 
 
 def _parent(path: str) -> str:
@@ -290,20 +290,20 @@ def row_order_problem(
     if not known.any():
         return None
     read = predicted[known] == labels[known]
-    here = _free_hits(predicted[known], labels[known], k)
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    as_given = _free_hits(predicted[known], labels[known], k)
+    hits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, order in row_orders(paths, labels, splits).items():
         moved = np.empty_like(predicted)
         moved[order] = predicted
-        found[name] = moved[known] == labels[known], _free_hits(moved[known], labels[known], k)
-    best_name = max(found, key=lambda name: found[name][1].sum())
-    best = found[best_name][1]
+        hits[name] = moved[known] == labels[known], _free_hits(moved[known], labels[known], k)
+    best_name = max(hits, key=lambda name: hits[name][1].sum())
+    best = hits[best_name][1]
     # Classes as they were read are likelier than others that fit hardly better.
-    as_read = max(found, key=lambda name: found[name][0].sum())
-    if not _better(best, found[as_read][0]):
-        best_name, best = as_read, found[as_read][0]
+    as_read = max(hits, key=lambda name: hits[name][0].sum())
+    if not _better(best, hits[as_read][0]):
+        best_name, best = as_read, hits[as_read][0]
     # Class orders are left free for both: an order of the rows must be better than every order of the classes.
-    if _better(best, here):
+    if _better(best, as_given):
         return (
             f"expected rows in the order of the samples, got {read.mean():.1%} right; {best.mean():.1%} would be right "
             f"with the file in another order: {best_name}"
@@ -354,8 +354,8 @@ def changes_along_rows(predicted: np.ndarray, labels: np.ndarray) -> bool:
 
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
     lengths = np.diff(np.r_[starts, len(labels)])
-    place = np.arange(len(labels)) - np.repeat(starts, lengths)
-    second = place >= np.repeat((lengths + 1) // 2, lengths)
+    position = np.arange(len(labels)) - np.repeat(starts, lengths)
+    second = position >= np.repeat((lengths + 1) // 2, lengths)
     long = np.repeat(lengths, lengths) >= 4
     statistic, freedom = 0.0, 0
     for label in np.unique(labels).tolist():
@@ -384,11 +384,11 @@ def _agreement(values: np.ndarray, targets: np.ndarray) -> float:
 
 def va_swap_problem(values: np.ndarray, targets: np.ndarray) -> str | None:
     """Whether (n, 2) valence-arousal predictions fit the (n, 2) truth far better with their columns swapped."""
-    here, swapped = _agreement(values, targets), _agreement(values[:, ::-1], targets)
-    if len(values) < 10 or swapped - here < max(BETTER_BY, _CHANCE_ERRORS / np.sqrt(len(values))):
+    given, swapped = _agreement(values, targets), _agreement(values[:, ::-1], targets)
+    if len(values) < 10 or swapped - given < max(BETTER_BY, _CHANCE_ERRORS / np.sqrt(len(values))):
         return None
     return (
-        f"expected the columns valence, arousal, got a mean correlation of {here:.2f} with the labels against "
+        f"expected the columns valence, arousal, got a mean correlation of {given:.2f} with the labels against "
         f"{swapped:.2f} with the columns swapped"
     )
 
@@ -409,18 +409,18 @@ def va_row_problem(
             _agreement(moved[known], targets[known]), _agreement(moved[known][:, ::-1], targets[known])
         )
 
-    here = fit(np.arange(len(values)))
+    as_given = fit(np.arange(len(values)))
     alike = np.zeros(len(values), np.int64)
-    found = {name: fit(order) for name, order in row_orders(paths, alike, splits).items()}
-    name = max(found, key=lambda key: found[key])
-    if found[name] - here >= max(BETTER_BY, limit):
+    fits = {name: fit(order) for name, order in row_orders(paths, alike, splits).items()}
+    name = max(fits, key=lambda key: fits[key])
+    if fits[name] - as_given >= max(BETTER_BY, limit):
         return (
-            f"expected rows in the order of the samples, got a mean correlation of {here:.2f} with the labels; "
-            f"{found[name]:.2f} with the file in another order: {name}"
+            f"expected rows in the order of the samples, got a mean correlation of {as_given:.2f} with the labels; "
+            f"{fits[name]:.2f} with the file in another order: {name}"
         )
-    if here <= limit:
+    if as_given <= limit:
         return (
-            f"expected rows in the order of the samples, got a mean correlation of {here:.2f} with the labels, which "
-            "is chance, and no usual order of files fits better"
+            f"expected rows in the order of the samples, got a mean correlation of {as_given:.2f} with the labels, "
+            "which is chance, and no usual order of files fits better"
         )
     return None
