@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .image_names import without_image_suffix
 from .samples import Split
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import ArrayLike
 
 _DEEPEST = 12
@@ -27,22 +28,6 @@ _STRICT = ("id", "path", "path without suffix")
 _USUAL = ("id", "ids", "sample_id", "sample_ids")
 
 Columns = Mapping[str, np.ndarray]
-
-
-class Samples(Protocol):
-    """Samples with their ids and paths, such as a sample table."""
-
-    @property
-    def id(self) -> ArrayLike: ...
-    @property
-    def path(self) -> ArrayLike: ...
-
-
-class Names(NamedTuple):
-    """Ids and paths (n,) str of samples."""
-
-    id: np.ndarray
-    path: np.ndarray
 
 
 def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +45,9 @@ def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray
     several : (m,) bool
         Keys that more than one row is equal to.
     """
-    import pandas
+    import pandas as pd
 
-    wanted, index = (pandas.Index(np.asarray(names, dtype=object)) for names in (keys, among))
+    wanted, index = (pd.Index(np.asarray(names, dtype=object)) for names in (keys, among))
     repeated = index.duplicated(keep=False)
     rows = np.flatnonzero(~repeated)
     at = index[~repeated].get_indexer(wanted)
@@ -112,7 +97,7 @@ class Alignment:
         return line + (f"; {number(left, 'row')} left out, no sample has the id" if left else "")
 
 
-def align(ids: ArrayLike, samples: Samples) -> Alignment:
+def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
     """Samples of ids, by the strictest level by which each of them has one.
 
     Exact ids first, else paths (also without leading folders), then file names. A level counts only when no two ids
@@ -122,18 +107,18 @@ def align(ids: ArrayLike, samples: Samples) -> Alignment:
     Parameters
     ----------
     ids : (m,) str
-    samples : n samples
+    samples : sample table of n rows
     """
-    import pandas
+    import pandas as pd
 
-    inverse, unique = pandas.factorize(np.asarray(ids, dtype=object))
-    names, paths = _as_list(unique), _as_list(samples.path)
+    inverse, unique = pd.factorize(np.asarray(ids, dtype=object))
+    names, paths = [str(name) for name in unique], samples["path"].tolist()
     best, level = np.full(len(names), -1), ""
     several = np.zeros(len(names), bool)
-    for label, keys, among in _levels(names, _as_list(samples.id), paths):
+    for label, keys, among in _levels(names, samples["id"].tolist(), paths):
         rows, repeated = find_rows(keys, among)
         at = np.flatnonzero(rows >= 0).tolist()
-        if not pandas.Index(rows[at]).is_unique:
+        if not pd.Index(rows[at]).is_unique:
             continue
         if label not in _STRICT and _other_split([names[i] for i in at], [paths[row] for row in rows[at]]):
             continue
@@ -146,14 +131,14 @@ def align(ids: ArrayLike, samples: Samples) -> Alignment:
 
 
 def align_all(
-    ids: np.ndarray, samples: Samples, *, source: str, to: str, allow_missing: bool = False
+    ids: np.ndarray, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> Alignment:
     """:func:`align`, refused where an id has no sample.
 
     Parameters
     ----------
     ids : (m,) str
-    samples : n samples
+    samples : sample table of n rows
     source, to : str
         The file of the ids and that of the samples, for messages.
     allow_missing : bool
@@ -167,7 +152,7 @@ def align_all(
     if alignment.complete or (allow_missing and alignment.strict):
         return alignment
     left = ids[~alignment.aligned]
-    sample_ids = _as_list(samples.id)
+    sample_ids = samples["id"].tolist()
     by = f" by {alignment.level}" if alignment.level else ""
     several = int(alignment.several.sum())
     whole = (
@@ -179,7 +164,7 @@ def align_all(
     )
 
 
-def align_column(columns: Columns, samples: Samples) -> tuple[str, Alignment] | None:
+def align_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
     """Name and alignment of the column of ids that has most samples, the first of equal ones; None without columns."""
     best: tuple[str, Alignment] | None = None
     for name, ids in columns.items():
@@ -190,7 +175,7 @@ def align_column(columns: Columns, samples: Samples) -> tuple[str, Alignment] | 
 
 
 def align_file(
-    ids: Columns, others: Columns, samples: Samples, *, source: str, to: str, allow_missing: bool = False
+    ids: Columns, others: Columns, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> tuple[np.ndarray, str] | None:
     """Rows of the samples by the column of a file that matches them, and a line on it; None without ids.
 
@@ -237,7 +222,7 @@ def align_file(
 
 
 def _align_others(
-    columns: Columns, samples: Samples, *, source: str, to: str
+    columns: Columns, samples: pd.DataFrame, *, source: str, to: str
 ) -> tuple[np.ndarray, str] | None:
     """Rows of the samples by a column of numbers all of which name samples; None where there is none.
 
@@ -311,14 +296,14 @@ def align_in_order(
     )
 
 
-def _name_files(names: np.ndarray, samples: Samples) -> bool:
+def _name_files(names: np.ndarray, samples: pd.DataFrame) -> bool:
     """Whether each name is the file name, with or without its suffix, of a sample or of several."""
-    ids, paths = _as_list(samples.id), _as_list(samples.path)
+    ids, paths = samples["id"].tolist(), samples["path"].tolist()
     levels = list(_levels(names.tolist(), ids, paths))[-3:]
     return any(set(keys) <= set(among) for _, keys, among in levels)
 
 
-def difference(ids: np.ndarray, samples: Samples) -> str:
+def difference(ids: np.ndarray, samples: pd.DataFrame) -> str:
     """Words on the first id that looks like a sample's and is another text; empty where none does.
 
     Such are ids that differ by case, accents, blanks, marks or invisible characters.
@@ -328,7 +313,7 @@ def difference(ids: np.ndarray, samples: Samples) -> str:
         text = unicodedata.normalize("NFKD", name).casefold()
         return "".join(letter for letter in text if letter.isalnum())
 
-    sample_ids = _as_list(samples.id)
+    sample_ids = samples["id"].tolist()
     for part in (_stemmed, _stem):
         known = {alike(part(name)): name for name in sample_ids}
         for name in ids[:1000].tolist():
@@ -337,10 +322,6 @@ def difference(ids: np.ndarray, samples: Samples) -> str:
                 continue
             return f"; {name!a} is written another way than {other!a}"
     return ""
-
-
-def _as_list(texts: ArrayLike) -> list[str]:
-    return [str(text) for text in np.asarray(texts).tolist()]
 
 
 def _clean(name: str) -> str:

@@ -18,7 +18,6 @@ from .blocks import choose_blocks_of, column_names
 from .classes import canonical_all
 from .merge import merge_same, stack
 from .quality import face_quality
-from .samples import sample_table
 from .store import CodeStore
 from .table import BlockUse
 
@@ -219,7 +218,7 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
     (name, first), *others = stores.items()
     quality = face_quality(first)[order[name]]
     source = " + ".join(store.path.name for store in stores.values())
-    samples = [_samples(store) for store in stores.values()]
+    samples = [_samples(store, order[name]) for name, store in stores.items()]
     if not others:
         return _Dataset(source, samples[0], values, quality, ())
     covered = np.isfinite(values).all(axis=1)
@@ -243,8 +242,8 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
     return _Dataset(source, merged, values, quality, tuple(notes))
 
 
-def _samples(store: CodeStore) -> pd.DataFrame:
-    """Sample table of a store, its classes by canonical names."""
-    names = ("id", "path", "group", "split", "label", "valence", "arousal")
-    columns = {name: getattr(store.samples, name) for name in names}
-    return sample_table(columns, classes=canonical_all(store.info.classes), dataset=store.path.name)
+def _samples(store: CodeStore, order: np.ndarray) -> pd.DataFrame:
+    """Sample table of a store in the order given, its classes by canonical names."""
+    samples = store.listed.iloc[order].reset_index(drop=True)
+    samples["label"] = samples["label"].cat.rename_categories(list(canonical_all(store.info.classes)))
+    return samples

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DatasetError, UsageError, number, some
-from ...features.align import Alignment, Names, align_column, difference
+from ...features.align import Alignment, align_column, difference
 from ...features.atomic import replacing
 from ...features.columns import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
 from ...features.samples import SPLITS, Listing, Split
@@ -158,26 +158,25 @@ def apply_split(listing: Listing, table: Path) -> Listing:
     ------
     DatasetError : it is no such table, or its ids are not those of the dataset.
     """
-    rows = Names(*(listing.samples[name].to_numpy(dtype="U") for name in ("id", "path")))
-    ids, splits, alignment = _read_split(table, rows)
+    ids, splits, alignment = _read_split(table, listing.samples)
     unknown = ids[~alignment.aligned].tolist()
-    missing = np.delete(rows.id, alignment.rows[alignment.aligned]).tolist()
+    missing = listing.samples["id"].drop(alignment.rows[alignment.aligned]).tolist()
     if unknown or missing:
         raise DatasetError(
-            f"split: expected in {table} the {len(rows.id)} ids of {listing.dataset}, got "
+            f"split: expected in {table} the {len(listing)} ids of {listing.dataset}, got "
             f"{number(len(unknown), 'other')}"
             + (f" ({some(unknown, 3)})" if unknown else "")
             + f" and {len(missing)} missing"
             + (f" ({some(missing, 3)})" if missing else "")
-            + difference(np.array(unknown, dtype=str), rows)
+            + difference(np.array(unknown, dtype=str), listing.samples)
             + "; make it with ig3d split from the same folder, --dataset and options"
         )
-    aligned = np.empty(len(rows.id), np.int8)
+    aligned = np.empty(len(listing), np.int8)
     aligned[alignment.rows] = splits
     return _with_splits(listing, aligned, f"splits: {alignment.report(str(table), listing.dataset)}")
 
 
-def _read_split(table: Path, samples: Names) -> tuple[np.ndarray, np.ndarray, Alignment]:
+def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, Alignment]:
     """Ids (of the column that aligns most samples) and splits of a table, each id once."""
     columns, _ = read_table(table, error=DatasetError)
     split = find_column(columns, SPLIT_NAMES)
