@@ -27,7 +27,7 @@ from .measures.figures import figures_of
 from .model import FusionModel, settled
 from .protocol import Protocol
 from .protocol.plan import plan
-from .remarks import as_fitted, few_draws, oddities, weaknesses
+from .remarks import as_fitted, oddities, weaknesses
 from .result import Result
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Rule
 
@@ -112,7 +112,6 @@ def fuse_predictions(
     model = _model(copies, fitted, final) if final else None
     notes += as_fitted(rules, table.columns)
     notes += oddities(table, protocol, rules) + weaknesses(figures, len(rows), table.task, choices.objective)
-    notes += few_draws(rules, config.draws, exact=table.task == "classes" and groups is None)
     notes.sort(key=lambda line: not line.startswith("WARNING"))  # what a reader must not miss comes first
     return FuseResult(
         task=table.task,

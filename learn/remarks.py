@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from .rules import RECALIBRATED
 _MANY = 10  # numbers of one copy, above which only their range is printed
 _LEVEL = 0.05  # of a star
 _LITTLE = "an interval over so few says little of others"
+ENOUGH_GROUPS = 20
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
 _FEW_FITTED = 10  # rows for each prediction column below which what is fitted is rough
 # task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
@@ -68,7 +68,7 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
         notes.append("WARNING the 3D codes are the same for every row: look at them with ig3d inspect.")
     notes += few_fitted(table, protocol, rules)
     groups = table.group_codes[reported] if table.grouped else None
-    return notes + few_groups(groups, sum(rule.kind == "rule" for rule in rules))
+    return notes + few_groups(groups)
 
 
 def few_fitted(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ...]) -> list[str]:
@@ -134,53 +134,31 @@ def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective:
     return notes
 
 
-def few_draws(rules: tuple[RuleResult, ...], draws: int, *, exact: bool) -> list[str]:
-    """That no rule can have a star, where the smallest p that so many draws can give is too great.
-
-    Parameters
-    ----------
-    rules : of a run
-    draws : of the swaps: no p is below 1 / (draws + 1)
-    exact : whether the leading metric's test is McNemar's, which needs no draws
-    """
-    tests = sum(rule.kind == "rule" for rule in rules)
-    if exact or tests <= _LEVEL * (draws + 1):
-        return []
-    return [
-        f"WARNING {draws} draws of the tests cannot give a star to any of {tests} rules (Holm's correction): take "
-        f"--draws {round(tests / _LEVEL)} or more."
-    ]
-
-
-def few_groups(groups: np.ndarray | None, tests: int, noun: str = "rule") -> list[str]:
-    """That no rule can have a star, where there are too few groups to swap.
+def few_groups(groups: np.ndarray | None) -> list[str]:
+    """Warn of too few groups for tests and intervals.
 
     Parameters
     ----------
     groups : (n,) int, of the reported rows; None where rows stand for themselves
-    tests, noun : how many Holm's correction runs over, and what they are
 
     Notes
     -----
     Of the 2^g ways to swap g groups two make a difference as great as the greatest: no p is below 2 / 2^g.
     """
-    if groups is None:
+    count = ENOUGH_GROUPS if groups is None else len(np.unique(groups))
+    least = 2.0 ** (1 - count)
+    if count >= ENOUGH_GROUPS:
         return []
-    found = len(np.unique(groups))
-    least = 2.0 ** (1 - found)
-    if tests * least < _LEVEL:
-        return []
-    if found == 1:
+    if count == 1:
         return [
             "WARNING all reported rows are of 1 group: there is no interval and no test; report more groups."
         ]
-    most = math.ceil(_LEVEL / least) - 1
-    advice = f", or take {most} or fewer" if most else ""
-    advice += f"; {_LITTLE}" if found <= FEW_UNITS else ""
+    start = f"WARNING the reported rows are of {number(count, 'group')}, fewer than {ENOUGH_GROUPS}: "
+    if least < _LEVEL:
+        return [f"{start}intervals and tests of so few are rough (docs/statistics.md); report more groups."]
+    advice = f"; {_LITTLE}" if count <= FEW_UNITS else ""
     return [
-        f"WARNING the reported rows are of {number(found, 'group')}: tests that swap so few have no p below "
-        f"{least:.2g} and cannot give a star to any of {number(tests, noun)} (Holm's correction); report more "
-        f"groups{advice}."
+        f"{start}tests that swap so few have no p below {least:.2g}, so that no claim is possible{advice}."
     ]
 
 

@@ -214,7 +214,7 @@ def train_heads(
         rules.append(RuleResult(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
     groups = table.group_codes[rows] if table.grouped else None
-    notes += unlearnt(table, protocol) + few_groups(groups, len(names), "head")
+    notes += unlearnt(table, protocol) + few_groups(groups)
     figures = figures_of(
         tuple(rules),
         table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],

@@ -88,7 +88,7 @@ def test_of_few_groups_no_control_is_judged(groups):
     record = record_of(made(groups=np.arange(240) % groups))
     judged = any("ontrol" in line and "as it should be" in line for line in verdict(record))
     assert judged == (groups > FEW_UNITS)
-    (note,) = few_groups(np.arange(240) % groups, 2)
+    (note,) = few_groups(np.arange(240) % groups)
     assert ("says little" in note) == (groups <= FEW_UNITS)
 
 
@@ -101,7 +101,7 @@ def test_few_rows_are_counted_in_words():
     assert note(1) == ["WARNING only 1 row is reported: there is no interval and no test."]
     assert "only 5 rows are reported: an interval over so few says little" in note(5)[0]
     assert note(6) == ["Only 6 rows are reported: intervals of so few rows are rough."] and not note(100)
-    (one,) = few_groups(np.zeros(9), 3)
+    (one,) = few_groups(np.zeros(9))
     assert one.startswith("WARNING all reported rows are of 1 group: there is no interval and no test")
 
 

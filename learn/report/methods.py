@@ -12,10 +12,13 @@ from typing import Any
 
 from ...errors import number
 from ..config import FuseConfig
+from ..measures.intervals import EXPANDED_BELOW
+from ..measures.results import CONDITIONAL
 from ..rules import RECALIBRATED
 from .record import seed_of
 from .words import (
     FITTED_FOR,
+    TITLES,
     grouped,
     has_2d,
     is_intermediate,
@@ -42,7 +45,13 @@ def paragraph(record: dict[str, Any]) -> str:
     if is_intermediate(record):
         said += _module(record)
     elif has_2d(record):
-        said += [*_rules(record), *_head(record), *_without_codes(record), *_compared(record)]
+        said += [
+            *_rules(record),
+            *_repeated(record),
+            *_head(record),
+            *_without_codes(record),
+            *_compared(record),
+        ]
     else:
         said += _heads(record)
     said += _intervals(record)
@@ -124,6 +133,20 @@ def _where(protocol: dict[str, Any], config: dict[str, Any]) -> str:
     return f"on {protocol['fitted_on']} ({rows}{drawn}), never on a row that they are measured on"
 
 
+def _repeated(record: dict[str, Any]) -> list[str]:
+    """How often rules were cross-fitted."""
+    repeated = {
+        name: len(part["log_loss" if record["task"] == "classes" else "rmse_joint"]["repeats"])
+        for name in names_of(record, "rule", "reference")
+        if (part := record["results"][name]["all"])
+        and "repeats" in part["log_loss" if record["task"] == "classes" else "rmse_joint"]
+    }
+    if not repeated:
+        return []
+    count = max(repeated.values())
+    return [f"Figures of {_listed(list(repeated))} are means over {count} cross-fittings with other folds."]
+
+
 def _objective(record: dict[str, Any], fitted: Sequence[str]) -> str:
     """What rules are fitted for, and by which loss those for which the metric has no slope."""
     objective, classes = objective_of(record), record["task"] == "classes"
@@ -201,7 +224,7 @@ def _compared(record: dict[str, Any]) -> list[str]:
             "network as given."
         )
     controls = names_of(record, "control")
-    if any("+" not in name for name in controls):
+    if any("+" not in name and not name.endswith(CONDITIONAL) for name in controls):
         said.append(
             "As a control every rule is repeated with the rows of the codes permuted, among those it is fitted on and "
             "among those it is applied to."
@@ -210,6 +233,18 @@ def _compared(record: dict[str, Any]) -> list[str]:
     if others:
         said.append(f"As a further control {_listed(others)} stands in place of the 3D predictions.")
     return said
+
+
+def _primary(record: dict[str, Any]) -> list[str]:
+    """The primary comparison, where its control was run."""
+    primary = record["primary"]
+    if not any(name.endswith(CONDITIONAL) for name in record["rules"]):
+        return []
+    return [
+        f"The primary comparison, fixed beforehand, is of {primary['rule']} in {TITLES[primary['metric']]} with each "
+        f"reference and with itself under {_config(record)['permutations']} permutations of the codes among rows with "
+        "similar 2D predictions; each has to be beaten at the 5 % level."
+    ]
 
 
 def _heads(record: dict[str, Any]) -> list[str]:
@@ -244,17 +279,24 @@ def _intervals(record: dict[str, Any]) -> list[str]:
     what = " (persons or videos)" if grouped(record) else ""
     said = [
         f"Intervals are 95 % intervals of a paired bootstrap over {units(record)} {unit}{what} "
-        f"({record['config'].get('draws')} draws, seed {seed_of(record)}; BCa for figures, percentile for "
-        "differences), conditional on the trained networks."
+        f"({record['config'].get('draws')} draws, seed {seed_of(record)}; "
+        + (
+            "expanded percentile intervals"
+            if units(record) < EXPANDED_BELOW
+            else "BCa for figures, percentile for differences"
+        )
+        + "), conditional on the trained networks."
     ]
     if record["references"]:
         several = record["task"] == "va" or trainings(record) > 1
         exact = "" if grouped(record) or several else " (for accuracy McNemar's exact test)"
-        what = "rules" if has_2d(record) else "heads"
-        holm = f", corrected by Holm's method over the {what} for each reference and metric"
+        adjusted = (
+            "; those of the exploratory table are adjusted by the bootstrap maximum over all its differences in "
+            "metrics that something was fitted for"
+        )
         said.append(
             f"p-values are of two-sided tests that swap the predictions of two systems at random by {unit}{exact}"
-            f"{'' if is_intermediate(record) else holm}."
+            f"{'' if is_intermediate(record) else adjusted}."
         )
     return said
 

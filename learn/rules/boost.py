@@ -14,7 +14,7 @@ from .base import Rule
 from .calibrate import with_unseen
 from .columns import Columns
 from .objective import row_weights
-from .stack import Stack, matched
+from .stack import Stack, matched, standard_error
 
 
 class Boost(Rule):
@@ -85,7 +85,7 @@ class Boost(Rule):
             start = self._base().fit(
                 columns.take(~held), y[~held], groups=None if groups is None else groups[~held]
             )
-            self._grow(np.asarray(columns.codes), start.apply(columns), y, held)
+            self._grow(np.asarray(columns.codes), start.apply(columns), y, held, groups)
         self.scale_, self.offset_ = np.ones(2), np.zeros(2)
         if self.task == "va" and self.objective == "ccc":
             self.scale_, self.offset_ = matched(self.base_.apply(columns), y)
@@ -99,17 +99,25 @@ class Boost(Rule):
         objective = "rmse" if self.task == "va" else self.objective
         return Stack(task=self.task, use_3d=False, objective=objective, random_state=self.random_state)
 
-    def _grow(self, codes: np.ndarray, start: np.ndarray, y: np.ndarray, held: np.ndarray) -> None:
+    def _grow(
+        self,
+        codes: np.ndarray,
+        start: np.ndarray,
+        y: np.ndarray,
+        held: np.ndarray,
+        groups: np.ndarray | None,
+    ) -> None:
         if self.task == "va":
             for d in range(y.shape[1]):
                 residual = y[:, d] - start[:, d]
-                self._train(codes, residual, held, objective="regression", metric="l2")
+                self._train(codes, residual, held, groups, objective="regression", metric="l2")
             return
         present = self.base_.present_
         self._train(
             codes,
             np.searchsorted(present, y),
             held,
+            groups,
             init=log_softmax(start[:, present]),
             weight=row_weights(y, self.task, self.objective),
             objective="multiclass",
@@ -122,6 +130,7 @@ class Boost(Rule):
         codes: np.ndarray,
         y: np.ndarray,
         held: np.ndarray,
+        groups: np.ndarray | None,
         *,
         init: np.ndarray | None = None,
         weight: np.ndarray | None = None,
@@ -135,8 +144,8 @@ class Boost(Rule):
         gain = _gains(self._raw(text, codes[held]), y[held], None if init is None else init[held])
         gain = gain if weight is None else gain * weight[held]
         # The least of many rounds lies below the start by luck too: trees are kept where the mean gain is more than
-        # two of its standard errors.
-        kept = gain.mean() > 2 * gain.std() / np.sqrt(len(gain))
+        # two of its standard errors, over groups where there are some.
+        kept = gain.mean() > 2 * standard_error(gain[None], None if groups is None else groups[held])[0]
         self.trees_.append(text if kept else "")
         self.rounds_.append(rounds if kept else 0)
 
