@@ -15,7 +15,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from ig3d.features.table import BlockUse, FusionTable
+from ig3d.features.fusion_table import BlockUse, FusionTable
 from ig3d.learn.config import RULES
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
 from ig3d.learn.rules import stack

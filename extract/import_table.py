@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from ..errors import DatasetError, UsageError, number, some
 from ..features.align import align_column
-from ..features.columns import (
+from ..features.samples import BOX_COLUMNS, Listing
+from ..features.table_columns import (
     AROUSAL_NAMES,
     GROUP_NAMES,
     LABEL_NAMES,
@@ -28,14 +29,13 @@ from ..features.columns import (
     is_index,
     plain,
 )
-from ..features.samples import BOX_COLUMNS, Listing
 from ..features.table_reader import read_table
 from ..features.values import Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Values of a column status (:func:`~..features.columns.plain`) for rows with codes and without; others are failures.
+# Plain values of a column status for rows with codes and without; others are failures.
 _VALID = (
     "",
     "ok",
@@ -63,11 +63,11 @@ _CONFIDENCE = (
     "confidence", "face score", "face confidence", "detection confidence", "detection score", "det score",
     "det confidence", "tracking confidence",
 )  # fmt: skip
-# A tracker's column success of a face that was not found, and the confidence below which OpenFace's own tools say so.
+# Values of a tracker's column success without a face, and the confidence below which OpenFace's tools take none.
 _FALSE, _CONFIDENT = ("", "false", "f", "no", "n", "nan", "none", "failed", "fail"), 0.5
 # Confidences are per cent where the largest is above this: some detectors have scores a little above 1.
 _PER_CENT = 10.0
-# Columns beside the codes that are never codes themselves (:func:`~..features.columns.plain` names).
+# Plain names of columns beside the codes that are never codes themselves.
 _TRACKER = {
     plain(name)
     for name in (
@@ -115,15 +115,15 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Foun
     keys = _keys(table)
     if not keys:
         raise DatasetError(f"import: expected a column id, path, image, name or number, got {some(header)}")
-    places = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
-    used = {name for names in places.values() for name in names}
+    codes_of = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
+    used = {name for names in codes_of.values() for name in names}
     best = align_column({name: ids for name, ids in keys.items() if name not in used}, listing.samples)
     if best is None:
         raise DatasetError(f"import: expected a column id beside the codes, got {some(header)}")
     key, alignment = best
     numbers = {
         block: np.stack([as_numbers(table[name]) for name in names], axis=1).astype(np.float32)
-        for block, names in places.items()
+        for block, names in codes_of.items()
     }
     outcomes = _outcomes(table)
     rows, counts = alignment.rows.tolist(), Counter(alignment.rows[alignment.aligned].tolist())
@@ -165,31 +165,32 @@ def _numbered_columns(source: Path, header: list[str]) -> dict[str, list[str]]:
     ------
     DatasetError : there are none, or a block's numbers are not 0 to n - 1.
     """
-    found: dict[str, dict[int, str]] = {}
+    blocks: dict[str, dict[int, str]] = {}
     for name in header:
         parts = re.fullmatch(r"(?:code:)?(.+?)\s*:\s*([0-9]{1,6})", name)
         if parts is None:
             continue
-        block, place = found.setdefault(parts[1].strip(), {}), int(parts[2])
-        if place in block:
+        block, number_in_block = blocks.setdefault(parts[1].strip(), {}), int(parts[2])
+        if number_in_block in block:
             raise DatasetError(
-                f"import: {source}: expected one column {parts[1]}:{place}, got {block[place]} and {name}"
+                f"import: {source}: expected one column {parts[1]}:{number_in_block}, got {block[number_in_block]} and "
+                f"{name}"
             )
-        block[place] = name
-    if not found:
+        block[number_in_block] = name
+    if not blocks:
         raise DatasetError(
             f"import: expected columns like expression:0, got {some(header)}; name the columns with "
             "--columns expression:50,pose:3,..."
         )
-    for name, block in found.items():
-        absent = [f"{name}:{place}" for place in range(len(block)) if place not in block]
+    for name, block in blocks.items():
+        absent = [f"{name}:{position}" for position in range(len(block)) if position not in block]
         if absent:
-            beyond = [block[place] for place in sorted(block) if place >= len(block)]
+            beyond = [block[position] for position in sorted(block) if position >= len(block)]
             raise DatasetError(
                 f"import: {source}: expected the columns {name}:0 to {name}:{len(block) - 1}, got no {some(absent)} "
                 f"but {some(beyond)}"
             )
-    return {name: [block[place] for place in range(len(block))] for name, block in found.items()}
+    return {name: [block[position] for position in range(len(block))] for name, block in blocks.items()}
 
 
 def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
@@ -255,8 +256,8 @@ def _by_number(names: list[str]) -> list[str]:
         runs[-1][1].append((int(parts[2]) if parts else 0, name))
     result = []
     for _, run in runs:
-        places = sorted(place for place, _ in run)
-        complete = places == list(range(places[0], places[0] + len(run)))
+        positions = sorted(position for position, _ in run)
+        complete = positions == list(range(positions[0], positions[0] + len(run)))
         result += [name for _, name in (sorted(run) if complete else run)]
     return result
 

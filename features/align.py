@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import PredictionsError, number, some
-from .columns import increases, plain, split_named
 from .image_names import without_image_suffix
 from .samples import Split
+from .table_columns import increases, plain, split_named
 
 if TYPE_CHECKING:
     import pandas as pd

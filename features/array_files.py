@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import PredictionsError, WeightsError, short
-from .columns import cell_text
 from .safe_pickle import read_arrays
+from .table_columns import cell_text
 from .table_reader import MAX_BYTES
 from .values import sound_array
 

@@ -16,10 +16,10 @@ import numpy as np
 from ..errors import StoreError, number
 from .blocks import choose_blocks_of, column_names
 from .classes import canonical_all
+from .fusion_table import BlockUse
 from .merge import merge_same, stack
 from .quality import face_quality
 from .store import CodeStore
-from .table import BlockUse
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import numpy as np
 import regex
 
 from ..errors import UsageError, number, short, some
-from .table import FusionTable
+from .fusion_table import FusionTable
 
 _SECONDS = 10.0  # for a pattern over all ids; a sound one takes microseconds for each
 _LARGEST = 3  # groups that are named

@@ -2,7 +2,7 @@
 
 Samples come from stores (:mod:`.codes`) or a table of labels (:mod:`.labels`). Predictions are read
 (:mod:`.predictions`), aligned to them (:mod:`.align`) and checked for their order (:mod:`.order`); the result is a
-:class:`~.table.FusionTable`.
+:class:`~.fusion_table.FusionTable`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import PredictionsError, UsageError, number
 from .align import align_file, align_in_order
 from .codes import Codes, read_codes
+from .fusion_table import FusionTable
 from .inputs import Inputs
 from .labels import has_va, is_numbered, names_of, overlay, read_labels, with_classes
 from .network_features import network_of
@@ -24,7 +25,6 @@ from .order import GIVE_IDS, GIVE_ORDER, class_problem, va_problem
 from .predictions import Predictions, load_predictions
 from .quality import QUALITY_COLUMNS
 from .samples import classes_of
-from .table import FusionTable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,8 @@ import numpy as np
 from ..errors import PredictionsError, number, some
 from .align import align_all, align_column
 from .classes import canonical
-from .columns import (
+from .samples import classes_of, sample_table
+from .table_columns import (
     GROUP_NAMES,
     LABEL_NAMES,
     PATH_NAMES,
@@ -26,7 +27,6 @@ from .columns import (
     split_of,
     va_columns,
 )
-from .samples import classes_of, sample_table
 from .table_reader import read_table
 
 if TYPE_CHECKING:

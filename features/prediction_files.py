@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import PredictionsError, some
 from .array_files import SUFFIXES, read_array_file
 from .classes import canonical_all
-from .columns import (
+from .table_columns import (
     as_numbers,
     as_text,
     class_columns,
@@ -169,7 +169,7 @@ def _id_arrays(
     """Arrays that may hold the ids of ``n`` rows; one that is called ids is among them.
 
     Columns of a table of text are separate arrays. The second of the two has those of
-    :func:`~.columns.other_candidates`.
+    :func:`~.table_columns.other_candidates`.
     """
     flat: dict[str, np.ndarray] = {}
     for name, array in arrays.items():

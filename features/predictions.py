@@ -14,9 +14,9 @@ import numpy as np
 from ..errors import PredictionsError, number, some
 from .atomic import replacing, write_arrays
 from .classes import canonical_all, parse_classes, preset_of
-from .columns import as_text, id_column
 from .prediction_files import VA as VA  # the name is used with predictions
 from .prediction_files import Read, load_ids, read_file
+from .table_columns import as_text, id_column
 
 KINDS = ("logits", "probabilities", "va")
 # Below it a probability is rounding; its logarithm stays finite.

@@ -1,6 +1,6 @@
 """Reader of tables that a user hands over: CSV, TSV (also gzipped) and Parquet, in one way for every command.
 
-Cells of text tables stay text, so ``0001`` stays an id. :mod:`.columns` finds the columns and reads their cells.
+Cells of text tables stay text, so ``0001`` stays an id. :mod:`.table_columns` finds the columns and reads their cells.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 
+from ..features.fusion_table import FusionTable
 from ..features.predictions import log_probabilities
-from ..features.table import FusionTable
 from .measures.results import CONDITIONAL, PERMUTED, RuleResult
 from .protocol import FuserFit, Protocol
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Columns, Rule, fits, make_rule, quietly

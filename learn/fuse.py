@@ -14,10 +14,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError, some
+from ..features.fusion_table import FusionTable
 from ..features.groups import regrouped
 from ..features.inputs import Inputs
 from ..features.join import load_table
-from ..features.table import FusionTable
 from .class_shares import shares_of
 from .config import FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, RULES, FuseConfig
 from .copies import Copies, Repeat, as_predictions

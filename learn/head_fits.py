@@ -13,8 +13,8 @@ import numpy as np
 
 from ..errors import ProtocolError
 from ..features.atomic import replacing
+from ..features.fusion_table import FusionTable
 from ..features.predictions import log_softmax
-from ..features.table import FusionTable
 from .config import FuseConfig
 from .heads import code_of, make_head
 from .protocol import HeadFit, Protocol

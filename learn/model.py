@@ -23,7 +23,7 @@ from sklearn.base import BaseEstimator
 from .. import __version__
 from ..errors import ModelError, short, some
 from ..features.atomic import replacing
-from ..features.table import BlockUse, digest_of
+from ..features.fusion_table import BlockUse, digest_of
 from . import heads, rules
 from .class_shares import ClassCounts, RuleShares
 from .tree_text import check_text, texts_in

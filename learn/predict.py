@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..errors import Ig3dError, ModelError, short
-from ..features.table import FusionTable
+from ..features.fusion_table import FusionTable
 from .copies import as_predictions, columns_of
 from .head_fits import scores_by
 from .model import FusionModel, hashes_of

@@ -17,12 +17,12 @@ from ..errors import ModelError, PredictionsError, UsageError, number
 from ..features.align import find_rows
 from ..features.atomic import replacing
 from ..features.classes import parse_classes
+from ..features.fusion_table import FusionTable
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.network_features import network_differences, network_of
 from ..features.predictions import Predictions, load_predictions
 from ..features.samples import Split
-from ..features.table import FusionTable
 from .model import FusionModel
 from .predict import predict, seen
 from .priors import FITTED, check_priors, corrected, difference_warning

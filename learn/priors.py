@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import UsageError, number, some
 from ..features.classes import canonical
+from ..features.fusion_table import FusionTable
 from ..features.predictions import log_softmax
-from ..features.table import FusionTable
 from ..features.table_reader import read_table
 from .class_shares import count_classes, describe_shares, difference_p
 from .model import FusionModel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import number
-from ..features.table import FusionTable
+from ..features.fusion_table import FusionTable
 from .measures.intervals import FEW_UNITS
 from .measures.metrics import LOWER_IS_BETTER
 from .measures.results import RuleResult

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..errors import PredictionsError, UsageError
 from ..features.codes import read_codes
+from ..features.fusion_table import FusionTable
 from ..features.groups import regrouped
 from ..features.join import Given
 from ..features.labels import has_va
 from ..features.predictions import VA, Predictions, log_softmax
 from ..features.samples import classes_of
-from ..features.table import FusionTable
 from .config import FuseConfig
 from .head_fits import fit_heads
 from .heads import HEADS, NEED_TORCH

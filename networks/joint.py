@@ -21,10 +21,10 @@ from torch import nn
 from ..errors import DatasetError, UsageError, some
 from ..features.align import find_rows
 from ..features.device import choose_device
+from ..features.fusion_table import FusionTable
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.samples import Listing, Split
-from ..features.table import FusionTable
 from ..learn.intermediate.ask import Applied, ask
 from ..learn.intermediate.checkpoint import check_blocks, input_warning
 from ..learn.intermediate.config import IntermediateConfig

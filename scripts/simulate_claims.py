@@ -22,8 +22,8 @@ import numpy as np
 from scipy.stats import binom
 from threadpoolctl import threadpool_limits
 
+from ig3d.features.fusion_table import FusionTable
 from ig3d.features.samples import Split
-from ig3d.features.table import FusionTable
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.fuse import FuseResult, fuse_predictions
 from ig3d.learn.measures.metrics import measure

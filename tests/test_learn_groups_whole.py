@@ -12,8 +12,8 @@ from spy_groups import Recorder
 from toy_fusion import CLASSES, make_table, store_of
 
 from ig3d.errors import ProtocolError
+from ig3d.features.fusion_table import digest_of
 from ig3d.features.predictions import Predictions
-from ig3d.features.table import digest_of
 from ig3d.learn.ablation import Study, run_study
 from ig3d.learn.ablation.table import TO_CELL, table_of
 from ig3d.learn.config import FuseConfig

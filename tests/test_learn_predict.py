@@ -14,9 +14,9 @@ import skops.io
 from toy_fusion import CLASSES, make_table, store_of
 
 from ig3d.errors import ModelError
+from ig3d.features.fusion_table import BlockUse
 from ig3d.features.inputs import Inputs
 from ig3d.features.predictions import Predictions
-from ig3d.features.table import BlockUse
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model, model_bytes, save_model
 from ig3d.learn.predict import predict, seen

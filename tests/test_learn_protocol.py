@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ig3d.errors import ProtocolError, UsageError
-from ig3d.features.table import BlockUse, FusionTable
+from ig3d.features.fusion_table import BlockUse, FusionTable
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.protocol import FuserFit, HeadFit
 from ig3d.learn.protocol.folds import folds_of

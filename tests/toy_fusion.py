@@ -6,8 +6,8 @@ import numpy as np
 from listed import Sample
 from toy_stores import write_store
 
+from ig3d.features.fusion_table import BlockUse, FusionTable
 from ig3d.features.samples import Split
-from ig3d.features.table import BlockUse, FusionTable
 
 CLASSES = ("happy", "sad", "anger")
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
-from ...features.columns import say_columns, split_named
 from ...features.samples import BOX_COLUMNS, Listing, Split
+from ...features.table_columns import say_columns, split_named
 from .affectnet_npy import read_annotations
 from .base import Dataset, DatasetOptions
 from .files import (

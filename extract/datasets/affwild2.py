@@ -15,8 +15,8 @@ from typing import Any
 
 from ...errors import DatasetError, number, short, some
 from ...features.classes import PRESETS
-from ...features.columns import split_named
 from ...features.samples import Listing, Split
+from ...features.table_columns import split_named
 from .base import Dataset, DatasetOptions
 from .files import find_all, find_file, images_under, posix, read_lines
 from .label_names import class_index

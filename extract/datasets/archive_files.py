@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import DatasetError, number, some
-from ...features.columns import split_named
 from ...features.samples import Split
+from ...features.table_columns import split_named
 from ..kinds import is_system_folder
 from ..sources import Unavailable, Unreadable, open_archive, open_file, reason_of
 from ..sources.remote import is_remote, list_remote

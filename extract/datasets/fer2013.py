@@ -14,8 +14,8 @@ from typing import Any
 
 from ...errors import DatasetError, short
 from ...features.classes import PRESETS
-from ...features.columns import say_columns, split_named
 from ...features.samples import Listing, Split
+from ...features.table_columns import say_columns, split_named
 from ..sources import Unreadable, open_archive
 from ..sources.pixels import COLUMN, PixelRows
 from .base import Dataset, DatasetOptions

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from ...errors import LayoutError, some
 from ...features.classes import CANONICAL, canonical
-from ...features.columns import split_named
 from ...features.samples import Split
+from ...features.table_columns import split_named
 from .files import natural
 
 Folder = tuple[str, ...]

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DatasetError, some
-from ...features.columns import (
+from ...features.image_names import IMAGE_SUFFIXES
+from ...features.samples import BOX_COLUMNS, Listing
+from ...features.table_columns import (
     GROUP_NAMES,
     LABEL_NAMES,
     PATH_NAMES,
@@ -20,8 +22,6 @@ from ...features.columns import (
     split_of,
     va_columns,
 )
-from ...features.image_names import IMAGE_SUFFIXES
-from ...features.samples import BOX_COLUMNS, Listing
 from ...features.table_reader import read_table
 from .base import Dataset, DatasetOptions
 from .files import sample_id

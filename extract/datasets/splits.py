@@ -15,8 +15,8 @@ import pandas as pd
 from ...errors import DatasetError, UsageError, number, some
 from ...features.align import Alignment, align_column, difference
 from ...features.atomic import replacing
-from ...features.columns import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
 from ...features.samples import SPLITS, Listing, Split
+from ...features.table_columns import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
 from ...features.table_reader import read_table
 
 HEADER = ("id", "split")

@@ -11,8 +11,8 @@ import pandas as pd
 
 from ...errors import DatasetError, number, some
 from ...features.classes import canonical, canonical_all
-from ...features.columns import LABEL_NAMES, as_numbers, cell_text, is_empty, label_text, split_of
 from ...features.samples import BOX_COLUMNS, Listing
+from ...features.table_columns import LABEL_NAMES, as_numbers, cell_text, is_empty, label_text, split_of
 from .base import Dataset, DatasetOptions
 from .label_names import Labels, digit_notes, read_labels
 

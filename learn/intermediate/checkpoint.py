@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ...errors import ModelError, UsageError, some
+from ...features.fusion_table import BlockUse, FusionTable
 from ...features.network_features import network_differences
-from ...features.table import BlockUse, FusionTable
 from ..training.tensors import read_tensors, tensors_digest, write_tensors
 from .config import TASKS
 from .modules import FusionModule, ModuleSpec, make_module

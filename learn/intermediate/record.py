@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...features.fusion_table import FusionTable
 from ...features.predictions import log_probabilities
-from ...features.table import FusionTable
 from ..measures.results import RuleResult
 from ..result import Result
 from .config import IntermediateConfig

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...features.table import FusionTable
+from ...features.fusion_table import FusionTable
 from .config import IntermediateConfig
 from .fit import TrainingData, parameter_groups
 from .modules import FusionModule, ModuleSpec, make_module

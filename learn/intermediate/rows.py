@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import PredictionsError, ProtocolError
+from ...features.fusion_table import FusionTable
 from ...features.samples import Split
-from ...features.table import FusionTable
 from ..protocol.folds import held_out, strata_of
 from ..remarks import few_groups
 from .config import IntermediateConfig

@@ -17,8 +17,8 @@ import torch
 
 from ... import __version__
 from ...features.device import choose_device
+from ...features.fusion_table import FusionTable
 from ...features.predictions import load_predictions
-from ...features.table import FusionTable
 from ..training.epochs import Epoch, seeded
 from .ask import as_values, split_outputs
 from .checkpoint import ModuleInfo, save_module

@@ -14,12 +14,12 @@ import numpy as np
 
 from ...errors import PredictionsError, some
 from ...features.align import find_rows
+from ...features.fusion_table import FusionTable
 from ...features.groups import regrouped
 from ...features.inputs import Inputs, Paths
 from ...features.join import load_table
 from ...features.network_features import load_features
 from ...features.store import CodeStore
-from ...features.table import FusionTable
 
 _AT_A_TIME = 512
 
@@ -30,7 +30,7 @@ class FeatureTable:
 
     Attributes
     ----------
-    table : n samples (:class:`~ig3d.features.table.FusionTable`)
+    table : n samples (:class:`~ig3d.features.fusion_table.FusionTable`)
     values : (m, d) float32, or (m, c, h, w) float16
     row : (n,) int64
         Row in ``values`` of each sample, -1 where there is none.

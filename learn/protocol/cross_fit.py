@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from ...errors import ProtocolError
-from ...features.table import FusionTable
+from ...features.fusion_table import FusionTable
 from ..config import FuseConfig
 from .folds import folds_of, strata_of
 from .rows import FuserFit, HeadFit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import ProtocolError
-from ...features.table import FusionTable
+from ...features.fusion_table import FusionTable
 from ..config import FuseConfig
 from .cross_fit import Drawn, with_codes
 from .rows import FuserFit, HeadFit, Protocol

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import ProtocolError
+from ...features.fusion_table import FusionTable
 from ...features.samples import Split
-from ...features.table import FusionTable
 from ..config import FuseConfig
 from ..rules import fits
 from .cross_fit import Drawn, apart, fewer, in_folds, on_reported, with_codes

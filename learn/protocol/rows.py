@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ProtocolError
-from ...features.table import digest_of
+from ...features.fusion_table import digest_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...features.table import FusionTable
+from ...features.fusion_table import FusionTable
 from .rows import HeadFit
 
 _EMPTY = np.zeros(0, np.intp)
