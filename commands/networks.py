@@ -12,7 +12,6 @@ from ..errors import UsageError
 from .options import (
     Balance,
     BatchSize,
-    CropScale,
     Dataset,
     Device,
     Epochs,
@@ -189,7 +188,13 @@ def logits(
             help="whole, or a store for its faces' boxes; by default the dataset's boxes, else whole.",
         ),
     ] = None,
-    crop_scale: CropScale = 1.0,
+    crop_scale: Annotated[
+        str,
+        typer.Option(
+            "--crop-scale",
+            help="Side of the crop over that of the box; auto chooses among a few by the loss on val or train rows.",
+        ),
+    ] = "1",
     splits: Annotated[
         list[str] | None,
         typer.Option(
@@ -206,7 +211,7 @@ def logits(
 ) -> None:
     """Write a 2D network's predictions with the dataset's ids, for ig3d fuse."""
     from ..networks.load import NetworkSpec
-    from ..networks.logits import LogitsConfig, parse_splits, write_logits
+    from ..networks.logits import LogitsConfig, parse_crop_scale, parse_splits, write_logits
 
     spec = NetworkSpec(
         network,
@@ -227,7 +232,11 @@ def logits(
     )
     parts = parse_splits(None if splits is None else joined(splits))
     config = LogitsConfig(
-        splits=parts, batch_size=batch_size, device=device, crop=crop, crop_scale=crop_scale
+        splits=parts,
+        batch_size=batch_size,
+        device=device,
+        crop=crop,
+        crop_scale=parse_crop_scale(crop_scale),
     )
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = write_logits(samples, spec, out, config, progress=True)

@@ -324,6 +324,12 @@ def in_va_range(predictions: Predictions) -> Predictions:
     return replace(predictions, notes=(*predictions.notes, note))
 
 
+def scores_of_outputs(values: np.ndarray, source: Path) -> np.ndarray:
+    """(n, k) scores of a network's outputs: logits, probabilities or per cent; a softmax makes probabilities."""
+    values, kind, _ = _recognise_kind(values, source, "")
+    return Predictions(values, kind, source=str(source)).scores()
+
+
 def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.ndarray, str, str]:
     """Probabilities, per cent, log-probabilities or logits, by the sums of the rows."""
     name = source.name

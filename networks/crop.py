@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class Crops:
     source: str = "whole"
     scale: float = 1.0
     notes: tuple[str, ...] = ()
+
+    def scaled(self, scale: float) -> Crops:
+        """The same crops with squares of another scale."""
+        return replace(self, boxes=_squares(self.boxes, scale / self.scale), scale=scale)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Picture:
     row : int
         Index into the sample list.
     pixels : (size, size, 3) uint8 RGB, or None
+        (s, size, size, 3) where s boxes were asked for.
     digest : (16,) uint8
         Of the file's bytes; zeros where it was not read.
     problem : str
@@ -126,7 +127,7 @@ def read_picture(listing: Listing, row: int, view: InputSpec, box: np.ndarray | 
     listing : Listing
     row : index into it
     view : InputSpec
-    box : (4,) float, pixels, or None
+    box : (4,) float, pixels, or None; (s, 4) for s parts of the image, which is decoded once
         Rounded to whole pixels; black where it leaves the image. NaN or None is the whole image.
     """
     sample, path, size = (listing.samples[name].iat[row] for name in ("id", "path", "size_bytes"))
@@ -137,6 +138,15 @@ def read_picture(listing: Listing, row: int, view: InputSpec, box: np.ndarray | 
     except Unreadable as exc:
         return Picture(row, None, np.zeros(16, np.uint8), f"{sample}: {exc}")
     picture = Pillow.fromarray(image.pixels)
+    if box is None or box.ndim == 1:
+        pixels = _resized(picture, view, box)
+    else:
+        pixels = np.stack([_resized(picture, view, part) for part in box])
+    return Picture(row, pixels, np.asarray(image.digest, np.uint8))
+
+
+def _resized(picture: Pillow.Image, view: InputSpec, box: np.ndarray | None) -> np.ndarray:
+    """(size, size, 3) uint8 pixels of an image, or of a part of it."""
     if box is not None and np.isfinite(box).all():
         x0, y0, x1, y1 = np.round(box).astype(int).tolist()
         picture = picture.crop((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
@@ -144,9 +154,7 @@ def read_picture(listing: Listing, row: int, view: InputSpec, box: np.ndarray | 
         picture = picture.convert("L").convert("RGB")
     resized = picture.resize((view.size, view.size), Pillow.Resampling[view.interpolation.upper()])
     pixels = np.asarray(resized, np.uint8)
-    if view.colour == "bgr":
-        pixels = pixels[..., ::-1]
-    return Picture(row, pixels, np.asarray(image.digest, np.uint8))
+    return pixels[..., ::-1] if view.colour == "bgr" else pixels
 
 
 def read_pictures(
@@ -164,8 +172,8 @@ def read_pictures(
     listing : Listing
     rows : indices into it
     view : InputSpec
-    boxes : (n, 4) float, pixels, optional
-        What part of each image is seen; NaN is the whole of it.
+    boxes : (n, 4) or (n, s, 4) float, pixels, optional
+        Part, or s parts, of each image; NaN is the whole of it.
     jobs : int, optional
         Reading threads; None is one for each core.
     """
@@ -184,6 +192,12 @@ def read_pictures(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
+    """Lists of up to ``size`` pictures."""
+    while batch := list(islice(pictures, size)):
+        yield batch
 
 
 def load_pictures(

@@ -1,4 +1,4 @@
-"""``ig3d logits``: what a 2D network says of a dataset's images, with the ids of the sample list.
+"""``ig3d logits``: predictions of a 2D network for a dataset's images, with the ids of the sample list.
 
 The rows are those of the same list, in the same order, that ``ig3d extract`` writes to the store. A network is
 over-confident on what it learnt from; one of ``ig3d train-2d`` says what that was, and such rows are left out unless
@@ -27,8 +27,9 @@ from ..features.order import class_order_problem
 from ..features.samples import Listing, Split
 from .checkpoint import LoadedNetwork, check_place, hash_contents
 from .crop import Crops, choose_crops
+from .crop_scale import AUTO, ScaleChoice, choose_scale, truth_of
 from .fit import class_scores, va_scores
-from .images import Picture, normalise, read_pictures
+from .images import Picture, batched, normalise, read_pictures
 from .load import NetworkSpec, UserNetwork, load_network
 from .written import FeatureSpool, write_npz
 
@@ -50,8 +51,9 @@ class LogitsConfig:
         Reading threads; None is one for each core. Changes no number.
     crop : str or None
         See :func:`ig3d.networks.crop.choose_crops`.
-    crop_scale : float
-        Side of the crop over the mean side of the face box.
+    crop_scale : float, or ``auto``
+        Side of the crop over the mean side of the face box; ``auto`` chooses it
+        (:func:`~ig3d.networks.crop_scale.choose_scale`).
     """
 
     splits: tuple[str, ...] | None = None
@@ -59,9 +61,11 @@ class LogitsConfig:
     device: str = "auto"
     jobs: int | None = None
     crop: str | None = None
-    crop_scale: float = 1.0
+    crop_scale: float | str = 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.crop_scale, str) and self.crop_scale != AUTO:
+            raise UsageError(f"crop scale: expected a number or {AUTO}, got {self.crop_scale!r}")
         unknown = [name for name in self.splits or () if name not in Split.__members__]
         if unknown or self.splits == ():
             raise UsageError(
@@ -116,6 +120,18 @@ def parse_splits(text: str | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def parse_crop_scale(text: str) -> float | str:
+    """A number or ``auto`` as :class:`LogitsConfig` takes it.
+
+    >>> parse_crop_scale("1.25"), parse_crop_scale("auto")
+    (1.25, 'auto')
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()
+
+
 def write_logits(
     listing: Listing,
     network: NetworkSpec | LoadedNetwork | str | Path,
@@ -124,7 +140,7 @@ def write_logits(
     *,
     progress: bool = False,
 ) -> LogitsResult:
-    """Run a network over a dataset and write what it says, by id, to an ``.npz`` (docs/networks.md lists its keys).
+    """Run a network over a dataset and write its outputs, by id, to an ``.npz`` (docs/networks.md lists its keys).
 
     Parameters
     ----------
@@ -151,10 +167,15 @@ def write_logits(
     check_place(out, suffix=".npz")
     device = choose_device(config.device)
     spec = NetworkSpec(str(network)) if isinstance(network, (str, Path)) else network
-    crops = choose_crops(listing, config.crop, scale=config.crop_scale)
+    scale = 1.0 if isinstance(config.crop_scale, str) else config.crop_scale
+    crops = choose_crops(listing, config.crop, scale=scale)
     rows = _choose(listing, config.splits)
     with exact_arithmetic(device), ExitStack() as stack:
         asked = load_network(spec, device=device, dataset_classes=listing.classes)
+        choice = None
+        if config.crop_scale == AUTO:
+            choice = _choose_scale(listing, asked, crops, config, progress=progress)
+            crops = crops.scaled(choice.scale)
         spool = None
         if asked.layer:
             kept: np.dtype[np.floating[Any]] = np.dtype(np.float16 if asked.maps else np.float32)
@@ -174,7 +195,7 @@ def write_logits(
             )
         done = np.array([picture.row for picture in good])
         ids = listing.samples["id"].to_numpy(dtype="U")[done]
-        write_npz(out, _arrays(asked, crops, run, ids), features=spool)
+        write_npz(out, _arrays(asked, crops, choice, run, ids), features=spool)
     seen = _told(asked, np.stack([picture.digest for picture in good]), ids)
     scores, wrong = _scores(listing, asked, done, run)
     by_split = Counter(Split(int(code)).name for code in listing.splits[done])
@@ -185,7 +206,14 @@ def write_logits(
         columns=asked.written,
         scores=scores,
         problems=problems,
-        notes=(*asked.opened.notes, *crops.notes, *_left_out(listing, left), *seen, *wrong),
+        notes=(
+            *asked.opened.notes,
+            *crops.notes,
+            *([choice.note] if choice else []),
+            *_left_out(listing, left),
+            *seen,
+            *wrong,
+        ),
     )
 
 
@@ -198,7 +226,25 @@ class Run:
     va: np.ndarray
 
 
-def _arrays(asked: UserNetwork, crops: Crops, run: Run, ids: np.ndarray) -> dict[str, np.ndarray]:
+def _choose_scale(
+    listing: Listing, network: UserNetwork, crops: Crops, config: LogitsConfig, *, progress: bool
+) -> ScaleChoice:
+    """:func:`choose_scale` with a progress bar."""
+    with progress_bar(shown=progress) as bar:
+        task = bar.add_task("crop scale", total=None, said="")
+        return choose_scale(
+            listing,
+            network,
+            crops,
+            batch_size=config.batch_size,
+            jobs=config.jobs,
+            advance=lambda done, total: bar.update(task, total=total, advance=done),
+        )
+
+
+def _arrays(
+    asked: UserNetwork, crops: Crops, choice: ScaleChoice | None, run: Run, ids: np.ndarray
+) -> dict[str, np.ndarray]:
     """The file's arrays by key, without the features."""
     arrays = {"ids": ids}
     if asked.columns.logits:
@@ -208,6 +254,8 @@ def _arrays(asked: UserNetwork, crops: Crops, run: Run, ids: np.ndarray) -> dict
     if asked.layer:
         arrays["feature_network"] = np.array(asked.feature_network(crops.identity))
     made_by = {**asked.identity, **crops.identity}
+    if choice:
+        made_by["crop_scale_choice"] = choice.record
     return arrays | {"made_by": np.array(json.dumps(made_by, sort_keys=True))}
 
 
@@ -281,7 +329,7 @@ def run_network(
         task = bar.add_task("logits", total=len(rows), said="")
         read = read_pictures(listing, rows, view=asked.input, boxes=crops.boxes, jobs=config.jobs)
         stream = _allowed(read, barred, advance=lambda: bar.advance(task))
-        for batch in _batched(stream, config.batch_size):
+        for batch in batched(stream, config.batch_size):
             pixels = [picture.pixels.transpose(2, 0, 1) for picture in batch if picture.pixels is not None]
             if pixels:
                 images = torch.from_numpy(np.stack(pixels)).to(asked.device)
@@ -307,17 +355,6 @@ def _allowed(
             yield picture
 
 
-def _batched(pictures: Iterator[Picture], size: int) -> Iterator[list[Picture]]:
-    batch: list[Picture] = []
-    for picture in pictures:
-        batch.append(picture)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _scores(
     listing: Listing, asked: UserNetwork, rows: np.ndarray, run: Run
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
@@ -326,11 +363,8 @@ def _scores(
     scores: dict[str, dict[str, float]] = {}
     wrong: tuple[str, ...] = ()
     if asked.columns.logits:
-        # labels the network does not know have no column and are left out, as are rows without a label
-        column = {name: index for index, name in enumerate(asked.columns.classes)}
-        translated = np.array([*(column.get(name, -1) for name in listing.classes), -1])
-        truth = translated[listing.labels[rows]]
-        labelled = truth >= 0
+        every, known = truth_of(listing, asked)
+        truth, labelled = every[rows], known[rows]
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():
                 scores[name] = class_scores(run.logits[chosen], truth[chosen])

@@ -1,0 +1,184 @@
+"""Choice of the scale of the face crop by the network's loss on labelled rows that no figure is reported on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DatasetError, UsageError, number
+from ..features.predictions import PROBABILITY_FLOOR, log_softmax, scores_of_outputs
+from ..features.samples import Listing, Split
+from .crop import Crops
+from .images import batched, normalise, read_pictures
+from .load import UserNetwork
+
+AUTO = "auto"
+SCALES = (0.8, 1.0, 1.25, 1.5, 2.0)
+# Rows that are enough to choose by; whole groups are drawn of more.
+MOST_ROWS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleChoice:
+    """The chosen scale and its reasons.
+
+    Attributes
+    ----------
+    scale : float
+    metric : ``log_loss``, or ``rmse`` of valence and arousal for a network without classes
+    losses : scale -> mean over the rows
+    split : str
+        Split of the rows.
+    rows : int
+    """
+
+    scale: float
+    metric: str
+    losses: dict[float, float]
+    split: str
+    rows: int
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON record, for ``made_by``."""
+        losses = {f"{scale:g}": round(loss, 6) for scale, loss in self.losses.items()}
+        return {"metric": self.metric, "split": self.split, "rows": self.rows, "losses": losses}
+
+    @property
+    def note(self) -> str:
+        """One line for the user."""
+        losses = ", ".join(f"{scale:g}: {loss:.4f}" for scale, loss in self.losses.items())
+        return (
+            f"crop scale {self.scale:g}: smallest {self.metric.replace('_', ' ')} on {number(self.rows, 'row')} of the "
+            f"{self.split} split ({losses}); do not report these rows"
+        )
+
+
+def choose_scale(
+    listing: Listing,
+    network: UserNetwork,
+    crops: Crops,
+    *,
+    batch_size: int = 64,
+    jobs: int | None = None,
+    advance: Callable[[int, int], object] | None = None,
+) -> ScaleChoice:
+    """Choose the scale of :data:`SCALES` with the smallest loss of the network's outputs.
+
+    Parameters
+    ----------
+    listing : Listing
+    network : UserNetwork
+    crops : Crops
+    batch_size : int
+    jobs : int, optional
+        Reading threads.
+    advance : callable, optional
+        Called with the rows that were read since the last call and the number of all.
+
+    Raises
+    ------
+    UsageError : images without face boxes, or no labelled row of a train or val split that is not reported.
+    DatasetError : no image of these rows can be read.
+    """
+    if crops.source == "whole":
+        raise UsageError(
+            "crop-scale: auto needs face boxes, and these images are seen whole; pass --crop STORE, or leave it out"
+        )
+    truth, labelled = truth_of(listing, network)
+    rows, split = rows_to_choose_by(listing, labelled, np.isfinite(crops.boxes).all(axis=1))
+    boxes = np.stack([crops.scaled(scale).boxes for scale in SCALES], axis=1)
+    read, outputs = [], []
+    pictures = read_pictures(listing, rows, view=network.input, boxes=boxes, jobs=jobs)
+    for batch in batched(pictures, max(1, batch_size // len(SCALES))):
+        pixels = [picture.pixels.transpose(0, 3, 1, 2) for picture in batch if picture.pixels is not None]
+        if pixels:
+            images = torch.from_numpy(np.concatenate(pixels)).to(network.device)
+            given = network(normalise(images, network.input.mean, network.input.std))
+            values = given.va.clamp(-1, 1) if given.logits is None else given.logits
+            outputs.append(values.cpu().numpy().reshape(len(pixels), len(SCALES), -1))
+        read += [picture.row for picture in batch if picture.pixels is not None]
+        if advance is not None:
+            advance(len(batch), len(rows))
+    if not read:
+        raise DatasetError(
+            f"{listing.dataset}: crop-scale auto found no readable image of {len(rows)} {split} rows"
+        )
+    metric, losses = _losses(np.concatenate(outputs), truth[read], classes=bool(network.columns.logits))
+    by_scale = dict(zip(SCALES, losses.tolist(), strict=True))
+    # of equal losses, the one nearest to 1
+    best = min(SCALES, key=lambda scale: (by_scale[scale], abs(np.log(scale))))
+    return ScaleChoice(best, metric, by_scale, split, len(read))
+
+
+def truth_of(listing: Listing, network: UserNetwork) -> tuple[np.ndarray, np.ndarray]:
+    """Truth of each sample in the network's columns, and whether there is one.
+
+    Returns
+    -------
+    truth : (n,) int64 column of the class, -1 for none or a class without a column; without classes, (n, 2) float64
+        valence and arousal
+    labelled : (n,) bool
+    """
+    if not network.columns.logits:
+        values = listing.samples[["valence", "arousal"]].to_numpy(np.float64)
+        return values, np.isfinite(values).all(axis=1)
+    column = {name: index for index, name in enumerate(network.columns.classes)}
+    translated = np.array([*(column.get(name, -1) for name in listing.classes), -1])
+    truth = translated[listing.labels]
+    return truth, truth >= 0
+
+
+def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray) -> tuple[np.ndarray, str]:
+    """Rows of the val split where the test split is reported, else of the train split, and the name of the split.
+
+    Groups with a row in a reported split are left out. At most :data:`MOST_ROWS` rows: whole groups, drawn with a
+    fixed seed.
+
+    Parameters
+    ----------
+    listing : Listing
+    labelled, boxed : (n,) bool
+        Rows with truth, and rows with a face box.
+
+    Raises
+    ------
+    UsageError : there are none.
+    """
+    splits = listing.splits
+    reported = np.isin(splits, [Split.test, Split.none])
+    if not (labelled & (splits == Split.test)).any():
+        reported |= splits == Split.val  # ig3d fuse reports val where there is no test split
+    names = listing.samples["group"].to_numpy(dtype="U")
+    left = labelled & boxed & ~reported & ~((names != "") & np.isin(names, names[reported]))
+    for split in (Split.val, Split.train):
+        rows = np.flatnonzero(left & (splits == split))
+        if len(rows):
+            break
+    else:
+        raise UsageError(
+            f"crop-scale: auto needs labelled rows with a face box in a train or val split that is not reported, got "
+            f"none of {len(listing)}; pass a number, or separate train or val rows (ig3d split)"
+        )
+    if len(rows) > MOST_ROWS:
+        own = np.where(names[rows] != "", np.char.add("g", names[rows]), np.char.add("i", rows.astype(str)))
+        groups, group = np.unique(own, return_inverse=True)
+        order = np.random.default_rng(0).permutation(len(groups))
+        size = np.bincount(group)[order].cumsum()
+        rows = rows[np.isin(group, order[: max(1, int((size <= MOST_ROWS).sum()))])]
+    return rows, split.name
+
+
+def _losses(outputs: np.ndarray, truth: np.ndarray, *, classes: bool) -> tuple[str, np.ndarray]:
+    """Name of the loss, and its mean for each scale, (s,), of (n, s, k) outputs."""
+    n, s, k = outputs.shape
+    if not classes:
+        return "rmse", np.sqrt(((outputs - truth[:, None]) ** 2).mean(axis=(0, 2)))
+    scores = scores_of_outputs(outputs.reshape(n * s, k), Path("outputs")).reshape(n, s, k)
+    log_p = np.take_along_axis(log_softmax(scores), truth[:, None, None], axis=2)[..., 0]
+    return "log_loss", -np.maximum(log_p, np.log(PROBABILITY_FLOOR)).mean(axis=0)
