@@ -100,7 +100,8 @@ def choose_scale(
         if pixels:
             images = torch.from_numpy(np.concatenate(pixels)).to(network.device)
             given = network(normalise(images, network.input.mean, network.input.std))
-            values = given.va.clamp(-1, 1) if given.logits is None else given.logits
+            values = given.logits if given.va is None or given.logits is not None else given.va.clamp(-1, 1)
+            assert values is not None  # a network gives one of them
             outputs.append(values.cpu().numpy().reshape(len(pixels), len(SCALES), -1))
         read += [picture.row for picture in batch if picture.pixels is not None]
         if advance is not None:
@@ -127,11 +128,11 @@ def truth_of(listing: Listing, network: UserNetwork) -> tuple[np.ndarray, np.nda
     """
     if not network.columns.logits:
         values = listing.samples[["valence", "arousal"]].to_numpy(np.float64)
-        return values, np.isfinite(values).all(axis=1)
+        return values, np.asarray(np.isfinite(values).all(axis=1))
     column = {name: index for index, name in enumerate(network.columns.classes)}
     translated = np.array([*(column.get(name, -1) for name in listing.classes), -1])
     truth = translated[listing.labels]
-    return truth, truth >= 0
+    return truth, np.asarray(truth >= 0)
 
 
 def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray) -> tuple[np.ndarray, str]:

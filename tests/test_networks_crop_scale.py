@@ -204,7 +204,9 @@ def test_what_cannot_choose_is_refused_in_one_line(network: NetworkSpec, tmp_pat
         assert not (tmp_path / "x.npz").exists() and "\n" not in str(caught.value)
         return str(caught.value)
 
-    unlabelled = tuple(replace(one, label=-1) if one.split != Split.test else one for one in samples_of(samples))
+    unlabelled = tuple(
+        replace(one, label=-1) if one.split != Split.test else one for one in samples_of(samples)
+    )
     none = (
         "auto needs labelled rows with a face box in a train or val split that is not reported, got none of 9"
     )
