@@ -146,8 +146,8 @@ def shares_of(
 def describe_shares(classes: Sequence[str], shares: np.ndarray, others: np.ndarray, limit: int = 8) -> str:
     """Shares in per cent beside others, the largest difference first.
 
-    >>> describe_shares(("sad", "happy", "fear"), np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.6, 0.2]))
-    'happy 30 % (60 %), sad 50 % (20 %), fear 20 % (20 %)'
+    >>> describe_shares(("sad", "happy", "fear"), np.array([0.5, 0.2, 0.3]), np.array([0.2, 0.6, 0.2]))
+    'happy 20 % (60 %), sad 50 % (20 %), fear 30 % (20 %)'
     """
     order = np.argsort(-np.abs(shares - others), kind="stable")
     shown = [f"{classes[k]} {100 * shares[k]:.3g} % ({100 * others[k]:.3g} %)" for k in order[:limit]]
