@@ -81,8 +81,9 @@ class FaceBoxes:
         return len(self.status)
 
     def __getitem__(self, rows: slice) -> FaceBoxes:
-        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        return FaceBoxes(**{name: None if one is None else one[rows] for name, one in columns.items()})
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        part: dict[str, Any] = {name: None if one is None else one[rows] for name, one in columns.items()}
+        return FaceBoxes(**part)
 
     def face(self, row: int) -> Face | None:
         """The face of a row, or None."""
