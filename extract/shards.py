@@ -1,8 +1,8 @@
-"""Shards: how a run is cut up, recognised again, resumed and joined.
+"""Shards of a run: consecutive samples that one worker extracts; planning and resuming.
 
-``STORE.h5.parts/`` holds ``run.json`` (which run it is), one small store per finished shard, and a lock. A shard has
-its final name only when it is whole, so what is there is done. The name holds the run's own: a worker that outlives its
-run has no way into another.
+``STORE.h5.parts/`` has ``run.json`` (identity of the run), one small store per finished shard, and a lock. A shard gets
+its final name when it is complete, so a file under that name is a finished shard. The name contains the id of the run:
+a worker that survives its run cannot write into another.
 """
 
 from __future__ import annotations
@@ -118,37 +118,35 @@ class Run:
             lock.acquire(timeout=0)
         except Timeout as exc:
             raise RunError(
-                f"{self.out}: expected no other run on this store, got one at work; wait for it"
+                f"{self.out}: another extraction is writing this store; wait for it to finish"
             ) from exc
         except OSError as exc:
             raise RunError(
-                f"{self.out}: expected a folder that can be written, got {exc.strerror or exc}"
+                f"{self.out}: its folder cannot be written: {exc.strerror or exc}; choose another --out"
             ) from exc
         try:
             yield
         finally:
-            if not self._run_json.exists():  # no run to go on with
+            if not self._run_json.exists():  # no run to continue
                 with suppress(OSError):
                     self._remove_own(self._lock)
-                    self._lock.unlink()  # held as yet: what lies there afterwards is another run's
+                    self._lock.unlink()  # still held: a file there afterwards is another run's
             lock.release()
             with suppress(OSError):
                 self.parts.rmdir()  # where it is empty
 
     def finished(self, *, restart: bool, retry_failed: bool = False) -> bool:
-        """Whether there is nothing to do: the store is there, from this very run, and none is to replace it.
+        """Whether there is nothing to do: this run's store exists and is not to be replaced.
 
         Raises
         ------
-        RunError : it is there, from another run or damaged, and ``restart`` was not asked for; or what is there is
-            no store at all, which is never replaced.
+        RunError : a store of another run, or a damaged one, exists and ``restart`` is not set; or another file exists,
+            which is never replaced.
         """
         if not self.out.exists():
             return False
         if not _is_store(self.out):
-            raise RunError(
-                f"{self.out}: expected a store or nothing there, got another kind of file; name another --out"
-            )
+            raise RunError(f"{self.out}: the file exists and is no store; choose another --out")
         left = self._recorded()
         if restart or (left and not differences(left.identity, self.identity)):
             return False
@@ -158,34 +156,34 @@ class Run:
                     store.check_content()  # its rows are copied
                 before, failed = store.info.config, Status.failed in store.status
         except StoreError as exc:
-            raise RunError(f"{exc}; or --restart to write it anew") from exc
+            raise RunError(f"{exc}; --restart replaces it") from exc
         if differing := differences(before, self.identity):
             raise RunError(
-                f"{self.out}: expected the store of this run, got one of another ({'; '.join(differing)}); choose "
-                "another --out, or --restart to write it anew"
+                f"{self.out}: the store is of another run ({'; '.join(differing)}); choose another --out, or "
+                "replace it with --restart"
             )
         return not (retry_failed and failed)
 
     def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
-        """Numbers of the shards that are still to be done; counts those that are done.
+        """Numbers of the shards that are left to do; counts the rows of finished ones.
 
-        What ``restart`` throws away and ``retry_failed`` does again is what lies there when they are first asked for;
-        an interrupted run that they have begun goes on. The finished store stays until the new one is whole.
+        ``restart`` discards, and ``retry_failed`` repeats, what exists when the option is first given; a run that was
+        begun with the option and interrupted is continued. The finished store stays until the new one is complete.
 
         Raises
         ------
-        RunError : an earlier run under this name had another identity.
+        RunError : an interrupted run of another identity has finished shards.
         """
         left = self._recorded()
         differing = differences(left.identity, self.identity) if left else []
-        other = differing and any(self.parts.glob("0*.h5"))  # else it ended before there was anything to lose
+        other = differing and any(self.parts.glob("0*.h5"))  # else there is nothing to lose
         if left and ((restart and (differing or left.begun_by != "restart")) or (differing and not other)):
             self.forget()
             left = None
         elif other:
             raise RunError(
-                f"{self.out}: expected the interrupted run that lies in {self.parts.name}, got another "
-                f"({'; '.join(differing)}); --restart throws the old one away"
+                f"{self.out}: {self.parts.name} has shards of another, interrupted run ({'; '.join(differing)}); "
+                "finish that run, choose another --out, or discard its shards with --restart"
             )
         begun_by = "restart" if restart else "retry-failed" if retry_failed else ""
         retry = retry_failed and not (left and left.begun_by == begun_by)
@@ -202,7 +200,7 @@ class Run:
         return todo
 
     def _recorded(self) -> _Record | None:
-        """The interrupted run that lies there."""
+        """The interrupted run, if any."""
         try:
             return _Record(**json.loads(self._run_json.read_text()))
         except FileNotFoundError:
@@ -213,7 +211,7 @@ class Run:
             return _Record({"run.json": "damaged"})
 
     def _reopen(self) -> None:
-        """Cut the finished store into its shards again, but for those that hold a failed row."""
+        """Write the shards of the finished store again, except those with a failed row."""
         with CodeStore(self.out) as store:
             failed = store.status == Status.failed
             for shard in range(self.shards):

@@ -265,7 +265,7 @@ def test_a_store_that_is_replaced_during_the_run_is_refused(tmp_path: Path) -> N
 
     with pytest.raises(StoreError, match=r"first\.h5 is another store than when the run began"):
         run(swap)
-    with pytest.raises(RunError, match=r"got another .*boxes"):
+    with pytest.raises(RunError, match=r"another, interrupted run .*boxes"):
         run()
     first.write_bytes(kept)
     summary = run()

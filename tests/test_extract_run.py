@@ -201,7 +201,10 @@ def test_two_runs_on_one_store(tmp_path: Path) -> None:
 
     root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
     (tmp_path / "a.h5.parts").mkdir()
-    with FileLock(tmp_path / "a.h5.parts" / "lock"), pytest.raises(RunError, match="got one at work"):
+    with (
+        FileLock(tmp_path / "a.h5.parts" / "lock"),
+        pytest.raises(RunError, match="another extraction is writing"),
+    ):
         extract(root, out, jobs=1)
 
 
@@ -250,7 +253,7 @@ def test_what_is_no_store_is_never_replaced(tmp_path: Path, restart: bool) -> No
         file.attrs["format"] = "somebody's"
     for name in ("a.h5", "b.h5"):
         before = (tmp_path / name).read_bytes()
-        with pytest.raises(RunError, match="another kind of file; name another --out"):
+        with pytest.raises(RunError, match="is no store; choose another --out"):
             extract(root, tmp_path / name, jobs=1, restart=restart)
         assert (tmp_path / name).read_bytes() == before
     with pytest.raises(RunError, match="the output is an existing folder"):
@@ -261,7 +264,7 @@ def test_a_damaged_store_is_written_anew_when_asked(tmp_path: Path) -> None:
     root, out = colour_folder(tmp_path / "data", 5), tmp_path / "a.h5"
     extract(root, out, jobs=1).close()
     out.write_bytes(out.read_bytes()[:5000])
-    with pytest.raises(RunError, match="--restart to write it anew"):
+    with pytest.raises(RunError, match="--restart replaces it"):
         extract(root, out, jobs=1)
     with extract(root, out, jobs=1, restart=True) as store:
         assert store.samples.ok.all()
@@ -314,7 +317,7 @@ def test_batch_size_and_jobs_must_make_sense(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_for_the_store(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 3)
     (tmp_path / "file").touch()
-    with pytest.raises((RunError, StoreError), match="expected a folder that can be written"):
+    with pytest.raises((RunError, StoreError), match="folder cannot be written"):
         extract(root, tmp_path / "file" / "a.h5", jobs=1)
 
 
