@@ -36,7 +36,7 @@ def _checked_seed(seed: int) -> int:
 Root = Annotated[
     str,
     typer.Argument(
-        help="Folder of the dataset, a container of it, or an address.", metavar="ROOT", show_default=False
+        help="Folder of the dataset, an archive of it, or an address.", metavar="ROOT", show_default=False
     ),
 ]
 Dataset = Annotated[

@@ -74,7 +74,7 @@ def read_image(location: str | Path, *, size: int = -1) -> Image:
 
     Raises
     ------
-    FileNotFoundError : there is no such file, or no such member of a container; the message says which.
+    FileNotFoundError : there is no such file, or no such member of an archive; the message says which.
     Unreadable : it cannot be decoded; the message says why.
     Unavailable : the machine, the network or the storage did not let it be read or decoded, or it is another by now.
     """

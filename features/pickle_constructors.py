@@ -146,6 +146,7 @@ def _array(raw: Any, dtype: np.dtype[Any], shape: tuple[int, ...], budget: Budge
     if dtype.hasobject:
         if not isinstance(raw, list) or len(raw) != prod(shape):
             raise pickle.UnpicklingError(f"an array of {prod(shape)} objects without them")
+        budget.take(8 * prod(max(size, 1) for size in shape))  # many empty lists, where one length is 0
         if shape == ():
             return raw[0]
         flat = np.empty(len(raw), object)

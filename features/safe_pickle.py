@@ -47,6 +47,8 @@ __all__ = ["Foreign", "plain", "read_arrays"]
 MAX_INSTRUCTIONS = 20_000_000
 MAX_NAMES = 10_000
 MAX_KEY = 100  # parts of a key, nested tuples included
+MAX_TUPLES = 10_000  # keys that are tuples: many of one hash can be made
+MAX_INTEGER = 2**61 - 2  # in a key: larger integers have the hash of smaller ones
 MAX_DEPTH = 100
 MAX_PARTS = 20_000_000  # of the result written out in full: parts may contain each other
 FORBIDDEN = {
@@ -145,15 +147,17 @@ def _scan(file: BinaryIO) -> bytearray:
 
     ``find_class`` alone does not make ``pickle.Unpickler`` safe. Refused here are the instructions that bypass it
     (:data:`FORBIDDEN`), lengths beyond the file, memory numbers beyond what the file could have stored (a table of
-    that size would be allocated), and keys of nested tuples: their hash recurses in C without a limit and takes
-    exponential time where they share parts. So the stack is followed, with one number for each object: how many parts
-    its hash visits. Only tuples and frozen sets have more than 1. Frames are removed: where an instruction crosses the
-    end of one, Python's reader in C reads other instructions than are checked here.
+    that size would be allocated), and keys that are slow to hash. The hash of nested tuples recurses in C without a
+    limit and takes exponential time where they share parts; keys of one hash take quadratic time. So the stack is
+    followed, with one number for each object: how many parts its hash visits. Only tuples, frozen sets and, to be
+    refused as keys, huge integers have more than 1. Frames are removed: where an instruction crosses the end of one,
+    Python's reader in C reads other instructions than are checked here.
     """
     start = file.tell()
     stack: list[int] = []
     marks: list[int] = []  # lengths of the stack
     memo: dict[Any, int] = {}
+    tuples = 0
     pieces = [start]  # first and last positions of what is between the frames' instructions
     instructions: Any = pickletools.genops(cast(BinaryIO, _Bounded(file)))
     for count, (opcode, argument, position) in enumerate(instructions):
@@ -185,10 +189,15 @@ def _scan(file: BinaryIO) -> bytearray:
                 raise pickle.UnpicklingError("an instruction without its objects")
             taken = stack[first:]
             del stack[first:]
-            if name in _KEYS and max(taken[_KEYS[name]], default=0) > MAX_KEY:
-                raise pickle.UnpicklingError("a key nested too deep")
-            if opcode.stack_after:
-                stack.append(min(1 + sum(taken), MAX_KEY + 1) if name in _NESTED else 1)
+            keys = taken[_KEYS[name]] if name in _KEYS else ()
+            tuples += sum(parts > 1 for parts in keys)
+            if max(keys, default=0) > MAX_KEY or tuples > MAX_TUPLES:
+                raise pickle.UnpicklingError("keys that are slow to hash")
+            if name in _NESTED:
+                stack.append(min(1 + sum(taken), MAX_KEY + 1))
+            elif opcode.stack_after:
+                huge = isinstance(argument, int) and abs(argument) > MAX_INTEGER
+                stack.append(MAX_KEY + 1 if huge else 1)
     pieces.append(file.tell())  # also the position of the file in the end
     data = bytearray()
     for first, last in zip(pieces[::2], pieces[1::2], strict=True):
@@ -288,6 +297,7 @@ def _load(file: BinaryIO) -> tuple[Any, list[_Reference]]:
 # ---- Step 3: placeholders to arrays
 
 _MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")
+_HASHED = (str, bytes, int, float, tuple, Foreign, np.integer, type(None))
 _SETS = ("builtins.set", "builtins.frozenset", "builtins.list", "sets.Set")
 
 
@@ -345,8 +355,10 @@ class _Rebuilder:
         for key, item in pairs:
             value, count = self._finish(item, depth + 1)
             name, size = self._finish(key, depth + 1)
-            if size > MAX_KEY and isinstance(name, tuple):  # from a torch.Size, which _scan cannot see
-                raise pickle.UnpicklingError("a key nested too deep")
+            if not isinstance(name, _HASHED) or (
+                size > MAX_KEY and isinstance(name, tuple)
+            ):  # made in this step
+                raise pickle.UnpicklingError("keys that are slow to hash")
             made[name] = value
             parts += count
         return made, parts

@@ -132,7 +132,7 @@ def test_tricks_are_refused_in_one_line(tmp_path: Path, payload: bytes) -> None:
         (b"\x80\x02" + b")" + b"\x85" * 100_000 + b".", "nested more than 100 deep"),
         (
             b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s.",
-            "a key nested too deep",
+            "slow to hash",
         ),  # its hash would overflow
         (b"cx\ny\n)R" + b"cx\ny\n)R" * 30_000 + b"b" * 30_000 + b".", "nested more than 100 deep"),
         (
@@ -167,24 +167,55 @@ def test_a_huge_memory_number_costs_nothing(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+def multiples(count: int) -> bytes:
+    """Keys of one hash: multiples of 2**61 - 1, each with a value of None."""
+    return b"".join(pickle.dumps(n * (2**61 - 1), 2)[2:-1] + b"N" for n in range(1, count))
+
+
+# An array of no objects in 2**40 rows: as nested lists it would fill the memory
+OBJECTS = pickle.dumps(np.empty((7, 0), object), 2).replace(
+    b"K\x07", b"\x8a\x06" + (2**40).to_bytes(6, "little")
+)
 HALVES = b")" + b"2\x86" * 60  # a tuple of twice the tuple before: 2**60 parts
 
 
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (b"\x80\x02}" + HALVES + b"K\x01s.", "a key nested too deep"),
-        (b"\x80\x02}(" + HALVES + b"K\x01u.", "a key nested too deep"),
-        (b"\x80\x02(" + HALVES + b"K\x01d.", "a key nested too deep"),
-        (b"\x80\x04\x8f(" + HALVES + b"\x90.", "a key nested too deep"),
-        (b"\x80\x04(" + HALVES + b"\x91.", "a key nested too deep"),
-        (b"\x80\x04cx\ny\n)\x81(" + HALVES + b"K\x01u.", "a key nested too deep"),
-        (b"\x80\x02}q\x00" + HALVES + b"q\x010h\x00h\x01K\x01s.", "a key nested too deep"),  # by memory
-        (b"\x80\x02}ctorch\nSize\n((" + b"K\x01" * 200 + b"ttRK\x01s.", "a key nested too deep"),
+        (b"\x80\x02}" + HALVES + b"K\x01s.", "slow to hash"),
+        (b"\x80\x02}(" + HALVES + b"K\x01u.", "slow to hash"),
+        (b"\x80\x02(" + HALVES + b"K\x01d.", "slow to hash"),
+        (b"\x80\x04\x8f(" + HALVES + b"\x90.", "slow to hash"),
+        (b"\x80\x04(" + HALVES + b"\x91.", "slow to hash"),
+        (b"\x80\x04cx\ny\n)\x81(" + HALVES + b"K\x01u.", "slow to hash"),
+        (b"\x80\x02}q\x00" + HALVES + b"q\x010h\x00h\x01K\x01s.", "slow to hash"),  # by memory
+        (b"\x80\x02}ctorch\nSize\n((" + b"K\x01" * 200 + b"ttRK\x01s.", "slow to hash"),
+        (b"\x80\x02}(" + multiples(1000) + b"u.", "slow to hash"),
+        (
+            b"\x80\x02}(" + b"".join(b"M%sK\x01\x86N" % struct.pack("<H", i) for i in range(20_000)) + b"u.",
+            "slow to",
+        ),
+        (b"\x80\x02}(c__builtin__\ncomplex\nK\x01K\x02\x86RNu.", "slow to hash"),
+        (OBJECTS, "much larger than the file"),
         (b"\x80\x02}\x8b" + struct.pack("<i", 300) + bytes(299) + b"\x01K\x01s.", "more than 255 bytes"),
         (b"(" + b"".join(b"cm\nn%d\n" % i for i in range(20_000)) + b"l.", "more names"),
     ],
-    ids=["item", "items", "dict", "set", "frozenset", "object", "memory", "size", "integer", "names"],
+    ids=[
+        "item",
+        "items",
+        "dict",
+        "set",
+        "frozenset",
+        "object",
+        "memory",
+        "size",
+        "multiples",
+        "tuples",
+        "complex",
+        "lists",
+        "integer",
+        "names",
+    ],
 )
 def test_little_that_would_take_long(tmp_path: Path, payload: bytes, reason: str) -> None:
     with pytest.raises(WeightsError, match=reason):
