@@ -165,6 +165,8 @@ def _array(raw: Any, dtype: np.dtype[Any], shape: tuple[int, ...], budget: Budge
 
 def as_bytes(raw: Any) -> bytes:
     """Bytes of an object of a file; 8-bit strings of Python 2 come as latin-1 text."""
+    if isinstance(raw, bytes):
+        return raw
     return raw.encode("latin1") if isinstance(raw, str) else bytes(memoryview(raw).cast("B"))
 
 

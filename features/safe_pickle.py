@@ -142,7 +142,7 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-def _scan(file: BinaryIO) -> bytearray:
+def _scan(file: BinaryIO) -> bytes:
     """Bytes of one pickle, which begins at the position of ``file``, after checking its instructions.
 
     ``find_class`` alone does not make ``pickle.Unpickler`` safe. Refused here are the instructions that bypass it
@@ -174,36 +174,37 @@ def _scan(file: BinaryIO) -> bytearray:
             stack.append(memo[argument])
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
-        elif name == "FRAME":
-            pieces += [position, file.tell()]
-        elif name == "DUP":
-            stack.append(stack[-1])
         elif name == "MARK":
             marks.append(len(stack))
+        elif name == "DUP":
+            stack.append(stack[-1])
         elif name == "POP" and marks and marks[-1] == len(stack):
             marks.pop()
-        else:
+        elif before:
             marked = pickletools.markobject in before
             first = marks.pop() - before.index(pickletools.markobject) if marked else len(stack) - len(before)
             if first < (marks[-1] if marks else 0):
                 raise pickle.UnpicklingError("an instruction without its objects")
             taken = stack[first:]
             del stack[first:]
-            keys = taken[_KEYS[name]] if name in _KEYS else ()
-            tuples += sum(parts > 1 for parts in keys)
-            if max(keys, default=0) > MAX_KEY or tuples > MAX_TUPLES:
-                raise pickle.UnpicklingError("keys that are slow to hash")
-            if name in _NESTED:
-                stack.append(min(1 + sum(taken), MAX_KEY + 1))
-            elif opcode.stack_after:
-                huge = isinstance(argument, int) and abs(argument) > MAX_INTEGER
-                stack.append(MAX_KEY + 1 if huge else 1)
+            if name in _KEYS:
+                keys = taken[_KEYS[name]]
+                tuples += sum(parts > 1 for parts in keys)
+                if max(keys, default=0) > MAX_KEY or tuples > MAX_TUPLES:
+                    raise pickle.UnpicklingError("keys that are slow to hash")
+            if opcode.stack_after:
+                stack.append(min(1 + sum(taken), MAX_KEY + 1) if name in _NESTED else 1)
+        elif opcode.stack_after:  # a constant
+            huge = isinstance(argument, int) and abs(argument) > MAX_INTEGER
+            stack.append(MAX_KEY + 1 if huge else 1)
+        elif name == "FRAME":
+            pieces += [position, file.tell()]
     pieces.append(file.tell())  # also the position of the file in the end
-    data = bytearray()
-    for first, last in zip(pieces[::2], pieces[1::2], strict=True):
-        file.seek(first)
-        data += file.read(last - first)
-    return data
+    data = []
+    for begin, end in zip(pieces[::2], pieces[1::2], strict=True):
+        file.seek(begin)
+        data.append(file.read(end - begin))
+    return b"".join(data)
 
 
 _NESTED = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
@@ -269,7 +270,7 @@ _MOVED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules of Python
 class _Unpickler(pickle.Unpickler):
     """Python's own reader without any class or function but placeholders."""
 
-    def __init__(self, data: bytearray) -> None:
+    def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
         self.names: dict[tuple[str, str], type[Placeholder]] = {}
         self.references: list[_Reference] = []
