@@ -258,7 +258,7 @@ def _rows_of(listing: Listing, store: CodeStore) -> np.ndarray:
     ------
     DatasetError : some samples are not in it.
     """
-    rows, _ = find_rows(listing.samples["id"], store.listed["id"])
+    rows, _ = find_rows(listing.samples["id"], store.samples["id"])
     missing = listing.samples["id"][rows < 0].tolist()
     if missing:
         raise DatasetError(

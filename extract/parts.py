@@ -100,7 +100,7 @@ def _read_part(path: Path) -> _Part:
     """
     with CodeStore(path) as store:
         store.check_content()
-        return _Part(path, store.info, store.blocks, store.listed, Counter(by_status(store.status)))
+        return _Part(path, store.info, store.blocks, store.samples, Counter(by_status(store.status)))
 
 
 def _files(parts: Sequence[str | Path]) -> list[Path]:

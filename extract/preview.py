@@ -77,7 +77,7 @@ def preview(
 def _choose(store: CodeStore, count: int, seed: int) -> np.ndarray:
     """Rows for the sheet, those without codes first."""
     rng = np.random.default_rng(seed)
-    ok = store.samples.ok
+    ok = store.ok
     bad, good = np.flatnonzero(~ok), np.flatnonzero(ok)
     bad = rng.permutation(bad)[: max(count // 4, count - len(good))]
     good = rng.permutation(good)[: count - len(bad)]
@@ -88,11 +88,11 @@ def _points(store: CodeStore, rows: np.ndarray) -> dict[int, np.ndarray]:
     """Row -> (p, 2) landmarks in pixels; empty if the store has no facemesh pose and camera."""
     if not {"pose", "camera"} <= set(store.blocks) or store.info.regressor.get("name") != "facemesh":
         return {}
-    rows = rows[store.samples.ok[rows]]
+    rows = rows[store.ok[rows]]
     aligned = _aligned(store, rows)
     if aligned is None:
         return {}
-    size_wh = np.stack([store.samples.width[rows], store.samples.height[rows]], axis=1)
+    size_wh = np.stack([store.column(f"sample/{side}")[rows] for side in ("width", "height")], axis=1)
     pixels = project(aligned, store.codes("pose")[rows], store.codes("camera")[rows], size_wh)
     return dict(zip(rows.tolist(), pixels[..., :2], strict=True))
 
@@ -110,18 +110,18 @@ def _aligned(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
 def _tile(
     store: CodeStore, row: int, folder: str, points: np.ndarray | None, mesh: draw.Mesh | None
 ) -> draw.Tile:
-    samples = store.samples
-    status = Status(int(samples.status[row]))
+    sample, at = store.samples.iloc[row], slice(row, row + 1)
+    status = Status(int(store.column("sample/status", at)[0]))
     try:
-        image = read_image(f"{folder}/{samples.path[row]}").pixels
+        image = read_image(f"{folder}/{sample['path']}").pixels
     except (Unreadable, FileNotFoundError):
         image = None
-    label = store.info.classes[samples.label[row]] if samples.label[row] >= 0 else ""
+    label = sample["label"] if isinstance(sample["label"], str) else ""
     if status == Status.ok:
         score = store.faces.score[row]
         caption = " · ".join(filter(None, [label, "" if np.isnan(score) else f"score {score:.2f}"]))
     else:
-        caption = f"{status.name}: {samples.message[row]}"
+        caption = f"{status.name}: {store.column('sample/message', at)[0].decode()}"
     return draw.Tile(
-        image, f"{samples.id[row]}\n{caption}", store.faces.box[row], points, mesh, status == Status.ok
+        image, f"{sample['id']}\n{caption}", store.faces.box[row], points, mesh, status == Status.ok
     )

@@ -33,7 +33,7 @@ def meshes(store: CodeStore, rows: np.ndarray) -> dict[int, Mesh]:
     WeightsError : the model file is not an official FLAME file.
     MissingExtra : torch is not installed.
     """
-    rows = rows[store.samples.ok[rows]]
+    rows = rows[store.ok[rows]]
     if not _has_heads(store) or not len(rows):
         return {}
     release = next((name for name in MODELS if locate(name)), None)

@@ -266,7 +266,7 @@ class Run:
         return (
             not differences(store.info.config, self.identity)
             and store.blocks == self.blocks
-            and store.samples.id.tolist() == self.shard_samples(shard)["id"].tolist()
+            and store.samples["id"].tolist() == self.shard_samples(shard)["id"].tolist()
         )
 
     def give_up(self, shard: int, info: StoreInfo, blocks: dict[str, Block], message: str) -> Counter[str]:

@@ -142,7 +142,7 @@ def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
     groups: list[list[CodeStore]] = []
     for store in stores:
         for group in groups:
-            mine, theirs = group[0].samples.id, store.samples.id
+            mine, theirs = group[0].samples["id"], store.samples["id"]
             common = len(np.intersect1d(mine, theirs, assume_unique=True))
             if common == len(mine) == len(theirs):
                 group.append(store)
@@ -213,7 +213,9 @@ class _Dataset:
 
 
 def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, str]]) -> _Dataset:
-    order = {name: np.argsort(store.samples.id, kind="stable") for name, store in stores.items()}
+    order = {
+        name: np.argsort(store.samples["id"].to_numpy(str), kind="stable") for name, store in stores.items()
+    }
     values = np.concatenate([stores[name].codes(block)[order[name]] for name, block in pairs], axis=1)
     (name, first), *others = stores.items()
     quality = face_quality(first)[order[name]]
@@ -224,13 +226,13 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
     covered = np.isfinite(values).all(axis=1)
     merged = merge_same(samples, source=source)
     each = ", ".join(
-        f"{name} {int(stores[name].samples.ok.sum())}" for name in dict.fromkeys(name for name, _ in pairs)
+        f"{name} {int(stores[name].ok.sum())}" for name in dict.fromkeys(name for name, _ in pairs)
     )
     notes = [
         f"{source}: aligned by id, {number(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
         f"each ({each})"
     ]
-    digests = [store.samples.digest[order[name]] for name, store in stores.items()]
+    digests = [store.column("sample/digest")[order[name]] for name, store in stores.items()]
     for store, digest in zip(list(stores.values())[1:], digests[1:], strict=True):
         read = digests[0].any(axis=1) & digest.any(axis=1)
         other = int((read & (digests[0] != digest).any(axis=1)).sum())
@@ -244,6 +246,6 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
 
 def _samples(store: CodeStore, order: np.ndarray) -> pd.DataFrame:
     """Sample table of a store in the order given, its classes by canonical names."""
-    samples = store.listed.iloc[order].reset_index(drop=True)
+    samples = store.samples.iloc[order].reset_index(drop=True)
     samples["label"] = samples["label"].cat.rename_categories(list(canonical_all(store.info.classes)))
     return samples

@@ -28,11 +28,10 @@ def face_quality(store: CodeStore) -> np.ndarray:
         (from the block ``pose``); the side of the face's box over that of the image (square roots of the areas); how
         many faces were found in the image.
     """
-    faces, samples = store.faces, store.samples
-    n = len(samples)
+    faces, n = store.faces, len(store)
     box = faces.box.astype(np.float64)
     area = np.prod(np.clip(box[:, 2:] - box[:, :2], 0, None), axis=1)
-    image = samples.width.astype(np.float64) * samples.height
+    image = store.column("sample/width").astype(np.float64) * store.column("sample/height")
     side = np.sqrt(np.divide(area, image, out=np.full(n, np.nan), where=image > 0))
     angles = np.full((n, 3), np.nan)
     if "pose" in store.blocks:

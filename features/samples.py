@@ -95,7 +95,9 @@ def classes_of(samples: pd.DataFrame) -> tuple[str, ...]:
 
 def boxes_of(samples: pd.DataFrame) -> np.ndarray:
     """(n, 4) float64 face boxes x0, y0, x1, y1 of a sample table, pixels; NaN for none."""
-    return samples.reindex(columns=list(BOX_COLUMNS)).to_numpy(np.float64)
+    if BOX_COLUMNS[0] not in samples:
+        return np.broadcast_to(np.nan, (len(samples), 4))
+    return samples[list(BOX_COLUMNS)].to_numpy(np.float64)
 
 
 def files_of(samples: pd.DataFrame) -> list[tuple[str, int]]:

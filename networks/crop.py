@@ -76,7 +76,7 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         return Crops(np.full((len(listing), 4), np.nan))
     with CodeStore(crop) as store:
         store.check_content()
-        rows, _ = find_rows(listing.samples["id"].tolist(), store.samples.id)
+        rows, _ = find_rows(listing.samples["id"], store.samples["id"])
         unknown = listing.samples["id"].iloc[np.flatnonzero(rows < 0)].tolist()
         if unknown:
             raise UsageError(

@@ -52,8 +52,9 @@ def logits(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up 2D logits of the val and test rows, right more often than not."""
     rng = np.random.default_rng(1)
     with CodeStore(store) as opened:
-        rows = opened.samples.split > 0
-        labels, ids = opened.samples.label[rows], opened.samples.id[rows]
+        rows = opened.samples.split.cat.codes > 0
+        labels = opened.samples.label.cat.codes[rows].to_numpy()
+        ids = opened.samples.id[rows].to_numpy(str)
         classes = list(opened.info.classes)
     values = rng.normal(size=(len(ids), 3)) + 0.5 * np.eye(3)[labels]
     out = tmp_path_factory.mktemp("logits") / "x.npz"

@@ -90,7 +90,7 @@ def test_a_run_with_boxes_needs_no_detector_and_another_identity(tmp_path: Path)
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.info.detector == {"name": "boxes"}
         assert store.info.config["boxes"] == "dataset"
-        assert store.samples.ok.all()
+        assert store.ok.all()
         assert (store.faces.box == (2, 2, 20, 18)).all()
     with pytest.raises(RunError, match=r"detector\.name: boxes -> fake"):
         extract_codes(plain, tmp_path / "a.h5", CONFIG, jobs=1)
@@ -178,9 +178,9 @@ def test_a_face_that_no_store_can_hold_fails_its_row_alone(tmp_path: Path) -> No
     extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", config, jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.verify() == []
-        assert (store.samples.status == Status.failed).all()
+        assert (store.status == Status.failed).all()
         words = ("face's box is", "face's box is", "score is 1.5", "landmarks are not finite")
-        assert all(word in message for word, message in zip(words, store.samples.message, strict=True))
+        assert all(word in message for word, message in zip(words, store.messages, strict=True))
         assert np.isnan(store.faces.box).all() and np.isnan(store.faces.landmark_box).all()
 
 
@@ -215,11 +215,11 @@ def test_boxes_of_an_earlier_run_give_its_codes_again(
     extract_codes(samples, tmp_path / "again.h5", replace(CONFIG, boxes=str(tmp_path / "first.h5")), jobs=1)
     with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "again.h5") as again:
         assert again.info.detector == {"name": "fake", "boxes_of": first.content_sha256}
-        assert np.array_equal(first.samples.status, again.samples.status)
+        assert np.array_equal(first.status, again.status)
         assert np.array_equal(first.codes("colour"), again.codes("colour"), equal_nan=True)
         for column in ("box", "score", "count", "landmark_box", "crop_box"):
             assert np.array_equal(getattr(first.faces, column), getattr(again.faces, column), equal_nan=True)
-        messages = dict(zip(again.samples.id, again.samples.message, strict=True))
+        messages = dict(zip(again.samples.id, again.messages, strict=True))
         assert messages["happy/black"] == "no face found"
         assert messages["sad/blue"] == "ValueError: a crop is pure blue"
         assert again.verify() == []
@@ -292,9 +292,9 @@ def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
     monkeypatch.setattr("ig3d.extract.boxes.check_files", lambda *rest, **named: None)
     extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
-        bad = np.flatnonzero(~store.samples.ok)
+        bad = np.flatnonzero(~store.ok)
         assert store.samples.id[bad].tolist() == ["sad/0003"]
-        assert store.samples.message[bad].tolist() == ["the file is not the one in which its box was found"]
+        assert store.messages[bad].tolist() == ["the file is not the one in which its box was found"]
     ended = ig3d(
         "extract", root, "--out", tmp_path / "b.h5", "--regressor", FAKE, "--boxes", tmp_path / "gone.h5"
     )
@@ -328,7 +328,7 @@ def test_files_that_could_not_be_read_the_first_time_are_no_other_dataset(
     summary = extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", with_boxes, jobs=1)
     assert summary.counts == first.counts
     with CodeStore(summary.store) as store:
-        assert set(store.samples.message[5:]) == {"its face is unknown: the file could not be read"}
+        assert set(store.messages[5:]) == {"its face is unknown: the file could not be read"}
 
 
 def test_boxes_of_whole_images_are_refused(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None
     extract_codes(samples, tmp_path / "again.h5", again, jobs=1)
     boxes_only = replace(samples, samples=samples.samples[:1])
     with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "again.h5") as second:
-        assert second.samples.status.tolist() == [Status.ok, Status.no_face]
+        assert second.status.tolist() == [Status.ok, Status.no_face]
         for name in first.blocks:
             assert np.allclose(first.codes(name), second.codes(name), atol=2e-4, equal_nan=True), name
         box = first.faces.box[0].tolist()

@@ -100,8 +100,8 @@ def test_the_main_job_on_photographs(tmp_path: Path) -> None:
     with CodeStore(tmp_path / "1.h5") as store, CodeStore(tmp_path / "2.h5") as other:
         assert store.content_sha256 == other.content_sha256
         row = {identifier.split("/")[1]: index for index, identifier in enumerate(store.samples.id)}
-        assert store.samples.status[row["wall"]] == 2
-        assert store.samples.ok[[row["straight"], row["mirrored"], row["dark"]]].all()
+        assert store.status[row["wall"]] == 2
+        assert store.ok[[row["straight"], row["mirrored"], row["dark"]]].all()
         pose = store.codes("pose")
         # a mirror turns yaw and roll round and swaps the eyes; the picture's turn is the head's roll
         assert np.allclose(pose[row["straight"]], pose[row["mirrored"]] * (1, -1, -1), atol=0.06)

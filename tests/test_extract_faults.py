@@ -42,9 +42,8 @@ def equal_but_for(calm: CodeStore, other: CodeStore, rows: np.ndarray) -> bool:
     for name in calm.blocks:
         same.append(np.array_equal(calm.codes(name)[~rows], other.codes(name)[~rows], equal_nan=True))
     for column in ("status", "message", "digest", "width", "height"):
-        same.append(
-            np.array_equal(getattr(calm.samples, column)[~rows], getattr(other.samples, column)[~rows])
-        )
+        pair = (one.column(f"sample/{column}")[~rows] for one in (calm, other))
+        same.append(np.array_equal(*pair))
     for column in ("box", "score", "count", "landmark_box", "crop_box"):
         pair = getattr(calm.faces, column)[~rows], getattr(other.faces, column)[~rows]
         same.append(np.array_equal(*pair, equal_nan=column != "count"))
@@ -61,10 +60,10 @@ def test_files_that_vanish_during_a_run_are_missing_and_the_rest_is_equal(tmp_pa
 
     disturbed(root, "folder", tmp_path / "a.h5", remove_every_third)
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "a.h5") as store:
-        gone = store.samples.status == Status.missing
+        gone = store.status == Status.missing
         assert 0 < gone.sum() <= len(range(0, 500, 3))
         assert (np.flatnonzero(gone) % 3 == 0).all()
-        assert set(store.samples.message[gone]) == {"no such file"}
+        assert set(store.messages[gone]) == {"no such file"}
         assert equal_but_for(calm, store, gone)
 
 
@@ -97,9 +96,9 @@ def test_an_image_that_is_another_by_now_says_so(tmp_path: Path, packed: bool) -
 
     disturbed(root, kind, tmp_path / "a.h5", grow)
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "a.h5") as store:
-        changed = store.samples.status == Status.failed
+        changed = store.status == Status.failed
         assert changed.sum() and all(name.startswith("sad/") for name in store.samples.id[changed])
-        assert all("changed since it was listed: " in one for one in store.samples.message[changed])
+        assert all("changed since it was listed: " in one for one in store.messages[changed])
         assert equal_but_for(calm, store, changed)
 
 
@@ -117,12 +116,12 @@ def test_a_container_that_is_lost_during_a_run(tmp_path: Path, how: str) -> None
 
     disturbed(packed, "zip", tmp_path / "a.h5", lose)
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "a.h5") as store:
-        lost = store.samples.status == (Status.missing if how == "vanishes" else Status.unreadable)
+        lost = store.status == (Status.missing if how == "vanishes" else Status.unreadable)
         assert lost.sum() and all(identifier.startswith("sad/") for identifier in store.samples.id[lost])
         # it may be cut while it is being opened or read
         cut = "(sad.zip is damaged|damaged in sad.zip): .+"
         message = "no such file: sad.zip" if how == "vanishes" else cut
-        assert all(re.fullmatch(message, one) for one in store.samples.message[lost])
+        assert all(re.fullmatch(message, one) for one in store.messages[lost])
         assert equal_but_for(calm, store, lost)
 
 
@@ -133,8 +132,8 @@ def test_a_100_megapixel_image_costs_its_own_row_only(tmp_path: Path) -> None:
     extract_codes(list_samples(root, "folder"), tmp_path / "a.h5", CONFIG, jobs=1)
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "a.h5") as store:
         large = store.samples.id == "happy/0003"
-        assert store.samples.status[large] == Status.unreadable
-        assert store.samples.message[large][0].startswith("absurdly large: more than")
+        assert store.status[large] == Status.unreadable
+        assert store.messages[large][0].startswith("absurdly large: more than")
         assert equal_but_for(calm, store, large)
 
 
@@ -183,8 +182,8 @@ def test_a_fault_that_passes_fails_the_rows_it_met_and_a_retry_mends_them(
             summary = extract_codes(samples, tmp_path / f"{name}.h5", CONFIG, jobs=1)
         assert summary.counts == {"ok": 100 - failed, "failed": failed}
         with CodeStore(calm) as one, CodeStore(summary.store) as other:
-            lost = other.samples.status == Status.failed
-            assert set(other.samples.message[lost]) == {message}
+            lost = other.status == Status.failed
+            assert set(other.messages[lost]) == {message}
             assert equal_but_for(one, other, lost)
         extract_codes(samples, summary.store, CONFIG, jobs=1, retry_failed=True)
         with CodeStore(calm) as one, CodeStore(summary.store) as other:

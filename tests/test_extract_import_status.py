@@ -45,7 +45,7 @@ def test_a_row_that_its_tracker_calls_invalid_has_no_codes(tmp_path, samples, na
     frame.to_csv(tmp_path / "codes.csv", index=False)
     import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5")
     with CodeStore(tmp_path / "a.h5") as store:
-        found = store.samples.status
+        found = store.status
         assert np.flatnonzero(found == status).tolist() == [1, 4] and (found == Status.ok).sum() == 4
         assert np.isnan(store.codes("pose")[[1, 4]]).all()
         assert list(store.blocks) == ["pose"]

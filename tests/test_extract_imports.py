@@ -71,7 +71,7 @@ def test_smirk_json_in_each_of_its_places(tmp_path: Path, samples: Listing) -> N
             there = row(store, identifier)
             assert np.allclose(store.codes("jaw")[there], records[name]["jaw_params"])
             assert np.allclose(store.codes("shape")[there], records[name]["shape_params"])
-        assert store.samples.message[row(store, "sad/4")] == "no codes in the source"
+        assert store.messages[row(store, "sad/4")] == "no codes in the source"
         assert np.isnan(store.codes("pose")[row(store, "sad/4")]).all()
 
 
@@ -129,7 +129,7 @@ def test_csv_with_columns_in_order(tmp_path: Path, samples: Listing) -> None:
     with CodeStore(tmp_path / "a.h5") as store:
         assert np.allclose(store.codes("expression")[row(store, "sad/3")], values[0, :50])
         assert np.allclose(store.codes("shape")[row(store, "happy/1")], values[1, 234:])
-        assert store.samples.ok.sum() == 2
+        assert store.ok.sum() == 2
 
 
 def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: Listing) -> None:
@@ -140,7 +140,7 @@ def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples
     import_codes(samples, "csv", tmp_path / "codes.csv", tmp_path / "a.h5")
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.verify() == []
-        lines = zip(store.samples.id, store.samples.status, store.samples.message, strict=True)
+        lines = zip(store.samples.id, store.status, store.messages, strict=True)
         assert {name: (status, message) for name, status, message in lines} == {
             "happy/1": (Status.no_face, "NA"),
             "happy/2": (Status.failed, "why"),
@@ -190,9 +190,9 @@ def test_damaged_and_infinite_rows_keep_their_place(tmp_path: Path, samples: Lis
     (tmp_path / "3.json").write_text(json.dumps(numbers(SMIRK) | {"cam": [float("inf"), 0, 0]}))
     import_codes(samples, "smirk-json", tmp_path, tmp_path / "a.h5")
     with CodeStore(tmp_path / "a.h5") as store:
-        assert store.samples.ok.sum() == 1
-        assert store.samples.message[row(store, "happy/2")].startswith("2.json: ")
-        assert store.samples.message[row(store, "sad/3")] == "not finite: camera"
+        assert store.ok.sum() == 1
+        assert store.messages[row(store, "happy/2")].startswith("2.json: ")
+        assert store.messages[row(store, "sad/3")] == "not finite: camera"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
@@ -211,23 +211,27 @@ def test_what_is_exported_is_what_was_stored(tmp_path: Path, suffix: str) -> Non
             with np.load(out) as file:
                 found = file["colour"]
                 assert file["status"].tolist().count("no_face") == 1
-                assert file["message"].tolist() == store.samples.message.tolist()
-                assert file["label"].tolist() == [store.info.classes[label] for label in store.samples.label]
+                assert file["message"].tolist() == store.messages.tolist()
+                assert file["label"].tolist() == [
+                    store.info.classes[label] for label in store.samples.label.cat.codes
+                ]
         else:
             frame = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
             found = frame[["colour:0", "colour:1", "colour:2"]].to_numpy(np.float32)
             assert frame["id"].tolist() == store.samples.id.tolist()
-            assert frame["split"].tolist() == [["train", "val", "test"][code] for code in store.samples.split]
+            assert frame["split"].tolist() == [
+                ["train", "val", "test"][code] for code in store.samples.split.cat.codes
+            ]
         assert np.array_equal(found, wanted, equal_nan=True)
         if suffix != ".npz":  # and in again
             import_codes(samples, "csv", out, tmp_path / "b.h5")
             with CodeStore(tmp_path / "b.h5") as again:
                 assert np.array_equal(again.codes("colour"), wanted, equal_nan=True)
-                assert sorted({*again.samples.status}) == [
+                assert sorted({*again.status}) == [
                     Status.ok, Status.no_face, Status.missing, Status.unreadable,
                 ]  # fmt: skip
-                assert again.samples.status.tolist() == store.samples.status.tolist()
-                assert again.samples.message.tolist() == store.samples.message.tolist()
+                assert again.status.tolist() == store.status.tolist()
+                assert again.messages.tolist() == store.messages.tolist()
 
 
 def test_import_and_export_as_commands(ig3d: Callable[..., Ended], tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def codes(samples: Listing, out: Path, *, by: Callable[[str], str] = str) -> dic
     """Id -> codes of a dataset whose images are all good."""
     extract_codes(samples, out, CONFIG, jobs=1)
     with CodeStore(out) as store:
-        assert store.samples.ok.all()
+        assert store.ok.all()
         return dict(zip(map(by, store.samples.id.tolist()), store.codes("colour").tolist(), strict=True))
 
 
@@ -394,7 +394,7 @@ def test_a_manifest_may_list_members(tmp_path: Path, images: dict[str, bytes]) -
     samples = list_samples(root, "manifest")
     extract_codes(samples, tmp_path / "m.h5", CONFIG, jobs=1)
     with CodeStore(tmp_path / "m.h5") as store:
-        assert dict(zip(store.samples.id, store.samples.status, strict=True)) == {
+        assert dict(zip(store.samples.id, store.status, strict=True)) == {
             "faces.zip!happy/0000": Status.ok,
             "faces.zip!gone": Status.missing,
             "own": Status.ok,

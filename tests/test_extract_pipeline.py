@@ -61,9 +61,9 @@ def test_threads_change_no_byte(folder: Path, tmp_path: Path, threads: int) -> N
     with CodeStore(tmp_path / "plain.h5") as plain, CodeStore(tmp_path / "threads.h5") as threaded:
         assert plain.content_sha256 == threaded.content_sha256
         assert threaded.verify() == []
-        assert threaded.samples.message[17] == "not finite: colour"
-        assert threaded.samples.status[18] == Status.failed
-        assert threaded.samples.message[25] == "not an image of a known kind"
+        assert threaded.messages[17] == "not finite: colour"
+        assert threaded.status[18] == Status.failed
+        assert threaded.messages[25] == "not an image of a known kind"
 
 
 def test_small_batches_change_no_byte_either(
@@ -146,7 +146,7 @@ def test_codes_of_another_shape_are_no_codes(folder: Path, tmp_path: Path, threa
     counts = shard(folder, tmp_path / "wide.h5", config=config, threads=threads)
     assert counts == {"failed": 57, "no_face": 1, "unreadable": 2}
     with CodeStore(tmp_path / "wide.h5") as store:
-        assert store.samples.message[0] == "ValueError: colour: expected (1, 3), got (1, 4)"
+        assert store.messages[0] == "ValueError: colour: expected (1, 3), got (1, 4)"
 
 
 def test_a_face_that_cannot_be_cut_fails_alone(
@@ -165,11 +165,11 @@ def test_a_face_that_cannot_be_cut_fails_alone(
     for threads in (0, 3):
         shard(folder, tmp_path / f"{threads}.h5", threads=threads)
         with CodeStore(tmp_path / "plain.h5") as plain, CodeStore(tmp_path / f"{threads}.h5") as store:
-            failed = plain.samples.ok & (plain.samples.width % 5 == 0)
+            failed = plain.ok & (plain.column("sample/width") % 5 == 0)
             assert 3 < failed.sum() < 30
-            assert np.array_equal(store.samples.ok, plain.samples.ok & ~failed)
-            assert set(store.samples.message[failed]) == {"ValueError: a box without area"}
-            kept = store.samples.ok
+            assert np.array_equal(store.ok, plain.ok & ~failed)
+            assert set(store.messages[failed]) == {"ValueError: a box without area"}
+            kept = store.ok
             assert np.array_equal(store.codes("colour")[kept], plain.codes("colour")[kept])
             assert np.array_equal(store.faces.crop_box[kept], plain.faces.crop_box[kept])
 
@@ -252,7 +252,7 @@ def test_absurdly_large_images_are_refused_by_every_thread(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
     assert shard(folder, tmp_path / "a.h5", threads=threads) == {"unreadable": 60}
     with CodeStore(tmp_path / "a.h5") as store:
-        assert "absurdly large" in store.samples.message[0]
+        assert "absurdly large" in store.messages[0]
 
 
 def test_a_write_that_fails_ends_the_shard(

@@ -155,6 +155,6 @@ torch.jit.trace(Made(), torch.zeros(2, 3, 224, 224), strict=False).save(sys.argv
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     with CodeStore(tmp_path / "a.h5") as store:
-        assert store.samples.ok.all()
+        assert store.ok.all()
         assert store.codes("expression").shape == (6, 50)
         assert np.ptp(store.codes("pose"), axis=0).min() > 0

@@ -444,7 +444,7 @@ def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str)
             threads=threads,
         )
         with CodeStore(out) as store:
-            assert store.samples.ok.all()
+            assert store.ok.all()
             hashes.add(store.content_sha256)
     assert len(hashes) == 1
 

@@ -112,7 +112,7 @@ def test_one_and_four_workers_give_equal_stores(tmp_path: Path) -> None:
     ):
         assert one.content_sha256 == four.content_sha256
         assert one.verify() == four.verify() == []
-        assert one.samples.ok.all()
+        assert one.ok.all()
     assert not list(tmp_path.glob("*.parts"))
 
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path: Path, limit
     assert not list(tmp_path.glob("**/*.tmp"))
     subprocess.run(command, check=True, capture_output=True)
     with CodeStore(out) as store:
-        assert store.samples.ok.all()
+        assert store.ok.all()
 
 
 def test_files_that_vanish_or_change_after_the_listing(tmp_path: Path) -> None:
@@ -239,10 +239,10 @@ def test_files_that_vanish_or_change_after_the_listing(tmp_path: Path) -> None:
     (root / "sad" / "0002.png").write_bytes(b"")
     extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
-        status = dict(zip(store.samples.id, store.samples.status, strict=True))
+        status = dict(zip(store.samples.id, store.status, strict=True))
         assert status["happy/0001"] == Status.missing
         assert status["sad/0002"] == Status.failed
-        assert (store.samples.status == Status.ok).sum() == 8
+        assert (store.status == Status.ok).sum() == 8
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -267,7 +267,7 @@ def test_a_damaged_store_is_written_anew_when_asked(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--restart replaces it"):
         extract(root, out, jobs=1)
     with extract(root, out, jobs=1, restart=True) as store:
-        assert store.samples.ok.all()
+        assert store.ok.all()
 
 
 @pytest.mark.parametrize(

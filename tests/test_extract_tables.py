@@ -249,7 +249,7 @@ def test_rows_in_which_a_tracker_found_no_face_have_no_codes(
             7,
             8,
         ]
-        assert store.samples.status[store.samples.id.tolist().index("im/5")] == Status.no_face
+        assert store.status[store.samples.id.tolist().index("im/5")] == Status.no_face
 
 
 def test_columns_can_be_left_out(root: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_row_with_one_block_that_is_not_finite_failed(
     assert ended.returncode == 0 and "ok 2" in ended.stdout and "failed 2" in ended.stdout, ended
     with CodeStore(out) as store:
         assert store.status.tolist() == [Status.ok, Status.failed, Status.failed, Status.ok]
-        assert "not finite: grey" in str(store.samples.message[1])
+        assert "not finite: grey" in str(store.messages[1])
         for name in store.blocks:
             assert np.isnan(store.codes(name)[1:3]).all() and np.isfinite(store.codes(name)[[0, 3]]).all()
     assert ig3d("inspect", out, "--verify").returncode == 0

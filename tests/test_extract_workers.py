@@ -105,9 +105,9 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
     ]
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "killed.h5") as killed:
         lost = np.arange(len(calm)) // 64 == 1
-        assert (killed.samples.status[lost] == Status.failed).all()
-        assert set(killed.samples.message[lost]) == {"its shard's worker died 3 times (out of memory?)"}
-        assert killed.samples.ok[~lost].all()
+        assert (killed.status[lost] == Status.failed).all()
+        assert set(killed.messages[lost]) == {"its shard's worker died 3 times (out of memory?)"}
+        assert killed.ok[~lost].all()
         assert np.array_equal(calm.codes("colour")[~lost], killed.codes("colour")[~lost])
         assert np.array_equal(calm.samples.id, killed.samples.id)
         assert killed.verify() == []

@@ -166,9 +166,9 @@ def test_a_store_returns_its_samples(tmp_path: Path) -> None:
         writer.write(0, rows)
     with CodeStore(tmp_path / "x.h5") as store:
         assert store.verify() == []
-        assert store.samples.message.tolist() == ["", "", "é" * 100, "", "", ""]
+        assert store.messages.tolist() == ["", "", "é" * 100, "", "", ""]
         assert store.status.tolist() == [Status.no_face] * 6
-        listed = store.listed
+        listed = store.samples
     va = ["valence", "arousal"]
     wanted = table.drop(columns=["x0", "y0", "x1", "y1"]).assign(size_bytes=-1)
     wanted[va] = wanted[va].astype(np.float32).astype(np.float64)

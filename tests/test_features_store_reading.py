@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Path:
 def test_only_what_is_asked_for_is_read(store: Path) -> None:
     with CodeStore(store) as opened:
         assert len(opened) == ROWS
-        assert opened.samples.id[-1] == f"{ROWS - 1:05d}"
+        assert opened.samples.id.iat[-1] == f"{ROWS - 1:05d}"
         assert (opened.codes("expression")[:, 7] == np.arange(ROWS)).all()
         part = opened.codes("shape", slice(20, 90))
         assert part.shape == (70, WIDTH)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -265,25 +266,15 @@ class FakeStore:
     def __init__(self, path: object) -> None:
         nan = (np.nan,) * 4
         digests = [digest_of((self.images / f"{name}.png").read_bytes()) for name in ("01", "00", "00")]
-        self.samples = type(
-            "S",
-            (),
-            {
-                "id": np.array(["01", "00", "zz"]),
-                "digest": np.stack(digests),
-                "status": np.array([Status.ok, Status.no_face, Status.ok], np.int8),
-            },
-        )
+        self.samples = pd.DataFrame({"id": ["01", "00", "zz"]})
+        self.columns = {"sample/digest": np.stack(digests)}
+        self.status = np.array([Status.ok, Status.no_face, Status.ok], np.int8)
         self.faces = type("F", (), {"box": np.array([(0, 0, 10, 20), nan, nan], np.float32)})
-
-    @property
-    def status(self) -> np.ndarray:
-        return self.samples.status
 
     def check_content(self) -> None: ...
 
     def column(self, name: str) -> np.ndarray:
-        return getattr(self.samples, name.removeprefix("sample/"))
+        return self.columns[name]
 
     def __enter__(self) -> FakeStore:
         return self

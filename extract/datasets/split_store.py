@@ -14,7 +14,7 @@ from .splits import carve
 
 def listing_of(store: CodeStore) -> Listing:
     """The samples of a store as a dataset lists them: sorted by id."""
-    samples = store.listed.sort_values("id", kind="stable", ignore_index=True)
+    samples = store.samples.sort_values("id", kind="stable", ignore_index=True)
     return Listing(store.info.dataset, store.info.root, samples)
 
 
@@ -32,7 +32,7 @@ def split_store(store: CodeStore, out: Path, share: float, *, seed: int = 0) -> 
     carved = carve(listing_of(store), share, seed=seed)
     # part of what made this store: an extraction of the same samples is not the same run
     config = store.info.config | {"split": {"val": share, "seed": seed}}
-    samples = carved.samples.set_index("id", drop=False).loc[store.listed["id"]].reset_index(drop=True)
+    samples = carved.samples.set_index("id", drop=False).loc[store.samples["id"]].reset_index(drop=True)
     with StoreWriter(out, replace(store.info, config=config), samples, store.blocks) as writer:
         start = 0
         for rows in read_rows(store):

@@ -18,7 +18,6 @@ from ..values import Block, Status
 
 FORMAT = "ig3d-codes"
 FORMAT_VERSION = 2
-TEXT_COLUMNS = ("id", "path", "group", "message")
 # Rows read at a time where all are gone through.
 STEP = 4096
 # Not part of the content hash: where and when, not what.
@@ -86,32 +85,6 @@ class StoreInfo:
     config: dict[str, Any] = field(default_factory=dict)
     ig3d_version: str = __version__
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-
-@dataclass(frozen=True, slots=True)
-class SampleTable:
-    """The ``/sample`` columns as arrays of n rows (units and codes as in :class:`Sample` and :class:`Rows`)."""
-
-    id: np.ndarray
-    path: np.ndarray
-    group: np.ndarray
-    message: np.ndarray
-    split: np.ndarray
-    label: np.ndarray
-    valence: np.ndarray
-    arousal: np.ndarray
-    status: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
-    digest: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.id)
-
-    @property
-    def ok(self) -> np.ndarray:
-        """(n,) bool: rows that have codes."""
-        return np.asarray(self.status == Status.ok)
 
 
 @dataclass(frozen=True, slots=True)

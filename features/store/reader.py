@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import h5py
 import numpy as np
@@ -19,9 +19,7 @@ from .format import (
     FORMAT,
     FORMAT_VERSION,
     STEP,
-    TEXT_COLUMNS,
     FaceTable,
-    SampleTable,
     StoreInfo,
     check_columns,
     check_ids,
@@ -156,19 +154,8 @@ class CodeStore:
         return ids
 
     @cached_property
-    def samples(self) -> SampleTable:
-        self._ids()
-        columns = {
-            column: self._text(f"sample/{column}")
-            if column in TEXT_COLUMNS
-            else self.column(f"sample/{column}")
-            for column in SampleTable.__slots__
-        }
-        return SampleTable(**columns)
-
-    @property
-    def listed(self) -> pd.DataFrame:
-        """The sample table, in the order of the store, which holds neither sizes nor boxes."""
+    def samples(self) -> pd.DataFrame:
+        """The sample table (:func:`~..samples.sample_table`), in the order of the store; file sizes are unknown."""
         import pandas as pd
 
         ids, classes = self._ids(), list(self.info.classes)
@@ -188,8 +175,18 @@ class CodeStore:
 
     @property
     def status(self) -> np.ndarray:
-        """(n,) int8 codes of :class:`Status`, without the other columns of :attr:`samples`."""
+        """(n,) int8 codes of :class:`Status`."""
         return self.column("sample/status")
+
+    @cached_property
+    def ok(self) -> np.ndarray:
+        """(n,) bool: rows that have codes."""
+        return np.asarray(self.status == Status.ok)
+
+    @property
+    def messages(self) -> np.ndarray:
+        """(n,) str reasons of rows without codes."""
+        return self._text("sample/message")
 
     @cached_property
     def faces(self) -> FaceTable:
@@ -214,7 +211,7 @@ class CodeStore:
                 f"{self.path}: expected one of the blocks {', '.join(self.blocks)}, got {block!r}"
             )
         codes = self.column(f"codes/{block}", rows)
-        if bad := misplaced(codes, self._ok[rows]):
+        if bad := misplaced(codes, self.ok[rows]):
             start = rows.indices(len(self))[0]
             problems = "; ".join(self._describe(block, what, start + places) for what, places in bad.items())
             raise StoreError(f"{self.path}: {problems}; extract it again")
@@ -241,15 +238,8 @@ class CodeStore:
         """
         import pandas as pd
 
-        rows = self.samples
-        columns: dict[str, Any] = {name: getattr(rows, name) for name in FRAME_COLUMNS}
-        for name, categories in (
-            ("split", SPLITS),
-            ("label", self.info.classes),
-            ("status", [status.name for status in Status]),
-        ):
-            columns[name] = pd.Categorical.from_codes(columns[name], list(categories))
-        parts = [pd.DataFrame(columns)]
+        status = pd.Categorical.from_codes(self.status, [status.name for status in Status])
+        parts = [self.samples.assign(status=status, message=self.messages)[[*FRAME_COLUMNS]]]
         for block in self.blocks if blocks is None else blocks:
             codes = self.codes(block)
             names = [f"{block}:{column}" for column in range(codes.shape[1])]
@@ -257,12 +247,8 @@ class CodeStore:
         return pd.concat(parts, axis=1)
 
     def _describe(self, block: str, what: str, rows: np.ndarray) -> str:
-        ids = some(self.samples.id[rows].tolist())
+        ids = some(self.samples["id"].iloc[rows].tolist())
         return f"codes/{block} has {what}, in {number(len(rows), 'row')} ({ids})"
-
-    @cached_property
-    def _ok(self) -> np.ndarray:
-        return np.asarray(self.status == Status.ok)
 
     @property
     def content_sha256(self) -> str:
@@ -292,11 +278,11 @@ class CodeStore:
                 changed = content_hash(self._file) != self.content_sha256
             if changed:
                 problems.append("bytes were changed: the content has another hash than was written with it")
-            len(self.samples)  # decodes the texts and compares the ids
+            _ = self.samples, self.messages  # decodes the texts and compares the ids
             for name in self.blocks:
                 found: dict[str, list[np.ndarray]] = {}
                 for span in spans_of(self._file[f"codes/{name}"]):
-                    bad = misplaced(self.column(f"codes/{name}", span), self._ok[span])
+                    bad = misplaced(self.column(f"codes/{name}", span), self.ok[span])
                     for what, rows in bad.items():
                         found.setdefault(what, []).append(rows + span.start)
                 problems += [self._describe(name, what, np.concatenate(rows)) for what, rows in found.items()]

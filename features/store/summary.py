@@ -23,9 +23,10 @@ def summarise(store: CodeStore) -> dict[str, Any]:
     dict of JSON values: ``rows``, ``status``, ``splits`` (split -> class -> rows), ``groups``, ``blocks`` (name ->
     width, unit, basis, min, mean, max, std), ``valence_arousal`` (rows with both), and the store's attributes.
     """
-    samples, info = store.samples, store.info
-    splits = count_classes(samples.split, samples.label, info.classes)
-    known = np.isfinite(samples.valence) & np.isfinite(samples.arousal)
+    samples, info, statuses = store.samples, store.info, store.status
+    codes = (samples[name].cat.codes.to_numpy() for name in ("split", "label"))
+    splits = count_classes(*codes, info.classes)
+    known = samples["valence"].notna() & samples["arousal"].notna()
     return {
         "store": str(store.path),
         "rows": len(store),
@@ -38,9 +39,9 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "regressor": info.regressor,
         "detector": info.detector,
         "crop": info.crop,
-        "status": {status.name: int((samples.status == status).sum()) for status in Status if status},
+        "status": {status.name: int((statuses == status).sum()) for status in Status if status},
         "splits": splits,
-        "groups": len(np.unique(samples.group[samples.group != ""])),
+        "groups": samples["group"][samples["group"] != ""].nunique(),
         "valence_arousal": int(known.sum()),
         "several_faces": int((store.faces.count > 1).sum()),
         "blocks": {name: _range(store, name) for name in store.blocks},
@@ -83,7 +84,7 @@ def class_table(splits: dict[str, dict[str, int]]) -> Table:
 def _range(store: CodeStore, name: str) -> dict[str, Any]:
     block = store.blocks[name]
     found: dict[str, Any] = {"width": block.width, "unit": block.unit, "basis": block.basis}
-    values = store.codes(name)[store.samples.ok].astype(np.float64)
+    values = store.codes(name)[store.ok].astype(np.float64)
     if values.size:
         found |= {
             "min": float(values.min()),

@@ -126,9 +126,9 @@ def contents_of(stores: Sequence[Path], ids: np.ndarray) -> np.ndarray:
     contents = np.frombuffer(b"".join(names), "<i8").astype(np.int64)
     for path in stores:
         with CodeStore(path) as store:
-            samples = store.samples
-        hashes = np.ascontiguousarray(samples.digest[:, :8]).view("<i8").ravel()
-        rows, _ = find_rows(samples.id, ids)
-        there = (rows >= 0) & samples.digest.any(axis=1)
+            digest = store.column("sample/digest")
+            rows, _ = find_rows(store.samples["id"], ids)
+        hashes = np.ascontiguousarray(digest[:, :8]).view("<i8").ravel()
+        there = (rows >= 0) & digest.any(axis=1)
         contents[rows[there]] = hashes[there]
     return contents
