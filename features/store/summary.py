@@ -24,8 +24,8 @@ def summarise(store: CodeStore) -> dict[str, Any]:
     width, unit, basis, min, mean, max, std), ``valence_arousal`` (rows with both), and the store's attributes.
     """
     samples, info, statuses = store.samples, store.info, store.status
-    codes = (samples[name].cat.codes.to_numpy() for name in ("split", "label"))
-    splits = count_classes(*codes, info.classes)
+    split, label = (samples[name].cat.codes.to_numpy() for name in ("split", "label"))
+    splits = count_classes(split, label, info.classes)
     known = samples["valence"].notna() & samples["arousal"].notna()
     return {
         "store": str(store.path),
