@@ -223,7 +223,7 @@ def kept_when_interrupted(kept: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
-    """Progress bar whose tasks have a text field ``said``; it disappears if no task advanced, as before an error."""
+    """Progress bar whose tasks have a text field ``detail``; it disappears if no task advanced, as before an error."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (
@@ -231,7 +231,7 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        _text("{task.fields[said]}"),
+        _text("{task.fields[detail]}"),
     )
     bar = Progress(*columns, console=stderr(), disable=not shown)
     if bar.console.is_interactive:

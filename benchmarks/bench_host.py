@@ -1,11 +1,11 @@
-"""What the processor's side of a GPU run can feed, whatever the GPU does: the pipeline with networks that cost nothing.
+"""Benchmark of the CPU side of a GPU run: the pipeline with a regressor that computes nothing.
 
-A regressor with SMIRK's crop and blocks gives zeros, and says that it runs on a GPU, so that a worker has its threads.
-JPEGs of 224 pixels, as whole images (``--detector none``) and with stored boxes. Two kinds of figures bound a run: the
-core-seconds per image of the whole process (cores over them is what a machine allows), and those of the two threads
-through which every image goes, the main one and the regressor's, to which real networks are added (one over the
-longer is what one worker allows). All are processor time, which other programs hardly touch; a shard's own cost
-(opening, hashing, flushing) is in them, waiting for the disk is not.
+The regressor has SMIRK's crop and blocks and returns zeros. Its device is "cuda", so that a worker uses threads. Images
+are JPEGs of 224 pixels, as full images (``--detector none``) and with stored boxes. Two figures limit the rate of a
+run: the CPU time per image of the process (the machine allows at most the number of cores divided by it), and the CPU
+time of the two threads that handle every image, the main thread and that of the regressor, without the networks
+(one worker allows at most one image in the longer of the two). The costs of a shard (opening, hashing, flushing) are
+included, waiting for the disk is not.
 """
 
 from __future__ import annotations
@@ -37,33 +37,33 @@ CORES = 16
 
 
 class Free:
-    """SMIRK's crop and blocks; the codes are zeros."""
+    """Regressor with SMIRK's crop and blocks that returns zeros."""
 
     name = "free"
     device = "cuda"
     needs = Smirk.needs
     detectors = ("none",)
     blocks: ClassVar[dict[str, Block]] = Smirk.blocks
-    thread_seconds: ClassVar[float] = 0.0  # of the thread that called last, since it began
+    thread_seconds: ClassVar[float] = 0.0  # CPU time of the last calling thread
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name}
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        from bench_host import Free  # not the one of __main__
+        from bench_host import Free  # not the class in __main__
 
         Free.thread_seconds = time.thread_time()
         return {name: np.zeros((len(faces), block.width), np.float32) for name, block in self.blocks.items()}
 
 
 def with_boxes(listing: Listing, size: int = 224) -> Listing:
-    """Each face in the middle of its image."""
+    """Samples with a box in the middle of each image."""
     low, high = size * 0.2, size * 0.8
     return replace(listing, samples=listing.samples.assign(x0=low, y0=low, x1=high, y1=high))
 
 
 def stored(listing: Listing) -> FaceBoxes:
-    """The boxes as a store has them: with the digests of the files."""
+    """Boxes as in a store, with the hashes of the files."""
     boxes = box_source(listing, "dataset", Free.needs).read(slice(None))
     paths = listing.samples["path"]
     digests = {path: digest_of((Path(listing.root) / path).read_bytes()) for path in paths.unique()}
@@ -71,7 +71,7 @@ def stored(listing: Listing) -> FaceBoxes:
 
 
 def shard(listing: Listing, boxes: FaceBoxes, config: ExtractConfig, threads: int) -> list[float]:
-    """Milliseconds per image of one shard: of all threads' cores, of the main thread, of the regressor's, by clock."""
+    """Milliseconds per image of one shard: CPU time of the process, main thread and regressor's thread; wall time."""
     from bench_host import Free
 
     clocks = (time.process_time, time.thread_time, time.perf_counter)
@@ -94,25 +94,25 @@ def shard(listing: Listing, boxes: FaceBoxes, config: ExtractConfig, threads: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=1024, help="of a shard, of these images")
+    parser.add_argument("--rows", type=int, default=1024, help="rows of a shard; images are repeated")
     parser.add_argument("--threads", type=int, default=cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "faces"
-        synthesize(root, SynthConfig(count=asked.images, jobs=cpu_count()))
-        listing = repeated(with_boxes(list_samples(root, "rafdb")), asked.rows)
+        synthesize(root, SynthConfig(count=args.images, jobs=cpu_count()))
+        listing = repeated(with_boxes(list_samples(root, "rafdb")), args.rows)
         for detector, boxes in (("none", FaceBoxes.unknown(len(listing))), ("boxes", stored(listing))):
             config = ExtractConfig("bench_host:Free", detector, batch_size=BATCH_SIZE["cuda"])
-            rounds = [shard(listing, boxes, config, asked.threads) for _ in range(asked.rounds + 1)][1:]
+            rounds = [shard(listing, boxes, config, args.threads) for _ in range(args.rounds + 1)][1:]
             cores, main_thread, regressors, wall = (
                 statistics.median(column) for column in zip(*rounds, strict=True)
             )
             print(
-                f"detector {detector:5}, {asked.threads} threads: {cores:.3f} ms of a core an image, "
+                f"detector {detector:5}, {args.threads} threads: {cores:.3f} ms of CPU time per image, "
                 f"{CORES / cores * 1e3:.0f} images/s on {CORES} cores; {main_thread:.3f} in the main thread and "
-                f"{regressors:.3f} in the regressor's, {1e3 / max(main_thread, regressors):.0f} images/s a worker; "
-                f"{wall:.3f} by the clock"
+                f"{regressors:.3f} in the regressor's, {1e3 / max(main_thread, regressors):.0f} images/s per worker; "
+                f"{wall:.3f} of wall time"
             )
 
 

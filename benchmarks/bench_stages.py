@@ -1,12 +1,11 @@
-"""Each stage's rate alone, and the pipeline's rate as a fraction of the roof that they set.
+"""Benchmark of extraction by stage, and the rate of the pipeline relative to the highest rate that the stages allow.
 
-The roof is the smaller of two: cores over the sum of the processor stages' core-seconds per image, and each GPU stage's
-own rate. On the processor every stage is one of the first kind. A stage's core-seconds are the process's own, so that
-other programs count for little; the pipeline's rate is by the clock, and wants an idle machine. It is what further rows
-cost after the first 64 of each worker, so that their start is no part of it. Beside it stand the stages' core-seconds
-over those that the run used, which other programs hardly touch, and the rate with the start.
+The highest rate is the smaller of two: the number of cores divided by the CPU time per image of all CPU stages, and the
+rate of the slowest GPU stage. The pipeline's rate uses wall time and needs an idle machine; the first 64 rows of each
+worker, which include its start, are subtracted. Also printed are the CPU time of the stages relative to that of the
+run, which depends little on other programs, and the rate with the start.
 
-``--device cuda`` where there is one. ``--large`` shows what scaled decoding of large photographs would save.
+``--device cuda`` uses a GPU. ``--large`` measures the effect of scaled decoding of large photographs.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ BATCH = {"cpu": 32, "cuda": 256}
 
 
 def cost(call: Callable[[], object], images: int, clock: Callable[[], float], rounds: int = 3) -> float:
-    """Seconds per image, the least of some rounds; the first call of all is not counted."""
+    """Seconds per image, the minimum over rounds after a warm-up call."""
     call()
     times = []
     for _ in range(rounds):
@@ -57,19 +56,20 @@ def cost(call: Callable[[], object], images: int, clock: Callable[[], float], ro
 
 
 def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path) -> dict[str, float]:
-    """Stage -> seconds per image alone: of a core, or of the GPU where it runs there."""
+    """Stage -> seconds per image: CPU time, or wall time if the stage runs on the GPU."""
     regress, detect = build(config)
     size = BATCH["cuda" if getattr(regress, "device", "cpu") == "cuda" else "cpu"]
     paths = [root / path for path in samples["path"]]
     contents = [path.read_bytes() for path in paths]
     pixels = [decode(content) for content in contents]
-    # boxes that are known take the place of detection
-    found = [
+    # known boxes replace detection
+    detections = [
         faces if np.isnan(box).any() else [Face(box.astype(np.float32))]
         for box, faces in zip(boxes_of(samples), detect(pixels), strict=True)
     ]
-    here = [row for row, faces in enumerate(found) if faces]
-    images, faces = [pixels[row] for row in here], [choose_face(found[row]) for row in here]
+    with_face = [row for row, faces in enumerate(detections) if faces]
+    images = [pixels[row] for row in with_face]
+    faces = [choose_face(detections[row]) for row in with_face]
     whole = detect.name == "none"
     batches = [
         prepare(images[start : start + size], faces[start : start + size], regress.needs, whole=whole)
@@ -99,16 +99,16 @@ def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path)
             lambda: [
                 prepare([i], [f], regress.needs, whole=whole) for i, f in zip(images, faces, strict=True)
             ],
-            len(here),
+            len(with_face),
             time.process_time,
         ),
-        "regress": cost(lambda: [regress(batch) for batch in batches], len(here), clock(regress)),
+        "regress": cost(lambda: [regress(batch) for batch in batches], len(with_face), clock(regress)),
         "write": cost(written, n, time.process_time),
     }
 
 
-def roof(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
-    """Images a second that the stages allow together."""
+def highest_rate(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
+    """Images per second that the stages allow together."""
     by_cores = cores / sum(seconds for stage, seconds in costs.items() if stage not in on_gpu)
     return min([by_cores, *(1 / costs[stage] for stage in on_gpu)])
 
@@ -116,7 +116,7 @@ def roof(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
 def measure(
     listing: Listing, root: Path, config: ExtractConfig, jobs: Sequence[int], rows: int, work: Path
 ) -> list[float]:
-    """Print the stages, their roof and the pipeline's rates by workers, which are returned: images a second."""
+    """Print the costs of the stages and the rates of the pipeline; return images per second by number of workers."""
     config, _ = settle(config)
     regress, detect = build(config)
     on_gpu = {
@@ -124,12 +124,12 @@ def measure(
         for stage, plugin in (("regress", regress), ("detect", detect))
         if getattr(plugin, "device", "cpu") == "cuda"
     }
-    with threadpool_limits(1):  # as in a worker; else BLAS keeps a second core busy with nothing
+    with threadpool_limits(1):  # as in a worker; more BLAS threads would use CPU time while they wait
         costs = stages(listing.samples[:256], root, config, work)
     print(f"\n{regress.name}, detector {detect.name}, device {config.device}")
     for stage, seconds in costs.items():
         where = "GPU" if stage in on_gpu else "core"
-        print(f"  {stage:8} {seconds * 1e3:8.3f} ms an image {1 / seconds:10.0f} images/s on a {where}")
+        print(f"  {stage:8} {seconds * 1e3:8.3f} ms per image {1 / seconds:10.0f} images/s on one {where}")
     rates = []
     for workers in jobs:
         cores = cpu_count() if on_gpu else min(workers, cpu_count())
@@ -137,11 +137,11 @@ def measure(
         (few, little), (many, much) = (
             seconds_of(repeated(listing, count), config, workers, work) for count in (64 * workers, rows)
         )
-        top, further = roof(costs, on_gpu, cores), rows - 64 * workers
+        top, further = highest_rate(costs, on_gpu, cores), rows - 64 * workers
         rate, by_cores = further / (many - few), sum(costs[stage] for stage in costs if stage not in on_gpu)
         print(
-            f"  pipeline, {workers} workers, {threads} threads beside each: {rate:7.1f} of {top:7.1f} images/s, "
-            f"{rate / top:.2f} of the roof ({by_cores * further / (much - little):.2f} by core-seconds); with the "
+            f"  pipeline, {workers} workers, {threads} threads each: {rate:7.1f} of {top:7.1f} images/s, "
+            f"{rate / top:.2f} of the highest ({by_cores * further / (much - little):.2f} by CPU time); with the "
             f"start {rows / many:.1f} images/s, {rows / many / top:.2f}"
         )
         rates.append(rate)
@@ -149,7 +149,7 @@ def measure(
 
 
 def seconds_of(listing: Listing, config: ExtractConfig, workers: int, work: Path) -> tuple[float, float]:
-    """Seconds of a run by the clock, and core-seconds of all its processes."""
+    """Wall time of a run, and CPU time of all its processes, in seconds."""
     out = work / "pipeline.h5"
     start, used = time.perf_counter(), core_seconds()
     extract_codes(listing, out, config, jobs=workers)
@@ -159,35 +159,35 @@ def seconds_of(listing: Listing, config: ExtractConfig, workers: int, work: Path
 
 
 def core_seconds() -> float:
-    """Of this process and of its workers that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """CPU time of this process and of its finished children."""
+    used = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def repeated(listing: Listing, rows: int) -> Listing:
-    """That many rows, of the same files over and over."""
-    again = listing.samples.iloc[np.arange(rows) % len(listing)].reset_index(drop=True)
-    return replace(listing, samples=again.assign(id=[f"{row:07d}" for row in range(rows)]))
+    """Repeat the samples up to a number of rows, with new ids."""
+    table = listing.samples.iloc[np.arange(rows) % len(listing)].reset_index(drop=True)
+    return replace(listing, samples=table.assign(id=[f"{row:07d}" for row in range(rows)]))
 
 
 def pipeline_alone(listing: Listing, root: Path) -> None:
-    """Reading and decoding by threads, without networks."""
-    some = listing.samples["path"][:256]
+    """Print the rate of reading and decoding by number of threads, without networks."""
+    subset = listing.samples["path"][:256]
     rates = []
     for threads in (0, 1, 2, cpu_count()):
         with Crew(threads) as crew:
-            paths = [root / path for path in some]
+            paths = [root / path for path in subset]
             start = time.perf_counter()
             for _ in crew.ahead(
-                lambda path: decode(path.read_bytes()), paths, most=64, weight=lambda one: one.nbytes
+                lambda path: decode(path.read_bytes()), paths, most=64, weight=lambda image: image.nbytes
             ):
                 pass
-            rates.append(f"{threads}: {len(some) / (time.perf_counter() - start):.0f}/s")
+            rates.append(f"{threads}: {len(subset) / (time.perf_counter() - start):.0f}/s")
     print(f"\nreading and decoding by threads, images/s: {', '.join(rates)}")
 
 
 def large() -> None:
-    """Seconds that scaled decoding (libjpeg's smaller DCT) takes of a large photograph's decoding."""
+    """Print the time of scaled decoding (libjpeg's smaller DCT) of large photographs."""
     rng = np.random.default_rng(0)
     for width, height in ((1000, 750), (4500, 3375)):
         rough = rng.integers(0, 256, (height // 25, width // 25, 3), np.uint8)
@@ -198,47 +198,51 @@ def large() -> None:
         coded = io.BytesIO()
         Image.fromarray(pixels).save(coded, "JPEG", quality=92)
 
-        def one(
+        def decode_at(
             scale: int, content: bytes = coded.getvalue(), size: tuple[int, int] = (width, height)
         ) -> None:
             image = Image.open(io.BytesIO(content))
             image.draft("RGB", (size[0] // scale, size[1] // scale))
             image.load()
 
-        times = {scale: cost(lambda scale=scale: one(scale), 1, time.process_time) for scale in (1, 2, 4, 8)}
-        said = ", ".join(f"1/{scale} {seconds * 1e3:.1f} ms" for scale, seconds in times.items())
-        print(f"scaled decoding of {width} x {height} pixels, {coded.tell() // 1000} kB: {said}")
+        times = {
+            scale: cost(lambda scale=scale: decode_at(scale), 1, time.process_time) for scale in (1, 2, 4, 8)
+        }
+        text = ", ".join(f"1/{scale} {seconds * 1e3:.1f} ms" for scale, seconds in times.items())
+        print(f"scaled decoding of {width} x {height} pixels, {coded.tell() // 1000} kB: {text}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--rows", type=int, default=1500, help="of the pipeline's runs, of these images")
+    parser.add_argument(
+        "--rows", type=int, default=1500, help="rows of the pipeline's runs; images are repeated"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--jobs", default="1,2", help="numbers of workers, by comma")
+    parser.add_argument("--jobs", default="1,2", help="numbers of workers, separated by commas")
     parser.add_argument("--regressors", default="facemesh,smirk")
-    parser.add_argument("--detector", default=None, help="by default facemesh; none for whole images")
+    parser.add_argument("--detector", default=None, help="default: facemesh; none uses full images")
     parser.add_argument("--large", action="store_true")
-    asked = parser.parse_args()
-    jobs = [int(number) for number in asked.jobs.split(",")]
+    args = parser.parse_args()
+    jobs = [int(number) for number in args.jobs.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         os.environ["IG3D_WEIGHTS"] = str(work / "weights")
         os.environ["XDG_CACHE_HOME"] = str(work / "cache")
         (work / "weights").mkdir()
-        synthesize(work / "faces", SynthConfig(count=asked.images, jobs=cpu_count()))
+        synthesize(work / "faces", SynthConfig(count=args.images, jobs=cpu_count()))
         listing = list_samples(work / "faces", "rafdb")
         pipeline_alone(listing, work / "faces")
-        for name in asked.regressors.split(","):
+        for name in args.regressors.split(","):
             if name in NETWORKS:
                 write_weights(name, {key: part() for key, part in NETWORKS[name].items()}, work / "weights")
             config = ExtractConfig(
                 regressor=name,
-                detector=asked.detector or "facemesh",
-                device=asked.device if name in NETWORKS else "auto",
+                detector=args.detector or "facemesh",
+                device=args.device if name in NETWORKS else "auto",
             )
-            measure(listing, work / "faces", config, jobs, asked.rows, work)
-        if asked.large:
+            measure(listing, work / "faces", config, jobs, args.rows, work)
+        if args.large:
             large()
 
 

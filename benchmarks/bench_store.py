@@ -1,8 +1,8 @@
-"""Reading a store: against one JSON file per image, npz and Parquet; and what its chunks and filters are chosen by.
+"""Benchmark of reading a store against JSON files, npz and Parquet, and of chunk sizes and filters.
 
-Rows of SMIRK's full set of codes, 361 columns in six blocks. JSON files are read for some rows and their time scaled
-up to all. Everything is in the page cache: the disk is no part of the figures. Times are of the processor, each the
-least of some rounds, in which the formats take turns.
+Rows of SMIRK's full set of codes, 361 columns in six blocks. JSON files are read for a part of the rows, and the time
+is scaled up. All files are in the page cache, so that the disk does not matter. Figures are CPU times, the minimum
+over rounds in which the formats take turns.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def best(call: Callable[[], object], rounds: int = 3) -> float:
 
 
 def in_turns(calls: list[Callable[[], object]], rounds: int = 3) -> list[float]:
-    """The least processor time of each call, seconds."""
+    """Minimum CPU time of each call in seconds."""
     times = [math.inf] * len(calls)
     for _ in range(rounds):
-        for place, call in enumerate(calls):
+        for index, call in enumerate(calls):
             start = time.process_time()
             call()
-            times[place] = min(times[place], time.process_time() - start)
+            times[index] = min(times[index], time.process_time() - start)
     return times
 
 
@@ -69,9 +69,9 @@ def write_store(path: Path, ids: list[str], codes: dict[str, np.ndarray]) -> Non
             )
 
 
-def write_others(work: Path, ids: list[str], codes: dict[str, np.ndarray], some: int) -> None:
+def write_others(work: Path, ids: list[str], codes: dict[str, np.ndarray], json_rows: int) -> None:
     (work / "json").mkdir()
-    for row in range(some):
+    for row in range(json_rows):
         record = {name: values[row].tolist() for name, values in codes.items()}
         (work / "json" / f"{row:06d}.json").write_text(json.dumps(record))
     np.savez(work / "codes.npz", ids=np.array(ids), **codes)
@@ -109,7 +109,8 @@ def read_parquet(path: Path, blocks: list[str], rows: slice = slice(None)) -> li
     return [values.reshape(len(table), -1) for values in flat]
 
 
-def formats(work: Path, rows: int, some: int) -> None:
+def formats(work: Path, rows: int, json_rows: int) -> None:
+    """Print the time of reading by format."""
     every, middle = list(BLOCKS), slice(rows // 2, rows // 2 + SLICE)
     readers = {"h5": read_store, "npz": read_npz, "parquet": read_parquet}
     files = [(read, work / f"codes.{suffix}") for suffix, read in readers.items()]
@@ -118,15 +119,15 @@ def formats(work: Path, rows: int, some: int) -> None:
             read(path, every, middle), read_npz(work / "codes.npz", every, middle), strict=True
         ):
             assert np.array_equal(values, wanted), path.name
-    plain, *whole = in_turns(
+    plain, *full = in_turns(
         [lambda: read_json(work / "json"), *(partial(read, path, every) for read, path in files)]
     )
-    plain *= rows / some
+    plain *= rows / json_rows
     block = in_turns([partial(read, path, ["expression"]) for read, path in files])
     part = in_turns([partial(read, path, every, middle) for read, path in files])
-    print(f"JSON per image, all {rows:,} rows (scaled up from {some:,}): {plain:.1f} s")
+    print(f"JSON per image, all {rows:,} rows (scaled up from {json_rows:,}): {plain:.1f} s")
     print(f"{'':10} {'all blocks':>14} {'one block':>14} {f'{SLICE} rows':>14}   against JSON (all blocks)")
-    for name, *times in zip(readers, whole, block, part, strict=True):
+    for name, *times in zip(readers, full, block, part, strict=True):
         shown = " ".join(f"{seconds * 1e3:11.1f} ms" for seconds in times)
         print(f"{name:10} {shown}   {plain / times[0]:8.0f} times as fast")
     print(f"open: {best(lambda: CodeStore(work / 'codes.h5').close()) * 1e3:.1f} ms", end=", ")
@@ -139,7 +140,7 @@ def read_ids(path: Path) -> None:
 
 
 def chunks(work: Path, codes: dict[str, np.ndarray]) -> None:
-    """One block of 300 columns and one of 3: the widest and the narrowest."""
+    """Print size and times by chunk size and filter, for a block of 300 columns and one of 3."""
     print(f"{'chunk':>8} {'filter':>17} {'MB':>7} {'write':>9} {'read all':>9} {f'{SLICE} rows':>10}")
     rows = len(codes["shape"])
     middle = slice(rows // 2, rows // 2 + SLICE)
@@ -155,7 +156,7 @@ def chunks(work: Path, codes: dict[str, np.ndarray]) -> None:
                         data = file.create_dataset(
                             name, (rows, width), np.float32, chunks=(length, width), **options
                         )
-                        for start in range(0, rows, 32):  # as a run writes them
+                        for start in range(0, rows, 32):  # batch size of a run
                             data[start : start + 32] = codes[name][start : start + 32]
 
             def read(rows: slice, path: Path = path) -> None:
@@ -172,17 +173,17 @@ def chunks(work: Path, codes: dict[str, np.ndarray]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000, help="290000 is AffectNet")
-    parser.add_argument("--json", type=int, default=1000, help="of them, as JSON files")
-    asked = parser.parse_args()
+    parser.add_argument("--rows", type=int, default=20_000, help="number of rows; AffectNet has 290000")
+    parser.add_argument("--json", type=int, default=1000, help="number of rows written as JSON files")
+    args = parser.parse_args()
     rng = np.random.default_rng(0)
-    codes = {name: rng.standard_normal((asked.rows, width), np.float32) for name, width in BLOCKS.items()}
-    ids = [f"train_set/images/{row:06d}" for row in range(asked.rows)]
+    codes = {name: rng.standard_normal((args.rows, width), np.float32) for name, width in BLOCKS.items()}
+    ids = [f"train_set/images/{row:06d}" for row in range(args.rows)]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_store(work / "codes.h5", ids, codes)
-        write_others(work, ids, codes, min(asked.json, asked.rows))
-        formats(work, asked.rows, min(asked.json, asked.rows))
+        write_others(work, ids, codes, min(args.json, args.rows))
+        formats(work, args.rows, min(args.json, args.rows))
         chunks(work, {name: values[:40_000] for name, values in codes.items()})
 
 

@@ -227,7 +227,7 @@ def train_joint(
         return
     spec = NetworkSpec(network, weights=weights, key=key, size=size)
     with progress_bar() as bar:
-        reading = bar.add_task("reading", total=len(samples), said="")
+        reading = bar.add_task("reading", total=len(samples), detail="")
         route = joint.open_route(
             samples, spec, inputs, joint=choices, blocks=joined(blocks, "full"), device=device, force=force,
             advance=lambda n: bar.advance(reading, n),
@@ -280,13 +280,13 @@ def watching(config: IntermediateConfig) -> Iterator[Callable[[str, int, Epoch],
     """A progress bar over the epochs of all trainings, with the latest scores."""
     with progress_bar() as bar:
         order = config.trainings
-        task = bar.add_task("epochs", total=len(order) * config.epochs, said="")
+        task = bar.add_task("epochs", total=len(order) * config.epochs, detail="")
 
         def watch(arm: str, seed: int, epoch: Epoch) -> None:
             # trainings that end early leave their other epochs out
             done = order.index((arm, seed)) * config.epochs + epoch.number
             said = f"{arm} {seed}: loss {epoch.loss:.3f}, score {epoch.selection:.3f}"
-            bar.update(task, completed=done, said=said)
+            bar.update(task, completed=done, detail=said)
 
         yield watch
 

@@ -1,6 +1,6 @@
-"""A run's identity: what its codes follow from, and in words what differs between two.
+"""Identity of an extraction: everything that determines its codes, and differences between two identities.
 
-The run's record (:mod:`ig3d.extract.shards`) and each store's attribute ``config`` hold it.
+It is stored in the record of a run (:mod:`ig3d.extract.shards`) and in the attribute ``config`` of a store.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from .config import ExtractConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-# Packages whose version can change a code.
-# Texts that are encoded at a time.
-_STEP = 4096
+_STEP = 4096  # texts that are encoded together
+# Packages whose versions can change codes.
 _PACKAGES = ("numba", "numpy", "opencv-python-headless", "openvino", "pillow", "scipy", "timm", "torch")
 
 
@@ -33,9 +32,9 @@ def identity_of(
     detector: dict[str, Any],
     boxes: str = "none",
 ) -> dict[str, Any]:
-    """What makes two runs the same: samples, options, plug-ins with their weights, versions. No paths, no times.
+    """Identity of a run as JSON: samples, options, plug-ins with their weights, versions; no paths and dates.
 
-    ``boxes`` says where known faces come from: ``none``, ``dataset``, or the hash of a store's content.
+    ``boxes`` is the source of known face boxes: ``none``, ``dataset``, or the content hash of a store.
     """
     options = {**asdict(config), "also": list(config.also)}
     return {
@@ -63,7 +62,9 @@ def _samples_sha256(samples: pd.DataFrame) -> str:
                 total.update(json.dumps(column.iloc[start : start + _STEP].tolist()).encode())
         elif column.dtype.kind == "f":
             values = column.to_numpy()
-            total.update(np.where(np.isnan(values), np.nan, values).tobytes())  # one NaN of many
+            total.update(
+                np.where(np.isnan(values), np.nan, values).tobytes()
+            )  # one of several bit patterns of NaN
         else:
             values = column.cat.codes if hasattr(column, "cat") else column
             total.update(values.to_numpy(np.int64).tobytes())
@@ -78,22 +79,22 @@ def _version(package: str) -> str:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two identities, in words: ``regressor.version: 1 -> 2``."""
-    found = []
+    """Differences between two identities, one line each: ``regressor.version: 1 -> 2``."""
+    lines = []
     for key in sorted({*before, *now}):
         old, new = before.get(key, "nothing"), now.get(key, "nothing")
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
+            lines += differences(old, new, f"{prefix}{key}.")
         elif old != new and not key.endswith("_sha256"):
-            found.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
+            lines.append(f"{prefix}{key}: {_short(old)} -> {_short(new)}")
         elif old != new:
-            what = (
+            text = (
                 "other ids, labels, splits, groups or file sizes"
                 if key == "samples_sha256"
                 else "other content"
             )
-            found.append(f"{prefix}{key.removesuffix('_sha256')}: {what}")
-    return found
+            lines.append(f"{prefix}{key.removesuffix('_sha256')}: {text}")
+    return lines
 
 
 def _short(value: Any) -> str:

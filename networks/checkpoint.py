@@ -1,8 +1,8 @@
-"""A trained 2D network in one file: safetensors with JSON metadata, read without executing anything.
+"""Checkpoint of a trained 2D network: safetensors with JSON metadata, which contain no code.
 
-``network.*`` are the weights. ``seen.*`` say which images it learnt from, as 8-byte hashes of the files' contents, so
-that its logits can be told apart into honest and over-confident ones under whatever name an image comes again. The
-file holds no date and no path: the same training gives the same bytes.
+``network.*`` are the weights. ``seen.*`` are 8-byte hashes of the files of its training images, so that training images
+are recognised under any name: the network is over-confident on them. The file has no date and no path, so that the same
+training gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ VA_COLUMNS = ("valence", "arousal")
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """What a checkpoint says about its network.
+    """Description of a network in its checkpoint.
 
     Attributes
     ----------
     architecture : str
-        timm's name.
+        Name in timm.
     task : str
         ``classes`` or ``va``.
     columns : tuple of str
-        What the outputs are, in order: canonical class names, or ``valence, arousal``.
+        Names of the outputs, in order: canonical class names, or ``valence, arousal``.
     size : int
-        Side of the square input, pixels; the whole image is resized to it.
+        Side of the square input, pixels; the full image is resized to it.
     mean, std : (3,) floats
-        Per RGB channel, of values in [0, 1].
+        Normalisation of each RGB channel, for values in [0, 1].
     training : dict
-        JSON: the configuration, the dataset's name, rows, how validation was made, scores, versions.
+        JSON: configuration, name of the dataset, rows, origin of the validation rows, scores, versions.
     """
 
     architecture: str
@@ -60,27 +60,27 @@ class NetworkInfo:
     def __post_init__(self) -> None:
         if self.task not in TASKS or self.size < 1 or len(self.mean) != 3 or len(self.std) != 3:
             raise ModelError(
-                f"network: expected a task of {', '.join(TASKS)}, a size from 1 and three means and deviations, "
-                f"got {self.task!r}, {self.size}, {self.mean} and {self.std}; train it again"
+                f"network: task {self.task!r}, size {self.size}, mean {self.mean} and std {self.std} are not valid "
+                f"(task {' or '.join(TASKS)}, size from 1, three means and standard deviations); train it again"
             )
         if len(self.columns) < 2 or len(set(self.columns)) < len(self.columns):
             raise ModelError(
-                f"network: expected two or more distinct outputs, got {self.columns}; train it again"
+                f"network: the outputs {self.columns} are not two or more distinct names; train it again"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a network learnt from: sorted int64 hashes of the contents of image files.
+    """Training images of a network: sorted int64 hashes of the image files.
 
     Attributes
     ----------
     train : (n,) int64
-        Images it was fitted on.
+        Images on which the network was fitted.
     held_out : (n,) int64
-        Images out of the train split that chose its epoch.
+        Images of the train split on which its epoch was chosen.
     validation : (n,) int64
-        Images of the val split that chose its epoch.
+        Images of the val split on which its epoch was chosen.
     """
 
     train: np.ndarray
@@ -90,7 +90,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class LoadedNetwork:
-    """A network ready to run, in evaluation mode on the processor."""
+    """Loaded checkpoint; the network is in evaluation mode on the CPU."""
 
     module: nn.Module
     info: NetworkInfo
@@ -100,16 +100,16 @@ class LoadedNetwork:
 
 
 def build(architecture: str, *, outputs: int, size: int) -> nn.Module:
-    """A timm network with random weights; never downloads.
+    """Build a timm network with random weights; nothing is downloaded.
 
     Raises
     ------
-    UsageError : timm has no such network, or it cannot take this input size.
+    UsageError : timm has no such network, or the network does not support this input size.
     """
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=4)
-        hint = f"; near it: {', '.join(near)}" if near else "; timm.list_models() has them all"
-        raise UsageError(f"network: expected the name of a timm network, got {architecture!r}{hint}")
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=4)
+        hint = f"; similar names: {', '.join(similar)}" if similar else "; see timm.list_models()"
+        raise UsageError(f"network: timm has no network {architecture!r}{hint}")
     fixed = bool(
         (timm.get_pretrained_cfg(architecture, allow_unregistered=True) or _NO_CONFIG).fixed_input_size
     )
@@ -122,7 +122,7 @@ def build(architecture: str, *, outputs: int, size: int) -> nn.Module:
             raise ValueError(f"outputs of shape {shape}")
     except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as exc:
         raise UsageError(
-            f"network {architecture}: expected one that takes {size} x {size} pixels, got: "
+            f"network {architecture}: it does not work with {size} x {size} pixels: "
             f"{str(exc).splitlines()[0] if str(exc) else type(exc).__name__}; choose another network or size"
         ) from exc
     return module.train()
@@ -137,30 +137,30 @@ _NO_CONFIG = _NoConfig()
 
 
 def normalisation(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per RGB channel of values in [0, 1], from timm's configuration."""
+    """Mean and standard deviation of each RGB channel, for values in [0, 1], from timm's configuration."""
     config = cast(dict[str, Any], module.pretrained_cfg)
     return tuple(map(float, config["mean"])), tuple(map(float, config["std"]))
 
 
 def hash_contents(digests: np.ndarray) -> np.ndarray:
-    """(n, 16) uint8 digests of files to (n,) int64."""
+    """Shorten (n, 16) uint8 digests of files to (n,) int64."""
     return np.ascontiguousarray(digests[:, :8]).view("<i8").ravel().astype(np.int64)
 
 
 def make_seen(
     listing: Listing, rows: np.ndarray, digests: np.ndarray, *, train: np.ndarray, validation: np.ndarray
 ) -> Seen:
-    """What was learnt from.
+    """Record of the training images.
 
     Parameters
     ----------
     listing : Listing
-    rows : (n,) indices into it
-        Of the pictures that were read.
+    rows : (n,) indices into the listing
+        Images that were read.
     digests : (n, 16) uint8
-        Of their files.
-    train, validation : indices into ``samples``
-        Rows the network was fitted on, and rows that chose its epoch.
+        Digests of their files.
+    train, validation : indices into the listing
+        Rows on which the network was fitted, and rows on which its epoch was chosen.
     """
     hashes = hash_contents(digests)
     validated = np.isin(rows, validation)
@@ -170,51 +170,53 @@ def make_seen(
 
 
 def check_place(path: str | Path, *, suffix: str) -> None:
-    """Make the folder of a file to come; refuse a place that cannot take it before any work is done.
+    """Create the folder of an output file; refuse an unusable path before any work.
 
     Raises
     ------
-    UsageError : the name does not end in ``suffix``, the place is a folder, or its folder cannot be made or written to.
+    UsageError : the name does not end in ``suffix``, the path is a folder, or its folder cannot be created or written.
     """
     target = Path(path)
     if target.suffix != suffix:
-        raise UsageError(f"out: expected a name that ends in {suffix}, got {target}")
+        raise UsageError(f"out: the name must end in {suffix}: {target}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise UsageError(f"out: expected a place for {target}, got: {exc}; choose another") from exc
+        raise UsageError(
+            f"out: the folder of {target} cannot be created: {exc}; choose another path"
+        ) from exc
     if target.is_dir() or not os.access(target.parent, os.W_OK):
-        what = "a folder" if target.is_dir() else "a folder that cannot be written to"
-        raise UsageError(f"out: expected a place for the file {target}, got {what}; choose another")
+        reason = "it is a folder" if target.is_dir() else "its folder is not writable"
+        raise UsageError(f"out: {target} cannot be written: {reason}; choose another path")
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Refuse to replace a file that is no checkpoint of any version of ours.
+    """Refuse to replace a file that is no checkpoint of ``ig3d train-2d`` (of any version).
 
     Raises
     ------
-    UsageError : there is such a file.
+    UsageError : the path is such a file.
     """
     if not os.path.lexists(path):
         return
     try:
         described = open_description(path)
-        ours = isinstance(described, dict) and described.get("format") == FORMAT
+        replaceable = isinstance(described, dict) and described.get("format") == FORMAT
     except Exception:
-        ours = False
-    if not ours:
+        replaceable = False
+    if not replaceable:
         raise UsageError(
-            f"out: expected a new file or a network of ig3d train-2d to replace, got {path}, a file of another kind "
-            "or a damaged one; choose another name"
+            f"out: {path} exists and is no checkpoint of ig3d train-2d, or is damaged; it is not replaced; choose "
+            "another path"
         )
 
 
 def save_network(path: str | Path, module: nn.Module, info: NetworkInfo, seen: Seen) -> str:
-    """Write a checkpoint under a temporary neighbour's name, flush it to disk, and rename it.
+    """Write a checkpoint under a temporary name, flush it to disk, and rename it.
 
     Returns
     -------
-    str : SHA-256 of the tensors, which the file also states.
+    str : SHA-256 of the tensors, which is also in the file.
     """
     tensors = {f"network.{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {
@@ -233,7 +235,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
 
     Raises
     ------
-    ModelError : the file is missing, of another kind or version, cut short, changed, or does not fit its network.
+    ModelError : the file is missing, damaged, of another kind or version, or its weights do not fit the network.
     """
     source = Path(path)
     described, tensors = read_tensors(
@@ -257,7 +259,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
         seen = Seen(*(tensors.pop(f"seen.{name}").numpy() for name in ("train", "held_out", "validation")))
     except (KeyError, TypeError, ValueError) as exc:
         raise ModelError(
-            f"{source}: expected a whole description of the network, got none of {exc}; train again"
+            f"{source}: the description of the network is incomplete ({exc}); train it again"
         ) from exc
     weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
     module = _fitted(source, info, weights)
@@ -265,7 +267,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
 
 
 def _fitted(source: Path, info: NetworkInfo, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The architecture with these weights in it."""
+    """Build the architecture and load the weights."""
     try:
         with torch.random.fork_rng(devices=[]):
             module = build(info.architecture, outputs=len(info.columns), size=info.size)
@@ -274,8 +276,8 @@ def _fitted(source: Path, info: NetworkInfo, weights: Mapping[str, torch.Tensor]
         raise ModelError(f"{source}: {exc} (this file may need another version of timm)") from exc
     except RuntimeError as exc:
         raise ModelError(
-            f"{source}: expected the weights of {info.architecture} with {len(info.columns)} outputs, got others "
-            f"(trained with timm {info.training.get('versions', {}).get('timm', '?')}, here {timm.__version__}); "
-            "train again or install that version"
+            f"{source}: the weights do not fit {info.architecture} with {len(info.columns)} outputs in timm "
+            f"{timm.__version__} (trained with timm {info.training.get('versions', {}).get('timm', '?')}); train "
+            "again or install that version"
         ) from exc
     return module

@@ -1,8 +1,8 @@
-"""Images as a 2D network sees them: read once, the whole picture resized to the network's square input, uint8.
+"""Read images as input of a 2D network: decoded and resized to the network's square input, uint8.
 
-Both training and logits start here, so that both see the same pixels. Decoding and resizing run in threads
-(Pillow leaves the interpreter lock while it works) and every result is taken in the order of the rows: the
-number of threads changes no number. What cannot be read is named with its reason and left out.
+Training and inference use the same functions and therefore the same pixels. Decoding and resizing run in threads
+(Pillow releases the interpreter lock). Results come in the order of the rows, so that the number of threads
+changes nothing. Unreadable images are left out and reported with the reason.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ..errors import UsageError
 from ..extract.read import Unreadable, bounded_images, read_image
 from ..features.samples import Listing
 
-# Beyond this the decoded pictures go to a temporary file that the system pages in, not to memory.
+# Larger amounts of decoded images are stored in a memory-mapped temporary file.
 MEMORY_BYTES = 1 << 30
-# Per RGB channel, of values in [0, 1]: what most networks of the field were trained with.
+# Normalisation of each RGB channel for values in [0, 1], used by most published networks.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 COLOURS = ("rgb", "bgr", "grey")
@@ -34,18 +34,18 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How a picture becomes a network's input.
+    """Conversion of an image to the input of a network.
 
     Attributes
     ----------
     size : int
         Side of the square input, pixels.
     mean, std : (3,) floats
-        In the order of the network's channels: it is fed (value / 255 - mean) / std.
+        In the order of the network's channels; the input is (value / 255 - mean) / std.
     colour : str
-        Order of the channels: ``rgb``, ``bgr``, or ``grey`` (luma, three times).
+        Order of the channels: ``rgb``, ``bgr``, or ``grey`` (luma in three channels).
     interpolation : str
-        Of the resizing: ``bilinear``, ``bicubic`` or ``nearest``.
+        For resizing: ``bilinear``, ``bicubic`` or ``nearest``.
     """
 
     size: int = 224
@@ -56,22 +56,22 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 2048:
-            raise UsageError(f"size: expected 8 to 2048 pixels, got {self.size}")
+            raise UsageError(f"size is {self.size}; it must be from 8 to 2048 pixels")
         if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite([*self.mean, *self.std]).all():
-            raise UsageError(f"mean, std: expected three numbers each, got {self.mean} and {self.std}")
+            raise UsageError(f"mean, std: {self.mean} and {self.std} must be three numbers each")
         if min(self.std) <= 0:
-            raise UsageError(f"std: expected numbers above 0, got {self.std}")
+            raise UsageError(f"std: {self.std} must be numbers above 0")
         if self.colour not in COLOURS:
-            raise UsageError(f"colour: expected one of {', '.join(COLOURS)}, got {self.colour!r}")
+            raise UsageError(f"colour: there is no {self.colour!r}; choose one of {', '.join(COLOURS)}")
         if self.interpolation not in INTERPOLATIONS:
             raise UsageError(
-                f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
+                f"interpolation: there is no {self.interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One image, resized; or the reason why there is none.
+    """A resized image, or the reason why it cannot be read.
 
     Attributes
     ----------
@@ -80,9 +80,9 @@ class Picture:
     pixels : (size, size, 3) uint8 RGB, or None
         (s, size, size, 3) where s boxes were asked for.
     digest : (16,) uint8
-        Of the file's bytes; zeros where it was not read.
+        Digest of the file; zeros if it was not read.
     problem : str
-        Empty for a good picture.
+        Reason why the image cannot be read, else empty.
     """
 
     row: int
@@ -93,16 +93,16 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """All readable pictures of some rows, decoded.
+    """Decoded images of several rows, without the unreadable ones.
 
     Attributes
     ----------
     rows : (m,) int64
-        Index of each picture into the sample list.
+        Index of each image into the sample list.
     pixels : (m, 3, size, size) uint8 tensor, RGB
     digests : (m, 16) uint8
     problems : tuple of str
-        ``id: reason`` of each row that is left out.
+        ``id: reason`` for each row that is left out.
     """
 
     rows: np.ndarray
@@ -115,20 +115,20 @@ class Pictures:
 
 
 def default_jobs(jobs: int | None) -> int:
-    """Reading threads: as asked, else one for each core of this process."""
+    """Number of reading threads: ``jobs``, or one for each core of this process."""
     return max(1, jobs if jobs is not None else cpu_count())
 
 
 def read_picture(listing: Listing, row: int, view: InputSpec, box: np.ndarray | None = None) -> Picture:
-    """Read one image and resize it, or the part of it in ``box``, to the input's square (antialiased).
+    """Read an image and resize it, or its part in ``box``, to the square input, with antialiasing.
 
     Parameters
     ----------
     listing : Listing
-    row : index into it
+    row : index into the listing
     view : InputSpec
     box : (4,) float, pixels, or None; (s, 4) for s parts of the image, which is decoded once
-        Rounded to whole pixels; black where it leaves the image. NaN or None is the whole image.
+        Rounded to whole pixels; black outside of the image. NaN or None is the full image.
     """
     sample, path, size = (listing.samples[name].iat[row] for name in ("id", "path", "size_bytes"))
     try:
@@ -165,15 +165,15 @@ def read_pictures(
     boxes: np.ndarray | None = None,
     jobs: int | None = None,
 ) -> Iterator[Picture]:
-    """Pictures of ``rows``, in their order, a few read ahead; memory stays flat however many rows there are.
+    """Read the images of ``rows`` in order, a few in advance; memory does not grow with the number of rows.
 
     Parameters
     ----------
     listing : Listing
-    rows : indices into it
+    rows : indices into the listing
     view : InputSpec
     boxes : (n, 4) or (n, s, 4) float, pixels, optional
-        Part, or s parts, of each image; NaN is the whole of it.
+        Crop, or s crops, of each image; NaN is the full image.
     jobs : int, optional
         Reading threads; None is one for each core.
     """
@@ -209,16 +209,16 @@ def load_pictures(
     jobs: int | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Pictures:
-    """Decode every picture of ``rows`` once, for the epochs to come.
+    """Decode the images of ``rows`` once, to use them in all epochs.
 
     Parameters
     ----------
     advance : callable, optional
-        Told how many rows were done since the last call.
+        Called with the number of rows since its last call.
 
     Notes
     -----
-    At 64 pixels a picture takes 12 kB. More than `MEMORY_BYTES` of them are laid in an unnamed temporary file.
+    An image of 64 pixels takes 12 kB. More than `MEMORY_BYTES` are stored in a temporary file.
     """
     shape = (len(rows), 3, view.size, view.size)
     if int(np.prod(shape, dtype=np.int64)) <= MEMORY_BYTES:
@@ -247,7 +247,7 @@ def load_pictures(
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(b, 3, h, w) in [0, 255] to float32 as the network expects it: (value / 255 - mean) / std per channel."""
+    """Normalise (b, 3, h, w) values in [0, 255] to float32: (value / 255 - mean) / std for each channel."""
     offset = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1)
     scale = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1)
     return (pixels.to(torch.float32) / 255.0 - offset) / scale

@@ -1,7 +1,7 @@
-"""``ig3d train-joint``: a 2D network and a module of :mod:`ig3d.learn.intermediate`, trained together with the codes.
+"""``ig3d train-joint``: train a 2D network together with a module of :mod:`ig3d.learn.intermediate`.
 
-The network starts from its own 2D weights; both parts are in the optimiser, each with its learning rate. Rows, arms,
-loop, folder and figures are those of :mod:`ig3d.learn.intermediate.run`; only what a row's input is differs: pixels.
+The network starts from its 2D weights; network and module have separate learning rates. Rows, conditions, training
+loop, output and figures are those of :mod:`ig3d.learn.intermediate.run`; only the input differs: pixels.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from .images import Pictures, load_pictures, normalise
 from .joint_start import Start, check_predictions, features_of, load_joint, open_network
 from .load import NetworkSpec
 
-# features of so many training pictures, by the network as it starts, give their mean and spread
+# Number of training images whose features, from the initial network, give mean and standard deviation.
 _STATISTICS_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class JointConfig:
-    """Choices of :func:`train_joint` beside those of the module and its training.
+    """Options of :func:`train_joint`, in addition to those of the module and its training.
 
     Attributes
     ----------
     network_lr : float
-        Peak learning rate of the 2D network; the module has its own (``IntermediateConfig.lr``).
+        Peak learning rate of the 2D network; that of the module is ``IntermediateConfig.lr``.
     crop, crop_scale
         See :func:`ig3d.networks.crop.choose_crops`.
     jobs : int or None
-        Reading threads; None is one for each core. Changes no number.
+        Reading threads; None is one for each core. It does not change results.
     """
 
     network_lr: float = 1e-4
@@ -65,15 +65,15 @@ class JointConfig:
 
     def __post_init__(self) -> None:
         if not self.network_lr > 0:
-            raise UsageError(f"network-lr: expected above 0, got {self.network_lr}")
+            raise UsageError(f"network-lr is {self.network_lr}; it must be above 0")
 
 
 class JointNetwork(nn.Module):
-    """A 2D network without its last layer, and a module that joins its features with codes.
+    """2D network without its last layer, and a module that fuses its features with codes.
 
     Parameters
     ----------
-    network : nn.Module of timm's shape (``forward_features``, ``forward_head``)
+    network : nn.Module with timm's interface (``forward_features``, ``forward_head``)
     fusion : FusionModule
     """
 
@@ -82,7 +82,7 @@ class JointNetwork(nn.Module):
         self.network, self.fusion = network, fusion
 
     def forward(self, pixels: torch.Tensor, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """(n, 3, size, size) normalised pixels, (n, d) codes and (n, blocks) bool to (n, outputs)."""
+        """(n, outputs) of (n, 3, size, size) normalised pixels, (n, d) codes and (n, blocks) bool."""
         maps = len(self.fusion.spec.shape) == 3
         outputs: torch.Tensor = self.fusion(features_of(self.network, pixels, maps=maps), codes, present)
         return outputs
@@ -90,18 +90,18 @@ class JointNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class JointRoute:
-    """Pictures, codes and a 2D network to start from; a :class:`~ig3d.learn.intermediate.route.Route`.
+    """Images, codes and initial 2D network; a :class:`~ig3d.learn.intermediate.route.Route`.
 
     Attributes
     ----------
     table : n samples
     pictures : Pictures
     row : (n,) int64
-        Picture of each sample, -1 where there is none.
+        Index of the image of each sample; -1 for none.
     start : Start
     crop : JSON record of the crop of the images
     contents : (n,) int64 hashes of the images
-    digest : hash of all that a training sees
+    digest : hash of all inputs of the training
     config : JointConfig
     device : torch.device
     """
@@ -132,13 +132,13 @@ class JointRoute:
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         pixels = self.pictures.pixels[torch.from_numpy(self.row)[rows]].to(self.device)
-        seen = pixels if generator is None else augment(pixels, generator)
-        prepared = normalise(seen, self.start.view.mean, self.start.view.std)
+        images = pixels if generator is None else augment(pixels, generator)
+        prepared = normalise(images, self.start.view.mean, self.start.view.std)
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
         network = copy.deepcopy(self.start.module).to(self.device).to(memory_format=torch.channels_last)
-        # the published linear fusion joins pooled features; the others have a use for positions
+        # the published linear fusion uses pooled features; other modules use positions
         features = self._features(network, data.train, maps=config.module != "linear")
         shape = tuple(features.shape[1:])
         spec = ModuleSpec(
@@ -150,15 +150,17 @@ class JointRoute:
         return JointNetwork(network, fusion)
 
     def _features(self, network: nn.Module, train: torch.Tensor, *, maps: bool) -> torch.Tensor:
-        """Of some training pictures, by the network as it is, on the processor."""
-        few = train[:: max(1, len(train) // _STATISTICS_ROWS)]
+        """Features of a sample of the training images, from the initial network, on the CPU."""
+        subset = train[:: max(1, len(train) // _STATISTICS_ROWS)]
         network.eval()
         with torch.no_grad():
-            parts = [features_of(network, self.inputs(rows, None), maps=maps).cpu() for rows in few.split(32)]
+            parts = [
+                features_of(network, self.inputs(rows, None), maps=maps).cpu() for rows in subset.split(32)
+            ]
         return torch.cat(parts).float()
 
     def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
-        assert isinstance(model, JointNetwork)  # of build
+        assert isinstance(model, JointNetwork)  # from build()
         decay = config.weight_decay
         return [
             *parameter_groups(model.network, lr=self.config.network_lr, weight_decay=decay),
@@ -166,7 +168,7 @@ class JointRoute:
         ]
 
     def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
-        assert isinstance(model, JointNetwork)  # of build
+        assert isinstance(model, JointNetwork)  # from build()
         return model.fusion, model.network.state_dict()
 
     def describe(self) -> dict[str, Any]:
@@ -191,26 +193,26 @@ def open_route(
     classes: Sequence[str] = (),
     advance: Callable[[int], object] | None = None,
 ) -> JointRoute:
-    """Open the network, read the pictures, and join them to the table by id.
+    """Open the network, read the images, and align them with the table by id.
 
     Parameters
     ----------
-    samples : the dataset that the store was made of
-    network : where it starts from: a checkpoint of ``ig3d train-2d``, or ``timm:NAME`` with weights
-    inputs : its predictions before (``ig3d logits``), and stores
+    listing : the dataset of the store
+    network : initial network: a checkpoint of ``ig3d train-2d``, or ``timm:NAME`` with weights
+    inputs : predictions of the initial network (``ig3d logits``), and stores
     joint : JointConfig, optional
     blocks, force, need_labels, classes : see :func:`ig3d.learn.intermediate.table.load_feature_table`
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
     advance : callable, optional
-        Told how many pictures were read since the last call.
+        Called with the number of images read since its last call.
 
     Raises
     ------
-    UsageError : a network that cannot be trained here.
+    UsageError : this kind of network cannot be trained.
     DatasetError : the images are not those of the store.
-    PredictionsError : the predictions are another network's.
+    PredictionsError : the predictions belong to another network.
     """
-    where, joint = choose_device(device), joint or JointConfig()
+    chosen, joint = choose_device(device), joint or JointConfig()
     crops = choose_crops(listing, joint.crop, scale=joint.crop_scale)
     warning = ""
     if isinstance(network, Start):
@@ -221,20 +223,20 @@ def open_route(
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
     ids = listing.samples["id"].tolist()
     in_table, _ = find_rows(ids, table.id)
-    known = np.flatnonzero(in_table >= 0)
-    if not len(known):
+    matched = np.flatnonzero(in_table >= 0)
+    if not len(matched):
         raise DatasetError(
-            f"{listing.dataset}: expected the dataset that {table.sources.get('3d', 'the store')} was made of "
-            f"({some(table.id.tolist(), 2)}), got other samples ({some(ids, 2)})"
+            f"{listing.dataset}: no sample ({some(ids, 2)}) is in {table.sources.get('3d', 'the store')} "
+            f"({some(table.id.tolist(), 2)}); pass the dataset of the store"
         )
     pictures = load_pictures(
-        listing, known, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
+        listing, matched, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
     )
     row = np.full(len(table), -1, np.int64)
     row[in_table[pictures.rows]] = np.arange(len(pictures))
     contents = contents_of(inputs.stores, table.id)
     contents[row >= 0] = hash_contents(pictures.digests)[row[row >= 0]]
-    # a row of val or test that the network learnt from as a 2D network is none to report
+    # rows of val or test on whose images the 2D network was trained are not reported
     row[np.isin(contents, start.seen) & (table.split != Split.train)] = -1
     total = hashlib.sha256(
         f"{start.sha256} {asdict(start.view)} {asdict(replace(joint, jobs=None))}".encode()
@@ -242,9 +244,9 @@ def open_route(
     for part in (table_digest(table).encode(), row.tobytes(), pictures.digests.tobytes()):
         total.update(part)
     unread = f"{len(pictures.problems)} images could not be read: {some(list(pictures.problems), 3)}"
-    said = (warning, *crops.notes, unread if pictures.problems else "")
+    notes = (warning, *crops.notes, unread if pictures.problems else "")
     return JointRoute(
-        table=replace(table, notes=(*table.notes, *filter(None, said))),
+        table=replace(table, notes=(*table.notes, *filter(None, notes))),
         pictures=pictures,
         row=row,
         start=start,
@@ -252,7 +254,7 @@ def open_route(
         contents=contents,
         digest=total.hexdigest(),
         config=joint,
-        device=where,
+        device=chosen,
     )
 
 
@@ -265,16 +267,16 @@ def train_joint(
     watch: Watch | None = None,
     command: str = "",
 ) -> IntermediateResult:
-    """Train a 2D network with the codes, its masked baseline and its permuted control, and compare them.
+    """Train a 2D network with the codes, its null-input baseline and its permuted control, and compare them.
 
     Parameters
     ----------
-    route : of :func:`open_route`
+    route : from :func:`open_route`
     config, out, restart, watch, command : see :func:`ig3d.learn.intermediate.run.fuse_features`
 
     Raises
     ------
-    ProtocolError, RunError, ModelError : as for ready features.
+    ProtocolError, RunError, ModelError : as for :func:`~ig3d.learn.intermediate.run.fuse_features`.
     """
     return run(route, config, out, device=route.device, restart=restart, watch=watch, command=command)
 
@@ -288,14 +290,14 @@ def apply_joint(
     device: str = "auto",
     force: bool = False,
 ) -> Applied:
-    """Ask a network trained end to end, by its own blocks and classes, about images it was not fitted on.
+    """Predict images with a jointly trained network, using the blocks and classes of its checkpoint.
 
-    Parameters are those of :func:`open_route`; no sample needs a label.
+    Images on which it was fitted are left out. Parameters are those of :func:`open_route`; labels are not needed.
 
     Raises
     ------
-    ModelError : not such a checkpoint, or codes of another basis than its own.
-    UsageError : a block that the store does not have.
+    ModelError : the file is no such checkpoint, or the codes have another basis.
+    UsageError : the store does not have a block.
     """
     loaded, start = load_joint(path)
     inputs = Inputs(inputs.two_d, inputs.stores, task=loaded.task)

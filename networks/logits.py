@@ -1,9 +1,8 @@
-"""``ig3d logits``: predictions of a 2D network for a dataset's images, with the ids of the sample list.
+"""``ig3d logits``: run a 2D network on a dataset and write its outputs with ids.
 
-The rows are those of the same list, in the same order, that ``ig3d extract`` writes to the store. A network is
-over-confident on what it learnt from; one of ``ig3d train-2d`` says what that was, and such rows are left out unless
-they are asked for by name. They are told by the content of the image, as the same photograph may come under another
-dataset and id.
+Rows have the order of the sample list, as in the store of ``ig3d extract``. A network is over-confident on its training
+images. A checkpoint of ``ig3d train-2d`` records them, and they are left out unless their split is selected. They are
+recognised by content, because the same photograph can occur in another dataset under another id.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ from .written import FeatureSpool, write_npz
 
 @dataclass(frozen=True, slots=True)
 class LogitsConfig:
-    """Choices of a run.
+    """Options of :func:`write_logits`.
 
     Attributes
     ----------
     splits : tuple of str, or None
-        Names of splits (``train``, ``val``, ``test``, ``none``); None is every row whose image the network was
-        neither fitted on nor, out of the train split, validated on.
+        Names of splits (``train``, ``val``, ``test``, ``none``); None is all rows except those on whose images the
+        network was fitted, or validated within the train split.
     batch_size : int
-        Changes no number beyond rounding (1e-5).
+        It changes results only by rounding (1e-5).
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
     jobs : int or None
-        Reading threads; None is one for each core. Changes no number.
+        Reading threads; None is one for each core. It does not change results.
     crop : str or None
         See :func:`ig3d.networks.crop.choose_crops`.
     crop_scale : float, or ``auto``
-        Side of the crop over the mean side of the face box; ``auto`` chooses it
+        Side of the crop relative to the mean side of the face box; ``auto`` chooses it
         (:func:`~ig3d.networks.crop_scale.choose_scale`).
     """
 
@@ -69,16 +68,16 @@ class LogitsConfig:
         unknown = [name for name in self.splits or () if name not in Split.__members__]
         if unknown or self.splits == ():
             raise UsageError(
-                f"splits: expected all, or some of {', '.join(Split.__members__)}, got "
-                f"{', '.join(unknown) or 'none'}"
+                f"splits: {', '.join(unknown) or 'nothing'} is no split; pass all, or some of "
+                f"{', '.join(Split.__members__)}"
             )
         if self.batch_size < 1:
-            raise UsageError(f"batch_size: expected 1 or more, got {self.batch_size}")
+            raise UsageError(f"batch_size is {self.batch_size}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
 class LogitsResult:
-    """What was written.
+    """Summary of the file that was written.
 
     Attributes
     ----------
@@ -88,14 +87,14 @@ class LogitsResult:
     by_split : dict
         Split name -> rows in the file.
     columns : tuple of str
-        What was written: class names, ``valence``, ``arousal``, ``features``.
+        Outputs in the file: class names, ``valence``, ``arousal``, ``features``.
     scores : dict
-        Split name -> the network's scores on the labelled rows of it: accuracy, balanced_accuracy, macro_f1, and
+        Split name -> scores of the network on its labelled rows: accuracy, balanced_accuracy, macro_f1, and
         ccc_valence, ccc_arousal, rmse.
     problems : tuple of str
-        ``id: reason`` of each image that could not be read; it has no row.
+        ``id: reason`` for each unreadable image, which has no row.
     notes : tuple of str
-        What the user should know, one line each.
+        Notes for the user, one line each.
     """
 
     path: Path
@@ -108,7 +107,7 @@ class LogitsResult:
 
 
 def parse_splits(text: str | None) -> tuple[str, ...] | None:
-    """``val,test`` or ``all`` as :class:`LogitsConfig` takes it.
+    """Convert ``val,test`` or ``all`` to ``LogitsConfig.splits``.
 
     >>> parse_splits("val, test"), parse_splits("all"), parse_splits(None)
     (('val', 'test'), ('none', 'train', 'val', 'test'), None)
@@ -140,24 +139,24 @@ def write_logits(
     *,
     progress: bool = False,
 ) -> LogitsResult:
-    """Run a network over a dataset and write its outputs, by id, to an ``.npz`` (docs/networks.md lists its keys).
+    """Run a network on a dataset and write its outputs by id to an ``.npz`` (keys: docs/networks.md).
 
     Parameters
     ----------
     listing : Listing
         From :func:`ig3d.extract.datasets.list_samples`, as for the extraction.
-    network : NetworkSpec, or the path of a network that needs no more words, or a checkpoint that was read
-    out : path of the ``.npz``, replaced when it is there
+    network : NetworkSpec, path of a network that needs no options, or a loaded checkpoint
+    out : path of the ``.npz``; an existing file is replaced
     config : LogitsConfig, optional
     progress : bool
-        Show a bar on stderr.
+        Show a progress bar on stderr.
 
     Raises
     ------
-    ModelError : the network is missing, damaged or unusable, or gives numbers that are not finite.
-    DatasetError : no row is left, or none can be read.
-    UsageError : what was said of the network does not fit it; no such split or device; no place for the file.
-    MissingExtra : ONNX needs onnxruntime.
+    ModelError : the network is missing, damaged or unusable, or its outputs are not finite.
+    DatasetError : no row remains, or none can be read.
+    UsageError : options do not fit the network, a split or device does not exist, or the path cannot be written.
+    MissingExtra : a package is missing, such as onnxruntime for ONNX files.
 
     Notes
     -----
@@ -171,55 +170,55 @@ def write_logits(
     crops = choose_crops(listing, config.crop, scale=scale)
     rows = _choose(listing, config.splits)
     with exact_arithmetic(device), ExitStack() as stack:
-        asked = load_network(spec, device=device, dataset_classes=listing.classes)
+        loaded = load_network(spec, device=device, dataset_classes=listing.classes)
         choice = None
         if config.crop_scale == AUTO:
-            choice = _choose_scale(listing, asked, crops, config, progress=progress)
+            choice = _choose_scale(listing, loaded, crops, config, progress=progress)
             crops = crops.scaled(choice.scale)
         spool = None
-        if asked.layer:
-            kept: np.dtype[np.floating[Any]] = np.dtype(np.float16 if asked.maps else np.float32)
-            spool = stack.enter_context(FeatureSpool(kept, Path(out).parent))
-        run = run_network(listing, asked, rows, config, crops, spool=spool, progress=progress)
+        if loaded.layer:
+            dtype: np.dtype[np.floating[Any]] = np.dtype(np.float16 if loaded.maps else np.float32)
+            spool = stack.enter_context(FeatureSpool(dtype, Path(out).parent))
+        run = run_network(listing, loaded, rows, config, crops, spool=spool, progress=progress)
         good = [picture for picture in run.pictures if not picture.problem]
         problems = tuple(picture.problem for picture in run.pictures if picture.problem)
-        left = np.setdiff1d(rows, [picture.row for picture in run.pictures])
-        if not good and len(left):
+        left_out = np.setdiff1d(rows, [picture.row for picture in run.pictures])
+        if not good and len(left_out):
             raise DatasetError(
-                f"{listing.dataset}: expected readable images the network was not trained with, got none of "
-                f"{len(rows)}; name splits to have them all the same"
+                f"{listing.dataset}: the network was trained on all readable images of {len(rows)}; pass --splits to "
+                "write them anyway"
             )
         if not good:
             raise DatasetError(
-                f"{listing.dataset}: expected readable images, got none of {len(rows)} ({some(list(problems), 3)})"
+                f"{listing.dataset}: none of {len(rows)} images can be read ({some(list(problems), 3)})"
             )
         done = np.array([picture.row for picture in good])
         ids = listing.samples["id"].to_numpy(dtype="U")[done]
-        write_npz(out, _arrays(asked, crops, choice, run, ids), features=spool)
-    seen = _told(asked, np.stack([picture.digest for picture in good]), ids)
-    scores, wrong = _scores(listing, asked, done, run)
+        write_npz(out, _arrays(loaded, crops, choice, run, ids), features=spool)
+    training = _training_notes(loaded, np.stack([picture.digest for picture in good]), ids)
+    scores, warnings = _scores(listing, loaded, done, run)
     by_split = Counter(Split(int(code)).name for code in listing.splits[done])
     return LogitsResult(
         path=Path(out),
         rows=len(done),
         by_split={name: by_split[name] for name in Split.__members__ if by_split[name]},
-        columns=asked.written,
+        columns=loaded.written,
         scores=scores,
         problems=problems,
         notes=(
-            *asked.opened.notes,
+            *loaded.opened.notes,
             *crops.notes,
             *([choice.note] if choice else []),
-            *_left_out(listing, left),
-            *seen,
-            *wrong,
+            *_left_out_notes(listing, left_out),
+            *training,
+            *warnings,
         ),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Every picture without its pixels, and the outputs of the readable ones, in order."""
+    """All images without their pixels, and the outputs of the readable ones, in order."""
 
     pictures: list[Picture]
     logits: np.ndarray
@@ -231,7 +230,7 @@ def _choose_scale(
 ) -> ScaleChoice:
     """:func:`choose_scale` with a progress bar."""
     with progress_bar(shown=progress) as bar:
-        task = bar.add_task("crop scale", total=None, said="")
+        task = bar.add_task("crop scale", total=None, detail="")
         return choose_scale(
             listing,
             network,
@@ -243,74 +242,76 @@ def _choose_scale(
 
 
 def _arrays(
-    asked: UserNetwork, crops: Crops, choice: ScaleChoice | None, run: Run, ids: np.ndarray
+    network: UserNetwork, crops: Crops, choice: ScaleChoice | None, run: Run, ids: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The file's arrays by key, without the features."""
+    """Arrays of the file by key, without the features."""
     arrays = {"ids": ids}
-    if asked.columns.logits:
-        arrays |= {"logits": run.logits, "classes": np.array(asked.columns.classes)}
-    if asked.columns.va:
+    if network.columns.logits:
+        arrays |= {"logits": run.logits, "classes": np.array(network.columns.classes)}
+    if network.columns.va:
         arrays |= {"va": run.va, "columns": np.array(("valence", "arousal"))}
-    if asked.layer:
-        arrays["feature_network"] = np.array(asked.feature_network(crops.identity))
-    made_by = {**asked.identity, **crops.identity}
+    if network.layer:
+        arrays["feature_network"] = np.array(network.feature_network(crops.identity))
+    made_by = {**network.identity, **crops.identity}
     if choice:
         made_by["crop_scale_choice"] = choice.record
     return arrays | {"made_by": np.array(json.dumps(made_by, sort_keys=True))}
 
 
 def _choose(listing: Listing, splits: tuple[str, ...] | None) -> np.ndarray:
-    """The rows to read, ascending."""
+    """Rows to read, ascending."""
     if splits is None:
         return np.arange(len(listing))
     rows = np.flatnonzero(np.isin(listing.splits, [Split[name] for name in splits]))
     if not len(rows):
         raise DatasetError(
-            f"{listing.dataset}: expected rows in {', '.join(splits)}, got none of {len(listing)}; choose other splits"
+            f"{listing.dataset}: none of {len(listing)} rows is in {', '.join(splits)}; choose other splits"
         )
     return rows
 
 
-def _left_out(listing: Listing, rows: np.ndarray) -> list[str]:
-    """What to say of rows that are not written because the network was trained with their images."""
+def _left_out_notes(listing: Listing, rows: np.ndarray) -> list[str]:
+    """Notes on rows that are left out because the network was trained on their images."""
     if not len(rows):
         return []
-    notes = [f"{len(rows)} rows that the network was trained with are left out (--splits all writes them)"]
-    elsewhere = listing.samples["id"].iloc[rows[listing.splits[rows] != Split.train]].tolist()
-    if elsewhere:
+    notes = [
+        f"{len(rows)} rows are left out: the network was trained on their images (--splits all writes them)"
+    ]
+    not_in_train = listing.samples["id"].iloc[rows[listing.splits[rows] != Split.train]].tolist()
+    if not_in_train:
         notes.append(
-            f"{len(elsewhere)} of these are not in the train split but hold the very image of a row the network was "
-            f"trained with ({some(elsewhere)})"
+            f"{len(not_in_train)} of these are not in the train split, but are copies of training images "
+            f"({some(not_in_train)})"
         )
     return notes
 
 
-def _told(asked: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]:
-    """What to say of rows that are written though the network learnt from their images, or may have."""
-    hashes, seen = hash_contents(digests), asked.seen
+def _training_notes(network: UserNetwork, digests: np.ndarray, ids: np.ndarray) -> list[str]:
+    """Notes on written rows on whose images the network was trained, or may have been trained."""
+    hashes, seen = hash_contents(digests), network.seen
     if not len(seen.train):
         return [
-            f"{asked.name} does not say what it was trained on: its outputs on those images are over-confident"
+            f"{network.name} does not record its training images; on these its outputs are over-confident"
         ]
     fitted = np.isin(hashes, seen.train)
     selected = np.isin(hashes, np.union1d(seen.held_out, seen.validation)) & ~fitted
     notes = []
     if fitted.any():
         notes.append(
-            f"{int(fitted.sum())} rows hold images the network was trained on ({some(ids[fitted].tolist())}): their "
-            "outputs are over-confident, and no figure on them means anything"
+            f"{int(fitted.sum())} rows have training images of the network ({some(ids[fitted].tolist())}): their "
+            "outputs are over-confident, and figures on them are not valid"
         )
     if selected.any():
         notes.append(
-            f"{int(selected.sum())} rows chose the network's best epoch: fit to calibrate a fusion with, slightly "
-            "optimistic as a result"
+            f"{int(selected.sum())} rows were used to choose the network's epoch: usable to fit a fusion, but slightly "
+            "optimistic as reported rows"
         )
     return notes
 
 
 def run_network(
     listing: Listing,
-    asked: UserNetwork,
+    network: UserNetwork,
     rows: np.ndarray,
     config: LogitsConfig,
     crops: Crops,
@@ -318,37 +319,37 @@ def run_network(
     spool: FeatureSpool | None,
     progress: bool,
 ) -> Run:
-    """Read and ask; without named splits, pictures that the network was trained with are not among them."""
-    barred = np.empty(0, np.int64)
+    """Read images and run the network; without ``config.splits``, its training images are left out."""
+    excluded = np.empty(0, np.int64)
     if config.splits is None:
-        barred = np.union1d(asked.seen.train, asked.seen.held_out)
-    seen: list[Picture] = []
-    logits = [np.empty((0, len(asked.columns.logits)), np.float32)]
-    va = [np.empty((0, len(asked.columns.va)), np.float32)]
+        excluded = np.union1d(network.seen.train, network.seen.held_out)
+    done: list[Picture] = []
+    logits = [np.empty((0, len(network.columns.logits)), np.float32)]
+    va = [np.empty((0, len(network.columns.va)), np.float32)]
     with progress_bar(shown=progress) as bar:
-        task = bar.add_task("logits", total=len(rows), said="")
-        read = read_pictures(listing, rows, view=asked.input, boxes=crops.boxes, jobs=config.jobs)
-        stream = _allowed(read, barred, advance=lambda: bar.advance(task))
+        task = bar.add_task("logits", total=len(rows), detail="")
+        read = read_pictures(listing, rows, view=network.input, boxes=crops.boxes, jobs=config.jobs)
+        stream = _without_contents(read, excluded, advance=lambda: bar.advance(task))
         for batch in batched(stream, config.batch_size):
             pixels = [picture.pixels.transpose(2, 0, 1) for picture in batch if picture.pixels is not None]
             if pixels:
-                images = torch.from_numpy(np.stack(pixels)).to(asked.device)
-                said = asked(normalise(images, asked.input.mean, asked.input.std))
-                if said.logits is not None:
-                    logits.append(said.logits.cpu().numpy())
-                if said.va is not None:
-                    va.append(said.va.clamp(-1, 1).cpu().numpy())
-                if said.features is not None and spool is not None:
-                    spool.append(said.features.cpu().numpy())
-            seen += [Picture(picture.row, None, picture.digest, picture.problem) for picture in batch]
-    return Run(seen, np.concatenate(logits), np.concatenate(va))
+                images = torch.from_numpy(np.stack(pixels)).to(network.device)
+                outputs = network(normalise(images, network.input.mean, network.input.std))
+                if outputs.logits is not None:
+                    logits.append(outputs.logits.cpu().numpy())
+                if outputs.va is not None:
+                    va.append(outputs.va.clamp(-1, 1).cpu().numpy())
+                if outputs.features is not None and spool is not None:
+                    spool.append(outputs.features.cpu().numpy())
+            done += [Picture(picture.row, None, picture.digest, picture.problem) for picture in batch]
+    return Run(done, np.concatenate(logits), np.concatenate(va))
 
 
-def _allowed(
-    pictures: Iterator[Picture], barred: np.ndarray, *, advance: Callable[[], object]
+def _without_contents(
+    pictures: Iterator[Picture], excluded: np.ndarray, *, advance: Callable[[], object]
 ) -> Iterator[Picture]:
-    """Pictures whose content is not barred, and those that have none to tell by: they could not be read."""
-    contents = set(barred.tolist())
+    """Images whose content is not excluded, and unreadable images."""
+    contents = set(excluded.tolist())
     for picture in pictures:
         advance()
         if picture.problem or int(hash_contents(picture.digest[None])[0]) not in contents:
@@ -356,24 +357,27 @@ def _allowed(
 
 
 def _scores(
-    listing: Listing, asked: UserNetwork, rows: np.ndarray, run: Run
+    listing: Listing, network: UserNetwork, rows: np.ndarray, run: Run
 ) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
-    """The network's scores per split where the rows have truth, and what looks wrong with the order of its classes."""
+    """Scores of the network by split, on labelled rows, and a warning if the order of its classes looks wrong."""
     splits = listing.splits[rows]
     scores: dict[str, dict[str, float]] = {}
-    wrong: tuple[str, ...] = ()
-    if asked.columns.logits:
-        every, known = truth_of(listing, asked)
-        truth, labelled = every[rows], known[rows]
+    warnings: tuple[str, ...] = ()
+    if network.columns.logits:
+        truth, labelled = truth_of(listing, network)
+        truth, labelled = truth[rows], labelled[rows]
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():
                 scores[name] = class_scores(run.logits[chosen], truth[chosen])
-        problem = class_order_problem(run.logits[labelled].argmax(1), truth[labelled], asked.columns.classes)
-        wrong = (f"{asked.name}: {problem}; check --classes, or the dataset's labels",) if problem else ()
-    if asked.columns.va:
+        problem = class_order_problem(
+            run.logits[labelled].argmax(1), truth[labelled], network.columns.classes
+        )
+        if problem:
+            warnings = (f"{network.name}: {problem}; check --classes, or the dataset's labels",)
+    if network.columns.va:
         values = listing.samples[["valence", "arousal"]].to_numpy()[rows]
         labelled = np.isfinite(values).all(1)
         for name, code in Split.__members__.items():
             if (chosen := labelled & (splits == code)).any():
                 scores[name] = scores.get(name, {}) | va_scores(run.va[chosen], values[chosen])
-    return scores, wrong
+    return scores, warnings

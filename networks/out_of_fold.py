@@ -1,8 +1,8 @@
-"""``ig3d train-2d --out-of-fold K``: honest predictions of the train split.
+"""``ig3d train-2d --out-of-fold K``: predictions of the train split by networks that were not trained on them.
 
-A network is over-confident on what it was trained on. So K more networks are trained, each without one fold of the
-train rows, and each predicts the fold that it never saw; every other row is predicted by the network trained on all
-of them. The file says ``out_of_fold``: such train rows can fit a fusion.
+A network is over-confident on its training rows. Therefore K more networks are trained, each without one fold of the
+train rows, and each predicts its fold. Other rows are predicted by the network trained on all train rows. The file is
+marked as ``out_of_fold``, so that a fusion can be fitted on its train rows.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from .written import write_npz
 
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
-    """What was written.
+    """Summary of the file that was written.
 
     Attributes
     ----------
     path : Path
     rows : int
-        Rows of the train split that a network predicted which had not seen them.
+        Rows of the train split, predicted by networks that were not trained on them.
     others : int
-        Rows that the network trained on the whole train split predicted.
+        Other rows, predicted by the network trained on all train rows.
     notes : tuple of str
     """
 
@@ -61,20 +61,20 @@ def write_out_of_fold(
     folds: int,
     progress: bool = False,
 ) -> OutOfFold:
-    """Write predictions of every row by a network that did not learn from it.
+    """Write predictions of every row by a network that was not trained on it.
 
     Parameters
     ----------
-    samples, config : as the network was trained with
-    network : checkpoint of :func:`ig3d.networks.train.train_2d`, for the rows outside of the train split
+    listing, config : those of the training of ``network``
+    network : checkpoint of :func:`ig3d.networks.train.train_2d`, for rows outside of the train split
     out : path of the ``.npz``: ``ids``, ``logits`` and ``classes`` (or ``va``), ``fold`` (-1 for the other rows), and
         ``out_of_fold``
     folds : int
-        Stratified; groups are kept whole, and so are images of the same content.
+        Number of folds; stratified, without dividing groups or copies of an image.
 
     Raises
     ------
-    UsageError : less than two folds, or no place for the file.
+    UsageError : ``folds`` is below two, or the path cannot be written.
     DatasetError : fewer independent train rows than folds.
     ModelError : a training diverged, or the checkpoint cannot be read.
     """
@@ -83,37 +83,37 @@ def write_out_of_fold(
     device = choose_device(config.device)
     plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
     plan, pictures = read_planned(listing, plan, config, progress=progress)
-    mine = np.sort(np.concatenate([plan.train, plan.validation]))
-    mine = mine[listing.splits[mine] == Split.train]
-    fold = _folds(listing, plan, mine, pictures, folds, config.seed)
-    said, notes = np.empty((len(mine), len(plan.columns)), np.float32), []
+    train_rows = np.sort(np.concatenate([plan.train, plan.validation]))
+    train_rows = train_rows[listing.splits[train_rows] == Split.train]
+    fold = _folds(listing, plan, train_rows, pictures, folds, config.seed)
+    predicted, notes = np.empty((len(train_rows), len(plan.columns)), np.float32), []
     for number in range(folds):
-        part = _without(listing, plan, mine, fold != number, config)
+        part = _without(listing, plan, train_rows, fold != number, config)
         seeded = replace(config, seed=config.seed + 1 + number)
         fitted = train_one(
-            part, pictures, seeded, device=device, progress=progress, said=f"fold {number + 1} of {folds}"
+            part, pictures, seeded, device=device, progress=progress, title=f"fold {number + 1} of {folds}"
         )
-        said[fold == number] = _predict(fitted, pictures, mine[fold == number], device)
+        predicted[fold == number] = _predict(fitted, pictures, train_rows[fold == number], device)
         notes.append(f"fold {number + 1}: {describe_epoch(fitted.best)} on its validation rows")
     if plan.task == "va":
-        said = np.clip(said, -1, 1)
-    others = np.setdiff1d(np.arange(len(listing)), mine)
+        predicted = np.clip(predicted, -1, 1)
+    others = np.setdiff1d(np.arange(len(listing)), train_rows)
     crops = choose_crops(listing)
     with exact_arithmetic(device):
-        whole = load_network(NetworkSpec(str(network)), device=device)
+        full = load_network(NetworkSpec(str(network)), device=device)
         run = run_network(
             listing,
-            whole,
+            full,
             others,
-            LogitsConfig(jobs=config.jobs),  # leaves out copies of images that the network was trained on
+            LogitsConfig(jobs=config.jobs),  # leaves out copies of its training images
             crops,
             spool=None,
             progress=progress,
         )
     read = np.array([picture.row for picture in run.pictures if not picture.problem], np.int64)
     rows, values = (
-        np.concatenate([mine, read]),
-        np.concatenate([said, run.va if plan.task == "va" else run.logits]),
+        np.concatenate([train_rows, read]),
+        np.concatenate([predicted, run.va if plan.task == "va" else run.logits]),
     )
     order = np.argsort(rows)
     write_npz(
@@ -123,25 +123,25 @@ def write_out_of_fold(
             **_named(plan, values[order]),
             "fold": np.concatenate([fold, np.full(len(read), -1)])[order].astype(np.int16),
             "out_of_fold": np.array(True),
-            "made_by": np.array(json.dumps({**whole.identity, **crops.identity}, sort_keys=True)),
+            "made_by": np.array(json.dumps({**full.identity, **crops.identity}, sort_keys=True)),
         },
     )
-    return OutOfFold(Path(out), len(mine), len(read), tuple(notes))
+    return OutOfFold(Path(out), len(train_rows), len(read), tuple(notes))
 
 
 def check_folds(folds: int) -> None:
-    """Refuse a number of folds that leaves nothing to train on.
+    """Refuse less than two folds.
 
     Raises
     ------
-    UsageError : less than two.
+    UsageError : ``folds`` is below two.
     """
     if folds < 2:
-        raise UsageError(f"out of fold: expected 2 folds or more, got {folds}")
+        raise UsageError(f"out of fold: {folds} folds are too few; use at least 2")
 
 
 def _named(plan: Plan, values: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs under the keys that predictions are read by."""
+    """Outputs under the keys of prediction files."""
     if plan.task == "va":
         return {"va": values, "columns": np.array(plan.columns)}
     return {"logits": values, "classes": np.array(plan.columns)}
@@ -150,7 +150,7 @@ def _named(plan: Plan, values: np.ndarray) -> dict[str, np.ndarray]:
 def _folds(
     listing: Listing, plan: Plan, rows: np.ndarray, pictures: Pictures, folds: int, seed: int
 ) -> np.ndarray:
-    """(n,) fold of each row: rows of one group, or of one content, are in one fold."""
+    """(n,) fold of each row; a group, and copies of an image, are in one fold."""
     kept = np.isin(pictures.rows, rows)
     order = np.argsort(pictures.rows[kept])
     content = hash_contents(pictures.digests[kept][order])
@@ -159,14 +159,13 @@ def _folds(
     count = len(np.unique(parts))
     if count < folds:
         raise DatasetError(
-            f"{listing.dataset}: expected {folds} independent parts of the train rows, one for each fold, got {count}; "
-            "use fewer folds"
+            f"{listing.dataset}: the train rows have only {count} independent groups for {folds} folds; use fewer folds"
         )
     return folds_of(strata_of(plan.targets[rows], plan.task), parts, folds, seed)
 
 
 def tied(keys: list[np.ndarray]) -> np.ndarray:
-    """(n,) int number of the part each row belongs to: rows that share any of the keys are in one part.
+    """(n,) int number of the part of each row; rows that share any key are in one part.
 
     >>> tied([np.array([0, 0, 1, 2]), np.array([5, 6, 6, 7])]).tolist()
     [0, 0, 0, 1]
@@ -181,9 +180,11 @@ def tied(keys: list[np.ndarray]) -> np.ndarray:
     return np.unique(connected_components(edges, directed=False)[1][:n], return_inverse=True)[1]
 
 
-def _without(listing: Listing, plan: Plan, mine: np.ndarray, kept: np.ndarray, config: TrainConfig) -> Plan:
-    """The plan of one fold's network: it neither learns from the fold nor chooses its epoch by it."""
-    rest = mine[kept]
+def _without(
+    listing: Listing, plan: Plan, train_rows: np.ndarray, kept: np.ndarray, config: TrainConfig
+) -> Plan:
+    """Plan of a network without one fold, which is used neither for training nor to choose the epoch."""
+    rest = train_rows[kept]
     on_val = listing.splits[plan.validation] != Split.train
     if on_val.all():
         return replace(plan, train=rest)
@@ -194,9 +195,9 @@ def _without(listing: Listing, plan: Plan, mine: np.ndarray, kept: np.ndarray, c
 
 
 def _predict(fitted: Fitted, pictures: Pictures, rows: np.ndarray, device: torch.device) -> np.ndarray:
-    """(n, k) float32 outputs of a fold's network for pictures that were decoded already."""
-    place = {int(row): index for index, row in enumerate(pictures.rows)}
-    index = torch.tensor([place[int(row)] for row in rows])
+    """(n, k) float32 outputs of the network of a fold for decoded images."""
+    index_of = {int(row): index for index, row in enumerate(pictures.rows)}
+    index = torch.tensor([index_of[int(row)] for row in rows])
     module = fitted.module.to(device)
     mean, std = normalisation(module)
     parts = [

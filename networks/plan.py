@@ -1,4 +1,4 @@
-"""Which rows a network learns from, which choose its epoch, and what it is asked: decided before a pixel is read."""
+"""Plan of a training: task, training rows and validation rows, chosen before any image is read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .checkpoint import TASKS, VA_COLUMNS
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows and the question.
+    """Task and rows of a training.
 
     Attributes
     ----------
     task : str
         ``classes`` or ``va``.
     columns : tuple of str
-        The network's outputs.
+        Names of the network's outputs.
     train, validation : (n,) int64
-        Indices into the sample list, ascending; disjoint, and no row of another split is among them.
+        Indices into the sample list, ascending and disjoint; only rows of the train and val splits.
     targets : (n,) int64 labels, or (n, 2) float32 valence and arousal
     validation_from : str
-        How the validation part was made, in words.
+        Description of the origin of the validation rows.
     notes : tuple of str
     """
 
@@ -40,7 +40,7 @@ class Plan:
     notes: tuple[str, ...]
 
     def keep(self, readable: np.ndarray) -> Plan:
-        """Without the rows whose pictures could not be read."""
+        """The plan without unreadable rows."""
         return replace(
             self,
             train=self.train[np.isin(self.train, readable)],
@@ -55,61 +55,62 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
     ----------
     listing : Listing
     task : str or None
-        ``classes``, ``va``, or None: classes where the train split has labels.
+        ``classes``, ``va``, or None: classes if the train split has labels.
     fraction : float in (0, 1)
-        Part of the train rows held out where the dataset has no ``val`` split with truth: stratified, groups whole.
+        Fraction of the train rows for validation if the dataset has no labelled ``val`` split: stratified, without
+        dividing groups.
     seed : int
-        Of that part.
+        Seed of this choice.
 
     Raises
     ------
-    UsageError : no such task.
-    DatasetError : the train split does not have what the task needs.
+    UsageError : the task does not exist.
+    DatasetError : the train split has too few labels for the task.
     """
     if task is not None and task not in TASKS:
-        raise UsageError(f"task: expected {' or '.join(TASKS)}, got {task!r}")
+        raise UsageError(f"task: there is no {task!r}; choose {' or '.join(TASKS)}")
     in_train = listing.splits == Split.train
     if not in_train.any():
         raise DatasetError(
-            f"{listing.dataset}: expected samples in a train split, got none of {len(listing)}; give a split in a "
-            "manifest, or train/val/test folders"
+            f"{listing.dataset}: none of {len(listing)} samples is in a train split; pass --split, a manifest with "
+            "splits, or train/val/test folders"
         )
     labels = listing.labels.astype(np.int64)
     values = listing.samples[["valence", "arousal"]].to_numpy(np.float32)
-    known = {"classes": labels >= 0, "va": np.isfinite(values).all(1)}
+    labelled = {"classes": labels >= 0, "va": np.isfinite(values).all(1)}
     if task is None:
-        task = "classes" if (known["classes"] & in_train).any() else "va"
-    rows = np.flatnonzero(known[task] & in_train)
+        task = "classes" if (labelled["classes"] & in_train).any() else "va"
+    rows = np.flatnonzero(labelled[task] & in_train)
     wanted = "labels" if task == "classes" else "valence and arousal"
     strata = labels if task == "classes" else _quadrants(values)
     if len(rows) < 2 or (task == "classes" and len(np.unique(labels[rows])) < 2):
         raise DatasetError(
-            f"{listing.dataset}: expected train samples with {wanted}"
-            f"{' of two classes or more' if task == 'classes' else ''}, got "
-            f"{len(rows)} of {int(in_train.sum())} with {wanted}; check the dataset's labels, or choose another task"
+            f"{listing.dataset}: {len(rows)} of {int(in_train.sum())} train samples have {wanted}"
+            f"{', and two or more classes are needed' if task == 'classes' else ''}; check the labels of the dataset, "
+            "or choose another task"
         )
-    validation = np.flatnonzero(known[task] & (listing.splits == Split.val))
+    validation = np.flatnonzero(labelled[task] & (listing.splits == Split.val))
     if len(validation) >= 2:
-        train, made = rows, "the val split"
+        train, origin = rows, "the val split"
     else:
         train, validation = hold_out(rows, strata, listing.samples["group"].tolist(), fraction, seed)
-        grouped = ", groups whole" if (listing.samples["group"].iloc[rows] != "").any() else ""
-        made = f"{len(validation)} of the train rows (stratified{grouped}; seed {seed})"
+        grouped = ", groups not divided" if (listing.samples["group"].iloc[rows] != "").any() else ""
+        origin = f"{len(validation)} of the train rows (stratified{grouped}; seed {seed})"
     notes = []
     if int(in_train.sum()) > len(rows):
         notes.append(f"{int(in_train.sum()) - len(rows)} train rows have no {wanted} and are left out")
     columns = listing.classes if task == "classes" else VA_COLUMNS
     if task == "classes":
-        never = [name for index, name in enumerate(columns) if not (labels[train] == index).any()]
-        if never:
-            notes.append(f"no training images of {', '.join(never)}: the network will never say so")
+        absent = [name for index, name in enumerate(columns) if not (labels[train] == index).any()]
+        if absent:
+            notes.append(f"no training images of {', '.join(absent)}: the network will never predict this")
     return Plan(
         task=task,
         columns=columns,
         train=train,
         validation=validation,
         targets=labels if task == "classes" else values,
-        validation_from=made,
+        validation_from=origin,
         notes=tuple(notes),
     )
 
@@ -117,31 +118,30 @@ def plan_training(listing: Listing, *, task: str | None, fraction: float, seed: 
 def hold_out(
     rows: np.ndarray, strata: np.ndarray, groups: Sequence[str], fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Part ``rows`` in two, stratified and with whole groups.
+    """Split ``rows`` in two, stratified, without dividing groups.
 
     Returns
     -------
-    train, validation : ascending indices, both without an overlap and never empty
+    train, validation : ascending indices; disjoint, and not empty
 
     Raises
     ------
-    DatasetError : all rows are of one group.
+    DatasetError : all rows belong to one group.
     """
-    dealt = seeded_split(
+    assigned = seeded_split(
         [int(strata[row]) for row in rows],
         [groups[row] for row in rows],
         (1 - fraction, fraction, 0.0),
         seed=seed,
     )
-    held = dealt == Split.val
+    held = assigned == Split.val
     if held.all() or not held.any():
         raise DatasetError(
-            f"validation: expected train rows that can be parted in two without splitting a group, got {len(rows)} "
-            "rows that cannot; add a val split"
+            f"validation: {len(rows)} train rows cannot be split in two without dividing a group; add a val split"
         )
     return rows[~held], rows[held]
 
 
 def _quadrants(values: np.ndarray) -> np.ndarray:
-    """Strata of valence-arousal: which of the four quadrants."""
+    """Strata for valence-arousal: the four quadrants."""
     return (values[:, 0] >= 0).astype(np.int64) * 2 + (values[:, 1] >= 0)

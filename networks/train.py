@@ -1,7 +1,7 @@
-"""``ig3d train-2d``: one small 2D network, trained on a dataset's train split, for those who have none.
+"""``ig3d train-2d``: train a small 2D network on the train split of a dataset.
 
-``plan`` (rows) → ``images`` (pictures, decoded once) → ``fit`` (the loop) → ``checkpoint`` (one file). Rows of the
-test split are never opened.
+``plan`` (rows) → ``images`` (decoded once) → ``fit`` (training loop) → ``checkpoint`` (one file). Images of the test
+split are never opened.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from .plan import Plan, plan_training
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Choices of a training.
+    """Options of :func:`train_2d`.
 
     Attributes
     ----------
     network : str
-        timm's name of an architecture; nothing is downloaded. The default is timm's smallest
-        ResNet (0.4 million weights), which a processor trains on two thousand images in some two minutes.
+        Name of an architecture in timm; nothing is downloaded. The default is timm's smallest ResNet (0.4 million
+        weights), which a CPU trains on two thousand images in about two minutes.
     weights : path or None
-        Checkpoint of that architecture to start from, such as ImageNet's; its last layer is left out. None draws
+        Checkpoint of the architecture to start from, such as ImageNet's; its last layer is not used. None means
         random weights.
     key : str
-        Entry of the checkpoint that holds them.
+        Entry of the checkpoint with the weights.
     size : int
         Side of the square input, pixels.
     task : str or None
-        ``classes``, ``va`` (valence-arousal), or None: classes where the dataset has them.
+        ``classes``, ``va`` (valence-arousal), or None: classes if the dataset has them.
     epochs, patience, batch_size, lr, weight_decay, smoothing, balance, augment, precision, seed
-        See :class:`ig3d.networks.fit.Schedule`. The seed also makes the validation part.
+        See :class:`ig3d.networks.fit.Schedule`. The seed also chooses the validation rows.
     validation : float in (0, 0.5]
-        Part of the train rows that chooses the epoch, where the dataset has no val split.
+        Fraction of the train rows for validation, if the dataset has no val split.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
     jobs : int or None
-        Reading threads; None is one for each core. Changes no number.
+        Reading threads; None is one for each core. It does not change results.
     """
 
     network: str = "test_resnet"
@@ -86,27 +86,27 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
-                raise UsageError(f"{name}: expected {least} or more, got {getattr(self, name)}")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.size < 16 or self.size > 1024:
-            raise UsageError(f"size: expected 16 to 1024 pixels, got {self.size}")
+            raise UsageError(f"size is {self.size}; it must be from 16 to 1024 pixels")
         if not self.lr > 0 or not self.weight_decay >= 0:
             raise UsageError(
-                f"lr, weight_decay: expected above 0 and from 0, got {self.lr} and {self.weight_decay}"
+                f"lr is {self.lr} and must be above 0; weight_decay is {self.weight_decay} and must not be negative"
             )
         if not 0 <= self.smoothing < 1 or not 0 <= self.balance <= 1:
             raise UsageError(
-                f"smoothing, balance: expected within [0, 1) and [0, 1], got {self.smoothing} and {self.balance}"
+                f"smoothing is {self.smoothing} and must be in [0, 1); balance is {self.balance} and must be in [0, 1]"
             )
         if not 0 <= self.augment <= 2:
-            raise UsageError(f"augment: expected 0 to 2, got {self.augment}")
+            raise UsageError(f"augment is {self.augment}; it must be from 0 to 2")
         if not 0 < self.validation <= 0.5:
-            raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
+            raise UsageError(f"validation is {self.validation}; it must be above 0 and at most 0.5")
         if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed: expected a whole number from 0, got {self.seed}")
+            raise UsageError(f"seed is {self.seed}; it must be a whole number from 0")
 
     @property
     def schedule(self) -> Schedule:
-        """The loop's part of the choices."""
+        """Options of the training loop."""
         return Schedule(
             epochs=self.epochs,
             patience=self.patience,
@@ -123,7 +123,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training gave.
+    """Summary of a training.
 
     Attributes
     ----------
@@ -131,14 +131,14 @@ class TrainResult:
         The checkpoint.
     info : NetworkInfo
     best : Epoch
-        Its scores are those of the validation rows that chose it, so they are optimistic.
+        Best epoch; its scores are optimistic, because it was chosen on the same validation rows.
     history : tuple of Epoch
     rows_train, rows_validation : int
-        Read and used.
+        Numbers of rows that were used.
     problems : tuple of str
-        ``id: reason`` of each image that could not be read.
+        ``id: reason`` for each unreadable image.
     notes : tuple of str
-        What the user should know, one line each.
+        Notes for the user, one line each.
     """
 
     path: Path
@@ -161,21 +161,21 @@ def train_2d(
     listing : Listing
         From :func:`ig3d.extract.datasets.list_samples`.
     config : TrainConfig
-    out : path of the checkpoint (``.safetensors``); a checkpoint that is there is replaced, nothing else is
+    out : path of the checkpoint (``.safetensors``); an existing checkpoint is replaced, but no other file
     progress : bool
-        Show bars on stderr.
+        Show progress bars on stderr.
 
     Raises
     ------
     DatasetError : the train split has too few readable, labelled images.
-    UsageError : no such network, task or device, no place for the file, or another kind of file in its place.
+    UsageError : the network, task or device does not exist, or the path cannot be written or is another kind of file.
     ModelError : training diverged, or the file cannot be written.
     """
     check_place(out, suffix=".safetensors")
     device = choose_device(config.device)
     plan = plan_training(listing, task=config.task, fraction=config.validation, seed=config.seed)
     check_replaceable(out)
-    with seeded(config.seed, device):  # what cannot be made is refused before a picture is read
+    with seeded(config.seed, device):  # errors of the network are raised before images are read
         start(config, outputs=len(plan.columns))
     plan, pictures = read_planned(listing, plan, config, progress=progress)
     fitted = train_one(plan, pictures, config, device=device, progress=progress)
@@ -206,15 +206,15 @@ def train_2d(
 def read_planned(
     listing: Listing, plan: Plan, config: TrainConfig, *, progress: bool
 ) -> tuple[Plan, Pictures]:
-    """Decode every picture of a plan, and leave the unreadable ones out of it.
+    """Decode the images of a plan and remove unreadable ones from it.
 
     Raises
     ------
-    DatasetError : too few are left.
+    DatasetError : too few images remain.
     """
     with progress_bar(shown=progress) as bar:
         rows = np.concatenate([plan.train, plan.validation])
-        task = bar.add_task("reading", total=len(rows), said="")
+        task = bar.add_task("reading", total=len(rows), detail="")
         pictures = load_pictures(
             listing,
             rows,
@@ -227,14 +227,14 @@ def read_planned(
 
 
 def _readable(listing: Listing, plan: Plan, pictures: Pictures) -> Plan:
-    """The plan without unreadable rows, if enough are left."""
+    """The plan without unreadable rows; raises DatasetError if too few remain."""
     kept = plan.keep(pictures.rows)
     classes = len(np.unique(plan.targets[kept.train])) if plan.task == "classes" else 2
     if len(kept.train) < 2 or classes < 2 or not len(kept.validation):
         raise DatasetError(
-            f"{listing.dataset}: expected readable images to train on and to validate with, got {len(kept.train)} "
-            f"and {len(kept.validation)} of {len(plan.train)} and {len(plan.validation)} "
-            f"({'; '.join(pictures.problems[:3])}); check the files"
+            f"{listing.dataset}: too few readable images: {len(kept.train)} of {len(plan.train)} for training and "
+            f"{len(kept.validation)} of {len(plan.validation)} for validation ({'; '.join(pictures.problems[:3])}); "
+            "check the files"
         )
     return kept
 
@@ -246,14 +246,14 @@ def train_one(
     *,
     device: torch.device,
     progress: bool,
-    said: str = "training",
+    title: str = "training",
 ) -> Fitted:
-    """Make a network with weights drawn from the seed and train it, with a bar that shows the latest scores."""
-    place = {int(row): index for index, row in enumerate(pictures.rows)}
+    """Build a network with the seed's random weights and train it, with a progress bar that shows the scores."""
+    index_of = {int(row): index for index, row in enumerate(pictures.rows)}
     train, validation = (
         Data(
             pictures.pixels,
-            torch.tensor([place[int(row)] for row in rows]),
+            torch.tensor([index_of[int(row)] for row in rows]),
             torch.from_numpy(plan.targets[rows]),
         )
         for rows in (plan.train, plan.validation)
@@ -262,7 +262,7 @@ def train_one(
         module = start(config, outputs=len(plan.columns))
         mean, std = normalisation(module)
         total = config.epochs * batches_per_epoch(len(train), config.batch_size)
-        task = bar.add_task(said, total=total, said="")
+        task = bar.add_task(title, total=total, detail="")
         fitted = fit(
             module,
             train,
@@ -272,19 +272,19 @@ def train_one(
             std=std,
             device=device,
             advance=lambda n: bar.advance(task, n),
-            after_epoch=lambda epoch: bar.update(task, said=_brief(epoch)),
+            after_epoch=lambda epoch: bar.update(task, detail=_brief(epoch)),
         )
-        bar.update(task, said=f"best {_brief(fitted.best)}")
+        bar.update(task, detail=f"best {_brief(fitted.best)}")
     return fitted
 
 
 def start(config: TrainConfig, *, outputs: int) -> nn.Module:
-    """The network as it is before training: drawn from the random state, or from a checkpoint but for its last layer.
+    """Build the network for training, with random weights or those of a checkpoint (except the last layer).
 
     Raises
     ------
-    UsageError : timm has no such network, or it cannot take this input size.
-    ModelError : the checkpoint cannot be read, or is of another architecture.
+    UsageError : timm has no such network, or the network does not support this input size.
+    ModelError : the checkpoint cannot be read, or has another architecture.
     """
     module = build(config.network, outputs=outputs, size=config.size)
     if config.weights is not None:
@@ -295,10 +295,10 @@ def start(config: TrainConfig, *, outputs: int) -> nn.Module:
 
 
 def open_branches(module: nn.Module) -> None:
-    """Set to one the batch norms that begin at zero, by which timm begins residual branches closed.
+    """Set batch norms with zero weights to one, so that all residual branches are active from the start.
 
-    That is meant for networks of many blocks trained for long: of a small one the shortcuts alone are left, and on
-    few pictures it stays at chance for many epochs, how many being luck.
+    timm initialises the last batch norm of residual branches to zero, which helps deep networks in long trainings. A
+    small network then consists only of its shortcuts, and on few images it can stay at chance for many epochs.
     """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.affine and not layer.weight.any():
@@ -310,19 +310,19 @@ def _brief(epoch: Epoch) -> str:
 
 
 def describe_epoch(epoch: Epoch) -> str:
-    """``epoch 3: loss 1.204, accuracy .612, ...`` in one line."""
+    """One line such as ``epoch 3: loss 1.204, accuracy 0.612, ...``."""
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in epoch.scores.items())
     return f"epoch {epoch.number}: loss {epoch.loss:.3f}, {scores}"
 
 
 def _describe(listing: Listing, plan: Plan, config: TrainConfig, fitted: Fitted) -> dict[str, object]:
-    """What the checkpoint tells of its making; nothing of where or when or how many threads."""
-    unsaid = ("device", "jobs", "weights", "key")
-    chosen = {key: value for key, value in asdict(config).items() if key not in unsaid}
-    chosen["weights_sha256"] = digest_file(config.weights) if config.weights else None
+    """Description of the training for the checkpoint, without paths, dates and number of threads."""
+    omitted = ("device", "jobs", "weights", "key")
+    options = {key: value for key, value in asdict(config).items() if key not in omitted}
+    options["weights_sha256"] = digest_file(config.weights) if config.weights else None
     return {
         "dataset": listing.dataset,
-        "config": chosen,
+        "config": options,
         "rows_train": len(plan.train),
         "rows_validation": len(plan.validation),
         "validation_from": plan.validation_from,

@@ -1,9 +1,9 @@
-"""Measure a folder of photographs for build_face_model.py: points, blendshapes, grey values, labels, persons.
+"""Write the input of build_face_model.py: landmarks, blendshapes, grey values, labels and persons of photographs.
 
     python scripts/landmarks_of_photographs.py ROOT --dataset folder --groups '([^/]+)_\\d+$' --out landmarks.npz
 
-Any dataset that ``ig3d extract`` reads. Persons are the dataset's groups: at least some must have several photographs,
-or identity and expression cannot be separated.
+Takes any dataset that ``ig3d extract`` reads. Persons are the groups of the dataset. Several photographs of at least
+some persons are needed to separate identity from expression.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ig3d.extract.read import Unreadable, read_image
 def measure(path: Path, detector: FaceMesh) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(478, 3) points in units of the face's mean width and height, (478,) grey values, (52,) blendshapes.
 
-    None without a face.
+    None if there is no face.
     """
     try:
         pixels = read_image(path).pixels
@@ -35,9 +35,9 @@ def measure(path: Path, detector: FaceMesh) -> tuple[np.ndarray, np.ndarray, np.
     face = max(faces, key=lambda face: face.area)
     points = face.landmarks.astype(float)
     grey = cv2.blur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (3, 3))
-    place = np.clip(points[:, :2].astype(int), 0, np.array(grey.shape)[::-1] - 1)
+    pixel = np.clip(points[:, :2].astype(int), 0, np.array(grey.shape)[::-1] - 1)
     centred = points - points.mean(0)
-    return centred / np.ptp(centred[:, :2], axis=0).mean(), grey[place[:, 1], place[:, 0]], face.blendshapes
+    return centred / np.ptp(centred[:, :2], axis=0).mean(), grey[pixel[:, 1], pixel[:, 0]], face.blendshapes
 
 
 def main() -> None:
@@ -52,12 +52,14 @@ def main() -> None:
     samples = list_samples(str(options.root), options.dataset, chosen).samples
     detector = FaceMesh()
     faces = [measure(options.root / path, detector) for path in samples["path"]]
-    kept = [one for one in faces if one is not None]
-    detected = samples[[one is not None for one in faces]]
+    kept = [face for face in faces if face is not None]
+    detected = samples[[face is not None for face in faces]]
     persons = detected["group"].where(detected["group"] != "", detected["id"]).tolist()
     numbers = np.unique(persons, return_inverse=True)[1]
     if not kept or np.bincount(numbers).max() < 2:
-        raise SystemExit("persons: expected several photographs of some, got one of each; say --groups")
+        raise SystemExit(
+            "every person has only one photograph; pass --groups to say which photographs show the same person"
+        )
     np.savez_compressed(
         options.out,
         landmarks=np.array([points for points, _, _ in kept], np.float16),

@@ -1,11 +1,11 @@
-"""Gain of fusion on real faces, persons kept apart: the figures of docs/protocol.md, "Tried on real faces".
+"""Measure the gain of fusion on real faces, with separate persons: the figures of docs/protocol.md.
 
     python scripts/measure_real_faces.py face_landmarks.npz
 
-The aligned landmarks of 6,803 labelled photographs are the 3D codes; grey values at the landmarks, with a linear
-learner, stand for the 2D network. Six classes (fear and contempt have too few faces). Both learners see
-other persons than those reported. ``split``: three fifths of the persons train, one fifth calibrates, one is reported.
-``nested``: no split; everything is fitted in folds over persons.
+The 3D codes are the aligned landmarks of 6,803 labelled photographs. A linear classifier of grey values at the
+landmarks serves as the 2D network. There are six classes (fear and contempt have too few faces). The persons of the
+reported rows are never in the training data. ``split``: three fifths of the persons are for training, one fifth for
+calibration, one fifth is reported. ``nested``: no split; everything is fitted in folds over persons.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FOLDS = 5
 
 
 def grey_learner():
-    """The "2D network"."""
+    """Classifier that serves as the 2D network."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500))
 
 
@@ -68,7 +68,7 @@ def write(
         "path": [f"{name}.jpg" for name in ids],
         "label": label,
         "split": split,
-        "group": [f"person-{who}" for who in person],
+        "group": [f"person-{number}" for number in person],
     }
     samples = sample_table(columns, classes=CLASSES)
     pending = Rows.pending(len(label), {})
@@ -93,7 +93,7 @@ def main() -> None:
         kept = np.isin(file["label"], CLASSES)
         landmarks, label = file["landmarks"][kept].astype(float), file["label"][kept]
         grey, person = file["grey"][kept].astype(float), file["person"][kept]
-    # Alignment to the mean of all faces uses no label and moves no face by another one's expression.
+    # Alignment to the mean of all faces uses no labels.
     mean = landmarks.mean(0)
     for _ in range(3):
         aligned = align(landmarks, mean).aligned

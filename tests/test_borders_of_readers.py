@@ -134,7 +134,7 @@ def test_names_in_progress_bars_are_data(capsys: pytest.CaptureFixture[str]) -> 
     with counting_cells(name, 2) as progress:
         progress(2)
     with progress_bar() as bar:
-        bar.update(bar.add_task(name, total=1, said=name), advance=1)
+        bar.update(bar.add_task(name, total=1, detail=name), advance=1)
     shown = capsys.readouterr().err
     assert shown.count("[/b]\\x1b[31m\\u202e$x") == 3
     assert "\x1b[31m" not in shown and "\u202e" not in shown

@@ -69,11 +69,11 @@ def test_features_are_what_the_last_layer_is_fed(
 def test_arousal_first_is_written_as_valence_first(
     samples: Listing, clone: NetworkSpec, tmp_path: Path
 ) -> None:
-    said = outputs_by_formula(features_by_formula(samples, HALF, HALF))
+    expected = outputs_by_formula(features_by_formula(samples, HALF, HALF))
     path = run(samples, clone, tmp_path)
     va = load_predictions(path, task="va")
     assert va.columns == ("valence", "arousal") and va.notes == ()
-    np.testing.assert_allclose(va.values, np.clip(said[:, [9, 8]], -1, 1), atol=1e-5)
+    np.testing.assert_allclose(va.values, np.clip(expected[:, [9, 8]], -1, 1), atol=1e-5)
     with pytest.raises(
         PredictionsError, match="expected the arrays ids, features and feature_network, got no features"
     ):
@@ -126,8 +126,10 @@ def test_timm_gives_its_own_features_and_maps(samples: Listing, tmp_path: Path, 
 def test_the_features_network_is_named_by_what_changes_them(
     samples: Listing, clone: NetworkSpec, tmp_path: Path
 ) -> None:
-    def name(**said: Any) -> str:
-        return load_features(run(samples, replace(clone, **({"features": "auto"} | said)), tmp_path)).network
+    def name(**options: Any) -> str:
+        return load_features(
+            run(samples, replace(clone, **({"features": "auto"} | options)), tmp_path)
+        ).network
 
     other = weights()
     other["body.bias"] += 1
@@ -146,8 +148,8 @@ def test_the_same_run_writes_the_same_bytes(samples: Listing, clone: NetworkSpec
     assert run(samples, replace(clone, features="auto"), tmp_path).read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
     with np.load(tmp_path / "x.npz") as file:
-        said = json.loads(str(file["made_by"]))
-    assert said["input"]["size"] == 16 and str(tmp_path) not in json.dumps(said)
+        made_by = json.loads(str(file["made_by"]))
+    assert made_by["input"]["size"] == 16 and str(tmp_path) not in json.dumps(made_by)
 
 
 # --- reading features ---

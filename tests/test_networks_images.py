@@ -47,9 +47,9 @@ def test_pictures_come_in_the_order_asked_for(samples: Listing, jobs: int) -> No
 
 
 def test_unreadable_and_missing_rows_are_named_and_left_out(samples: Listing) -> None:
-    told: list[int] = []
-    pictures = load_pictures(samples, range(40), view=InputSpec(size=16), jobs=2, advance=told.append)
-    assert sum(told) == 40
+    counts: list[int] = []
+    pictures = load_pictures(samples, range(40), view=InputSpec(size=16), jobs=2, advance=counts.append)
+    assert sum(counts) == 40
     assert len(pictures) == 38
     assert set(range(40)) - set(pictures.rows.tolist()) == {7, 21}
     assert [problem.partition(": ")[0] for problem in pictures.problems] == ["07", "21"]

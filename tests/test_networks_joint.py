@@ -208,9 +208,7 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
         CLASSES,
         tuple(Sample(f"x{s.id}", s.path, s.label, s.split) for s in samples_of(samples)),
     )
-    with pytest.raises(
-        DatasetError, match=r"expected the dataset that 3d\.h5 was made of \(0000, 0001 and 158 more\)"
-    ):
+    with pytest.raises(DatasetError, match=r"is in 3d\.h5 \(0000, 0001 and 158 more\)"):
         route_of((renamed, folder))
     with pytest.raises(UsageError, match="network-lr"):
         JointConfig(network_lr=0)

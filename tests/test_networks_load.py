@@ -212,7 +212,7 @@ def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
 def test_running_a_users_file_is_said(samples: Listing, clone: Path, tmp_path: Path) -> None:
     result = write_logits(samples, spec(clone), tmp_path / "x.npz")
     assert any(str(note).startswith(f"{clone} was executed") for note in result.notes)
-    assert any("does not say what it was trained on" in note for note in result.notes)
+    assert any("does not record its training images" in note for note in result.notes)
 
 
 def test_a_function_without_weights_may_return_any_callable(

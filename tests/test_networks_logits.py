@@ -51,7 +51,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Listing:
 
 @pytest.fixture(scope="module")
 def network(samples: Listing, tmp_path_factory: pytest.TempPathFactory) -> LoadedNetwork:
-    """An untrained network that says it saw train rows 0 and 1 of each five, and was validated on row 2."""
+    """Untrained network with a record of train rows 0 and 1 of each five as training images, and 2 as validation."""
     return load_network(save(tmp_path_factory.mktemp("net") / "net.safetensors", samples))
 
 
@@ -92,7 +92,7 @@ def test_logits_are_the_networks_own_one_by_one_with_ids_in_order(
         with torch.no_grad():
             alone = module(normalise(pixels, network.info.mean, network.info.std)).numpy()
         np.testing.assert_allclose(predictions.values[row], alone[0], atol=1e-5)
-    assert np.ptp(predictions.values, axis=0).min() > 1e-3, "the network tells pictures apart"
+    assert np.ptp(predictions.values, axis=0).min() > 1e-3, "outputs differ between images"
 
 
 def test_batch_size_and_readers_change_no_number(
@@ -108,13 +108,17 @@ def test_batch_size_and_readers_change_no_number(
 
 
 @pytest.mark.parametrize(
-    ("splits", "places", "said"),
+    ("splits", "positions", "starts"),
     [
-        (None, {3, 4}, ["18 rows that the network was trained with are left out"]),
+        (None, {3, 4}, ["18 rows are left out: the network was trained on their images"]),
         ("test", {4}, []),
         ("val,test", {3, 4}, []),
-        ("train", {0, 1, 2}, ["12 rows hold images the network was trained on", "6 rows chose"]),
-        ("all", {0, 1, 2, 3, 4}, ["12 rows hold images the network was trained on", "6 rows chose"]),
+        ("train", {0, 1, 2}, ["12 rows have training images of the network", "6 rows were used to choose"]),
+        (
+            "all",
+            {0, 1, 2, 3, 4},
+            ["12 rows have training images of the network", "6 rows were used to choose"],
+        ),
     ],
 )
 def test_which_rows_are_written(
@@ -122,18 +126,18 @@ def test_which_rows_are_written(
     network: LoadedNetwork,
     tmp_path: Path,
     splits: str | None,
-    places: set[int],
-    said: list[str],
+    positions: set[int],
+    starts: list[str],
 ) -> None:
     result = write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(splits=parse_splits(splits)))
     ids = load_predictions(tmp_path / "x.npz").ids
-    assert ids is not None and ids.tolist() == ids_of([row for row in range(30) if row % 5 in places])
-    assert len(result.notes) == len(said)
-    assert all(note.startswith(start) for note, start in zip(result.notes, said, strict=True))
+    assert ids is not None and ids.tolist() == ids_of([row for row in range(30) if row % 5 in positions])
+    assert len(result.notes) == len(starts)
+    assert all(note.startswith(start) for note, start in zip(result.notes, starts, strict=True))
     assert result.by_split == {
-        name: 6 * sum(SPLITS[place] == name for place in places)
+        name: 6 * sum(SPLITS[position] == name for position in positions)
         for name in ("train", "val", "test")
-        if any(SPLITS[place] == name for place in places)
+        if any(SPLITS[position] == name for position in positions)
     }
 
 
@@ -156,18 +160,18 @@ def test_the_same_images_are_known_under_any_name(
     ids = load_predictions(tmp_path / "x.npz").ids
     assert ids is not None and ids.tolist() == [f"z{row:02d}" for row in range(30) if row % 5 > 2]
     assert result.notes == (
-        "18 rows that the network was trained with are left out (--splits all writes them)",
-        "18 of these are not in the train split but hold the very image of a row the network was trained with "
-        "(z00, z01, z02, z05, z06 and 13 more)",
+        "18 rows are left out: the network was trained on their images (--splits all writes them)",
+        "18 of these are not in the train split, but are copies of training images (z00, "
+        "z01, z02, z05, z06 and 13 more)",
     )
     result = write_logits(other, network, tmp_path / "x.npz", LogitsConfig(splits=("none",)))
     assert result.rows == 30
     assert [note.partition(":")[0] for note in result.notes] == [
-        "12 rows hold images the network was trained on (z00, z01, z05, z06, z10 and 7 more)",
-        "6 rows chose the network's best epoch",
+        "12 rows have training images of the network (z00, z01, z05, z06, z10 and 7 more)",
+        "6 rows were used to choose the network's epoch",
     ]
     only = with_samples(other, tuple(listed[row] for row in (0, 2)))
-    with pytest.raises(DatasetError, match="the network was not trained with, got none of 2"):
+    with pytest.raises(DatasetError, match="trained on all readable images of 2"):
         write_logits(only, network, tmp_path / "y.npz")
     assert not (tmp_path / "y.npz").exists()
 
@@ -179,7 +183,7 @@ def test_a_copy_of_a_train_image_in_the_test_split_is_left_out_and_named(
     listed[4] = replace(listed[4], path=listed[0].path)
     result = write_logits(with_samples(samples, tuple(listed)), network, tmp_path / "x.npz")
     assert result.by_split == {"val": 6, "test": 5}
-    assert [note.split(" that")[0] for note in result.notes[:1]] == ["19 rows"]
+    assert result.notes[0].startswith("19 rows are left out")
     assert result.notes[1].startswith("1 of these are not in the train split") and "(04)" in result.notes[1]
 
 
@@ -196,7 +200,7 @@ def test_unreadable_images_have_no_row_and_are_named(
     ids = load_predictions(out).ids
     assert ids is not None and ids.tolist() == ids_of([14, 19, 24, 29])
     assert [problem.partition(":")[0] for problem in result.problems] == ["04", "09"]
-    with pytest.raises(DatasetError, match="toy: expected readable images, got none of 6"):
+    with pytest.raises(DatasetError, match="toy: none of 6 images can be read"):
         write_logits(
             replace(samples, root=str(tmp_path / "gone")), network, out, LogitsConfig(splits=("test",))
         )
@@ -207,12 +211,12 @@ def test_scores_join_labels_by_class_name(samples: Listing, tmp_path: Path) -> N
     network = load_network(save(tmp_path / "net", samples, columns=("sad", "fear", "anger", "happy")))
     result = write_logits(samples, network, tmp_path / "x.npz")
     predictions = load_predictions(tmp_path / "x.npz")
-    said = np.array(predictions.columns)[predictions.values.argmax(1)]
+    predicted = np.array(predictions.columns)[predictions.values.argmax(1)]
     rows = np.array([row for row in range(30) if row % 5 in (3, 4)])
     names = np.array(CLASSES)[rows % 3]
     for split, place in (("val", 3), ("test", 4)):
         here = rows % 5 == place
-        assert result.scores[split]["accuracy"] == pytest.approx(accuracy_score(names[here], said[here]))
+        assert result.scores[split]["accuracy"] == pytest.approx(accuracy_score(names[here], predicted[here]))
 
 
 def test_valence_and_arousal_stay_within_their_range(samples: Listing, tmp_path: Path) -> None:
@@ -228,16 +232,16 @@ def test_valence_and_arousal_stay_within_their_range(samples: Listing, tmp_path:
 
 def test_choices_that_cannot_be_are_refused(samples: Listing, network: LoadedNetwork, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"splits: expected all, or some of none, train, val, test, got tset"
+        UsageError, match=r"splits: tset is no split; pass all, or some of none, train, val, test"
     ):
         LogitsConfig(splits=parse_splits("val,tset"))
-    with pytest.raises(UsageError, match=r"splits: expected all"):
+    with pytest.raises(UsageError, match=r"is no split; pass all"):
         LogitsConfig(splits=parse_splits(","))
-    with pytest.raises(UsageError, match="batch_size: expected 1 or more, got 0"):
+    with pytest.raises(UsageError, match="batch_size is 0"):
         LogitsConfig(batch_size=0)
-    with pytest.raises(UsageError, match=r"out: expected a name that ends in \.npz"):
+    with pytest.raises(UsageError, match=r"out: the name must end in \.npz"):
         write_logits(samples, network, tmp_path / "x.csv")
-    with pytest.raises(DatasetError, match="toy: expected rows in none, got none of 30"):
+    with pytest.raises(DatasetError, match="toy: none of 30 rows is in none"):
         write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(splits=("none",)))
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device: expected cuda, got 0 CUDA devices; use auto or cpu"):
@@ -246,15 +250,15 @@ def test_choices_that_cannot_be_are_refused(samples: Listing, network: LoadedNet
 
 def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: Listing, tmp_path: Path) -> None:
     path = str(save(tmp_path / "net.safetensors", samples))
-    said = NetworkSpec(path, classes="dataset")
-    assert write_logits(samples, said, tmp_path / "x.npz").columns == CLASSES
+    plain = NetworkSpec(path, classes="dataset")
+    assert write_logits(samples, plain, tmp_path / "x.npz").columns == CLASSES
     for wrong, message in (
         (
-            replace(said, classes="sad,happy,anger"),
+            replace(plain, classes="sad,happy,anger"),
             r"defines its classes \(anger, happy, sad\)",
         ),
-        (replace(said, preset="ddamfn"), "preset: test_byobnet defines its own columns"),
-        (replace(said, weights=Path(path)), "--weights and --key are only for timm:NAME"),
+        (replace(plain, preset="ddamfn"), "preset: test_byobnet defines its own columns"),
+        (replace(plain, weights=Path(path)), "--weights and --key are only for timm:NAME"),
     ):
         with pytest.raises(UsageError, match=message):
             write_logits(samples, wrong, tmp_path / "x.npz")
@@ -325,13 +329,13 @@ def rewrite(path: Path, **changes: object) -> None:
         (flip_a_byte, "the file is damaged"),
         (lambda path: save_file({"a": torch.zeros(2)}, path), "of other origin"),
         (lambda path: rewrite(path, format_version=1), "expected format version 2, got 1"),
-        (lambda path: rewrite(path, size=None), "expected a whole description of the network"),
+        (lambda path: rewrite(path, size=None), "the description of the network is incomplete"),
         (
             lambda path: rewrite(path, columns=["a", "b"]),
-            "expected the weights of test_byobnet with 2 outputs",
+            "the weights do not fit test_byobnet with 2 outputs",
         ),
-        (lambda path: rewrite(path, columns=["a", "a", "b"]), "expected two or more distinct outputs"),
-        (lambda path: rewrite(path, architecture="os.system"), "expected the name of a timm network"),
+        (lambda path: rewrite(path, columns=["a", "a", "b"]), "are not two or more distinct names"),
+        (lambda path: rewrite(path, architecture="os.system"), "timm has no network"),
     ],
 )
 def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
@@ -347,7 +351,7 @@ def test_damaged_checkpoints_are_refused_in_one_line_and_never_executed(
     with pytest.raises(ModelError, match=message) as caught:
         load_network(path)
     assert "\n" not in str(caught.value)
-    assert "net.safetensors" in str(caught.value) or "distinct outputs" in message
+    assert "net.safetensors" in str(caught.value) or "distinct names" in message
     assert not Path("exploded").exists()
 
 

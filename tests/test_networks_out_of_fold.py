@@ -55,7 +55,7 @@ def trained(samples: Listing, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Constant(torch.nn.Module):
-    """Says the number of its fold."""
+    """Network whose output is the number of its fold."""
 
     def __init__(self, fold: int) -> None:
         super().__init__()
@@ -92,11 +92,11 @@ def test_every_train_row_is_predicted_by_a_network_that_never_saw_it(
     assert arrays["ids"].tolist() == ids and (result.rows, result.others) == (24, 5)
     fold = dict(zip(arrays["ids"].tolist(), arrays["fold"].tolist(), strict=True))
     assert [fold[name] for name in ids[24:]] == [-1] * 5
-    said = dict(zip(ids, arrays["logits"][:, 0].tolist(), strict=True))
+    predicted = dict(zip(ids, arrays["logits"][:, 0].tolist(), strict=True))
     contents = {row: COPIES.get(row, row) for row in range(24)}
     for row in range(24):
         name = f"{row:02d}"
-        assert said[name] == fold[name]
+        assert predicted[name] == fold[name]
         learnt = {*plans[fold[name]].train.tolist(), *plans[fold[name]].validation.tolist()}
         assert contents[row] not in {contents[other] for other in learnt}, "a copy was learnt from"
         assert not GROUPS.get(row) or not {1, 12, 13} & learnt, "its group was learnt from"
@@ -136,24 +136,24 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listin
     for name in ("happy", "sad"):
         pictures(tmp_path / "images" / name, 12)
     out = tmp_path / "net.safetensors"
-    said = ("--network", "test_byobnet", "--size", 32, "--epochs", 1, "--batch-size", 8, "--device", "cpu")
-    ended = ig3d("train-2d", tmp_path / "images", *said, "--out-of-fold", 2, "--out", out)
+    options = ("--network", "test_byobnet", "--size", 32, "--epochs", 1, "--batch-size", 8, "--device", "cpu")
+    ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", 2, "--out", out)
     assert ended.returncode == 0, ended.stderr
     assert "train rows out of fold" in ended.stdout
     with np.load(tmp_path / "net.npz") as file:
         assert bool(file["out_of_fold"]) and set(file["fold"].tolist()) == {-1, 0, 1}
     for folds in (1, -2):
-        ended = ig3d("train-2d", tmp_path / "images", *said, "--out-of-fold", folds, "--out", out)
-        assert ended.returncode == 2 and f"out of fold: expected 2 folds or more, got {folds}" in ended.stderr
+        ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", folds, "--out", out)
+        assert ended.returncode == 2 and f"out of fold: {folds} folds are too few" in ended.stderr
 
 
 def test_folds_that_cannot_be(samples: Listing, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="out of fold: expected 2 folds or more, got 1"):
+    with pytest.raises(UsageError, match="out of fold: 1 folds are too few"):
         write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=1)
     # 24 rows, two of them copies, three of one group
-    with pytest.raises(DatasetError, match=r"expected 21 independent parts of the train rows.*, got 20"):
+    with pytest.raises(DatasetError, match=r"only 20 independent groups for 21 folds"):
         write_out_of_fold(samples, TINY, trained, tmp_path / "x.npz", folds=21)
-    with pytest.raises(UsageError, match=r"out: expected a name that ends in \.npz"):
+    with pytest.raises(UsageError, match=r"out: the name must end in \.npz"):
         write_out_of_fold(samples, TINY, trained, tmp_path / "x.csv", folds=2)
 
 
@@ -194,5 +194,5 @@ def test_strength_of_the_augmentation() -> None:
     double = Augmentation().scaled(2)
     assert (double.flip, double.degrees, double.light) == (0.5, 20, 0.5)
     assert double.zoom == pytest.approx((0.6, 1.1))
-    with pytest.raises(UsageError, match="augment: expected 0 to 2, got 3"):
+    with pytest.raises(UsageError, match="augment is 3"):
         TrainConfig(augment=3)

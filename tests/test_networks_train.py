@@ -149,7 +149,7 @@ def test_training_stops_early_and_keeps_the_best_epoch(colours: Listing, tmp_pat
     assert len(result.history) == result.best.number + 2 < 60
 
 
-def test_the_file_has_the_scores_that_were_said_and_writes_its_val_rows(tmp_path: Path) -> None:
+def test_the_scores_of_the_checkpoint_are_those_of_its_val_rows(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     samples = dataset(folder, splits="train" * 6 + "val" * 40)
@@ -157,9 +157,10 @@ def test_the_file_has_the_scores_that_were_said_and_writes_its_val_rows(tmp_path
     written = write_logits(samples, result.path, tmp_path / "x.npz", LogitsConfig(device="cpu"))
     assert written.scores == {"val": pytest.approx(result.best.scores)}
     assert written.by_split == {"val": 120}
-    assert [note.split(" that")[0] for note in written.notes] == [
+    assert [note.partition(" are left")[0] for note in written.notes] == [
         "18 rows",
-        "120 rows chose the network's best epoch: fit to calibrate a fusion with, slightly optimistic as a result",
+        "120 rows were used to choose the network's epoch: usable to fit a fusion, but slightly optimistic as reported "
+        "rows",
     ]
 
 
@@ -188,7 +189,7 @@ def test_unreadable_images_are_listed_and_left_out(tmp_path: Path) -> None:
     assert (len(seen.train), len(seen.held_out), len(seen.validation)) == (16, 0, 6)
     for path in folder.iterdir():
         path.write_bytes(b"GIF89a")
-    with pytest.raises(DatasetError, match=r"toy: expected readable images .* got 0 and 0 of 18 and 6"):
+    with pytest.raises(DatasetError, match=r"toy: too few readable images: 0 of 18 for training and 0 of 6"):
         train_2d(samples, TINY, tmp_path / "net.safetensors")
 
 
@@ -220,17 +221,17 @@ def test_a_val_split_is_taken_as_it_is_and_unlabelled_rows_are_not_used() -> Non
     assert sorted(ids[plan.validation]) == [sample.id for sample in moved]
     assert plan.notes == (
         "1 train rows have no labels and are left out",
-        "no training images of c: the network will never say so",
+        "no training images of c: the network will never predict this",
     )
 
 
 @pytest.mark.parametrize(
     ("samples", "task", "message"),
     [
-        (plain(10, split=Split.test), None, "expected samples in a train split, got none of 10"),
-        (plain(10), "va", "expected train samples with valence and arousal, got 0 of 10"),
-        (plain(10, classes=1), "classes", "of two classes or more"),
-        (plain(10, groups=1), "classes", "parted in two without splitting a group"),
+        (plain(10, split=Split.test), None, "none of 10 samples is in a train split"),
+        (plain(10), "va", "0 of 10 train samples have valence and arousal"),
+        (plain(10, classes=1), "classes", "two or more classes are needed"),
+        (plain(10, groups=1), "classes", "split in two without dividing a group"),
     ],
 )
 def test_rows_that_cannot_be_trained_on_are_refused(samples: Listing, task: str, message: str) -> None:
@@ -243,14 +244,14 @@ def test_rows_that_cannot_be_trained_on_are_refused(samples: Listing, task: str,
     [
         (
             {"network": "resnet10"},
-            "expected the name of a timm network, got 'resnet10'; near it: .*resnet10t",
+            "timm has no network 'resnet10'; similar names: .*resnet10t",
         ),
-        ({"network": "hf-hub:timm/resnet18"}, "expected the name of a timm network"),
+        ({"network": "hf-hub:timm/resnet18"}, "timm has no network"),
         (
             {"network": "test_vit", "size": 20},
-            "test_vit: expected one that takes 20 x 20",
+            "test_vit: it does not work with 20 x 20",
         ),
-        ({"task": "faces"}, "task: expected classes or va, got 'faces'"),
+        ({"task": "faces"}, "task: there is no 'faces'"),
         ({"device": "tpu"}, "device: expected auto, cpu, cuda"),
         ({"device": "cuda:99"}, "device: expected cuda:99, got [0-9]+ CUDA devices; use auto or cpu"),
     ],
@@ -263,17 +264,17 @@ def test_choices_that_cannot_be_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_take_the_file_is_refused_before_any_image_is_read(
+def test_an_unusable_path_is_refused_before_any_image_is_read(
     colours: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "read_image", None)
     (tmp_path / "file").touch()
     (tmp_path / "folder.safetensors").mkdir()
     for place in (tmp_path / "folder.safetensors", tmp_path / "file" / "net.safetensors"):
-        with pytest.raises(UsageError, match="out: expected a place for"):
+        with pytest.raises(UsageError, match=r"out: .* cannot be (created|written)"):
             train_2d(colours, TINY, place)
     for name in ("my.h5", "net", "net.pt"):
-        with pytest.raises(UsageError, match=r"out: expected a name that ends in \.safetensors, got"):
+        with pytest.raises(UsageError, match=r"out: the name must end in \.safetensors"):
             train_2d(colours, TINY, tmp_path / "new" / name)
     assert not (tmp_path / "new").exists()
 
@@ -290,7 +291,9 @@ def test_only_a_checkpoint_is_replaced(
     foreign = save({"weight": torch.zeros(3)}, metadata={"ig3d": "[]"})
     for content in (b"\x89HDF\r\n\x1a\n" + bytes(100), b"", foreign):
         out.write_bytes(content)
-        with pytest.raises(UsageError, match=r"net\.safetensors, .*; choose another name") as caught:
+        with pytest.raises(
+            UsageError, match=r"net\.safetensors exists and is no checkpoint .*; choose another path"
+        ) as caught:
             train_2d(colours, short, out)
         assert "\n" not in str(caught.value)
         assert out.read_bytes() == content
@@ -304,7 +307,7 @@ def test_only_a_checkpoint_is_replaced(
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(changes))}.*: expected .*, got "):
+    with pytest.raises(UsageError, match=f"{next(iter(changes))}.* is .*must "):
         TrainConfig(**changes)  # type: ignore[arg-type]
 
 
