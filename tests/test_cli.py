@@ -271,7 +271,6 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
     [
         ("filelock", ["extract", "DATA", "--out", "a.h5"]),
         ("openvino", ["extract", "DATA", "--out", "a.h5"]),
-        ("openvino", ["extract", "DATA", "--out", "a.h5"]),
         ("numba", ["extract", "DATA", "--out", "a.h5"]),
         ("face_alignment", ["extract", "DATA", "--out", "a.h5", "--detector", "sfd"]),
         ("PIL", ["preview", "STORE", "--out", "a.png"]),
@@ -285,6 +284,8 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
 def test_a_package_that_is_not_installed_is_one_line(
     package: str, arguments: list[str], data: Path, store: Path, logits: Path, tmp_path: Path
 ) -> None:
+    if package in ("face_alignment", "timm"):  # torch is imported first
+        pytest.importorskip("torch")
     given = {"DATA": str(data), "STORE": str(store), "LOGITS": str(logits)}
     words = ["ig3d", *(given.get(word, word) for word in arguments)]
     code = f"import sys; sys.modules[{package!r}] = None; sys.argv = {words!r}; from ig3d.cli import main; main()"

@@ -133,6 +133,7 @@ def test_its_name_stands_among_the_others(site: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_docs_works_as_printed(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     page = (Path(ig3d.__file__).parent / "docs" / "plugins.md").read_text()
     (tmp_path / "sheap_ig3d.py").write_text(re.findall(r"```python\n(.*?)```", page, re.S)[0])
     make_network = """
