@@ -69,7 +69,12 @@ def test_swaps_of_groups_agree_with_all_swaps():
 def test_bca_is_that_of_scipy(statistic):
     values = np.random.default_rng(5).exponential(size=60)
     theirs = stats.bootstrap(
-        (values,), statistic, n_resamples=2000, method="BCa", random_state=np.random.default_rng(1), vectorized=True
+        (values,),
+        statistic,
+        n_resamples=2000,
+        method="BCa",
+        random_state=np.random.default_rng(1),
+        vectorized=True,
     )
     jackknife = np.array([statistic(np.delete(values, row)) for row in range(60)])
     low, high = bca_interval(float(statistic(values)), theirs.bootstrap_distribution, jackknife)
