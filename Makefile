@@ -43,7 +43,7 @@ test: $(READY)  ## Run the tests, one process per core
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 check-oldest: $(OLDEST)/.ready  ## Tests that need no torch, with the lowest versions of all dependencies (Python 3.11)
-	@$(OLDEST)/bin/python -m pytest -q -W ignore::DeprecationWarning $(ARGS)
+	@$(OLDEST)/bin/python -m pytest -q -n auto --dist loadfile -W ignore::DeprecationWarning $(ARGS)
 
 # their newest dependencies warn about them: DeprecationWarning is no error here
 $(OLDEST)/.ready: pyproject.toml scripts/lowest_versions.py
