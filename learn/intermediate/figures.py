@@ -75,8 +75,9 @@ def figures_over_seeds(
 
     Notes
     -----
-    Intervals are over rows and conditional on the trained networks. A test exchanges the predictions of two arms at
-    random by row or group, in all their trainings at once.
+    Of several trainings, intervals are over rows and trainings: both are resampled. Tests are over rows, conditional on
+    the trained networks: a test exchanges the predictions of two arms at random by row or group, in all their trainings
+    at once.
     """
     if all(len(arm.values) == 1 for arm in arms):
         rules = tuple(arm.trainings[0] for arm in arms)
@@ -108,7 +109,7 @@ def figures_over_seeds(
             if not rows.any():
                 figures[arm.name][part] = None
                 continue
-            entry = _entry(sampled, arm.name, opponents[arm.name], task)
+            entry = _entry(sampled, arm.name, opponents[arm.name], task, seed)
             for key, other in opponents[arm.name].items() if arm.kind != "control" else ():
                 for metric, p in _tested(statistics, turned, arm, other, part).items():
                     # one rule and so one test for each question: no correction changes it
@@ -142,7 +143,7 @@ def _opponents(arm: Arm, arms: Sequence[Arm], references: tuple[str, ...]) -> di
 
 
 def _entry(
-    sampled: Mapping[str, list[Sampled]], name: str, opponents: Mapping[str, Arm], task: str
+    sampled: Mapping[str, list[Sampled]], name: str, opponents: Mapping[str, Arm], task: str, seed: int
 ) -> dict[str, Any]:
     """Metrics of one arm on one part with every difference, and recalls with those to the references."""
 
@@ -150,9 +151,9 @@ def _entry(
     others = {key: sampled[other.name] for key, other in opponents.items()}
 
     def told(each: list[Sums], theirs: Mapping[str, list[Sums]]) -> dict[str, Any]:
-        found = _mean(each).figure() | _of_each([sums.point[0] for sums in each])
+        found = _mean(each, seed).figure() | _of_each([sums.point[0] for sums in each])
         for key, other in theirs.items():
-            change = _mean(each).difference(_mean(other))
+            change = _mean(each, seed).difference(_mean(other, seed))
             if len(each) == len(other) or len(other) == 1:
                 apart = np.array([sums.point[0] for sums in each]) - [sums.point[0] for sums in other]
                 change |= _of_each(apart)
@@ -181,10 +182,21 @@ def _entry(
     return entry
 
 
-def _mean(trainings: Sequence[Sums]) -> Sums:
-    """The mean over trainings, sample by sample."""
-    every = ([getattr(one, name) for one in trainings] for name in Sums.__slots__)
-    return Sums(*(np.mean(of, axis=0) for of in every))
+def _mean(trainings: Sequence[Sums], seed: int) -> Sums:
+    """The mean over trainings; of a bootstrap sample the mean over a sample of the trainings.
+
+    Arms with as many trainings share the draws, as these have the same seeds. The spread of so few trainings is
+    scaled by the root of n / (n - 1), as for an unbiased variance.
+    """
+    points, drawn, left = ([getattr(one, name) for one in trainings] for name in Sums.__slots__)
+    count = len(trainings)
+    if count == 1:
+        return trainings[0]
+    random = np.random.default_rng([seed, 4, count])
+    counts = random.multinomial(count, np.full(count, 1 / count), size=len(drawn[0]))
+    weights = 1 / count + (counts - 1) / count * np.sqrt(count / (count - 1))
+    samples = np.sum(weights.T * np.array(drawn), axis=0)
+    return Sums(np.mean(points, axis=0), samples, np.mean(left, axis=0))
 
 
 def _of_each(values: Sequence[float] | np.ndarray) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..measures.metrics import metric_names
+from ..measures.metrics import LOWER_IS_BETTER, metric_names
 from .tables import new_table
 from .words import (
     HEADS,
@@ -62,6 +62,13 @@ def arms_remarks(record: dict[str, Any]) -> list[str]:
     return said
 
 
+def _ahead(figure: dict[str, Any], metric: str) -> bool:
+    """Whether a difference is a gain by its test and by its interval, which includes the variation of trainings."""
+    end = figure["high"] if metric in LOWER_IS_BETTER else figure["low"]
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return better(figure, metric) and end is not None and sign * end > 0
+
+
 def _answer(record: dict[str, Any], metric: str) -> list[str]:
     """What the codes add: to the masked module, and to the module with permuted codes."""
     gain = to_reference(record["results"]["codes"]["all"], metric, "masked")
@@ -71,13 +78,13 @@ def _answer(record: dict[str, Any], metric: str) -> list[str]:
         return [f"The difference of codes to masked is not defined in {metric.replace('_', ' ')}."]
     found = f"{bounds(gain, metric)}{unit_of(metric)}"
     p = f"(p {p_value(gain.get('p_adjusted'))})"
-    if not better(gain, metric):
+    if not _ahead(gain, metric):
         return [f"codes is not better than masked beyond chance: {found} {p}."]
     control = to_control(record, "codes", metric)
     if control is None:
         return [f"codes adds {found} to masked {p}."]
     over = f"{bounds(control, metric)} (p {p_value(control.get('p_adjusted'))})"
-    if better(control, metric):
+    if _ahead(control, metric):
         return [f"codes adds {found} to masked {p}, and {over} to itself with permuted codes."]
     return [
         f"codes gains {found} over masked {p}, but no more than with permuted codes: the difference to those is "
@@ -96,13 +103,12 @@ def arms_legend(record: dict[str, Any]) -> str:
     seeds = trainings(record)
     text = (
         f"Figures are means over {seeds} seed{'s' if seeds > 1 else ''}; in brackets 95 % intervals of the paired "
-        f"bootstrap ({record['config']['draws']} draws), conditional on the trained networks."
+        f"bootstrap ({record['config']['draws']} draws) over rows{' and trainings' if seeds > 1 else ''}."
     )
     if "masked" in record["rules"]:
         text += (
             " masked is the same module with every code block masked: what the codes add is codes to masked; permuted "
-            "should add nothing. Intervals are over rows and not over trainings: a small difference of permuted, "
-            "either way, is the noise of training."
+            "should add nothing: a small difference of permuted, either way, is the noise of training."
         )
     if record["config"].get("task") == "both" and record["task"] == "classes":
         text += " Valence and arousal have a record of their own: ig3d report RUN/metrics-va.json."
