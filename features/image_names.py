@@ -1,6 +1,8 @@
-"""Suffixes of image files, which are no part of a sample's id."""
+"""Names of image files: suffixes, which are no part of a sample's id, and natural order."""
 
 from __future__ import annotations
+
+import re
 
 # Ends of file names that are no part of an id. Another end (clip.500) is.
 IMAGE_SUFFIXES = frozenset((
@@ -18,3 +20,13 @@ def without_image_suffix(name: str) -> str:
     """
     stem, dot, suffix = name.rpartition(".")
     return stem if stem.rpartition("/")[2] and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
+
+
+def natural(name: str) -> str:
+    """Sort key that puts ``img2`` before ``img10``.
+
+    >>> sorted(["img10", "img2", "img02b"], key=natural)
+    ['img2', 'img02b', 'img10']
+    """
+    # by the number of digits first: a number of any length is compared by its value
+    return re.sub(r"0*([0-9]*)", lambda number: f"{len(number[1]):05d}{number[1]}" if number[0] else "", name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .classes import PRESETS, preset_of
+from .image_names import natural
 from .samples import Split
 
 # Advice of the messages.
@@ -20,7 +20,6 @@ _CHANCE_ERRORS = 3.0
 _ENOUGH = 50
 # Distributed inference: every process has each so-many-th row.
 _MOST_PROCESSES, _USUAL_PROCESSES, _BATCHES = 16, (2, 4, 8), (16, 32, 64, 128, 256)
-_DIGITS = re.compile(r"\d+")
 
 
 def class_problem(
@@ -188,11 +187,6 @@ def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequ
     return None if order is None else order.words(columns)
 
 
-def _natural(text: str) -> str:
-    """A key that sorts numbers by their value: digits are filled up with zeros."""
-    return _DIGITS.sub(lambda match: match.group().zfill(12), text)
-
-
 def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
@@ -204,12 +198,12 @@ def _name(path: str) -> str:
 # Ways in which tools list a dataset's files: a path's key, compared as text. The folder is what stands before the name.
 _LISTINGS: dict[str, Callable[[str], str]] = {
     "sorted by path": lambda path: path,
-    "sorted by path, numbers by value": _natural,
+    "sorted by path, numbers by value": natural,
     "class folders in order of their numbers, then names": lambda path: (
-        f"{_natural(_parent(path))}\x01{_name(path)}"
+        f"{natural(_parent(path))}\x01{_name(path)}"
     ),
     "sorted by file name": lambda path: f"{_name(path)}\x01{path}",
-    "sorted by file name, numbers by value": lambda path: f"{_natural(_name(path))}\x01{path}",
+    "sorted by file name, numbers by value": lambda path: f"{natural(_name(path))}\x01{path}",
     "sorted by path, without regard to case": lambda path: f"{path.lower()}\x01{path}",
 }
 

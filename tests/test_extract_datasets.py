@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_image
-from listed import by_id, samples_of
+from listed import by_id, samples_of, words
 
+import ig3d
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.datasets.label_names import PUBLISHED
@@ -348,3 +349,27 @@ def test_rafdb_of_the_wrong_layout(tmp_path: Path) -> None:
     (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text("train_1.jpg 1")
     with pytest.raises(DatasetError, match="expected Image/aligned/ beside"):
         list_samples(tmp_path, "rafdb")
+
+
+# adapters of other packages
+
+
+def test_the_adapter_of_the_docs_lists_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(ig3d.__path__[0]) / "docs" / "datasets.md").read_text(encoding="utf-8")
+    code = page.split("## A dataset of your own")[1].split("```python")[1].split("```")[0]
+    (tmp_path / "my_lab.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("ann/happy_1.png", "ann/sad_2.png", "bob/sad_1.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"x")
+    listing = list_samples(tmp_path / "data", "my_lab:Lab")
+    assert words(listing, "bob/sad_1") == ("sad", "train")
+    assert listing.samples["group"].tolist() == ["ann", "ann", "bob"]
+    assert listing.notes == ("3 photographs",)
+    with pytest.raises(DatasetError, match=r"lab: expected PNG files in a folder per person, found"):
+        list_samples(tmp_path / "data" / "ann", "my_lab:Lab")
+
+
+def test_a_class_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Path is not derived from ig3d\.extract\.datasets\.Dataset"):
+        list_samples(tmp_path, "pathlib:Path")

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -249,16 +248,6 @@ def read_csv(path: Path, *, dataset: str) -> Iterator[list[str]]:
 def read_lines(path: Path) -> Iterator[str]:
     """Lines of a text file, stripped; raises as :func:`read_csv`."""
     return (line.strip() for line in read_text(path, error=DatasetError, nul=True).splitlines())
-
-
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts ``img2`` before ``img10``."""
-    return tuple(
-        # a number sorts by its digits without zeros before them: as an int it could be too long to read
-        (0, len(part.lstrip("0")), part.lstrip("0")) if place % 2 else (1, 0, part)
-        for place, part in enumerate(re.split(r"([0-9]+)", name))
-        if part
-    )
 
 
 def sample_id(path: str) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ...errors import LayoutError, number, some
 from ...features.classes import CANONICAL, canonical
+from ...features.image_names import natural
 from ...features.samples import Listing
 from ..kinds import is_image_name, is_leaving, other_kind
 from ..sources.remote import list_remote
 from .archive_files import is_hidden
 from .base import Dataset, DatasetOptions
 from .class_folders import ImageFile, list_class_folders
-from .files import holds_image, images_of, natural, own_path, sample_id, walk
+from .files import holds_image, images_of, own_path, sample_id, walk
 from .levels import Folder, LevelError, Place
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...errors import DatasetError, UsageError, some
 from ...features.classes import PRESETS, canonical, canonical_all, parse_classes
-from .files import natural
+from ...features.image_names import natural
 
 # Images per class of published sets, in the order of a preset, by which folders of bare digits are recognised. RAF-DB:
 # its list file; AffectNet and FER2013: their training parts.

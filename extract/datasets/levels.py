@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from ...errors import LayoutError, some
 from ...features.classes import CANONICAL, canonical
+from ...features.image_names import natural
 from ...features.samples import Split
 from ...features.table_columns import split_named
-from .files import natural
 
 Folder = tuple[str, ...]
 
