@@ -149,14 +149,12 @@ def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
     reasons: dict[tuple[str, str], list[int]] = {}
     for row, (code, message) in enumerate(zip(status.tolist(), messages.tolist(), strict=True)):
         if code != Status.ok:
-            kind = re.sub(r"\d+", "N", message.decode(errors="replace"))
+            kind = re.sub(r"\d+", "N", message)
             reasons.setdefault((Status(code).name, kind), []).append(row)
     commonest = sorted(reasons.items(), key=lambda one: -len(one[1]))
     for (name, _), of_kind in commonest[:_REASONS]:
         row = of_kind[0]
-        example = (
-            f"{ids[row].decode(errors='replace')}: {messages[row].decode(errors='replace') or 'no reason'}"
-        )
+        example = f"{ids[row]}: {messages[row] or 'no reason'}"
         say(f"{name} {len(of_kind)}, such as {example}")
     if len(commonest) > _REASONS:
         say(

@@ -278,12 +278,13 @@ def _read_boxes(store: CodeStore, rows: np.ndarray, needs: CropSpec | LandmarkSp
     box, digest = read("face/box"), read("sample/digest")
     has_box, unread = ~np.isnan(box[:, 0]), ~digest.any(axis=1)
     status = np.where(has_box, Status.ok, np.where(unread, Status.failed, read("sample/status")))
-    message = np.char.decode(read("sample/message"), "utf-8")
     with_blendshapes = isinstance(needs, LandmarkSpec) and needs.blendshapes and "blendshapes" in store.blocks
     return FaceBoxes(
         status=status.astype(np.int8),
         # no detector has seen a file that could not be read
-        message=np.where(unread & ~has_box, "its face is unknown: the file could not be read", message),
+        message=np.where(
+            unread & ~has_box, "its face is unknown: the file could not be read", read("sample/message")
+        ),
         box=box,
         score=read("face/score"),
         count=read("face/count"),

@@ -118,10 +118,15 @@ def _tile(
         image = None
     label = sample["label"] if isinstance(sample["label"], str) else ""
     if status == Status.ok:
-        score = store.faces.score[row]
+        score = store.column("face/score", at)[0]
         caption = " · ".join(filter(None, [label, "" if np.isnan(score) else f"score {score:.2f}"]))
     else:
-        caption = f"{status.name}: {store.column('sample/message', at)[0].decode()}"
+        caption = f"{status.name}: {store.column('sample/message', at)[0]}"
     return draw.Tile(
-        image, f"{sample['id']}\n{caption}", store.faces.box[row], points, mesh, status == Status.ok
+        image,
+        f"{sample['id']}\n{caption}",
+        store.column("face/box", at)[0],
+        points,
+        mesh,
+        status == Status.ok,
     )

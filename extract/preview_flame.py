@@ -52,7 +52,9 @@ def meshes(store: CodeStore, rows: np.ndarray) -> dict[int, Mesh]:
     blocks = {name: store.codes(name)[rows] for name in names}
     vertices = layer.vertices(flame.FlameCodes.from_blocks(blocks))
     projected = flame.project(vertices, layer.tensor(blocks["camera"]))
-    pixels = flame.to_image(projected.numpy(), store.faces.crop_box[rows], size=store.info.crop["size"])
+    pixels = flame.to_image(
+        projected.numpy(), store.column("face/crop_box")[rows], size=store.info.crop["size"]
+    )
     triangles = layer.triangles.numpy()
     return {int(row): Mesh(points, triangles) for row, points in zip(rows, pixels, strict=True)}
 

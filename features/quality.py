@@ -28,16 +28,16 @@ def face_quality(store: CodeStore) -> np.ndarray:
         (from the block ``pose``); the side of the face's box over that of the image (square roots of the areas); how
         many faces were found in the image.
     """
-    faces, n = store.faces, len(store)
-    box = faces.box.astype(np.float64)
+    n = len(store)
+    box = store.column("face/box").astype(np.float64)
     area = np.prod(np.clip(box[:, 2:] - box[:, :2], 0, None), axis=1)
     image = store.column("sample/width").astype(np.float64) * store.column("sample/height")
     side = np.sqrt(np.divide(area, image, out=np.full(n, np.nan), where=image > 0))
     angles = np.full((n, 3), np.nan)
     if "pose" in store.blocks:
         angles = np.abs(yaw_pitch_roll(store.codes("pose")[:, :3]))
-    count = np.where(faces.count > 0, faces.count, np.nan)
-    return np.column_stack([faces.score.astype(np.float64), angles, side, count])
+    count, score = store.column("face/count"), store.column("face/score").astype(np.float64)
+    return np.column_stack([score, angles, side, np.where(count > 0, count, np.nan)])
 
 
 def yaw_pitch_roll(rotvec: np.ndarray) -> np.ndarray:

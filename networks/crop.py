@@ -84,7 +84,7 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
                 f"({some(unknown)}); extract the same dataset"
             )
         check_files(listing, store, rows, what="crop")
-        chosen = store.faces.box[rows].astype(np.float64)
+        chosen = store.column("face/box")[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
     faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(chosen).all(1))].tolist()
     note = (

@@ -91,7 +91,7 @@ def test_a_run_with_boxes_needs_no_detector_and_another_identity(tmp_path: Path)
         assert store.info.detector == {"name": "boxes"}
         assert store.info.config["boxes"] == "dataset"
         assert store.ok.all()
-        assert (store.faces.box == (2, 2, 20, 18)).all()
+        assert (store.column("face/box") == (2, 2, 20, 18)).all()
     with pytest.raises(RunError, match=r"detector\.name: boxes -> fake"):
         extract_codes(plain, tmp_path / "a.h5", CONFIG, jobs=1)
     with pytest.raises(RunError, match="other ids, labels, splits"):
@@ -181,7 +181,7 @@ def test_a_face_that_no_store_can_hold_fails_its_row_alone(tmp_path: Path) -> No
         assert (store.status == Status.failed).all()
         words = ("face's box is", "face's box is", "score is 1.5", "landmarks are not finite")
         assert all(word in message for word, message in zip(words, store.messages, strict=True))
-        assert np.isnan(store.faces.box).all() and np.isnan(store.faces.landmark_box).all()
+        assert np.isnan(store.column("face/box")).all() and np.isnan(store.column("face/landmark_box")).all()
 
 
 def test_surroundings_and_the_way_back() -> None:
@@ -218,7 +218,9 @@ def test_boxes_of_an_earlier_run_give_its_codes_again(
         assert np.array_equal(first.status, again.status)
         assert np.array_equal(first.codes("colour"), again.codes("colour"), equal_nan=True)
         for column in ("box", "score", "count", "landmark_box", "crop_box"):
-            assert np.array_equal(getattr(first.faces, column), getattr(again.faces, column), equal_nan=True)
+            assert np.array_equal(
+                first.column(f"face/{column}"), again.column(f"face/{column}"), equal_nan=True
+            )
         messages = dict(zip(again.samples.id, again.messages, strict=True))
         assert messages["happy/black"] == "no face found"
         assert messages["sad/blue"] == "ValueError: a crop is pure blue"
@@ -381,9 +383,9 @@ def test_the_extent_of_the_landmarks_gives_their_crops_again(
     again = replace(CONFIG, regressor=wider, boxes=str(tmp_path / "first.h5"))
     extract_codes(samples, tmp_path / "again.h5", again, jobs=1)
     with CodeStore(tmp_path / "wide.h5") as wide, CodeStore(tmp_path / "again.h5") as second:
-        assert not np.array_equal(wide.faces.box, wide.faces.landmark_box)
-        assert np.array_equal(wide.faces.landmark_box, second.faces.landmark_box)
-        assert np.array_equal(wide.faces.crop_box, second.faces.crop_box)
+        assert not np.array_equal(wide.column("face/box"), wide.column("face/landmark_box"))
+        assert np.array_equal(wide.column("face/landmark_box"), second.column("face/landmark_box"))
+        assert np.array_equal(wide.column("face/crop_box"), second.column("face/crop_box"))
         assert np.array_equal(wide.codes("colour"), second.codes("colour"))
 
 
@@ -399,7 +401,7 @@ def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None
     face = box_source(samples, str(tmp_path / "first.h5"), CropSpec()).read(slice(1)).face(0)
     with CodeStore(tmp_path / "first.h5") as first:
         assert face is not None and face.landmarks is not None
-        assert np.array_equal(face.landmarks.ravel(), first.faces.box[0])
+        assert np.array_equal(face.landmarks.ravel(), first.column("face/box")[0])
     again = ExtractConfig(also=("landmarks",), boxes=str(tmp_path / "first.h5"))
     extract_codes(samples, tmp_path / "again.h5", again, jobs=1)
     boxes_only = replace(samples, samples=samples.samples[:1])
@@ -407,10 +409,12 @@ def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None
         assert second.status.tolist() == [Status.ok, Status.no_face]
         for name in first.blocks:
             assert np.allclose(first.codes(name), second.codes(name), atol=2e-4, equal_nan=True), name
-        box = first.faces.box[0].tolist()
+        box = first.column("face/box")[0].tolist()
     given = boxed(boxes_only, tuple(box))  # type: ignore[arg-type]
     extract_codes(given, tmp_path / "given.h5", ExtractConfig(), jobs=1)
     with CodeStore(tmp_path / "given.h5") as third, CodeStore(tmp_path / "first.h5") as first:
         assert third.info.detector["name"] == "facemesh"
         # the same face in a smaller picture: near, not equal
-        assert np.abs(third.faces.box[0] - first.faces.box[0]).max() < 0.05 * (box[2] - box[0])
+        assert np.abs(third.column("face/box")[0] - first.column("face/box")[0]).max() < 0.05 * (
+            box[2] - box[0]
+        )

@@ -171,7 +171,7 @@ def test_a_face_that_cannot_be_cut_fails_alone(
             assert set(store.messages[failed]) == {"ValueError: a box without area"}
             kept = store.ok
             assert np.array_equal(store.codes("colour")[kept], plain.codes("colour")[kept])
-            assert np.array_equal(store.faces.crop_box[kept], plain.faces.crop_box[kept])
+            assert np.array_equal(store.column("face/crop_box")[kept], plain.column("face/crop_box")[kept])
 
 
 class Exact(FakeRegressor):

@@ -97,7 +97,7 @@ def test_a_head_stands_where_its_camera_puts_it(store_path: Path, tmp_path: Path
         assert sorted(found) == list(range(len(store)))
         head = found[0]
         # the crop of the fake detector's middle box, by hand
-        x0, y0, x1, y1 = store.faces.box[0]
+        x0, y0, x1, y1 = store.column("face/box")[0]
     side = int(((x1 - x0) + (y1 - y0)) / 2 * 1.4)
     turn = np.array([[np.cos(0.3), 0, np.sin(0.3)], [0, 1, 0], [-np.sin(0.3), 0, np.cos(0.3)]])
     template, root = made_up.model()["v_template"], made_up.model()["J"][0]
@@ -148,6 +148,6 @@ def test_the_example_of_the_docs_runs(
         assert np.allclose(
             names["vertices"].numpy().mean(1), made_up.model()["v_template"].mean(0), atol=0.05
         )
-        box = store.faces.box[0]
+        box = store.column("face/box")[0]
     inside = (names["pixels"][0, :, :2] > box[:2] - 20) & (names["pixels"][0, :, :2] < box[2:] + 20)
     assert inside.all()

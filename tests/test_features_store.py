@@ -85,10 +85,10 @@ def test_what_is_written_comes_back(tmp_path: Path, n: int) -> None:
         assert store.messages.tolist() == rows.message
         assert np.array_equal(store.column("sample/digest"), rows.digest)
         assert np.array_equal(store.column("sample/width"), rows.size_wh[:, 0])
-        assert np.array_equal(store.faces.box, rows.xyxy, equal_nan=True)
-        assert np.array_equal(store.faces.landmark_box, rows.landmark_box, equal_nan=True)
-        assert np.array_equal(store.faces.crop_box, rows.crop_box, equal_nan=True)
-        assert np.array_equal(store.faces.count, rows.count)
+        assert np.array_equal(store.column("face/box"), rows.xyxy, equal_nan=True)
+        assert np.array_equal(store.column("face/landmark_box"), rows.landmark_box, equal_nan=True)
+        assert np.array_equal(store.column("face/crop_box"), rows.crop_box, equal_nan=True)
+        assert np.array_equal(store.column("face/count"), rows.count)
         for name in BLOCKS:
             assert np.array_equal(store.codes(name), rows.codes[name], equal_nan=True)
             assert np.array_equal(store.codes(name, slice(1, 3)), rows.codes[name][1:3], equal_nan=True)
@@ -351,7 +351,7 @@ def test_an_archived_store_is_read() -> None:
     with CodeStore(ARCHIVES / "store-v2.h5") as store:
         assert store.verify() == []
         assert np.array_equal(store.codes("pose"), outcome(12).codes["pose"], equal_nan=True)
-        assert np.array_equal(store.faces.crop_box, outcome(12).crop_box, equal_nan=True)
+        assert np.array_equal(store.column("face/crop_box"), outcome(12).crop_box, equal_nan=True)
         assert store.samples.id[3] == "ordner/ü00003"
 
 

@@ -269,9 +269,9 @@ class FakeStore:
         nan = (np.nan,) * 4
         digests = [digest_of((self.images / f"{name}.png").read_bytes()) for name in ("01", "00", "00")]
         self.samples = pd.DataFrame({"id": ["01", "00", "zz"]})
-        self.columns = {"sample/digest": np.stack(digests)}
+        boxes = np.array([(0, 0, 10, 20), nan, nan], np.float32)
+        self.columns = {"sample/digest": np.stack(digests), "face/box": boxes}
         self.status = np.array([Status.ok, Status.no_face, Status.ok], np.int8)
-        self.faces = type("F", (), {"box": np.array([(0, 0, 10, 20), nan, nan], np.float32)})
 
     def check_content(self) -> None: ...
 

@@ -87,17 +87,6 @@ class StoreInfo:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-@dataclass(frozen=True, slots=True)
-class FaceTable:
-    """The ``/face`` columns: boxes (n, 4), score (n,), count (n,)."""
-
-    box: np.ndarray
-    score: np.ndarray
-    count: np.ndarray
-    landmark_box: np.ndarray
-    crop_box: np.ndarray
-
-
 def content_hash(file: h5py.File) -> str:
     """SHA-256 over names, types and bytes of all datasets and attributes, less where and when it was made."""
     total = hashlib.sha256()
@@ -155,6 +144,7 @@ def check_columns(file: h5py.File) -> int:
     pending = int(np.sum(file["sample/status"][()] == Status.pending))
     if pending:
         raise ValueError(f"{pending} of {rows['sample/id']} rows are pending")
+    _check_ids(file["sample/id"][()])
     read_blocks(file)
     return rows["sample/id"]
 
@@ -195,13 +185,8 @@ def _check_boxes(name: str, boxes: np.ndarray) -> None:
         )
 
 
-def check_ids(ids: np.ndarray) -> None:
-    """Refuse (n,) ids that are empty or occur twice.
-
-    Raises
-    ------
-    ValueError
-    """
+def _check_ids(ids: np.ndarray) -> None:
+    """Refuse (n,) ids that are empty or occur twice."""
     if (ids[1:] > ids[:-1]).all() and ids[0]:
         return
     known, counts = np.unique(ids, return_counts=True)

@@ -19,10 +19,8 @@ from .format import (
     FORMAT,
     FORMAT_VERSION,
     STEP,
-    FaceTable,
     StoreInfo,
     check_columns,
-    check_ids,
     content_hash,
     misplaced,
     read_blocks,
@@ -43,7 +41,7 @@ _SMALL_BYTES = 1 << 20
 
 
 class CodeStore:
-    """A finished store, open for reading; samples and faces are read once, codes when asked for.
+    """A finished store, open for reading; columns and codes are read on request.
 
     Parameters
     ----------
@@ -107,9 +105,37 @@ class CodeStore:
             raise StoreError(f"{self.path}: {what} cannot be read: damaged; extract it again") from exc
 
     def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """(n, ...) rows of a dataset, by its name in the file; texts as UTF-8 bytes, as wide as the longest."""
+        """Rows of a dataset.
+
+        Parameters
+        ----------
+        name : its name in the file, such as ``sample/message``, ``face/box`` or ``codes/pose``
+        rows : slice
+
+        Returns
+        -------
+        (n, ...) array; texts are str.
+
+        Raises
+        ------
+        StoreError : the dataset cannot be read.
+        UsageError : rows are no slice.
+        """
+        values = self._raw(name, rows)
+        if values.dtype.kind != "S":
+            return values
+        with self._border(name):
+            try:
+                return values.astype("U")  # ASCII, ten times as fast
+            except UnicodeDecodeError:
+                return np.char.decode(values, "utf-8")
+
+    def _raw(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Rows of a dataset; texts as UTF-8 bytes, as wide as the longest."""
         if not isinstance(rows, slice):
-            raise UsageError(f"rows: expected a slice, got {type(rows).__name__}; index what all rows give")
+            raise UsageError(
+                f"rows: expected a slice, got {type(rows).__name__}; index the array of all rows"
+            )
         with self._border(name):
             column = self._file[name]
             if column.dtype.kind != "S":
@@ -117,15 +143,6 @@ class CodeStore:
             # those in the file may be far wider, such as messages that are mostly empty
             spans = spans_of(column) if rows == slice(None) else [rows]
             return np.concatenate([np.empty(0, "S1"), *(narrowed(column[span]) for span in spans)])
-
-    def _text(self, name: str) -> np.ndarray:
-        """A column of texts; UTF-8 that is ASCII is decoded ten times as fast as ASCII."""
-        texts = self.column(name)
-        with self._border(name):
-            try:
-                return texts.astype("U")
-            except UnicodeDecodeError:
-                return np.char.decode(texts, "utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -146,30 +163,23 @@ class CodeStore:
         with self._border("its attributes"):
             return read_info(self._file)
 
-    def _ids(self) -> np.ndarray:
-        """(n,) UTF-8 bytes, none of them empty or there twice."""
-        ids = self.column("sample/id")
-        with self._border("sample/id"):
-            check_ids(ids)
-        return ids
-
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The sample table (:func:`~..samples.sample_table`), in the order of the store; file sizes are unknown."""
         import pandas as pd
 
-        ids, classes = self._ids(), list(self.info.classes)
+        classes = list(self.info.classes)
         with self._border("its samples"):
             return pd.DataFrame(
                 {
-                    "id": _strings(ids),
-                    "path": _strings(self.column("sample/path")),
+                    "id": _strings(self._raw("sample/id")),
+                    "path": _strings(self._raw("sample/path")),
                     "split": pd.Categorical.from_codes(self.column("sample/split"), list(SPLITS)),
                     "label": pd.Categorical.from_codes(self.column("sample/label"), classes),
                     "valence": self.column("sample/valence").astype(np.float64),
                     "arousal": self.column("sample/arousal").astype(np.float64),
-                    "group": _strings(self.column("sample/group")),
-                    "size_bytes": np.full(len(ids), -1, np.int64),
+                    "group": _strings(self._raw("sample/group")),
+                    "size_bytes": np.full(len(self), -1, np.int64),
                 }
             )
 
@@ -186,11 +196,7 @@ class CodeStore:
     @property
     def messages(self) -> np.ndarray:
         """(n,) str reasons of rows without codes."""
-        return self._text("sample/message")
-
-    @cached_property
-    def faces(self) -> FaceTable:
-        return FaceTable(**{column: self.column(f"face/{column}") for column in FaceTable.__slots__})
+        return self.column("sample/message")
 
     @cached_property
     def blocks(self) -> dict[str, Block]:
@@ -278,7 +284,7 @@ class CodeStore:
                 changed = content_hash(self._file) != self.content_sha256
             if changed:
                 problems.append("bytes were changed: the content has another hash than was written with it")
-            _ = self.samples, self.messages  # decodes the texts and compares the ids
+            _ = self.samples, self.messages  # decodes the texts
             for name in self.blocks:
                 found: dict[str, list[np.ndarray]] = {}
                 for span in spans_of(self._file[f"codes/{name}"]):
@@ -354,7 +360,7 @@ def read_rows(store: CodeStore, rows: slice = slice(None)) -> Iterator[Rows]:
         span = slice(start, min(start + STEP, last))
         yield Rows(
             status=read("sample/status", span),
-            message=np.char.decode(read("sample/message", span), "utf-8").tolist(),
+            message=read("sample/message", span).tolist(),
             size_wh=np.stack([read("sample/width", span), read("sample/height", span)], axis=1),
             digest=read("sample/digest", span),
             xyxy=read("face/box", span),

@@ -43,7 +43,7 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "splits": splits,
         "groups": samples["group"][samples["group"] != ""].nunique(),
         "valence_arousal": int(known.sum()),
-        "several_faces": int((store.faces.count > 1).sum()),
+        "several_faces": int((store.column("face/count") > 1).sum()),
         "blocks": {name: _range(store, name) for name in store.blocks},
     }
 
