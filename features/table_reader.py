@@ -12,7 +12,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ _OTHER_FORMATS = {
     b"SQLi": "a database; save the table as CSV",
     b"%PDF": "a PDF document",
 }
+_ROWS_AT_ONCE = 4096
 _DECIMAL_COMMA = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 _ID_LIKE = re.compile(r"id|path|file|image|img|name", re.IGNORECASE)
 _BYTE_ORDER_MARKS = (
@@ -174,17 +176,18 @@ def _from_text(
         stream.readline()
     reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
     try:
-        header = next(reader, [])
-        start = stream.tell()
-        names, rows = _checked_rows(source, reader, skipped, header, error)
+        header = [" ".join(cell.split()) for cell in next(reader, [])]
+        rows = (row for row in reader if any(map(str.strip, row)))  # none is empty, or of separators only
+        first = next(rows, [])
+        names = _column_names(header, first)
+        _check_names(source, names, error)
+        width, line = len(names), lambda: reader.line_num + skipped
+        checked = _checked_rows(source, chain([first] if first else [], rows), width, line, error)
+        table = _from_rows(checked, names, separator, numeric)
     except csv.Error as exc:
         raise error(f"{source}: line {reader.line_num + skipped}: {exc}") from exc
     if separator != ",":
         notes = (*notes, f"{source.name}: read as separated by {_SEPARATOR_NAMES[separator]}")
-    stream.seek(start)
-    table = _parsed(stream, names, rows, separator, numeric)
-    if len(table) != rows:
-        raise error(f"{source}: expected {number(rows, 'row')}, got {len(table)}; quotes are not closed")
     return table, notes
 
 
@@ -248,80 +251,56 @@ def _separator(lines: list[str]) -> str:
     return max(_SEPARATORS, key=fit)
 
 
+def _column_names(header: list[str], first: list[str]) -> list[str]:
+    """Names of the columns; one of an index that has none where the first row has one cell more."""
+    names = list(header)
+    if len(first) == len(names) + 1:
+        if not first[-1]:
+            names.append("")
+        elif first[0] in ("0", "1") or not _ID_LIKE.search(names[0]):  # R writes no name for the row names
+            names.insert(0, "")
+    return [name or f"Unnamed: {position}" for position, name in enumerate(names)]
+
+
 def _checked_rows(
-    source: Path, reader: Any, skipped: int, header: list[str], error: type[Ig3dError]
-) -> tuple[list[str], int]:
-    """Names of the columns and number of rows that are not empty; pandas would accept rows that are too short.
-
-    Raises
-    ------
-    Ig3dError : of class ``error``: a row of another length, or a column name twice.
-    """
-    names = [" ".join(cell.split()) for cell in header]
-    count = 0
-    for row in reader:
-        if _is_blank(row):
-            continue
-        if not count and len(row) == len(names) + 1:
-            if not row[-1]:
-                names.append("")
-            elif row[0] in ("0", "1") or not _ID_LIKE.search(names[0]):  # R writes no name for the row names
-                names.insert(0, "")
-        count += 1
-        if len(row) != len(names) and (len(row) < len(names) or any(row[len(names) :])):
+    source: Path,
+    rows: Iterable[list[str]],
+    width: int,
+    line: Callable[[], int],
+    error: type[Ig3dError],
+) -> Iterator[list[str]]:
+    """Rows of one width, without empty cells beyond it; others are refused with their line."""
+    for row in rows:
+        if len(row) < width or any(row[width:]):
             raise error(
-                f"{source}: expected {number(len(names), 'cell')} in every row as in the header, got {len(row)} in "
-                f"line {reader.line_num + skipped} ({short(' '.join(', '.join(row).split()), 60)})"
+                f"{source}: expected {number(width, 'cell')} in every row as in the header, got {len(row)} in line "
+                f"{line()} ({short(' '.join(', '.join(row).split()), 60)})"
             )
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
-    _check_names(source, names, error)
-    return names, count
+        yield row[:width]
 
 
-def _is_blank(row: Sequence[str]) -> bool:
-    """Whether a row is an empty line, or one of separators only."""
-    return not any(map(str.strip, row))
-
-
-def _parsed(
-    stream: io.StringIO, names: list[str], rows: int, separator: str, numeric: Callable[[str], bool]
+def _from_rows(
+    rows: Iterator[list[str]], names: list[str], separator: str, numeric: Callable[[str], bool]
 ) -> pd.DataFrame:
-    """The rows under a header that was read, as a table of text and of the columns that are ``numeric``."""
+    """Rows as a table of text and of the columns that are ``numeric``.
+
+    pandas' own parser would fill rows that are too short, and it loses an empty first cell after a carriage return.
+    """
     import pandas as pd
 
-    if not rows:
-        return pd.DataFrame(columns=names)
-    numbers, start = {name for name in names if numeric(name)}, stream.tell()
-
-    def read(types: Mapping[str, type]) -> pd.DataFrame:
-        stream.seek(start)
-        return pd.read_csv(
-            stream,
-            sep=separator,
-            header=None,
-            names=names,
-            usecols=range(len(names)),
-            index_col=False,
-            dtype=types,
-            keep_default_na=False,
-            na_values={name: [""] for name, kind in types.items() if kind is float},
-            skipinitialspace=True,
-            low_memory=False,
-        )
-
-    try:
-        table = read({name: float if name in numbers else str for name in names})
-    except ValueError:  # a cell that is no number
-        table = read(dict.fromkeys(names, str))
-    if len(table) > rows:
-        table = table[~(table.isna() | (table == "")).all(axis=1)].reset_index(drop=True)
+    numbers = {name for name in names if numeric(name)}
+    parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, object)] for name in names}
+    while some_rows := list(islice(rows, _ROWS_AT_ONCE)):
+        for name, cells in zip(names, zip(*some_rows, strict=True), strict=True):
+            column = _as_numbers(cells, separator) if name in numbers else _as_text(cells)
+            parts[name].append(column)
+    table = pd.DataFrame({name: np.concatenate(parts[name][1:] or parts[name]) for name in names})
+    if not len(table):
+        return table
     for name in names:
-        column = table[name]
-        if pd.api.types.is_numeric_dtype(column.dtype):
-            continue
-        column = _with_points(_unquoted(column.str.strip()), separator)
-        table[name] = to_numbers(column.to_numpy()) if name in numbers else column
-    unnamed = [name for name in names if name.startswith("Unnamed: ")]
+        if name not in numbers:
+            table[name] = _with_points(_unquoted(table[name]), separator)
+    unnamed = [name for name in names if name.startswith("Unnamed: ") and name not in numbers]
     return table.drop(columns=[name for name in unnamed if (table[name] == "").all()])
 
 
@@ -348,6 +327,22 @@ def _with_points(column: pd.Series, separator: str) -> pd.Series:
         return column
     replaced = column.str.replace(",", ".", regex=False)
     return replaced if np.isfinite(to_numbers(replaced[column != ""].to_numpy())).all() else column
+
+
+def _as_text(cells: Sequence[str]) -> np.ndarray:
+    """Cells as (n,) object without surrounding blanks."""
+    return np.array([cell.strip() for cell in cells], dtype=object)
+
+
+def _as_numbers(cells: Sequence[str], separator: str) -> np.ndarray:
+    """Cells as (n,) float64, quickly where all are numbers."""
+    try:
+        if "_" not in "".join(cells):
+            return np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        pass
+    texts = [cell.replace(",", ".") for cell in cells] if separator != "," else cells
+    return to_numbers(_as_text(texts))
 
 
 def to_numbers(column: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from ig3d.features.join import load_table
 from ig3d.features.order import class_order_problem
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Split
+from ig3d.features.table_reader import read_table
 
 
 @pytest.fixture
@@ -152,6 +153,20 @@ def test_a_table_reads_the_same_however_it_was_saved(tmp_path, write):
     read = load_predictions(tmp_path / "x.csv")
     assert read.ids.tolist() == [f"b/é{row}" for row in range(5)]
     assert read.columns == CLASSES and read.values[4].tolist() == [4, 5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_cells_stay_in_their_columns(tmp_path, end):
+    # pandas' parser loses an empty first cell after a carriage return
+    rows = ["a,b", "1,2", ",3", '"4', '5","6,7"', "\t ", " , ", " 8 ,'9"]
+    (tmp_path / "x.csv").write_bytes(end.join(rows).encode())
+    table, _ = read_table(tmp_path / "x.csv")
+    assert table["a"].tolist() == ["1", "", f"4{end}5", "8"] and table["b"].tolist() == [
+        "2",
+        "3",
+        "6,7",
+        "'9",
+    ]
 
 
 def test_latin_1_is_read_with_a_warning(tmp_path):
