@@ -413,6 +413,20 @@ def test_networks_of_a_clone_that_cannot_be_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "noise"])
+def test_files_without_code_are_not_given_to_torchscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "x.pt"
+    if kind in ("zip", "legacy"):
+        torch.save(weights(), path, _use_new_zipfile_serialization=kind == "zip")
+    else:
+        path.write_bytes(pickle.dumps(Bomb()) if kind == "pickle" else bytes(range(256)))
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("torch.jit.load was called"))
+    with pytest.raises(ModelError, match="no TorchScript network"):
+        load_network(NetworkSpec(str(path), classes="rafdb"), device=CPU)
+
+
 def test_networks_that_are_not_there_or_another_thing(tmp_path: Path, clone: Path) -> None:
     state = tmp_path / "state.pth"
     torch.save(weights(), state)

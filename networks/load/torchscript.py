@@ -7,6 +7,7 @@ write files: use only files from sources that you trust.
 from __future__ import annotations
 
 import warnings
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,18 +22,30 @@ from .values import NetworkSpec, Opened
 def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     """Load the module in evaluation mode."""
     path = Path(spec.network)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch recommends torch.export
-            warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(path, map_location=device)
-    except (RuntimeError, ValueError) as exc:
-        reason = str(exc).strip().splitlines()[0]
+    reason = "it has no code"
+    if _has_code(path):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch recommends torch.export
+                warnings.simplefilter("ignore", DeprecationWarning)
+                module = torch.jit.load(path, map_location=device)
+            return Opened(call=module.eval(), name=path.name, sha256=digest_file(path))
+        except (RuntimeError, ValueError) as exc:
+            reason = str(exc).strip().splitlines()[0]
+    else:
         with suppress(WeightsError):
             read_arrays(path)
             reason = "it contains weights, not a network"
-        raise ModelError(
-            f"{path}: the file is no TorchScript network: {short(reason, 100)}; pass --network timm:NAME or "
-            f"file.py:build with --weights {path}"
-        ) from exc
-    return Opened(call=module.eval(), name=path.name, sha256=digest_file(path))
+    raise ModelError(
+        f"{path}: the file is no TorchScript network: {short(reason, 100)}; pass --network timm:NAME or "
+        f"file.py:build with --weights {path}"
+    )
+
+
+def _has_code(path: Path) -> bool:
+    """Whether a file is a TorchScript archive: torch's reader is not called for any other."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
