@@ -371,11 +371,11 @@ def test_weights_that_do_not_fit_are_counted(
             r"features: the shape is \(3, 10\) .*, not maps \(n, c, h, w\)",
         ),
         ({"feature_maps": True}, "feature maps: --feature-maps needs --features"),
-        ({"size": 4}, "size: expected 8 to 2048"),
-        ({"std": (0.1, 0.0, 1.0)}, "std: expected numbers above 0"),
-        ({"mean": (0.5,)}, "mean, std: expected three numbers each"),
-        ({"colour": "cmyk"}, "colour: expected one of rgb, bgr, grey"),
-        ({"interpolation": "area"}, "interpolation: expected one of bilinear, bicubic"),
+        ({"size": 4}, "size.* 8 to 2048"),
+        ({"std": (0.1, 0.0, 1.0)}, "std: .*numbers above 0"),
+        ({"mean": (0.5,)}, "mean, std: .*three numbers each"),
+        ({"colour": "cmyk"}, "colour: .*one of rgb, bgr, grey"),
+        ({"interpolation": "area"}, "interpolation: .*one of bilinear, bicubic"),
     ],
 )
 def test_what_does_not_fit_the_network_is_a_usage_error(
