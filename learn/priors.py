@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError, number, some
 from ..features.classes import canonical
@@ -148,13 +149,13 @@ def estimated_shares(log_p: np.ndarray, implied: np.ndarray) -> np.ndarray:
     ratios = log_p - np.log(implied)
     ratios = np.exp(ratios - ratios.max(axis=1, keepdims=True))
     shares = np.broadcast_to(implied, log_p.shape).mean(axis=0)
-    for _ in range(_ITERATIONS):
-        weights = ratios * shares
-        after = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
-        change = np.abs(after - shares).max()
-        shares = after
-        if change < _TOLERANCE:
-            break
+    with threadpool_limits(1, user_api="blas"):  # the last digits do not depend on the number of threads
+        for _ in range(_ITERATIONS):
+            after = shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)  # mean of the new posteriors
+            change = np.abs(after - shares).max()
+            shares = after
+            if change < _TOLERANCE:
+                break
     return shares
 
 
