@@ -34,7 +34,7 @@ def datasets(context: typer.Context) -> None:
 
     for name in names("dataset", ADAPTERS):
         print(f"{name}: {load('dataset', name, ADAPTERS).layout.removeprefix(f'{name} expects ')}")
-    say("ig3d datasets check ROOT says what lies in a folder; docs/datasets.md shows the layouts")
+    say("ig3d datasets check ROOT describes a folder; docs/datasets.md shows the layouts")
 
 
 def check(

@@ -208,7 +208,7 @@ def _identity(folder: Path | str) -> tuple[int, int]:
 
 
 def files_in(folder: Path) -> dict[str, tuple[str, int]]:
-    """Stem of each image in a folder -> its name and size, whatever the case of its extension."""
+    """Stem of each image in a folder -> its name and size, regardless of the case of its extension."""
     with os.scandir(folder) as entries:
         found = sorted(
             (entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name) and is_file(entry)

@@ -56,7 +56,7 @@ def seeded_split(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts.sum(1)[order], kind="stable")]
-    wanted = shares[:, None] * counts.sum(0, np.float64)  # (3, classes): how many each split still lacks
+    wanted = shares[:, None] * counts.sum(0, np.float64)  # (3, classes): rows that each split still needs
     chosen = np.zeros(len(counts), np.int8)
     for group in order:
         # the split that is relatively emptiest in this group's classes; ties go to the larger share
