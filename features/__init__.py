@@ -1,4 +1,4 @@
-"""What every part shares: values, class names, code blocks, the store, predictions, the join.
+"""Data that all parts share: samples, stores, predictions, and their join to one table.
 
-Needs numpy and h5py only; pandas is imported when a table file is read.
+pandas is imported where it is used: reading the codes of a store does not need it.
 """

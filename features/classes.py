@@ -66,7 +66,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 # Networks by name -> the presets their outputs may be in; the one with as many classes as there are columns is meant.
-# A network that is not here goes by the preset of its own name (ferplus), or has no classes.
+# A network that is not here goes by the preset of its name (ferplus), or has no classes.
 _EITHER, _SORTED = ("affectnet8", "affectnet7"), ("alphabetical8", "alphabetical7")
 NETWORKS: dict[str, tuple[str, ...]] = {
     "affectnet": _EITHER,

@@ -35,13 +35,13 @@ def test_a_sound_file_is_counted_by_split_and_exits_0(toy, tmp_path, ig3d):
     assert whole.figures == (right, right)
     ended = ig3d("predictions", "check", path, "--3d-store", store)
     assert ended.returncode == 0 and "nothing looks wrong" in ended.stdout
-    for said in (
+    for line in (
         "read as logits",
         "300 rows aligned to toy.h5 by id",
         f"{100 * right:.1f} %",
         "highest probability",
     ):
-        assert said in ended.stdout
+        assert line in ended.stdout
 
 
 def test_every_file_has_its_outcome_and_one_bad_one_exits_1(toy, tmp_path, ig3d):
@@ -157,7 +157,7 @@ def test_a_split_at_chance_is_refused_where_no_usual_order_fits(tmp_path):
     store, listed = raf_like(tmp_path / "raf.h5")
     by_id = sorted(listed, key=lambda sample: sample.id)
     logits = good_logits(by_id, accuracy=0.95)
-    logits[:60] = logits[np.random.default_rng(1).permutation(60)]  # the test rows, in an order of their own
+    logits[:60] = logits[np.random.default_rng(1).permutation(60)]  # the test rows, in another order
     np.save(tmp_path / "x.npy", logits)
     with pytest.raises(PredictionsError, match=r"right and those of the test split by chance \(\d"):
         load_table(Inputs(tmp_path / "x.npy", store))

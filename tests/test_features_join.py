@@ -36,7 +36,7 @@ def test_rows_are_joined_by_id_whatever_their_order(toy, tmp_path):
     assert np.array_equal(plain.two_d, logits) and np.array_equal(mixed.two_d, logits)
     assert plain.id.tolist() == ids
     assert np.flatnonzero(~plain.covered).tolist() == [3, 5]
-    # The camera says where the face stood, not what it showed.
+    # The camera is the position of the face, no expression.
     assert plain.code_columns == ("code:expression:smile", "code:expression:frown")
     assert [(block.name, block.basis) for block in plain.blocks] == [("expression", "toy-1")]
     assert plain.codes[7].tolist() == [14.0, 15.0]
@@ -174,14 +174,14 @@ SHUFFLED = ("sad", "happy", "neutral", "disgust", "surprise", "anger", "fear")
 )
 def test_the_suggested_class_order_can_be_typed_as_it_is(toy, tmp_path, true, declared, named):
     store, samples, logits = toy
-    order, said = PRESETS.get(true, SHUFFLED), PRESETS[declared]
+    order, named = PRESETS.get(true, SHUFFLED), PRESETS[declared]
     theirs = logits[:, [CLASSES.index(name) for name in order]]
     ids, inside = [sample.id for sample in samples], named == "in the file"
-    path = save(tmp_path / "x.npz", theirs, ids=ids, classes=said if inside else ())
+    path = save(tmp_path / "x.npz", theirs, ids=ids, classes=named if inside else ())
     with pytest.raises(PredictionsError) as refusal:
         load_table(Inputs(path, store, classes=None if inside else declared))
     message = str(refusal.value)
-    assert f"expected the class order {','.join(said)} to fit" in message
+    assert f"expected the class order {','.join(named)} to fit" in message
     suggested = message.partition(" under ")[2].partition(";")[0]
     assert suggested == (true or ",".join(SHUFFLED)) and "give the order with --2d-classes" in message
     table = load_table(Inputs(path, store, classes=suggested))
@@ -328,7 +328,7 @@ def test_ready_3d_predictions_need_no_store(tmp_path, names):
     ids, logits = [sample.id for sample in samples], good_logits(samples)
     labels = write_labels(tmp_path / "labels.csv", samples[::-1], names=names)
     two = save(tmp_path / "two.npz", logits, ids=ids, classes=CLASSES)
-    # The 3D file has its own column order, and lacks a row.
+    # The 3D file has its own column order, and has one row less.
     alphabetical = sorted(CLASSES)
     columns = logits[:, [CLASSES.index(name) for name in alphabetical]] * 0.5
     three = save(tmp_path / "three.npz", columns[1:], ids=ids[1:], classes=alphabetical)

@@ -78,9 +78,9 @@ def test_what_is_neither_probabilities_nor_logits_is_warned_of(tmp_path, values,
 
 
 def test_what_was_made_out_of_fold_says_so(tmp_path):
-    for said in (True, False):
-        Predictions(LOGITS, "logits", CLASSES, out_of_fold=said).save(tmp_path / "x.npz")
-        assert load_predictions(tmp_path / "x.npz").out_of_fold == said
+    for stated in (True, False):
+        Predictions(LOGITS, "logits", CLASSES, out_of_fold=stated).save(tmp_path / "x.npz")
+        assert load_predictions(tmp_path / "x.npz").out_of_fold == stated
     np.savez(tmp_path / "x.npz", logits=LOGITS, out_of_fold=np.array(["yes", "no"]))
     with pytest.raises(PredictionsError, match="expected out_of_fold to be true or false"):
         load_predictions(tmp_path / "x.npz")

@@ -19,7 +19,7 @@ CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=100, model=Fa
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_gives_the_figures_of_the_store_order_and_a_wrong_one_is_caught(tmp_path, preset):
     order = PRESETS[preset]
-    classes, k = tuple(sorted(order)), len(order)  # the store has an order of its own
+    classes, k = tuple(sorted(order)), len(order)  # the store has another order
     samples = make_samples(24 * k, k=k, split=lambda row: Split.train if row % (2 * k) < k else Split.test)
     labels = np.array([sample.label for sample in samples])
     codes = np.eye(k)[labels] + np.random.default_rng(2).normal(0, 0.6, (len(samples), k))

@@ -35,7 +35,7 @@ def numbers(samples, width, seed):
 
 
 def smirk_and_emoca(tmp_path, samples, *, theirs=None, regressor="emoca"):
-    """Stores of the same samples by two regressors; ``theirs`` is what the second says of them."""
+    """Stores of the same samples by two regressors; ``theirs`` are those of the second."""
     ours = {
         "pose": numbers(samples, 3, 1),
         "eyelid": numbers(samples, 2, 2),
@@ -124,7 +124,7 @@ def test_what_one_store_lacks_is_taken_from_the_other(toy, tmp_path):
 
 
 def dataset(path, prefix, classes, splits, *, k, **options):
-    """A store of a dataset of its own: 30 rows in each split, ids under ``prefix``."""
+    """A store of another dataset: 30 rows in each split, ids under ``prefix``."""
     samples = sorted(
         (
             Sample(
@@ -167,12 +167,12 @@ def test_datasets_are_stacked_by_class_name_and_reported_on_the_last(tmp_path):
     there = table.two_d[table.has_2d]
     assert np.array_equal(there, logits[:, [EIGHT.index(name) for name in CLASSES]])
     assert set(table.group) == {"raf:p", "affect:p"}
-    said = "\n".join(table.notes)
+    notes = "\n".join(table.notes)
     assert (
-        "its train split (30 rows) trained on, 30 rows not used" in said
-        and "its val split (30 rows) as test, 30 rows not used" in said
+        "its train split (30 rows) trained on, 30 rows not used" in notes
+        and "its val split (30 rows) as test, 30 rows not used" in notes
     )
-    assert "(contempt)" in said
+    assert "(contempt)" in notes
 
 
 def test_a_dataset_without_splits_is_trained_on_whole_and_val_stays_val(tmp_path):
