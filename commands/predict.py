@@ -1,4 +1,4 @@
-"""``ig3d predict``: what a fitted model says of new rows."""
+"""``ig3d predict``: predictions of new rows by a fitted model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was fitted, and its file: written with skops, never as a pickle; reading executes nothing foreign.
+"""Fitted fusion model and its file: written with skops, never as a pickle; reading executes nothing foreign.
 
 The file is a plain dictionary of text, numbers and estimators out of a fixed list of types.
 """
@@ -94,7 +94,7 @@ class FusionModel:
 
 
 def hashes_of(ids: np.ndarray) -> np.ndarray:
-    """(n,) uint64 hashes of ids, or the hashes that they are: a file says which rows it saw without naming them."""
+    """(n,) uint64 hashes of ids, or the hashes themselves: a file records its rows without their names."""
     if ids.dtype.kind == "u":
         return ids
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
@@ -176,7 +176,7 @@ def _settled(raw: bytes) -> bytes:
     fresh = count(1)
 
     def renumber(match: re.Match[str]) -> str:
-        # Plain values stand in full wherever they occur; which of them were one object in memory says nothing.
+        # Plain values stand in full wherever they occur; which of them were one object in memory is chance.
         if match["plain"]:
             return f"{match['plain']}{next(fresh)}"
         if match["address"] not in number:

@@ -1,4 +1,4 @@
-"""What a fitted model predicts of new rows."""
+"""Predictions of new rows by a fitted model."""
 
 from __future__ import annotations
 

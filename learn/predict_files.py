@@ -1,6 +1,6 @@
 """``ig3d predict``: a fitted model and files of new rows in, a table of predictions out.
 
-The rows need no labels. Rows that the model was fitted on are marked: what it says of them is no test of it.
+The rows need no labels. Rows that the model was fitted on are marked: their predictions are no test of it.
 """
 
 from __future__ import annotations
@@ -193,31 +193,31 @@ def _columns(predictions: Predictions, model: FusionModel) -> tuple[np.ndarray, 
 def _remarks(
     table: FusionTable, rows: np.ndarray, marks: np.ndarray, rule: str, model: FusionModel
 ) -> list[str]:
-    """What is to be known of the rows, with counts."""
+    """Counts of the rows, and warnings about them."""
     fitted = f"fitted on {model.fitted_on} ({number(len(model.calibration_ids), 'row')})"
-    said = [
+    notes = [
         f"{number(len(rows), 'row')} fused by {rule}, {fitted if model.fits(rule) else 'which fits nothing'}."
     ]
     differences = network_differences(model.network, table.two_d_network)
     if differences:
-        said.append(
+        notes.append(
             "WARNING the model was fitted with other 2D outputs than these: "
             f"{'; '.join(differences)}. Its rules are fitted to the scale and the errors of the former."
         )
     bare = int((~table.covered[rows]).sum())
     if bare:
-        said.append(f"{number(bare, 'row')} without 3D: predicted from the 2D network alone.")
-    lacking = len(table) - len(rows)
-    if lacking:
-        said.append(f"{number(lacking, 'sample')} without a 2D prediction: left out.")
+        notes.append(f"{number(bare, 'row')} without 3D: predicted from the 2D network alone.")
+    left_out = len(table) - len(rows)
+    if left_out:
+        notes.append(f"{number(left_out, 'sample')} without a 2D prediction: left out.")
     for mark, whom in (("calibration", f"{rule} was"), ("training", "the head was")):
         count = int((marks == mark).sum())
         if count:
-            said.append(
-                f"WARNING {whom} fitted on {number(count, 'row')} of these (column seen: {mark}); what is predicted "
-                "there is no test of the model."
+            notes.append(
+                f"WARNING {whom} fitted on {number(count, 'row')} of these (column seen: {mark}); "
+                "their predictions are no test of the model."
             )
-    return said
+    return notes
 
 
 def predicted_csv(predicted: Predicted) -> str:

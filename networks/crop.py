@@ -17,7 +17,7 @@ from ..features.store import CodeStore
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """What is seen of each sample.
+    """Part of each image that a network sees.
 
     Attributes
     ----------

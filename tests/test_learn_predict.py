@@ -1,4 +1,4 @@
-"""``ig3d predict``: a model's file, what it refuses, and what it says of new rows and of rows it has seen."""
+"""``ig3d predict``: the file of a model, refusals, and predictions of new rows and of rows it was fitted on."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def test_outputs_of_another_network_are_said(ig3d, fitted):
     def made_by(name, rows, network, **record):
         path = logits_of(folder / name, table, rows)
         with np.load(path) as arrays:
-            said = json.dumps({"network": "timm:resnet18", "sha256": network * 64, **record})
-            np.savez(path, **arrays, made_by=np.array(said))
+            content = json.dumps({"network": "timm:resnet18", "sha256": network * 64, **record})
+            np.savez(path, **arrays, made_by=np.array(content))
         return path
 
     made_by("two.npz", table.split > 0, "a", input={"size": 64, "mean": [0.5, 0.5, 0.5]}, crop="whole")
@@ -190,7 +190,7 @@ def test_the_command_refuses_in_one_line_what_does_not_fit(ig3d, fitted):
     logits_of(folder / "four.npz", table, values=four, classes=(*CLASSES, "fear"))
     logits_of(folder / "va.npz", table, kind="va", values=np.tanh(table.two_d[:, :2]))
     good = ["--2d-logits", folder / "two.npz", "--3d-store", folder / "toy.h5"]
-    for options, said in (
+    for options, reason in (
         (
             [*good[:2], "--3d-store", folder / "other.h5"],
             "expected the code blocks toy (8, toy-1), got toy (8, toy-2)",
@@ -202,7 +202,7 @@ def test_the_command_refuses_in_one_line_what_does_not_fit(ig3d, fitted):
         ([*good, "--rule", "median"], "rule: expected one of 2d-recalibrated, mean, stack, gate, got median"),
     ):
         ended = ig3d("predict", model, *options, "--out", folder / "p.csv")
-        assert ended.returncode in (1, 2) and said in ended.stderr, (said, ended.stderr)
+        assert ended.returncode in (1, 2) and reason in ended.stderr, (reason, ended.stderr)
         assert len(ended.stderr.strip().splitlines()) == 1 and not (folder / "p.csv").exists()
 
 
@@ -323,7 +323,7 @@ def test_foreign_damaged_and_older_models_are_refused(tmp_path):
     assert b"s/0001" not in (tmp_path / "m.skops").read_bytes()  # nor names of samples
     raw = (tmp_path / "m.skops").read_bytes()
     (tmp_path / "half.skops").write_bytes(raw[: len(raw) // 2])
-    for name, said in {
+    for name, reason in {
         "x": "got foreign objects in it",
         "y": "got another file",
         "old": r"expected model version 3, got 1; use the ig3d that wrote it \(0.0.1\)",
@@ -331,5 +331,5 @@ def test_foreign_damaged_and_older_models_are_refused(tmp_path):
         "half": "none or is damaged",
         "none": "found no file",
     }.items():
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=reason):
             load_model(tmp_path / f"{name}.skops")
