@@ -1,0 +1,64 @@
+"""Ids are aligned to samples by the strictest level that fits all of them, and only one-to-one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ig3d.errors import PredictionsError
+from ig3d.features.align import align, align_all, align_column, find_rows
+from ig3d.features.samples import sample_table
+
+IDS = ["test/happy/1", "test/happy/2", "test/sad/1", "train/sad/3"]
+
+
+@pytest.fixture
+def samples():
+    return sample_table({"id": IDS, "path": [f"{name}.jpg" for name in IDS]})
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_rows_of_keys_that_are_unique(kind):
+    among = np.array(["b", "a", "c", "a"]).astype(kind)
+    rows, several = find_rows(np.array(["c", "a", "x", "b", "c"]).astype(kind), among)
+    assert rows.tolist() == [2, -1, -1, 0, 2] and several.tolist() == [False, True, False, False, False]
+    assert find_rows(among, among[:0])[0].tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize(
+    ("spell", "level"),
+    [
+        (str, "id"),
+        (lambda name: f".\\{name}.jpg", "path"),
+        (lambda name: f"{name}.PNG", "path without suffix"),
+        (lambda name: f"/data/me/{name}.jpg", "path without 2 leading folders"),
+    ],
+)
+def test_all_users_get_one_report(samples, spell, level):
+    order = [2, 0, 3, 1]
+    ids = np.array([spell(IDS[row]) for row in order])
+    alignment = align_all(ids, samples, source="x.csv", to="y.h5")
+    assert alignment.rows.tolist() == order and alignment.level == level
+    assert alignment.report("x.csv", "y.h5") == f"x.csv: 4 rows aligned to y.h5 by {level}"
+
+
+def test_equal_ids_have_one_sample_and_different_ids_never_do(samples):
+    assert align([IDS[1], IDS[0], IDS[1]], samples).rows.tolist() == [1, 0, 1]
+    assert not align([IDS[0], f"{IDS[0]}.jpg"], samples).complete
+
+
+def test_file_names_count_where_they_are_unique_and_in_no_other_split(samples):
+    assert align(["2.jpg", "3.jpg"], samples).level == "file name"
+    alignment = align(["1", "2"], samples)
+    assert alignment.rows.tolist() == [-1, 1] and alignment.several.tolist() == [True, False]
+    assert not align(["train/2", "train/3"], samples).complete
+    assert align(["other/2", "other/3"], samples).complete
+    with pytest.raises(PredictionsError, match=r"got 1 of 2 that are not by file name .*fit several samples"):
+        align_all(np.array(["1", "2"]), samples, source="x.csv", to="y.h5", allow_missing=True)
+
+
+def test_the_column_that_aligns_most_is_the_ids(samples):
+    columns = {"name": np.array(["1", "2", "1", "3"]), "file": np.array(IDS), "again": np.array(IDS)}
+    name, alignment = align_column(columns, samples)
+    assert name == "file" and alignment.complete
+    assert align_column({}, samples) is None
