@@ -1,4 +1,4 @@
-"""Which part of each image a 2D network sees: the whole, the dataset's own face box, or the box of a store's face."""
+"""Crop of each image for a 2D network: full image, face box of the dataset, or box of a store's face."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..features.store import CodeStore
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Part of each image that a network sees.
+    """Crop of each sample.
 
     Attributes
     ----------
     boxes : (n, 4) float64, pixels
-        x0, y0, x1, y1 of a square, which may leave the image; NaN is the whole image.
+        x0, y0, x1, y1 of a square, which may extend beyond the image; NaN is the full image.
     source : str
-        Where the boxes come from: ``whole``, ``dataset``, or ``store`` with the name of its detector.
+        Source of the boxes: ``whole`` (no boxes), ``dataset``, or ``store`` with the name of its detector.
     scale : float
-        Side of the square over the mean side of the box; 1 for whole images.
+        Side of the square relative to the mean side of the box; 1 for full images.
     notes : tuple of str
     """
 
@@ -36,7 +36,7 @@ class Crops:
     notes: tuple[str, ...] = ()
 
     def scaled(self, scale: float) -> Crops:
-        """The same crops with squares of another scale."""
+        """The same crops with another scale."""
         return replace(self, boxes=_squares(self.boxes, scale / self.scale), scale=scale)
 
     @property
@@ -46,30 +46,30 @@ class Crops:
 
 
 def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: float = 1.0) -> Crops:
-    """The part of each image that is seen.
+    """Choose the crop of each image.
 
     Parameters
     ----------
     listing : Listing
     crop : ``whole``, the path of a store, or None
-        None takes the dataset's own boxes where it gives some, else whole images. A sample that the store has no
-        face of is seen whole.
+        None uses the boxes of the dataset if it has any, else full images. For samples without a face in the store,
+        the full image is used.
     scale : float > 0
-        Side of the square over the mean side of the box.
+        Side of the square relative to the mean side of the box.
 
     Raises
     ------
-    UsageError : no such scale, or a store of other ids.
-    DatasetError : the store saw other images under these ids.
+    UsageError : the scale is out of range, or the store has other ids.
+    DatasetError : the store has other images under these ids.
     StoreError : the store cannot be read.
     """
     if not 0.1 <= scale <= 10:
-        raise UsageError(f"crop scale: expected 0.1 to 10 sides of the box, got {scale}")
+        raise UsageError(f"crop scale is {scale}; it must be from 0.1 to 10")
     if crop is None:
         own = boxes_of(listing.samples)
         count = int(np.isfinite(own).all(1).sum())
         note = (
-            f"{count} of {len(own)} images are cropped to the dataset's own face box (--crop whole: none)",
+            f"{count} of {len(own)} images are cropped to the face box of the dataset (--crop whole turns this off)",
         )
         return Crops(_squares(own, scale), "dataset", scale, note) if count else Crops(own)
     if str(crop) == "whole":
@@ -80,21 +80,21 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         unknown = listing.samples["id"].iloc[np.flatnonzero(rows < 0)].tolist()
         if unknown:
             raise UsageError(
-                f"crop: expected every sample in {crop}, got {len(unknown)} of {len(rows)} that it does not have "
-                f"({some(unknown)}); extract the same dataset"
+                f"crop: {len(unknown)} of {len(rows)} samples are not in {crop} ({some(unknown)}); extract the same "
+                "dataset"
             )
         check_files(listing, store, rows, what="crop")
         chosen = store.column("face/box")[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
     faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(chosen).all(1))].tolist()
     note = (
-        f"{len(faceless)} of {len(rows)} samples have no face in {crop} and are seen whole ({some(faceless)})",
+        f"{len(faceless)} of {len(rows)} samples have no face in {crop}; their full image is used ({some(faceless)})",
     )
     return Crops(_squares(chosen, scale), source, scale, note if faceless else ())
 
 
 def _squares(boxes: np.ndarray, scale: float) -> np.ndarray:
-    """Squares about the centres of (n, 4) boxes."""
+    """Squares around the centres of (n, 4) boxes."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).mean(1, keepdims=True) / 2 * scale
     return np.hstack([centre - half, centre + half])

@@ -1,4 +1,4 @@
-"""Choice of the scale of the face crop by the network's loss on labelled rows that no figure is reported on."""
+"""Choose the scale of the face crop by the network's loss on labelled rows that are not reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .load import UserNetwork
 
 AUTO = "auto"
 SCALES = (0.8, 1.0, 1.25, 1.5, 2.0)
-# Rows that are enough to choose by; whole groups are drawn of more.
+# Largest number of rows for the choice; of more rows, a random choice that does not divide groups.
 MOST_ROWS = 2_000
 
 
@@ -88,7 +88,7 @@ def choose_scale(
     """
     if crops.source == "whole":
         raise UsageError(
-            "crop-scale: auto needs face boxes, and these images are seen whole; pass --crop STORE, or leave it out"
+            "crop-scale: auto needs face boxes, and these images have none; pass --crop STORE, or leave it out"
         )
     truth, labelled = truth_of(listing, network)
     rows, split = rows_to_choose_by(listing, labelled, np.isfinite(crops.boxes).all(axis=1))
@@ -99,8 +99,10 @@ def choose_scale(
         pixels = [picture.pixels.transpose(0, 3, 1, 2) for picture in batch if picture.pixels is not None]
         if pixels:
             images = torch.from_numpy(np.concatenate(pixels)).to(network.device)
-            given = network(normalise(images, network.input.mean, network.input.std))
-            values = given.logits if given.va is None or given.logits is not None else given.va.clamp(-1, 1)
+            result = network(normalise(images, network.input.mean, network.input.std))
+            values = (
+                result.logits if result.va is None or result.logits is not None else result.va.clamp(-1, 1)
+            )
             assert values is not None  # a network gives one of them
             outputs.append(values.cpu().numpy().reshape(len(pixels), len(SCALES), -1))
         read += [picture.row for picture in batch if picture.pixels is not None]

@@ -64,7 +64,7 @@ class LogitsConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.crop_scale, str) and self.crop_scale != AUTO:
-            raise UsageError(f"crop scale: expected a number or {AUTO}, got {self.crop_scale!r}")
+            raise UsageError(f"crop scale: {self.crop_scale!r} is no number and not {AUTO}")
         unknown = [name for name in self.splits or () if name not in Split.__members__]
         if unknown or self.splits == ():
             raise UsageError(
