@@ -1,8 +1,8 @@
-"""What a fusion takes beyond LightGBM's own training: the trees of the head, of ``boost`` and of its control.
+"""Benchmark of fusion, compared with LightGBM's training of the trees of the head, of ``boost`` and of its control.
 
-Made-up data of the field's size: a head on 12,000 rows of 358 codes, 4,000 reported rows of 8 classes in
-5 folds, the default rules with their controls, 10,000 draws, and the model. Then the same trees are grown again, alone
-and one after the other, with all threads; what the run took longer than that is everything else.
+Synthetic data of a typical size: a head on 12,000 rows of 358 codes, 4,000 reported rows of 8 classes in 5 folds, the
+default rules with their controls, 10,000 draws, and the model. Then the same trees are trained again, alone, one after
+the other and with all threads. The difference is the time of everything else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "c
 
 
 def made_up(train: int, reported: int, codes: int, seed: int = 0) -> FusionTable:
-    """A table whose codes tell the class a little less well than its 2D predictions."""
+    """Table whose codes predict the class slightly less well than its 2D predictions."""
     random = np.random.default_rng(seed)
     n, k = train + reported, len(CLASSES)
     labels = random.integers(0, k, n)
@@ -71,7 +71,7 @@ def main() -> None:
     fusions, trees = [], []
     for _ in range(chosen.rounds):
         again.clear()
-        stack._RECALIBRATED.clear()  # what a round has remembered, the next would not fit again
+        stack._RECALIBRATED.clear()  # otherwise the next round would reuse the fits of this one
         lightgbm.train = remembered
         start = time.perf_counter()
         result = fuse_predictions(table, config)
@@ -83,7 +83,7 @@ def main() -> None:
         trees.append(time.perf_counter() - start)
         steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in result.seconds.items())
         print(
-            f"a fusion {fusions[-1]:.1f} s ({steps}); its trees alone, {len(again)} trainings, {trees[-1]:.1f} s"
+            f"fusion {fusions[-1]:.1f} s ({steps}); its trees alone, {len(again)} trainings, {trees[-1]:.1f} s"
         )
     rest = np.subtract(fusions, trees)
     print(
@@ -95,7 +95,7 @@ def main() -> None:
 def alone(
     parameters: dict[str, Any], training: lightgbm.Dataset, options: dict[str, Any]
 ) -> Callable[[], object]:
-    """A call that trains the same trees from the same numbers, with all threads that are worth their while."""
+    """Function that trains the same trees on the same data, with the useful number of threads."""
     held = options.pop("valid_sets", [])
     kept = [(one, one.data, one.label, one.weight, one.init_score) for one in (training, *held)]
     asked = {**parameters, "num_threads": threads_for(0, training.data.size)}

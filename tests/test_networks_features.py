@@ -259,7 +259,7 @@ def test_a_box_is_what_is_seen_and_whole_is_the_image(clone: NetworkSpec, tmp_pa
 
 
 class FakeStore:
-    """What is read of a store."""
+    """Data read from a store."""
 
     images: Path
     path = "my.h5"

@@ -34,7 +34,7 @@ SPLITS = (Split.train, Split.train, Split.val, Split.test)
 
 
 def pictures(root: Path, n: int = 160) -> Listing:
-    """Brightness says happy or not; only the codes tell sad from fear."""
+    """Dataset in which brightness shows happy or not, and only the codes distinguish sad from fear."""
     rng = np.random.default_rng(0)
     samples = []
     for row in range(n):

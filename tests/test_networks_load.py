@@ -1,4 +1,4 @@
-"""Networks as users have them: every kind says the same, and what does not fit is refused in one line."""
+"""Loading of all kinds of networks: equal outputs, and one-line errors for networks and options that do not fit."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def spec(clone: Path, call: str = "Net", **said: Any) -> NetworkSpec:
+def spec(clone: Path, call: str = "Net", **options: Any) -> NetworkSpec:
     """The clone's network as a user would name it."""
     known = {
         "classes": "affectnet8", "columns": "0:8", "va": "8,9", "size": 16, "mean": MEAN, "std": STD,
         "weights": clone.with_suffix(".pth"), "key": "model_state_dict",
     }  # fmt: skip
-    return NetworkSpec(f"{clone}:{call}", **(known | said))
+    return NetworkSpec(f"{clone}:{call}", **(known | options))
 
 
 def written(samples: Listing, network: Any, tmp_path: Path, **config: Any) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
         )
         source = (tmp_path / folder / "net.py").read_text().replace("from layers", "from .layers")
         (tmp_path / folder / "net.py").write_text(source)
-    said = [
+    files = [
         written(
             samples,
             replace(spec(clone), network=f"{tmp_path / folder / 'net.py'}:Net", features="auto"),
@@ -204,9 +204,9 @@ def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
         )
         for folder in ("a", "b")
     ]
-    np.testing.assert_allclose(said[0]["logits"], expected(samples)[:, :8], atol=1e-5)
-    np.testing.assert_allclose(said[1]["features"], 2 * said[0]["features"], atol=1e-5)
-    assert str(said[0]["feature_network"]) != str(said[1]["feature_network"])
+    np.testing.assert_allclose(files[0]["logits"], expected(samples)[:, :8], atol=1e-5)
+    np.testing.assert_allclose(files[1]["features"], 2 * files[0]["features"], atol=1e-5)
+    assert str(files[0]["feature_network"]) != str(files[1]["feature_network"])
 
 
 def test_running_a_users_file_is_said(samples: Listing, clone: Path, tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def timm_state() -> dict[str, torch.Tensor]:
         return timm.create_model("test_byobnet.r160_in1k", num_classes=7).state_dict()
 
 
-def timm_spec(path: Path, **said: Any) -> NetworkSpec:
+def timm_spec(path: Path, **options: Any) -> NetworkSpec:
     return NetworkSpec(
-        "timm:test_byobnet.r160_in1k", weights=path, **({"classes": "rafdb", "size": 32} | said)
+        "timm:test_byobnet.r160_in1k", weights=path, **({"classes": "rafdb", "size": 32} | options)
     )
 
 
@@ -341,7 +341,7 @@ def test_weights_that_do_not_fit_are_counted(
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("options", "message"),
     [
         ({"columns": "0:11"}, r"columns: '0:11' must contain existing columns, each once; .* 10 \(0 to 9\)"),
         ({"columns": "0:8,0"}, "columns: .* each once"),
@@ -379,10 +379,10 @@ def test_weights_that_do_not_fit_are_counted(
     ],
 )
 def test_what_does_not_fit_the_network_is_a_usage_error(
-    clone: Path, said: dict[str, Any], message: str
+    clone: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        load_network(spec(clone, **said), device=CPU)
+        load_network(spec(clone, **options), device=CPU)
     assert "\n" not in str(caught.value)
 
 
