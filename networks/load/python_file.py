@@ -1,7 +1,7 @@
 """``file.py:build``: a network built by a function or class in the user's Python file.
 
-The file is executed, and a note reports this. Its folder is on ``sys.path`` while the file is imported and the network is
-built, so that it can import other files of its repository.
+The file is executed, and a note reports this. Its folder is on ``sys.path`` while the file is imported and the network
+is built, so that it can import other files of its repository.
 """
 
 from __future__ import annotations
