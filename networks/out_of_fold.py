@@ -137,7 +137,7 @@ def check_folds(folds: int) -> None:
     UsageError : ``folds`` is below two.
     """
     if folds < 2:
-        raise UsageError(f"out of fold: {folds} folds are too few; use at least 2")
+        raise UsageError(f"out of fold: at least 2 folds are needed, got {folds}")
 
 
 def _named(plan: Plan, values: np.ndarray) -> dict[str, np.ndarray]:

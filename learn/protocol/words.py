@@ -122,7 +122,7 @@ def note_unlabelled(table: FusionTable, in_report: np.ndarray, notes: list[str])
     """Say how many rows of the reported part have no label."""
     count = int((in_report & ~table.labelled).sum())
     if count:
-        notes.append(f"{count} rows of the reported part have no label and are left out.")
+        notes.append(f"Reported rows without a label, left out: {count}.")
 
 
 def note_train(table: FusionTable, reported: np.ndarray, declared: str, notes: list[str]) -> None:
