@@ -124,8 +124,8 @@ class Statistics:
             if (first.present & second.present)[covered].all()
         ]
         blocks: dict[Any, np.ndarray] = {"": shared_statistics(truth, task, rules[0].values.shape[1])}
-        for name, every in values.items():
-            blocks[name] = np.mean([own_statistics(one, truth, task) for one in every], axis=0)
+        for name, repeats in values.items():
+            blocks[name] = np.mean([own_statistics(one, truth, task) for one in repeats], axis=0)
         blocks |= {
             (first, second): cross_statistics(values[first][0], values[second][0], truth, task)
             for first, second in pairs
