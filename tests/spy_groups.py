@@ -123,12 +123,12 @@ class Recorder:
         corrected = stack.corrected
         inside = []
 
-        def solved(rule, x, base, y, *options):
-            rows = self.rows_of(base)
+        def solved(rule, x, bases, y, *options):
+            rows = self.rows_of(bases[0])
             self.fits["stack: solver"].append(rows)
             if inside:
                 inside[-1] = rows
-            return solve(rule, x, base, y, *options)
+            return solve(rule, x, bases, y, *options)
 
         def in_losses(rule, *arguments):
             inside.append(None)
@@ -137,10 +137,10 @@ class Recorder:
             finally:
                 inside.pop()
 
-        def evaluated(x, base, *solution):
+        def evaluated(x, bases, *solution):
             if inside:
-                self.tested["stack"].append((inside[-1], self.rows_of(base)))
-            return corrected(x, base, *solution)
+                self.tested["stack"].append((inside[-1], self.rows_of(bases[0])))
+            return corrected(x, bases, *solution)
 
         monkeypatch.setattr(stack.Stack, "_solved", solved)
         monkeypatch.setattr(stack.Stack, "_losses", in_losses)
