@@ -13,7 +13,7 @@ import pandas as pd
 from ig3d.features.samples import BOX_COLUMNS, Listing, Split, boxes_of, sample_table
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """A row of the sample table; the label is an index, -1 for none."""
 
@@ -26,6 +26,12 @@ class Sample:
     group: str = ""
     size_bytes: int = -1
     box: tuple[float, float, float, float] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sample) and repr(self) == repr(other)  # NaN is equal to NaN
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 def record(sample: Sample) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_boost_keeps_groups_out_of_its_stopping_rows(monkeypatch):
     columns, y = boost_rows(600)
     groups = np.arange(600) // 5
     parts = []
-    monkeypatch.setattr(Boost, "_train", lambda self, codes, y, held, **options: parts.append(held))
+    monkeypatch.setattr(Boost, "_train", lambda self, codes, y, held, groups, **options: parts.append(held))
     Boost().fit(columns, y, groups=groups)
     (held,) = parts
     assert 0 < held.sum() < 300 and not set(groups[held]) & set(groups[~held])
