@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import zipfile
@@ -23,7 +24,9 @@ def fuzz(*options: object) -> subprocess.CompletedProcess[str]:
 def test_damaged_inputs_give_one_line_errors() -> None:
     ended = fuzz("--count", 30, "--jobs", 2, "--group", "archives", "tables", "predictions", "stores")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "30 damaged inputs, 26 readers, seed 0: 0 findings" in ended.stdout
+    assert re.search(
+        r"30 damaged inputs, 2[56] readers, seed 0: 0 findings", ended.stdout
+    )  # 25 without torch
 
 
 def test_a_filter_that_matches_no_reader_is_refused() -> None:
