@@ -7,7 +7,6 @@ Only the face networks' file is fetched on first use; the others are added (:mod
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from ..errors import WeightsError
-from ..features.atomic import replacing
+from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain
 from .places import data_folder, home_folder
 from .weights_table import OFFICIAL, Official, official
@@ -192,12 +191,6 @@ def check_weights(name: str) -> Status:
 
 
 # ---- hashes
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_sha256(path: Path) -> str:

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import WeightsError, some
-from ..features.atomic import replacing
+from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain, read_arrays
-from .weights import best_checkpoint, file_sha256, first_folder, is_published, write_record
+from .weights import best_checkpoint, first_folder, is_published, write_record
 from .weights_table import FORMS, LARGEST, OFFICIAL, Form, Official, official
 
 # Suffixes of the official files in distributions, which also contain documents and pictures.

@@ -24,12 +24,11 @@ from typing import Any, TypeVar
 
 from ..console import say
 from ..errors import UsageError, WeightsError, require
-from ..features.atomic import replacing
+from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain
 from .weights import (
     VARIABLE,
     digests,
-    file_sha256,
     folders,
     is_published,
     locate,

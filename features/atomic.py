@@ -1,8 +1,9 @@
-"""All or nothing: a file is written under a temporary name and takes its own only when it is whole and on the disk."""
+"""Atomic writing of files (a temporary name, flushed to the disk, then renamed), and hashes of files."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -109,3 +110,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as handle:
                 np.lib.format.write_array(handle, np.asanyarray(array), allow_pickle=False)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from torch import nn
 from .. import __version__
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError
+from ..features.atomic import file_sha256
 from ..features.device import choose_device
 from ..features.samples import Listing
 from ..learn.training.epochs import Epoch, batches_per_epoch, seeded
@@ -32,7 +33,7 @@ from .checkpoint import (
 from .crop import choose_crops
 from .fit import Data, Fitted, Schedule, fit
 from .images import InputSpec, Pictures, load_pictures
-from .load.state import digest_file, fit_backbone, read_state
+from .load.state import fit_backbone, read_state
 from .plan import Plan, plan_training
 
 
@@ -319,7 +320,7 @@ def _describe(listing: Listing, plan: Plan, config: TrainConfig, fitted: Fitted)
     """Description of the training for the checkpoint, without paths, dates and number of threads."""
     omitted = ("device", "jobs", "weights", "key")
     options = {key: value for key, value in asdict(config).items() if key not in omitted}
-    options["weights_sha256"] = digest_file(config.weights) if config.weights else None
+    options["weights_sha256"] = file_sha256(config.weights) if config.weights else None
     return {
         "dataset": listing.dataset,
         "config": options,

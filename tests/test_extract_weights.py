@@ -277,7 +277,7 @@ def test_a_file_is_hashed_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def never(*_: object) -> None:
         raise AssertionError("hashed again")
 
-    monkeypatch.setattr(weights.hashlib, "file_digest", never)
+    monkeypatch.setattr(hashlib, "file_digest", never)
     assert weights_sha256(path) == digest
     assert find_weights("smirk") == path
     os.utime(path, (1, 1))

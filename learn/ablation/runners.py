@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
+from ...features.atomic import file_sha256
 from ...features.inputs import Inputs
 from ...features.join import load_table
 from ...features.store import CodeStore
@@ -131,8 +131,7 @@ def content_of(path: Path) -> str:
     if path.suffix in (".h5", ".hdf5"):
         with CodeStore(path) as store:
             return store.content_sha256
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _value(name: str, value: Any) -> Any:

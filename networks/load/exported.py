@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import ModelError
-from .state import digest_file
+from ...features.atomic import file_sha256
 from .values import NetworkSpec, Opened
 
 _BROKEN = (
@@ -38,7 +38,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     return Opened(
         call=module,
         name=path.name,
-        sha256=digest_file(path),
+        sha256=file_sha256(path),
         input={"size": int(shape[-1])} if fixed else {},
         fixed=("size",) if fixed else (),
         channels=int(shape[1]),

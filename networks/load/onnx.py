@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...errors import ModelError, require
-from .state import digest_file
+from ...features.atomic import file_sha256
 from .values import BYTES, NetworkSpec, Opened
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -71,7 +71,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     return Opened(
         call=call,
         name=path.name,
-        sha256=digest_file(path),
+        sha256=file_sha256(path),
         input=fixed,
         fixed=tuple(fixed),
         channels=channels,

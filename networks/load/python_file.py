@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from ...errors import ModelError, Terminated, UsageError
-from .state import digest_file, digest_module, fit_state, read_state
+from ...features.atomic import file_sha256
+from .state import digest_module, fit_state, read_state
 from .values import NetworkSpec, Opened
 
 _SPEC = re.compile(r"(?P<file>.+\.py):(?P<call>[^/\\]+|.+\(.*\))", re.DOTALL)
@@ -117,7 +118,7 @@ def _digest_code(path: Path) -> str:
         if folder in file.parents and "site-packages" not in file.parts and file.is_file()
     }
     for file in sorted({path.resolve(), *imported}):
-        sha.update(f"{file.relative_to(folder).as_posix()} {digest_file(file)}\n".encode())
+        sha.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
     return sha.hexdigest()
 
 

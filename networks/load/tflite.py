@@ -12,7 +12,7 @@ import torch
 from ...errors import ModelError
 from ...extract.engine import load_tflite
 from ...extract.tflite import Tensor, read_file, read_graph
-from .state import digest_file
+from ...features.atomic import file_sha256
 from .values import NetworkSpec, Opened
 
 _BATCH = {"cpu": 4, "cuda": 64}
@@ -57,7 +57,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
     return Opened(
         call=call,
         name=path.name,
-        sha256=digest_file(path),
+        sha256=file_sha256(path),
         input={"size": sides[0], **_normalisation(images)},
         fixed=("size",),
         channels=channels,

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from ...errors import ModelError, WeightsError, short
+from ...features.atomic import file_sha256
 from ...features.safe_pickle import read_arrays
-from .state import digest_file
 from .values import NetworkSpec, Opened
 
 
@@ -29,7 +29,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
                 warnings.simplefilter("ignore", FutureWarning)  # torch recommends torch.export
                 warnings.simplefilter("ignore", DeprecationWarning)
                 module = torch.jit.load(path, map_location=device)
-            return Opened(call=module.eval(), name=path.name, sha256=digest_file(path))
+            return Opened(call=module.eval(), name=path.name, sha256=file_sha256(path))
         except (RuntimeError, ValueError) as exc:
             reason = str(exc).strip().splitlines()[0]
     else:
