@@ -1,8 +1,8 @@
-"""A store as a table for other programs: CSV, Parquet or npz, one row per sample."""
+"""Export of a store as a table for other programs: CSV, Parquet or npz, one row per sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,25 +10,37 @@ import numpy as np
 
 from ...errors import StoreError, UsageError, require
 from ..atomic import replacing, write_arrays
+from ..pose import ANGLES, store_degrees
 from .reader import FRAME_COLUMNS, CodeStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".parquet", ".npz")
+_ROWS = 2000  # rows of a CSV that are written at a time
 
 
-def export_store(store: CodeStore, out: str | Path, *, blocks: Sequence[str] | None = None) -> int:
+def export_store(
+    store: CodeStore,
+    out: str | Path,
+    *,
+    blocks: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
     """Write the samples and codes of a store (:meth:`CodeStore.frame`) to a file.
+
+    With the block ``pose``, the head's yaw, pitch and roll in degrees (:func:`..pose.pose_degrees`) are written too.
 
     Parameters
     ----------
     store : CodeStore
     out : path that ends in .csv, .parquet or .npz
-        A table has a column per code, ``expression:0`` ...; an npz has an array per column of the samples, and one per
-        block, ``expression`` (n, width).
+        A table has a column per code, ``expression:0`` ..., and columns ``yaw_degrees``, ``pitch_degrees`` and
+        ``roll_degrees``; an npz has an array per column of the samples, one per block, ``expression`` (n, width), and
+        ``pose_degrees`` (n, 3).
     blocks : names of blocks, optional
         All of them by default.
+    progress : function that is called with the number of rows written since its last call
 
     Returns
     -------
@@ -46,24 +58,39 @@ def export_store(store: CodeStore, out: str | Path, *, blocks: Sequence[str] | N
         raise UsageError(f"export: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
     names = list(store.blocks if blocks is None else blocks)
     frame = store.frame(() if suffix == ".npz" else names)
+    degrees = store_degrees(store) if "pose" in names else None
     try:
         with replacing(path) as temporary:
             if suffix == ".npz":
                 codes = {name: store.codes(name) for name in names}
-                write_arrays(temporary, _arrays(frame) | codes, compress=True)
-            elif suffix == ".parquet":
-                require("pyarrow", wanted_by="export to Parquet")
-                frame.to_parquet(temporary, index=False)
+                angles = {} if degrees is None else {"pose_degrees": degrees.astype(np.float32)}
+                write_arrays(temporary, _arrays(frame) | codes | angles, compress=True)
             else:
-                # nine significant digits represent every float32 exactly
-                frame.to_csv(temporary, index=False, float_format="%.9g")
+                if degrees is not None:
+                    columns = [f"{angle}_degrees" for angle in ANGLES]
+                    frame[columns] = degrees.astype(np.float32)
+                if suffix == ".parquet":
+                    require("pyarrow", wanted_by="export to Parquet")
+                    frame.to_parquet(temporary, index=False)
+                else:
+                    _write_csv(frame, temporary, progress)
     except OSError as exc:
         raise StoreError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
     return len(store)
 
 
+def _write_csv(frame: pd.DataFrame, path: Path, progress: Callable[[int], None] | None) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for start in range(0, max(len(frame), 1), _ROWS):
+            rows = frame.iloc[start : start + _ROWS]
+            # nine significant digits represent every float32 exactly
+            rows.to_csv(file, index=False, header=start == 0, float_format="%.9g", lineterminator="\n")
+            if progress is not None:
+                progress(len(rows))
+
+
 def _arrays(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns of the samples as arrays that are read without pickle; texts are empty where there is none."""
+    """Columns of the samples as arrays that need no pickle; missing texts are empty."""
     return {
         name: column.to_numpy()
         if column.dtype.kind == "f"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..pose import ANGLES, store_degrees
 from ..samples import Split
 from ..values import Status
 from .reader import CodeStore
@@ -21,7 +22,8 @@ def summarise(store: CodeStore) -> dict[str, Any]:
     Returns
     -------
     dict of JSON values: ``rows``, ``status``, ``splits`` (split -> class -> rows), ``groups``, ``blocks`` (name ->
-    width, unit, basis, min, mean, max, std), ``valence_arousal`` (rows with both), and the store's attributes.
+    width, unit, basis, min, mean, max, std), ``pose_degrees`` (yaw, pitch, roll -> min, mean, max, std; empty without
+        a pose), ``valence_arousal`` (rows with both), and the store's attributes.
     """
     samples, info, statuses = store.samples, store.info, store.status
     split, label = (samples[name].cat.codes.to_numpy() for name in ("split", "label"))
@@ -45,6 +47,7 @@ def summarise(store: CodeStore) -> dict[str, Any]:
         "valence_arousal": int(known.sum()),
         "several_faces": int((store.column("face/count") > 1).sum()),
         "blocks": {name: _range(store, name) for name in store.blocks},
+        "pose_degrees": _pose(store),
     }
 
 
@@ -83,16 +86,33 @@ def class_table(splits: dict[str, dict[str, int]]) -> Table:
 
 def _range(store: CodeStore, name: str) -> dict[str, Any]:
     block = store.blocks[name]
-    found: dict[str, Any] = {"width": block.width, "unit": block.unit, "basis": block.basis}
     values = store.codes(name)[store.ok].astype(np.float64)
-    if values.size:
-        found |= {
-            "min": float(values.min()),
-            "mean": float(values.mean()),
-            "max": float(values.max()),
-            "std": float(values.std()),
-        }
-    return found | {"description": block.description}
+    return {
+        "width": block.width,
+        "unit": block.unit,
+        "basis": block.basis,
+        **_statistics(values),
+        "description": block.description,
+    }
+
+
+def _pose(store: CodeStore) -> dict[str, dict[str, float]]:
+    """Angle -> statistics over the ok rows, degrees; empty if the store has no pose that can be converted."""
+    degrees = store_degrees(store)
+    if degrees is None:
+        return {}
+    return {angle: _statistics(values) for angle, values in zip(ANGLES, degrees[store.ok].T, strict=True)}
+
+
+def _statistics(values: np.ndarray) -> dict[str, float]:
+    if not values.size:
+        return {}
+    return {
+        "min": float(values.min()),
+        "mean": float(values.mean()),
+        "max": float(values.max()),
+        "std": float(values.std()),
+    }
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
@@ -116,7 +136,12 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
     )
     for name, block in summary["blocks"].items():
-        figures = [f"{block[key]:.4g}" if key in block else "-" for key in ("min", "mean", "max", "std")]
-        blocks.add_row(name, str(block["width"]), block["unit"], *figures, block["basis"])
+        blocks.add_row(name, str(block["width"]), block["unit"], *_figures(block), block["basis"])
+    for angle, values in summary["pose_degrees"].items():
+        blocks.add_row(angle, "1", "degrees", *_figures(values), "from pose")
     console.print(blocks)
     console.print(f"content sha256 {summary['content_sha256']}")
+
+
+def _figures(values: dict[str, Any]) -> list[str]:
+    return [f"{values[key]:.4g}" if key in values else "-" for key in ("min", "mean", "max", "std")]
