@@ -1,57 +1,43 @@
-"""Run tasks in worker processes, on this machine or on a cluster; replace dead workers and retry their tasks.
+"""Run tasks in worker processes of this machine, or on a dask or ray cluster.
 
-Used for the shards of an extraction and the cells of a study. Each worker runs in a slot, :class:`Lane`, which takes
-one task at a time. If a worker dies, its slot starts another one: the lost task is known and other workers continue.
+Used for the shards of an extraction and the cells of a study. A task whose worker dies is run again by another one;
+after three deaths it is given up. On a cluster, the cluster itself retries.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
+import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
 
+from .errors import RunError, UsageError, require
+
+BACKENDS = ("loky", "dask", "ray")
 # A task is given up after this many dead workers.
 MOST_DEATHS = 3
-# A worker without a task exits after this time, so that no worker outlives a killed run.
+# A worker without a task exits after this time.
 IDLE_SECONDS = 20
+# A worker looks this often whether the process that started it is still running.
+WATCH_SECONDS = 1.0
 # Longest wait for the executor to pass a submitted task to its worker; normally one or two milliseconds.
 HANDED_OVER_SECONDS = 60
+# Longest wait for a connection to a cluster.
+REACH_SECONDS = 10
 # Numbers of threads that numerical libraries read from the environment when they are imported.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-class Lane(Protocol):
-    """Slot for one worker.
-
-    Attributes
-    ----------
-    deaths_told : int
-        Number of worker deaths that one lost task counts as; a cluster that retries by itself reports several at once.
-    """
-
-    deaths_told: int
-
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
-
-    def lost(self, error: BaseException) -> bool:
-        """Whether an error means that the worker died, and not that the task failed."""
-        ...
-
-    def renew(self) -> None:
-        """Start another worker after one died."""
-        ...
-
-    def close(self) -> None:
-        """Stop the worker, even during a task."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,113 +48,382 @@ class Ended:
     ----------
     task : int
         Index of the task.
-    result : return value of the call; None if the task was given up
-    deaths : int
-        Workers that died while running it.
+    result : return value of the function; None if the task was given up
+    given_up : bool
+        Whether too many workers died while running it.
     """
 
     task: int
     result: Any
-    deaths: int = 0
-
-    @property
-    def given_up(self) -> bool:
-        return self.deaths >= MOST_DEATHS
+    given_up: bool = False
 
 
-def spread(
-    tasks: Iterable[tuple[Any, ...]], lanes: Sequence[Lane], calls: Sequence[Callable[..., Any]]
-) -> Iterator[Ended]:
+class _Workers(Protocol):
+    """Workers of one backend.
+
+    Attributes
+    ----------
+    size : int
+        Tasks that are submitted at a time.
+    most_deaths : int
+        Deaths after which a task is given up; 1 if the backend itself retries.
+    """
+
+    size: int
+    most_deaths: int
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
+
+    def died(self, future: Future[Any]) -> bool:
+        """Whether the worker of a finished task died; it is replaced."""
+        ...
+
+
+def run_tasks(
+    function: Callable[..., Any],
+    tasks: Iterable[tuple[Any, ...]],
+    *,
+    backend: str = "loky",
+    jobs: int = 0,
+    address: str | None = None,
+    gpu: bool = False,
+    environments: Sequence[Mapping[str, str]] = (),
+) -> Generator[Ended, None, None]:
     """Run tasks on workers; yield results in order of completion.
 
     Parameters
     ----------
-    tasks : arguments of one call each; the next is taken when a worker is free, and kept until it is done
-    lanes : worker slots; closed at the end and after an error
-    calls : function that each slot calls
+    function : callable
+        Importable in the workers.
+    tasks : arguments of one call each
+        The next is taken when a worker is free.
+    backend : {"loky", "dask", "ray"}
+        Processes of this machine, or workers of a cluster.
+    jobs : int
+        Tasks at a time; 0 is one per core, or as many as the cluster has workers.
+    address : str, optional
+        Address of a running cluster; by default, one is started on this machine.
+    gpu : bool
+        Whether a task on a cluster needs a GPU.
+    environments : sequence of mappings, optional
+        Environment variables of each local worker, which are as many.
 
     Raises
     ------
+    UsageError : the backend does not exist, or is ``loky`` and an address is given.
+    MissingExtra : dask or ray is not installed.
+    RunError : no cluster answers at the address, or it has no GPU.
     Exception : any exception that a call raises.
     """
+    check_backend(backend, address)
+    if backend == "loky":
+        opened = _processes(environments or [{}] * (jobs or cpu_count()))
+    else:
+        opened = (_dask if backend == "dask" else _ray)(jobs, address, gpu)
+    with opened as workers:
+        yield from _run(function, tasks, workers)
+
+
+def check_backend(backend: str, address: str | None) -> None:
+    """Refuse a backend that does not exist, and an address for local processes.
+
+    Raises
+    ------
+    UsageError
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"backend: there is no {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if backend == "loky" and address is not None:
+        raise UsageError(f"address: --address {address} needs --backend dask or ray, not loky")
+
+
+def limit_threads(threads: int) -> dict[str, str]:
+    """Environment of a worker whose numerical libraries use some threads, unless the user's environment sets them."""
+    return {name: os.environ.get(name, str(threads)) for name in _THREADS}
+
+
+def _run(
+    function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], workers: _Workers
+) -> Generator[Ended, None, None]:
     new = ((number, task, 0) for number, task in enumerate(tasks))
     retries = deque[tuple[int, tuple[Any, ...], int]]()
-    free = list(range(len(lanes)))[::-1]
-    running: dict[Future[Any], tuple[int, int, tuple[Any, ...], int]] = {}
-    try:
-        while True:
-            while free and (item := retries.popleft() if retries else next(new, None)) is not None:
-                lane, (number, task, deaths) = free.pop(), item
-                running[_submitted(lanes[lane], calls[lane], task)] = lane, number, task, deaths
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                lane, number, task, deaths = running.pop(future)
-                free.append(lane)
-                error = future.exception()
-                if error is None:
-                    yield Ended(number, future.result(), deaths)
-                    continue
-                if not lanes[lane].lost(error):
-                    raise error
-                deaths += lanes[lane].deaths_told
-                lanes[lane].renew()
-                if deaths >= MOST_DEATHS:
-                    yield Ended(number, None, deaths)
-                else:
-                    retries.append((number, task, deaths))
-    finally:
-        for slot in lanes:
-            slot.close()
+    running: dict[Future[Any], tuple[int, tuple[Any, ...], int]] = {}
+    while True:
+        while len(running) < workers.size and (item := retries.popleft() if retries else next(new, None)):
+            running[workers.submit(function, *item[1])] = item
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            number, task, deaths = running.pop(future)
+            if not workers.died(future):
+                yield Ended(number, future.result())
+            elif deaths + 1 >= workers.most_deaths:
+                yield Ended(number, None, given_up=True)
+            else:
+                retries.append((number, task, deaths + 1))
 
 
-def _submitted(lane: Lane, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-    """Submit a task; a worker that died while idle is replaced first."""
-    try:
-        return lane.submit(call, *arguments)
-    except Exception as error:
-        if not lane.lost(error):
-            raise
-    lane.renew()
-    return lane.submit(call, *arguments)
+# local processes
 
 
-class Process:
-    """Worker process on this machine; a new interpreter, because a fork can hang after torch has run.
+class _Process:
+    """Worker process: a new interpreter, because a fork can hang after torch has run.
 
-    Parameters
-    ----------
-    threads : int, optional
-        Threads of numerical libraries in the process, unless environment variables set them; by default no limit.
+    It is an executor of one process, so that its death breaks no other task.
     """
 
-    deaths_told = 1
-
-    def __init__(self, threads: int | None = None) -> None:
-        self._env = {name: os.environ.get(name, str(threads)) for name in _THREADS} if threads else {}
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
         self._start()
 
     def _start(self) -> None:
-        # loky replaces a worker whose memory has grown, after its task: the user need not know
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
-        # one pool for each worker: a death breaks only this pool
-        self._pool = ProcessPoolExecutor(max_workers=1, timeout=IDLE_SECONDS, env=self._env)
+        self._pool = ProcessPoolExecutor(
+            max_workers=1,
+            timeout=IDLE_SECONDS,
+            env=self._environment,
+            initializer=_watch_parent,
+            initargs=(os.getpid(),),
+        )
         self._last: Future[Any] | None = None
 
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        self._last = self._pool.submit(call, *arguments)
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        try:
+            self._last = self._pool.submit(function, *arguments)
+        except BrokenProcessPool:  # it died without a task
+            self.replace()
+            self._last = self._pool.submit(function, *arguments)
         return self._last
 
-    def lost(self, error: BaseException) -> bool:
-        return isinstance(error, BrokenProcessPool)
-
-    def renew(self) -> None:
+    def replace(self) -> None:
         self.close()
         self._start()
 
     def close(self) -> None:
+        """Stop the process, even during a task."""
         # shutdown before the pool has passed on its task makes the pool's thread print a traceback
         deadline = time.monotonic() + HANDED_OVER_SECONDS
         while self._last and not (self._last.running() or self._last.done()) and time.monotonic() < deadline:
             time.sleep(0.001)
         self._pool.shutdown(wait=True, kill_workers=True)
+
+
+class _Processes:
+    """Local workers, each of which runs one task at a time."""
+
+    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
+        self.size, self.most_deaths = len(environments), MOST_DEATHS
+        self.free = [_Process(environment) for environment in environments][::-1]
+        self.busy: dict[Future[Any], _Process] = {}
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        process = self.free.pop()
+        try:
+            future = process.submit(function, *arguments)
+        except BaseException:
+            self.free.append(process)
+            raise
+        self.busy[future] = process
+        return future
+
+    def died(self, future: Future[Any]) -> bool:
+        process = self.busy.pop(future)
+        self.free.append(process)
+        if not isinstance(future.exception(), BrokenProcessPool):
+            return False
+        process.replace()
+        return True
+
+
+@contextmanager
+def _processes(environments: Sequence[Mapping[str, str]]) -> Iterator[_Workers]:
+    # loky replaces a worker whose memory has grown, after its task
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+    workers = _Processes(environments)
+    try:
+        yield workers
+    finally:
+        for process in (*workers.free, *workers.busy.values()):
+            process.close()
+
+
+def _watch_parent(parent: int) -> None:
+    """In a worker: exit when the process that started it has died, even during a task."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, name="ig3d-watch", daemon=True).start()
+
+
+# clusters
+
+
+class _Dask:
+    """Workers of a dask cluster; dask retries a task whose worker died."""
+
+    most_deaths = 1
+
+    def __init__(self, client: Any, size: int, *, gpu: bool) -> None:
+        self.size = size
+        needs = {"resources": {"GPU": 1}} if gpu else {}
+        self._executor = client.get_executor(pure=False, retries=0, **needs)
+        self._killed = require("distributed.scheduler", wanted_by="backend dask").KilledWorker
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = self._executor.submit(_one_at_a_time, function, *arguments)
+        return future
+
+    def died(self, future: Future[Any]) -> bool:
+        return isinstance(future.exception(), self._killed)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False)
+
+
+@contextmanager
+def _dask(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
+    distributed = require("distributed", wanted_by="backend dask")
+    config = require("dask", wanted_by="backend dask").config
+    cluster = None
+    # if the scheduler ends, the client prints a traceback, even when it is closed
+    with _quiet("distributed.client"), config.set({"distributed.worker.daemon": False}):
+        try:
+            if address is None:
+                cluster = distributed.LocalCluster(
+                    n_workers=jobs or (1 if gpu else cpu_count()),
+                    threads_per_worker=1,
+                    resources={"GPU": 1} if gpu else None,
+                    dashboard_address="localhost:0",  # the default is a fixed port, which may be in use
+                    silence_logs=logging.CRITICAL,  # exceptions of tasks are reported by ig3d
+                )
+            client = distributed.Client(address if cluster is None else cluster)
+        except (OSError, ValueError, TypeError) as exc:  # a timeout is an OSError
+            raise RunError(
+                f"backend dask: no scheduler answers {_at(address)} ({exc}); check the address"
+            ) from exc
+        workers = None
+        try:
+            infos = client.scheduler_info(n_workers=-1)["workers"].values()
+            if not infos:
+                raise RunError(f"backend dask: the scheduler {_at(address)} has no workers; start some")
+            with_gpu = [info for info in infos if info.get("resources", {}).get("GPU", 0) >= 1]
+            if gpu and not with_gpu:
+                raise RunError(
+                    f"backend dask: no worker {_at(address)} has a GPU; start workers with --resources GPU=1"
+                )
+            workers = _Dask(client, jobs or len(with_gpu if gpu else infos), gpu=gpu)
+            yield workers
+        except CancelledError as exc:
+            raise RunError(
+                f"backend dask: the cluster {_at(address)} was shut down during the run; finished shards are kept: "
+                "repeat the command to continue"
+            ) from exc
+        finally:
+            if workers is not None:
+                workers.close()
+            client.close()
+            if cluster is not None:
+                cluster.close()
+
+
+class _Ray:
+    """Workers of a ray cluster; ray retries a task whose worker died."""
+
+    most_deaths = 1
+
+    def __init__(self, ray: Any, size: int, *, gpu: bool) -> None:
+        self.size, self._ray = size, ray
+        needs = {"num_cpus": 1, "num_gpus": int(gpu), "max_retries": MOST_DEATHS - 1}
+        self._remote = ray.remote(**needs)(_one_at_a_time)
+        self._running: dict[Future[Any], Any] = {}
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        task = self._remote.remote(function, *arguments)
+        future: Future[Any] = task.future()
+        self._running[future] = task
+        return future
+
+    def died(self, future: Future[Any]) -> bool:
+        del self._running[future]
+        errors = self._ray.exceptions
+        deaths = (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError)
+        return isinstance(future.exception(), deaths)
+
+    def close(self) -> None:
+        for task in self._running.values():
+            self._ray.cancel(task, force=True)
+
+
+@contextmanager
+def _ray(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
+    ray = require("ray", wanted_by="backend ray")
+    started = not ray.is_initialized()
+    if started and address:
+        _check_reachable(address)
+    if started:
+        # without "local", ray would join any cluster that runs on this machine
+        local: dict[str, Any] = {
+            "address": "local",
+            "num_cpus": jobs or cpu_count(),
+            "include_dashboard": False,
+        }
+        options = {"address": address} if address else local
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as exc:
+            raise RunError(
+                f"backend ray: no cluster answers {_at(address)} ({exc}); check the address"
+            ) from exc
+    workers = None
+    try:
+        resources = ray.cluster_resources()
+        if gpu and resources.get("GPU", 0) < 1:
+            raise RunError(f"backend ray: the cluster {_at(address)} has no GPU; leave out --device cuda")
+        workers = _Ray(ray, jobs or int(resources.get("GPU" if gpu else "CPU", 1)), gpu=gpu)
+        yield workers
+    except ray.exceptions.RayTaskError as exc:
+        raise exc.cause from exc  # the exception of the task, without ray's long traceback
+    finally:
+        if workers is not None:
+            workers.close()
+        if started:
+            ray.shutdown()
+
+
+def _at(address: str | None) -> str:
+    return f"at {address}" if address else "on this machine"
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address on which nothing listens: ray would try to connect for ever."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # no host and port, such as "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+    except OSError as exc:
+        raise RunError(f"backend ray: no cluster answers {_at(address)} ({exc}); check the address") from exc
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Show only critical messages of a logger."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+_LOCK = threading.Lock()
+
+
+def _one_at_a_time(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task under a lock: a cluster's workers may have several threads, and plug-ins are not thread-safe."""
+    with _LOCK:
+        return function(*arguments)

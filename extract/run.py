@@ -6,10 +6,11 @@ A shard of the frozen sample list is the unit of work, of resuming and of spread
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,9 @@ from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
 from ..features.values import CropSpec
-from ..workers import MOST_DEATHS, Lane, spread
+from ..workers import MOST_DEATHS, check_backend, run_tasks
 from . import shards
 from .boxes import BoxSource, box_source
-from .clusters import lanes_of
 from .config import ExtractConfig, build, regressor_of, settle
 from .detectors import Detector
 from .flow import by_status
@@ -114,7 +114,7 @@ def extract_codes(
         raise UsageError("extract: expected --restart or --retry-failed, got both; leave one of them out")
     started = time.monotonic()
     devices = config.devices
-    config = replace(config, device=devices[0])
+    config = replace(config, device=devices[0] if len(devices) == 1 else devices[0].partition(":")[0])
     boxes = box_source(
         listing, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
     )
@@ -126,7 +126,7 @@ def extract_codes(
         f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
     ):
         say(note)
-    lanes = _lanes(jobs, backend, address, devices, regress, detect)
+    workers = _workers(jobs, backend, address, devices, regress, detect)
     identity = identity_of(listing, config, regress.describe(), found_by, boxes.identity)
     if part is not None:
         rows = rows_of_part(part, len(listing))
@@ -143,12 +143,9 @@ def extract_codes(
         if progress:
             progress(run.counts)
         info = _info(listing, regress, found_by, identity)
-        calls = [
-            partial(run_shard, root=info.root, config=replace(config, device=device), info=info)
-            for device in devices
-        ]
+        call = partial(run_shard, root=info.root, config=config, info=info)
         counts = Counter(run.counts)
-        for shard, done in _work(run, todo, boxes, calls, lanes if len(todo) > 1 else None):
+        for shard, done in _work(run, todo, boxes, call, workers if len(todo) > 1 else None):
             if done is None:
                 why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
                 done = run.give_up(shard, info, dict(regress.blocks), why)
@@ -162,18 +159,29 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
-def _lanes(
+def _workers(
     jobs: int, backend: str, address: str | None, devices: tuple[str, ...], *plugins: Regressor | Detector
-) -> AbstractContextManager[Sequence[Lane]] | None:
-    """Places for the workers, not yet open; None where this process does the work itself."""
-    if backend == "loky" and address is None:
-        # several on a GPU, to keep it busy while one opens or ends a shard; few, as each has its own networks there
-        on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
-        most = MAX_JOBS_ON_GPU * len(devices) if on_gpu else cpu_count()
-        jobs = jobs or max(len(devices), min(cpu_count(), most))
-        if jobs == 1:
-            return None
-    return lanes_of(backend, jobs, address)
+) -> dict[str, Any] | None:
+    """Arguments of :func:`run_tasks`; None where this process does the work itself."""
+    check_backend(backend, address)
+    on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
+    if backend != "loky":
+        return {"backend": backend, "jobs": jobs, "address": address, "gpu": on_gpu}
+    # several on a GPU, to keep it busy while one opens or ends a shard; few, as each has its own networks there
+    most = MAX_JOBS_ON_GPU * len(devices) if on_gpu else cpu_count()
+    jobs = jobs or max(len(devices), min(cpu_count(), most))
+    if jobs == 1:
+        return None
+    return {"environments": [environment_of(devices[slot % len(devices)]) for slot in range(jobs)]}
+
+
+def environment_of(device: str) -> dict[str, str]:
+    """Environment of a worker that sees only one GPU, such as ``cuda:1``; empty for a device without a number."""
+    _, _, index = device.partition(":")
+    if not index:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[int(index)] if visible else index}
 
 
 def rows_of_part(part: tuple[int, int], samples: int) -> slice:
@@ -211,19 +219,18 @@ def _work(
     run: shards.Run,
     todo: Sequence[int],
     boxes: BoxSource,
-    calls: Sequence[RunShard],
-    lanes: AbstractContextManager[Sequence[Lane]] | None,
+    call: RunShard,
+    workers: dict[str, Any] | None,
 ) -> Iterator[tuple[int, Counter[str] | None]]:
     """Run the shards, here or in workers; yields the counts of each as it is finished, None for one given up."""
     tasks = (
         (run.shard_path(shard).absolute(), run.shard_samples(shard), boxes.read(run.rows_of(shard)))
         for shard in todo
     )
-    if lanes is None:
+    if workers is None:
         for shard, task in zip(todo, tasks, strict=True):
-            yield shard, calls[0](*task)
+            yield shard, call(*task)
         return
-    with lanes as places:
-        of_lanes = [partial(calls[lane % len(calls)], workers=len(places)) for lane in range(len(places))]
-        for ended in spread(tasks, places[: len(todo)], of_lanes):
+    with closing(run_tasks(call, tasks, **workers)) as results:
+        for ended in results:
             yield todo[ended.task], None if ended.given_up else ended.result

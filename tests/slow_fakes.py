@@ -27,6 +27,7 @@ class SlowRegressor(FakeRegressor):
 
 def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
     """Start ``ig3d extract`` with :data:`SLOW` in a separate process group; its output is piped."""
+    path = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
     command = [sys.executable, "-m", "ig3d", "extract", root, "--out", out, "--regressor", SLOW.regressor]
     return subprocess.Popen(
         [str(part) for part in (*command, "--batch-size", SLOW.batch_size, *options)],
@@ -34,7 +35,7 @@ def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
     )
 
 

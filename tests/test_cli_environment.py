@@ -132,9 +132,9 @@ def test_workers_end_without_pgrep() -> None:
     script = (
         "from concurrent.futures import wait\n"
         "import time\n"
-        "from ig3d.workers import Process\n"
+        "from ig3d.workers import run_tasks\n"
         "if __name__ == '__main__':\n"
-        "    worker = Process(1); worker.submit(time.sleep, 60); worker.close(); print('ended')\n"
+        "    ended = run_tasks(time.sleep, [(0,), (60,)], jobs=2); next(ended); ended.close(); print('ended')\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script],

@@ -9,28 +9,25 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, content, write_image
 from slow_fakes import SLOW, SlowRegressor, start
-from toy_workers import InThisProcess
 
 from ig3d.errors import RunError, UsageError
-from ig3d.extract import run, shards
-from ig3d.extract.clusters import lanes_of, one_at_a_time
+from ig3d.extract import run
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeRegressor
 from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch, Status
-from ig3d.workers import MOST_DEATHS, spread
+from ig3d.workers import MOST_DEATHS, run_tasks
 
 CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 POISON = (3, 2, 1)
@@ -206,53 +203,21 @@ def test_devices_are_dealt_out_and_refused_when_they_differ(tmp_path: Path) -> N
         extract_codes(samples, tmp_path / "a.h5", replace(CONFIG, device="cuda:0,cuda:1"))
 
 
-class OnGpu(FakeRegressor):
-    """Fake regressor on a GPU; records the devices for which it was built and those that were called."""
-
-    device = "cuda"
-    called: ClassVar[list[str]] = []
-
-    def __init__(self, device: str = "auto") -> None:
-        self._place = device
-
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        OnGpu.called.append(self._place)
-        return super().__call__(faces)
-
-
 @pytest.mark.parametrize(
-    ("cores", "devices", "jobs", "expected"),
+    ("visible", "device", "expected"),
     [
-        (16, "cuda", 0, 4),  # several share a GPU
-        (3, "cuda", 0, 3),
-        (16, "cuda:0,cuda:1", 0, 8),
-        (2, "cuda:0,cuda:1,cuda:2", 0, 3),  # none stays idle
-        (16, "cuda:0,cuda:1", 5, 5),
+        (None, "cuda", {}),
+        (None, "cuda:1", {"CUDA_VISIBLE_DEVICES": "1"}),
+        ("4,GPU-8f2a", "cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-8f2a"}),
     ],
 )
-def test_workers_share_the_gpus_in_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, devices: str, jobs: int, expected: int
+def test_a_worker_sees_only_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, expected: dict[str, str]
 ) -> None:
-    opened = []
-
-    @contextmanager
-    def in_this_process(backend: str, jobs: int, address: str | None) -> Iterator[list[InThisProcess]]:
-        opened.append(jobs)
-        yield [InThisProcess() for _ in range(jobs)]
-
-    monkeypatch.setattr(run, "lanes_of", in_this_process)
-    monkeypatch.setattr(run, "cpu_count", lambda: cores)
-    monkeypatch.setattr(shards, "shard_size", lambda samples: 2)
-    OnGpu.called.clear()
-    samples = list_samples(colour_folder(tmp_path / "data", 12), "folder")
-    config = ExtractConfig(regressor="test_extract_workers:OnGpu", detector="none", device=devices)
-    done = extract_codes(samples, tmp_path / "a.h5", config, jobs=jobs)
-    assert done.counts == {"ok": 24}
-    assert opened == [expected]
-    names = devices.split(",")
-    turns = [names[slot % len(names)] for slot in range(expected)]
-    assert OnGpu.called[:expected] == turns
-    assert set(OnGpu.called) == set(names)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert run.environment_of(device) == expected
 
 
 # clusters
@@ -312,17 +277,18 @@ def test_an_address_on_which_nothing_listens_is_refused_at_once(scheme: str) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     message = f"no cluster answers at {scheme}127.0.0.1:{port} .*refused"
-    with pytest.raises(RunError, match=message), lanes_of("ray", 1, f"{scheme}127.0.0.1:{port}"):
-        pass
+    with pytest.raises(RunError, match=message):
+        list(run_tasks(refuse, [()], backend="ray", jobs=1, address=f"{scheme}127.0.0.1:{port}"))
 
 
 @pytest.fixture(scope="module")
 def ray_cluster(lives: Path) -> Iterator[None]:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'ig3d[ray]'")
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'ig3d[ray]'")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the only way to pass a path to ray's workers
-        with lanes_of("ray", 2, None):
-            yield
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # reaches ray's workers
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -352,26 +318,23 @@ def refuse() -> None:
 
 def test_an_exception_of_a_task_on_ray_keeps_its_type_and_message(ray_cluster: None) -> None:
     message = r"\Acrops: expected x, got y; do z\Z"
-    with pytest.raises(UsageError, match=message) as refused, lanes_of("ray", 1, None) as slots:
-        list(spread([()], slots, [refuse]))
+    with pytest.raises(UsageError, match=message) as refused:
+        list(run_tasks(refuse, [()], backend="ray", jobs=1))
     assert refused.type is UsageError
 
 
 def test_an_exception_of_a_task_on_dask_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
-    with pytest.raises(UsageError, match="expected x, got y"), lanes_of("dask", 1, None) as slots:
-        list(spread([()], slots, [refuse]))
+    with pytest.raises(UsageError, match="expected x, got y"):
+        list(run_tasks(refuse, [()], backend="dask", jobs=1))
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_dask_cluster_that_is_shut_down_gives_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="localhost:0")
-    with (
-        pytest.raises(RunError, match="was shut down during the run; finished shards are kept: repeat"),
-        lanes_of("dask", 2, cluster.scheduler_address) as slots,
-    ):
-        for _ in spread([(0,), (600,)], slots, [time.sleep] * 2):
+    with pytest.raises(RunError, match="was shut down during the run; finished shards are kept: repeat"):
+        for _ in run_tasks(time.sleep, [(0,), (600,)], backend="dask", address=cluster.scheduler_address):
             cluster.close()
     assert "Traceback" not in capfd.readouterr().err
 
@@ -392,19 +355,27 @@ def test_a_missing_cluster_is_refused(plain: Path, tmp_path: Path) -> None:
         extract_codes(samples, tmp_path / "a.h5", CONFIG, backend="dask", address="tcp://127.0.0.1:1")
 
 
-def test_a_process_runs_one_shard_at_a_time() -> None:
-    from concurrent.futures import ThreadPoolExecutor
+def inside(_: int, entered: list[int] = []) -> int:  # noqa: B006
+    entered.append(1)
+    most = len(entered)
+    time.sleep(0.01)
+    entered.pop()
+    return most
 
-    inside: list[int] = []
 
-    def call(_: int) -> int:
-        inside.append(1)
-        most = len(inside)
-        time.sleep(0.01)
-        inside.pop()
-        return most
+def test_a_worker_of_a_cluster_runs_one_task_at_a_time() -> None:
+    """Also one with several threads: plug-ins are not thread-safe."""
+    distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'ig3d[dask]'")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=4, dashboard_address="localhost:0"
+    ) as cluster:
+        tasks = [(number,) for number in range(8)]
+        ended = run_tasks(inside, tasks, backend="dask", jobs=8, address=cluster.scheduler_address)
+        assert {end.result for end in ended} == {1}
 
-    with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(lambda i: one_at_a_time(call, i), range(8))) == {1}
-    with lanes_of("loky", 3, None) as slots:
-        assert len(slots) == 3
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_run_on_a_gpu_needs_workers_with_one(backend: str, request: pytest.FixtureRequest) -> None:
+    address = request.getfixturevalue({"dask": "dask_address", "ray": "ray_cluster"}[backend])
+    with pytest.raises(RunError, match="GPU"):
+        list(run_tasks(refuse, [()], backend=backend, address=address, gpu=True))

@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
-from types import SimpleNamespace
+from pathlib import Path
 
 import joblib.externals.loky.process_executor as loky
 import pytest
-from toy_workers import InThisProcess
 
-from ig3d import workers
-from ig3d.workers import Process, spread
+from ig3d.workers import limit_threads, run_tasks
 
 
-def test_a_task_is_retried_after_a_death_and_not_after_an_error() -> None:
-    left = {"a": 2, "b": 99}
+def kill_worker(name: str, lives: Path) -> str:
+    """Kill the process that runs this, as often as a folder has files of that name to take."""
+    for life in sorted(lives.glob(f"{name}*"))[:1]:
+        life.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "error":
+        raise ValueError("the task itself")
+    return name
 
-    def call(name: str) -> str:
-        if left.get(name, 0) > 0:
-            left[name] -= 1
-            raise ConnectionError
-        if name == "c":
-            raise ValueError("c itself")
-        return name
 
-    slots = [InThisProcess(), InThisProcess()]
-    ended = {end.task: end for end in spread([("a",), ("b",), ("d",)], slots, [call, call])}
-    assert (ended[0].result, ended[0].deaths, ended[0].given_up) == ("a", 2, False)
-    assert (ended[1].result, ended[1].deaths, ended[1].given_up) == (None, 3, True)
-    assert ended[2].result == "d"
-    assert sum(slot.renewed for slot in slots) == 5
-    assert all(slot.closed for slot in slots)
-    slots = [InThisProcess()]
-    with pytest.raises(ValueError, match="c itself"):
-        list(spread([("c",)], slots, [call]))
-    assert slots[0].closed
+def test_a_task_is_retried_after_a_death_and_not_after_an_error(tmp_path: Path) -> None:
+    for life in ("twice1", "twice2", "always1", "always2", "always3", "always4"):
+        (tmp_path / life).touch()
+    names = ("twice", "always", "calm")
+    ended = {end.task: end for end in run_tasks(kill_worker, [(name, tmp_path) for name in names], jobs=2)}
+    assert [(ended[task].result, ended[task].given_up) for task in range(3)] == [
+        ("twice", False),
+        (None, True),
+        ("calm", False),
+    ]
+    assert [life.name for life in tmp_path.iterdir()] == ["always4"], "given up after three deaths"
+    with pytest.raises(ValueError, match="the task itself"):
+        list(run_tasks(kill_worker, [("error", tmp_path)], jobs=1))
 
 
 def test_a_task_is_taken_from_the_iterator_when_a_worker_is_free() -> None:
@@ -51,72 +51,48 @@ def test_a_task_is_taken_from_the_iterator_when_a_worker_is_free() -> None:
             taken.append(task)
             yield (task,)
 
-    slots = [InThisProcess(), InThisProcess()]
-    ahead = [
-        len(taken) - done for done, _ in enumerate(spread(tasks(), slots, [lambda task: task] * 2), start=1)
-    ]
+    ahead = [len(taken) - done for done, _ in enumerate(run_tasks(abs, tasks(), jobs=2), start=1)]
     assert taken == list(range(20))
     assert max(ahead) <= 2  # as many as there are workers
 
 
-def test_each_worker_has_its_own_function() -> None:
-    slots = [InThisProcess() for _ in range(3)]
-    calls = [lambda x, slot=slot: (slot, x) for slot in range(3)]
-    results = {end.result for end in spread([(i,) for i in range(3)], slots, calls)}
-    assert results == {(0, 0), (1, 1), (2, 2)}
+def die_later() -> int:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return os.getpid()
 
 
 def test_a_worker_that_died_while_idle_is_replaced() -> None:
-    slot = Process()
-    try:
-        pid = slot.submit(os.getpid).result()
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
-        assert [end.result for end in spread([(2, 3)], [slot], [pow])] == [8]
-    finally:
-        slot.close()
+    def tasks() -> Iterator[tuple[()]]:
+        yield ()
+        time.sleep(1)
+        yield ()
+
+    first, second = (end.result for end in run_tasks(die_later, tasks(), jobs=1))
+    assert first != second
 
 
-def test_a_worker_closed_just_after_a_task_was_submitted_prints_no_traceback(
-    monkeypatch: pytest.MonkeyPatch,
+def test_workers_stopped_during_their_tasks_print_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     exceptions = list[object]()
     monkeypatch.setattr(threading, "excepthook", exceptions.append)
-    for _ in range(5):  # without the wait in close(), loky's thread fails in nine of ten cases
-        slot = Process()
-        slot.submit(pow, 2, 3).result()
-        slot.submit(time.sleep, 60)
-        slot.close()
+    for _ in range(3):  # without the wait in close(), loky's thread fails in nine of ten cases
+        ended = run_tasks(time.sleep, [(0,), (60,), (60,)], jobs=2)
+        next(ended)
+        begun = time.monotonic()
+        ended.close()
+        assert time.monotonic() - begun < 10
     assert not exceptions
+    assert capfd.readouterr() == ("", "")
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def test_a_worker_that_cannot_be_started_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(pool: object) -> None:
+        raise OSError("no memory")
 
-
-@pytest.mark.parametrize("ending", ["worker dies", "worker died before", "no worker can be started"])
-def test_a_broken_worker_is_closed_without_waiting(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    slot = Process()
-    if ending == "no worker can be started":
-
-        def refused(pool: object) -> None:
-            raise OSError("no memory")
-
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="no memory"):
-            patch.setattr(loky.ProcessPoolExecutor, "_adjust_process_count", refused)
-            slot.submit(pow, 2, 3)
-    else:
-        with pytest.raises(BrokenProcessPool):
-            slot.submit(_die).result()
-    if ending == "worker died before":
-        with pytest.raises(BrokenProcessPool):
-            slot.submit(pow, 2, 3)
-
-    def waits(seconds: float) -> None:
-        raise AssertionError("close() waited although no task is pending")
-
-    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waits))
-    slot.close()
+    monkeypatch.setattr(loky.ProcessPoolExecutor, "_adjust_process_count", refused)
+    with pytest.raises(OSError, match="no memory"):
+        list(run_tasks(abs, [(1,)], jobs=1))
 
 
 def _grown(task: int) -> tuple[int, int]:
@@ -129,7 +105,7 @@ def test_a_worker_whose_memory_has_grown_is_replaced_without_a_warning() -> None
     pytest.importorskip("psutil", reason="psutil, with which loky measures memory, is not installed")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        done = [end.result for end in spread([(task,) for task in range(8)], [Process()], [_grown])]
+        done = [end.result for end in run_tasks(_grown, [(task,) for task in range(8)], jobs=1)]
     assert not caught
     assert [task for task, _ in done] == list(range(8))
     assert len({pid for _, pid in done}) > 1
@@ -140,9 +116,41 @@ def test_the_number_of_threads_reaches_the_worker_unless_the_environment_sets_it
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    slot = Process(threads=3)
+    names = [("OMP_NUM_THREADS",), ("OPENBLAS_NUM_THREADS",)]
+    ended = {end.task: end.result for end in run_tasks(os.getenv, names, environments=[limit_threads(3)])}
+    assert ended == {0: "3", 1: "7"}, "the user's setting is kept"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to find the worker in")
+def test_a_worker_of_a_killed_run_ends_within_seconds_during_its_task(tmp_path: Path) -> None:
+    script = (
+        "import test_workers as tests, pathlib, sys\n"
+        "list(tests.run_tasks(tests.note_and_sleep, [(pathlib.Path(sys.argv[1]),)], jobs=1))\n"
+    )
+    note = tmp_path / "pid"
+    run = subprocess.Popen([sys.executable, "-c", script, note], cwd=Path(__file__).parent)
+    deadline = time.monotonic() + 60
+    while not note.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker = int(note.read_text())
+    assert is_running(worker)
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 10
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(worker)
+
+
+def note_and_sleep(note: Path) -> None:
+    made = note.with_suffix(".tmp")
+    made.write_text(str(os.getpid()))
+    made.replace(note)
+    time.sleep(600)
+
+
+def is_running(pid: int) -> bool:
     try:
-        assert slot.submit(os.getenv, "OMP_NUM_THREADS").result() == "3"
-        assert slot.submit(os.getenv, "OPENBLAS_NUM_THREADS").result() == "7", "the user's setting is kept"
-    finally:
-        slot.close()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -18,7 +18,7 @@ from typing import Any
 from joblib import cpu_count
 
 from ...errors import Ig3dError, RunError, UsageError
-from ...workers import MOST_DEATHS, Process, spread
+from ...workers import MOST_DEATHS, limit_threads, run_tasks
 from ..report.compare import PREDICTIONS, RunPredictions
 from ..report.files import write_texts
 from ..report.record import FILE, Run, json_text, read_run
@@ -219,8 +219,8 @@ def _in_parallel(
     if jobs == 1:
         yield from ((place, run(*task)) for place, task in zip(wave, tasks, strict=True))
         return
-    lanes = [Process(threads) for _ in range(workers)]  # for a single cell too: if it dies, the study goes on
-    for ended in spread(tasks, lanes, [run] * workers):
+    # in a worker for a single cell too: if it dies, the study goes on
+    for ended in run_tasks(run, tasks, environments=[limit_threads(threads)] * workers):
         yield wave[ended.task], _DIED if ended.given_up else ended.result
 
 
