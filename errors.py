@@ -84,6 +84,7 @@ _EXTRAS = {
     "report": "jinja2 matplotlib",
     "parquet": "pyarrow",
     "remote": "fsspec",
+    "video": "av",
     "dask": "dask distributed",
     "ray": "ray",
     "onnx": "onnxruntime",

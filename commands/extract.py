@@ -13,6 +13,7 @@ from ..errors import RunError, UsageError, number
 from .options import (
     Dataset,
     Device,
+    FramesPerSecond,
     Groups,
     LabelMap,
     Manifest,
@@ -53,6 +54,7 @@ def extract(
     split_seed: SplitSeed = 0,
     groups: Groups = None,
     label_map: LabelMap = None,
+    fps: FramesPerSecond = None,
     jobs: Annotated[
         int,
         typer.Option(
@@ -90,7 +92,7 @@ def extract(
     from ..extract.config import ExtractConfig
     from ..extract.run import extract_codes, rows_of_part
 
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, fps)
     share = None if part is None else _part(part)
     rows = len(samples if share is None else samples.samples[rows_of_part(share, len(samples))])
     config = ExtractConfig(

@@ -36,7 +36,9 @@ def _checked_seed(seed: int) -> int:
 Root = Annotated[
     str,
     typer.Argument(
-        help="Folder of the dataset, an archive of it, or an address.", metavar="ROOT", show_default=False
+        help="Folder of the dataset, an archive of it, an image, a video, or an address.",
+        metavar="ROOT",
+        show_default=False,
     ),
 ]
 Dataset = Annotated[
@@ -56,6 +58,10 @@ SplitShares = Annotated[
 LabelMap = Annotated[
     str | None,
     typer.Option("--label-map", help="What labels mean: 1=surprise,2=fear,..., a preset, or names in order."),
+]
+FramesPerSecond = Annotated[
+    float | None,
+    typer.Option("--fps", help="Frames per second to take of videos; all by default.", show_default=False),
 ]
 SplitSeed = Annotated[
     int,
@@ -143,11 +149,14 @@ def list_dataset(
     seed: int = 0,
     groups: str | None = None,
     label_map: str | None = None,
+    fps: float | None = None,
 ) -> Listing:
     """The dataset's samples, with what the adapter understood said on stderr."""
     from ..extract.datasets import list_samples
 
-    listing = list_samples(root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map))
+    listing = list_samples(
+        root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map, fps)
+    )
     say_samples(listing)
     return listing
 
@@ -171,6 +180,7 @@ def dataset_options(
     seed: int,
     groups: str | None,
     label_map: str | None,
+    fps: float | None = None,
 ) -> DatasetOptions:
     """The options of a dataset, as the commands take them.
 
@@ -200,6 +210,7 @@ def dataset_options(
         seed=seed,
         group_pattern=groups,
         label_map=label_map,
+        fps=fps,
     )
 
 

@@ -1,4 +1,4 @@
-"""Names of image files: suffixes, which are no part of a sample's id, and natural order."""
+"""Names of image and video files: suffixes, which are no part of a sample's id, and natural order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp", ".webp",
     ".tif", ".tiff", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jpm",
     ".ppm", ".pgm", ".pbm", ".pnm",
+))  # fmt: skip
+# Ends of names of videos, whose frames are samples.
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ogv",
 ))  # fmt: skip
 
 

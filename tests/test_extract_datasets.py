@@ -141,13 +141,25 @@ def test_a_root_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path
         list_samples(tmp_path / "x.tar!z", "folder")
 
 
-@pytest.mark.parametrize("files", [[], ["a.jpg"], ["notes/readme.txt"]])
+@pytest.mark.parametrize("files", [[], ["notes/readme.txt"]])
 def test_folder_of_the_wrong_layout(tmp_path: Path, files: list[str]) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DatasetError, match=r"folder: expected .*found .*ROOT/<class>.*docs/datasets.md"):
         list_samples(tmp_path, "folder")
+
+
+def test_images_in_no_class_folders_are_samples_without_labels(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "manifest.csv").write_text("path,label\na.jpg,happy\n")
+    listing = list_samples(tmp_path, "folder")
+    assert listing.samples["id"].tolist() == ["a", "b"]
+    assert listing.samples[["label", "split"]].isna().all(axis=None)
+    assert any("--dataset manifest" in note for note in listing.notes)
+    image = list_samples(tmp_path / "a.jpg", "folder")
+    assert image.samples["path"].tolist() == ["a.jpg"] and Path(image.root) == tmp_path
 
 
 def test_same_stem_twice_is_refused(tmp_path: Path) -> None:

@@ -87,12 +87,15 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
         listing = adapter.read(where, options)
     except Unavailable as exc:  # from an archive
         raise DatasetError(f"{dataset}: {exc}; run it again") from exc
+    if options.fps is not None and "time" not in listing.samples:
+        raise UsageError(f"fps: --fps chooses frames of videos, and {root} has none; leave it out")
     if options.group_pattern is not None:
         listing = _grouped(listing, options.group_pattern)
     if options.split_table is not None:
         listing = apply_split(listing, Path(options.split_table))
     elif (listing.splits == Split.none).all():
-        fractions = options.split_fractions or adapter.split_fractions
+        labelled = (listing.labels >= 0).any() or listing.samples["valence"].notna().any()
+        fractions = options.split_fractions or (adapter.split_fractions if labelled else None)
         if fractions is not None:
             listing = assign_splits(listing, fractions, seed=options.seed)
     elif options.split_fractions is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...errors import DatasetError, LayoutError
+from ...errors import DatasetError, LayoutError, UsageError
 from ...features.samples import Listing, sample_table
 from .files import contents
 
@@ -29,6 +29,8 @@ class DatasetOptions:
         Of the split.
     group_pattern : str or None
         Regular expression over the id whose first group names the person or video.
+    fps : float or None
+        Frames per second to take of videos; None takes all.
     label_map : str or None
         Meaning of the labels: ``1=surprise,2=fear``, a preset, or names in order; see
         :func:`~ig3d.extract.datasets.label_names.read_labels`.
@@ -40,6 +42,11 @@ class DatasetOptions:
     seed: int = 0
     group_pattern: str | None = None
     label_map: str | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise UsageError(f"fps is {self.fps:g}; it must be a number above 0")
 
 
 class Dataset(ABC):
@@ -60,8 +67,8 @@ class Dataset(ABC):
         Of the seeded split where no sample has one.
     maps_labels : bool
         Whether ``DatasetOptions.label_map`` is used.
-    suffix : str
-        Of the archives that are listed, one of which may be the root; empty for folders.
+    suffix : str or tuple of str
+        Of the files that may be the root, such as archives; empty for folders.
     remote : bool
         Whether the root may be an address (``s3://bucket/faces``), with which :meth:`read` is then called.
     shared_layout : bool
@@ -73,7 +80,7 @@ class Dataset(ABC):
     classes: ClassVar[tuple[str, ...]] = ()
     split_fractions: ClassVar[tuple[float, float, float] | None] = None
     maps_labels: ClassVar[bool] = False
-    suffix: ClassVar[str] = ""
+    suffix: ClassVar[str | tuple[str, ...]] = ""
     remote: ClassVar[bool] = False
     shared_layout: ClassVar[bool] = False
 

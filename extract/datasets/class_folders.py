@@ -20,12 +20,17 @@ from .levels import Folder, Place, read_levels
 
 
 class ImageFile(NamedTuple):
-    """An image by name: the folders around it, the path and id of its sample, its size in bytes."""
+    """An image by name: the folders around it, the path and id of its sample, its size in bytes.
+
+    A frame of a video has its time in seconds, and the video as group.
+    """
 
     folders: Folder
     path: str
     id: str
     size: int
+    time: float | None = None
+    group: str = ""
 
 
 def list_class_folders(
@@ -77,12 +82,10 @@ def list_class_folders(
                 continue
             counts.setdefault(place.split.name, Counter())[place.label] += 1
             yield {
-                "id": image.id,
-                "path": image.path,
+                **row_of(image),
                 "label": labels.index[place.label],
                 "split": place.split,
-                "group": place.group,
-                "size_bytes": image.size,
+                "group": place.group or image.group,
             }
 
     listing = dataset.listing(root, rows(), classes=labels.classes)
@@ -91,3 +94,9 @@ def list_class_folders(
         shown = some(first_outside + [""] * (outside - len(first_outside)))
         notes.append(f"{number(outside, 'image')} left out, outside of class folders: {shown}")
     return replace(listing, notes=(*notes, *skipped_note(skipped))), places
+
+
+def row_of(image: ImageFile) -> dict[str, Any]:
+    """Columns of the sample table that an image has by itself."""
+    row = {"id": image.id, "path": image.path, "size_bytes": image.size, "group": image.group}
+    return row if image.time is None else {**row, "time": image.time}

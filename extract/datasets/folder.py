@@ -1,49 +1,85 @@
-"""``folder``: a folder per class, with split or person folders above them or without."""
+"""``folder``: images and videos in class folders, with split or person folders above them; or without labels."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from ...errors import LayoutError, number, some
 from ...features.classes import CANONICAL, canonical
-from ...features.image_names import natural
+from ...features.image_names import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural
 from ...features.samples import Listing
 from ..kinds import is_image_name, is_leaving, other_kind
 from ..sources.remote import list_remote
 from .archive_files import is_hidden
 from .base import Dataset, DatasetOptions
-from .class_folders import ImageFile, list_class_folders
-from .files import holds_image, images_of, own_path, sample_id, walk
+from .class_folders import ImageFile, list_class_folders, row_of
+from .files import holds_image, images_of, own_path, sample_id, size_of, skipped_note, walk
 from .levels import Folder, LevelError, Place
+from .manifest import find_manifest
+from .videos import Videos, is_video, video_id
 
 
 class FolderDataset(Dataset):
-    """Class folders, as most people keep their own data."""
+    """Class folders, as most people keep their own data; a flat folder, an image or a video has no labels."""
 
     name = "folder"
-    layout = "folder expects ROOT/<class>/*.jpg, or ROOT/train|val|test/<class>/*.jpg"
+    layout = (
+        "folder expects ROOT/<class>/*.jpg, or ROOT/train|val|test/<class>/*.jpg; without labels ROOT/*.jpg, an image "
+        "or a video"
+    )
     split_fractions = (0.6, 0.2, 0.2)
     maps_labels = True
     remote = True
+    suffix = tuple(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
 
     def read(self, root: Path | str, options: DatasetOptions) -> Listing:
         skipped = Counter[str]()
+        if isinstance(root, Path) and root.is_file():
+            return self._one_file(root, options)
+        videos = Videos(str(root), options.fps)
         if isinstance(root, str):
-            images = list(_remote_images(root, skipped))
+            images = list(_remote_images(root, skipped, videos))
             folders = {image.folders for image in images}
-            return list_class_folders(self, root, folders, images, options, skipped=skipped, found="none")[0]
+            if folders == {()}:
+                return self._unlabelled(root, images, skipped, videos)
+            listing, _ = list_class_folders(
+                self, root, folders, images, options, skipped=skipped, found="none"
+            )
+            return replace(listing, notes=(*videos.notes(), *listing.notes))
         # two walks: all files together would take much memory
-        holds = {_parts(inside): holds_image(files) for inside, files in walk(root, root)}
+        holds = {_parts(inside): _holds_media(files) for inside, files in walk(root, root)}
         full = [folder for folder, images in holds.items() if images]
-        listing, places = list_class_folders(
-            self, str(root), full, _images(root, skipped), options, skipped=skipped
-        )
+        images_here = _images(root, skipped, videos)
+        if full == [()]:
+            listing = self._unlabelled(str(root), images_here, skipped, videos)
+            if table := find_manifest(root):
+                note = f"WARNING {table.name} is not used: --dataset manifest reads labels from it"
+                listing = replace(listing, notes=(*listing.notes, note))
+            return listing
+        listing, places = list_class_folders(self, str(root), full, images_here, options, skipped=skipped)
         labels = {place.label for place in places.values()}
-        return replace(listing, notes=(*listing.notes, *_empty(holds, labels), *_same_folders(root, places)))
+        notes = (*videos.notes(), *listing.notes, *_empty(holds, labels), *_same_folders(root, places))
+        return replace(listing, notes=notes)
+
+    def _one_file(self, path: Path, options: DatasetOptions) -> Listing:
+        """An image or a video by itself."""
+        videos = Videos(str(path.parent), options.fps)
+        name, size = own_path(path.name), path.stat().st_size
+        images = _media((), "", [(name, size)], videos)
+        return self._unlabelled(str(path.parent), images, Counter(), videos)
+
+    def _unlabelled(
+        self, root: str, images: Iterable[ImageFile], skipped: Counter[str], videos: Videos
+    ) -> Listing:
+        """Samples without labels: codes and predictions, but no figures."""
+        listing = self.listing(root, map(row_of, images))
+        note = "no labels: images and videos lie in no class folders"
+        return replace(listing, notes=(*videos.notes(), note, *skipped_note(skipped)))
 
 
 def read_folders(dataset: Dataset, root: Path, expected: str, options: DatasetOptions) -> Listing:
@@ -62,21 +98,40 @@ def read_folders(dataset: Dataset, root: Path, expected: str, options: DatasetOp
     return replace(listing, dataset=dataset.name)
 
 
-def _images(root: Path, skipped: Counter[str]) -> Iterator[ImageFile]:
+def _images(root: Path, skipped: Counter[str], videos: Videos) -> Iterator[ImageFile]:
     for inside, files in walk(root, root, skipped):
-        for name, size in images_of(files, skipped if inside else None):
-            path = own_path(inside + name)
-            yield ImageFile(_parts(inside), path, sample_id(path), size)
+        others = [entry for entry in files if not is_video(entry.name)]
+        moving = [(entry.name, size_of(entry.path)) for entry in files if is_video(entry.name)]
+        still = images_of(others, skipped if inside else None)
+        yield from _media(_parts(inside), inside, chain(still, moving), videos)
 
 
-def _remote_images(address: str, skipped: Counter[str]) -> Iterator[ImageFile]:
-    """Images on remote storage, by name: other files are not opened there."""
+def _media(
+    folders: Folder, inside: str, files: Iterable[tuple[str, int]], videos: Videos
+) -> Iterator[ImageFile]:
+    """Images of a folder, and the frames of its videos; ``inside`` is the folder's path with a slash."""
+    for name, size in files:
+        path = own_path(inside + name)
+        if is_video(path):
+            for frame in videos.frames(path):
+                yield ImageFile(folders, frame.path, frame.id, size, frame.time, video_id(path))
+        else:
+            yield ImageFile(folders, path, sample_id(path), size)
+
+
+def _holds_media(files: Sequence[os.DirEntry[str]]) -> bool:
+    return any(is_video(entry.name) for entry in files) or holds_image(files)
+
+
+def _remote_images(address: str, skipped: Counter[str], videos: Videos) -> Iterator[ImageFile]:
+    """Images and videos on remote storage, by name: other files are not opened there."""
     for path, size in list_remote(address.rstrip("/")):
         *folders, name = path.split("/")
         if is_hidden(path):
             continue
-        if is_image_name(name):
-            yield ImageFile(tuple(folders), own_path(path), sample_id(path), size)
+        if is_image_name(name) or is_video(name):
+            inside = path.removesuffix(name)
+            yield from _media(tuple(folders), inside, [(name, size)], videos)
         elif not is_leaving(name):
             skipped[other_kind(name, lambda: b"unknown")] += 1
 

@@ -56,10 +56,14 @@ class ManifestDataset(Dataset):
         """The table that the option names, else the one under the root."""
         if named and Path(named).exists() and not Path(named).is_dir():  # a pipe will do
             return Path(named)
-        for candidate in () if named else (root / name for name in _NAMES):
-            if candidate.is_file():
-                return candidate
+        if not named and (found := find_manifest(root)):
+            return found
         raise self.wrong_layout(root, named or "manifest.csv or manifest.parquet")
+
+
+def find_manifest(root: Path) -> Path | None:
+    """The table of a folder, by its usual names."""
+    return next((root / name for name in _NAMES if (root / name).is_file()), None)
 
 
 def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list[str]]:

@@ -1,9 +1,10 @@
-"""Reading images: from files and from archives, here and on remote storage.
+"""Reading images: from files, archives and videos, here and on remote storage.
 
 A *location* is one string: the dataset's root, ``/``, and the sample's path. A path of the form ``ARCHIVE!MEMBER``
 (``train-000.tar!0001.jpg``, ``images.zip!a/b.png``, ``data.parquet!17``, ``fer2013.csv!17``) names an image inside an
-archive, whose kind is that of its suffix; a root with a scheme (``s3://bucket/faces``) is read by fsspec. An archive is
-opened and indexed once in each process and stays open; :func:`read_content` reads files and members alike.
+archive, whose kind is that of its suffix; ``clip.mp4#000123`` is a frame of a video, numbered from 0; a root with a
+scheme (``s3://bucket/faces``) is read by fsspec. An archive is opened and indexed once in each process and stays open;
+:func:`read_content` reads files and members alike.
 
 A *source* is one kind of archive, a class that is made with a :class:`~.storage.File`::
 
@@ -30,6 +31,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from ...errors import Ig3dError
+from ...features.image_names import VIDEO_SUFFIXES
 from .remote import is_remote
 from .storage import File, Unavailable, Unreadable, read_file, reason_of, stamp, unread
 
@@ -50,9 +52,12 @@ SOURCES: Mapping[str, str] = {
     ".parquet": "ig3d.extract.sources.parquet:ParquetRows",
     ".tar": "ig3d.extract.sources.archives:TarMembers",
     ".zip": "ig3d.extract.sources.archives:ZipMembers",
+    **dict.fromkeys(VIDEO_SUFFIXES, "ig3d.extract.sources.video:VideoFrames"),
 }
 KEPT_OPEN = 16  # archives in a process, each with its index
-_INSIDE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SOURCES))}))!(.+)", re.DOTALL | re.IGNORECASE)
+_ARCHIVES = "|".join(re.escape(suffix) for suffix in SOURCES if suffix not in VIDEO_SUFFIXES)
+_INSIDE = re.compile(rf"(.+?(?:{_ARCHIVES}))!(.+)", re.DOTALL | re.IGNORECASE)
+_FRAME = re.compile(rf"(.+(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))}))#(\d+)", re.DOTALL | re.IGNORECASE)
 
 
 class Source(Protocol):
@@ -72,8 +77,12 @@ def parts_of(location: str) -> tuple[str, str]:
     ('faces/train-000.tar', '0001.jpg')
     >>> parts_of("faces/wow!.jpg")
     ('faces/wow!.jpg', '')
+    >>> parts_of("videos/S1/clip.mp4#000123")
+    ('videos/S1/clip.mp4', '000123')
     """
     inside = _INSIDE.fullmatch(location) if "!" in location else None
+    if inside is None and "#" in location:
+        inside = _FRAME.fullmatch(location)
     return (inside[1], inside[2]) if inside else (location, "")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import StoreError, UsageError, require
 from ..atomic import replacing, write_arrays
 from ..pose import ANGLES, store_degrees
-from .reader import FRAME_COLUMNS, CodeStore
+from .reader import CodeStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,5 +95,5 @@ def _arrays(frame: pd.DataFrame) -> dict[str, np.ndarray]:
         name: column.to_numpy()
         if column.dtype.kind == "f"
         else column.astype(object).fillna("").to_numpy().astype(str)
-        for name, column in frame[[*FRAME_COLUMNS]].items()
+        for name, column in frame.items()
     }

@@ -56,6 +56,8 @@ COLUMNS = {
     "face/landmark_box": Column("f4", (4,)),
     "face/crop_box": Column("f4", (4,)),
 }
+# Columns of the samples that a store may have.
+OPTIONAL_COLUMNS = {"sample/time": Column("f8", low=0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +130,14 @@ def check_columns(file: h5py.File) -> int:
         raise ValueError(f"the dataset {missing[0]} is missing")
     if not isinstance(file["codes"], h5py.Group):
         raise ValueError("codes is not a group")
-    columns = COLUMNS | {f"codes/{name}": Column("f4", (-1,)) for name in file["codes"]}
+    known = COLUMNS | {name: column for name, column in OPTIONAL_COLUMNS.items() if name in file}
+    columns = known | {f"codes/{name}": Column("f4", (-1,)) for name in file["codes"]}
     rows = {name: _rows(file, name, column) for name, column in columns.items()}
     if len({*rows.values()}) != 1:
         raise ValueError(f"datasets differ in their number of rows: {rows}")
     if not rows["sample/id"]:
         raise ValueError("the store has no rows")
-    for name, column in COLUMNS.items():
+    for name, column in known.items():
         if column.dtype != "S":
             values = file[name][()]
             high = len(classes) - 1 if name == "sample/label" else column.high

@@ -170,7 +170,7 @@ class CodeStore:
 
         classes = list(self.info.classes)
         with self._border("its samples"):
-            return pd.DataFrame(
+            table = pd.DataFrame(
                 {
                     "id": _strings(self._raw("sample/id")),
                     "path": _strings(self._raw("sample/path")),
@@ -182,6 +182,7 @@ class CodeStore:
                     "size_bytes": np.full(len(self), -1, np.int64),
                 }
             )
+            return table.assign(time=self.column("sample/time")) if "sample/time" in self._file else table
 
     @property
     def status(self) -> np.ndarray:
@@ -234,9 +235,10 @@ class CodeStore:
         Returns
         -------
         pandas.DataFrame
-            ``id``, ``path``, ``split``, ``label``, ``valence``, ``arousal``, ``group``, ``status``, ``message``, then a
-            float32 column per code: ``pose:0``, ``pose:1``, ... ``split``, ``label`` and ``status`` are Categoricals;
-            NaN stands for no split and no label, and for all codes of a row whose status is not ``ok``.
+            ``id``, ``path``, ``split``, ``label``, ``valence``, ``arousal``, ``group``, ``status``, ``message``, for
+            videos ``time`` in seconds, then a float32 column per code: ``pose:0``, ``pose:1``, ... ``split``,
+            ``label`` and ``status`` are Categoricals; NaN stands for no split and no
+            label, and for all codes of a row whose status is not ``ok``.
 
         Raises
         ------
@@ -245,7 +247,8 @@ class CodeStore:
         import pandas as pd
 
         status = pd.Categorical.from_codes(self.status, [status.name for status in Status])
-        parts = [self.samples.assign(status=status, message=self.messages)[[*FRAME_COLUMNS]]]
+        names = [*FRAME_COLUMNS, *(["time"] if "time" in self.samples else [])]
+        parts = [self.samples.assign(status=status, message=self.messages)[names]]
         for block in self.blocks if blocks is None else blocks:
             codes = self.codes(block)
             names = [f"{block}:{column}" for column in range(codes.shape[1])]

@@ -172,6 +172,8 @@ class StoreWriter:
             name, values = f"sample/{column}", self._samples[column]
             values = values if values.dtype.kind == "f" else values.cat.codes
             self._known(name, values.to_numpy(), _TYPES.get(name, np.dtype(COLUMNS[name].dtype)))
+        if "time" in self._samples:
+            self._known("sample/time", self._samples["time"].to_numpy(), np.dtype("<f8"))
         for name, column_format in COLUMNS.items():
             if name not in file:
                 self._pending(name, column_format)

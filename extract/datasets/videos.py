@@ -1,0 +1,122 @@
+"""Frames of videos as samples: numbers, times and ids from the files' packets, without decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ...errors import DatasetError, number, some
+from ...features.image_names import VIDEO_SUFFIXES
+from ..sources import Unavailable, Unreadable
+from ..sources.video import VideoIndex, read_index
+
+# Time stamps are rounded to milliseconds in some files.
+_TOLERANCE = 1e-3
+
+
+class Frame(NamedTuple):
+    """One frame as a sample: number in the video, id, path under the root, seconds from the first frame."""
+
+    number: int
+    id: str
+    path: str
+    time: float
+
+
+def is_video(path: str) -> bool:
+    """Whether a path has the suffix of a video.
+
+    >>> is_video("a/clip.MP4"), is_video("clip.mp4#000001"), is_video(".clip.mp4")
+    (True, False, False)
+    """
+    name = path.rpartition("/")[2]
+    dot = name.rfind(".")
+    return dot > 0 and not name.startswith(".") and name[dot:].lower() in VIDEO_SUFFIXES
+
+
+def video_id(path: str) -> str:
+    """Id of a video, with which those of its frames begin; also their group.
+
+    >>> video_id("S1/clip.mp4")
+    'S1/clip'
+    """
+    return path.rpartition(".")[0]
+
+
+class Videos:
+    """Lists the frames of the videos of a dataset.
+
+    Parameters
+    ----------
+    root : folder or address of the dataset
+    fps : float, optional
+        Frames per second to take; all of them by default.
+    """
+
+    def __init__(self, root: str, fps: float | None = None) -> None:
+        self._root, self._fps = root.rstrip("/"), fps
+        self._count = self._all = self._taken = 0
+        self._seconds = 0.0
+        self._damaged: list[str] = []
+        self._short: list[str] = []
+
+    def frames(self, path: str, *, name: str | None = None) -> list[Frame]:
+        """Frames of a video, in order; of one that cannot be read a single one, which extraction marks as unreadable.
+
+        Parameters
+        ----------
+        path : of the video, under the root
+        name : str, optional
+            With which the ids begin; by default the path without its suffix.
+
+        Raises
+        ------
+        DatasetError : frames per second are asked for, and the video has no times.
+        MissingExtra : PyAV is not installed.
+        """
+        name = video_id(path) if name is None else name
+        self._count += 1
+        try:
+            index = read_index(f"{self._root}/{path}")
+        except Unavailable:
+            raise
+        except (FileNotFoundError, Unreadable) as exc:
+            self._damaged.append(f"{path} ({exc})")
+            return [Frame(0, f"{name}#000000", f"{path}#000000", np.nan)]
+        numbers = self._chosen(index, path)
+        self._all += len(index)
+        self._taken += len(numbers)
+        self._seconds += float(np.nan_to_num(index.seconds[-1]))
+        if len(index) < index.announced:
+            self._short.append(f"{path} ({len(index)} of {index.announced} frames)")
+        digits = max(6, len(str(len(index) - 1)))  # one width in a video, so that ids are in its order
+        return [
+            Frame(
+                frame, f"{name}#{frame:0{digits}d}", f"{path}#{frame:0{digits}d}", float(index.seconds[frame])
+            )
+            for frame in numbers.tolist()
+        ]
+
+    def _chosen(self, index: VideoIndex, path: str) -> np.ndarray:
+        """Numbers of the frames to take: of each period of 1 / fps seconds the first."""
+        if self._fps is None:
+            return np.arange(len(index))
+        if np.isnan(index.seconds).any():
+            raise DatasetError(f"{path} has neither time stamps nor a frame rate; leave out --fps")
+        starts = np.arange(0, index.seconds[-1] + _TOLERANCE, 1 / self._fps)
+        return np.unique(np.searchsorted(index.seconds, starts - _TOLERANCE))
+
+    def notes(self) -> Iterator[str]:
+        """Findings about the videos, for the user."""
+        if not self._count:
+            return
+        if self._all:
+            taken = "" if self._fps is None else f"; --fps {self._fps:g} takes {self._taken} of them"
+            yield f"{number(self._count, 'video')}, {self._all} frames in {self._seconds:.1f} s{taken}"
+        if self._damaged:
+            count = number(len(self._damaged), "video")
+            yield f"WARNING {count} cannot be read, and has one row, unreadable: {some(self._damaged)}"
+        if self._short:
+            yield f"WARNING {number(len(self._short), 'video')} cut short: {some(self._short)}"

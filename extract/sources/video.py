@@ -1,0 +1,272 @@
+"""Frames of a video, decoded in order by PyAV (libav): ``clip.mp4#000123`` is the frame with the number 123, from 0.
+
+Frames are numbered in the order in which they are shown. Their number is found by their time stamp, so a frame is the
+same one whether decoding began at the start of the file or at a key frame in the middle. Files whose time stamps are
+absent or out of order (some AVI files) are decoded from the start, and their frames counted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import require
+from .storage import MOST_BYTES, File, Unavailable, Unreadable
+
+if TYPE_CHECKING:
+    import av
+
+# Frames that are decoded first, to see whether time stamps of packets and of frames agree.
+_CHECKED = 24
+# Decoded frames that are kept, for readers that ask for neighbours in another order.
+_KEPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class VideoIndex:
+    """Frames of a video, from its packets; nothing is decoded.
+
+    Attributes
+    ----------
+    seconds : (n,) float64
+        When each frame is shown, from the first one; NaN where the file has neither time stamps nor a frame rate.
+    stamps : (n,) int64 or None
+        Time stamps of the frames in ascending order; None where they do not identify a frame.
+    keys : (k,) int64
+        Numbers of the frames at which decoding can begin.
+    announced : int
+        Frames according to the file's header; 0 where it does not say.
+    """
+
+    seconds: np.ndarray
+    stamps: np.ndarray | None
+    keys: np.ndarray
+    announced: int
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+
+def read_index(path: str) -> VideoIndex:
+    """Number the frames of a video.
+
+    Parameters
+    ----------
+    path : path or address of the file
+
+    Raises
+    ------
+    FileNotFoundError : there is none.
+    Unreadable : it is damaged, or has no frames.
+    MissingExtra : PyAV is not installed.
+    """
+    file = File(path)
+    with _opened(file) as container:
+        return _index(container, _stream(container, file.name), file.name)
+
+
+class VideoFrames:
+    """Frames of one video; reading them in ascending order decodes each frame once.
+
+    Parameters
+    ----------
+    file : File
+    """
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._lock = Lock()
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        with _opened(file) as container:
+            self._index = _index(container, _stream(container, file.name), file.name)
+        self._by_stamp = self._index.stamps is not None and self._stamps_agree()
+        self._next = 0
+        self._decoder = self._decode(0)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, member: str) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a frame, upright.
+
+        Parameters
+        ----------
+        member : number of the frame, from 0
+        """
+        number = int(member)
+        if not 0 <= number < len(self):
+            raise KeyError(member)
+        with self._lock:
+            frame = self._frame(number)
+        if frame.is_corrupt:
+            raise Unreadable("the frame is damaged")
+        if 3 * frame.width * frame.height > MOST_BYTES:
+            raise Unreadable(f"absurdly large: {frame.width} x {frame.height} pixels")
+        return _pixels(frame, self._aspect)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and pixels of each frame that can be decoded, in order."""
+        for number in range(len(self)):
+            try:
+                yield number, self.read(str(number))
+            except Unavailable:
+                raise
+            except Unreadable:
+                continue
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(n,) float64: when each frame is shown, from the first one."""
+        return self._index.seconds
+
+    def _frame(self, number: int) -> Any:
+        """The frame, decoded: from those kept, or onwards, or from the nearest key frame before it."""
+        if number in self._kept:
+            return self._kept[number]
+        key = self._key_before(number)
+        if number < self._next or key > self._next:
+            self._decoder, self._next = self._decode(key), key
+        frame, first = self._until(number)
+        if frame is None and key and not 0 <= first <= number:
+            # seeking went too far, as in some MPEG files: begin at the start
+            self._decoder, self._next = self._decode(0), 0
+            frame, _ = self._until(number)
+        if frame is None:
+            raise Unreadable("the frame could not be decoded")
+        return frame
+
+    def _until(self, number: int) -> tuple[Any, int]:
+        """Decode up to a frame: the frame, None where it does not come; and the number of the first one decoded."""
+        first = -1
+        for here, frame in self._decoder:
+            first = here if first < 0 else first
+            self._next = here + 1
+            self._kept[here] = frame
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            if here >= number:
+                break
+        else:
+            self._next = len(self)
+        return self._kept.get(number), first
+
+    def _key_before(self, number: int) -> int:
+        if not self._by_stamp:
+            return 0
+        place = int(np.searchsorted(self._index.keys, number, side="right")) - 1
+        return int(self._index.keys[place]) if place >= 0 else 0
+
+    def _decode(self, start: int) -> Iterator[tuple[int, Any]]:
+        """Number and frame, from a key frame on; damaged packets are passed over."""
+        stamps = self._index.stamps
+        with _opened(self._file) as container:
+            stream = _stream(container, self._file.name)
+            self._aspect = float(stream.sample_aspect_ratio or 1)
+            if not self._by_stamp or stamps is None:
+                yield from enumerate(_frames(container, stream))
+                return
+            if start:
+                container.seek(int(stamps[start]), stream=stream)
+            for frame in _frames(container, stream):
+                if frame.pts is None:
+                    continue
+                here = int(np.searchsorted(stamps, frame.pts))
+                if here < len(stamps) and stamps[here] == frame.pts:
+                    yield here, frame
+
+    def _stamps_agree(self) -> bool:
+        """Whether the first frames have the time stamps of the first packets, in order."""
+        stamps, place = self._index.stamps, 0
+        assert stamps is not None
+        with _opened(self._file) as container:
+            for frame in _frames(container, _stream(container, self._file.name)):
+                if place >= min(_CHECKED, len(stamps)):
+                    break
+                # frames may be lost, but never out of order
+                here = -1 if frame.pts is None else int(np.searchsorted(stamps, frame.pts))
+                if here < place or here >= len(stamps) or stamps[here] != frame.pts:
+                    return False
+                place = here + 1
+        return True
+
+
+def _opened(file: File) -> av.container.InputContainer:
+    require("av", wanted_by="video")
+    import av
+
+    if not file.size:
+        raise Unreadable("the file is empty")
+    try:
+        return av.open(file.stream(), "r", metadata_errors="replace")
+    except av.FFmpegError as exc:
+        raise Unreadable(f"no video, or cut short: {exc.strerror}") from exc
+
+
+def _stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    # a picture of the cover is a video stream too
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & type(stream.disposition).attached_pic
+    ]
+    if not streams:
+        raise Unreadable(f"{name} has no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise Unreadable(f"{name} is of a codec that is not supported")
+    stream.codec_context.thread_count = 1  # workers are processes
+    return stream
+
+
+def _index(container: av.container.InputContainer, stream: av.VideoStream, name: str) -> VideoIndex:
+    stamps: list[int | None] = []
+    keys: list[int] = []
+    for packet in _packets(container, stream):
+        if packet.size and not packet.is_discard:
+            stamps.append(packet.pts)
+            if packet.is_keyframe and packet.pts is not None:
+                keys.append(packet.pts)
+    if not stamps:
+        raise Unreadable(f"{name} has no frames")
+    known = None if None in stamps else np.unique(np.array(stamps, np.int64))
+    if known is not None and len(known) == len(stamps) and stream.time_base:
+        seconds = (known - known[0]) * float(stream.time_base)
+        return VideoIndex(seconds, known, np.searchsorted(known, np.array(keys, np.int64)), stream.frames)
+    rate = float(stream.average_rate or 0)
+    seconds = np.arange(len(stamps)) / rate if rate > 0 else np.full(len(stamps), np.nan)
+    return VideoIndex(seconds, None, np.zeros(1, np.int64), stream.frames)
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Any]:
+    """Packets up to the end of the file, or to where it is cut short."""
+    import av
+
+    try:
+        yield from container.demux(stream)
+    except av.FFmpegError:
+        return
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Any]:
+    """Decoded frames in the order in which they are shown; packets that cannot be decoded are passed over."""
+    import av
+
+    for packet in _packets(container, stream):
+        try:
+            decoded = packet.decode()
+        except av.FFmpegError:
+            continue
+        yield from decoded
+
+
+def _pixels(frame: Any, aspect: float) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as a player shows the frame: pixels square, rotated as the file says."""
+    width = max(1, round(frame.width * aspect)) if 0.1 < aspect < 10 else frame.width
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

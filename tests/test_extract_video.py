@@ -1,0 +1,239 @@
+"""Videos: which frame is which, in every container; damaged files; times, groups and rows in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ig3d.errors import DatasetError, UsageError
+from ig3d.extract.datasets import DatasetOptions, list_samples
+from ig3d.extract.read import Unreadable, read_image
+from ig3d.extract.sources.video import VideoIndex, read_index
+from ig3d.features.store import CodeStore
+
+av = pytest.importorskip("av")
+
+BITS = 8
+
+
+def numbered(number: int) -> np.ndarray:
+    """A picture that shows a number below 256 as eight black or white columns."""
+    pixels = np.zeros((64, BITS * 16, 3), np.uint8)
+    for bit in range(BITS):
+        if number >> bit & 1:
+            pixels[:, bit * 16 : (bit + 1) * 16] = 255
+    return pixels
+
+
+def number_in(pixels: np.ndarray) -> int:
+    return sum(int(pixels[32, bit * 16 + 8].mean() > 128) << bit for bit in range(BITS))
+
+
+def write_video(
+    path: Path, stamps: list[int], *, codec: str = "libx264", rate: int = 25, b_frames: int = 2, gop: int = 12
+) -> Path:
+    """A video whose frame k shows the number k at ``stamps[k] / rate`` seconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = BITS * 16, 64
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.gop_size = gop
+        if b_frames and codec != "mjpeg":
+            stream.codec_context.max_b_frames = b_frames
+        for number, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts = stamp
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+CONTAINERS = [
+    ("mp4", "libx264", 2),
+    ("mkv", "libx264", 2),
+    ("mov", "libx264", 0),
+    ("avi", "mpeg4", 2),
+    ("avi", "libx264", 2),  # whose time stamps are out of order
+    ("avi", "mjpeg", 0),
+    ("mpg", "mpeg2video", 2),
+    ("webm", "libvpx-vp9", 0),
+    ("wmv", "wmv2", 0),
+    ("flv", "libx264", 2),
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "b_frames"), CONTAINERS)
+def test_a_frame_is_the_same_in_any_order_of_reading(
+    suffix: str, codec: str, b_frames: int, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / f"clip.{suffix}", list(range(60)), codec=codec, b_frames=b_frames)
+    index = read_index(str(path))
+    assert len(index) == 60
+    np.testing.assert_allclose(index.seconds, np.arange(60) / 25, atol=1e-3)
+    rng = np.random.default_rng(0)
+    for frame in [*range(60), *rng.permutation(60).tolist()]:
+        assert number_in(read_image(f"{path}#{frame:06d}").pixels) == frame
+
+
+def test_reading_in_order_decodes_each_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ig3d.extract.sources import video
+
+    path = write_video(tmp_path / "clip.mp4", list(range(120)))
+    decoded = 0
+    frames = video._frames
+
+    def counted(*arguments: object) -> object:
+        nonlocal decoded
+        for frame in frames(*arguments):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video, "_frames", counted)
+    for frame in range(60, 120):  # a shard in the middle
+        assert number_in(read_image(f"{path}#{frame:06d}").pixels) == frame
+    assert decoded <= video._CHECKED + 1 + 12 + 60
+
+
+def test_rows_are_frames_with_times_and_the_video_as_group(tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    write_video(root / "a.mp4", list(range(30)))
+    write_video(root / "b.mkv", [0, 1, 2, 10, 11, 30])  # of a variable rate
+    samples = list_samples(root, "folder").samples
+    assert samples["id"].tolist()[28:32] == ["a#000028", "a#000029", "b#000000", "b#000001"]
+    assert samples["path"].iloc[-1] == "b.mkv#000005"
+    assert samples["group"].tolist() == ["a"] * 30 + ["b"] * 6
+    assert samples["label"].isna().all() and samples["split"].isna().all()
+    np.testing.assert_allclose(samples["time"][30:], np.array([0, 1, 2, 10, 11, 30]) / 25, atol=1e-3)
+
+
+def test_fps_takes_the_first_frame_of_each_period(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", list(range(50)))
+    five = list_samples(path, "folder", DatasetOptions(fps=5)).samples
+    assert five["id"].tolist() == [f"clip#{frame:06d}" for frame in range(0, 50, 5)]
+    assert len(list_samples(path, "folder", DatasetOptions(fps=25))) == 50
+    assert len(list_samples(path, "folder", DatasetOptions(fps=100))) == 50
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="fps"):
+            DatasetOptions(fps=wrong)
+
+
+def test_fps_of_images_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="has none"):
+        list_samples(tmp_path, "folder", DatasetOptions(fps=5))
+
+
+def test_frames_without_time_stamps_are_counted(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "raw.h264", list(range(10))).rename(tmp_path / "raw.mp4")
+    assert [number_in(read_image(f"{path}#{frame}").pixels) for frame in (3, 9, 0, 5)] == [3, 9, 0, 5]
+
+
+def test_fps_of_a_video_without_times_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ig3d.extract.datasets import videos
+
+    path = write_video(tmp_path / "clip.mp4", list(range(10)))
+    timeless = VideoIndex(np.full(10, np.nan), None, np.zeros(1, np.int64), 0)
+    monkeypatch.setattr(videos, "read_index", lambda path: timeless)
+    assert list_samples(path, "folder").samples["time"].isna().all()
+    with pytest.raises(DatasetError, match="leave out --fps"):
+        list_samples(path, "folder", DatasetOptions(fps=5))
+
+
+def test_class_folders_of_videos_have_labels(tmp_path: Path) -> None:
+    for name in ("happy", "sad"):
+        (tmp_path / name).mkdir()
+        for clip in range(5):
+            write_video(tmp_path / name / f"{clip}.mp4", list(range(4)))
+    listing = list_samples(tmp_path, "folder")
+    assert listing.classes == ("happy", "sad") and len(listing) == 40
+    assert set(listing.samples["group"]) == {
+        f"{name}/{clip}" for name in ("happy", "sad") for clip in range(5)
+    }
+    assert (listing.samples.groupby("group")["split"].nunique() == 1).all()
+
+
+def damaged(tmp_path: Path) -> dict[str, Path]:
+    whole = write_video(tmp_path / "whole.mp4", list(range(60))).read_bytes()
+    kinds = {"empty": b"", "text": b"hello " * 100, "cut": whole[: len(whole) // 2]}
+    for name, content in kinds.items():
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return {name: tmp_path / f"{name}.mp4" for name in (*kinds, "sound")}
+
+
+def test_a_video_that_cannot_be_read_has_one_row_and_a_reason(tmp_path: Path) -> None:
+    for name, path in damaged(tmp_path).items():
+        listing = list_samples(path, "folder")
+        assert listing.samples["id"].tolist() == [f"{name}#000000"]
+        assert any("cannot be read" in note for note in listing.notes)
+        with pytest.raises(Unreadable):
+            read_image(f"{path}#000000")
+
+
+def test_a_video_that_is_cut_short_keeps_the_frames_before(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", list(range(60)), b_frames=0)
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    frames = len(read_index(str(tmp_path / "cut.mkv")))
+    assert 5 < frames < 60
+    for frame in range(frames - 1):
+        assert number_in(read_image(f"{tmp_path / 'cut.mkv'}#{frame}").pixels) == frame
+
+
+def test_bytes_changed_in_the_middle_end_with_rows_not_with_an_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", list(range(60)))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(np.random.default_rng(0).integers(0, 256, 200, np.uint8))
+    path.write_bytes(content)
+    good = 0
+    for frame, second in enumerate(read_index(str(path)).seconds):
+        try:
+            good += number_in(read_image(f"{path}#{frame}").pixels) == round(second * 25)
+        except Unreadable:
+            continue
+    assert good >= 10
+
+
+def test_a_file_named_as_a_frame_is_refused(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "clip.mp4#000001"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    folder.write_bytes((tmp_path / "a.png").read_bytes())
+    with pytest.raises(DatasetError, match="rename"):
+        list_samples(tmp_path, "folder")
+
+
+def test_extract_video_resumes_to_the_same_store(tmp_path: Path) -> None:
+    from ig3d.extract.config import ExtractConfig
+    from ig3d.extract.run import extract_codes
+
+    path = write_video(tmp_path / "clip.mp4", [*range(0, 80, 2), *range(80, 200)])
+    config = ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor", detector="none")
+    listing = list_samples(path, "folder")
+    extract_codes(listing, tmp_path / "one.h5", config, jobs=1)
+    seen = 0
+
+    def stop(counts: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_codes(listing, tmp_path / "two.h5", config, jobs=1, progress=stop)
+    extract_codes(listing, tmp_path / "two.h5", config, jobs=1)
+    with CodeStore(tmp_path / "one.h5") as one, CodeStore(tmp_path / "two.h5") as two:
+        assert one.content_sha256 == two.content_sha256 and not one.verify()
+        np.testing.assert_array_equal(one.samples["time"], listing.samples["time"])
+        assert "time" in one.frame() and one.ok.all()
