@@ -34,7 +34,7 @@ def number_in(pixels: np.ndarray) -> int:
 def write_video(
     path: Path, stamps: list[int], *, codec: str = "libx264", rate: int = 25, b_frames: int = 2, gop: int = 12
 ) -> Path:
-    """A video whose frame k shows the number k at ``stamps[k] / rate`` seconds."""
+    """Video in which frame k shows the number k at ``stamps[k] / rate`` seconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height = BITS * 16, 64

@@ -265,7 +265,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
 
 
 def _pixels(frame: Any, aspect: float) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as a player shows the frame: pixels square, rotated as the file says."""
+    """(H, W, 3) uint8 RGB as a player shows the frame: square pixels, rotated by the angle in the file."""
     width = max(1, round(frame.width * aspect)) if 0.1 < aspect < 10 else frame.width
     pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     turns = round(frame.rotation / 90) % 4
