@@ -55,7 +55,7 @@ CONTAINERS = [
     ("mkv", "libx264", 2),
     ("mov", "libx264", 0),
     ("avi", "mpeg4", 2),
-    ("avi", "libx264", 2),  # whose time stamps are out of order
+    ("avi", "libx264", 2),  # in which time stamps are out of order
     ("avi", "mjpeg", 0),
     ("mpg", "mpeg2video", 2),
     ("webm", "libvpx-vp9", 0),
