@@ -24,6 +24,7 @@ _PUBLIC = {
     "fuse_files": "learn.fuse",
     "fuse_predictions": "learn.fuse",
     "list_samples": "extract.datasets",
+    "load_regressor": "extract.api",
 }
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "fuse_files",
     "fuse_predictions",
     "list_samples",
+    "load_regressor",
 ]
 
 if TYPE_CHECKING:
     from .errors import Ig3dError
+    from .extract.api import load_regressor
     from .extract.config import ExtractConfig
     from .extract.datasets import list_samples
     from .extract.run import extract_codes

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .store import CodeStore
+    from .values import Block
 
 ANGLES = ("yaw", "pitch", "roll")
 # Bases of pose blocks whose columns are a rotation vector in FLAME's axes.
@@ -53,13 +54,18 @@ def pose_degrees(pose: np.ndarray) -> np.ndarray:
     return degrees.reshape(vectors.shape)
 
 
+def is_axis_angle(block: Block) -> bool:
+    """Whether the codes of a block are rotation vectors in FLAME's axes."""
+    return block.width == 3 and block.unit == "rad" and block.basis in _BASES
+
+
 def store_degrees(store: CodeStore) -> np.ndarray | None:
     """(n, 3) yaw, pitch and roll of a store's rows, degrees; None if its pose is no rotation vector in FLAME's axes.
 
     The pose of an imported table may be in any convention, and is not converted.
     """
     block = store.blocks.get("pose")
-    if block is None or block.width != 3 or block.unit != "rad" or block.basis not in _BASES:
+    if block is None or not is_axis_angle(block):
         return None
     if store.info.regressor.get("source") == "csv":
         return None

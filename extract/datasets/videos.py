@@ -10,10 +10,7 @@ import numpy as np
 from ...errors import DatasetError, number, some
 from ...features.image_names import VIDEO_SUFFIXES
 from ..sources import Unavailable, Unreadable
-from ..sources.video import VideoIndex, read_index
-
-# Time stamps are rounded to milliseconds in some files.
-_TOLERANCE = 1e-3
+from ..sources.video import read_index
 
 
 class Frame(NamedTuple):
@@ -85,7 +82,10 @@ class Videos:
         except (FileNotFoundError, Unreadable) as exc:
             self._damaged.append(f"{path} ({exc})")
             return [Frame(0, f"{name}#000000", f"{path}#000000", np.nan)]
-        numbers = self._chosen(index, path)
+        try:
+            numbers = index.at_rate(self._fps)
+        except DatasetError as exc:
+            raise DatasetError(f"{path}: {exc}") from exc
         self._all += len(index)
         self._taken += len(numbers)
         self._seconds += float(np.nan_to_num(index.seconds[-1]))
@@ -98,15 +98,6 @@ class Videos:
             )
             for frame in numbers.tolist()
         ]
-
-    def _chosen(self, index: VideoIndex, path: str) -> np.ndarray:
-        """Numbers of the frames to take: of each period of 1 / fps seconds the first."""
-        if self._fps is None:
-            return np.arange(len(index))
-        if np.isnan(index.seconds).any():
-            raise DatasetError(f"{path} has neither time stamps nor a frame rate; leave out --fps")
-        starts = np.arange(0, index.seconds[-1] + _TOLERANCE, 1 / self._fps)
-        return np.unique(np.searchsorted(index.seconds, starts - _TOLERANCE))
 
     def notes(self) -> Iterator[str]:
         """Findings about the videos, for the user."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import require
-from .storage import MOST_BYTES, File, Unavailable, Unreadable
+from ...errors import DatasetError, require
+from .storage import MOST_BYTES, File, Unreadable
 
 if TYPE_CHECKING:
     import av
 
+# Time stamps are rounded to milliseconds in some files.
+_TOLERANCE = 1e-3
 # Frames that are decoded first, to see whether time stamps of packets and of frames agree.
 _CHECKED = 24
 # Decoded frames that are kept, for readers that ask for neighbours in another order.
@@ -51,6 +53,20 @@ class VideoIndex:
     def __len__(self) -> int:
         return len(self.seconds)
 
+    def at_rate(self, fps: float | None) -> np.ndarray:
+        """Numbers of the frames that are first in their period of ``1 / fps`` seconds; all for None.
+
+        Raises
+        ------
+        DatasetError : the frames have no times.
+        """
+        if fps is None:
+            return np.arange(len(self))
+        if np.isnan(self.seconds).any():
+            raise DatasetError("the video has neither time stamps nor a frame rate; leave out --fps")
+        starts = np.arange(0, self.seconds[-1] + _TOLERANCE, 1 / fps)
+        return np.unique(np.searchsorted(self.seconds, starts - _TOLERANCE))
+
 
 def read_index(path: str) -> VideoIndex:
     """Number the frames of a video.
@@ -65,7 +81,10 @@ def read_index(path: str) -> VideoIndex:
     Unreadable : it is damaged, or has no frames.
     MissingExtra : PyAV is not installed.
     """
-    file = File(path)
+    try:
+        file = File(path)
+    except FileNotFoundError as exc:
+        raise FileNotFoundError("no such file") from exc
     with _opened(file) as container:
         return _index(container, _stream(container, file.name), file.name)
 
@@ -108,21 +127,6 @@ class VideoFrames:
         if 3 * frame.width * frame.height > MOST_BYTES:
             raise Unreadable(f"absurdly large: {frame.width} x {frame.height} pixels")
         return _pixels(frame, self._aspect)
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Number and pixels of each frame that can be decoded, in order."""
-        for number in range(len(self)):
-            try:
-                yield number, self.read(str(number))
-            except Unavailable:
-                raise
-            except Unreadable:
-                continue
-
-    @property
-    def seconds(self) -> np.ndarray:
-        """(n,) float64: when each frame is shown, from the first one."""
-        return self._index.seconds
 
     def _frame(self, number: int) -> Any:
         """The frame, decoded: from those kept, or onwards, or from the nearest key frame before it."""

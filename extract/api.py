@@ -1,0 +1,390 @@
+"""Codes of the faces of images, videos and a webcam, in Python: :func:`load_regressor`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DatasetError, Ig3dError, UsageError, require
+from ..features.pose import is_axis_angle, pose_degrees
+from ..features.values import Block, Face
+from .config import ExtractConfig, build, settle
+from .crop import prepare
+from .datasets.videos import is_video, video_id
+from .detectors import Detector, choose_face
+from .engine import single_rows
+from .kinds import is_image_name
+from .read import Unreadable, bounded_images, read_image
+from .regressors import Regressor
+from .sources.remote import is_remote
+from .sources.video import read_index
+
+ImageLike = np.ndarray | str | Path
+# Images that are read and computed together where the source does not wait for the answer.
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceCodes:
+    """A face in an image, with its codes.
+
+    Attributes
+    ----------
+    codes : dict of block name to (width,) float32 array
+    xyxy : (4,) float32, pixels
+        Box x0, y0, x1, y1; it may leave the image.
+    score : float in [0, 1]
+        Confidence of the detector; NaN where it gives none.
+    landmarks : (p, 2 or 3) float32, pixels, or None
+    pose_degrees : (3,) float64 or None
+        Yaw, pitch and roll, degrees (:func:`ig3d.features.pose.pose_degrees`); None if the regressor has no pose.
+    """
+
+    codes: dict[str, np.ndarray]
+    xyxy: np.ndarray
+    score: float
+    landmarks: np.ndarray | None
+    pose_degrees: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """An image of a source, with its faces.
+
+    Attributes
+    ----------
+    id : str
+        As in a store: ``clip#000123`` for a frame of a video, the path without suffix for a file; else the number.
+    time : float
+        Seconds from the first frame; NaN for images.
+    image : (H, W, 3) uint8 RGB
+    faces : list of FaceCodes
+        The largest confident face first.
+    """
+
+    id: str
+    time: float
+    image: np.ndarray
+    faces: list[FaceCodes]
+
+
+def load_regressor(
+    name: str = "facemesh",
+    *,
+    detector: str | None = None,
+    also: Sequence[str] = (),
+    device: str = "auto",
+    precision: str = "fp32",
+) -> FaceRegressor:
+    """Load a regressor with its face detector, to call it on images.
+
+    Parameters
+    ----------
+    name : str
+        As for ``ig3d extract --regressor``.
+    detector : str, optional
+        By default the regressor's preferred one.
+    also : names of optional blocks to compute in addition
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+    precision : str
+        Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
+
+    Returns
+    -------
+    FaceRegressor
+
+    Raises
+    ------
+    UsageError : the regressor, detector or device does not exist.
+    MissingExtra, WeightsError : a package or a weights file is missing.
+
+    Examples
+    --------
+    ::
+
+        regressor = ig3d.load_regressor("facemesh")
+        faces = regressor("photo.jpg")
+        faces[0].codes["expression"]  # (30,) float32
+    """
+    config = ExtractConfig(
+        regressor=name, detector=detector, also=tuple(also), device=device, precision=precision
+    )
+    config, _ = settle(config)
+    return FaceRegressor(*build(config))
+
+
+class FaceRegressor:
+    """Finds all faces of images and computes their codes, as ``ig3d extract`` does for the largest face.
+
+    Made by :func:`load_regressor`. The codes are those of a store within 1e-5.
+
+    Attributes
+    ----------
+    name : str
+    blocks : dict of block name to Block
+        Width, unit and meaning of the codes.
+    """
+
+    def __init__(self, regressor: Regressor, detector: Detector) -> None:
+        self._regressor, self._detector = regressor, detector
+        self.name = regressor.name
+        self.blocks: dict[str, Block] = dict(regressor.blocks)
+
+    def __repr__(self) -> str:
+        blocks = ", ".join(f"{name} ({block.width})" for name, block in self.blocks.items())
+        return f"<FaceRegressor {self.name}: {blocks}>"
+
+    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> list[FaceCodes] | list[list[FaceCodes]]:
+        """Faces of an image, or of several.
+
+        Parameters
+        ----------
+        images : array, path, or a sequence of either
+            RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4), as uint8 or as floats in [0, 1]. A path may be that of any
+            supported image, also ``archive.zip!member.jpg`` or ``clip.mp4#000123``.
+
+        Returns
+        -------
+        list of FaceCodes
+            Of one image: its faces, the largest confident one first; empty if there is none. Of several: a list for
+            each.
+
+        Raises
+        ------
+        UsageError : an array is no image.
+        DatasetError : a file cannot be read.
+        """
+        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            return self._faces([_as_pixels(images)])[0]
+        pixels = [_as_pixels(image) for image in images]
+        return [
+            faces
+            for start in range(0, len(pixels), _BATCH)
+            for faces in self._faces(pixels[start : start + _BATCH])
+        ]
+
+    def frames(
+        self, source: int | ImageLike | Iterable[ImageLike], *, fps: float | None = None
+    ) -> Iterator[Frame]:
+        """Iterate over the images of a source, in order.
+
+        Parameters
+        ----------
+        source : path of a video, image or folder; index of a webcam; or iterable of images
+            Of a folder, all images and videos under it.
+        fps : float, optional
+            Frames per second to take of videos; all by default.
+
+        Yields
+        ------
+        Frame
+
+        Raises
+        ------
+        DatasetError : there is no such file, or it is no image or video.
+        UsageError : there is no such webcam.
+
+        Warns
+        -----
+        RuntimeWarning
+            A frame, or a file of a folder, cannot be read; it is left out.
+        """
+        if fps is not None and not 0 < fps < float("inf"):
+            raise UsageError(f"fps is {fps}; it must be a number above 0")
+        if isinstance(source, int):
+            images, together = _webcam(source), 1
+        elif isinstance(source, str | Path):
+            images, together = _files(str(source), fps), _BATCH
+        elif isinstance(source, np.ndarray) and source.ndim < 4:
+            raise UsageError("frames: the source is one image; call the regressor on it instead")
+        else:
+            images = ((str(number), np.nan, _as_pixels(image)) for number, image in enumerate(source))
+            together = 1
+        return self._frames(images, together)
+
+    def _frames(self, images: Iterator[tuple[str, float, np.ndarray]], together: int) -> Iterator[Frame]:
+        batch: list[tuple[str, float, np.ndarray]] = []
+        for image in images:
+            batch.append(image)
+            if len(batch) == together:
+                yield from self._finished(batch)
+                batch = []
+        yield from self._finished(batch)
+
+    def _finished(self, batch: list[tuple[str, float, np.ndarray]]) -> Iterator[Frame]:
+        found = self._faces([pixels for *_, pixels in batch])
+        for (name, time, pixels), faces in zip(batch, found, strict=True):
+            yield Frame(name, time, pixels, faces)
+
+    def _faces(self, images: Sequence[np.ndarray]) -> list[list[FaceCodes]]:
+        """Faces of images: detect → crop → regress, as in an extraction."""
+        if not images:
+            return []
+        with single_rows():
+            detected = [_in_order(faces) for faces in self._detector(images)]
+            pairs = [(image, face) for image, faces in zip(images, detected, strict=True) for face in faces]
+            codes = iter(self._codes(pairs))
+        return [[coded for face in faces if (coded := self._coded(face, next(codes)))] for faces in detected]
+
+    def _codes(self, pairs: Sequence[tuple[np.ndarray, Face]]) -> list[dict[str, np.ndarray]]:
+        """Codes of each face in its image; empty, with a warning, where they cannot be computed."""
+        if not pairs:
+            return []
+        images, faces = zip(*pairs, strict=True)
+        try:
+            whole = self._detector.name == "none"
+            codes = self._regressor(prepare(images, faces, self._regressor.needs, whole=whole))
+            return [{name: codes[name][row] for name in self.blocks} for row in range(len(pairs))]
+        except Ig3dError:
+            raise
+        except Exception as exc:
+            if len(pairs) > 1:
+                return [codes for pair in pairs for codes in self._codes([pair])]
+            warnings.warn(f"a face is left out: {type(exc).__name__}: {exc}", RuntimeWarning, stacklevel=2)
+            return [{}]
+
+    def _coded(self, face: Face, codes: dict[str, np.ndarray]) -> FaceCodes | None:
+        """The face with its codes; None where it has none, or some are not finite."""
+        if not codes:
+            return None
+        if not all(np.isfinite(values).all() for values in codes.values()):
+            warnings.warn("a face is left out: its codes are not finite", RuntimeWarning, stacklevel=2)
+            return None
+        block = self.blocks.get("pose")
+        degrees = pose_degrees(codes["pose"]) if block is not None and is_axis_angle(block) else None
+        return FaceCodes(codes, face.xyxy, face.score, face.landmarks, degrees)
+
+
+def _in_order(faces: Sequence[Face]) -> list[Face]:
+    """The face that an extraction takes, then the others by size."""
+    if not faces:
+        return []
+    first = choose_face(faces)
+    others = [face for face in faces if face is not first]
+    return [first, *sorted(others, key=lambda face: -face.area)]
+
+
+def _as_pixels(image: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a path or an array.
+
+    Raises
+    ------
+    UsageError : an array is no image.
+    DatasetError : a file cannot be read.
+    """
+    if isinstance(image, str | Path):
+        return _read(str(image))
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or not pixels.size:
+        raise UsageError(
+            f"an image has shape {pixels.shape}; pass RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4)"
+        )
+    if pixels.dtype.kind == "f":
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise UsageError(
+                f"an image of {pixels.dtype} has values from {pixels.min():g} to {pixels.max():g}; pass floats in "
+                "[0, 1], or uint8"
+            )
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise UsageError(f"an image is an array of {pixels.dtype}; pass uint8, or floats in [0, 1]")
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    elif pixels.shape[2] == 4:  # on white, as transparent files are read
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _read(path: str) -> np.ndarray:
+    try:
+        with bounded_images():
+            return read_image(path).pixels
+    except (FileNotFoundError, Unreadable) as exc:
+        raise DatasetError(f"{path}: {exc}") from exc
+
+
+def _files(path: str, fps: float | None) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Id, time and pixels of an image, of the frames of a video, or of all files under a folder."""
+    if not is_remote(path) and Path(path).is_dir():
+        files = sorted(
+            file.relative_to(path).as_posix()
+            for file in Path(path).rglob("*")
+            if (is_image_name(file.name) or is_video(file.name)) and file.is_file()
+        )
+        if not files:
+            raise DatasetError(f"{path}: the folder has no images or videos")
+        return _readable(path, files, fps)
+    if is_video(path):
+        folder, _, name = path.rpartition("/")
+        return _video(folder or ".", name, fps)
+    return iter([(Path(path).stem, np.nan, _read(path))])
+
+
+def _readable(
+    folder: str, files: Sequence[str], fps: float | None
+) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Files of a folder, without those that cannot be read."""
+    for file in files:
+        try:
+            if is_video(file):
+                yield from _video(folder, file, fps)
+            else:
+                yield file.rpartition(".")[0], np.nan, _read(f"{folder}/{file}")
+        except DatasetError as exc:
+            warnings.warn(f"left out: {exc}", RuntimeWarning, stacklevel=2)
+
+
+def _video(folder: str, path: str, fps: float | None) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Frames of a video."""
+    try:
+        index = read_index(f"{folder}/{path}")
+    except (FileNotFoundError, Unreadable) as exc:
+        raise DatasetError(f"{folder}/{path}: {exc}") from exc
+    for number in index.at_rate(fps).tolist():
+        name = f"{path}#{number:06d}"
+        try:
+            pixels = _read(f"{folder}/{name}")
+        except DatasetError as exc:
+            warnings.warn(f"left out: {exc}", RuntimeWarning, stacklevel=2)
+            continue
+        yield f"{video_id(path)}#{number:06d}", float(index.seconds[number]), pixels
+
+
+def _webcam(index: int) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Frames of a webcam, until it is unplugged or the caller stops."""
+    require("cv2", wanted_by="webcam")
+    import time
+
+    import cv2
+
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below is enough
+    camera = cv2.VideoCapture(index)
+    cv2.utils.logging.setLogLevel(level)
+    if not camera.isOpened():
+        raise UsageError(
+            f"webcam {index} cannot be opened; check that it is connected, or pass another index"
+        )
+
+    def frames() -> Iterator[tuple[str, float, np.ndarray]]:
+        start, number = time.monotonic(), 0
+        try:
+            while True:
+                received, picture = camera.read()
+                if not received:
+                    return
+                yield str(number), time.monotonic() - start, np.ascontiguousarray(picture[..., ::-1])
+                number += 1
+        finally:
+            camera.release()
+
+    return frames()
