@@ -270,3 +270,30 @@ def counting_cells(title: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress bar of a task that may be short: it appears after a second."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        _text("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+    )
+    task = bar.add_task(title, total=total)
+    began = time.monotonic()
+
+    def progress(done: int) -> None:
+        if time.monotonic() - began > 1:
+            bar.start()
+        bar.update(task, advance=done)
+
+    try:
+        yield progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()

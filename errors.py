@@ -91,11 +91,15 @@ _EXTRAS = {
 }
 
 
+# Packages that no extra installs -> how to install them.
+_BY_HAND = {"pytorch3d": "docs/face_model.md explains how to install it"}
+
+
 def absent(error: ModuleNotFoundError, *, wanted_by: str) -> MissingExtra:
     """Error for a missing package; the message names the command or plug-in, the package and the extra to install."""
     package = (error.name or "unknown").partition(".")[0]
     extra = next((extra for extra, packages in _EXTRAS.items() if package in packages.split()), None)
-    install = f"pip install 'ig3d[{extra}]'" if extra else f"install {package}"
+    install = f"pip install 'ig3d[{extra}]'" if extra else _BY_HAND.get(package, f"install {package}")
     return MissingExtra(f"{wanted_by}: needs the package {package!r}, which is not installed; {install}")
 
 

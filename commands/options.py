@@ -79,6 +79,14 @@ Store = Annotated[Path, typer.Argument(help="An ig3d store (.h5).", metavar="STO
 OutStore = Annotated[
     Path, typer.Option("--out", help="The store to write.", show_default=False, callback=output_file)
 ]
+RowIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rows",
+        help="Sample ids or patterns such as 'clip.mp4#*', by comma or repeated.",
+        show_default=False,
+    ),
+]
 _STORES = typer.Option(
     "--3d-store",
     help="Store of ig3d extract. Repeated: more codes of the same rows, or more rows (fitted on one store, "

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..console import counts, say, stdout
-from ..errors import UsageError
+from ..console import counts, say, stdout, steps
+from ..errors import UsageError, number
 from .options import (
     Dataset,
     Groups,
@@ -17,6 +17,7 @@ from .options import (
     Manifest,
     OutStore,
     Root,
+    RowIds,
     Seed,
     SplitSeed,
     SplitShares,
@@ -58,20 +59,31 @@ def preview(
             "--out", help="Picture to write (.png or .jpg).", show_default=False, callback=output_file
         ),
     ],
-    count: Annotated[int, typer.Option("--count", help="Faces on the sheet.")] = 24,
+    rows: RowIds = None,
+    count: Annotated[int, typer.Option("--count", help="Faces on the sheet, chosen at random.")] = 24,
     seed: Seed = 0,
+    mesh: Annotated[
+        bool, typer.Option("--mesh", help="Draw meshes instead of points (FLAME codes always).")
+    ] = False,
+    renderer: Annotated[
+        str, typer.Option("--renderer", help="Draws the meshes: built-in or pytorch3d.")
+    ] = "built-in",
     root: Annotated[
         Path | None, typer.Option("--root", help="Folder of the images, if they have moved.")
     ] = None,
 ) -> None:
-    """Draw a sheet of a store's faces with their boxes and points."""
+    """Draw a sheet of a store's faces with their boxes and points or meshes."""
     from ..extract.preview import preview
     from ..features.store import CodeStore
+    from ..features.store.rows import rows_of
 
     with CodeStore(store) as opened:
         opened.check_content()
-        drawn = preview(opened, out, count=count, seed=seed, root=root)
-    print(f"{out}: {drawn} faces")
+        chosen = None if rows is None else rows_of(opened, names(rows))
+        drawn = preview(
+            opened, out, count=count, seed=seed, root=root, rows=chosen, mesh=mesh, renderer=renderer
+        )
+    print(f"{out}: {number(drawn, 'face')}")
 
 
 def import_(
@@ -110,24 +122,47 @@ def export(
         Path | None, typer.Option("--parquet", help="Table to write.", callback=output_file)
     ] = None,
     npz: Annotated[Path | None, typer.Option("--npz", help="Arrays to write.", callback=output_file)] = None,
-    blocks: Annotated[
-        list[str] | None, typer.Option("--blocks", help="By comma or repeated; all by default.")
+    obj: Annotated[
+        Path | None, typer.Option("--obj", help="Folder for one mesh file (.obj) per row.", metavar="DIR")
     ] = None,
+    ply: Annotated[
+        Path | None, typer.Option("--ply", help="Folder for one mesh file (.ply) per row.", metavar="DIR")
+    ] = None,
+    rows: RowIds = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option("--blocks", help="Blocks of a table, by comma or repeated; all by default."),
+    ] = None,
+    frontal: Annotated[
+        bool, typer.Option("--frontal", help="Meshes without the rotation of the head.")
+    ] = False,
 ) -> None:
-    """Write a store's samples and codes as a table that other programs read."""
+    """Write a store's samples and codes as a table, or its faces as meshes."""
+    from ..extract.meshes import write_meshes
     from ..features.store import CodeStore
     from ..features.store.export import export_store
+    from ..features.store.rows import rows_of
 
-    wanted = {".csv": csv, ".parquet": parquet, ".npz": npz}
-    if not any(wanted.values()):
-        raise UsageError("export: expected --csv, --parquet or --npz, got none")
-    for suffix, path in wanted.items():
+    tables = {".csv": csv, ".parquet": parquet, ".npz": npz}
+    folders = {".obj": obj, ".ply": ply}
+    if not any((tables | folders).values()):
+        raise UsageError("export: nothing to write; pass --csv, --parquet, --npz, --obj or --ply")
+    for suffix, path in tables.items():
         if path is not None and path.suffix.lower() != suffix:
-            raise UsageError(
-                f"export: expected a name that ends in {suffix} after --{suffix[1:]}, got {path}"
-            )
+            raise UsageError(f"export: {path} does not end in {suffix}; pass such a name to --{suffix[1:]}")
     with CodeStore(store) as opened:
         opened.check_content()
-        for path in filter(None, wanted.values()):
-            rows = export_store(opened, path, blocks=None if blocks is None else names(blocks))
-            print(f"{path}: {rows} rows")
+        chosen = None if rows is None else rows_of(opened, names(rows))
+        total = len(opened) if chosen is None else len(chosen)
+        for path in filter(None, tables.values()):
+            wanted = None if blocks is None else names(blocks)
+            with steps("export", total) as progress:
+                count = export_store(opened, path, blocks=wanted, rows=chosen, progress=progress)
+            print(f"{path}: {number(count, 'row')}")
+        for suffix, folder in folders.items():
+            if folder is not None:
+                with steps("export", total) as progress:
+                    count = write_meshes(
+                        opened, folder, suffix=suffix, rows=chosen, frontal=frontal, progress=progress
+                    )
+                print(f"{folder}: {number(count, 'mesh file')}")

@@ -10,19 +10,30 @@ from PIL import Image
 
 from ..errors import DatasetError, Ig3dError, UsageError
 from ..faces import draw, model
+from ..faces.render import Mesh, check_renderer
 from ..features.atomic import replacing
 from ..features.store import CodeStore
 from ..features.values import Status
-from .preview_flame import meshes
+from .meshes import face_model_of, image_meshes
 from .read import Unreadable, bounded_images, read_image
 from .regressors.facemesh import project
 from .sources.remote import is_remote
 
 
 def preview(
-    store: CodeStore, out: str | Path, *, count: int = 24, seed: int = 0, root: str | Path | None = None
+    store: CodeStore,
+    out: str | Path,
+    *,
+    count: int = 24,
+    seed: int = 0,
+    root: str | Path | None = None,
+    rows: np.ndarray | None = None,
+    mesh: bool = False,
+    renderer: str = "built-in",
 ) -> int:
     """Write a contact sheet: first rows without codes (at most a quarter of the sheet), then a random choice.
+
+    FLAME codes are drawn as meshes, those of the embedded face model as points.
 
     Parameters
     ----------
@@ -34,6 +45,11 @@ def preview(
         Seed of the random choice.
     root : path, optional
         Folder of the images, if they have moved since the extraction.
+    rows : (m,) int, optional
+        Rows to show, in this order, instead of a random choice.
+    mesh : bool
+        Draw meshes also for the embedded face model.
+    renderer : name in :data:`ig3d.faces.render.RENDERERS`
 
     Returns
     -------
@@ -41,29 +57,30 @@ def preview(
 
     Raises
     ------
-    UsageError : ``count`` is below 1, or ``out`` is no PNG or JPEG name or is a file of the dataset.
+    UsageError : ``count`` is below 1, the renderer does not exist, or ``out`` is no PNG or JPEG name or is a file of
+        the dataset.
     DatasetError : none of the chosen images can be read.
     """
     if count < 1:
         raise UsageError(f"count is {count}; it must be at least 1")
     if Path(out).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"out: {out} is no image file; use a name that ends in .png or .jpg")
-    folder = str(root or store.info.root)
-    if (
-        Path(out).exists()
-        and not is_remote(folder)
-        and Path(out).resolve().is_relative_to(Path(folder).resolve())
-    ):
-        raise UsageError(f"out: {out} is a file of the dataset and would be overwritten; choose another path")
-    rows = _choose(store, count, seed)
-    points, surfaces = _points(store, rows), meshes(store, rows)
+    check_renderer(renderer)
+    folder = images_folder(store, out, root)
+    rows = _choose(store, count, seed) if rows is None else rows
+    flame_or_asked = mesh or face_model_of(store) == "flame"
+    surfaces = image_meshes(store, rows) if flame_or_asked else {}
+    points = {} if surfaces else _points(store, rows)
     with bounded_images():
-        tiles = [_tile(store, int(row), folder, points.get(int(row)), surfaces.get(int(row))) for row in rows]
+        tiles = [
+            tile_of(store, int(row), folder, points.get(int(row)), surfaces.get(int(row))) for row in rows
+        ]
     if all(tile.image is None for tile in tiles):
         raise DatasetError(
             f"preview: none of {len(tiles)} images under {folder} can be read; pass their folder with --root"
         )
-    picture = Image.fromarray(draw.sheet(tiles, columns=6 if count > 4 else count))
+    columns = 6 if len(tiles) > 4 else len(tiles)
+    picture = Image.fromarray(draw.sheet(tiles, columns=columns, renderer=renderer))
     encoded = io.BytesIO()
     picture.save(encoded, "PNG" if Path(out).suffix.lower() == ".png" else "JPEG")
     try:
@@ -72,6 +89,23 @@ def preview(
     except OSError as exc:
         raise Ig3dError(f"{out}: the sheet cannot be written: {exc.strerror or exc}") from exc
     return len(tiles)
+
+
+def images_folder(store: CodeStore, out: str | Path, root: str | Path | None) -> str:
+    """Folder or address of a store's images.
+
+    Raises
+    ------
+    UsageError : ``out`` is a file of the dataset.
+    """
+    folder = str(root or store.info.root)
+    if (
+        Path(out).exists()
+        and not is_remote(folder)
+        and Path(out).resolve().is_relative_to(Path(folder).resolve())
+    ):
+        raise UsageError(f"out: {out} is a file of the dataset and would be overwritten; choose another path")
+    return folder
 
 
 def _choose(store: CodeStore, count: int, seed: int) -> np.ndarray:
@@ -107,9 +141,10 @@ def _aligned(store: CodeStore, rows: np.ndarray) -> np.ndarray | None:
     return face.decode(store.codes("shape")[rows], store.codes("expression")[rows])
 
 
-def _tile(
-    store: CodeStore, row: int, folder: str, points: np.ndarray | None, mesh: draw.Mesh | None
+def tile_of(
+    store: CodeStore, row: int, folder: str, points: np.ndarray | None = None, mesh: Mesh | None = None
 ) -> draw.Tile:
+    """One row as a tile: its image, if it can be read, its box, and points or mesh in pixels of the image."""
     sample, at = store.samples.iloc[row], slice(row, row + 1)
     status = Status(int(store.column("sample/status", at)[0]))
     try:

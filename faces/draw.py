@@ -8,28 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .raster import rasterise
+from .render import Mesh, shaded
 
 _PAPER, _INK, _POINT, _BOX, _BAD = "white", "#1b1f24", "#00e0a4", "#ffb000", "#c62828"
 # Tiles are drawn at this multiple of their size and reduced, which smooths dots and lines.
 _OVERSAMPLE = 3
-# Share of the picture that is visible through a mesh, and direction of the light (from the upper left).
-_TRANSPARENCY, _LIGHT = 0.3, (-0.3, -0.5, -0.8)
-
-
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """Triangle mesh in the pixels of an image.
-
-    Attributes
-    ----------
-    points : (v, 3) pixels of the image; z points away from the camera
-    triangles : (t, 3) int
-        Counterclockwise in the image, seen from outside.
-    """
-
-    points: np.ndarray
-    triangles: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +40,9 @@ class Tile:
     good: bool = True
 
 
-def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.ndarray:
+def sheet(
+    tiles: Sequence[Tile], *, columns: int = 6, side: int = 200, renderer: str = "built-in"
+) -> np.ndarray:
     """Arrange tiles in rows on a white sheet.
 
     Parameters
@@ -66,6 +51,7 @@ def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.nda
     columns : int
     side : int
         Side of a tile's picture, pixels.
+    renderer : name in :data:`~.render.RENDERERS`
 
     Returns
     -------
@@ -80,7 +66,7 @@ def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.nda
     for index, tile in enumerate(tiles):
         x = gap + index % columns * (side + gap)
         y = gap + index // columns * (side + text + gap)
-        paper.paste(_picture(tile, side), (x, y))
+        paper.paste(picture_of(tile, side, renderer=renderer), (x, y))
         if not tile.good:
             pen.rectangle((x, y, x + side - 1, y + side - 1), outline=_BAD, width=3)
         for number, line in enumerate(tile.caption.splitlines()[:2]):
@@ -90,8 +76,8 @@ def sheet(tiles: Sequence[Tile], *, columns: int = 6, side: int = 200) -> np.nda
     return np.asarray(paper)
 
 
-def _picture(tile: Tile, side: int) -> Image.Image:
-    """Part of the image around the face, with mesh, box and landmarks."""
+def picture_of(tile: Tile, side: int, *, renderer: str = "built-in") -> Image.Image:
+    """Square picture of the part of the image around the face, with mesh, box and landmarks; ``side`` in pixels."""
     large = side * _OVERSAMPLE
     if tile.image is None:
         return Image.new("RGB", (side, side), "#eeeeee")
@@ -110,7 +96,8 @@ def _picture(tile: Tile, side: int) -> Image.Image:
     )
     if tile.mesh is not None:
         vertices = (tile.mesh.points - (*corner, 0)) * large / span
-        picture = Image.fromarray(shaded(np.asarray(picture), vertices, tile.mesh.triangles))
+        drawn = shaded(np.asarray(picture), vertices, tile.mesh.triangles, renderer=renderer)
+        picture = Image.fromarray(drawn)
     pen = ImageDraw.Draw(picture)
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         box = ((tile.xyxy.reshape(2, 2) - corner) * large / span).ravel().tolist()
@@ -120,37 +107,6 @@ def _picture(tile: Tile, side: int) -> Image.Image:
         for px, py in (tile.points - corner) * large / span:
             pen.ellipse((px - radius, py - radius, px + radius, py + radius), fill=_POINT)
     return picture.resize((side, side), Image.Resampling.BOX)
-
-
-def shaded(picture: np.ndarray, points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Draw a shaded grey mesh over a picture.
-
-    Parameters
-    ----------
-    picture : (H, W, 3) uint8
-    points : (v, 3) pixels; z points away from the camera
-    triangles : (t, 3) int
-        Counterclockwise, seen from outside.
-
-    Returns
-    -------
-    (H, W, 3) uint8
-    """
-    corner = points[triangles]
-    outward = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    normals = np.zeros(points.shape)
-    for k in range(3):  # a vertex's normal is the sum of those of its triangles, weighted by area
-        np.add.at(normals, triangles[:, k], outward)
-    light = np.array(_LIGHT) / np.linalg.norm(_LIGHT)
-    bright = normals @ light / np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
-    grey = 70 + 175 * np.clip(bright, 0, 1)
-    # the rasteriser draws triangles that are clockwise in the image
-    visible = rasterise(points, triangles[:, ::-1], (picture.shape[1], picture.shape[0]))
-    mixed = picture.reshape(-1, 3).copy()
-    mixed[visible.pixel] = np.round(
-        _TRANSPARENCY * mixed[visible.pixel] + (1 - _TRANSPARENCY) * visible.interpolate(grey)[:, None]
-    )
-    return mixed.reshape(picture.shape)
 
 
 def _fit(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -18,10 +18,10 @@ import ig3d
 from ig3d.errors import WeightsError
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
+from ig3d.extract.meshes import image_meshes
 from ig3d.extract.preview import preview
-from ig3d.extract.preview_flame import meshes
 from ig3d.extract.run import extract_codes
-from ig3d.faces.draw import shaded
+from ig3d.faces.render import shaded
 from ig3d.features.store import CodeStore
 from ig3d.features.values import Block, CropSpec, FaceBatch
 
@@ -93,7 +93,7 @@ def test_a_ball_is_round_and_lit_from_the_upper_left() -> None:
 def test_a_head_stands_where_its_camera_puts_it(store_path: Path, tmp_path: Path) -> None:
     with_flame(tmp_path / "weights")
     with CodeStore(store_path) as store:
-        found = meshes(store, np.arange(len(store)))
+        found = image_meshes(store, np.arange(len(store)))
         assert sorted(found) == list(range(len(store)))
         head = found[0]
         # the crop of the fake detector's middle box, by hand

@@ -139,7 +139,7 @@ def test_every_import_belongs_to_the_core_or_to_the_extra_that_its_error_names()
     of["extract"].add("requests")  # comes with pooch
     assert "torch" in third_party()
     for package, users in third_party().items():
-        if package in of[""]:
+        if package in of[""] or package == "pytorch3d":  # which has no extra: it cannot be resolved on Linux
             continue
         line = str(absent(ModuleNotFoundError(name=package), wanted_by="x"))
         match = re.search(r"pip install 'ig3d\[(\w+)\]'", line)
@@ -154,7 +154,7 @@ def test_the_default_needs_neither_torch_nor_mediapipe_and_the_extra_all_has_the
         "all"
     ]
     named = set(re.split(r"[\[\],]", everything)[1:-1])
-    assert named == set(of) - {"", "all", "dev", "dask", "ray", "pytorch3d"}
+    assert named == set(of) - {"", "all", "dev", "dask", "ray"}
 
 
 def test_an_unknown_package_is_named_without_an_extra() -> None:

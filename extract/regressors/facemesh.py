@@ -184,6 +184,11 @@ def eye_openness(points: np.ndarray) -> np.ndarray:
     return np.stack(ratios, axis=1)
 
 
+def to_flame_axes(points: np.ndarray) -> np.ndarray:
+    """(..., 3) points in FLAME's axes (y up, z towards the camera) of points in FaceMesh's axes, or the reverse."""
+    return points * _TO_FLAME
+
+
 def project(points: np.ndarray, pose: np.ndarray, camera: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
     """Project aligned points into the image: the inverse of the alignment.
 

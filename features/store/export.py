@@ -25,6 +25,7 @@ def export_store(
     out: str | Path,
     *,
     blocks: Sequence[str] | None = None,
+    rows: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Write the samples and codes of a store (:meth:`CodeStore.frame`) to a file.
@@ -40,6 +41,8 @@ def export_store(
         ``pose_degrees`` (n, 3).
     blocks : names of blocks, optional
         All of them by default.
+    rows : (m,) int, optional
+        Rows to write, in this order; all by default.
     progress : function that is called with the number of rows written since its last call
 
     Returns
@@ -57,18 +60,21 @@ def export_store(
     if suffix not in SUFFIXES:
         raise UsageError(f"export: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
     names = list(store.blocks if blocks is None else blocks)
-    frame = store.frame(() if suffix == ".npz" else names)
+    chosen = np.arange(len(store)) if rows is None else rows
+    frame = store.frame(() if suffix == ".npz" else names).iloc[chosen]
     degrees = store_degrees(store) if "pose" in names else None
     try:
         with replacing(path) as temporary:
             if suffix == ".npz":
-                codes = {name: store.codes(name) for name in names}
-                angles = {} if degrees is None else {"pose_degrees": degrees.astype(np.float32)}
+                codes = {name: store.codes(name)[chosen] for name in names}
+                angles = {} if degrees is None else {"pose_degrees": degrees[chosen].astype(np.float32)}
                 write_arrays(temporary, _arrays(frame) | codes | angles, compress=True)
             else:
                 if degrees is not None:
                     columns = [f"{angle}_degrees" for angle in ANGLES]
-                    frame[columns] = degrees.astype(np.float32)
+                    frame = frame.assign(
+                        **dict(zip(columns, degrees[chosen].astype(np.float32).T, strict=True))
+                    )
                 if suffix == ".parquet":
                     require("pyarrow", wanted_by="export to Parquet")
                     frame.to_parquet(temporary, index=False)
@@ -76,7 +82,7 @@ def export_store(
                     _write_csv(frame, temporary, progress)
     except OSError as exc:
         raise StoreError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
-    return len(store)
+    return len(chosen)
 
 
 def _write_csv(frame: pd.DataFrame, path: Path, progress: Callable[[int], None] | None) -> None:
