@@ -149,7 +149,7 @@ def export(
         raise UsageError("export: nothing to write; pass --csv, --parquet, --npz, --obj or --ply")
     for suffix, path in tables.items():
         if path is not None and path.suffix.lower() != suffix:
-            raise UsageError(f"export: {path} does not end in {suffix}; pass such a name to --{suffix[1:]}")
+            raise UsageError(f"export: {path} is no name that ends in {suffix}, which --{suffix[1:]} needs")
     with CodeStore(store) as opened:
         opened.check_content()
         chosen = None if rows is None else rows_of(opened, names(rows))
