@@ -32,7 +32,7 @@ ID_NAMES = (
 PATH_NAMES = (
     "path", "image path", "img path", "file path", "filename", "file", "image", "image name", "img", "img name",
     "image file", "img file", "pth", "subdirectory_filepath", "fname", "name", "input", "paths", "filenames", "files",
-    "images", "image paths", "photo", "picture",
+    "images", "image paths", "photo", "picture", "video path", "video file",
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "expression", "emotion", "class", "labels", "cls", "class name", "label name", "emotion label",

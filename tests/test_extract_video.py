@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ig3d.errors import DatasetError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.read import Unreadable, read_image
 from ig3d.extract.sources.video import VideoIndex, read_index
+from ig3d.features.samples import Listing
 from ig3d.features.store import CodeStore
 
 av = pytest.importorskip("av")
@@ -121,8 +123,6 @@ def test_fps_takes_the_first_frame_of_each_period(tmp_path: Path) -> None:
 
 
 def test_fps_of_images_is_refused(tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="has none"):
         list_samples(tmp_path, "folder", DatasetOptions(fps=5))
@@ -205,8 +205,6 @@ def test_bytes_changed_in_the_middle_end_with_rows_not_with_an_error(tmp_path: P
 
 
 def test_a_file_named_as_a_frame_is_refused(tmp_path: Path) -> None:
-    from PIL import Image
-
     folder = tmp_path / "clip.mp4#000001"
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     folder.write_bytes((tmp_path / "a.png").read_bytes())
@@ -237,3 +235,84 @@ def test_extract_video_resumes_to_the_same_store(tmp_path: Path) -> None:
         assert one.content_sha256 == two.content_sha256 and not one.verify()
         np.testing.assert_array_equal(one.samples["time"], listing.samples["time"])
         assert "time" in one.frame() and one.ok.all()
+
+
+def manifest(root: Path, text: str, **options: float) -> Listing:
+    (root / "manifest.csv").write_text(text)
+    return list_samples(root, "manifest", DatasetOptions(**options))  # type: ignore[arg-type]
+
+
+def test_a_table_labels_videos_intervals_and_frames(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", list(range(50)))
+    write_video(tmp_path / "b.mp4", list(range(10)))
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.png")
+    listing = manifest(
+        tmp_path,
+        "video,start,end,frame,label,split,valence\n"
+        "a.mp4,0,0.4,,happy,train,0.5\n"
+        "a.mp4,1.0,,,sad,test,\n"
+        "b.mp4,,,3,neutral,val,\n"
+        "c.png,,,,happy,train,\n",
+    )
+    samples = listing.samples.set_index("id")
+    assert samples.index.tolist() == [
+        *(f"a#{frame:06d}" for frame in [*range(10), *range(25, 50)]),
+        "b#000003",
+        "c",
+    ]
+    assert set(samples["label"][:10]) == {"happy"} and set(samples["label"][10:35]) == {"sad"}
+    assert samples["group"].tolist() == ["a"] * 35 + ["b", ""]
+    assert samples.loc["a#000025", "time"] == pytest.approx(1.0) and np.isnan(samples.loc["c", "time"])
+    assert samples.loc["a#000000", "valence"] == 0.5 and samples.loc["b#000003", "split"] == "val"
+    assert any("24 frames left out, in no row of manifest.csv" in note for note in listing.notes)
+
+
+def test_a_table_names_ranges_of_frames_and_ids(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", list(range(50)))
+    samples = manifest(
+        tmp_path,
+        "id,path,first_frame,last_frame,group,label\nclip,a.mp4,10,12,S1,sad\nclip,a.mp4,20,20,S1,happy\n",
+    ).samples
+    assert samples["id"].tolist() == ["clip#000010", "clip#000011", "clip#000012", "clip#000020"]
+    assert set(samples["group"]) == {"S1"} and samples["path"].iloc[0] == "a.mp4#000010"
+    five = manifest(tmp_path, "path,start,label\na.mp4,1,sad\n", fps=5).samples
+    assert five["id"].tolist() == [f"a#{frame:06d}" for frame in range(25, 50, 5)]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,start,end\na.mp4,0,1\na.mp4,0.9,2\n", "2 frames in more than one row"),
+        ("path,start\na.mp4,early\n", "column start has early"),
+        ("path,start\na.mp4,99\n", "found none"),
+    ],
+)
+def test_tables_of_videos_that_are_refused(table: str, message: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", list(range(60)), rate=20)
+    with pytest.raises(DatasetError, match=message):
+        manifest(tmp_path, table)
+
+
+def test_a_damaged_or_missing_video_of_a_table_has_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    samples = manifest(tmp_path, "path,start,label\na.mp4,1,sad\nb.mp4,,happy\n").samples
+    assert samples["id"].tolist() == ["a#000000", "b#000000"]
+    assert samples["size_bytes"].tolist() == [0, -1]
+
+
+def test_annotations_of_affwild2_beside_its_videos(tmp_path: Path) -> None:
+    lists = tmp_path / "EXPR_Set" / "Train_Set"
+    lists.mkdir(parents=True)
+    (tmp_path / "batch1").mkdir()
+    header = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n"
+    (lists / "v1.txt").write_text(header + "\n".join(map(str, [0, -1, 4, 7])))
+    (lists / "v2_left.txt").write_text(header + "1\n")
+    (lists / "v3.txt").write_text(header + "1\n")
+    write_video(tmp_path / "batch1" / "v1.mp4", list(range(6)))
+    write_video(tmp_path / "batch1" / "v2.mp4", list(range(6)))
+    listing = list_samples(tmp_path, "affwild2")
+    assert listing.samples["id"].tolist() == ["batch1/v1#000000", "batch1/v1#000002", "batch1/v1#000003"]
+    assert listing.samples["label"].tolist() == ["neutral", "happy", "other"]
+    assert set(listing.samples["group"]) == {"v1"} and set(listing.samples["split"]) == {"train"}
+    notes = " ".join(listing.notes)
+    assert "2 frames left out, without a line" in notes and "v2_left" in notes and "v3" in notes

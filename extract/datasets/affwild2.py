@@ -1,5 +1,7 @@
 """``affwild2`` and ``affwild2-va``: frames of Aff-Wild2's videos, with expressions or with valence and arousal.
 
+Frames are the cropped images that come with the annotations; without these, frames of the videos themselves.
+
 The two tasks of the ABAW challenges split the videos differently, so each is a dataset by itself. Reference: Kollias
 and Zafeiriou, "Aff-Wild2" (2018), and the readme of the annotations.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
 from ...features.table_columns import split_named
 from .base import Dataset, DatasetOptions
-from .files import find_all, find_file, images_under, posix, read_lines
+from .files import find_all, find_file, images_under, posix, read_lines, size_of, walk
 from .label_names import class_index
+from .videos import Videos, is_video
 
 # video1_left and video1_right are two people of one video
 _SIDE = re.compile(r"_(left|right)$")
@@ -32,8 +35,8 @@ class AffWild2(Dataset):
 
     name = "affwild2"
     layout = (
-        "affwild2 expects EXPR_.../Train_Set|Validation_Set/<video>.txt and cropped_aligned/<video>/00001.jpg under "
-        "ROOT, line k for frame k"
+        "affwild2 expects EXPR_.../Train_Set|Validation_Set/<video>.txt and cropped_aligned/<video>/00001.jpg, or "
+        "the videos <video>.mp4, under ROOT, line k for frame k"
     )
     classes = PRESETS["affwild2"]
     task = "expr"
@@ -42,9 +45,11 @@ class AffWild2(Dataset):
     def read(self, root: Path, options: DatasetOptions) -> Listing:
         images = find_file(root, {"cropped_aligned"})
         lists = dict(_lists(root, self.task))
-        if images is None or not lists:
+        if not lists:
             missing = "cropped_aligned/" if images is None else f"{self.task.upper()}_.../Train_Set/*.txt"
             raise self.wrong_layout(root, missing)
+        if images is None:
+            return self._of_videos(root, lists, options)
         left_out = Counter[str]()
         without_frames: list[str] = []
         without_header: list[str] = []
@@ -89,6 +94,69 @@ class AffWild2(Dataset):
         if without_frames:
             videos = number(len(without_frames), "annotated video")
             notes.append(f"{videos} left out, without frames: {some(without_frames)}")
+        return replace(listing, notes=tuple(notes))
+
+    def _of_videos(self, root: Path, lists: Mapping[Path, Split], options: DatasetOptions) -> Listing:
+        """Frames of the videos, where the cropped images are absent; line k of a list is frame k - 1.
+
+        Raises
+        ------
+        LayoutError : there are no videos either.
+        """
+        paths = {
+            Path(name).stem: inside + name
+            for inside, files in walk(root, root)
+            for name in sorted(entry.name for entry in files)
+            if is_video(name)
+        }
+        if not paths:
+            raise self.wrong_layout(root, "cropped_aligned/ or videos")
+        videos = Videos(str(root), options.fps)
+        skipped, of_two, beyond = list[str](), list[str](), Counter[str]()
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for file, split in sorted(lists.items()):
+                if _SIDE.search(file.stem):
+                    of_two.append(file.stem)
+                    continue
+                if (path := paths.get(file.stem)) is None:
+                    skipped.append(file.stem)
+                    continue
+                lines, _ = self._lines(file)
+                size = size_of(root / path)
+                for frame in videos.frames(path):
+                    if frame.number >= len(lines):
+                        beyond["frames"] += 1
+                    elif (annotation := lines[frame.number]) is None:
+                        beyond["unannotated"] += 1
+                    else:
+                        row = {
+                            "id": frame.id,
+                            "path": frame.path,
+                            "split": split,
+                            "group": file.stem,
+                            "time": frame.time,
+                        }
+                        yield {**row, "size_bytes": size, **annotation}
+
+        listing = self.listing(root, rows())
+        notes = [
+            *videos.notes(),
+            f"{number(beyond['unannotated'], 'frame')} left out, marked as not annotated",
+        ]
+        if beyond["frames"]:
+            notes.append(
+                f"{number(beyond['frames'], 'frame')} left out, without a line in their video's list"
+            )
+        if of_two:
+            notes.append(
+                f"{number(len(of_two), 'list')} of one of two people left out, which need cropped_aligned/: "
+                f"{some(of_two)}"
+            )
+        if skipped:
+            notes.append(
+                f"{number(len(skipped), 'annotated video')} left out, not under the root: {some(skipped)}"
+            )
         return replace(listing, notes=tuple(notes))
 
     def _lines(self, file: Path) -> tuple[list[dict[str, Any] | None], bool]:

@@ -1,14 +1,15 @@
-"""``manifest``: a CSV, TSV or Parquet table that lists images with their labels, splits and boxes."""
+"""``manifest``: a CSV, TSV or Parquet table that lists images or videos with their labels, splits and boxes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ...errors import DatasetError, some
-from ...features.image_names import IMAGE_SUFFIXES
+from ...features.image_names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ...features.samples import BOX_COLUMNS, Listing
 from ...features.table_columns import (
     GROUP_NAMES,
@@ -25,19 +26,25 @@ from ...features.table_columns import (
 from ...features.table_reader import read_table
 from .base import Dataset, DatasetOptions
 from .files import sample_id
+from .intervals import SPANS, expand
 from .listed_paths import find_listed
 from .tabular import COLUMNS, list_table
+from .videos import Videos, is_video
 
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 _NAMES = ("manifest.csv", "manifest.parquet", "manifest.tsv", "manifest.csv.gz", "manifest.tsv.gz")
 
 
 class ManifestDataset(Dataset):
-    """A table with a column ``path`` (under the root), and any of the other columns."""
+    """A table with a column ``path`` (under the root), and any of the other columns.
+
+    A row that names a video stands for its frames, or for those of an interval.
+    """
 
     name = "manifest"
     layout = (
         "manifest expects ROOT/manifest.csv or manifest.parquet (or --manifest FILE) with a column path and any of "
-        "id, label, split, valence, arousal, group, x0, y0, x1, y1"
+        "id, label, split, valence, arousal, group, x0, y0, x1, y1, and for videos start, end, frame"
     )
     maps_labels = True
 
@@ -48,9 +55,26 @@ class ManifestDataset(Dataset):
         cells = {name: table[column].tolist() for name, column in used.items()}
         cells["path"], sizes, moved = find_listed(root, list(map(cell_text, cells["path"])), table=file)
         cells.setdefault("id", [sample_id(path) for path in cells["path"]])
+        times: Sequence[float] | None = None
+        if any(map(is_video, cells["path"])):
+            columns = {name: find_column(table, names) for name, names in SPANS.items()}
+            spans = {name: column for name, column in columns.items() if column is not None}
+            used |= spans
+            videos = Videos(str(root), options.fps)
+            expanded = expand(
+                cells,
+                {name: table[column].tolist() for name, column in spans.items()},
+                videos,
+                table=file.name,
+            )
+            cells, times = expanded.cells, expanded.times
+            sizes = [sizes[row] for row in expanded.rows.tolist()]
+            notes += [*videos.notes(), *expanded.notes]
         if unread := [name for name in table if name not in used.values()]:
             notes.append(f"columns left unread: {some(unread, 12)}")
-        return list_table(self, str(root), cells, sizes, options, notes=(*assumed, *notes, *moved))
+        return list_table(
+            self, str(root), cells, sizes, options, times=times, notes=(*assumed, *notes, *moved)
+        )
 
     def _table(self, root: Path, named: str | None) -> Path:
         """The table that the option names, else the one under the root."""
@@ -74,7 +98,7 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
     DatasetError : none holds paths.
     """
     names = list(table)
-    if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+    if any(Path(name).suffix.lower() in MEDIA_SUFFIXES for name in names):
         raise DatasetError(
             f"manifest: expected a header line with a column path in {file}, got {say_columns(names)}"
         )
@@ -90,6 +114,8 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
         raise DatasetError(f"manifest: expected a column path in {file}, got {say_columns(names)}")
     if known["id"] == known["path"]:
         known["id"] = None
+    if known["group"] == known["path"]:  # a column video: its frames are a group anyway
+        known["group"] = None
     known["valence"], known["arousal"] = va_columns(names) or (
         find_column(names, ("valence",)),
         find_column(names, ("arousal",)),
@@ -110,9 +136,9 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
 
 
 def _holds_images(column: pd.Series) -> bool:
-    """Whether most cells end as names of images do."""
+    """Whether most cells end as names of images or videos do."""
     cells = as_text(column[:100]).tolist() if column.dtype.kind in "OUS" else []
-    ends = sum(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in cells)
+    ends = sum(Path(cell).suffix.lower() in MEDIA_SUFFIXES for cell in cells)
     return bool(cells) and 2 * ends > len(cells)
 
 

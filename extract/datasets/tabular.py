@@ -27,6 +27,7 @@ def list_table(
     options: DatasetOptions,
     *,
     class_names: Sequence[str] = (),
+    times: Sequence[float] | None = None,
     notes: Iterable[str] = (),
 ) -> Listing:
     """The samples of a table.
@@ -39,6 +40,7 @@ def list_table(
     sizes : n file sizes, bytes
     options : DatasetOptions
     class_names : names of labels 0, 1, ..., where the dataset gives them; ``options.label_map`` goes before it
+    times : n seconds from the start of a video, NaN for images; None where there is no video
     notes : further notes
 
     Raises
@@ -66,6 +68,8 @@ def list_table(
         "size_bytes": sizes,
         **_boxes(dataset.name, {name: cells[name] for name in BOX_COLUMNS if name in cells}, ids),
     }
+    if times is not None:
+        columns["time"] = times
     named = bool(options.label_map or class_names)
     counts = {"all": Counter(label[label != ""].tolist())}
     notes = [*notes, *labels.notes, *digit_notes(counts, labels.classes if named else ())]
