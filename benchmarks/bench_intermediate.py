@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from ig3d.learn.intermediate.config import MODULES, IntermediateConfig
-from ig3d.learn.intermediate.fit import TrainingData, fit, parameter_groups
+from ig3d.learn.intermediate.fit import TrainingData, fit, module_groups
 from ig3d.learn.intermediate.modules import ModuleSpec, make_module
-from ig3d.learn.training.epochs import seeded
+from ig3d.learn.training.loop import seeded
 
 ROWS, WIDTH, CLASSES = 12_000, 512, 8
 SMIRK = (3, 300, 50, 2, 3)  # pose, shape, expression, eyelid, jaw
@@ -59,7 +59,7 @@ def epoch(module: str, features: torch.Tensor, device: torch.device) -> float:
     with seeded(0, device):
         shape = tuple(features.shape[1:])
         model = make_module(ModuleSpec(module, shape, SMIRK, WIDTH, CLASSES, config.dropout))
-        groups = parameter_groups(model, lr=config.lr, weight_decay=config.weight_decay)
+        groups = module_groups(model, lr=config.lr, weight_decay=config.weight_decay)
         started = clock(device)
         fit(model, groups, data, config, seed=0, device=device)
         return clock(device) - started

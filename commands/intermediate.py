@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,8 +41,8 @@ from .options import (
 if TYPE_CHECKING:
     from ..learn.intermediate.ask import Applied
     from ..learn.intermediate.config import IntermediateConfig
-    from ..learn.intermediate.run import IntermediateResult
-    from ..learn.training.epochs import Epoch
+    from ..learn.intermediate.run import IntermediateResult, Watch
+    from ..learn.training.state import Epoch
 
 Module = Annotated[str, typer.Option("--module", help="linear, gate, film, attention or spp.")]
 Task = Annotated[
@@ -276,17 +276,17 @@ def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out
 
 
 @contextmanager
-def watching(config: IntermediateConfig) -> Iterator[Callable[[str, int, Epoch], None]]:
+def watching(config: IntermediateConfig) -> Iterator[Watch]:
     """A progress bar over the epochs of all trainings, with the latest scores."""
     with progress_bar() as bar:
         order = config.trainings
         task = bar.add_task("epochs", total=len(order) * config.epochs, detail="")
 
-        def watch(arm: str, seed: int, epoch: Epoch) -> None:
-            # trainings that end early leave their other epochs out
-            done = order.index((arm, seed)) * config.epochs + epoch.number
-            said = f"{arm} {seed}: loss {epoch.loss:.3f}, score {epoch.selection:.3f}"
-            bar.update(task, completed=done, detail=said)
+        def watch(arm: str, seed: int, done: float, epoch: Epoch | None) -> None:
+            # the remaining epochs of trainings that stop early count as done
+            total = order.index((arm, seed)) * config.epochs + done
+            scores = f": loss {epoch.loss:.3f}, score {epoch.selection:.3f}" if epoch else ""
+            bar.update(task, completed=total, detail=f"{arm} {seed}{scores}")
 
         yield watch
 

@@ -1,4 +1,4 @@
-"""Training loop for 2D networks, with the weights of the best epoch as result.
+"""Training of 2D networks on decoded images, by the loop of :mod:`ig3d.learn.training.loop`.
 
 All random numbers (sampling, augmentation, initial weights, dropout) depend on the seed, and the global random state is
 restored. On one CPU with a fixed number of compute threads, a seed gives the same weights to the bit.
@@ -6,9 +6,7 @@ restored. On one CPU with a fixed number of compute threads, a seed gives the sa
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +14,17 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
-from ..errors import ModelError, UsageError
-from ..learn.training.epochs import Epoch, batches_per_epoch, draw_batches, share_of_rate
+from ..learn.training import loop
+from ..learn.training.loop import Fitted, Schedule, Watch, arithmetic
 from ..learn.training.losses import class_loss, concordance, va_loss
+from ..learn.training.schedule import batches_per_epoch, draw_batches, parameter_groups, warmup_cosine
 from .augment import Augmentation, augment
 from .images import normalise
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """Options of the training loop.
+class TrainOptions:
+    """Options of the training of a 2D network.
 
     Attributes
     ----------
@@ -83,26 +82,82 @@ class Data:
         return len(self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """Trained network with the weights of the best epoch, and the scores of all epochs."""
+class ImageLearner:
+    """2D network on decoded images, as :func:`~ig3d.learn.training.loop.train` takes it.
 
-    module: nn.Module
-    best: Epoch
-    history: tuple[Epoch, ...]
+    Parameters
+    ----------
+    module : network with an output for each class, or two for valence-arousal
+    train, validation : Data
+    options : TrainOptions
+    mean, std : (3,) normalisation of the input
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Data,
+        validation: Data,
+        options: TrainOptions,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+    ) -> None:
+        self.model = module.to(device).to(memory_format=torch.channels_last)
+        self.train, self.validation, self.options = train, validation, options
+        self.mean, self.std, self.device = mean, std, device
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.changes = Augmentation().scaled(options.augment)
+        self.labels = train.targets if train.targets.ndim == 1 else None
+
+    def batches(self) -> tuple[torch.Tensor, ...]:
+        return draw_batches(
+            len(self.train), self.labels, batch_size=self.options.batch_size, balance=self.options.balance,
+            generator=self.generator,
+        )  # fmt: skip
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        pixels = self.train.pixels[self.train.rows[rows]].to(self.device)
+        outputs: torch.Tensor = self.model(
+            _prepared(augment(pixels, self.generator, self.changes), self.mean, self.std)
+        )
+        return outputs
+
+    def loss(self, outputs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        truth = self.train.targets[rows].to(self.device)
+        if truth.ndim == 1:
+            return class_loss(outputs, truth, smoothing=self.options.smoothing)
+        return va_loss(outputs, truth)
+
+    def validate(self) -> np.ndarray:
+        data = self.validation
+        parts = [
+            predict(self.model, data.pixels[rows], mean=self.mean, std=self.std, device=self.device)
+            for rows in data.rows.split(64)
+        ]
+        return np.concatenate(parts)
+
+    def score(self, outputs: np.ndarray) -> tuple[float, dict[str, float]]:
+        truth = self.validation.targets.numpy()
+        if truth.ndim == 1:
+            scores = class_scores(outputs, truth)
+            return scores["macro_f1"], scores
+        scores = va_scores(np.clip(outputs, -1, 1), truth)
+        return (scores["ccc_valence"] + scores["ccc_arousal"]) / 2, scores
 
 
 def fit(
     module: nn.Module,
     train: Data,
     validation: Data,
-    schedule: Schedule,
+    options: TrainOptions,
     *,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
-    advance: Callable[[int], object] | None = None,
-    after_epoch: Callable[[Epoch], object] | None = None,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Train a network and keep the weights of the epoch with the best validation score.
 
@@ -110,86 +165,25 @@ def fit(
     ----------
     module : network with an output for each class, or two for valence-arousal
     mean, std : (3,) normalisation of the input
-    advance : callable, optional
-        Called with the number of batches since its last call.
-    after_epoch : callable, optional
-        Called with each epoch and its scores.
+    watch : callable, optional
+        See :mod:`ig3d.learn.training.loop`.
 
     Raises
     ------
     ModelError : the loss is not finite.
     """
-    module = module.to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(_parameter_groups(module, schedule.weight_decay), lr=schedule.lr)
-    batches = batches_per_epoch(len(train), schedule.batch_size)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: share_of_rate(step, schedule.epochs * batches)
+    learner = ImageLearner(module, train, validation, options, mean=mean, std=std, device=device)
+    groups = parameter_groups(learner.model, lr=options.lr, weight_decay=options.weight_decay)
+    steps = options.epochs * batches_per_epoch(len(train), options.batch_size)
+    schedule = Schedule(
+        options.epochs,
+        options.patience,
+        lambda step: warmup_cosine(step, steps),
+        arithmetic=arithmetic(options.precision, device),
     )
-    generator = torch.Generator().manual_seed(schedule.seed)
-    kind = arithmetic(schedule.precision, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=kind is torch.float16)
-    changes = Augmentation().scaled(schedule.augment)
-    labels = train.targets if train.targets.ndim == 1 else None
-    history: list[Epoch] = []
-    best: Epoch | None = None
-    weights: dict[str, torch.Tensor] = {}
-    for number in range(1, schedule.epochs + 1):
-        losses = []
-        drawn = draw_batches(
-            len(train), labels, batch_size=schedule.batch_size, balance=schedule.balance, generator=generator
-        )
-        for rows in drawn:
-            pictures = augment(train.pixels[train.rows[rows]].to(device), generator, changes)
-            truth = train.targets[rows].to(device)
-            with torch.autocast(device.type, kind, enabled=kind is not torch.float32):
-                logits = module(_prepared(pictures, mean, std)).float()
-            loss = (
-                class_loss(logits, truth, smoothing=schedule.smoothing)
-                if truth.ndim == 1
-                else va_loss(logits, truth)
-            )
-            optimiser.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-            scaler.step(optimiser)
-            scaler.update()
-            rate.step()
-            losses.append(loss.detach())
-            if advance is not None:
-                advance(1)
-        value = float(torch.stack(losses).mean())
-        if not math.isfinite(value):
-            raise ModelError(f"training: the loss is {value} in epoch {number}; use a lower learning rate")
-        outputs = _validate(module, validation, mean=mean, std=std, device=device)
-        epoch = _epoch(number, value, outputs, validation.targets.numpy())
-        history.append(epoch)
-        if after_epoch is not None:
-            after_epoch(epoch)
-        if best is None or epoch.selection > best.selection:
-            best, weights = epoch, copy.deepcopy(module.state_dict())
-        elif number - best.number >= schedule.patience:
-            break
-    assert best is not None  # epochs >= 1
-    module.load_state_dict(weights)
-    return Fitted(module.eval().cpu(), best, tuple(history))
-
-
-def arithmetic(precision: str, device: torch.device) -> torch.dtype:
-    """Number type of a precision on a device.
-
-    Raises
-    ------
-    UsageError : the precision does not exist, or is fp16 without a CUDA device.
-    """
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in types or (precision == "fp16" and device.type != "cuda"):
-        raise UsageError(f"precision: {precision!r} is not auto, fp32, bf16, or fp16 on a CUDA device")
-    return types[precision]
+    fitted = loop.train(learner, torch.optim.AdamW(groups), schedule, device=device, watch=watch)
+    fitted.model.cpu()
+    return fitted
 
 
 def predict(
@@ -206,17 +200,6 @@ def predict(
     """
     with torch.inference_mode():
         return np.asarray(module(_prepared(pixels.to(device), mean, std)).float().cpu().numpy())
-
-
-def _validate(
-    module: nn.Module, data: Data, *, mean: Sequence[float], std: Sequence[float], device: torch.device
-) -> np.ndarray:
-    module.eval()
-    parts = [
-        predict(module, data.pixels[rows], mean=mean, std=std, device=device) for rows in data.rows.split(64)
-    ]
-    module.train()
-    return np.concatenate(parts)
 
 
 def class_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -243,19 +226,5 @@ def va_scores(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
-def _epoch(number: int, loss: float, outputs: np.ndarray, truth: np.ndarray) -> Epoch:
-    if truth.ndim == 1:
-        scores = class_scores(outputs, truth)
-        return Epoch(number, loss, scores, scores["macro_f1"])
-    scores = va_scores(np.clip(outputs, -1, 1), truth)
-    return Epoch(number, loss, scores, (scores["ccc_valence"] + scores["ccc_arousal"]) / 2)
-
-
 def _prepared(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     return normalise(pixels, mean, std).contiguous(memory_format=torch.channels_last)
-
-
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

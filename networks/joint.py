@@ -28,7 +28,7 @@ from ..features.samples import Listing, Split
 from ..learn.intermediate.ask import Applied, ask
 from ..learn.intermediate.checkpoint import check_blocks, input_warning
 from ..learn.intermediate.config import IntermediateConfig
-from ..learn.intermediate.fit import TrainingData, parameter_groups
+from ..learn.intermediate.fit import TrainingData, module_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
 from ..learn.intermediate.route import known_codes
 from ..learn.intermediate.run import IntermediateResult, Watch, run
@@ -163,8 +163,8 @@ class JointRoute:
         assert isinstance(model, JointNetwork)  # from build()
         decay = config.weight_decay
         return [
-            *parameter_groups(model.network, lr=self.config.network_lr, weight_decay=decay),
-            *parameter_groups(model.fusion, lr=config.lr, weight_decay=decay),
+            *module_groups(model.network, lr=self.config.network_lr, weight_decay=decay),
+            *module_groups(model.fusion, lr=config.lr, weight_decay=decay),
         ]
 
     def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:

@@ -21,9 +21,10 @@ from ..extract.engine import exact_arithmetic
 from ..features.device import choose_device
 from ..features.samples import Listing, Split
 from ..learn.protocol.folds import folds_of, strata_of
+from ..learn.training.loop import Fitted
 from .checkpoint import check_place, hash_contents, normalisation
 from .crop import choose_crops
-from .fit import Fitted, predict
+from .fit import predict
 from .images import Pictures
 from .load import NetworkSpec, load_network
 from .logits import LogitsConfig, run_network
@@ -198,7 +199,7 @@ def _predict(fitted: Fitted, pictures: Pictures, rows: np.ndarray, device: torch
     """(n, k) float32 outputs of the network of a fold for decoded images."""
     index_of = {int(row): index for index, row in enumerate(pictures.rows)}
     index = torch.tensor([index_of[int(row)] for row in rows])
-    module = fitted.module.to(device)
+    module = fitted.model.to(device)
     mean, std = normalisation(module)
     parts = [
         predict(module, pictures.pixels[part], mean=mean, std=std, device=device) for part in index.split(64)

@@ -20,7 +20,8 @@ from ..errors import DatasetError, UsageError
 from ..features.atomic import file_sha256
 from ..features.device import choose_device
 from ..features.samples import Listing
-from ..learn.training.epochs import Epoch, batches_per_epoch, seeded
+from ..learn.training.loop import Fitted, seeded
+from ..learn.training.state import Epoch
 from .checkpoint import (
     NetworkInfo,
     build,
@@ -31,7 +32,7 @@ from .checkpoint import (
     save_network,
 )
 from .crop import choose_crops
-from .fit import Data, Fitted, Schedule, fit
+from .fit import Data, TrainOptions, fit
 from .images import InputSpec, Pictures, load_pictures
 from .load.state import fit_backbone, read_state
 from .plan import Plan, plan_training
@@ -56,7 +57,7 @@ class TrainConfig:
     task : str or None
         ``classes``, ``va`` (valence-arousal), or None: classes if the dataset has them.
     epochs, patience, batch_size, lr, weight_decay, smoothing, balance, augment, precision, seed
-        See :class:`ig3d.networks.fit.Schedule`. The seed also chooses the validation rows.
+        See :class:`ig3d.networks.fit.TrainOptions`. The seed also chooses the validation rows.
     validation : float in (0, 0.5]
         Fraction of the train rows for validation, if the dataset has no val split.
     device : str
@@ -106,9 +107,9 @@ class TrainConfig:
             raise UsageError(f"seed is {self.seed}; it must be a whole number from 0")
 
     @property
-    def schedule(self) -> Schedule:
-        """Options of the training loop."""
-        return Schedule(
+    def options(self) -> TrainOptions:
+        """Options of the training of a network."""
+        return TrainOptions(
             epochs=self.epochs,
             patience=self.patience,
             batch_size=self.batch_size,
@@ -180,7 +181,7 @@ def train_2d(
         start(config, outputs=len(plan.columns))
     plan, pictures = read_planned(listing, plan, config, progress=progress)
     fitted = train_one(plan, pictures, config, device=device, progress=progress)
-    mean, std = normalisation(fitted.module)
+    mean, std = normalisation(fitted.model)
     info = NetworkInfo(
         architecture=config.network,
         task=plan.task,
@@ -191,7 +192,7 @@ def train_2d(
         training=_describe(listing, plan, config, fitted),
     )
     seen = make_seen(listing, pictures.rows, pictures.digests, train=plan.train, validation=plan.validation)
-    save_network(out, fitted.module, info, seen)
+    save_network(out, fitted.model, info, seen)
     return TrainResult(
         path=Path(out),
         info=info,
@@ -262,18 +263,16 @@ def train_one(
     with seeded(config.seed, device), progress_bar(shown=progress) as bar:
         module = start(config, outputs=len(plan.columns))
         mean, std = normalisation(module)
-        total = config.epochs * batches_per_epoch(len(train), config.batch_size)
-        task = bar.add_task(title, total=total, detail="")
+        task = bar.add_task(title, total=config.epochs, detail="")
         fitted = fit(
             module,
             train,
             validation,
-            config.schedule,
+            config.options,
             mean=mean,
             std=std,
             device=device,
-            advance=lambda n: bar.advance(task, n),
-            after_epoch=lambda epoch: bar.update(task, detail=_brief(epoch)),
+            watch=lambda done, epoch: bar.update(task, completed=done, detail=_brief(epoch)),
         )
         bar.update(task, detail=f"best {_brief(fitted.best)}")
     return fitted
@@ -306,8 +305,10 @@ def open_branches(module: nn.Module) -> None:
             nn.init.ones_(layer.weight)
 
 
-def _brief(epoch: Epoch) -> str:
-    return f"epoch {epoch.number}: loss {epoch.loss:.2f}, score {epoch.selection:.3f}"
+def _brief(epoch: Epoch | None) -> str:
+    return (
+        "" if epoch is None else f"epoch {epoch.number}: loss {epoch.loss:.2f}, score {epoch.selection:.3f}"
+    )
 
 
 def describe_epoch(epoch: Epoch) -> str:

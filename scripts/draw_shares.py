@@ -19,9 +19,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.fit import TrainingData, fit, parameter_groups, predict
+from ig3d.learn.intermediate.fit import TrainingData, fit, module_groups, predict
 from ig3d.learn.intermediate.modules import FusionModule, ModuleSpec, make_module
-from ig3d.learn.training.epochs import seeded
+from ig3d.learn.training.loop import seeded
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -67,7 +67,7 @@ def trained(name: str, data: TrainingData, seed: int) -> FusionModule:
         module = make_module(ModuleSpec(name, (WIDTH,), BLOCKS, WIDTH, CLASSES, config.dropout))
         module.positions.standardise_by(data.inputs(data.train, None))
         module.tokens.standardise_by(data.codes[data.train])
-        groups = parameter_groups(module, lr=config.lr, weight_decay=config.weight_decay)
+        groups = module_groups(module, lr=config.lr, weight_decay=config.weight_decay)
         fit(module, groups, data, config, seed=seed, device=CPU)
     return module.eval()
 

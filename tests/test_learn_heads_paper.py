@@ -183,7 +183,7 @@ def test_only_the_held_groups_stop_the_training_and_none_of_them_is_learnt_from(
     groups = np.arange(200) // 5
     held = held_out(y, groups, 6, 3)
     drawn, stopped = [], []
-    draw, loss = training.draw_batches, training._held_loss
+    draw, loss = training.draw_batches, training.held_loss
     inside = np.flatnonzero(~held)
 
     def batches(labels, n, size, rng):
@@ -196,8 +196,8 @@ def test_only_the_held_groups_stop_the_training_and_none_of_them_is_learnt_from(
     monkeypatch.setattr(training, "draw_batches", batches)
     monkeypatch.setattr(
         training,
-        "_held_loss",
-        lambda module, codes, truth, rows: stopped.append(rows) or loss(module, codes, truth, rows),
+        "held_loss",
+        lambda outputs, truth, rows: stopped.append(rows) or loss(outputs, truth, rows),
     )
     head = MlpClassifier(**{**QUICK, "patience": 2, "epochs": 60}, random_state=3).fit(X, y, groups=groups)
     assert all(np.array_equal(rows, np.flatnonzero(held)) for rows in stopped)

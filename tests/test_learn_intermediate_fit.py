@@ -18,7 +18,9 @@ from ig3d.learn.intermediate.fit import TrainingData, fit, mask_blocks, predict
 from ig3d.learn.intermediate.route import FeatureRoute, training_data
 from ig3d.learn.intermediate.rows import codes_of, plan_rows
 from ig3d.learn.intermediate.table import load_feature_table
-from ig3d.learn.training.epochs import Epoch, seeded
+from ig3d.learn.training import loop
+from ig3d.learn.training.loop import seeded
+from ig3d.learn.training.state import Epoch
 
 CPU = torch.device("cpu")
 QUICK = IntermediateConfig(module="gate", epochs=4, batch_size=16, width=8, lr=2e-2, dropout=0.1, draws=100)
@@ -44,6 +46,16 @@ def train(
         return fit(model, route.groups(model, config), data, config, seed=seed, device=CPU, **options)
 
 
+def stop_in(number: int):
+    """Watch that interrupts a training at the end of an epoch."""
+
+    def watch(done: float, epoch: Epoch | None) -> None:
+        if epoch is not None and epoch.number == number:
+            raise KeyboardInterrupt
+
+    return watch
+
+
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
@@ -60,39 +72,34 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone(route: Feat
 
 @pytest.mark.parametrize("module", ["gate", "attention"])
 def test_an_interrupted_training_ends_with_the_same_bytes(
-    route: FeatureRoute, tmp_path: Path, module: str
+    route: FeatureRoute, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
     config = replace(QUICK, module=module)
     whole = train(route, config)
     keep = tmp_path / "unfinished.safetensors"
 
-    def stop(epoch: Epoch) -> None:
-        if epoch.number == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(route, config, keep=keep, keep_seconds=0, after_epoch=stop)
+        train(route, config, keep=keep, watch=stop_in(3))
     assert keep.is_file()
-    told: list[int] = []
-    again = train(
-        route, config, keep=keep, keep_seconds=0, after_epoch=lambda epoch: told.append(epoch.number)
-    )
-    assert told == [1, 2, 3, 4]
+    done: list[float] = []
+    again = train(route, config, keep=keep, watch=lambda epochs, epoch: done.append(epochs))
+    # finished epochs are reported at once, then every batch
+    assert done[:2] == [1, 2] and done[-1] == 4
+    assert done == sorted(done) and len(done) > 2 + 2 * 10
     assert again.history == whole.history
     assert equal(again.model, whole.model)
     assert not keep.exists()
 
 
-def test_what_is_kept_of_another_module_is_refused(route: FeatureRoute, tmp_path: Path) -> None:
+def test_what_is_kept_of_another_module_is_refused(
+    route: FeatureRoute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
     keep = tmp_path / "unfinished.safetensors"
-
-    def stop(epoch: Epoch) -> None:
-        if epoch.number == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(route, keep=keep, keep_seconds=0, after_epoch=stop)
-    with pytest.raises(ModelError, match="expected an unfinished training to go on with"):
+        train(route, keep=keep, watch=stop_in(2))
+    with pytest.raises(ModelError, match="not the unfinished training of these options"):
         train(route, replace(QUICK, width=4), keep=keep)
     keep.write_bytes(keep.read_bytes()[:100])
     with pytest.raises(ModelError, match="--restart"):
@@ -191,7 +198,7 @@ def test_the_best_epoch_is_kept_and_patience_ends(route: FeatureRoute) -> None:
 
 
 def test_divergence_is_one_line(route: FeatureRoute) -> None:
-    with pytest.raises(ModelError, match="lower the learning rate"):
+    with pytest.raises(ModelError, match="use a lower learning rate"):
         train(route, replace(QUICK, module="linear", lr=1e30))
 
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.figures import Arm, figures_over_seeds
 from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
-from ig3d.learn.intermediate.state import Epoch
 from ig3d.learn.intermediate.table import load_feature_table
+from ig3d.learn.training import loop
+from ig3d.learn.training.state import Epoch
 
 QUICK = IntermediateConfig(
     module="linear", epochs=6, batch_size=32, width=8, lr=1e-2, dropout=0.1, draws=200, seeds=(0, 1)
@@ -167,7 +167,7 @@ def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path
 
 def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> None:
     told: list[tuple[str, int]] = []
-    watch = lambda arm, seed, epoch: told.append((arm, seed))  # noqa: E731
+    watch = lambda arm, seed, done, epoch: told.append((arm, seed))  # noqa: E731
     result = again(folder, watch=watch)
     assert told == []
     shutil.copytree(folder / "out", folder / "more")
@@ -178,11 +178,10 @@ def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> 
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # kept after every epoch, not every half minute
-    monkeypatch.setattr(running, "fit", partial(running.fit, keep_seconds=0))
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
 
-    def stop(arm: str, seed: int, epoch: Epoch) -> None:
-        if (arm, seed, epoch.number) == ("masked", 1, 4):
+    def stop(arm: str, seed: int, done: float, epoch: Epoch | None) -> None:
+        if (arm, seed) == ("masked", 1) and done > 3.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

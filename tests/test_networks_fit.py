@@ -10,18 +10,18 @@ import torch
 from sklearn import metrics
 
 from ig3d.errors import ModelError
-from ig3d.learn.training.epochs import seeded
+from ig3d.learn.training.loop import seeded
 from ig3d.learn.training.losses import concordance, va_loss
 from ig3d.networks import fit as fitting
-from ig3d.networks.fit import Data, Schedule, class_scores, fit, va_scores
+from ig3d.networks.fit import Data, TrainOptions, class_scores, fit, va_scores
 
 
-def schedule(**changes: float) -> Schedule:
+def options(**changes: float) -> TrainOptions:
     settings = {
         "epochs": 1, "patience": 1, "batch_size": 32, "lr": 1e-3, "weight_decay": 0.0, "smoothing": 0.0,
         "balance": 1.0, "seed": 0,
     }  # fmt: skip
-    return Schedule(**(settings | changes))  # type: ignore[arg-type]
+    return TrainOptions(**(settings | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -108,21 +108,32 @@ def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(fitting, "class_scores", lambda logits, truth: {"macro_f1": next(scripted)})
     module, after = linear(), []
     fitted = fit(
-        module, noise(), noise(), schedule(epochs=9, patience=2), **NORMAL, device=CPU,
-        after_epoch=lambda epoch: after.append(module.get_parameter("1.weight").detach().clone()),
+        module, noise(), noise(), options(epochs=9, patience=2), **NORMAL, device=CPU,
+        watch=lambda done, epoch: (
+            after.append(module.get_parameter("1.weight").detach().clone()) if epoch and epoch.number == done else None
+        ),
     )  # fmt: skip
     assert (fitted.best.number, len(fitted.history)) == (2, 4)
-    kept = fitted.module.get_parameter("1.weight")
+    kept = fitted.model.get_parameter("1.weight")
     assert [torch.equal(kept, weights) for weights in after] == [False, True, False, False]
 
 
 def test_the_training_depends_only_on_the_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
-        settings = schedule(seed=seed, epochs=2, batch_size=8)
-        counts: list[int] = []
-        fitted = fit(linear(), noise(), noise(), settings, **NORMAL, device=CPU, advance=counts.append)
-        assert sum(counts) == 3 * len(fitted.history)
-        return fitted.module.get_parameter("1.weight").detach()
+        settings = options(seed=seed, epochs=2, batch_size=8)
+        done: list[float] = []
+        fitted = fit(
+            linear(),
+            noise(),
+            noise(),
+            settings,
+            **NORMAL,
+            device=CPU,
+            watch=lambda epochs, _: done.append(epochs),
+        )
+        assert done == pytest.approx([n / 3 for n in (1, 2, 3, 3, 4, 5, 6, 6)])
+        assert len(fitted.history) == 2
+        return fitted.model.get_parameter("1.weight").detach()
 
     first, again, other = weights(0), weights(0), weights(1)
     assert torch.equal(first, again)
@@ -131,7 +142,7 @@ def test_the_training_depends_only_on_the_seed() -> None:
 
 def test_a_diverging_training_gives_a_one_line_error() -> None:
     with pytest.raises(ModelError, match="the loss is nan in epoch 1; use a lower learning rate"):
-        fit(linear(math.nan), noise(4), noise(4), schedule(), **NORMAL, device=CPU)
+        fit(linear(math.nan), noise(4), noise(4), options(), **NORMAL, device=CPU)
 
 
 def test_seeded_sets_and_restores_the_random_state() -> None:

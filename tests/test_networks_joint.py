@@ -105,7 +105,7 @@ def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
     groups = route.groups(model, config)
     optimised = {id(parameter) for group in groups for parameter in group["params"]}  # type: ignore[attr-defined]
     assert optimised == {id(parameter) for parameter in model.parameters()}
-    rates = {id(p): group["peak"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
     assert {rates[id(p)] for p in model.network.parameters()} == {1e-4}
     assert {rates[id(p)] for p in model.fusion.parameters()} == {1e-3}
     rows = data.train[:8]
@@ -151,7 +151,7 @@ def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, t
 def test_the_same_seed_gives_the_same_bytes_also_when_interrupted(made, tmp_path: Path) -> None:
     config = replace(QUICK, controls=False, seeds=(0, 1), epochs=2)
 
-    def stop(arm: str, seed: int, epoch: object) -> None:
+    def stop(arm: str, seed: int, done: float, epoch: object) -> None:
         if seed == 1:
             raise KeyboardInterrupt
 

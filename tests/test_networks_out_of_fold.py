@@ -17,10 +17,10 @@ from made_up_networks import pictures
 from ig3d.errors import DatasetError, UsageError
 from ig3d.features.predictions import load_predictions
 from ig3d.features.samples import Listing, Split
-from ig3d.learn.training.epochs import Epoch
+from ig3d.learn.training.loop import Fitted
+from ig3d.learn.training.state import Epoch
 from ig3d.networks import out_of_fold
 from ig3d.networks.augment import Augmentation
-from ig3d.networks.fit import Fitted, arithmetic
 from ig3d.networks.out_of_fold import tied, write_out_of_fold
 from ig3d.networks.plan import Plan
 from ig3d.networks.train import TrainConfig, train_2d
@@ -167,15 +167,6 @@ def test_ties_are_transitive(seed: int) -> None:
             for value in np.unique(key):
                 parts[key == value] = parts[key == value].min()
     assert np.array_equal(tied(keys)[:, None] == tied(keys), parts[:, None] == parts)
-
-
-def test_arithmetic_of_a_precision() -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert arithmetic("auto", cpu) == arithmetic("fp32", cuda) == torch.float32
-    assert arithmetic("bf16", cpu) == torch.bfloat16 and arithmetic("fp16", cuda) == torch.float16
-    for precision in ("fp16", "fp8"):
-        with pytest.raises(UsageError, match=f"precision: '{precision}' is not auto"):
-            arithmetic(precision, cpu)
 
 
 def test_half_precision_learns_other_weights_in_full_precision_files(

@@ -1,11 +1,10 @@
-"""The training loop of the networks on codes: standardised codes in, the weights of the best epoch out.
+"""Training of the networks on codes, by the loop of :mod:`ig3d.learn.training.loop`.
 
-Every draw (initial weights, rows, masks, dropout) comes from the seed; torch's own random state is left as it was.
+All random numbers (initial weights, rows, masks, dropout) depend on the seed; torch's random state is restored.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...errors import ModelError
+from ..training import loop
+from ..training.loop import Schedule, seeded
 from ..training.losses import class_loss, va_loss
+from ..training.schedule import triangle
 from .modules import NETWORKS, WIDTHS
 
 _ROWS_AT_ONCE = 4096
@@ -129,8 +130,64 @@ def draw_batches(
     yield from order.reshape(-1, size)
 
 
+class CodeLearner:
+    """Network on n rows of standardised codes, as :func:`~..training.loop.train` takes it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    X : (n, d) float32, standardised
+    truth : Truth of the rows
+    held : (n,) bool
+        Rows that choose the epoch and are not trained on.
+    device : torch.device
+    rng : numpy generator of all draws
+    """
+
+    generator = None
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        X: np.ndarray,
+        truth: Truth,
+        held: np.ndarray,
+        device: torch.device,
+        rng: np.random.Generator,
+    ) -> None:
+        self.recipe, self.truth, self.rng = recipe, truth, rng
+        self.rows, self.held = np.flatnonzero(~held), np.flatnonzero(held)
+        self.labels = None if truth.labels is None else truth.labels[self.rows]
+        # Double precision on the CPU: in single precision, the effect of the number of threads on a sum's last digit
+        # grows with every step.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self.codes = torch.from_numpy(X).to(device, dtype)
+        self.model = build(recipe, X.shape[1], truth.outputs).to(device, dtype)
+
+    def batches(self) -> list[np.ndarray]:
+        drawn = draw_batches(self.labels, len(self.rows), self.recipe.batch_size, self.rng)
+        return [self.rows[batch] for batch in drawn]
+
+    def forward(self, rows: np.ndarray) -> torch.Tensor:
+        codes = masked(self.codes[rows], self.recipe.blocks, self.recipe.masking, self.rng)
+        outputs: torch.Tensor = self.model(codes)
+        return outputs
+
+    def loss(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        return _loss(outputs, self.truth, rows, self.recipe.va_weight)
+
+    def validate(self) -> np.ndarray:
+        with torch.inference_mode():
+            parts = [self.model(part) for part in self.codes[self.held].split(_ROWS_AT_ONCE)]
+        return np.asarray(torch.cat(parts).cpu().numpy()) if len(self.held) else np.empty((0, 0))
+
+    def score(self, outputs: np.ndarray) -> tuple[float, dict[str, float]]:
+        loss = held_loss(outputs, self.truth, self.held)
+        return -loss, {"loss": loss}
+
+
 def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device: torch.device) -> Trained:
-    """Train on the rows that are not held, and keep the epoch of the least loss on those that are.
+    """Train on the rows that are not held, and keep the epoch with the smallest loss on those that are.
 
     Parameters
     ----------
@@ -140,50 +197,26 @@ def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device:
 
     Raises
     ------
-    ModelError : the loss is no longer finite.
+    ModelError : the loss is not finite.
     """
     rng = np.random.default_rng(recipe.seed)
-    rows, outside = np.flatnonzero(~held), np.flatnonzero(held)
-    # On the processor in double precision: in single, what the number of threads does to a sum's last digit grows with
-    # every step.
-    dtype = torch.float32 if device.type == "cuda" else torch.float64
-    codes = torch.from_numpy(X).to(device, dtype)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(rng.integers(2**62)))
-        module = build(recipe, X.shape[1], truth.outputs).to(device, dtype)
-        # fused: a step goes once over the weights, where it took as long as all products of a batch
+    with seeded(int(rng.integers(2**62)), device):
+        learner = CodeLearner(recipe, X, truth, held, device, rng)
+        # fused: one pass over the weights for each step; otherwise a step takes as long as the products of a batch
         optimiser = torch.optim.AdamW(
-            module.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True
+            learner.model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True
         )
-        half = max(
-            1.0, recipe.half_cycle * max(1, round(len(rows) / max(2, min(recipe.batch_size, len(rows)))))
+        size = max(2, min(recipe.batch_size, len(learner.rows)))
+        half = max(1.0, recipe.half_cycle * max(1, round(len(learner.rows) / size)))
+        low = recipe.min_lr / recipe.max_lr
+        schedule = Schedule(
+            recipe.epochs, recipe.patience, lambda step: triangle(step / half, low), clip=None
         )
-        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _triangle(step / half, recipe))
-        losses: list[float] = []
-        best, weights = 0, copy.deepcopy(module.state_dict())
-        labels = None if truth.labels is None else truth.labels[rows]
-        for number in range(1, recipe.epochs + 1):
-            module.train()
-            for batch in draw_batches(labels, len(rows), recipe.batch_size, rng):
-                chosen = rows[batch]
-                seen = masked(codes[chosen], recipe.blocks, recipe.masking, rng)
-                loss = _loss(module(seen), truth, chosen, recipe.va_weight)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                rate.step()
-            value = _held_loss(module, codes, truth, outside) if len(outside) else float(loss.detach())
-            if not math.isfinite(value):
-                raise ModelError(
-                    f"head {recipe.network}: expected a finite loss, got {value} in epoch {number}; lower max_lr"
-                )
-            losses.append(value)
-            if not len(outside) or value <= min(losses):
-                best, weights = number, copy.deepcopy(module.state_dict())
-            elif number - best >= recipe.patience:
-                break
+        fitted = loop.train(learner, optimiser, schedule, device=device)
+    weights = fitted.model.state_dict()
     kept = {name: np.asarray(tensor.cpu().numpy(), np.float32) for name, tensor in weights.items()}
-    return Trained(kept, best, tuple(losses))
+    losses = tuple(epoch.scores.get("loss", epoch.loss) for epoch in fitted.history)
+    return Trained(kept, fitted.best.number, losses)
 
 
 def outputs_of(recipe: Recipe, weights: dict[str, np.ndarray], X: np.ndarray, outputs: int) -> np.ndarray:
@@ -196,13 +229,6 @@ def outputs_of(recipe: Recipe, weights: dict[str, np.ndarray], X: np.ndarray, ou
     with torch.inference_mode():
         parts = [module(part) for part in torch.from_numpy(np.asarray(X, np.float64)).split(_ROWS_AT_ONCE)]
     return np.asarray(torch.cat(parts).numpy())
-
-
-def _triangle(position: float, recipe: Recipe) -> float:
-    """Share of the peak rate: up in one half-cycle, down in the next (Smith, Cyclical learning rates, 2017)."""
-    up = 1 - abs(position % 2 - 1)
-    low = recipe.min_lr / recipe.max_lr
-    return low + (1 - low) * up
 
 
 def _loss(outputs: torch.Tensor, truth: Truth, rows: np.ndarray, va_weight: float) -> torch.Tensor:
@@ -219,17 +245,14 @@ def _loss(outputs: torch.Tensor, truth: Truth, rows: np.ndarray, va_weight: floa
     return loss
 
 
-def _held_loss(module: nn.Module, codes: torch.Tensor, truth: Truth, rows: np.ndarray) -> float:
-    """Mean log loss under the classes' mass, or the loss of the values; nothing is masked."""
-    module.eval()
-    with torch.inference_mode():
-        outputs = torch.cat([module(part) for part in codes[rows].split(_ROWS_AT_ONCE)])
+def held_loss(outputs: np.ndarray, truth: Truth, rows: np.ndarray) -> float:
+    """Mean log loss of rows under the classes' mass, or the loss of the values."""
     if truth.labels is None:
-        return float(_loss(outputs, truth, rows, 1.0))
+        return float(_loss(torch.from_numpy(outputs), truth, rows, 1.0))
     labels = torch.from_numpy(truth.labels[rows])
     mass = torch.from_numpy(truth.mass)
-    log_p = functional.log_softmax(outputs[:, : truth.k].cpu().double() + mass.log(), dim=1)
-    # Weighed as the classes are to count: by mass over their share of the rows.
+    log_p = functional.log_softmax(torch.from_numpy(outputs)[:, : truth.k].double() + mass.log(), dim=1)
+    # weights of the rows by which each class counts by its mass
     counts = torch.bincount(labels, minlength=truth.k).clamp_min(1)
     weight = (mass / counts)[labels]
     losses = -log_p[torch.arange(len(labels)), labels]

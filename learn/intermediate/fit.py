@@ -1,14 +1,11 @@
-"""The training loop of every module, on features or end to end: rows in, the weights of the best epoch out.
+"""Training of modules, on features or end to end, by the loop of :mod:`ig3d.learn.training.loop`.
 
-Every draw (initial weights, rows, masks, augmentation, dropout) comes from the seed; the global random state is left
-as it was. On one processor with one compute thread the same seed gives the same weights to the bit, also when the
-training was interrupted and went on (:mod:`.state`).
+All random numbers (initial weights, rows, masks, augmentation, dropout) depend on the seed. On one CPU with one compute
+thread, a seed gives the same weights to the bit, also after an interruption.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import ModelError
 from ...features.predictions import log_softmax
 from ..measures.metrics import measure
-from ..training.epochs import Epoch, draw_batches, share_of_rate
+from ..training import loop
+from ..training.loop import Fitted, Schedule, Watch, arithmetic
 from ..training.losses import class_loss, va_loss
+from ..training.schedule import batches_per_epoch, draw_batches, parameter_groups, warmup_cosine
 from .config import IntermediateConfig
-from .state import Progress, load_progress, save_progress
-
-_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +62,84 @@ class TrainingData:
         return self.present[rows, None].expand(-1, len(self.blocks))
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """The model with its best epoch's weights, in evaluation mode, and every epoch's scores."""
+class ModuleLearner:
+    """Module, alone or with a 2D network, on rows of features or images and codes.
 
-    model: nn.Module
-    best: Epoch
-    history: tuple[Epoch, ...]
+    Parameters
+    ----------
+    model : module called with (inputs, codes, present)
+    data : TrainingData
+    config : IntermediateConfig
+    seed : int
+        Seed of rows, masks and augmentation.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        config: IntermediateConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.data, self.config, self.device = model.to(device), data, config, device
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def batches(self) -> list[torch.Tensor]:
+        data, config = self.data, self.config
+        labels = data.labels[data.train] if data.classes else None
+        drawn = draw_batches(
+            len(data.train), labels, batch_size=config.batch_size, balance=config.balance,
+            generator=self.generator,
+        )  # fmt: skip
+        return [data.train[batch] for batch in drawn]
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        data = self.data
+        present = mask_blocks(data.blocks_present(rows), self.config.masking, self.generator)
+        inputs = data.inputs(rows, self.generator)
+        outputs: torch.Tensor = self.model(inputs, data.codes[rows].to(self.device), present.to(self.device))
+        return outputs
+
+    def loss(self, outputs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy, or MSE + (1 - CCC), or the weighted sum of both."""
+        data, parts = self.data, []
+        if data.classes:
+            truth = data.labels[rows].to(outputs.device)
+            parts.append(class_loss(outputs[:, : data.classes], truth, smoothing=self.config.smoothing))
+        if data.va:
+            weight = self.config.va_weight if data.classes else 1.0
+            truth = data.targets[rows].to(outputs.device)
+            parts.append(weight * va_loss(outputs[:, data.classes :], truth))
+        return torch.stack(parts).sum()
+
+    def validate(self) -> np.ndarray:
+        batch_size = self.config.batch_size
+        return predict(self.model, self.data, self.data.validation, device=self.device, batch_size=batch_size)
+
+    def score(self, outputs: np.ndarray) -> tuple[float, dict[str, float]]:
+        """Macro-F1, the CCC of both dimensions in one vector, or the mean of both."""
+        data, rows = self.data, self.data.validation
+        scores: dict[str, float] = {}
+        selection = []
+        if data.classes:
+            values = log_softmax(outputs[:, : data.classes].astype(np.float64))
+            scores |= measure(values, data.labels[rows].numpy(), "classes")
+            selection.append(scores["macro_f1"])
+        if data.va:
+            clipped = np.clip(outputs[:, data.classes :].astype(np.float64), -1, 1)
+            scores |= measure(clipped, data.targets[rows].numpy().astype(np.float64), "va")
+            # if truth and outputs are the same constant, the concordance is not defined
+            selection.append(float(np.nan_to_num(scores["ccc_joint"])))
+        return float(np.mean(selection)), scores
 
 
-def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, object]]:
-    """Parameters with their peak learning rate; weight decay on matrices and kernels, not on the rest."""
-    spared = ("absent", "place", "decision")
-    named = list(module.named_parameters())
-    decayed = [p for name, p in named if p.ndim > 1 and name.rpartition(".")[2] not in spared]
-    others = [p for name, p in named if p.ndim <= 1 or name.rpartition(".")[2] in spared]
-    return [
-        {"params": decayed, "peak": lr, "weight_decay": weight_decay},
-        {"params": others, "peak": lr, "weight_decay": 0.0},
-    ]
+def module_groups(module: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, object]]:
+    """Parameter groups of a module or network; learnt tokens have no weight decay."""
+    return parameter_groups(
+        module, lr=lr, weight_decay=weight_decay, no_decay=("absent", "place", "decision")
+    )
 
 
 def fit(
@@ -97,123 +151,30 @@ def fit(
     seed: int,
     device: torch.device,
     keep: Path | None = None,
-    keep_seconds: float = _EVERY_SECONDS,
-    after_epoch: Callable[[Epoch], object] | None = None,
+    watch: Watch | None = None,
 ) -> Fitted:
-    """Train a model and keep the epoch that did best on the validation rows; call it inside ``seeded``.
+    """Train a model and keep the best epoch on the validation rows; call it inside ``seeded``.
 
     Parameters
     ----------
     model : module called with (inputs, codes, present)
-    groups : of :func:`parameter_groups`
-    keep : file, optional
-        Where an unfinished training is kept after an epoch, no more often than every ``keep_seconds``; it goes on
-        from there, and is removed when it is finished.
-    after_epoch : callable, optional
-        Told each epoch's scores.
+    groups : from :func:`module_groups`
+    keep, watch : see :func:`ig3d.learn.training.loop.train`
 
     Raises
     ------
-    ModelError : the loss is no longer finite; what is kept does not fit.
+    ModelError : the loss is not finite, or ``keep`` belongs to another training.
     """
-    model = model.to(device)
-    optimiser = torch.optim.AdamW(groups, lr=config.lr, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=_half(config, device) is torch.float16)
-    generator = torch.Generator().manual_seed(seed)
-    progress = Progress(model, optimiser, scaler, generator, device)
-    if keep is not None and keep.is_file():
-        load_progress(progress, keep)
-    if after_epoch is not None:
-        for epoch in progress.history:
-            after_epoch(epoch)
-    saved = time.monotonic()
-    while not _finished(progress, config):
-        number = len(progress.history) + 1
-        loss = _one_epoch(model, optimiser, scaler, data, config, number, generator, device)
-        scores = _validate(model, data, config, device)
-        epoch = Epoch(number, loss, scores, _selection(scores, data))
-        progress.add(epoch)
-        if after_epoch is not None:
-            after_epoch(epoch)
-        if keep is not None and time.monotonic() - saved >= keep_seconds:
-            save_progress(progress, keep)
-            saved = time.monotonic()
-    if keep is not None:
-        keep.unlink(missing_ok=True)
-    model.load_state_dict(progress.best_weights)
-    best = progress.best
-    assert best is not None  # epochs >= 1
-    return Fitted(model.eval(), best, tuple(progress.history))
-
-
-def _finished(progress: Progress, config: IntermediateConfig) -> bool:
-    done, best = len(progress.history), progress.best
-    return done >= config.epochs or (best is not None and done - best.number >= config.patience)
-
-
-def _one_epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    data: TrainingData,
-    config: IntermediateConfig,
-    number: int,
-    generator: torch.Generator,
-    device: torch.device,
-) -> float:
-    """Mean loss of one pass; weights change."""
-    model.train()
-    half = _half(config, device)
-    labels = data.labels[data.train] if data.classes else None
-    batches = draw_batches(
-        len(data.train), labels, batch_size=config.batch_size, balance=config.balance, generator=generator
+    learner = ModuleLearner(model, data, config, seed, device)
+    steps = config.epochs * batches_per_epoch(len(data.train), config.batch_size)
+    schedule = Schedule(
+        config.epochs,
+        config.patience,
+        lambda step: warmup_cosine(step, steps),
+        arithmetic=arithmetic("auto" if config.mixed else "fp32", device),
     )
-    steps = config.epochs * len(batches)
-    losses = []
-    for index, drawn in enumerate(batches):
-        rows = data.train[drawn]
-        share = share_of_rate((number - 1) * len(batches) + index, steps)
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * share
-        present = mask_blocks(data.blocks_present(rows), config.masking, generator)
-        inputs = data.inputs(rows, generator)
-        with torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None):
-            outputs = model(inputs, data.codes[rows].to(device), present.to(device))
-        loss = _loss(outputs.float(), data, rows, config)
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        scaler.step(optimiser)
-        scaler.update()
-        losses.append(loss.detach())
-    value = float(torch.stack(losses).mean())
-    if not math.isfinite(value):
-        raise ModelError(
-            f"training: expected a finite loss, got {value} in epoch {number}; lower the learning rate (--lr)"
-        )
-    return value
-
-
-def _half(config: IntermediateConfig, device: torch.device) -> torch.dtype | None:
-    """Type of mixed precision; None for float32 throughout. bfloat16 has float32's range and needs no scaling."""
-    if not config.mixed or device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-
-
-def _loss(
-    outputs: torch.Tensor, data: TrainingData, rows: torch.Tensor, config: IntermediateConfig
-) -> torch.Tensor:
-    """Cross-entropy, or MSE + (1 - CCC), or both; in float32, whatever the model ran in."""
-    parts = []
-    if data.classes:
-        truth = data.labels[rows].to(outputs.device)
-        parts.append(class_loss(outputs[:, : data.classes], truth, smoothing=config.smoothing))
-    if data.va:
-        weight = config.va_weight if data.classes else 1.0
-        parts.append(weight * va_loss(outputs[:, data.classes :], data.targets[rows].to(outputs.device)))
-    return torch.stack(parts).sum()
+    optimiser = torch.optim.AdamW(groups, fused=True)
+    return loop.train(learner, optimiser, schedule, device=device, keep=keep, watch=watch)
 
 
 def predict(
@@ -234,33 +195,6 @@ def predict(
             )
             parts.append(outputs.float().cpu().numpy())
     return np.concatenate(parts)
-
-
-def _validate(
-    model: nn.Module, data: TrainingData, config: IntermediateConfig, device: torch.device
-) -> dict[str, float]:
-    """Scores of the validation rows."""
-    outputs = predict(model, data, data.validation, device=device, batch_size=config.batch_size)
-    if not np.isfinite(outputs).all():
-        raise ModelError("training: expected finite outputs, got others; lower the learning rate (--lr)")
-    scores: dict[str, float] = {}
-    rows = data.validation
-    if data.classes:
-        values = log_softmax(outputs[:, : data.classes].astype(np.float64))
-        scores |= measure(values, data.labels[rows].numpy(), "classes")
-    if data.va:
-        clipped = np.clip(outputs[:, data.classes :].astype(np.float64), -1, 1)
-        scores |= measure(clipped, data.targets[rows].numpy().astype(np.float64), "va")
-    return scores
-
-
-def _selection(scores: dict[str, float], data: TrainingData) -> float:
-    """What chooses the epoch: macro-F1, the CCC of both dimensions (the one that is reported), or their mean."""
-    parts = [scores["macro_f1"]] if data.classes else []
-    if data.va:
-        # where truth and outputs are the same constant, concordance is not defined and says nothing
-        parts.append(float(np.nan_to_num(scores["ccc_joint"])))
-    return float(np.mean(parts))
 
 
 def mask_blocks(present: torch.Tensor, chance: float, generator: torch.Generator) -> torch.Tensor:

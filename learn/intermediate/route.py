@@ -11,7 +11,7 @@ from torch import nn
 
 from ...features.fusion_table import FusionTable
 from .config import IntermediateConfig
-from .fit import TrainingData, parameter_groups
+from .fit import TrainingData, module_groups
 from .modules import FusionModule, ModuleSpec, make_module
 from .rows import RowPlan, codes_of
 from .table import FeatureTable
@@ -116,7 +116,7 @@ class FeatureRoute:
         return module
 
     def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
-        return parameter_groups(model, lr=config.lr, weight_decay=config.weight_decay)
+        return module_groups(model, lr=config.lr, weight_decay=config.weight_decay)
 
     def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
         assert isinstance(model, FusionModule)  # of build

@@ -19,18 +19,20 @@ from ... import __version__
 from ...features.device import choose_device
 from ...features.fusion_table import FusionTable
 from ...features.predictions import load_predictions
-from ..training.epochs import Epoch, seeded
+from ..training.loop import Fitted, seeded
+from ..training.state import Epoch
 from .ask import as_values, split_outputs
 from .checkpoint import ModuleInfo, save_module
 from .config import IntermediateConfig
-from .fit import Fitted, fit, predict
+from .fit import fit, predict
 from .folder import RunFolder
 from .record import figures_of_arms, tasks_of
 from .route import FeatureRoute, Route, training_data
 from .rows import RowPlan, plan_rows
 from .table import FeatureTable
 
-Watch = Callable[[str, int, Epoch], object]
+# Called during training with condition, seed, number of epochs done (such as 2.25) and the latest epoch.
+Watch = Callable[[str, int, float, Epoch | None], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def fuse_features(
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
     restart : whether to throw away an earlier run in ``out``
     watch : callable, optional
-        Told arm, seed and epoch after each epoch.
+        Called with arm, seed, number of epochs done and the latest epoch, after each batch and epoch.
     command : the command line as it was typed, for the record
 
     Raises
@@ -162,7 +164,7 @@ def _train(
             seed=seed,
             device=device,
             keep=None if folder is None else folder.unfinished(arm, seed),
-            after_epoch=None if watch is None else lambda epoch: watch(arm, seed, epoch),
+            watch=None if watch is None else lambda done, epoch: watch(arm, seed, done, epoch),
         )
     outputs = predict(
         fitted.model, data, torch.from_numpy(plan.predicted), device=device, batch_size=config.batch_size

@@ -1,1 +1,1 @@
-"""What all trainings by torch share: losses, batches and learning rates, files of tensors."""
+"""Training with torch: one loop for heads, fusion modules and 2D networks, its schedule, losses and files."""

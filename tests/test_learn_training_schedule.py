@@ -1,4 +1,4 @@
-"""What the training loops share: which rows an epoch draws, and how fast it learns."""
+"""Schedule of a training: rows of an epoch, learning rates, weight decay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ig3d.learn.training.epochs import batches_per_epoch, draw_batches, share_of_rate
+from ig3d.learn.training.schedule import (
+    batches_per_epoch,
+    draw_batches,
+    parameter_groups,
+    triangle,
+    warmup_cosine,
+)
 
 
 def epoch_of(
@@ -38,9 +44,23 @@ def test_batches_are_of_one_size_and_unbalanced_ones_visit_each_row_once() -> No
 
 
 def test_the_rate_rises_for_a_tenth_of_the_steps_and_falls_to_zero() -> None:
-    shares = [share_of_rate(step, 100) for step in range(101)]
+    shares = [warmup_cosine(step, 100) for step in range(101)]
     assert shares[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert shares[55] == pytest.approx(0.5)
     assert shares[100] == pytest.approx(0)
     assert all(one >= other for one, other in pairwise(shares[9:]))
-    assert share_of_rate(0, 1) == 1
+    assert warmup_cosine(0, 1) == 1
+
+
+def test_the_triangular_rate_goes_up_and_down_between_its_bounds() -> None:
+    rates = [triangle(position, 0.1) for position in (0, 0.5, 1, 1.5, 2, 3)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 0.55, 0.1, 1])
+
+
+def test_weight_decay_is_for_matrices_that_are_not_excepted() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Embedding(4, 2))
+    decayed, others = parameter_groups(module, lr=0.1, weight_decay=0.5, no_decay=("missing",))
+    assert [len(group["params"]) for group in (decayed, others)] == [2, 1]  # type: ignore[arg-type]
+    assert (decayed["weight_decay"], others["weight_decay"], others["lr"]) == (0.5, 0.0, 0.1)
+    decayed, others = parameter_groups(module, lr=0.1, weight_decay=0.5, no_decay=("weight",))
+    assert [len(group["params"]) for group in (decayed, others)] == [0, 3]  # type: ignore[arg-type]
