@@ -36,7 +36,8 @@ PRIOR = np.array([0.386, 0.222, 0.156, 0.107, 0.053, 0.052, 0.024])
 STRENGTH, OVERCONFIDENCE, BETWEEN = 1.8, 2.5, 0.3
 POPULATION = 40_000
 # AffectNet's validation rows with the predictions of the Ig3D authors. For valence and arousal: standard deviation of
-# the truth (arousal: assumed), RMSE and CCC of the 2D network (CAGE) and of the 3D codes (EMOCA), correlation of errors.
+# the truth (arousal: assumed), RMSE and CCC of the 2D network (CAGE) and of the 3D codes (EMOCA), correlation of the
+# errors.
 AFFECTNET = ((0.466, 0.3377, 0.7180, 0.3389, 0.6860, 0.827), (0.37, 0.3077, 0.6448, 0.3120, 0.5915, 0.806))
 MOST_FALSE, LEAST_POWER, COVERAGE = 0.06, 0.80, (0.92, 0.97)
 UNLIKELY = 1e-3  # --check fails on what is less likely than this where the targets are just met
