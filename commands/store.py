@@ -56,7 +56,10 @@ def preview(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Picture to write (.png or .jpg).", show_default=False, callback=output_file
+            "--out",
+            help="Picture to write (.png or .jpg), or animation (.gif, .webp; .mp4 with PyAV).",
+            show_default=False,
+            callback=output_file,
         ),
     ],
     rows: RowIds = None,
@@ -65,6 +68,10 @@ def preview(
     mesh: Annotated[
         bool, typer.Option("--mesh", help="Draw meshes instead of points (FLAME codes always).")
     ] = False,
+    animate: Annotated[
+        bool, typer.Option("--animate", help="One frame per row, next to its codes as curves.")
+    ] = False,
+    fps: Annotated[float, typer.Option("--fps", help="Frames per second of an animation.")] = 25.0,
     renderer: Annotated[
         str, typer.Option("--renderer", help="Draws the meshes: built-in or pytorch3d.")
     ] = "built-in",
@@ -72,14 +79,22 @@ def preview(
         Path | None, typer.Option("--root", help="Folder of the images, if they have moved.")
     ] = None,
 ) -> None:
-    """Draw a sheet of a store's faces with their boxes and points or meshes."""
+    """Draw a sheet of a store's faces with their boxes and points or meshes, or an animation of a video's rows."""
     from ..extract.preview import preview
+    from ..extract.preview_animation import animate as write_animation
     from ..features.store import CodeStore
     from ..features.store.rows import rows_of
 
     with CodeStore(store) as opened:
         opened.check_content()
         chosen = None if rows is None else rows_of(opened, names(rows))
+        if animate:
+            with steps("preview", len(opened) if chosen is None else len(chosen)) as progress:
+                frames = write_animation(
+                    opened, out, rows=chosen, fps=fps, root=root, renderer=renderer, progress=progress
+                )
+            print(f"{out}: {number(frames, 'frame')}")
+            return
         drawn = preview(
             opened, out, count=count, seed=seed, root=root, rows=chosen, mesh=mesh, renderer=renderer
         )

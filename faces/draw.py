@@ -76,8 +76,19 @@ def sheet(
     return np.asarray(paper)
 
 
-def picture_of(tile: Tile, side: int, *, renderer: str = "built-in") -> Image.Image:
-    """Square picture of the part of the image around the face, with mesh, box and landmarks; ``side`` in pixels."""
+def picture_of(
+    tile: Tile, side: int, *, window: np.ndarray | None = None, renderer: str = "built-in"
+) -> Image.Image:
+    """Square picture of a part of a tile's image, with mesh, box and landmarks.
+
+    Parameters
+    ----------
+    tile : Tile
+    side : side of the picture, pixels
+    window : (4,) pixels of the image, optional
+        The square part that is shown; by default the surroundings of the box, or the full image.
+    renderer : name in :data:`~.render.RENDERERS`
+    """
     large = side * _OVERSAMPLE
     if tile.image is None:
         return Image.new("RGB", (side, side), "#eeeeee")
@@ -86,6 +97,8 @@ def picture_of(tile: Tile, side: int, *, renderer: str = "built-in") -> Image.Im
     if tile.xyxy is not None and np.isfinite(tile.xyxy).all():
         centre = (tile.xyxy[:2] + tile.xyxy[2:]) / 2
         span = 1.5 * float((tile.xyxy[2:] - tile.xyxy[:2]).max())
+    if window is not None:
+        centre, span = (window[:2] + window[2:]) / 2, float(window[2] - window[0])
     corner = centre - span / 2
     picture = Image.fromarray(tile.image).transform(
         (large, large),
