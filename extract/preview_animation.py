@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -105,7 +106,9 @@ def _write(path: Path, frames: Iterator[Image.Image], fps: float) -> None:
         _write_mp4(path, frames, fps)
         return
     first = next(frames)
-    options = {"lossless": False, "quality": 80, "method": 2} if path.suffix == ".webp" else {}
+    options: dict[str, Any] = (
+        {"lossless": False, "quality": 80, "method": 2} if path.suffix == ".webp" else {}
+    )
     first.save(path, save_all=True, append_images=frames, duration=round(1000 / fps), loop=0, **options)
 
 

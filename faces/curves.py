@@ -67,7 +67,7 @@ def _draw(panel: Panel, size_wh: tuple[int, int]) -> Image.Image:
         pen.line([(left, y), (width - right, y)], fill=_GRID, width=_OVERSAMPLE)
         text = f"{value:.3g}" if high - low < 0.02 else f"{value:.2f}"
         pen.text((left - font.getlength(text) - 4 * _OVERSAMPLE, y - 7 * _OVERSAMPLE), text, _INK, font)
-    x = left
+    x = float(left)
     pen.text((x, 3 * _OVERSAMPLE), panel.title, _INK, font)
     x += font.getlength(panel.title) + 10 * _OVERSAMPLE
     shown = []  # curves whose name fits

@@ -39,6 +39,10 @@ def test_an_animation_has_a_frame_per_row(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     frames = read(out)
     assert len(frames) == 3
+    if suffix != "mp4":
+        with Image.open(out) as image:
+            image.load()
+            assert image.info["duration"] == 100
     for frame in frames:
         face, mesh, curves = frame[:256, :256], frame[:256, 256:512], frame[:, 512:]
         assert face.std() > 20  # the photograph
@@ -63,7 +67,6 @@ def read(path: Path) -> list[np.ndarray]:
         for number in range(image.n_frames):  # type: ignore[attr-defined]
             image.seek(number)
             frames.append(np.asarray(image.convert("RGB")).astype(int))
-            assert image.info["duration"] == 100
         return frames
 
 
