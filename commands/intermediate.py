@@ -39,7 +39,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..learn.intermediate.ask import Applied
+    from ..learn.intermediate.checkpoint import Applied
     from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import IntermediateResult, Watch
     from ..learn.training.state import Epoch
@@ -248,8 +248,7 @@ def _apply(
     checkpoint: Path, features: Path, stores: list[Path], out: Path, *, force: bool, device: str
 ) -> None:
     """Predictions of a trained module, with its own blocks and classes, for rows it was not fitted on."""
-    from ..learn.intermediate.ask import apply_module
-    from ..learn.intermediate.checkpoint import load_module
+    from ..learn.intermediate.checkpoint import apply_module, load_module
     from ..learn.intermediate.table import load_feature_table
 
     _check_npz(out)

@@ -25,12 +25,10 @@ from ..features.fusion_table import FusionTable
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.samples import Listing, Split
-from ..learn.intermediate.ask import Applied, ask
-from ..learn.intermediate.checkpoint import check_blocks, input_warning
+from ..learn.intermediate.checkpoint import Applied, check_blocks, input_warning, predict_new_rows
 from ..learn.intermediate.config import IntermediateConfig
-from ..learn.intermediate.fit import TrainingData, module_groups
+from ..learn.intermediate.fit import TrainingData, known_codes, module_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
-from ..learn.intermediate.route import known_codes
 from ..learn.intermediate.run import IntermediateResult, Watch, run
 from ..learn.intermediate.table import contents_of, table_digest
 from .augment import augment
@@ -90,7 +88,7 @@ class JointNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class JointRoute:
-    """Images, codes and initial 2D network; a :class:`~ig3d.learn.intermediate.route.Route`.
+    """Images, codes and initial 2D network; a :class:`~ig3d.learn.intermediate.fit.Route`.
 
     Attributes
     ----------
@@ -307,7 +305,7 @@ def apply_joint(
     )  # fmt: skip
     check_blocks(loaded, route.table)
     model = JointNetwork(start.module, loaded.module).to(route.device)
-    applied = ask(loaded, route, model, route.device)
+    applied = predict_new_rows(loaded, route, model, route.device)
     trained = loaded.info.joint
     differences = [
         f"{key} {trained[key]}, now {value}"

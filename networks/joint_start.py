@@ -18,7 +18,7 @@ from ..features.network_features import describe_network, made_by_of, network_di
 from ..learn.intermediate.checkpoint import LoadedModule, load_module
 from .images import InputSpec
 from .load import NetworkSpec, kind_of
-from .load.taps import channels_first
+from .load.feature_hooks import channels_first
 from .load.values import Opened
 
 _KINDS = ("own", "timm_name")

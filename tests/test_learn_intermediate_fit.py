@@ -14,8 +14,7 @@ from sklearn.metrics import log_loss
 from ig3d.errors import ModelError, UsageError
 from ig3d.features.predictions import log_softmax
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.fit import TrainingData, fit, mask_blocks, predict
-from ig3d.learn.intermediate.route import FeatureRoute, training_data
+from ig3d.learn.intermediate.fit import FeatureRoute, TrainingData, fit, mask_blocks, predict, training_data
 from ig3d.learn.intermediate.rows import codes_of, plan_rows
 from ig3d.learn.intermediate.table import load_feature_table
 from ig3d.learn.training import loop

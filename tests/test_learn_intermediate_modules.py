@@ -7,8 +7,14 @@ import torch
 
 from ig3d.errors import UsageError
 from ig3d.learn.intermediate.config import MODULES
-from ig3d.learn.intermediate.modules import AttentionFusion, FusionModule, ModuleSpec, make_module
-from ig3d.learn.intermediate.tokens import CodeTokens, Positions
+from ig3d.learn.intermediate.modules import (
+    AttentionFusion,
+    CodeTokens,
+    FusionModule,
+    ModuleSpec,
+    Positions,
+    make_module,
+)
 
 BLOCKS = (5, 3, 2)
 CODES = sum(BLOCKS)

@@ -19,8 +19,7 @@ from ig3d.features.predictions import load_predictions, log_softmax
 from ig3d.features.samples import Split
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate import run as running
-from ig3d.learn.intermediate.ask import apply_module
-from ig3d.learn.intermediate.checkpoint import load_module
+from ig3d.learn.intermediate.checkpoint import apply_module, load_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.figures import Arm, figures_over_seeds
 from ig3d.learn.intermediate.rows import plan_rows

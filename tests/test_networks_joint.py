@@ -20,7 +20,7 @@ from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.route import training_data
+from ig3d.learn.intermediate.fit import training_data
 from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_route, train_joint
 from ig3d.networks.joint_start import load_joint
@@ -215,7 +215,7 @@ def test_bad_input_is_one_line(made, tmp_path: Path) -> None:
     train_joint(route_of(made), replace(QUICK, epochs=1, controls=False), tmp_path / "out")
     module = load_module(tmp_path / "out/codes-0.safetensors")
     assert module.info.joint["architecture"] == "test_resnet"
-    with pytest.raises(ModelError, match="ask it with ig3d train-joint --apply"):
+    with pytest.raises(ModelError, match="apply it with ig3d train-joint --apply"):
         check_fits(module, route_of(made).table, network="any", shape=module.info.spec.shape)
 
     none = np.zeros(0, np.int64)

@@ -1,25 +1,32 @@
-"""A trained module in one file: safetensors with JSON metadata that says what it needs.
+"""Checkpoint of a trained module: written, read, checked and applied to new rows.
 
-``module.*`` are the weights (and, trained end to end, ``network.*`` those of the 2D network); ``seen.*`` say which
-images it learnt from, as 8-byte hashes of their contents. No date, no path: the same training gives the same bytes.
+A checkpoint is one safetensors file with JSON metadata. ``module.*`` are the weights (and, trained end to end,
+``network.*`` those of the 2D network); ``seen.*`` are 8-byte hashes of the images used in training. Without dates and
+paths, the same training gives the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ...errors import ModelError, UsageError, some
+from ...errors import ModelError, ProtocolError, UsageError, some
 from ...features.fusion_table import BlockUse, FusionTable
 from ...features.network_features import network_differences
+from ...features.predictions import VA, Predictions
+from ...features.samples import Split
 from ..training.tensors import read_tensors, tensors_digest, write_tensors
 from .config import TASKS
+from .fit import FeatureRoute, Route, TrainingData, predict, training_data
 from .modules import FusionModule, ModuleSpec, make_module
+from .rows import RowPlan
+from .table import FeatureTable
 
 FORMAT = "ig3d-fusion-module"
 FORMAT_VERSION = 1
@@ -27,7 +34,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ModuleInfo:
-    """What a module needs, and what came of its training.
+    """Description of a module: its inputs, outputs and training.
 
     Attributes
     ----------
@@ -36,7 +43,7 @@ class ModuleInfo:
     classes : canonical names of the class outputs; empty for valence-arousal
     blocks : the code blocks it reads, in order, with basis
     network : str
-        Names the network that made its features, by content.
+        Name of the network of its features, by content.
     two_d : str
         Description of that network, its input and its crop; empty where the file of features has none.
     joint : dict
@@ -73,7 +80,7 @@ class LoadedModule:
     module : FusionModule
     info : ModuleInfo
     train, validation : (n,) int64 hashes of image contents
-        What it was fitted on, and what chose its epoch.
+        Images on which it was fitted, and which chose its epoch.
     network : weights of the 2D network by name; empty for a module on ready features
     source : str
     """
@@ -87,12 +94,12 @@ class LoadedModule:
 
     @property
     def blocks(self) -> str:
-        """The code blocks that it reads, as ``--blocks`` names them."""
+        """Its code blocks, in the notation of ``--blocks``."""
         return ",".join(block.name for block in self.info.blocks)
 
     @property
     def task(self) -> str:
-        """The predictions that it is put beside: ``classes`` or ``va``."""
+        """Task of the 2D predictions with which it is compared: ``classes`` or ``va``."""
         return "va" if self.info.task == "va" else "classes"
 
 
@@ -162,7 +169,7 @@ def load_module(path: str | Path) -> LoadedModule:
 def check_fits(
     loaded: LoadedModule, table: FusionTable, *, network: str, shape: tuple[int, ...]
 ) -> list[str]:
-    """Refuse rows that a module was not made for.
+    """Refuse rows that do not fit a module.
 
     Parameters
     ----------
@@ -180,7 +187,7 @@ def check_fits(
     info = loaded.info
     if info.joint:
         raise ModelError(
-            f"{loaded.source}: expected a module on features, got a network trained end to end; ask it with "
+            f"{loaded.source}: expected a module on features, got a network trained end to end; apply it with "
             "ig3d train-joint --apply"
         )
     if shape != info.spec.shape:
@@ -239,3 +246,89 @@ def _short(network: str) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
+
+
+def as_values(outputs: np.ndarray, data: TrainingData) -> np.ndarray:
+    """Outputs as predictions: valence and arousal clipped to [-1, 1]."""
+    values = outputs.astype(np.float64)
+    values[:, data.classes :] = np.clip(values[:, data.classes :], -1, 1)
+    return values
+
+
+def split_outputs(
+    values: np.ndarray, ids: np.ndarray, task: str, classes: tuple[str, ...], path: Path
+) -> list[tuple[Path, Predictions]]:
+    """Predictions of a module with their files: ``path``, and for ``both`` also ``-va`` for valence and arousal."""
+    files = []
+    if task != "va":
+        logits = values[:, : len(classes)]
+        files.append((path, Predictions(logits, "logits", classes, ids, str(path))))
+    if task != "classes":
+        other = path.with_name(f"{path.stem}-va.npz") if task == "both" else path
+        files.append((other, Predictions(values[:, -2:], "va", VA, ids, str(other))))
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Predictions of a trained module for rows on which it was not fitted.
+
+    Attributes
+    ----------
+    ids : (m,) str
+    values : (m, outputs) float64
+        Class logits, then valence and arousal in [-1, 1].
+    info : ModuleInfo
+    notes : tuple of str
+        Rows that were left out, and warnings.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    info: ModuleInfo
+    notes: tuple[str, ...]
+
+    def save(self, path: Path) -> list[Path]:
+        """Write the predictions; see :func:`split_outputs`."""
+        files = split_outputs(self.values, self.ids, self.info.task, self.info.classes, path)
+        for file, predictions in files:
+            predictions.save(file)
+        return [file for file, _ in files]
+
+
+def apply_module(loaded: LoadedModule, features: FeatureTable, *, device: str = "cpu") -> Applied:
+    """Predict rows with features, outside of the train split, on whose images the module was not fitted.
+
+    Raises
+    ------
+    ModelError : the features are of another network or shape, or the codes of other blocks, than the module's.
+    ProtocolError : no row is left.
+    """
+    warnings = check_fits(loaded, features.table, network=features.network, shape=features.values.shape[1:])
+    where = torch.device(device)
+    applied = predict_new_rows(loaded, FeatureRoute(features, where), loaded.module.to(where), where)
+    return replace(applied, notes=(*warnings, *applied.notes))
+
+
+def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, device: torch.device) -> Applied:
+    """Predict the rows of a route on which a checkpoint was not fitted."""
+    table = route.table
+    fitted = np.isin(route.contents, loaded.train) | (table.split == Split.train)
+    rows = np.flatnonzero(route.there & ~fitted)
+    if not len(rows):
+        raise ProtocolError(
+            f"{loaded.source}: all {int(route.there.sum())} rows are of the train split, or of images on which it was "
+            "fitted; pass other rows"
+        )
+    none = rows[:0]
+    plan = RowPlan(loaded.info.task, none, none, none, rows, ())
+    data = training_data(route, plan, loaded.info.training.get("arm", "codes"), 0)
+    notes = []
+    left_out = int((route.there & fitted).sum())
+    if left_out:
+        notes.append(f"{left_out} rows are left out: of the train split, or images the module was fitted on.")
+    validation = int(np.isin(route.contents[rows], loaded.validation).sum())
+    if validation:
+        notes.append(f"{validation} rows chose the module's epoch; results on them are slightly optimistic.")
+    outputs = predict(model, data, torch.from_numpy(rows), device=device)
+    return Applied(table.id[rows], as_values(outputs, data), loaded.info, tuple(notes))

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from ...features.fusion_table import FusionTable
 from ...features.predictions import log_softmax
 from ..measures.metrics import measure
 from ..training import loop
@@ -21,25 +23,31 @@ from ..training.loop import Fitted, Schedule, Watch, arithmetic
 from ..training.losses import class_loss, va_loss
 from ..training.schedule import batches_per_epoch, draw_batches, parameter_groups, warmup_cosine
 from .config import IntermediateConfig
+from .modules import FusionModule, ModuleSpec, make_module
+from .rows import RowPlan, codes_of
+from .table import FeatureTable
+
+# number of training rows whose features give mean and standard deviation
+_STATISTICS_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """n rows as a module sees them; indices count these rows.
+    """Inputs and truth of n rows under one condition; other arrays index these rows.
 
     Attributes
     ----------
     inputs : (rows, generator or None) -> features or pixels of these rows, on the device
-        With a generator augmented by its draws, without one as they are.
+        With a generator, augmented by its random numbers.
     codes : (n, d) float32 tensor
-        Read only where a block is present.
+        Used only where ``present``.
     present : (n,) bool tensor
     blocks : columns of each block
-    labels : (n,) int64 tensor, -1 where there is none
-    targets : (n, 2) float32 tensor, NaN where there is none
+    labels : (n,) int64 tensor, -1 for none
+    targets : (n, 2) float32 tensor, NaN for none
     train, validation : (m,) int64 tensors
     classes : number of class outputs, 0 for valence-arousal alone
-    va : whether there are outputs for valence and arousal, after those of the classes
+    va : whether valence and arousal are outputs, after those of the classes
     """
 
     inputs: Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
@@ -60,6 +68,139 @@ class TrainingData:
     def blocks_present(self, rows: torch.Tensor) -> torch.Tensor:
         """(len(rows), blocks) bool."""
         return self.present[rows, None].expand(-1, len(self.blocks))
+
+
+class Route(Protocol):
+    """Inputs and model of a training: a module on features here, with a 2D network in :mod:`ig3d.networks.joint`.
+
+    Attributes
+    ----------
+    name : ``features`` or ``end to end``
+    what : input of a row, for messages
+    table : n samples
+    there : (n,) bool, samples with this input
+    contents : (n,) int64 hashes of the images
+    network : name of the 2D network, by content
+    digest : hash of all inputs of the training
+    learnt : (m,) int64 hashes of images on which the 2D network was trained before, if they are recorded
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def table(self) -> FusionTable: ...
+    @property
+    def there(self) -> np.ndarray: ...
+    @property
+    def contents(self) -> np.ndarray: ...
+    @property
+    def network(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def learnt(self) -> np.ndarray: ...
+
+    def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """Features or pixels of rows, see :class:`TrainingData`."""
+
+    def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
+        """Model with initial weights from torch's random state."""
+
+    def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
+        """Its parameters with their learning rates."""
+
+    def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
+        """The module, and the weights of the 2D network if they were trained too."""
+
+    def describe(self) -> dict[str, Any]:
+        """Description of the 2D network for the checkpoint, if its weights are part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRoute:
+    """A module on the frozen features of a table."""
+
+    features: FeatureTable
+    device: torch.device
+    name: str = "features"
+    what: str = "features"
+
+    @property
+    def table(self) -> FusionTable:
+        return self.features.table
+
+    @property
+    def there(self) -> np.ndarray:
+        return self.features.there
+
+    @property
+    def contents(self) -> np.ndarray:
+        return self.features.contents
+
+    @property
+    def network(self) -> str:
+        return self.features.network
+
+    @property
+    def digest(self) -> str:
+        return self.features.digest
+
+    @property
+    def learnt(self) -> np.ndarray:
+        return np.zeros(0, np.int64)
+
+    def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        values = self.features.values[self.features.row[rows.numpy()]]
+        return torch.from_numpy(values).to(self.device, torch.float32)
+
+    def build(self, data: TrainingData, config: IntermediateConfig) -> nn.Module:
+        shape = self.features.values.shape[1:]
+        spec = ModuleSpec(
+            config.module, shape, data.blocks, config.width or shape[0], data.outputs, config.dropout
+        )
+        module = make_module(spec)
+        subset = data.train[:: max(1, len(data.train) // _STATISTICS_ROWS)]
+        module.positions.standardise_by(self.inputs(subset, None).cpu())
+        module.tokens.standardise_by(known_codes(self.table, data.train))
+        return module
+
+    def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
+        return module_groups(model, lr=config.lr, weight_decay=config.weight_decay)
+
+    def parts(self, model: nn.Module) -> tuple[FusionModule, dict[str, torch.Tensor]]:
+        assert isinstance(model, FusionModule)  # from build()
+        return model, {}
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def known_codes(table: FusionTable, rows: torch.Tensor) -> torch.Tensor:
+    """(m, d) codes of those of ``rows`` that have codes, by which codes are standardised in every condition."""
+    chosen = rows.numpy()
+    assert table.codes is not None  # tables of a store have codes
+    return torch.from_numpy(np.asarray(table.codes[chosen[table.covered[chosen]]], np.float32))
+
+
+def training_data(route: Route, plan: RowPlan, arm: str, seed: int) -> TrainingData:
+    """Training data of one condition."""
+    table = route.table
+    others = np.setdiff1d(plan.predicted, plan.validation)
+    codes, present = codes_of(table, arm, [plan.train, plan.validation, others], seed)
+    return TrainingData(
+        inputs=route.inputs,
+        codes=torch.from_numpy(codes),
+        present=torch.from_numpy(present),
+        blocks=tuple(block.width for block in table.blocks),
+        labels=torch.from_numpy(table.labels.astype(np.int64)),
+        targets=torch.from_numpy(table.targets.astype(np.float32)),
+        train=torch.from_numpy(plan.train),
+        validation=torch.from_numpy(plan.validation),
+        classes=0 if plan.task == "va" else len(table.classes),
+        va=plan.task != "classes",
+    )
 
 
 class ModuleLearner:
@@ -189,18 +330,19 @@ def predict(
     model.eval()
     parts = [np.empty((0, data.outputs), np.float32)]
     with torch.inference_mode():
-        for some in rows.split(batch_size):
+        for batch in rows.split(batch_size):
             outputs = model(
-                data.inputs(some, None), data.codes[some].to(device), data.blocks_present(some).to(device)
+                data.inputs(batch, None), data.codes[batch].to(device), data.blocks_present(batch).to(device)
             )
             parts.append(outputs.float().cpu().numpy())
     return np.concatenate(parts)
 
 
 def mask_blocks(present: torch.Tensor, chance: float, generator: torch.Generator) -> torch.Tensor:
-    """(n, blocks) bool: a row loses all its blocks by ``chance``, else each block by ``chance``.
+    """(n, blocks) bool; all blocks of a row are masked with probability ``chance``, otherwise each block is.
 
-    Whole rows as well, so that the tokens of rows without a face are learnt even where every training row has one.
+    Rows are masked as a whole too, so that the tokens of rows without a face are learnt even if all training rows have
+    a face.
     """
     draws = torch.rand((len(present), present.shape[1] + 1), generator=generator)
     return present & (draws[:, :1] >= chance) & (draws[:, 1:] >= chance)

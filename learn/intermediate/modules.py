@@ -1,13 +1,14 @@
-"""Five ways for code tokens to join the features of a 2D network before its decision.
+"""Five modules that combine code tokens with the features of a 2D network before its decision.
 
-Each is fed positions (n, p, width) and tokens (n, blocks, width) and gives (n, outputs): logits of the classes, then
-valence and arousal, whichever there are. Each also gives its *share*: (n,) how much of what it decides by comes from
-the codes, in [0, 1], where that is a number of the module (``gate``, ``attention``), else NaN.
+The input is positions (n, p, width) and tokens (n, blocks, width). The output (n, outputs) is class logits, then
+valence and arousal. ``gate`` and ``attention`` also return the share of the codes in the decision, (n,) in [0, 1]; for
+the others it is NaN.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,12 +18,11 @@ from torch.nn import functional
 
 from ...errors import UsageError
 from .config import MODULES
-from .tokens import CodeTokens, Positions
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """What a module is built from.
+    """Description from which a module is built.
 
     Attributes
     ----------
@@ -53,8 +53,100 @@ class ModuleSpec:
             )
 
 
+class CodeTokens(nn.Module):
+    """Standardise the codes of each block and project it to one token.
+
+    Parameters
+    ----------
+    widths : columns of each block, in order
+    width : int
+        Channels of a token.
+
+    Notes
+    -----
+    Each block is one token with its own embedding, so that any set of blocks of any regressor can be used. A masked
+    block, and every block of a row without a face, is replaced by a learnt token; its codes are never read, so that no
+    zero has a meaning. The sum of the tokens of rows without missing blocks is one linear layer on the concatenated
+    blocks, as in the paper: the embeddings are its bias.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(self, widths: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.project = nn.ModuleList(nn.Linear(columns, width) for columns in widths)
+        self.absent = nn.Parameter(torch.randn(len(widths), width) / math.sqrt(width))
+        self.register_buffer("mean", torch.zeros(sum(widths)))
+        self.register_buffer("scale", torch.ones(sum(widths)))
+        # block of each column
+        self.register_buffer(
+            "columns", torch.arange(len(widths)).repeat_interleave(torch.tensor(widths)), persistent=False
+        )
+
+    def standardise_by(self, codes: torch.Tensor) -> None:
+        """Set mean and standard deviation from (n, d) finite codes of the training rows."""
+        self.mean, self.scale = _mean_and_scale(codes)
+
+    def forward(self, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """(n, d) codes and (n, blocks) bool to (n, blocks, width); codes of absent blocks may be anything, NaN too."""
+        standard = torch.where(present[:, self.columns], (codes - self.mean) / self.scale, 0.0)
+        parts = standard.split(self.widths, dim=1)
+        tokens = torch.stack([layer(part) for layer, part in zip(self.project, parts, strict=True)], dim=1)
+        return torch.where(present[:, :, None], tokens, self.absent.to(tokens.dtype))
+
+
+class Positions(nn.Module):
+    """Standardise features per channel and arrange them as positions of ``width`` channels.
+
+    Parameters
+    ----------
+    shape : (d,) of feature vectors, or (c, h, w) of feature maps
+    width : int
+        Features of another width are projected to it, position by position.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, shape: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.register_buffer("mean", torch.zeros(shape[0]))
+        self.register_buffer("scale", torch.ones(shape[0]))
+        self.project = nn.Identity() if shape[0] == width else nn.Linear(shape[0], width)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the map; (1, 1) for vectors."""
+        return (self.shape[1], self.shape[2]) if len(self.shape) == 3 else (1, 1)
+
+    def standardise_by(self, features: torch.Tensor) -> None:
+        """Set mean and standard deviation per channel from (n, d) or (n, c, h, w) features of the training rows."""
+        self.mean, self.scale = _mean_and_scale(self._flat(features.float()).flatten(0, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, d) or (n, c, h, w) to (n, positions, width), positions row by row."""
+        projected: torch.Tensor = self.project((self._flat(features) - self.mean) / self.scale)
+        return projected
+
+    @staticmethod
+    def _flat(features: torch.Tensor) -> torch.Tensor:
+        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features[:, None, :]
+
+
+def _mean_and_scale(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each column; a column that does not vary has the scale 1."""
+    exact = values.double()
+    mean, deviation = exact.mean(0), exact.std(0, correction=0)
+    varies = deviation > 1e-6 * (1 + mean.abs())
+    return mean.float(), torch.where(varies, deviation, 1.0).float()
+
+
 class FusionModule(nn.Module):
-    """What the five have in common: features and codes in, outputs out."""
+    """Base class of the five modules."""
 
     kinds: ClassVar[dict[str, type[FusionModule]]] = {}
 
@@ -81,7 +173,7 @@ class FusionModule(nn.Module):
         return self.join(self.positions(features), self.tokens(codes, present))[0]
 
     def share(self, features: torch.Tensor, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """(n,) share of the codes in what each row is decided by."""
+        """(n,) share of the codes in the decision of each row."""
         return self.join(self.positions(features), self.tokens(codes, present))[1]
 
     def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,7 +228,7 @@ class LinearFusion(FusionModule, name="linear"):
 class GateFusion(FusionModule, name="gate"):
     """A gate per row and channel mixes codes and features: g · codes + (1 - g) · features.
 
-    Both are normalised first, so that g says how much of either is taken. The share is the mean of g.
+    Both are normalised first, so that g is the share of the codes. The share of a row is the mean of g.
 
     References
     ----------
@@ -187,7 +279,7 @@ class FilmFusion(FusionModule, name="film"):
 
 
 class _Attend(nn.Module):
-    """Queries attend to a memory, then two layers; both added to what was there, normalised before."""
+    """Queries attend to a memory, then two layers; pre-norm, with residual connections."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -204,9 +296,9 @@ class _Attend(nn.Module):
 
     def forward(self, query: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, q, width) and (n, q, m) weights, mean over heads; a row of weights sums to 1 (without dropout)."""
-        known = self.norm_memory(memory)
-        seen, weights = self.attention(self.norm_query(query), known, known)
-        query = query + seen
+        normed = self.norm_memory(memory)
+        attended, weights = self.attention(self.norm_query(query), normed, normed)
+        query = query + attended
         return query + self.layers(query), weights
 
 
@@ -233,10 +325,10 @@ class AttentionFusion(FusionModule, name="attention"):
         self.decide = self.head(spec.width)
 
     def join(self, positions: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        placed = positions + self.place
-        looked, _ = self.look(tokens, torch.cat([tokens, placed], dim=1))
+        features = positions + self.place
+        attended, _ = self.look(tokens, torch.cat([tokens, features], dim=1))
         query = self.decision.expand(len(tokens), -1, -1)
-        decided, weights = self.weigh(query, torch.cat([looked, placed], dim=1))
+        decided, weights = self.weigh(query, torch.cat([attended, features], dim=1))
         return self.decide(decided[:, 0]), weights[:, 0, : tokens.shape[1]].sum(1)
 
 

@@ -21,13 +21,11 @@ from ...features.fusion_table import FusionTable
 from ...features.predictions import load_predictions
 from ..training.loop import Fitted, seeded
 from ..training.state import Epoch
-from .ask import as_values, split_outputs
-from .checkpoint import ModuleInfo, save_module
+from .checkpoint import ModuleInfo, as_values, save_module, split_outputs
 from .config import IntermediateConfig
-from .fit import fit, predict
+from .fit import FeatureRoute, Route, fit, predict, training_data
 from .folder import RunFolder
 from .record import figures_of_arms, tasks_of
-from .route import FeatureRoute, Route, training_data
 from .rows import RowPlan, plan_rows
 from .table import FeatureTable
 

@@ -23,8 +23,8 @@ from ..checkpoint import LoadedNetwork as Checkpoint
 from ..checkpoint import Seen
 from ..images import InputSpec
 from ..presets import VALENCE_FIRST, NetworkPreset, preset
+from .feature_hooks import NetworkCall, as_features, with_features
 from .outputs import Columns, Meaning, choose_columns, choose_outputs, parse_order, side_by_side
-from .taps import NetworkCall, as_features, with_features
 from .values import Network, NetworkSpec, Opened, Outputs
 
 __all__ = ["InputSpec", "Network", "NetworkSpec", "Outputs", "UserNetwork", "load_network"]
