@@ -25,6 +25,9 @@ _PUBLIC = {
     "fuse_predictions": "learn.fuse",
     "list_samples": "extract.datasets",
     "load_regressor": "extract.api",
+    "plot_result": "learn.report.plots",
+    "read_codes": "features.store.tables",
+    "read_samples": "features.store.tables",
 }
 
 __all__ = [
@@ -40,6 +43,9 @@ __all__ = [
     "fuse_predictions",
     "list_samples",
     "load_regressor",
+    "plot_result",
+    "read_codes",
+    "read_samples",
 ]
 
 if TYPE_CHECKING:
@@ -51,7 +57,9 @@ if TYPE_CHECKING:
     from .features.inputs import Inputs
     from .features.predictions import Predictions
     from .features.store import CodeStore
+    from .features.store.tables import read_codes, read_samples
     from .learn.fuse import FuseConfig, fuse_files, fuse_predictions
+    from .learn.report.plots import plot_result
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from .options import (
     Key,
     LabelMap,
     Manifest,
+    MaybeRoot,
     Rate,
     Root,
     Seed,
@@ -28,6 +29,7 @@ from .options import (
     joined,
     list_dataset,
     output_file,
+    samples_like,
 )
 
 
@@ -130,7 +132,8 @@ def train_2d(
 
 
 def logits(
-    root: Root,
+    *,
+    root: MaybeRoot = None,
     network: Annotated[
         str,
         typer.Option(
@@ -143,6 +146,12 @@ def logits(
     out: Annotated[
         Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
     ],
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like", help="Store with the samples, splits and groups to use; ROOT may be left out."
+        ),
+    ] = None,
     dataset: Dataset = "folder",
     preset: Annotated[
         str,
@@ -238,7 +247,13 @@ def logits(
         crop=crop,
         crop_scale=parse_crop_scale(crop_scale),
     )
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+    if like is not None:
+        given = {"--manifest": manifest, "--split": split, "--groups": groups, "--label-map": label_map}
+        samples = samples_like(like, root, [name for name, value in given.items() if value is not None])
+    elif root is None:
+        raise UsageError("logits: pass ROOT, the folder of the dataset, or --like STORE")
+    else:
+        samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
     result = write_logits(samples, spec, out, config, progress=True)
     say(f"{network}: {', '.join(result.columns)}")
     say_all(result.problems, result.notes)

@@ -41,6 +41,14 @@ Root = Annotated[
         show_default=False,
     ),
 ]
+MaybeRoot = Annotated[
+    str | None,
+    typer.Argument(
+        help="Folder of the dataset, an archive of it, an image, a video, or an address.",
+        metavar="ROOT",
+        show_default=False,
+    ),
+]
 Dataset = Annotated[
     str, typer.Option("--dataset", help="How the folder is laid out: a name that ig3d datasets lists.")
 ]
@@ -165,6 +173,29 @@ def list_dataset(
     listing = list_samples(
         root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map, fps)
     )
+    say_samples(listing)
+    return listing
+
+
+def samples_like(store: Path, root: str | None, refused: list[str]) -> Listing:
+    """The samples of a store, with its labels, splits and groups; ``root`` if the images lie elsewhere by now.
+
+    Raises
+    ------
+    UsageError : options of a dataset are passed as well.
+    """
+    from dataclasses import replace
+
+    from ..extract.datasets.split_store import listing_of
+    from ..features.store import CodeStore
+
+    if refused:
+        raise UsageError(
+            f"like: labels, splits and groups are those of {store}; leave out {', '.join(refused)}"
+        )
+    with CodeStore(store) as opened:
+        listing = listing_of(opened)
+    listing = listing if root is None else replace(listing, root=root)
     say_samples(listing)
     return listing
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -139,6 +139,12 @@ class FaceRegressor:
     def __repr__(self) -> str:
         blocks = ", ".join(f"{name} ({block.width})" for name, block in self.blocks.items())
         return f"<FaceRegressor {self.name}: {blocks}>"
+
+    @overload
+    def __call__(self, images: ImageLike) -> list[FaceCodes]: ...
+
+    @overload
+    def __call__(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[list[FaceCodes]]: ...
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> list[FaceCodes] | list[list[FaceCodes]]:
         """Faces of an image, or of several.

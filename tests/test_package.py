@@ -37,6 +37,7 @@ def modules() -> list[str]:
         "ig3d.benchmarks",
         "ig3d.ablations",
         "ig3d.build",
+        "ig3d.examples",
         "ig3d.__main__",
     )
     return [name for name in inside if not name.startswith(outside)]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-3
 # Frames that are decoded first, to see whether time stamps of packets and of frames agree.
 _CHECKED = 24
-# Decoded frames that are kept, for readers that ask for neighbours in another order.
-_KEPT = 8
+# Decoded frames that are kept, for threads that ask for neighbours in another order: bytes, and frames at least.
+_KEPT_BYTES, _KEPT = 1 << 26, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class VideoFrames:
             first = here if first < 0 else first
             self._next = here + 1
             self._kept[here] = frame
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > max(_KEPT, _KEPT_BYTES // (2 * frame.width * frame.height)):
                 self._kept.popitem(last=False)
             if here >= number:
                 break
