@@ -5,9 +5,11 @@ Results go to stdout, progress and notes to stderr. Exit codes: 0 done, 1 error,
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -25,10 +27,12 @@ from .commands import (
     predict,
     predictions,
     report,
+    run,
     store,
     train,
     weights,
 )
+from .commands.help import Command, Group, is_verbose
 from .console import one_line, standard_streams
 from .errors import Ig3dError, Terminated, missing_part
 
@@ -36,48 +40,50 @@ app = typer.Typer(
     name="ig3d",
     help="Measure what 3D face codes add to a 2D expression network: extract codes, fuse, report.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-app.command("extract")(extract.extract)
-app.command("join")(extract.join)
-app.command("inspect")(store.inspect)
-app.command("preview")(store.preview)
-app.command("synth")(extract.synth)
-app.command("split")(datasets.split)
-app.command("train-2d")(networks.train_2d)
-app.command("logits")(networks.logits)
-app.command("train")(train.train)
-app.command("fuse")(fuse.fuse)
-app.command("predict")(predict.predict)
-app.command("fuse-features")(intermediate.fuse_features)
-app.command("train-joint")(intermediate.train_joint)
-app.command("report")(report.report)
-app.command("ablate")(ablate.ablate)
-app.command("import")(store.import_)
-app.command("export")(store.export)
+app.command("run", cls=Command)(run.run)
+app.command("extract", cls=Command)(extract.extract)
+app.command("join", cls=Command)(extract.join)
+app.command("inspect", cls=Command)(store.inspect)
+app.command("preview", cls=Command)(store.preview)
+app.command("synth", cls=Command)(extract.synth)
+app.command("split", cls=Command)(datasets.split)
+app.command("train-2d", cls=Command)(networks.train_2d)
+app.command("logits", cls=Command)(networks.logits)
+app.command("train", cls=Command)(train.train)
+app.command("fuse", cls=Command)(fuse.fuse)
+app.command("predict", cls=Command)(predict.predict)
+app.command("fuse-features", cls=Command)(intermediate.fuse_features)
+app.command("train-joint", cls=Command)(intermediate.train_joint)
+app.command("report", cls=Command)(report.report)
+app.command("ablate", cls=Command)(ablate.ablate)
+app.command("import", cls=Command)(store.import_)
+app.command("export", cls=Command)(store.export)
 
 datasets_app = typer.Typer(no_args_is_help=False)
 datasets_app.callback(invoke_without_command=True)(datasets.datasets)
-datasets_app.command("check")(datasets.check)
+datasets_app.command("check", cls=Command)(datasets.check)
 app.add_typer(datasets_app, name="datasets")
 
 predictions_app = typer.Typer(no_args_is_help=True, help="Prediction files.")
-predictions_app.command("check")(predictions.check)
+predictions_app.command("check", cls=Command)(predictions.check)
 app.add_typer(predictions_app, name="predictions")
 
 weights_app = typer.Typer(no_args_is_help=False)
 weights_app.callback(invoke_without_command=True)(weights.weights)
-weights_app.command("add")(weights.add)
-weights_app.command("get")(weights.get)
+weights_app.command("add", cls=Command)(weights.add)
+weights_app.command("get", cls=Command)(weights.get)
 app.add_typer(weights_app, name="weights")
 
 
 def main() -> None:
     """Run the program; an expected error is printed as one line on stderr and sets the exit code."""
     sys.argv[1:] = map(_expand_home, sys.argv[1:])
+    logging.getLogger("ig3d").setLevel(logging.NOTSET)  # --verbose sets DEBUG
     signal.signal(signal.SIGTERM, _terminated)
     if (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -134,6 +140,9 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(line: str, code: int) -> NoReturn:
+    """End with an error line; with ``--verbose``, after the traceback of the error."""
+    if is_verbose() and sys.exc_info()[0] is not None:
+        traceback.print_exc()
     print(f"ig3d: {one_line(line)}", file=sys.stderr)
     sys.exit(code)
 

@@ -1,1 +1,1 @@
-"""The commands, a file for each room: parse, call, print. ``cli.py`` lists them; no work is done here."""
+"""The commands, one file for related ones: each parses its options, calls a function and prints."""

@@ -15,7 +15,11 @@ from .options import typed
 def ablate(
     config: Annotated[
         Path,
-        typer.Argument(help="The study, in YAML (docs/ablation.md).", metavar="CONFIG", show_default=False),
+        typer.Argument(
+            help="Study in YAML (docs/ablation.md), or the name of a study of ig3d such as code_groups.",
+            metavar="CONFIG",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,
@@ -52,7 +56,7 @@ def ablate(
         for name, paths in {"2d-logits": two_d, "3d-store": stores}.items()
         if paths
     }
-    study = read_study(config, given, allow_code=allow_code)
+    study = read_study(_study_file(config), given, allow_code=allow_code)
     with kept_when_interrupted("finished cells"):
         with counting_cells(study.name, len(study.cells)) as progress:
             result = run_study(study, out, jobs=jobs, progress=progress)
@@ -65,6 +69,23 @@ def ablate(
         raise RunError(
             f"{config}: expected every cell to run, got {len(result.failed)} of {len(result.cells)} that did not"
         )
+
+
+def _study_file(config: Path) -> Path:
+    """File of a study: the path itself, or the file of a study that comes with ig3d.
+
+    Raises
+    ------
+    UsageError : there is neither such a file nor such a study.
+    """
+    if config.exists() or config.suffix or len(config.parts) > 1:
+        return config
+    own = {path.stem: path for path in sorted((Path(__file__).parents[1] / "ablations").glob("*.yaml"))}
+    if config.name not in own:
+        raise UsageError(
+            f"{config}: no such file, and no such study; studies of ig3d are {', '.join(own) or 'not installed'}"
+        )
+    return own[config.name]
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:

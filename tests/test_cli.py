@@ -80,7 +80,7 @@ def test_version_and_help(ig3d: Program) -> None:
 
 def test_unknown_commands_and_options_are_usage_errors(ig3d: Program) -> None:
     assert ig3d("extrakt").returncode == 2
-    assert ig3d("inspect", "a.h5", "--verbose").returncode == 2
+    assert ig3d("inspect", "a.h5", "--colour").returncode == 2
     assert ig3d("extract", "somewhere").returncode == 2
 
 

@@ -187,6 +187,7 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
         pattern = "*.py" if not folder else "**/*.py"
         wanted |= {f"ig3d/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).glob(pattern)}
     wanted |= {f"ig3d/faces/{path.name}" for path in (ROOT / "faces").glob("*.npz")}
+    wanted |= {f"ig3d/ablations/{path.name}" for path in (ROOT / "ablations").glob("*.yaml")}
     assert wanted <= inside
     assert not [name for name in inside if name.startswith(("ig3d/tests", "ig3d/.venv", "ig3d/scripts"))]
 

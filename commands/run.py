@@ -1,0 +1,139 @@
+"""``ig3d run``: extraction, checks, fusion and report in one command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import say
+from ..errors import UsageError
+from . import extract, fuse, predictions, report
+from .help import Command
+from .options import Dataset, Groups, Manifest, Root, SplitShares, TwoDClasses
+
+_RECORD = "run.json"  # what the finished fusion was made from
+_steps = typer.Typer(rich_markup_mode=None, add_completion=False)
+_steps.command("extract", cls=Command)(extract.extract)
+_steps.command("check", cls=Command)(predictions.check)
+_steps.command("fuse", cls=Command)(fuse.fuse)
+_steps.command("report", cls=Command)(report.report)
+
+
+def run(
+    root: Root,
+    two_d: Annotated[
+        list[Path],
+        typer.Option(
+            "--2d-logits",
+            help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeated: further 2D networks, as controls.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Folder of the study: codes.h5, and fused/ with the report.", show_default=False
+        ),
+    ],
+    dataset: Dataset = "folder",
+    manifest: Manifest = None,
+    split: SplitShares = None,
+    groups: Groups = None,
+    classes: TwoDClasses = None,
+    regressor: Annotated[
+        str, typer.Option("--regressor", help="Computes the codes of a face: facemesh, smirk, ...")
+    ] = "facemesh",
+    jobs: Annotated[int, typer.Option("--jobs", help="Workers and threads; 0 is one per core.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other option of a step, as STEP.OPTION=VALUE: extract.device=cpu, fuse.head=linear, "
+            "fuse.no-controls. Repeated for more.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Extract codes, check the predictions, fuse and report; the same command continues after an interruption."""
+    store, fused = out / "codes.h5", out / "fused"
+    extra = _options(settings or [])
+    shared: list[str] = ["--jobs", str(jobs)]
+    chosen = {"--dataset": dataset, "--manifest": manifest, "--split": split, "--groups": groups}
+    listing = [str(word) for name, value in chosen.items() if value is not None for word in (name, value)]
+    join = ["--3d-store", str(store), *(word for name in classes or [] for word in ("--2d-classes", name))]
+    logits = [word for path in two_d for word in ("--2d-logits", str(path))]
+
+    say("1 of 3: extract")
+    _step(
+        "extract", root, "--out", str(store), "--regressor", regressor, *listing, *shared, *extra["extract"]
+    )
+    say("2 of 3: check the predictions")
+    _step("check", *map(str, two_d), *join, *extra["check"])
+    say("3 of 3: fuse and report")
+    options = [*logits, *join, *shared, *extra["fuse"]]
+    identity = _identity(options, two_d, store)
+    if _finished(out, identity):
+        say("fused already, from the same codes, predictions and options")
+        _step("report", str(fused))
+    else:
+        _step("fuse", *options, "--out", str(fused))
+        (out / _RECORD).write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+    print(f"{fused / 'report.html'}: report; {fused / 'table.tex'}: table for a paper")
+
+
+def _step(name: str, *arguments: str) -> None:
+    """Run a command.
+
+    Raises
+    ------
+    typer.Exit : the command ended with another exit code than 0.
+    """
+    command = typer.main.get_command(_steps)
+    code = command.main([name, *arguments], prog_name="ig3d", standalone_mode=False)
+    if code:
+        raise typer.Exit(code)
+
+
+def _options(settings: list[str]) -> dict[str, list[str]]:
+    """Step -> words of the command line from ``STEP.OPTION=VALUE`` or ``STEP.FLAG``.
+
+    Raises
+    ------
+    UsageError : another form, or an option that ``ig3d run`` sets itself.
+    """
+    words: dict[str, list[str]] = {"extract": [], "check": [], "fuse": []}
+    for text in settings:
+        target, equals, value = text.partition("=")
+        step, dot, option = target.partition(".")
+        if not dot or not option or step not in words:
+            raise UsageError(f"set: {text!r} is not STEP.OPTION=VALUE with the step {', '.join(words)}")
+        if option in ("out", "3d-store", "2d-logits"):
+            raise UsageError(f"set: ig3d run sets {option} itself; pass it without --set, or run ig3d {step}")
+        words[step] += [f"--{option}", value] if equals else [f"--{option}"]
+    return words
+
+
+def _identity(options: list[str], predictions: list[Path], store: Path) -> dict[str, object]:
+    """What the fusion depends on: options, contents of all files and the version."""
+    from .. import __version__
+    from ..features.atomic import file_sha256
+    from ..features.store import CodeStore
+
+    with CodeStore(store) as opened:
+        content = opened.content_sha256
+    files = [file_sha256(path) for path in predictions]
+    named = hashlib.sha256("\0".join(options).encode()).hexdigest()
+    return {"ig3d": __version__, "options": named, "predictions": files, "codes": content}
+
+
+def _finished(out: Path, identity: dict[str, object]) -> bool:
+    """Whether the report of this very fusion exists."""
+    try:
+        record = json.loads((out / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(record == identity) and (out / "fused" / "report.html").is_file()
