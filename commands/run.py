@@ -15,7 +15,7 @@ from . import extract, fuse, predictions, report
 from .help import Command
 from .options import Dataset, Groups, Manifest, Root, SplitShares, TwoDClasses
 
-_RECORD = "run.json"  # what the finished fusion was made from
+_RECORD = "run.json"  # identity of the finished fusion
 _steps = typer.Typer(rich_markup_mode=None, add_completion=False)
 _steps.command("extract", cls=Command)(extract.extract)
 _steps.command("check", cls=Command)(predictions.check)
@@ -118,7 +118,7 @@ def _options(settings: list[str]) -> dict[str, list[str]]:
 
 
 def _identity(options: list[str], predictions: list[Path], store: Path) -> dict[str, object]:
-    """What the fusion depends on: options, contents of all files and the version."""
+    """Everything that the fusion depends on: options, contents of all files and the version."""
     from .. import __version__
     from ..features.atomic import file_sha256
     from ..features.store import CodeStore
