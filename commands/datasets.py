@@ -29,11 +29,11 @@ def datasets(context: typer.Context) -> None:
     """List the datasets that are understood, with the layout that each expects."""
     if context.invoked_subcommand is not None:
         return
-    from ..extract.datasets import ADAPTERS
-    from ..extract.plugins import load, names
+    from ..extract.datasets import ADAPTERS, adapter_of
+    from ..extract.plugins import names
 
     for name in names("dataset", ADAPTERS):
-        print(f"{name}: {load('dataset', name, ADAPTERS).layout.removeprefix(f'{name} expects ')}")
+        print(f"{name}: {adapter_of(name).layout.removeprefix(f'{name} expects ')}")
     say("ig3d datasets check ROOT describes a folder; docs/datasets.md shows the layouts")
 
 

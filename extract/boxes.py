@@ -241,7 +241,7 @@ def _store_source(listing: Listing, path: Path, needs: CropSpec | LandmarkSpec) 
     with CodeStore(path) as store:
         store.check_content()
         rows = _rows_of(listing, store)
-        if store.info.detector.get("name") == "none":
+        if store.info.crop.get("whole_image"):
             raise UsageError(
                 f"boxes: {path} is a store of full images, without detected faces; use --detector none"
             )

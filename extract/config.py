@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from ..errors import Ig3dError, MissingExtra, UsageError, WeightsError
-from ..features.values import CropSpec, LandmarkSpec
-from .detectors import Detector, load_detector
-from .regressors import Regressor, load_regressor
+from ..features.device import device_kind, resolve_device
+from ..features.values import Block, CropSpec, LandmarkSpec
+from .detectors import Detector, find_detector, load_detector
+from .plugins import Plugin
+from .regressors import Regressor, find_regressor, load_regressor
 
 # Default batch size by device. On a GPU it is several times the networks' batch, so that uploads never wait.
 BATCH_SIZE: Mapping[str, int] = {"cpu": 32, "cuda": 256}
@@ -31,8 +34,8 @@ class ExtractConfig:
         Images per call of detector and regressor, fewer for large images; None is :data:`BATCH_SIZE` of the device.
     device : str
         Where the networks of regressor and detector run: ``auto`` (CUDA if available), ``cpu``, ``cuda``,
-        ``cuda:1``, or several separated by commas, one for each worker. The identity of a run contains the device that
-        was used, not this option.
+        ``cuda:1``, or several separated by commas, one for each worker. :func:`settle` replaces it by concrete devices
+        (``cpu``, ``cuda:0``), whose kind is part of the identity.
     precision : str
         Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
     boxes : str
@@ -62,18 +65,10 @@ class ExtractConfig:
         return tuple(device.strip() for device in self.device.split(","))
 
 
-# Plug-ins are built once in each process, not for every shard.
-_regressor = lru_cache(maxsize=1)(load_regressor)
-_detector = lru_cache(maxsize=1)(load_detector)
-
-
-def regressor_of(config: ExtractConfig) -> Regressor:
-    """The regressor of a configuration, built once in each process."""
-    return _regressor(config.regressor, config.also, device=config.device, precision=config.precision)
-
-
 def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractConfig, list[str]]:
-    """Choose batch size and detector where the configuration leaves them open.
+    """Choose detector, device and batch size where the configuration leaves them open; builds no network.
+
+    Only the coordinating process calls this; its workers get the result.
 
     Parameters
     ----------
@@ -87,54 +82,122 @@ def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractCo
 
     Raises
     ------
-    UsageError : both ``--detector`` and a store of boxes are given.
-    WeightsError, MissingExtra : no detector of the regressor is available; the message is that of the first one.
+    UsageError : the options contradict each other or name what does not exist.
+    PluginError : a class attribute of regressor or detector is missing or wrong.
+    WeightsError, MissingExtra : a file or package of the regressor is missing, or no detector of the regressor is
+        available; the message is that of the first one.
     """
-    regress = regressor_of(config)
+    regressor = find_regressor(config.regressor)
+    if config.precision not in regressor.precisions:
+        raise UsageError(
+            f"regressor {regressor.name}: there is no precision {config.precision!r}; choose one of "
+            f"{', '.join(regressor.precisions)}"
+        )
+    regressor.chosen_blocks(config.also)
+    if config.detector is not None and config.boxes not in ("dataset", "none"):
+        raise UsageError(
+            f"detector: --boxes {config.boxes} replaces the detector; leave out --detector {config.detector}"
+        )
+    config, notes = _with_detector(config, regressor, all_known=all_known)
+    describe(config)
     if config.batch_size is None:
-        config = replace(config, batch_size=BATCH_SIZE[getattr(regress, "device", "cpu")])
+        config = replace(config, batch_size=BATCH_SIZE[device_kind(config.device)])
+    return config, notes
+
+
+def _with_detector(
+    config: ExtractConfig, regressor: type[Regressor], *, all_known: bool
+) -> tuple[ExtractConfig, list[str]]:
+    """The configuration with the chosen or the first available detector and its concrete device."""
     if config.detector is not None:
-        if config.boxes not in ("dataset", "none"):
-            raise UsageError(
-                f"detector: --boxes {config.boxes} replaces the detector; leave out --detector {config.detector}"
-            )
-        return config, []
-    if all_known and isinstance(regress.needs, CropSpec):
-        return replace(config, detector="boxes"), []
-    preferred = regress.detectors
+        return _on_device(config, regressor, find_detector(config.detector)), []
+    if all_known and isinstance(regressor.needs, CropSpec):
+        return _on_device(replace(config, detector="boxes"), regressor, find_detector("boxes")), []
     errors: list[Ig3dError] = []
-    for name in preferred:
+    for name in regressor.detectors:
         try:
-            _detector(name, device=config.device)
+            detector = find_detector(name)
+            settled = _on_device(replace(config, detector=name), regressor, detector)
+            detector.describe(_place(detector, settled.devices[0]))
         except (WeightsError, MissingExtra) as error:
             errors.append(error)
             continue
+        first = regressor.detectors[0]
         notes = (
-            [f"{config.regressor}: detector {name} is used instead of {preferred[0]} ({errors[0]})"]
+            [f"{config.regressor}: detector {name} is used instead of {first} ({errors[0]})"]
             if errors
             else []
         )
-        return replace(config, detector=name), notes
+        return settled, notes
     raise errors[0]
 
 
-def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
-    """Build regressor and detector of a complete configuration.
+def _on_device(config: ExtractConfig, regressor: type[Regressor], detector: type[Detector]) -> ExtractConfig:
+    """The configuration with concrete devices.
 
     Raises
     ------
-    UsageError : the regressor needs landmarks that the detector does not give, or neither of them can use the GPU.
+    UsageError : the regressor needs landmarks that the detector does not give, or neither of them can use a GPU.
     """
-    regress = regressor_of(config)
-    if config.detector in ("boxes", "none") and isinstance(regress.needs, LandmarkSpec):
+    if not detector.gives(regressor.needs):
         raise UsageError(
-            f"detector {config.detector}: it gives no landmarks, which {regress.name} needs; "
-            f"use --detector {regress.detectors[0]}"
+            f"detector {detector.name}: it gives {_landmarks(detector.landmarks, detector.blendshapes)}, but "
+            f"{regressor.name} needs {_needs(regressor.needs)}; use --detector {regressor.detectors[0]}"
         )
-    detect = _detector(config.detector or regress.detectors[0], device=config.device)
-    on_gpu = any(device not in ("auto", "cpu") for device in config.devices)
-    if on_gpu and not any(hasattr(plugin, "device") for plugin in (regress, detect)):
+    uses_gpu = regressor.gpu or detector.gpu
+    if config.device == "auto" and not uses_gpu:
+        return replace(config, device="cpu")
+    if not uses_gpu and config.device != "cpu":
         raise UsageError(
-            f"device: neither {regress.name} nor {detect.name} can use {config.device}; leave out --device"
+            f"device: neither {regressor.name} nor {detector.name} can use {config.device}; leave out --device"
         )
-    return regress, detect
+    return replace(config, device=",".join(resolve_device(device) for device in config.devices))
+
+
+def _needs(needs: CropSpec | LandmarkSpec) -> str:
+    return "crops" if isinstance(needs, CropSpec) else _landmarks(needs.points, needs.blendshapes)
+
+
+def _landmarks(points: int, blendshapes: bool) -> str:
+    return f"{points or 'no'} landmarks" + (" and blendshapes" if blendshapes else "")
+
+
+def _place(plugin: type[Plugin], device: str) -> str:
+    """Device of a plug-in's networks."""
+    return device if plugin.gpu else "cpu"
+
+
+def describe(config: ExtractConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe regressor and detector of a complete configuration; part of a run's identity.
+
+    Raises
+    ------
+    WeightsError, MissingExtra : a file or a package is missing.
+    """
+    regressor, detector, device = find_regressor(config.regressor), detector_of(config), config.devices[0]
+    return (
+        regressor.describe(_place(regressor, device), config.precision),
+        detector.describe(_place(detector, device)),
+    )
+
+
+def detector_of(config: ExtractConfig) -> type[Detector]:
+    """Class of the detector; nothing is built."""
+    return find_detector(config.detector or find_regressor(config.regressor).detectors[0])
+
+
+def blocks_of(config: ExtractConfig) -> dict[str, Block]:
+    """Blocks that a run writes, in order."""
+    return find_regressor(config.regressor).chosen_blocks(config.also)
+
+
+# Networks are built once in each process that runs them, not for every shard.
+_regressor = lru_cache(maxsize=1)(load_regressor)
+_detector = lru_cache(maxsize=1)(load_detector)
+
+
+def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
+    """Build regressor and detector of a complete configuration, once in each process."""
+    device = config.devices[0]
+    regressor = _regressor(config.regressor, config.also, device=device, precision=config.precision)
+    return regressor, _detector(config.detector or regressor.detectors[0], device=device)

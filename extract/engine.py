@@ -5,7 +5,6 @@ OpenVINO runs networks on the CPU, torch on a GPU. torch is imported only where 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import sys
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import ModelError, RunError, UsageError, require, short
-from ..features.device import choose_device
+from ..errors import ModelError, RunError, UsageError, absent, require, short
+from ..features.device import device_kind, resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -239,23 +238,6 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
 
 
-def resolve_device(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:1`` for a device that a user names; ``auto`` is a GPU where there is one.
-
-    torch, which takes seconds to import, is asked only where there may be a GPU.
-
-    Raises
-    ------
-    UsageError : no such device, or it is not on this machine.
-    MissingExtra : a GPU needs torch.
-    """
-    if name == "cpu" or (name == "auto" and not (_has_cuda_driver() and find_spec("torch"))):
-        return "cpu"
-    if name.startswith("cuda"):
-        require("torch", wanted_by=f"device {name}")
-    return str(choose_device(name))
-
-
 def load_tflite(
     content: bytes,
     *,
@@ -362,8 +344,10 @@ def load_module(
         try:
             return by_openvino(size)
         except (ImportError, RuntimeError) as exc:
-            if backend or _out_of_memory(exc):
+            if _out_of_memory(exc):
                 raise
+            if backend:
+                raise ModelError(f"{name}: OpenVINO cannot run the network ({_reason(exc)})") from exc
             log.warning("%s: torch runs the network, because OpenVINO cannot (%s)", name, _reason(exc))
             return by_torch(size)
 
@@ -371,21 +355,31 @@ def load_module(
     return Network(start, name=name, batch=batch, types=[kind for _, kind in inputs], device=device)
 
 
+def runtime_of(device: str, backend: str | None = None) -> str:
+    """Library that runs networks on a device, with its version: ``openvino 2025.3.0 cpu``, ``torch 2.9.0 cuda``.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, ``cuda:0``, ...
+    backend : {"openvino", "torch"}, optional
+        Default: OpenVINO on the CPU and torch on a GPU.
+
+    Raises
+    ------
+    MissingExtra : the library is not installed.
+    """
+    library = _choose_backend(backend, device)
+    if find_spec(library) is None:
+        raise absent(ModuleNotFoundError(name=library), wanted_by=f"device {device}")
+    return f"{library} {version(library)} {device_kind(device)}"
+
+
 def _choose_backend(backend: str | None, device: str) -> str:
     chosen = backend or ("openvino" if device == "cpu" else "torch")
     if chosen not in ("openvino", "torch") or (chosen == "openvino" and device != "cpu"):
         raise UsageError(f"backend {backend!r} on {device}: use openvino on the CPU, or torch")
     return chosen
-
-
-def _has_cuda_driver() -> bool:
-    for library in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            continue
-        return True
-    return False
 
 
 def _padded(rows: np.ndarray, batch: int) -> np.ndarray:

@@ -6,26 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ..features.values import Block, CropSpec, Face, FaceBatch
+from .detectors import Detector
+from .regressors import Regressor
 
 
-class FakeDetector:
+class FakeDetector(Detector):
     """Detector that returns one face in the middle of every image, and none for an all-black image."""
 
     name = "fake"
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         return [[_middle(image)] if image.any() else [] for image in images]
 
 
-class FakeRegressor:
+class FakeRegressor(Regressor):
     """Regressor that returns the mean colour of a crop in [0, 1].
 
     To test failures: the code of a pure red crop is not finite, and a pure blue crop raises an error.
@@ -37,9 +36,6 @@ class FakeRegressor:
     blocks: ClassVar = {
         "colour": Block(3, "1", "rgb", "Mean red, green and blue of the crop.", ("red", "green", "blue"))
     }
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         if faces.crops is None:

@@ -19,6 +19,7 @@ from ..features.values import Block, CropSpec, Face, FaceBatch, LandmarkSpec, Ro
 from .boxes import FaceBoxes, choose_overlapping, is_outside, needs_detector, surroundings
 from .crop import prepare
 from .detectors import Detector, choose_face
+from .plugins import check_codes, check_faces
 from .read import Image, Unavailable, Unreadable, read_image
 from .regressors import Regressor
 
@@ -136,7 +137,7 @@ def find(batch: Batch, detect: Detector, needs: CropSpec | LandmarkSpec) -> None
     shown = {row: surroundings(batch.images[row].pixels, known[row]) for row in here}
 
     def faces_in(some: Sequence[int]) -> list[list[Face]]:
-        return detect([shown[row][0] for row in some])
+        return check_faces(detect, detect([shown[row][0] for row in some]), len(some))
 
     for some, found in _together_or_one_by_one(faces_in, here):
         if isinstance(found, Exception):
@@ -237,10 +238,7 @@ def encode(batch: Batch, ended: Iterable[Exception | None], regress: Regressor) 
 
     def codes_of(places: Sequence[int]) -> dict[str, np.ndarray]:
         codes = regress(fed if len(places) == len(fed) else fed.chosen(places))
-        for name, block in regress.blocks.items():
-            if codes[name].shape != (len(places), block.width):
-                raise ValueError(f"{name}: expected {(len(places), block.width)}, got {codes[name].shape}")
-        return {name: codes[name] for name in regress.blocks}
+        return check_codes(regress, codes, len(places))
 
     for places, codes in _together_or_one_by_one(codes_of, range(len(fed))):
         if isinstance(codes, Exception):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from ..features.device import device_kind
 from ..features.samples import TEXT_COLUMNS, Listing
 from .config import ExtractConfig
 
@@ -44,6 +45,7 @@ def identity_of(
         "samples_sha256": _samples_sha256(listing.samples),
         "options": {key: value for key, value in options.items() if key not in ("device", "boxes")},
         "boxes": boxes,
+        "device": device_kind(config.device),
         "regressor": regressor,
         "detector": detector,
         "threads_per_worker": 1,

@@ -74,7 +74,7 @@ def run_shard(
     if threads is None:
         threads = threads_beside(regress, detect, root=root, workers=workers)
     blocks, needs, size = dict(regress.blocks), regress.needs, config.batch_size or BATCH_SIZE["cpu"]
-    whole = detect.name == "none"
+    whole = detect.crop == "full image"
     counts: Counter[str] = Counter()
     with (
         threadpool_limits(1),
@@ -113,7 +113,7 @@ def threads_beside(*plugins: Any, root: str, workers: int) -> int:
     Its share of the cores where they run on a GPU; none on the processor, whose cores have a worker each, but for
     storage that is waited for.
     """
-    if any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins):
+    if any(getattr(plugin, "device", "cpu") != "cpu" for plugin in plugins):
         return max(1, cpu_count() // max(1, workers))
     return REMOTE_READERS if is_remote(root) else 0
 

@@ -22,17 +22,17 @@ from ..errors import UsageError
 from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
-from ..features.values import CropSpec
+from ..features.values import CropSpec, LandmarkSpec
 from ..workers import MOST_DEATHS, check_backend, run_tasks
 from . import shards
 from .boxes import BoxSource, box_source
-from .config import ExtractConfig, build, regressor_of, settle
-from .detectors import Detector
+from .config import ExtractConfig, blocks_of, describe, detector_of, settle
+from .detectors import Detector, find_detector
 from .flow import by_status
 from .identity import identity_of
 from .parts import write_joined
 from .pipeline import run_shard
-from .regressors import Regressor
+from .regressors import find_regressor
 from .sources.remote import is_remote
 
 MAX_JOBS_ON_GPU = 4
@@ -113,26 +113,26 @@ def extract_codes(
     if restart and retry_failed:
         raise UsageError("extract: expected --restart or --retry-failed, got both; leave one of them out")
     started = time.monotonic()
-    devices = config.devices
-    config = replace(config, device=devices[0] if len(devices) == 1 else devices[0].partition(":")[0])
-    boxes = box_source(
-        listing, "none" if config.detector == "none" else config.boxes, regressor_of(config).needs
-    )
+    regress = find_regressor(config.regressor)
+    full_image = config.detector is not None and find_detector(config.detector).crop == "full image"
+    boxes = box_source(listing, "none" if full_image else config.boxes, regress.needs)
     config, notes = settle(config, all_known=boxes.complete)
-    regress, detect = build(config)
-    found_by = boxes.detector if boxes.detector and detect.name == "boxes" else detect.describe()
+    detect, blocks = detector_of(config), blocks_of(config)
+    described, found_by = describe(config)
+    if boxes.detector and not detect.detects:
+        found_by = boxes.detector
     for note in (
         *notes,
-        f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(regress.blocks)}",
+        f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(blocks)}",
     ):
         say(note)
-    workers = _workers(jobs, backend, address, devices, regress, detect)
-    identity = identity_of(listing, config, regress.describe(), found_by, boxes.identity)
+    workers = _workers(jobs, backend, address, config.devices)
+    identity = identity_of(listing, config, described, found_by, boxes.identity)
     if part is not None:
         rows = rows_of_part(part, len(listing))
         listing, boxes = replace(listing, samples=listing.samples[rows]), boxes.part(rows)
         identity["part"] = "{}/{}".format(*part)
-    run = shards.Run(Path(out), listing, identity, dict(regress.blocks))
+    run = shards.Run(Path(out), listing, identity, blocks)
     with run.locked():
         if run.finished(restart=restart, retry_failed=retry_failed):
             with CodeStore(out) as store:
@@ -142,29 +142,29 @@ def extract_codes(
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)
-        info = _info(listing, regress, found_by, identity)
-        call = partial(run_shard, root=info.root, config=config, info=info)
+        info = _info(listing, regress.needs, detect, identity)
+        # a worker sees only its own GPU, which is the first one for it
+        device = config.devices[0] if workers is None or config.device == "cpu" else "cuda:0"
+        call = partial(run_shard, root=info.root, config=replace(config, device=device), info=info)
         counts = Counter(run.counts)
         for shard, done in _work(run, todo, boxes, call, workers if len(todo) > 1 else None):
             if done is None:
                 why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
-                done = run.give_up(shard, info, dict(regress.blocks), why)
+                done = run.give_up(shard, info, blocks, why)
                 say(f"WARNING shard {shard}: its {sum(done.values())} rows are marked as failed: {why}")
             counts += done
             if progress:
                 progress(done)
         paths = [run.shard_path(shard) for shard in range(run.shards)]
-        write_joined(run.out, info, listing.samples, dict(regress.blocks), paths)
+        write_joined(run.out, info, listing.samples, blocks, paths)
         run.forget()
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
-def _workers(
-    jobs: int, backend: str, address: str | None, devices: tuple[str, ...], *plugins: Regressor | Detector
-) -> dict[str, Any] | None:
+def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, ...]) -> dict[str, Any] | None:
     """Arguments of :func:`run_tasks`; None where this process does the work itself."""
     check_backend(backend, address)
-    on_gpu = any(getattr(plugin, "device", "cpu") == "cuda" for plugin in plugins)
+    on_gpu = devices[0] != "cpu"
     if backend != "loky":
         return {"backend": backend, "jobs": jobs, "address": address, "gpu": on_gpu}
     # several on a GPU, to keep it busy while one opens or ends a shard; few, as each has its own networks there
@@ -198,18 +198,17 @@ def rows_of_part(part: tuple[int, int], samples: int) -> slice:
 
 
 def _info(
-    listing: Listing, regress: Regressor, detector: dict[str, Any], identity: dict[str, Any]
+    listing: Listing, needs: CropSpec | LandmarkSpec, detect: type[Detector], identity: dict[str, Any]
 ) -> StoreInfo:
-    needs = regress.needs
     crop: dict[str, Any] = {}
     if isinstance(needs, CropSpec):
-        crop = {**asdict(needs), "whole_image": detector["name"] == "none"}
+        crop = {**asdict(needs), "whole_image": detect.crop == "full image"}
     return StoreInfo(
         dataset=listing.dataset,
         root=listing.root if is_remote(listing.root) else str(Path(listing.root).resolve()),
         classes=listing.classes,
-        regressor=regress.describe(),
-        detector=detector,
+        regressor=identity["regressor"],
+        detector=identity["detector"],
         crop=crop,
         config=identity,
     )

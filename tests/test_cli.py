@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
+from slow_fakes import with_modules_of
 
 from ig3d.features.store import CodeStore
 from ig3d.features.values import CropSpec
@@ -305,7 +305,7 @@ def test_ctrl_c_ends_the_program_while_a_module_swallows_it(data: Path, tmp_path
     ended = subprocess.run(
         [sys.executable, "-m", "ig3d", "extract", data, "--out", "a.h5", "--regressor", "deaf:Regressor"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env=with_modules_of(tmp_path),
         capture_output=True,
         text=True,
         check=False,

@@ -19,9 +19,11 @@ from ig3d.extract.boxes import box_source, choose_overlapping, surroundings
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.crop import square_box
 from ig3d.extract.datasets import list_samples
+from ig3d.extract.detectors import Detector
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.flow import flow
 from ig3d.extract.parts import join_parts
+from ig3d.extract.regressors import Regressor
 from ig3d.extract.run import Summary, extract_codes
 from ig3d.features.samples import Listing, files_of
 from ig3d.features.store import CodeStore
@@ -37,10 +39,11 @@ class NoDetector(FakeDetector):
         raise AssertionError("a detector was asked")
 
 
-class SpotDetector:
+class SpotDetector(Detector):
     """White spots, each with its four corners as landmarks."""
 
     name = "spots"
+    landmarks = 2
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         from scipy.ndimage import find_objects, label
@@ -53,7 +56,7 @@ class SpotDetector:
         return found
 
 
-class SpotRegressor:
+class SpotRegressor(Regressor):
     """The corners themselves."""
 
     name = "corners"
@@ -88,7 +91,7 @@ def test_a_run_with_boxes_needs_no_detector_and_another_identity(tmp_path: Path)
     plain = list_samples(root, "folder")
     extract_codes(boxed(plain, (2, 2, 20, 18)), tmp_path / "a.h5", CONFIG, jobs=1)
     with CodeStore(tmp_path / "a.h5") as store:
-        assert store.info.detector == {"name": "boxes"}
+        assert store.info.detector == {"name": "boxes", "version": "1"}
         assert store.info.config["boxes"] == "dataset"
         assert store.ok.all()
         assert (store.column("face/box") == (2, 2, 20, 18)).all()
@@ -98,7 +101,7 @@ def test_a_run_with_boxes_needs_no_detector_and_another_identity(tmp_path: Path)
         extract_codes(boxed(plain, (2, 2, 20, 17)), tmp_path / "a.h5", CONFIG, jobs=1)
     extract_codes(boxed(plain, (2, 2, 20, 18)), tmp_path / "b.h5", replace(CONFIG, boxes="none"), jobs=1)
     with CodeStore(tmp_path / "b.h5") as store:
-        assert store.info.detector == {"name": "fake"}
+        assert store.info.detector == {"name": "fake", "version": "1"}
 
 
 def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
@@ -155,6 +158,8 @@ def test_a_box_outside_its_image_holds_no_face(
 
 class OddDetector(FakeDetector):
     """Faces that no store can hold."""
+
+    landmarks = 2
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         box, points = np.array([2, 2, 20, 18], np.float32), np.full((2, 2), np.nan, np.float32)
@@ -214,7 +219,7 @@ def test_boxes_of_an_earlier_run_give_its_codes_again(
     monkeypatch.setattr(FakeDetector, "__call__", NoDetector.__call__)
     extract_codes(samples, tmp_path / "again.h5", replace(CONFIG, boxes=str(tmp_path / "first.h5")), jobs=1)
     with CodeStore(tmp_path / "first.h5") as first, CodeStore(tmp_path / "again.h5") as again:
-        assert again.info.detector == {"name": "fake", "boxes_of": first.content_sha256}
+        assert again.info.detector == {"name": "fake", "version": "1", "boxes_of": first.content_sha256}
         assert np.array_equal(first.status, again.status)
         assert np.array_equal(first.codes("colour"), again.codes("colour"), equal_nan=True)
         for column in ("box", "score", "count", "landmark_box", "crop_box"):
@@ -356,6 +361,7 @@ class Marks(FakeDetector):
     """The fake face with landmarks, whose extent is not its box; a detector that ig3d has never heard of."""
 
     name = "marks"
+    landmarks = 2
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         shift = np.array([[1.5, 2.25], [-3.75, -1.125]], np.float32)

@@ -13,10 +13,9 @@ from conftest import write_image
 from listed import Sample, listing_of, samples_of, with_samples
 
 from ig3d.errors import DatasetError, UsageError
-from ig3d.extract.datasets import ADAPTERS, DatasetOptions, list_samples
+from ig3d.extract.datasets import ADAPTERS, DatasetOptions, adapter_of, list_samples
 from ig3d.extract.datasets.label_names import PUBLISHED, digit_notes, read_labels
 from ig3d.extract.datasets.splits import assign_splits, carve, write_split
-from ig3d.extract.plugins import load
 from ig3d.features.classes import PRESETS, canonical, parse_classes
 from ig3d.features.samples import Listing, Split
 
@@ -296,7 +295,7 @@ def test_a_group_pattern_over_groups_of_the_dataset_is_said(tmp_path: Path) -> N
 
 def test_every_adapter_says_its_layout() -> None:
     for name in ADAPTERS:
-        adapter = load("dataset", name, ADAPTERS)
+        adapter = adapter_of(name)
         assert adapter.name == name and adapter.layout
 
 

@@ -15,7 +15,8 @@ from conftest import FAKE, write_image
 from listed import Sample, table_of
 from PIL import Image
 
-from ig3d.errors import MissingExtra, UsageError
+from ig3d.errors import MissingExtra, PluginError, UsageError
+from ig3d.extract import config as config_module
 from ig3d.extract import flow, pipeline
 from ig3d.extract.boxes import FaceBoxes
 from ig3d.extract.config import ExtractConfig
@@ -121,32 +122,41 @@ def test_an_error_and_ctrl_c_leave_no_thread_and_no_file(
 
 
 class TooMany(FakeRegressor):
-    """One row too many, but for batches of one."""
+    """One row too many."""
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         codes = super().__call__(faces)["colour"]
-        return {"colour": codes if len(codes) == 1 else np.concatenate([codes, codes[:1]])}
+        return {"colour": np.concatenate([codes, codes[:1]])}
 
 
-class TooWide(FakeRegressor):
-    """Four columns where its block has three."""
+class TooFewLists(FakeDetector):
+    """No list for the last image."""
 
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        return {"colour": np.ones((len(faces), 4), np.float32)}
+    def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        return super().__call__(images)[:-1]
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_codes_of_another_shape_are_no_codes(folder: Path, tmp_path: Path, threads: int) -> None:
-    plain = shard(folder, tmp_path / "plain.h5", threads=0)
-    config = replace(CONFIG, regressor="test_extract_pipeline:TooMany")
-    assert shard(folder, tmp_path / "many.h5", config=config, threads=threads) == plain
-    with CodeStore(tmp_path / "plain.h5") as one, CodeStore(tmp_path / "many.h5") as other:
-        assert one.content_sha256 == other.content_sha256
-    config = replace(CONFIG, regressor="test_extract_pipeline:TooWide")
-    counts = shard(folder, tmp_path / "wide.h5", config=config, threads=threads)
-    assert counts == {"failed": 57, "no_face": 1, "unreadable": 2}
-    with CodeStore(tmp_path / "wide.h5") as store:
-        assert store.messages[0] == "ValueError: colour: expected (1, 3), got (1, 4)"
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        (
+            {"regressor": "TooMany"},
+            r"regressor fake: block colour is \(9, 3\) float32; .* array of floats \(8, 3\)",
+        ),
+        (
+            {"detector": "TooFewLists"},
+            r"detector fake: it returned a list of 7; it must return a list of 8 lists of faces",
+        ),
+    ],
+)
+def test_a_plugin_that_breaks_its_contract_ends_the_run(
+    folder: Path, tmp_path: Path, plugins: dict[str, str], message: str, threads: int
+) -> None:
+    named = {kind: f"test_extract_pipeline:{name}" for kind, name in plugins.items()}
+    with pytest.raises(PluginError, match=message):
+        shard(folder, tmp_path / "a.h5", config=replace(CONFIG, **named), threads=threads)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_face_that_cannot_be_cut_fails_alone(
@@ -372,6 +382,8 @@ def test_the_batch_size_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> N
 
     unset = ExtractConfig(regressor=FAKE, detector="none")
     assert settle(unset)[0].batch_size == 32
-    monkeypatch.setattr(FakeRegressor, "device", "cuda", raising=False)
+    monkeypatch.setattr(FakeRegressor, "gpu", True)
+    monkeypatch.setattr(config_module, "resolve_device", lambda device: "cuda:0")
     assert settle(unset)[0].batch_size == 256
+    assert settle(unset)[0].device == "cuda:0"
     assert settle(CONFIG)[0].batch_size == 8

@@ -20,6 +20,7 @@ from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.meshes import image_meshes
 from ig3d.extract.preview import preview
+from ig3d.extract.regressors import Regressor
 from ig3d.extract.run import extract_codes
 from ig3d.faces.render import shaded
 from ig3d.features.store import CodeStore
@@ -29,7 +30,7 @@ REGRESSOR = f"{Path(__file__).stem}:Heads"
 CAMERA = (6.0, 0.01, 0.02)
 
 
-class Heads:
+class Heads(Regressor):
     """The mean head of FLAME for every face, turned by 0.3 rad, seen by one camera."""
 
     name = "heads"
@@ -43,9 +44,6 @@ class Heads:
         "eyelid": Block(2, "1", "flame-2020", ""),
         "camera": Block(3, "1", "weak-perspective-crop", ""),
     }
-
-    def describe(self) -> dict[str, str]:
-        return {"name": self.name}
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         codes = {name: np.zeros((len(faces), block.width), np.float32) for name, block in self.blocks.items()}

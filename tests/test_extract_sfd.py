@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ig3d.extract.detectors import sfd as sfd_module
 from ig3d.extract.detectors.fan import peaks
 from ig3d.extract.detectors.sfd import MIN_SCORE, Sfd, SfdBox, _of_one_size
 from ig3d.extract.flow import flow
+from ig3d.extract.regressors import Regressor
 from ig3d.features.values import Block, CropSpec, FaceBatch, LandmarkSpec, Status
 
 # of the released network 4; half of it takes half the time
@@ -183,16 +185,13 @@ def test_images_of_any_size_and_without_a_face(detector: Sfd, monkeypatch: pytes
     assert detector([]) == []
 
 
-class Extent:
+class Extent(Regressor):
     """A regressor that is fed crops; it gives back where they lie."""
 
     name = "extent"
     needs = CropSpec(size=8, scale=1.25, points_factor=1.1)
     detectors = ("sfd",)
     blocks = {"mean": Block(1, "1", "test", "Mean grey.")}  # noqa: RUF012
-
-    def describe(self) -> dict[str, str]:
-        return {"name": self.name}
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         return {"mean": faces.crops.reshape(len(faces), -1).mean(1, keepdims=True).astype(np.float32)}
@@ -226,13 +225,14 @@ def test_points_of_another_kind_are_a_wrong_setting(detector: Sfd) -> None:
         prepare([image], [face], LandmarkSpec(478))
 
 
-def test_what_is_used_is_on_record(files: Path, detector: Sfd) -> None:
-    described = detector.describe()
+def test_what_is_used_is_on_record(files: Path, detector: Sfd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IG3D_WEIGHTS", str(files))
+    described = Sfd.describe("cpu")
     assert described["name"] == "sfd"
-    assert len(described["weights_sha256"]) == len(described["fan_sha256"]) == 64
-    assert described["fan_runtime"].startswith("openvino ")
-    assert described["runtime"].endswith(" cpu")
-    assert "fan_sha256" not in SfdBox("cpu", path=files / "s3fd-619a316812.pth").describe()
+    assert len(described["weights_sha256"]) == len(described["fan2d_sha256"]) == 64
+    assert re.fullmatch(r"face_alignment \S+ torch \S+ cpu, openvino \S+ cpu", described["runtime"])
+    assert detector._points._network.runtime in described["runtime"]
+    assert "fan2d_sha256" not in SfdBox.describe("cpu")
 
 
 def test_weights_are_found_in_torchs_cache_and_never_downloaded(
@@ -272,7 +272,7 @@ def test_another_networks_file_is_refused_in_one_line(files: Path, tmp_path: Pat
     with pytest.raises(WeightsError, match=r"^fan2d .*official networks"):
         Sfd("cpu", path=sfd, fan_path=sfd)
     with pytest.raises(UsageError, match="expected auto, cpu, cuda"):
-        SfdBox("tpu", path=sfd)
+        load_detector("sfd-box", device="tpu")
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from ...errors import DatasetError, LayoutError, UsageError, some
 from ...features.classes import CANONICAL, canonical
 from ...features.groups import groups_of
 from ...features.samples import Listing, Split
-from ..plugins import load
+from ..plugins import find
 from ..sources import Unavailable
 from ..sources.remote import is_remote
 from .base import Dataset, DatasetOptions
@@ -50,15 +50,9 @@ def adapter_of(name: str) -> Dataset:
 
     Raises
     ------
-    UsageError : there is none, or it is not derived from :class:`Dataset`.
+    UsageError, MissingExtra, PluginError : see :func:`~ig3d.extract.plugins.find`.
     """
-    adapter = load("dataset", name, ADAPTERS)
-    if not isinstance(adapter, Dataset):
-        raise UsageError(
-            f"dataset {name}: {type(adapter).__name__} is not derived from ig3d.extract.datasets.Dataset; see "
-            "docs/plugins.md"
-        )
-    return adapter
+    return find("dataset", name, ADAPTERS, Dataset)()  # type: ignore[type-abstract]
 
 
 def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None = None) -> Listing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,6 +83,13 @@ class Dataset(ABC):
     suffix: ClassVar[str | tuple[str, ...]] = ""
     remote: ClassVar[bool] = False
     shared_layout: ClassVar[bool] = False
+
+    attributes: ClassVar[Mapping[str, type]] = {"name": str, "layout": str, "classes": tuple}
+
+    @classmethod
+    def problems(cls) -> Iterator[str]:
+        """What is wrong with the class attributes, beyond their types."""
+        yield from ()
 
     @abstractmethod
     def read(self, root: Any, options: DatasetOptions) -> Listing:

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...features.values import Face
-from ..engine import Network, load_tflite, resolve_device
+from ..engine import Network, load_tflite, runtime_of
 from ..regions import Regions, crop
-from ..weights import find_weights, weights_sha256
-from . import blazeface
+from ..weights import find_weights
+from . import Detector, blazeface
 
 POINTS = 478
 _MESH_SIDE = 256  # pixels of the mesh network's input
@@ -45,13 +45,13 @@ _GRAPHS = {"face_detector": 4, "face_landmarks_detector": 4, "face_blendshapes":
 _CUDA_BATCH = 64
 
 
-class FaceMesh:
+class FaceMesh(Detector):
     """Detector of faces with a score, 478 points in pixels (z increases away from the camera) and 52 blendshape scores.
 
     Parameters
     ----------
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        ``cpu``, ``cuda:0``, ...
     backend : {"openvino", "torch"}, optional
         Default: chosen by the engine for the device.
 
@@ -62,36 +62,41 @@ class FaceMesh:
     """
 
     name = "facemesh"
+    version = "2"
+    licence = "Apache-2.0 (Google)"
+    gpu = True
+    weights = ("facemesh",)
+    landmarks = POINTS
+    blendshapes = True
     min_detection: ClassVar[float] = 0.5
     min_presence: ClassVar[float] = 0.3
     max_faces: ClassVar[int] = 5
 
-    def __init__(self, device: str = "auto", *, backend: str | None = None) -> None:
-        device = resolve_device(device)
-        self.device = device.partition(":")[0]
-        file = find_weights("facemesh")
-        self._sha256 = weights_sha256(file)
-        with zipfile.ZipFile(file) as bundle:
+    def __init__(self, device: str = "cpu", *, backend: str | None = None) -> None:
+        super().__init__(device)
+        with zipfile.ZipFile(find_weights("facemesh")) as bundle:
             self._detector, self._mesh, self._blendshapes = (
                 load_tflite(
                     bundle.read(f"{name}.tflite"),
                     name=name,
-                    batch=batch if self.device == "cpu" else _CUDA_BATCH,
+                    batch=batch if device == "cpu" else _CUDA_BATCH,
                     device=device,
                     backend=backend,
                 )
                 for name, batch in _GRAPHS.items()
             )
 
-    def describe(self) -> dict[str, Any]:
+    @classmethod
+    def runtime(cls, device: str, precision: str) -> str:
+        return runtime_of(device)
+
+    @classmethod
+    def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
         return {
-            "name": self.name,
-            "version": "2",
-            "runtime": self._mesh.runtime,
-            "weights_sha256": self._sha256,
-            "max_faces": self.max_faces,
-            "min_detection": self.min_detection,
-            "min_presence": self.min_presence,
+            **super().describe(device, precision),
+            "max_faces": cls.max_faces,
+            "min_detection": cls.min_detection,
+            "min_presence": cls.min_presence,
             "padding": _PADDING,
         }
 

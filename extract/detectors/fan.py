@@ -17,6 +17,7 @@ from face_alignment.models import FAN
 from face_alignment.utils import crop
 from torch import nn
 
+from ...features.device import device_kind
 from ..engine import load_module
 from ..weights import find_weights, weights_sha256
 from .official import load_network
@@ -35,7 +36,7 @@ class Points:
     Parameters
     ----------
     device : str
-        See :func:`~ig3d.extract.engine.resolve_device`.
+        ``cpu``, ``cuda:0``, ...
     path : path, optional
         Weights file; default: the one that ``ig3d weights`` lists.
 
@@ -46,16 +47,16 @@ class Points:
 
     def __init__(self, device: str, *, path: str | Path | None = None) -> None:
         file = find_weights("fan2d") if path is None else Path(path)
-        self.sha256 = weights_sha256(file)
+        sha256 = weights_sha256(file)
         self._network = load_module(
             lambda: _Peaks(file),
-            key=f"{STAGES} stages {self.sha256}",
+            key=f"{STAGES} stages {sha256}",
             name=f"fan2d ({file.name})",
             inputs=[((SIDE, SIDE, 3), "uint8")],
-            batch=BATCH[device.partition(":")[0]],
+            batch=BATCH[device_kind(device)],
             device=device,
+            backend="openvino" if device == "cpu" else "torch",
         )
-        self.runtime = self._network.runtime
 
     def __call__(self, images: Sequence[np.ndarray], xyxy: np.ndarray) -> np.ndarray:
         """Landmarks of one face in each image.

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ...features.values import Face
+from . import Detector
 
 
-class FullImage:
+class FullImage(Detector):
     """Detector that returns the full image as its only face."""
 
     name = "none"
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
+    crop = "full image"
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         return [[Face(np.array([0, 0, image.shape[1], image.shape[0]], np.float32))] for image in images]

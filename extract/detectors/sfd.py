@@ -14,20 +14,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from face_alignment.detection.sfd.net_s3fd import s3fd
 from torchvision.ops import batched_nms
 
-from ...features.device import choose_device
 from ...features.values import Face
-from ..engine import exact_arithmetic
-from . import choose_face
-from .fan import Points
+from ..engine import exact_arithmetic, runtime_of
+from . import Detector, choose_face
+from .fan import POINTS, Points
 from .official import load_network
 
 MIN_SCORE = 0.5
@@ -39,40 +37,38 @@ _MIN_SIDE = 32
 _MEAN_BGR = (104.0, 117.0, 123.0)
 
 
-class SfdBox:
+class SfdBox(Detector):
     """Detector of faces with a box and a score.
 
     Parameters
     ----------
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        ``cpu``, ``cuda:0``, ...
     path : path, optional
         Weights file of the detector; default: the one that ``ig3d weights`` lists, or the one in torch's cache.
 
     Raises
     ------
     WeightsError : the file is missing or is not the official one.
-    UsageError : the device does not exist.
     """
 
     name = "sfd-box"
+    licence = "BSD-3 (face-alignment)"
+    gpu = True
+    packages = ("face_alignment", "torch")
+    weights: ClassVar[tuple[str, ...]] = ("sfd",)
 
-    def __init__(self, device: str = "auto", *, path: str | Path | None = None) -> None:
-        self._device = choose_device(device)
-        self.device = self._device.type
+    def __init__(self, device: str = "cpu", *, path: str | Path | None = None) -> None:
+        super().__init__(device)
+        self._device = torch.device(device)
         with torch.device("meta"):
             network = s3fd()
-        self._sha256 = load_network(network, "sfd", path)
+        load_network(network, "sfd", path)
         self._network = network.eval().to(self._device)
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": version("face-alignment"),
-            "runtime": f"torch {version('torch')} {self.device}",
-            "weights_sha256": self._sha256,
-            "min_score": MIN_SCORE,
-        }
+    @classmethod
+    def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
+        return {**super().describe(device, precision), "min_score": MIN_SCORE}
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         faces: list[list[Face]] = [[] for _ in images]
@@ -112,23 +108,21 @@ class Sfd(SfdBox):
     Raises
     ------
     WeightsError : a file is missing or is not the official one.
-    UsageError : the device does not exist.
     """
 
     name = "sfd"
+    weights = ("sfd", "fan2d")
+    landmarks = POINTS
 
     def __init__(
-        self, device: str = "auto", *, path: str | Path | None = None, fan_path: str | Path | None = None
+        self, device: str = "cpu", *, path: str | Path | None = None, fan_path: str | Path | None = None
     ) -> None:
         super().__init__(device, path=path)
-        self._points = Points(str(self._device), path=fan_path)
+        self._points = Points(device, path=fan_path)
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            **super().describe(),
-            "fan_sha256": self._points.sha256,
-            "fan_runtime": self._points.runtime,
-        }
+    @classmethod
+    def runtime(cls, device: str, precision: str) -> str:
+        return f"{super().runtime(device, precision)}, {runtime_of(device)}"
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         faces = super().__call__(images)

@@ -1,14 +1,17 @@
-"""Regressors, which compute the codes of faces: protocol and table of names."""
+"""Regressors, which compute the codes of faces: base class and table of names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
+from ...errors import UsageError
+from ...features.device import resolve_device
 from ...features.values import Block, CropSpec, FaceBatch, LandmarkSpec
-from ..plugins import load
+from ..plugins import Plugin, check_blocks, find
 
 # name -> "module:Class", imported on use; other packages register theirs as entry points in the group ig3d.regressors
 REGRESSORS: Mapping[str, str] = {
@@ -22,32 +25,97 @@ REGRESSORS: Mapping[str, str] = {
 }
 
 
-class Regressor(Protocol):
-    """Protocol of regressors.
+class Regressor(Plugin, ABC):
+    """Base class of regressors, which compute the codes of faces.
+
+    A subclass sets the class attributes and implements :meth:`__call__`.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, ``cuda:0``, ...; see :class:`~ig3d.extract.plugins.Plugin`.
+    precision : str
+        Arithmetic of the networks, one of :attr:`precisions`.
 
     Attributes
     ----------
-    name : str
     needs : CropSpec or LandmarkSpec
         Input: crops or landmarks.
     detectors : tuple of str
         Suitable detectors, in order of preference.
     blocks : mapping of block name to Block
-        Blocks of the output, in order.
+        Blocks of the output, in order. Of an instance: the blocks to return, without those of :attr:`optional` that
+        the user did not ask for.
+    optional : tuple of str
+        Blocks that are only written if the user asks for them with ``--also``.
+    sets : mapping of str to tuple of str
+        Named sets of blocks for ``--blocks``, beyond those that every regressor has
+        (:func:`~ig3d.features.blocks.named_sets`).
+    precisions : tuple of str
+        Supported values of ``--precision``; the first one is the default.
     """
 
-    name: str
-    needs: CropSpec | LandmarkSpec
-    detectors: tuple[str, ...]
-    blocks: Mapping[str, Block]
+    needs: ClassVar[CropSpec | LandmarkSpec]
+    detectors: ClassVar[tuple[str, ...]]
+    blocks: ClassVar[Mapping[str, Block]]
+    optional: ClassVar[tuple[str, ...]] = ()
+    sets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
 
-    def describe(self) -> dict[str, Any]:
-        """Name, version, runtime and SHA-256 of the weights; part of a run's identity and stored with the codes."""
-        ...
+    attributes: ClassVar[Mapping[str, type | tuple[type, ...]]] = {
+        **Plugin.attributes,
+        "needs": (CropSpec, LandmarkSpec),
+        "detectors": tuple,
+        "blocks": Mapping,
+        "optional": tuple,
+        "sets": Mapping,
+        "precisions": tuple,
+    }
 
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+    def __init__(self, device: str = "cpu", precision: str = "fp32") -> None:
+        super().__init__(device)
+        self.precision = precision
+
+    @abstractmethod
+    def __call__(self, faces: FaceBatch) -> Mapping[str, np.ndarray]:
         """Codes of n faces: block name -> (n, width) float32."""
-        ...
+
+    @classmethod
+    def problems(cls) -> Iterator[str]:
+        yield from super().problems()
+        yield from check_blocks(cls.blocks, cls.sets, cls.optional)
+        if not cls.detectors:
+            yield "detectors is empty"
+
+    @classmethod
+    def chosen_blocks(cls, also: Sequence[str] = ()) -> dict[str, Block]:
+        """Blocks without the optional ones that are not in ``also``.
+
+        Raises
+        ------
+        UsageError : ``also`` contains a name that is no optional block.
+        """
+        if unknown := [name for name in also if name not in cls.optional]:
+            choices = f"choose one of {', '.join(cls.optional)}" if cls.optional else "it has none"
+            raise UsageError(
+                f"regressor {cls.name}: --also {', '.join(unknown)} is no optional block; {choices}"
+            )
+        return {name: block for name, block in cls.blocks.items() if name in also or name not in cls.optional}
+
+
+def find_regressor(name: str) -> type[Regressor]:
+    """Class of a regressor; nothing is built.
+
+    Parameters
+    ----------
+    name : str
+        In :data:`REGRESSORS`, of an entry point, or ``package.module:Class``.
+
+    Raises
+    ------
+    UsageError, MissingExtra, PluginError : see :func:`~ig3d.extract.plugins.find`.
+    """
+    return find("regressor", name, REGRESSORS, Regressor)  # type: ignore[type-abstract]
 
 
 def load_regressor(
@@ -58,21 +126,24 @@ def load_regressor(
     Parameters
     ----------
     name : str
-    also : names of optional blocks to write in addition
+    also : names of optional blocks to return in addition
     device : str
-        Device of the networks; passed to regressors that have this parameter.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``; not used by a regressor without networks on a GPU.
     precision : str
-        Arithmetic of the networks; the default is not passed on, so that regressors need not have this parameter.
+        Arithmetic of the networks.
 
     Raises
     ------
     UsageError : the regressor does not exist, or has no such block, device or precision.
     MissingExtra, WeightsError : a package or a weights file of the regressor is missing.
+    PluginError : a class attribute is missing or wrong.
     """
-    options = {"also": tuple(also), "precision": precision}
-    defaults = {"also": (), "precision": "fp32"}
-    changed: dict[str, Any] = {
-        option: value for option, value in options.items() if value != defaults[option]
-    }
-    regressor: Regressor = load("regressor", name, REGRESSORS, optional={"device": device}, **changed)
+    found = find_regressor(name)
+    if precision not in found.precisions:
+        raise UsageError(
+            f"regressor {found.name}: there is no precision {precision!r}; choose one of {', '.join(found.precisions)}"
+        )
+    blocks = found.chosen_blocks(also)
+    regressor = found(device=resolve_device(device) if found.gpu else "cpu", precision=precision)
+    vars(regressor)["blocks"] = blocks  # hides those of the class
     return regressor

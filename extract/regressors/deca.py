@@ -19,6 +19,12 @@ from .official import Checkpoint, refuse_unknown, tensors_under
 CROP = CropSpec(size=224, scale=1.25, points_factor=1.1, box_shift=0.12, floats=True)
 # without 68 landmarks, EMOCA's official code uses MediaPipe's box
 DETECTORS = ("sfd", "facemesh")
+# the feature sets of the paper: 156 and 334 columns
+SETS: Mapping[str, tuple[str, ...]] = {
+    "short": ("expression", "pose", "jaw", "shape"),
+    "full": ("expression", "pose", "jaw", "texture", "detail", "shape"),
+}
+LICENCE = "non-commercial scientific research only (Max Planck Gesellschaft)"
 COARSE_WIDTH = 236
 DETAIL_WIDTH = 128
 
@@ -144,6 +150,9 @@ class Deca(EncoderRegressor):
     name = "deca"
     needs = CROP
     detectors = DETECTORS
+    weights = ("deca",)
+    licence = LICENCE
+    sets = SETS
     blocks = flame_blocks("deca", "DECA's exp, from E_flame")
     encoders: ClassVar[dict[str, ResNet]] = {
         "E_flame": ResNet(COARSE_WIDTH),

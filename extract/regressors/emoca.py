@@ -7,14 +7,26 @@ versions differ only in their training; the outputs of the expression encoder fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ...errors import WeightsError, some
-from .deca import COARSE_WIDTH, CROP, DETAIL_WIDTH, DETECTORS, checkpoint_parts, flame_blocks, split_coarse
+from ...features.atomic import file_sha256
+from .deca import (
+    COARSE_WIDTH,
+    CROP,
+    DETAIL_WIDTH,
+    DETECTORS,
+    LICENCE,
+    SETS,
+    checkpoint_parts,
+    flame_blocks,
+    split_coarse,
+)
 from .encoders import EncoderRegressor, ResNet
-from .official import Checkpoint
+from .official import Checkpoint, find_checkpoint
 
 _EXPRESSION = "EMOCA's exp, from E_expression"
 # Number of outputs of the expression encoder -> block -> columns; 53 outputs need the model's configuration.
@@ -30,6 +42,9 @@ class Emoca(EncoderRegressor):
     name = "emoca"
     needs = CROP
     detectors = DETECTORS
+    weights = ("emoca",)
+    licence = LICENCE
+    sets = SETS
     blocks = flame_blocks("emoca", _EXPRESSION)
     encoders: ClassVar[dict[str, ResNet]] = {
         "E_flame": ResNet(COARSE_WIDTH),
@@ -37,12 +52,15 @@ class Emoca(EncoderRegressor):
         "E_detail": ResNet(DETAIL_WIDTH),
     }
 
-    def __init__(self, device: str = "auto", precision: str = "fp32", *, backend: str | None = None) -> None:
+    def __init__(self, device: str = "cpu", precision: str = "fp32", *, backend: str | None = None) -> None:
         super().__init__(device, precision, backend=backend)
         self._layout = expression_layout(self._widths()["E_expression"], self._checkpoint)
 
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "from_expression_encoder": list(self._layout)}
+    @classmethod
+    def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
+        settings = settings_of(find_checkpoint(cls.name))
+        used = {} if settings is None else {"settings_sha256": file_sha256(settings)}
+        return {**super().describe(device, precision), **used}
 
     def split(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {
@@ -75,6 +93,7 @@ class EmocaV1(Emoca):
     """EMOCA, first release."""
 
     name = "emoca_v1"
+    weights = ("emoca_v1",)
     blocks = flame_blocks("emoca_v1", _EXPRESSION)
 
 
@@ -82,6 +101,7 @@ class EmocaV2Mp(Emoca):
     """EMOCA v2 without the lip-reading loss."""
 
     name = "emoca_v2_mp"
+    weights = ("emoca_v2_mp",)
     blocks = flame_blocks("emoca_v2_mp", _EXPRESSION)
 
 
@@ -89,6 +109,7 @@ class EmocaV2Cos(Emoca):
     """EMOCA v2 with the lip-reading loss as a cosine."""
 
     name = "emoca_v2_cos"
+    weights = ("emoca_v2_cos",)
     blocks = flame_blocks("emoca_v2_cos", _EXPRESSION)
 
 
@@ -111,10 +132,8 @@ def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]
         return _LAYOUTS[width]
     import yaml
 
-    for folder in checkpoint.path.parents[:4]:
-        settings = folder / "cfg.yaml"
-        if not settings.is_file():
-            continue
+    settings = settings_of(checkpoint)
+    if settings is not None:
         try:
             model = yaml.safe_load(settings.read_text())["detail"]["model"]
             head, jaw = bool(model["exp_deca_global_pose"]), bool(model["exp_deca_jaw_pose"])
@@ -129,3 +148,9 @@ def expression_layout(width: int, checkpoint: Checkpoint) -> Mapping[str, slice]
         f"{checkpoint.what}: 53 expression outputs need cfg.yaml in a folder above the checkpoint, where the "
         "kind of rotation is set; there is none; unpack the zip as it was distributed"
     )
+
+
+def settings_of(checkpoint: Checkpoint) -> Path | None:
+    """The model's configuration, ``cfg.yaml`` in a folder above the checkpoint; None if there is none."""
+    files = (folder / "cfg.yaml" for folder in checkpoint.path.parents[:4])
+    return next((file for file in files if file.is_file()), None)

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...errors import UsageError
-from ...features.values import Block, CropSpec, FaceBatch
-from ..engine import load_module, resolve_device
+from ...features.device import device_kind
+from ...features.values import CropSpec, FaceBatch
+from ..engine import load_module, runtime_of
+from . import Regressor
 from .official import Checkpoint, find_checkpoint, load_strictly
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .backbones import MobileEncoder, ResNetEncoder
-
-# Arithmetic of the backbones; pooling and heads use at least float32.
-PRECISIONS = ("fp32", "fp64", "bf16", "fp16")
 
 # Batch size by device, a power of two. Four is fastest on one core (benchmarks/README.md); on a GPU, small batches
 # leave it idle while Python starts kernels.
@@ -69,60 +68,52 @@ class ResNet:
         return ResNetEncoder(len(tensors["layers.2.weight"]) if self.outputs is None else self.outputs)
 
 
-class EncoderRegressor:
-    """Regressor that runs encoders on one device.
+class EncoderRegressor(Regressor):
+    """Regressor that runs encoders on crops.
 
     Parameters
     ----------
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        ``cpu``, ``cuda:0``, ...
     precision : str
-        One of :data:`PRECISIONS`, for the backbones.
+        Of the backbones; pooling and heads use at least float32.
     backend : {"openvino", "torch"}, optional
         Default: OpenVINO for float32 on the CPU, else torch.
 
     Attributes
     ----------
     encoders : name -> architecture
-    device : str
-        ``cpu`` or ``cuda``.
 
     Raises
     ------
     WeightsError : the checkpoint is missing or is not the official one.
-    UsageError : the device or the precision does not exist.
     """
 
-    name: str
-    needs: CropSpec
-    detectors: tuple[str, ...]
-    blocks: ClassVar[Mapping[str, Block]]
+    needs: ClassVar[CropSpec]
+    gpu = True
+    precisions = ("fp32", "fp64", "bf16", "fp16")
     encoders: ClassVar[Mapping[str, Mobile | ResNet]]
 
-    def __init__(self, device: str = "auto", precision: str = "fp32", *, backend: str | None = None) -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"precision: there is no {precision!r}; choose one of {', '.join(PRECISIONS)}")
-        self._checkpoint, self._precision = find_checkpoint(self.name), precision
-        resolved = resolve_device(device)
-        self.device = resolved.partition(":")[0]
+    def __init__(self, device: str = "cpu", precision: str = "fp32", *, backend: str | None = None) -> None:
+        super().__init__(device, precision)
+        self._checkpoint = find_checkpoint(self.name)
         self._network = load_module(
             self._build,
             key="\n".join([self._checkpoint.sha256, *self.encoders]),
             name=self._checkpoint.what,
             inputs=[((SIDE, SIDE, 3), "float32" if self.needs.floats else "uint8")],
-            batch=IMAGES_AT_ONCE[self.device],
-            device=resolved,
-            backend=backend or (None if precision == "fp32" else "torch"),
+            batch=IMAGES_AT_ONCE[device_kind(device)],
+            device=device,
+            backend=backend or _backend(device, precision),
         )
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": "1",
-            "runtime": self._network.runtime,
-            "precision": self._precision,
-            "weights_sha256": self._checkpoint.sha256,
-        }
+    @classmethod
+    def runtime(cls, device: str, precision: str) -> str:
+        return runtime_of(device, _backend(device, precision))
+
+    @classmethod
+    def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
+        return {**super().describe(device, precision), "precision": precision}
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         if faces.crops is None:
@@ -156,4 +147,8 @@ class EncoderRegressor:
         with torch.device("meta"):
             built = {name: encoder.build(tensors.get(name, {})) for name, encoder in self.encoders.items()}
         load_strictly(built, tensors, what=self._checkpoint.what)
-        return Encoders(built.values(), self._precision)
+        return Encoders(built.values(), self.precision)
+
+
+def _backend(device: str, precision: str) -> str:
+    return "openvino" if device == "cpu" and precision == "fp32" else "torch"

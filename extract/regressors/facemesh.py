@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,62 +10,12 @@ from ...errors import UsageError
 from ...faces import model
 from ...features.values import Block, FaceBatch, LandmarkSpec
 from .. import arkit
+from . import Regressor
 
 # Points of the subject's right and left eye: two corners, then pairs of upper and lower lid.
 _EYES = ((33, 133, (160, 144), (159, 145), (158, 153)), (263, 362, (387, 373), (386, 374), (385, 380)))
 # From FaceMesh's axes (y down, z away from the camera) to FLAME's (y up, z towards it): rotation by pi about x.
 _TO_FLAME = np.array([1.0, -1.0, -1.0])
-
-ON_REQUEST = ("landmarks",)  # optional blocks
-
-
-class FaceMeshCodes:
-    """Regressor of expression, shape, pose, eyelid and camera codes and of blendshape scores.
-
-    Parameters
-    ----------
-    also : names of optional blocks to write in addition
-
-    Raises
-    ------
-    UsageError : ``also`` contains a name that is no optional block.
-    """
-
-    name = "facemesh"
-    needs = LandmarkSpec(model.POINTS, blendshapes=True)
-    detectors = ("facemesh",)
-
-    def __init__(self, also: Sequence[str] = ()) -> None:
-        self._model = model.load()
-        unknown = [name for name in also if name not in ON_REQUEST]
-        if unknown:
-            raise UsageError(
-                f"facemesh: --also {', '.join(unknown)} is no optional block; choose {', '.join(ON_REQUEST)}"
-            )
-        self.blocks = {
-            name: block
-            for name, block in _blocks(self._model).items()
-            if name in also or name not in ON_REQUEST
-        }
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "version": "2", "runtime": "numpy", "face_model": self._model.basis}
-
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        if faces.landmarks is None or faces.blendshapes is None:
-            raise UsageError(
-                "facemesh: the detector gives no landmarks with blendshapes; use --detector facemesh"
-            )
-        fitted = self._model.align(faces.landmarks)
-        codes = {
-            **self._model.encode(fitted.aligned),
-            "pose": rotation_vectors(fitted.rotation),
-            "eyelid": eye_openness(fitted.aligned),
-            "camera": weak_perspective(fitted.scale, fitted.translation, faces.size_wh),
-            "blendshapes": faces.blendshapes,
-            "landmarks": fitted.aligned.reshape(len(faces), -1),
-        }
-        return {name: codes[name].astype(np.float32) for name in self.blocks}
 
 
 def _blocks(face: model.FaceModel) -> dict[str, Block]:
@@ -124,6 +73,41 @@ def _blocks(face: model.FaceModel) -> dict[str, Block]:
             tuple(f"{point}{axis}" for point in range(model.POINTS) for axis in "xyz"),
         ),
     }
+
+
+class FaceMeshCodes(Regressor):
+    """Regressor of expression, shape, pose, eyelid and camera codes and of blendshape scores."""
+
+    name = "facemesh"
+    version = "2"
+    licence = "the same as ig3d's; the networks of the detector are Apache-2.0 (Google)"
+    packages = ("numpy",)
+    needs = LandmarkSpec(model.POINTS, blendshapes=True)
+    detectors = ("facemesh",)
+    blocks = _blocks(model.load())
+    optional = ("landmarks",)
+    sets: ClassVar[dict[str, tuple[str, ...]]] = {"short": ("expression", "pose", "eyelid")}
+
+    @classmethod
+    def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
+        return {**super().describe(device, precision), "face_model": model.load().basis}
+
+    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        if faces.landmarks is None or faces.blendshapes is None:
+            raise UsageError(
+                "facemesh: the detector gives no landmarks with blendshapes; use --detector facemesh"
+            )
+        face = model.load()
+        fitted = face.align(faces.landmarks)
+        codes = {
+            **face.encode(fitted.aligned),
+            "pose": rotation_vectors(fitted.rotation),
+            "eyelid": eye_openness(fitted.aligned),
+            "camera": weak_perspective(fitted.scale, fitted.translation, faces.size_wh),
+            "blendshapes": faces.blendshapes,
+            "landmarks": fitted.aligned.reshape(len(faces), -1),
+        }
+        return {name: codes[name].astype(np.float32) for name in self.blocks}
 
 
 def rotation_vectors(rotation: np.ndarray) -> np.ndarray:

@@ -24,6 +24,13 @@ class Smirk(EncoderRegressor):
     name = "smirk"
     needs = CropSpec(size=224, scale=1.4)
     detectors = ("facemesh-smirk",)
+    weights = ("smirk",)
+    licence = "MIT (SMIRK's repository)"
+    # the feature sets of the paper: 353 and 358 columns
+    sets: ClassVar[dict[str, tuple[str, ...]]] = {
+        "short": ("pose", "shape", "expression"),
+        "full": ("pose", "shape", "expression", "eyelid", "jaw"),
+    }
     encoders: ClassVar[dict[str, Mobile]] = {
         "pose_encoder": Mobile("tf_mobilenetv3_small_minimal_100", "pose_cam_layers", 6),
         "shape_encoder": Mobile("tf_mobilenetv3_large_minimal_100", "shape_layers", 300),
