@@ -47,7 +47,12 @@ def add(
 
 
 def get(
-    name: Annotated[str, typer.Argument(help="facemesh, sfd or fan2d.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name in the list, or package.module:Class of a plug-in with one file.", show_default=False
+        ),
+    ],
     mirror: Annotated[
         str | None,
         typer.Option("--from", help="Address of a folder that has the file, instead of the official one."),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -65,6 +66,9 @@ class Plugin:
         "weights": tuple,
     }
 
+    # arguments of the constructor
+    constructor: ClassVar[tuple[str, ...]] = ("device",)
+
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
 
@@ -79,7 +83,7 @@ class Plugin:
         for package in cls.packages:
             if find_spec(package) is None:
                 raise absent(ModuleNotFoundError(name=package), wanted_by=cls.name)
-        libraries = [f"{package} {version(package)}" for package in cls.packages]
+        libraries = [f"{package} {_version(package)}" for package in cls.packages]
         return " ".join([*libraries, device.partition(":")[0]]) if libraries else ""
 
     @classmethod
@@ -104,11 +108,35 @@ class Plugin:
     @classmethod
     def problems(cls) -> Iterator[str]:
         """What is wrong with the class attributes, beyond their types."""
+        try:
+            signature(cls).bind(**dict.fromkeys(cls.constructor, ""))
+        except TypeError as exc:
+            yield f"the constructor must accept {' and '.join(cls.constructor)} ({exc})"
         for entry in cls.weights:
             if isinstance(entry, str):
                 official(entry)
             elif not isinstance(entry, Official):
                 yield f"weights contains {entry!r}; each entry must be a name or an Official"
+
+
+def declared_files(name: str) -> list[Official]:
+    """Entries of weights files that plug-ins of other packages declare.
+
+    Parameters
+    ----------
+    name : str
+        ``package.module:Class`` of a plug-in, or the name of an entry that a registered plug-in declares.
+    """
+    if ":" in name:
+        return _entries(name)
+    points = [point for group in ("regressors", "detectors") for point in entry_points(group=f"ig3d.{group}")]
+    entries = {entry.name: entry for point in points for entry in _entries(point.value)}
+    return [entries[name]] if name in entries else []
+
+
+def _entries(target: str) -> list[Official]:
+    weights = getattr(_import(target, target), "weights", ())
+    return [entry for entry in weights if isinstance(entry, Official)]
 
 
 def names(kind: str, builtin: Mapping[str, str]) -> list[str]:
@@ -144,21 +172,39 @@ def find(kind: str, name: str, builtin: Mapping[str, str], base: type[T]) -> typ
         if name not in installed:
             raise UsageError(f"{kind}: there is no {name!r}; choose one of {', '.join(names(kind, builtin))}")
         target = installed[name]
-    module, _, attribute = target.partition(":")
-    try:
-        plugin = getattr(import_module(module), attribute)
-    except AttributeError as exc:
-        raise UsageError(
-            f"{kind}: the module {module} has no {attribute!r}; correct the name in {target!r}"
-        ) from exc
-    except ModuleNotFoundError as exc:
-        raise absent(exc, wanted_by=f"{kind} {name}") from exc
+    plugin = _import(target, kind, wanted_by=f"{kind} {name}")
+    attribute = target.partition(":")[2]
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise PluginError(
             f"{kind} {name}: {attribute} is not derived from {base.__module__}.{base.__qualname__}; {GUIDE}"
         )
     _check_attributes(kind, plugin)
     return plugin
+
+
+def _import(target: str, what: str, *, wanted_by: str | None = None) -> Any:
+    """The object ``module:attribute``.
+
+    Raises
+    ------
+    UsageError, MissingExtra : the module has no such attribute, or a package is missing.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except AttributeError as exc:
+        raise UsageError(
+            f"{what}: the module {module} has no {attribute!r}; correct the name in {target!r}"
+        ) from exc
+    except ModuleNotFoundError as exc:
+        raise absent(exc, wanted_by=wanted_by or what) from exc
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the distribution has another name
+        return str(getattr(import_module(package), "__version__", "unknown"))
 
 
 def _check_attributes(kind: str, plugin: Any) -> None:

@@ -180,7 +180,7 @@ def check_weights(name: str) -> Status:
             return Status(entry, "changed", path, digest, _changed(name, path, recorded or "", digest))
         if is_published(entry, digest):
             return Status(entry, "published", path, digest)
-        if _read_record(path).get("form") != entry.form:
+        if entry.form and _read_record(path).get("form") != entry.form:
             form = recognise(path)
             if form.name != entry.form:
                 return Status(

@@ -144,6 +144,8 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
 
 
 def _recognise_as(entry: Official, path: Path) -> None:
+    if not entry.form:
+        return
     form = recognise(path)
     if form.name != entry.form:
         raise WeightsError(f"{path}: expected {entry.name}, got {form.title}; leave out --as")
@@ -168,7 +170,8 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
 
 def _which(path: Path, digest: str, way: tuple[str, ...], wanted: Official | None) -> Official:
     """The table's entry: by hash, else the only one of its form, else by a name on its path."""
-    known = next((entry for entry in OFFICIAL.values() if is_published(entry, digest)), None)
+    entries = [*OFFICIAL.values(), *([wanted] if wanted else [])]
+    known = next((entry for entry in entries if is_published(entry, digest)), None)
     if known is not None and wanted in (None, known):
         return known
     if wanted is not None:

@@ -76,7 +76,7 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
     Parameters
     ----------
     name : str
-        ``facemesh``, ``fer``, ``sfd`` or ``fan2d``.
+        ``facemesh``, ``fer``, ``sfd``, ``fan2d``, or a file that a plug-in declares.
     base_url : str, optional
         A mirror's folder (http or https) that has the file under its usual name.
     progress : callable, optional
@@ -98,7 +98,7 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
         )
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UsageError(f"{name}: the mirror {plain(base_url)!r} does not start with http:// or https://")
-    path = locate(name)
+    path = locate(entry)
     if path is not None and base_url is None and is_published(entry, digests(path)[0]):
         return path
     return _fetch(entry, base_url=base_url, progress=progress)
@@ -112,7 +112,7 @@ def fetch_once(entry: Official) -> Path:
         raise WeightsError(f"{missing(entry)}, and {OFFLINE} forbids to fetch it; {_by_hand(entry)}")
     target = _writable_folder(entry) / entry.place
     with FileLock(target.with_name(f".{target.name}.lock")):
-        if (path := locate(entry.name)) is not None:
+        if (path := locate(entry)) is not None:
             return path
         say(f"{entry.name}: fetching {target.name} ({entry.licence}) to {target.parent}, once")
         return _fetch(entry)

@@ -37,10 +37,10 @@ class Official:
         Its name in ig3d.
     places : tuple of str
         Paths under a weights folder, best first (glob patterns); ``add`` and ``get`` write to the first.
-    form : str
-        Kind of contents, a name of :data:`FORMS`.
     licence, how : str
         Its terms of use, and how to get it.
+    form : str
+        Kind of contents, a name of :data:`FORMS`; empty for a file that is not recognised by its contents.
     sha256 : str
         As published or reported; only its first digits, or empty, where no more is known.
     url : str
@@ -55,9 +55,9 @@ class Official:
 
     name: str
     places: tuple[str, ...]
-    form: str
     licence: str
     how: str
+    form: str = ""
     sha256: str = ""
     url: str = ""
     wheel: Wheel | None = None
@@ -344,14 +344,23 @@ FORMS = (
 
 
 def official(name: str) -> Official:
-    """The entry of :data:`OFFICIAL` with this name.
+    """The entry of a file: of :data:`OFFICIAL`, else of an installed plug-in.
+
+    Parameters
+    ----------
+    name : str
+        Name of the entry, or ``package.module:Class`` of a plug-in with one file.
 
     Raises
     ------
     UsageError : no such name.
     """
-    if name not in OFFICIAL:
-        raise UsageError(
-            f"weights: {plain(name)!r} is no name of a file; expected one of {', '.join(OFFICIAL)}"
-        )
-    return OFFICIAL[name]
+    if name in OFFICIAL:
+        return OFFICIAL[name]
+    from .plugins import declared_files
+
+    entries = declared_files(name)
+    if len(entries) != 1:
+        choices = ", ".join(entry.name for entry in entries) or ", ".join(OFFICIAL)
+        raise UsageError(f"weights: {plain(name)!r} is no name of a file; expected one of {choices}")
+    return entries[0]

@@ -1,161 +1,389 @@
-"""Another package's regressor, detector and dataset, with no change here."""
+"""Plug-ins of other packages: the examples of docs/plugins.md as printed, their names, and broken contracts."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import http.server
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from conftest import colour_folder
+from conftest import colour_folder, write_image
+from PIL import Image
+from slow_fakes import with_modules_of
 
 import ig3d
-from ig3d.faces.synth import SynthConfig, synthesize
+from ig3d.errors import PluginError, UsageError
+from ig3d.extract.config import ExtractConfig, settle
+from ig3d.extract.datasets import Dataset, adapter_of
+from ig3d.extract.detectors import DETECTORS, Detector, find_detector
+from ig3d.extract.fakes import FakeDetector, FakeRegressor
+from ig3d.extract.plugins import check_codes, check_faces
+from ig3d.extract.regressors import REGRESSORS, Regressor, find_regressor
 from ig3d.features.store import CodeStore
+from ig3d.features.values import Block, CropSpec, Face, Status
 
-PLUGIN = '''
-import numpy as np
-from ig3d.extract.datasets import Dataset
-from ig3d.features.values import Block, CropSpec, Face
-
-
-class Brightness:
-    """The mean of a crop, in [0, 1]."""
-
-    name = "brightness"
-    needs = CropSpec(size=16, scale=1.0)
-    detectors = ("middle",)
-    blocks = {"expression": Block(1, "1", "brightness", "Mean grey value.")}
-
-    def describe(self):
-        return {"name": self.name, "version": "1"}
-
-    def __call__(self, faces):
-        return {"expression": faces.crops.reshape(len(faces), -1).mean(1, keepdims=True).astype(np.float32) / 255}
-
-
-class Middle:
-    name = "middle"
-
-    def describe(self):
-        return {"name": self.name}
-
-    def __call__(self, images):
-        return [[Face(np.array([5, 5, 15, 15], np.float32), 1.0)] for image in images]
-
-
-class Flat(Dataset):
-    name = "flat"
-    layout = "flat expects ROOT/*/*.png"
-
-    def read(self, root, options):
-        paths = [path.relative_to(root).as_posix() for path in root.glob("*/*.png")]
-        return self.listing(root, [{"id": path[:-4], "path": path} for path in paths])
-'''
-PROJECT = """
+PAGE = (Path(ig3d.__file__).parent / "docs" / "plugins.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+FILES = {match[1]: code for code in BLOCKS if (match := re.match(r"# (\w+\.py)\n", code))}
+ENTRY_POINTS = re.findall(r"```toml\n(.*?)```", PAGE, re.S)[0]
+PROJECT = f"""
 [build-system]
 requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
 
 [project]
-name = "ig3d-brightness"
+name = "ig3d-examples"
 version = "1.0"
-
-[project.entry-points."ig3d.regressors"]
-brightness = "ig3d_brightness:Brightness"
-
-[project.entry-points."ig3d.detectors"]
-middle = "ig3d_brightness:Middle"
-
-[project.entry-points."ig3d.datasets"]
-flat = "ig3d_brightness:Flat"
-
+{ENTRY_POINTS}
 [tool.setuptools]
-py-modules = ["ig3d_brightness"]
+py-modules = {[name.removesuffix(".py") for name in FILES]}
+"""
+MAKE_NETWORK = """
+import sys, torch
+class Made(torch.nn.Module):
+    def forward(self, x):
+        mean = x.mean(dim=(2, 3))
+        return torch.cat([mean[:, :1].repeat(1, 10), mean], 1)
+torch.jit.trace(Made(), torch.zeros(2, 3, 64, 64)).save(sys.argv[1])
 """
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the tiny package is installed, as pip does it."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    (source / "ig3d_brightness.py").write_text(PLUGIN)
-    (source / "pyproject.toml").write_text(PROJECT)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-    ]
-    subprocess.run([*command, "--target", str(target), str(source)], check=True, capture_output=True)
-    return target
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the page's three files."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name, code in FILES.items():
+        (folder / name).write_text(code)
+    return folder
 
 
-def run(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    file = tmp_path_factory.mktemp("network") / "smile.pt"
+    subprocess.run([sys.executable, "-c", MAKE_NETWORK, str(file)], check=True, capture_output=True)
+    return file
+
+
+def run(modules: Path, weights: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ig3d", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(site)},
+        env={**with_modules_of(modules), "IG3D_WEIGHTS": str(weights)},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def test_each_example_has_less_than_forty_lines() -> None:
+    assert sorted(FILES) == ["jaffe_ig3d.py", "skin_ig3d.py", "smile_ig3d.py"]
+    assert {name: len(code.splitlines()) for name, code in FILES.items() if code.count("\n") >= 40} == {}
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_installed_package_brings_its_regressor(site: Path, tmp_path: Path, jobs: int) -> None:
+def test_the_regressor_of_the_page(examples: Path, network: Path, tmp_path: Path, jobs: int) -> None:
     root, out = colour_folder(tmp_path / "data", 40), tmp_path / "a.h5"
-    ended = run(
-        site, "extract", root, "--dataset", "flat", "--regressor", "brightness", "--out", out, "--jobs", jobs
-    )
+    options = ("--regressor", "smile_ig3d:Smile", "--detector", "none", "--out", out, "--jobs", jobs)
+    missing = run(examples, tmp_path / "none", "extract", root, *options)
+    assert missing.returncode == 1 and not out.exists()
+    assert "smile: found no smile.pt" in missing.stderr and "ask the authors for smile.pt" in missing.stderr
+    ended = run(examples, network.parent, "extract", root, *options)
     assert ended.returncode == 0, ended.stderr
-    assert "detector middle, regressor brightness: blocks expression" in ended.stderr
     with CodeStore(out) as store:
-        assert store.info.regressor == {"name": "brightness", "version": "1"}
-        from PIL import Image
+        assert store.ok.all()
+        regressor = store.info.regressor
+        assert regressor["name"] == "smile" and re.fullmatch(r"torch \S+ (cpu|cuda)", regressor["runtime"])
+        assert regressor["weights_sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
+        assert store.codes("expression").shape == (80, 10)
+        assert np.ptp(store.codes("pose"), axis=0).min() > 0
 
-        pixels = np.asarray(Image.open(root / store.samples.path[5]))
-        assert store.codes("expression")[5, 0] == pytest.approx(pixels.mean() / 255, abs=1e-3)
 
-
-def test_its_name_stands_among_the_others(site: Path, tmp_path: Path) -> None:
+def test_the_detector_of_the_page(examples: Path, tmp_path: Path) -> None:
+    pixels = np.full((60, 80, 3), 90, np.uint8)
+    pixels[10:40, 20:60] = 200, 140, 110
+    (tmp_path / "data").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "data" / "a.png")
+    write_image(tmp_path / "data" / "b.png", (90, 90, 90))
+    options = ("--regressor", "ig3d.extract.fakes:FakeRegressor", "--detector", "skin_ig3d:Skin")
     ended = run(
-        site, "extract", colour_folder(tmp_path / "data", 2), "--regressor", "x", "--out", tmp_path / "a.h5"
+        examples, tmp_path, "extract", tmp_path / "data", *options, "--out", tmp_path / "a.h5", "--jobs", 1
     )
-    assert ended.returncode == 2
-    assert "brightness" in ended.stderr.splitlines()[-1]
-
-
-def test_the_example_of_the_docs_works_as_printed(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    page = (Path(ig3d.__file__).parent / "docs" / "plugins.md").read_text()
-    (tmp_path / "sheap_ig3d.py").write_text(re.findall(r"```python\n(.*?)```", page, re.S)[0])
-    make_network = """
-import sys, torch
-class Made(torch.nn.Module):
-    def forward(self, x):
-        mean = x.mean(dim=(2, 3))
-        return {"expression": mean[:, :1].repeat(1, 50), "pose": mean}
-torch.jit.trace(Made(), torch.zeros(2, 3, 224, 224), strict=False).save(sys.argv[1])
-"""
-    subprocess.run(
-        [sys.executable, "-c", make_network, str(tmp_path / "sheap.pt")], check=True, capture_output=True
-    )
-    synthesize(tmp_path / "faces", SynthConfig(count=6))
-    ended = subprocess.run(
-        [sys.executable, "-m", "ig3d", "extract", str(tmp_path / "faces"), "--dataset", "rafdb", "--jobs", "1",
-         "--regressor", "sheap_ig3d:Sheap", "--out", str(tmp_path / "a.h5")],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "SHEAP_FILE": str(tmp_path / "sheap.pt")},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     with CodeStore(tmp_path / "a.h5") as store:
-        assert store.ok.all()
-        assert store.codes("expression").shape == (6, 50)
-        assert np.ptp(store.codes("pose"), axis=0).min() > 0
+        assert store.info.detector["name"] == "skin"
+        assert re.fullmatch(r"cv2 \S+ cpu", store.info.detector["runtime"])
+        assert store.status.tolist() == [Status.ok, Status.no_face]
+        assert store.column("face/box")[0].tolist() == [20, 10, 60, 40]
+
+
+def test_the_dataset_of_the_page(examples: Path, tmp_path: Path) -> None:
+    for name in ("KA.AN1.39", "KA.HA1.29", "KL.SU2.7"):
+        write_image(tmp_path / "jaffe" / f"{name}.tiff", (90, 120, 150))
+    options = (
+        "--dataset",
+        "jaffe_ig3d:Jaffe",
+        "--regressor",
+        "ig3d.extract.fakes:FakeRegressor",
+        "--jobs",
+        1,
+    )
+    ended = run(examples, tmp_path, "extract", tmp_path / "jaffe", *options, "--out", tmp_path / "a.h5")
+    assert ended.returncode == 0, ended.stderr
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert store.samples["label"].tolist() == ["anger", "happy", "surprise"]
+        assert store.samples["group"].tolist() == ["KA", "KA", "KL"]
+    (tmp_path / "empty").mkdir()
+    ended = run(examples, tmp_path, "extract", tmp_path / "empty", *options, "--out", tmp_path / "b.h5")
+    assert ended.returncode == 1 and "expected files such as KA.AN1.39.tiff" in ended.stderr
+
+
+@pytest.fixture
+def address(network: Path) -> Iterator[str]:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(network.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/smile.pt"
+        server.shutdown()
+
+
+def test_the_recipe_for_fetching_weights(
+    network: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IG3D_OFFLINE", "0")
+    digest = hashlib.sha256(network.read_bytes()).hexdigest()
+    (recipe,) = (code for code in BLOCKS if code.startswith("FILE = "))
+    entry = recipe.replace("https://example.org/smile.pt", address).replace("0" * 64, digest)
+    old = re.search(r"^FILE = .*\n", FILES["smile_ig3d.py"], re.M)
+    assert old and entry != recipe
+    (tmp_path / "smile_ig3d.py").write_text(FILES["smile_ig3d.py"].replace(old[0], entry))
+    target = tmp_path / "weights" / "smile.pt"
+    ended = run(tmp_path, target.parent, "weights", "get", "smile_ig3d:Smile")
+    assert ended.returncode == 0, ended.stderr
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == digest
+    target.unlink()
+    ended = run(tmp_path, target.parent, "weights", "add", network, "--as", "smile_ig3d:Smile")
+    assert ended.returncode == 0 and target.is_file(), ended.stderr
+    # another hash than that of the file
+    (tmp_path / "smile_ig3d.py").write_text(
+        FILES["smile_ig3d.py"].replace(old[0], entry.replace(digest, "1" * 64))
+    )
+    target.unlink()
+    ended = run(tmp_path, target.parent, "weights", "get", "smile_ig3d:Smile")
+    assert ended.returncode == 1 and "not the published 111111111111" in ended.stderr
+    assert not target.exists()
+
+
+def test_registered_names_stand_beside_the_built_in_ones(network: Path, tmp_path: Path) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    for name, code in {**FILES, "pyproject.toml": PROJECT}.items():
+        (source / name).write_text(code)
+    command = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+    subprocess.run(
+        [sys.executable, *command, "--target", str(site), str(source)], check=True, capture_output=True
+    )
+    root = tmp_path / "data"
+    write_image(root / "KA.AN1.39.tiff", (90, 120, 150))
+    options = ("--dataset", "jaffe", "--regressor", "smile", "--jobs", 1, "--out", tmp_path / "a.h5")
+    ended = run(site, network.parent, "extract", root, *options, "--detector", "none")
+    assert ended.returncode == 0, ended.stderr
+    assert "detector none, regressor smile: blocks expression, pose" in ended.stderr
+    ended = run(site, network.parent, "extract", root, "--regressor", "x", "--out", tmp_path / "b.h5")
+    assert ended.returncode == 2 and "smile" in ended.stderr.splitlines()[-1]
+    assert "jaffe: ROOT/PERSON" in run(site, tmp_path, "datasets").stdout
+    ended = run(site, tmp_path / "weights", "weights", "add", network, "--as", "smile")
+    assert ended.returncode == 0 and (tmp_path / "weights" / "smile.pt").is_file(), ended.stderr
+
+
+# metadata
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_metadata_of_a_regressor_needs_no_network(name: str) -> None:
+    code = (
+        "import sys; from ig3d.extract.regressors import find_regressor as find; "
+        f"r = find({name!r}); print(r.name, *r.blocks); "
+        "assert not {'torch', 'openvino', 'timm'} & set(sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(name) and "expression" in ended.stdout
+
+
+def test_every_built_in_plugin_declares_what_a_run_needs() -> None:
+    for name in REGRESSORS:
+        regressor = find_regressor(name)
+        assert regressor.licence and regressor.name == name
+        preferred = find_detector(regressor.detectors[0])
+        assert preferred.gives(regressor.needs)
+    assert all(find_detector(name).name == name for name in DETECTORS)
+
+
+def test_no_network_is_built_to_settle_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a plug-in was built")
+
+    monkeypatch.setattr(FakeRegressor, "__init__", refuse)
+    monkeypatch.setattr(FakeDetector, "__init__", refuse)
+    monkeypatch.setattr(Regressor, "problems", classmethod(lambda cls: iter(())))
+    monkeypatch.setattr(Detector, "problems", classmethod(lambda cls: iter(())))
+    config, _ = settle(ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor"))
+    assert (config.device, config.batch_size) == ("cpu", 32)
+    assert config.detector == "ig3d.extract.fakes:FakeDetector"
+
+
+# class attributes
+
+
+class Bare:
+    """Not derived from a base class."""
+
+
+class NoNeeds(Regressor):
+    name = "no-needs"
+    detectors = ("none",)
+    blocks: ClassVar = {"a": Block(1, "1", "x", "")}
+
+    def __call__(self, faces):
+        return {}
+
+
+class OneText(NoNeeds):
+    needs = CropSpec(size=8)
+    detectors = "facemesh"  # type: ignore[assignment]
+
+
+class BadSet(NoNeeds):
+    needs = CropSpec(size=8)
+    sets: ClassVar = {"short": ("a", "b")}
+
+
+class BadBlock(NoNeeds):
+    needs = CropSpec(size=8)
+    blocks: ClassVar = {"a+b": Block(1, "1", "x", "")}
+
+
+class BadConstructor(NoNeeds):
+    needs = CropSpec(size=8)
+
+    def __init__(self):
+        super().__init__()
+
+
+class BadCrop(FakeDetector):
+    crop = "whole"
+
+
+class NoLayout(Dataset):
+    name = "no-layout"
+
+    def read(self, root, options):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("regressor", "Bare", "Bare is not derived from ig3d.extract.regressors.Regressor"),
+        ("regressor", "NoNeeds", r"the class attribute needs \(CropSpec or LandmarkSpec\) is missing"),
+        ("regressor", "OneText", "the class attribute detectors is 'facemesh'; it must be a tuple"),
+        ("regressor", "BadSet", "short contains b, which is no block"),
+        ("regressor", "BadBlock", "the block name 'a.b' is empty or contains"),
+        ("regressor", "BadConstructor", "the constructor must accept device and precision"),
+        ("detector", "BadCrop", "crop is 'whole'; it must be one of face, full image"),
+        ("dataset", "NoLayout", r"the class attribute layout \(str\) is missing"),
+    ],
+)
+def test_wrong_class_attributes_are_one_line(kind: str, name: str, message: str) -> None:
+    find = {"regressor": find_regressor, "detector": find_detector, "dataset": adapter_of}[kind]
+    with pytest.raises(PluginError, match=message) as caught:
+        find(f"{__name__}:{name}")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(kind)
+
+
+def test_a_device_without_use_and_landmarks_that_are_not_there() -> None:
+    fake = "ig3d.extract.fakes:FakeRegressor"
+    with pytest.raises(UsageError, match="neither fake nor none can use cuda:0"):
+        settle(ExtractConfig(regressor=fake, detector="none", device="cuda:0"))
+    with pytest.raises(
+        UsageError, match="gives no landmarks, but facemesh needs 478 landmarks and blendshapes"
+    ):
+        settle(ExtractConfig(detector="none"))
+
+
+# what a plug-in returns
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ({"colour": np.zeros((2, 4), np.float32)}, r"block colour is \(2, 4\) float32; .* floats \(2, 3\)"),
+        ({"colour": np.zeros((3, 3), np.float32)}, r"block colour is \(3, 3\) float32; .* floats \(2, 3\)"),
+        ({"colour": np.zeros((2, 3), int)}, r"block colour is \(2, 3\) int64; .* floats \(2, 3\)"),
+        ({"colour": [[0.0] * 3] * 2}, "block colour is a list of 2"),
+        ({"color": np.zeros((2, 3))}, "block colour is missing: it returned color; it must return colour"),
+        ({"colour": np.zeros((2, 3)), "x": 0}, "block x is not declared"),
+        (np.zeros((2, 3)), r"it returned \(2, 3\) float64; it must return a dict"),
+        (None, "it returned a NoneType"),
+    ],
+)
+def test_wrong_codes_are_one_line(codes: object, message: str) -> None:
+    with pytest.raises(PluginError, match=f"regressor fake: {message}") as caught:
+        check_codes(FakeRegressor(), codes, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_sound_codes_are_float32_in_the_order_of_the_blocks() -> None:
+    checked = check_codes(FakeRegressor(), {"colour": np.ones((2, 3))}, 2)
+    assert checked["colour"].dtype == np.float32
+
+
+BOX = np.array([0, 0, 4, 4], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        (None, "it returned a NoneType; it must return a list of 2 lists"),
+        ([[]], "it returned a list of 1; it must return a list of 2 lists"),
+        ([[], None], "it returned a NoneType for an image; it must be a list of faces"),
+        ([[], [BOX]], r"it returned \(4,\) float32 as a face"),
+        ([[], [Face(BOX[:3])]], r"xyxy of a face is \(3,\) float32; it must be \(4,\)"),
+        ([[], [Face(BOX, landmarks=BOX.reshape(2, 2))]], "landmarks of a face .* attribute landmarks is 0"),
+        ([[], [Face(BOX, blendshapes=BOX)]], r"blendshapes of a face is \(4,\) float32; it must be \(52,\)"),
+        ([[], [Face(BOX, "high")]], "score of a face is a str"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_faces_are_one_line(faces: object, message: str) -> None:
+    with pytest.raises(PluginError, match=f"detector fake: {message}") as caught:
+        check_faces(FakeDetector(), faces, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_sound_faces_pass() -> None:
+    assert check_faces(FakeDetector(), [(), [Face(BOX, 0.5)]], 2)[0] == []
+
+
+class Narrow(FakeRegressor):
+    """One column too few."""
+
+    def __call__(self, faces):
+        return {"colour": super().__call__(faces)["colour"][:, :2]}
+
+
+def test_a_broken_contract_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 8)
+    options = ("--regressor", f"{Path(__file__).stem}:Narrow", "--detector", "none", "--jobs", 2)
+    ended = run(Path(__file__).parent, tmp_path, "extract", root, *options, "--out", tmp_path / "a.h5")
+    assert ended.returncode == 1, ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert re.search(r"regressor fake: block colour is \(\d+, 2\) float32; .* \(\d+, 3\)", last), ended.stderr
+    assert "Traceback" not in ended.stderr and not (tmp_path / "a.h5").exists()

@@ -72,6 +72,8 @@ class Regressor(Plugin, ABC):
         "precisions": tuple,
     }
 
+    constructor: ClassVar[tuple[str, ...]] = ("device", "precision")
+
     def __init__(self, device: str = "cpu", precision: str = "fp32") -> None:
         super().__init__(device)
         self.precision = precision
