@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from bench_stages import repeated
@@ -27,6 +27,7 @@ from ig3d.extract.boxes import FaceBoxes, box_source
 from ig3d.extract.config import BATCH_SIZE, ExtractConfig
 from ig3d.extract.pipeline import run_shard
 from ig3d.extract.read import digest_of
+from ig3d.extract.regressors import Regressor
 from ig3d.extract.regressors.smirk import Smirk
 from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.samples import Listing
@@ -36,18 +37,18 @@ from ig3d.features.values import Block, FaceBatch
 CORES = 16
 
 
-class Free:
+class Free(Regressor):
     """Regressor with SMIRK's crop and blocks that returns zeros."""
 
     name = "free"
-    device = "cuda"
+    gpu = True
     needs = Smirk.needs
     detectors = ("none",)
     blocks: ClassVar[dict[str, Block]] = Smirk.blocks
     thread_seconds: ClassVar[float] = 0.0  # CPU time of the last calling thread
 
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
+    def __init__(self, device: str = "cpu", precision: str = "fp32") -> None:
+        super().__init__("cuda:0", precision)  # no network, so no GPU is needed
 
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
         from bench_host import Free  # not the class in __main__

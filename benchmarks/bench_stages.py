@@ -31,10 +31,12 @@ from threadpoolctl import threadpool_limits
 from ig3d import ExtractConfig, extract_codes, list_samples
 from ig3d.extract.config import build, settle
 from ig3d.extract.crop import prepare
-from ig3d.extract.detectors import choose_face
+from ig3d.extract.detectors import Detector, choose_face
 from ig3d.extract.pipeline import Crew, threads_beside
 from ig3d.extract.read import decode, digest_of
+from ig3d.extract.regressors import Regressor
 from ig3d.faces.synth import SynthConfig, synthesize
+from ig3d.features.device import device_kind
 from ig3d.features.samples import Listing, boxes_of
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
@@ -58,7 +60,7 @@ def cost(call: Callable[[], object], images: int, clock: Callable[[], float], ro
 def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path) -> dict[str, float]:
     """Stage -> seconds per image: CPU time, or wall time if the stage runs on the GPU."""
     regress, detect = build(config)
-    size = BATCH["cuda" if getattr(regress, "device", "cpu") == "cuda" else "cpu"]
+    size = BATCH[device_kind(regress.device)]
     paths = [root / path for path in samples["path"]]
     contents = [path.read_bytes() for path in paths]
     pixels = [decode(content) for content in contents]
@@ -70,7 +72,7 @@ def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path)
     with_face = [row for row, faces in enumerate(detections) if faces]
     images = [pixels[row] for row in with_face]
     faces = [choose_face(detections[row]) for row in with_face]
-    whole = detect.name == "none"
+    whole = detect.crop == "full image"
     batches = [
         prepare(images[start : start + size], faces[start : start + size], regress.needs, whole=whole)
         for start in range(0, len(images), size)
@@ -86,8 +88,8 @@ def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path)
         with StoreWriter(work / "stage.h5", StoreInfo("a", "b", ()), samples, regress.blocks) as writer:
             writer.write(0, rows)
 
-    def clock(plugin: object) -> Callable[[], float]:
-        return time.perf_counter if getattr(plugin, "device", "cpu") == "cuda" else time.process_time
+    def clock(plugin: Regressor | Detector) -> Callable[[], float]:
+        return time.process_time if plugin.device == "cpu" else time.perf_counter
 
     n = len(samples)
     return {
@@ -119,11 +121,7 @@ def measure(
     """Print the costs of the stages and the rates of the pipeline; return images per second by number of workers."""
     config, _ = settle(config)
     regress, detect = build(config)
-    on_gpu = {
-        stage
-        for stage, plugin in (("regress", regress), ("detect", detect))
-        if getattr(plugin, "device", "cpu") == "cuda"
-    }
+    on_gpu = {stage for stage, plugin in (("regress", regress), ("detect", detect)) if plugin.device != "cpu"}
     with threadpool_limits(1):  # as in a worker; more BLAS threads would use CPU time while they wait
         costs = stages(listing.samples[:256], root, config, work)
     print(f"\n{regress.name}, detector {detect.name}, device {config.device}")

@@ -19,6 +19,7 @@ from .datasets.videos import is_video, video_id
 from .detectors import Detector, choose_face
 from .engine import single_rows
 from .kinds import is_image_name
+from .plugins import check_codes, check_faces
 from .read import Unreadable, bounded_images, read_image
 from .regressors import Regressor
 from .sources.remote import is_remote
@@ -233,7 +234,8 @@ class FaceRegressor:
         if not images:
             return []
         with single_rows():
-            detected = [_in_order(faces) for faces in self._detector(images)]
+            found = check_faces(self._detector, self._detector(images), len(images))
+            detected = [_in_order(faces) for faces in found]
             pairs = [(image, face) for image, faces in zip(images, detected, strict=True) for face in faces]
             codes = iter(self._codes(pairs))
         return [[coded for face in faces if (coded := self._coded(face, next(codes)))] for faces in detected]
@@ -244,8 +246,9 @@ class FaceRegressor:
             return []
         images, faces = zip(*pairs, strict=True)
         try:
-            whole = self._detector.name == "none"
-            codes = self._regressor(prepare(images, faces, self._regressor.needs, whole=whole))
+            whole = self._detector.crop == "full image"
+            batch = prepare(images, faces, self._regressor.needs, whole=whole)
+            codes = check_codes(self._regressor, self._regressor(batch), len(pairs))
             return [{name: codes[name][row] for name in self.blocks} for row in range(len(pairs))]
         except Ig3dError:
             raise
