@@ -9,7 +9,7 @@
     │   └── LayoutError     1   no part of the layout exists: the folder may hold another dataset
     ├── WeightsError        1   weights are missing, wrong or damaged
     ├── RunError            1   an extraction cannot start or continue
-    ├── PluginError         1   a plug-in lacks an attribute, or returns what its class does not declare
+    ├── PluginError         1   a plug-in has a wrong attribute, or returns what its class does not declare
     ├── StoreError          1   a store has another format version, is truncated, or its content changed
     ├── PredictionsError    1   predictions are malformed or cannot be aligned with the samples
     ├── ProtocolError       1   the rows do not allow the requested comparison
@@ -62,7 +62,7 @@ class RunError(Ig3dError):
 
 
 class PluginError(Ig3dError):
-    """A plug-in lacks an attribute, or returns what its class does not declare."""
+    """A plug-in has a wrong or missing attribute, or returns what its class does not declare."""
 
 
 class StoreError(Ig3dError):

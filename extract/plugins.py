@@ -107,7 +107,7 @@ class Plugin:
 
     @classmethod
     def problems(cls) -> Iterator[str]:
-        """What is wrong with the class attributes, beyond their types."""
+        """Faults of the class attributes, beyond their types."""
         try:
             signature(cls).bind(**dict.fromkeys(cls.constructor, ""))
         except TypeError as exc:
@@ -233,7 +233,7 @@ def _check_attributes(kind: str, plugin: Any) -> None:
 def check_blocks(
     blocks: Mapping[str, Any], sets: Mapping[str, Any], optional: Sequence[str]
 ) -> Iterator[str]:
-    """What is wrong with the blocks, named sets and optional blocks of a regressor."""
+    """Faults of the blocks, named sets and optional blocks of a regressor."""
     if not blocks:
         yield "blocks is empty"
     for name, block in blocks.items():
@@ -326,7 +326,7 @@ def check_faces(detector: Any, faces: Any, n: int) -> list[list[Face]]:
 
 
 def _face_problem(face: Any, points: int) -> str:
-    """What is wrong with the types and shapes of a face; empty if nothing is."""
+    """Fault of the types or shapes of a face; empty if there is none."""
     if not isinstance(face, Face):
         return f"it returned {_described(face)} as a face; it must be a Face(xyxy, score, landmarks, blendshapes)"
     shapes: dict[str, list[tuple[int, ...]]] = {

@@ -218,7 +218,7 @@ def test_metadata_of_a_regressor_needs_no_network(name: str) -> None:
     assert ended.stdout.startswith(name) and "expression" in ended.stdout
 
 
-def test_every_built_in_plugin_declares_what_a_run_needs() -> None:
+def test_every_built_in_plugin_declares_licence_and_detector() -> None:
     for name in REGRESSORS:
         regressor = find_regressor(name)
         assert regressor.licence and regressor.name == name
@@ -319,7 +319,7 @@ def test_a_device_without_use_and_landmarks_that_are_not_there() -> None:
         settle(ExtractConfig(detector="none"))
 
 
-# what a plug-in returns
+# returned codes and faces
 
 
 @pytest.mark.parametrize(

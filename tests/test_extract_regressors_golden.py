@@ -96,7 +96,7 @@ def test_every_block_is_the_officials(name: str) -> None:
             assert np.abs(codes[block] - official).max() < tolerance, (precision, block)
         runtime = "torch" if backend or precision == "fp64" else "openvino"
         assert regress._network.runtime.startswith(runtime)
-        if not backend:  # what the record says without a network is what runs
+        if not backend:  # the record is made without a network
             assert regress._network.runtime == regress.describe("cpu", precision)["runtime"]
     described = regress.describe("cpu", "fp64")
     assert described["precision"] == "fp64"

@@ -88,7 +88,7 @@ class Dataset(ABC):
 
     @classmethod
     def problems(cls) -> Iterator[str]:
-        """What is wrong with the class attributes, beyond their types."""
+        """Faults of the class attributes, beyond their types."""
         yield from ()
 
     @abstractmethod
