@@ -71,6 +71,7 @@ app.add_typer(datasets_app, name="datasets")
 
 predictions_app = typer.Typer(no_args_is_help=True, help="Prediction files.")
 predictions_app.command("check", cls=Command)(predictions.check)
+predictions_app.command("smooth", cls=Command)(predictions.smooth)
 app.add_typer(predictions_app, name="predictions")
 
 weights_app = typer.Typer(no_args_is_help=False)

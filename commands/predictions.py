@@ -1,4 +1,4 @@
-"""``ig3d predictions check``: whether files of predictions join, and what they were understood to be."""
+"""``ig3d predictions``: check that files join a store, and smooth them over time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ import typer
 
 from ..console import stdout
 from ..features.inputs import Inputs
-from .options import Blocks, Force, Labels, MaybeStores, Task, ThreeD, TwoDClasses, TwoDIds, joined
+from .options import (
+    Blocks,
+    Force,
+    Labels,
+    MaybeStores,
+    Task,
+    ThreeD,
+    TwoDClasses,
+    TwoDIds,
+    joined,
+    output_file,
+)
 
 
 def check(
@@ -41,3 +52,23 @@ def check(
     print_check(notes, outcomes, stdout())
     if any(outcome.problems for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def smooth(
+    file: Annotated[
+        Path, typer.Argument(help="2D predictions of frames, with ids.", metavar="FILE", show_default=False)
+    ],
+    store: Annotated[Path, typer.Option("--3d-store", help="Store of the frames.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
+    ],
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Standard deviation of the Gaussian weights.")
+    ] = 0.2,
+) -> None:
+    """Smooth predictions over time within each video: a control for codes of videos."""
+    from ..features.smoothing import smooth_predictions
+
+    smoothed = smooth_predictions(file, store, seconds)
+    smoothed.save(out)
+    print(f"{out}: {len(smoothed)} rows, smoothed over {seconds:g} s")

@@ -148,6 +148,12 @@ def export(
         list[str] | None,
         typer.Option("--blocks", help="Blocks of a table, by comma or repeated; all by default."),
     ] = None,
+    smoothing: Annotated[
+        float | None,
+        typer.Option(
+            "--smooth", help="Smooth the codes of a table over time in each video: seconds, such as 0.2."
+        ),
+    ] = None,
     frontal: Annotated[
         bool, typer.Option("--frontal", help="Meshes without the rotation of the head.")
     ] = False,
@@ -172,7 +178,9 @@ def export(
         for path in filter(None, tables.values()):
             wanted = None if blocks is None else names(blocks)
             with steps("export", total) as progress:
-                count = export_store(opened, path, blocks=wanted, rows=chosen, progress=progress)
+                count = export_store(
+                    opened, path, blocks=wanted, rows=chosen, smoothing=smoothing, progress=progress
+                )
             print(f"{path}: {number(count, 'row')}")
         for suffix, folder in folders.items():
             if folder is not None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...errors import StoreError, UsageError, require
 from ..atomic import replacing, write_arrays
-from ..pose import ANGLES, store_degrees
-from .reader import CodeStore
+from ..pose import ANGLES, pose_degrees, store_degrees
+from ..smoothing import frames_of, smooth
+from .reader import CodeStore, code_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ def export_store(
     *,
     blocks: Sequence[str] | None = None,
     rows: np.ndarray | None = None,
+    smoothing: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Write the samples and codes of a store (:meth:`CodeStore.frame`) to a file.
@@ -43,6 +45,9 @@ def export_store(
         All of them by default.
     rows : (m,) int, optional
         Rows to write, in this order; all by default.
+    smoothing : float, optional
+        Standard deviation of a Gaussian, seconds: codes are smoothed over time within each video
+        (:func:`..smoothing.smooth`).
     progress : function that is called with the number of rows written since its last call
 
     Returns
@@ -51,30 +56,43 @@ def export_store(
 
     Raises
     ------
-    UsageError : the name ends in something else.
+    UsageError : the name ends in something else, or a store of images is to be smoothed.
     StoreError : there is no such block, or the file cannot be written.
     MissingExtra : Parquet without pyarrow.
     """
+    import pandas as pd
+
     path = Path(out)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"export: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
     names = list(store.blocks if blocks is None else blocks)
     chosen = np.arange(len(store)) if rows is None else rows
-    frame = store.frame(() if suffix == ".npz" else names).iloc[chosen]
+    frame = store.frame(())
+    codes = {name: store.codes(name) for name in names}
     degrees = store_degrees(store) if "pose" in names else None
+    if smoothing is not None:
+        seconds, video = frames_of(store.samples)
+        codes = {
+            name: smooth(values, seconds, video, smoothing).astype(np.float32)
+            for name, values in codes.items()
+        }
+        degrees = None if degrees is None else pose_degrees(codes["pose"])
     try:
         with replacing(path) as temporary:
             if suffix == ".npz":
-                codes = {name: store.codes(name)[chosen] for name in names}
-                angles = {} if degrees is None else {"pose_degrees": degrees[chosen].astype(np.float32)}
-                write_arrays(temporary, _arrays(frame) | codes | angles, compress=True)
+                if degrees is not None:
+                    codes["pose_degrees"] = degrees.astype(np.float32)
+                arrays = {name: values[chosen] for name, values in codes.items()}
+                write_arrays(temporary, _arrays(frame.iloc[chosen]) | arrays, compress=True)
             else:
+                frame = pd.concat(
+                    [frame, *(code_columns(name, values) for name, values in codes.items())], axis=1
+                )
                 if degrees is not None:
                     columns = [f"{angle}_degrees" for angle in ANGLES]
-                    frame = frame.assign(
-                        **dict(zip(columns, degrees[chosen].astype(np.float32).T, strict=True))
-                    )
+                    frame = frame.assign(**dict(zip(columns, degrees.astype(np.float32).T, strict=True)))
+                frame = frame.iloc[chosen]
                 if suffix == ".parquet":
                     require("pyarrow", wanted_by="export to Parquet")
                     frame.to_parquet(temporary, index=False)

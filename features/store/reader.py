@@ -250,9 +250,7 @@ class CodeStore:
         names = [*FRAME_COLUMNS, *(["time"] if "time" in self.samples else [])]
         parts = [self.samples.assign(status=status, message=self.messages)[names]]
         for block in self.blocks if blocks is None else blocks:
-            codes = self.codes(block)
-            names = [f"{block}:{column}" for column in range(codes.shape[1])]
-            parts.append(pd.DataFrame(codes, columns=names))
+            parts.append(code_columns(block, self.codes(block)))
         return pd.concat(parts, axis=1)
 
     def _describe(self, block: str, what: str, rows: np.ndarray) -> str:
@@ -298,6 +296,13 @@ class CodeStore:
         except StoreError as exc:
             problems.append(str(exc))
         return problems
+
+
+def code_columns(block: str, codes: np.ndarray) -> pd.DataFrame:
+    """(n, width) codes as columns ``block:0``, ``block:1``, ..."""
+    import pandas as pd
+
+    return pd.DataFrame(codes, columns=[f"{block}:{column}" for column in range(codes.shape[1])])
 
 
 def check_places(file: h5py.File) -> None:

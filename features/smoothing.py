@@ -1,0 +1,127 @@
+"""Smoothing over time within a video: of 2D predictions, as a control, and of exported codes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import PredictionsError, UsageError
+from .align import align_file
+from .predictions import Predictions, load_predictions
+from .store import CodeStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Weights of frames further away than this number of standard deviations are below 0.0004, and count as 0.
+_REACH = 4.0
+
+
+def smooth(values: np.ndarray, seconds: np.ndarray, video: np.ndarray, width: float) -> np.ndarray:
+    """Average values over time with Gaussian weights, within each video.
+
+    Parameters
+    ----------
+    values : (n, k)
+        Rows with a NaN are not used, and stay as they are.
+    seconds : (n,)
+        Times of the rows; rows without a time (NaN) stay as they are.
+    video : (n,)
+        Video of each row; rows of different videos do not mix.
+    width : float
+        Standard deviation of the weights, seconds.
+
+    Returns
+    -------
+    (n, k) float64
+
+    Raises
+    ------
+    UsageError : the width is no positive number.
+
+    Examples
+    --------
+    >>> smooth(np.array([[0.0], [1.0], [0.0]]), np.arange(3.0), np.zeros(3), 0.5).round(2).ravel()
+    array([0.12, 0.79, 0.12])
+    """
+    if not 0 < width < np.inf:
+        raise UsageError(f"the smoothing width is {width:g} s; it must be a number above 0")
+    result = np.array(values, np.float64)
+    known = np.flatnonzero(np.isfinite(result).all(axis=1) & np.isfinite(seconds))
+    if not len(known):
+        return result
+    _, codes = np.unique(video, return_inverse=True)
+    order = known[np.lexsort((seconds[known], codes.reshape(-1)[known]))]
+    time, code, ordered = seconds[order], codes.reshape(-1)[order], result[order]
+    total, weights = ordered.copy(), np.ones(len(order))
+    for shift in range(1, len(order)):
+        apart = time[shift:] - time[:-shift]
+        near = (code[shift:] == code[:-shift]) & (apart <= _REACH * width)
+        if not near.any():
+            break
+        weight = np.where(near, np.exp(-0.5 * (apart / width) ** 2), 0)
+        total[shift:] += weight[:, None] * ordered[:-shift]
+        total[:-shift] += weight[:, None] * ordered[shift:]
+        weights[shift:] += weight
+        weights[:-shift] += weight
+    result[order] = total / weights[:, None]
+    return result
+
+
+def frames_of(samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) seconds and (n,) videos of the rows of a sample table.
+
+    Raises
+    ------
+    UsageError : the table has no frames of videos.
+    """
+    if "time" not in samples or samples["time"].isna().all():
+        raise UsageError("smoothing needs frames of videos, with times; the store has images only")
+    return samples["time"].to_numpy(np.float64), samples["path"].str.rpartition("#")[0].to_numpy(dtype="U")
+
+
+def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Predictions:
+    """Predictions of a 2D network, smoothed over time within each video of a store.
+
+    Logits, probabilities, or valence and arousal are averaged as they are. The result is a control for fusion: a 2D
+    network that is smooth over time, without codes.
+
+    Parameters
+    ----------
+    file : path of predictions of frames, with ids
+    store : path of a store of the same frames
+    width : float
+        Standard deviation of the Gaussian weights, seconds.
+
+    Raises
+    ------
+    PredictionsError : the predictions have no ids, or cannot be aligned with the store.
+    UsageError : the store has no videos, or the width is no positive number.
+    """
+    predictions = load_predictions(file)
+    with CodeStore(store) as opened:
+        samples = opened.samples
+    seconds, video = frames_of(samples)
+    ids = predictions.id_columns or ({} if predictions.ids is None else {"ids": predictions.ids})
+    aligned = align_file(
+        ids,
+        predictions.other_columns,
+        samples,
+        source=Path(file).name,
+        to=Path(store).name,
+        allow_missing=True,
+    )
+    if aligned is None:
+        raise PredictionsError(f"{file}: no ids, by which its rows are found in {store}; write them with ids")
+    rows = aligned[0]
+    here = rows >= 0
+    values = predictions.values.copy()
+    values[here] = smooth(values[here], seconds[rows[here]], video[rows[here]], width)
+    return replace(
+        predictions,
+        values=values,
+        ids=samples["id"].to_numpy(dtype="U")[rows] if here.all() else predictions.ids,
+    )
