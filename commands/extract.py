@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,10 @@ from .options import (
     list_dataset,
     names,
 )
+
+if TYPE_CHECKING:
+    from ..extract.config import ExtractConfig
+    from ..features.samples import Listing
 
 # Reasons that are printed where most rows have no codes.
 _REASONS = 5
@@ -55,6 +59,10 @@ def extract(
     groups: Groups = None,
     label_map: LabelMap = None,
     fps: FramesPerSecond = None,
+    faces: Annotated[
+        str,
+        typer.Option("--faces", help="Faces of an image with several: largest, or all (a row for each)."),
+    ] = "largest",
     jobs: Annotated[
         int,
         typer.Option(
@@ -93,8 +101,6 @@ def extract(
     from ..extract.run import extract_codes, rows_of_part
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, fps)
-    share = None if part is None else _part(part)
-    rows = len(samples if share is None else samples.samples[rows_of_part(share, len(samples))])
     config = ExtractConfig(
         regressor=regressor,
         detector=detector,
@@ -104,6 +110,12 @@ def extract(
         precision=precision,
         boxes=boxes,
     )
+    if faces == "all":
+        samples = _every_face(samples, config, jobs)
+    elif faces != "largest":
+        raise UsageError(f"faces: {faces!r} is neither largest nor all")
+    share = None if part is None else _part(part)
+    rows = len(samples if share is None else samples.samples[rows_of_part(share, len(samples))])
     with kept_when_interrupted("finished shards"), counting("extract", rows) as progress:
         summary = extract_codes(
             samples,
@@ -129,6 +141,17 @@ def extract(
         say(f"went on with {summary.resumed} rows of an interrupted run")
     print(f"{summary.store}: {rows} rows ({counts(summary.counts)})")
     _report_reasons(summary.store, summary.counts)
+
+
+def _every_face(samples: Listing, config: ExtractConfig, jobs: int) -> Listing:
+    """A sample for each face of the images."""
+    from ..extract.every_face import list_faces
+
+    with counting("faces", len(samples)) as progress:
+        samples = list_faces(samples, config, jobs=jobs, progress=progress)
+    for note in samples.notes:
+        say(note)
+    return samples
 
 
 def _report_reasons(path: Path, by_status: dict[str, int]) -> None:

@@ -18,15 +18,15 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     title: tuple(f"--{name}" for name in names.split())
     for title, names in {
         "Inputs": "2d-logits 3d-store features dataset like manifest split splits split-seed groups label-map labels "
-        "classes 3d-logits 2d-ids 2d-classes from codes columns rows blocks root allow-missing force allow-code",
-        "Faces and codes": "regressor detector boxes also fps",
+        "fps classes 3d-logits 2d-ids 2d-classes from codes columns rows blocks root allow-missing force allow-code",
+        "Faces and codes": "regressor detector faces boxes also",
         "Network": "network weights preset key output size colour mean std interpolation crop crop-scale "
         "feature-maps",
         "Fitting": "task head rules primary module seeds fit-on calibration-rows folds repeats objective calibrate "
         "priors on stack-codes 2d-out-of-fold balanced epochs lr network-lr patience weight-decay smoothing augment "
         "balance masking width validation out-of-fold apply seed",
         "Statistics": "report draws controls",
-        "Output": "out plot csv parquet npz obj ply frontal json verify count mesh animate renderer restart "
+        "Output": "out plot csv parquet npz smooth obj ply frontal json verify count mesh animate renderer restart "
         "retry-failed part",
         "Machine": "jobs device batch-size precision backend address",
     }.items()

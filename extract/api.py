@@ -16,7 +16,7 @@ from ..features.values import Block, Face
 from .config import ExtractConfig, build, settle
 from .crop import prepare
 from .datasets.videos import is_video, video_id
-from .detectors import Detector, choose_face
+from .detectors import Detector, in_order
 from .engine import single_rows
 from .kinds import is_image_name
 from .plugins import check_codes, check_faces
@@ -235,7 +235,7 @@ class FaceRegressor:
             return []
         with single_rows():
             found = check_faces(self._detector, self._detector(images), len(images))
-            detected = [_in_order(faces) for faces in found]
+            detected = [in_order(faces) for faces in found]
             pairs = [(image, face) for image, faces in zip(images, detected, strict=True) for face in faces]
             codes = iter(self._codes(pairs))
         return [[coded for face in faces if (coded := self._coded(face, next(codes)))] for faces in detected]
@@ -268,15 +268,6 @@ class FaceRegressor:
         block = self.blocks.get("pose")
         degrees = pose_degrees(codes["pose"]) if block is not None and is_axis_angle(block) else None
         return FaceCodes(codes, face.xyxy, face.score, face.landmarks, degrees)
-
-
-def _in_order(faces: Sequence[Face]) -> list[Face]:
-    """The face that an extraction takes, then the others by size."""
-    if not faces:
-        return []
-    first = choose_face(faces)
-    others = [face for face in faces if face is not first]
-    return [first, *sorted(others, key=lambda face: -face.area)]
 
 
 def _as_pixels(image: Any) -> np.ndarray:

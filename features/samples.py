@@ -127,7 +127,7 @@ def sample_table(
     -------
     pandas.DataFrame
         ========================== =========== =======================================================================
-        ``id``                     str         unique: the path under the root without extension (``file#1`` for a
+        ``id``                     str         unique: the path under the root without extension (``file@1`` for a
                                                second face)
         ``path``                   str         POSIX path of the image under the root; ``ARCHIVE!MEMBER`` for a member
                                                of an archive

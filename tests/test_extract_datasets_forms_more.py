@@ -162,9 +162,9 @@ def test_expw_has_boxes_and_several_faces(tmp_path: Path, images: str) -> None:
     found = by_id(samples)
     assert found[f"{inside}angry_actor_104"].box == (113, 28, 226, 141)
     assert words(samples, f"{inside}two faces") == ("happy", "none")
-    assert words(samples, f"{inside}two faces#1") == ("neutral", "none")
-    assert found[f"{inside}two faces#1"].path == found[f"{inside}two faces"].path
-    assert found[f"{inside}two faces#1"].group == found[f"{inside}two faces"].group != ""
+    assert words(samples, f"{inside}two faces@1") == ("neutral", "none")
+    assert found[f"{inside}two faces@1"].path == found[f"{inside}two faces"].path
+    assert found[f"{inside}two faces@1"].group == found[f"{inside}two faces"].group != ""
     assert any("4 faces in 3 images" in note for note in samples.notes)
 
 

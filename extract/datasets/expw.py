@@ -19,7 +19,7 @@ LIST_FILE = "label.lst"
 
 
 class ExpW(Dataset):
-    """A sample for each face: ``file``, ``file#1`` ... by the list's face number; faces of a file are one group."""
+    """A sample for each face: ``file``, ``file@1`` ... by the list's face number; faces of a file are one group."""
 
     name = "expw"
     layout = "expw expects label/label.lst (name, face, top, left, right, bottom, confidence, label) and image/origin/"
@@ -53,7 +53,7 @@ class ExpW(Dataset):
                 sizes[path] = size_of(root / path)
             rows.append(
                 {
-                    "id": sample_id(path) + (f"#{index}" if index else ""),
+                    "id": sample_id(path) + (f"@{index}" if index else ""),
                     "path": path,
                     "label": label,
                     "group": sample_id(name),

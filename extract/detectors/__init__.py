@@ -119,3 +119,11 @@ def choose_face(faces: Sequence[Face]) -> Face:
     """Largest face with a score of at least :data:`CONFIDENT` or without score; if there is none, the largest face."""
     confident = [face for face in faces if math.isnan(face.score) or face.score >= CONFIDENT]
     return max(confident or faces, key=lambda face: face.area)
+
+
+def in_order(faces: Sequence[Face]) -> list[Face]:
+    """Faces of an image: that of :func:`choose_face`, then the others by size."""
+    if not faces:
+        return []
+    first = choose_face(faces)
+    return [first, *sorted((face for face in faces if face is not first), key=lambda face: -face.area)]

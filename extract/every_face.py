@@ -1,0 +1,118 @@
+"""A row for each face of an image: ``ig3d extract --faces all``.
+
+The faces are detected in a pass before the extraction, and become samples with boxes; the extraction then treats the
+boxes as those of a dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from joblib import Parallel, cpu_count, delayed
+from threadpoolctl import threadpool_limits
+
+from ..errors import DatasetError, UsageError, number, some
+from ..features.samples import BOX_COLUMNS, Listing, files_of
+from .config import ExtractConfig, build, settle
+from .detectors import Detector, in_order
+from .read import Unreadable, bounded_images, read_image
+
+# Images of a task; consecutive frames of a video are decoded in order.
+_IMAGES = 64
+
+
+def list_faces(
+    listing: Listing,
+    config: ExtractConfig | None = None,
+    *,
+    jobs: int = 0,
+    progress: Callable[[Counter[str]], None] | None = None,
+) -> Listing:
+    """List every face of a dataset as a sample.
+
+    The face that an extraction would choose keeps the id of the image; the others are ``ID@1``, ``ID@2``, ... by size.
+    An image without faces, or that cannot be read, keeps its row. All faces of an image have its label and its group;
+    if it has no group, the image is the group.
+
+    Parameters
+    ----------
+    listing : Listing
+        Without face boxes.
+    config : ExtractConfig, optional
+        With the detector.
+    jobs : int
+        Processes; 0 is one for each core.
+    progress : function of a Counter of images, optional
+
+    Raises
+    ------
+    UsageError : the dataset has face boxes, or the detector is ``none``.
+    DatasetError : a sample has an id that a face gets.
+    """
+    if BOX_COLUMNS[0] in listing.samples:
+        raise UsageError("faces: the dataset has a box for each face; leave out --faces all")
+    config = config or ExtractConfig()
+    if config.boxes not in ("dataset", "none"):
+        raise UsageError(
+            f"faces: --faces all detects faces, and --boxes {config.boxes} names known ones; use one"
+        )
+    if config.detector in ("none", "boxes"):
+        raise UsageError(f"faces: --faces all needs a detector, and --detector {config.detector} is none")
+    config, _ = settle(replace(config, device=config.devices[0]))
+    files = files_of(listing.samples)
+    tasks = [files[start : start + _IMAGES] for start in range(0, len(files), _IMAGES)]
+    on_cpu = getattr(build(config)[1], "device", "cpu") == "cpu"
+    workers = min(jobs or cpu_count(), len(tasks)) if on_cpu else 1
+    boxes: list[np.ndarray] = []
+    run = Parallel(n_jobs=workers, return_as="generator")
+    for detected in run(delayed(_boxes_of)(task, listing.root, config) for task in tasks):
+        boxes += detected
+        if progress:
+            progress(Counter(images=len(detected)))
+    return _expanded(listing, boxes)
+
+
+def _boxes_of(files: Sequence[tuple[str, int]], root: str, config: ExtractConfig) -> list[np.ndarray]:
+    """(k, 4) boxes of the faces of each image, in order; k = 0 where it has none or cannot be read."""
+    detect = _detector(config)
+    boxes = []
+    with bounded_images(), threadpool_limits(1):
+        for path, size in files:
+            try:
+                image = read_image(f"{root}/{path}", size=size).pixels
+            except (FileNotFoundError, Unreadable):
+                boxes.append(np.empty((0, 4), np.float32))  # the extraction gives the row its status
+                continue
+            (faces,) = detect([image])
+            boxes.append(np.array([face.xyxy for face in in_order(faces)], np.float32).reshape(-1, 4))
+    return boxes
+
+
+@lru_cache(maxsize=1)
+def _detector(config: ExtractConfig) -> Detector:
+    return build(config)[1]
+
+
+def _expanded(listing: Listing, boxes: Sequence[np.ndarray]) -> Listing:
+    """The samples with a row and a box for each face."""
+    counts = np.array([len(of_image) for of_image in boxes])
+    rows = np.repeat(np.arange(len(boxes)), np.maximum(counts, 1))
+    rank = np.concatenate([np.arange(max(count, 1)) for count in counts.tolist()])
+    corners = np.concatenate([of_image if len(of_image) else np.full((1, 4), np.nan) for of_image in boxes])
+    samples = listing.samples.iloc[rows].reset_index(drop=True)
+    image = samples["id"]
+    samples["group"] = samples["group"].where((samples["group"] != "") | (counts[rows] < 2), image)
+    samples["id"] = image.where(rank == 0, image + "@" + rank.astype(str))
+    samples[list(BOX_COLUMNS)] = corners.astype(np.float64)
+    if twice := samples["id"][samples["id"].duplicated()].tolist():
+        raise DatasetError(
+            f"{listing.dataset}: ids end as those of further faces do: {some(twice)}; rename the files"
+        )
+    samples = samples.sort_values("id", kind="stable", ignore_index=True)
+    several = int((counts > 1).sum())
+    note = f"{number(int(counts.sum()), 'face')} in {number(len(boxes), 'image')}, several in {several}"
+    return replace(listing, samples=samples, notes=(note,))

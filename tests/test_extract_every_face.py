@@ -1,0 +1,79 @@
+"""``--faces all``: a row for each face of an image, with ids, groups and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+
+from ig3d.errors import DatasetError, UsageError
+from ig3d.extract.config import ExtractConfig
+from ig3d.extract.datasets import list_samples
+from ig3d.extract.every_face import list_faces
+from ig3d.features.store import CodeStore
+
+FACE = np.asarray(Image.fromarray(astronaut()[:300, 70:370]))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """One face; two faces, the larger one on the right; no face; a damaged file."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    Image.fromarray(FACE).save(root / "one.png")
+    pair = np.zeros((300, 560, 3), np.uint8)
+    pair[60:260, 20:220] = np.asarray(Image.fromarray(FACE[:, ::-1]).resize((200, 200)))
+    pair[:, 260:] = FACE
+    Image.fromarray(pair).save(root / "pair.png")
+    Image.new("RGB", (200, 200), (90, 120, 60)).save(root / "none.png")
+    (root / "bad.png").write_bytes(b"no image")
+    return root
+
+
+def test_every_face_has_a_row(photos: Path, ig3d, tmp_path: Path) -> None:
+    out = tmp_path / "x.h5"
+    ended = ig3d("extract", photos, "--out", out, "--faces", "all", "--jobs", 1, "--device", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    assert "3 faces in 4 images, several in 1" in ended.stderr
+    with CodeStore(out) as store:
+        assert store.samples["id"].tolist() == ["bad", "none", "one", "pair", "pair@1"]
+        assert store.samples["path"].tolist()[-2:] == ["pair.png", "pair.png"]
+        assert store.samples["group"].tolist() == ["", "", "", "pair", "pair"]
+        assert store.ok.tolist() == [False, False, True, True, True]
+        assert [message != "" for message in store.messages] == [True, True, False, False, False]
+        large, small = store.column("face/box")[-2:]
+        assert large[0] > 250 and small[2] < 250
+        largest = store.codes("expression")[2:4]
+        # the same face in another image, and searched near its box
+        assert np.abs(largest[0] - largest[1]).max() < 0.5
+    ended = ig3d("extract", photos, "--out", tmp_path / "y.h5", "--jobs", 1, "--device", "cpu")
+    with CodeStore(out) as every, CodeStore(tmp_path / "y.h5") as largest_only:
+        assert largest_only.samples["id"].tolist() == ["bad", "none", "one", "pair"]
+        np.testing.assert_allclose(
+            every.column("face/box")[:4], largest_only.column("face/box"), atol=3, equal_nan=True
+        )
+
+
+def test_what_contradicts_all_faces_is_refused(photos: Path, ig3d, tmp_path: Path) -> None:
+    listing = list_samples(photos, "folder")
+    for config, message in (
+        (ExtractConfig(detector="none"), "--detector none"),
+        (ExtractConfig(boxes="x.h5"), "--boxes x.h5"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            list_faces(listing, config)
+    ended = ig3d("extract", photos, "--out", tmp_path / "x.h5", "--faces", "some")
+    assert ended.returncode == 2 and "neither largest nor all" in ended.stderr
+    known = replace(listing, samples=listing.samples.assign(x0=0.0, y0=0.0, x1=9.0, y1=9.0))
+    with pytest.raises(UsageError, match="has a box"):
+        list_faces(known)
+
+
+def test_an_image_named_as_a_further_face_is_refused(photos: Path) -> None:
+    (photos / "one.png").rename(photos / "pair@1.png")
+    with pytest.raises(DatasetError, match="rename"):
+        list_faces(list_samples(photos, "folder"), ExtractConfig(device="cpu"), jobs=1)
