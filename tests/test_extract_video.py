@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -316,3 +318,30 @@ def test_annotations_of_affwild2_beside_its_videos(tmp_path: Path) -> None:
     assert set(listing.samples["group"]) == {"v1"} and set(listing.samples["split"]) == {"train"}
     notes = " ".join(listing.notes)
     assert "2 frames left out, without a line" in notes and "v2_left" in notes and "v3" in notes
+
+
+def test_only_a_few_videos_hold_decoded_frames(tmp_path: Path) -> None:
+    from ig3d.extract.sources import open_archive, video
+
+    paths = [write_video(tmp_path / f"{k}.mp4", list(range(12))) for k in range(6)]
+    for frame in (3, 7):
+        for path in paths:
+            assert number_in(read_image(f"{path}#{frame}").pixels) == frame
+    holding = [bool(open_archive(str(path))._kept) for path in paths]
+    assert sum(holding) <= video._MOST_ACTIVE
+
+
+def test_threads_read_one_video(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", list(range(100)))
+    with ThreadPoolExecutor(8) as pool:
+        read = pool.map(lambda frame: number_in(read_image(f"{path}#{frame}").pixels), range(100))
+        assert list(read) == list(range(100))
+
+
+def test_without_pyav_the_error_names_the_extra(
+    ig3d, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "clip.mp4", list(range(4)))
+    monkeypatch.setitem(sys.modules, "av", None)
+    ended = ig3d("extract", path, "--out", tmp_path / "x.h5")
+    assert ended.returncode == 1 and "pip install 'ig3d[video]'" in ended.stderr

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Time stamps are rounded to milliseconds in some files.
 _TOLERANCE = 1e-3
+# Formats in which time stamps of packets are those of their frames; in others this is checked.
+_TRUSTED = ("mov", "matroska")
 # Frames that are decoded first, to see whether time stamps of packets and of frames agree.
 _CHECKED = 24
 # Decoded frames that are kept, for threads that ask for neighbours in another order: bytes, and frames at least.
@@ -120,6 +122,7 @@ class VideoFrames:
         number = int(member)
         if not 0 <= number < len(self):
             raise KeyError(member)
+        _make_active(self)
         with self._lock:
             frame = self._frame(number)
         if frame.is_corrupt:
@@ -127,6 +130,12 @@ class VideoFrames:
         if 3 * frame.width * frame.height > MOST_BYTES:
             raise Unreadable(f"absurdly large: {frame.width} x {frame.height} pixels")
         return _pixels(frame, self._aspect)
+
+    def release(self) -> None:
+        """Free decoder and frames; reading goes on from a key frame."""
+        with self._lock:
+            self._kept.clear()
+            self._decoder, self._next = self._decode(0), 0
 
     def _frame(self, number: int) -> Any:
         """The frame, decoded: from those kept, or onwards, or from the nearest key frame before it."""
@@ -188,6 +197,8 @@ class VideoFrames:
         stamps, place = self._index.stamps, 0
         assert stamps is not None
         with _opened(self._file) as container:
+            if container.format.name.split(",")[0] in _TRUSTED:
+                return True
             for frame in _frames(container, _stream(container, self._file.name)):
                 if place >= min(_CHECKED, len(stamps)):
                     break
@@ -197,6 +208,24 @@ class VideoFrames:
                     return False
                 place = here + 1
         return True
+
+
+# Videos whose decoder and frames are held; several, as threads read across the end of a video.
+_MOST_ACTIVE = 3
+_active: OrderedDict[int, VideoFrames] = OrderedDict()
+_activating = Lock()
+
+
+def _make_active(video: VideoFrames) -> None:
+    """Free the decoder of the video that was read longest ago."""
+    oldest = None
+    with _activating:
+        _active[id(video)] = video
+        _active.move_to_end(id(video))
+        if len(_active) > _MOST_ACTIVE:
+            _, oldest = _active.popitem(last=False)
+    if oldest is not None:
+        oldest.release()
 
 
 def _opened(file: File) -> av.container.InputContainer:
