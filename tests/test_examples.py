@@ -58,6 +58,21 @@ def test_expression_over_time(clip: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert table["jawOpen"].between(0, 1).all()
 
 
+def test_examples_on_a_store(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, label in enumerate(("happy", "happy", "sad", "sad")):
+        (tmp_path / "faces" / label).mkdir(parents=True, exist_ok=True)
+        turned = Image.fromarray(FACE).rotate(4 * number)
+        turned.save(tmp_path / "faces" / label / f"{number}.png")
+    samples = ig3d.list_samples(tmp_path / "faces", "folder")
+    ig3d.extract_codes(samples, tmp_path / "x.h5", jobs=1)
+    run("mean_codes_of_classes.py", tmp_path / "x.h5", "happy", "sad", monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.startswith("happy (2 rows) minus sad (2 rows)\n  ")
+    run("similar_expressions.py", photo, tmp_path / "x.h5", monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.split()[1] == "happy/0.png"
+
+
 def test_the_page_on_the_api_runs(
     clip: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
