@@ -9,6 +9,7 @@
     │   └── LayoutError     1   no part of the layout exists: the folder may hold another dataset
     ├── WeightsError        1   weights are missing, wrong or damaged
     ├── RunError            1   an extraction cannot start or continue
+    │   └── DeviceError     1   a GPU failed, or a process that prepares images for it
     ├── PluginError         1   a plug-in has a wrong attribute, or returns what its class does not declare
     ├── StoreError          1   a store has another format version, is truncated, or its content changed
     ├── PredictionsError    1   predictions are malformed or cannot be aligned with the samples
@@ -59,6 +60,10 @@ class WeightsError(Ig3dError):
 
 class RunError(Ig3dError):
     """An extraction cannot start or continue."""
+
+
+class DeviceError(RunError):
+    """A GPU failed, or a process that prepares images for it; a new process can repeat the work."""
 
 
 class PluginError(Ig3dError):

@@ -1,52 +1,52 @@
-"""Benchmark of SMIRK on a GPU: stages, whole runs, a plain loop, and the networks alone.
+"""Benchmark of SMIRK on a GPU: feeding, whole runs with and without detection, a plain loop, the networks alone.
 
-With full images and with stored boxes (JPEGs of 224 pixels): the stages of ig3d and the highest rate that they allow,
-runs with different numbers of workers, and a plain loop (decode, crop as in the official code, run the same networks
-one image at a time on the same device, write JSON). Targets are 20 times the loop and 5,000 images per second. Then
-the networks alone, in several execution modes of torch, ig3d's first: speed and change of the codes by compilation or
-other precision. ``--device cpu`` with few images tests this script.
+Images are JPEGs of 224 pixels. *Feeding*: what the CPU must do (see ``bench_host.py``). *Runs*: ``extract_codes`` with
+stored boxes, full images and detection, compared with a plain loop (decode, crop as in the official code, run the same
+networks one image at a time on the same device, write JSON); targets are 20 times the loop and 5,000 images per second.
+*Networks*: several execution modes of torch, ig3d's first: speed, and change of the codes by compilation or other
+precision. ``--record FILE`` writes everything as a section for ``benchmarks/README.md``. ``--device cpu`` with few
+images tests this script.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import io
 import json
 import os
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from bench_host import with_boxes
+from bench_host import HEADER, rates, with_boxes
 from bench_regressors import SMIRK
 from bench_regressors import write as write_weights
-from bench_stages import measure
+from bench_stages import repeated
 from joblib import cpu_count
 from PIL import Image
 from skimage.transform import warp
 from torch import nn
 
-from ig3d import ExtractConfig, list_samples
+from ig3d import ExtractConfig, extract_codes, list_samples
 from ig3d.extract.crop import square_box, square_crop
 from ig3d.extract.engine import exact_arithmetic
-from ig3d.extract.read import decode
 from ig3d.extract.regressors.encoders import IMAGES_AT_ONCE
 from ig3d.extract.regressors.smirk import Smirk, split_outputs
+from ig3d.extract.weights import find_weights
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.samples import boxes_of
+from ig3d.features.samples import Listing, boxes_of
 from ig3d.features.values import Face
 
 TARGET_RATIO, TARGET_RATE = 20, 5000
-THREADS = 4  # threads of a worker: four workers on 16 cores
 KINDS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 Networks = dict[str, nn.Module]
 Way = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -113,32 +113,10 @@ def captured(call: Way, images: torch.Tensor) -> Way:
     return replay
 
 
-@contextmanager
-def readers(threads: int) -> Iterator[None]:
-    """Decode JPEGs in background threads, like a worker."""
-    coded, done = io.BytesIO(), threading.Event()
-    noise = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
-    Image.fromarray(noise).resize((224, 224)).save(coded, "JPEG")
-
-    def work() -> None:
-        while not done.is_set():
-            decode(coded.getvalue())
-
-    busy = [threading.Thread(target=work) for _ in range(threads)]
-    for thread in busy:
-        thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        for thread in busy:
-            thread.join()
-
-
 def networks_alone(
     networks: Networks, device: torch.device, batch: int, calls: int, *, compiled: bool
-) -> None:
-    """Print the rates of the modes and the largest difference of their codes from those of the first."""
+) -> list[str]:
+    """Table of the modes: rate, and largest difference of the codes from those of the first."""
     crops = np.random.default_rng(0).integers(0, 256, (batch, 3, 224, 224), np.uint8)
     images = (torch.from_numpy(crops).to(device).float() / 255).contiguous(memory_format=torch.channels_last)
 
@@ -149,7 +127,7 @@ def networks_alone(
         outputs[0].cpu()  # waits for the device
         return (time.perf_counter() - start) / calls
 
-    with exact_arithmetic(device), torch.inference_mode():
+    with exact_arithmetic(), torch.inference_mode():
         tried = ways(networks, compiled=compiled)
         if device.type == "cuda":
             tried |= {
@@ -159,18 +137,33 @@ def networks_alone(
         for call in tried.values():
             call(images)  # warm-up: the first calls compile and choose kernels
         rounds = [{name: seconds(call) for name, call in tried.items()} for _ in range(3)]
-        with readers(THREADS):
-            beside = {name: seconds(call) for name, call in tried.items()}
     first = next(iter(tried))
-    print(f"\nSMIRK's networks alone on {device}, batches of {batch} images, without upload")
+    lines = ["| execution of the networks | images/s | times the first | codes within |", "|---|---|---|---|"]
     for name in tried:
         took = statistics.median(times[name] for times in rounds)
         ratio = statistics.median(times[first] / times[name] for times in rounds)
         difference = max(np.abs(a - b).max() for a, b in zip(codes[name], codes[first], strict=True))
-        print(
-            f"  {name:22} {batch / took:9.0f} images/s   {ratio:5.2f} times the first   codes within {difference:.1e}"
-            f"   with {THREADS} decoding threads {batch / beside[name]:9.0f} images/s"
-        )
+        lines.append(f"| {name} | {batch / took:,.0f} | {ratio:.2f} | {difference:.1e} |")
+    return lines
+
+
+def rate_of_run(listing: Listing, config: ExtractConfig, jobs: int, out: Path) -> tuple[float, float]:
+    """Images per second of a run, with and without the start of its processes."""
+    seconds = {}
+    for rows in (64, len(listing)):
+        part = replace(listing, samples=listing.samples[:rows])
+        start = time.perf_counter()
+        extract_codes(part, out, config, jobs=jobs)
+        seconds[rows] = time.perf_counter() - start
+        out.unlink()
+    rows = len(listing)
+    return rows / seconds[rows], (rows - 64) / max(seconds[rows] - seconds[64], 1e-9)
+
+
+def machine(device: torch.device) -> str:
+    """Hardware and versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    return f"{name}, {cpu_count()} cores, torch {torch.__version__}, OpenVINO {version('openvino')}"
 
 
 def plain_loop(
@@ -204,46 +197,64 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu")
     parser.add_argument("--images", type=int, default=1000)
-    # a multiple of the shard size, 1,024 rows
     parser.add_argument("--rows", type=int, default=102_400, help="rows of ig3d's runs; images are repeated")
     parser.add_argument("--plain", type=int, default=300, help="number of images in the plain loop")
-    parser.add_argument("--jobs", default="1,2,4,8", help="numbers of workers, separated by commas")
+    parser.add_argument("--jobs", type=int, default=0, help="processes that read; default: one per core")
+    parser.add_argument("--detectors", default="boxes,none,facemesh-smirk", help="separated by commas")
     parser.add_argument("--precision", default="fp32", help="precision of ig3d's runs")
     parser.add_argument(
         "--batch", type=int, default=IMAGES_AT_ONCE["cuda"], help="batch size of the networks alone"
     )
     parser.add_argument("--calls", type=int, default=20, help="calls of the networks alone in a round")
     parser.add_argument("--not-compiled", action="store_true", help="leave out compiled modes")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the tables to a Markdown file")
     args = parser.parse_args()
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA device: nothing measured")
         return
-    device, jobs = torch.device(args.device), [int(number) for number in args.jobs.split(",")]
+    device, jobs, detectors = torch.device(args.device), args.jobs or cpu_count(), args.detectors.split(",")
     networks: Networks = {name: part().eval() for name, part in SMIRK.items()}
+    lines = [f"### {machine(device)}", ""]
     with tempfile.TemporaryDirectory() as folder:
         work, root = Path(folder), Path(folder) / "faces"
+        face_networks = find_weights("facemesh").resolve()
         os.environ["IG3D_WEIGHTS"], os.environ["XDG_CACHE_HOME"] = str(work / "weights"), str(work / "cache")
         (work / "weights").mkdir()
         (work / "json").mkdir()
+        (work / "weights" / face_networks.name).symlink_to(face_networks)
         write_weights("smirk", networks, work / "weights")
         networks = {name: network.to(device) for name, network in networks.items()}
         synthesize(root, SynthConfig(count=args.images, jobs=cpu_count()))
-        listed = with_boxes(list_samples(root, "rafdb"))
-        for whole in (True, False):
-            subset = listed.samples[: args.plain]
+        listing = list_samples(root, "rafdb")
+        lines += [f"Feeding, {jobs} processes:", "", *HEADER]
+        lines += rates(repeated(listing, min(args.rows, 8192)), jobs, 2, tuple(detectors))
+        subset = with_boxes(listing).samples[: args.plain]
+        lines += ["", f"Runs of {args.rows} rows:", ""]
+        lines += ["| detector | images/s | with the start | times the plain loop |", "|---|---|---|---|"]
+        for detector in detectors:
+            whole = detector == "none"
             # warm-up: the first calls choose kernels
             plain_loop(subset[:8], root, networks, device, work / "json", whole=whole)
             loop = plain_loop(subset, root, networks, device, work / "json", whole=whole)
-            config = ExtractConfig(
-                "smirk", "none" if whole else "boxes", device=args.device, precision=args.precision
+            config = ExtractConfig("smirk", detector, device=args.device, precision=args.precision)
+            rows = repeated(with_boxes(listing) if detector == "boxes" else listing, args.rows)
+            with_start, rate = rate_of_run(rows, config, jobs, work / "run.h5")
+            ratio = (
+                f"{rate / loop:.1f}"
+                if detector != "facemesh-smirk"
+                else f"{rate / loop:.1f} (without detection)"
             )
-            best = max(measure(listed, root, config, jobs, args.rows, work))
-            print(
-                f"  plain loop {loop:.1f} images/s: ig3d is {best / loop:.1f} times as fast (target {TARGET_RATIO}), "
-                f"at {best:.0f} images/s (target {TARGET_RATE})"
-            )
+            lines.append(f"| {detector} | {rate:,.0f} | {with_start:,.0f} | {ratio} |")
+        lines += [
+            "",
+            f"Targets: {TARGET_RATE:,} images/s with stored boxes, {TARGET_RATIO} times the loop.",
+            "",
+        ]
         networks = {name: network.to(memory_format=torch.channels_last) for name, network in networks.items()}
-        networks_alone(networks, device, args.batch, args.calls, compiled=not args.not_compiled)
+        lines += networks_alone(networks, device, args.batch, args.calls, compiled=not args.not_compiled)
+    print("\n".join(lines))
+    if args.record:
+        args.record.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

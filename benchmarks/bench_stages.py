@@ -1,11 +1,11 @@
 """Benchmark of extraction by stage, and the rate of the pipeline relative to the highest rate that the stages allow.
 
-The highest rate is the smaller of two: the number of cores divided by the CPU time per image of all CPU stages, and the
-rate of the slowest GPU stage. The pipeline's rate uses wall time and needs an idle machine; the first 64 rows of each
-worker, which include its start, are subtracted. Also printed are the CPU time of the stages relative to that of the
-run, which depends little on other programs, and the rate with the start.
+The highest rate is the number of cores divided by the CPU time per image of all stages. The pipeline's rate uses wall
+time and needs an idle machine; the first 64 rows of each worker, which include its start, are subtracted. Also printed
+are the CPU time of the stages relative to that of the run, which depends little on other programs, and the rate with
+the start. ``bench_gpu.py`` measures runs on a GPU.
 
-``--device cuda`` uses a GPU. ``--large`` measures the effect of scaled decoding of large photographs.
+``--large`` measures the effect of scaled decoding of large photographs.
 """
 
 from __future__ import annotations
@@ -31,19 +31,16 @@ from threadpoolctl import threadpool_limits
 from ig3d import ExtractConfig, extract_codes, list_samples
 from ig3d.extract.config import build, settle
 from ig3d.extract.crop import prepare
-from ig3d.extract.detectors import Detector, choose_face
-from ig3d.extract.pipeline import Crew, threads_beside
+from ig3d.extract.detectors import choose_face
 from ig3d.extract.read import decode, digest_of
-from ig3d.extract.regressors import Regressor
 from ig3d.faces.synth import SynthConfig, synthesize
-from ig3d.features.device import device_kind
 from ig3d.features.samples import Listing, boxes_of
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Face, Rows, Status
 
 NETWORKS = {"smirk": SMIRK, "deca": DECA, "emoca": EMOCA}
-BATCH = {"cpu": 32, "cuda": 256}
+BATCH = 32
 
 
 def cost(call: Callable[[], object], images: int, clock: Callable[[], float], rounds: int = 3) -> float:
@@ -60,7 +57,7 @@ def cost(call: Callable[[], object], images: int, clock: Callable[[], float], ro
 def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path) -> dict[str, float]:
     """Stage -> seconds per image: CPU time, or wall time if the stage runs on the GPU."""
     regress, detect = build(config)
-    size = BATCH[device_kind(regress.device)]
+    size = BATCH
     paths = [root / path for path in samples["path"]]
     contents = [path.read_bytes() for path in paths]
     pixels = [decode(content) for content in contents]
@@ -88,15 +85,12 @@ def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path)
         with StoreWriter(work / "stage.h5", StoreInfo("a", "b", ()), samples, regress.blocks) as writer:
             writer.write(0, rows)
 
-    def clock(plugin: Regressor | Detector) -> Callable[[], float]:
-        return time.process_time if plugin.device == "cpu" else time.perf_counter
-
     n = len(samples)
     return {
         "read": cost(lambda: [path.read_bytes() for path in paths], n, time.process_time),
         "hash": cost(lambda: [digest_of(content) for content in contents], n, time.process_time),
         "decode": cost(lambda: [decode(content) for content in contents], n, time.process_time),
-        "detect": cost(detected, n, clock(detect)),
+        "detect": cost(detected, n, time.process_time),
         "crop": cost(
             lambda: [
                 prepare([i], [f], regress.needs, whole=whole) for i, f in zip(images, faces, strict=True)
@@ -104,46 +98,33 @@ def stages(samples: pd.DataFrame, root: Path, config: ExtractConfig, work: Path)
             len(with_face),
             time.process_time,
         ),
-        "regress": cost(lambda: [regress(batch) for batch in batches], len(with_face), clock(regress)),
+        "regress": cost(lambda: [regress(batch) for batch in batches], len(with_face), time.process_time),
         "write": cost(written, n, time.process_time),
     }
 
 
-def highest_rate(costs: dict[str, float], on_gpu: set[str], cores: int) -> float:
-    """Images per second that the stages allow together."""
-    by_cores = cores / sum(seconds for stage, seconds in costs.items() if stage not in on_gpu)
-    return min([by_cores, *(1 / costs[stage] for stage in on_gpu)])
-
-
 def measure(
     listing: Listing, root: Path, config: ExtractConfig, jobs: Sequence[int], rows: int, work: Path
-) -> list[float]:
-    """Print the costs of the stages and the rates of the pipeline; return images per second by number of workers."""
+) -> None:
+    """Print the costs of the stages and the rates of the pipeline."""
     config, _ = settle(config)
-    regress, detect = build(config)
-    on_gpu = {stage for stage, plugin in (("regress", regress), ("detect", detect)) if plugin.device != "cpu"}
     with threadpool_limits(1):  # as in a worker; more BLAS threads would use CPU time while they wait
         costs = stages(listing.samples[:256], root, config, work)
-    print(f"\n{regress.name}, detector {detect.name}, device {config.device}")
+    print(f"\n{config.regressor}, detector {config.detector}")
     for stage, seconds in costs.items():
-        where = "GPU" if stage in on_gpu else "core"
-        print(f"  {stage:8} {seconds * 1e3:8.3f} ms per image {1 / seconds:10.0f} images/s on one {where}")
-    rates = []
+        print(f"  {stage:8} {seconds * 1e3:8.3f} ms per image {1 / seconds:10.0f} images/s on one core")
+    by_cores = sum(costs.values())
     for workers in jobs:
-        cores = cpu_count() if on_gpu else min(workers, cpu_count())
-        threads = threads_beside(regress, detect, root=str(root), workers=workers)
         (few, little), (many, much) = (
             seconds_of(repeated(listing, count), config, workers, work) for count in (64 * workers, rows)
         )
-        top, further = highest_rate(costs, on_gpu, cores), rows - 64 * workers
-        rate, by_cores = further / (many - few), sum(costs[stage] for stage in costs if stage not in on_gpu)
+        top, further = min(workers, cpu_count()) / by_cores, rows - 64 * workers
+        rate = further / (many - few)
         print(
-            f"  pipeline, {workers} workers, {threads} threads each: {rate:7.1f} of {top:7.1f} images/s, "
-            f"{rate / top:.2f} of the highest ({by_cores * further / (much - little):.2f} by CPU time); with the "
-            f"start {rows / many:.1f} images/s, {rows / many / top:.2f}"
+            f"  pipeline, {workers} workers: {rate:7.1f} of {top:7.1f} images/s, {rate / top:.2f} of the highest "
+            f"({by_cores * further / (much - little):.2f} by CPU time); with the start {rows / many:.1f} images/s, "
+            f"{rows / many / top:.2f}"
         )
-        rates.append(rate)
-    return rates
 
 
 def seconds_of(listing: Listing, config: ExtractConfig, workers: int, work: Path) -> tuple[float, float]:
@@ -166,22 +147,6 @@ def repeated(listing: Listing, rows: int) -> Listing:
     """Repeat the samples up to a number of rows, with new ids."""
     table = listing.samples.iloc[np.arange(rows) % len(listing)].reset_index(drop=True)
     return replace(listing, samples=table.assign(id=[f"{row:07d}" for row in range(rows)]))
-
-
-def pipeline_alone(listing: Listing, root: Path) -> None:
-    """Print the rate of reading and decoding by number of threads, without networks."""
-    subset = listing.samples["path"][:256]
-    rates = []
-    for threads in (0, 1, 2, cpu_count()):
-        with Crew(threads) as crew:
-            paths = [root / path for path in subset]
-            start = time.perf_counter()
-            for _ in crew.ahead(
-                lambda path: decode(path.read_bytes()), paths, most=64, weight=lambda image: image.nbytes
-            ):
-                pass
-            rates.append(f"{threads}: {len(subset) / (time.perf_counter() - start):.0f}/s")
-    print(f"\nreading and decoding by threads, images/s: {', '.join(rates)}")
 
 
 def large() -> None:
@@ -216,7 +181,6 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=1500, help="rows of the pipeline's runs; images are repeated"
     )
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", default="1,2", help="numbers of workers, separated by commas")
     parser.add_argument("--regressors", default="facemesh,smirk")
     parser.add_argument("--detector", default=None, help="default: facemesh; none uses full images")
@@ -230,14 +194,13 @@ def main() -> None:
         (work / "weights").mkdir()
         synthesize(work / "faces", SynthConfig(count=args.images, jobs=cpu_count()))
         listing = list_samples(work / "faces", "rafdb")
-        pipeline_alone(listing, work / "faces")
         for name in args.regressors.split(","):
             if name in NETWORKS:
                 write_weights(name, {key: part() for key, part in NETWORKS[name].items()}, work / "weights")
             config = ExtractConfig(
                 regressor=name,
                 detector=args.detector or "facemesh",
-                device=args.device if name in NETWORKS else "auto",
+                device="cpu",
             )
             measure(listing, work / "faces", config, jobs, args.rows, work)
         if args.large:

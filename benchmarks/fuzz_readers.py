@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fuzz_damage import KINDS
@@ -340,20 +341,20 @@ def parts(shelf: Shelf) -> Reader:
     root = class_folder(home / "images", 150)
     same = home / "same.h5"
     run(*extract(str(root), str(same)))
-    run_shard = extraction.run_shard
+    extract_shards = extraction.extract_shards
     done: list[Path] = []
 
-    def interrupted(path: Path, *arguments: object, **options: object) -> object:
+    def interrupted(shards: Sequence[Any], *arguments: object, **options: object) -> object:
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(path)
-        return run_shard(path, *arguments, **options)  # type: ignore[arg-type]
+        done.append(shards[0].path)
+        return extract_shards(shards, *arguments, **options)  # type: ignore[arg-type]
 
-    extraction.run_shard = interrupted  # type: ignore[assignment]
+    extraction.extract_shards = interrupted  # type: ignore[assignment]
     try:
         run(*extract(str(root), str(home / "o.h5")))
     finally:
-        extraction.run_shard = run_shard
+        extraction.extract_shards = extract_shards
     files = {f"o.h5.parts/{path.name}": path.read_bytes() for path in (home / "o.h5.parts").iterdir()}
     damaged = tuple(sorted(name for name in files if not name.endswith("lock")))
     return shelf.reader(

@@ -66,7 +66,8 @@ def extract(
     jobs: Annotated[
         int,
         typer.Option(
-            "--jobs", help="Workers; 0 is one per core, at most four per GPU, or all of the cluster."
+            "--jobs",
+            help="Workers, or processes that read for a GPU; 0 is one per core, or all of the cluster.",
         ),
     ] = 0,
     backend: Annotated[
@@ -81,7 +82,7 @@ def extract(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", help="Images per call of the networks; by default 32, or 256 on a GPU."),
+        typer.Option("--batch-size", help="Faces per call of the regressor; by default 32, or 256 on a GPU."),
     ] = None,
     device: Device = "auto",
     precision: Annotated[

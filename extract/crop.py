@@ -1,4 +1,4 @@
-"""Cropping: from chosen faces to what a regressor is fed; the third step of the flow.
+"""Cropping: from chosen faces to what a regressor is fed; the third stage of :mod:`ig3d.extract.stages`.
 
 A crop box holds the points of the image under the centres of the crop's top left and bottom right pixels. Transforms
 map image pixels to crop pixels; the centre of the top left pixel is (0, 0) in both.

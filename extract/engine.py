@@ -17,8 +17,9 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from ..errors import ModelError, RunError, UsageError, absent, require, short
+from ..errors import DeviceError, ModelError, RunError, UsageError, absent, require, short
 from ..features.device import device_kind, resolve_device
 
 if TYPE_CHECKING:
@@ -26,6 +27,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger("ig3d")
+
+# Parts of messages of torch, CUDA and OpenVINO.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "STATUS_ALLOC_FAILED")
+_DEVICE_ERRORS = (
+    "CUDA error",
+    "cudaError",
+    "CUDA driver error",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "CL_OUT_OF_RESOURCES",
+    "device lost",
+    "Device is lost",
+    "DataLoader worker",
+    "Pin memory thread",
+)
 
 # Raised when .tflite graphs are built in another way, so that what was compiled before is not used.
 _TFLITE_VERSION = 1
@@ -84,17 +100,17 @@ class Network:
         self, start: Callable[[int], Session], *, name: str, batch: int, types: Sequence[str], device: str
     ) -> None:
         self._start, self._types = start, types
-        self.name, self.batch, self.device = name, batch, device
+        self.name, self.batch, self.device, self.reduced = name, batch, device, False
         try:
             self._session: Session | None = start(batch)
             self._single: Session | None = None
         except (RuntimeError, MemoryError) as exc:
-            if not _out_of_memory(exc):
+            if not is_out_of_memory(exc):
                 raise
             raise self._no_memory("the network", exc) from exc
         self.runtime = self._session.runtime
 
-    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, *inputs: Any) -> tuple[np.ndarray, ...]:
         """Outputs for n rows, n >= 0, in the order of the network.
 
         The session always gets ``batch`` rows, the last ones zero: libraries choose algorithms by the size of a batch,
@@ -102,7 +118,7 @@ class Network:
 
         Parameters
         ----------
-        *inputs : (n, ...) arrays
+        *inputs : (n, ...) arrays, or torch tensors on the device
 
         Returns
         -------
@@ -112,40 +128,61 @@ class Network:
         ------
         RunError : memory does not suffice for one row.
         """
+        return self.start(*inputs)()
+
+    def start(self, *inputs: Any) -> Callable[[], tuple[np.ndarray, ...]]:
+        """Start computing; the returned function waits for the outputs of :meth:`__call__`."""
         # types are repeated: a graph's inputs may all be of one
-        arrays = [np.asarray(array, kind) for array, kind in zip(inputs, cycle(self._types), strict=False)]
+        arrays = [
+            array if _is_tensor(array) else np.asarray(array, kind)
+            for array, kind in zip(inputs, cycle(self._types), strict=False)
+        ]
         n, start = len(arrays[0]), 0
-        if n == 1 and self.batch > 1 and _SINGLE.get():
-            if self._single is None:
-                self._single = self._start(1)
-            return tuple(_on_host(output) for output in self._single(arrays))
         if not n and self._session and self._session.shapes is not None:
-            return tuple(np.zeros((0, *shape), np.float32) for shape in self._session.shapes)
+            empty = tuple(np.zeros((0, *shape), np.float32) for shape in self._session.shapes)
+            return lambda: empty
         parts: list[Sequence[Any]] = []
+        if n == 1 and self.batch > 1 and _SINGLE.get():
+            self._single = self._single or self._start(1)
+            parts.append(self._single(arrays))
+            start = n
         while start < n or not parts:
             rows = [_padded(array[start : start + self.batch], self.batch) for array in arrays]
-            try:
-                if self._session is None:
-                    self._session = self._start(self.batch)
-                parts.append(self._session(rows))
-            except (RuntimeError, MemoryError) as exc:
-                if not _out_of_memory(exc):
-                    raise
-                self._halve(exc)
-            else:
+            outputs = self._run(rows)
+            if outputs is not None:
+                parts.append(outputs)
                 start += self.batch
-        # a GPU is waited for only here: until then the next part is copied while it computes
-        return tuple(
-            np.concatenate([_on_host(output) for output in outputs])[:n]
-            for outputs in zip(*parts, strict=True)
-        )
+        wait = _record(self.device)
 
-    def _halve(self, exc: BaseException) -> None:
-        if self.batch == 1:
-            raise self._no_memory("one image", exc) from exc
+        def finish() -> tuple[np.ndarray, ...]:
+            wait()
+            return tuple(
+                np.concatenate([np.asarray(output) for output in outputs])[:n]
+                for outputs in zip(*parts, strict=True)
+            )
+
+        return finish
+
+    def _run(self, rows: Sequence[Any]) -> Sequence[Any] | None:
+        """Outputs of one batch; None if memory does not suffice: then the batch was halved."""
+        try:
+            if self._session is None:
+                self._session = self._start(self.batch)
+            return self._session(rows)
+        except (RuntimeError, MemoryError) as exc:
+            if not is_out_of_memory(exc):
+                raise
+            if self.batch == 1:
+                raise self._no_memory("one image", exc) from exc
+            # not here: the exception's traceback still holds the tensors
+        self._halve()
+        return None
+
+    def _halve(self) -> None:
         self._session = None
         self.batch //= 2
-        if "torch" in sys.modules:
+        self.reduced = True
+        if self.device.startswith("cuda"):
             sys.modules["torch"].cuda.empty_cache()
         log.warning(
             "%s: out of memory on %s with %d images at once; continuing with %d",
@@ -160,6 +197,17 @@ class Network:
         return RunError(
             f"{self.name}: not enough memory on {self.device} for {what} ({reason}); use --device cpu, or fewer --jobs"
         )
+
+
+def _record(device: str) -> Callable[[], None]:
+    """Function that waits for all copies from a device that were started so far."""
+    if not device.startswith("cuda"):
+        return lambda: None
+    import torch
+
+    event = torch.cuda.current_stream(torch.device(device)).record_event()
+    wait: Callable[[], None] = event.synchronize
+    return wait
 
 
 class Torch:
@@ -179,56 +227,29 @@ class Torch:
 
         self._device = torch.device(device)
         self._module = module.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._upload = Upload(self._device)
         self.runtime = f"torch {version('torch')} {self._device.type}"
 
-    def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:
-        """Tensors on the device, perhaps still to be computed."""
+    def __call__(self, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        """Tensors in host memory; from a GPU, they are still being copied."""
         import torch
 
-        with exact_arithmetic(self._device), torch.inference_mode():
-            outputs = self._module(*(self._upload(array) for array in inputs))
-        return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-class Upload:
-    """Arrays to a device; to a CUDA device through pinned memory and on a separate stream.
-
-    The caller does not wait, and running computations are not held up; those begun later wait for the copy.
-
-    Parameters
-    ----------
-    device : torch.device
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = sys.modules["torch"].cuda.Stream(device) if device.type == "cuda" else None
-
-    def __call__(self, array: np.ndarray) -> torch.Tensor:
-        """A tensor of the array's shape and type on the device."""
-        import torch
-
-        host = torch.from_numpy(np.ascontiguousarray(array))
-        if self._stream is None:
-            return host
-        computing = torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._stream):
-            # torch keeps a pinned block until its copy is done, and uses it again then
-            there = host.pin_memory().to(self._device, non_blocking=True)
-        computing.wait_stream(self._stream)
-        there.record_stream(computing)
-        return there
+        with exact_arithmetic(), torch.inference_mode():
+            tensors = [torch.as_tensor(array).to(self._device, non_blocking=True) for array in inputs]
+            outputs = self._module(*tensors)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            return tuple(output.to("cpu", non_blocking=True) for output in outputs)
 
 
 @contextmanager
-def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Full float32 on CUDA and no choice of algorithms by timing; the process's own settings come back."""
-    if device.type != "cuda":
+def exact_arithmetic() -> Iterator[None]:
+    """Full float32 on CUDA and no choice of algorithms by timing; the process's own settings come back.
+
+    Nothing changes if torch is not imported.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
         yield
         return
-    import torch
-
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32)
     try:
@@ -236,6 +257,25 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One compute thread in every library that is imported: a run has a worker for each core."""
+    torch, cv2 = sys.modules.get("torch"), sys.modules.get("cv2")
+    before = torch and torch.get_num_threads(), cv2 and cv2.getNumThreads()
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        if cv2:
+            cv2.setNumThreads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before[0])
+            if cv2:
+                cv2.setNumThreads(before[1])
 
 
 def load_tflite(
@@ -344,7 +384,7 @@ def load_module(
         try:
             return by_openvino(size)
         except (ImportError, RuntimeError) as exc:
-            if _out_of_memory(exc):
+            if is_out_of_memory(exc):
                 raise
             if backend:
                 raise ModelError(f"{name}: OpenVINO cannot run the network ({_reason(exc)})") from exc
@@ -382,14 +422,30 @@ def _choose_backend(backend: str | None, device: str) -> str:
     return chosen
 
 
-def _padded(rows: np.ndarray, batch: int) -> np.ndarray:
+@contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Turn errors of a device, and the death of a process that reads for it, into DeviceError."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if not is_device_error(exc):
+            raise
+        raise DeviceError(f"{device}: {_reason(exc)}") from exc
+
+
+def _padded(rows: Any, batch: int) -> Any:
+    """An array or a tensor with rows of zeros up to the batch."""
     missing = batch - len(rows)
-    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+    if not missing:
+        return rows
+    if _is_tensor(rows):
+        return sys.modules["torch"].cat([rows, rows.new_zeros((missing, *rows.shape[1:]))])
+    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 
-def _on_host(output: Any) -> np.ndarray:
-    array: np.ndarray = output if isinstance(output, np.ndarray) else output.cpu().numpy()
-    return array
+def _is_tensor(array: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
 
 
 def _reason(exc: BaseException) -> str:
@@ -397,10 +453,22 @@ def _reason(exc: BaseException) -> str:
     return short(lines[0] if lines else type(exc).__name__, 160)
 
 
-def _out_of_memory(exc: BaseException) -> bool:
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether an error means that memory did not suffice; a smaller batch may run."""
     # by its name: torch may not be imported
     return (
         type(exc).__name__ == "OutOfMemoryError"
         or isinstance(exc, MemoryError)
-        or any(part in str(exc) for part in ("can't allocate memory", "bad_alloc"))
+        or any(part in str(exc) for part in _OUT_OF_MEMORY)
     )
+
+
+def is_device_error(exc: BaseException) -> bool:
+    """Whether an error means that the device, or this process's use of it, is broken.
+
+    CUDA errors stay: every later call fails too. So the process must end.
+    """
+    return (
+        type(exc).__name__ == "AcceleratorError"
+        or (isinstance(exc, RuntimeError) and any(part in str(exc) for part in _DEVICE_ERRORS))
+    ) and not is_out_of_memory(exc)

@@ -14,8 +14,7 @@ from ..errors import RunError, StoreError, UsageError, number, some
 from ..features.store import CodeStore, read_rows
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
-from ..features.values import Block
-from .flow import by_status
+from ..features.values import Block, by_status
 from .identity import differences
 
 
@@ -34,6 +33,8 @@ def write_joined(
     ------
     StoreError : a part is damaged, or the disk is full.
     """
+    if reduced := _reduced_batches(parts):
+        info = replace(info, regressor={**info.regressor, "reduced_batches": reduced})
     with StoreWriter(out, info, samples, blocks) as writer:
         start = 0
         for path in parts:
@@ -45,6 +46,16 @@ def write_joined(
                 for rows in read_rows(part):
                     writer.write(start, rows)
                     start += len(rows)
+
+
+def _reduced_batches(parts: Sequence[Path]) -> dict[str, int]:
+    """Smallest batch of each network whose batch was halved in a part, for lack of memory."""
+    smallest: dict[str, int] = {}
+    for path in parts:
+        with CodeStore(path) as part:
+            for name, batch in part.info.regressor.get("reduced_batches", {}).items():
+                smallest[name] = min(batch, smallest.get(name, batch))
+    return smallest
 
 
 def join_parts(parts: Sequence[str | Path], out: str | Path) -> dict[str, int]:
@@ -127,6 +138,8 @@ def _check_same(part: _Part, first: _Part) -> None:
         columns = asdict(_without_part(one.info))
         for name in ("created", "root", "ig3d_version"):
             del columns[name]
+        columns["regressor"] = {**columns["regressor"]}
+        columns["regressor"].pop("reduced_batches", None)
         return columns | columns.pop("config") | {"classes": list(one.info.classes)}
 
     differing = differences(about(first), about(part))

@@ -1,7 +1,8 @@
-"""The run: a dataset to a store. Settles what is to be done, knows a run again, spreads its shards, joins them.
+"""Extraction: images of a dataset to a store of codes.
 
-A shard of the frozen sample list is the unit of work, of resuming and of spreading over processes; see
-:mod:`ig3d.extract.shards`. What happens within one is :mod:`ig3d.extract.pipeline`.
+:func:`extract_codes` resolves the configuration and the device once, plans shards of the frozen sample list
+(:mod:`ig3d.extract.shards`), runs them in workers (:mod:`ig3d.workers`), and joins their stores. The way of an image
+within a shard is :mod:`ig3d.extract.stages`.
 """
 
 from __future__ import annotations
@@ -22,21 +23,23 @@ from ..errors import UsageError
 from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
-from ..features.values import CropSpec, LandmarkSpec
-from ..workers import MOST_DEATHS, check_backend, run_tasks
+from ..features.values import CropSpec, LandmarkSpec, by_status
+from ..workers import MOST_DEATHS, check_backend, limit_threads, run_tasks
 from . import shards
+from .batches import Shard
 from .boxes import BoxSource, box_source
 from .config import ExtractConfig, blocks_of, describe, detector_of, settle
 from .detectors import Detector, find_detector
-from .flow import by_status
 from .identity import identity_of
 from .parts import write_joined
-from .pipeline import run_shard
 from .regressors import find_regressor
 from .sources.remote import is_remote
+from .stages import extract_in_worker, extract_shards
 
-MAX_JOBS_ON_GPU = 4
-RunShard = Callable[..., Counter[str]]
+# Shards that a worker with a GPU gets at a time, so that it rarely waits for the first images of the next ones.
+SHARDS_ON_GPU = 16
+# Processes that read images for a worker of a cluster with a GPU.
+READERS_IN_CLUSTER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        Workers; 0 is one per core, at most four for each GPU, or as many as the cluster has.
+        Workers, or with a GPU the processes that read images for it; 0 is one per core, or as many as the cluster has.
     backend : str
         Where they are: ``loky`` (processes here), ``dask`` or ``ray``.
     address : str, optional
@@ -143,15 +146,15 @@ def extract_codes(
         if progress:
             progress(run.counts)
         info = _info(listing, regress.needs, detect, identity)
-        # a worker sees only its own GPU, which is the first one for it
-        device = config.devices[0] if workers is None or config.device == "cpu" else "cuda:0"
-        call = partial(run_shard, root=info.root, config=replace(config, device=device), info=info)
         counts = Counter(run.counts)
-        for shard, done in _work(run, todo, boxes, call, workers if len(todo) > 1 else None):
+        if len(todo) == 1 and not workers.readers:
+            workers = _Workers(None)  # no process needs to be started
+        for finished, done in _work(run, todo, boxes, info, config, workers):
             if done is None:
                 why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
-                done = run.give_up(shard, info, blocks, why)
-                say(f"WARNING shard {shard}: its {sum(done.values())} rows are marked as failed: {why}")
+                done = run.give_up(finished[0], info, blocks, why)
+                lost = sum(done.values())
+                say(f"WARNING shard {finished[0]}: its {lost} rows are marked as failed: {why}")
             counts += done
             if progress:
                 progress(done)
@@ -161,18 +164,39 @@ def extract_codes(
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
-def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, ...]) -> dict[str, Any] | None:
-    """Arguments of :func:`run_tasks`; None where this process does the work itself."""
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    """Where the shards are extracted.
+
+    Attributes
+    ----------
+    options : dict or None
+        Arguments of :func:`~ig3d.workers.run_tasks`; None if this process does the work itself.
+    readers : int
+        Processes that read for each worker with a GPU; 0 on the CPU.
+    at_once : int
+        Shards of a task.
+    """
+
+    options: dict[str, Any] | None
+    readers: int = 0
+    at_once: int = 1
+
+
+def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, ...]) -> _Workers:
+    """One worker per core, one per GPU, or those of a cluster."""
     check_backend(backend, address)
     on_gpu = devices[0] != "cpu"
     if backend != "loky":
-        return {"backend": backend, "jobs": jobs, "address": address, "gpu": on_gpu}
-    # several on a GPU, to keep it busy while one opens or ends a shard; few, as each has its own networks there
-    most = MAX_JOBS_ON_GPU * len(devices) if on_gpu else cpu_count()
-    jobs = jobs or max(len(devices), min(cpu_count(), most))
-    if jobs == 1:
-        return None
-    return {"environments": [environment_of(devices[slot % len(devices)]) for slot in range(jobs)]}
+        options = {"backend": backend, "jobs": jobs, "address": address, "gpu": on_gpu}
+        return _Workers(options, READERS_IN_CLUSTER, SHARDS_ON_GPU) if on_gpu else _Workers(options)
+    jobs = jobs or cpu_count()
+    threads = limit_threads(1)
+    if on_gpu:
+        # never in this process: it goes on when a GPU fails
+        options = {"environments": [threads | environment_of(device) for device in devices]}
+        return _Workers(options, max(1, jobs // len(devices)), SHARDS_ON_GPU)
+    return _Workers({"environments": [threads] * jobs} if jobs > 1 else None)
 
 
 def environment_of(device: str) -> dict[str, str]:
@@ -218,18 +242,40 @@ def _work(
     run: shards.Run,
     todo: Sequence[int],
     boxes: BoxSource,
-    call: RunShard,
-    workers: dict[str, Any] | None,
-) -> Iterator[tuple[int, Counter[str] | None]]:
-    """Run the shards, here or in workers; yields the counts of each as it is finished, None for one given up."""
-    tasks = (
-        (run.shard_path(shard).absolute(), run.shard_samples(shard), boxes.read(run.rows_of(shard)))
-        for shard in todo
+    info: StoreInfo,
+    config: ExtractConfig,
+    workers: _Workers,
+) -> Iterator[tuple[Sequence[int], Counter[str] | None]]:
+    """Extract shards; yields finished ones with their rows by status, or one that was given up and None."""
+    # a worker sees only its own GPU, which is the first one for it
+    config = replace(config, device="cpu" if config.devices[0] == "cpu" else "cuda:0")
+    extract = partial(
+        extract_shards if workers.options is None else extract_in_worker,
+        root=info.root,
+        config=config,
+        info=info,
+        readers=workers.readers,
     )
-    if workers is None:
-        for shard, task in zip(todo, tasks, strict=True):
-            yield shard, call(*task)
+
+    def shards_of(numbers: Sequence[int]) -> list[Shard]:
+        return [
+            Shard(run.shard_path(shard).absolute(), run.shard_samples(shard), boxes.read(run.rows_of(shard)))
+            for shard in numbers
+        ]
+
+    if workers.options is None:
+        for shard in todo:
+            yield [shard], extract(shards_of([shard]))
         return
-    with closing(run_tasks(call, tasks, **workers)) as results:
-        for ended in results:
-            yield todo[ended.task], None if ended.given_up else ended.result
+    groups = [todo[start : start + workers.at_once] for start in range(0, len(todo), workers.at_once)]
+    while groups:
+        tasks = ((shards_of(group),) for group in groups)
+        alone: list[Sequence[int]] = []
+        with closing(run_tasks(extract, tasks, **workers.options)) as results:
+            for ended in results:
+                group = groups[ended.task]
+                if ended.given_up and len(group) > 1:
+                    alone += [[shard] for shard in group]  # one of them ends its worker
+                else:
+                    yield group, None if ended.given_up else ended.result
+        groups = alone

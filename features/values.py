@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -115,6 +115,7 @@ class FaceBatch:
     xyxy : (n, 4) float32, pixels
     landmarks : (n, p, 3) float32, pixels, or None
     crops : (n, size, size, 3) uint8 RGB, or float32 RGB in [0, 1] (:attr:`CropSpec.floats`), or None
+        A NumPy array, or a torch tensor on a device (:meth:`to`).
     crop_boxes : (n, 4) float64, pixels
         Points of the image under the centres of the crop's top left and bottom right pixels; NaN where no crop is
         made.
@@ -124,39 +125,50 @@ class FaceBatch:
     size_wh: np.ndarray
     xyxy: np.ndarray
     landmarks: np.ndarray | None
-    crops: np.ndarray | None
+    crops: Any
     crop_boxes: np.ndarray
     blendshapes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.size_wh)
 
+    def __getitem__(self, faces: slice) -> FaceBatch:
+        """Consecutive faces."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        part: dict[str, Any] = {
+            name: None if column is None else column[faces] for name, column in columns.items()
+        }
+        return FaceBatch(**part)
+
     @classmethod
-    def room(cls, n: int, needs: CropSpec | LandmarkSpec) -> FaceBatch:
-        """An empty batch for n faces, which several threads may :meth:`put` there."""
-        crops = landmarks = blendshapes = None
-        if isinstance(needs, CropSpec):
-            kind = np.float32 if needs.floats else np.uint8
-            crops = np.empty((n, needs.size, needs.size, 3), kind)
-        else:
-            landmarks = np.empty((n, needs.points, 3), np.float32)
-            blendshapes = np.empty((n, 52), np.float32) if needs.blendshapes else None
-        size_wh, xyxy = np.empty((n, 2), np.int32), np.empty((n, 4), np.float32)
-        return cls(size_wh, xyxy, landmarks, crops, np.empty((n, 4)), blendshapes)
+    def join(cls, batches: Sequence[FaceBatch]) -> FaceBatch:
+        """One batch of the faces of several, of the same kind."""
+        if len(batches) == 1:
+            return batches[0]
+        columns = {name: [getattr(batch, name) for batch in batches] for name in cls.__slots__}
+        joined: dict[str, Any] = {name: _joined(parts) for name, parts in columns.items()}
+        return cls(**joined)
 
-    def put(self, place: int, face: FaceBatch) -> None:
-        """Copy a batch of one face to a row."""
-        for name in self.__slots__:
-            if (column := getattr(self, name)) is not None:
-                column[place] = getattr(face, name)[0]
+    def to(self, device: str | None) -> FaceBatch:
+        """The batch with crops as a torch tensor on a device, or without a device as a NumPy array."""
+        if self.crops is None:
+            return self
+        if device is None:
+            return replace(self, crops=np.asarray(self.crops))
+        import torch
 
-    def chosen(self, places: Sequence[int]) -> FaceBatch:
-        """Some of the faces, in that order."""
-        columns: dict[str, Any] = {}
-        for name in self.__slots__:
-            column = getattr(self, name)
-            columns[name] = None if column is None else column[list(places)]
-        return FaceBatch(**columns)
+        return replace(self, crops=torch.as_tensor(self.crops).to(device, non_blocking=True))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Arrays, or tensors on one device, one after another."""
+    if parts[0] is None:
+        return None
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(list(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +253,21 @@ class Rows:
             crop_box=np.full((n, 4), np.nan, np.float32),
             codes={name: np.full((n, block.width), np.nan, np.float32) for name, block in blocks.items()},
         )
+
+    def put(self, start: int, rows: Rows) -> None:
+        """Copy outcomes, and the codes of blocks that ``rows`` has, to consecutive rows."""
+        span = slice(start, start + len(rows))
+        self.message[span] = rows.message
+        for name in ("status", "size_wh", "digest", "xyxy", "score", "count", "landmark_box", "crop_box"):
+            getattr(self, name)[span] = getattr(rows, name)
+        for name, codes in rows.codes.items():
+            self.codes[name][span] = codes
+
+
+def by_status(status: np.ndarray) -> dict[str, int]:
+    """Number of rows of each status, by name."""
+    values, counts = np.unique(status, return_counts=True)
+    return {Status(int(value)).name: int(count) for value, count in zip(values, counts, strict=True)}
 
 
 def sound_array(value: object) -> np.ndarray:

@@ -169,7 +169,7 @@ def write_logits(
     scale = 1.0 if isinstance(config.crop_scale, str) else config.crop_scale
     crops = choose_crops(listing, config.crop, scale=scale)
     rows = _choose(listing, config.splits)
-    with exact_arithmetic(device), ExitStack() as stack:
+    with exact_arithmetic(), ExitStack() as stack:
         loaded = load_network(spec, device=device, dataset_classes=listing.classes)
         choice = None
         if config.crop_scale == AUTO:

@@ -100,7 +100,7 @@ def write_out_of_fold(
         predicted = np.clip(predicted, -1, 1)
     others = np.setdiff1d(np.arange(len(listing)), train_rows)
     crops = choose_crops(listing)
-    with exact_arithmetic(device):
+    with exact_arithmetic():
         full = load_network(NetworkSpec(str(network)), device=device)
         run = run_network(
             listing,

@@ -12,6 +12,7 @@ import pytest
 from conftest import FAKE, Ended, colour_folder, write_image
 from listed import Sample, listing_of, samples_of, with_samples
 from PIL import Image
+from stage_rows import rows_of
 
 from ig3d.errors import DatasetError, RunError, StoreError, UsageError
 from ig3d.extract import sources
@@ -21,7 +22,6 @@ from ig3d.extract.crop import square_box
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import Detector
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
-from ig3d.extract.flow import flow
 from ig3d.extract.parts import join_parts
 from ig3d.extract.regressors import Regressor
 from ig3d.extract.run import Summary, extract_codes
@@ -79,7 +79,9 @@ def test_a_datasets_box_is_cropped_and_nothing_detected(tmp_path: Path) -> None:
     sample = Sample("a", "a.png", box=(35, 10, 55, 30))
     source = box_source(listing_of("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
     assert source.complete
-    rows = flow([(sample.path, -1)], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None)))
+    rows = rows_of(
+        [(sample.path, -1)], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None))
+    )
     assert rows.status.tolist() == [Status.ok]
     assert rows.xyxy.tolist() == [[35, 10, 55, 30]]
     assert np.isnan(rows.score[0]) and rows.count[0] == 1
@@ -121,7 +123,7 @@ def test_landmarks_are_looked_for_around_the_box_only(tmp_path: Path) -> None:
     source = box_source(listed, "dataset", SpotRegressor.needs)
     assert not source.complete
     boxes = source.read(slice(None))
-    rows = flow(files_of(listed.samples), tmp_path, SpotDetector(), SpotRegressor(), boxes=boxes)
+    rows = rows_of(files_of(listed.samples), tmp_path, SpotDetector(), SpotRegressor(), boxes=boxes)
     found = dict(zip([s.id for s in samples_of(listed)], range(5), strict=True))
     assert rows.codes["corners"][found["large"]].tolist() == [100, 10, 180, 70]
     assert rows.codes["corners"][found["small"]].tolist() == [20, 40, 30, 50]
@@ -150,7 +152,9 @@ def test_a_box_outside_its_image_holds_no_face(
     Image.new("RGB", (60, 40), (9, 99, 199)).save(tmp_path / "a.png")
     sample = Sample("a", "a.png", box=box)
     source = box_source(listing_of("x", str(tmp_path), (), (sample,)), "dataset", FakeRegressor.needs)
-    rows = flow([(sample.path, -1)], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None)))
+    rows = rows_of(
+        [(sample.path, -1)], tmp_path, NoDetector(), FakeRegressor(), boxes=source.read(slice(None))
+    )
     assert rows.status.tolist() == [ends]
     assert rows.message[0] == ("" if ends == Status.ok else "its box lies outside the image")
     assert np.isnan(rows.codes["colour"]).all() == (ends == Status.no_face)

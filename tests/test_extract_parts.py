@@ -14,7 +14,8 @@ import pytest
 from conftest import FAKE, colour_folder, content
 
 from ig3d.extract import run
-from ig3d.extract.pipeline import run_shard
+from ig3d.extract.batches import Shard
+from ig3d.extract.stages import extract_shards
 from ig3d.features.store.format import content_hash
 
 
@@ -37,14 +38,14 @@ def parts(extract: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Folder of a run that was interrupted after two of its three shards."""
     done: list[Path] = []
 
-    def interrupted(path: Path, *arguments: Any, **options: Any) -> Any:
+    def interrupted(shards: list[Shard], *arguments: Any, **options: Any) -> Any:
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(path)
-        return run_shard(path, *arguments, **options)
+        done.append(shards[0].path)
+        return extract_shards(shards, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "run_shard", interrupted)
+        patched.setattr(run, "extract_shards", interrupted)
         assert extract().returncode == 130
     return tmp_path / "a.h5.parts"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -165,6 +166,31 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     limit = 0
     with pytest.raises(RunError, match=r"not enough memory on cpu for one image .CUDA out of memory"):
         regress(batch(crops))
+
+
+def test_a_store_records_a_batch_that_was_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ig3d import ExtractConfig, extract_codes, list_samples
+    from ig3d.extract import config as configuration
+
+    forward = Compiled.__call__
+
+    def little_memory(self: Compiled, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if len(inputs[0]) > 1:
+            raise MemoryError
+        return forward(self, inputs)
+
+    samples = list_samples(colour_folder(tmp_path / "data", 2), "folder")
+    config = ExtractConfig(regressor="smirk", detector="none", device="cpu")
+    with monkeypatch.context() as patched:
+        patched.setattr(Compiled, "__call__", little_memory)
+        configuration._regressor.cache_clear()
+        extract_codes(samples, tmp_path / "a.h5", config, jobs=1)
+    configuration._regressor.cache_clear()
+    extract_codes(samples, tmp_path / "b.h5", config, jobs=1)
+    with CodeStore(tmp_path / "a.h5") as store, CodeStore(tmp_path / "b.h5") as other:
+        assert store.info.regressor["reduced_batches"] == {"smirk (SMIRK_em1.pt)": 1}
+        assert "reduced_batches" not in other.info.regressor
+        assert np.allclose(store.codes("expression"), other.codes("expression"), atol=2e-4)
 
 
 def without(*starts: str) -> Callable[[dict[str, torch.Tensor]], dict[str, None]]:
@@ -423,43 +449,48 @@ def test_the_gpu_gives_the_same_codes_and_keeps_its_settings(name: str) -> None:
     assert all(np.array_equal(codes[block][:1], alone[block]) for block in codes)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_threads_beside_the_networks_change_no_byte(tmp_path: Path, device: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "precision"), [("cpu", "fp64"), pytest.param("cuda:0", "fp32", marks=pytest.mark.gpu)]
+)
+def test_reading_processes_and_batches_change_no_byte(tmp_path: Path, device: str, precision: str) -> None:
+    """Torch on the CPU takes the way of a GPU: tensors of other processes, copied to the device, batches in advance."""
     from PIL import Image
 
     from ig3d import CodeStore, ExtractConfig
+    from ig3d.extract.batches import Shard
     from ig3d.extract.boxes import FaceBoxes
-    from ig3d.extract.pipeline import run_shard
+    from ig3d.extract.stages import extract_shards
     from ig3d.features.store.format import StoreInfo
 
-    samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(10))
+    samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(40))
     for sample, pixels in zip(
-        samples, np.random.default_rng(0).integers(0, 256, (10, 90, 120, 3), np.uint8), strict=True
+        samples, np.random.default_rng(0).integers(0, 256, (40, 90, 120, 3), np.uint8), strict=True
     ):
         Image.fromarray(pixels).save(tmp_path / sample.path)
-    config = ExtractConfig(regressor="smirk", detector="none", device=device, batch_size=6)
+    (tmp_path / "07.png").write_bytes(b"")
+    config = ExtractConfig(regressor="smirk", detector="none", device=device, precision=precision)
     hashes = set()
-    for threads in (0, 3):
-        out = tmp_path / f"{threads}.h5"
-        run_shard(
-            out,
-            table_of(samples),
-            FaceBoxes.unknown(10),
-            str(tmp_path),
-            config,
-            StoreInfo("a", "", ()),
-            threads=threads,
-        )
-        with CodeStore(out) as store:
-            assert store.ok.all()
-            hashes.add(store.content_sha256)
+    for readers, batch_size in ((0, 6), (2, 6), (2, 9)):
+        shards = [
+            Shard(tmp_path / f"{number}.h5", table_of(part), FaceBoxes.unknown(len(part)))
+            for number, part in enumerate((samples[:18], samples[18:]))
+        ]
+        config = replace(config, batch_size=batch_size)
+        counts = extract_shards(shards, str(tmp_path), config, StoreInfo("a", "", ()), readers)
+        assert counts == {"ok": 39, "unreadable": 1}
+        found = []
+        for shard in shards:
+            with CodeStore(shard.path) as store:
+                assert store.verify() == []
+                found.append(store.content_sha256)
+        hashes.add(tuple(found))
     assert len(hashes) == 1
 
 
 def test_tf32_is_off_while_the_networks_run_and_back_afterwards() -> None:
     settings = torch.backends.cudnn
     before = (settings.allow_tf32, settings.benchmark)
-    with exact_arithmetic(torch.device("cuda")):
+    with exact_arithmetic():
         assert not settings.allow_tf32
         assert not settings.benchmark
         assert not torch.backends.cuda.matmul.allow_tf32

@@ -14,13 +14,14 @@ from filelock import FileLock
 
 from ig3d.errors import RunError
 from ig3d.extract import run
+from ig3d.extract.batches import Shard
 from ig3d.extract.boxes import FaceBoxes
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeRegressor
-from ig3d.extract.pipeline import run_shard
 from ig3d.extract.run import Summary, extract_codes
 from ig3d.extract.shards import Run
+from ig3d.extract.stages import extract_shards
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch, Status
 
@@ -43,12 +44,12 @@ class Shards:
         self.begun: list[int] = []
         self.left = 1000
 
-    def __call__(self, path: Path, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, work: list[Shard], **options: Any) -> Any:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
-        self.begun.append(int(path.name[:5]))
-        return run_shard(path, *arguments, **options)
+        self.begun += [int(shard.path.name[:5]) for shard in work]
+        return extract_shards(work, **options)
 
     def extract(self, config: ExtractConfig = CONFIG, **options: Any) -> Summary:
         return extract(self.root, self.out, config, **options)
@@ -68,7 +69,7 @@ def shards(
     root: Path, wanted: dict[ExtractConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Shards:
     watched = Shards(root, tmp_path / "a.h5", wanted)
-    monkeypatch.setattr(run, "run_shard", watched)
+    monkeypatch.setattr(run, "extract_shards", watched)
     return watched
 
 
@@ -108,27 +109,26 @@ def test_a_worker_that_outlives_its_run_has_no_way_into_another(
     out = tmp_path / "a.h5"
     given: list[Callable[[], object]] = []
 
-    def given_and_killed(*arguments: Any, **options: Any) -> None:
+    def given_and_killed(work: list[Shard], **options: Any) -> None:
         for shard in range(5):
-            _, *rest = arguments
-            path = arguments[0].with_name(arguments[0].name.replace("00000", f"{shard:05d}"))
+            path = work[0].path.with_name(work[0].path.name.replace("00000", f"{shard:05d}"))
             samples = list_samples(root, "folder").samples[shard * 64 : (shard + 1) * 64]
-            rest[:2] = samples, FaceBoxes.unknown(len(samples))
-            given.append(lambda path=path, rest=tuple(rest): run_shard(path, *rest, **options))
+            outlived = [Shard(path, samples, FaceBoxes.unknown(len(samples)))]
+            given.append(lambda outlived=outlived: extract_shards(outlived, **options))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(run, "run_shard", given_and_killed)
+        patched.setattr(run, "extract_shards", given_and_killed)
         extract(root, out, OTHER)
 
     def beside_them(*arguments: Any, **options: Any) -> object:
-        done = run_shard(*arguments, **options)
+        done = extract_shards(*arguments, **options)
         for outlived in given:  # before this run's next shards, and over those that it has done
             outlived()
         return done
 
     given[1]()  # before the run that follows
-    monkeypatch.setattr(run, "run_shard", beside_them)
+    monkeypatch.setattr(run, "extract_shards", beside_them)
     assert extract(root, out, CONFIG, restart=True).resumed == 0
     assert content(out) == wanted[CONFIG]
     assert not list(tmp_path.glob("*.parts"))

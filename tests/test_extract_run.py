@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import FAKE, colour_folder, write_image
 from slow_fakes import SLOW, start, wait_for_shards
+from stage_rows import rows_of
 
 from ig3d.errors import MissingExtra, RunError, StoreError, UsageError
 from ig3d.extract import run
@@ -23,7 +24,6 @@ from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import choose_face
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
-from ig3d.extract.flow import flow
 from ig3d.extract.identity import differences
 from ig3d.extract.run import extract_codes
 from ig3d.extract.shards import shard_size
@@ -48,7 +48,7 @@ def test_one_row_for_every_sample_whatever_it_is(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     names = ["good", "black", "red", "blue", "text", "empty", "gone"]
     files = [(f"{name}.png", -1) for name in names]
-    rows = flow(files, tmp_path, FakeDetector(), FakeRegressor())
+    rows = rows_of(files, tmp_path, FakeDetector(), FakeRegressor())
     status = dict(zip(names, [Status(int(code)).name for code in rows.status], strict=True))
     assert status == {
         "good": "ok",
@@ -76,13 +76,13 @@ def test_a_crop_around_the_box_and_the_whole_image(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(image).save(tmp_path / "a.png")
-    cropped = flow([("a.png", -1)], tmp_path, FakeDetector(), FakeRegressor())
+    cropped = rows_of([("a.png", -1)], tmp_path, FakeDetector(), FakeRegressor())
     # a square of 11 by 11 around a box of 12 by 10: the crop's edge rows lie outside of it
     assert cropped.crop_box[0].tolist() == [6.5, 4.5, 17.5, 15.5]
     assert np.isnan(cropped.landmark_box).all()
     from ig3d.extract.detectors.full_image import FullImage
 
-    resized = flow([("a.png", -1)], tmp_path, FullImage(), FakeRegressor(), whole=True)
+    resized = rows_of([("a.png", -1)], tmp_path, FullImage(), FakeRegressor())
     assert np.allclose(resized.crop_box[0], [1, 0.75, 22, 18.25])  # centres of pixels of 3 by 2.5
     assert resized.codes["colour"][0, 2] * 255 < cropped.codes["colour"][0, 2] * 255
 
@@ -99,8 +99,8 @@ def test_choice_of_the_face() -> None:
 def test_batches_do_not_mix_rows(tmp_path: Path) -> None:
     root = colour_folder(tmp_path / "data", 10)
     files = files_of(list_samples(root, "folder").samples)
-    together = flow(files, root, FakeDetector(), FakeRegressor())
-    alone = [flow([file], root, FakeDetector(), FakeRegressor()) for file in files]
+    together = rows_of(files, root, FakeDetector(), FakeRegressor())
+    alone = [rows_of([file], root, FakeDetector(), FakeRegressor()) for file in files]
     assert np.array_equal(together.codes["colour"], np.concatenate([rows.codes["colour"] for rows in alone]))
 
 
@@ -332,7 +332,7 @@ def test_detector_that_fails_on_one_image_fails_that_row_only(tmp_path: Path) ->
 
     write_image(tmp_path / "a.png", (10, 20, 30))
     write_image(tmp_path / "b.png", (77, 77, 77))
-    rows = flow([("a.png", -1), ("b.png", -1)], tmp_path, Moody(), FakeRegressor())
+    rows = rows_of([("a.png", -1), ("b.png", -1)], tmp_path, Moody(), FakeRegressor())
     assert rows.status.tolist() == [Status.ok, Status.failed]
     assert rows.message[1] == "RuntimeError: not in the mood"
 
@@ -350,7 +350,7 @@ def test_what_fails_by_itself_fails_again_and_an_interrupted_retry_leaves_the_st
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(run, "run_shard", stop)
+        patched.setattr(run, "extract_shards", stop)
         extract(root, tmp_path / "a.h5", jobs=1, retry_failed=True)
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.content_sha256 == before
@@ -362,13 +362,13 @@ def test_what_fails_by_itself_fails_again_and_an_interrupted_retry_leaves_the_st
         assert store.content_sha256 == before
     assert not list(tmp_path.glob("*.parts"))
     calls = []
-    work = run.run_shard
+    work = run.extract_shards
 
     def count(*arguments: object, **options: object) -> object:
         calls.append(arguments)
         return work(*arguments, **options)
 
-    monkeypatch.setattr(run, "run_shard", count)
+    monkeypatch.setattr(run, "extract_shards", count)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(run, "write_joined", stop)
         extract(root, tmp_path / "b.h5", jobs=1)

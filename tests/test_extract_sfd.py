@@ -14,6 +14,7 @@ from face_alignment.detection.sfd import FaceDetector
 from face_alignment.detection.sfd.net_s3fd import s3fd
 from face_alignment.models import FAN
 from face_alignment.utils import get_preds_fromhm
+from stage_rows import rows_of
 
 from ig3d.errors import MissingExtra, UsageError, WeightsError
 from ig3d.extract.crop import prepare
@@ -22,7 +23,6 @@ from ig3d.extract.detectors import fan as fan_module
 from ig3d.extract.detectors import sfd as sfd_module
 from ig3d.extract.detectors.fan import peaks
 from ig3d.extract.detectors.sfd import MIN_SCORE, Sfd, SfdBox, _of_one_size
-from ig3d.extract.flow import flow
 from ig3d.extract.regressors import Regressor
 from ig3d.features.values import Block, CropSpec, FaceBatch, LandmarkSpec, Status
 
@@ -204,7 +204,7 @@ def test_the_crop_is_that_of_the_points(detector: Sfd, tmp_path: Path) -> None:
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
         files.append((f"{number}.png", -1))
-    rows = flow(files, tmp_path, detector, Extent())
+    rows = rows_of(files, tmp_path, detector, Extent())
     ok = rows.status == Status.ok
     assert ok.any()
     for row in np.flatnonzero(ok):

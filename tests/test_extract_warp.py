@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import write_image
 from skimage.transform import warp as scikit_image
+from stage_rows import rows_of
 
 from ig3d.errors import MissingExtra
 from ig3d.extract.crop import full_box, full_crop, square_box, square_crop
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
-from ig3d.extract.flow import flow
 from ig3d.extract.warp import _compiled, warp
 from ig3d.features.values import CropSpec, Face
 
@@ -110,7 +110,7 @@ def test_without_numba_a_run_says_what_to_install_and_no_row_is_blamed(
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr("ig3d.extract.warp._compiled", _compiled.__wrapped__)
     with pytest.raises(MissingExtra, match=r"numba.*pip install 'ig3d\[extract\]'"):
-        flow([("a.png", -1)], tmp_path, FakeDetector(), FakeRegressor())
+        rows_of([("a.png", -1)], tmp_path, FakeDetector(), FakeRegressor())
 
 
 def test_a_full_disk_for_what_is_compiled_costs_no_crop(monkeypatch: pytest.MonkeyPatch) -> None:

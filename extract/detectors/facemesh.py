@@ -64,7 +64,8 @@ class FaceMesh(Detector):
     name = "facemesh"
     version = "2"
     licence = "Apache-2.0 (Google)"
-    gpu = True
+    # many CPU processes that detect and crop are faster than one that prepares crops for a GPU
+    gpu = False
     weights = ("facemesh",)
     landmarks = POINTS
     blendshapes = True

@@ -79,7 +79,7 @@ class SfdBox(Detector):
 
     def _find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         """Faces of images of equal size, highest score first."""
-        with torch.inference_mode(), exact_arithmetic(self._device):
+        with torch.inference_mode(), exact_arithmetic():
             pixels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).flip(1).float()
             mean = torch.tensor(_MEAN_BGR, device=self._device).view(1, 3, 1, 1)
             right, below = (max(0, _MIN_SIDE - side) for side in (pixels.shape[3], pixels.shape[2]))

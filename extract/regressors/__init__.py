@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -78,9 +79,23 @@ class Regressor(Plugin, ABC):
         super().__init__(device)
         self.precision = precision
 
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether crops are passed as torch tensors on :attr:`device`, and not as NumPy arrays."""
+        return False
+
+    @property
+    def reduced_batches(self) -> dict[str, int]:
+        """Networks whose batch was halved for lack of memory, with the batch that is used; recorded in the store."""
+        return {}
+
     @abstractmethod
     def __call__(self, faces: FaceBatch) -> Mapping[str, np.ndarray]:
         """Codes of n faces: block name -> (n, width) float32."""
+
+    def start(self, faces: FaceBatch) -> Callable[[], Mapping[str, np.ndarray]]:
+        """Start computing; the returned function waits for the codes of n faces. Need not be overridden."""
+        return partial(self, faces)
 
     @classmethod
     def problems(cls) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,13 +115,29 @@ class EncoderRegressor(Regressor):
     def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
         return {**super().describe(device, precision), "precision": precision}
 
+    @property
+    def takes_tensors(self) -> bool:
+        return self._network.runtime.startswith("torch")
+
+    @property
+    def reduced_batches(self) -> dict[str, int]:
+        return {self._network.name: self._network.batch} if self._network.reduced else {}
+
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        return self.start(faces)()
+
+    def start(self, faces: FaceBatch) -> Callable[[], dict[str, np.ndarray]]:
         if faces.crops is None:
             raise UsageError(
                 f"{self.name}: the faces have no crops; make them as in {type(self).__name__}.needs"
             )
-        codes = self.split(self._run(faces.crops))
-        return {name: codes[name].astype(np.float32) for name in self.blocks}
+        wait = self._network.start(faces.crops)
+
+        def codes() -> dict[str, np.ndarray]:
+            split = self.split(dict(zip(self.encoders, wait(), strict=True)))
+            return {name: split[name].astype(np.float32) for name in self.blocks}
+
+        return codes
 
     def split(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Split the outputs of the encoders, (n, width) by name, into blocks."""
