@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,9 @@ from .commands import (
 from .commands.help import Command, Group, is_verbose
 from .console import one_line, standard_streams
 from .errors import Ig3dError, Terminated, missing_part
+
+# After this time a signal is sent again whose exception was lost.
+_REPEAT_SECONDS = 0.05
 
 app = typer.Typer(
     name="ig3d",
@@ -90,10 +94,14 @@ def main() -> None:
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ):  # shells ignore SIGINT for background jobs
         signal.signal(signal.SIGINT, _interrupted)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _repeat_signal
     with standard_streams() as (out, _):
         try:
             _run()
         finally:
+            if _lost_signals:  # the program may end before the signal is repeated
+                raise _lost_signals[-1]
             out.flush()
             if out.failures:
                 reason = out.failures[0].strerror or out.failures[0]
@@ -138,6 +146,21 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
             os._exit(130)
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+_lost_signals: list[BaseException] = []
+
+
+def _repeat_signal(lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal again if its exception was raised in a destructor or callback, where Python discards exceptions."""
+    if not isinstance(lost.exc_value, Terminated | KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    _lost_signals.append(lost.exc_value)
+    number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+    repeat = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), number))
+    repeat.daemon = True
+    repeat.start()
 
 
 def _fail(line: str, code: int) -> NoReturn:

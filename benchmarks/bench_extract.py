@@ -121,7 +121,7 @@ def print_stages(images: np.ndarray, rounds: int) -> None:
 
 
 def compare_runs(
-    pythons: Mapping[str, str], faces: Path, work: Path, counts: Sequence[int], rounds: int
+    pythons: Mapping[str, str], faces: Path, work: Path, counts: Sequence[int], rounds: int, jobs: int
 ) -> None:
     """Print the time of ``ig3d extract`` of each version, for different numbers of images."""
     folders = {count: _part(faces, work / f"part-{count}", count) for count in counts}
@@ -131,7 +131,7 @@ def compare_runs(
             for side, python in pythons.items():
                 for count, folder in folders.items():
                     out = work / f"{side}-{regressor}-{count}-{turn}.h5"
-                    seconds = _extract(python, folder, out, regressor)
+                    seconds = _extract(python, folder, out, regressor, jobs)
                     if turn:  # the first run converts and compiles
                         took.setdefault((side, count), []).append(seconds)
         for (side, count), times in took.items():
@@ -154,7 +154,7 @@ def _part(faces: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def _extract(python: str, folder: Path, out: Path, regressor: str) -> tuple[float, float]:
+def _extract(python: str, folder: Path, out: Path, regressor: str, jobs: int) -> tuple[float, float]:
     """CPU time and wall time in seconds."""
     before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [
@@ -168,7 +168,7 @@ def _extract(python: str, folder: Path, out: Path, regressor: str) -> tuple[floa
         "--regressor",
         regressor,
         "--jobs",
-        "1",
+        str(jobs),
     ]
     subprocess.run(command, check=True, capture_output=True, cwd=folder)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -177,13 +177,13 @@ def _extract(python: str, folder: Path, out: Path, regressor: str) -> tuple[floa
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
-    """Restrict this process and its children to one core, if the system supports it."""
+def cores(number: int) -> Iterator[None]:
+    """Restrict this process and its children to some cores, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
+    os.sched_setaffinity(0, sorted(before)[-number:])
     try:
         yield
     finally:
@@ -207,9 +207,10 @@ def main() -> None:
         "--runs", type=int, default=1000, help="number of images for ig3d extract; 0 skips these runs"
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--jobs", type=int, default=1, help="workers and cores of ig3d extract")
     args = parser.parse_args()
     task = find_weights("facemesh").resolve()
-    with tempfile.TemporaryDirectory() as folder, one_core():
+    with tempfile.TemporaryDirectory() as folder, cores(args.jobs):
         work = Path(folder)
         synthesize(work / "faces", SynthConfig(count=max(args.images, args.runs), jobs=1))
         files = sorted((work / "faces").rglob("*.jpg"))[: args.images]
@@ -230,7 +231,7 @@ def main() -> None:
             torch.manual_seed(0)
             write_weights("smirk", {key: part().eval() for key, part in SMIRK.items()}, work / "weights")
             versions = {side: python for side, (python, kind) in pythons.items() if kind == "ig3d"}
-            compare_runs(versions, work / "faces", work, (8, args.runs), max(2, args.rounds // 2))
+            compare_runs(versions, work / "faces", work, (8, args.runs), max(2, args.rounds // 2), args.jobs)
 
 
 def _own_mediapipe() -> str | None:

@@ -15,7 +15,7 @@ from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import Ig3dError
 from ..features.device import device_kind
@@ -87,8 +87,9 @@ class _Batches(Dataset[Any]):
                 name = self._config.detector or regressor.detectors[0]
                 detector = None if self._read_only else load_detector(name, device="cpu")
                 self._cropper = Cropper(self._root, detector, regressor.needs)
-            with one_thread():
-                batch = self._cropper(chunk)
+                if get_worker_info() is not None:
+                    _entered.enter_context(one_thread())  # of the libraries that were just imported
+            batch = self._cropper(chunk)
         except Ig3dError as error:
             return error  # as it is: raised here, torch would wrap it in a traceback
         if batch.faces is not None and batch.faces.crops is not None:

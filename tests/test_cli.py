@@ -314,6 +314,30 @@ def test_ctrl_c_ends_the_program_while_a_module_swallows_it(data: Path, tmp_path
     assert ended.stderr.endswith("interrupted\n") and "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("seconds", [30, 0])
+def test_sigterm_in_a_destructor_is_not_lost(seconds: int) -> None:
+    """Python discards an exception that is raised there, which the signal is."""
+    script = (
+        "import os, signal, sys, time\n"
+        "from ig3d import cli\n"
+        "class Lost:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.01)\n"
+        "@cli.app.command('lose')\n"
+        "def lose():\n"
+        "    Lost()\n"
+        f"    time.sleep({seconds})\n"
+        "sys.argv = ['ig3d', 'lose']\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert ended.returncode == 143
+    assert ended.stderr == ""
+
+
 def test_the_plot_is_drawn_and_its_name_checked_first(
     ig3d: Program, store: Path, logits: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,33 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
         assert killed.verify() == []
 
 
+def test_of_several_shards_of_a_task_only_the_one_that_kills_its_worker_is_marked(
+    tmp_path: Path, deaths: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with a GPU gets several shards at a time."""
+    root = colour_folder(tmp_path / "data", 120)
+    write_image(root / "happy" / "0100.png", POISON)
+    monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}, 0, at_once=3))
+    deaths(50)
+    lines = poisoned_run(root, tmp_path / "a.h5")
+    assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - 2 * MOST_DEATHS
+    assert len([line for line in lines if "WARNING shard 1: its 64 rows" in line]) == 1
+    with CodeStore(tmp_path / "a.h5") as store:
+        assert np.array_equal(store.status == Status.failed, np.arange(240) // 64 == 1)
+
+
+@pytest.mark.parametrize(("devices", "jobs", "readers"), [(1, 0, 16), (2, 0, 8), (2, 6, 3), (4, 1, 1)])
+def test_each_gpu_has_one_worker_and_its_share_of_the_reading_processes(
+    monkeypatch: pytest.MonkeyPatch, devices: int, jobs: int, readers: int
+) -> None:
+    monkeypatch.setattr(run, "cpu_count", lambda: 16)
+    workers = run._workers(jobs, "loky", None, tuple(f"cuda:{index}" for index in range(devices)))
+    assert workers.options is not None
+    environments = workers.options["environments"]
+    assert [of["CUDA_VISIBLE_DEVICES"] for of in environments] == [str(index) for index in range(devices)]
+    assert workers.readers == readers
+
+
 def test_rows_that_failed_are_done_again_and_the_others_kept(
     tmp_path: Path, deaths: Callable[[int], None]
 ) -> None:
