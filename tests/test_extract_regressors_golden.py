@@ -462,22 +462,22 @@ def test_reading_processes_and_batches_change_no_byte(tmp_path: Path, device: st
     from ig3d.extract.stages import extract_shards
     from ig3d.features.store.format import StoreInfo
 
-    samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(40))
+    samples = tuple(Sample(f"{number:02d}", f"{number:02d}.png") for number in range(14))
     for sample, pixels in zip(
-        samples, np.random.default_rng(0).integers(0, 256, (40, 90, 120, 3), np.uint8), strict=True
+        samples, np.random.default_rng(0).integers(0, 256, (14, 90, 120, 3), np.uint8), strict=True
     ):
         Image.fromarray(pixels).save(tmp_path / sample.path)
     (tmp_path / "07.png").write_bytes(b"")
     config = ExtractConfig(regressor="smirk", detector="none", device=device, precision=precision)
     hashes = set()
-    for readers, batch_size in ((0, 6), (2, 6), (2, 9)):
+    for readers, batch_size in ((0, 6), (2, 5)):
         shards = [
             Shard(tmp_path / f"{number}.h5", table_of(part), FaceBoxes.unknown(len(part)))
-            for number, part in enumerate((samples[:18], samples[18:]))
+            for number, part in enumerate((samples[:8], samples[8:]))
         ]
         config = replace(config, batch_size=batch_size)
         counts = extract_shards(shards, str(tmp_path), config, StoreInfo("a", "", ()), readers)
-        assert counts == {"ok": 39, "unreadable": 1}
+        assert counts == {"ok": 13, "unreadable": 1}
         found = []
         for shard in shards:
             with CodeStore(shard.path) as store:
