@@ -17,7 +17,7 @@ OUT ?= out/$(DATASET)-$(REGRESSOR).h5
 ARGS ?=
 DEMO ?= demo
 
-.PHONY: help setup demo test test-clusters check check-full check-oldest lint types docs extract bench bench-faults clean
+.PHONY: help setup demo test test-clusters check check-full check-oldest lint types docs docs-site extract bench bench-faults clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,11 @@ docs: $(READY)  ## Links, commands and options named in README and docs exist; w
 	@$(BIN)/python scripts/check_docs.py
 	@$(BIN)/python scripts/check_words.py
 
+docs-site: $(READY)  ## The documentation as a site in site/ (installs mkdocs-material); broken links are errors
+	@$(PIP) --constraint requirements.lock --editable '.[docs]'
+	@DEMO=$(DEMO) NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html"
+
 extract:  ## Codes of a dataset: DATASET=rafdb|folder|manifest, images under ROOT
 	@test -e "$(ROOT)" || { echo "ig3d: $(DATASET): expected the dataset at $(ROOT), found nothing; put it there or say where: make extract DATASET=$(DATASET) ROOT=/path/to/it (layouts: docs/datasets.md)" >&2; exit 1; }
 	@$(MAKE) --silent $(READY)
@@ -90,4 +95,4 @@ bench-faults: $(READY)  ## A hundred kills and a full disk: every store equals t
 	@$(BIN)/python benchmarks/bench_faults.py $(ARGS)
 
 clean:  ## Remove caches and builds (not .venv, not data)
-	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_the_default_needs_neither_torch_nor_mediapipe_and_the_extra_all_has_the
         "all"
     ]
     named = set(re.split(r"[\[\],]", everything)[1:-1])
-    assert named == set(of) - {"", "all", "dev", "dask", "ray"}
+    assert named == set(of) - {"", "all", "dev", "dask", "docs", "ray"}
 
 
 def test_an_unknown_package_is_named_without_an_extra() -> None:
@@ -164,32 +165,50 @@ def test_an_unknown_package_is_named_without_an_extra() -> None:
     assert "ig3d[" not in line
 
 
-def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
-    # from a copy, so that no build/ is left here and nothing stale in one gets in
+def test_wheel_and_source_distribution_are_complete(tmp_path: Path) -> None:
+    # from a copy, so that no build/ is left behind and no stale one is used
     copy = shutil.copytree(
-        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "build", "__pycache__")
+        ROOT,
+        tmp_path / "copy",
+        ignore=shutil.ignore_patterns(".*", "build", "__pycache__", "site", "demo", "data.local"),
     )
-    command = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(tmp_path),
-        str(copy),
-    ]
+    # the wheel is built from the source distribution
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
     wanted = {"ig3d/py.typed"}
-    for folder in ("", "extract", "features", "faces", "learn", "networks"):
+    for folder in ("", "commands", "extract", "features", "faces", "learn", "networks"):
         pattern = "*.py" if not folder else "**/*.py"
         wanted |= {f"ig3d/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).glob(pattern)}
     wanted |= {f"ig3d/faces/{path.name}" for path in (ROOT / "faces").glob("*.npz")}
     wanted |= {f"ig3d/ablations/{path.name}" for path in (ROOT / "ablations").glob("*.yaml")}
     assert wanted <= inside
     assert not [name for name in inside if name.startswith(("ig3d/tests", "ig3d/.venv", "ig3d/scripts"))]
+
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {
+        "CHANGES.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "SECURITY.md",
+        "mkdocs.yml",
+    }
+    wanted |= {"requirements.lock", "README.md", "pyproject.toml"}
+    for folder in ("tests", "docs", "ablations", "benchmarks", "examples", "scripts"):
+        wanted |= {path.relative_to(copy).as_posix() for path in (copy / folder).rglob("*") if path.is_file()}
+    assert wanted <= inside, sorted(wanted - inside)[:5]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == ig3d.__version__
+    assert re.search(rf"^version: {re.escape(ig3d.__version__)}$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert f"## {ig3d.__version__}" in (ROOT / "CHANGES.md").read_text()
 
 
 def test_make_without_a_target_lists_the_targets() -> None:
