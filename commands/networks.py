@@ -18,10 +18,10 @@ from .options import (
     Groups,
     Key,
     LabelMap,
+    Like,
     Manifest,
     MaybeRoot,
     Rate,
-    Root,
     Seed,
     Size,
     SplitSeed,
@@ -29,18 +29,19 @@ from .options import (
     joined,
     list_dataset,
     output_file,
-    samples_like,
 )
 
 
 def train_2d(
-    root: Root,
+    *,
+    root: MaybeRoot = None,
     out: Annotated[
         Path,
         typer.Option(
             "--out", help="Checkpoint to write (.safetensors).", show_default=False, callback=output_file
         ),
     ],
+    like: Like = None,
     dataset: Dataset = "folder",
     network: Annotated[
         str, typer.Option("--network", help="timm's name of an architecture.")
@@ -118,7 +119,7 @@ def train_2d(
     if out_of_fold:
         check_folds(out_of_fold)
         output_file(honest)
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
@@ -146,12 +147,7 @@ def logits(
     out: Annotated[
         Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
     ],
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            "--like", help="Store with the samples, splits and groups to use; ROOT may be left out."
-        ),
-    ] = None,
+    like: Like = None,
     dataset: Dataset = "folder",
     preset: Annotated[
         str,
@@ -247,13 +243,7 @@ def logits(
         crop=crop,
         crop_scale=parse_crop_scale(crop_scale),
     )
-    if like is not None:
-        given = {"--manifest": manifest, "--split": split, "--groups": groups, "--label-map": label_map}
-        samples = samples_like(like, root, [name for name, value in given.items() if value is not None])
-    elif root is None:
-        raise UsageError("logits: pass ROOT, the folder of the dataset, or --like STORE")
-    else:
-        samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     result = write_logits(samples, spec, out, config, progress=True)
     say(f"{network}: {', '.join(result.columns)}")
     say_all(result.problems, result.notes)

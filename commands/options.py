@@ -49,6 +49,10 @@ MaybeRoot = Annotated[
         show_default=False,
     ),
 ]
+Like = Annotated[
+    Path | None,
+    typer.Option("--like", help="Store with the samples, splits and groups to use; ROOT may be left out."),
+]
 Dataset = Annotated[
     str, typer.Option("--dataset", help="How the folder is laid out: a name that ig3d datasets lists.")
 ]
@@ -158,7 +162,7 @@ CropScale = Annotated[float, typer.Option("--crop-scale", help="Side of the crop
 
 
 def list_dataset(
-    root: str,
+    root: str | None,
     dataset: str,
     manifest: Path | None = None,
     split: str | None = None,
@@ -166,38 +170,43 @@ def list_dataset(
     groups: str | None = None,
     label_map: str | None = None,
     fps: float | None = None,
+    *,
+    like: Path | None = None,
 ) -> Listing:
-    """The dataset's samples, with what the adapter understood said on stderr."""
+    """The samples of a dataset, or of a store ``like``; notes are printed on stderr.
+
+    Raises
+    ------
+    UsageError : neither root nor store is passed, or options of a dataset beside a store.
+    """
     from ..extract.datasets import list_samples
 
-    listing = list_samples(
-        root, dataset, dataset_options(dataset, manifest, split, seed, groups, label_map, fps)
-    )
+    if like is not None:
+        named = {"--manifest": manifest, "--split": split, "--groups": groups, "--label-map": label_map}
+        if refused := [name for name, value in named.items() if value is not None]:
+            raise UsageError(
+                f"like: labels, splits and groups are those of {like}; leave out {', '.join(refused)}"
+            )
+        listing = _samples_of_store(like, root)
+    elif root is None:
+        raise UsageError("dataset: pass ROOT, the folder of the dataset, or --like STORE")
+    else:
+        options = dataset_options(dataset, manifest, split, seed, groups, label_map, fps)
+        listing = list_samples(root, dataset, options)
     say_samples(listing)
     return listing
 
 
-def samples_like(store: Path, root: str | None, refused: list[str]) -> Listing:
-    """The samples of a store, with its labels, splits and groups; ``root`` if the images lie elsewhere by now.
-
-    Raises
-    ------
-    UsageError : options of a dataset are passed as well.
-    """
+def _samples_of_store(store: Path, root: str | None) -> Listing:
+    """The samples of a store; ``root`` if the images lie elsewhere by now."""
     from dataclasses import replace
 
     from ..extract.datasets.split_store import listing_of
     from ..features.store import CodeStore
 
-    if refused:
-        raise UsageError(
-            f"like: labels, splits and groups are those of {store}; leave out {', '.join(refused)}"
-        )
     with CodeStore(store) as opened:
         listing = listing_of(opened)
-    listing = listing if root is None else replace(listing, root=root)
-    say_samples(listing)
-    return listing
+    return listing if root is None else replace(listing, root=root)
 
 
 def say_samples(listing: Listing) -> None:

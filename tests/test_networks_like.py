@@ -35,6 +35,9 @@ def test_logits_have_the_rows_of_a_store(ig3d, tmp_path: Path) -> None:
         groups = opened.samples["group"].nunique()
     assert load_predictions(out).ids.tolist() == ids and len(ids) == len(rows)
     assert f"Groups (persons, videos): {groups}" in ended.stderr
+    net = tmp_path / "net.safetensors"
+    ended = ig3d("train-2d", "--like", store, "--out", net, "--epochs", 1, "--size", 32, "--device", "cpu")
+    assert ended.returncode == 0 and net.exists(), ended.stderr
     # where the images were moved, ROOT names their folder
     moved = Path(shutil.move(root, tmp_path / "moved"))
     again = tmp_path / "again.npz"
