@@ -35,13 +35,13 @@ def by_rule(two_d: list[str], stores: list[str]) -> Study:
 def by_group(two_d: list[str], stores: list[str]) -> Study:
     """Study of code groups: groups are added one by one, then the sets of the paper."""
     with CodeStore(stores[0]) as store:
-        blocks, regressor = list(store.blocks), store.info.regressor.get("name", "")
+        blocks, sets = list(store.blocks), named_sets(list(store.blocks), store.named_sets)
     groups = [name for name in GROUPS if name in blocks] or [
         name for name in blocks if name not in NOT_FEATURES
     ]
     cumulative = accumulate(([name] for name in groups), lambda names, name: names + name)
     values = {("+ " if len(names) > 1 else "") + names[-1]: ",".join(names) for names in cumulative}
-    values |= {name: name for name in reversed(named_sets(blocks, regressor))}
+    values |= {name: name for name in reversed(sets) if ",".join(sets[name]) not in values.values()}
     return Study(
         "Late fusion by code group", {"2d-logits": two_d[0], "3d-store": stores[0]}, {"blocks": values}
     )

@@ -35,11 +35,12 @@ def square_box(face: Face, spec: CropSpec) -> np.ndarray:
     if face.landmarks is not None:
         points = np.asarray(face.landmarks[:, :2], np.float64)
         (x0, y0), (x1, y1) = points.min(0), points.max(0)
-        factor, shift = spec.points_factor, 0.0
+        factor, shift = spec.points_factor, spec.points_shift
     else:
         x0, y0, x1, y1 = np.asarray(face.xyxy, np.float64)
         factor, shift = 1.0, spec.box_shift
-    box_side = ((x1 - x0) + (y1 - y0)) / 2 * factor
+    side_of_box = max(x1 - x0, y1 - y0) if spec.longer_side else ((x1 - x0) + (y1 - y0)) / 2
+    box_side = side_of_box * factor
     # in the originals' order of operations, so that the last digit is theirs
     x, y = x1 - (x1 - x0) / 2, y1 - (y1 - y0) / 2 + shift * box_side
     side = int(box_side * spec.scale)

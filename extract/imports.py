@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
 from ..features.values import Block, Rows, Status
 from .import_table import Found, read_code_table, share_words
+from .regressors import REGRESSORS, find_regressor
 
 FLAME = "flame-2020"
 # SMIRK's names, as If3d's script writes them, and EMOCA's; each with where its numbers go.
@@ -40,6 +42,12 @@ _EMOCA = {
     "tex": ("texture",),
     "lightcode": ("light",),
     "detail": ("detail",),
+}
+# EMICA's in inferno: the pose of EMOCA in two files, 100 expression and 300 shape codes.
+_EMICA = {
+    **{key: targets for key, targets in _EMOCA.items() if key not in ("pose", "detail")},
+    "globalpose": ("pose",),
+    "jawpose": ("jaw",),
 }
 # A row that a source does not have.
 _NOTHING = (Status.failed, "no codes in the source")
@@ -61,7 +69,7 @@ def import_codes(
     Parameters
     ----------
     listing : Listing
-    kind : ``smirk-json``, ``emoca-npy`` or ``csv``
+    kind : ``smirk-json``, ``emoca-npy``, ``emica-npy`` (inferno) or ``csv``
     source : folder of the files, or the table
     out : path of the store
     columns : str, optional
@@ -102,7 +110,12 @@ def import_codes(
         dataset=listing.dataset,
         root=str(Path(listing.root).resolve()),
         classes=listing.classes,
-        regressor={"name": found.regressor, "version": "imported", "source": kind},
+        regressor={
+            "name": found.regressor,
+            "version": "imported",
+            "source": kind,
+            "sets": _sets(found.regressor, blocks),
+        },
         detector={"name": "unknown"},
     )
     with StoreWriter(out, info, listing.samples, blocks) as writer:
@@ -134,6 +147,12 @@ def _blocks(found: Found) -> dict[str, Block]:
         )
         for name, counts in widths.items()
     }
+
+
+def _sets(regressor: str, blocks: dict[str, Block]) -> dict[str, list[str]]:
+    """Named sets of the regressor whose blocks the source has."""
+    declared = find_regressor(regressor).sets if regressor in REGRESSORS else {}
+    return {name: list(of) for name, of in declared.items() if set(of) <= set(blocks)}
 
 
 def _rows(n: int, found: Found, blocks: dict[str, Block]) -> Rows:
@@ -191,7 +210,14 @@ def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
     return Found(regressor, codes, notes, without)
 
 
-def _emoca_npy(listing: Listing, source: Path, columns: str | None) -> Found:
+def _folders_of_npy(
+    listing: Listing,
+    source: Path,
+    columns: str | None,
+    *,
+    regressor: str,
+    table: Mapping[str, tuple[str, ...]],
+) -> Found:
     """EMOCA's and inferno's folders ``<stem>00/exp.npy`` ...; the stem is the file's name up to its first dot."""
     folders: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("exp.npy")):
@@ -220,18 +246,19 @@ def _emoca_npy(listing: Listing, source: Path, columns: str | None) -> Found:
         try:
             record = {
                 key: np.load(folder / f"{key}.npy", allow_pickle=False)
-                for key in _EMOCA
+                for key in table
                 if (folder / f"{key}.npy").is_file()
             }
-            codes[row] = _renamed(record, _EMOCA)
+            codes[row] = _renamed(record, table)
         except Exception as exc:  # one bad file does not end the others
             without[row] = Status.failed, f"{folder.name}: {exc}"
     notes.append(share_words("a folder of codes", codes, listing))
-    return Found("emoca", codes, tuple(notes), without)
+    return Found(regressor, codes, tuple(notes), without)
 
 
 SOURCES: Mapping[str, Callable[[Listing, Path, str | None], Found]] = {
     "smirk-json": _smirk_json,
-    "emoca-npy": _emoca_npy,
+    "emoca-npy": partial(_folders_of_npy, regressor="emoca", table=_EMOCA),
+    "emica-npy": partial(_folders_of_npy, regressor="emica", table=_EMICA),
     "csv": read_code_table,
 }

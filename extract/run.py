@@ -23,7 +23,7 @@ from ..errors import UsageError
 from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
-from ..features.values import CropSpec, LandmarkSpec, by_status
+from ..features.values import CropSpec, by_status
 from ..workers import MOST_DEATHS, check_backend, limit_threads, run_tasks
 from . import shards
 from .batches import Shard
@@ -32,7 +32,7 @@ from .config import ExtractConfig, blocks_of, describe, detector_of, settle
 from .detectors import Detector, find_detector
 from .identity import identity_of
 from .parts import write_joined
-from .regressors import find_regressor
+from .regressors import Regressor, find_regressor
 from .sources.remote import is_remote
 from .stages import extract_in_worker, extract_shards
 
@@ -145,7 +145,7 @@ def extract_codes(
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)
-        info = _info(listing, regress.needs, detect, identity)
+        info = _info(listing, regress, detect, identity)
         counts = Counter(run.counts)
         if len(todo) == 1 and not workers.readers:
             workers = _Workers(None)  # no process needs to be started
@@ -222,16 +222,16 @@ def rows_of_part(part: tuple[int, int], samples: int) -> slice:
 
 
 def _info(
-    listing: Listing, needs: CropSpec | LandmarkSpec, detect: type[Detector], identity: dict[str, Any]
+    listing: Listing, regress: type[Regressor], detect: type[Detector], identity: dict[str, Any]
 ) -> StoreInfo:
     crop: dict[str, Any] = {}
-    if isinstance(needs, CropSpec):
-        crop = {**asdict(needs), "whole_image": detect.crop == "full image"}
+    if isinstance(regress.needs, CropSpec):
+        crop = {**asdict(regress.needs), "whole_image": detect.crop == "full image"}
     return StoreInfo(
         dataset=listing.dataset,
         root=listing.root if is_remote(listing.root) else str(Path(listing.root).resolve()),
         classes=listing.classes,
-        regressor=identity["regressor"],
+        regressor={**identity["regressor"], "sets": {name: list(of) for name, of in regress.sets.items()}},
         detector=identity["detector"],
         crop=crop,
         config=identity,

@@ -20,7 +20,7 @@ from ..errors import WeightsError, some
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain, read_arrays
 from .weights import best_checkpoint, first_folder, is_published, write_record
-from .weights_table import FORMS, LARGEST, OFFICIAL, Form, Official, official
+from .weights_table import FORMS, LARGEST, OFFICIAL, TORCHSCRIPT, Form, Official, official
 
 # Suffixes of the official files in distributions, which also contain documents and pictures.
 _SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task", ".tflite")
@@ -62,6 +62,8 @@ def _entries(path: Path) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
+                if any("/code/" in name for name in names):  # not read: only torch's interpreter can
+                    return {TORCHSCRIPT: None}
                 if any(_is_graph_of_task(name) for name in names):
                     damaged = archive.testzip()
                     if damaged is not None:

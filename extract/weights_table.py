@@ -93,6 +93,19 @@ def _flame(name: str, place: str, page: str, hint: str, sha256: str = "") -> Off
     )
 
 
+def _sheap(name: str, file: str, sha256: str) -> Official:
+    return Official(
+        name,
+        places=(f"SHeaP/{file}", file, f"models/{file}"),
+        form="torchscript",
+        licence="CC BY-NC 4.0 (SHeaP's repository)",
+        how=f"ig3d weights get {name}",
+        sha256=sha256,  # reported by a user of the release
+        url=f"https://github.com/nlml/sheap/releases/download/v1.0.0/{file}",
+        hint=f"^{file.partition('.')[0]}",
+    )
+
+
 _TABLE = (
     Official(
         "smirk",
@@ -113,6 +126,12 @@ _TABLE = (
         licence=_MPG,
         how="Google Drive file 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (link in DECA's README and fetch_data.sh)",
         sha256="e714ed293054cba5eea9c96bd3b6b57880074cd84b3fd00d606cbaf0bee7c5c2",
+    ),
+    _sheap(
+        "sheap", "model_expressive.pt", "4d769f493072aa2e98770ed1b71db784bc3ee0a2132a0fd36aab841ee591c5e2"
+    ),
+    _sheap(
+        "sheap_paper", "model_paper.pt", "e79addb1b56beb1cf5198020da27e790fa79681544ce1cece58460af9a923d25"
     ),
     Official(
         "facemesh",
@@ -251,6 +270,8 @@ class Form:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
+# Entry of a file that contains TorchScript code.
+TORCHSCRIPT = "TorchScript code"
 _STATE = "state_dict/deca.E_flame."
 _FLAME_SHAPES: dict[str, Shape] = {
     "v_template": (5023, 3),
@@ -333,6 +354,7 @@ FORMS = (
         ("lmk_face_idx", "lmk_b_coords", "landmark_indices"),
         {"lmk_face_idx": (105,), "lmk_b_coords": (105, 3), "landmark_indices": (105,)},
     ),
+    Form("torchscript", "a TorchScript network", (TORCHSCRIPT,)),
     Form("eyelid", "SMIRK's eyelid offsets", ("array of 5023 x 3",)),
     Form(
         "masks",

@@ -10,36 +10,22 @@ from .values import Block
 # Blocks of the position of the face, which is no feature of its expression; the paper leaves them out, too.
 NOT_FEATURES = frozenset({"camera"})
 
-# EMOCA's and DECA's, as the paper used them: 156 and 334 columns.
-_SHORT = ("expression", "pose", "jaw", "shape")
-_FULL = ("expression", "pose", "jaw", "texture", "detail", "shape")
+# Pairs of blocks that are named sets of every store that has both.
+PAIRS = (("expression", "pose"), ("expression", "jaw"))
 
-# Named sets per regressor, in order; "full" is every block but the camera for a regressor that lists none.
-NAMED_SETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "facemesh": {"short": ("expression", "pose", "eyelid")},
-    # The paper's 353 and 358 columns; its short set has neither jaw nor eyelids.
-    "smirk": {
-        "short": ("pose", "shape", "expression"),
-        "full": ("pose", "shape", "expression", "eyelid", "jaw"),
-    },
-    **{
-        name: {"short": _SHORT, "full": _FULL}
-        for name in ("deca", "emoca", "emoca_v1", "emoca_v2_cos", "emoca_v2_mp")
-    },
-}
+Sets = Mapping[str, Sequence[str]]
 
 
-def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> tuple[str, ...]:
+def choose_blocks(text: str, available: Iterable[str], declared: Sets | None = None) -> tuple[str, ...]:
     """The blocks that ``text`` names, in the order it names them.
 
     Parameters
     ----------
     text : str
-        Block names and named sets of the regressor, joined by comma or plus: ``short``, ``full`` (where the regressor
-        has no such set: all blocks but the camera), ``short,jaw``.
+        Block names and named sets, joined by comma or plus: ``short``, ``full``, ``expression+jaw``, ``short,jaw``.
     available : names of the store's blocks, in its order
-    regressor : str
-        Whose named sets count.
+    declared : mapping of str to block names, optional
+        Named sets of the regressor; see :func:`named_sets`.
 
     Raises
     ------
@@ -53,7 +39,7 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
     ('pose', 'expression')
     """
     names = list(available)
-    sets = named_sets(names, regressor)
+    sets = named_sets(names, declared)
     chosen = [name for part in _parts(text) for name in sets.get(part, (part,))]
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
@@ -65,16 +51,16 @@ def choose_blocks(text: str, available: Iterable[str], regressor: str = "") -> t
 
 
 def choose_blocks_of(
-    text: str, stores: Mapping[str, tuple[Sequence[str], str]]
+    text: str, stores: Mapping[str, tuple[Sequence[str], Sets]]
 ) -> dict[str, tuple[str, ...]]:
     """The blocks of several stores that ``text`` names; a store that it names nothing of has none.
 
     Parameters
     ----------
     text : str
-        As for :func:`choose_blocks`; ``smirk:short,emoca:expression`` names them of one store each, a name without a
-        store counts for every store that has it.
-    stores : name of the store -> its blocks in order, its regressor
+        As for :func:`choose_blocks`; ``smirk:short,emoca:expression+jaw`` names them of one store each, a name without
+        a store counts for every store that has it.
+    stores : name of the store -> its blocks in order, the named sets of its regressor
 
     Raises
     ------
@@ -82,22 +68,22 @@ def choose_blocks_of(
 
     Examples
     --------
-    >>> stores = {"smirk": (["pose", "eyelid"], "smirk"), "emoca": (["pose", "jaw"], "")}
+    >>> stores = {"smirk": (["pose", "eyelid"], {}), "emoca": (["pose", "jaw"], {})}
     >>> choose_blocks_of("pose,smirk:eyelid", stores)
     {'smirk': ('pose', 'eyelid'), 'emoca': ('pose',)}
     """
     if len(stores) == 1:
         return {name: choose_blocks(text, *store) for name, store in stores.items()}
     wanted: dict[str, list[str]] = {name: [] for name in stores}
-    for part in _parts(text):
+    for part in _parts(text, keep=stores):
         store, colon, rest = part.partition(":")
         if colon and store in stores:
             wanted[store].append(rest)
             continue
         having = [
             name
-            for name, (blocks, regressor) in stores.items()
-            if part in (*blocks, *named_sets(blocks, regressor))
+            for name, (blocks, declared) in stores.items()
+            if part in (*blocks, *named_sets(blocks, declared))
         ]
         if not having:
             raise UsageError(
@@ -113,14 +99,39 @@ def choose_blocks_of(
     }
 
 
-def named_sets(available: Sequence[str], regressor: str) -> dict[str, tuple[str, ...]]:
-    """Named sets of a regressor that wrote these blocks; ``full`` is among them always."""
+def named_sets(available: Sequence[str], declared: Sets | None = None) -> dict[str, tuple[str, ...]]:
+    """Named sets of a store with these blocks.
+
+    Parameters
+    ----------
+    available : names of the store's blocks, in its order
+    declared : mapping of str to block names, optional
+        Sets of the regressor's class, which the store records.
+
+    Returns
+    -------
+    ``full`` (all blocks but the camera, unless the regressor declares it), ``expression+pose`` and ``expression+jaw``
+    where the store has these blocks, and the declared sets
+
+    Examples
+    --------
+    >>> named_sets(["expression", "pose", "camera"], {"short": ["pose"]})
+    {'full': ('expression', 'pose'), 'expression+pose': ('expression', 'pose'), 'short': ('pose',)}
+    """
     every = tuple(name for name in available if name not in NOT_FEATURES)
-    return {"full": every, **NAMED_SETS.get(regressor, {})}
+    pairs = {"+".join(pair): pair for pair in PAIRS if set(pair) <= set(available)}
+    return {"full": every, **pairs, **{name: tuple(blocks) for name, blocks in (declared or {}).items()}}
 
 
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.replace("+", ",").split(",") if part.strip()]
+def _parts(text: str, keep: Iterable[str] = ()) -> list[str]:
+    """Names joined by comma or plus; ``store:a+b`` of a store in ``keep`` is one part."""
+    stores = set(keep)
+    parts = [
+        part
+        for piece in text.split(",")
+        for part in ([piece] if piece.strip().partition(":")[0] in stores else piece.split("+"))
+    ]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def column_names(name: str, block: Block) -> list[str]:

@@ -87,7 +87,7 @@ def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataF
         datasets = [_named(group) for group in _datasets(stores)]
         first = datasets[0]
         chosen = choose_blocks_of(
-            blocks, {name: (list(store.blocks), _regressor(store)) for name, store in first.items()}
+            blocks, {name: (list(store.blocks), store.named_sets) for name, store in first.items()}
         )
         notes = [note for other in datasets[1:] for note in _check_same(first, other, chosen)]
         pairs = [(name, block) for name in first for block in chosen[name]]

@@ -68,8 +68,11 @@ class CropSpec:
         Side of the crop over the side of the box; the product is truncated to whole pixels.
     points_factor : float
         Side of the box over the mean side of the landmarks' extent.
-    box_shift : float
-        How far the centre of the crop lies below that of a detector's own box, in sides of the box.
+    box_shift, points_shift : float
+        How far the centre of the crop lies below that of a detector's own box, or of the landmarks' extent, in sides of
+        the box.
+    longer_side : bool
+        The side of the box is its longer side; else the mean of width and height.
     floats : bool
         The crop is kept as float32 in [0, 1]; else it is truncated to bytes.
     """
@@ -79,6 +82,8 @@ class CropSpec:
     points_factor: float = 1.0
     box_shift: float = 0.0
     floats: bool = False
+    points_shift: float = 0.0
+    longer_side: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 2 or not min(self.scale, self.points_factor) > 0:

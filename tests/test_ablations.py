@@ -61,6 +61,7 @@ def test_the_code_groups_are_those_of_the_script(files):
         ("+ pose", "expression,jaw,eyelid,pose"),
         ("+ shape", "expression,jaw,eyelid,pose,shape"),
         ("short", "short"),
+        ("expression+pose", "expression+pose"),
         ("full", "full"),
     ]
     assert read_study(ROOT / "ablations" / "code_groups.yaml").grid == mine.grid

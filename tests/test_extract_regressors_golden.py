@@ -370,7 +370,7 @@ def test_named_sets_have_the_papers_widths(name: str, text: str, width: int, fir
         block: outputs[f"out/{output}"].reshape(2, -1)[:, columns].shape[1]
         for block, (output, columns) in BLOCKS[name].items()
     }
-    chosen = choose_blocks(text, widths, name)
+    chosen = choose_blocks(text, widths, find_regressor(name).sets)
     assert sum(widths[block] for block in chosen) == width
     assert chosen[0] == first
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
-from ig3d.features.blocks import choose_blocks
+from ig3d.features.blocks import choose_blocks, choose_blocks_of
 from ig3d.features.check import check_predictions
 from ig3d.features.classes import PRESETS
 from ig3d.features.inputs import Inputs
@@ -411,8 +411,23 @@ def test_the_quality_of_a_face_is_in_degrees_and_shares_of_the_image(toy, tmp_pa
 
 def test_named_sets_and_blocks_may_be_joined():
     names = ["pose", "shape", "expression", "eyelid", "jaw"]
-    assert choose_blocks("short,jaw", names, "smirk") == ("pose", "shape", "expression", "jaw")
-    assert choose_blocks("jaw+full", names, "smirk") == ("jaw", "pose", "shape", "expression", "eyelid")
+    sets = {"short": ["pose", "shape", "expression"]}
+    assert choose_blocks("short,jaw", names, sets) == ("pose", "shape", "expression", "jaw")
+    assert choose_blocks("jaw+full", names, sets) == ("jaw", "pose", "shape", "expression", "eyelid")
+    assert choose_blocks("expression+pose", names) == ("expression", "pose")
+    assert choose_blocks("expression+jaw", names) == ("expression", "jaw")
+    with pytest.raises(
+        UsageError, match=r"expected full, expression\+pose, short, or some of expression, pose"
+    ):
+        choose_blocks("jaw", ["expression", "pose"], {"short": ["pose"]})
+
+
+def test_a_named_set_of_one_of_several_stores():
+    stores = {"a": (["expression", "pose", "jaw"], {}), "b": (["expression", "jaw"], {})}
+    assert choose_blocks_of("a:expression+jaw", stores) == {"a": ("expression", "jaw"), "b": ()}
+    assert choose_blocks_of("a:expression+pose,b:jaw", stores) == {"a": ("expression", "pose"), "b": ("jaw",)}
+    both = ("expression", "jaw")
+    assert choose_blocks_of("expression+jaw", stores) == {"a": both, "b": both}
 
 
 def test_predictions_of_the_first_dataset_alone_are_never_reported_as_the_last(tmp_path):

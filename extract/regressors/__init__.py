@@ -22,6 +22,8 @@ REGRESSORS: Mapping[str, str] = {
     "emoca_v2_cos": "ig3d.extract.regressors.emoca:EmocaV2Cos",
     "emoca_v2_mp": "ig3d.extract.regressors.emoca:EmocaV2Mp",
     "facemesh": "ig3d.extract.regressors.facemesh:FaceMeshCodes",
+    "sheap": "ig3d.extract.regressors.sheap:Sheap",
+    "sheap_paper": "ig3d.extract.regressors.sheap:SheapPaper",
     "smirk": "ig3d.extract.regressors.smirk:Smirk",
 }
 

@@ -205,6 +205,13 @@ class CodeStore:
         with self._border("its blocks"):
             return read_blocks(self._file)
 
+    @property
+    def named_sets(self) -> dict[str, tuple[str, ...]]:
+        """Named sets of blocks that the regressor declares, for :func:`~ig3d.features.blocks.choose_blocks`."""
+        sets = self.info.regressor.get("sets")
+        items = sets.items() if isinstance(sets, dict) else ()
+        return {name: tuple(map(str, blocks)) for name, blocks in items if isinstance(blocks, list)}
+
     def codes(self, block: str, rows: slice = slice(None)) -> np.ndarray:
         """(n, width) float32 codes of one block, NaN exactly where the status is not ok.
 
