@@ -111,7 +111,7 @@ Blocks = Annotated[
     list[str] | None,
     typer.Option(
         "--blocks",
-        help="full, short, or block names by comma or repeated; full by default.",
+        help="full, short, expression+jaw, or block names by comma or repeated; full by default.",
         show_default=False,
     ),
 ]

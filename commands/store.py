@@ -103,7 +103,9 @@ def preview(
 
 def import_(
     root: Root,
-    kind: Annotated[str, typer.Option("--from", help="smirk-json, emoca-npy or csv.", show_default=False)],
+    kind: Annotated[
+        str, typer.Option("--from", help="smirk-json, emoca-npy, emica-npy or csv.", show_default=False)
+    ],
     codes: Annotated[
         Path, typer.Option("--codes", help="Folder of the codes, or the table.", show_default=False)
     ],

@@ -14,6 +14,7 @@ from toy_stores import make_samples, write_store
 import ig3d
 from ig3d.ablations import late_fusion
 from ig3d.errors import UsageError
+from ig3d.extract.regressors import find_regressor
 from ig3d.features.predictions import Predictions
 from ig3d.learn.ablation import run_study
 from ig3d.learn.ablation.run import _check_rule, _made
@@ -33,7 +34,8 @@ def files(tmp_path_factory):
     for name, scores in (("x", table.two_d), ("z", table.others["second"])):
         Predictions(scores, "logits", CLASSES, table.id).save(folder / f"{name}.npz")
     codes = {name: np.zeros((7, 2)) for name in FLAME}
-    write_store(folder / "smirk.h5", make_samples(7), regressor="smirk", codes=codes)
+    sets = {name: list(blocks) for name, blocks in find_regressor("smirk").sets.items()}
+    write_store(folder / "smirk.h5", make_samples(7), regressor="smirk", codes=codes, sets=sets)
     return folder
 
 

@@ -108,6 +108,29 @@ def test_emoca_folders_with_their_traps(tmp_path: Path, samples: Listing) -> Non
         assert np.allclose(store.codes("camera")[row(store, "happy/1")], records["100"]["cam"])
 
 
+def test_emicas_folders_of_inferno(ig3d: Callable[..., Ended], tmp_path: Path, samples: Listing) -> None:
+    widths = {"exp": 100, "shape": 300, "tex": 50, "globalpose": 3, "jawpose": 3, "cam": 3, "lightcode": 27}
+    records = {}
+    for folder in ("100", "300"):
+        here = tmp_path / "out" / folder
+        here.mkdir(parents=True)
+        records[folder] = numbers(widths)
+        for name, values in records[folder].items():
+            np.save(here / f"{name}.npy", np.array(values, np.float32))
+    root, out = samples.root, tmp_path / "a.h5"
+    ended = ig3d("import", root, "--from", "emica-npy", "--codes", tmp_path / "out", "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    with CodeStore(out) as store:
+        assert store.info.regressor["name"] == "emica"
+        assert {name: block.width for name, block in store.blocks.items()} == {
+            "expression": 100, "shape": 300, "camera": 3, "texture": 50, "light": 27, "pose": 3, "jaw": 3,
+        }  # fmt: skip
+        there = row(store, "sad/3")
+        assert np.allclose(store.codes("pose")[there], records["300"]["globalpose"])
+        assert np.allclose(store.codes("jaw")[there], records["300"]["jawpose"])
+        assert store.blocks["expression"].basis == "flame-2020" and store.blocks["jaw"].unit == "rad"
+
+
 def test_npy_that_holds_objects_is_not_unpickled(tmp_path: Path, samples: Listing) -> None:
     here = tmp_path / "out" / "100"
     here.mkdir(parents=True)

@@ -26,6 +26,7 @@ def write_store(
     codes=None,
     faces=None,
     weights="",
+    sets=None,
 ):
     """A store; rows in ``missing`` have no face.
 
@@ -47,7 +48,12 @@ def write_store(
     }
     fields = {name: getattr(Rows.pending(n, {}), name) for name in Rows.__slots__}
     fields |= {"status": status, "codes": codes, **(faces or {})}
-    info = StoreInfo("toy", "/data/toy", classes, regressor={"name": regressor, "weights_sha256": weights})
+    info = StoreInfo(
+        "toy",
+        "/data/toy",
+        classes,
+        regressor={"name": regressor, "weights_sha256": weights, "sets": sets or {}},
+    )
     with StoreWriter(path, info, table_of(samples, info.classes), blocks) as writer:
         writer.write(0, Rows(**fields))
     return path
