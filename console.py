@@ -297,3 +297,23 @@ def steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def working(title: str) -> Iterator[None]:
+    """Elapsed time of a task without countable steps; shown on terminals only, and removed at its end."""
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+    bar = Progress(
+        SpinnerColumn("line"),
+        _text("{task.description}"),
+        TimeElapsedColumn(),
+        console=stderr(),
+        transient=True,
+    )
+    if not bar.console.is_interactive:
+        yield
+        return
+    bar.add_task(title, total=None)
+    with bar:
+        yield

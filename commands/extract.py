@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console import counting, counts, kept_when_interrupted, say
+from ..console import counting, counts, kept_when_interrupted, say, working
 from ..errors import RunError, UsageError, number
 from .options import (
     Dataset,
@@ -221,7 +221,8 @@ def join(
     """Join the parts of a dataset, made here or elsewhere, to the store that one run would have written."""
     from ..extract.parts import join_parts
 
-    joined = join_parts(parts, out)
+    with working("join"):
+        joined = join_parts(parts, out)
     print(f"{out}: {sum(joined.values())} rows ({counts(joined)})")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import stdout
+from ..console import stdout, working
 from ..features.inputs import Inputs
 from .options import (
     Blocks,
@@ -186,7 +186,8 @@ def fuse(
         check_plot(plot)
     if out is not None:
         check_out(out)
-    result = fuse_files(inputs, config)
+    with working("fit and measure"):
+        result = fuse_files(inputs, config)
     written = [] if out is None else write_result(result, out, command=typed())
     print_result(result, stdout())
     if out is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import counts, say, stdout, steps
+from ..console import counts, say, stdout, steps, working
 from ..errors import UsageError, number
 from .options import (
     Dataset,
@@ -41,7 +41,8 @@ def inspect(
 
     with CodeStore(store) as opened:
         if verify:
-            opened.check_content()
+            with working("verify"):
+                opened.check_content()
         summary = summarise(opened)
     if as_json:
         print(json.dumps(summary | ({"verified": True} if verify else {}), indent=1))
