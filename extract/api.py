@@ -350,13 +350,13 @@ def _video(folder: str, path: str, fps: float | None) -> Iterator[tuple[str, flo
     except (FileNotFoundError, Unreadable) as exc:
         raise DatasetError(f"{folder}/{path}: {exc}") from exc
     for number in index.at_rate(fps).tolist():
-        name = f"{path}#{number:06d}"
+        member = index.member(number)
         try:
-            pixels = _read(f"{folder}/{name}")
+            pixels = _read(f"{folder}/{path}#{member}")
         except DatasetError as exc:
             warnings.warn(f"left out: {exc}", RuntimeWarning, stacklevel=2)
             continue
-        yield f"{video_id(path)}#{number:06d}", float(index.seconds[number]), pixels
+        yield f"{video_id(path)}#{member}", float(index.seconds[number]), pixels
 
 
 def _webcam(index: int) -> Iterator[tuple[str, float, np.ndarray]]:

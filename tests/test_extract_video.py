@@ -124,6 +124,12 @@ def test_fps_takes_the_first_frame_of_each_period(tmp_path: Path) -> None:
             DatasetOptions(fps=wrong)
 
 
+def test_fps_of_a_variable_rate_and_of_a_long_pause(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", [0, 1, 2, 10, 11, 30, 40_000_000])
+    samples = list_samples(path, "folder", DatasetOptions(fps=5)).samples
+    assert [name[-1] for name in samples["id"]] == ["0", "3", "5", "6"]
+
+
 def test_fps_of_images_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="has none"):

@@ -91,12 +91,10 @@ class Videos:
         self._seconds += float(np.nan_to_num(index.seconds[-1]))
         if len(index) < index.announced:
             self._short.append(f"{path} ({len(index)} of {index.announced} frames)")
-        digits = max(6, len(str(len(index) - 1)))  # one width in a video, so that ids are in its order
         return [
-            Frame(
-                frame, f"{name}#{frame:0{digits}d}", f"{path}#{frame:0{digits}d}", float(index.seconds[frame])
-            )
+            Frame(frame, f"{name}#{member}", f"{path}#{member}", float(index.seconds[frame]))
             for frame in numbers.tolist()
+            for member in [index.member(frame)]
         ]
 
     def notes(self) -> Iterator[str]:

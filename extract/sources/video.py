@@ -55,6 +55,10 @@ class VideoIndex:
     def __len__(self) -> int:
         return len(self.seconds)
 
+    def member(self, number: int) -> str:
+        """Number of a frame with leading zeros: one width in a video, so that ids are in its order."""
+        return f"{number:0{max(6, len(str(len(self) - 1)))}d}"
+
     def at_rate(self, fps: float | None) -> np.ndarray:
         """Numbers of the frames that are first in their period of ``1 / fps`` seconds; all for None.
 
@@ -66,8 +70,8 @@ class VideoIndex:
             return np.arange(len(self))
         if np.isnan(self.seconds).any():
             raise DatasetError("the video has neither time stamps nor a frame rate; leave out --fps")
-        starts = np.arange(0, self.seconds[-1] + _TOLERANCE, 1 / fps)
-        return np.unique(np.searchsorted(self.seconds, starts - _TOLERANCE))
+        _, first = np.unique(np.floor((self.seconds + _TOLERANCE) * fps), return_index=True)
+        return first
 
 
 def read_index(path: str) -> VideoIndex:
