@@ -15,10 +15,10 @@ import warnings
 import numpy as np
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
-from ig3d.learn.measures.figures import figures_of
-from ig3d.learn.measures.intervals import bootstrap_sums
-from ig3d.learn.measures.metrics import metrics_of, own_statistics, shared_statistics
-from ig3d.learn.measures.results import RuleResult
+from ig3d.learn.evaluate.figures import figures_of
+from ig3d.learn.evaluate.intervals import bootstrap_sums
+from ig3d.learn.evaluate.metrics import metrics_of, own_statistics, shared_statistics
+from ig3d.learn.evaluate.predictors import Predictor
 
 
 def predictions(labels: np.ndarray, k: int, rules: int) -> list[np.ndarray]:
@@ -67,7 +67,7 @@ def everything(values: list[np.ndarray], labels: np.ndarray, draws: int) -> floa
     kinds = ["reference"] * 3 + ["rule"] * (len(values) - 3)
     names = ["2d", "2d-recalibrated", "3d", *(f"rule-{index}" for index in range(3, len(values)))]
     rules = tuple(
-        RuleResult(name, kind, name == "2d-recalibrated", logs)
+        Predictor(name, kind, name == "2d-recalibrated", logs)
         for name, kind, logs in zip(names, kinds, values, strict=True)
     )
     start = time.process_time()

@@ -30,7 +30,7 @@ def models(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
     fuse += ("--draws", "100", "--jobs", "1", "--fit-on", "reported", "--head", "linear", "--no-controls")
     yield shelf.reader("store fused", store, *fuse, kinds=("hashed", "hashed", "hdf5"))
     yield shelf.reader(
-        "run", {}, "report", "DIR", "--out", "DIR/../report", copied=out, damaged=("metrics.json",)
+        "run", {}, "report", "DIR", "--out", "DIR/../report", copied=out, damaged=("record.json",)
     )
     study = (
         "ablate",

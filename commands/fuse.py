@@ -48,7 +48,7 @@ def fuse(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for predictions, findings.json, metrics.json, report.html, tables and the model.",
+            help="Folder for report.html, figures.csv, findings.json, predictions, the record and the model.",
         ),
     ] = None,
     plot: Annotated[

@@ -67,7 +67,7 @@ Out = Annotated[
     Path,
     typer.Option(
         "--out",
-        help="Folder for predictions, checkpoints and metrics.json; with --apply the predictions (.npz).",
+        help="Folder for predictions, checkpoints and figures; with --apply the predictions (.npz).",
         show_default=False,
     ),
 ]
@@ -298,7 +298,6 @@ def show(result: IntermediateResult, out: Path) -> None:
     for of in results_of(result):
         print_result(of, stdout())
     names = [f"{one.arm}-{one.seed}.npz" for one in result.trained]
-    print(
-        f"\n{out}: metrics.json, predictions.csv, {', '.join(names)}, and a checkpoint (.safetensors) of each"
-    )
+    files = f"record.json, figures.csv, predictions.csv, {', '.join(names)}"
+    print(f"\n{out}: {files}, and a checkpoint (.safetensors) of each")
     print(f"ig3d report {out} --out PAGE makes a page, LaTeX and CSV of it")

@@ -24,7 +24,7 @@ def report(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for report.html, table.tex, table.csv and, of several runs, differences.csv.",
+            help="Folder for report.html, table.tex, figures.csv and, of several runs, differences.csv.",
         ),
     ] = None,
 ) -> None:

@@ -54,7 +54,8 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for predictions, metrics.json and tables; --3d-logits takes them."
+            "--out",
+            help="Folder for predictions, figures.csv and report.html; --3d-logits takes the predictions.",
         ),
     ] = None,
 ) -> None:

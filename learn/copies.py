@@ -12,7 +12,7 @@ from joblib import Parallel, cpu_count, delayed
 
 from ..features.fusion_table import FusionTable
 from ..features.predictions import log_probabilities
-from .measures.results import CONDITIONAL, PERMUTED, RuleResult
+from .evaluate.predictors import CONDITIONAL, PERMUTED, REAL, Predictor
 from .protocol import FuserFit, Protocol
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Columns, Rule, fits, make_rule, quietly
 from .rules.columns import centred
@@ -44,14 +44,14 @@ class _Variant:
 
     Attributes
     ----------
-    suffix : what is put behind a rule's name
+    condition : ``real``, ``permuted``, ``conditional``, or the name of a second 2D network
     names, choices : the rules
     fit, rows : columns they are fitted to, and those rows of the table
     apply, there : columns they are applied to, and which rows of the fold these are
     version : number of the predictions among those of the same name
     """
 
-    suffix: str
+    condition: str
     names: tuple[str, ...]
     choices: Choices
     fit: Columns
@@ -67,7 +67,7 @@ class _Found:
 
     Attributes
     ----------
-    name : with its suffix
+    name, condition : of the rule
     version : as in _Variant
     repeat : number of the cross-fitting
     fits : whether it was fitted to 2D predictions
@@ -78,6 +78,7 @@ class _Found:
     """
 
     name: str
+    condition: str
     version: int
     repeat: int
     fits: bool
@@ -115,7 +116,7 @@ class Copies:
         """The plan of the first repeat."""
         return self.repeats[0].protocol
 
-    def fitted(self, *, final: bool) -> tuple[tuple[RuleResult, ...], dict[str, Rule]]:
+    def fitted(self, *, final: bool) -> tuple[tuple[Predictor, ...], dict[str, Rule]]:
         """Every rule of every fold, in as many threads as were asked for: trees grow beside arithmetic.
 
         Parameters
@@ -149,33 +150,35 @@ class Copies:
                 for variant in self._variants(number, fuser, replace(choices, seed=repeat.seed), *random):
                     yield from (delayed(self._one)(number, fuser, variant, name) for name in variant.names)
 
-    def _results(self, every: list[_Found]) -> tuple[RuleResult, ...]:
+    def _results(self, every: list[_Found]) -> tuple[Predictor, ...]:
         reported = self.protocol.reported
-        values: dict[str, dict[int, np.ndarray]] = {}
+        values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
         for number in range(len(self.repeats)):
             for name, array in self._given(number).items():
-                values.setdefault(name, {})[number] = array
-        fitted: dict[str, list[dict[str, Any]]] = {name: [] for name in values}
-        empty = np.full_like(values["2d"][0], np.nan)
+                values.setdefault((name, REAL), {})[number] = array
+        references = list(values)
+        fitted: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in values}
+        empty = np.full_like(values["2d", REAL][0], np.nan)
         for found in every:
+            key = found.name, found.condition
             where = np.searchsorted(reported, found.rows)
             # Rows without 3D take the reference that had the same chances.
-            fused = values[RECALIBRATED if found.fits else "2d"][found.repeat][where]
+            fused = values[RECALIBRATED if found.fits else "2d", REAL][found.repeat][where]
             fused[found.there] = found.predicted
-            values.setdefault(found.name, {}).setdefault(found.version, empty.copy())[where] = fused
-            parameters = fitted.setdefault(found.name, [])
+            values.setdefault(key, {}).setdefault(found.version, empty.copy())[where] = fused
+            parameters = fitted.setdefault(key, [])
             if found.fitted and found.version == 0:
                 parameters.append(found.fitted)
-        order = [name for name in values if _kind(name) == "reference"]
-        rest = [name for name in values if name not in order]
-        order += [name for rule in self.names for name in rest if _rule_of(name) == rule]
+        order = references + [key for rule in self.names for key in values if key[0] == rule]
         results = []
-        for name in order:
-            first, *others = values[name].values()
+        for key in order:
+            first, *others = values[key].values()
             if all(np.array_equal(first, other, equal_nan=True) for other in others):
                 others = []  # nothing in it depends on folds
+            name, condition = key
+            role = "reference" if key in references else "rule" if condition == REAL else "control"
             results.append(
-                RuleResult(name, _kind(name), bool(fitted[name]), first, tuple(fitted[name]), tuple(others))
+                Predictor(name, role, bool(fitted[key]), first, tuple(fitted[key]), tuple(others), condition)
             )
         return tuple(results)
 
@@ -203,7 +206,8 @@ class Copies:
         predicted = rule.apply(variant.apply) if here else np.empty((0, len(self.table.columns)))
         fitted = fits(name, variant.choices.calibrate)
         return _Found(
-            name + variant.suffix,
+            name,
+            variant.condition,
             variant.version,
             number,
             fitted,
@@ -239,8 +243,8 @@ class Copies:
         names = self.names
         if repeat:
             names = tuple(name for name in names if name in (*REPEATED, self.primary))
-        yield _Variant("", (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere, repeat)
-        yield _Variant("", names, choices, fit, rows, apply.take(covered), covered, repeat)
+        yield _Variant(REAL, (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere, repeat)
+        yield _Variant(REAL, names, choices, fit, rows, apply.take(covered), covered, repeat)
         if self.controls:
             there = apply.take(covered)
             others = tuple(name for name in names if name != self.primary)
@@ -262,7 +266,7 @@ class Copies:
             there &= covered
             if known.any() and without:
                 yield _Variant(
-                    f"+{name}",
+                    f"2d:{name}",
                     without,
                     choices,
                     replace(fit.take(known), three=other[rows[known]], codes=None),
@@ -317,14 +321,3 @@ def similar_order(values: np.ndarray, random: np.random.Generator) -> np.ndarray
         rows = rows[np.argsort(values[rows, column], kind="stable")]
         todo += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
     return order
-
-
-def _rule_of(name: str) -> str:
-    """The rule that a control repeats."""
-    return name.removesuffix(PERMUTED).removesuffix(CONDITIONAL).partition("+")[0]
-
-
-def _kind(name: str) -> str:
-    if name in ("2d", RECALIBRATED, "3d") or name.startswith("2d:"):
-        return "reference"
-    return "control" if name.endswith((PERMUTED, CONDITIONAL)) or "+" in name else "rule"

@@ -21,9 +21,9 @@ from ..features.join import load_table
 from .class_shares import shares_of
 from .config import FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, RULES, FuseConfig
 from .copies import Copies, Repeat, as_predictions
+from .evaluate.figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
-from .measures.figures import figures_of
 from .model import FusionModel, settled
 from .protocol import Protocol
 from .protocol.plan import plan
@@ -103,6 +103,7 @@ def fuse_predictions(
         table.covered[rows],
         groups,
         task=table.task,
+        classes=table.classes,
         draws=config.draws,
         seed=config.seed,
         family=FITTED_METRICS[choices.objective],
@@ -119,7 +120,7 @@ def fuse_predictions(
         ids=table.id[rows],
         truth=table.truth[rows],
         covered=table.covered[rows],
-        rules=rules,
+        predictors=rules,
         figures=figures,
         protocol=protocol,
         config=config,
@@ -132,7 +133,6 @@ def fuse_predictions(
             "intervals": after_figures - after_rules,
             "model": time.perf_counter() - after_figures,
         },
-        groups=groups,
         group_names=table.group[rows] if table.grouped else None,
     )
 

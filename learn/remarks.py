@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..errors import number
 from ..features.fusion_table import FusionTable
-from .measures.intervals import FEW_UNITS
-from .measures.metrics import LOWER_IS_BETTER
-from .measures.results import RuleResult
+from .evaluate.figures import figure
+from .evaluate.intervals import FEW_UNITS
+from .evaluate.metrics import LOWER_IS_BETTER
+from .evaluate.predictors import Predictor
 from .protocol import Protocol
 from .rules import RECALIBRATED
 
@@ -35,7 +38,7 @@ _TOLD = {
 }
 
 
-def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ...]) -> list[str]:
+def oddities(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
     """What makes figures of these rows mean less than they seem to."""
     notes = []
     reported = protocol.reported
@@ -71,12 +74,12 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ..
     return notes + few_groups(groups)
 
 
-def few_fitted(table: FusionTable, protocol: Protocol, rules: tuple[RuleResult, ...]) -> list[str]:
+def few_fitted(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
     """That what is fitted rests on few rows."""
     rows, k = min(len(fuser.fit) for fuser in protocol.fusers), len(table.columns)
     if rows >= _FEW_FITTED * k:
         return []
-    who = "rules are" if any(rule.fits for rule in rules if rule.kind == "rule") else f"{RECALIBRATED} is"
+    who = "rules are" if any(rule.fits for rule in rules if rule.role == "rule") else f"{RECALIBRATED} is"
     per = f"each of {k} classes" if table.classes else "valence and arousal each"
     return [
         f"WARNING {who} fitted on {number(rows, 'row')} only, fewer than {_FEW_FITTED} for {per}: "
@@ -106,12 +109,15 @@ def unlearnt(table: FusionTable, protocol: Protocol) -> list[str]:
     return notes
 
 
-def weaknesses(figures: dict[str, dict[str, Any]], n: int, task: str, objective: str) -> list[str]:
+def weaknesses(figures: pd.DataFrame, n: int, task: str, objective: str) -> list[str]:
     """Where differences to the recalibrated network flatter, and where intervals are rough."""
     notes = []
     for metric, (served_by, least) in _LOSSES[task].items():
-        given, mended = (figures[name]["all"].get(metric, {}).get("value") for name in ("2d", RECALIBRATED))
-        if given is None or mended is None:
+        network, recalibrated = (figure(figures, name, metric) for name in ("2d", RECALIBRATED))
+        if network is None or recalibrated is None:
+            continue
+        given, mended = network.value, recalibrated.value
+        if not math.isfinite(given + mended):
             continue
         loss = mended - given if metric in LOWER_IS_BETTER else given - mended
         if loss <= least:
@@ -166,7 +172,7 @@ def _told(value: float, metric: str) -> str:
     return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
 
 
-def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[str]:
+def as_fitted(rules: tuple[Predictor, ...], columns: tuple[str, ...]) -> list[str]:
     """What rules and calibration came out as, copy by copy, in a line each.
 
     Parameters
@@ -174,7 +180,7 @@ def as_fitted(rules: tuple[RuleResult, ...], columns: tuple[str, ...]) -> list[s
     rules : of a run
     columns : names of the prediction columns
     """
-    fitted = {rule.name: rule.fitted for rule in rules if rule.kind == "rule" and rule.fitted}
+    fitted = {rule.name: rule.fitted for rule in rules if rule.role == "rule" and rule.fitted}
     said = [
         f"{name} {_TOLD[name][1]} " + ", ".join(_numbers(copy[_TOLD[name][0]], name) for copy in copies)
         for name, copies in fitted.items()

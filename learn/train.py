@@ -23,10 +23,11 @@ from ..features.labels import has_va
 from ..features.predictions import VA, Predictions, log_softmax
 from ..features.samples import classes_of
 from .config import FuseConfig
+from .evaluate.figures import figures_of
+from .evaluate.metrics import metric_names
+from .evaluate.predictors import Predictor
 from .head_fits import fit_heads
 from .heads import HEADS, NEED_TORCH
-from .measures.figures import figures_of
-from .measures.results import RuleResult
 from .protocol import Protocol
 from .protocol.head_plan import plan_heads
 from .remarks import few_groups, unlearnt
@@ -199,7 +200,7 @@ def train_heads(
     protocol = plan_heads(table, config.of_head(names[0]))
     rows = protocol.reported
     prior = _prior(table, protocol)
-    rules, predictions, seconds = [RuleResult(PRIOR, "reference", False, prior[rows])], {}, {}
+    rules, predictions, seconds = [Predictor(PRIOR, "reference", False, prior[rows])], {}, {}
     for name in names:
         start = time.perf_counter()
         scores = fit_heads(table, protocol, config.of_head(name)).scores
@@ -211,7 +212,7 @@ def train_heads(
             found = scores[fuser.heads_apply[0]][fuser.apply]
             known = np.isfinite(found).all(axis=1)
             values[np.searchsorted(rows, fuser.apply[known])] = found[known]
-        rules.append(RuleResult(name, "head", False, values))
+        rules.append(Predictor(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
     groups = table.group_codes[rows] if table.grouped else None
     notes += unlearnt(table, protocol) + few_groups(groups)
@@ -221,8 +222,10 @@ def train_heads(
         table.covered[rows],
         groups,
         task=table.task,
+        classes=table.classes,
         draws=config.draws,
         seed=config.seed,
+        family=metric_names(table.task),
         references=(PRIOR, names[0]) if len(names) > 1 else (PRIOR,),
     )
     return HeadsResult(
@@ -231,7 +234,7 @@ def train_heads(
         ids=table.id[rows],
         truth=table.truth[rows],
         covered=table.covered[rows],
-        rules=tuple(rules),
+        predictors=tuple(rules),
         figures=figures,
         protocol=protocol,
         config=replace(config, heads=names),
@@ -239,7 +242,6 @@ def train_heads(
         sources=dict(table.sources),
         predictions=predictions,
         seconds=seconds,
-        groups=groups,
         group_names=table.group[rows] if table.grouped else None,
     )
 

@@ -33,7 +33,7 @@ The demo took $((SECONDS - started)) s. Look at
   $demo/faces.png              synthetic faces with the detected points
   $demo/fused/gain.png         gain of each rule over the 2D network, with confidence intervals
   $demo/fused/predictions.csv  predictions of all rules, by sample id
-  $demo/fused/metrics.json     all figures, assumptions, and the rows on which each model was fitted
+  $demo/fused/figures.csv      all figures with their intervals; record.json: on which rows each model was fitted
 
 With your own data (a folder per class; docs/datasets.md has RAF-DB and tables) and your own network's logits:
   make extract DATASET=folder ROOT=/path/to/images OUT=mine.h5

@@ -25,8 +25,9 @@ from threadpoolctl import threadpool_limits
 from ig3d.features.fusion_table import FusionTable
 from ig3d.features.samples import Split
 from ig3d.learn.config import FuseConfig
+from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.evaluate.metrics import measure
 from ig3d.learn.fuse import FuseResult, fuse_predictions
-from ig3d.learn.measures.metrics import measure
 from ig3d.learn.report import record_of
 from ig3d.learn.report.findings import findings_of
 from ig3d.learn.rules import RECALIBRATED, Columns
@@ -205,9 +206,9 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
     )
     line["covers"] = {}
     for name in (primary["metric"],) if cell.task == "va" else (primary["metric"], "accuracy"):
-        figure = result.figures["stack"]["all"][name]["minus_2d_recalibrated"]
+        gain = figure(result.figures, "stack", name, versus="2d-recalibrated")
         apart = stack[name] - alone[name]
-        line["covers"][name] = bool(figure["low"] - 1e-9 <= apart <= figure["high"] + 1e-9)
+        line["covers"][name] = bool(gain.low - 1e-9 <= apart <= gain.high + 1e-9)
     return line
 
 

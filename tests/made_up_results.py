@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from ig3d.learn.config import FITTED_METRICS, FuseConfig
-from ig3d.learn.measures.figures import figures_of
-from ig3d.learn.measures.results import RuleResult
+from ig3d.learn.evaluate.figures import figures_of
+from ig3d.learn.evaluate.predictors import Predictor
 from ig3d.learn.result import Result
 
 HOSTILE = '<script>alert("x")</script> & 100 % of $a_b^{c}$ \\input{/etc/passwd} ~#'
@@ -39,15 +39,17 @@ def made(
     three = values(0.8)
     three[~covered] = np.nan
     rules = (
-        RuleResult("2d", "reference", False, values(1.0)),
-        RuleResult("2d-recalibrated", "reference", True, values(1.0), ({"penalty": 0.1},)),
-        RuleResult("3d", "reference", False, three),
-        RuleResult("mean", "rule", False, values(1.0 + gain)),
-        RuleResult("weighted", "rule", True, values(1.0 + gain), ({"w": 0.25}, {"w": 0.35})),
-        RuleResult("weighted-permuted", "control", True, values(1.0), ({"w": 0.01}, {"w": 0.0})),
+        Predictor("2d", "reference", False, values(1.0)),
+        Predictor("2d-recalibrated", "reference", True, values(1.0), ({"penalty": 0.1},)),
+        Predictor("3d", "reference", False, three),
+        Predictor("mean", "rule", False, values(1.0 + gain)),
+        Predictor("weighted", "rule", True, values(1.0 + gain), ({"w": 0.25}, {"w": 0.35})),
+        Predictor("weighted", "control", True, values(1.0), ({"w": 0.01}, {"w": 0.0}), condition="permuted"),
     )
     family = FITTED_METRICS["accuracy" if task == "classes" else "rmse"]
-    figures = figures_of(rules, truth, covered, groups, task=task, draws=200, seed=0, family=family)
+    figures = figures_of(
+        rules, truth, covered, groups, task=task, classes=classes, draws=200, seed=0, family=family
+    )
     protocol = SimpleNamespace(
         case="once",
         report_name="the test split",
@@ -66,9 +68,8 @@ def made(
         ids=ids,
         truth=truth,
         covered=covered,
-        groups=groups,
         group_names=None if groups is None else np.char.add("p", groups.astype(str)),
-        rules=rules,
+        predictors=rules,
         figures=figures,
         protocol=protocol,
         config=FuseConfig(rules=("mean", "weighted"), primary="weighted", draws=200),

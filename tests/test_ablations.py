@@ -109,7 +109,9 @@ def test_the_script_runs_studies_over_one_folder_of_cells(script, tmp_path):
     assert code == 0, output.err
     assert "Late fusion by rule" in output.out and "Late fusion by calibration" in output.out
     for name in ("rule", "calibration"):
-        assert {"study.json", "table.csv", "table.tex"} <= {path.name for path in (tmp_path / name).iterdir()}
+        assert {"study.json", "figures.csv", "table.tex"} <= {
+            path.name for path in (tmp_path / name).iterdir()
+        }
     # the only cell of the one is the first of the other: calibrate is none by default
     assert len(list((tmp_path / "cells").iterdir())) == 3
 

@@ -141,8 +141,8 @@ def test_names_in_progress_bars_are_data(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_pipe_is_no_record_of_a_run(ig3d: Callable[..., Ended], tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "metrics.json")
-    for path in (tmp_path, tmp_path / "metrics.json", "/dev/zero"):
+    os.mkfifo(tmp_path / "record.json")
+    for path in (tmp_path, tmp_path / "record.json", "/dev/zero"):
         ended = ig3d("report", path)
         assert ended.returncode == 1
         assert "expected the figures of a run, got a folder, a device or a pipe" in ended.stderr

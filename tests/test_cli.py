@@ -17,6 +17,8 @@ from slow_fakes import with_modules_of
 
 from ig3d.features.store import CodeStore
 from ig3d.features.values import CropSpec
+from ig3d.learn.evaluate.figures import COLUMNS, figure
+from ig3d.learn.evaluate.tables import read_table
 
 Program = Callable[..., Ended]
 
@@ -161,20 +163,22 @@ def test_fuse_prints_and_writes(
     )
     assert ended.returncode == 0, ended.stderr
     assert {path.name for path in out.iterdir()} == {
+        "confusion.csv",
+        "figures.csv",
         "findings.json",
-        "metrics.json",
         "model.skops",
         "predictions.csv",
+        "predictions.npz",
+        "record.json",
+        "reliability.csv",
         "report.html",
-        "table.csv",
         "table.tex",
     }
-    results = json.loads((out / "metrics.json").read_text())["results"]
-    accuracy = results["weighted"]["all"]["accuracy"]
+    figures = read_table(out / "figures.csv", COLUMNS)
     # the codes are the colours that the classes differ in: they must add to random logits
-    assert accuracy["minus_2d_recalibrated"]["low"] > 0
-    control = results["stack-conditional"]["all"]["accuracy"]["minus_2d_recalibrated"]
-    assert control["low"] <= 0 <= control["high"]
+    assert figure(figures, "weighted", "accuracy", versus="2d-recalibrated").low > 0
+    control = figure(figures, "stack", "accuracy", condition="conditional", versus="2d-recalibrated")
+    assert control.low <= 0 <= control.high
 
 
 def test_only_results_of_an_earlier_run_are_replaced(
@@ -186,9 +190,9 @@ def test_only_results_of_an_earlier_run_are_replaced(
     failed(ig3d(*command, tmp_path / "mine"), 1, "got predictions.csv of something else")
     assert (tmp_path / "mine" / "predictions.csv").read_text() == "precious"
     assert ig3d(*command, tmp_path / "run").returncode == 0
-    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    before = (tmp_path / "run" / "record.json").read_bytes()
     assert ig3d(*command, tmp_path / "run").returncode == 0
-    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+    assert (tmp_path / "run" / "record.json").read_bytes() == before
     failed(ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "expected a folder")
 
 
@@ -210,8 +214,7 @@ def test_shuffled_rows_with_ids_change_no_figure(
             "--out", tmp_path / name,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stderr
-        record = json.loads((tmp_path / name / "metrics.json").read_text())
-        texts.append((record["results"], (tmp_path / name / "predictions.csv").read_text()))
+        texts.append([(tmp_path / name / of).read_text() for of in ("figures.csv", "predictions.csv")])
     assert texts[0] == texts[1]
 
 

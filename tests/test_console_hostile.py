@@ -78,7 +78,7 @@ def test_what_a_fusion_writes_shows_names_as_they_are(
     ElementTree.parse(files["folder"] / "plot.svg")
     rows = list(csv.DictReader(io.StringIO((out / "predictions.csv").read_text())))
     assert {row["label"] for row in rows} == set(NAMES)
-    record = json.loads((out / "metrics.json").read_text())
+    record = json.loads((out / "record.json").read_text())
     assert tuple(record["classes"]) == NAMES
     words = clean(ig3d("report", out, "--out", files["folder"] / "report"))
     assert "reported rows" in words
@@ -140,13 +140,20 @@ def test_names_of_a_study_are_shown_as_they_are(
     assert (tmp_path / "out" / "heatmap.png").stat().st_size > 1000
 
 
+def copied(run: Path, folder: Path, record: object) -> None:
+    """The files of a run in another folder, with another record."""
+    for path in run.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "record.json").write_text(json.dumps(record))
+
+
 def test_a_record_of_someone_else_puts_no_command_into_latex(
     files: dict[str, Path], fused: tuple[Path, str], ig3d: Callable, tmp_path: Path
 ) -> None:
     out, _ = fused
-    record = json.loads((out / "metrics.json").read_text())
+    record = json.loads((out / "record.json").read_text())
     record["config"]["draws"] = "\\input{/etc/passwd}"
-    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    copied(out, tmp_path, record)
     ended = ig3d("report", tmp_path, "--out", tmp_path / "report")
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 1 or "\\input" not in (tmp_path / "report" / "table.tex").read_text()
@@ -180,15 +187,34 @@ def test_the_console_reads_no_markup(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["classes", "sources", "results", "rules", "protocol", "config", "task", "references"]
+    "name", ["classes", "sources", "predictors", "primary", "protocol", "config", "task", "references"]
 )
 @pytest.mark.parametrize("value", [None, -1, "x", [], {}, {"a": 1}, [[1]]])
 def test_a_changed_record_is_reported_or_refused_in_one_line(
     files: dict[str, Path], fused: tuple[Path, str], ig3d: Callable, tmp_path: Path, name: str, value: object
 ) -> None:
     out, _ = fused
-    record = json.loads((out / "metrics.json").read_text())
-    (tmp_path / "metrics.json").write_text(json.dumps(record | {name: value}))
+    record = json.loads((out / "record.json").read_text())
+    copied(out, tmp_path, record | {name: value})
     ended = ig3d("report", tmp_path)
     assert ended.returncode in (0, 1)
-    assert ended.returncode == 0 or "metrics.json" in ended.stderr.splitlines()[-1]
+    assert ended.returncode == 0 or "record.json" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("file", ["figures.csv", "confusion.csv", "reliability.csv", "predictions.npz"])
+@pytest.mark.parametrize("change", ["cut", "text", "gone"])
+def test_a_changed_table_is_reported_or_refused_in_one_line(
+    files: dict[str, Path], fused: tuple[Path, str], ig3d: Callable, tmp_path: Path, file: str, change: str
+) -> None:
+    out, _ = fused
+    copied(out, tmp_path, json.loads((out / "record.json").read_text()))
+    whole = (tmp_path / file).read_bytes()
+    if change == "gone":
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(
+            whole[: len(whole) // 2] if change == "cut" else b"predictor,role\n\xff"
+        )
+    ended = ig3d("report", tmp_path, out)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert file in ended.stderr.splitlines()[-1]

@@ -81,9 +81,9 @@ def test_a_folder_of_results_with_a_fifo_in_it_is_refused(
 ) -> None:
     folder = tmp_path / "fused"
     folder.mkdir()
-    fifo(folder / "metrics.json")
+    fifo(folder / "record.json")
     ended = ig3d("fuse", "--2d-logits", store, "--3d-store", store, "--out", folder)
-    assert ended.returncode == 1 and "metrics.json" in ended.stderr and "FIFO" in ended.stderr
+    assert ended.returncode == 1 and "record.json" in ended.stderr and "FIFO" in ended.stderr
 
 
 def test_the_writers_refuse_it_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ig3d.features.classes import NETWORKS, PRESETS, parse_classes
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
 from ig3d.features.samples import Split
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import FuseConfig, fuse_files
 
 CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=100, model=False)
@@ -33,8 +34,8 @@ def test_a_preset_gives_the_figures_of_the_store_order_and_a_wrong_one_is_caught
     path = save(tmp_path / "preset.npz", theirs, ids=ids)
     declared = fuse_files(Inputs(path, store, classes=preset), CONFIG)
     right = np.mean(logits.argmax(1) == labels[reported])
-    assert plain.figures["2d"]["all"]["accuracy"]["value"] == pytest.approx(right, abs=1e-9)
-    assert declared.figures == plain.figures
+    assert figure(plain.figures, "2d", "accuracy").value == pytest.approx(right, abs=1e-9)
+    assert declared.figures.equals(plain.figures)
     named = load_table(Inputs(save(tmp_path / "named.npz", theirs, ids=ids, classes=order), store))
     assert np.array_equal(named.two_d[named.has_2d], logits)
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from toy_fusion import CLASSES, make_table, store_of
 from ig3d.errors import RunError, UsageError
 from ig3d.features.predictions import Predictions
 from ig3d.learn.ablation import Study, print_study, run_study, write_study
-from ig3d.learn.ablation.report import table_csv, table_tex
+from ig3d.learn.ablation.report import figures_csv, table_tex
 from ig3d.learn.ablation.study import read_study
-from ig3d.learn.ablation.table import TO_CELL, table_of
-from ig3d.learn.measures.intervals import holm
-from ig3d.learn.measures.results import difference_key
+from ig3d.learn.ablation.table import table_of
+from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.evaluate.intervals import holm
+from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.report.record import read_run
 
 QUICK = {"head": "linear", "rules": "mean,stack", "draws": 200}
@@ -133,39 +135,35 @@ def test_a_cell_is_the_run_of_that_name_and_differences_are_paired(files):
     assert table.metric == "accuracy"
     assert table.rule == "stack"
     for place, of in enumerate(result.cells):
-        record = read_run(of.folder).record
-        assert record["config"]["head"] == of.cell.labels["head"]
-        for rule in ("2d", "3d", "mean", "stack"):
-            found = record["results"][rule]["all"] or record["results"][rule]["covered"]
-            assert table.find(place, rule)["value"] == found["accuracy"]["value"]
-    first, other = (of.predictions() for of in result.cells)
-    gain = (other.rules["stack"].argmax(1) == other.truth).mean() - (
-        first.rules["stack"].argmax(1) == first.truth
-    ).mean()
-    assert table.find(1, "stack")[TO_CELL]["value"] == pytest.approx(gain, abs=1e-12)
-    assert TO_CELL not in table.find(0, "stack")
+        run = read_run(of.folder)
+        assert run.record["config"]["head"] == of.cell.labels["head"]
+        for rule, rows in (("2d", "all"), ("3d", "covered"), ("mean", "all"), ("stack", "all")):
+            assert table.find(place, rule).value == figure(run.figures, rule, "accuracy", rows=rows).value
+    first, other = (find(of.predictions().predictors, "stack").values.argmax(1) for of in result.cells)
+    truth = result.cells[0].predictions().truth
+    gain = (other == truth).mean() - (first == truth).mean()
+    assert table.find(1, "stack", versus_cell=0).value == pytest.approx(gain, abs=1e-12)
+    assert table.find(0, "stack", versus_cell=0) is None
     # the 2D network is the same in both cells, to the last row
-    assert {key: table.find(1, "2d")[TO_CELL][key] for key in ("value", "low", "high")} == {
-        "value": 0.0,
-        "low": 0.0,
-        "high": 0.0,
-    }
+    assert table.find(1, "2d", versus_cell=0)[:3] == (0.0, 0.0, 0.0)
 
 
 def test_holms_correction_runs_over_the_rules_of_all_cells(files):
     result = run_study(study_of(files, {"seed": {"0": 0, "1": 1}}), files / "out", jobs=1)
     table = table_of(result)
-    key = difference_key("2d-recalibrated")
-    tested = [of.figure[key] for of in table.entries if of.kind == "rule" and key in of.figure]
+    lines = table.figures[
+        (table.figures["versus"] == "2d-recalibrated") & table.figures["versus_cell"].isna()
+    ]
+    tested = lines[lines["role"] == "rule"]
     assert len(tested) == 4
-    assert [of["p_adjusted"] for of in tested] == list(holm([of["p"] for of in tested]))
-    assert all("p_adjusted" not in of.figure.get(key, {}) for of in table.entries if of.kind != "rule")
+    assert tested["p_adjusted"].tolist() == holm(tested["p"].tolist())
+    assert lines["p_adjusted"][lines["role"] != "rule"].isna().all()
 
 
 def test_what_was_run_is_not_run_again_and_a_new_value_runs_alone(files):
     out, seen = files / "out", []
     run_study(study_of(files, {"seed": {"0": 0}}), out, jobs=1)
-    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.json")}
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("record.json")}
     grown = run_study(study_of(files, {"seed": {"0": 0, "1": 1}}), out, jobs=1, progress=seen.append)
     assert grown.kept == 1
     assert seen == [1, 1]
@@ -182,7 +180,7 @@ def test_parallel_and_interrupted_runs_give_the_same_bytes(files):
     write_study(run_study(study, files / "one", jobs=1), files / "one")
     result = run_study(study, files / "two", jobs=2)
     # as an interruption leaves it: a folder without its record, another missing
-    (result.cells[0].folder / "metrics.json").unlink()
+    (result.cells[0].folder / "record.json").unlink()
     shutil.rmtree(result.cells[3].folder)
     write_study(run_study(study, files / "two", jobs=2), files / "two")
     texts = {
@@ -213,7 +211,7 @@ def test_a_cell_that_fails_says_why_and_stops_no_other(files):
     result = run_study(study_of(files, grid), files / "out", jobs=1)
     assert [bool(of.error) for of in result.cells] == [False, True]
     assert "jaw not in this store" in result.cells[1].error
-    lines = list(csv.DictReader(io.StringIO(table_csv(result, table_of(result)))))
+    lines = list(csv.DictReader(io.StringIO(figures_csv(result, table_of(result)))))
     assert [line["error"] for line in lines if line["blocks"] == "none"] == [result.cells[1].error]
     tex = table_tex(result, table_of(result)).splitlines()
     assert next(line for line in tex if line.startswith("none &")) == "none" + " & --" * 5 + r" \\"
@@ -223,7 +221,7 @@ def test_cells_of_other_rows_are_not_compared(files):
     result = run_study(study_of(files, {"report": {"test": "test", "val": "val"}}), files / "out", jobs=1)
     table = table_of(result)
     assert "has no paired difference to test" in table.remarks[0]
-    assert TO_CELL not in table.find(1, "stack")
+    assert table.find(1, "stack", versus_cell=0) is None
 
 
 def test_a_foreign_folder_is_left_alone(files):
@@ -260,10 +258,10 @@ def test_the_command_writes_tables_and_ends_with_1_where_a_cell_failed(files, ig
     assert "jaw: not run: blocks: expected" in ended.stdout
     assert {path.name for path in (files / "out").iterdir()} == {
         "cells",
+        "figures.csv",
         "heads",
         "heatmap.png",
         "study.json",
-        "table.csv",
         "table.tex",
     }
     assert r"A \& B" in (files / "out" / "table.tex").read_text()
@@ -280,7 +278,7 @@ def test_valence_and_arousal_have_their_own_metric(tmp_path):
     study = study_of(tmp_path, {"objective": {"rmse": "rmse", "ccc": "ccc"}})
     result = table_of(run_study(study, tmp_path / "out", jobs=1))
     assert result.metric == "ccc_joint"
-    assert np.isfinite(result.find(1, "stack")[TO_CELL]["value"])
+    assert np.isfinite(result.find(1, "stack", versus_cell=0).value)
     with pytest.raises(UsageError, match="metric: expected one of rmse_valence"):
         table_of(
             run_study(Study("toy", study.options, study.grid, metric="accuracy"), tmp_path / "out", jobs=1)
@@ -298,16 +296,16 @@ def test_cells_fitted_on_reported_rows_are_marked_and_their_warnings_told(files)
     result = run_study(study_of(files, grid), files / "out", jobs=1)
     table, text = table_of(result), shown(result)
     for rule in ("stack", "2d-recalibrated"):
-        assert [table.entry(cell, rule).marks for cell in (0, 1)] == ["", "†"]
-    assert [table.entry(cell, "3d").marks for cell in (0, 1)] == ["‡", "‡"]
+        assert [table.marks(cell, rule) for cell in (0, 1)] == ["", "†"]
+    assert [table.marks(cell, "3d") for cell in (0, 1)] == ["‡", "‡"]
     assert "† fitted on the very rows that are reported. ‡ on the rows with 3D only." in text
-    value = f"{100 * table.find(1, 'stack')['value']:.2f}"
+    value = f"{100 * table.find(1, 'stack').value:.2f}"
     assert re.search(rf"{value}\**†", text)
     assert "reported: MARKED †: rules were fitted on" in text and text.count("MARKED") == 1
     assert text.count("Only 80 rows are reported") == 1  # of both cells, said once
-    lines = list(csv.DictReader(io.StringIO(table_csv(result, table))))
-    marked = {(line["fit-on"], line["rule"]) for line in lines if line["fitted_on_reported"] == "1"}
-    assert marked == {("reported", name) for name in ("2d-recalibrated", "stack", "stack-conditional")}
+    lines = list(csv.DictReader(io.StringIO(figures_csv(result, table))))
+    marked = {(line["fit-on"], line["predictor"]) for line in lines if line["fitted_on_reported"] == "True"}
+    assert marked == {("reported", name) for name in ("2d-recalibrated", "stack")}
     tex = next(line for line in table_tex(result, table).splitlines() if line.startswith("reported &"))
     assert tex.count(r"\dag") == 2 and tex.count(r"\ddag") == 1
     assert not [cell for cell in tex.split("&") if "dag" in cell and "textbf" in cell]
@@ -318,30 +316,30 @@ def test_cells_that_predict_the_same_are_counted_once(files):
     result = run_study(study_of(files, grid), files / "out", jobs=1)
     table = table_of(result)
     assert any("more: the same predictions as all" in line for line in table.remarks)
-    key = difference_key("2d")
-    tested = [of.figure[key] for of in table.entries if of.kind == "rule" and of.cell != 1]
+    lines = table.figures[(table.figures["versus"] == "2d") & table.figures["versus_cell"].isna()]
+    tested = lines[(lines["role"] == "rule") & (lines["cell"] != 1)]
     assert len(tested) == 4
-    assert [of["p_adjusted"] for of in tested] == list(holm([of["p"] for of in tested]))
+    assert tested["p_adjusted"].tolist() == holm(tested["p"].tolist())
     for rule in ("mean", "stack"):
-        assert table.find(1, rule)[key]["p_adjusted"] == table.find(0, rule)[key]["p_adjusted"]
-        assert (
-            "p_adjusted" in table.find(2, rule)[TO_CELL] and "p_adjusted" not in table.find(1, rule)[TO_CELL]
-        )
+        first, same = (table.find(cell, rule, versus="2d").p_adjusted for cell in (0, 1))
+        assert first == same
+        assert np.isfinite(table.find(2, rule, versus_cell=0).p_adjusted)
+        assert np.isnan(table.find(1, rule, versus_cell=0).p_adjusted)
 
 
 def test_stars_of_a_study_need_both_references_and_the_control(files):
     result = run_study(study_of(files), files / "out", jobs=1)
     table = table_of(result)
-    keys = [difference_key("2d-recalibrated"), difference_key("2d"), "minus_control"]
-    figure = table.find(0, "stack")
-    assert table.claim(0, "stack")["p_adjusted"] == max(figure[key]["p_adjusted"] for key in keys)
-    for key in keys:
-        kept = dict(figure[key])
-        figure[key].update(p_adjusted=0.4)
-        assert table.claim(0, "stack")["p_adjusted"] == 0.4
-        figure[key].update(kept | {"value": -figure[key]["value"]})
-        assert table.claim(0, "stack") is None
-        figure[key].update(kept)
+    lines = table.figures[(table.figures["predictor"] == "stack") & (table.figures["condition"] == "real")]
+    lines = lines[lines["p_adjusted"].notna()]
+    assert set(lines["versus"]) == {"2d-recalibrated", "2d", "stack"}
+    assert table.claim(0, "stack").p_adjusted == lines["p_adjusted"].max()
+    for index in lines.index:
+        changed = replace(table, figures=table.figures.copy())
+        changed.figures.loc[index, "p_adjusted"] = 0.4
+        assert changed.claim(0, "stack").p_adjusted == 0.4
+        changed.figures.loc[index, "value"] *= -1
+        assert changed.claim(0, "stack") is None
 
 
 @pytest.mark.parametrize("damage", ["record", "rows", "cut", "gone"])
@@ -349,15 +347,19 @@ def test_a_damaged_cell_is_run_again(files, damage):
     study = study_of(files, {"seed": {"0": 0, "1": 1}})
     first = run_study(study, files / "out", jobs=1)
     folder = first.cells[1].folder
-    whole = {name: (folder / name).read_bytes() for name in ("metrics.json", "predictions.csv")}
+    whole = {name: (folder / name).read_bytes() for name in ("record.json", "predictions.npz")}
     if damage == "record":
-        (folder / "metrics.json").write_bytes(whole["metrics.json"][:200])
+        (folder / "record.json").write_bytes(whole["record.json"][:200])
     elif damage == "gone":
-        (folder / "predictions.csv").unlink()
+        (folder / "predictions.npz").unlink()
+    elif damage == "cut":
+        (folder / "predictions.npz").write_bytes(whole["predictions.npz"][:-3])
     else:
-        kept = whole["predictions.csv"].splitlines(keepends=True)
-        cut = b"".join(kept[:-30]) if damage == "rows" else whole["predictions.csv"][:-3]
-        (folder / "predictions.csv").write_bytes(cut)
+        with np.load(folder / "predictions.npz") as file:
+            arrays = dict(file)
+        for name in ("ids", "truth", "covered"):
+            arrays[name] = arrays[name][:-30]
+        np.savez(folder / "predictions.npz", **arrays | {"values": arrays["values"][:, :-30]})
     again = run_study(study, files / "out", jobs=1)
     assert again.kept == 1 and not again.cells[1].error
     assert {name: (folder / name).read_bytes() for name in whole} == whole

@@ -15,6 +15,7 @@ from ig3d import workers
 from ig3d.errors import UsageError
 from ig3d.features.predictions import Predictions
 from ig3d.learn.ablation import Study, run_study, write_study
+from ig3d.learn.evaluate.predictors import find
 
 LIVES = "IG3D_TEST_LIVES"
 
@@ -95,7 +96,7 @@ def test_a_head_of_ones_own_that_is_edited_is_fitted_again(tmp_path, options, mo
             (tmp_path / f"{name}.py").write_text(text)
             sys.modules.pop(name, None)
         ran = run_study(study, tmp_path / "out", jobs=1)
-        return ran.kept, ran.cells[0].predictions().rules["3d"].tobytes()
+        return ran.kept, find(ran.cells[0].predictions().predictors, "3d").values.tobytes()
 
     none, first = kept(1, BASE)
     assert none == 0

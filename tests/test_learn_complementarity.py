@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ig3d.learn.measures.calibration import reliability
-from ig3d.learn.measures.complementarity import (
+from ig3d.learn.evaluate.calibration import reliability
+from ig3d.learn.evaluate.complementarity import (
     complementarity_of,
-    complementarity_words,
     cross_statistics,
 )
-from ig3d.learn.measures.metrics import own_statistics, shared_statistics
+from ig3d.learn.evaluate.metrics import own_statistics, shared_statistics
 
 
 def found(first, second, truth, task):
@@ -24,7 +23,7 @@ def found(first, second, truth, task):
         cross_statistics(first, second, truth, task),
     ]
     measures = complementarity_of(*(of.sum(axis=0) for of in sums), task)
-    return {name: float(value) for name, value in measures.items()}
+    return {f"{name}_{of}" if of else name: float(value) for (name, of), value in measures.items()}
 
 
 def predictions(truth, k, right, seed):
@@ -87,8 +86,6 @@ def test_a_network_that_is_always_right_leaves_nothing_to_add():
     truth = np.arange(30) % 3
     got = found(predictions(truth, 3, truth > -1, 0), predictions(truth, 3, truth > 0, 0), truth, "classes")
     assert np.isnan(got["rescued"]) and np.isnan(got["phi"])
-    figures = {name: {"value": None if np.isnan(value) else value} for name, value in got.items()}
-    assert "nothing for 3d to add" in complementarity_words("2d", "3d", figures, "classes")
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,8 @@ from toy_fusion import CLASSES, make_table, store_of
 
 from ig3d.features.predictions import log_probabilities, log_softmax
 from ig3d.learn.config import FuseConfig
+from ig3d.learn.evaluate.figures import COLUMNS, figure
+from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.protocol.plan import plan
@@ -34,8 +35,7 @@ def files(tmp_path):
 
 
 def accuracy_of(folder, rule="2d"):
-    record = json.loads((folder / "metrics.json").read_text())
-    return record["results"][rule]["all"]["accuracy"]["value"]
+    return figure(read_table(folder / "figures.csv", COLUMNS), rule, "accuracy").value
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -80,7 +80,7 @@ def test_logits_that_tie_after_softmax_keep_their_argmax(files, ig3d, tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert accuracy_of(tmp_path / "out") == 1.0
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["rule"] == "2d"]
+        lines = [line for line in csv.DictReader(file) if line["predictor"] == "2d"]
     assert all(line["label"] == line["truth"] for line in lines)
     assert ig3d("report", tmp_path / "out", tmp_path / "out").returncode == 0
     # new rows by the saved model
@@ -134,7 +134,7 @@ def test_a_row_of_huge_codes_ends_in_finite_predictions(head):
     codes[[5, 50]] = np.finfo(np.float32).max
     config = FuseConfig(head=head, rules=("mean", "stack"), stack_codes=True, draws=100, jobs=1, model=False)
     result = fuse_predictions(replace(table, codes=codes), config)
-    assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.rules)
+    assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
 
 
 @pytest.mark.parametrize(("rows", "folds"), [(60, 60), (60, 11), (300, 300)])

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 from listed import Sample, table_of
 from rich.console import Console
@@ -21,10 +22,13 @@ from ig3d.features.samples import Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
+from ig3d.learn.evaluate.figures import COLUMNS, figure
+from ig3d.learn.evaluate.intervals import share_as_extreme, swapped_sums
+from ig3d.learn.evaluate.metrics import measure
+from ig3d.learn.evaluate.predictions import read_predictions
+from ig3d.learn.evaluate.predictors import Predictor, label_of
+from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
-from ig3d.learn.measures.intervals import share_as_extreme, swapped_sums
-from ig3d.learn.measures.metrics import measure
-from ig3d.learn.measures.results import RuleResult
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
 from ig3d.learn.remarks import as_fitted, few_groups, weaknesses
@@ -93,40 +97,42 @@ def files_of(folder):
 
 def test_the_figures_are_those_of_the_predictions_and_3d_helps(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
-    names = [rule.name for rule in result.rules]
-    assert names[:4] == ["2d", "2d-recalibrated", "3d", "mean"]
-    assert names[-4:] == ["weighted", "weighted-permuted", "stack", "stack-conditional"]
+    keys = [rule.key for rule in result.predictors]
+    assert [name for name, _ in keys[:4]] == ["2d", "2d-recalibrated", "3d", "mean"]
+    assert keys[-4:] == [
+        ("weighted", "real"), ("weighted", "permuted"), ("stack", "real"), ("stack", "conditional"),
+    ]  # fmt: skip
     assert len(result.ids) == 120 and result.protocol.case == "once"
-    for rule in result.rules:
+    for rule in result.predictors:
         if rule.name != "3d" and not rule.repeats:
-            figures = result.figures[rule.name]["all"]
             for name, value in measure(rule.values, result.truth, "classes").items():
-                assert figures[name]["value"] == pytest.approx(value, abs=1e-9)
-                assert figures[name]["low"] <= value <= figures[name]["high"]
-    gain = result.figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]
+                got = figure(result.figures, rule.name, name, condition=rule.condition)
+                assert got.value == pytest.approx(value, abs=1e-9)
+                assert got.low <= value <= got.high
+    gain = figure(result.figures, "stack", "accuracy", versus="2d-recalibrated")
     difference = (
-        result.figures["stack"]["all"]["accuracy"]["value"]
-        - result.figures["2d-recalibrated"]["all"]["accuracy"]["value"]
+        figure(result.figures, "stack", "accuracy").value
+        - figure(result.figures, "2d-recalibrated", "accuracy").value
     )
-    assert gain["value"] == pytest.approx(difference, abs=1e-9)
-    assert gain["low"] > 0.05 and gain["p"] < 0.01 and gain["test"] == "McNemar, exact"
-    control = result.figures["stack-conditional"]["all"]["accuracy"]["minus_2d_recalibrated"]
-    assert control["low"] <= 0 <= control["high"]
+    assert gain.value == pytest.approx(difference, abs=1e-9)
+    assert gain.low > 0.05 and gain.p < 0.01
+    control = figure(result.figures, "stack", "accuracy", condition="conditional", versus="2d-recalibrated")
+    assert control.low <= 0 <= control.high
 
 
 def test_rows_without_codes_fall_back(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
-    rules = {rule.name: rule.values for rule in result.rules}
+    rules = {label_of(*rule.key): rule.values for rule in result.predictors}
     bare = ~result.covered
     assert 0 < bare.sum() < 40
     for name in ("mean", "max", "min", "product"):
         assert np.array_equal(rules[name][bare], rules["2d"][bare])
-    for name in ("weighted", "stack", "stack-conditional", "weighted-permuted"):
+    for name in ("weighted", "stack", "stack (conditional)", "weighted (permuted)"):
         assert np.array_equal(rules[name][bare], rules["2d-recalibrated"][bare])
         assert not np.array_equal(rules[name][~bare], rules["2d-recalibrated"][~bare])
     assert np.isnan(rules["3d"][bare]).all()
-    assert result.figures["3d"]["all"] is None
-    assert result.figures["3d"]["covered"]["rows"] == int(result.covered.sum())
+    assert figure(result.figures, "3d", "accuracy") is None
+    assert figure(result.figures, "3d", "accuracy", rows="covered").value > 0
 
 
 def test_the_2d_network_is_reported_as_given(toy):
@@ -134,7 +140,7 @@ def test_the_2d_network_is_reported_as_given(toy):
     table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     two = table.two_d[np.isin(table.id, result.ids)]
     expected = two - np.log(np.exp(two).sum(axis=1, keepdims=True))
-    assert np.allclose(result.rules[0].values, expected, atol=1e-12)
+    assert np.allclose(result.predictors[0].values, expected, atol=1e-12)
 
 
 def test_groups_change_the_intervals_and_the_test(tmp_path):
@@ -142,8 +148,7 @@ def test_groups_change_the_intervals_and_the_test(tmp_path):
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
     result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
     assert result.protocol.case == "nested"
-    assert result.figures["stack"]["all"]["accuracy"]["minus_2d"]["test"] == "swaps of groups"
-    assert result.figures["stack"]["all"]["accuracy"]["minus_2d_recalibrated"]["low"] > 0
+    assert figure(result.figures, "stack", "accuracy", versus="2d-recalibrated").low > 0
 
 
 @pytest.mark.parametrize("objective", ["rmse", "ccc"])
@@ -158,9 +163,11 @@ def test_valence_and_arousal(tmp_path, objective):
     assert result.task == "va" and "product" not in result.figures
     assert any("product is left out" in note for note in result.notes)
     metric, sign = ("rmse_joint", -1) if objective == "rmse" else ("ccc_joint", 1)
-    gain = result.figures["stack"]["all"][metric]["minus_2d_recalibrated"]
+    gain = figure(result.figures, "stack", metric, versus="2d-recalibrated")
     assert sign * gain["value"] > 0 and min(sign * gain["low"], sign * gain["high"]) > 0
-    assert all(np.abs(rule.values[rule.present]).max() <= 1 for rule in result.rules if rule.name != "2d")
+    assert all(
+        np.abs(rule.values[rule.present]).max() <= 1 for rule in result.predictors if rule.name != "2d"
+    )
     written = {path.name: path for path in write_result(result, tmp_path / "out")}
     lines = list(csv.DictReader(io.StringIO(written["predictions.csv"].read_text())))
     assert list(lines[0]) == ["id", "rule", "valence", "arousal", "valence_truth", "arousal_truth"]
@@ -184,7 +191,7 @@ def test_ready_3d_predictions_against_labels(tmp_path):
         Inputs(tmp_path / "two.npz", three_d=tmp_path / "three.npz", labels=tmp_path / "labels.csv"), FAST
     )
     assert result.protocol.case == "ready" and len(result.ids) == 360
-    assert result.figures["mean"]["all"]["accuracy"]["minus_2d"]["low"] > 0
+    assert figure(result.figures, "mean", "accuracy", versus="2d").low > 0
     write_result(result, tmp_path / "out")
     model = load_model(tmp_path / "out" / "model.skops")
     assert model.head is None and model.blocks == ()
@@ -193,25 +200,28 @@ def test_ready_3d_predictions_against_labels(tmp_path):
 def test_the_written_files_say_what_was_found(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
     write_result(result, toy / "out")
-    record = json.loads((toy / "out" / "metrics.json").read_text())
-    assert record["results"]["stack"]["all"]["accuracy"] == result.figures["stack"]["all"]["accuracy"]
+    pandas.testing.assert_frame_equal(
+        read_table(toy / "out" / "figures.csv", COLUMNS), result.figures, check_exact=True
+    )
+    record = json.loads((toy / "out" / "record.json").read_text())
     assert record["protocol"]["case"] == "once" and record["protocol"]["sentences"]
     assert record["config"]["seed"] == 0 and record["versions"]["lightgbm"]
-    assert record["rules"]["weighted"]["fitted"][0]["w"] > 0
+    (weighted,) = [of for of in record["predictors"] if (of["name"], of["condition"]) == ("weighted", "real")]
+    assert weighted["fitted"][0]["w"] > 0
+    again = read_predictions(toy / "out" / "predictions.npz")
+    assert [of.key for of in again.predictors] == [of.key for of in result.predictors]
+    for mine, theirs in zip(again.predictors, result.predictors, strict=True):
+        assert len(mine.every) == len(theirs.every)
+        for values, expected in zip(mine.every, theirs.every, strict=True):
+            assert np.array_equal(values, expected, equal_nan=True)
     lines = list(csv.DictReader(io.StringIO((toy / "out" / "predictions.csv").read_text())))
-    assert list(lines[0]) == ["id", "rule", "label", "p_happy", "p_sad", "p_anger", "truth"]
-    stack = [line for line in lines if line["rule"] == "stack"]
+    assert list(lines[0]) == ["id", "predictor", "condition", "label", "p_happy", "p_sad", "p_anger", "truth"]
+    stack = [line for line in lines if (line["predictor"], line["condition"]) == ("stack", "real")]
     assert len(stack) == 120
     truth = dict(zip(result.ids, result.truth, strict=True))
     assert all(line["truth"] == CLASSES[truth[line["id"]]] for line in lines)
     right = np.mean([line["label"] == line["truth"] for line in stack])
-    assert right == pytest.approx(result.figures["stack"]["all"]["accuracy"]["value"], abs=1e-9)
-    row = next(
-        line
-        for line in csv.DictReader(io.StringIO((toy / "out" / "table.csv").read_text()))
-        if (line["rule"], line["rows"], line["metric"]) == ("stack", "covered", "log_loss")
-    )
-    assert float(row["value"]) == result.figures["stack"]["covered"]["log_loss"]["value"]
+    assert right == pytest.approx(figure(result.figures, "stack", "accuracy").value, abs=1e-9)
 
 
 def printed(result, width=100):
@@ -293,12 +303,10 @@ def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
     text = printed(result)
     assert "stack†" in text and "mean†" not in text and "MARKED" in text
     write_result(result, toy / "out")
-    record = json.loads((toy / "out" / "metrics.json").read_text())
-    assert record["protocol"]["fitted_on_reported"] and record["rules"]["stack"]["fitted_on_reported"]
-    assert not record["rules"]["mean"]["fitted_on_reported"]
-    with (toy / "out" / "table.csv").open() as handle:
-        marked = {line["rule"] for line in csv.DictReader(handle) if line["fitted_on_reported"] == "1"}
-    assert marked == {"2d-recalibrated", "weighted", "weighted-permuted", "stack", "stack-conditional"}
+    record = json.loads((toy / "out" / "record.json").read_text())
+    assert record["protocol"]["fitted_on_reported"]
+    marked = {of["name"] for of in record["predictors"] if of["fitted_on_reported"]}
+    assert marked == {"2d-recalibrated", "weighted", "stack"}
 
 
 def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
@@ -330,12 +338,12 @@ def test_stores_and_ready_predictions_exclude_each_other_by_name(toy):
 
 def test_no_round_of_boosting_is_said_not_to_be_used():
     rules = (
-        RuleResult("boost", "rule", True, np.zeros((2, 2)), ({"rounds": [0, 65]}, {"rounds": [12, 3]})),
-        RuleResult("weighted", "rule", True, np.zeros((2, 2)), ({"w": 0.0}, {"w": 0.25})),
+        Predictor("boost", "rule", True, np.zeros((2, 2)), ({"rounds": [0, 65]}, {"rounds": [12, 3]})),
+        Predictor("weighted", "rule", True, np.zeros((2, 2)), ({"w": 0.0}, {"w": 0.25})),
     )
     line = "Fitted, copy by copy: boost rounds 0 (not used)/65, 12/3; weighted w 0.00, 0.25."
     assert as_fitted(rules, ("a", "b")) == [line]
-    few = (RuleResult("boost", "rule", True, np.zeros((2, 2)), ({"rounds": []}, {"rounds": [4]})),)
+    few = (Predictor("boost", "rule", True, np.zeros((2, 2)), ({"rounds": []}, {"rounds": [4]})),)
     assert as_fitted(few, ("a", "b")) == ["Fitted, copy by copy: boost rounds 0 (not used), 4."]
 
 

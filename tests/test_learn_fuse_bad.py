@@ -11,6 +11,7 @@ from toy_fusion import make_table
 
 from ig3d.errors import ProtocolError, UsageError
 from ig3d.learn.config import RULES
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
 from ig3d.learn.model import model_bytes
 from ig3d.learn.report.latex import table_tex
@@ -23,15 +24,9 @@ FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False, repeat
 
 def figures_of(result):
     """Every value of every rule over all rows it predicts."""
-    return np.array(
-        [
-            part[name]["value"]
-            for rule in result.rules
-            if (part := result.figures[rule.name]["all"]) is not None
-            for name in (("accuracy", "log_loss") if result.task == "classes" else ("rmse_joint",))
-        ],
-        dtype=float,
-    )
+    of = result.figures
+    metrics = ("accuracy", "log_loss") if result.task == "classes" else ("rmse_joint",)
+    return of["value"][(of["rows"] == "all") & (of["versus"] == "") & of["metric"].isin(metrics)].to_numpy()
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
@@ -67,7 +62,7 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     labels[calibration[10:]] = 0
     config = replace(FAST, rules=("mean", "weighted", "stack", "gate"), model=True)
     said, other = fuse_predictions(few, config), fuse_predictions(replace(few, labels=labels), config)
-    for one, same in zip(said.rules, other.rules, strict=True):
+    for one, same in zip(said.predictors, other.predictors, strict=True):
         assert np.array_equal(one.values, same.values, equal_nan=True), one.name
     assert model_bytes(said.model) == model_bytes(other.model)
     assert set(said.model.calibration_ids) == set(table.id[calibration[:10]])
@@ -131,8 +126,8 @@ def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), replace(FAST, calibrate="bias"))
     assert any("No calibration row is anger" in note for note in result.notes)
-    assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.rules)
-    assert result.rules[0].values.shape == (40, 3)
+    assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
+    assert result.predictors[0].values.shape == (40, 3)
 
 
 def test_a_class_that_the_head_never_learns_is_said():
@@ -156,30 +151,30 @@ def test_a_perfect_2d_network_stays_nearly_perfect(task):
     truth = np.eye(3)[table.labels] * 20 if task == "classes" else table.targets
     result = fuse_predictions(replace(table, two_d=truth), FAST)
     if task == "va":
-        assert result.figures["2d"]["all"]["rmse_joint"]["value"] == pytest.approx(0, abs=1e-12)
+        assert figure(result.figures, "2d", "rmse_joint").value == pytest.approx(0, abs=1e-12)
         for name in ("weighted", "stack", "boost", "gate"):
-            assert result.figures[name]["all"]["rmse_joint"]["value"] < 0.02, name
+            assert figure(result.figures, name, "rmse_joint").value < 0.02, name
         return
-    assert result.figures["2d"]["all"]["accuracy"]["value"] == 1
+    assert figure(result.figures, "2d", "accuracy").value == 1
     for name in ("weighted", "stack", "boost", "gate"):
-        assert result.figures[name]["all"]["accuracy"]["value"] > 0.97, name
+        assert figure(result.figures, name, "accuracy").value > 0.97, name
 
 
 def test_a_2d_network_at_chance_is_replaced_by_the_3d():
     table = make_table(600, missing=0)
     chance = np.random.default_rng(8).normal(size=(600, 3))
     result = fuse_predictions(replace(table, two_d=chance), FAST)
-    three = result.figures["3d"]["all"]["accuracy"]["value"]
-    assert result.figures["2d"]["all"]["accuracy"]["value"] < 0.45 and three > 0.7
+    three = figure(result.figures, "3d", "accuracy").value
+    assert figure(result.figures, "2d", "accuracy").value < 0.45 and three > 0.7
     for name in ("weighted", "stack", "gate"):
-        assert result.figures[name]["all"]["accuracy"]["value"] > three - 0.08, name
+        assert figure(result.figures, name, "accuracy").value > three - 0.08, name
 
 
 def test_a_single_reported_row_and_fewer_rows_than_folds():
     table = make_table(120)
     test = np.flatnonzero((table.split == 2) & table.covered)
     one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), FAST)
-    assert len(one.ids) == 1 and one.figures["stack"]["all"]["rows"] == 1
+    assert len(one.ids) == 1 and np.isnan(figure(one.figures, "stack", "accuracy").low)
     few = table.take(np.r_[np.flatnonzero(table.split == 0), test[:4]])
     result = fuse_predictions(few, replace(FAST, folds=5))
     assert any("5 folds were asked for; 4 are possible" in line for line in result.protocol.sentences)
@@ -191,7 +186,7 @@ def test_quality_that_is_not_known_stops_no_gate():
     config = replace(FAST, rules=("gate",))
     unknown = fuse_predictions(replace(table, quality=table.quality * np.nan), config)
     without = fuse_predictions(replace(table, quality=None, quality_columns=()), config)
-    gates = [next(rule for rule in each.rules if rule.name == "gate") for each in (unknown, without)]
+    gates = [next(rule for rule in each.predictors if rule.name == "gate") for each in (unknown, without)]
     assert np.allclose(gates[0].values, gates[1].values, atol=1e-9)
 
 

@@ -11,6 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from toy_fusion import CLASSES, make_table
 
 from ig3d.learn.config import RULES
+from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.evaluate.predictors import find
+from ig3d.learn.evaluate.tables import table_csv
 from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import model_bytes
@@ -33,17 +36,22 @@ EVERY = replace(FAST, rules=RULES)
 BEST = replace(FAST, rules=("mean", "stack", "best"))
 
 
-def rule_of(result, name):
-    return next(rule for rule in result.rules if rule.name == name)
+def rule_of(result, name, condition="real"):
+    return find(result.predictors, name, condition)
 
 
-def gain_of(result, name, metric="accuracy"):
-    return result.figures[name]["all"][metric]["minus_2d_recalibrated"]
+def gain_of(result, name, metric="accuracy", condition="real"):
+    return figure(result.figures, name, metric, condition=condition, versus="2d-recalibrated")
 
 
 def bytes_of(result):
-    values = b"".join(rule.name.encode() + rule.values.tobytes() for rule in result.rules)
-    return values, json_text(record_of(result)), b"" if result.model is None else model_bytes(result.model)
+    values = b"".join(repr(rule.key).encode() + rule.values.tobytes() for rule in result.predictors)
+    return (
+        values,
+        table_csv(result.figures),
+        json_text(record_of(result)),
+        b"" if result.model is None else model_bytes(result.model),
+    )
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
@@ -96,7 +104,7 @@ def test_a_rows_3d_never_reaches_another_row():
     codes[row] += 5
     quality[row] += 1
     after = fuse_predictions(replace(table, codes=codes, quality=quality), EVERY)
-    for old, new in zip(before.rules, after.rules, strict=True):
+    for old, new in zip(before.predictors, after.predictors, strict=True):
         moved = before.ids[~((old.values == new.values) | np.isnan(old.values)).all(axis=1)].tolist()
         if old.kind == "control":  # a control gives each row the 3D of another
             assert table.id[row] not in moved and len(moved) <= 1
@@ -125,7 +133,7 @@ def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
             continue
         after = fuse_predictions(changed, EVERY)
         where = np.searchsorted(before.protocol.reported, fold)
-        for old, new in zip(before.rules, after.rules, strict=True):
+        for old, new in zip(before.predictors, after.predictors, strict=True):
             assert np.array_equal(old.values[where], new.values[where], equal_nan=True), old.name
 
 
@@ -138,48 +146,48 @@ def test_fitting_on_reported_rows_is_marked_in_every_output():
     record = record_of(marked)
     assert record["protocol"]["fitted_on_reported"]
     assert any("MARKED" in line for line in record["protocol"]["sentences"])
-    for rule in marked.rules:
-        fitted = rule.kind != "reference" or rule.name == "2d-recalibrated"
-        expected = fitted and rule.name.removesuffix("-permuted") not in FIXED
-        assert record["rules"][rule.name]["fitted_on_reported"] == expected, rule.name
-    assert not any(said["fitted_on_reported"] for said in record_of(honest)["rules"].values())
+    for rule in marked.predictors:
+        fitted = rule.role != "reference" or rule.name == "2d-recalibrated"
+        expected = fitted and rule.name not in FIXED
+        (entry,) = [of for of in record["predictors"] if (of["name"], of["condition"]) == rule.key]
+        assert entry["fitted_on_reported"] == expected, rule.name
+    assert not any(of["fitted_on_reported"] for of in record_of(honest)["predictors"])
 
 
 def test_a_wrong_prior_gains_by_recalibration_and_not_by_noise_given_as_3d():
     table = make_table(900, signal=0, strength=2, prior=3, missing=0)
     result = fuse_predictions(table, EVERY)
-    mended = result.figures["2d-recalibrated"]["all"]["accuracy"]["minus_2d"]
-    assert mended["low"] > 0.1
+    mended = figure(result.figures, "2d-recalibrated", "accuracy", versus="2d")
+    assert mended.low > 0.1
     for name in ("stack", "boost"):
         # A naive comparison would have called it a gain of the 3D.
-        assert result.figures[name]["all"]["accuracy"]["minus_2d"]["low"] > 0.1
-        assert gain_of(result, name)["low"] <= 0 <= gain_of(result, name)["high"]
-        assert gain_of(result, name)["value"] < 0.02
+        assert figure(result.figures, name, "accuracy", versus="2d").low > 0.1
+        assert gain_of(result, name).low <= 0 <= gain_of(result, name).high
+        assert gain_of(result, name).value < 0.02
 
 
 def test_codes_that_tell_the_class_gain_and_permuted_ones_do_not():
     result = fuse_predictions(make_table(900), EVERY)
     for name in ("stack", "boost"):
-        assert gain_of(result, name)["low"] > 0.03, name
-        control = gain_of(result, "stack-conditional" if name == "stack" else f"{name}-permuted")
-        assert control["low"] <= 0 <= control["high"] or control["high"] < 0, name
+        assert gain_of(result, name).low > 0.03, name
+        control = gain_of(result, name, condition="conditional" if name == "stack" else "permuted")
+        assert control.low <= 0 <= control.high or control.high < 0, name
     for name in ("weighted", "gate"):  # these do not recalibrate: their controls stand against 2d
-        assert result.figures[name]["all"]["accuracy"]["minus_2d"]["low"] > 0.03
-        control = result.figures[f"{name}-permuted"]["all"]["accuracy"]["minus_2d"]
-        assert control["low"] <= 0 <= control["high"] or control["high"] < 0, name
+        assert figure(result.figures, name, "accuracy", versus="2d").low > 0.03
+        control = figure(result.figures, name, "accuracy", condition="permuted", versus="2d")
+        assert control.low <= 0 <= control.high or control.high < 0, name
 
 
 def test_every_rule_has_its_control_next_to_it():
-    plain = [rule.name for rule in fuse_predictions(make_table(90), EVERY).rules]
-    assert plain[:3] == ["2d", "2d-recalibrated", "3d"]
+    plain = [rule.key for rule in fuse_predictions(make_table(90), EVERY).predictors]
+    assert [name for name, _ in plain[:3]] == ["2d", "2d-recalibrated", "3d"]
     for name in RULES:
-        kind = "conditional" if name == "stack" else "permuted"  # of the primary rule
-        assert plain[plain.index(name) + 1] == f"{name}-{kind}"
+        condition = "conditional" if name == "stack" else "permuted"  # of the primary rule
+        assert plain[plain.index((name, "real")) + 1] == (name, condition)
     calibrated = fuse_predictions(make_table(90), replace(EVERY, calibrate="temperature"))
-    names = [rule.name for rule in calibrated.rules]
-    assert "mean-permuted" in names and rule_of(calibrated, "mean").fits
+    assert rule_of(calibrated, "mean", "permuted") is not None and rule_of(calibrated, "mean").fits
     none = fuse_predictions(make_table(90), replace(EVERY, controls=False))
-    assert not any(rule.kind == "control" for rule in none.rules)
+    assert not any(rule.role == "control" for rule in none.predictors)
 
 
 def test_calibration_is_fitted_in_every_fold_and_said():
@@ -217,13 +225,11 @@ def test_a_second_2d_network_stands_beside_the_3d():
     gone = np.random.default_rng(0).random(240) < 0.05
     second = np.where(gone[:, None], np.nan, table.others["second"])
     result = fuse_predictions(replace(table, others={"second": second}), EVERY)
-    names = [rule.name for rule in result.rules]
-    assert names[:4] == ["2d", "2d-recalibrated", "3d", "2d:second"]
-    assert (
-        rule_of(result, "2d:second").kind == "reference" and rule_of(result, "stack+second").kind == "control"
-    )
-    assert {"weighted+second", "stack+second", "gate+second"} <= set(names)
-    assert "boost+second" not in names and "mean+second" not in names
+    assert [rule.name for rule in result.predictors][:4] == ["2d", "2d-recalibrated", "3d", "2d:second"]
+    assert rule_of(result, "2d:second").role == "reference"
+    beside = {rule.name: rule.role for rule in result.predictors if rule.condition == "2d:second"}
+    assert beside.keys() >= {"weighted", "stack", "gate"} and set(beside.values()) == {"control"}
+    assert not beside.keys() & {"boost", "mean"}
     # As by hand: the plain stack with the other network's scores where the 3D ones were, on the same rows.
     by_hand = fuse_predictions(
         replace(
@@ -238,10 +244,12 @@ def test_a_second_2d_network_stands_beside_the_3d():
     )
     there = ~gone[by_hand.protocol.reported] & result.covered
     assert np.allclose(
-        rule_of(result, "stack+second").values[there], rule_of(by_hand, "stack").values[there], atol=1e-6
+        rule_of(result, "stack", "2d:second").values[there],
+        rule_of(by_hand, "stack").values[there],
+        atol=1e-6,
     )
     reference = rule_of(result, "2d-recalibrated").values
-    assert np.array_equal(rule_of(result, "stack+second").values[~there], reference[~there])
+    assert np.array_equal(rule_of(result, "stack", "2d:second").values[~there], reference[~there])
 
 
 def test_what_was_fitted_on_which_rows_is_on_record():
@@ -279,7 +287,7 @@ def test_runs_share_fitted_heads(tmp_path, kept):
     )  # of three folds three pairs and three singles; the last is for a model only
     again = fuse_predictions(table, replace(config, rules=("mean", "stack"), jobs=2), heads=heads)
     assert Counting.fits == fitted
-    assert np.array_equal(first.rules[2].values, again.rules[2].values, equal_nan=True)
+    assert np.array_equal(first.predictors[2].values, again.predictors[2].values, equal_nan=True)
     fuse_predictions(table, replace(config, seed=1), heads=heads)
     assert Counting.fits == 2 * fitted
     codes = table.codes.copy()

@@ -51,7 +51,7 @@ def test_ids_like_persons_without_groups_bring_a_hint_that_works_as_it_stands(tm
     text = " ".join(ended.stdout.split())
     assert "No groups are given" not in text
     assert "Groups (persons, videos): 10, the largest Ann_Fox with 12, Ann_Gil with 12" in text
-    record = json.loads((tmp_path / "b" / "metrics.json").read_text())
+    record = json.loads((tmp_path / "b" / "record.json").read_text())
     assert record["protocol"]["groups_reported"] == 10 and record["config"]["groups"] == pattern
     lines = table_in(tmp_path / "b")
     assert all(line["group"] == line["id"].rpartition("_")[0] for line in lines)
@@ -149,11 +149,11 @@ def test_rows_without_a_group_stand_for_themselves_in_files_and_comparisons(tmp_
     for name, seed in (("a", 0), ("b", 1)):
         ended = ig3d("fuse", *given, *QUICK, "--report", "all", "--seed", seed, "--out", tmp_path / name)
         assert ended.returncode == 0, ended.stderr
-    record = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    record = json.loads((tmp_path / "a" / "record.json").read_text())
     assert record["protocol"]["groups_reported"] == 60 + 2
-    from ig3d.learn.report.compare import RunPredictions
+    from ig3d.learn.report.compare import predictions_of
 
-    read = RunPredictions.read(read_runs([tmp_path / "a"])[0])
+    read = predictions_of(read_runs([tmp_path / "a"])[0])
     assert len(np.unique(read.groups)) == 60 + 2
 
 
@@ -173,8 +173,9 @@ def runs(tmp_path, ig3d, **groups):
 def test_groups_of_either_run_are_what_a_comparison_resamples(tmp_path, ig3d, a, b):
     both = runs(tmp_path, ig3d, a=a, b=b)
     found, by_rows = compare(both), compare(runs(tmp_path, ig3d, c=None, d=None))
-    tests = {of.figures["accuracy"]["test"] for of in found.differences}
-    assert tests and tests.isdisjoint({of.figures["accuracy"]["test"] for of in by_rows.differences})
+    ends = [set(of.differences["low"]) for of in (found, by_rows)]
+    assert len(found.differences) and ends[0] != ends[1]
+    assert found.differences["value"].tolist() == by_rows.differences["value"].tolist()
 
 
 def test_runs_of_other_groups_are_not_compared(tmp_path, ig3d):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pandas
 import pytest
 from made_up_features import make
 
@@ -12,11 +13,11 @@ from ig3d.errors import UsageError
 from ig3d.learn.ablation.report import write_study
 from ig3d.learn.ablation.run import CellResult, run_study
 from ig3d.learn.ablation.study import Cell, Study
-from ig3d.learn.ablation.table import TO_CELL, table_of
+from ig3d.learn.ablation.table import table_of
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.intermediate.cell import IntermediateCell
 from ig3d.learn.intermediate.run import fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
-from ig3d.learn.measures.results import difference_key
 from ig3d.learn.report.record import read_run
 
 
@@ -31,11 +32,8 @@ def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
     cell.write(tmp_path / "cell", tmp_path / "heads", 1)
     run = read_run(tmp_path / "cell")
     result = fuse_features(load_feature_table(made.features, made.store, blocks="expression"), cell.config)
-    figures = {of: parts["all"] for of, parts in result.figures["classes"].items()}
-    for name, arm in (("2d", "2d"), ("masked", "masked"), ("codes", "codes"), ("permuted", "permuted")):
-        said = run.record["results"][name]["all"]["accuracy"]["value"]
-        assert said == pytest.approx(figures[arm]["accuracy"]["value"])
-    read = CellResult(Cell({}, {}), tmp_path / "cell", run.record).predictions()
+    pandas.testing.assert_frame_equal(run.figures, result.figures["classes"])
+    read = CellResult(Cell({}, {}), tmp_path / "cell", run).predictions()
     assert read is not None
     contents = dict.fromkeys(cell.files, "x")
     assert cell.key(contents) != IntermediateCell.of(options | {"module": "gate"}).key(contents)
@@ -64,24 +62,29 @@ def test_a_study_over_modules_gives_the_table(tmp_path: Path) -> None:
     result = run_study(study_of(tmp_path, "codes"), tmp_path / "study", jobs=1)
     assert [cell.error for cell in result.cells] == ["", ""]
     table = table_of(result)
-    assert table.rule == "codes" and table.control == "permuted" and table.references == ("masked", "2d")
+    assert (
+        table.rule == "codes"
+        and table.control == ("codes", "permuted")
+        and table.references == ("masked", "2d")
+    )
     gains = []
     for place, cell in enumerate(result.cells):
-        figures = {name: parts["all"]["accuracy"] for name, parts in cell.record["results"].items()}
-        told = table.find(place, "codes")
-        gains.append(figures["codes"]["value"] - figures["masked"]["value"])
-        assert told[difference_key("masked")]["value"] == pytest.approx(gains[-1])
-    between = table.find(1, "codes")[TO_CELL]["value"]
-    first, second = (table.find(place, "codes")["value"] for place in (0, 1))
+        codes, masked = (figure(cell.run.figures, name, "accuracy").value for name in ("codes", "masked"))
+        gains.append(codes - masked)
+        assert table.find(place, "codes", versus="masked").value == pytest.approx(gains[-1])
+    between = table.find(1, "codes", versus_cell=0).value
+    first, second = (table.find(place, "codes").value for place in (0, 1))
     assert between == pytest.approx(second - first)
     write_study(result, tmp_path / "study")
-    with (tmp_path / "study" / "table.csv").open() as file:
+    with (tmp_path / "study" / "figures.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert {(line["module"], line["rule"]) for line in lines} == {
-        (module, rule) for module in ("linear", "gate") for rule in ("2d", "masked", "codes", "permuted")
+    keys = [("2d", "real"), ("masked", "real"), ("codes", "real"), ("codes", "permuted")]
+    assert {(line["module"], line["predictor"], line["condition"]) for line in lines} == {
+        (module, *key) for module in ("linear", "gate") for key in keys
     }
-    codes = [line for line in lines if line["rule"] == "codes"]
-    assert [float(line["minus_masked_value"]) for line in codes] == pytest.approx(gains)
+    codes = [line for line in lines if line["predictor"] == "codes" and line["versus"] == "masked"]
+    codes = [line for line in codes if line["condition"] == "real" and not line["versus_cell"]]
+    assert [float(line["value"]) for line in codes] == pytest.approx(gains)
     tex = (tmp_path / "study" / "table.tex").read_text()
     assert r"\texttt{codes}" in tex and r"\texttt{masked}" in tex and "gate" in tex
 

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from made_up_features import CLASSES, make
 from sklearn.metrics import accuracy_score, log_loss
@@ -17,11 +18,14 @@ from sklearn.metrics import accuracy_score, log_loss
 from ig3d.errors import Ig3dError, ModelError, PredictionsError, ProtocolError, RunError, UsageError
 from ig3d.features.predictions import load_predictions, log_softmax
 from ig3d.features.samples import Split
+from ig3d.learn.evaluate.counts import confusion_table, reliability_table
+from ig3d.learn.evaluate.figures import COLUMNS, figure, figures_of
+from ig3d.learn.evaluate.predictors import Predictor
+from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate import run as running
 from ig3d.learn.intermediate.checkpoint import apply_module, load_module
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.figures import Arm, figures_over_seeds
 from ig3d.learn.intermediate.rows import plan_rows
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
@@ -73,41 +77,56 @@ def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -
             values = log_softmax(written.values[np.isin(written.ids, table.id[rows])])
             scores = (accuracy_score(truth, values.argmax(1)), log_loss(truth, np.exp(values)))
             by_hand.setdefault(arm, []).append(scores)
-    figures = {arm: parts["all"] for arm, parts in result.figures["classes"].items()}
+    figures = result.figures["classes"]
+    assert set(figures["rows"]) == {"all", "covered"}
+    keys = {"codes": ("codes", "real"), "masked": ("masked", "real"), "permuted": ("codes", "permuted")}
     for arm, seeds in by_hand.items():
+        name, condition = keys[arm]
         accuracy, loss = np.array(seeds).T
-        assert figures[arm]["rows"] == len(rows)
-        assert figures[arm]["accuracy"]["seeds"] == pytest.approx(accuracy)
-        assert figures[arm]["accuracy"]["value"] == pytest.approx(accuracy.mean())
-        assert figures[arm]["log_loss"]["value"] == pytest.approx(loss.mean())
+        assert repeats_of(figures, name, condition) == pytest.approx(accuracy)
+        assert figure(figures, name, "accuracy", condition=condition).value == pytest.approx(accuracy.mean())
+        assert figure(figures, name, "log_loss", condition=condition).value == pytest.approx(loss.mean())
     codes, masked, permuted = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "masked", "permuted"))
-    for key, other in (("minus_masked", masked), ("minus_control", permuted)):
-        gain = figures["codes"]["accuracy"][key]
-        assert gain["value"] == pytest.approx((codes - other).mean())
-        assert gain["seeds"] == pytest.approx(codes - other)
-        assert 0 < gain["low"] < gain["value"] < gain["high"] and gain["p"] < 0.05
-    assert figures["permuted"]["accuracy"]["minus_masked"]["low"] <= 0
+    for key, other in ((keys["masked"], masked), (keys["permuted"], permuted)):
+        gain = figure(figures, "codes", "accuracy", versus=key[0], versus_condition=key[1])
+        assert gain.value == pytest.approx((codes - other).mean())
+        assert repeats_of(figures, "codes", "real", *key) == pytest.approx(codes - other)
+        assert 0 < gain.low < gain.value < gain.high and gain.p < 0.05
+    assert figure(figures, "codes", "accuracy", condition="permuted", versus="masked").low <= 0
     two_d = accuracy_score(truth, table.two_d[rows].argmax(1))
-    assert figures["2d"]["accuracy"]["value"] == pytest.approx(two_d)
-    assert figures["codes"]["accuracy"]["minus_2d"]["seeds"] == pytest.approx(codes - two_d)
-    covered = result.figures["classes"]["codes"]["covered"]
-    assert covered["rows"] == int(table.covered[rows].sum()) == len(rows) - 1
-    written = json.loads((folder / "out/metrics.json").read_text())["results"]
-    assert written["codes"]["all"]["accuracy"] == json.loads(json.dumps(figures["codes"]["accuracy"]))
+    assert figure(figures, "2d", "accuracy").value == pytest.approx(two_d)
+    assert repeats_of(figures, "codes", "real", "2d", "real") == pytest.approx(codes - two_d)
+    written = read_table(folder / "out/figures.csv", COLUMNS)
+    pandas.testing.assert_frame_equal(written, figures, check_exact=True)
 
 
-def toy_arms(seeds: tuple[int, int] = (3, 3)) -> tuple[np.ndarray, list[Arm]]:
+def repeats_of(
+    figures: pandas.DataFrame, name: str, condition: str, versus: str = "", versus_condition: str = ""
+) -> list[float]:
+    """Accuracy of each training, or its differences, on all rows."""
+    of = figures[(figures["predictor"] == name) & (figures["condition"] == condition)]
+    of = of[(of["versus"] == versus) & (of["versus_condition"] == versus_condition)]
+    of = of[(of["metric"] == "accuracy") & (of["rows"] == "all") & of["repeat"].notna()]
+    return [float(value) for value in of.sort_values("repeat")["value"]]
+
+
+def toy_arms(seeds: tuple[int, int] = (3, 3)) -> tuple[np.ndarray, list[Predictor]]:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 60)
     made = [
         [log_softmax(rng.normal(size=(60, 2)) + np.eye(2)[truth] * of) for _ in range(n)]
         for of, n in zip((1, 0.5), seeds, strict=True)
     ]
-    return truth, [Arm("codes", "rule", tuple(made[0])), Arm("masked", "reference", tuple(made[1]))]
+    return truth, [
+        Predictor(name, role, True, first, repeats=tuple(others), trained=bool(others))
+        for (first, *others), name, role in zip(made, ("codes", "masked"), ("rule", "reference"), strict=True)
+    ]
 
 
-def figures_of_toys(truth: np.ndarray, arms: list[Arm], groups: np.ndarray | None = None, draws: int = 4000):
-    return figures_over_seeds(
+def figures_of_toys(
+    truth: np.ndarray, arms: list[Predictor], groups: np.ndarray | None = None, draws: int = 4000
+) -> pandas.DataFrame:
+    return figures_of(
         arms, truth, np.ones(60, bool), groups, task="classes", draws=draws, seed=0, references=("masked",)
     )
 
@@ -116,42 +135,35 @@ def figures_of_toys(truth: np.ndarray, arms: list[Arm], groups: np.ndarray | Non
 def test_intervals_and_tests_are_of_the_mean_over_seeds(seeds: tuple[int, int]) -> None:
     truth, arms = toy_arms(seeds)
     rng = np.random.default_rng(1)
-    gain = figures_of_toys(truth, arms)["codes"]["all"]["accuracy"]["minus_masked"]
-    right = [np.mean([array.argmax(1) == truth for array in arm.values], axis=0) for arm in arms]
+    gain = figure(figures_of_toys(truth, arms), "codes", "accuracy", versus="masked")
+    right = [np.mean([array.argmax(1) == truth for array in arm.every], axis=0) for arm in arms]
     difference = right[0] - right[1]
     # rows and trainings are resampled, trainings of as many seeds together
     counts = {n: rng.multinomial(n, np.full(n, 1 / n), 4000) for n in set(seeds)}
     rows, drawn = rng.integers(0, 60, (4000, 60)), 0.0
     for sign, arm, n in zip((1, -1), arms, seeds, strict=True):
-        each = np.stack([(array.argmax(1) == truth)[rows].mean(1) for array in arm.values], axis=1)
+        each = np.stack([(array.argmax(1) == truth)[rows].mean(1) for array in arm.every], axis=1)
         spread = np.sqrt(n / (n - 1)) if n > 1 else 0.0
         drawn = drawn + sign * (each * (1 / n + (counts[n] - 1) / n * spread)).sum(1)
     flipped = (rng.choice((-1, 1), (20000, 60)) * difference).mean(1)
-    assert gain["value"] == pytest.approx(difference.mean())
-    assert [gain["low"], gain["high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
-    assert gain["p"] == pytest.approx(np.mean(np.abs(flipped) >= abs(difference.mean()) - 1e-9), abs=0.03)
-    assert 0.001 < gain["p"] < 0.5, "toys that tell a right p from a wrong one"
+    assert gain.value == pytest.approx(difference.mean())
+    assert [gain.low, gain.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+    assert gain.p == pytest.approx(np.mean(np.abs(flipped) >= abs(difference.mean()) - 1e-9), abs=0.03)
+    assert 0.001 < gain.p < 0.5, "toys that tell a right p from a wrong one"
 
 
 def test_a_training_twice_is_a_training_once() -> None:
     truth, arms = toy_arms((1, 1))
-    twice = [replace(arm, values=arm.values * 2) for arm in arms]
+    twice = [replace(arm, repeats=(arm.values,), trained=True) for arm in arms]
     groups = np.arange(60) // 2
     once, again = (figures_of_toys(truth, of, groups, draws=500) for of in (arms, twice))
-    for name in ("codes", "masked"):
-        for metric in ("accuracy", "macro_f1", "log_loss", "brier"):
-            one, two = (of[name]["all"][metric] for of in (once, again))
-            assert {**two, "seeds": None, "minus_masked": None} == pytest.approx(
-                {**one, "seeds": None, "minus_masked": None}
-            )
-            if name == "codes":
-                mine = {key: value for key, value in two["minus_masked"].items() if key != "seeds"}
-                assert mine == pytest.approx(one["minus_masked"])
-        assert again[name]["all"]["confusion"] == once[name]["all"]["confusion"]
-        assert again[name]["all"]["calibration"] == once[name]["all"]["calibration"]
-        for one, two in zip(once[name]["all"]["per_class"], again[name]["all"]["per_class"], strict=True):
-            assert one["support"] == two["support"]
-            assert one["recall"]["value"] == pytest.approx(two["recall"]["value"])
+    again = again[again["repeat"].isna()].reset_index(drop=True)
+    pandas.testing.assert_frame_equal(once, again, rtol=1e-9)
+    every = np.ones(60, bool)
+    counts = [confusion_table(of, truth, every, ("a", "b"))["count"].tolist() for of in (arms, twice)]
+    assert counts[0] == counts[1]
+    bins = [reliability_table(of, truth, every) for of in (arms, twice)]
+    pandas.testing.assert_frame_equal(*bins)
 
 
 def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path) -> None:
@@ -161,7 +173,7 @@ def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path
 
     config = FuseConfig(rules=("mean",), draws=100, controls=False, model=False)
     table = load_table(Inputs(folder / "out/codes-0.npz", folder / "3d.h5"))
-    assert fuse_predictions(table, config).figures["2d"]["all"]["accuracy"]["value"] > 0.8
+    assert figure(fuse_predictions(table, config).figures, "2d", "accuracy").value > 0.8
 
 
 def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> None:
@@ -212,10 +224,10 @@ def test_another_run_in_the_folder_is_refused_unless_restarted(folder: Path, tmp
 
 @pytest.mark.parametrize("fewer", [{"seeds": (0,)}, {"controls": False}])
 def test_trainings_that_are_there_are_not_left_out_silently(folder: Path, fewer: dict[str, object]) -> None:
-    before = (folder / "out/metrics.json").read_bytes()
+    before = (folder / "out/record.json").read_bytes()
     with pytest.raises(RunError, match=r"got (codes|masked)-\d, .* as well; ask for these too"):
         again(folder, replace(QUICK, **fewer))
-    assert (folder / "out/metrics.json").read_bytes() == before
+    assert (folder / "out/record.json").read_bytes() == before
 
 
 def test_what_the_bytes_depend_on_is_written(folder: Path) -> None:
@@ -391,8 +403,8 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "CCC VA" in ended.stdout and "\nmasked" not in ended.stdout
     assert "No masked baseline was trained" in ended.stdout
-    figures = json.loads((tmp_path / "v/metrics.json").read_text())["results"]["codes"]["all"]
-    mean = (figures["ccc_valence"]["value"] + figures["ccc_arousal"]["value"]) / 2
+    figures = read_table(tmp_path / "v/figures.csv", COLUMNS)
+    mean = np.mean([figure(figures, "codes", f"ccc_{of}").value for of in ("valence", "arousal")])
     assert "(V+A)/2" in ended.stdout and f"{mean:.4f}" in ended.stdout
     assert load_predictions(tmp_path / "v/codes-0.npz").kind == "va"
     ended = ig3d(*common, *quick, "--out", tmp_path / "b", "--task", "both", "--no-controls", "--seeds", "2")

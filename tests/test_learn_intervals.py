@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ig3d.learn.measures.intervals import (
+from ig3d.learn.evaluate.intervals import (
     bca_interval,
     bootstrap_sums,
     group_totals,
@@ -42,7 +42,7 @@ def test_groups_are_resampled_as_wholes():
 def test_chunks_of_draws_change_nothing(monkeypatch):
     values = np.random.default_rng(0).normal(size=(50, 3))
     (whole,) = bootstrap_sums([values], draws=100, seed=3)
-    monkeypatch.setattr("ig3d.learn.measures.intervals._CHUNK_NUMBERS", 50 * 7)
+    monkeypatch.setattr("ig3d.learn.evaluate.intervals._CHUNK_NUMBERS", 50 * 7)
     assert np.allclose(bootstrap_sums([values], draws=100, seed=3)[0], whole, atol=1e-12)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from ig3d.learn.measures.metrics import measure, metrics_of, own_statistics, recalls_of, shared_statistics
+from ig3d.learn.evaluate.metrics import measure, metrics_of, own_statistics, recalls_of, shared_statistics
 
 
 def class_rows(seed, n, k):

@@ -260,7 +260,7 @@ def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task,
     for name, values in before.items():
         assert np.array_equal(values, after[name], equal_nan=True), name
     # One copy was fitted on val and applied to test: the model is that copy.
-    for rule in result.rules:
+    for rule in result.predictors:
         values = after[rule.name][result.protocol.reported]
         assert np.allclose(values, rule.values, atol=1e-12, equal_nan=True), rule.name
     marks = seen(model, table.id, "stack")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +9,13 @@ import pytest
 from toy_fusion import make_table
 
 from ig3d.learn.config import FuseConfig
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import ScoreFolder, fuse_predictions
 from ig3d.learn.heads import make_head
 from ig3d.learn.protocol.folds import folds_of, held_out
 from ig3d.learn.report import compare, read_runs
-from ig3d.learn.report.files import predictions_csv, write_texts
-from ig3d.learn.report.record import json_text, record_of
+from ig3d.learn.report.files import run_files, write_texts
+from ig3d.learn.report.record import run_of
 from ig3d.learn.rules import Choices, Columns, make_rule
 from ig3d.learn.rules.objective import inner_folds
 
@@ -25,7 +25,7 @@ QUICK = FuseConfig(
 
 
 def rule_of(result, name):
-    return next(rule for rule in result.rules if rule.name == name)
+    return next(rule for rule in result.predictors if rule.name == name)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -136,7 +136,7 @@ def test_shared_heads_are_those_of_the_very_rows_labels_and_groups(tmp_path, tas
     heads = {} if kept == "dictionary" else ScoreFolder(tmp_path / "heads")
     fuse_predictions(table, config, heads=heads)
     warm, cold = fuse_predictions(other, config, heads=heads), fuse_predictions(other, config)
-    for shared, fresh in zip(warm.rules, cold.rules, strict=True):
+    for shared, fresh in zip(warm.predictors, cold.predictors, strict=True):
         assert np.array_equal(shared.values, fresh.values, equal_nan=True), shared.name
     again = fuse_predictions(table, config, heads=heads)
     assert np.array_equal(
@@ -150,20 +150,7 @@ def test_relabelled_data_is_as_accurate_from_shared_heads_as_without():
     heads = {}
     for each in (table, changed(table, "labels")):
         result = fuse_predictions(each, config, heads=heads)
-        assert result.figures["3d"]["all"]["accuracy"]["value"] > 0.7
-
-
-def edited(folder, edit):
-    """``predictions.csv`` of a run, every line changed by a function."""
-    path = folder / "predictions.csv"
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    for line in lines:
-        edit(line)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+        assert figure(result.figures, "3d", "accuracy").value > 0.7
 
 
 @pytest.fixture
@@ -174,16 +161,15 @@ def two_runs(tmp_path):
         table = make_table(120, split=lambda row: 2, missing=0)
         for name, each, seed in (("a", table, 0), ("b", other(table), 1)):
             result = fuse_predictions(each, replace(QUICK, rules=("mean", "stack"), seed=seed))
-            texts = {"predictions.csv": predictions_csv(result), "metrics.json": json_text(record_of(result))}
             (tmp_path / name).mkdir()
-            write_texts(tmp_path / name, texts)
+            write_texts(tmp_path / name, run_files(run_of(result), result))
         return compare(read_runs([tmp_path / "a", tmp_path / "b"]))
 
     return make
 
 
 def test_runs_on_the_same_rows_and_labels_are_compared(two_runs):
-    assert two_runs(lambda table: table).differences
+    assert len(two_runs(lambda table: table).differences)
 
 
 def test_runs_of_as_many_other_rows_are_not_compared(two_runs):
@@ -193,7 +179,7 @@ def test_runs_of_as_many_other_rows_are_not_compared(two_runs):
         return replace(table, id=ids)
 
     found = two_runs(other)
-    assert not found.differences and "119 of them the same" in found.remarks[0]
+    assert not len(found.differences) and "119 of them the same" in found.remarks[0]
 
 
 @pytest.mark.parametrize("wrong", [1, 40])
@@ -204,16 +190,15 @@ def test_runs_on_the_same_ids_with_other_labels_are_not_compared(two_runs, wrong
         return replace(table, labels=labels)
 
     found = two_runs(other)
-    assert not found.differences and f"the truth differs on {wrong} rows" in found.remarks[0]
+    assert not len(found.differences) and f"the truth differs on {wrong} rows" in found.remarks[0]
 
 
-def test_lines_of_predictions_in_another_order_are_joined_by_id(two_runs, tmp_path):
-    before = two_runs(lambda table: table)
-    path = tmp_path / "b" / "predictions.csv"
-    head, *lines = path.read_text().splitlines(keepends=True)
-    path.write_text(head + "".join(reversed(lines)))
-    after = compare(read_runs([tmp_path / "a", tmp_path / "b"]))
-    assert [of.figures for of in after.differences] == [of.figures for of in before.differences]
+def test_differences_of_runs_are_those_of_their_figures(two_runs, tmp_path):
+    found = two_runs(lambda table: table)
+    first, other = (run.figures for run in read_runs([tmp_path / "a", tmp_path / "b"]))
+    for line in found.differences.to_dict("records"):
+        values = [figure(of, line["predictor"], line["metric"]).value for of in (other, first)]
+        assert line["value"] == pytest.approx(values[0] - values[1], abs=1e-12)
 
 
 # A choice on fitted rows would always choose the weakest penalty and the most rounds.

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from ig3d.errors import RunError
 from ig3d.learn.config import FuseConfig
-from ig3d.learn.measures.figures import figures_of
-from ig3d.learn.measures.results import RuleResult
+from ig3d.learn.evaluate.figures import figure, figures_of
+from ig3d.learn.evaluate.metrics import metric_names
+from ig3d.learn.evaluate.predictors import Predictor, find, label_of
 from ig3d.learn.report import (
     check_out,
     compare,
@@ -29,11 +30,12 @@ from ig3d.learn.report import (
     write_result,
 )
 from ig3d.learn.report.findings import findings_of
+from ig3d.learn.report.format import interval
 from ig3d.learn.report.latex import escape, table_tex
 from ig3d.learn.report.page import page_html, paragraph
-from ig3d.learn.report.record import Run
+from ig3d.learn.report.record import Run, run_of
 from ig3d.learn.report.verdict import verdict as findings
-from ig3d.learn.report.words import bounds, p_value
+from ig3d.learn.report.words import p_value
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +68,9 @@ def test_the_terminal_is_whole_at_80_columns(task, result, va):
     ):
         assert line in text
     metric, scale = ("accuracy", 100) if task == "classes" else ("rmse_joint", 1)
-    figure = shown.figures["weighted"]["all"][metric]["minus_2d_recalibrated"]
+    gain = figure(shown.figures, "weighted", metric, versus="2d-recalibrated")
     digits = 1 if scale == 100 else 4
-    value, low, high = (f"{scale * figure[key]:+.{digits}f}" for key in ("value", "low", "high"))
+    value, low, high = (f"{scale * end:+.{digits}f}" for end in gain[:3])
     assert f"{value} [{low}, {high}]**" in table
     assert "weighted-permuted" not in table and "The control (codes permuted) does not gain" in text
 
@@ -91,7 +93,7 @@ def test_what_is_said_follows_from_the_figures(result):
     assert "as it should be" in control
     right = {
         rule.name: rule.values[result.covered].argmax(axis=1) == result.truth[result.covered]
-        for rule in result.rules
+        for rule in result.predictors
         if rule.name in ("2d", "3d")
     }
     oracle = np.mean(right["2d"] | right["3d"])
@@ -121,9 +123,11 @@ def test_a_head_gains_only_where_it_is_better_than_chance():
 
 def test_a_control_that_gains_is_said():
     shown = made(seed=1)
-    figures = json.loads(json.dumps(shown.figures))
-    for key in ("minus_2d", "minus_2d_recalibrated"):
-        figures["weighted-permuted"]["all"]["log_loss"][key].update(value=-0.05, low=-0.08, high=-0.02)
+    figures = shown.figures.copy()
+    control = (
+        (figures["condition"] == "permuted") & (figures["metric"] == "log_loss") & (figures["versus"] != "")
+    )
+    figures.loc[control, ["value", "low", "high"]] = (-0.05, -0.08, -0.02)
     assert any(
         "What they gain is not from the codes" in line
         for line in findings(record_of(replace(shown, figures=figures)))
@@ -132,22 +136,25 @@ def test_a_control_that_gains_is_said():
 
 def with_rules(shown, rules):
     """A result over other rules, its figures measured anew."""
-    figures = figures_of(rules, shown.truth, shown.covered, shown.groups, task=shown.task, draws=200, seed=0)
-    names = [rule.name for rule in rules if rule.kind == "rule" and rule.name != "best"]
+    figures = figures_of(
+        rules, shown.truth, shown.covered, shown.groups, task=shown.task, classes=shown.classes, draws=200, seed=0,
+        family=metric_names(shown.task),
+    )  # fmt: skip
+    names = [rule.name for rule in rules if rule.role == "rule" and rule.name != "best"]
     config = FuseConfig(draws=200, primary=names[-1]) if names else shown.config
-    return replace(shown, rules=tuple(rules), figures=figures, config=config)
+    return replace(shown, predictors=tuple(rules), figures=figures, config=config)
 
 
 def without_control(shown):
-    return with_rules(shown, [rule for rule in shown.rules if rule.kind != "control"])
+    return with_rules(shown, [rule for rule in shown.predictors if rule.role != "control"])
 
 
 def with_equal_control(shown):
     """Permuted codes do just as well: what the rule gains is not from the codes."""
-    rules = [rule for rule in shown.rules if rule.name != "mean"]
-    weighted = next(rule for rule in rules if rule.name == "weighted")
+    rules = [rule for rule in shown.predictors if rule.name != "mean"]
+    weighted = find(rules, "weighted")
     return with_rules(
-        shown, [replace(rule, values=weighted.values) if rule.kind == "control" else rule for rule in rules]
+        shown, [replace(rule, values=weighted.values) if rule.role == "control" else rule for rule in rules]
     )
 
 
@@ -170,8 +177,8 @@ def test_without_a_control_there_is_no_claim(result):
 
 def test_best_is_the_effect_size_where_it_was_run(result):
     rng = np.random.default_rng(5)
-    chosen = RuleResult("best", "rule", True, rng.normal(size=result.rules[0].values.shape))
-    record = record_of(with_rules(result, [*result.rules, chosen]))
+    chosen = Predictor("best", "rule", True, rng.normal(size=result.predictors[0].values.shape))
+    record = record_of(with_rules(result, [*result.predictors, chosen]))
     said = findings(record)
     assert findings_of(record)["effect"]["rule"] == "best"
     assert "informative in log loss, but accuracy is worse: best -" in said[1]
@@ -185,11 +192,11 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
     strong = np.log(np.clip(0.9 * truth + 0.05, 1e-6, 1))
     three = np.where(shown.covered[:, None], strong, np.nan)
     rules = (
-        RuleResult("2d", "reference", False, guess),
-        RuleResult("2d-recalibrated", "reference", True, guess, ({"penalty": 0.1},)),
-        RuleResult("3d", "reference", False, three),
-        RuleResult("stack", "rule", True, np.where(shown.covered[:, None], strong, guess)),
-        RuleResult("stack-permuted", "control", True, guess),
+        Predictor("2d", "reference", False, guess),
+        Predictor("2d-recalibrated", "reference", True, guess, ({"penalty": 0.1},)),
+        Predictor("3d", "reference", False, three),
+        Predictor("stack", "rule", True, np.where(shown.covered[:, None], strong, guess)),
+        Predictor("stack", "control", True, guess, condition="permuted"),
     )
     record = record_of(with_rules(shown, rules))
     said = findings(record)
@@ -207,7 +214,7 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
         "stack is better than the 3D alone: +"
     )
     perfect = [
-        replace(rule, values=strong) if rule.kind != "x" and rule.name != "3d" else rule for rule in rules
+        replace(rule, values=strong) if rule.role != "x" and rule.name != "3d" else rule for rule in rules
     ]
     assert any("right in every row" in line for line in findings(record_of(with_rules(shown, perfect))))
     bare = replace(shown, covered=np.zeros(len(truth), bool))
@@ -219,8 +226,10 @@ def test_the_3d_alone_and_the_chance_of_the_2d_network_are_told():
 
 
 def test_a_second_2d_network_is_compared_with_the_3d(result):
-    second = RuleResult("weighted+other", "control", True, result.rules[0].values, ({"w": 0.1},))
-    record = record_of(with_rules(result, [*[r for r in result.rules if r.name != "mean"], second]))
+    second = Predictor(
+        "weighted", "control", True, result.predictors[0].values, ({"w": 0.1},), condition="2d:other"
+    )
+    record = record_of(with_rules(result, [*[r for r in result.predictors if r.name != "mean"], second]))
     figure = record["results"]["weighted"]["all"]["log_loss"]["minus_weighted+other"]
     assert any(
         "weighted minus weighted+other" in line and f"{figure['value']:+.4f} [" in line
@@ -229,11 +238,11 @@ def test_a_second_2d_network_is_compared_with_the_3d(result):
 
 
 def test_the_best_head_is_named_and_not_the_first(result):
-    values = {rule.name: rule.values for rule in result.rules}
+    values = {label_of(*rule.key): rule.values for rule in result.predictors}
     rules = (
-        RuleResult("prior", "reference", False, values["2d"]),
-        RuleResult("gbm", "head", False, values["weighted-permuted"]),
-        RuleResult("mlp", "head", False, values["weighted"]),
+        Predictor("prior", "reference", False, values["2d"]),
+        Predictor("gbm", "head", False, values["weighted (permuted)"]),
+        Predictor("mlp", "head", False, values["weighted"]),
     )
     figures = figures_of(
         rules,
@@ -244,8 +253,9 @@ def test_the_best_head_is_named_and_not_the_first(result):
         draws=200,
         seed=0,
         references=("prior", "gbm"),
+        family=metric_names("classes"),
     )
-    said = findings(record_of(replace(result, rules=rules, figures=figures)))
+    said = findings(record_of(replace(result, predictors=rules, figures=figures)))
     assert said[0].startswith("mlp, the best of 2 heads on the reported rows, gains +")
     assert " over prior " in said[0] and " over gbm " in said[0]
     assert "mlp is right on" in said[1]
@@ -261,11 +271,14 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
     )
     assert first == second
     assert sorted(first) == [
+        "confusion.csv",
+        "figures.csv",
         "findings.json",
-        "metrics.json",
         "predictions.csv",
+        "predictions.npz",
+        "record.json",
+        "reliability.csv",
         "report.html",
-        "table.csv",
         "table.tex",
     ]
     run = read_run(tmp_path / "one" / "run")
@@ -277,46 +290,51 @@ def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(resul
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "expected the folder of a run with metrics.json in it, found none"),
+        (None, "expected the folder of a run with record.json in it, found none"),
         ("{", "a file that is none or damaged"),
         ("[1]", "got another file"),
-        ('{"format": "ig3d-metrics", "format_version": 9}', "version 3, got ig3d-metrics version 9"),
-        ('{"format": "ig3d-metrics", "format_version": 3}', "got none of assumptions"),
+        ('{"format": "ig3d-run", "format_version": 9}', "version 4, got ig3d-run version 9"),
+        ('{"format": "ig3d-run", "format_version": 4}', "got none of assumptions"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path, text, message):
     if text is not None:
-        (tmp_path / "metrics.json").write_text(text)
+        (tmp_path / "record.json").write_text(text)
     with pytest.raises(RunError, match=message):
         read_run(tmp_path)
 
 
 def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
     write_result(result, tmp_path / "run")
-    whole = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    whole = json.loads((tmp_path / "run" / "record.json").read_text())
 
-    def said(change):
+    figures = (tmp_path / "run" / "figures.csv").read_text()
+
+    def said(change, table=figures):
         record = json.loads(json.dumps(whole))
         change(record)
-        (tmp_path / "run" / "metrics.json").write_text(json.dumps(record))
+        (tmp_path / "run" / "record.json").write_text(json.dumps(record))
+        (tmp_path / "run" / "figures.csv").write_text(table)
         ended = ig3d("report", tmp_path / "run")
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1
         return ended.stderr
 
-    figure = said(lambda of: of["results"]["mean"]["all"]["accuracy"].update(value="high"))
-    assert "expected a number as accuracy, value of mean, all, got 'high'; make the run again" in figure
-    assert "of the very rules" in said(lambda of: of["results"].pop("mean"))
-    assert "of the very rules" in said(lambda of: of["rules"].pop("mean"))
-    assert "figures of mean, all with" in said(lambda of: of["results"]["mean"]["all"].pop("accuracy"))
-    assert "value, low and high" in said(lambda of: of["results"]["mean"]["all"]["brier"].pop("low"))
+    lines = figures.splitlines(keepends=True)
+    own = next(line for line in lines if line.startswith("mean,rule,real,all,accuracy,,,,"))
+    text = said(lambda of: None, figures.replace(own, own.replace("accuracy,,,,", "accuracy,,,,high", 1)))
+    assert "could not convert string to float" in text and "make the run again" in text
+    assert "no accuracy of mean (real), all rows" in said(lambda of: None, figures.replace(own, ""))
+    assert "two lines of one figure" in said(lambda of: None, figures + own)
+    gone = "figures of predictors that the record does not have"
+    assert gone in said(lambda of: of["predictors"].pop(3))
     assert "protocol with case" in said(lambda of: of["protocol"].pop("rows_covered"))
     assert "protocol with case" in said(lambda of: of.update(protocol="none"))
-    assert "among the rules" in said(lambda of: of["references"].append("none"))
+    assert "among the predictors" in said(lambda of: of["references"].append("none"))
 
 
 def test_only_results_of_ours_are_replaced(result, tmp_path):
     (tmp_path / "report.html").write_text("mine")
-    for write in (check_out, lambda out: write_report([Run("a", tmp_path, record_of(result))], out)):
+    for write in (check_out, lambda out: write_report([run_of(result, name="a", folder=tmp_path)], out)):
         with pytest.raises(RunError, match=r"got report.html of something else"):
             write(tmp_path)
     assert (tmp_path / "report.html").read_text() == "mine"
@@ -346,11 +364,8 @@ def test_latex_shows_the_control_that_a_claim_rests_on(task, result, va):
     (line,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{weighted} ")]
     (free,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{mean} ")]
     metric, scale, digits = ("accuracy", 100, 1) if task == "classes" else ("rmse_joint", 1, 4)
-    figure = shown.figures["weighted"]["all"][metric]["minus_control"]
-    ends = [
-        f"{scale * figure[key]:+.{digits}f}".replace("0.", ".", digits == 4)
-        for key in ("value", "low", "high")
-    ]
+    gain = figure(shown.figures, "weighted", metric, versus="weighted", versus_condition="permuted")
+    ends = [f"{scale * end:+.{digits}f}".replace("0.", ".", digits == 4) for end in gain[:3]]
     value, low, high = (f"${end[0]}${end[1:]}" for end in ends)
     assert line.endswith(rf"{value} [{low}, {high}]\textsuperscript{{**}} \\")
     assert "\\emph{Control}" in tex
@@ -363,12 +378,15 @@ def test_latex_shows_the_control_that_a_claim_rests_on(task, result, va):
 def test_the_page_shows_the_control_that_a_claim_rests_on(task, result, va):
     shown = result if task == "classes" else va
     metric = "accuracy" if task == "classes" else "rmse_joint"
-    figure = bounds(shown.figures["weighted"]["all"][metric]["minus_control"], metric).replace("-", "−")
-    words = [word.strip() for word in Page(page_html([Run("a", "a", record_of(shown))])).text if word.strip()]
+    gain = figure(shown.figures, "weighted", metric, versus="weighted", versus_condition="permuted")
+    shown_gain = interval(gain, metric).replace("-", "−")
+    words = [
+        word.strip() for word in Page(page_html([Run("a", "a", record_of(shown), {})])).text if word.strip()
+    ]
     first = words.index("to control")
     row = words[words.index("weighted", first) :][: 12 if task == "classes" else 8]
-    assert figure.split(" ", 1)[0] in " ".join(row) and figure.split(" ", 1)[1] in " ".join(row)
-    assert "to control" not in page_html([Run("a", "a", record_of(without_control(shown)))])
+    assert all(part in " ".join(row) for part in shown_gain.split(" ", 1))
+    assert "to control" not in page_html([Run("a", "a", record_of(without_control(shown)), {})])
 
 
 def test_the_latex_table_is_balanced_and_marks_the_best(result):
@@ -380,7 +398,7 @@ def test_the_latex_table_is_balanced_and_marks_the_best(result):
     assert tex.count("{") == tex.count("}") and not re.search(r"(?<!\\)[_%](?!\s*needs|\n)", body)
     for column, metric in enumerate(("accuracy", "balanced_accuracy", "macro_f1"), 1):
         usable = ("2d", "2d-recalibrated", "mean", "weighted")
-        best = max(f"{100 * result.figures[name]['all'][metric]['value']:.2f}" for name in usable)
+        best = max(f"{100 * figure(result.figures, name, metric).value:.2f}" for name in usable)
         bold = {line.split("&")[column].strip() for line in lines if "textbf" in line.split("&")[column]}
         assert bold == {rf"\textbf{{{best}}}"}
     assert r"\textsuperscript{***}" in body or r"\textsuperscript{**}" in body
@@ -397,11 +415,11 @@ def test_what_was_fitted_on_reported_rows_is_marked_everywhere():
     shown = made(marked=True)
     record = record_of(shown)
     assert "weighted†" in printed(shown) and "mean†" not in printed(shown)
-    alone = with_rules(shown, [rule for rule in shown.rules if rule.name != "mean"])
+    alone = with_rules(shown, [rule for rule in shown.predictors if rule.name != "mean"])
     assert "weighted was fitted on the reported rows" in findings(record_of(alone))[0]
     assert not [line for line in table_tex(record).splitlines() if "dag}" in line and "textbf" in line]
     assert r"\texttt{weighted}\textsuperscript{\dag}" in table_tex(record)
-    assert "optimistic" in page_html([Run("a", "a", record)]) and "optimistic" in paragraph(record)
+    assert "optimistic" in page_html([Run("a", "a", record, {})]) and "optimistic" in paragraph(record)
 
 
 def test_the_paragraph_says_groups_and_tests():
@@ -417,30 +435,29 @@ def test_runs_on_the_same_rows_are_paired(tmp_path):
     runs = read_runs([tmp_path / "weak", tmp_path / "strong"])
     comparison = compare(runs)
     assert comparison.first == "weak" and not comparison.remarks
-    by_rule = {of.rule: of.figures["accuracy"] for of in comparison.differences}
-    assert set(by_rule) == {"2d", "2d-recalibrated", "mean", "weighted"}
+    lines = comparison.differences[comparison.differences["metric"] == "accuracy"].set_index("predictor")
+    assert set(lines.index) == {"2d", "2d-recalibrated", "mean", "weighted"}
     expected = (
-        runs[1].record["results"]["mean"]["all"]["accuracy"]["value"]
-        - runs[0].record["results"]["mean"]["all"]["accuracy"]["value"]
+        figure(runs[1].figures, "mean", "accuracy").value - figure(runs[0].figures, "mean", "accuracy").value
     )
-    assert by_rule["mean"]["value"] == pytest.approx(expected, abs=1e-9)
-    assert by_rule["mean"]["low"] > 0 and by_rule["mean"]["p_adjusted"] < 0.05
-    assert by_rule["mean"]["test"] == "swaps of groups"  # the groups came along in predictions.csv
-    assert by_rule["2d"]["p"] > 0.05
+    assert lines.loc["mean", "value"] == pytest.approx(expected, abs=1e-12)
+    assert lines.loc["mean", "low"] > 0 and lines.loc["mean", "p_adjusted"] < 0.05
+    assert lines.loc["2d", "p"] > 0.05
     console = Console(width=80, file=io.StringIO(), no_color=True)
     print_comparison(comparison, console)
     text = console.file.getvalue()
     assert "Paired differences to weak" in text and max(map(len, text.splitlines()[:-1])) <= 80
     written = {path.name: path for path in write_report(runs, tmp_path / "both")}
-    assert sorted(written) == ["differences.csv", "report.html", "table.csv", "table.tex"]
-    lines = list(csv.DictReader(written["table.csv"].read_text().splitlines()))
+    assert sorted(written) == ["differences.csv", "figures.csv", "report.html", "table.tex"]
+    lines_of_mean = lines.loc["mean", "value"]
+    lines = list(csv.DictReader(written["figures.csv"].read_text().splitlines()))
     assert {line["run"] for line in lines} == {"weak", "strong"}
     (line,) = [
         line
         for line in csv.DictReader(written["differences.csv"].read_text().splitlines())
-        if (line["rule"], line["metric"]) == ("mean", "accuracy")
+        if (line["predictor"], line["metric"]) == ("mean", "accuracy")
     ]
-    assert float(line["value"]) == by_rule["mean"]["value"]
+    assert float(line["value"]) == lines_of_mean
     assert Page(written["report.html"].read_text()).open == []
     assert written["table.tex"].read_text().count(r"\begin{table*}") == 3
     write_report(runs, tmp_path / "both")  # its own files may be replaced
@@ -451,33 +468,35 @@ def test_equal_runs_are_said_to_be_equal(result, tmp_path):
     runs = read_runs([tmp_path / "run", tmp_path / "run"])
     assert runs[1].name == f"{runs[0].name} (2)"
     comparison = compare(runs)
-    assert not comparison.differences and len(comparison.table["mean"]) == 2
+    assert not len(comparison.differences) and len(comparison.table["mean"]) == 2
     assert "predict the same by every rule that both have" in comparison.remarks[0]
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_predictions_of_another_run_are_refused(task, result, va, tmp_path, ig3d):
     write_result(result if task == "classes" else va, tmp_path / "run")
-    file = tmp_path / "run" / "predictions.csv"
-    lines = file.read_text().splitlines(keepends=True)
-    other = made(task, seed=5)
-    write_result(other, tmp_path / "other")
-    first = next(place for place, line in enumerate(lines) if ",mean," in line)
+    write_result(made(task, seed=5), tmp_path / "other")
+    file = tmp_path / "run" / "predictions.npz"
+    with np.load(file) as read:
+        arrays = dict(read)
+    kept = arrays["predictor"] != "mean"
+    rows = {name: arrays[name][:-3] for name in ("ids", "truth", "covered")}
+    lines = ("predictor", "role", "condition", "trained", "fits", "repeat", "values")
     metric = "accuracy" if task == "classes" else "rmse_joint"
-    for text, said in {
-        "".join(lines[: first + 237]): "got 237 of 240 rows of mean",
-        "".join(lines[:first] + lines[first + 240 :]): "got 0 of 240 rows of mean",
-        "".join(lines + lines[-1:]): "lines in place of",
-        (tmp_path / "other" / "predictions.csv").read_text(): f"got {metric} ",
-    }.items():
-        file.write_text(text)
-        with pytest.raises(
-            RunError, match=rf"run: expected predictions.csv to be that of metrics.json, .*{said}"
-        ):
+    for change, message in (
+        (rows | {"values": arrays["values"][:, :-3]}, "it has 237 rows in place of 240"),
+        ({name: arrays[name][kept] for name in lines}, "0 of 1 repeats of mean"),
+        (None, f"{metric} "),
+    ):
+        if change is None:
+            file.write_bytes((tmp_path / "other" / "predictions.npz").read_bytes())
+        else:
+            np.savez(file, **arrays | change)
+        with pytest.raises(RunError, match=rf"run: predictions.npz is not that of record.json: .*{message}"):
             compare(read_runs([tmp_path / "other", tmp_path / "run"]))
     file.unlink()
     ended = ig3d("report", tmp_path / "run")
-    assert ended.returncode == 0 and "predictions.csv: not there" in ended.stderr
+    assert ended.returncode == 0 and "predictions.npz: not there" in ended.stderr
 
 
 def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
@@ -487,12 +506,12 @@ def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):
     runs = read_runs([tmp_path / "a" / "run", tmp_path / "b" / "run"])
     assert runs[0].name != runs[1].name
     comparison = compare(runs)
-    assert not comparison.differences
+    assert not len(comparison.differences)
     assert "they report 240 and 200 rows, 200 of them the same" in comparison.remarks[0]
     with pytest.raises(RunError, match="expected runs of one task, got classes and va"):
         compare(read_runs([tmp_path / "a" / "run", tmp_path / "va"]))
-    (tmp_path / "b" / "run" / "predictions.csv").unlink()
-    with pytest.raises(RunError, match="expected the predictions of the run"):
+    (tmp_path / "b" / "run" / "predictions.npz").unlink()
+    with pytest.raises(RunError, match="predictions of a run are expected"):
         compare(runs)
 
 
@@ -501,7 +520,7 @@ def test_the_report_command(ig3d, result, tmp_path, monkeypatch):
     write_result(result, tmp_path / "run", command="ig3d fuse")
     ended = ig3d("report", "run", "--out", "page")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.rstrip().endswith("page: report.html, table.csv, table.tex")
+    assert ended.stdout.rstrip().endswith("page: figures.csv, report.html, table.tex")
     assert "2d-recalibrated" in ended.stdout and (tmp_path / "page" / "report.html").exists()
     assert ig3d("report", "run", "run").returncode == 0
     failed = ig3d("report", "nowhere")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 from made_up_results import Page, made
 
-from ig3d.learn.measures.figures import figures_of
-from ig3d.learn.measures.intervals import FEW_UNITS, chance_of
-from ig3d.learn.measures.results import RuleResult
+from ig3d.learn.evaluate.figures import COLUMNS, figure, figures_of
+from ig3d.learn.evaluate.intervals import FEW_UNITS, chance_of
+from ig3d.learn.evaluate.predictors import Predictor
 from ig3d.learn.remarks import as_fitted, few_groups, weaknesses
 from ig3d.learn.report import compare, read_runs, record_of, write_result
 from ig3d.learn.report.latex import table_tex
@@ -22,52 +22,40 @@ from ig3d.learn.report.record import Run
 from ig3d.learn.report.verdict import verdict
 
 
-def figures_in(found):
-    """Every figure of a record's results, however deep."""
-    if isinstance(found, dict):
-        if "value" in found:
-            yield found
-        for of in found.values():
-            yield from figures_in(of)
-    elif isinstance(found, list):
-        for of in found:
-            yield from figures_in(of)
-
-
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_of_one_group_there_is_no_interval_no_test_and_nothing_said(task, tmp_path):
     shown = made(task, groups=np.zeros(240, int))
     record = record_of(shown)
-    every = list(figures_in(record["results"]))
-    assert len(every) > 100
-    assert {figure[key] for figure in every for key in ("low", "high")} == {None}
-    assert {figure[key] for figure in every for key in ("p", "p_adjusted") if key in figure} == {None}
-    assert any("p_adjusted" in figure for figure in every)
+    assert len(shown.figures) > 100
+    assert shown.figures[["low", "high", "p", "p_adjusted"]].isna().all(axis=None)
     (said,) = verdict(record)
     assert said.startswith("Primary: no claim ") and "all reported rows are of one group" in said
     assert "no intervals and no tests" in paragraph(record) and "Of one group there are no int" in table_tex(
         record
     )
-    assert Page(page_html([Run("a", "a", record)])).open == []
+    assert Page(page_html([Run("a", "a", record, {})])).open == []
     metric = "accuracy" if task == "classes" else "ccc_joint"
-    figure = record["results"]["weighted"]["all"][metric]["minus_2d_recalibrated"]
-    assert figure["value"] > 0.05 and "[--]" in table_tex(record) and "nan" not in table_tex(record).lower()
+    assert (
+        figure(shown.figures, "weighted", metric, versus="2d-recalibrated").value > 0.05
+        and "[--]" in table_tex(record)
+        and "nan" not in table_tex(record).lower()
+    )
     write_result(shown, tmp_path / "one")
     write_result(made(task, seed=1, groups=np.zeros(240, int)), tmp_path / "two")
     paired = compare(read_runs([tmp_path / "one", tmp_path / "two"])).differences
-    assert paired and all(figure["low"] is None for of in paired for figure in of.figures.values())
+    assert len(paired) and paired[["low", "high", "p_adjusted"]].isna().all(axis=None)
 
 
 def test_one_row_is_as_one_group():
     rng = np.random.default_rng(0)
     values = np.log(rng.dirichlet(np.ones(3), 1))
-    rules = (RuleResult("2d", "reference", False, values), RuleResult("mean", "rule", False, values[:, ::-1]))
+    rules = (Predictor("2d", "reference", False, values), Predictor("mean", "rule", False, values[:, ::-1]))
     figures = figures_of(
         rules, np.array([1]), np.ones(1, bool), None, task="classes", draws=100, seed=0, references=("2d",)
     )
-    figure = figures["mean"]["all"]["accuracy"]
-    assert figure["low"] is None and figure["minus_2d"]["low"] is None
-    assert figure["minus_2d"]["p"] is None and figure["minus_2d"]["p_adjusted"] is None
+    assert np.isnan(figure(figures, "mean", "accuracy").low)
+    difference = figure(figures, "mean", "accuracy", versus="2d")
+    assert np.isfinite(difference.value) and np.isnan(difference[1:]).all()
 
 
 def test_a_recall_of_one_row_has_no_interval_and_that_of_two_has():
@@ -75,12 +63,12 @@ def test_a_recall_of_one_row_has_no_interval_and_that_of_two_has():
     values = np.log(np.random.default_rng(0).dirichlet(np.ones(3), len(truth)))
     values[1] = np.log([0.1, 0.8, 0.1])
     values[2] = np.log([0.8, 0.1, 0.1])
-    rules = (RuleResult("2d", "reference", False, values),)
-    entry = figures_of(rules, truth, np.ones(63, bool), None, task="classes", draws=300, seed=0)["2d"]["all"]
-    one, two, many = (of["recall"] for of in entry["per_class"])
-    assert one["value"] is not None and one["low"] is None
-    assert (two["value"], two["low"], two["high"]) == (0.5, 0.0, 1.0)
-    assert many["low"] < many["value"] < many["high"] and entry["accuracy"]["low"] is not None
+    rules = (Predictor("2d", "reference", False, values),)
+    figures = figures_of(rules, truth, np.ones(63, bool), None, task="classes", draws=300, seed=0)
+    one, two, many = (figure(figures, "2d", "recall", label=label) for label in "012")
+    assert np.isfinite(one.value) and np.isnan(one.low)
+    assert two[:3] == (0.5, 0.0, 1.0)
+    assert many.low < many.value < many.high and np.isfinite(figure(figures, "2d", "accuracy").low)
 
 
 @pytest.mark.parametrize("groups", [2, FEW_UNITS, FEW_UNITS + 1])
@@ -93,7 +81,7 @@ def test_of_few_groups_no_control_is_judged(groups):
 
 
 def test_few_rows_are_counted_in_words():
-    same = {name: {"all": {}} for name in ("2d", "2d-recalibrated")}
+    same = pandas.DataFrame(columns=COLUMNS)
 
     def note(n):
         return weaknesses(same, n, "classes", "accuracy")
@@ -125,15 +113,15 @@ def with_answers(truth, answers, draws):
     values = np.log(np.eye(3)[answers] * 0.8 + 0.1)
     right = np.log(np.eye(3)[truth] * 0.8 + 0.1)
     rules = (
-        RuleResult("2d", "reference", False, values),
-        RuleResult("2d-recalibrated", "reference", True, values),
-        RuleResult("3d", "reference", False, right),
-        RuleResult("mean", "rule", False, right),
+        Predictor("2d", "reference", False, values),
+        Predictor("2d-recalibrated", "reference", True, values),
+        Predictor("3d", "reference", False, right),
+        Predictor("mean", "rule", False, right),
     )
     n = len(truth)
     figures = figures_of(rules, truth, np.ones(n, bool), None, task="classes", draws=draws, seed=0)
     shown = made(n=n)
-    return replace(shown, truth=truth, covered=np.ones(n, bool), rules=rules, figures=figures)
+    return replace(shown, truth=truth, covered=np.ones(n, bool), predictors=rules, figures=figures)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +161,11 @@ def test_values_below_no_concordance_are_at_chance():
 
     def said(two):
         rules = [
-            replace(of, values=two) if of.kind == "reference" and of.name != "3d" else of
-            for of in shown.rules
+            replace(of, values=two) if of.role == "reference" and of.name != "3d" else of
+            for of in shown.predictors
         ]
         figures = figures_of(tuple(rules), shown.truth, shown.covered, None, task="va", draws=300, seed=0)
-        record = record_of(replace(shown, rules=tuple(rules), figures=figures))
+        record = record_of(replace(shown, predictors=tuple(rules), figures=figures))
         return next((line for line in verdict(record) if line.startswith("The 2D network")), "")
 
     assert "is at chance: its CCC is -0." in said(-shown.truth)
@@ -196,28 +184,28 @@ def test_the_label_in_the_file_is_the_greatest_probability(tmp_path):
     p[np.arange(n), winner] = p[np.arange(n), (winner + 1) % 3] = tied
     values = np.log(p)
     values[np.arange(n), winner] += np.where(np.arange(n) < n // 2, 1e-12, np.spacing(np.abs(np.log(tied))))
-    mean = replace(shown.rules[3], values=values)
-    rules = (*shown.rules[:3], mean)
+    mean = replace(shown.predictors[3], values=values)
+    rules = (*shown.predictors[:3], mean)
     figures = figures_of(rules, shown.truth, shown.covered, None, task="classes", draws=100, seed=0)
-    shown = replace(shown, rules=rules, figures=figures)
+    shown = replace(shown, predictors=rules, figures=figures)
     write_result(shown, tmp_path / "a")
     lines = list(csv.DictReader((tmp_path / "a" / "predictions.csv").read_text().splitlines()))
     names = [f"p_{name}" for name in shown.classes]
     for line in lines:
         p = [float(line[name]) for name in names]
         assert names[int(np.argmax(p))] == f"p_{line['label']}"
-    assert [line["label"] for line in lines if line["rule"] == "mean"] == [shown.classes[c] for c in winner]
-    accuracy = json.loads((tmp_path / "a" / "metrics.json").read_text())["results"]["mean"]["all"][
-        "accuracy"
-    ]["value"]
+    assert [line["label"] for line in lines if line["predictor"] == "mean"] == [
+        shown.classes[c] for c in winner
+    ]
+    accuracy = figure(read_runs([tmp_path / "a"])[0].figures, "mean", "accuracy").value
     assert accuracy == pytest.approx(np.mean(winner == shown.truth))
-    assert not compare(read_runs([tmp_path / "a", tmp_path / "a"])).differences  # read and checked
+    assert not len(compare(read_runs([tmp_path / "a", tmp_path / "a"])).differences)  # read and checked
 
 
 def test_many_weights_are_printed_as_a_range():
     many, few = np.linspace(0.1, 0.9, 30).tolist(), [0.1, 0.2]
     rules = tuple(
-        RuleResult("weighted", "rule", True, np.zeros((2, 2)), ({"w": of}, {"w": of})) for of in (many, few)
+        Predictor("weighted", "rule", True, np.zeros((2, 2)), ({"w": of}, {"w": of})) for of in (many, few)
     )
     (line,) = as_fitted(rules[:1], ("a", "b"))
     assert line == "Fitted, copy by copy: weighted w 0.10 to 0.90 (30 of them), 0.10 to 0.90 (30 of them)."

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changed(folder: Path, **figures: dict[str, float]) -> dict:
     """The record of ``linear`` with some differences in accuracy as they are named: ``codes__minus_masked``."""
-    record = json.loads((folder / "linear/metrics.json").read_text())
+    record = read_run(folder / "linear").record
     for name, values in figures.items():
         arm, _, key = name.partition("__")
         record["results"][arm]["all"]["accuracy"][key] |= values
@@ -53,7 +53,7 @@ def changed(folder: Path, **figures: dict[str, float]) -> dict:
 def test_report_prints_the_table_of_the_run_and_what_it_says(ig3d, folder: Path) -> None:
     ended = ig3d("report", folder / "linear")
     assert ended.returncode == 0, ended.stderr
-    results = json.loads((folder / "linear/metrics.json").read_text())["results"]
+    results = read_run(folder / "linear").record["results"]
     gain = results["codes"]["all"]["accuracy"]["minus_masked"]
     value, low, high = (f"{100 * gain[key]:+.1f}" for key in ("value", "low", "high"))
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("codes   ")][:1]
@@ -91,14 +91,15 @@ def test_page_csv_and_latex(ig3d, folder: Path, tmp_path: Path) -> None:
     for name in ("codes", "permuted"):
         seeds = record["results"][name]["all"]["accuracy"]["minus_masked"]["seeds"]
         assert "".join(f"{100 * value:+.1f}".replace("-", "−") for value in seeds) in text
-    with (tmp_path / "page/table.csv").open() as file:
+    with (tmp_path / "page/figures.csv").open() as file:
         lines = [
             line for line in csv.DictReader(file) if line["metric"] == "accuracy" and line["rows"] == "all"
         ]
-    assert [line["rule"] for line in lines] == ["masked", "2d", "codes", "permuted"]
-    for line in lines[2:]:
-        figure = record["results"][line["rule"]]["all"]["accuracy"]["minus_masked"]
-        assert float(line["minus_masked_value"]) == figure["value"]
+    lines = [line for line in lines if line["versus"] == "masked" and not line["repeat"]]
+    for line in lines[-2:]:
+        arm = {"real": "codes", "permuted": "permuted"}[line["condition"]]
+        figure = record["results"][arm]["all"]["accuracy"]["minus_masked"]
+        assert float(line["value"]) == figure["value"]
     tex = (tmp_path / "page/table.tex").read_text()
     (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{codes}")]
     assert codes.count("[") == 3 and r"module \texttt{linear}" in tex and "means over 2 trainings" in tex
@@ -110,9 +111,12 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
     with (folder / "linear/predictions.csv").open() as file:
         lines = list(csv.DictReader(file))
     truth = {line["id"]: line["truth"] for line in lines}
-    assert {line["rule"] for line in lines} == {
-        "2d", *(f"{arm}-{seed}" for arm in ("codes", "masked", "permuted") for seed in (0, 1))
-    }  # fmt: skip
+    keys = {(line["predictor"], line["condition"], line["repeat"]) for line in lines}
+    assert keys == {("2d", "real", "0")} | {
+        (*key, seed)
+        for key in (("codes", "real"), ("masked", "real"), ("codes", "permuted"))
+        for seed in ("0", "1")
+    }
     for run, seeds in (("linear", (0, 1)), ("film", (0,))):
         each = []
         for seed in seeds:
@@ -120,10 +124,10 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
             said = dict(zip(written.ids, np.array(written.columns)[written.values.argmax(1)], strict=True))
             each.append(np.mean([said[name] == of for name, of in truth.items()]))
         right[run] = np.mean(each)
-    told = {of.rule: of.figures["accuracy"] for of in found.differences}
-    assert set(told) == {"masked", "codes"}, "2d is the same, controls are not tested"
-    assert told["codes"]["value"] == pytest.approx(right["film"] - right["linear"])
-    assert 0 < told["codes"]["p"] <= told["codes"]["p_adjusted"] <= 1
+    told = found.differences[found.differences["metric"] == "accuracy"].set_index("predictor")
+    assert set(told.index) == {"masked", "codes"}, "2d is the same, controls are not tested"
+    assert told.loc["codes", "value"] == pytest.approx(right["film"] - right["linear"])
+    assert 0 < told.loc["codes", "p"] <= told.loc["codes", "p_adjusted"] <= 1
     assert found.remarks == ()
 
 
@@ -131,14 +135,18 @@ def test_a_late_run_and_an_intermediate_one_have_no_rule_in_common(
     ig3d, folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder / "film", tmp_path / "late")
-    record = json.loads((folder / "film/metrics.json").read_text())
-    record["format"], record["protocol"]["case"] = "ig3d-metrics", "once"
+    text = (tmp_path / "late/record.json").read_text()
+    record = json.loads(text.replace('"codes"', '"stack"'))
+    record["format"], record["protocol"]["case"] = "ig3d-run", "once"
     record["primary"] = {"rule": "stack", "metric": "log_loss"}
-    for part in ("results", "rules"):
-        record[part] = {"stack" if name == "codes" else name: of for name, of in record[part].items()}
-    (tmp_path / "late/metrics.json").write_text(json.dumps(record))
-    text = (folder / "film/predictions.csv").read_text().replace(",codes-0,", ",stack,")
-    (tmp_path / "late/predictions.csv").write_text(text)
+    (tmp_path / "late/record.json").write_text(json.dumps(record))
+    for name in ("figures.csv", "confusion.csv", "reliability.csv"):
+        path = tmp_path / "late" / name
+        path.write_text(path.read_text().replace("codes,", "stack,"))
+    with np.load(tmp_path / "late/predictions.npz") as file:
+        arrays = dict(file)
+    arrays["predictor"] = np.where(arrays["predictor"] == "codes", "stack", arrays["predictor"])
+    np.savez(tmp_path / "late/predictions.npz", **arrays)
     ended = ig3d("report", tmp_path / "late", folder / "film", "--out", tmp_path / "both")
     assert ended.returncode == 0, ended.stderr
     said = "have no fusion rule in common; fuse codes-SEED.npz of film as --2d-logits to compare them."
@@ -150,36 +158,36 @@ def test_a_late_run_and_an_intermediate_one_have_no_rule_in_common(
 
 def test_a_training_that_lacks_is_no_run_of_one_less(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "linear", tmp_path / "less")
-    lines = (folder / "linear/predictions.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "less/predictions.csv").write_text("".join(line for line in lines if ",codes-1," not in line))
-    with pytest.raises(RunError, match=r"less: .*got 1 of 2 trainings of codes; make the run again"):
+    with np.load(folder / "linear/predictions.npz") as file:
+        arrays = dict(file)
+    kept = ~((arrays["predictor"] == "codes") & (arrays["condition"] == "real") & (arrays["repeat"] == 1))
+    lines = ("predictor", "role", "condition", "trained", "fits", "repeat", "values")
+    np.savez(tmp_path / "less/predictions.npz", **arrays | {name: arrays[name][kept] for name in lines})
+    with pytest.raises(RunError, match=r"less: .*1 of 2 repeats of codes \(real\); make the run again"):
         compare(read_runs([folder / "linear", tmp_path / "less"]))
 
 
 def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> None:
     ended = ig3d("report", folder / "both")
-    assert ended.returncode == 0 and "RUN/metrics-va.json" in ended.stdout
-    ended = ig3d("report", folder / "both/metrics-va.json", "--out", tmp_path / "va")
+    assert ended.returncode == 0 and "RUN/record-va.json" in ended.stdout
+    ended = ig3d("report", folder / "both/record-va.json", "--out", tmp_path / "va")
     assert ended.returncode == 0, ended.stderr
     assert "CCC VA" in ended.stdout and "No masked baseline was trained" in ended.stdout
-    pair = read_runs([folder / "both/metrics-va.json", folder / "both/metrics-va.json"])
-    assert compare(pair).differences == ()
+    pair = read_runs([folder / "both/record-va.json", folder / "both/record-va.json"])
+    assert not len(compare(pair).differences)
 
 
 def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) -> None:
-    before = (folder / "linear/metrics.json").read_bytes()
+    before = (folder / "linear/record.json").read_bytes()
     with pytest.raises(
         RunError, match=r"got predictions\.csv, metrics\.json, findings\.json of something else"
     ):
         check_out(folder / "linear")
-    assert (folder / "linear/metrics.json").read_bytes() == before
+    assert (folder / "linear/record.json").read_bytes() == before
     shutil.copytree(folder / "linear", tmp_path / "old")
     record = json.loads(before)
-    (tmp_path / "old/metrics.json").write_text(json.dumps(record | {"format_version": 1}))
+    (tmp_path / "old/record.json").write_text(json.dumps(record | {"format_version": 1}))
     ended = ig3d("report", tmp_path / "old")
     assert ended.returncode == 1 and "finished trainings are kept" in ended.stderr
-    assert (
-        "expected ig3d-intermediate-metrics version 3, got ig3d-intermediate-metrics version 1"
-        in ended.stderr
-    )
+    assert "expected ig3d-intermediate-run version 4, got ig3d-intermediate-run version 1" in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -7,11 +7,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 from made_up_results import Page, made
 
 from ig3d.learn.config import FuseConfig
-from ig3d.learn.measures.results import RuleResult
+from ig3d.learn.evaluate.predictors import Predictor
 from ig3d.learn.report import record_of
 from ig3d.learn.report.latex import table_tex
 from ig3d.learn.report.methods import paragraph
@@ -45,10 +46,10 @@ def with_stack(result):
     """A rule stack beside weighted."""
     rules = [
         replace(rule, name=rule.name.replace("mean", "stack"), fits=rule.fits or rule.name == "mean")
-        for rule in result.rules
+        for rule in result.predictors
     ]
-    figures = {name.replace("mean", "stack"): of for name, of in result.figures.items()}
-    return replace(result, rules=tuple(rules), figures=figures)
+    figures = result.figures.replace({"predictor": {"mean": "stack"}})
+    return replace(result, predictors=tuple(rules), figures=figures)
 
 
 @pytest.mark.parametrize("said", OPTIONS)
@@ -77,8 +78,8 @@ def test_rules_rows_head_and_references_are_said_as_they_were(result):
         "The 30 reported rows without 3D codes take the 2D network's prediction, recalibrated where" in text
     )
     assert "every rule is repeated with the rows of the codes permuted" in text
-    bare = [rule for rule in result.rules if rule.kind != "control"]
-    assert "permuted" not in paragraph(record_of(replace(result, rules=tuple(bare))))
+    bare = [rule for rule in result.predictors if rule.role != "control"]
+    assert "permuted" not in paragraph(record_of(replace(result, predictors=tuple(bare))))
     whole = replace(result, covered=np.ones(240, bool))
     assert "without 3D codes take" not in paragraph(record_of(whole))
 
@@ -91,7 +92,7 @@ def test_where_the_head_learnt_follows_the_case(result):
     folded = with_protocol(result, case="nested", fit_name="2 folds of the test split", record=lambda: fits)
     text = paragraph(record_of(folded))
     assert "in 2 folds of the test split (100 rows), each row fused by what the other folds fitted" in text
-    grouped = replace(folded, groups=np.arange(240) // 4)
+    grouped = replace(folded, group_names=(np.arange(240) // 4).astype(str))
     assert "(100 rows), which keep groups whole, each row" in paragraph(record_of(grouped))
     assert "fitted in each fold on the 140 to 150 rows with codes of the other folds" in text
     ready = paragraph(record_of(with_protocol(result, case="ready")))
@@ -101,7 +102,7 @@ def test_where_the_head_learnt_follows_the_case(result):
 def test_a_leak_is_said_on_top_of_the_page_in_the_table_and_in_the_paragraph(result):
     leak = "WARNING 59 groups of the reported rows also stand among the calibration rows: figures are likely too good."
     record = record_of(with_protocol(result, sentences=("Reported: the test split.", leak)))
-    page = page_html([Run("a", "a", record)])
+    page = page_html([Run("a", "a", record, {})])
     assert f'<p class="warn">{leak}</p>' in page[: page.index("Exploratory: every rule")]
     assert Page(page).open == []
     tex = table_tex(record)
@@ -123,7 +124,7 @@ def test_an_objective_that_is_not_the_metric_of_the_effect_is_said(result):
     (line,) = said(result, objective="balanced")
     assert line.endswith("Rules were fitted for balanced accuracy.")
     assert said(made("va")) == said(made("va"), objective="ccc") == []
-    fixed = replace(result, rules=tuple(replace(of, fits=False) for of in result.rules))
+    fixed = replace(result, predictors=tuple(replace(of, fits=False) for of in result.predictors))
     assert said(fixed, objective="balanced") == []
 
 
@@ -133,11 +134,23 @@ def test_fitted_offsets_are_named_and_what_a_rule_does_not_see_is_left_out(resul
         replace(rule, fitted=({"penalty": 0.1, "classes_seen": [0, 1, 2], "2d": one, "3d": one},))
         if rule.name in ("2d-recalibrated", "weighted")
         else rule
-        for rule in result.rules
+        for rule in result.predictors
     ]
-    rules.append(RuleResult("weighted+x", "control", True, result.rules[0].values, ({"w": [0.1, 0.2, 0.3]},)))
-    figures = result.figures | {"weighted+x": result.figures["weighted-permuted"]}
-    text = page_html([Run("a", "a", record_of(replace(result, rules=tuple(rules), figures=figures)))])
+    rules.append(
+        Predictor(
+            "weighted",
+            "control",
+            True,
+            result.predictors[0].values,
+            ({"w": [0.1, 0.2, 0.3]},),
+            condition="2d:x",
+        )
+    )
+    control = result.figures[result.figures["condition"] == "permuted"].assign(condition="2d:x")
+    figures = pandas.concat([result.figures, control], ignore_index=True)
+    text = page_html(
+        [Run("a", "a", record_of(replace(result, predictors=tuple(rules), figures=figures)), {})]
+    )
     fitted = text[text.index("All fitted values") :]
     rows = re.findall(r"<tr><th scope=\"row\">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", fitted)
     calibrated = {name: value for name, what, value in rows if what == "3d"}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from made_up_results import HOSTILE, Page, made
 
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.report import (
     check_out,
     record_of,
@@ -31,7 +32,7 @@ def va():
 
 def test_the_page_is_one_whole_file_and_shows_the_figures(result):
     record = record_of(result, command="ig3d fuse --2d-logits two.npz")
-    page = Page(page_html([Run("raf", "raf", record)]))
+    page = Page(page_html([Run("raf", "raf", record, {})]))
     text = " ".join("".join(page.text).split())
     assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 6
     assert not [
@@ -48,7 +49,7 @@ def test_the_page_is_one_whole_file_and_shows_the_figures(result):
 
 
 def test_the_page_of_valence_and_arousal(va):
-    page = Page(page_html([Run("va", "va", record_of(va))]))
+    page = Page(page_html([Run("va", "va", record_of(va), {})]))
     assert page.open == [] and page.tags.count("svg") == 5 and "Gain per dimension" in "".join(page.text)
 
 
@@ -56,7 +57,7 @@ def test_hostile_names_are_text_and_nothing_else():
     shown = made(classes=(HOSTILE, "sad"))
     shown = replace(shown, notes=(HOSTILE,), sources={HOSTILE: HOSTILE})
     record = record_of(shown, command=HOSTILE)
-    page = Page(page_html([Run(HOSTILE, "x", record)]))
+    page = Page(page_html([Run(HOSTILE, "x", record, {})]))
     assert "script" not in page.tags and page.open == []
     assert sum(HOSTILE in text for text in page.text) >= 4
     tex = table_tex({**record, "protocol": {**record["protocol"], "reported": HOSTILE, "fitted_on": HOSTILE}})
@@ -77,12 +78,16 @@ def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path
     text = (tmp_path / "a.svg").read_text()
     metrics = ("accuracy", "macro_f1") if task == "classes" else ("rmse_joint", "ccc_joint")
     printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
-    names = ("2d", "3d", "mean", "weighted", "weighted-permuted")
-    parts = {name: shown.figures[name]["all"] or shown.figures[name]["covered"] for name in names}
+    keys = [("2d", "real"), ("3d", "real"), ("mean", "real"), ("weighted", "real"), ("weighted", "permuted")]
     expected = [
         f"{100 * value:.2f}" if task == "classes" else f"{value:.4f}"
         for metric in metrics
-        for value in (parts[name][metric]["value"] for name in names)
+        for name, condition in keys
+        for value in [
+            figure(
+                shown.figures, name, metric, condition=condition, rows="covered" if name == "3d" else "all"
+            ).value
+        ]
     ]
     assert printed == expected
     assert re.search(r"<text[^>]*>weighted</text>", text) and re.search(r"<text[^>]*>3d‡</text>", text)
@@ -99,7 +104,7 @@ def rows_of(page):
 
 def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
     record = record_of(result)
-    page = page_html([Run("raf", "raf", record)])
+    page = page_html([Run("raf", "raf", record, {})])
     rows = rows_of(page[page.index("Exploratory: every rule") :])
     assert [row[0] for row in rows] == [
         "2d",

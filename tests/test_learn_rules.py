@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
-from ig3d.learn.measures.metrics import measure
+from ig3d.learn.evaluate.metrics import measure
 from ig3d.learn.rules import FIXED, Choices, Columns, fits, make_rule
 from ig3d.learn.rules.objective import cost_of
 

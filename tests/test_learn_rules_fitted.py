@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from toy_fusion import make_table
 
 from ig3d.learn.config import FuseConfig
+from ig3d.learn.evaluate.metrics import measure
+from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.fuse import fuse_predictions
-from ig3d.learn.measures.metrics import measure
 from ig3d.learn.rules import Choices, Columns, make_rule, stack
 from ig3d.learn.rules.best import Best
 from ig3d.learn.rules.boost import Boost
@@ -348,9 +349,7 @@ def test_a_choice_that_fits_nothing_has_a_control_as_well():
     result = fuse_predictions(
         table, FuseConfig(head="linear", rules=("mean", "product"), draws=100, model=False)
     )
-    kinds = {rule.name: rule.kind for rule in result.rules}
-    assert kinds["mean-conditional"] == kinds["product-permuted"] == "control"
-    values = {rule.name: rule.values for rule in result.rules}
-    for name, control in (("mean", "mean-conditional"), ("product", "product-permuted")):
-        assert not np.array_equal(values[name], values[control])
-        assert np.array_equal(values[name][~result.covered], values[control][~result.covered])
+    for name, condition in (("mean", "conditional"), ("product", "permuted")):
+        rule, control = (find(result.predictors, name, of) for of in ("real", condition))
+        assert control.role == "control" and not np.array_equal(rule.values, control.values)
+        assert np.array_equal(rule.values[~result.covered], control.values[~result.covered])

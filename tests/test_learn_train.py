@@ -17,6 +17,8 @@ from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.config import FuseConfig
+from ig3d.learn.evaluate.figures import COLUMNS, figure
+from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.protocol.head_plan import plan_heads
 from ig3d.learn.train import HeadsConfig, codes_table, train_heads
 
@@ -126,7 +128,7 @@ def test_rows_without_codes_teach_neither_a_head_nor_the_prior_of_a_fold_and_are
     assert len(protocol.reported) == 120 and len(protocol.calibration) == table.covered.sum() == 96
     for head, fuser in zip(protocol.heads, protocol.fusers, strict=True):
         assert np.array_equal(head.train, fuser.fit) and table.covered[fuser.fit].all()
-    prior = train_heads(table, QUICK).rules[0].values
+    prior = train_heads(table, QUICK).predictors[0].values
     for fuser in protocol.fusers:
         share = np.bincount(table.labels[fuser.fit], minlength=3) / len(fuser.fit)
         assert np.allclose(np.exp(prior[fuser.apply]), share)
@@ -137,39 +139,40 @@ def test_rows_without_codes_teach_neither_a_head_nor_the_prior_of_a_fold_and_are
 def test_rows_without_codes_get_the_training_prior_and_it_is_said(store):
     table = codes_table(store)
     result = train_heads(table, QUICK)
-    prior, head = (next(rule for rule in result.rules if rule.name == name) for name in ("prior", "linear"))
+    prior, head = (
+        next(rule for rule in result.predictors if rule.name == name) for name in ("prior", "linear")
+    )
     share = np.bincount(table.labels[plan_heads(table, PLAN).heads[0].train], minlength=3)
     assert np.allclose(np.exp(prior.values), share / share.sum())
     assert (~result.covered).sum() == 2
     assert np.array_equal(head.values[~result.covered], prior.values[~result.covered])
     assert not np.allclose(head.values[result.covered], prior.values[result.covered])
     assert any("2 of 98 reported rows have no 3D codes" in line for line in result.protocol.sentences)
-    assert result.figures["linear"]["all"]["rows"] == 98
-    assert result.figures["linear"]["covered"]["rows"] == 96
+    assert set(result.figures["rows"]) == {"all", "covered"} and len(result.ids) == 98
 
 
 def test_figures_are_those_of_the_predictions_and_differences_are_to_the_prior_and_the_first_head(store):
     result = train_heads(codes_table(store), HeadsConfig(heads=("linear", "gbm"), draws=200))
-    assert [(rule.name, rule.kind) for rule in result.rules] == [
+    assert [(rule.name, rule.role) for rule in result.predictors] == [
         ("prior", "reference"),
         ("linear", "head"),
         ("gbm", "head"),
     ]
     accuracy = {
-        rule.name: float(np.mean(rule.values.argmax(axis=1) == result.truth)) for rule in result.rules
+        rule.name: float(np.mean(rule.values.argmax(axis=1) == result.truth)) for rule in result.predictors
     }
     for name, value in accuracy.items():
-        assert result.figures[name]["all"]["accuracy"]["value"] == pytest.approx(value, abs=1e-9)
-    gbm = result.figures["gbm"]["all"]["accuracy"]
-    assert gbm["minus_linear"]["value"] == pytest.approx(accuracy["gbm"] - accuracy["linear"], abs=1e-9)
-    assert gbm["minus_prior"]["low"] > 0 and "p" in gbm["minus_prior"]
+        assert figure(result.figures, name, "accuracy").value == pytest.approx(value, abs=1e-9)
+    to_linear, to_prior = (figure(result.figures, "gbm", "accuracy", versus=of) for of in ("linear", "prior"))
+    assert to_linear.value == pytest.approx(accuracy["gbm"] - accuracy["linear"], abs=1e-9)
+    assert to_prior.low > 0 and to_prior.p < 0.05 and to_prior.p_adjusted < 0.05
     assert accuracy["linear"] > 0.7 > accuracy["prior"]
 
 
 def test_valence_and_arousal_and_the_mean_as_their_prior(store):
     result = train_heads(codes_table(store, task="va"), QUICK)
-    assert result.figures["linear"]["covered"]["ccc_valence"]["value"] > 0.8
-    prior = result.rules[0].values
+    assert figure(result.figures, "linear", "ccc_valence", rows="covered").value > 0.8
+    prior = result.predictors[0].values
     assert np.ptp(prior, axis=0).max() == 0
     table = codes_table(store, task="va")
     assert np.allclose(prior[0], table.targets[plan_heads(table, PLAN).heads[0].train].mean(axis=0))
@@ -182,8 +185,12 @@ def test_balanced_heads_expect_every_class_as_often(store):
             train_heads(table, HeadsConfig(heads=(head,), draws=100, balanced=balanced))
             for balanced in (False, True)
         )
-        shares = [np.exp(result.rules[1].values[result.covered]).mean(axis=0) for result in (plain, even)]
-        assert np.allclose(shares[0], np.exp(plain.rules[0].values[0]), atol=0.05) and shares[0][0] > 0.42
+        shares = [
+            np.exp(result.predictors[1].values[result.covered]).mean(axis=0) for result in (plain, even)
+        ]
+        assert (
+            np.allclose(shares[0], np.exp(plain.predictors[0].values[0]), atol=0.05) and shares[0][0] > 0.42
+        )
         assert np.allclose(shares[1], 1 / 3, atol=0.05)
     with pytest.raises(UsageError, match=r"balanced: expected classes to weigh"):
         train_heads(codes_table(store, task="va"), HeadsConfig(balanced=True))
@@ -198,7 +205,7 @@ def test_any_estimator_of_scikit_learn_s_manner_is_a_head_and_said_to_be_the_use
     rows = plan_heads(table, PLAN).reported
     rows = rows[table.covered[rows]]
     p = np.maximum(twin.predict_proba(table.codes[rows]), 1e-6)
-    said = np.exp(result.rules[1].values[result.covered])
+    said = np.exp(result.predictors[1].values[result.covered])
     assert np.allclose(said, p / p.sum(axis=1, keepdims=True))
     assert any("class of the user's own choice" in note for note in result.notes)
 
@@ -209,7 +216,7 @@ def test_a_class_that_the_training_rows_lack_keeps_a_small_chance(tmp_path):
     labels[(table.split == Split.train) & (labels == 1)] = 2
     object.__setattr__(table, "labels", labels)
     for head in ("linear", "sklearn.naive_bayes:GaussianNB"):
-        p = np.exp(train_heads(table, HeadsConfig(heads=(head,), draws=100)).rules[1].values)
+        p = np.exp(train_heads(table, HeadsConfig(heads=(head,), draws=100)).predictors[1].values)
         assert p.shape[1] == 3 and np.allclose(p.sum(axis=1), 1)
         assert p[:, 1].max() < 1e-5 and (p[:, 1] > 0).all()
 
@@ -223,7 +230,7 @@ def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_
         table, "labels", np.where((table.labels < 0), -1, np.where(labels < 0, 0, labels)).astype(np.int16)
     )
     again = train_heads(table, QUICK)
-    assert np.array_equal(first.rules[1].values, again.rules[1].values)
+    assert np.array_equal(first.predictors[1].values, again.predictors[1].values)
 
 
 @pytest.mark.parametrize(
@@ -271,15 +278,16 @@ def test_the_command_prints_a_table_and_writes_what_fuse_and_report_take(store, 
     assert ended.returncode == 0, ended.stderr
     assert "Heads fitted on the train split" in ended.stdout and "prior" in ended.stdout
     assert [line.partition(":")[0] for line in ended.stderr.splitlines()] == ["linear", "gbm"]
-    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert record["results"]["gbm"]["all"]["accuracy"]["value"] > 0.6
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    figures = read_table(tmp_path / "run" / "figures.csv", COLUMNS)
+    assert figure(figures, "gbm", "accuracy").value > 0.6
     assert record["protocol"]["case"] == "once"
     read = load_predictions(tmp_path / "run" / "predictions-gbm.npz")
     table = codes_table(store)
     assert set(read.ids) == set(table.id[(table.split != Split.train) & table.covered])
     assert read.kind == "probabilities" and read.columns == CLASSES and not read.out_of_fold
     lines = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
-    assert lines[0] == "id,rule,label,p_neutral,p_happy,p_sad,truth"
+    assert lines[0] == "id,predictor,condition,label,p_neutral,p_happy,p_sad,truth"
     bytes_of = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     again = ig3d(
         "train", "--3d-store", store, "--head", "linear,gbm", "--draws", 100, "--out", tmp_path / "run"
@@ -325,7 +333,7 @@ def test_all_heads_without_torch_leave_the_networks_out_and_say_so(store, monkey
 
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     result = train_heads(codes_table(store), HeadsConfig(heads=("all",), draws=100))
-    assert [rule.name for rule in result.rules] == ["prior", "gbm", "linear"]
+    assert [rule.name for rule in result.predictors] == ["prior", "gbm", "linear"]
     assert any("Heads mlp, residual are left out: torch is not installed" in note for note in result.notes)
 
 

@@ -18,6 +18,7 @@ from ig3d.features.samples import Listing, Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import training_data
@@ -121,8 +122,8 @@ def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, t
     samples, folder = made
     result = train_joint(route_of(made), replace(QUICK, epochs=25, width=32), tmp_path / "out")
     figures = result.figures["classes"]
-    assert figures["codes"]["all"]["accuracy"]["minus_masked"]["low"] > 0
-    assert figures["permuted"]["all"]["accuracy"]["minus_masked"]["low"] <= 0
+    assert figure(figures, "codes", "accuracy", versus="masked").low > 0
+    assert figure(figures, "codes", "accuracy", condition="permuted", versus="masked").low <= 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.ids is not None
     assert written.ids.tolist() == [
@@ -272,7 +273,7 @@ def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> No
     inputs = Inputs(tmp_path / "va.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(tmp_path / "va.safetensors")), inputs, device="cpu")
     result = train_joint(route, replace(QUICK, epochs=14, controls=False), tmp_path / "out")
-    assert result.figures["va"]["codes"]["all"]["ccc_joint"]["minus_2d"]["low"] > 0
+    assert figure(result.figures["va"], "codes", "ccc_joint", versus="2d").low > 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.kind == "va" and np.abs(written.values).max() <= 1
 
@@ -283,4 +284,4 @@ def test_mixed_precision_end_to_end(made, tmp_path: Path) -> None:
     inputs = Inputs(folder / "2d.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(folder / "2d.safetensors")), inputs, device="cuda")
     result = train_joint(route, replace(QUICK, mixed=True, module="attention", epochs=4), tmp_path / "out")
-    assert result.figures["classes"]["codes"]["all"]["accuracy"]["minus_masked"]["value"] > 0.1
+    assert figure(result.figures["classes"], "codes", "accuracy", versus="masked").value > 0.1

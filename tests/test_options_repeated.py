@@ -30,7 +30,7 @@ QUICK = ("--draws", 100, "--jobs", 1)
 def test_rules_given_again_are_added(files, ig3d, tmp_path, rules):
     ended = ig3d("fuse", *files, *QUICK, *rules, "--head", "linear", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["config"]["rules"] == ["mean", "stack"]
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["config"]["rules"] == ["mean", "stack"]
 
 
 def test_heads_and_blocks_given_again_are_added(files, ig3d, tmp_path):
@@ -38,8 +38,8 @@ def test_heads_and_blocks_given_again_are_added(files, ig3d, tmp_path):
     heads = ("--head", "linear", "--head", "sklearn.naive_bayes:GaussianNB")
     ended = ig3d("train", *store, *QUICK, *heads, "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    rules = json.loads((tmp_path / "out" / "metrics.json").read_text())["rules"]
-    assert list(rules) == ["prior", "linear", "sklearn.naive_bayes:GaussianNB"]
+    predictors = json.loads((tmp_path / "out" / "record.json").read_text())["predictors"]
+    assert [of["name"] for of in predictors] == ["prior", "linear", "sklearn.naive_bayes:GaussianNB"]
     ended = ig3d("train", *store, *QUICK, "--blocks", "toy", "--blocks", "nothing")
     assert ended.returncode == 2 and "nothing not in this store" in ended.stderr
     csv = tmp_path / "t.csv"
@@ -50,7 +50,7 @@ def test_heads_and_blocks_given_again_are_added(files, ig3d, tmp_path):
 def test_without_them_the_defaults_are_taken(files, ig3d, tmp_path):
     ended = ig3d("fuse", *files, *QUICK, "--head", "linear", "--no-controls", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    config = json.loads((tmp_path / "out" / "metrics.json").read_text())["config"]
+    config = json.loads((tmp_path / "out" / "record.json").read_text())["config"]
     assert config["rules"] == ["mean", "max", "min", "product", "weighted", "stack", "boost", "gate", "best"]
     assert config["blocks"] == "full" and config["head"] == "linear"
 
@@ -65,7 +65,7 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(files, ig3d, tmp_path, 
         "fuse", *files[:2], "--3d-store=~/y.h5", *QUICK, "--rules=mean", "--head=linear", "--out=~/out"
     )
     assert ended.returncode == 0, ended.stderr
-    assert (home / "out" / "metrics.json").is_file() and not (tmp_path / "~").exists()
+    assert (home / "out" / "record.json").is_file() and not (tmp_path / "~").exists()
     ended = ig3d("inspect", "~/y.h5", "--json")
     assert ended.returncode == 0, ended.stderr
     with CodeStore(home / "y.h5") as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from ...errors import require
 from ...features.atomic import replacing
-from ..measures.metrics import LOWER_IS_BETTER
-from ..measures.results import difference_key
+from ..evaluate.figures import Figure
+from ..evaluate.metrics import METRICS
+from ..evaluate.predictors import REAL, label_of
+from ..report.format import difference, number, stars
 from ..report.plots import as_label
-from ..report.words import PERCENT, TITLES, difference, number, stars
 from .run import StudyResult
 from .table import StudyTable
 
@@ -38,18 +40,15 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     lead = table.references[0] if table.references else ""
-    key = difference_key(lead)
-    compared = any(key in of.figure for of in table.entries)
-    controls = [table.control] if table.control else []
-    rules = [name for name in table.rules if not compared or name not in table.references] + controls
-    if not table.entries or not rules:
+    compared = bool(lead) and bool((table.figures["versus"] == lead).any())
+    keys = [(name, REAL) for name in table.rules if not compared or name not in table.references]
+    keys += [table.control] if table.control else []
+    if not len(table.figures) or not keys:
         return []
-    sign = -1 if table.metric in LOWER_IS_BETTER else 1
+    sign = -1 if METRICS[table.metric].lower else 1
+    versus = lead if compared else ""
     found = [
-        [
-            (cell.get(key) if compared else cell) if (cell := table.find(place, rule)) else None
-            for rule in rules
-        ]
+        [table.find(place, name, condition=condition, versus=versus) for name, condition in keys]
         for place in range(len(result.cells))
     ]
     values = np.array([[_number(figure) for figure in line] for line in found], float) * (
@@ -64,44 +63,49 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     names = [as_label(of.cell.name) for of in result.cells]
     longest = max(len(name) for name in names)
     figure = Figure(
-        figsize=(1.6 + 0.085 * longest + 1.15 * len(rules), 1.7 + 0.42 * len(names)), layout="constrained"
+        figsize=(1.6 + 0.085 * longest + 1.15 * len(keys), 1.7 + 0.42 * len(names)), layout="constrained"
     )
     axis = figure.subplots()
     shown = axis.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto")
     for row, line in enumerate(found):
         for column, entry in enumerate(line):
-            text = (
-                "–"
-                if entry is None or entry["value"] is None
-                else (
-                    difference(entry["value"], table.metric)
-                    + stars(table.claim(row, rules[column]), table.metric)
-                    if compared
-                    else number(entry["value"], table.metric)
-                )
-            )
+            name, condition = keys[column]
+            if entry is None or not math.isfinite(entry.value):
+                text = "–"
+            elif compared:
+                marks = stars(table.claim(row, name), table.metric) if condition == REAL else ""
+                text = difference(entry.value, table.metric) + marks
+            else:
+                text = number(entry.value, table.metric)
             red, green, blue, _ = (
                 colours(scale(values[row, column])) if np.isfinite(values[row, column]) else (1,) * 4
             )
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            marked = table.entry(row, rules[column])
-            text += marked.marks if marked else ""
+            text += table.marks(row, name, condition)
             axis.text(
                 column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "#202124"
             )
     axis.set_xticks(
-        range(len(rules)), [as_label(rule) for rule in rules], rotation=35, ha="right", rotation_mode="anchor"
+        range(len(keys)),
+        [as_label(label_of(*key)) for key in keys],
+        rotation=35,
+        ha="right",
+        rotation_mode="anchor",
     )
     axis.set_yticks(range(len(names)), names)
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)
-    axis.set_xticks(np.arange(len(rules) + 1) - 0.5, minor=True)
+    axis.set_xticks(np.arange(len(keys) + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axis.grid(which="minor", color="white", linewidth=2)
     axis.tick_params(which="minor", length=0)
-    points = ", points" if table.metric in PERCENT else ""
-    what = f"difference to {lead} in {TITLES[table.metric]}{points}" if compared else TITLES[table.metric]
+    points = ", points" if METRICS[table.metric].percent else ""
+    what = (
+        f"difference to {lead} in {METRICS[table.metric].title}{points}"
+        if compared
+        else METRICS[table.metric].title
+    )
     # Above the cells there is room for a long line; beside the bar of a study of few cells there is none.
     figure.suptitle(as_label(result.study.name), x=0.01, ha="left", fontsize=12, fontweight="bold")
     axis.set_title(as_label(what) + (" (blue is better)" if compared else ""), loc="left", fontsize=9)
@@ -118,6 +122,5 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     return [out]
 
 
-def _number(figure: dict[str, float | None] | None) -> float:
-    value = figure.get("value") if figure else None
-    return float("nan") if value is None else value
+def _number(figure: Figure | None) -> float:
+    return float("nan") if figure is None else figure.value

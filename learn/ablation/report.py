@@ -1,32 +1,36 @@
-"""A study for people: two tables on the terminal, ``table.csv``, ``table.tex`` and a heat map."""
+"""A study for people: two tables on the terminal, ``figures.csv``, ``table.tex`` and a heat map."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from ...console import say
 from ...errors import MissingExtra
-from ..measures.metrics import LOWER_IS_BETTER
-from ..measures.results import difference_key
+from ..evaluate.figures import Figure
+from ..evaluate.metrics import METRICS
+from ..evaluate.predictors import CONDITIONAL, PERMUTED
+from ..evaluate.tables import table_csv as csv_text
 from ..report.files import write_texts
+from ..report.format import MARKED, ON_COVERED, number, stars
+from ..report.format import interval as bounds
 from ..report.latex import escape
-from ..report.record import json_text
+from ..report.record import FIGURES, json_text
 from ..report.tables import new_table, print_lines, print_tables
-from ..report.words import MARKED, ON_COVERED, PERCENT, TITLES, bounds, number, stars
 from ..versions import versions
 from .run import FORMAT, STUDY_FILE, StudyResult
-from .table import TO_CELL, TO_CONTROL, StudyTable, table_of
+from .table import StudyTable, factor_columns, table_of
 
 HEATMAP = "heatmap.png"
-_KEYS = ("value", "low", "high")
-_TESTED = (*_KEYS, "p", "p_adjusted")
 _MEANINGS = {MARKED: "fitted on the very rows that are reported", ON_COVERED: "on the rows with 3D only"}
 _TEX = {MARKED: r"\dag", ON_COVERED: r"\ddag"}
 
@@ -40,7 +44,7 @@ def print_study(result: StudyResult, console: Console) -> None:
 
 
 def write_study(result: StudyResult, out: str | Path, *, command: str = "") -> list[Path]:
-    """Write ``study.json``, ``table.csv``, ``table.tex`` and, where matplotlib is installed, ``heatmap.png``.
+    """Write ``study.json``, ``figures.csv``, ``table.tex`` and, where matplotlib is installed, ``heatmap.png``.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def write_study(result: StudyResult, out: str | Path, *, command: str = "") -> l
     written = write_texts(
         folder,
         {
-            "table.csv": table_csv(result, table),
+            FIGURES: figures_csv(result, table),
             "table.tex": table_tex(result, table),
             STUDY_FILE: json_text(_record(result, table, folder, command)),
         },
@@ -94,9 +98,11 @@ def _record(result: StudyResult, table: StudyTable, folder: Path, command: str) 
 
 def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     factors = list(result.study.grid) or ["run"]
-    better = "less" if table.metric in LOWER_IS_BETTER else "more"
-    unit = ", %" if table.metric in PERCENT else ""
-    figures = new_table(f"{result.study.name}: {TITLES[table.metric]}{unit} ({better} is better)", *factors)
+    better = "less" if METRICS[table.metric].lower else "more"
+    unit = ", %" if METRICS[table.metric].percent else ""
+    figures = new_table(
+        f"{result.study.name}: {METRICS[table.metric].title}{unit} ({better} is better)", *factors
+    )
     for rule in table.rules:
         figures.add_column(rule, justify="right", no_wrap=True)
     for place, of in enumerate(result.cells):
@@ -104,46 +110,47 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
         figures.add_row(*labels, *(_cell(table, place, rule) for rule in table.rules))
     if table.rule is None:
         return [figures]
-    chief = result.study.cells[result.study.reference_cell].name
-    columns = {f"to {name}": difference_key(name) for name in table.references}
+    columns = difference_columns(result, table)
     differences = new_table(f"Differences of {table.rule}", *factors)
-    shown = {
-        head: key
-        for head, key in columns.items()
-        if any(key in of.figure for of in table.entries if of.rule == table.rule)
-    }
-    for head in shown:
-        differences.add_column(head, no_wrap=True)
-    controlled = bool(shown) and table.control is not None
-    if controlled:
-        differences.add_column("permuted codes", no_wrap=True)
-    if len(result.cells) > 1:
-        differences.add_column(f"to {chief}", no_wrap=True)
+    for column in columns:
+        differences.add_column(column.head, no_wrap=True)
     for place, of in enumerate(result.cells):
-        figure = table.find(place, table.rule) or {}
-        cells = [
-            bounds(figure.get(key), table.metric) + stars(figure.get(key), table.metric)
-            for key in shown.values()
-        ]
-        if controlled:
-            permuted = table.find(place, table.control or "") or {}
-            cells.append(bounds(permuted.get(next(iter(shown.values()))), table.metric))
-        if len(result.cells) > 1:
-            found = figure.get(TO_CELL)
-            cells.append(bounds(found, table.metric) + stars(found, table.metric))
+        found = [column.of(place) for column in columns]
+        cells = [bounds(figure, table.metric) + stars(figure, table.metric) for figure in found]
         differences.add_row(*(list(of.cell.labels.values()) or ["–"]), *cells)
     return [figures, differences]
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of differences of the study's rule: its head, and the difference in each cell."""
+
+    head: str
+    of: Callable[[int], Figure | None]
+
+
+def difference_columns(result: StudyResult, table: StudyTable) -> list[Column]:
+    """Differences of the study's rule: to each reference, to itself with permuted codes, to the reference cell."""
+    rule, study = table.rule or "", result.study
+    columns = [
+        Column(f"to {name}", partial(table.find, predictor=rule, versus=name)) for name in table.references
+    ]
+    columns.append(Column("to permuted codes", partial(table.to_control, predictor=rule)))
+    if len(result.cells) > 1:
+        chief = study.reference_cell
+        columns.append(
+            Column(f"to {study.cells[chief].name}", partial(table.find, predictor=rule, versus_cell=chief))
+        )
+    places = range(len(result.cells))
+    return [column for column in columns if any(column.of(place) is not None for place in places)]
+
+
 def _cell(table: StudyTable, place: int, rule: str) -> str:
-    entry = table.entry(place, rule)
-    if entry is None:
+    figure = table.find(place, rule)
+    if figure is None:
         return "–"
-    return (
-        number(entry.figure["value"], table.metric)
-        + stars(table.claim(place, rule), table.metric)
-        + entry.marks
-    )
+    marks = stars(table.claim(place, rule), table.metric) + table.marks(place, rule)
+    return number(figure.value, table.metric) + marks
 
 
 def _legend(table: StudyTable) -> str:
@@ -154,86 +161,112 @@ def _legend(table: StudyTable) -> str:
             f"{_and_control(table)}: * ** *** the greatest p is < .05, .01, .001 after Holm's correction over all "
             "rules of all cells. "
         )
-    for mark, meaning in _MEANINGS.items():
-        if any(mark in of.marks for of in table.entries):
-            text += f"{mark} {meaning}. "
+    for mark, meaning in _meanings(table).items():
+        text += f"{mark} {meaning}. "
     return text + "Every figure, and the controls, are in the files (--out)."
 
 
+def _meanings(table: StudyTable) -> dict[str, str]:
+    """Marks of this study -> their meaning."""
+    of = table.figures
+    used = {MARKED: bool(of["fitted_on_reported"].any()), ON_COVERED: bool((of["rows"] == "covered").any())}
+    return {mark: meaning for mark, meaning in _MEANINGS.items() if used[mark]}
+
+
 def _and_control(table: StudyTable) -> str:
-    """What stars promise beside the references: a gain over permuted codes, where these were run."""
-    there = any(TO_CONTROL in of.figure for of in table.entries)
+    """What stars require beside the references: a gain over permuted codes, where these were run."""
+    there = table.figures["versus_condition"].isin((PERMUTED, CONDITIONAL)).any()
     return " and than itself with permuted codes" if there else " (no control with permuted codes was run)"
 
 
-def table_csv(result: StudyResult, table: StudyTable) -> str:
-    """One line per cell and rule, with every difference."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    differences = [difference_key(name) for name in table.references] + [TO_CONTROL, TO_CELL]
-    factors = list(result.study.grid)
-    head = [*factors, "rule", "kind", "fitted_on_reported", "n", "metric", *_KEYS]
-    writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in _TESTED), "error"])
-    for place, of in enumerate(result.cells):
-        labels = list(of.cell.labels.values())
-        if of.error:
-            writer.writerow(
-                [*labels, *[""] * (len(head) - len(factors) + len(differences) * len(_TESTED)), of.error]
-            )
-        for entry in table.entries:
-            if entry.cell != place:
-                continue
-            fitted = int(MARKED in entry.marks)
-            line = [*labels, entry.rule, entry.kind, fitted, entry.rows, table.metric]
-            line += [entry.figure[key] for key in _KEYS]
-            line += [entry.figure.get(name, {}).get(key) for name in differences for key in _TESTED]
-            writer.writerow(["" if item is None else item for item in [*line, ""]])
-    return text.getvalue()
+def figures_csv(result: StudyResult, table: StudyTable) -> str:
+    """All figures of the study's metric; a cell that failed has a line with its ``error``."""
+    figures = table.figures.drop(columns=["label", "repeat"]).assign(error="")
+    names = factor_columns(result)
+    failed = [
+        {"cell": place, "error": of.error, **{c: of.cell.labels[name] for c, name in names.items()}}
+        for place, of in enumerate(result.cells)
+        if of.error
+    ]
+    if failed:
+        figures = pd.concat([figures, pd.DataFrame(failed)], ignore_index=True)
+    return csv_text(figures)
 
 
 def table_tex(result: StudyResult, table: StudyTable) -> str:
-    """A ``table*`` for booktabs: cells by rules, the best of each cell in bold, marks of significance."""
-    factors = list(result.study.grid) or ["run"]
-    unit = r", \%" if table.metric in PERCENT else ""
+    """Two tables for booktabs: cells by rules, and the differences of the study's rule with their intervals."""
+    metric = METRICS[table.metric]
+    factors = [escape(name) for name in result.study.grid] or ["run"]
     lines = []
-    for place, of in enumerate(result.cells):
+    for place in range(len(result.cells)):
         # Bold is the best of what can be used: not what was fitted on the reported rows, nor what is on others.
-        found = [entry for rule in table.rules if (entry := table.entry(place, rule)) and not entry.marks]
-        values = [entry.figure["value"] for entry in found if entry.figure["value"] is not None]
-        best = (min if table.metric in LOWER_IS_BETTER else max)(values) if values else None
-        cells = [escape(text) for text in of.cell.labels.values()] or ["--"]
-        cells += [_tex_cell(table, place, rule, best) for rule in table.rules]
-        lines.append(" & ".join(cells) + r" \\")
-    heads = [escape(name) for name in factors] + [rf"\texttt{{{escape(rule)}}}" for rule in table.rules]
-    tested = ""
+        usable = [table.find(place, rule) for rule in table.rules if not table.marks(place, rule)]
+        values = [figure.value for figure in usable if figure is not None and math.isfinite(figure.value)]
+        best = (min if metric.lower else max)(values) if values else None
+        cells = [_tex_cell(table, place, rule, best) for rule in table.rules]
+        lines.append(_tex_line(result, place, cells))
+    heads = [*factors, *(rf"\texttt{{{escape(rule)}}}" for rule in table.rules)]
+    marks = ""
     if table.references:
-        tested = (
+        marks = (
             r"; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: better than "
             + " and than ".join(rf"\texttt{{{escape(name)}}}" for name in table.references)
             + f"{_and_control(table)} on the same rows, the greatest $p < .05$, $.01$, $.001$ (Holm's correction over "
             "all rules of all lines)"
         )
-    for mark, meaning in _MEANINGS.items():
-        if any(mark in of.marks for of in table.entries):
-            tested += rf"; \textsuperscript{{{_TEX[mark]}}}: {meaning}"
-    caption = f"{escape(result.study.name)}: {escape(TITLES[table.metric])}{unit}. Bold: the best of a line{tested}."
+    for mark, meaning in _meanings(table).items():
+        marks += rf"; \textsuperscript{{{_TEX[mark]}}}: {meaning}"
+    name, title = escape(result.study.name), escape(metric.title)
+    unit = r", \%" if metric.percent else ""
+    columns = "l" * len(factors) + "r" * len(table.rules)
+    caption = f"{name}: {title}{unit}. Bold: the best of a line{marks}."
+    tables = [_tex_table(columns, heads, lines, caption, "study")]
+    compared = [] if table.rule is None else difference_columns(result, table)
+    if compared:
+        lines = [
+            _tex_line(result, place, [_tex_difference(column.of(place), table.metric) for column in compared])
+            for place in range(len(result.cells))
+        ]
+        heads = [*factors, *(escape(column.head) for column in compared)]
+        caption = (
+            rf"{name}: differences of \texttt{{{escape(table.rule or '')}}} in {title}"
+            rf"{', points' if metric.percent else ''}, with 95\,\% intervals of the paired bootstrap; "
+            r"\textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: a gain with $p < .05$, $.01$, $.001$ "
+            "(Holm's correction over all rules of all lines)."
+        )
+        tables.append(_tex_table("l" * len(heads), heads, lines, caption, "study-differences"))
+    return "\n".join(tables)
+
+
+def _tex_line(result: StudyResult, place: int, cells: list[str]) -> str:
+    labels = [escape(text) for text in result.cells[place].cell.labels.values()] or ["--"]
+    return " & ".join([*labels, *cells]) + r" \\"
+
+
+def _tex_difference(figure: Figure | None, metric: str) -> str:
+    marks = stars(figure, metric)
+    return escape(bounds(figure, metric)) + (rf"\textsuperscript{{{marks}}}" if marks else "")
+
+
+def _tex_table(columns: str, heads: list[str], lines: list[str], caption: str, label: str) -> str:
     body = "\n".join([r"\toprule", " & ".join(heads) + r" \\", r"\midrule", *lines, r"\bottomrule"])
     return (
         "% needs \\usepackage{booktabs,graphicx}\n"
         "\\begin{table*}[t]\n\\centering\n"
-        f"\\caption{{{caption}}}\n\\label{{tab:ig3d-study}}\n"
+        f"\\caption{{{caption}}}\n\\label{{tab:ig3d-{label}}}\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        f"\\begin{{tabular}}{{{'l' * len(factors)}{'r' * len(table.rules)}}}\n{body}\n\\end{{tabular}}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}}}\n"
         "\\end{table*}\n"
     )
 
 
 def _tex_cell(table: StudyTable, place: int, rule: str, best: float | None) -> str:
-    entry = table.entry(place, rule)
-    if entry is None:
+    figure = table.find(place, rule)
+    if figure is None:
         return "--"
-    text = number(entry.figure["value"], table.metric).replace("–", "--")
-    if not entry.marks and best is not None and text == number(best, table.metric):
+    text = number(figure.value, table.metric).replace("–", "--")
+    marked = table.marks(place, rule)
+    if not marked and best is not None and text == number(best, table.metric):
         text = rf"\textbf{{{text}}}"
-    marks = stars(table.claim(place, rule), table.metric) + "".join(_TEX[mark] for mark in entry.marks)
+    marks = stars(table.claim(place, rule), table.metric) + "".join(_TEX[mark] for mark in marked)
     return text + (rf"\textsuperscript{{{marks}}}" if marks else "")

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from joblib import cpu_count
 
 from ...errors import Ig3dError, RunError, UsageError
 from ...workers import MOST_DEATHS, limit_threads, run_tasks
-from ..report.compare import PREDICTIONS, RunPredictions
+from ..evaluate.predictions import ReportedPredictions
+from ..report.compare import predictions_of
 from ..report.files import write_texts
 from ..report.record import FILE, Run, json_text, read_run
 from ..versions import versions
@@ -40,24 +40,29 @@ class CellResult:
     ----------
     cell : Cell
     folder : where its record and predictions are
-    record : dict or None
-        As :func:`~ig3d.learn.report.record_of` makes it; None where the cell failed.
+    run : Run or None
+        Its record and figures; None where the cell failed.
     error : str
         Why it failed; empty where it did not.
     """
 
     cell: Cell
     folder: Path
-    record: dict[str, Any] | None
+    run: Run | None
     error: str = ""
 
-    def predictions(self) -> RunPredictions:
-        """Its reported rows, truth and predictions by rule."""
-        if self.record is None:
-            raise RunError(
-                f"{self.cell.name}: expected a cell that was run, got one that failed: {self.error}"
-            )
-        return RunPredictions.read(Run(self.cell.name, self.folder, self.record))
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record of a cell that was run."""
+        if self.run is None:
+            raise RunError(f"{self.cell.name}: was not run: {self.error}")
+        return self.run.record
+
+    def predictions(self) -> ReportedPredictions:
+        """The reported rows with their predictions."""
+        if self.run is None:
+            raise RunError(f"{self.cell.name}: was not run: {self.error}")
+        return predictions_of(self.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ def run_study(
     results = []
     for cell, at in zip(study.cells, folders, strict=True):
         error = failed.get(at, "")
-        results.append(CellResult(cell, at, None if error else read_run(at).record, error))
+        results.append(CellResult(cell, at, None if error else read_run(at), error))
     return StudyResult(study, tuple(results), kept)
 
 
@@ -185,13 +190,10 @@ def _done(folder: Path) -> bool:
     if not (folder / FILE).is_file():
         return False
     try:
-        run = read_run(folder)
-        RunPredictions.read(run)
-        with (folder / PREDICTIONS).open("rb") as file:
-            file.seek(-1, SEEK_END)
-            return file.read() == b"\n"
+        predictions_of(read_run(folder))
     except (RunError, OSError):
         return False
+    return True
 
 
 def _waves(todo: dict[int, AnyCell], folders: list[Path]) -> list[list[int]]:

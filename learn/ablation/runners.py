@@ -18,8 +18,8 @@ from ..head_fits import ScoreFolder
 from ..heads import code_of
 from ..intermediate.cell import OPTIONS as INTERMEDIATE_OPTIONS
 from ..intermediate.cell import IntermediateCell
-from ..report.files import predictions_csv, write_texts
-from ..report.record import FILE, json_text, record_of
+from ..report.files import run_files, write_texts
+from ..report.record import run_of
 
 # option -> name in Inputs
 _INPUTS = {
@@ -101,9 +101,7 @@ class FuseCell:
             self.inputs, blocks=config.blocks, allow_missing=config.allow_missing, force=config.force
         )
         result = fuse_predictions(table, config, heads=ScoreFolder(heads))
-        # The record comes last: a folder that has it is whole.
-        write_texts(folder, {"predictions.csv": predictions_csv(result)})
-        write_texts(folder, {FILE: json_text(record_of(result))})
+        write_texts(folder, run_files(run_of(result), result))
 
 
 AnyCell = FuseCell | IntermediateCell

@@ -1,106 +1,118 @@
-"""What the cells say together: a long table, with every figure's difference to the references and to one cell.
+"""The cells of a study in one table of figures, with the differences of every cell to one of them.
 
 Holm's correction runs over all rules of all cells, for each reference apart: a study asks that many questions. Cells
-that predict the very same ask one.
+with the same predictions ask one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from ...errors import UsageError
-from ..measures.figures import figures_of
-from ..measures.intervals import holm
-from ..measures.metrics import LOWER_IS_BETTER, metric_names
-from ..measures.results import RuleResult, control_of, difference_key
-from ..report.compare import RunPredictions, groups_of_runs
+from ..evaluate.figures import COLUMNS, Figure, figures_of
+from ..evaluate.intervals import holm
+from ..evaluate.metrics import better_by, metric_names
+from ..evaluate.predictions import ReportedPredictions
+from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, Predictor, control_of, find
+from ..report.compare import groups_of_runs, unlike
+from ..report.format import MARKED, ON_COVERED
 from ..report.record import seed_of
-from ..report.words import LEADING, MARKED, ON_COVERED, names_of
+from ..report.words import LEADING
 from .run import StudyResult
 
-TO_CELL, TO_CONTROL = "minus_reference_cell", "minus_control"
 _WARNINGS = ("WARNING", "MARKED", "Only ")  # how a run's lines begin that a reader of one figure has to know
-_REFERENCE, _CELL = "reference", "cell"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One rule of one cell.
-
-    Attributes
-    ----------
-    cell : place of the cell
-    rule, kind : name, and ``reference``, ``rule`` or ``control``
-    rows : int
-        How many rows are reported.
-    figure : dict
-        value, low, high of the study's metric, and differences with p and p_adjusted (over the study): by
-        ``difference_key`` of a reference, ``TO_CONTROL`` or ``TO_CELL``.
-    marks : str
-        ``†`` where it was fitted on the reported rows, ``‡`` where it is measured on covered rows only.
-    """
-
-    cell: int
-    rule: str
-    kind: str
-    rows: int
-    figure: dict[str, Any]
-    marks: str = ""
+_REFERENCE = "reference cell"
+_JUDGED = ("rule", "head")
 
 
 @dataclass(frozen=True, slots=True)
 class StudyTable:
-    """All entries of a study in one metric.
+    """All figures of a study in one metric.
 
     Attributes
     ----------
     metric : str
-    rule : the rule whose differences are told apart; None where the cells have none
+    rule : the rule whose differences are shown; None where the cells have none
     rules : names of references and rules, in order; controls apart
-    references : what rules are compared with within their cell; the first leads
-    entries : tuple of Entry
+    references : names that rules are compared with within their cell; the first leads
+    figures : DataFrame
+        A column ``cell`` (place of the cell), one for each factor, those of the table of figures, ``versus_cell``
+        (place of the cell that a difference is to, empty within a cell) and ``fitted_on_reported``. Figures of all
+        reported rows, or of the covered ones for a predictor of no others; ``p_adjusted`` is over the study.
     remarks : why some cells stand apart, and which are the same
-    warnings : what the cells warn of, each with the cells that it concerns
+    warnings : of the cells, each with the cells that it concerns
     """
 
     metric: str
     rule: str | None
     rules: tuple[str, ...]
     references: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    figures: pd.DataFrame
     remarks: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
     @property
-    def control(self) -> str | None:
-        """The rule with permuted codes, where the cells have it."""
-        return control_of(self.rule or "", {of.rule for of in self.entries if of.kind == "control"})
+    def control(self) -> tuple[str, str] | None:
+        """Name and condition of the rule with permuted codes, where the cells have it."""
+        keys = self.figures[["predictor", "condition"]].drop_duplicates().itertuples(index=False, name=None)
+        return control_of(self.rule or "", keys)
 
-    def entry(self, cell: int, rule: str) -> Entry | None:
-        """A rule in a cell, if it is there."""
-        return next((of for of in self.entries if of.cell == cell and of.rule == rule), None)
+    def find(
+        self,
+        cell: int,
+        predictor: str,
+        *,
+        condition: str = REAL,
+        versus: str = "",
+        versus_condition: str | None = None,
+        versus_cell: int | None = None,
+    ) -> Figure | None:
+        """A figure of a cell, or one of its differences; None where the cell has none."""
+        of = self.figures
+        under = (REAL if versus else "") if versus_condition is None else versus_condition
+        chosen = (of["cell"] == cell) & (of["predictor"] == predictor) & (of["condition"] == condition)
+        if versus_cell is None:
+            chosen &= of["versus_cell"].isna() & (of["versus"] == versus) & (of["versus_condition"] == under)
+        else:
+            chosen &= (of["versus_cell"] == versus_cell).fillna(value=False)
+        for line in of.loc[chosen, list(Figure._fields)].itertuples(index=False, name=None):
+            return Figure(*line)
+        return None
 
-    def find(self, cell: int, rule: str) -> dict[str, Any] | None:
-        """The figure of a rule in a cell, if there is one."""
-        entry = self.entry(cell, rule)
-        return None if entry is None else entry.figure
+    def to_control(self, cell: int, predictor: str) -> Figure | None:
+        """The difference of a rule to itself with permuted codes."""
+        for condition in (CONDITIONAL, PERMUTED):
+            found = self.find(cell, predictor, versus=predictor, versus_condition=condition)
+            if found is not None:
+                return found
+        return None
 
-    def claim(self, cell: int, rule: str) -> dict[str, Any] | None:
-        """What a rule's stars stand for: the least certain of its gains over every reference and its own control.
+    def marks(self, cell: int, predictor: str, condition: str = REAL) -> str:
+        """``†`` where it was fitted on the reported rows, ``‡`` where it is measured on covered rows only."""
+        of = self.figures
+        chosen = (of["cell"] == cell) & (of["predictor"] == predictor) & (of["condition"] == condition)
+        for line in of[chosen & (of["versus"] == "")].to_dict("records"):
+            return MARKED * bool(line["fitted_on_reported"]) + ON_COVERED * (line["rows"] == "covered")
+        return ""
+
+    def claim(self, cell: int, predictor: str) -> Figure | None:
+        """The least certain of a rule's gains over every reference and its own control, for its stars.
 
         None where one of these is no gain, or none was tested.
         """
-        figure = self.find(cell, rule) or {}
-        keys = [*map(difference_key, self.references), TO_CONTROL]
-        found = [figure[key] for key in keys if figure.get(key, {}).get("p_adjusted") is not None]
-        sign = -1 if self.metric in LOWER_IS_BETTER else 1
-        if not found or any(sign * of["value"] <= 0 for of in found):
+        every = [
+            *(self.find(cell, predictor, versus=name) for name in self.references),
+            self.to_control(cell, predictor),
+        ]
+        found = [of for of in every if of is not None and math.isfinite(of.p_adjusted)]
+        if not found or any(better_by(self.metric, of.value) <= 0 for of in found):
             return None
-        return max(found, key=lambda of: of["p_adjusted"])
+        return max(found, key=lambda of: of.p_adjusted)
 
 
 def table_of(result: StudyResult) -> StudyTable:
@@ -110,10 +122,11 @@ def table_of(result: StudyResult) -> StudyTable:
     ------
     UsageError : the metric is not one of the task, or no cell has the rule.
     """
-    done = [(place, of) for place, of in enumerate(result.cells) if of.record is not None]
+    done = [(place, of) for place, of in enumerate(result.cells) if of.run is not None]
+    columns = ["cell", *factor_columns(result), *COLUMNS, "versus_cell", "fitted_on_reported"]
     if not done:
-        return StudyTable("accuracy", None, (), (), (), ())
-    tasks = {of.record["task"] for _, of in done if of.record}
+        return StudyTable("accuracy", None, (), (), pd.DataFrame(columns=columns), ())
+    tasks = {of.record["task"] for _, of in done}
     if len(tasks) > 1:
         raise UsageError(
             f"{result.study.name}: expected cells of one task, got classes and va; part the study"
@@ -122,34 +135,20 @@ def table_of(result: StudyResult) -> StudyTable:
     metric = result.study.metric or LEADING[task][0]
     if metric not in metric_names(task):
         raise UsageError(f"metric: expected one of {', '.join(metric_names(task))}, got {metric!r}")
-    entries = [
-        Entry(
-            place,
-            name,
-            of.record["rules"][name]["kind"],
-            of.record["protocol"]["rows_reported"] if of.record["results"][name]["all"] else part["rows"],
-            _figure(part[metric], of.record["references"]),
-            _marks(of.record, name),
-        )
-        for place, of in done
-        if of.record
-        for name in of.record["rules"]
-        if (part := of.record["results"][name]["all"] or of.record["results"][name]["covered"])
-    ]
-    names = dict.fromkeys(name for _, of in done if of.record for name in names_of(of.record, "reference"))
-    names |= dict.fromkeys(
-        name for _, of in done if of.record for name in names_of(of.record, "rule", "head")
-    )
-    rules = [name for name in names if any(of.rule == name and of.kind in ("rule", "head") for of in entries)]
+    predictions = {place: of.predictions() for place, of in done}
+    within = [_within(result, place, metric) for place, _ in done]
+    across, remarks = _across(result, metric, task, predictions)
+    figures = pd.concat([*within, *across], ignore_index=True)[columns].astype({"versus_cell": "Int64"})
+    figures = figures.sort_values("cell", kind="stable", ignore_index=True)
+    own = figures[(figures["versus"] == "") & (figures["condition"] == REAL)]
+    rules = list(dict.fromkeys(own["predictor"][own["role"].isin(_JUDGED)]))
+    names = [*dict.fromkeys(own["predictor"][own["role"] == "reference"]), *rules]
     rule = result.study.rule or ("stack" if "stack" in rules else next(iter(rules), None))
     if rule is not None and rule not in names:
         raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
-    predictions = {place: of.predictions() for place, of in done}
-    remarks = _add_differences(result, entries, metric, task, predictions)
-    references = tuple(dict.fromkeys(name for _, of in done if of.record for name in of.record["references"]))
+    references = tuple(dict.fromkeys(name for _, of in done for name in of.record["references"]))
     same = same_cells(predictions)
-    for key in [*map(difference_key, references), TO_CONTROL, TO_CELL]:
-        _correct_over(entries, key, same, result.study.reference_cell)
+    _correct(figures, same, result.study.reference_cell)
     names_of_cells = [of.cell.name for of in result.cells]
     remarks += [
         f"{', '.join(names_of_cells[place] for place in same if same[place] == first)}: the same predictions as "
@@ -157,11 +156,111 @@ def table_of(result: StudyResult) -> StudyTable:
         for first in dict.fromkeys(same.values())
     ]
     return StudyTable(
-        metric, rule, tuple(names), references, tuple(entries), tuple(remarks), tuple(_warnings(result))
+        metric, rule, tuple(names), references, figures, tuple(remarks), tuple(_warnings(result))
     )
 
 
-def same_cells(predictions: Mapping[int, RunPredictions]) -> dict[int, int]:
+def factor_columns(result: StudyResult) -> dict[str, str]:
+    """Column of each factor -> the factor."""
+    taken = {*COLUMNS, "cell", "versus_cell", "fitted_on_reported", "error"}
+    return {(f"{name} (factor)" if name in taken else name): name for name in result.study.grid}
+
+
+def _labels(result: StudyResult, place: int) -> dict[str, str]:
+    labels = result.cells[place].cell.labels
+    return {column: labels[name] for column, name in factor_columns(result).items()}
+
+
+def _within(result: StudyResult, place: int, metric: str) -> pd.DataFrame:
+    """A cell's figures in one metric, without the correction over its own run."""
+    run = result.cells[place].run
+    assert run is not None  # of cells that were run
+    every = run.figures[(run.figures["metric"] == metric) & run.figures["repeat"].isna()]
+    whole = set(
+        every.loc[every["rows"] == "all", ["predictor", "condition"]].itertuples(index=False, name=None)
+    )
+    keys = list(every[["predictor", "condition"]].itertuples(index=False, name=None))
+    part = np.array(["all" if key in whole else "covered" for key in keys], object)
+    fitted = {(of["name"], of["condition"]): of["fitted_on_reported"] for of in run.record["predictors"]}
+    return every[every["rows"].to_numpy() == part].assign(
+        p_adjusted=math.nan,
+        cell=place,
+        versus_cell=None,
+        fitted_on_reported=[fitted[key] for key, of, mine in zip(keys, every["rows"], part, strict=True) if of == mine],
+        **_labels(result, place),
+    )  # fmt: skip
+
+
+def _across(
+    result: StudyResult, metric: str, task: str, predictions: Mapping[int, ReportedPredictions]
+) -> tuple[list[pd.DataFrame], list[str]]:
+    """Differences of each predictor to that of the reference cell, and why some cells have none."""
+    chief = result.study.reference_cell
+    others = [place for place in predictions if place != chief]
+    if not others:
+        return [], []
+    if chief not in predictions:
+        return [], [f"The cells have no reference: {result.cells[chief].cell.name} failed."]
+    first = predictions[chief]
+    remarks, paired = [], []
+    for place in others:
+        if reason := unlike(first, predictions[place]):
+            pair = (
+                f"{result.cells[place].cell.name} has no paired difference to {result.cells[chief].cell.name}"
+            )
+            remarks.append(f"{pair}: {reason}.")
+        else:
+            paired.append(place)
+    record = result.cells[chief].record
+    tables = []
+    for of in first.predictors:
+        compared = {
+            place: other
+            for place in paired
+            if (other := find(predictions[place].predictors, *of.key)) is not None
+            and other.present.all()
+            and of.present.all()
+        }
+        if not compared:
+            continue
+        figures = figures_of(
+            (
+                _renamed(of, _REFERENCE, "reference"),
+                *(_renamed(other, str(place), "rule") for place, other in compared.items()),
+            ),
+            first.truth,
+            np.ones(len(first.ids), bool),
+            groups_of_runs(first, *(predictions[place] for place in compared)),
+            task=task,
+            draws=record["config"]["draws"],
+            seed=seed_of(record),
+            references=(_REFERENCE,),
+        )
+        lines = figures[
+            (figures["metric"] == metric) & (figures["versus"] == _REFERENCE) & figures["repeat"].isna()
+        ]
+        for line in lines.to_dict("records"):
+            place = int(line["predictor"])
+            line |= {
+                "predictor": of.name,
+                "role": of.role,
+                "condition": of.condition,
+                "versus": of.name,
+                "versus_condition": of.condition,
+                "cell": place,
+                "versus_cell": chief,
+                "fitted_on_reported": False,
+                **_labels(result, place),
+            }
+            tables.append(pd.DataFrame([line]))
+    return tables, remarks
+
+
+def _renamed(of: Predictor, name: str, role: str) -> Predictor:
+    return replace(of, name=name, role=role, condition=REAL, fits=True, fitted=())
+
+
+def same_cells(predictions: Mapping[int, ReportedPredictions]) -> dict[int, int]:
     """Cell -> the first cell that predicts the very same rows by the very same rules with the very same values."""
     same: dict[int, int] = {}
     for place, mine in predictions.items():
@@ -174,114 +273,53 @@ def same_cells(predictions: Mapping[int, RunPredictions]) -> dict[int, int]:
     return same
 
 
-def _equal(one: RunPredictions, other: RunPredictions) -> bool:
-    if one.rules.keys() != other.rules.keys() or one.unlike(other):
+def _equal(one: ReportedPredictions, other: ReportedPredictions) -> bool:
+    if [of.key for of in one.predictors] != [of.key for of in other.predictors] or unlike(one, other):
         return False
-    return all(np.array_equal(one.rules[name], other.rules[name], equal_nan=True) for name in one.rules)
+    return all(
+        len(mine.every) == len(theirs.every)
+        and all(np.array_equal(*pair, equal_nan=True) for pair in zip(mine.every, theirs.every, strict=True))
+        for mine, theirs in zip(one.predictors, other.predictors, strict=True)
+    )
 
 
-def _marks(record: dict[str, Any], name: str) -> str:
-    partial = record["results"][name]["all"] is None
-    return MARKED * record["rules"][name]["fitted_on_reported"] + ON_COVERED * partial
+def _correct(figures: pd.DataFrame, same: Mapping[int, int], chief: int) -> None:
+    """Holm's correction of each kind of difference over the rules of all cells that are no repetition of another.
+
+    Kinds are: to each reference, to a rule's own control, to the reference cell.
+    """
+    control = figures["versus_condition"].isin((PERMUTED, CONDITIONAL))
+    across = figures["versus_cell"].notna()
+    kind = figures["versus"].where(~control, "own control").where(~across, "reference cell")
+    tested = figures["role"].isin(_JUDGED) & (figures["condition"] == REAL) & (figures["versus"] != "")
+    tested &= figures["p"].notna()
+    for name in dict.fromkeys(kind[tested]):
+        chosen = figures.index[tested & (kind == name) & ~figures["cell"].isin(list(same))]
+        figures.loc[chosen, "p_adjusted"] = holm(figures.loc[chosen, "p"].tolist())
+        for place, first in same.items():
+            if name == "reference cell" and first == chief:
+                continue
+            for index in figures.index[tested & (kind == name) & (figures["cell"] == place)]:
+                twin = figures.index[
+                    tested
+                    & (kind == name)
+                    & (figures["cell"] == first)
+                    & (figures["predictor"] == figures.at[index, "predictor"])
+                ]
+                if len(twin):
+                    figures.at[index, "p_adjusted"] = figures.at[twin[0], "p_adjusted"]
 
 
 def _warnings(result: StudyResult) -> list[str]:
-    """What the cells warn of, each warning once, with the cells that it concerns."""
+    """Warnings of the cells, each once, with the cells that it concerns."""
     found: dict[str, list[str]] = {}
     for of in result.cells:
-        if of.record is not None:
+        if of.run is not None:
             for line in (*of.record["assumptions"], *of.record["protocol"]["sentences"]):
                 if line.startswith(_WARNINGS):
                     found.setdefault(line, []).append(of.cell.name)
-    done = sum(of.record is not None for of in result.cells)
+    done = sum(of.run is not None for of in result.cells)
     return [
         line if len(cells) == done else f"{'; '.join(dict.fromkeys(cells))}: {line}"
         for line, cells in found.items()
     ]
-
-
-def _figure(figure: dict[str, Any], references: list[str]) -> dict[str, Any]:
-    """A figure with its differences, without the correction over its own run."""
-    keys = [*map(difference_key, references), TO_CONTROL]
-    return {
-        name: {key: item for key, item in value.items() if key != "p_adjusted"} if name in keys else value
-        for name, value in figure.items()
-        if name in ("value", "low", "high", *keys)
-    }
-
-
-def _correct_over(entries: list[Entry], key: str, same: Mapping[int, int], chief: int) -> None:
-    """Holm's correction of one difference over the rules of all cells that are no repetition of another."""
-    rules = [of for of in entries if of.kind in ("rule", "head") and key in of.figure]
-    _correct([of.figure[key] for of in rules if of.cell not in same])
-    for entry in rules:
-        first = same.get(entry.cell)
-        if first is None or (key == TO_CELL and first == chief):
-            continue
-        other = next(of for of in entries if of.cell == first and of.rule == entry.rule)
-        if "p_adjusted" in other.figure.get(key, {}):
-            entry.figure[key]["p_adjusted"] = other.figure[key]["p_adjusted"]
-
-
-def _correct(figures: list[dict[str, Any]]) -> None:
-    tested = [figure for figure in figures if figure.get("p") is not None]
-    for figure, adjusted in zip(tested, holm([figure["p"] for figure in tested]), strict=True):
-        figure["p_adjusted"] = adjusted
-
-
-def _add_differences(
-    result: StudyResult,
-    entries: list[Entry],
-    metric: str,
-    task: str,
-    predictions: Mapping[int, RunPredictions],
-) -> list[str]:
-    """Put the difference to the reference cell into each entry of another cell; says which cannot have one."""
-    chief = result.study.reference_cell
-    others = [place for place, of in enumerate(result.cells) if of.record is not None and place != chief]
-    if not others:
-        return []
-    if result.cells[chief].record is None:
-        return [f"The cells have no reference: {result.cells[chief].cell.name} failed."]
-    first = predictions[chief]
-    values = {}
-    remarks = []
-    for place in others:
-        other = predictions[place]
-        if reason := first.unlike(other):
-            pair = (
-                f"{result.cells[place].cell.name} has no paired difference to {result.cells[chief].cell.name}"
-            )
-            remarks.append(f"{pair}: {reason}.")
-            continue
-        values[place] = other.rules
-    for rule in first.rules:
-        if not np.isfinite(first.rules[rule]).all():
-            continue
-        compared = [
-            (place, rules[rule])
-            for place, rules in values.items()
-            if rule in rules and np.isfinite(rules[rule]).all()
-        ]
-        if not compared:
-            continue
-        record = result.cells[chief].record or {}
-        figures = figures_of(
-            (
-                RuleResult(_REFERENCE, "reference", False, first.rules[rule]),
-                *(RuleResult(f"{_CELL} {place}", "rule", True, array) for place, array in compared),
-            ),
-            first.truth,
-            np.ones(len(first.ids), bool),
-            groups_of_runs(first, *(predictions[place] for place, _ in compared)),
-            task=task,
-            draws=record["config"]["draws"],
-            seed=seed_of(record),
-            references=(_REFERENCE,),
-            family=(),
-        )
-        for place, _ in compared:
-            found = figures[f"{_CELL} {place}"]["all"][metric][difference_key(_REFERENCE)]
-            entry = next(of for of in entries if of.cell == place and of.rule == rule)
-            entry.figure[TO_CELL] = {key: value for key, value in found.items() if key != "p_adjusted"}
-    return remarks

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..report.files import predictions_csv, write_texts
-from ..report.record import FILE, json_text, record_of
+from ..report.files import run_files, write_texts
+from ..report.record import run_of
 from .config import IntermediateConfig
 from .table import load_feature_table
 
@@ -102,5 +102,4 @@ class IntermediateCell:
             (result,) = results_of(fuse_features(features, self.config))
         finally:
             torch.set_num_threads(before)
-        write_texts(folder, {"predictions.csv": predictions_csv(result)})
-        write_texts(folder, {FILE: json_text(record_of(result))})
+        write_texts(folder, run_files(run_of(result), result))

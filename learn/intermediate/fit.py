@@ -17,7 +17,7 @@ from torch import nn
 
 from ...features.fusion_table import FusionTable
 from ...features.predictions import log_softmax
-from ..measures.metrics import measure
+from ..evaluate.metrics import measure
 from ..training import loop
 from ..training.loop import Fitted, Schedule, Watch, arithmetic
 from ..training.losses import class_loss, va_loss

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError, some
 from ...features.atomic import replacing
-from ..report.files import predictions_csv, write_texts
+from ..report.files import run_files, write_texts
 from ..report.findings import findings_of
-from ..report.record import figures_name, findings_name, json_text, predictions_name, record_of
+from ..report.record import FIGURES, FILE, FINDINGS, PREDICTIONS, findings_name, json_text, run_of
 from ..versions import versions
 from .config import ARMS
-from .record import of_each_training, results_of
+from .record import results_of
 
 if TYPE_CHECKING:
     from .run import IntermediateResult
 
 FORMAT = "ig3d-intermediate"
 _OURS = re.compile(rf"({'|'.join(ARMS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
-_FIGURES = ("run.json", "metrics.json", "metrics-va.json", "predictions.csv", "predictions-va.csv")
+_NAMES = (FILE, FIGURES, FINDINGS, "confusion.csv", "reliability.csv", PREDICTIONS, "predictions.csv")
+_FIGURES = ("run.json", *_NAMES, *(name.replace(".", "-va.") for name in _NAMES))
 _FINISHED = re.compile(rf"({'|'.join(ARMS)})-\d+\.safetensors")
 
 
@@ -99,13 +100,12 @@ class RunFolder:
             raise RunError(f"{self.path}: expected a folder to write to, got {exc}; choose another") from exc
 
     def write_figures(self, result: IntermediateResult, command: str) -> None:
-        """``metrics.json`` and ``predictions.csv``; with a task of both, those of valence and arousal beside them."""
-        texts: dict[str, str] = {}
+        """Record, figures, findings and predictions; with a task of both, those of valence and arousal beside them."""
+        texts: dict[str, str | bytes] = {}
         for of in results_of(result):
-            record = record_of(of, command=command) | {"versions": all_versions()}
-            texts[figures_name(record)] = json_text(record)
-            texts[findings_name(record)] = json_text(findings_of(record))
-            texts[predictions_name(record)] = predictions_csv(of_each_training(result, of))
+            run = run_of(of, folder=self.path, command=command)
+            run.record["versions"] = all_versions()
+            texts |= {findings_name(run.record): json_text(findings_of(run.record)), **run_files(run, of)}
         write_texts(self.path, texts)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:

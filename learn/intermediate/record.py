@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from ...features.fusion_table import FusionTable
 from ...features.predictions import log_probabilities
-from ..measures.results import RuleResult
+from ..evaluate.figures import figures_of
+from ..evaluate.predictors import PERMUTED, REAL, Predictor
 from ..result import Result
 from .config import IntermediateConfig
-from .figures import Arm, figures_over_seeds
 from .rows import RowPlan
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 REFERENCES = ("masked", "2d")
 # the first reference leads: what the stars of a table are about
-_KINDS = {"masked": "reference", "2d": "reference", "codes": "rule", "permuted": "control"}
+# arm -> name, role and condition
+_PREDICTORS = {
+    "masked": ("masked", "reference", REAL),
+    "2d": ("2d", "reference", REAL),
+    "codes": ("codes", "rule", REAL),
+    "permuted": ("codes", "control", PERMUTED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +59,20 @@ def tasks_of(plan: RowPlan) -> tuple[str, ...]:
 
 def figures_of_arms(
     table: FusionTable, plan: RowPlan, config: IntermediateConfig, trained: tuple[Trained, ...], task: str
-) -> dict[str, dict[str, Any]]:
-    """arm -> ``all`` or ``covered`` -> figures of the reported rows (:func:`~.figures.figures_over_seeds`)."""
+) -> pd.DataFrame:
+    """Figures of the reported rows, averaged over trainings."""
     rows = plan.reported
-    return figures_over_seeds(
-        _arms(table, plan, trained, task),
+    return figures_of(
+        predictors_of(table, plan, trained, task),
         _truth(table, rows, task),
         table.covered[rows],
         table.group_codes[rows] if table.grouped else None,
         task=task,
+        classes=table.classes if task == "classes" else (),
         draws=config.draws,
         seed=config.seeds[0],
         references=REFERENCES,
+        family=None,  # one rule and so one test for each question
     )
 
 
@@ -83,10 +92,8 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
             ids=table.id[rows],
             truth=_truth(table, rows, task),
             covered=table.covered[rows],
-            groups=table.group_codes[rows] if table.grouped else None,
             group_names=table.group[rows] if table.grouped else None,
-            # of an arm the first training: what is read of them is their kind
-            rules=tuple(_rule(arm, arm.name, 0) for arm in _arms(table, plan, result.trained, task)),
+            predictors=predictors_of(table, plan, result.trained, task),
             figures=result.figures[task],
             protocol=seen,
             config=result.config,
@@ -97,27 +104,13 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
     )
 
 
-def of_each_training(result: IntermediateResult, of: Result) -> Result:
-    """One of :func:`results_of` with each training as a rule of its own, named as its file: ``codes-0``."""
-    arms = _arms(result.table, result.plan, result.trained, of.task)
-    seeds = result.config.seeds
-    rules = [
-        _rule(arm, f"{arm.name}-{seeds[place]}" if arm.name != "2d" else arm.name, place)
-        for arm in arms
-        for place in range(len(arm.values))
-    ]
-    return replace(of, rules=tuple(rules))
-
-
-def _rule(arm: Arm, name: str, training: int) -> RuleResult:
-    return RuleResult(name, arm.kind, arm.name != "2d", arm.values[training])
-
-
 def _truth(table: FusionTable, rows: np.ndarray, task: str) -> np.ndarray:
     return table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
 
 
-def _arms(table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task: str) -> list[Arm]:
+def predictors_of(
+    table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task: str
+) -> tuple[Predictor, ...]:
     """Every arm on the reported rows; the 2D network where it has all of them and predicts the task."""
     where = np.searchsorted(plan.predicted, plan.reported)
     k = len(table.classes)
@@ -129,4 +122,11 @@ def _arms(table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task:
     two_d = table.two_d[plan.reported]
     if table.task == task and np.isfinite(two_d).all():
         values["2d"] = [two_d if task == "va" else log_probabilities(two_d)]
-    return [Arm(name, kind, tuple(values[name])) for name, kind in _KINDS.items() if name in values]
+    return tuple(
+        Predictor(
+            name, role, arm != "2d", first, repeats=tuple(others), condition=condition, trained=bool(others)
+        )
+        for arm, (name, role, condition) in _PREDICTORS.items()
+        if arm in values
+        for first, *others in [values[arm]]
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ... import __version__
@@ -59,15 +60,14 @@ class IntermediateResult:
     plan : RowPlan
     config : IntermediateConfig
     trained : one for each seed and arm
-    figures : task (``classes``, ``va``) -> arm -> ``all`` or ``covered`` -> metric -> figure
-        See :func:`~.figures.figures_over_seeds`.
+    figures : task (``classes``, ``va``) -> DataFrame (:func:`~..evaluate.figures.figures_of`)
     """
 
     table: FusionTable
     plan: RowPlan
     config: IntermediateConfig
     trained: tuple[Trained, ...]
-    figures: dict[str, dict[str, Any]]
+    figures: dict[str, pd.DataFrame]
 
 
 def fuse_features(

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..measures.metrics import LOWER_IS_BETTER, metric_names
+from ..evaluate.metrics import LOWER_IS_BETTER, metric_names
 from .tables import new_table
 from .words import (
     HEADS,
@@ -111,7 +111,7 @@ def arms_legend(record: dict[str, Any]) -> str:
             "should add nothing: a small difference of permuted, either way, is the noise of training."
         )
     if record["config"].get("task") == "both" and record["task"] == "classes":
-        text += " Valence and arousal have a record of their own: ig3d report RUN/metrics-va.json."
+        text += " Valence and arousal have a record of their own: ig3d report RUN/record-va.json."
     return text
 
 

@@ -1,32 +1,36 @@
-"""The files of a run: predictions, figures, table, model, and the page to read.
+"""The files of a run: record, figures, predictions, findings, LaTeX, model, and the page to read.
 
 Every file is written beside its final name and renamed; the same result gives the same bytes.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...console import say
 from ...errors import MissingExtra, RunError
 from ...features.atomic import check_output, replacing, temporary_name
-from ..measures.results import difference_key
+from ...features.predictions import VA
+from ..evaluate.predictions import ReportedPredictions, predictions_npz
+from ..evaluate.tables import table_csv
 from ..model import save_model
 from ..result import Result
-from .compare import Comparison, compare
+from .compare import compare
 from .findings import findings_of
 from .latex import table_tex, tables_tex
 from .page import GENERATOR, page_html
-from .record import FILE, FINDINGS, FORMAT, Run, json_text, record_of
-from .words import OPPONENTS, metrics_of_record
+from .record import FIGURES, FILE, FINDINGS, FORMAT, PREDICTIONS, Run, json_text, run_of, table_name
 
 _DIGITS = "%.9g"  # more than a prediction has
-FILES = ("predictions.csv", "table.csv", "table.tex", FILE, FINDINGS, "model.skops", "report.html")
+FILES = (
+    FILE, FIGURES, "confusion.csv", "reliability.csv", FINDINGS, PREDICTIONS, "predictions.csv", "table.tex",
+    "model.skops", "report.html",
+)  # fmt: skip
 
 
 def check_out(out: str | Path) -> None:
@@ -76,14 +80,11 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     RunError : the folder cannot be written.
     """
     folder = Path(out)
-    record = record_of(result, command=command)
-    run = Run(folder.resolve().name, folder, record)
-    texts = {
-        "predictions.csv": predictions_csv(result),
-        "table.csv": table_csv([run]),
-        "table.tex": table_tex(record),
-        FILE: json_text(record),
-        FINDINGS: json_text(findings_of(record)),
+    run = run_of(result, name=folder.resolve().name, folder=folder, command=command)
+    texts: dict[str, str | bytes] = {
+        **run_files(run, result),
+        FINDINGS: json_text(findings_of(run.record)),
+        "table.tex": table_tex(run.record),
     }
     try:
         texts["report.html"] = page_html([run])
@@ -99,8 +100,17 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     return sorted(written)
 
 
+def run_files(run: Run, result: ReportedPredictions) -> dict[str, str | bytes]:
+    """Name -> content of the files that a run is read from again; the record comes last, so that it ends them."""
+    record = run.record
+    files: dict[str, str | bytes] = {name: table_csv(table) for name, table in run.tables.items()}
+    files |= {PREDICTIONS: predictions_npz(result), "predictions.csv": predictions_csv(result)}
+    files[FILE] = json_text(record)
+    return {table_name(name, record): content for name, content in files.items()}
+
+
 def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
-    """Write ``report.html``, ``table.csv``, ``table.tex`` and, of several runs, ``differences.csv`` into a folder.
+    """Write ``report.html``, ``figures.csv``, ``table.tex`` and, of several runs, ``differences.csv`` into a folder.
 
     Raises
     ------
@@ -109,13 +119,13 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
     """
     folder = Path(out)
     comparison = compare(runs) if len(runs) > 1 else None
-    texts = {
+    texts: dict[str, str | bytes] = {
         "report.html": page_html(runs, comparison),
-        "table.csv": table_csv(runs),
+        FIGURES: table_csv(figures_of_runs(runs)),
         "table.tex": tables_tex(runs, comparison),
     }
     if comparison is not None:
-        texts["differences.csv"] = differences_csv(comparison)
+        texts["differences.csv"] = table_csv(comparison.differences)
     page = folder / "report.html"
     there = [name for name in texts if (folder / name).exists()]
     for name in there:
@@ -128,7 +138,7 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
     return sorted(write_texts(folder, texts))
 
 
-def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+def write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
     """Write files of a folder by renaming; their paths.
 
     Raises
@@ -139,47 +149,65 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     try:
         for name, text in texts.items():
             with replacing(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8", newline="")
+                temporary.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
             written.append(folder / name)
     except OSError as exc:
         raise RunError(f"{folder}: expected to write results there, got {exc}") from exc
     return written
 
 
-def predictions_csv(result: Result) -> str:
-    """Long table: ``id, rule, label, p_<class>..., truth`` or ``id, rule, valence, arousal, *_truth``; maybe ``group``.
+def figures_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
+    """The figures of several runs in one table, with a first column ``run``."""
+    tables = []
+    for run in runs:
+        table = run.figures.copy()
+        table.insert(0, "run", run.name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
-    ``label`` is the predicted class, ``truth`` that of the dataset; rows of one ``group`` belong together, one
-    without a group stands for itself.
+
+def predictions_csv(result: ReportedPredictions) -> str:
+    """Long table for people: ``id, predictor, condition, label, p_<class>..., truth``; maybe ``repeat`` and ``group``.
+
+    ``label`` is the predicted class, ``truth`` that of the dataset; for valence and arousal ``valence, arousal,
+    valence_truth, arousal_truth``. Of several cross-fittings the first is written, of trainings each, with its number
+    as ``repeat``. Rows of one ``group`` belong together; one without a group stands for itself.
     """
     classes = result.task == "classes"
-    groups = result.group_names
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head = (
-        ["id", "rule", "label", *(f"p_{name}" for name in result.classes), "truth"]
+    trained = any(of.trained for of in result.predictors)
+    truth = (
+        {"truth": np.array(result.classes, object)[result.truth]}
         if classes
-        else ["id", "rule", "valence", "arousal", "valence_truth", "arousal_truth"]
+        else {f"{name}_truth": _text(result.truth[:, c]) for c, name in enumerate(VA)}
     )
-    writer.writerow(head if groups is None else [*head, "group"])
-    for rule in result.rules:
-        rows = np.flatnonzero(rule.present)
-        values = rule.values[rows]
-        labels = values.argmax(axis=1)
-        cells = _probabilities(np.exp(values), labels) if classes else np.char.mod(_DIGITS, values)
-        said = [[result.classes[index]] for index in labels] if classes else [[]] * len(rows)
-        ids = result.ids[rows].tolist()
-        truth = (
-            [[result.classes[index]] for index in result.truth[rows]]
-            if classes
-            else np.char.mod(_DIGITS, result.truth[rows]).tolist()
-        )
-        together = [[]] * len(rows) if groups is None else [[name] for name in groups[rows].tolist()]
-        writer.writerows(
-            [name, rule.name, *label, *line, *true, *group]
-            for name, label, line, true, group in zip(ids, said, cells.tolist(), truth, together, strict=True)
-        )
-    return text.getvalue()
+    parts = []
+    for of in result.predictors:
+        rows = np.flatnonzero(of.present)
+        for number, values in enumerate(of.every if of.trained else of.every[:1]):
+            columns: dict[str, Any] = {
+                "id": result.ids[rows],
+                "predictor": of.name,
+                "condition": of.condition,
+            }
+            if trained:
+                columns["repeat"] = number
+            known = values[rows]
+            if classes:
+                labels = known.argmax(axis=1)
+                columns["label"] = np.array(result.classes, object)[labels]
+                cells = _probabilities(np.exp(known), labels)
+                columns |= {f"p_{name}": cells[:, c] for c, name in enumerate(result.classes)}
+            else:
+                columns |= {name: _text(known[:, c]) for c, name in enumerate(VA)}
+            columns |= {name: cells[rows] for name, cells in truth.items()}
+            if result.group_names is not None:
+                columns["group"] = result.group_names[rows]
+            parts.append(pd.DataFrame(columns))
+    return table_csv(pd.concat(parts, ignore_index=True))
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    return np.char.mod(_DIGITS, values)
 
 
 def _probabilities(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -192,50 +220,3 @@ def _probabilities(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     )  # more than reading and a logarithm lose
     cells[tied] = np.char.mod("%.17g", values[tied]).reshape(values[tied].shape)
     return cells
-
-
-def table_csv(runs: Sequence[Run]) -> str:
-    """One line per run, rule, part and metric, with interval and differences to every reference."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    keys = ["value", "low", "high"]
-    tested = [*keys, "p", "p_adjusted"]
-    references = dict.fromkeys(name for run in runs for name in run.record["references"])
-    differences = [difference_key(reference) for reference in references] + [
-        key for key in OPPONENTS if any(key in named for run in runs for named in _differences_in(run))
-    ]
-    head = ["run", "rule", "kind", "fitted_on_reported", "rows", "n", "metric", *keys]
-    writer.writerow([*head, *(f"{name}_{key}" for name in differences for key in tested)])
-    for run in runs:
-        for name, rule in run.record["rules"].items():
-            for part, figures in run.record["results"][name].items():
-                if figures is None:
-                    continue
-                start = [run.name, name, rule["kind"], int(rule["fitted_on_reported"]), part, figures["rows"]]
-                for metric in metrics_of_record(run.record):
-                    figure = figures[metric]
-                    line = [*start, metric, *(figure[key] for key in keys)]
-                    line += [figure.get(other, {}).get(key) for other in differences for key in tested]
-                    writer.writerow(["" if cell is None else cell for cell in line])
-    return text.getvalue()
-
-
-def _differences_in(run: Run) -> Iterator[dict[str, object]]:
-    """The leading metric's figure of every rule and part."""
-    metric = metrics_of_record(run.record)[0]
-    for parts in run.record["results"].values():
-        yield from (part[metric] for part in parts.values() if part)
-
-
-def differences_csv(comparison: Comparison) -> str:
-    """One line per paired difference between runs: run, rule, metric, value, low, high, p, p_adjusted, test."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    keys = ("value", "low", "high", "p", "p_adjusted", "test")
-    writer.writerow(["run", "compared_with", "rule", "metric", *keys])
-    for of in comparison.differences:
-        for metric, figure in of.figures.items():
-            cells = [figure.get(key) for key in keys]
-            line = [of.run, comparison.first, of.rule, metric, *cells]
-            writer.writerow(["" if cell is None else cell for cell in line])
-    return text.getvalue()

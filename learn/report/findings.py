@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import FITTED_METRICS
-from ..measures.metrics import LOWER_IS_BETTER
-from ..measures.results import control_of
+from ..evaluate.metrics import LOWER_IS_BETTER
 from .words import (
     FITTED_FOR,
     LEVELS,
@@ -71,7 +70,7 @@ def _primary(record: dict[str, Any]) -> dict[str, Any]:
     metric = leading(record)[0] if is_intermediate(record) else record["primary"]["metric"]
     part = record["results"].get(rule, {}).get("all")
     references = ["masked"] if is_intermediate(record) else record["references"]
-    control = control_of(rule, record["rules"])
+    control = _control(rule, record["rules"])
     comparisons = [_comparison(part, metric, name) for name in references]
     if control is not None:
         comparisons.append(_comparison(part, metric, control, control=True))
@@ -92,6 +91,10 @@ def _primary(record: dict[str, Any]) -> dict[str, Any]:
         "comparisons": comparisons,
         "loss_parts": _loss_parts(part, comparisons),
     }
+
+
+def _control(rule: str, names: Any) -> str | None:
+    return next((of for of in (f"{rule}-conditional", f"{rule}-permuted", "permuted") if of in names), None)
 
 
 def _reason(record: dict[str, Any], rule: str, control: str | None) -> str | None:

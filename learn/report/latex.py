@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..measures.metrics import LOWER_IS_BETTER
-from ..measures.results import difference_key
+from ..evaluate.metrics import LOWER_IS_BETTER
 from .compare import Comparison
+from .nested import difference_key, difference_list
 from .record import Run
 from .words import (
     PERCENT,
@@ -125,7 +125,9 @@ def tables_tex(runs: Sequence[Run], comparison: Comparison | None) -> str:
 def _side_by_side(comparison: Comparison) -> str:
     """Rules by runs, with marks where a run differs from the first on the same rows."""
     metric = comparison.metrics[0]
-    marks = {(of.run, of.rule): stars(of.figures[metric], metric) for of in comparison.differences}
+    marks = {
+        (of.run, of.rule): stars(of.figures[metric], metric) for of in difference_list(comparison.differences)
+    }
     lines = []
     for rule, by_run in comparison.table.items():
         cells = [f"\\texttt{{{escape(rule)}}}"]
@@ -138,7 +140,7 @@ def _side_by_side(comparison: Comparison) -> str:
     head = " & ".join(["Rule", *(escape(run) for run in comparison.runs)]) + r" \\"
     what = TITLES[metric] + (", \\%" if metric in PERCENT else "")
     caption = f"{what[0].upper()}{what[1:]}, of several runs."
-    if comparison.differences:
+    if len(comparison.differences):
         caption += (
             " \\textsuperscript{*}, \\textsuperscript{**}, \\textsuperscript{***}: $p < .05$, $.01$, $.001$ against "
             f"{escape(comparison.first)} on the same rows (paired; Holm's correction over the rules of a run)."

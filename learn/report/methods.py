@@ -12,8 +12,7 @@ from typing import Any
 
 from ...errors import number
 from ..config import FuseConfig
-from ..measures.intervals import EXPANDED_BELOW
-from ..measures.results import CONDITIONAL
+from ..evaluate.intervals import EXPANDED_BELOW
 from ..rules import RECALIBRATED
 from .record import seed_of
 from .words import (
@@ -29,6 +28,7 @@ from .words import (
     units,
 )
 
+CONDITIONAL = "-conditional"
 _ON = ("mean", "max", "weighted")  # what --on is of
 _EQUAL = " with all classes weighing the same"
 _BLOCKS = {"full": "all code blocks", "short": "the short set of code blocks"}

@@ -8,12 +8,13 @@ from typing import Any
 
 from ...console import plain
 from ...errors import require
-from ..measures.metrics import LOWER_IS_BETTER
+from ..evaluate.metrics import LOWER_IS_BETTER
 from ..rules import RECALIBRATED
 from . import words
 from .compare import Comparison
 from .findings import answers, effect_rule
 from .methods import paragraph
+from .nested import difference_list
 from .record import Run
 from .verdict import remarks
 
@@ -54,7 +55,14 @@ def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
         "over_seeds": lambda figure, metric: words.over_seeds(figure, metric).replace("-", "−"),
     }
     sections = [_section(run) for run in runs]
-    return str(environment.get_template(_TEMPLATE).render(sections=sections, comparison=comparison))
+    differences = difference_list(comparison.differences) if comparison else []
+    return str(
+        environment.get_template(_TEMPLATE).render(
+            sections=sections,
+            comparison=comparison,
+            differences=differences,
+        )
+    )
 
 
 def _section(run: Run) -> dict[str, Any]:

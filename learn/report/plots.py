@@ -18,8 +18,8 @@ from typing import Any
 from ...console import one_line
 from ...errors import RunError, UsageError, require, short
 from ...features.atomic import check_output, replacing
-from ..measures.results import difference_key
 from ..result import Result
+from .nested import difference_key
 from .record import record_of
 from .words import (
     PERCENT,

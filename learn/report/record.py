@@ -1,7 +1,8 @@
-"""The record of a run, ``metrics.json``: everything a report needs, as plain values.
+"""The record of a run, ``record.json``, and its tables of figures.
 
-Runs of ``ig3d fuse``, ``ig3d train`` and intermediate fusion make the same record; where there are no 2D predictions
-there are no references and no differences in it. The same command on the same files gives the same bytes.
+Runs of ``ig3d fuse``, ``ig3d train`` and intermediate fusion write the same files. The record has the plan, options,
+sources and versions, and what was fitted; the tables have the figures. The same command on the same files gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -15,27 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...errors import Ig3dError, RunError, short
 from ..config import PRIMARY_METRICS, FuseConfig
-from ..measures.metrics import metric_names
-from ..measures.results import difference_key
+from ..evaluate.counts import CONFUSION, RELIABILITY, confusion_table, reliability_table
+from ..evaluate.figures import COLUMNS, KEYS
+from ..evaluate.metrics import METRICS, metric_names
+from ..evaluate.predictors import Predictor
+from ..evaluate.tables import read_table
 from ..result import Result
 from ..versions import versions
+from .nested import nested, old_name
 
-FORMAT = "ig3d-metrics"
+FORMAT = "ig3d-run"
 # Same in all but what writes the folder: what replaces a run of one kind must not replace one of the other.
-INTERMEDIATE = "ig3d-intermediate-metrics"
-FORMAT_VERSION = 3
-FILE, FINDINGS, PREDICTIONS = "metrics.json", "findings.json", "predictions.csv"
+INTERMEDIATE = "ig3d-intermediate-run"
+FORMAT_VERSION = 4
+FILE, FINDINGS, PREDICTIONS = "record.json", "findings.json", "predictions.npz"
+FIGURES = "figures.csv"
+_TABLES = {FIGURES: COLUMNS, "confusion.csv": CONFUSION, "reliability.csv": RELIABILITY}
 _RECORD = frozenset(
     {
         "task",
         "classes",
         "primary",
         "references",
-        "results",
-        "rules",
+        "predictors",
         "protocol",
         "assumptions",
         "sources",
@@ -44,7 +51,6 @@ _RECORD = frozenset(
     | {"command", "versions"}
 )
 _KEYS = {
-    "rules": set[str](),
     "config": set[str](),
     "versions": set[str](),
     "protocol": {
@@ -67,53 +73,105 @@ _LEFT_OUT = ("jobs", "model")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A folder that a run was written to, and its record."""
+    """A folder that a run was written to, with its record and tables.
+
+    Attributes
+    ----------
+    name, folder : as it is called, and where it lies
+    record : dict of :func:`record_of`
+    tables : ``figures.csv`` and, for classes, ``confusion.csv`` and ``reliability.csv``, by file name
+    """
 
     name: str
     folder: Path
     record: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """The table of figures (:func:`~..evaluate.figures.figures_of`)."""
+        return self.tables[FIGURES]
+
+
+def run_of(result: Result, *, name: str = "run", folder: str | Path = ".", command: str = "") -> Run:
+    """A result as the run that it is written as."""
+    tables = tables_of(result)
+    record = _written(result, command)
+    return Run(name, Path(folder), _with_results(record, tables), tables)
+
+
+def tables_of(result: Result) -> dict[str, pd.DataFrame]:
+    """File name -> tidy table."""
+    tables = {FIGURES: result.figures}
+    if result.task == "classes":
+        rows = (result.predictors, result.truth, result.covered)
+        tables["confusion.csv"] = confusion_table(*rows, result.classes)
+        tables["reliability.csv"] = reliability_table(*rows)
+    return tables
 
 
 def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
-    """All that ``metrics.json`` says: figures under ``results``, protocol, choices, assumptions, versions.
+    """All that ``record.json`` has: plan, choices, assumptions, versions and what was fitted.
 
     Parameters
     ----------
     result : Result
     command : the command line as it was typed, where there was one
     """
-    protocol, figures = result.protocol, result.figures
-    metric = metric_names(result.task)[0]
-    config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
+    return run_of(result, command=command).record
 
-    def compared(name: str) -> bool:
-        key = difference_key(name)
-        return any(part and key in part[metric] for parts in figures.values() for part in parts.values())
 
-    # The 3D alone is no reference: what it is worth is no part of what it adds.
-    references = [
-        rule.name
-        for rule in result.rules
-        if rule.kind in ("reference", "head") and rule.name != "3d" and compared(rule.name)
+def _with_results(record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """The record with figures as nested dicts, for renderers that do not select from the table yet."""
+    each = [
+        Predictor(of["name"], of["role"], of["fits"], np.empty(0), condition=of["condition"])
+        for of in record["predictors"]
     ]
+    protocol = record["protocol"]
+    results = nested(
+        tables[FIGURES],
+        tables.get("confusion.csv"),
+        tables.get("reliability.csv"),
+        each,
+        task=record["task"],
+        classes=record["classes"],
+        rows={"all": protocol["rows_reported"], "covered": protocol["rows_covered"]},
+        seeds=protocol["case"] == "intermediate",
+    )
+    rules = {
+        old_name(of["name"], of["condition"]): {
+            "kind": of["role"],
+            "fits": of["fits"],
+            "fitted_on_reported": of["fitted_on_reported"],
+            "fitted": of["fitted"],
+        }
+        for of in record["predictors"]
+    }
+    return record | {"results": results, "rules": rules}
+
+
+def _written(result: Result, command: str) -> dict[str, Any]:
+    protocol = result.protocol
+    config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
     record = {
         "format": INTERMEDIATE if protocol.case == "intermediate" else FORMAT,
         "format_version": FORMAT_VERSION,
         "task": result.task,
         "classes": list(result.classes),
-        # The one that a difference is first measured against leads.
-        "references": sorted(references, key=lambda name: name != "2d-recalibrated"),
+        "references": _references(result),
         "primary": _primary(result),
-        "results": {rule.name: figures[rule.name] for rule in result.rules},
-        "rules": {
-            rule.name: {
-                "kind": rule.kind,
-                "fits": rule.fits,
-                "fitted_on_reported": protocol.marked and rule.fits,
-                "fitted": list(rule.fitted),
+        "predictors": [
+            {
+                "name": of.name,
+                "role": of.role,
+                "condition": of.condition,
+                "fits": of.fits,
+                "repeats": len(of.every),
+                "fitted_on_reported": protocol.marked and of.fits,
+                "fitted": list(of.fitted),
             }
-            for rule in result.rules
-        },
+            for of in result.predictors
+        ],
         "protocol": {
             "case": protocol.case,
             "reported": protocol.report_name,
@@ -136,20 +194,39 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
         "command": command,
         "versions": versions(),
     }
-    return json.loads(json_text(record))
+    return dict(json.loads(json_text(record)))
+
+
+def _references(result: Result) -> list[str]:
+    """Names of what the others are compared with, the one first that differences are first measured against."""
+    figures = result.figures
+    metric = metric_names(result.task)[0]
+    versus = set(figures["versus"][(figures["metric"] == metric) & (figures["versus"] != "")])
+    # The 3D alone is no reference: its quality is no part of what it adds.
+    names = [
+        of.name
+        for of in result.predictors
+        if of.role in ("reference", "head") and of.name != "3d" and of.name in versus
+    ]
+    return sorted(names, key=lambda name: name != "2d-recalibrated")
 
 
 def _primary(result: Result) -> dict[str, str] | None:
     """Rule and metric of the primary comparison of a late fusion."""
-    if not isinstance(result.config, FuseConfig) or all(rule.name != "2d" for rule in result.rules):
+    if not isinstance(result.config, FuseConfig) or all(of.name != "2d" for of in result.predictors):
         return None
     objective = result.config.objective_for(result.task)
     return {"rule": result.config.primary_rule(), "metric": PRIMARY_METRICS[objective]}
 
 
 def figures_name(record: dict[str, Any]) -> str:
-    """The record's file: ``metrics-va.json`` for the valence and arousal of a training for both tasks."""
+    """The record's file: ``record-va.json`` for the valence and arousal of a training for both tasks."""
     return _beside(FILE, record)
+
+
+def table_name(name: str, record: dict[str, Any]) -> str:
+    """The file of a table, beside :func:`figures_name`."""
+    return _beside(name, record)
 
 
 def predictions_name(record: dict[str, Any]) -> str:
@@ -175,7 +252,8 @@ def _beside(name: str, record: dict[str, Any]) -> str:
 
 def json_text(record: dict[str, Any]) -> str:
     """A record as the text of its file."""
-    return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    kept = {name: value for name, value in record.items() if name not in ("results", "rules")}
+    return json.dumps(_plain(kept), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -250,11 +328,33 @@ def read_run(folder: str | Path) -> Run:
     missing = _RECORD - record.keys()
     if missing:
         raise RunError(f"{path}: expected the figures of a run, got none of {', '.join(sorted(missing))}")
-    with sound_records([Run(path.parent.resolve().name, path.parent, record)]):
+    bare = Run(path.parent.resolve().name, path.parent, record, {})
+    with sound_records([bare]):
         wrong = next(_wrong_in(record), None)
-    if wrong:
-        raise RunError(f"{path}: expected {wrong}; make the run again")
-    return Run(path.parent.resolve().name, path.parent, record)
+        if wrong:
+            raise RunError(f"{path}: expected {wrong}; make the run again")
+    tables = {
+        name: _read_table(path.parent / table_name(name, record), columns)
+        for name, columns in _TABLES.items()
+        if name == FIGURES or record["task"] == "classes"
+    }
+    with sound_records([bare]):
+        wrong = next(_wrong_figures(record, tables[FIGURES]), None)
+        if wrong:
+            raise RunError(f"{path.parent / table_name(FIGURES, record)}: {wrong}; make the run again")
+        return replace(bare, record=_with_results(record, tables), tables=tables)
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    try:
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: expected a table of a run, got a folder, a device or a pipe")
+        return read_table(path, columns)
+    except FileNotFoundError as exc:
+        raise RunError(f"{path}: not there; make the run again") from exc
+    except (OSError, ValueError, UnicodeDecodeError) as exc:
+        why = short(" ".join(str(exc).split()), 120)
+        raise RunError(f"{path}: no table of a run, or damaged ({why}); make the run again") from exc
 
 
 def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
@@ -263,7 +363,7 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
         yield f"a task classes or va, got {record['task']!r}"
     for name, keys in _KEYS.items():
         if not isinstance(record[name], dict) or not keys <= record[name].keys():
-            yield f"{name} with {', '.join(sorted(keys)) or 'what it is of'}, got others"
+            yield f"{name} with {', '.join(sorted(keys)) or 'its content'}, got others"
     primary = record["primary"]
     if primary is not None and (
         not isinstance(primary, dict)
@@ -271,43 +371,39 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
         or primary.get("metric") not in metric_names(record["task"])
     ):
         yield f"rule and metric of the primary comparison, got {primary!r}"
-    results, rules = record["results"], record["rules"]
-    if not isinstance(results, dict) or list(results) != list(rules):
-        yield "results of the very rules that are named under rules, got others"
-    if not isinstance(record["references"], list) or not set(record["references"]) <= results.keys():
-        yield "references that are among the rules, got others"
-    for name, parts in results.items():
-        if not isinstance(parts, dict) or not {"all", "covered"} <= parts.keys():
-            yield f"figures of all and of covered rows of {name}, got others"
-        if (
-            not isinstance(rules[name], dict)
-            or not {"kind", "fits", "fitted", "fitted_on_reported"} <= rules[name].keys()
-        ):
-            yield f"what {name} is under rules, got others"
-        for part in ("all", "covered"):
-            if parts[part] is not None:
-                yield from _wrong_of(parts[part], record["task"], f"{name}, {part}")
+    needed = {"name", "role", "condition", "fits", "fitted", "fitted_on_reported", "repeats"}
+    predictors = record["predictors"]
+    if not isinstance(predictors, list) or not all(
+        isinstance(of, dict) and needed <= of.keys() for of in predictors
+    ):
+        yield f"predictors with {', '.join(sorted(needed))}, got others"
+    names = {of["name"] for of in predictors}
+    if not isinstance(record["references"], list) or not set(record["references"]) <= names:
+        yield "references that are among the predictors, got others"
 
 
-def _wrong_of(figures: Any, task: str, where: str) -> Iterator[str]:
-    """What is wrong with the figures of one rule on one part of the rows."""
-    needed = {"rows", *metric_names(task)} | (
-        {"per_class", "confusion", "calibration"} if task == "classes" else set()
-    )
-    if not isinstance(figures, dict) or not needed <= figures.keys():
-        yield f"figures of {where} with {', '.join(sorted(needed))}, got others"
-    for metric in metric_names(task):
-        if not isinstance(figures[metric], dict) or not {"value", "low", "high"} <= figures[metric].keys():
-            yield f"value, low and high as {metric} of {where}, got others"
-    todo: list[tuple[str, Any]] = list(figures.items())
-    while todo:
-        key, found = todo.pop()
-        if isinstance(found, dict):
-            todo += [(f"{key}, {name}", value) for name, value in found.items() if name != "test"]
-        elif isinstance(found, list):
-            todo += [(key, value) for value in found]
-        elif not isinstance(found, int | float | None):
-            yield f"a number as {key} of {where}, got {found!r}"
+def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[str]:
+    """What is wrong with the table of figures beside a record."""
+    known = {(of["name"], of["condition"]) for of in record["predictors"]}
+    for columns in (["predictor", "condition"], ["versus", "versus_condition"]):
+        pairs = set(figures[columns].itertuples(index=False, name=None)) - {("", "")}
+        if pairs - known:
+            yield f"figures of predictors that the record does not have: {sorted(pairs - known)[:3]}"
+    whole = figures[figures["repeat"].isna()]
+    if whole.duplicated(list(KEYS)).any():
+        yield "two lines of one figure"
+    own = whole[(whole["versus"] == "") & whole["metric"].isin(METRICS)]
+    has = set(own[["predictor", "condition", "rows", "metric"]].itertuples(index=False, name=None))
+    for name, condition in known:
+        parts = {part for of, under, part, _ in has if (of, under) == (name, condition)}
+        for part in parts:
+            missing = [
+                metric
+                for metric in metric_names(record["task"])
+                if (name, condition, part, metric) not in has
+            ]
+            if missing:
+                yield f"no {', '.join(missing)} of {name} ({condition}), {part} rows"
 
 
 def _plain(value: Any) -> Any:

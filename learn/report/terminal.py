@@ -11,6 +11,7 @@ from ..result import Result
 from .arms import arms_legend, arms_tables
 from .compare import Comparison
 from .findings import answers
+from .nested import difference_list
 from .record import record_of
 from .tables import new_table, print_lines, print_tables
 from .verdict import remarks
@@ -69,12 +70,13 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         parts = [by_run[run] for run in comparison.runs]
         table.add_row(rule, *(number(part[metric]["value"], metric) if part else "–" for part in parts))
     tables, lines = [table], list(comparison.remarks)
-    if comparison.differences:
+    differences = difference_list(comparison.differences)
+    if differences:
         paired = new_table(f"Paired differences to {comparison.first}", "rule", "run")
         for metric in comparison.metrics:
             unit = ", points" if metric in PERCENT else ""
             paired.add_column(f"{HEADS[metric]}{unit}", no_wrap=True)
-        for of in comparison.differences:
+        for of in differences:
             cells = [
                 bounds(of.figures[metric], metric) + stars(of.figures[metric], metric)
                 for metric in comparison.metrics

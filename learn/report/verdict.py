@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..measures.complementarity import complementarity_words
-from ..measures.intervals import LEVEL, chance_of
-from ..measures.metrics import LOWER_IS_BETTER
+from ..evaluate.intervals import LEVEL, chance_of
+from ..evaluate.metrics import LOWER_IS_BETTER
 from .arms import arms_remarks
 from .findings import answers, effect_rule, primary_rule
+from .nested import complementarity_words
 from .words import (
     TITLES,
     better,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import OBJECTIVES
-from ..measures.intervals import FEW_UNITS
-from ..measures.metrics import LOWER_IS_BETTER, metric_names
-from ..measures.results import difference_key
+from ..evaluate.intervals import FEW_UNITS
+from ..evaluate.metrics import LOWER_IS_BETTER, metric_names
 from ..rules import RECALIBRATED
+from .nested import difference_key
 
 HEADS = {
     "accuracy": "acc",
@@ -245,7 +245,7 @@ def complementarity_of_record(record: dict[str, Any]) -> list[tuple[str, str, di
 
 
 def measure(key: str, first: str, second: str) -> str:
-    """A measure of :mod:`..measures.complementarity` in words, for a pair."""
+    """A measure of :mod:`..evaluate.complementarity` in words, for a pair."""
     if key.startswith(("first_alone", "both_linear", "gain_linear", "error_correlation")):
         kind, _, part = key.rpartition("_")
         text = {

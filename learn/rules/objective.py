@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..measures.metrics import measure
+from ..evaluate.metrics import measure
 from ..protocol.folds import folds_of, strata_of
 from .columns import TINY
 

@@ -11,8 +11,6 @@ disagreement, double fault.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 _VA_PARTS = ("valence", "arousal")
@@ -27,8 +25,10 @@ def cross_statistics(first: np.ndarray, second: np.ndarray, truth: np.ndarray, t
 
 def complementarity_of(
     shared: np.ndarray, first: np.ndarray, second: np.ndarray, cross: np.ndarray, task: str
-) -> dict[str, np.ndarray]:
+) -> dict[tuple[str, str], np.ndarray]:
     """Measures of a pair from summed statistics (..., s), each of shape (...); NaN where one is not defined.
+
+    Keys are the measure and its dimension: valence, arousal, or empty for classes.
 
     Classes, as shares of the rows: ``both_right``, ``only_first``, ``only_second``, ``double_fault`` (neither is),
     ``disagreement`` (one is right, the other wrong), ``oracle`` (at least one is right: the most that any choice
@@ -42,7 +42,8 @@ def complementarity_of(
     with np.errstate(divide="ignore", invalid="ignore"):
         if task == "va":
             return _of_values(shared, first, second, cross)
-        return _of_classes(shared, first, second, cross)
+        measures = _of_classes(shared, first, second, cross)
+        return {(name, ""): values for name, values in measures.items()}
 
 
 def _of_classes(
@@ -70,9 +71,9 @@ def _of_classes(
 
 def _of_values(
     shared: np.ndarray, first: np.ndarray, second: np.ndarray, cross: np.ndarray
-) -> dict[str, np.ndarray]:
+) -> dict[tuple[str, str], np.ndarray]:
     n = shared[..., 0]
-    found: dict[str, np.ndarray] = {}
+    found: dict[tuple[str, str], np.ndarray] = {}
     for column, part in enumerate(_VA_PARTS):
         t, tt = shared[..., 1 + column], shared[..., 3 + column]
         a, aa, at = (first[..., place + column] for place in (0, 2, 4))
@@ -86,37 +87,14 @@ def _of_values(
         error_a, error_b = var_a - 2 * cov_at + var_t, var_b - 2 * cov_bt + var_t
         together = cov_ab - cov_at - cov_bt + var_t
         alone = np.maximum(var_t - cov_at**2 / var_a, 0)
-        # What of the second the first does not tell, and what that tells of the truth.
+        # Part of the second that is no function of the first, and its covariance with the truth.
         rest = var_b - cov_ab**2 / var_a
-        told = cov_bt - cov_ab * cov_at / var_a
-        both = np.maximum(alone - np.where(rest > 1e-12 * var_b, told**2 / rest, 0), 0)
+        own = cov_bt - cov_ab * cov_at / var_a
+        both = np.maximum(alone - np.where(rest > 1e-12 * var_b, own**2 / rest, 0), 0)
         found |= {
-            f"error_correlation_{part}": together / np.sqrt(error_a * error_b),
-            f"first_alone_{part}": np.sqrt(alone),
-            f"both_linear_{part}": np.sqrt(both),
-            f"gain_linear_{part}": np.sqrt(alone) - np.sqrt(both),
+            ("error_correlation", part): together / np.sqrt(error_a * error_b),
+            ("first_alone", part): np.sqrt(alone),
+            ("both_linear", part): np.sqrt(both),
+            ("gain_linear", part): np.sqrt(alone) - np.sqrt(both),
         }
     return found
-
-
-def complementarity_words(first: str, second: str, found: dict[str, Any], task: str) -> str:
-    """One sentence for a reader, from figures with ``value``, ``low`` and ``high`` (fractions or values)."""
-    value = {name: figure["value"] for name, figure in found.items() if isinstance(figure, dict)}
-    if any(number is None for name, number in value.items() if name not in ("phi", "yule_q", "rescued")):
-        return f"Complementarity of {first} and {second} is not defined on these rows."
-    if task == "va":
-        parts = " and ".join(
-            f"{part} {value[f'first_alone_{part}']:.3f} to {value[f'both_linear_{part}']:.3f} "
-            f"(errors correlate {value[f'error_correlation_{part}']:+.2f})"
-            for part in _VA_PARTS
-        )
-        return f"Linearly, {second} can bring the RMSE of {first} from {parts}, and no further on these rows."
-    if value["rescued"] is None:
-        return f"{first} is right on every row: there is nothing for {second} to add."
-    related = "" if value["phi"] is None else f"; their errors correlate {value['phi']:+.2f}"
-    return (
-        f"{second} is right on {100 * value['rescued']:.0f} % of the rows that {first} gets wrong "
-        f"({100 * value['only_second']:.1f} % of all), and wrong on {100 * value['only_first']:.1f} % of all that "
-        f"{first} gets right{related}. Choosing the better of both answers on every row would reach "
-        f"{100 * value['oracle']:.1f} %."
-    )

@@ -1,0 +1,73 @@
+"""Predictions of one predictor under one condition on the reported rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+REAL, PERMUTED = "real", "permuted"
+CONDITIONAL = "conditional"  # permuted among rows with similar 2D predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """The reported predictions of one predictor under one condition.
+
+    Attributes
+    ----------
+    name : str
+    role : ``reference``, ``rule``, ``head`` or ``control``
+    fits : bool
+        Whether anything was fitted to 2D predictions.
+    values : (n, k) float64 log-probabilities, or (n, 2) valence and arousal; NaN where there is none
+    fitted : fitted parameters of each fold model, for the record
+    repeats : predictions of further cross-fittings, permutations or trainings
+        Like ``values``, present in the same rows. Figures are means over all of them.
+    condition : ``real``, ``permuted``, ``conditional``, or the name of a second 2D network in place of the 3D
+    trained : bool
+        Whether ``repeats`` are trainings with other seeds: they are resampled together with the rows.
+    """
+
+    name: str
+    role: str
+    fits: bool
+    values: np.ndarray
+    fitted: tuple[dict[str, Any], ...] = ()
+    repeats: tuple[np.ndarray, ...] = ()
+    condition: str = REAL
+    trained: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and condition, which identify a predictor."""
+        return self.name, self.condition
+
+    @property
+    def every(self) -> tuple[np.ndarray, ...]:
+        """Predictions of all repeats, those of ``values`` first."""
+        return (self.values, *self.repeats)
+
+    @property
+    def present(self) -> np.ndarray:
+        """(n,) bool: rows that have a prediction."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+
+def label_of(name: str, condition: str) -> str:
+    """A predictor as people read it: ``stack``, ``stack (permuted)``."""
+    return name if condition == REAL else f"{name} ({condition})"
+
+
+def control_of(name: str, keys: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    """The control with permuted codes of a predictor, if it is among ``keys``; the conditional one first."""
+    wanted = ((name, CONDITIONAL), (name, PERMUTED))
+    known = set(keys)
+    return next((key for key in wanted if key in known), None)
+
+
+def find(predictors: Sequence[Predictor], name: str, condition: str = REAL) -> Predictor | None:
+    """The predictor of this name and condition, if there is one."""
+    return next((of for of in predictors if of.key == (name, condition)), None)

@@ -1,0 +1,297 @@
+"""Statistics of all predictors, summed over rows, bootstrap samples, jackknife and swaps.
+
+A metric is a function of summed statistics (:mod:`.metrics`), so that one product of weights and rows serves every
+figure of every predictor, on all rows and on the covered ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+
+from ...features.predictions import log_softmax
+from .complementarity import complementarity_of, cross_statistics
+from .intervals import (
+    bca_interval,
+    bootstrap_sums,
+    group_totals,
+    percentile_interval,
+    share_as_extreme,
+    swapped_sums,
+)
+from .metrics import column_of, metric_names, metrics_of, own_statistics, recalls_of, shared_statistics
+from .predictors import Predictor
+
+Interval = tuple[float, float, float]  # value, low, high
+_TRUTH, _REFINED = "truth", "refined"
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Summed statistics: of the rows (1, s), of the bootstrap samples (draws, s), without one group each (g, s)."""
+
+    point: np.ndarray
+    drawn: np.ndarray
+    left: np.ndarray
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Sums:
+        return Sums(function(self.point), function(self.drawn), function(self.left))
+
+    def take(self, columns: slice) -> Sums:
+        return self.map(lambda sums: sums[:, columns])
+
+    def minus(self, other: Sums) -> Sums:
+        return Sums(self.point - other.point, self.drawn - other.drawn, self.left - other.left)
+
+    def figure(self) -> Interval:
+        """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
+        return self._with(bca_interval(float(self.point[0]), self.drawn, self.left))
+
+    def difference(self, other: Sums) -> Interval:
+        """Difference to another figure and its percentile interval (:mod:`.intervals` says why)."""
+        apart = self.minus(other)
+        return apart._with(percentile_interval(apart.drawn, len(self.left)))
+
+    def _with(self, interval: tuple[float, float]) -> Interval:
+        # Where all rests on one row or group, so that nothing is left without it, every sample is the same: that is
+        # no interval.
+        low, high = interval if np.isfinite(self.left).all() else (math.nan, math.nan)
+        return float(self.point[0]), low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Metrics and recalls of one predictor on one part, over samples."""
+
+    metrics: dict[str, Sums]
+    recalls: tuple[Sums, ...]
+
+    @classmethod
+    def of(cls, shared: Sums, own: Sums, task: str) -> Sampled:
+        each = [(getattr(shared, name), getattr(own, name)) for name in Sums.__slots__]
+        measured = [metrics_of(*sums, task) for sums in each]
+        metrics = {name: Sums(*(of[name] for of in measured)) for name in metric_names(task)}
+        if task == "va":
+            return cls(metrics, ())
+        recalls = [recalls_of(*sums) for sums in each]
+        return cls(metrics, tuple(Sums(*(of[:, c] for of in recalls)) for c in range(recalls[0].shape[1])))
+
+    @classmethod
+    def mean(cls, each: Sequence[Sampled], seed: int) -> Sampled:
+        """Mean over trainings, which are resampled with the rows."""
+        if len(each) == 1:
+            return each[0]
+        return cls(
+            {name: mean_over_trainings([of.metrics[name] for of in each], seed) for name in each[0].metrics},
+            tuple(mean_over_trainings(sums, seed) for sums in zip(*(of.recalls for of in each), strict=True)),
+        )
+
+
+def mean_over_trainings(trainings: Sequence[Sums], seed: int) -> Sums:
+    """The mean over trainings; of a bootstrap sample the mean over a sample of the trainings.
+
+    Predictors with as many trainings share the draws, as these have the same seeds. The spread of so few trainings is
+    scaled by the root of n / (n - 1), as for an unbiased variance.
+    """
+    points, drawn, left = ([getattr(of, name) for of in trainings] for name in Sums.__slots__)
+    count = len(trainings)
+    random = np.random.default_rng([seed, 4, count])
+    counts = random.multinomial(count, np.full(count, 1 / count), size=len(drawn[0]))
+    weights = 1 / count + (counts - 1) / count * np.sqrt(count / (count - 1))
+    samples = np.sum(weights.T * np.array(drawn), axis=0)
+    return Sums(np.mean(points, axis=0), samples, np.mean(left, axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sums of all predictors' statistics side by side, so that one product serves them all.
+
+    Attributes
+    ----------
+    totals : disjoint parts of the rows -> (g, s)
+    parts : ``covered``, ``all`` -> sums
+    spans : truth, (key, training), pair of keys or (refined, key) -> columns
+    pairs : keys of single predictors whose complementarity is measured
+    seed : of the draws
+    """
+
+    totals: dict[str, np.ndarray]
+    parts: dict[str, Sums]
+    spans: dict[Any, slice]
+    pairs: tuple[tuple[Predictor, Predictor], ...]
+    task: str
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        predictors: Sequence[Predictor],
+        truth: np.ndarray,
+        covered: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        task: str,
+        draws: int,
+        seed: int,
+        refined: Sequence[str] = (),
+    ) -> Statistics:
+        filled = {
+            of.key: [np.where(of.present[:, None], values, 0.0) for values in of.every] for of in predictors
+        }
+        single = [
+            of
+            for of in predictors
+            if of.role in ("reference", "head") and not of.fits and _varies(of.values[covered])
+        ]
+        pairs = [
+            (first, second)
+            for first, second in combinations(single, 2)
+            if (first.present & second.present)[covered].all()
+        ]
+        blocks: dict[Any, np.ndarray] = {
+            _TRUTH: shared_statistics(truth, task, predictors[0].values.shape[1])
+        }
+        for of in predictors:
+            each = [own_statistics(values, truth, task) for values in filled[of.key]]
+            for number, block in enumerate(each if of.trained else [np.mean(each, axis=0)]):
+                blocks[of.key, number] = block
+        blocks |= {
+            (first.key, second.key): cross_statistics(
+                filled[first.key][0], filled[second.key][0], truth, task
+            )
+            for first, second in pairs
+        }
+        for of in predictors:
+            if task == "classes" and of.name in refined and of.role != "control":
+                blocks[_REFINED, of.key] = refined_losses(of, truth)[:, None]
+        ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
+        spans = {key: slice(ends[place], ends[place + 1]) for place, key in enumerate(blocks)}
+        matrix = np.hstack(list(blocks.values()))
+        unit = np.arange(len(truth)) if groups is None else groups
+        # Covered rows and the others are resampled by the same draws and added: all rows cost no second pass.
+        totals = {"covered": group_totals(matrix * covered[:, None], unit)}
+        if not covered.all():
+            totals["others"] = group_totals(matrix * ~covered[:, None], unit)
+        drawn = bootstrap_sums(list(totals.values()), draws=draws, seed=seed)
+        parts = {
+            part: Sums(of.sum(axis=0, keepdims=True), sums, of.sum(axis=0) - of)
+            for (part, of), sums in zip(totals.items(), drawn, strict=True)
+        }
+        parts["all"] = parts["covered"]
+        if "others" in parts:
+            every = [(getattr(parts["covered"], n), getattr(parts["others"], n)) for n in Sums.__slots__]
+            parts["all"] = Sums(*(inside + outside for inside, outside in every))
+        return cls(totals, parts, spans, tuple(pairs), task, seed)
+
+    def sampled(self, part: str, of: Predictor) -> Sampled:
+        """Metrics over samples."""
+        shared = self.parts[part].take(self.spans[_TRUTH])
+        each = [
+            Sampled.of(shared, self.parts[part].take(self.spans[key]), self.task) for key in self._keys(of)
+        ]
+        return Sampled.mean(each, self.seed)
+
+    def _keys(self, of: Predictor) -> list[tuple[tuple[str, str], int]]:
+        return [(of.key, number) for number in range(len(of.every) if of.trained else 1)]
+
+    def loss_parts(self, of: Predictor) -> dict[str, Sums]:
+        """Refinement and calibration part of the log loss on all rows; empty where they were not asked for.
+
+        References
+        ----------
+        Berta, Holzmüller, Jordan and Bach, Rethinking early stopping: refine, then calibrate (2025): the part of a
+        proper loss that is left after the best recalibration, and the rest; here by a temperature and offsets.
+        """
+        span = self.spans.get((_REFINED, of.key))
+        if span is None:
+            return {}
+        every = self.parts["all"]
+        shared = every.take(self.spans[_TRUTH])
+        column = self.spans[of.key, 0].start + column_of("log_loss", shared.point.shape[1] - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            refined, loss = (
+                Sums(*(getattr(every, name)[:, c] / getattr(shared, name)[:, 0] for name in Sums.__slots__))
+                for c in (span.start, column)
+            )
+        return {"refinement": refined, "calibration_loss": loss.minus(refined)}
+
+    def turned(self, *, draws: int, seed: int) -> dict[str, np.ndarray]:
+        """part -> (draws, s) sums with the sign of each row or group turned at random.
+
+        The sums of a difference are the difference of sums, so every pair shares those of its predictors.
+        """
+        totals = self.totals
+        sums = dict(zip(totals, swapped_sums(list(totals.values()), draws=draws, seed=seed), strict=True))
+        return {"covered": sums["covered"], "all": sum(sums.values(), np.zeros(()))}
+
+    def swap_tests(
+        self, turned: dict[str, np.ndarray], part: str, of: Predictor, other: Predictor
+    ) -> dict[str, float]:
+        """metric -> two-sided p that two predictors are equally good; all trainings are swapped by the same draws.
+
+        NaN of a single row or group; a metric whose difference is not defined is left out.
+        """
+        mine, theirs = self._keys(of), self._keys(other)
+        # as many trainings: those of one seed; else each with each, so that the mean is that of the figures
+        matched = zip(mine, theirs, strict=True) if len(mine) == len(theirs) else product(mine, theirs)
+        each = [self._swapped(turned, part, *pair) for pair in matched]
+        found = {}
+        for metric in metric_names(self.task):
+            value = float(np.mean([of[metric][0] for of in each]))
+            if math.isfinite(value):
+                drawn = np.mean([of[metric][1] for of in each], axis=0)
+                found[metric] = share_as_extreme(value, drawn) if self.units(part) > 1 else math.nan
+        return found
+
+    def _swapped(
+        self, turned: dict[str, np.ndarray], part: str, one: Any, other: Any
+    ) -> dict[str, tuple[float, np.ndarray]]:
+        """metric -> the difference of two predictors, and (draws,) differences where predictions are swapped."""
+        point = self.parts[part].point[0]
+        shared, mine, theirs = (point[self.spans[key]] for key in (_TRUTH, one, other))
+        half = (turned[part][:, self.spans[one]] - turned[part][:, self.spans[other]]) / 2
+        plus, minus = (metrics_of(shared, (mine + theirs) / 2 + sign * half, self.task) for sign in (1, -1))
+        given = [metrics_of(shared, own, self.task) for own in (mine, theirs)]
+        return {
+            metric: (float(given[0][metric] - given[1][metric]), plus[metric] - minus[metric])
+            for metric in metric_names(self.task)
+        }
+
+    def units(self, part: str) -> int:
+        """How many rows or groups a part has, which are resampled and swapped."""
+        totals = self.totals if part == "all" else {part: self.totals[part]}
+        rows = sum(of[:, self.spans[_TRUTH]][:, 0] for of in totals.values())
+        return int(np.count_nonzero(rows))
+
+    def complementarity(self, first: Predictor, second: Predictor) -> dict[tuple[str, str], Interval]:
+        """(measure, label) of a pair on the covered rows, with intervals."""
+        part = self.parts["covered"]
+        keys = (_TRUTH, (first.key, 0), (second.key, 0), (first.key, second.key))
+        every = [
+            complementarity_of(*(getattr(part, name)[:, self.spans[key]] for key in keys), self.task)
+            for name in Sums.__slots__
+        ]
+        return {name: Sums(*(of[name] for of in every)).figure() for name in every[0]}
+
+
+def refined_losses(of: Predictor, truth: np.ndarray) -> np.ndarray:
+    """(n,) log loss of rows after the temperature and offsets that are best on these very rows, mean over repeats."""
+    from ..rules.calibrate import Calibration
+
+    known = of.present
+    map_ = Calibration("bias").fit(of.values[known], truth[known])
+    losses = np.zeros(len(truth))
+    for values in of.every:
+        logs = log_softmax(map_.apply(values[known]))
+        losses[known] -= logs[np.arange(len(logs)), truth[known]] / len(of.every)
+    return losses
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether a predictor depends on its rows: a prior, even one for each fold, is the same for most."""
+    return len(values) > 1 and 2 * len(np.unique(values, axis=0)) > len(values)

@@ -1,0 +1,69 @@
+"""Figures as text: numbers, differences with intervals, p-values and marks."""
+
+from __future__ import annotations
+
+import math
+
+from ..evaluate.figures import Figure
+from ..evaluate.metrics import METRICS, better_by
+
+LEVELS = (0.05, 0.01, 0.001)
+MARKED, ON_COVERED = "†", "‡"
+NOTHING = "–"
+
+
+def number(value: float, metric: str) -> str:
+    """A figure as it stands in a table: per cent with two digits, else four."""
+    if not math.isfinite(value):
+        return NOTHING
+    return f"{100 * value:.2f}" if METRICS[metric].percent else f"{value:.4f}"
+
+
+def difference(value: float, metric: str, *, sign: bool = True) -> str:
+    """A difference, with its sign: points with one digit, else four."""
+    if not math.isfinite(value):
+        return NOTHING
+    scale, digits = (100, 1) if METRICS[metric].percent else (1, 4)
+    rounded = round(scale * value, digits) + 0.0  # adding zero turns a rounded -0.0 into 0.0
+    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+
+
+def interval(figure: Figure | None, metric: str) -> str:
+    """``+1.4 [+0.6, +2.2]``; a dash where a difference, or its interval, is not defined."""
+    if figure is None or not math.isfinite(figure.value):
+        return NOTHING
+    value, low, high = (difference(end, metric) for end in (figure.value, figure.low, figure.high))
+    return f"{value} [{low}, {high}]" if math.isfinite(figure.low) else f"{value} [{NOTHING}]"
+
+
+def unit_of(metric: str) -> str:
+    """``points of accuracy``, or the metric's name."""
+    return f"points of {METRICS[metric].title}" if METRICS[metric].percent else METRICS[metric].title
+
+
+def is_better(figure: Figure | None, metric: str) -> bool:
+    """Whether a difference is on the better side by its adjusted p."""
+    if figure is None or not (math.isfinite(figure.value) and math.isfinite(figure.p_adjusted)):
+        return False
+    return better_by(metric, figure.value) > 0 and figure.p_adjusted < LEVELS[0]
+
+
+def stars(figure: Figure | None, metric: str) -> str:
+    """``*``, ``**``, ``***``: a gain whose adjusted p is below .05, .01, .001; none where it rounds to nothing."""
+    if figure is None or not is_better(figure, metric) or not float(difference(figure.value, metric)):
+        return ""
+    return "*" * sum(figure.p_adjusted < level for level in LEVELS)
+
+
+def p_value(p: float) -> str:
+    """A p-value with two digits, or the bound it is below; more where these would put it across a level."""
+    if not math.isfinite(p):
+        return NOTHING
+    if p < 1e-4:
+        return "< .0001"
+    if p >= 1:
+        return "1"
+    # rounding may reach a level, but not pass it
+    rounded = (f"{p:.{digits}g}" for digits in range(2, 18))
+    text = next(text for text in rounded if p in LEVELS or float(text) not in LEVELS)
+    return text.replace("0.", ".", 1)
