@@ -29,7 +29,7 @@ def report(
     ] = None,
 ) -> None:
     """Report runs: on the terminal, and with --out as a page, as LaTeX and as CSV."""
-    from ..learn.report import compare, print_comparison, print_record, read_runs, write_report
+    from ..learn.report import compare, print_comparison, print_run, read_runs, write_report
     from ..learn.report.record import predictions_name, sound_records
 
     read = read_runs(runs)
@@ -38,7 +38,7 @@ def report(
             predictions = read[0].folder / predictions_name(read[0].record)
             if not predictions.exists():
                 say(f"{predictions}: not there; without it this run cannot be compared with others")
-            print_record(read[0].record, stdout())
+            print_run(read[0], stdout())
         else:
             print_comparison(compare(read), stdout())
         if out is not None:

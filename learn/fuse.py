@@ -27,7 +27,7 @@ from .heads import foreign_in
 from .model import FusionModel, settled
 from .protocol import Protocol
 from .protocol.plan import plan
-from .remarks import as_fitted, oddities, weaknesses
+from .remarks import oddities, weaknesses
 from .result import Result
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Rule
 
@@ -111,7 +111,6 @@ def fuse_predictions(
     )
     after_figures = time.perf_counter()
     model = _model(copies, fitted, final) if final else None
-    notes += as_fitted(rules, table.columns)
     notes += oddities(table, protocol, rules) + weaknesses(figures, len(rows), table.task, choices.objective)
     notes.sort(key=lambda line: not line.startswith("WARNING"))  # what a reader must not miss comes first
     return FuseResult(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from .evaluate.predictors import Predictor
 from .protocol import Protocol
 from .rules import RECALIBRATED
 
-_MANY = 10  # numbers of one copy, above which only their range is printed
 _LEVEL = 0.05  # of a star
 _LITTLE = "an interval over so few says little of others"
 ENOUGH_GROUPS = 20
@@ -28,13 +26,6 @@ _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
     # What has no slope is fitted by the log loss.
     "classes": {"accuracy": (("accuracy",), 0.02), "log_loss": (("accuracy", "logloss"), 0.02)},
     "va": {"ccc_joint": (("ccc",), 0.02), "rmse_joint": (("rmse",), 0.01)},
-}
-# rule -> what of its fit is printed, and what that is called
-_TOLD = {
-    "weighted": ("w", "w"),
-    "gate": ("w_of_an_average_row", "w of an average row"),
-    "boost": ("rounds", "rounds"),
-    "best": ("chosen", "chose"),
 }
 
 
@@ -170,41 +161,3 @@ def few_groups(groups: np.ndarray | None) -> list[str]:
 
 def _told(value: float, metric: str) -> str:
     return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
-
-
-def as_fitted(rules: tuple[Predictor, ...], columns: tuple[str, ...]) -> list[str]:
-    """What rules and calibration came out as, copy by copy, in a line each.
-
-    Parameters
-    ----------
-    rules : of a run
-    columns : names of the prediction columns
-    """
-    fitted = {rule.name: rule.fitted for rule in rules if rule.role == "rule" and rule.fitted}
-    said = [
-        f"{name} {_TOLD[name][1]} " + ", ".join(_numbers(copy[_TOLD[name][0]], name) for copy in copies)
-        for name, copies in fitted.items()
-        if name in _TOLD
-    ]
-    lines = [f"Fitted, copy by copy: {'; '.join(said)}."] if said else []
-    calibrated = next((copies for copies in fitted.values() if "2d" in copies[0]), ())
-    for source in ("2d", "3d") if calibrated else ():
-        each = [copy[source] for copy in calibrated]
-        line = f"{source} calibrated: temperature " + ", ".join(f"{one['temperature']:.2f}" for one in each)
-        if "offset" in each[0]:
-            mean = np.mean([one["offset"] for one in each], axis=0)
-            offsets = ", ".join(f"{name} {value:+.2f}" for name, value in zip(columns, mean, strict=True))
-            line += (
-                f"; offsets (mean of {len(each)}): {offsets}" if len(each) > 1 else f"; offsets: {offsets}"
-            )
-        lines.append(line + ".")
-    return lines
-
-
-def _numbers(value: Any, rule: str) -> str:
-    """A number or name, or several joined by a slash; no round of boosting is a step that is left out."""
-    values = (value or [0]) if isinstance(value, list) else [value]  # of too few rows boosting has no rounds
-    if len(values) > _MANY:
-        return f"{min(values):.2f} to {max(values):.2f} ({len(values)} of them)"
-    said = (f"{number:.2f}" if isinstance(number, float) else str(number) for number in values)
-    return "/".join("0 (not used)" if rule == "boost" and number == "0" else number for number in said)

@@ -28,8 +28,9 @@ from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.evaluate.metrics import measure
 from ig3d.learn.fuse import FuseResult, fuse_predictions
-from ig3d.learn.report import record_of
+from ig3d.learn.report import run_of
 from ig3d.learn.report.findings import findings_of
+from ig3d.learn.report.view import View
 from ig3d.learn.rules import RECALIBRATED, Columns
 
 CLASSES = ("happy", "neutral", "sad", "surprise", "anger", "disgust", "fear")
@@ -180,7 +181,7 @@ def run(cell: Cell, table: FusionTable, seed: int, draws: int) -> tuple[FuseResu
     """The result of a fusion and its findings."""
     config = FuseConfig(rules=("stack",), draws=draws, seed=seed, jobs=1, model=bool(cell.calibration))
     result = fuse_predictions(table, config)
-    return result, findings_of(record_of(result))
+    return result, findings_of(View(run_of(result)))
 
 
 def simulated(cell: Cell, seed: int, draws: int) -> dict:

@@ -22,7 +22,7 @@ from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, Predictor, contro
 from ..report.compare import groups_of_runs, unlike
 from ..report.format import MARKED, ON_COVERED
 from ..report.record import seed_of
-from ..report.words import LEADING
+from ..report.view import LEADING
 from .run import StudyResult
 
 _WARNINGS = ("WARNING", "MARKED", "Only ")  # how a run's lines begin that a reader of one figure has to know

@@ -14,6 +14,26 @@ from __future__ import annotations
 import numpy as np
 
 _VA_PARTS = ("valence", "arousal")
+# task -> measure -> title; ``{first}`` and ``{second}`` are the predictors
+MEASURES = {
+    "classes": {
+        "both_right": "both right",
+        "only_first": "only {first} right",
+        "only_second": "only {second} right",
+        "double_fault": "both wrong (double fault)",
+        "disagreement": "one right, one wrong (disagreement)",
+        "oracle": "at least one right (oracle)",
+        "rescued": "errors of {first} that {second} gets right",
+        "phi": "correlation of being right (phi)",
+        "yule_q": "Yule's Q of being right",
+    },
+    "va": {
+        "error_correlation": "correlation of the errors",
+        "first_alone": "lowest RMSE of {first}, recalibrated on these rows",
+        "both_linear": "lowest RMSE of {first} and {second}, linear on these rows",
+        "gain_linear": "highest linear gain by {second}",
+    },
+}
 
 
 def cross_statistics(first: np.ndarray, second: np.ndarray, truth: np.ndarray, task: str) -> np.ndarray:

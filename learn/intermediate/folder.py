@@ -15,6 +15,7 @@ from ...features.atomic import replacing
 from ..report.files import run_files, write_texts
 from ..report.findings import findings_of
 from ..report.record import FIGURES, FILE, FINDINGS, PREDICTIONS, findings_name, json_text, run_of
+from ..report.view import View
 from ..versions import versions
 from .config import ARMS
 from .record import results_of
@@ -105,7 +106,7 @@ class RunFolder:
         for of in results_of(result):
             run = run_of(of, folder=self.path, command=command)
             run.record["versions"] = all_versions()
-            texts |= {findings_name(run.record): json_text(findings_of(run.record)), **run_files(run, of)}
+            texts |= {findings_name(run.record): json_text(findings_of(View(run))), **run_files(run, of)}
         write_texts(self.path, texts)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:

@@ -1,15 +1,15 @@
-"""What was found, for people: terminal, files, LaTeX and one HTML page, all from the record in ``metrics.json``.
+"""Reports of runs: terminal, findings, LaTeX and one HTML page, all selections of the run's tables.
 
-record (of a result, or read from a folder) -> terminal | table.csv | table.tex | report.html. Nothing is computed anew
-but the paired differences between runs (:mod:`.compare`), so a page can be made long after its run.
+result, or files of a run -> :class:`~.record.Run` -> :class:`~.view.View` -> findings and templates. Nothing is
+computed anew but the paired differences between runs (:mod:`.compare`), so a page can be made long after its run.
 """
 
 from __future__ import annotations
 
 from .compare import compare
 from .files import FILES, check_out, write_report, write_result
-from .record import FORMAT, FORMAT_VERSION, Run, read_run, read_runs, record_of
-from .terminal import print_comparison, print_record, print_result
+from .record import FORMAT, FORMAT_VERSION, Run, read_run, read_runs, record_of, run_of
+from .terminal import print_comparison, print_result, print_run
 
 __all__ = [
     "FILES",
@@ -19,11 +19,12 @@ __all__ = [
     "check_out",
     "compare",
     "print_comparison",
-    "print_record",
     "print_result",
+    "print_run",
     "read_run",
     "read_runs",
     "record_of",
+    "run_of",
     "write_report",
     "write_result",
 ]

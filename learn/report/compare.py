@@ -10,19 +10,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ...errors import RunError, short
-from ..evaluate.figures import COLUMNS, figures_of
+from ..evaluate.figures import COLUMNS, Figure, figures_of
 from ..evaluate.intervals import holm
 from ..evaluate.metrics import measure
 from ..evaluate.predictions import ReportedPredictions, read_predictions
 from ..evaluate.predictors import REAL, Predictor, find
+from .format import NOTHING, number
 from .record import FILE, PREDICTIONS, Run, predictions_name, seed_of
-from .words import is_intermediate, leading, names_of
+from .view import View
 
 __all__ = ["PREDICTIONS", "Comparison", "compare", "predictions_of"]
 
@@ -39,7 +39,7 @@ class Comparison:
     first : name of the run that the others are compared with
     metrics : those that are compared
     runs : names, in order
-    table : predictor -> run -> metric -> figure or None, of all reported rows
+    views : the runs
     differences : DataFrame
         Paired differences of runs on the same rows, as in the table of figures, with columns ``run`` and
         ``versus_run``; p is adjusted by Holm's correction over the predictors of a run.
@@ -49,9 +49,29 @@ class Comparison:
     first: str
     metrics: tuple[str, ...]
     runs: tuple[str, ...]
-    table: dict[str, dict[str, dict[str, Any] | None]]
+    views: tuple[View, ...]
     differences: pd.DataFrame
     remarks: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Predictors with their figures of all reported rows: of each run every metric."""
+        names = dict.fromkeys(
+            of.name
+            for view in self.views
+            for of in view.of_role("reference", "rule", "head")
+            if of.rows == "all"
+        )
+        return [
+            (
+                name,
+                [
+                    NOTHING if (of := view.figure(name, metric)) is None else number(of.value, metric)
+                    for view in self.views
+                    for metric in self.metrics
+                ],
+            )
+            for name in names
+        ]
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -64,24 +84,21 @@ def compare(runs: Sequence[Run]) -> Comparison:
     tasks = sorted({run.record["task"] for run in runs})
     if len(tasks) > 1:
         raise RunError(f"report: expected runs of one task, got {' and '.join(tasks)}; report them apart")
-    metrics = leading(runs[0].record)
-    rules = dict.fromkeys(name for run in runs for name in names_of(run.record, "reference", "rule", "head"))
-    table = {
-        rule: {run.name: (run.record["results"].get(rule) or {}).get("all") for run in runs} for rule in rules
-    }
-    table = {rule: by_run for rule, by_run in table.items() if any(by_run.values())}
+    views = tuple(View(run) for run in runs)
+    metrics = views[0].leading
     first = predictions_of(runs[0])
     differences: list[pd.DataFrame] = []
     remarks: list[str] = []
-    for run in runs[1:]:
+    for view in views[1:]:
+        run = view.run
         other = predictions_of(run)
         reason = unlike(first, other)
         if reason:
             remarks.append(f"{run.name} cannot be compared with {runs[0].name} row by row: {reason}.")
             continue
         found = paired_differences(first, other, metrics, runs[0], run)
-        if not len(found) or is_intermediate(run.record) != is_intermediate(runs[0].record):
-            remarks.append(f"{run.name} and {runs[0].name} {_why_nothing(runs[0], run)}")
+        if not len(found) or view.intermediate != views[0].intermediate:
+            remarks.append(f"{run.name} and {runs[0].name} {_why_nothing(views[0], view)}")
         differences.append(found)
     empty = pd.DataFrame(columns=["run", "versus_run", *COLUMNS])
     every = [found for found in differences if len(found)]
@@ -89,7 +106,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         runs[0].name,
         metrics,
         tuple(run.name for run in runs),
-        table,
+        views,
         pd.concat(every, ignore_index=True) if every else empty,
         tuple(remarks),
     )
@@ -163,15 +180,25 @@ def groups_of_runs(*runs: ReportedPredictions) -> np.ndarray | None:
     return next((run.groups for run in runs if run.groups is not None), None)
 
 
-def _why_nothing(first: Run, run: Run) -> str:
+def _why_nothing(first: View, other: View) -> str:
     """Why two runs on the same rows have no difference of a rule to test."""
-    there, mine = (set(names_of(of.record, "rule", "head")) for of in (first, run))
-    if there & mine:
-        return "predict the same by every rule that both have: there is nothing to test."
-    inside = [of.name for of in (first, run) if is_intermediate(of.record)]
+    names = [{of.name for of in view.of_role("rule", "head")} for view in (first, other)]
+    if names[0] & names[1]:
+        return "have the same predictions by every rule that both have: there is nothing to test."
+    inside = [view.name for view in (first, other) if view.intermediate]
     if len(inside) == 1:
         return f"have no fusion rule in common; fuse codes-SEED.npz of {inside[0]} as --2d-logits to compare them."
     return "have no rule in common: there is nothing to test."
+
+
+def by_predictor(comparison: Comparison) -> list[tuple[str, str, dict[str, Figure]]]:
+    """Run, predictor, and its difference to the first run in each metric."""
+    found: dict[tuple[str, str], dict[str, Figure]] = {}
+    for line in comparison.differences.to_dict("records"):
+        of = Figure(*(float(line[name]) for name in Figure._fields))
+        found.setdefault((line["run"], line["predictor"]), {})[line["metric"]] = of
+    whole = {key: of for key, of in found.items() if set(of) == set(comparison.metrics)}
+    return [(run, name, of) for (run, name), of in whole.items()]
 
 
 def paired_differences(

@@ -25,6 +25,7 @@ from .findings import findings_of
 from .latex import table_tex, tables_tex
 from .page import GENERATOR, page_html
 from .record import FIGURES, FILE, FINDINGS, FORMAT, PREDICTIONS, Run, json_text, run_of, table_name
+from .view import View
 
 _DIGITS = "%.9g"  # more than a prediction has
 FILES = (
@@ -73,7 +74,7 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     Returns
     -------
     list of the files
-        Without ``report.html`` where matplotlib or Jinja2 are not installed, which is said on stderr.
+        Without ``report.html`` where matplotlib is not installed, with a note on stderr.
 
     Raises
     ------
@@ -83,8 +84,8 @@ def write_result(result: Result, out: str | Path, *, command: str = "") -> list[
     run = run_of(result, name=folder.resolve().name, folder=folder, command=command)
     texts: dict[str, str | bytes] = {
         **run_files(run, result),
-        FINDINGS: json_text(findings_of(run.record)),
-        "table.tex": table_tex(run.record),
+        FINDINGS: json_text(findings_of(View(run))),
+        "table.tex": table_tex(run),
     }
     try:
         texts["report.html"] = page_html([run])
@@ -114,7 +115,7 @@ def write_report(runs: Sequence[Run], out: str | Path) -> list[Path]:
 
     Raises
     ------
-    MissingExtra : matplotlib or Jinja2 is not installed.
+    MissingExtra : matplotlib is not installed.
     RunError : the folder cannot be written, or holds files of these names that are not ours; runs cannot be compared.
     """
     folder = Path(out)

@@ -1,305 +1,339 @@
-"""Findings: the conclusions of a run as data, and in sentences.
+"""Findings: the conclusions of a run as data.
 
-record -> findings. The primary comparison is fixed before any figure is looked at: one rule, one metric, and three
-opponents that each have to be beaten at 5 %. As all of them are needed, none is corrected for the others. The effect
-size is of one rule too. Everything else in a record is exploratory (docs/statistics.md).
+The primary comparison is fixed before any figure is looked at: one rule, one metric, and three opponents that each
+have to be beaten at 5 %. As all of them are needed, none is corrected for the others. The effect size is of one rule
+too. Everything else is exploratory (docs/statistics.md). Templates turn findings into sentences (``sentences.j2``).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from ..config import FITTED_METRICS
-from ..evaluate.metrics import LOWER_IS_BETTER
-from .words import (
-    FITTED_FOR,
-    LEVELS,
-    TITLES,
-    bounds,
-    difference,
-    few_units,
-    is_intermediate,
-    leading,
-    names_of,
-    objective_of,
-    p_value,
-    to_reference,
-    unit_of,
-    units,
-    warnings_of,
-)
+import numpy as np
 
-FORMAT, FORMAT_VERSION = "ig3d-findings", 1
+from ..config import FITTED_METRICS
+from ..evaluate.figures import Figure
+from ..evaluate.intervals import LEVEL, chance_of
+from ..evaluate.metrics import METRICS, better_by
+from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, label_of
+from .format import LEVELS, is_better
+from .view import Key, View
+
+FORMAT, FORMAT_VERSION = "ig3d-findings", 2
 # Differences below it are of the order at which optimisers stop.
 NUMERICAL = 1e-6
-_NOTHING = {"value": None, "low": None, "high": None, "p": None}
+_MOST_PAIRS = 3
+_NOTHING = Figure(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
-def findings_of(record: dict[str, Any]) -> dict[str, Any]:
-    """Primary comparison, effect size and diagnostics of a run.
+def findings_of(view: View) -> dict[str, Any]:
+    """Primary comparison, effect size and further findings of a run.
 
     Returns
     -------
     dict
         ``primary`` and ``effect`` are None where nothing is fused (codes alone). Values are differences of the rule
-        minus ``versus``, in the metric's own direction (``better``: lower or higher).
+        minus ``versus``, in the metric's own direction (``better``: lower or higher). ``exploratory`` are findings
+        beside these, ``diagnostics`` conditions that weaken the results; each has a ``code`` and its values.
     """
-    late = record["primary"] is not None and bool(names_of(record, "rule"))
-    fused = late or is_intermediate(record)
+    fused = view.intermediate or (view.record["primary"] is not None and bool(view.of_role("rule")))
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "primary": _primary(record) if fused else None,
-        "effect": _effect(record) if fused else None,
-        "diagnostics": [line.removeprefix("WARNING ") for line in warnings_of(record)],
+        "primary": _primary(view) if fused else None,
+        "effect": _effect(view) if fused else None,
+        "exploratory": _exploratory(view, fused=fused),
+        "diagnostics": [{"code": "warning", "text": line} for line in view.warnings] + _chance(view),
     }
 
 
-def primary_rule(record: dict[str, Any]) -> str:
-    """The rule of the primary comparison."""
-    return "codes" if is_intermediate(record) else str(record["primary"]["rule"])
+def _numbers(figure: Figure | None, *names: str) -> dict[str, float | None]:
+    """Numbers of a figure by name, None where one is not defined."""
+    of = figure or _NOTHING
+    values = {name: getattr(of, name) for name in names or ("value", "low", "high", "p")}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def effect_rule(record: dict[str, Any]) -> str:
-    """The rule whose gain is reported as effect size: ``best``, which chooses on fitting rows, where it was run."""
-    return "best" if "best" in record["rules"] else primary_rule(record)
-
-
-def _primary(record: dict[str, Any]) -> dict[str, Any]:
-    rule = primary_rule(record)
-    metric = leading(record)[0] if is_intermediate(record) else record["primary"]["metric"]
-    part = record["results"].get(rule, {}).get("all")
-    references = ["masked"] if is_intermediate(record) else record["references"]
-    control = _control(rule, record["rules"])
-    comparisons = [_comparison(part, metric, name) for name in references]
+def _primary(view: View) -> dict[str, Any]:
+    rule, metric, control = view.primary_rule, view.primary_metric, view.control(view.primary_rule)
+    opponents: list[Key] = [(name, REAL) for name in (["masked"] if view.intermediate else view.references)]
     if control is not None:
-        comparisons.append(_comparison(part, metric, control, control=True))
+        opponents.append(control)
+    entry, reason = view.entry(rule), _reason(view, rule, control)
+    comparisons = [_comparison(view, rule, metric, key) for key in opponents] if entry else []
+    if not view.protocol["rows_covered"]:
+        comparisons = []
     # The comparison that decides: one that fails before all that do not, and of these the least certain.
     decisive = max(
-        comparisons, key=lambda of: (not of["passes"], 1.0 if of["p"] is None else of["p"]), default=_NOTHING
+        comparisons,
+        key=lambda of: (not of["passes"], 1.0 if of["p"] is None else of["p"]),
+        default=dict.fromkeys(("versus", "condition", "value", "low", "high", "p")),
     )
-    reason = _reason(record, rule, control)
-    if not record["protocol"]["rows_covered"]:
-        comparisons, decisive = [], _NOTHING
     return {
         "claim": reason is None and all(of["passes"] for of in comparisons),
         "rule": rule,
         "metric": metric,
-        "better": "lower" if metric in LOWER_IS_BETTER else "higher",
-        **{key: decisive.get(key) for key in ("versus", "value", "low", "high", "p")},
+        "better": "lower" if METRICS[metric].lower else "higher",
+        **{key: decisive[key] for key in ("versus", "condition", "value", "low", "high", "p")},
+        "excluded_beyond": _excluded(decisive, metric),
         "reason": reason,
         "comparisons": comparisons,
-        "loss_parts": _loss_parts(part, comparisons),
+        "loss_parts": _loss_parts(view, rule, opponents) if comparisons else [],
     }
 
 
-def _control(rule: str, names: Any) -> str | None:
-    return next((of for of in (f"{rule}-conditional", f"{rule}-permuted", "permuted") if of in names), None)
-
-
-def _reason(record: dict[str, Any], rule: str, control: str | None) -> str | None:
+def _reason(view: View, rule: str, control: Key | None) -> str | None:
     """Why no claim can be made with any figures; None where one can."""
-    if not record["protocol"]["rows_covered"]:
+    protocol, entry = view.protocol, view.entry(rule)
+    if not protocol["rows_covered"]:
         return "no reported row has 3D"
-    if rule not in record["rules"] or record["results"][rule]["all"] is None:
+    if entry is None or entry.rows != "all":
         return f"{rule} was not run"
-    if units(record) == 1:
-        return "all reported rows are of one group" if record["protocol"]["rows_reported"] > 1 else "one row"
-    if record["rules"][rule]["fitted_on_reported"]:
+    if view.units == 1:
+        return (
+            "all reported rows are of one group" if protocol["rows_reported"] > 1 else "one row is reported"
+        )
+    if entry.fitted_on_reported:
         return f"{rule} was fitted on the reported rows"
-    if is_intermediate(record) and "masked" not in record["rules"]:
+    if view.intermediate and view.entry("masked") is None:
         return "no masked baseline was trained"
     return "no control was run" if control is None else None
 
 
-def _comparison(
-    part: dict[str, Any] | None, metric: str, name: str, *, control: bool = False
-) -> dict[str, Any]:
+def _comparison(view: View, rule: str, metric: str, versus: Key) -> dict[str, Any]:
     """One of the differences that are all needed."""
-    figure = None
-    if part:
-        figure = part[metric].get("minus_control") if control else to_reference(part, metric, name)
-    figure = figure or _NOTHING
-    found = {"versus": name, **{key: figure.get(key) for key in ("value", "low", "high", "p")}}
-    if "repeats" in figure:
-        found["repeats"] = figure["repeats"]
+    figure = view.figure(rule, metric, versus=versus)
+    found = {"versus": versus[0], "condition": versus[1], **_numbers(figure)}
+    repeats = [value for value in view.repeats(rule, metric, versus) if math.isfinite(value)]
+    if len(repeats) > 1:
+        found |= {"repeats": len(repeats), "deviation": float(np.std(repeats, ddof=1))}
     return found | {"passes": _passes(figure, metric)}
 
 
-def _passes(figure: dict[str, Any], metric: str) -> bool:
+def _passes(figure: Figure | None, metric: str) -> bool:
     """Whether a difference is on the better side by its test and by its interval."""
-    if None in (figure["value"], figure["low"], figure["p"]):
+    if figure is None or not all(map(math.isfinite, (figure.value, figure.low, figure.p))):
         return False
-    nearest = -figure["high"] if metric in LOWER_IS_BETTER else figure["low"]
-    return bool(nearest > 0 and abs(figure["value"]) > NUMERICAL and figure["p"] < LEVELS[0])
+    nearest = min(better_by(metric, figure.low), better_by(metric, figure.high))
+    return bool(nearest > 0 and abs(figure.value) > NUMERICAL and figure.p < LEVELS[0])
 
 
-def _loss_parts(part: dict[str, Any] | None, comparisons: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Differences in log loss, split into refinement (information) and calibration; None where it was not split."""
-    if not part or "refinement" not in part:
-        return None
-    found = {}
-    for name in (of["versus"] for of in comparisons):
-        parts = {
-            key: figure
-            for key in ("refinement", "calibration_loss")
-            if (figure := to_reference(part, key, name)) is not None
-        }
-        if len(parts) == 2:
-            found[name] = {"refinement": parts["refinement"], "calibration": parts["calibration_loss"]}
-    return found or None
+def _excluded(figure: dict[str, Any], metric: str) -> float | None:
+    """Gains beyond it are outside of the interval of a difference."""
+    end = figure["low" if METRICS[metric].lower else "high"]
+    return None if end is None else max(better_by(metric, end), 0.0)
 
 
-def _effect(record: dict[str, Any]) -> dict[str, Any]:
-    """Gain of one rule in the metrics of papers, over the reference that leaves least of it."""
-    rule = effect_rule(record)
-    part = record["results"].get(rule, {}).get("all")
-    metrics = {}
-    for metric in leading(record) if part else ():
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        found = {
-            name: figure
-            for name in record["references"]
-            if (figure := to_reference(part, metric, name)) and figure["value"] is not None
-        }
-        if not found:
-            continue
-        least = min(found, key=lambda name: sign * found[name]["value"])
-        most = found[least]["low" if sign < 0 else "high"]
-        metrics[metric] = {
-            "value": part[metric]["value"],
-            "low": part[metric]["low"],
-            "high": part[metric]["high"],
-            "versus": least,
-            "difference": {key: found[least].get(key) for key in ("value", "low", "high", "p")},
-            "excluded_beyond": None if most is None else max(sign * most, 0.0),
-            "differences": {
-                name: {key: figure.get(key) for key in ("value", "low", "high", "p")}
-                for name, figure in found.items()
-            },
-        }
-    return {"rule": rule, "metrics": metrics}
-
-
-def answers(record: dict[str, Any]) -> list[str]:
-    """The primary answer, then the effect size of a late fusion, in sentences; empty for other runs."""
-    findings = findings_of(record)
-    if findings["primary"] is None or is_intermediate(record):
-        return []
-    sentences = [_primary_sentence(record, findings["primary"])]
-    sentences += _parts_sentence(findings["primary"])
-    if units(record) > 1 and record["protocol"]["rows_covered"]:
-        sentences += _effect_sentence(record, findings)
-    return sentences
-
-
-def _what(record: dict[str, Any]) -> str:
-    return "The 3D predictions" if record["protocol"]["case"] == "ready" else "The 3D codes"
-
-
-def _name(name: str) -> str:
-    """An opponent as a sentence has it."""
-    if name.endswith("-conditional"):
-        return "itself with the 3D permuted among rows of similar 2D predictions"
-    return "itself with permuted codes" if name.endswith("permuted") else name
-
-
-def _primary_sentence(record: dict[str, Any], primary: dict[str, Any]) -> str:
-    metric, rule = primary["metric"], primary["rule"]
-    statement = f"{_what(record)[4:]} carry information that the 2D network does not have"
-    of = TITLES[metric]
-    changes = [
-        f"{bounds(one, metric)} against {_name(one['versus'])} (p {p_value(one['p'])})"
-        for one in primary["comparisons"]
-    ]
-    spread = _spread(primary, metric)
-    if primary["claim"]:
-        listed = f"{', '.join(changes[:-1])} and {changes[-1]}"
-        return f"Primary: the {statement}. Change in {of} by {rule}: {listed}.{spread}"
-    if primary["reason"] is not None:
-        measured = primary["value"] is not None and primary["low"] is not None
-        figures = f" Change in {of} by {rule}: {'; '.join(changes)}." if measured else ""
-        return f"Primary: no claim that the {statement}: {primary['reason']}.{figures}"
-    decisive = next(
-        text
-        for one, text in zip(primary["comparisons"], changes, strict=True)
-        if one["versus"] == primary["versus"]
-    )
-    text = f"Primary: it is not shown that the {statement}. Change in {of} by {rule}: {decisive}"
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    most = primary["low"] if sign < 0 else primary["high"]
-    if most is not None and not few_units(record):
-        gain = "a decrease" if sign < 0 else "an increase"
-        text += f"; {gain} by more than {difference(max(sign * most, 0.0), metric).lstrip('+')} is excluded (95 %)"
-    return f"{text}.{spread}"
-
-
-def _spread(primary: dict[str, Any], metric: str) -> str:
-    """How far the first comparison varies over cross-fittings."""
-    import numpy as np
-
-    first = primary["comparisons"][0] if primary["comparisons"] else {}
-    repeats = [value for value in first.get("repeats", ()) if value is not None]
-    if len(repeats) < 2:
-        return ""
-    deviation = difference(float(np.std(repeats, ddof=1)), metric).lstrip("+")
-    return (
-        f" Mean of {len(repeats)} cross-fittings; single ones differ by a standard deviation of {deviation}."
-    )
-
-
-def _parts_sentence(primary: dict[str, Any]) -> list[str]:
-    versus, parts = next(iter((primary["loss_parts"] or {}).items()), (None, None))
-    if parts is None:
-        return []
-    refinement, calibration = (bounds(parts[key], "log_loss") for key in ("refinement", "calibration"))
-    return [
-        f"Change in log loss against {versus}: {refinement} is refinement (information), {calibration} calibration."
-    ]
-
-
-def _effect_sentence(record: dict[str, Any], findings: dict[str, Any]) -> list[str]:
-    """The effect size, for every combination of claim and gain."""
-    effect, claim = findings["effect"], findings["primary"]["claim"]
-    if not effect["metrics"]:
-        return []
-    rule = effect["rule"]
-    (metric, first), *others = effect["metrics"].items()
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    gain = first["difference"]
-    ends = [end for end in (gain["low"], gain["high"]) if end is not None]
-    of = TITLES[metric]
-    informative = f"informative in {TITLES[findings['primary']['metric']]}"
-    if not ends:
-        start = "Effect size"
-    elif all(sign * end > 0 for end in ends):
-        start = (
-            "Effect size"
-            if claim
-            else f"Effect size: {of} is better, but that this is from the 3D is not shown"
+def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, Any]]:
+    """Differences in log loss, split into refinement (information) and calibration, where it was split."""
+    found = []
+    for versus in opponents:
+        refinement, calibration = (
+            view.figure(rule, metric, versus=versus) for metric in ("refinement", "calibration_loss")
         )
-    elif all(sign * end < 0 for end in ends):
-        start = f"Effect size: {f'{informative}, but ' if claim else ''}{of} is worse"
-    else:
-        start = f"Effect size: {f'{informative}, but ' if claim else ''}no gain in {of} can be shown"
-    differences = [f"{bounds(gain, metric)}{unit_of(metric)}"]
-    differences += [f"{bounds(of['difference'], name)} {TITLES[name]}" for name, of in others]
-    same = {of["versus"] for of in effect["metrics"].values()}
-    against = (
-        f"over {first['versus']}"
-        if len(same) == 1
-        else f"over {first['versus']} (each over its stronger reference)"
+        if refinement is not None and calibration is not None:
+            found.append(
+                {
+                    "versus": versus[0],
+                    "condition": versus[1],
+                    "refinement": _numbers(refinement, "value", "low", "high"),
+                    "calibration": _numbers(calibration, "value", "low", "high"),
+                }
+            )
+    return found
+
+
+def _effect(view: View) -> dict[str, Any]:
+    """Gain of one rule in the metrics of papers, over the reference that leaves least of it."""
+    rule = view.effect_rule
+    metrics = []
+    for metric in view.leading:
+        figure = view.figure(rule, metric)
+        differences = {name: view.figure(rule, metric, versus=name) for name in view.references}
+        known = {name: of for name, of in differences.items() if of is not None and math.isfinite(of.value)}
+        if figure is None or not known:
+            continue
+        least = min(known, key=lambda name: better_by(metric, known[name].value))
+        ends = [better_by(metric, end) for end in (known[least].low, known[least].high)]
+        numbers = _numbers(known[least])
+        metrics.append(
+            {
+                "metric": metric,
+                **_numbers(figure, "value", "low", "high"),
+                "versus": least,
+                "difference": numbers,
+                "direction": "better" if min(ends) > 0 else "worse" if max(ends) < 0 else "unclear",
+                "excluded_beyond": _excluded(numbers, metric),
+                "differences": {name: _numbers(of) for name, of in known.items()},
+            }
+        )
+    return {"rule": rule, "metrics": metrics, "fitted_for": _other_objective(view)}
+
+
+def _other_objective(view: View) -> str | None:
+    """The objective of the rules, where it is not the metric of the effect size."""
+    if view.intermediate or not any(of.fits for of in view.of_role("rule")):
+        return None
+    return None if view.leading[0] in FITTED_METRICS[view.objective] else view.objective
+
+
+def _exploratory(view: View, *, fused: bool) -> list[dict[str, Any]]:
+    """Findings beside the primary answer and the effect size; of codes alone the best head first."""
+    if not view.protocol["rows_covered"] or view.units == 1:
+        return []
+    if view.intermediate:
+        return [*_modules(view), *_complementarity(view)]
+    found = [*_alone(view), *_controls(view), *_second_networks(view)] if fused else _heads(view)
+    return found + _complementarity(view)
+
+
+def _alone(view: View) -> list[dict[str, Any]]:
+    """Whether the rule of the effect size is better than the 3D alone as well."""
+    metric, rule = view.leading[0], view.effect_rule
+    for rows in ("all", "covered"):
+        figure = view.figure(rule, metric, rows=rows, versus="3d")
+        if figure is not None and math.isfinite(figure.low):
+            ends = [better_by(metric, end) for end in (figure.low, figure.high)]
+            found = {"code": "3d_alone", "rule": rule, "metric": metric, "rows": rows, **_numbers(figure)}
+            return [found | {"better": min(ends) > 0}]
+    return []
+
+
+def _controls(view: View) -> list[dict[str, Any]]:
+    """Controls with permuted codes that gain over every reference, in the metric of the primary comparison."""
+    controls = [of for of in view.of_role("control") if of.condition in (PERMUTED, CONDITIONAL)]
+    if not controls or view.few:
+        return []
+    gaining = [label_of(*of.key) for of in controls if _gains_by_interval(view, of.key, view.primary_metric)]
+    return [
+        {
+            "code": "controls",
+            "metric": view.primary_metric,
+            "count": len(controls),
+            "gaining": gaining,
+            "versus": view.references,
+        }
+    ]
+
+
+def _gains_by_interval(view: View, key: Key, metric: str) -> bool:
+    """Whether the whole intervals of a predictor's differences to every reference are on the better side."""
+    figures = [view.figure(key, metric, versus=name) for name in view.references]
+    known = [of for of in figures if of is not None and math.isfinite(of.low)]
+    return bool(known) and all(min(better_by(metric, of.low), better_by(metric, of.high)) > 0 for of in known)
+
+
+def _second_networks(view: View) -> list[dict[str, Any]]:
+    """Differences of a rule to itself with a second 2D network in place of the 3D."""
+    names = [of.name for of in view.seconds]
+    rule = view.primary_rule if view.primary_rule in names else "stack"
+    metric = view.primary_metric
+    return [
+        {
+            "code": "second_network",
+            "rule": rule,
+            "network": of.condition,
+            "metric": metric,
+            "gains": not view.few and _gains_by_interval(view, of.key, metric),
+            **_numbers(figure),
+        }
+        for of in view.seconds
+        if of.name == rule and (figure := view.figure(rule, metric, versus=of.key)) is not None
+    ]
+
+
+def _heads(view: View) -> list[dict[str, Any]]:
+    """Codes alone: the best head, with its differences to the references."""
+    metric = view.leading[0]
+    ranked = view.ranked(metric)
+    if not ranked or not view.references:
+        return []
+    best = ranked[0]
+    compared = [
+        {
+            "versus": name,
+            "better": is_better(figure, metric),
+            **_numbers(figure, "value", "low", "high", "p_adjusted"),
+        }
+        for name in view.references
+        if name != best and (figure := view.figure(best, metric, versus=name)) is not None
+    ]
+    return [
+        {"code": "best_head", "head": best, "heads": len(ranked), "metric": metric, "comparisons": compared}
+    ]
+
+
+def _modules(view: View) -> list[dict[str, Any]]:
+    """Intermediate fusion: permuted codes against the masked module, codes against the network as it is."""
+    metric = view.leading[0]
+    found: list[dict[str, Any]] = []
+    permuted = view.figure(("codes", PERMUTED), metric, versus="masked")
+    if permuted is not None and math.isfinite(permuted.low) and not view.few:
+        gains = min(better_by(metric, permuted.low), better_by(metric, permuted.high)) > 0
+        found.append({"code": "permuted_codes", "metric": metric, "gains": gains, **_numbers(permuted)})
+    network = view.figure("codes", metric, versus="2d")
+    if network is not None and math.isfinite(network.value):
+        gain, sure = better_by(metric, network.value), network.p < LEVELS[0]
+        direction = "unclear" if not sure else "better" if gain > 0 else "worse"
+        found.append(
+            {"code": "codes_against_2d", "metric": metric, "direction": direction, **_numbers(network)}
+        )
+    repeats = [of for of in view.repeats("codes", metric, "masked") if math.isfinite(of)]
+    found.append(
+        {
+            "code": "trainings",
+            "metric": metric,
+            "count": view.trainings,
+            "lowest": min(repeats, default=None),
+            "highest": max(repeats, default=None),
+        }
     )
-    text = f"{start}: {rule} {' and '.join(differences)} {against}"
-    if first["excluded_beyond"] is not None and not few_units(record):
-        most = difference(first["excluded_beyond"], metric).lstrip("+")
-        text += f"; gains above {most}{' points' if metric == 'accuracy' else ''} are excluded (95 %)"
-    chosen = ""
-    if rule == "best" and not record["rules"][rule]["fitted_on_reported"]:
-        chosen = " best chooses among rules on fitting rows only."
-    objective = objective_of(record)
-    if metric not in FITTED_METRICS[objective] and any(
-        record["rules"][name]["fits"] for name in names_of(record, "rule")
-    ):
-        chosen += f" Rules were fitted for {FITTED_FOR[objective]}."
-    return [f"{text}.{chosen}"]
+    return found
+
+
+def _complementarity(view: View) -> list[dict[str, Any]]:
+    """What the most that the second of two predictors can add to the first."""
+    pairs = view.pairs
+    if view.of_role("head"):
+        best = next(iter(view.ranked(view.leading[0])), None)
+        pairs = [pair for pair in pairs if best in pair]
+    found = []
+    for first, second in pairs[:_MOST_PAIRS]:
+        values = {
+            f"{measure}_{label}" if label else measure: _numbers(figure, "value")["value"]
+            for measure, label, figure in view.pair(first, second)
+        }
+        found.append({"code": f"complementarity_{view.task}", "first": first, "second": second, **values})
+    return found
+
+
+def _chance(view: View) -> list[dict[str, Any]]:
+    """That the 2D network is perfect, at chance, or cannot be distinguished from chance."""
+    metric = "accuracy" if view.task == "classes" else "ccc_joint"
+    figure = view.figure("2d", metric)
+    if figure is None or view.units == 1 or not view.protocol["rows_covered"]:
+        return []
+    error = view.figure("2d", "rmse_joint")
+    if figure.value == 1 if view.task == "classes" else error is not None and error.value == 0:
+        return [{"code": "2d_perfect"}]
+    values = {
+        "metric": metric,
+        "rows": view.protocol["rows_reported"],
+        **_numbers(figure, "value", "low", "high"),
+    }
+    if view.task == "classes":
+        counts = view.run.tables["confusion.csv"]
+        counts = counts[
+            (counts["predictor"] == "2d") & (counts["condition"] == REAL) & (counts["rows"] == "all")
+        ]
+        k = len(view.record["classes"])
+        confusion = counts["count"].to_numpy().reshape(k, k)
+        share, p = chance_of(confusion)
+        if p < 1 - LEVEL or (confusion.sum(axis=1) > 0).sum() < 2:
+            return []
+        code = "2d_near_chance" if figure.value > share + 1e-9 else "2d_at_chance"
+        return [{"code": code, "chance": share, "p": p, **values}]
+    if not math.isfinite(figure.value) or (figure.value > 0 and not figure.low <= 0):
+        return []
+    return [{"code": "2d_near_chance" if figure.value > 0 else "2d_at_chance", **values}]

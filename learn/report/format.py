@@ -42,10 +42,14 @@ def unit_of(metric: str) -> str:
 
 
 def is_better(figure: Figure | None, metric: str) -> bool:
-    """Whether a difference is on the better side by its adjusted p."""
-    if figure is None or not (math.isfinite(figure.value) and math.isfinite(figure.p_adjusted)):
+    """Whether a difference is on the better side by its adjusted p and by its interval.
+
+    The interval may include variation that the test does not, such as that between trainings.
+    """
+    if figure is None or not all(map(math.isfinite, (figure.value, figure.low, figure.p_adjusted))):
         return False
-    return better_by(metric, figure.value) > 0 and figure.p_adjusted < LEVELS[0]
+    nearest = min(better_by(metric, figure.low), better_by(metric, figure.high))
+    return better_by(metric, figure.value) > 0 and nearest >= 0 and figure.p_adjusted < LEVELS[0]
 
 
 def stars(figure: Figure | None, metric: str) -> str:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-from ...console import plain
 from ...errors import require
-from ..evaluate.metrics import LOWER_IS_BETTER
+from ..evaluate.complementarity import MEASURES
+from ..evaluate.predictors import PERMUTED, REAL
 from ..rules import RECALIBRATED
-from . import words
-from .compare import Comparison
-from .findings import answers, effect_rule
-from .methods import paragraph
-from .nested import difference_list
+from .columns import PAGE, Column, columns_of, on_covered_rows, rows_of
+from .compare import Comparison, by_predictor
+from .findings import findings_of
+from .format import NOTHING, difference, interval, number
 from .record import Run
-from .verdict import remarks
+from .render import MINUS, html_environment
+from .view import Key, View
 
 GENERATOR = '<meta name="generator" content="ig3d">'
-_TEMPLATE = "page.html.j2"
 _PER_COLUMN = frozenset({"w", "offset", "scale"})  # fitted numbers, one for each class or dimension
+_ROLES = ("reference", "rule", "head", "control")
+_SHARES = {"both_right": "both", "only_first": "only1", "only_second": "only2", "double_fault": "none"}
 
 
 def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
@@ -28,176 +30,182 @@ def page_html(runs: Sequence[Run], comparison: Comparison | None = None) -> str:
 
     Raises
     ------
-    MissingExtra : Jinja2 or matplotlib is not installed.
+    MissingExtra : matplotlib is not installed.
     """
-    jinja2 = require("jinja2", wanted_by="report")
     require("matplotlib", wanted_by="report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: plain(value) if type(value) is str else value,
-    )
-    environment.globals |= {
-        "number": words.number,
-        "bounds": lambda figure, metric: words.bounds(figure, metric).replace("-", "−"),
-        "decimal": lambda value: f"{value:.3f}".replace("-", "−"),
-        "measure": words.measure,
-        "generator": GENERATOR,
-        "stars": words.stars,
-        "p_value": words.p_value,
-        "heads": words.HEADS,
-        "titles": words.TITLES,
-        "to_reference": words.to_reference,
-        "ordered": words.ordered,
-        "over_seeds": lambda figure, metric: words.over_seeds(figure, metric).replace("-", "−"),
-    }
-    sections = [_section(run) for run in runs]
-    differences = difference_list(comparison.differences) if comparison else []
+    template = html_environment().get_template("page.html.j2")
     return str(
-        environment.get_template(_TEMPLATE).render(
-            sections=sections,
-            comparison=comparison,
-            differences=differences,
+        template.render(
+            sections=[_section(View(run)) for run in runs],
+            comparison=None if comparison is None else _compared(comparison),
+            generator=GENERATOR,
         )
     )
 
 
-def _section(run: Run) -> dict[str, Any]:
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    """Runs side by side, and their paired differences."""
+    return {
+        "runs": comparison.runs,
+        "first": comparison.first,
+        "metrics": comparison.metrics,
+        "rows": comparison.rows(),
+        "paired": by_predictor(comparison),
+        "remarks": comparison.remarks,
+    }
+
+
+def _section(view: View) -> dict[str, Any]:
     """What the template shows of one run."""
+    shown, columns = view.shown_rule, columns_of(view, PAGE)
+    labels = [name for name in dict.fromkeys((view.baseline, shown)) if name]
+    return {
+        "view": view,
+        "findings": findings_of(view),
+        "fitted": fitted_on(view),
+        "shown": shown,
+        "table": _table(columns, rows_of(view, columns, *_ROLES)),
+        "covered": _table(columns, on_covered_rows(view, columns, *_ROLES)) if view.partial else None,
+        "controlled": any(column.head == "to permuted codes" for column in columns),
+        "pictures": _pictures(view, shown),
+        "pairs": [_pair(view, first, second) for first, second in view.pairs],
+        "trainings": _trainings(view) if view.trainings > 1 else [],
+        "compared": labels,
+        "confusions": _confusions(view) if view.task == "classes" else [],
+        "calibration": _calibration(view) if view.task == "classes" else [],
+        "parameters": _parameters(view),
+    }
+
+
+def fitted_on(view: View) -> str:
+    """What was fitted on which rows."""
+    protocol = view.protocol
+    if view.intermediate:
+        times = "time" if view.trainings == 1 else "times"
+        return (
+            f"{view.record['config']['module']} fitted on {protocol['fits']['train']} train rows, the epoch chosen on "
+            f"{protocol['fits']['validation']} others, {view.trainings} {times}"
+        )
+    rules = "rules" if any(of.fits for of in view.of_role("rule")) else RECALIBRATED
+    return f"{rules if view.has_2d else 'heads'} fitted on {protocol['fitted_on']}"
+
+
+def _table(columns: Sequence[Column], rows: list[Any]) -> dict[str, Any]:
+    groups = [(text, len(list(of))) for text, of in groupby(columns, key=lambda column: column.group)]
+    return {"columns": columns, "rows": rows, "groups": groups if any(text for text, _ in groups) else []}
+
+
+def _pictures(view: View, shown: str | None) -> dict[str, Any]:
     from . import plots
 
-    record = run.record
-    shown = effect_rule(record) if words.is_intermediate(record) or words.has_2d(record) else None
-    if shown not in record["rules"]:
-        shown = next(iter(words.ranked(record, words.leading(record)[0])), None)
-    inside = words.is_intermediate(record)
-    before = next((name for name in ("masked", RECALIBRATED, "2d", "3d") if name in record["rules"]), None)
-    has_2d = inside or words.has_2d(record)
-    classes = record["task"] == "classes"
-    pictures: dict[str, Any] = {"gains": [], "reliability": [], "change": [], "weights": None}
-    if record["references"]:
-        pictures["gains"] = [plots.gain_svg(record, metric) for metric in words.leading(record)]
-        if shown and has_2d:
-            pictures["change"] = (
-                [plots.recall_svg(record, shown)] if classes else plots.dimensions_svg(record, shown)
-            )
-    pictures["weights"] = plots.weights_svg(record)
-    pair = list(dict.fromkeys(name for name in (before, shown) if name))
-    if classes:
+    pictures: dict[str, Any] = {"gains": [], "controls": [], "change": [], "reliability": []}
+    if view.references:
+        pictures["gains"] = [(metric, plots.gains_svg(view, metric)) for metric in view.leading]
+        if view.of_role("control"):
+            pictures["controls"] = [
+                (metric, plots.gains_svg(view, metric, controls=True)) for metric in view.leading
+            ]
+        if shown is not None and view.has_2d:
+            pictures["change"] = plots.changes_svg(view, shown)
+    if view.task == "classes":
+        names = [name for name in dict.fromkeys((view.baseline, shown)) if name]
         pictures["reliability"] = [
-            plots.reliability_svg(record, name, colour=(plots.SECOND, plots.FIRST)[name == shown])
-            for name in pair
+            plots.reliability_svg(view, name, colour=plots.FIRST if name == shown else plots.SECOND)
+            for name in names
         ]
-    return {
-        "name": run.name,
-        "record": record,
-        "shown": shown,
-        "primary": record["primary"]["rule"] if record["primary"] else shown,
-        "has_2d": has_2d,
-        "inside": inside,
-        "what": "predictor" if inside else "rule" if has_2d else "head",
-        "fitted_on": _fitted_on(record),
-        "seeds": _by_seed(record) if words.trainings(record) > 1 else [],
-        "controls": words.names_of(record, "control"),
-        "controlled": any(
-            words.to_control(record, name, words.leading(record)[0]) for name in record["rules"]
-        ),
-        "partial": any(not parts["all"] and parts["covered"] for parts in record["results"].values()),
-        "pair": pair,
-        "metrics": words.metrics_of_record(record),
-        "leading": words.leading(record),
-        "best": {metric: _best(record, metric) for metric in words.metrics_of_record(record)},
-        "answers": answers(record),
-        "remarks": remarks(record),
-        "warnings": words.warnings_of(record),
-        "pictures": pictures,
-        "complementarity": words.complementarity_of_record(record),
-        "confusions": _confusions(record) if classes else [],
-        "fitted": _fitted(record),
-        "paragraph": paragraph(record),
-    }
+    pictures["weights"] = plots.weights_svg(view)
+    return pictures
 
 
-def _fitted_on(record: dict[str, Any]) -> str:
-    """Who was fitted on what, for the line below the title."""
-    if words.is_intermediate(record):
-        fits = record["protocol"]["fits"]
-        seeds = words.trainings(record)
-        return (
-            f"{record['config']['module']} fitted on {fits['train']} train rows, the epoch chosen on "
-            f"{fits['validation']} others, {seeds} {'times' if seeds > 1 else 'time'}"
-        )
-    return words.fitted_here(record)
+def _pair(view: View, first: str, second: str) -> dict[str, Any]:
+    """Complementarity of two single predictors: shares for the bar, and all measures."""
+    measures = view.pair(first, second)
+    titles = MEASURES[view.task]
+    rows = []
+    for measure, label, figure in measures:
+        text = titles[measure].format(first=first, second=second)
+        values = [f"{value:.3f}".replace("-", MINUS) for value in figure[:3]]
+        cell = NOTHING if not math.isfinite(figure.value) else values[0]
+        if math.isfinite(figure.low) and math.isfinite(figure.value):
+            cell += f" [{values[1]}, {values[2]}]"
+        rows.append((f"{label}: {text}" if label else text, cell))
+    shares = [
+        (_SHARES[measure], titles[measure].format(first=first, second=second), max(figure.value, 0.0))
+        for measure, _, figure in measures
+        if measure in _SHARES and math.isfinite(figure.value)
+    ]
+    return {"first": first, "second": second, "rows": rows, "shares": shares}
 
 
-def _by_seed(record: dict[str, Any]) -> list[dict[str, Any]]:
+def _trainings(view: View) -> list[tuple[str, list[str]]]:
     """The leading metric of every training, then the differences that answer."""
-    metric = words.leading(record)[0]
+    metric = view.leading[0]
     lines = []
-    for name in words.ordered(record):
-        figure = (record["results"][name]["all"] or {}).get(metric, {})
-        if "seeds" in figure:
-            lines.append({"what": name, "cells": [words.number(value, metric) for value in figure["seeds"]]})
-    for name, key, what in (
-        ("codes", "minus_masked", "codes − masked"),
-        ("permuted", "minus_masked", "permuted − masked"),
-        ("codes", "minus_control", "codes − permuted"),
-    ):
-        figure = ((record["results"].get(name) or {}).get("all") or {}).get(metric, {}).get(key, {})
-        if "seeds" in figure:
-            cells = [words.difference(value, metric).replace("-", "−") for value in figure["seeds"]]
-            lines.append({"what": what, "cells": cells})
+    for of in view.entries:
+        values = view.repeats(of.key, metric)
+        if values:
+            lines.append((of.label, [number(value, metric) for value in values]))
+    pairs: list[tuple[str, Key, Key]] = [
+        (f"codes {MINUS} masked", ("codes", REAL), ("masked", REAL)),
+        (f"permuted {MINUS} masked", ("codes", PERMUTED), ("masked", REAL)),
+        (f"codes {MINUS} permuted", ("codes", REAL), ("codes", PERMUTED)),
+    ]
+    for text, key, versus in pairs:
+        values = view.repeats(key, metric, versus)
+        if values:
+            lines.append((text, [difference(value, metric).replace("-", MINUS) for value in values]))
     return lines
 
 
-def _best(record: dict[str, Any], metric: str) -> str | None:
-    """The best printed number among what can be used; equal numbers are all marked."""
-    names = words.names_of(record, "reference", "rule", "head")
-    parts = [
-        record["results"][name]["all"] for name in names if not record["rules"][name]["fitted_on_reported"]
-    ]
-    values = [part[metric]["value"] for part in parts if part and part[metric]["value"] is not None]
-    if not values:
-        return None
-    return words.number((min if metric in LOWER_IS_BETTER else max)(values), metric)
-
-
-def _confusions(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Confusion matrices in per cent of the true class, for every rule but controls."""
-    found = []
-    for name in words.names_of(record, "reference", "rule", "head"):
-        part = record["results"][name]["all"] or record["results"][name]["covered"]
-        if part:
-            rows = [
-                [{"count": count, "share": count / sum(line) if sum(line) else None} for count in line]
-                for line in part["confusion"]
-            ]
-            found.append({"rule": name, "rows": rows, "n": part["rows"]})
+def _confusions(view: View) -> list[dict[str, Any]]:
+    """Confusion matrices in per cent of the true class, of every predictor but controls."""
+    table = view.run.tables["confusion.csv"]
+    k, found = len(view.record["classes"]), []
+    for of in view.of_role("reference", "rule", "head"):
+        counts = table[(table["predictor"] == of.name) & (table["condition"] == of.condition)]
+        counts = counts[counts["rows"] == of.rows]
+        if len(counts) != k * k:
+            continue
+        matrix = counts["count"].to_numpy().reshape(k, k)
+        rows = [
+            [{"count": count, "share": count / line.sum() if line.sum() else None} for count in line]
+            for line in matrix
+        ]
+        found.append({"label": of.name, "rows": rows, "n": round(matrix.sum())})
     return found
 
 
-def _fitted(record: dict[str, Any]) -> list[dict[str, str]]:
-    """What was fitted, as words: the mean over the copies, and their range."""
-    columns = record["classes"] or ["valence", "arousal"]
+def _calibration(view: View) -> list[tuple[Any, list[str]]]:
+    """Calibration errors and Brier score of every predictor."""
     lines = []
-    for name, rule in record["rules"].items():
-        copies = [_named(said, columns) for said in rule["fitted"]]
-        for key in dict.fromkeys(key for said in copies for key in said):
-            # The calibration of what a rule does not see is none of its fit.
-            if not (name == RECALIBRATED and key == "3d"):
-                values = [said[key] for said in copies if key in said]
-                lines.append({"rule": name, "what": key, "value": _spread(values)})
+    for of in view.entries:
+        figures = {
+            metric: view.figure(of.key, metric, rows=of.rows) for metric in ("ece", "ece_adaptive", "brier")
+        }
+        cells = [number(of.value, name) if of else NOTHING for name, of in figures.items()]
+        brier = figures["brier"]
+        if brier is not None and math.isfinite(brier.low):
+            cells[2] = interval(brier, "brier").replace("+", "")
+        lines.append((of, cells))
     return lines
 
 
-def _named(said: dict[str, Any], columns: list[str]) -> dict[str, Any]:
-    """What one copy was fitted, in words: numbers of a class or dimension by its name, nothing that was not fitted.
+def _parameters(view: View) -> list[dict[str, str]]:
+    """Fitted parameters in words: the mean over the fold models, and their range."""
+    columns = view.record["classes"] or ["valence", "arousal"]
+    lines = []
+    for of in view.entries:
+        models = [_named(values, columns) for values in of.fitted]
+        for key in dict.fromkeys(key for values in models for key in values):
+            # The calibration of what a rule does not see is no part of its fit.
+            if not (of.name == RECALIBRATED and key == "3d"):
+                values = [model[key] for model in models if key in model]
+                lines.append({"label": of.label, "name": key, "value": _range(values)})
+    return lines
 
-    Which classes the fitting rows have is said among the notes where one is missing.
-    """
+
+def _named(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """Parameters of one fold model: numbers of a class or dimension by its name, without what was not fitted."""
 
     def value_of(key: str, value: Any) -> Any:
         if isinstance(value, dict):
@@ -205,29 +213,29 @@ def _named(said: dict[str, Any], columns: list[str]) -> dict[str, Any]:
         per_column = key in _PER_COLUMN and isinstance(value, list) and len(value) == len(columns)
         return dict(zip(columns, value, strict=True)) if per_column else value
 
-    kept = {key: value for key, value in said.items() if value is not None and key != "classes_seen"}
+    kept = {key: value for key, value in values.items() if value is not None and key != "classes_seen"}
     return {key.replace("_", " "): value_of(key, value) for key, value in kept.items()}
 
 
-def _spread(values: list[Any], *, inside: bool = False) -> str:
+def _range(values: list[Any], *, inside: bool = False) -> str:
     numeric = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numeric) == len(values):
         low, high = min(numeric), max(numeric)
         if low == high:
             return _short(low)
         mean = sum(numeric) / len(numeric)
-        return f"{_short(mean)} ({_short(low)} to {_short(high)} in {len(numeric)} copies)"
+        return f"{_short(mean)} ({_short(low)} to {_short(high)} in {len(numeric)} folds)"
     if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
-        return ", ".join(_spread(list(column)) for column in zip(*values, strict=True)) or "–"
+        return ", ".join(_range(list(column)) for column in zip(*values, strict=True)) or NOTHING
     if all(isinstance(value, dict) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)
-        told = {key: _spread([value[key] for value in values if key in value], inside=True) for key in keys}
-        text = "; ".join(f"{key} {said}" for key, said in told.items())
+        parts = {key: _range([value[key] for value in values if key in value], inside=True) for key in keys}
+        text = "; ".join(f"{key} {part}" for key, part in parts.items())
         return f"({text})" if inside else text
     different = list(dict.fromkeys(str(value) for value in values))
     return ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
 
 
 def _short(value: float) -> str:
-    """A fitted number with three digits; nothing is told apart below a thousandth of one."""
+    """A fitted number with three digits, of which none is below a thousandth."""
     return f"{value:.3g}" if abs(value) >= 5e-4 else f"{round(value, 3) + 0.0:g}"

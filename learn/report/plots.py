@@ -1,4 +1,4 @@
-"""Pictures of a record: what is added, reliability, gain per class, fitted weights.
+"""Pictures of a run: differences, reliability, gain per class, fitted weights.
 
 Every picture is about 400 points wide, so that it can be read on a phone. Colours are those of Okabe and Ito, which
 colour-blind readers can tell apart, and shapes differ as well. In a page they become variables of its style sheet, so
@@ -8,6 +8,7 @@ that the same picture suits a light and a dark screen.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,19 +19,13 @@ from typing import Any
 from ...console import one_line
 from ...errors import RunError, UsageError, require, short
 from ...features.atomic import check_output, replacing
+from ..evaluate.figures import Figure
+from ..evaluate.metrics import METRICS, metric_names
+from ..evaluate.predictors import REAL
 from ..result import Result
-from .nested import difference_key
-from .record import record_of
-from .words import (
-    PERCENT,
-    TITLES,
-    label_in_full,
-    leading,
-    names_of,
-    number,
-    ordered,
-    shown_part,
-)
+from .format import NOTHING, number
+from .record import run_of
+from .view import Entry, View
 
 SUFFIXES = (".png", ".pdf", ".svg")
 # Colour -> variable of the page's style sheet.
@@ -70,7 +65,9 @@ def check_plot(out: str | Path) -> None:
 
 
 def plot_result(result: Result, out: str | Path) -> None:
-    """Draw what every rule adds to the references over all reported rows, with 95 % intervals.
+    """Draw the difference of each rule to the references over all reported rows, with 95 % intervals.
+
+    Controls are panels of their own below: codes of other faces cost more than anything adds.
 
     Parameters
     ----------
@@ -84,22 +81,21 @@ def plot_result(result: Result, out: str | Path) -> None:
     RunError : the file cannot be written, or there is nothing that rules are compared with.
     """
     check_plot(out)
-    record = record_of(result)
-    if not record["references"]:
+    view = View(run_of(result))
+    if not view.references:
         raise RunError(f"{out}: expected predictions to compare rules with, got a run without 2D predictions")
-    metrics = leading(record)
-    with _drawing(11, _height(len(_compared(record))), panels=len(metrics)) as (figure, axes):
-        for axis, metric in zip(axes, metrics, strict=True):
-            _draw_gains(axis, record, metric, legend=metric == metrics[0])
-        for axis in axes[1:]:
-            axis.tick_params(labelleft=False)
+    parts = [controls for controls in (False, True) if _compared(view, controls=controls)]
+    heights = [_height(len(_compared(view, controls=controls))) for controls in parts]
+    with _drawing(11, sum(heights), panels=len(view.leading), rows=heights) as (figure, axes):
+        for place, controls in enumerate(parts):
+            for column, metric in enumerate(view.leading):
+                axis = axes[place * len(view.leading) + column]
+                _draw_gains(axis, view, metric, controls=controls, legend=not place and not column)
+                axis.tick_params(labelleft=not column)
         figure.suptitle(
-            f"What each rule adds on {record['protocol']['rows_reported']} rows, 95 % intervals"
-            + (
-                "; ‡ on rows with 3D"
-                if any("‡" in label_in_full(record, name) for name in _compared(record))
-                else ""
-            ),
+            f"Differences to the references on {view.protocol['rows_reported']} rows, 95 % intervals"
+            + ("; ‡ on rows with 3D" if view.partial else "")
+            + ("; below: the 3D alone and controls" if len(parts) > 1 else ""),
             fontsize=11,
             x=0.01,
             ha="left",
@@ -107,67 +103,57 @@ def plot_result(result: Result, out: str | Path) -> None:
     _write(figure, Path(out))
 
 
-def gain_svg(record: dict[str, Any], metric: str) -> str:
-    """Forest plot: every rule's difference to the references in one metric."""
-    with _drawing(5.6, _height(len(_compared(record)))) as (figure, (axis,)):
-        _draw_gains(axis, record, metric, legend=True)
+def gains_svg(view: View, metric: str, *, controls: bool = False) -> str:
+    """Forest plot: the difference of every predictor, or of every control, to the references in one metric."""
+    with _drawing(5.6, _height(len(_compared(view, controls=controls)))) as (figure, (axis,)):
+        _draw_gains(axis, view, metric, controls=controls, legend=True)
     return svg(figure)
 
 
-def recall_svg(record: dict[str, Any], name: str) -> str:
-    """Change of every class's recall by one rule, to every reference."""
-    entries = record["results"][name]["all"]["per_class"]
-    words = [f"{of}  (n {entry['support']})" for of, entry in zip(record["classes"], entries, strict=True)]
-    return _changes_svg(record, name, words, [entry["recall"] for entry in entries], 100, "points of recall")
-
-
-def dimensions_svg(record: dict[str, Any], name: str) -> list[str]:
-    """Valence-arousal: change of every metric by one rule, to every reference; RMSE and CCC have no common scale."""
-    figures = record["results"][name]["all"]
+def changes_svg(view: View, name: str) -> list[str]:
+    """Change of the recall of every class by one rule, to every reference; of CCC and RMSE for valence-arousal."""
+    if view.task == "classes":
+        counts = view.run.tables["confusion.csv"]
+        support = counts[
+            (counts["predictor"] == name) & (counts["condition"] == REAL) & (counts["rows"] == "all")
+        ]
+        support = support.groupby("truth", sort=False)["count"].sum()
+        lines = [(f"{of}  (n {round(support.get(of, 0))})", "recall", of) for of in view.record["classes"]]
+        return [_changes_svg(view, name, lines, "points of recall")]
     pictures = []
     for kind, better in (("ccc", "more is better"), ("rmse", "less is better")):
-        metrics = [metric for metric in TITLES if metric in figures and metric.startswith(kind)]
-        words = [TITLES[metric] for metric in metrics]
-        told = f"{kind.upper()}, {better}"
-        pictures.append(_changes_svg(record, name, words, [figures[metric] for metric in metrics], 1, told))
+        metrics = [metric for metric in metric_names("va") if metric.startswith(kind)]
+        lines = [(METRICS[metric].title, metric, "") for metric in metrics]
+        pictures.append(_changes_svg(view, name, lines, f"{kind.upper()}, {better}"))
     return pictures
 
 
-def _changes_svg(
-    record: dict[str, Any],
-    name: str,
-    words: Sequence[str],
-    figures: Sequence[dict[str, Any]],
-    scale: int,
-    unit: str,
-) -> str:
-    with _drawing(5.6, _height(len(words)) + 0.2) as (figure, (axis,)):
-        for place, of in enumerate(figures):
-            _differences(axis, record, of, place, scale)
-        _legend(axis, record)
-        _settle(axis, words, f"difference of {name}, {unit}")
+def _changes_svg(view: View, name: str, lines: Sequence[tuple[str, str, str]], unit: str) -> str:
+    """Differences of one rule in some (text, metric, label)."""
+    with _drawing(5.6, _height(len(lines)) + 0.2) as (figure, (axis,)):
+        for place, (_, metric, label) in enumerate(lines):
+            changes = [view.figure(name, metric, label=label, versus=of) for of in view.references]
+            _differences(axis, changes, place, 100 if METRICS[metric].percent else 1)
+        _legend(axis, view)
+        _settle(axis, [text for text, _, _ in lines], f"difference of {name}, {unit}")
     return svg(figure)
 
 
-def reliability_svg(record: dict[str, Any], name: str, *, colour: str = FIRST) -> str:
+def reliability_svg(view: View, name: str, *, colour: str = FIRST) -> str:
     """Share of right rows over confidence, in bins; the area of a point is its number of rows."""
-    figures = shown_part(record, name) or {}
-    calibration = figures["calibration"]
-    bins = calibration["bins"]
+    entry = view.entry(name)
+    rows = "all" if entry is None else entry.rows
+    bins = view.run.tables["reliability.csv"]
+    bins = bins[(bins["predictor"] == name) & (bins["condition"] == REAL) & (bins["rows"] == rows)]
+    ece = view.figure(name, "ece", rows=rows)
     with _drawing(3.6, 3.5) as (figure, (axis,)):
         axis.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        for of in bins:
-            axis.plot(
-                [of["confidence"]] * 2,
-                [of["confidence"], of["accuracy"]],
-                color=colour,
-                linewidth=1.2,
-                alpha=0.5,
-            )
+        for confidence, accuracy in zip(bins["confidence"], bins["accuracy"], strict=True):
+            axis.plot([confidence] * 2, [confidence, accuracy], color=colour, linewidth=1.2, alpha=0.5)
         axis.scatter(
-            [of["confidence"] for of in bins],
-            [of["accuracy"] for of in bins],
-            s=[12 + 260 * of["rows"] / figures["rows"] for of in bins],
+            bins["confidence"],
+            bins["accuracy"],
+            s=12 + 260 * bins["count"] / max(bins["count"].sum(), 1),
             color=colour,
             alpha=0.85,
             linewidths=0,
@@ -180,23 +166,30 @@ def reliability_svg(record: dict[str, Any], name: str, *, colour: str = FIRST) -
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axis.grid()
         axis.set_axisbelow(True)
-        axis.set_title(f"{as_label(name)}: ECE {100 * calibration['ece']:.1f} %", fontsize=10, loc="left")
+        axis.set_title(
+            f"{as_label(name)}: ECE {100 * (ece.value if ece else float('nan')):.1f} %",
+            fontsize=10,
+            loc="left",
+        )
         axis.spines[["top", "right"]].set_visible(False)
     return svg(figure)
 
 
-def weights_svg(record: dict[str, Any]) -> str | None:
-    """The 3D weights that rules were fitted, a point for each copy; None where no rule has one."""
+def weights_svg(view: View) -> str | None:
+    """The fitted weights of the 3D, a point for each fold model; None where no rule has one."""
     drawn: list[tuple[str, list[float]]] = []
-    for name in names_of(record, "rule"):
-        copies = [said["w"] for said in record["rules"][name]["fitted"] if "w" in said]
-        if not copies:
+    for of in view.of_role("rule"):
+        models = [model["w"] for model in of.fitted if "w" in model]
+        if not models:
             continue
-        if isinstance(copies[0], list):
-            columns = record["classes"] or ["valence", "arousal"]
-            drawn += [(f"{name}: {of}", [copy[place] for copy in copies]) for place, of in enumerate(columns)]
+        if isinstance(models[0], list):
+            columns = view.record["classes"] or ["valence", "arousal"]
+            drawn += [
+                (f"{of.name}: {column}", [model[place] for model in models])
+                for place, column in enumerate(columns)
+            ]
         else:
-            drawn.append((name, copies))
+            drawn.append((of.name, models))
     if not drawn:
         return None
     with _drawing(5.6, _height(len(drawn))) as (figure, (axis,)):
@@ -204,7 +197,7 @@ def weights_svg(record: dict[str, Any]) -> str | None:
             axis.plot(
                 weights, [place] * len(weights), "o", color=FIRST, alpha=0.6, markersize=7, markeredgewidth=0
             )
-        _settle(axis, [words for words, _ in drawn], "weight of the 3D prediction, a point per fitted copy")
+        _settle(axis, [text for text, _ in drawn], "weight of the 3D prediction, a point per fold model")
         axis.set_xlim(-0.03, 1.03)
     return svg(figure)
 
@@ -224,30 +217,30 @@ def svg(figure: Any) -> str:
     return text
 
 
-def _compared(record: dict[str, Any]) -> list[str]:
-    first = record["references"][0] if record["references"] else ""
-    return [name for name in ordered(record) if name != first and shown_part(record, name)]
+def _compared(view: View, *, controls: bool) -> list[Entry]:
+    """Predictors of a panel: references, rules and heads; or, far from these, controls and the 3D alone."""
+    first = view.references[0] if view.references else ""
+    apart = [of for of in view.entries if of.role == "control" or of.name == "3d"]
+    chosen = apart if controls else [of for of in view.entries if of not in apart]
+    return [of for of in chosen if of.key != (first, REAL) and of.rows]
 
 
-def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool) -> None:
-    names = _compared(record)
-    scale = 100 if metric in PERCENT else 1
-    for place, name in enumerate(names):
-        control = record["rules"][name]["kind"] == "control"
-        _differences(axis, record, (shown_part(record, name) or {})[metric], place, scale, grey=control)
+def _draw_gains(axis: Any, view: View, metric: str, *, controls: bool, legend: bool) -> None:
+    entries = _compared(view, controls=controls)
+    scale = 100 if METRICS[metric].percent else 1
+    for place, of in enumerate(entries):
+        changes = [view.figure(of.key, metric, rows=of.rows, versus=name) for name in view.references]
+        _differences(axis, changes, place, scale)
     if legend:
-        _legend(axis, record)
-    unit = ", points" if metric in PERCENT else ""
-    better = " (less is better)" if metric.startswith("rmse") else ""
-    # Marks for what was fitted on the reported rows stand beside the names, each panel's own figures at its right.
-    _settle(
-        axis, [label_in_full(record, name) for name in names], f"difference in {TITLES[metric]}{unit}{better}"
-    )
-    axis.set_title(TITLES[metric], loc="right", fontsize=8, color=MUTED)
-    for place, name in enumerate(names):
-        text = number((shown_part(record, name) or {})[metric]["value"], metric)
+        _legend(axis, view)
+    unit = ", points" if METRICS[metric].percent else ""
+    better = " (less is better)" if METRICS[metric].lower else ""
+    _settle(axis, [of.label for of in entries], f"difference in {METRICS[metric].title}{unit}{better}")
+    axis.set_title(METRICS[metric].title, loc="right", fontsize=8, color=MUTED)
+    for place, of in enumerate(entries):
+        own = view.figure(of.key, metric, rows=of.rows)
         axis.annotate(
-            text,
+            NOTHING if own is None else number(own.value, metric),
             (1, place),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),
@@ -257,22 +250,19 @@ def _draw_gains(axis: Any, record: dict[str, Any], metric: str, *, legend: bool)
         )
 
 
-def _differences(
-    axis: Any, record: dict[str, Any], figure: dict[str, Any], place: int, scale: int, *, grey: bool = False
-) -> None:
-    """One figure's difference to every reference, the first above the second."""
-    both = len(record["references"]) > 1
-    for row, reference in enumerate(record["references"]):
-        colour = THIRD if grey else (FIRST, SECOND)[row > 0]
-        shift = (-0.16, 0.16)[row > 0] if both else 0
-        change = figure.get(difference_key(reference))
-        _interval(axis, change, place + shift, scale, colour, ("o", "s")[row > 0], faint=row > 0)
+def _differences(axis: Any, changes: Sequence[Figure | None], place: int, scale: int) -> None:
+    """Differences to every reference, the first above the second."""
+    for row, change in enumerate(changes):
+        shift = (-0.16, 0.16)[row > 0] if len(changes) > 1 else 0
+        _interval(
+            axis, change, place + shift, scale, (FIRST, SECOND)[row > 0], ("o", "s")[row > 0], faint=row > 0
+        )
 
 
-def _legend(axis: Any, record: dict[str, Any]) -> None:
-    if len(record["references"]) < 2:
+def _legend(axis: Any, view: View) -> None:
+    if len(view.references) < 2:
         return
-    for row, reference in enumerate(record["references"][:2]):
+    for row, reference in enumerate(view.references[:2]):
         axis.plot(
             [],
             [],
@@ -286,7 +276,7 @@ def _legend(axis: Any, record: dict[str, Any]) -> None:
 
 def _interval(
     axis: Any,
-    figure: dict[str, Any] | None,
+    figure: Figure | None,
     place: float,
     scale: int,
     colour: str,
@@ -294,13 +284,13 @@ def _interval(
     *,
     faint: bool = False,
 ) -> None:
-    if not figure or figure["value"] is None:
+    if figure is None or not math.isfinite(figure.value):
         return
-    if figure["low"] is not None and figure["high"] is not None:
-        ends = [scale * figure["low"], scale * figure["high"]]
+    if math.isfinite(figure.low) and math.isfinite(figure.high):
+        ends = [scale * figure.low, scale * figure.high]
         axis.plot(ends, [place, place], color=colour, linewidth=1.2 if faint else 2.2, solid_capstyle="butt")
     axis.plot(
-        scale * figure["value"], place, mark, color=colour, markersize=4 if faint else 6, markeredgewidth=0
+        scale * figure.value, place, mark, color=colour, markersize=4 if faint else 6, markeredgewidth=0
     )
 
 
@@ -327,14 +317,16 @@ def _height(rows: int) -> float:
 
 
 @contextmanager
-def _drawing(width: float, height: float, *, panels: int = 1) -> Iterator[tuple[Any, list[Any]]]:
-    """A figure (inches) and its axes; the object API: no global state, no display."""
+def _drawing(
+    width: float, height: float, *, panels: int = 1, rows: Sequence[float] = (1,)
+) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure (inches) and its axes, row by row; the object API: no global state, no display."""
     matplotlib = require("matplotlib", wanted_by="report")
     require("matplotlib.figure", wanted_by="report")
     with matplotlib.rc_context(_STYLE):
         figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-        yield figure, list(axes)
+        axes = figure.subplots(len(rows), panels, squeeze=False, height_ratios=list(rows))
+        yield figure, list(axes.ravel())
 
 
 def _bytes(figure: Any, kind: str) -> bytes:

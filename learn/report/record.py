@@ -23,11 +23,9 @@ from ..config import PRIMARY_METRICS, FuseConfig
 from ..evaluate.counts import CONFUSION, RELIABILITY, confusion_table, reliability_table
 from ..evaluate.figures import COLUMNS, KEYS
 from ..evaluate.metrics import METRICS, metric_names
-from ..evaluate.predictors import Predictor
 from ..evaluate.tables import read_table
 from ..result import Result
 from ..versions import versions
-from .nested import nested, old_name
 
 FORMAT = "ig3d-run"
 # Same in all but what writes the folder: what replaces a run of one kind must not replace one of the other.
@@ -95,9 +93,7 @@ class Run:
 
 def run_of(result: Result, *, name: str = "run", folder: str | Path = ".", command: str = "") -> Run:
     """A result as the run that it is written as."""
-    tables = tables_of(result)
-    record = _written(result, command)
-    return Run(name, Path(folder), _with_results(record, tables), tables)
+    return Run(name, Path(folder), record_of(result, command=command), tables_of(result))
 
 
 def tables_of(result: Result) -> dict[str, pd.DataFrame]:
@@ -118,39 +114,6 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
     result : Result
     command : the command line as it was typed, where there was one
     """
-    return run_of(result, command=command).record
-
-
-def _with_results(record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """The record with figures as nested dicts, for renderers that do not select from the table yet."""
-    each = [
-        Predictor(of["name"], of["role"], of["fits"], np.empty(0), condition=of["condition"])
-        for of in record["predictors"]
-    ]
-    protocol = record["protocol"]
-    results = nested(
-        tables[FIGURES],
-        tables.get("confusion.csv"),
-        tables.get("reliability.csv"),
-        each,
-        task=record["task"],
-        classes=record["classes"],
-        rows={"all": protocol["rows_reported"], "covered": protocol["rows_covered"]},
-        seeds=protocol["case"] == "intermediate",
-    )
-    rules = {
-        old_name(of["name"], of["condition"]): {
-            "kind": of["role"],
-            "fits": of["fits"],
-            "fitted_on_reported": of["fitted_on_reported"],
-            "fitted": of["fitted"],
-        }
-        for of in record["predictors"]
-    }
-    return record | {"results": results, "rules": rules}
-
-
-def _written(result: Result, command: str) -> dict[str, Any]:
     protocol = result.protocol
     config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
     record = {
@@ -252,8 +215,7 @@ def _beside(name: str, record: dict[str, Any]) -> str:
 
 def json_text(record: dict[str, Any]) -> str:
     """A record as the text of its file."""
-    kept = {name: value for name, value in record.items() if name not in ("results", "rules")}
-    return json.dumps(_plain(kept), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -342,7 +304,7 @@ def read_run(folder: str | Path) -> Run:
         wrong = next(_wrong_figures(record, tables[FIGURES]), None)
         if wrong:
             raise RunError(f"{path.parent / table_name(FIGURES, record)}: {wrong}; make the run again")
-        return replace(bare, record=_with_results(record, tables), tables=tables)
+        return replace(bare, tables=tables)
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -1,0 +1,118 @@
+"""Columns of the table of predictors, on the terminal, the page and in LaTeX: one entry each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..evaluate.figures import Figure
+from ..evaluate.metrics import METRICS
+from .format import NOTHING, difference, interval, number, stars
+from .view import Entry, View
+
+TERMINAL, PAGE, LATEX = "terminal", "page", "latex"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: its text, marks of significance, the interval below it, and whether it is the best of its column."""
+
+    text: str = NOTHING
+    marks: str = ""
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table of predictors.
+
+    Attributes
+    ----------
+    head : of the column
+    of : function of view and predictor that gives the cell
+    media : where it is shown
+    group : head above several columns, empty for none
+    better : ``↓`` where less is better
+    """
+
+    head: str
+    of: Callable[[View, Entry], Cell]
+    media: tuple[str, ...] = (TERMINAL, PAGE, LATEX)
+    group: str = ""
+    better: str = ""
+
+
+def columns_of(view: View, medium: str) -> list[Column]:
+    """The columns of a run: differences in the leading metric, then figures; a further column is one entry here."""
+    leading = view.leading[0]
+    group = f"difference in {METRICS[leading].title}"
+    on_terminal = {*view.leading, view.primary_metric}
+    columns = [
+        *(Column(f"to {name}", _to_reference(name, leading), group=group) for name in view.references),
+        Column("to permuted codes", _to_control(leading), (PAGE, LATEX), group),
+        *(
+            Column(
+                METRICS[metric].head,
+                _figure(metric),
+                (TERMINAL, PAGE, LATEX) if metric in on_terminal else (PAGE, LATEX),
+                better="↓" if METRICS[metric].lower else "",
+            )
+            for metric in view.metrics
+        ),
+        *([Column("ECE", _figure("ece"), (PAGE,), better="↓")] if view.task == "classes" else []),
+    ]
+    shown = [column for column in columns if medium in column.media]
+    if medium == TERMINAL:  # figures first: names of predictors are short, differences long
+        shown.sort(key=lambda column: bool(column.group))
+    entries = view.entries
+    return [column for column in shown if any(column.of(view, of).text != NOTHING for of in entries)]
+
+
+def _figure(metric: str) -> Callable[[View, Entry], Cell]:
+    def cell(view: View, of: Entry) -> Cell:
+        figure = view.figure(of.key, metric, rows=of.rows)
+        if figure is None or not math.isfinite(figure.value):
+            return Cell()
+        text = number(figure.value, metric)
+        usable = of.role != "control" and of.rows == "all" and not of.fitted_on_reported
+        ends = [number(end, metric) for end in (figure.low, figure.high)]
+        return Cell(
+            text,
+            interval="" if NOTHING in ends else "–".join(ends),
+            best=usable and text == number(view.best(metric), metric),
+        )
+
+    return cell
+
+
+def _to_reference(name: str, metric: str) -> Callable[[View, Entry], Cell]:
+    return lambda view, of: _difference(view.figure(of.key, metric, rows=of.rows, versus=name), metric)
+
+
+def _to_control(metric: str) -> Callable[[View, Entry], Cell]:
+    def cell(view: View, of: Entry) -> Cell:
+        control = view.control(of.name) if of.role == "rule" else None
+        figure = None if control is None else view.figure(of.key, metric, rows=of.rows, versus=control)
+        return _difference(figure, metric)
+
+    return cell
+
+
+def _difference(figure: Figure | None, metric: str) -> Cell:
+    if figure is None or not math.isfinite(figure.value):
+        return Cell()
+    ends = interval(figure, metric).partition(" ")[2]
+    return Cell(difference(figure.value, metric), stars(figure, metric), ends)
+
+
+def rows_of(view: View, columns: Sequence[Column], *roles: str) -> list[tuple[Entry, list[Cell]]]:
+    """Predictors of some roles with their cells, in order."""
+    return [(of, [column.of(view, of) for column in columns]) for of in view.of_role(*roles) if of.rows]
+
+
+def on_covered_rows(view: View, columns: Sequence[Column], *roles: str) -> list[tuple[Entry, list[Cell]]]:
+    """The same of the rows with 3D codes alone."""
+    entries = [replace(of, rows="covered") for of in view.of_role(*roles) if of.rows]
+    return [(of, [column.of(view, of) for column in columns]) for of in entries]
