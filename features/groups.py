@@ -95,8 +95,9 @@ def note_on_groups(ids: np.ndarray, group: np.ndarray, labels: np.ndarray) -> tu
         if len(names) < len(ids) or not _like_groups(names, labels):
             continue
         return (
-            f"No groups are given, but ids look like several images of one person or video: {_in_words(names)}. If they"
-            f" are, give --groups '{pattern}': otherwise rows of one person are both fitted and reported, and figures "
+            "WARNING no groups are given, but ids look like several images of one person or video: "
+            f"{_in_words(names)}. If they are, give --groups '{pattern}': otherwise rows of one person are both fitted "
+            "and reported, and figures "
             "and intervals are too good. (A column group in a manifest or in --labels does the same.)",
         )
     return ()

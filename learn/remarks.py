@@ -127,7 +127,7 @@ def weaknesses(figures: pd.DataFrame, n: int, task: str, objective: str) -> list
     elif n <= FEW_UNITS:
         notes.append(f"WARNING only {n} rows are reported: {_LITTLE}.")
     elif n < _FEW_ROWS:
-        notes.append(f"Only {n} rows are reported: intervals of so few rows are rough.")
+        notes.append(f"WARNING only {n} rows are reported: intervals of so few rows are rough.")
     return notes
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html.parser
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 
 from ig3d.learn.config import FITTED_METRICS, FuseConfig
 from ig3d.learn.evaluate.figures import figures_of
+from ig3d.learn.evaluate.metrics import metric_names
 from ig3d.learn.evaluate.predictors import Predictor
 from ig3d.learn.result import Result
 
@@ -76,6 +78,18 @@ def made(
         notes=("two.npz: joined by id", "WARNING made up"),
         sources={"2d": "two.npz"},
     )
+
+
+def with_predictors(shown, predictors, *, primary=None, covered=None, references=("2d-recalibrated", "2d")):
+    """A result over other predictors, its figures measured anew."""
+    covered = shown.covered if covered is None else covered
+    names = [of.name for of in predictors if of.role == "rule" and of.name != "best"]
+    figures = figures_of(
+        predictors, shown.truth, covered, shown.groups, task=shown.task, classes=shown.classes, draws=200, seed=0,
+        family=metric_names(shown.task), references=references,
+    )  # fmt: skip
+    config = FuseConfig(draws=200, primary=primary or names[-1]) if names else shown.config
+    return replace(shown, predictors=tuple(predictors), figures=figures, covered=covered, config=config)
 
 
 class Page(html.parser.HTMLParser):

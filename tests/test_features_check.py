@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from listed import Sample
@@ -121,9 +123,20 @@ def test_fuse_takes_several_files_and_stores(tmp_path, ig3d):
     second = save(tmp_path / "second.npz", turned, ids=ids)
     options = ["--rules", "mean", "--head", "linear", "--draws", 100, "--folds", 2, "--no-controls"]
     files = ["--2d-logits", first, "--2d-logits", second, "--3d-store", stores[0], "--3d-store", stores[1]]
-    ended = ig3d("fuse", *files, "--2d-classes", "rafdb", "--2d-classes", "deepface", *options)
+    ended = ig3d(
+        "fuse",
+        *files,
+        "--2d-classes",
+        "rafdb",
+        "--2d-classes",
+        "deepface",
+        *options,
+        "--out",
+        tmp_path / "out",
+    )
     assert ended.returncode == 0, ended.stderr
-    assert "mine:expression (7), yours:expression (7)" in ended.stdout and "2d:second" in ended.stdout
+    notes = " ".join(json.loads((tmp_path / "out" / "record.json").read_text())["assumptions"])
+    assert "mine:expression (7), yours:expression (7)" in notes and "2d:second" in ended.stdout
     ended = ig3d("fuse", *files, "--2d-classes", "rafdb", *options)
     assert ended.returncode == 1 and "second.npz: expected the class order" in ended.stderr
 

@@ -302,7 +302,7 @@ def test_cells_fitted_on_reported_rows_are_marked_and_their_warnings_told(files)
     value = f"{100 * table.find(1, 'stack').value:.2f}"
     assert re.search(rf"{value}\**†", text)
     assert "reported: MARKED †: rules were fitted on" in text and text.count("MARKED") == 1
-    assert text.count("Only 80 rows are reported") == 1  # of both cells, said once
+    assert text.count("only 80 rows are reported") == 1  # of both cells, said once
     lines = list(csv.DictReader(io.StringIO(figures_csv(result, table))))
     marked = {(line["fit-on"], line["predictor"]) for line in lines if line["fitted_on_reported"] == "True"}
     assert marked == {("reported", name) for name in ("2d-recalibrated", "stack")}

@@ -26,12 +26,12 @@ from ig3d.learn.evaluate.figures import COLUMNS, figure
 from ig3d.learn.evaluate.intervals import share_as_extreme, swapped_sums
 from ig3d.learn.evaluate.metrics import measure
 from ig3d.learn.evaluate.predictions import read_predictions
-from ig3d.learn.evaluate.predictors import Predictor, label_of
+from ig3d.learn.evaluate.predictors import label_of
 from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
-from ig3d.learn.remarks import as_fitted, few_groups, weaknesses
+from ig3d.learn.remarks import few_groups, weaknesses
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -237,15 +237,14 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
     def notes(metric, given, mended, task, objective, n=100):
         figures = {"2d": given, "2d-recalibrated": mended}
         other = {"va": {"ccc_joint": 0.5, "rmse_joint": 0.3}, "classes": {}}[task]
-        return weaknesses(
-            {
-                rule: {"all": {key: {"value": v} for key, v in (other | {metric: value}).items()}}
-                for rule, value in figures.items()
-            },
-            n,
-            task,
-            objective,
-        )
+        lines = [
+            dict.fromkeys(COLUMNS, "")
+            | {"predictor": rule, "condition": "real", "rows": "all", "metric": key, "value": v}
+            | dict.fromkeys(("low", "high", "p", "p_adjusted", "repeat"), np.nan)
+            for rule, value in figures.items()
+            for key, v in (other | {metric: value}).items()
+        ]
+        return weaknesses(pandas.DataFrame(lines), n, task, objective)
 
     (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
     assert note == (
@@ -266,7 +265,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
     )
     assert "below 2d (ccc joint" in notes("ccc_joint", 0.5, 0.4, "va", "ccc")[0]
     assert not notes("rmse_joint", 0.32, 0.3, "va", "rmse")
-    assert "Only 99 rows" in notes("accuracy", 0.6, 0.6, "classes", "accuracy", n=99)[0]
+    assert "only 99 rows" in notes("accuracy", 0.6, 0.6, "classes", "accuracy", n=99)[0]
 
 
 def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
@@ -295,7 +294,7 @@ def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
     ids, labels, _ = make_store(tmp_path / "toy.h5", n=90)
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
     result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
-    assert "Only 30 rows are reported" in printed(result)
+    assert "only 30 rows are reported" in printed(result)
 
 
 def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
@@ -334,17 +333,6 @@ def test_results_are_not_written_over_a_file(toy):
 def test_stores_and_ready_predictions_exclude_each_other_by_name(toy):
     with pytest.raises(UsageError, match="expected --3d-store or --3d-logits, got both"):
         Inputs(toy / "two.npz", toy / "toy.h5", three_d=toy / "two.npz", labels=toy / "two.npz")
-
-
-def test_no_round_of_boosting_is_said_not_to_be_used():
-    rules = (
-        Predictor("boost", "rule", True, np.zeros((2, 2)), ({"rounds": [0, 65]}, {"rounds": [12, 3]})),
-        Predictor("weighted", "rule", True, np.zeros((2, 2)), ({"w": 0.0}, {"w": 0.25})),
-    )
-    line = "Fitted, copy by copy: boost rounds 0 (not used)/65, 12/3; weighted w 0.00, 0.25."
-    assert as_fitted(rules, ("a", "b")) == [line]
-    few = (Predictor("boost", "rule", True, np.zeros((2, 2)), ({"rounds": []}, {"rounds": [4]})),)
-    assert as_fitted(few, ("a", "b")) == ["Fitted, copy by copy: boost rounds 0 (not used), 4."]
 
 
 def test_too_few_groups_for_a_claim_are_warned_of():

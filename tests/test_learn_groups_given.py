@@ -42,16 +42,18 @@ def test_ids_like_persons_without_groups_bring_a_hint_that_works_as_it_stands(tm
     given = files(tmp_path)
     ended = ig3d("fuse", *given, *QUICK, "--out", tmp_path / "a")
     assert ended.returncode == 0, ended.stderr
-    hint = next(line for line in ended.stdout.splitlines() if "No groups are given" in line)
+    hint = next(line for line in ended.stdout.splitlines() if "no groups are given" in line)
     text = " ".join(ended.stdout.split())
     assert "10, the largest Ann_Fox with 12" in text and "give --groups '" in text and hint
     pattern = text.partition("give --groups '")[2].partition("'")[0]
     ended = ig3d("fuse", *given, *QUICK, "--groups", pattern, "--out", tmp_path / "b")
     assert ended.returncode == 0, ended.stderr
     text = " ".join(ended.stdout.split())
-    assert "No groups are given" not in text
-    assert "Groups (persons, videos): 10, the largest Ann_Fox with 12, Ann_Gil with 12" in text
+    assert "no groups are given" not in text
+    assert "in 10 groups" in text
     record = json.loads((tmp_path / "b" / "record.json").read_text())
+    notes = " ".join(record["assumptions"])
+    assert "Groups (persons, videos): 10, the largest Ann_Fox with 12, Ann_Gil with 12" in notes
     assert record["protocol"]["groups_reported"] == 10 and record["config"]["groups"] == pattern
     lines = table_in(tmp_path / "b")
     assert all(line["group"] == line["id"].rpartition("_")[0] for line in lines)
@@ -62,9 +64,9 @@ def test_train_and_the_listing_of_a_dataset_hint_and_take_groups_too(tmp_path, i
     *_, store = files(tmp_path)
     quick = ("--head", "linear", "--draws", 100)
     ended = ig3d("train", "--3d-store", store, *quick)
-    assert ended.returncode == 0 and "No groups are given" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "no groups are given" in ended.stdout, ended.stderr
     ended = ig3d("train", "--3d-store", store, *quick, "--groups", PATTERN, "--out", tmp_path / "out")
-    assert ended.returncode == 0 and "No groups" not in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "no groups" not in ended.stdout, ended.stderr
     assert {line["group"] for line in table_in(tmp_path / "out")} == set(PERSONS)
 
 
@@ -76,7 +78,7 @@ def test_an_extraction_hints_before_any_work(tmp_path, ig3d):
         write_image(folder / f"{PERSONS[row % 10]}_{row:04d}.png")
     common = ("extract", tmp_path / "images", "--dataset", "folder", "--regressor", FAKE, "--jobs", 1)
     ended = ig3d(*common, "--detector", "whole", "--out", tmp_path / "a.h5")
-    assert "No groups are given" in ended.stderr and "--groups '" in ended.stderr
+    assert "no groups are given" in ended.stderr and "--groups '" in ended.stderr
     ended = ig3d(*common, "--detector", "whole", "--groups", PATTERN, "--out", tmp_path / "b.h5")
     assert "Groups (persons, videos): 10, the largest Ann_Fox with 4" in " ".join(ended.stderr.split())
 

@@ -8,37 +8,35 @@ from dataclasses import replace
 import numpy as np
 import pandas
 import pytest
-from made_up_results import Page, made
+from made_up_results import Page, made, with_predictors
 
 from ig3d.learn.evaluate.figures import COLUMNS, figure, figures_of
 from ig3d.learn.evaluate.intervals import FEW_UNITS, chance_of
 from ig3d.learn.evaluate.predictors import Predictor
-from ig3d.learn.remarks import as_fitted, few_groups, weaknesses
-from ig3d.learn.report import compare, read_runs, record_of, write_result
+from ig3d.learn.remarks import few_groups, weaknesses
+from ig3d.learn.report import compare, read_runs, run_of, write_result
+from ig3d.learn.report.findings import findings_of
 from ig3d.learn.report.latex import table_tex
-from ig3d.learn.report.methods import paragraph
 from ig3d.learn.report.page import page_html
-from ig3d.learn.report.record import Run
-from ig3d.learn.report.verdict import verdict
+from ig3d.learn.report.view import View
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_of_one_group_there_is_no_interval_no_test_and_nothing_said(task, tmp_path):
     shown = made(task, groups=np.zeros(240, int))
-    record = record_of(shown)
+    run = run_of(shown)
     assert len(shown.figures) > 100
     assert shown.figures[["low", "high", "p", "p_adjusted"]].isna().all(axis=None)
-    (said,) = verdict(record)
-    assert said.startswith("Primary: no claim ") and "all reported rows are of one group" in said
-    assert "no intervals and no tests" in paragraph(record) and "Of one group there are no int" in table_tex(
-        record
-    )
-    assert Page(page_html([Run("a", "a", record, {})])).open == []
+    found = findings_of(View(run))
+    assert found["primary"]["reason"] == "all reported rows are of one group" and found["exploratory"] == []
+    page = page_html([run])
+    assert "there are no intervals and no tests" in page and Page(page).open == []
+    assert "Of one group there are no intervals and no tests." in table_tex(run)
     metric = "accuracy" if task == "classes" else "ccc_joint"
     assert (
         figure(shown.figures, "weighted", metric, versus="2d-recalibrated").value > 0.05
-        and "[--]" in table_tex(record)
-        and "nan" not in table_tex(record).lower()
+        and "[--]" in table_tex(run)
+        and "nan" not in table_tex(run).lower()
     )
     write_result(shown, tmp_path / "one")
     write_result(made(task, seed=1, groups=np.zeros(240, int)), tmp_path / "two")
@@ -73,8 +71,8 @@ def test_a_recall_of_one_row_has_no_interval_and_that_of_two_has():
 
 @pytest.mark.parametrize("groups", [2, FEW_UNITS, FEW_UNITS + 1])
 def test_of_few_groups_no_control_is_judged(groups):
-    record = record_of(made(groups=np.arange(240) % groups))
-    judged = any("ontrol" in line and "as it should be" in line for line in verdict(record))
+    found = findings_of(View(run_of(made(groups=np.arange(240) % groups))))
+    judged = any(of["code"] == "controls" for of in found["exploratory"])
     assert judged == (groups > FEW_UNITS)
     (note,) = few_groups(np.arange(240) % groups)
     assert ("says little" in note) == (groups <= FEW_UNITS)
@@ -88,7 +86,9 @@ def test_few_rows_are_counted_in_words():
 
     assert note(1) == ["WARNING only 1 row is reported: there is no interval and no test."]
     assert "only 5 rows are reported: an interval over so few says little" in note(5)[0]
-    assert note(6) == ["Only 6 rows are reported: intervals of so few rows are rough."] and not note(100)
+    assert note(6) == ["WARNING only 6 rows are reported: intervals of so few rows are rough."] and not note(
+        100
+    )
     (one,) = few_groups(np.zeros(9))
     assert one.startswith("WARNING all reported rows are of 1 group: there is no interval and no test")
 
@@ -125,54 +125,40 @@ def with_answers(truth, answers, draws):
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "code"),
     [
         ([0, 0, 1, 1, 1, 2, 2, 2, 0], ""),  # 6 of 9: p .042
-        (
-            [0, 1, 2, 1, 1, 0, 2, 0, 2],
-            "cannot be told from chance on 9 rows: 55.56 % right, where its answers dealt",
-        ),
-        (
-            [0, 1, 2, 1, 2, 0, 2, 0, 1],
-            "is at chance: 33.33 % right, where its answers dealt out at random are right in",
-        ),
-        ([1, 2, 1, 2, 0, 2, 0, 1, 0], "is at chance: 0.00 % right"),
-        ([1] * 9, "is at chance: 33.33 % right, where its answers dealt out at random are right in 33.33 %"),
+        ([0, 1, 2, 1, 1, 0, 2, 0, 2], "2d_near_chance"),
+        ([0, 1, 2, 1, 2, 0, 2, 0, 1], "2d_at_chance"),
+        ([1, 2, 1, 2, 0, 2, 0, 1, 0], "2d_at_chance"),
+        ([1] * 9, "2d_at_chance"),
     ],
 )
-def test_chance_is_said_where_it_is_known_and_no_draw_turns_it(answers, said):
+def test_chance_is_found_where_it_is_known_and_no_draw_turns_it(answers, code):
     truth = np.repeat([0, 1, 2], 3)
-    lines = set()
+    codes = set()
     for draws in (100, 300, 1000):
-        found = [
-            line
-            for line in verdict(record_of(with_answers(truth, np.array(answers), draws)))
-            if "chance" in line
-        ]
-        lines.add(next((line for line in found if line.startswith("The 2D network")), ""))
-    (line,) = lines
-    assert said in line and bool(line) == bool(said)
-    assert ("what the 3D tells alone" in line) == bool(said)
+        found = findings_of(View(run_of(with_answers(truth, np.array(answers), draws))))
+        codes.add(next((of["code"] for of in found["diagnostics"] if of["code"].startswith("2d_")), ""))
+    assert codes == {code}
 
 
 def test_values_below_no_concordance_are_at_chance():
     shown = made("va")
     rng = np.random.default_rng(3)
 
-    def said(two):
-        rules = [
+    def code(two):
+        predictors = [
             replace(of, values=two) if of.role == "reference" and of.name != "3d" else of
             for of in shown.predictors
         ]
-        figures = figures_of(tuple(rules), shown.truth, shown.covered, None, task="va", draws=300, seed=0)
-        record = record_of(replace(shown, predictors=tuple(rules), figures=figures))
-        return next((line for line in verdict(record) if line.startswith("The 2D network")), "")
+        found = findings_of(View(run_of(with_predictors(shown, predictors))))
+        return next((of["code"] for of in found["diagnostics"] if of["code"].startswith("2d_")), "")
 
-    assert "is at chance: its CCC is -0." in said(-shown.truth)
+    assert code(-shown.truth) == "2d_at_chance"
     noise = rng.normal(size=shown.truth.shape)
     noise += (0.03 - np.mean(noise * shown.truth) / np.mean(shown.truth**2)) * shown.truth
-    assert "cannot be told from chance on 240 rows: its CCC is 0.0" in said(noise)
-    assert said(shown.truth * 0.9) == ""
+    assert code(noise) == "2d_near_chance" and code(shown.truth * 0.9) == ""
 
 
 def test_the_label_in_the_file_is_the_greatest_probability(tmp_path):
@@ -200,13 +186,3 @@ def test_the_label_in_the_file_is_the_greatest_probability(tmp_path):
     accuracy = figure(read_runs([tmp_path / "a"])[0].figures, "mean", "accuracy").value
     assert accuracy == pytest.approx(np.mean(winner == shown.truth))
     assert not len(compare(read_runs([tmp_path / "a", tmp_path / "a"])).differences)  # read and checked
-
-
-def test_many_weights_are_printed_as_a_range():
-    many, few = np.linspace(0.1, 0.9, 30).tolist(), [0.1, 0.2]
-    rules = tuple(
-        Predictor("weighted", "rule", True, np.zeros((2, 2)), ({"w": of}, {"w": of})) for of in (many, few)
-    )
-    (line,) = as_fitted(rules[:1], ("a", "b"))
-    assert line == "Fitted, copy by copy: weighted w 0.10 to 0.90 (30 of them), 0.10 to 0.90 (30 of them)."
-    assert as_fitted(rules[1:], ("a", "b")) == ["Fitted, copy by copy: weighted w 0.10/0.20, 0.10/0.20."]

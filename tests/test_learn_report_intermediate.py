@@ -15,11 +15,14 @@ from made_up_results import Page
 
 from ig3d.errors import RunError
 from ig3d.features.predictions import load_predictions
+from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.run import fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
 from ig3d.learn.report import check_out, compare, read_run, read_runs
-from ig3d.learn.report.verdict import verdict
+from ig3d.learn.report.findings import findings_of
+from ig3d.learn.report.format import interval
+from ig3d.learn.report.view import View
 
 QUICK = IntermediateConfig(
     module="linear", epochs=5, batch_size=32, width=8, lr=1e-2, draws=200, seeds=(0, 1)
@@ -41,67 +44,62 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def changed(folder: Path, **figures: dict[str, float]) -> dict:
-    """The record of ``linear`` with some differences in accuracy as they are named: ``codes__minus_masked``."""
-    record = read_run(folder / "linear").record
-    for name, values in figures.items():
-        arm, _, key = name.partition("__")
-        record["results"][arm]["all"]["accuracy"][key] |= values
-    return record
-
-
-def test_report_prints_the_table_of_the_run_and_what_it_says(ig3d, folder: Path) -> None:
+def test_report_prints_answer_and_table(ig3d, folder: Path) -> None:
     ended = ig3d("report", folder / "linear")
     assert ended.returncode == 0, ended.stderr
-    results = read_run(folder / "linear").record["results"]
-    gain = results["codes"]["all"]["accuracy"]["minus_masked"]
-    value, low, high = (f"{100 * gain[key]:+.1f}" for key in ("value", "low", "high"))
-    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("codes   ")][:1]
-    assert f"{value} [{low}, {high}]" in line and f"{100 * min(gain['seeds']):+.1f} … " in line
-    assert f"codes adds {value} [{low}, {high}] points of accuracy to masked" in ended.stdout
-    assert "the 79 with a face" in ended.stdout and "Permuted codes do not gain over masked" in ended.stdout
-    assert "(2 seeds)" in ended.stdout and "trained once" not in ended.stdout
-    assert "trained once" in ig3d("report", folder / "film").stdout
+    gain = figure(read_run(folder / "linear").figures, "codes", "accuracy", versus="masked")
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("codes  ")]
+    assert interval(gain, "accuracy").partition(" ")[2] in line
+    assert "the module with codes changes accuracy by" in ended.stdout
+    assert "means over 2 trainings" in ended.stdout
+    assert ig3d("report", folder / "film").returncode == 0
 
 
-def test_what_is_said_follows_from_the_figures(folder: Path) -> None:
+def findings(
+    folder: Path, *, versus: str, condition: str = "real", of: str = "real", **numbers: float
+) -> dict:
+    """Findings of ``linear`` with another difference in accuracy."""
+    run = read_run(folder / "linear")
+    table = run.figures
+    chosen = (table["predictor"] == "codes") & (table["condition"] == of) & (table["versus"] == versus)
+    chosen &= (table["versus_condition"] == condition) & (table["metric"] == "accuracy")
+    assert chosen.any()
+    for name, value in numbers.items():
+        table.loc[chosen, name] = value
+    return findings_of(View(run))
+
+
+def test_findings_follow_from_the_figures(folder: Path) -> None:
     none = {"value": 0.01, "low": -0.02, "high": 0.04, "p": 0.4, "p_adjusted": 0.4}
-    said = verdict(changed(folder, codes__minus_masked=none))
-    assert said[0].startswith("codes is not better than masked beyond chance: +1.0 [-2.0, +4.0]")
-    said = verdict(changed(folder, codes__minus_control=none))
-    assert "but no more than with permuted codes" in said[0] and "not from the 3D" in said[0]
+    primary = findings(folder, versus="masked", **none)["primary"]
+    assert not primary["claim"] and primary["versus"] == "masked"
+    primary = findings(folder, versus="codes", condition="permuted", **none)["primary"]
+    assert not primary["claim"] and primary["condition"] == "permuted"
     gains = {"value": 0.05, "low": 0.02, "high": 0.08}
-    assert "the codes did not bring" in verdict(changed(folder, permuted__minus_masked=gains))[1]
+    found = findings(folder, versus="masked", of="permuted", **gains)["exploratory"]
+    assert next(of for of in found if of["code"] == "permuted_codes")["gains"]
     worse = {"value": -0.05, "low": -0.08, "high": -0.02, "p": 0.001, "p_adjusted": 0.001}
-    assert verdict(changed(folder, codes__minus_2d=worse))[2].startswith("codes is worse than the 2D network")
-    neither = verdict(changed(folder, codes__minus_2d=none))[2]
-    assert neither.startswith("codes is neither better nor worse beyond chance than the 2D network as given")
+    for numbers, direction in ((worse, "worse"), (none, "unclear")):
+        found = findings(folder, versus="2d", **numbers)["exploratory"]
+        assert next(of for of in found if of["code"] == "codes_against_2d")["direction"] == direction
 
 
 def test_page_csv_and_latex(ig3d, folder: Path, tmp_path: Path) -> None:
     ended = ig3d("report", folder / "linear", "--out", tmp_path / "page")
     assert ended.returncode == 0, ended.stderr
-    record = read_run(folder / "linear").record
+    run = read_run(folder / "linear")
     page = Page((tmp_path / "page/report.html").read_text())
     text = " ".join("".join(page.text).split())
-    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 5
+    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 7
     assert "ig3d fuse-features --module linear" in text and "Gain per class" in text
-    assert "masked, so that training more is not credited to the codes" in text
-    assert "From training to training" in text and "picked on these very rows" not in text
-    for name in ("codes", "permuted"):
-        seeds = record["results"][name]["all"]["accuracy"]["minus_masked"]["seeds"]
-        assert "".join(f"{100 * value:+.1f}".replace("-", "−") for value in seeds) in text
-    with (tmp_path / "page/figures.csv").open() as file:
-        lines = [
-            line for line in csv.DictReader(file) if line["metric"] == "accuracy" and line["rows"] == "all"
-        ]
-    lines = [line for line in lines if line["versus"] == "masked" and not line["repeat"]]
-    for line in lines[-2:]:
-        arm = {"real": "codes", "permuted": "permuted"}[line["condition"]]
-        figure = record["results"][arm]["all"]["accuracy"]["minus_masked"]
-        assert float(line["value"]) == figure["value"]
+    assert "the same module, steps and seeds with every code block masked" in text
+    assert "Variation between trainings" in text
+    for condition in ("real", "permuted"):
+        values = View(run).repeats(("codes", condition), "accuracy", "masked")
+        assert len(values) == 2
+        assert "".join(f"{100 * value:+.1f}".replace("-", "−") for value in values) in text
     tex = (tmp_path / "page/table.tex").read_text()
-    (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{codes}")]
+    (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{codes} &")]
     assert codes.count("[") == 3 and r"module \texttt{linear}" in tex and "means over 2 trainings" in tex
 
 
@@ -169,19 +167,17 @@ def test_a_training_that_lacks_is_no_run_of_one_less(folder: Path, tmp_path: Pat
 
 def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> None:
     ended = ig3d("report", folder / "both")
-    assert ended.returncode == 0 and "RUN/record-va.json" in ended.stdout
+    assert ended.returncode == 0, ended.stderr
     ended = ig3d("report", folder / "both/record-va.json", "--out", tmp_path / "va")
     assert ended.returncode == 0, ended.stderr
-    assert "CCC VA" in ended.stdout and "No masked baseline was trained" in ended.stdout
+    assert "CCC VA" in ended.stdout and "no masked baseline was trained" in ended.stdout
     pair = read_runs([folder / "both/record-va.json", folder / "both/record-va.json"])
     assert not len(compare(pair).differences)
 
 
 def test_folders_are_not_taken_for_others(ig3d, folder: Path, tmp_path: Path) -> None:
     before = (folder / "linear/record.json").read_bytes()
-    with pytest.raises(
-        RunError, match=r"got predictions\.csv, metrics\.json, findings\.json of something else"
-    ):
+    with pytest.raises(RunError, match=r"got record\.json, figures\.csv, .* of something else"):
         check_out(folder / "linear")
     assert (folder / "linear/record.json").read_bytes() == before
     shutil.copytree(folder / "linear", tmp_path / "old")

@@ -1,4 +1,4 @@
-"""The paragraph for a paper says what the run did, and nothing that it did not."""
+"""The paragraph for a paper describes what the run did, and nothing that it did not."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from made_up_results import Page, made
 
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.predictors import Predictor
-from ig3d.learn.report import record_of
+from ig3d.learn.report import run_of
 from ig3d.learn.report.latex import table_tex
-from ig3d.learn.report.methods import paragraph
 from ig3d.learn.report.page import page_html
-from ig3d.learn.report.record import Run
-from ig3d.learn.report.verdict import verdict
+from ig3d.learn.report.render import flat, text_environment
+from ig3d.learn.report.view import View
 
 OPTIONS = {
-    "a weight per class": {"weights": "per-class"},
-    "work on logits": {"on": "logits"},
+    "weighted has a weight per class.": {"weights": "per-class"},
+    "operate on logits": {"on": "logits"},
     "calibrated by a temperature, fitted": {"calibrate": "temperature"},
     "a temperature and an offset per class": {"calibrate": "bias"},
-    "for balanced accuracy (weighted by itself": {"objective": "balanced"},
-    "for log loss": {"objective": "logloss"},
-    "at most 50 of a fit": {"calibration_rows": 50},
+    "for balanced accuracy (by log loss": {"objective": "balanced"},
+    "for log loss.": {"objective": "logloss"},
+    "at most 50 rows of a fit": {"calibration_rows": 50},
     "the head linear on": {"head": "linear"},
     "the short set of code blocks": {"blocks": "short"},
 }
+
+
+def paragraph(shown):
+    return flat(text_environment().get_template("methods.j2").module.paragraph(View(run_of(shown))))
 
 
 @pytest.fixture(scope="module")
@@ -52,80 +55,73 @@ def with_stack(result):
     return replace(result, predictors=tuple(rules), figures=figures)
 
 
-@pytest.mark.parametrize("said", OPTIONS)
-def test_an_option_is_in_the_paragraph_where_it_was_used_and_nowhere_else(result, said):
-    stacked = with_stack(result) if "balanced" in said else result
-    config = FuseConfig(draws=200, **OPTIONS[said])
-    assert said in paragraph(record_of(replace(stacked, config=config)))
-    assert said not in paragraph(record_of(stacked))
+@pytest.mark.parametrize("text", OPTIONS)
+def test_an_option_is_in_the_paragraph_where_it_was_used_and_nowhere_else(result, text):
+    config = FuseConfig(draws=200, primary="weighted", **OPTIONS[text])
+    assert text in paragraph(replace(result, config=config))
+    assert text not in paragraph(result)
 
 
-def test_codes_in_the_stack_are_said_of_the_stack_only(result):
+def test_codes_in_the_stack_are_named_with_the_stack_only(result):
     config = FuseConfig(draws=200, stack_codes=True)
     stacked = with_stack(result)
-    assert "stack (which sees the standardised codes" in paragraph(record_of(replace(stacked, config=config)))
-    assert "standardised codes" not in paragraph(record_of(stacked))
-    assert "standardised codes" not in paragraph(record_of(replace(result, config=config)))
+    assert "stack uses the standardised codes" in paragraph(replace(stacked, config=config))
+    assert "standardised codes" not in paragraph(stacked)
+    assert "standardised codes" not in paragraph(replace(result, config=config))
 
 
-def test_rules_rows_head_and_references_are_said_as_they_were(result):
-    text = paragraph(record_of(result))
-    assert "Fusion rules are mean and weighted; mean fits nothing." in text
-    assert "fitted on val (100 rows), never on a row" in text
-    assert "2d-recalibrated is a stack with the 3D columns left out, fitted on the same rows; 2d is" in text
-    assert "fitted once, on 150 train rows with codes" in text
-    assert (
-        "The 30 reported rows without 3D codes take the 2D network's prediction, recalibrated where" in text
-    )
-    assert "every rule is repeated with the rows of the codes permuted" in text
-    bare = [rule for rule in result.predictors if rule.role != "control"]
-    assert "permuted" not in paragraph(record_of(replace(result, predictors=tuple(bare))))
-    whole = replace(result, covered=np.ones(240, bool))
-    assert "without 3D codes take" not in paragraph(record_of(whole))
+def test_rules_rows_head_and_references(result):
+    text = paragraph(result)
+    assert "The fusion rules are mean and weighted; mean without fitted parameters." in text
+    assert "are fitted on val (100 rows), which are not reported" in text
+    assert "2d-recalibrated is stack without the 3D columns, fitted on the same rows." in text
+    assert "fitted once on the train rows (150 rows with codes)" in text
+    assert "The 30 reported rows without 3D codes keep the prediction of the recalibrated 2D network" in text
+    assert "the rows of the codes are permuted" in text
+    bare = [of for of in result.predictors if of.role != "control"]
+    assert "permuted" not in paragraph(replace(result, predictors=tuple(bare)))
+    assert "without 3D codes keep" not in paragraph(replace(result, covered=np.ones(240, bool)))
+    assert not re.search(r"[a-z]\.[A-Z]", text), "sentences are separated"
 
 
-def test_where_the_head_learnt_follows_the_case(result):
+def test_the_paragraph_names_groups_and_tests():
+    rows, grouped = (paragraph(made(groups=groups)) for groups in (None, np.arange(240) // 4))
+    assert "bootstrap over 240 rows" in rows and "McNemar" in rows
+    assert "bootstrap over 60 groups" in grouped and "McNemar" not in grouped
+    assert "optimistic" in paragraph(made(marked=True))
+
+
+def test_the_rows_of_the_head_follow_the_case(result):
     fits = {
         "heads": [{"fitted_on": {"rows": rows}} for rows in (90, 140, 150)],
         "rules": [{"heads_here": [1]}, {"heads_here": [2]}],
     }
     folded = with_protocol(result, case="nested", fit_name="2 folds of the test split", record=lambda: fits)
-    text = paragraph(record_of(folded))
-    assert "in 2 folds of the test split (100 rows), each row fused by what the other folds fitted" in text
+    text = paragraph(folded)
+    assert (
+        "in 2 folds of the test split (100 rows), each row being fused by the parameters of the other folds"
+        in text
+    )
     grouped = replace(folded, group_names=(np.arange(240) // 4).astype(str))
-    assert "(100 rows), which keep groups whole, each row" in paragraph(record_of(grouped))
-    assert "fitted in each fold on the 140 to 150 rows with codes of the other folds" in text
-    ready = paragraph(record_of(with_protocol(result, case="ready")))
-    assert "with 3D predictions" in ready and "not known here" in ready and "head" not in ready
+    assert "(100 rows, groups kept whole), each row" in paragraph(grouped)
+    assert "fitted in each fold on the other folds" in text and "140 to 150 rows with codes" in text
+    ready = paragraph(with_protocol(result, case="ready"))
+    assert "with 3D predictions" in ready and "unknown" in ready and "head" not in ready
 
 
-def test_a_leak_is_said_on_top_of_the_page_in_the_table_and_in_the_paragraph(result):
+def test_a_leak_is_on_the_page_in_the_table_and_in_the_paragraph(result):
     leak = "WARNING 59 groups of the reported rows also stand among the calibration rows: figures are likely too good."
-    record = record_of(with_protocol(result, sentences=("Reported: the test split.", leak)))
-    page = page_html([Run("a", "a", record, {})])
-    assert f'<p class="warn">{leak}</p>' in page[: page.index("Exploratory: every rule")]
+    shown = with_protocol(result, sentences=("Reported: the test split.", leak))
+    text = leak.removeprefix("WARNING ")
+    page = page_html([run_of(shown)])
+    assert f'<p class="warn">{text}</p>' in page[: page.index("Exploratory: all predictors")]
     assert Page(page).open == []
-    tex = table_tex(record)
-    assert f"% {leak}\n" in tex and "\n% WARNING made up\n" in tex
+    tex = table_tex(run_of(shown))
+    assert f"% WARNING {text}\n" in tex and "% WARNING made up\n" in tex
     caption = tex[tex.index(r"\caption{") : tex.index(r"\label")]
-    assert leak.removeprefix("WARNING ") in caption and "made up" not in caption
-    assert leak.removeprefix("WARNING ") in paragraph(record)
-    assert "% WARNING 59" not in table_tex(record_of(result))
-
-
-def test_an_objective_that_is_not_the_metric_of_the_effect_is_said(result):
-    def said(shown, **choices):
-        config = replace(shown.config, **choices)
-        return [
-            line for line in verdict(record_of(replace(shown, config=config))) if "were fitted for" in line
-        ]
-
-    assert said(result) == [] and said(result, objective="accuracy") == []
-    (line,) = said(result, objective="balanced")
-    assert line.endswith("Rules were fitted for balanced accuracy.")
-    assert said(made("va")) == said(made("va"), objective="ccc") == []
-    fixed = replace(result, predictors=tuple(replace(of, fits=False) for of in result.predictors))
-    assert said(fixed, objective="balanced") == []
+    assert text in caption and "made up" not in caption
+    assert text in paragraph(shown)
+    assert "WARNING 59" not in table_tex(run_of(result))
 
 
 def test_fitted_offsets_are_named_and_what_a_rule_does_not_see_is_left_out(result):
@@ -148,11 +144,10 @@ def test_fitted_offsets_are_named_and_what_a_rule_does_not_see_is_left_out(resul
     )
     control = result.figures[result.figures["condition"] == "permuted"].assign(condition="2d:x")
     figures = pandas.concat([result.figures, control], ignore_index=True)
-    text = page_html(
-        [Run("a", "a", record_of(replace(result, predictors=tuple(rules), figures=figures)), {})]
-    )
-    fitted = text[text.index("All fitted values") :]
+    text = page_html([run_of(replace(result, predictors=tuple(rules), figures=figures))])
+    fitted = text[text.index("All fitted parameters") :]
     rows = re.findall(r"<tr><th scope=\"row\">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", fitted)
     calibrated = {name: value for name, what, value in rows if what == "3d"}
-    assert calibrated == {"weighted": "temperature 1.5; offset (happy 0.25; sad -0.5; anger 0.25)"}
+    text = "temperature 1.5; offset (happy 0.25; sad -0.5; anger 0.25)"
+    assert calibrated == dict.fromkeys(("weighted", "weighted (permuted)"), text)
     assert "happy 0.1; sad 0.2; anger 0.3" in fitted and "classes seen" not in fitted

@@ -9,15 +9,11 @@ import pytest
 from made_up_results import HOSTILE, Page, made
 
 from ig3d.learn.evaluate.figures import figure
-from ig3d.learn.report import (
-    check_out,
-    record_of,
-    write_result,
-)
+from ig3d.learn.report import check_out, run_of, write_result
 from ig3d.learn.report.latex import table_tex
-from ig3d.learn.report.page import page_html, paragraph
-from ig3d.learn.report.plots import dimensions_svg, plot_result, recall_svg
-from ig3d.learn.report.record import Run
+from ig3d.learn.report.page import page_html
+from ig3d.learn.report.plots import changes_svg, plot_result
+from ig3d.learn.report.view import View
 
 
 @pytest.fixture(scope="module")
@@ -31,36 +27,51 @@ def va():
 
 
 def test_the_page_is_one_whole_file_and_shows_the_figures(result):
-    record = record_of(result, command="ig3d fuse --2d-logits two.npz")
-    page = Page(page_html([Run("raf", "raf", record, {})]))
+    run = run_of(result, name="raf", command="ig3d fuse --2d-logits two.npz")
+    page = Page(page_html([run]))
     text = " ".join("".join(page.text).split())
-    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 6
+    assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 8
     assert not [
         value
         for name, value in page.attributes
         if name in ("src", "srcset") or (name == "href" and value[:1] != "#")
     ]
     assert not re.search(r"@import|url\((?!#)", "".join(page.text))
-    assert "ig3d fuse --2d-logits two.npz" in text and paragraph(record) in text and "WARNING made up" in text
-    assert f"{100 * record['results']['mean']['all']['accuracy']['value']:.2f}" in text
-    assert "0.3 (0.25 to 0.35 in 2 copies)" in text
-    confusion = record["results"]["2d"]["all"]["confusion"]
-    assert ("title", f"{confusion[0][0]} rows") in page.attributes
+    assert "ig3d fuse --2d-logits two.npz" in text and "made up" in text
+    assert f"{100 * figure(result.figures, 'mean', 'accuracy').value:.2f}" in text
+    assert "0.3 (0.25 to 0.35 in 2 folds)" in text
+    counts = run.tables["confusion.csv"]
+    first = counts[(counts["predictor"] == "2d-recalibrated") & (counts["rows"] == "all")]["count"].iloc[0]
+    assert ("title", f"{first:.4g} rows") in page.attributes
+
+
+def test_the_answer_comes_first_then_the_effect_then_the_table_and_pictures(result):
+    text = page_html([run_of(result)])
+    order = [
+        text.index(of)
+        for of in (
+            "<h2>Primary answer", "<h2>Effect size", "<h2>Exploratory", "<h2>Differences to the references",
+            "<h2>The 3D alone and controls", "<h2>Confusion: 2d-recalibrated and weighted",
+            "<h2>Reliability: 2d-recalibrated and weighted", "<h2>Methods",
+        )
+    ]  # fmt: skip
+    assert order == sorted(order)
 
 
 def test_the_page_of_valence_and_arousal(va):
-    page = Page(page_html([Run("va", "va", record_of(va), {})]))
-    assert page.open == [] and page.tags.count("svg") == 5 and "Gain per dimension" in "".join(page.text)
+    page = Page(page_html([run_of(va)]))
+    assert page.open == [] and page.tags.count("svg") == 7 and "Gain per dimension" in "".join(page.text)
 
 
 def test_hostile_names_are_text_and_nothing_else():
     shown = made(classes=(HOSTILE, "sad"))
     shown = replace(shown, notes=(HOSTILE,), sources={HOSTILE: HOSTILE})
-    record = record_of(shown, command=HOSTILE)
-    page = Page(page_html([Run(HOSTILE, "x", record, {})]))
+    run = run_of(shown, name=HOSTILE, command=HOSTILE)
+    page = Page(page_html([run]))
     assert "script" not in page.tags and page.open == []
     assert sum(HOSTILE in text for text in page.text) >= 4
-    tex = table_tex({**record, "protocol": {**record["protocol"], "reported": HOSTILE, "fitted_on": HOSTILE}})
+    run.record["protocol"] |= {"reported": HOSTILE, "fitted_on": HOSTILE}
+    tex = table_tex(run)
     assert "\\input" not in tex and r"\textbackslash{}input\{/etc/passwd\}" in tex
 
 
@@ -78,9 +89,11 @@ def test_each_panel_of_the_plot_shows_its_own_figures(task, result, va, tmp_path
     text = (tmp_path / "a.svg").read_text()
     metrics = ("accuracy", "macro_f1") if task == "classes" else ("rmse_joint", "ccc_joint")
     printed = re.findall(r"<text[^>]*>(\d\d\.\d\d|-?\d\.\d{4})</text>", text)
-    keys = [("2d", "real"), ("3d", "real"), ("mean", "real"), ("weighted", "real"), ("weighted", "permuted")]
+    above = [("2d", "real"), ("mean", "real"), ("weighted", "real")]
+    below = [("3d", "real"), ("weighted", "permuted")]
     expected = [
         f"{100 * value:.2f}" if task == "classes" else f"{value:.4f}"
+        for keys in (above, below)
         for metric in metrics
         for name, condition in keys
         for value in [
@@ -102,33 +115,22 @@ def rows_of(page):
     return [texts[start : start + width] for start in range(0, len(texts), width)]
 
 
-def test_the_table_of_the_page_answers_first_and_leaves_no_row_out(result):
-    record = record_of(result)
-    page = page_html([Run("raf", "raf", record, {})])
-    rows = rows_of(page[page.index("Exploratory: every rule") :])
-    assert [row[0] for row in rows] == [
-        "2d",
-        "2d-recalibrated",
-        "3d‡",
-        "mean",
-        "weighted",
-        "weighted-permuted",
-    ]
+def test_the_table_of_the_page_leaves_no_row_out(result):
+    page = page_html([run_of(result, name="raf")])
+    rows = rows_of(page[page.index("Exploratory: all predictors") :])
+    names = ["2d", "2d-recalibrated", "3d‡", "mean", "weighted", "weighted (permuted)"]
+    assert [row[0] for row in rows] == names
     assert "‡ on rows with codes" in page
-    figure = record["results"]["weighted"]["all"]["accuracy"]
-    gain = figure["minus_2d_recalibrated"]
-    assert rows[4][1].startswith(f"{100 * gain['value']:+.1f}**[")  # the difference comes before the figures
-    assert rows[4][4] == "{value:.2f}{low:.2f}–{high:.2f}".format(
-        **{key: 100 * figure[key] for key in ("value", "low", "high")}
-    )
+    gain = figure(result.figures, "weighted", "accuracy", versus="2d-recalibrated")
+    assert rows[4][1].startswith(f"{100 * gain.value:+.1f}**[".replace("-", "−"))
+    own = figure(result.figures, "weighted", "accuracy")
+    assert rows[4][4] == f"{100 * own.value:.2f}{100 * own.low:.2f}–{100 * own.high:.2f}"
 
 
 def test_gains_per_class_are_to_every_reference(result, va):
-    pytest.importorskip("matplotlib")
-    picture = recall_svg(record_of(result), "weighted")
+    (picture,) = changes_svg(View(run_of(result)), "weighted")
     assert "to 2d-recalibrated" in picture and "to 2d<" in picture
-    record = record_of(va)
-    ccc, rmse = dimensions_svg(record, "weighted")
+    ccc, rmse = changes_svg(View(run_of(va)), "weighted")
     assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse
 
 

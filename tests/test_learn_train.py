@@ -276,7 +276,7 @@ def test_the_command_prints_a_table_and_writes_what_fuse_and_report_take(store, 
         "train", "--3d-store", store, "--head", "linear,gbm", "--draws", 100, "--out", tmp_path / "run"
     )
     assert ended.returncode == 0, ended.stderr
-    assert "Heads fitted on the train split" in ended.stdout and "prior" in ended.stdout
+    assert "heads fitted on the train split" in ended.stdout and "prior" in ended.stdout
     assert [line.partition(":")[0] for line in ended.stderr.splitlines()] == ["linear", "gbm"]
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     figures = read_table(tmp_path / "run" / "figures.csv", COLUMNS)

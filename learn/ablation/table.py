@@ -25,7 +25,7 @@ from ..report.record import seed_of
 from ..report.view import LEADING
 from .run import StudyResult
 
-_WARNINGS = ("WARNING", "MARKED", "Only ")  # how a run's lines begin that a reader of one figure has to know
+_WARNINGS = ("WARNING", "MARKED")  # how a run's lines begin that a reader of one figure has to know
 _REFERENCE = "reference cell"
 _JUDGED = ("rule", "head")
 

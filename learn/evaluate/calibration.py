@@ -2,7 +2,7 @@
 
 The confidence of a row is the greatest of its probabilities; a bin compares the mean confidence of its rows with the
 share of them that are right. Calibration error is given as a figure without an interval: a bootstrap sample of bins is
-further from the diagonal than the rows themselves, whatever the predictor, so that its intervals would lie too high.
+further from the diagonal than the rows themselves, for any predictor, so that its intervals would lie too high.
 The Brier score and the log loss (:mod:`.metrics`) measure calibration and sharpness together, with intervals.
 
 References

@@ -64,7 +64,7 @@ def figures_of(
     references : names of predictors that all others are compared with; those that are not there are left out
     family : metrics whose differences are tested together
         Those that something was fitted for; differences in others have no adjusted p. None: every difference is a
-        question of its own, and its adjusted p is its p.
+        separate question, and its adjusted p is its p.
     refined : names of predictors whose log loss is split into a calibration and a refinement part
 
     Returns
@@ -215,7 +215,7 @@ def figure(
 def _opponents(
     of: Predictor, predictors: Sequence[Predictor], references: Sequence[Predictor]
 ) -> list[Predictor]:
-    """What a predictor is compared with."""
+    """Predictors that one is compared with."""
     found = [other for other in references if other.key != of.key]
     if of.role != "rule":
         return found

@@ -2,8 +2,8 @@
 
 All predictors of a table are resampled by the same draws, so that their differences are paired. The unit is the row,
 or the group (person, video) where the data have groups. As every metric is a function of summed statistics, a draw is
-a row of a matrix product and the jackknife a subtraction. All of this is conditional on the trained networks: it says
-what other test rows would do, not what other trainings would.
+a row of a matrix product and the jackknife a subtraction. All of this is conditional on the trained networks: it is
+about other test rows, not about other trainings.
 
 Figures have BCa intervals, differences percentile ones. A difference in accuracy rests on the few rows where one is
 right and the other wrong, and there BCa is too sure of itself: when two predictors are equally good and 6 of 200 rows
@@ -33,9 +33,7 @@ from ..products import product
 _CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
 _EXACT = 2**24  # whole numbers below it are exact in float32
 LEVEL = 0.95
-FEW_UNITS = (
-    5  # rows or groups up to which an interval says little: their samples are too few to tell of others
-)
+FEW_UNITS = 5  # rows or groups up to which an interval is not reliable
 EXPANDED_BELOW = 50  # rows or groups; from there on the expansion is less than 2.5 % of an interval's width
 
 
@@ -85,7 +83,7 @@ def _products(
         rows, whole = np.flatnonzero(block.any(axis=1)), _whole_columns(block)
         if len(rows):
             parts.append((out, rows, whole, block[rows][:, whole].astype(np.float32), block[rows][:, ~whole]))
-    # What is rounded is summed on one thread: its last digits, and so a file's bytes, depend on no number of cores.
+    # Rounded sums are made on one thread: their last digits, and so a file's bytes, depend on no number of cores.
     blas = ThreadpoolController()
     for start, stop in _chunks(draws, len(blocks[0])):
         weight = weights(stop - start)
@@ -181,7 +179,7 @@ def _at(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
 def chance_of(confusion: np.ndarray) -> tuple[float, float]:
     """Share of rows that answers are right in by chance, and the exact one-sided p that they are right no more often.
 
-    By chance: the same answers, dealt out to the rows at random, as in Cohen's kappa.
+    By chance: the same answers in random order, as in Cohen's kappa.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class Metric:
     task : ``classes`` or ``va``
     sums : function of :class:`ClassSums` or :class:`ValueSums`, or
     mean : function of values and truth that gives (n,) numbers, whose mean the metric is
-        Without both the figure comes from elsewhere and has no bootstrap of its own.
+        Without both the figure comes from elsewhere and has no bootstrap.
     percent : shown times 100; differences are points
     lower : whether less is better
     shown : whether it stands in tables, or in the files only

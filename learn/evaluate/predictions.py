@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class ReportedPredictions:
 def predictions_npz(of: ReportedPredictions) -> bytes:
     """The content of ``predictions.npz``; the same predictions give the same bytes."""
     lines = [(each, number) for each in of.predictors for number in range(len(each.every))]
-    arrays = {
+    arrays: dict[str, Any] = {
         "ids": np.asarray(of.ids, str),
         "classes": np.array(of.classes, str),
         "truth": of.truth,
@@ -89,7 +90,7 @@ def read_predictions(path: str | Path) -> ReportedPredictions:
     ValueError : it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         keys = list(zip(arrays["predictor"].tolist(), arrays["condition"].tolist(), strict=True))
         values, n = arrays["values"].astype(np.float64), len(arrays["ids"])

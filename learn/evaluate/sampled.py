@@ -53,7 +53,7 @@ class Sums:
         return self._with(bca_interval(float(self.point[0]), self.drawn, self.left))
 
     def difference(self, other: Sums) -> Interval:
-        """Difference to another figure and its percentile interval (:mod:`.intervals` says why)."""
+        """Difference to another figure and its percentile interval (the reason is in :mod:`.intervals`)."""
         apart = self.minus(other)
         return apart._with(percentile_interval(apart.drawn, len(self.left)))
 
@@ -272,10 +272,10 @@ class Statistics:
         """(measure, label) of a pair on the covered rows, with intervals."""
         part = self.parts["covered"]
         keys = (_TRUTH, (first.key, 0), (second.key, 0), (first.key, second.key))
-        every = [
-            complementarity_of(*(getattr(part, name)[:, self.spans[key]] for key in keys), self.task)
-            for name in Sums.__slots__
-        ]
+        every = []
+        for name in Sums.__slots__:
+            shared, one, other, cross = (getattr(part, name)[:, self.spans[key]] for key in keys)
+            every.append(complementarity_of(shared, one, other, cross, self.task))
         return {name: Sums(*(of[name] for of in every)).figure() for name in every[0]}
 
 

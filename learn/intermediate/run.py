@@ -87,7 +87,7 @@ def fuse_features(
     features : of :func:`~.table.load_feature_table`
     config : IntermediateConfig
     out : folder, optional
-        Predictions and checkpoint of every arm and seed, ``predictions.csv`` of the reported rows and ``metrics.json``.
+        Predictions and checkpoint of every arm and seed, predictions of the reported rows, figures and record.
         An interrupted run goes on from there.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
     restart : whether to throw away an earlier run in ``out``

@@ -131,7 +131,7 @@ class Protocol:
         return self.final.fit
 
     def record(self) -> dict[str, Any]:
-        """What was fitted on which rows, for ``metrics.json``: counts, and SHA-256 of the sorted ids of each fit."""
+        """What was fitted on which rows, for ``record.json``: counts, and SHA-256 of the sorted ids of each fit."""
 
         def rows(index: np.ndarray) -> dict[str, Any]:
             return {"rows": len(index), "ids_sha256": digest_of(self.ids[index])}

@@ -154,9 +154,10 @@ def _check(run: Run, found: ReportedPredictions) -> None:
             & (recorded["rows"] == part)
         ]
         mine = [measure(v[of.present], found.truth[of.present], found.task)[metric] for v in of.every]
-        for value in lines["value"][lines["repeat"].isna()]:
-            if math.isfinite(value) and abs(float(np.mean(mine)) - value) > _CLOSE:
-                raise RunError(f"{wrong} {metric} {np.mean(mine):.6g}, not {value:.6g}, of {name}; {_AGAIN}")
+        repeats = lines[lines["repeat"].notna()].sort_values("repeat")["value"].tolist()
+        for got, value in zip(mine, repeats or lines["value"].tolist(), strict=False):
+            if math.isfinite(value) and abs(got - value) > _CLOSE:
+                raise RunError(f"{wrong} {metric} {got:.6g}, not {value:.6g}, of {name}; {_AGAIN}")
 
 
 def unlike(first: ReportedPredictions, other: ReportedPredictions) -> str:

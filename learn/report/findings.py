@@ -293,7 +293,7 @@ def _modules(view: View) -> list[dict[str, Any]]:
 
 
 def _complementarity(view: View) -> list[dict[str, Any]]:
-    """What the most that the second of two predictors can add to the first."""
+    """Complementarity: the most that the second of two predictors can add to the first."""
     pairs = view.pairs
     if view.of_role("head"):
         best = next(iter(view.ranked(view.leading[0])), None)

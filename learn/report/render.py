@@ -15,7 +15,7 @@ from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS
 from . import format
 
-# What rules are fitted for.
+# Objectives of rules in words.
 OBJECTIVES = {
     "accuracy": "accuracy (by log loss)",
     "balanced": "balanced accuracy (by log loss with all classes weighted equally)",

@@ -179,7 +179,7 @@ class View:
 
     @property
     def objective(self) -> str:
-        """What rules were fitted for: accuracy, balanced or logloss; rmse or ccc."""
+        """Objective of the rules: accuracy, balanced or logloss; rmse or ccc."""
         return str(self.record["config"].get("objective") or OBJECTIVES[self.task][0])
 
     @property
@@ -223,7 +223,7 @@ class View:
 
     @property
     def baseline(self) -> str | None:
-        """What it is shown against: the network given the same chances."""
+        """Predictor that it is shown against: the network given the same chances."""
         names = ("masked", "2d-recalibrated", "2d", "prior")
         return next((name for name in names if self.entry(name) is not None), None)
 
