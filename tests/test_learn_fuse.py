@@ -160,17 +160,25 @@ def test_valence_and_arousal(tmp_path, objective):
     two = 0.6 * targets[there] + noise[there]
     Predictions(two, "va", ("valence", "arousal"), ids[there]).save(tmp_path / "two.npz")
     result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), replace(FAST, objective=objective))
-    assert result.task == "va" and "product" not in result.figures
+    assert result.task == "va" and "product" not in set(result.figures["predictor"])
     assert any("product is left out" in note for note in result.notes)
     metric, sign = ("rmse_joint", -1) if objective == "rmse" else ("ccc_joint", 1)
     gain = figure(result.figures, "stack", metric, versus="2d-recalibrated")
-    assert sign * gain["value"] > 0 and min(sign * gain["low"], sign * gain["high"]) > 0
+    assert sign * gain.value > 0 and min(sign * gain.low, sign * gain.high) > 0
     assert all(
         np.abs(rule.values[rule.present]).max() <= 1 for rule in result.predictors if rule.name != "2d"
     )
     written = {path.name: path for path in write_result(result, tmp_path / "out")}
     lines = list(csv.DictReader(io.StringIO(written["predictions.csv"].read_text())))
-    assert list(lines[0]) == ["id", "rule", "valence", "arousal", "valence_truth", "arousal_truth"]
+    assert list(lines[0]) == [
+        "id",
+        "predictor",
+        "condition",
+        "valence",
+        "arousal",
+        "valence_truth",
+        "arousal_truth",
+    ]
     truth = [[float(line[f"{name}_truth"]) for name in ("valence", "arousal")] for line in lines]
     where = np.searchsorted(ids, [line["id"] for line in lines])
     assert np.allclose(truth, targets[where], atol=1e-6)
@@ -280,8 +288,8 @@ def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
     assert notes_of(bare)[0] == "WARNING no reported row has 3D: nothing is measured about it."
     constant = notes_of(np.ones_like(table.codes))
     assert any("the 3D codes are the same for every row" in line for line in constant)
-    first_plain = next(place for place, line in enumerate(constant) if not line.startswith("WARNING"))
-    assert not [line for line in constant[first_plain:] if line.startswith("WARNING")]
+    warned = [line.startswith("WARNING") for line in constant]
+    assert warned == sorted(warned, reverse=True), "warnings come first"
     assert not [line for line in notes_of(table.codes) if "3D" in line and line.startswith("WARNING")]
 
 
@@ -300,7 +308,7 @@ def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
 def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), replace(FAST, fit_on="reported"))
     text = printed(result)
-    assert "stack†" in text and "mean†" not in text and "MARKED" in text
+    assert "stack†" in text and "mean†" not in text and "† fitted on the reported rows" in text
     write_result(result, toy / "out")
     record = json.loads((toy / "out" / "record.json").read_text())
     assert record["protocol"]["fitted_on_reported"]

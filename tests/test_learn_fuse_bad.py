@@ -193,7 +193,8 @@ def test_quality_that_is_not_known_stops_no_gate():
 def test_what_needs_codes_is_left_out_of_ready_predictions_and_said():
     table = make_table(120, ready=True)
     result = fuse_predictions(table, FAST)
-    assert "boost" not in result.figures and "gate" in result.figures
+    names = set(result.figures["predictor"])
+    assert "boost" not in names and "gate" in names
     assert any(note.startswith("Rule boost is left out: ready 3D predictions") for note in result.notes)
     with pytest.raises(UsageError, match="got boost only: ready 3D predictions come without codes"):
         fuse_predictions(table, replace(FAST, rules=("boost",)))

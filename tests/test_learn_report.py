@@ -128,7 +128,7 @@ def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
 
     figures = (tmp_path / "run" / "figures.csv").read_text()
 
-    def said(change, table=figures):
+    def error_of(change, table=figures):
         record = json.loads(json.dumps(whole))
         change(record)
         (tmp_path / "run" / "record.json").write_text(json.dumps(record))
@@ -139,15 +139,19 @@ def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
 
     lines = figures.splitlines(keepends=True)
     own = next(line for line in lines if line.startswith("mean,rule,real,all,accuracy,,,,"))
-    text = said(lambda of: None, figures.replace(own, own.replace("accuracy,,,,", "accuracy,,,,high", 1)))
+    text = error_of(lambda of: None, figures.replace(own, own.replace("accuracy,,,,", "accuracy,,,,high", 1)))
     assert "could not convert string to float" in text and "make the run again" in text
-    assert "no accuracy of mean (real), all rows" in said(lambda of: None, figures.replace(own, ""))
-    assert "two lines of one figure" in said(lambda of: None, figures + own)
+    assert "lines in place of" in error_of(lambda of: None, figures.replace(own, ""))
+    other = next(line for line in lines if line.startswith("mean,rule,real,all,brier,,,,"))
+    assert "no accuracy of mean (real), all rows" in error_of(
+        lambda of: None, figures.replace(own, other, 1).replace(other, other.replace("brier", "macro_f2"), 1)
+    )
+    assert "two lines of one figure" in error_of(lambda of: None, figures.replace(other, own))
     gone = "figures of predictors that the record does not have"
-    assert gone in said(lambda of: of["predictors"].pop(3))
-    assert "protocol with case" in said(lambda of: of["protocol"].pop("rows_covered"))
-    assert "protocol with case" in said(lambda of: of.update(protocol="none"))
-    assert "among the predictors" in said(lambda of: of["references"].append("none"))
+    assert gone in error_of(lambda of: of["predictors"].pop(3))
+    assert "protocol with case" in error_of(lambda of: of["protocol"].pop("rows_covered"))
+    assert "protocol with case" in error_of(lambda of: of.update(protocol="none"))
+    assert "among the predictors" in error_of(lambda of: of["references"].append("none"))
 
 
 def test_only_results_of_ours_are_replaced(result, tmp_path):

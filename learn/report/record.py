@@ -41,6 +41,7 @@ _RECORD = frozenset(
         "primary",
         "references",
         "predictors",
+        "tables",
         "protocol",
         "assumptions",
         "sources",
@@ -93,7 +94,9 @@ class Run:
 
 def run_of(result: Result, *, name: str = "run", folder: str | Path = ".", command: str = "") -> Run:
     """A result as the run that it is written as."""
-    return Run(name, Path(folder), record_of(result, command=command), tables_of(result))
+    tables = tables_of(result)
+    record = _record_of(result, command) | {"tables": {file: len(table) for file, table in tables.items()}}
+    return Run(name, Path(folder), record, tables)
 
 
 def tables_of(result: Result) -> dict[str, pd.DataFrame]:
@@ -114,6 +117,10 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
     result : Result
     command : the command line as it was typed, where there was one
     """
+    return run_of(result, command=command).record
+
+
+def _record_of(result: Result, command: str) -> dict[str, Any]:
     protocol = result.protocol
     config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
     record = {
@@ -300,6 +307,11 @@ def read_run(folder: str | Path) -> Run:
         for name, columns in _TABLES.items()
         if name == FIGURES or record["task"] == "classes"
     }
+    for name, table in tables.items():
+        lines = record["tables"].get(name) if isinstance(record["tables"], dict) else None
+        if len(table) != lines:
+            file = path.parent / table_name(name, record)
+            raise RunError(f"{file}: {len(table)} lines in place of {lines}; make the run again")
     with sound_records([bare]):
         wrong = next(_wrong_figures(record, tables[FIGURES]), None)
         if wrong:
