@@ -9,6 +9,7 @@ that time). Processes and networks are started before the time is taken.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -27,7 +28,6 @@ from ig3d.extract.config import ExtractConfig
 from ig3d.extract.read import digest_of
 from ig3d.extract.regressors import Regressor
 from ig3d.extract.regressors.smirk import Smirk
-from ig3d.extract.shards import shard_size
 from ig3d.extract.stages import extract_shards
 from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.samples import Listing
@@ -36,6 +36,7 @@ from ig3d.features.values import FaceBatch
 
 CORES = 16
 BATCH = 256
+SHARD = 1024  # rows, as in a large dataset
 
 
 class Free(Regressor):
@@ -70,9 +71,8 @@ def stored(listing: Listing) -> FaceBoxes:
 
 def feed(listing: Listing, boxes: FaceBoxes, config: ExtractConfig, readers: int) -> tuple[float, ...]:
     """Milliseconds per image: CPU time of all processes, of this process, and wall time."""
-    size = shard_size(len(listing))
     with tempfile.TemporaryDirectory() as folder:
-        spans = [slice(start, start + size) for start in range(0, len(listing), size)]
+        spans = [slice(start, start + SHARD) for start in range(0, len(listing), SHARD)]
         shards = [
             Shard(Path(folder) / f"{number}.h5", listing.samples[span], boxes[span])
             for number, span in enumerate(spans)
@@ -80,17 +80,15 @@ def feed(listing: Listing, boxes: FaceBoxes, config: ExtractConfig, readers: int
         before, start = cpu_seconds(), time.perf_counter()
         extract_shards(shards, str(listing.root), config, StoreInfo("folder", "", ()), readers)
         wall, after = time.perf_counter() - start, cpu_seconds()
-    total, own = (b - a for a, b in zip(before, after, strict=True))
+    used = {pid: after[pid] - seconds for pid, seconds in before.items() if pid in after}
+    total, own = sum(used.values()), used[os.getpid()]
     return tuple(1e3 * seconds / len(listing) for seconds in (total, own, wall))
 
 
-def cpu_seconds() -> tuple[float, float]:
-    """CPU time of this process and its children, and of this process alone."""
-    own, *children = (
-        sum(process.cpu_times()[:2])
-        for process in (psutil.Process(), *psutil.Process().children(recursive=True))
-    )
-    return own + sum(children), own
+def cpu_seconds() -> dict[int, float]:
+    """CPU time of this process and its children, by process id."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {process.pid: sum(process.cpu_times()[:2]) for process in processes}
 
 
 def rates(listing: Listing, readers: int, rounds: int, kinds: tuple[str, ...]) -> list[str]:
