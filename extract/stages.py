@@ -12,6 +12,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,19 +59,22 @@ def extract_shards(
     -------
     Counter of status name -> rows
     """
-    regressor, detector = build(config)
-    cropper = Cropper(root, detector, regressor.needs)
-    size = config.batch_size or 32
-    if readers:
-        from .readers import read_ahead
+    counts = Counter[str]()
+    with device_errors(config.device), ExitStack() as settings:
+        regressor, detector = build(config)
+        for setting in (one_thread, exact_arithmetic, bounded_images):
+            settings.enter_context(setting())
+        cropper = Cropper(root, detector, regressor.needs)
+        size = config.batch_size or 32
+        if readers:
+            from .readers import read_ahead
 
-        batches = read_ahead(shards, cropper, config, readers)
-    else:
-        batches = map(cropper, chunks_of(shards, size))
-    tables = [Table(shard, dict(regressor.blocks)) for shard in shards]
-    queue = FaceQueue(regressor.device if regressor.takes_tensors else None)
-    running, counts = deque[Running](), Counter[str]()
-    with device_errors(config.device), one_thread(), exact_arithmetic(), bounded_images():
+            batches = read_ahead(shards, cropper, config, readers)
+        else:
+            batches = map(cropper, chunks_of(shards, size))
+        tables = [Table(shard, dict(regressor.blocks)) for shard in shards]
+        queue = FaceQueue(regressor.device if regressor.takes_tensors else None)
+        running = deque[Running]()
         for batch in batches:  # read → detect → crop
             tables[batch.chunk.shard].add(batch)
             queue.add(batch)

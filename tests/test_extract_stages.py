@@ -334,6 +334,18 @@ def test_other_errors_are_no_errors_of_the_device() -> None:
     assert engine.is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
 
 
+class NeedsGpu(FakeRegressor):
+    gpu = True
+
+
+def test_a_worker_without_the_device_of_the_run_refuses(folder: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    device = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(UsageError, match=f"{device}.* CUDA devices"):
+        run(folder, tmp_path / "a", replace(CONFIG, regressor="test_extract_stages:NeedsGpu", device=device))
+    assert not list(tmp_path.iterdir())
+
+
 class Failing(FakeRegressor):
     """Loses its device at one colour, as often as a folder named in the environment has files to take."""
 
