@@ -83,7 +83,7 @@ docs-site: $(READY)  ## The documentation as a site in site/ (installs mkdocs-ma
 	@echo "site/index.html"
 
 extract:  ## Codes of a dataset: DATASET=rafdb|folder|manifest, images under ROOT
-	@test -e "$(ROOT)" || { echo "ig3d: $(DATASET): expected the dataset at $(ROOT), found nothing; put it there or say where: make extract DATASET=$(DATASET) ROOT=/path/to/it (layouts: docs/datasets.md)" >&2; exit 1; }
+	@test -e "$(ROOT)" || { echo "ig3d: $(DATASET): no dataset at $(ROOT); put it there, or give its place: make extract DATASET=$(DATASET) ROOT=/path/to/it (layouts: docs/datasets.md)" >&2; exit 1; }
 	@$(MAKE) --silent $(READY)
 	@mkdir -p "$(dir $(OUT))"
 	@$(BIN)/ig3d extract "$(ROOT)" --dataset "$(DATASET)" --regressor "$(REGRESSOR)" --out "$(OUT)" $(ARGS)

@@ -123,14 +123,15 @@ def split(
     of_store = Path(source).is_file() and source.lower().endswith((".h5", ".hdf5"))
     kinds = (".csv", ".h5") if of_store else (".csv",)
     if out.suffix.lower() not in kinds:
-        raise UsageError(f"split: expected a name that ends in {' or '.join(kinds)} after --out, got {out}")
+        raise UsageError(f"split: cannot write {out}; give --out a name that ends in {' or '.join(kinds)}")
     check_replaceable(out)
     if not of_store:
         listing = list_dataset(source, dataset, manifest, None, 0, groups, label_map)
         if (listing.samples["size_bytes"] < 0).all():
             path = listing.samples["path"].iat[0]
             raise DatasetError(
-                f"split: expected the {len(listing)} listed images under {source}, found none of them, such as {path!r}"
+                f"split: none of the {len(listing)} listed images exists under {source}, such as {path!r}; check the "
+                "root"
             )
         carved = carve(listing, val, seed=seed)
         write_split(out, carved)

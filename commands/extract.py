@@ -229,5 +229,5 @@ def join(
 def _part(text: str) -> tuple[int, int]:
     k, _, n = text.partition("/")
     if not (k.isdecimal() and n.isdecimal()):
-        raise UsageError(f"part: expected K/N, such as 3/8, got {text!r}")
+        raise UsageError(f"part: cannot read {text!r}; write K/N, such as 3/8")
     return int(k), int(n)

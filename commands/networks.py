@@ -263,5 +263,7 @@ def _three(text: str | None, option: str) -> tuple[float, ...] | None:
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{option}: expected three numbers by comma, got {text!r}") from None
+        raise UsageError(
+            f"{option}: cannot read {text!r}; give one number, or three separated by commas"
+        ) from None
     return values * 3 if len(values) == 1 else values

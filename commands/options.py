@@ -239,7 +239,7 @@ def dataset_options(
     from ..extract.datasets import ADAPTERS, DatasetOptions
 
     if manifest is not None and dataset in ADAPTERS and dataset != "manifest":
-        raise UsageError(f"manifest: expected --dataset manifest with --manifest, got --dataset {dataset}")
+        raise UsageError(f"manifest: --manifest needs --dataset manifest, not --dataset {dataset}")
     shares, table = None, None
     if split is not None and _exists(split):
         table = split
@@ -248,7 +248,8 @@ def dataset_options(
             train, val, test = (float(share) for share in split.split(","))
         except ValueError:
             raise UsageError(
-                f"split: expected a table of ig3d split, or three numbers like 0.6,0.2,0.2, got {split!r}"
+                f"split: {split!r} is no table and no shares; give a table of ig3d split, or three numbers such as "
+                "0.6,0.2,0.2"
             ) from None
         shares = (train, val, test)
     return DatasetOptions(

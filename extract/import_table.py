@@ -114,12 +114,16 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Foun
     header = list(table.columns)
     keys = _keys(table)
     if not keys:
-        raise DatasetError(f"import: expected a column id, path, image, name or number, got {some(header)}")
+        raise DatasetError(
+            f"import: no column id, path, image, name or number among {some(header)}; add one that names the images"
+        )
     codes_of = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
     used = {name for names in codes_of.values() for name in names}
     best = align_column({name: ids for name, ids in keys.items() if name not in used}, listing.samples)
     if best is None:
-        raise DatasetError(f"import: expected a column id beside the codes, got {some(header)}")
+        raise DatasetError(
+            f"import: no column of ids beside the codes among {some(header)}; add one that names the images"
+        )
     key, alignment = best
     numbers = {
         block: np.stack([as_numbers(table[name]) for name in names], axis=1).astype(np.float32)
@@ -173,22 +177,22 @@ def _numbered_columns(source: Path, header: list[str]) -> dict[str, list[str]]:
         block, number_in_block = blocks.setdefault(parts[1].strip(), {}), int(parts[2])
         if number_in_block in block:
             raise DatasetError(
-                f"import: {source}: expected one column {parts[1]}:{number_in_block}, got {block[number_in_block]} and "
-                f"{name}"
+                f"import: {source}: the columns {block[number_in_block]} and {name} both stand for "
+                f"{parts[1]}:{number_in_block}; remove one"
             )
         block[number_in_block] = name
     if not blocks:
         raise DatasetError(
-            f"import: expected columns like expression:0, got {some(header)}; name the columns with "
-            "--columns expression:50,pose:3,..."
+            f"import: no columns like expression:0 among {some(header)}; name the columns with --columns "
+            "expression:50,pose:3,..."
         )
     for name, block in blocks.items():
         absent = [f"{name}:{position}" for position in range(len(block)) if position not in block]
         if absent:
             beyond = [block[position] for position in sorted(block) if position >= len(block)]
             raise DatasetError(
-                f"import: {source}: expected the columns {name}:0 to {name}:{len(block) - 1}, got no {some(absent)} "
-                f"but {some(beyond)}"
+                f"import: {source}: columns are missing between {name}:0 and {some(beyond)}: {some(absent)}; add "
+                f"them or number the columns {name}:0 to {name}:{len(block) - 1}"
             )
     return {name: [block[position] for position in range(len(block))] for name, block in blocks.items()}
 
@@ -202,15 +206,15 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
     """
     parts = [part.partition(":") for part in columns.split(",")]
     if not all(colon and block.strip() and what.strip() for block, colon, what in parts):
-        raise UsageError(f"columns: expected block:width or block:PATTERN by comma, got {columns!r}")
+        raise UsageError(
+            f"columns: cannot read {columns!r}; give block:WIDTH or block:PATTERN, separated by commas"
+        )
     wanted = [(block.strip(), what.strip()) for block, _, what in parts if plain(block) not in _TRACKER]
     twice = [
         name for name, count in Counter(block for block, _ in wanted if block != "-").items() if count > 1
     ]
     if twice:
-        raise UsageError(
-            f"columns: expected every block once, got {some(twice)} more than once in {columns!r}"
-        )
+        raise UsageError(f"columns: {columns!r} names {some(twice)} more than once; name each block once")
     ids = set(id_candidates(table))
     left = [
         name
@@ -224,14 +228,16 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
             continue
         result[block] = [name for name in left if fnmatchcase(name.casefold(), what.casefold())]
         if not result[block]:
-            raise UsageError(f"columns: expected numeric columns {what!r} for {block}, got {some(left, 12)}")
+            raise UsageError(
+                f"columns: no numeric column matches {what!r} for {block}; choose among {some(left, 12)}"
+            )
         left = [name for name in left if name not in result[block]]
     widths = {block: int(what) for block, what in wanted if block not in result}
     sizes = [int(what) for block, what in wanted if block not in result]
     if sizes and sum(sizes) != len(left):
         raise UsageError(
-            f"columns: expected widths that sum to the {len(left)} columns beside ids, labels and status "
-            f"({some(left, 12)}), got {sum(sizes)}; leave columns out with -:WIDTH, or name them, as in pose:pose_R*"
+            f"columns: the widths sum to {sum(sizes)}, but {len(left)} columns remain beside ids, labels and status "
+            f"({some(left, 12)}); skip columns with -:WIDTH, or name them, as in pose:pose_R*"
         )
     at = 0
     for block, what in wanted:
@@ -241,7 +247,7 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
             at += int(what)
     result = {block: result[block] for block, _ in wanted if block != "-"}
     if not result or not all(result.values()):
-        raise UsageError(f"columns: expected a width above 0 for every block, got {columns!r}")
+        raise UsageError(f"columns: {columns!r} has a block of width 0; give every block a width above 0")
     return result
 
 

@@ -86,9 +86,9 @@ def import_codes(
     DatasetError : nothing there fits the dataset, or widths differ between rows.
     """
     if kind not in SOURCES:
-        raise UsageError(f"import: expected --from {', '.join(SOURCES)}, got {kind!r}")
+        raise UsageError(f"import: unknown source {kind!r}; use --from {', '.join(SOURCES)}")
     if not Path(source).exists():
-        raise DatasetError(f"import: expected codes at {source}, found nothing")
+        raise DatasetError(f"import: {source} does not exist; check the path")
     found = SOURCES[kind](listing, Path(source), columns)
     if say:
         for note in found.notes:
@@ -96,13 +96,13 @@ def import_codes(
     if not found.codes and found.without:
         (status, message), count = Counter(found.without.values()).most_common(1)[0]
         raise DatasetError(
-            f"import: expected codes for some of the {len(listing)} samples in {source}, got "
+            f"import: {source} has no codes for the {len(listing)} samples: "
             f"{number(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
         )
     if not found.codes:
         raise DatasetError(
-            f"import: expected codes for some of the {len(listing)} samples in {source}, got none that fits an id or "
-            f"file name (the first id is {listing.samples['id'].iat[0]})"
+            f"import: nothing in {source} matches the id or file name of any of the {len(listing)} samples; name the "
+            f"codes by id, such as {listing.samples['id'].iat[0]}"
         )
     blocks = _blocks(found)
     rows = _rows(len(listing), found, blocks)
@@ -131,12 +131,11 @@ def _blocks(found: Found) -> dict[str, Block]:
             widths.setdefault(name, Counter())[len(values)] += 1
     for name, counts in widths.items():
         if len(counts) > 1 or sum(counts.values()) != len(found.codes):
-            there = ", ".join(
+            sizes = ", ".join(
                 f"{number(count, 'row')} of width {width}" for width, count in counts.most_common()
             )
             raise DatasetError(
-                f"import: expected {name} of one width in all {len(found.codes)} rows, got {there}; "
-                "import files of one regressor at a time"
+                f"import: the width of {name} differs between rows ({sizes}); import files of one regressor at a time"
             )
     return {
         name: Block(
@@ -194,7 +193,7 @@ def _smirk_json(listing: Listing, source: Path, columns: str | None) -> Found:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict):
-                raise ValueError("expected a JSON object")
+                raise ValueError("not a JSON object")
             keys |= set(record)
             named = _renamed(record, _SMIRK) or _renamed(record, _EMOCA)
         except Exception as exc:  # one bad file does not end the others

@@ -159,8 +159,8 @@ def align_all(
         f"; ids that fit several samples by file name: {several}; give their whole paths" if several else ""
     )
     raise PredictionsError(
-        f"{source}: expected every id to be one of the {len(sample_ids)} samples of {to} ({some(sample_ids, 2)}), got "
-        f"{len(left)} of {len(ids)} that are not{by} ({some(left.tolist(), 3)}){whole}{difference(left, samples)}"
+        f"{source}: {len(left)} of {len(ids)} ids cannot be matched to the {len(sample_ids)} samples of {to}{by}: "
+        f"{some(left.tolist(), 3)}; the samples are {some(sample_ids, 2)}{whole}{difference(left, samples)}"
     )
 
 
@@ -215,8 +215,8 @@ def align_file(
     ]
     if differing and name not in _USUAL:
         raise PredictionsError(
-            f"{source}: expected one column of ids, got {name} and {', '.join(differing)}, which match different "
-            "samples; call the right one id"
+            f"{source}: the columns {name} and {', '.join(differing)} match different samples; name the column of "
+            "ids id"
         )
     return best.rows, best.report(source, to, "" if name in _USUAL else name)
 
@@ -235,8 +235,8 @@ def _align_others(
         if len(unique) < len(cells):
             if _name_files(unique, samples):
                 raise PredictionsError(
-                    f"{source}: expected every id once, got names of several samples in {name} "
-                    f"({some(unique.tolist(), 3)}); write whole paths into one column"
+                    f"{source}: the names in column {name} occur more than once ({some(unique.tolist(), 3)}); give "
+                    "whole paths in one column"
                 )
             continue
         alignment = align(cells, samples)
@@ -244,8 +244,8 @@ def _align_others(
             continue
         if increases(cells) and (np.diff(alignment.rows) < 0).any() and not plain(name).endswith("id"):
             raise PredictionsError(
-                f"{source}: expected ids, got none but the numbers in {name}, which match the samples in another order "
-                "than that of the rows; call the column id if it names the images, remove it if it counts the rows"
+                f"{source}: only the numbers in column {name} could be ids, and they match the samples in another "
+                "order than the rows; name the column id if it names the images, or remove it if it counts the rows"
             )
         return alignment.rows, alignment.report(source, to, name)
     return None
@@ -279,16 +279,14 @@ def align_in_order(
     fitting = [name for name, rows in lengths.items() if len(rows) == n]
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in lengths.items())
     if len(fitting) != 1:
-        got = "which fits none" if not fitting else f"which fits {' and '.join(fitting)}"
+        fit = " and ".join(fitting) or "none of the parts"
         raise PredictionsError(
-            f"{source}: expected ids, or as many rows as one part of {to} ({counts}), got {number(n, 'row')}, {got}; "
-            f"{remedy}"
+            f"{source}: has no ids, and its {number(n, 'row')} fit {fit} of {to} ({counts}); {remedy}"
         )
     rows = lengths[fitting[0]]
     if not labelled[rows].any():
         raise PredictionsError(
-            f"{source}: expected ids: {fitting[0]} of {to} has no labels, by which the order of the rows could be "
-            f"checked; {remedy}"
+            f"{source}: has no ids, and {fitting[0]} of {to} has no labels to check the order of the rows; {remedy}"
         )
     return rows, (
         f"WARNING {source}: has no ids; its {number(n, 'row')} were taken as {fitting[0]} of {to} in order of their "

@@ -16,7 +16,7 @@ from .values import sound_array
 
 NUMPY_SUFFIXES, TORCH_SUFFIXES = (".npy", ".npz"), (".pt", ".pth")
 SUFFIXES = (*NUMPY_SUFFIXES, *TORCH_SUFFIXES)
-_OBJECTS = "expected plain arrays, got Python objects, which are never executed"
+_OBJECTS = "holds Python objects, which are never executed"
 
 
 def read_array_file(
@@ -40,7 +40,7 @@ def read_array_file(
     """
     if not path.is_file():
         raise PredictionsError(
-            f"{path}: expected a regular file, got a device, a pipe or another special file"
+            f"{path}: is a device, a pipe or another special file; give the path of a regular file"
         )
     try:
         if path.suffix.lower() in TORCH_SUFFIXES:
@@ -51,7 +51,9 @@ def read_array_file(
         raise
     except Exception as exc:  # zipfile, zlib and numpy have no common base
         reason = short(str(exc) or "an empty file", 200)
-        raise PredictionsError(f"{path}: expected a numpy file, got {reason}") from exc
+        raise PredictionsError(
+            f"{path}: cannot be read as a NumPy file: {reason}; save it again with np.savez"
+        ) from exc
 
 
 def _from_numpy(
@@ -77,7 +79,7 @@ def _from_numpy(
             size = loaded.zip.getinfo(member).file_size if member in loaded.zip.namelist() else 0
             if size > limit:
                 raise PredictionsError(
-                    f"{path}: expected arrays of at most {limit >> 30} GiB, got {name} of {size} bytes"
+                    f"{path}: the array {name} has {size} bytes, more than {limit >> 30} GiB; save only what is needed"
                 )
             try:
                 arrays[name] = sound_array(loaded[name])
@@ -94,12 +96,11 @@ def _check_kind(path: Path) -> None:
         head = handle.read(8)
     if head.startswith(b"\x80"):
         raise PredictionsError(
-            f"{path}: expected plain arrays, got a Python pickle, which is never executed; save them with np.savez"
+            f"{path}: is a Python pickle, which is never executed; save the arrays with np.savez"
         )
     if head and not head.startswith((b"\x93NUMPY", b"PK")):
         raise PredictionsError(
-            f"{path}: expected a numpy file, got another kind (it opens with {head!r}); save a table as .csv, arrays "
-            "with np.savez"
+            f"{path}: is no NumPy file (it begins with {head!r}); save a table as .csv, arrays with np.savez"
         )
 
 

@@ -44,8 +44,12 @@ def choose_blocks(text: str, available: Iterable[str], declared: Sets | None = N
     unknown = [name for name in chosen if name not in names]
     if unknown or not chosen:
         raise UsageError(
-            f"blocks: expected {', '.join(sets)}, or some of {', '.join(names)}; "
-            f"got {text!r}" + (f" ({', '.join(unknown)} not in this store)" if unknown else "")
+            (
+                f"blocks: the store has no block {', '.join(unknown)}"
+                if unknown
+                else f"blocks: {text!r} names no block"
+            )
+            + f"; choose {', '.join(sets)}, or names among {', '.join(names)}"
         )
     return tuple(dict.fromkeys(chosen))
 
@@ -87,13 +91,15 @@ def choose_blocks_of(
         ]
         if not having:
             raise UsageError(
-                f"blocks: expected blocks or named sets of {', '.join(stores)}, such as {next(iter(stores))}:full, got "
-                f"{part!r}, which none has"
+                f"blocks: none of {', '.join(stores)} has the block {part!r}; choose blocks or named sets, such as "
+                f"{next(iter(stores))}:full"
             )
         for name in having:
             wanted[name].append(part)
     if not any(wanted.values()):
-        raise UsageError(f"blocks: expected full, short, or block names by comma, got {text!r}")
+        raise UsageError(
+            f"blocks: {text!r} names no block; give full, short, or block names separated by commas"
+        )
     return {
         name: choose_blocks(",".join(parts), *stores[name]) if parts else () for name, parts in wanted.items()
     }

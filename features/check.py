@@ -129,8 +129,8 @@ def _outcome(file: Aligned, joined: Joined, given: Given, *, allow_missing: bool
     if bare_parts and not allow_missing:
         bare = ", ".join(f"{part.name} {part.bare}" for part in bare_parts)
         problems.append(
-            f"expected a prediction for each labelled row with codes of a split, got none for some ({bare}); give "
-            "them, or leave these rows out with --allow-missing"
+            f"some labelled rows with codes have no prediction ({bare}); give them, or omit these rows with "
+            "--allow-missing"
         )
     values = file.values[file.present]
     if joined.task == "va":
@@ -144,7 +144,7 @@ def _outcome(file: Aligned, joined: Joined, given: Given, *, allow_missing: bool
             f"highest probability of a row {top.min():.2f} to {top.max():.2f}, median {np.median(top):.2f}"
         )
     if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
-        problems.append("expected predictions that differ between rows, got the same for each")
+        problems.append("the predictions are the same in every row; check how they were saved")
     return FileCheck(file.source, (*joined.notes, *file.notes), parts, spread, tuple(problems), joined.task)
 
 

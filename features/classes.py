@@ -117,7 +117,7 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
     twice = sorted(name for name, count in Counter(result).items() if count > 1)
     if twice:
         raise UsageError(
-            f"classes: expected each class once, got {some(twice)} twice in {some(list(names), 20)}"
+            f"classes: {some(twice)} occurs twice in {some(list(names), 20)}; name each class once"
         )
     return result
 
@@ -159,7 +159,8 @@ def parse_classes(text: str, *, columns: int | None = None) -> tuple[str, ...]:
     names = [name for name in text.split(",") if name.strip()]
     if len(names) < 2:
         raise UsageError(
-            f"classes: expected a preset ({', '.join([*PRESETS, *NETWORKS])}) or a comma list of names, got {text!r}"
+            f"classes: {text!r} is no preset; give {', '.join([*PRESETS, *NETWORKS])}, or class names separated by "
+            "commas"
         )
     return canonical_all(names)
 

@@ -128,8 +128,7 @@ def _check_different(stores: Sequence[CodeStore]) -> None:
         other = first.setdefault(store.content_sha256, store)
         if other is not store:
             raise StoreError(
-                f"{other.path.name} and {store.path.name}: expected different stores, got the same content twice; "
-                "leave one out"
+                f"{other.path.name} and {store.path.name}: both stores have the same content; omit one"
             )
 
 
@@ -149,9 +148,9 @@ def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
                 break
             if common:
                 raise StoreError(
-                    f"{group[0].path.name} and {store.path.name}: expected the same samples, or none in common, got "
-                    f"{number(common, 'id')} in both, {len(mine) - common} in the first alone and "
-                    f"{len(theirs) - common} in the second alone; extract both from the same list"
+                    f"{group[0].path.name} and {store.path.name}: the stores share only a part of their samples "
+                    f"({number(common, 'id')} in both, {len(mine) - common} only in the first, "
+                    f"{len(theirs) - common} only in the second); extract both from the same list"
                 )
         else:
             groups.append([store])
@@ -178,17 +177,17 @@ def _check_same(
     regressors = [sorted(_regressor(store) for store in dataset.values()) for dataset in (first, other)]
     if regressors[0] != regressors[1] or set(first) != set(other):
         raise StoreError(
-            f"{names[0]} and {names[1]}: expected codes of the same regressors, got {' + '.join(regressors[0])} and "
-            f"{' + '.join(regressors[1])}; extract both with the same"
+            f"{names[0]} and {names[1]}: codes of different regressors ({' + '.join(regressors[0])}; "
+            f"{' + '.join(regressors[1])}); extract both with the same"
         )
     for name, blocks in chosen.items():
         for block in blocks:
             mine, theirs = first[name].blocks[block], other[name].blocks.get(block)
             if theirs is None or (mine.width, mine.basis) != (theirs.width, theirs.basis):
-                got = "none" if theirs is None else f"{theirs.width} of {theirs.basis}"
+                other_block = "none" if theirs is None else f"{theirs.width} numbers of {theirs.basis}"
                 raise StoreError(
-                    f"{names[1]}: expected the block {block} as {names[0]} has it ({mine.width} numbers of "
-                    f"{mine.basis}), got {got}; extract both with the same regressor"
+                    f"{names[1]}: the block {block} is {other_block}, that of {names[0]} is {mine.width} numbers of "
+                    f"{mine.basis}; extract both with the same regressor"
                 )
     weights = [
         {name: store.info.regressor.get("weights_sha256") for name, store in dataset.items()}

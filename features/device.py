@@ -36,9 +36,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda", 0) if found else torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
-        raise UsageError(f"device: expected auto, cpu, cuda or cuda:0, got {name!r}; name one of them")
+        raise UsageError(f"device: unknown device {name!r}; choose auto, cpu, cuda or cuda:0")
     if kind == "cuda" and int(index or 0) >= found:
-        raise UsageError(f"device: expected {name}, got {found} CUDA devices; use auto or cpu")
+        raise UsageError(f"device: {name} is not available (CUDA devices: {found}); use auto or cpu")
     return torch.device("cpu") if kind == "cpu" else torch.device("cuda", int(index or 0))
 
 

@@ -95,16 +95,16 @@ class FusionTable:
         for name, shape in shapes.items():
             got = np.shape(getattr(self, name))
             if got != shape:
-                raise PredictionsError(f"table: expected {name} of shape {shape}, got {got}")
+                raise PredictionsError(f"table: {name} has shape {got}; it must be {shape}")
         for name, values in self.others.items():
             if np.shape(values) != (n, k):
-                raise PredictionsError(f"table: expected {name} of shape {(n, k)}, got {np.shape(values)}")
+                raise PredictionsError(f"table: {name} has shape {np.shape(values)}; it must be {(n, k)}")
         if (self.codes is None) == (self.three_d is None):
-            raise PredictionsError(
-                "table: expected either codes or ready 3D predictions, got both or neither"
-            )
+            raise PredictionsError("table: give either codes or ready 3D predictions, not both or neither")
         if sum(block.width for block in self.blocks) != len(self.code_columns):
-            raise PredictionsError("table: expected the blocks' widths to add up to the code columns")
+            raise PredictionsError(
+                "table: the widths of the blocks do not add up to the number of code columns"
+            )
         order = np.argsort(self.id, kind="stable")
         if not np.array_equal(order, np.arange(n)):
             # One order for any order of the files: every fold and every draw depends on it.

@@ -36,16 +36,16 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
         matches = _search_all(pattern, ids.tolist())
     except TimeoutError:
         raise UsageError(
-            f"groups: expected a pattern that is quick to match, got {short(pattern)!r}, which took more than "
-            f"{_SECONDS:g} s over {number(len(ids), 'id')}; avoid repeats inside of repeats, such as (a+)+"
+            f"groups: matching {short(pattern)!r} took more than {_SECONDS:g} s over {number(len(ids), 'id')}; avoid "
+            "repeats within repeats, such as (a+)+"
         ) from None
     except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as exc:
-        raise UsageError(f"groups: expected a regular expression, got {short(pattern)!r} ({exc})") from exc
+        raise UsageError(f"groups: {short(pattern)!r} is no regular expression: {exc}; correct it") from exc
     without = [name for name, match in zip(ids.tolist(), matches, strict=True) if match is None]
     if without:
         raise UsageError(
-            f"groups: expected the pattern {short(pattern)!r} to match every id, got no match in {len(without)} of "
-            f"{len(ids)} ({some(without)})"
+            f"groups: the pattern {short(pattern)!r} does not match {len(without)} of {len(ids)} ids "
+            f"({some(without)}); change it to match every id"
         )
     return np.array([match.group(1) or "" for match in matches if match is not None], dtype=str)
 
@@ -60,8 +60,8 @@ def _search_all(pattern: str, ids: list[str]) -> list[regex.Match[str] | None]:
     expression = regex.compile(pattern)
     if expression.groups < 1:
         raise UsageError(
-            f"groups: expected a pattern with a group in parentheses, got {short(pattern)!r}; put parentheses "
-            "around the person or video"
+            f"groups: the pattern {short(pattern)!r} has no parentheses; put them around the part that names the "
+            "person or video"
         )
     end = time.monotonic() + _SECONDS
     return [expression.search(name, timeout=max(end - time.monotonic(), 1e-3)) for name in ids]

@@ -71,14 +71,14 @@ class Inputs:
 
     def _check(self) -> None:
         if self.task not in (None, "classes", "va"):
-            raise UsageError(f"task: expected classes or va, got {self.task!r}")
+            raise UsageError(f"task: unknown task {self.task!r}; choose classes or va")
         if not self.two_d:
-            raise UsageError("inputs: expected at least one file of 2D predictions, got none")
+            raise UsageError("inputs: no 2D predictions; give a file with --2d-logits")
         if self.stores and self.three_d is not None:
-            raise UsageError("inputs: expected --3d-store or --3d-logits, got both; leave one of them out")
+            raise UsageError("inputs: --3d-store and --3d-logits exclude each other; omit one")
         if not self.stores and (self.three_d is None or self.labels is None):
             raise UsageError(
-                "inputs: expected --3d-store STORE, or --3d-logits FILE with --labels TABLE, got another choice"
+                "inputs: no 3D data; give --3d-store STORE, or --3d-logits FILE with --labels TABLE"
             )
         files = len(self.two_d)
         for option, given, allowed in (
@@ -88,7 +88,7 @@ class Inputs:
             if given not in allowed:
                 counts = " or ".join(str(count) for count in sorted(allowed))
                 raise UsageError(
-                    f"inputs: expected {option} {counts} times for {number(files, '2D file')}, got {given}"
+                    f"inputs: {option} is given {given} times for {number(files, '2D file')}; give it {counts} times"
                 )
 
     def ids_of(self, file: int) -> Path | None:

@@ -223,7 +223,7 @@ def read_samples(inputs: Inputs, *, blocks: str = "full") -> Given:
             notes = (*notes, note)
         return Given(samples, codes.source, classes, codes, codes.spare, notes)
     if inputs.labels is None:
-        raise UsageError("inputs: expected --labels TABLE where there is no --3d-store, got none")
+        raise UsageError("inputs: no labels; give --3d-store STORE or --labels TABLE")
     return Given(read_labels(inputs.labels), inputs.labels.name, ())
 
 
@@ -339,7 +339,9 @@ def align_predictions(
             numbered=not given.classes and is_numbered(samples["label"]),
         )
     elif predictions.kind != "va":
-        raise PredictionsError(f"{source}: expected valence and arousal, got {predictions.kind}")
+        raise PredictionsError(
+            f"{source}: holds {predictions.kind}, not valence and arousal; use --task classes"
+        )
     else:
         values = predictions.values
         problem, advice = va_problem(values[taken], targets[to], paths=paths, splits=splits, has_ids=has_ids)
@@ -370,8 +372,8 @@ def missing_reported(given: Given, joined: Joined, file: Aligned) -> str:
     if not reported or (wanted & file.present).any():
         return ""
     return (
-        f"{file.source}: expected 2D predictions for the test rows of {reported}, which are reported, got none for "
-        f"its {number(int(wanted.sum()), 'labelled row')}; give a file with those rows, or leave the store out"
+        f"{file.source}: no 2D predictions for the {number(int(wanted.sum()), 'labelled test row')} of {reported}, "
+        "which are to be reported; give a file with those rows, or omit that store"
     )
 
 
@@ -390,8 +392,8 @@ def _choose_task(given: Given, two_d: Predictions, task: str | None, *, need_lab
         other = next((name for name, present in has.items() if present), None)
         wanted = "valence and arousal" if task == "va" else "classes"
         raise PredictionsError(
-            f"{given.source}: expected labels to measure by ({wanted}), found none"
-            + (f"; it has those of --task {other}" if other else "; give them with --labels TABLE")
+            f"{given.source}: has no labels ({wanted}), so nothing can be measured"
+            + (f"; use --task {other}, whose labels it has" if other else "; give them with --labels TABLE")
         )
     return task
 
@@ -417,8 +419,8 @@ def _choose_classes(
         notes.append(f"classes: {', '.join(classes)}, as {first} has them")
     if not classes and names and not numbered:
         raise PredictionsError(
-            f"{source}: expected class names in a predictions file beside labels given by name, got none; give the "
-            "columns' names with --2d-classes"
+            f"{source}: the labels are class names, but no file of predictions names its columns; name them with "
+            "--2d-classes"
         )
     if not classes:
         classes = tuple(str(column) for column in range(files[0].values.shape[1]))
@@ -445,5 +447,5 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
             return names
     names = [str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise UsageError("--2d-logits: expected different files, got one twice")
+        raise UsageError("--2d-logits: the same file is given twice; give each file once")
     return names

@@ -47,7 +47,7 @@ def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.D
     """
     source = Path(path)
     if not source.exists():
-        raise PredictionsError(f"{path}: expected a table of labels, found none")
+        raise PredictionsError(f"{path}: no such table of labels; check the path")
     table, _ = read_table(source)
     label, split, group = (find_column(table, names) for names in (LABEL_NAMES, SPLIT_NAMES, GROUP_NAMES))
     pair = va_columns(table)
@@ -56,12 +56,12 @@ def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.D
     if beside is not None and (best := align_column(candidates, beside)) is not None:
         id_column = best[0]
     if id_column is None:
-        raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
+        raise PredictionsError(f"{path}: no column of ids among {say_columns(list(table))}; name it id")
     ids = candidates[id_column]
     _check_unique(source, ids)
     if label is None and pair is None and (beside is None or not (split or group)):
         wanted = "label, or valence and arousal" + (", or split, or group" if beside is not None else "")
-        raise PredictionsError(f"{path}: expected a column {wanted}, got {say_columns(list(table))}")
+        raise PredictionsError(f"{path}: no column {wanted} among {say_columns(list(table))}; add one")
     path_column = find_column(table, PATH_NAMES)
     columns = {"id": ids, "path": ids if path_column is None else as_text(table[path_column])}
     if group:
@@ -92,14 +92,14 @@ def with_classes(
         worst = int(labels.cat.codes.max())
         if worst >= len(classes):
             raise PredictionsError(
-                f"{source}: expected labels below {len(classes)} ({', '.join(classes)}), got {worst}; there are fewer "
-                "classes than labels"
+                f"{source}: label {worst} is beyond the {len(classes)} classes ({', '.join(classes)}), numbered from "
+                "0; give all classes, or labels as class names"
             )
         return labels.cat.set_categories(range(len(classes))).cat.rename_categories(list(classes))
     unknown = sorted(names_of(labels) - {*classes, *spare})
     if unknown:
         raise PredictionsError(
-            f"{source}: expected labels among {', '.join(classes)}, got {some(unknown)} as well"
+            f"{source}: the labels {some(unknown)} are none of the classes {', '.join(classes)}; rename or empty them"
         )
     return labels.cat.set_categories(list(classes))
 
@@ -162,7 +162,7 @@ def _check_unique(source: Path, ids: np.ndarray) -> None:
     if counts.max() > 1:
         repeated = names[counts > 1].tolist()
         raise PredictionsError(
-            f"{source}: expected every id once, got {number(len(repeated), 'id')} more than once ({some(repeated)})"
+            f"{source}: {number(len(repeated), 'duplicate id')} ({some(repeated)}); keep one row per id"
         )
 
 
@@ -176,8 +176,8 @@ def _targets(
     far = np.flatnonzero((np.abs(targets) > 1).any(axis=1))
     if len(far):
         raise PredictionsError(
-            f"{source}: expected valence and arousal in [-1, 1], got {number(len(far), 'row')} outside "
-            f"({some(ids[far].tolist())})"
+            f"{source}: {number(len(far), 'row')} with valence or arousal outside [-1, 1] "
+            f"({some(ids[far].tolist())}); rescale them, or leave their cells empty"
         )
     return targets[:, 0], targets[:, 1]
 
@@ -190,7 +190,7 @@ def _labels(source: Path, cells: np.ndarray) -> tuple[np.ndarray, list[str]]:
         whole = np.where(np.isfinite(numbers), numbers, -1)
         if (whole != np.round(whole)).any() or whole.min() < -1 or whole.max() > np.iinfo(np.int16).max:
             raise PredictionsError(
-                f"{source}: expected labels as class names or their numbers 0, 1, ..., got others"
+                f"{source}: some labels are neither class names nor the numbers 0, 1, ...; write one of the two"
             )
         return whole.astype(np.int64), [str(label) for label in range(int(whole.max()) + 1)]
     names = [canonical(text) or None for text in texts]
@@ -203,5 +203,5 @@ def _splits(source: Path, cells: np.ndarray) -> np.ndarray:
     splits = [split_of(name) for name in names.tolist()]
     unknown = [name for name, split in zip(names.tolist(), splits, strict=True) if split is None]
     if unknown:
-        raise PredictionsError(f"{source}: expected split train, val, test or empty, got {some(unknown)}")
+        raise PredictionsError(f"{source}: unknown split {some(unknown)}; write train, val, test or nothing")
     return np.array(splits, np.int64)[inverse.reshape(-1)]

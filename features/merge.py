@@ -29,8 +29,8 @@ def merge_same(tables: Sequence[pd.DataFrame], *, source: str) -> pd.DataFrame:
             odd = first["id"][mine.notna() & theirs.notna() & (mine != theirs)].tolist()
             if odd:
                 raise PredictionsError(
-                    f"{source}: expected one {what} for each sample, got different ones for {len(odd)} of {len(first)} "
-                    f"({some(odd, 3)}); extract both from the same list"
+                    f"{source}: {len(odd)} of {len(first)} samples have a different {what} in each ({some(odd, 3)}); "
+                    "extract both from the same list"
                 )
 
     def first_with(present: Sequence[bool]) -> pd.DataFrame:
@@ -74,7 +74,9 @@ def stack(tables: Sequence[tuple[str, pd.DataFrame]]) -> tuple[pd.DataFrame, tup
     common = tuple(label for label in classes[0] if all(label in names for names in classes))
     if any(classes) and len(common) < 2:
         source, shared = " + ".join(name for name, _ in tables), ", ".join(common) or "none"
-        raise PredictionsError(f"{source}: expected at least two classes in common, got {shared}")
+        raise PredictionsError(
+            f"{source}: fewer than two classes in common ({shared}); use data sets with the same classes"
+        )
     notes, parts = [], []
     for name, table in tables:
         split, note = _reported(table) if table is tables[-1][1] else _trained(table)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError, number, some
 from .align import find_rows
 from .array_files import read_array_file
 
@@ -45,25 +45,25 @@ class Features:
     def __post_init__(self) -> None:
         if self.values.ndim not in (2, 4) or self.values.dtype.kind != "f" or not self.values.size:
             raise PredictionsError(
-                f"{self.source}: expected features (n, d) or maps (n, c, h, w), got {self.values.dtype} "
-                f"{self.values.shape}"
+                f"{self.source}: features must be floats of shape (n, d) or (n, c, h, w); the file holds "
+                f"{self.values.dtype} of shape {self.values.shape}"
             )
         if self.ids.shape != (len(self.values),) or self.ids.dtype.kind != "U":
             raise PredictionsError(
-                f"{self.source}: expected an id for each of {len(self.values)} rows of features, got {self.ids.dtype} "
-                f"{self.ids.shape}"
+                f"{self.source}: ids of type {self.ids.dtype} and shape {self.ids.shape} for {len(self.values)} rows "
+                "of features; give one text per row"
             )
         names, counts = np.unique(self.ids, return_counts=True)
         if counts.max() > 1:
             raise PredictionsError(
-                f"{self.source}: expected every id once, got {int((counts > 1).sum())} ids more than once "
-                f"({some(names[counts > 1].tolist())})"
+                f"{self.source}: {number(int((counts > 1).sum()), 'duplicate id')} "
+                f"({some(names[counts > 1].tolist())}); keep one row per id"
             )
         finite = np.isfinite(self.values).reshape(len(self.values), -1).all(1)
         if not finite.all():
             raise PredictionsError(
-                f"{self.source}: expected finite features, got others in {int((~finite).sum())} rows "
-                f"({some(self.ids[~finite].tolist())})"
+                f"{self.source}: {number(int((~finite).sum()), 'row')} of features have NaN or infinity "
+                f"({some(self.ids[~finite].tolist())}); compute them again"
             )
 
     def __len__(self) -> int:
@@ -137,22 +137,23 @@ def load_features(path: str | Path) -> Features:
     """
     source = Path(path)
     if not source.is_file():
-        raise PredictionsError(
-            f"{path}: expected a file of features, found none; ig3d logits --features writes one"
-        )
+        raise PredictionsError(f"{path}: no such file of features; write one with ig3d logits --features")
     with source.open("rb") as handle:
         if handle.read(4) == b"\x89HDF":
             raise PredictionsError(
-                f"{path}: expected an .npz of ig3d logits --features, got a store; stores are given with --3d-store"
+                f"{path}: is a store of codes, not features; give stores with --3d-store, and here the .npz of "
+                "ig3d logits --features"
             )
     names = ("ids", "features", "feature_network")
     arrays = read_array_file(source, only=names, limit=sys.maxsize)
     if "" in arrays:
-        raise PredictionsError(f"{path}: expected an .npz with ids and features, got a single array")
+        raise PredictionsError(
+            f"{path}: holds a single array without ids; write the features with ig3d logits --features"
+        )
     if set(arrays) != set(names):
         raise PredictionsError(
-            f"{path}: expected the arrays ids, features and feature_network, got no "
-            f"{', '.join(name for name in names if name not in arrays)}; write them with ig3d logits --features"
+            f"{path}: has no array {', '.join(name for name in names if name not in arrays)}; write the file with "
+            "ig3d logits --features"
         )
     ids, values, network = (arrays[name] for name in names)
     return Features(ids, values, str(network), str(path))

@@ -57,8 +57,8 @@ def class_problem(
         return order.words(columns), give_order
     if order is not None:
         return (
-            f"expected rows in the order of the samples, got {order.read:.1%} right, and no usual order of files or "
-            "classes fits them"
+            f"the rows do not seem to be in the order of the samples: {order.read:.1%} are right, and no usual order "
+            "of files or classes fits them"
         ), f"{GIVE_IDS}; if the rows are in order, {give_order}"
     return chance_problem(predicted, labels, k, splits=splits) or "", GIVE_IDS
 
@@ -130,7 +130,7 @@ class ClassOrder:
     def words(self, columns: Sequence[str]) -> str:
         """Description of the fault, for a message."""
         return (
-            f"expected the class order {','.join(columns)} to fit the labels, got {self.read:.1%} right against "
+            f"the class order seems wrong: {self.read:.1%} of the rows are right as {','.join(columns)}, "
             f"{self.likely:.1%} under {self.name}"
         )
 
@@ -299,8 +299,8 @@ def row_order_problem(
     # Class orders are left free for both: an order of the rows must be better than every order of the classes.
     if _better(best, as_given):
         return (
-            f"expected rows in the order of the samples, got {read.mean():.1%} right; {best.mean():.1%} would be right "
-            f"with the file in another order: {best_name}"
+            f"the rows do not seem to be in the order of the samples: {read.mean():.1%} are right; {best.mean():.1%} "
+            f"would be right with the file in another order: {best_name}"
         )
     return None
 
@@ -321,15 +321,15 @@ def chance_problem(predicted: np.ndarray, labels: np.ndarray, k: int, *, splits:
     read = predicted[known] == labels[known]
     if at_chance(predicted[known], labels[known], k):
         return (
-            f"expected rows in the order of the samples, got {read.mean():.1%} right, which is chance, and no usual "
-            "order of files fits better"
+            f"the rows do not seem to be in the order of the samples: {read.mean():.1%} are right, which is chance, "
+            "and no usual order of files fits better"
         )
     for split in np.unique(splits[known]).tolist():
         part = known & (splits == split)
         if part.sum() >= _ENOUGH and at_chance(predicted[part], labels[part], k):
             return (
-                f"expected rows in the order of the samples, got {read.mean():.1%} right and those of the "
-                f"{Split(split).name} split by chance ({np.mean(predicted[part] == labels[part]):.1%})"
+                f"the rows do not seem to be in the order of the samples: {read.mean():.1%} are right, but those of "
+                f"the {Split(split).name} split only by chance ({np.mean(predicted[part] == labels[part]):.1%})"
             )
     return None
 
@@ -382,8 +382,8 @@ def va_swap_problem(values: np.ndarray, targets: np.ndarray) -> str | None:
     if len(values) < 10 or swapped - given < max(BETTER_BY, _CHANCE_ERRORS / np.sqrt(len(values))):
         return None
     return (
-        f"expected the columns valence, arousal, got a mean correlation of {given:.2f} with the labels against "
-        f"{swapped:.2f} with the columns swapped"
+        f"valence and arousal seem swapped: the mean correlation with the labels is {given:.2f}, and {swapped:.2f} "
+        "with the columns swapped"
     )
 
 
@@ -409,12 +409,12 @@ def va_row_problem(
     name = max(fits, key=lambda key: fits[key])
     if fits[name] - as_given >= max(BETTER_BY, limit):
         return (
-            f"expected rows in the order of the samples, got a mean correlation of {as_given:.2f} with the labels; "
-            f"{fits[name]:.2f} with the file in another order: {name}"
+            f"the rows do not seem to be in the order of the samples: the mean correlation with the labels is "
+            f"{as_given:.2f}, and {fits[name]:.2f} with the file in another order: {name}"
         )
     if as_given <= limit:
         return (
-            f"expected rows in the order of the samples, got a mean correlation of {as_given:.2f} with the labels, "
-            "which is chance, and no usual order of files fits better"
+            f"the rows do not seem to be in the order of the samples: the mean correlation with the labels is "
+            f"{as_given:.2f}, which is chance, and no usual order of files fits better"
         )
     return None

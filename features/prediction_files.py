@@ -73,14 +73,15 @@ def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
     PredictionsError : unreadable, without such columns or arrays, or with foreign objects inside.
     """
     if not source.exists() or source.is_dir():
-        raise PredictionsError(f"{source}: expected a file of predictions, found none")
+        raise PredictionsError(f"{source}: no such file of predictions; check the path")
     if is_table(source):
         return _from_table(source, task, known)
     suffix = source.suffix.lower()
     if suffix in SUFFIXES:
         return _from_arrays(source, task)
     raise PredictionsError(
-        f"{source}: expected .npy, .npz, .csv, .tsv, .parquet or .pt, got {suffix or 'no suffix'!r}"
+        f"{source}: predictions cannot be read from a file with {f'the suffix {suffix}' if suffix else 'no suffix'}; "
+        "save them as .npz, .npy, .csv, .tsv, .parquet or .pt"
     )
 
 
@@ -95,19 +96,19 @@ def load_ids(path: str | Path) -> dict[str, np.ndarray]:
     """
     source = Path(path)
     if not source.exists() or source.is_dir():
-        raise PredictionsError(f"{path}: expected a file of ids, found none")
+        raise PredictionsError(f"{path}: no such file of ids; check the path")
     if is_table(source):
         table, _ = read_table(source)
         single = {name: as_text(table[name]) for name in table} if len(table.columns) == 1 else {}
         if not (candidates := id_candidates(table) or single):
-            raise PredictionsError(f"{path}: expected a column id, got {say_columns(list(table))}")
+            raise PredictionsError(f"{path}: no column of ids among {say_columns(list(table))}; name it id")
         return candidates
     if source.suffix.lower() in SUFFIXES:
         arrays = read_array_file(source)
         flat = {name: array.reshape(-1) for name, array in arrays.items() if np.squeeze(array).ndim < 2}
         candidates = {"ids": as_text(flat[""])} if "" in flat else id_candidates(flat)
         if not candidates:
-            raise PredictionsError(f"{path}: expected one array of ids, got {', '.join(arrays)}")
+            raise PredictionsError(f"{path}: no array of ids among {', '.join(arrays)}; name it ids")
         return candidates
     lines = read_text(source).splitlines()
     while lines and not lines[-1].strip():
@@ -119,7 +120,7 @@ def _out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
     value = arrays.get("out_of_fold", np.array(False))
     if value.size != 1 or value.dtype.kind not in "biu":
         raise PredictionsError(
-            f"{source}: expected out_of_fold to be true or false, got {value.dtype} of shape {value.shape}"
+            f"{source}: out_of_fold is {value.dtype} of shape {value.shape}; save it as true or false"
         )
     return bool(value.reshape(())[()])
 
@@ -137,7 +138,7 @@ def _from_arrays(source: Path, task: str | None) -> Read:
         pair = [np.atleast_1d(arrays[name]).reshape(-1) for name in VA]
         if len(pair[0]) != len(pair[1]):
             raise PredictionsError(
-                f"{source}: expected as many valence as arousal values, got {len(pair[0])} and {len(pair[1])}"
+                f"{source}: {len(pair[0])} values of valence, but {len(pair[1])} of arousal; save one of each per row"
             )
         values = np.stack(pair, axis=1)
         return Read(values, VA, *_id_arrays(arrays, len(values)), "va", out_of_fold)
@@ -146,7 +147,8 @@ def _from_arrays(source: Path, task: str | None) -> Read:
     if value_key is None:
         wanted = "va, or valence and arousal" if task == "va" else "logits or probabilities"
         raise PredictionsError(
-            f"{source}: expected the arrays ids and {wanted}, got {some([*arrays], 12) or 'none'}"
+            f"{source}: no array named {wanted}; the file has {some([*arrays], 12) or 'none'}; save the arrays ids "
+            f"and {wanted}"
         )
     values = arrays[value_key]
     ids, others = _id_arrays(arrays, len(np.atleast_1d(values)))
@@ -206,5 +208,5 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
         return Read(values, VA, ids, others, "va", notes=notes)
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
-        f"{source}: expected {wanted} beside an id column, got the columns {say_columns(names)}"
+        f"{source}: no predictions among the columns {say_columns(names)}; give {wanted} beside an id column"
     )

@@ -74,19 +74,22 @@ class Predictions:
         values = np.asarray(self.values)
         if values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] < 2 or not len(values):
             raise PredictionsError(
-                f"{self.source}: expected numbers of shape (rows, classes) with at least 2 columns, got "
-                f"{values.dtype} {values.shape}"
+                f"{self.source}: predictions must be numbers of shape (rows, classes) with at least 2 columns; the "
+                f"file holds {values.dtype} of shape {values.shape}"
             )
         if values.shape[1] > MAX_COLUMNS:
             raise PredictionsError(
-                f"{self.source}: expected at most {MAX_COLUMNS} classes, got {values.shape[1]} columns"
+                f"{self.source}: {values.shape[1]} columns, more than the {MAX_COLUMNS} classes that ig3d supports; "
+                "save one column per class"
             )
         if self.kind not in KINDS:
-            raise PredictionsError(f"{self.source}: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+            raise PredictionsError(
+                f"{self.source}: unknown kind {self.kind!r}; choose one of {', '.join(KINDS)}"
+            )
         if self.columns and len(self.columns) != values.shape[1]:
             raise PredictionsError(
-                f"{self.source}: expected {len(self.columns)} columns ({', '.join(self.columns)}), got "
-                f"{values.shape[1]}; name the file's own columns"
+                f"{self.source}: {values.shape[1]} columns, but {len(self.columns)} names "
+                f"({', '.join(self.columns)}); name every column of the file"
                 + (", valence and arousal among them" if values.shape[1] - len(self.columns) == 2 else "")
             )
         object.__setattr__(self, "values", values.astype(np.float64))
@@ -94,16 +97,16 @@ class Predictions:
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             raise PredictionsError(
-                f"{self.source}: expected finite numbers, got NaN, infinity or text in {len(bad)} of {len(values)} "
-                f"rows ({some([self._row_name(int(row)) for row in bad])})"
+                f"{self.source}: NaN, infinity or text in {len(bad)} of {len(values)} rows "
+                f"({some([self._row_name(int(row)) for row in bad])}); correct or remove them"
             )
         size = np.abs(self.values)
         far = np.flatnonzero((size > LOGIT_LIMIT).any(axis=1))
         if len(far):
             rows = f"{number(len(far), 'row')}: {some([self._row_name(int(row)) for row in far])}"
             raise PredictionsError(
-                f"{self.source}: expected numbers of at most {LOGIT_LIMIT:g} in size, got {size.max():.4g} ({rows}); "
-                "these are no logits"
+                f"{self.source}: values up to {size.max():.4g} in size ({rows}) are no logits, which lie within "
+                f"{LOGIT_LIMIT:g}; check which array or columns were saved"
             )
 
     def _row_name(self, row: int) -> str:
@@ -115,18 +118,17 @@ class Predictions:
         ids = as_text(np.atleast_1d(np.asarray(self.ids)))
         if len(ids) != len(self.values):
             raise PredictionsError(
-                f"{self.source}: expected one id per row, got {number(len(ids), 'id')} for "
-                f"{number(len(self.values), 'row')}"
+                f"{self.source}: {number(len(ids), 'id')} for {number(len(self.values), 'row')} of predictions; give "
+                "one id per row"
             )
         names, counts = np.unique(ids, return_counts=True)
         if counts.max() > 1:
             twice = names[counts > 1]
             raise PredictionsError(
-                f"{self.source}: expected every id once, got {number(len(twice), 'id')} more than once "
-                f"({some(list(twice))})"
+                f"{self.source}: {number(len(twice), 'duplicate id')} ({some(list(twice))}); keep one row per id"
             )
         if names[0] == "":
-            raise PredictionsError(f"{self.source}: expected an id in every row, got an empty one")
+            raise PredictionsError(f"{self.source}: a row has an empty id; give every row an id")
         object.__setattr__(self, "ids", ids)
 
     def __len__(self) -> int:
@@ -140,7 +142,9 @@ class Predictions:
         PredictionsError : valence and arousal have no such scores.
         """
         if self.kind == "va":
-            raise PredictionsError(f"{self.source}: expected class predictions, got valence and arousal")
+            raise PredictionsError(
+                f"{self.source}: holds valence and arousal, not class predictions; use --task va"
+            )
         if self.kind == "logits":
             return self.values
         return np.asarray(np.log(np.maximum(self.values, PROBABILITY_FLOOR)))
@@ -155,13 +159,13 @@ class Predictions:
         PredictionsError : another number of classes, or other classes.
         """
         scores, names, source = self.scores(), self.columns, Path(self.source).name
-        wanted = f"{source}: expected {len(classes)} classes ({', '.join(classes)})"
+        wanted = f"the store or labels have {len(classes)} classes ({', '.join(classes)})"
         if not names:
             extra = scores.shape[1] - len(classes)
             if extra:
-                more = ", and valence and arousal in their places" if extra in (2, 3) else ""
+                more = ", valence and arousal included" if extra in (2, 3) else ""
                 raise PredictionsError(
-                    f"{wanted}, got {scores.shape[1]} columns; name them with --2d-classes{more}"
+                    f"{source}: {scores.shape[1]} columns, but {wanted}; name all columns with --2d-classes{more}"
                 )
             preset = preset_of(tuple(classes))
             order = f"{', '.join(classes)}" + (f" (preset {preset})" if preset else "")
@@ -169,12 +173,12 @@ class Predictions:
         odd = [name for name in names if name not in classes]
         missing = [name for name in classes if name not in names]
         if missing or not set(odd) <= set(spare):
-            got = (
-                f"{', '.join(odd)} instead of {', '.join(missing)}"
+            columns = (
+                f"has {', '.join(odd)} instead of {', '.join(missing)}"
                 if len(odd) == len(missing)
-                else f"{len(names)} columns ({', '.join(names)}); use predictions of the same classes"
+                else f"has {len(names)} columns ({', '.join(names)})"
             )
-            raise PredictionsError(f"{wanted}, got {got}")
+            raise PredictionsError(f"{source}: {columns}, but {wanted}; use predictions of the same classes")
         dropped = f"; {', '.join(odd)} left out and the others renormalised" if odd else ""
         return scores[
             :, [names.index(name) for name in classes]
@@ -193,7 +197,9 @@ class Predictions:
             with replacing(path) as temporary:
                 write_arrays(temporary, arrays)
         except OSError as exc:
-            raise PredictionsError(f"{path}: expected to write predictions, got {exc}") from exc
+            raise PredictionsError(
+                f"{path}: the predictions cannot be written: {exc}; choose another place"
+            ) from exc
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -280,8 +286,8 @@ def _with_ids(read: Read, source: Path, ids_file: Path) -> Read:
     own = id_column(read.ids)
     if own is not None and not np.array_equal(read.ids[own], ids):
         raise PredictionsError(
-            f"{source}: expected ids from one place, got its own ({some(read.ids[own][:2].tolist())}) and others from "
-            f"{ids_file} ({some(ids[:2].tolist())}); leave --2d-ids out, or take the ids out of the predictions"
+            f"{source}: its own ids ({some(read.ids[own][:2].tolist())}) differ from those of {ids_file} "
+            f"({some(ids[:2].tolist())}); omit --2d-ids, or remove the ids from the predictions"
         )
     return replace(read, ids=listed, others={})
 
@@ -313,8 +319,7 @@ def in_va_range(predictions: Predictions) -> Predictions:
         return predictions
     if max(-low, high) > VA_LIMIT:
         raise PredictionsError(
-            f"{predictions.source}: expected valence and arousal in [-1, 1], got {low:.4g} to {high:.4g}; bring them "
-            "to this scale"
+            f"{predictions.source}: valence and arousal range from {low:.4g} to {high:.4g}; rescale them to [-1, 1]"
         )
     outside = int(np.sum((np.abs(predictions.values) > 1).any(axis=1)))
     note = (
@@ -346,8 +351,8 @@ def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.nd
     if named == "probabilities":
         bad = int(np.sum(~fitting[1.0]))
         raise PredictionsError(
-            f"{source}: expected probabilities whose rows sum to 1 or 100, got {bad} of {len(values)} rows that do "
-            "not; name the array logits if it holds logits"
+            f"{source}: {bad} of {len(values)} rows of probabilities do not sum to 1 or 100; name the array logits if "
+            "it holds logits"
         )
     if (values <= 0).all() and (np.abs(np.exp(values).sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
         return values, "logits", f"{name}: read as log-probabilities (their exponentials sum to 1)"

@@ -93,15 +93,15 @@ def read_arrays(path: str | Path) -> Any:
             return _read(file, path.stat().st_size)
     except OSError as error:
         raise WeightsError(
-            f"{path}: expected a readable file, got: {plain(error.strerror or error)}"
+            f"{path}: cannot be read: {plain(error.strerror or error)}; check the path"
         ) from error
     except Exception as error:  # damaged contents raise nearly anything in pickle, zipfile and NumPy
         reason = plain(error)
         if not isinstance(error, (pickle.UnpicklingError, EOFError, zipfile.BadZipFile)):
             reason = f"other or damaged contents ({type(error).__name__}: {reason})"
         raise WeightsError(
-            f"{path}: expected a sound checkpoint, pickle or array file, got: {reason or 'a file cut short'}; "
-            "get the file again"
+            f"{path}: damaged, or no checkpoint, pickle or array file: {reason or 'the file is cut short'}; get the "
+            "file again"
         ) from error
 
 

@@ -161,15 +161,15 @@ def sample_table(
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     parts.clear()  # half of the memory
     if not len(table):
-        raise DatasetError(f"{dataset}: expected images under {root}, found none")
+        raise DatasetError(f"{dataset}: no images under {root}; check the path and --dataset")
     if not table["id"].is_monotonic_increasing:
         table = table.sort_values("id", kind="stable", ignore_index=True)
     ids = table["id"].array
     twice = ids[1:][np.asarray(ids[1:] == ids[:-1], bool)].unique().tolist()
     if twice:
         raise DatasetError(
-            f"{dataset}: expected one sample per id, got {number(len(twice), 'id')} more than once ({some(twice)}); "
-            "rename files that differ only in extension, or give ids in a manifest"
+            f"{dataset}: {number(len(twice), 'duplicate id')} ({some(twice)}); rename files that differ only in "
+            "their extension, or give ids in a manifest"
         )
     return table
 
@@ -189,8 +189,8 @@ def _typed(columns: Mapping[str, Sequence[Any]], classes: Sequence[str], dataset
     missing, unknown = set(_NEEDED) - set(columns), set(columns) - set(_DEFAULTS)
     if missing or unknown:
         raise DatasetError(
-            f"{dataset}: expected samples with the columns {', '.join(_DEFAULTS)} (id and path at least), got "
-            f"{', '.join(columns)}"
+            f"{dataset}: the samples have the columns {', '.join(columns)}; give id and path, and any of "
+            f"{', '.join(name for name in _DEFAULTS if name not in _NEEDED)}"
         )
     n = len(columns["id"])
     full = {name: columns.get(name, [default] * n) for name, default in _DEFAULTS.items()}
@@ -216,9 +216,7 @@ def _check_utf8(columns: Mapping[str, Sequence[str]], dataset: str) -> None:
     odd = [
         repr(path) for path, *row in zip(columns["path"], *texts, strict=True) if not _is_utf8("".join(row))
     ]
-    raise DatasetError(
-        f"{dataset}: expected names in UTF-8, got {number(len(odd), 'other')} ({some(odd)}); rename them"
-    )
+    raise DatasetError(f"{dataset}: {number(len(odd), 'name')} not in UTF-8 ({some(odd)}); rename the files")
 
 
 def _is_utf8(text: str) -> bool:
@@ -242,7 +240,7 @@ def _categories(values: Sequence[Any], names: Sequence[str], what: str) -> pd.Ca
         bad = (codes < 0) & column.notna().to_numpy()
     if bad.any():
         raise DatasetError(
-            f"{what}: expected {some(list(names), 12) or 'none'} (or -1 to {len(names) - 1}), got "
-            f"{some(sorted(map(str, column[bad].unique())))}"
+            f"{what}: unknown value {some(sorted(map(str, column[bad].unique())))}; use "
+            f"{some(list(names), 12) or 'none'}, or -1 to {len(names) - 1}"
         )
     return pd.Categorical.from_codes(codes, list(names))

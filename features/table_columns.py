@@ -268,7 +268,7 @@ def class_columns(table: Sequence[str], known: Sequence[str] = ()) -> tuple[tupl
         if len(set(classes)) < len(classes) or copies:
             twice = [column for column, name in zip(named, classes, strict=True) if classes.count(name) > 1]
             raise PredictionsError(
-                f"expected one column for each class, got several for one: {some([*twice, *copies])}; remove the others"
+                f"several columns stand for one class: {some([*twice, *copies])}; keep one column per class"
             )
         return named, canonical_all(classes)
     by_number = {bare[column]: column for column in table if re.fullmatch("0|[1-9][0-9]{0,4}", bare[column])}

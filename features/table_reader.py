@@ -100,14 +100,12 @@ def read_table(
         raise
     except Exception as exc:  # csv, pandas, gzip, zlib, codecs and pyarrow have no common base
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise error(f"{path}: expected a table with a header line, got {short(reason, 200)}") from exc
+        raise error(
+            f"{path}: cannot be read as a table: {short(reason, 200)}; save it as CSV with a header line"
+        ) from exc
     if not len(table):
-        what = (
-            "a table with a header line, got an empty file"
-            if not raw.strip()
-            else "rows under the header, got none"
-        )
-        raise error(f"{path}: expected {what}")
+        what = "has no rows below the header" if raw.strip() else "is empty"
+        raise error(f"{path}: the table {what}; save it as CSV with a header line and one row per sample")
     return table, notes
 
 
@@ -125,26 +123,26 @@ def read_text(path: str | Path, *, error: type[Ig3dError] = PredictionsError, nu
         text = _decode(source, _read_bytes(source, error), error)[0]
         return text if nul else _check_nul(source, text, error)
     except OSError as exc:
-        raise error(f"{path}: expected a text file, got {exc.strerror or exc}") from exc
+        raise error(f"{path}: cannot be read: {exc.strerror or exc}; check the path") from exc
 
 
 def _read_bytes(source: Path, error: type[Ig3dError]) -> bytes:
     """Content of a regular file or a pipe, decompressed; devices are refused."""
     if source.is_dir():
-        raise error(f"{source}: expected a table, got a folder")
+        raise error(f"{source}: is a folder; give the path of a table")
     # Without O_NONBLOCK, opening a pipe without a writer would hang.
     handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise error(f"{source}: expected a table, got a device or another special file")
+            raise error(f"{source}: is a device or another special file; give the path of a table")
         os.set_blocking(handle, True)
         raw = file.read(MAX_BYTES + 1)
     if raw.startswith(_GZIP):
         with gzip.open(io.BytesIO(raw)) as unpacked:
             raw = unpacked.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
-        raise error(f"{source}: expected a table of at most {MAX_BYTES >> 30} GiB, got more")
+        raise error(f"{source}: the table exceeds {MAX_BYTES >> 30} GiB; split it or remove columns")
     return raw
 
 
@@ -195,7 +193,7 @@ def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tupl
     """Text of a table: by its byte order mark, else UTF-8, UTF-16 without a mark, or Latin-1 with a note."""
     for start, name in _OTHER_FORMATS.items():
         if raw.startswith(start):
-            raise error(f"{source}: expected a table as text or Parquet, got {name}")
+            raise error(f"{source}: is {name}; save the table as CSV or Parquet")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), None)
     if encoding is None and (zeros := np.frombuffer(raw[:4096], np.uint8) == 0).any():
         # Every other byte of UTF-16 text in a Western script is zero.
@@ -208,19 +206,21 @@ def _decode(source: Path, raw: bytes, error: type[Ig3dError]) -> tuple[str, tupl
         text = raw.decode(encoding or "utf-8")
     except UnicodeDecodeError as exc:
         if encoding is not None:
-            raise error(f"{source}: expected a table in {encoding.upper()}, got {exc.reason}") from exc
+            raise error(
+                f"{source}: is marked as {encoding.upper()}, but cannot be decoded ({exc.reason}); save it as UTF-8"
+            ) from exc
         text = raw.decode("cp1252", errors="replace") if b"\x81" not in raw else raw.decode("latin-1")
         notes = (f"WARNING {source.name}: read as Latin-1, as it is no UTF-8; check names with accents",)
     if text.lstrip()[:1] in ("[", "{"):
-        raise error(f"{source}: expected a table, got JSON; save it as CSV")
+        raise error(f"{source}: is JSON; save the table as CSV")
     return text, notes
 
 
 def _check_nul(source: Path, text: str, error: type[Ig3dError]) -> str:
     if (at := text.find("\x00")) >= 0:
         raise error(
-            f"{source}: expected text, got a NUL byte in line {text.count(chr(10), 0, at) + 1}; "
-            "the file is damaged or no table"
+            f"{source}: line {text.count(chr(10), 0, at) + 1} has a NUL byte; the file is damaged or no table: save it "
+            "again as CSV"
         )
     return text
 
@@ -273,8 +273,8 @@ def _checked_rows(
     for row in rows:
         if len(row) < width or any(row[width:]):
             raise error(
-                f"{source}: expected {number(width, 'cell')} in every row as in the header, got {len(row)} in line "
-                f"{line()} ({short(' '.join(', '.join(row).split()), 60)})"
+                f"{source}: line {line()} has {number(len(row), 'cell')}, the header has {width} "
+                f"({short(' '.join(', '.join(row).split()), 60)}); correct that line"
             )
         yield row[:width]
 
@@ -308,9 +308,7 @@ def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-        raise error(
-            f"{source}: expected every column once, got {some(twice)} more than once; rename or remove one of them"
-        )
+        raise error(f"{source}: several columns are named {some(twice)}; rename or remove all but one")
 
 
 def _unquoted(column: pd.Series) -> pd.Series:

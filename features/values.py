@@ -88,8 +88,8 @@ class CropSpec:
     def __post_init__(self) -> None:
         if self.size < 2 or not min(self.scale, self.points_factor) > 0:
             raise ValueError(
-                f"CropSpec: expected size >= 2, scale > 0 and points_factor > 0, got {self.size}, {self.scale} and "
-                f"{self.points_factor}"
+                f"CropSpec: size {self.size}, scale {self.scale}, points_factor {self.points_factor}; size must be "
+                "at least 2, the others above 0"
             )
 
 
@@ -202,7 +202,8 @@ class Block:
     def __post_init__(self) -> None:
         if self.width < 1 or (self.columns and len(self.columns) != self.width):
             raise ValueError(
-                f"Block: expected width >= 1 and as many column names, got {self.width} and {len(self.columns)}"
+                f"Block: width {self.width} with {len(self.columns)} column names; give a width of at least 1 and as "
+                "many names"
             )
 
 

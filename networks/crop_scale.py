@@ -165,8 +165,8 @@ def rows_to_choose_by(listing: Listing, labelled: np.ndarray, boxed: np.ndarray)
             break
     else:
         raise UsageError(
-            f"crop-scale: auto needs labelled rows with a face box in a train or val split that is not reported, got "
-            f"none of {len(listing)}; pass a number, or separate train or val rows (ig3d split)"
+            f"crop-scale: auto needs labelled rows with a face box in a train or val split that is not reported, "
+            f"and none of {len(listing)} rows is one; pass a number, or separate train or val rows (ig3d split)"
         )
     if len(rows) > MOST_ROWS:
         own = np.where(names[rows] != "", np.char.add("g", names[rows]), np.char.add("i", rows.astype(str)))

@@ -138,7 +138,7 @@ def check_folds(folds: int) -> None:
     UsageError : ``folds`` is below two.
     """
     if folds < 2:
-        raise UsageError(f"out of fold: at least 2 folds are needed, got {folds}")
+        raise UsageError(f"out of fold: {folds} folds are too few; give 2 or more")
 
 
 def _named(plan: Plan, values: np.ndarray) -> dict[str, np.ndarray]:

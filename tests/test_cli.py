@@ -99,9 +99,7 @@ def test_extract_says_what_it_understood(ig3d: Program, data: Path, tmp_path: Pa
 
 def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.h5"
-    failed(
-        ig3d("extract", tmp_path / "no", "--out", out), 1, "expected the dataset's folder", "docs/datasets.md"
-    )
+    failed(ig3d("extract", tmp_path / "no", "--out", out), 1, "the dataset's folder", "docs/datasets.md")
     failed(ig3d("extract", data, "--out", out, "--dataset", "rafdb"), 1, "list_patition_label.txt")
     failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "choose one of ")
     failed(ig3d("extract", data, "--out", out, "--detector", "none"), 2, "no landmarks")
@@ -133,7 +131,7 @@ def test_inspect_for_people_and_for_scripts(ig3d: Program, store: Path) -> None:
 
 
 def test_inspect_failures(ig3d: Program, store: Path, tmp_path: Path) -> None:
-    failed(ig3d("inspect", tmp_path / "no.h5"), 1, "found no file")
+    failed(ig3d("inspect", tmp_path / "no.h5"), 1, "no such store")
     content = bytearray(store.read_bytes())
     where = content.index(b"the crop")
     content[where : where + 8] = b"THE CROP"

@@ -309,7 +309,7 @@ def test_another_dataset_is_refused_and_a_changed_file_fails_alone(
     ended = ig3d(
         "extract", root, "--out", tmp_path / "b.h5", "--regressor", FAKE, "--boxes", tmp_path / "gone.h5"
     )
-    assert ended.returncode == 1 and "found no file" in ended.stderr
+    assert ended.returncode == 1 and "no such store" in ended.stderr
     with pytest.raises(StoreError):
         extract_codes(
             list_samples(root, "folder"), tmp_path / "b.h5", replace(CONFIG, boxes=str(root)), jobs=1

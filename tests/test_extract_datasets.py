@@ -105,7 +105,7 @@ def test_split_folders_beside_class_folders_are_refused_but_empty_ones_are_not(t
         "1 image left out, outside of class folders: train/loose.png" in note for note in samples.notes
     )
     write_image(tmp_path / "other" / "sad" / "c.png")
-    with pytest.raises(DatasetError, match=r"got both \(test, train; other\)"):
+    with pytest.raises(DatasetError, match=r"split folders \(test, train\) beside other folders \(other\)"):
         list_samples(tmp_path, "folder")
 
 
@@ -122,7 +122,7 @@ def test_linked_class_folders_are_followed_and_loops_are_not(tmp_path: Path) -> 
 def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "happy").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "happy") + b"/latin\xe4.jpg")).write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"expected names in UTF-8, got 1 other .*latin"):
+    with pytest.raises(DatasetError, match=r"1 name not in UTF-8 .*latin"):
         list_samples(tmp_path, "folder")
 
 
@@ -131,13 +131,15 @@ def test_a_name_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path
     """Such a file would be looked for inside a container, and be missing."""
     write_image(tmp_path / name)
     write_image(tmp_path / "sad" / "wow!.png")
-    with pytest.raises(DatasetError, match=r"got .*!.*y\.png, which means .*y\.png inside .*; rename it"):
+    with pytest.raises(
+        DatasetError, match=r"y\.png reads as ARCHIVE!MEMBER .*y\.png inside .*; rename the file"
+    ):
         list_samples(tmp_path, "folder")
 
 
 def test_a_root_that_reads_as_a_member_of_a_container_is_one_line(tmp_path: Path) -> None:
     write_image(tmp_path / "x.tar!z" / "sad" / "a.png")
-    with pytest.raises(DatasetError, match="expected names that do not read as ARCHIVE!MEMBER"):
+    with pytest.raises(DatasetError, match="reads as ARCHIVE!MEMBER"):
         list_samples(tmp_path / "x.tar!z", "folder")
 
 
@@ -146,7 +148,7 @@ def test_folder_of_the_wrong_layout(tmp_path: Path, files: list[str]) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"folder: expected .*found .*ROOT/<class>.*docs/datasets.md"):
+    with pytest.raises(DatasetError, match=r"folder: no .*which holds .*ROOT/<class>.*docs/datasets.md"):
         list_samples(tmp_path, "folder")
 
 
@@ -165,28 +167,30 @@ def test_images_in_no_class_folders_are_samples_without_labels(tmp_path: Path) -
 def test_same_stem_twice_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "happy" / "a.png")
     write_image(tmp_path / "happy" / "a.jpg")
-    with pytest.raises(DatasetError, match=r"1 id more than once \(happy/a\)"):
+    with pytest.raises(DatasetError, match=r"1 duplicate id \(happy/a\)"):
         list_samples(tmp_path, "folder")
 
 
 def test_two_folders_of_one_class_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "happy" / "a.png")
     write_image(tmp_path / "joy" / "b.png")
-    with pytest.raises(UsageError, match="happy twice"):
+    with pytest.raises(UsageError, match="happy occurs twice"):
         list_samples(tmp_path, "folder")
 
 
 @pytest.mark.parametrize("pattern", ["(", "no group", r"x(\d)"])
 def test_bad_group_pattern(tmp_path: Path, pattern: str) -> None:
     write_image(tmp_path / "happy" / "a.png")
-    with pytest.raises((UsageError, DatasetError), match="groups: expected"):
+    with pytest.raises(
+        (UsageError, DatasetError), match=r"groups: .*(regular expression|parentheses|does not match)"
+    ):
         list_samples(tmp_path, "folder", DatasetOptions(group_pattern=pattern))
 
 
 def test_unknown_adapter_and_missing_root(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"choose one of rafdb, .*manifest, .*folder"):
         list_samples(tmp_path, "fodler")
-    with pytest.raises(DatasetError, match="found none"):
+    with pytest.raises(DatasetError, match="does not exist"):
         list_samples(tmp_path / "nowhere", "folder")
 
 
@@ -246,13 +250,15 @@ def test_manifest_with_own_ids_keeps_several_faces_of_a_file(tmp_path: Path) -> 
     ("rows", "message"),
     [
         pytest.param({"number": [7]}, "expected a column path", id="no-path"),
-        pytest.param({"path": ["a.png", "a.png"]}, r"1 id more than once \(a\)", id="twice"),
-        pytest.param({"path": ["../a.png"]}, "leading out", id="outside"),
+        pytest.param({"path": ["a.png", "a.png"]}, r"1 duplicate id \(a\)", id="twice"),
+        pytest.param({"path": ["../a.png"]}, "outside the root", id="outside"),
         pytest.param({"path": ["/etc/a.png"]}, "absolute", id="absolute"),
-        pytest.param({"path": ["a.png"], "split": ["spare"]}, r"got 1 other: 'spare' \(a\)", id="split"),
-        pytest.param({"path": ["a.png"], "valence": ["3"]}, r"valence in \[-1, 1\].*'3' \(a\)", id="range"),
-        pytest.param({"path": ["a.png"], "arousal": ["high"]}, "arousal in .*'high'", id="word"),
-        pytest.param({"path": []}, "expected rows", id="no-rows"),
+        pytest.param({"path": ["a.png"], "split": ["spare"]}, r"1 cell not valid: 'spare' \(a\)", id="split"),
+        pytest.param(
+            {"path": ["a.png"], "valence": ["3"]}, r"'3' \(a\); use valence in \[-1, 1\]", id="range"
+        ),
+        pytest.param({"path": ["a.png"], "arousal": ["high"]}, "'high' .*arousal in", id="word"),
+        pytest.param({"path": []}, "has no rows", id="no-rows"),
     ],
 )
 def test_bad_manifests(tmp_path: Path, rows: dict[str, list[object]], message: str) -> None:
@@ -262,9 +268,11 @@ def test_bad_manifests(tmp_path: Path, rows: dict[str, list[object]], message: s
 
 def test_no_manifest_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path\n")
-    with pytest.raises(DatasetError, match=r"expected manifest.csv or manifest.parquet, found labels.csv"):
+    with pytest.raises(
+        DatasetError, match=r"no manifest.csv or manifest.parquet in .*, which holds labels.csv"
+    ):
         list_samples(tmp_path, "manifest")
-    with pytest.raises(DatasetError, match="expected rows"):
+    with pytest.raises(DatasetError, match="has no rows"):
         (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00path\x00")
         list_samples(tmp_path, "manifest", DatasetOptions(manifest=str(tmp_path / "broken.csv")))
 
@@ -338,7 +346,7 @@ def test_rafdb_kaggle_table_against_folders(tmp_path: Path) -> None:
         for label in range(1, 8):
             write_image(tmp_path / "DATASET" / split / str(label) / f"{split}{label}.jpg")
     (tmp_path / "train_labels.csv").write_text("image,label\ntrain1.jpg,2\n")
-    with pytest.raises(DatasetError, match=r"1 image with another label in the table \(train1.jpg\)"):
+    with pytest.raises(DatasetError, match=r"1 image in a folder other than the label .* \(train1.jpg\)"):
         list_samples(tmp_path, "rafdb")
 
 
@@ -346,20 +354,18 @@ def test_rafdb_kaggle_table_against_folders(tmp_path: Path) -> None:
 def test_rafdb_bad_lines_are_named(tmp_path: Path, line: str) -> None:
     official(tmp_path, "train_00000.jpg 1")
     (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text(f"train_00000.jpg 1\n{line}\n")
-    with pytest.raises(DatasetError, match="in line 2 of"):
+    with pytest.raises(DatasetError, match="line 2 of"):
         list_samples(tmp_path, "rafdb")
 
 
 def test_rafdb_of_the_wrong_layout(tmp_path: Path) -> None:
-    with pytest.raises(
-        DatasetError, match=r"found an empty folder .*list_patition_label.txt.*docs/datasets.md"
-    ):
+    with pytest.raises(DatasetError, match=r"holds nothing.*list_patition_label.txt.*docs/datasets.md"):
         list_samples(tmp_path, "rafdb")
     official(tmp_path, "")
     (tmp_path / "EmoLabel").rename(tmp_path / "Labels")
     (tmp_path / "EmoLabel").mkdir()
     (tmp_path / "EmoLabel" / "list_patition_label.txt").write_text("train_1.jpg 1")
-    with pytest.raises(DatasetError, match="expected Image/aligned/ beside"):
+    with pytest.raises(DatasetError, match="no images in Image/aligned/ beside"):
         list_samples(tmp_path, "rafdb")
 
 
@@ -378,7 +384,7 @@ def test_the_adapter_of_the_docs_lists_its_samples(tmp_path: Path, monkeypatch: 
     assert words(listing, "bob/sad_1") == ("sad", "train")
     assert listing.samples["group"].tolist() == ["ann", "ann", "bob"]
     assert listing.notes == ("3 photographs",)
-    with pytest.raises(DatasetError, match=r"lab: expected PNG files in a folder per person, found"):
+    with pytest.raises(DatasetError, match=r"lab: no PNG files in a folder per person in"):
         list_samples(tmp_path / "data" / "ann", "my_lab:Lab")
 
 

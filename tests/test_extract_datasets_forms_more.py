@@ -67,9 +67,7 @@ def test_bad_pixels_are_unreadable_and_the_others_are_not(tmp_path: Path, pixels
 
 def test_fer2013_bad_rows(tmp_path: Path) -> None:
     pixel_table(tmp_path / "fer2013.csv", [("7", grey(0), "Training")])
-    with pytest.raises(
-        DatasetError, match=r"expected emotions 0 to 6 and Usage .*got '7' and 'Training' in row 0"
-    ):
+    with pytest.raises(DatasetError, match=r"row 0 of .* has emotion '7' and Usage 'Training'"):
         list_samples(tmp_path, "fer2013")
 
 
@@ -141,7 +139,7 @@ def test_ferplus_vote_table(tmp_path: Path, form: str) -> None:
 
 def test_ferplus_without_votes(tmp_path: Path) -> None:
     write_image(tmp_path / "FER2013Train" / "fer0000000.png")
-    with pytest.raises(DatasetError, match=r"expected fer2013new.csv, or label.csv .*found FER2013Train/"):
+    with pytest.raises(DatasetError, match=r"no fer2013new.csv, and no label.csv .* holds FER2013Train/"):
         list_samples(tmp_path, "ferplus")
 
 
@@ -174,7 +172,7 @@ def test_expw_has_boxes_and_several_faces(tmp_path: Path, images: str) -> None:
 def test_expw_bad_lines(tmp_path: Path, line: str) -> None:
     write_image(tmp_path / "image" / "a.jpg")
     (tmp_path / "label.lst").write_text(f"a.jpg 0 1 1 2 2 3.5 1\n{line}\n")
-    with pytest.raises(DatasetError, match="in line 2 of"):
+    with pytest.raises(DatasetError, match="line 2 of"):
         list_samples(tmp_path, "expw")
 
 
@@ -195,7 +193,7 @@ def test_sfew(tmp_path: Path, folders: tuple[str, str]) -> None:
 
 def test_sfew_with_other_classes(tmp_path: Path) -> None:
     write_image(tmp_path / "Train" / "Bored" / "a.png")
-    with pytest.raises(Exception, match="expected a class for every label, got none for Bored"):
+    with pytest.raises(Exception, match="has no class for Bored"):
         list_samples(tmp_path, "sfew")
 
 
@@ -231,11 +229,11 @@ def test_ckplus(tmp_path: Path, emotions: str) -> None:
 
 def test_ckplus_half_there_or_wrong(tmp_path: Path) -> None:
     write_image(tmp_path / "cohn-kanade-images" / "S005" / "001" / "a.png")
-    with pytest.raises(DatasetError, match="expected the folder Emotion, found cohn-kanade-images/"):
+    with pytest.raises(DatasetError, match=r"no folder Emotion in .*, which holds cohn-kanade-images/"):
         list_samples(tmp_path, "ckplus")
     (tmp_path / "Emotion" / "S005" / "001").mkdir(parents=True)
     (tmp_path / "Emotion" / "S005" / "001" / "a_emotion.txt").write_text("3.5")
-    with pytest.raises(DatasetError, match=r"expected a label 0 to 7 in S005/001/a_emotion.txt, got '3.5'"):
+    with pytest.raises(DatasetError, match=r"the label '3.5' in S005/001/a_emotion.txt"):
         list_samples(tmp_path, "ckplus")
 
 
@@ -287,5 +285,5 @@ def test_affwild2_va_has_its_own_splits(tmp_path: Path) -> None:
 def test_affwild2_bad_lines(tmp_path: Path, dataset: str, file: str, text: str) -> None:
     affwild2(tmp_path)
     (tmp_path / "ann" / f"{file}_Set" / "Train_Set" / "v2.txt").write_text(text)
-    with pytest.raises(DatasetError, match=f"{dataset}: expected .* in line 2 of"):
+    with pytest.raises(DatasetError, match=f"{dataset}: .*line 2 of"):
         list_samples(tmp_path, dataset)

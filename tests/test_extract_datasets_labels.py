@@ -69,17 +69,17 @@ def test_label_maps(
 @pytest.mark.parametrize(
     ("names", "label_map", "message"),
     [
-        (["0", "8"], "affectnet8", "expected a class for every label, got none for 8 .*add 8=NAME"),
-        (["1", "2"], "1=happy", "got none for 2"),
+        (["0", "8"], "affectnet8", "has no class for 8; add 8=NAME"),
+        (["1", "2"], "1=happy", "has no class for 2"),
         (
             ["1", "6"],
             "rafdb",
-            "expected labels from 0, or 1 to 7 for 'rafdb', got 1, 6; write it out: 1=NAME",
+            "the labels are 1, 6, .* 1 to 7 as 'rafdb' .* write the map out: 1=NAME",
         ),
-        (["1"], "1=happy,1=sad", "expected LABEL=CLASS once for each label, got '1=sad'"),
-        (["1"], "1=", "expected LABEL=CLASS"),
-        (["1"], "nonsense", "expected a preset"),
-        (["bored"], "rafdb", "got none for bored"),
+        (["1"], "1=happy,1=sad", "cannot read '1=sad' .* write LABEL=CLASS"),
+        (["1"], "1=", "write LABEL=CLASS"),
+        (["1"], "nonsense", "is no preset"),
+        (["bored"], "rafdb", "has no class for bored"),
     ],
 )
 def test_bad_label_maps(names: list[str], label_map: str, message: str) -> None:
@@ -129,7 +129,7 @@ def test_label_map_on_a_folder_and_on_a_manifest(tmp_path: Path) -> None:
     table = list_samples(tmp_path, "manifest", options)
     assert [table.classes[label] for label in table.labels] == ["surprise", "disgust"]
     assert "column file of manifest.csv read as path" in table.notes
-    with pytest.raises(UsageError, match=r"--dataset folder or manifest with --label-map, got rafdb"):
+    with pytest.raises(UsageError, match=r"the labels of rafdb have a fixed meaning"):
         list_samples(tmp_path, "rafdb", options)
 
 
@@ -205,11 +205,15 @@ def test_carving_valence_and_arousal_is_stratified_by_quadrant() -> None:
 @pytest.mark.parametrize(
     ("samples", "share", "message"),
     [
-        (made_up(splits=(Split.train, Split.val)), 0.1, "no val split in made-up, got train 300, val 300"),
-        (made_up(splits=(Split.none,)), 0.1, "expected a train split in made-up, got none 600"),
+        (
+            made_up(splits=(Split.train, Split.val)),
+            0.1,
+            "made-up already has a val split .train 300, val 300",
+        ),
+        (made_up(splits=(Split.none,)), 0.1, "made-up has no train split .none 600"),
         (made_up(groups=1), 0.1, "without splitting a group"),
-        (made_up(), 0.0, "expected a share between 0 and 1"),
-        (made_up(), 1.5, "expected a share between 0 and 1"),
+        (made_up(), 0.0, "0.0 is not between 0 and 1"),
+        (made_up(), 1.5, "1.5 is not between 0 and 1"),
     ],
 )
 def test_what_cannot_be_carved(samples: Listing, share: float, message: str) -> None:
@@ -249,15 +253,15 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-2], "got 0 others and 2 missing"),
-        (lambda rows: [*rows, ["other/x", "val"]], r"got 1 other \(other/x\) and 0 missing"),
-        (lambda rows: [*rows, rows[3]], "expected each id once"),
+        (lambda rows: rows[:-2], "0 unknown ids and 2 missing"),
+        (lambda rows: [*rows, ["other/x", "val"]], r"1 unknown id \(other/x\) and 0 missing"),
+        (lambda rows: [*rows, rows[3]], "duplicate ids"),
         (
             lambda rows: [*rows[:-1], [rows[-1][0], "spare"]],
-            "expected each id once with train, val, test or nothing",
+            "give each id once, with train, val, test or nothing",
         ),
-        (lambda rows: rows[1:], "expected a table with the columns id,split"),
-        (lambda rows: [], "got an empty file"),
+        (lambda rows: rows[1:], "needs the columns id,split"),
+        (lambda rows: [], "the table is empty"),
     ],
 )
 def test_split_tables_of_something_else(tmp_path: Path, rafdb: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]

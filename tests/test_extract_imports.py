@@ -183,12 +183,14 @@ def test_an_id_that_reads_as_an_empty_cell_is_an_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "content", "columns", "message"),
     [
-        pytest.param("csv", "id,expression:0\nnowhere,1\n", None, "got none that fits", id="no-id-fits"),
-        pytest.param("csv", "a,b\n1,2\n", None, "expected a column id", id="no-id-column"),
+        pytest.param(
+            "csv", "id,expression:0\nnowhere,1\n", None, "matches the id or file name of any", id="no-id-fits"
+        ),
+        pytest.param("csv", "a,b\n1,2\n", None, "no column id", id="no-id-column"),
         pytest.param("csv", "id,a,b\n1,2,3\n", None, "--columns", id="no-names"),
         pytest.param("csv", "id,a,b\n1,2,3\n", "pose:3", "sum to the 2 columns", id="widths"),
         pytest.param("csv", "id,a,b\n1,2,3\n", "pose", "block:width", id="form"),
-        pytest.param("xml", "", None, "expected --from smirk-json", id="kind"),
+        pytest.param("xml", "", None, "use --from smirk-json", id="kind"),
     ],
 )
 def test_imports_that_cannot_be(
@@ -203,7 +205,7 @@ def test_imports_that_cannot_be(
 def test_files_of_two_regressors_are_refused(tmp_path: Path, samples: Listing) -> None:
     (tmp_path / "1.json").write_text(json.dumps(numbers(SMIRK)))
     (tmp_path / "2.json").write_text(json.dumps(numbers(SMIRK | {"shape_params": 100})))
-    with pytest.raises(DatasetError, match="expected shape of one width in all 2 rows"):
+    with pytest.raises(DatasetError, match="the width of shape differs between rows"):
         import_codes(samples, "smirk-json", tmp_path, tmp_path / "a.h5")
 
 
@@ -266,9 +268,9 @@ def test_import_and_export_as_commands(ig3d: Callable[..., Ended], tmp_path: Pat
     assert ended.stdout == f"{tmp_path / 'b.h5'}: 6 rows (ok 6)\n"
     assert ig3d("export", store).returncode == 2
     assert "ends in .csv" in ig3d("export", store, "--csv", tmp_path / "a.txt").stderr
-    assert "got 'jaw'" in ig3d("export", store, "--csv", table, "--blocks", "jaw").stderr
+    assert "no block jaw" in ig3d("export", store, "--csv", table, "--blocks", "jaw").stderr
     ended = ig3d("import", root, "--from", "csv", "--codes", tmp_path / "no.csv", "--out", tmp_path / "c.h5")
-    assert (ended.returncode, "found nothing" in ended.stderr) == (1, True)
+    assert (ended.returncode, "does not exist" in ended.stderr) == (1, True)
 
 
 def test_export_that_cannot_be(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_part_from_the_command_line(made: Path, tmp_path: Path, ig3d: Callable
     for wrong, message in (
         ("0/3", "1 <= K <= N"),
         ("4/3", "1 <= K <= N"),
-        ("x", "expected K/N"),
+        ("x", "write K/N"),
         ("1/999", "<= 201"),
     ):
         ended = part(wrong)

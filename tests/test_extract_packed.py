@@ -230,12 +230,12 @@ def test_webdataset_codes_are_those_of_the_files(tmp_path: Path, images: dict[st
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.txt": "x"}, "expected images"),
-        ({"a.png": b"x", "a.json": "[1]"}, r"expected a JSON object in 0\.tar!a\.json"),
-        ({"a.png": b"x", "a.cls": b"\xff\xfe"}, r"expected text in 0\.tar!a\.cls"),
-        ({"a.png": b"x", "a.json": '{"valence": 3}'}, "expected valence in"),
-        ({"a.png": b"x", "a.json": '{"box": [5, 5, 1, 1]}'}, "expected boxes x0 < x1"),
-        ({"a.png": b"x", "a.json": '{"split": "spare"}'}, "expected split train"),
+        ({"a.txt": "x"}, "no images in"),
+        ({"a.png": b"x", "a.json": "[1]"}, r"0\.tar!a\.json is not a JSON object"),
+        ({"a.png": b"x", "a.cls": b"\xff\xfe"}, r"0\.tar!a\.cls is not text"),
+        ({"a.png": b"x", "a.json": '{"valence": 3}'}, "use valence in"),
+        ({"a.png": b"x", "a.json": '{"box": [5, 5, 1, 1]}'}, "use boxes x0 < x1"),
+        ({"a.png": b"x", "a.json": '{"split": "spare"}'}, "use split train"),
     ],
 )
 def test_odd_webdatasets_end_before_any_work(
@@ -269,10 +269,10 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     tar.write_bytes(sound[: 2 * second + 1024])  # the padding alone is lacking: the tar is whole
     assert not any("WARNING" in note for note in list_samples(tmp_path / "w", "webdataset").notes)
     tar.write_bytes(b"no tar at all" * 100)
-    with pytest.raises(DatasetError, match=r"expected a sound tar file at .*0\.tar"):
+    with pytest.raises(DatasetError, match=r"0\.tar is a damaged tar file"):
         list_samples(tmp_path / "w", "webdataset")
     tar.unlink()
-    with pytest.raises(DatasetError, match=r"expected \.tar files, found"):
+    with pytest.raises(DatasetError, match=r"no \.tar files in"):
         list_samples(tmp_path / "w", "webdataset")
 
 
@@ -375,12 +375,10 @@ def test_parquet_columns_and_the_label_map(tmp_path: Path, images: dict[str, byt
 
 def test_parquet_without_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"label": [1, 2]}), tmp_path / "a.parquet")
-    with pytest.raises(
-        DatasetError, match=r"parquet: expected a column of image bytes, got label in a\.parquet"
-    ):
+    with pytest.raises(DatasetError, match=r"parquet: no column of image bytes among label in a\.parquet"):
         list_samples(tmp_path, "parquet")
     (tmp_path / "a.parquet").write_bytes(b"PAR1" * 20)
-    with pytest.raises(DatasetError, match="expected a sound parquet file"):
+    with pytest.raises(DatasetError, match="is a damaged parquet file"):
         list_samples(tmp_path, "parquet")
 
 
@@ -418,15 +416,13 @@ def test_an_address_is_read_as_the_folder(
     assert (ended.returncode, ended.stdout.split(":")[1].strip()) == (0, "24 rows (ok 24)")
     with CodeStore(tmp_path / "c.h5") as store:
         assert store.info.root == "memory://packed/zips"
-    with pytest.raises(UsageError, match="rafdb: expected a folder on this machine, got memory://packed"):
+    with pytest.raises(UsageError, match=r"rafdb: cannot be read from a remote address .memory://packed"):
         list_samples("memory://packed", "rafdb")
-    with pytest.raises(DatasetError, match="expected images in class folders, found none"):
+    with pytest.raises(DatasetError, match="no images in class folders"):
         list_samples("memory://nothing", "folder")
-    with pytest.raises(
-        DatasetError, match=r"zip: expected to read memory://packed/none\.zip, got: none there$"
-    ):
+    with pytest.raises(DatasetError, match=r"zip: memory://packed/none\.zip no longer exists"):
         list_samples("memory://packed/none.zip", "zip")
-    with pytest.raises((UsageError, MissingExtra), match="expected a scheme that fsspec knows"):
+    with pytest.raises((UsageError, MissingExtra), match="fsspec does not support this scheme"):
         list_samples("nosuchscheme://packed", "folder")
 
 

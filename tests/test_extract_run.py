@@ -222,7 +222,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path: Path, limit
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
     assert (
-        last.startswith("ig3d: ") and "expected to write the store" in last and "repeat the command" in last
+        last.startswith("ig3d: ") and "the store cannot be written" in last and "repeat the command" in last
     )
     assert "Traceback" not in ended.stderr
     assert not out.exists()

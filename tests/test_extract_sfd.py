@@ -263,7 +263,7 @@ def test_another_networks_file_is_refused_in_one_line(files: Path, tmp_path: Pat
         (fan, r"^sfd .*: the tensors are not the 65 of the official networks: 65 missing"),
         (tmp_path / "odd.pth", "64 missing .*; 1 unknown .sfd.epoch.; 1 of another shape"),
         (tmp_path / "list.pth", "65 missing"),
-        (tmp_path / "cut.pth", "expected a sound checkpoint"),
+        (tmp_path / "cut.pth", "no checkpoint"),
         (tmp_path / "none.pth", "No such file"),
     ):
         with pytest.raises(WeightsError, match=message) as info:
@@ -271,7 +271,7 @@ def test_another_networks_file_is_refused_in_one_line(files: Path, tmp_path: Pat
         assert "\n" not in str(info.value)
     with pytest.raises(WeightsError, match=r"^fan2d .*official networks"):
         Sfd("cpu", path=sfd, fan_path=sfd)
-    with pytest.raises(UsageError, match="expected auto, cpu, cuda"):
+    with pytest.raises(UsageError, match="choose auto, cpu, cuda"):
         load_detector("sfd-box", device="tpu")
 
 
@@ -290,6 +290,6 @@ def test_the_device_that_is_asked_for_reaches_the_detector(
 ) -> None:
     monkeypatch.setenv("IG3D_WEIGHTS", str(files))
     assert load_detector("sfd-box", device="cpu").device == "cpu"
-    with pytest.raises(UsageError, match=r"expected cuda:99, got .* CUDA devices"):
+    with pytest.raises(UsageError, match=r"cuda:99 is not available"):
         load_detector("sfd-box", device="cuda:99")
     assert load_detector("none", device="cuda:99").name == "none"

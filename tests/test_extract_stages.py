@@ -292,7 +292,7 @@ def test_a_write_that_fails_ends_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ig3d.features.store.writer.StoreWriter.write", full)
-    with pytest.raises(Exception, match=r"expected to write the store, got .*No space left.*; free the disk"):
+    with pytest.raises(Exception, match=r"the store cannot be written: .*No space left.*; free the disk"):
         run(folder, tmp_path / "a")
     assert not list(tmp_path.iterdir())
 

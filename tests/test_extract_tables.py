@@ -108,12 +108,15 @@ def test_a_manifest_whose_files_are_not_there_says_where_they_were_looked_for(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (text().replace("sad", "sad,too"), "expected 3 cells"),
-        (text().replace(",sad", ""), "expected 3 cells"),
-        (text(header="path,label,label"), "label more than once"),
-        (text(ROWS, header="im/9.png,sad,test"), "add a header line|expected 3 cells|expected a column path"),
+        (text().replace("sad", "sad,too"), "has 4 cells, the header has 3"),
+        (text().replace(",sad", ""), "has 2 cells, the header has 3"),
+        (text(header="path,label,label"), "several columns are named label"),
+        (
+            text(ROWS, header="im/9.png,sad,test"),
+            "add a header line|the header has 3|expected a column path|no column path",
+        ),
         (text().replace("im/3.png", ""), "empty"),
-        ('[{"path": "im/0.png"}]', "got JSON"),
+        ('[{"path": "im/0.png"}]', "is JSON"),
         (text().replace(",test", ",third"), "'third'"),
     ],
 )
@@ -148,7 +151,7 @@ def test_odd_digits_are_names(root: Path, labels: str) -> None:
         try:
             samples = list_samples(root, "manifest", DatasetOptions(label_map=label_map))
         except UsageError as refusal:
-            assert "got none for" in str(refusal)
+            assert "has no class for" in str(refusal)
         else:
             assert len(samples.classes) == 2
 
@@ -204,10 +207,10 @@ def test_columns_that_are_named_by_width_are_placed_by_their_numbers(root: Path,
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("id,e:0,e:1,e:3", "got no e:2 but e:3"),
-        ("id,e:1,e:2,e:3", "got no e:0"),
-        ("id,e:0,code:e:0,e:1", "expected one column e:0"),
-        ("id,e:0,e:0,e:1", "e:0 more than once"),
+        ("id,e:0,e:1,e:3", "missing between e:0 and e:3: e:2"),
+        ("id,e:1,e:2,e:3", "missing between e:0 and e:3: e:0"),
+        ("id,e:0,code:e:0,e:1", "both stand for e:0"),
+        ("id,e:0,e:0,e:1", "several columns are named e:0"),
     ],
 )
 def test_numbers_of_columns_must_be_complete(root: Path, tmp_path: Path, header: str, message: str) -> None:
@@ -257,7 +260,7 @@ def test_columns_can_be_left_out(root: Path, tmp_path: Path) -> None:
     with store:
         assert list(store.blocks) == ["expression"] and np.isfinite(store.codes("expression")).all()
     assert any("3 columns not used: pose_Rx, pose_Ry, pose_Rz" in note for note in notes)
-    with pytest.raises(UsageError, match=r"sum to the 5 columns.*-:WIDTH"):
+    with pytest.raises(UsageError, match=r"5 columns remain.*-:WIDTH"):
         imported(root, tmp_path, tracked("input"), "expression:2")
 
 

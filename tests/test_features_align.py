@@ -53,7 +53,9 @@ def test_file_names_count_where_they_are_unique_and_in_no_other_split(samples):
     assert alignment.rows.tolist() == [-1, 1] and alignment.several.tolist() == [True, False]
     assert not align(["train/2", "train/3"], samples).complete
     assert align(["other/2", "other/3"], samples).complete
-    with pytest.raises(PredictionsError, match=r"got 1 of 2 that are not by file name .*fit several samples"):
+    with pytest.raises(
+        PredictionsError, match=r"1 of 2 ids cannot be matched .* by file name.*fit several samples"
+    ):
         align_all(np.array(["1", "2"]), samples, source="x.csv", to="y.h5", allow_missing=True)
 
 

@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_disk_that_fails_is(
 
     monkeypatch.setattr(os, "fsync", refused)
     if told:
-        with pytest.raises(StoreError, match=r"expected to write the store, got .*Input/output error"):
+        with pytest.raises(StoreError, match=r"the store cannot be written: .*Input/output error"):
             write_store(tmp_path / "a.h5")
         return
     write_store(tmp_path / "a.h5")

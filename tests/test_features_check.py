@@ -62,7 +62,7 @@ def test_every_file_has_its_outcome_and_one_bad_one_exits_1(toy, tmp_path, ig3d)
     assert declared < 0.2 < 0.8 < best
     expected = [sum(s.split == split for s in samples[150:]) for split in (Split.val, Split.test)]
     assert f"(val {expected[0]}, test {expected[1]})" in outcomes[2].problems[0]
-    assert "got 300 of 300 that are not" in outcomes[3].problems[0]
+    assert "300 of 300 ids cannot be matched" in outcomes[3].problems[0]
     ended = ig3d("predictions", "check", *files, "--3d-store", store)
     assert ended.returncode == 1 and ended.stdout.count("PROBLEM") == 3 and ended.stderr == ""
     assert ig3d("predictions", "check", files[2], "--3d-store", store, "--allow-missing").returncode == 0
@@ -93,7 +93,7 @@ def test_a_constant_prediction_is_a_problem(toy, tmp_path):
     store, samples = toy
     path = save(tmp_path / "x.npz", np.tile([3.0, 0, 0, 0, 0, 0, 1], (300, 1)), ids=[s.id for s in samples])
     _, (outcome,) = check_predictions(Inputs(path, store))
-    assert "got the same for each" in outcome.problems[0]
+    assert "the same in every row" in outcome.problems[0]
 
 
 def test_ready_3d_predictions_are_checked_as_well(tmp_path):
@@ -138,7 +138,7 @@ def test_fuse_takes_several_files_and_stores(tmp_path, ig3d):
     notes = " ".join(json.loads((tmp_path / "out" / "record.json").read_text())["assumptions"])
     assert "mine:expression (7), yours:expression (7)" in notes and "2d:second" in ended.stdout
     ended = ig3d("fuse", *files, "--2d-classes", "rafdb", *options)
-    assert ended.returncode == 1 and "second.npz: expected the class order" in ended.stderr
+    assert ended.returncode == 1 and "second.npz: the class order seems wrong" in ended.stderr
 
 
 def raf_like(path):
@@ -172,7 +172,7 @@ def test_a_split_at_chance_is_refused_where_no_usual_order_fits(tmp_path):
     logits = good_logits(by_id, accuracy=0.95)
     logits[:60] = logits[np.random.default_rng(1).permutation(60)]  # the test rows, in another order
     np.save(tmp_path / "x.npy", logits)
-    with pytest.raises(PredictionsError, match=r"right and those of the test split by chance \(\d"):
+    with pytest.raises(PredictionsError, match=r"right, but those of the test split only by chance \(\d"):
         load_table(Inputs(tmp_path / "x.npy", store))
 
 

@@ -180,15 +180,15 @@ def test_latin_1_is_read_with_a_warning(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id,happy,sad\na,1,2,3\n", "got 4 in line 2"),
-        (b"id,happy,sad\na,1,2\nb,1\n", "got 2 in line 3"),
-        (b"id,happy,sad\na,1,2\nb\x00,1,2\n", "NUL byte in line 3"),
+        (b"id,happy,sad\na,1,2,3\n", "line 2 has 4 cells"),
+        (b"id,happy,sad\na,1,2\nb,1\n", "line 3 has 2 cells"),
+        (b"id,happy,sad\na,1,2\nb\x00,1,2\n", "line 3 has a NUL byte"),
         (b'id,happy,sad\n"' + b"a" * 200_000 + b'",1,2\n', "line 2: field larger"),
         (b"id,happy,sad\na,1," + b"9" * 5000 + b"\n", "infinity"),
-        (b"id,happy,sad\na,1.7e308,-1.7e308\n", r"at most 1e\+09 in size, got 1.7e\+308"),
-        (b'id,happy,sad\na,"1,2\nb,1,2\n', "got 2 in line 3"),
+        (b"id,happy,sad\na,1.7e308,-1.7e308\n", r"up to 1.7e\+308 in size"),
+        (b'id,happy,sad\na,"1,2\nb,1,2\n', "line 3 has 2 cells"),
         (b"PK\x03\x04 sheet", "Excel workbook"),
-        (gzip.compress(b"id,happy,sad\na,1,2\n", mtime=0)[:-9], "expected a table"),
+        (gzip.compress(b"id,happy,sad\na,1,2\n", mtime=0)[:-9], "cannot be read as a table"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"a/1.jpg,.1,.9\nb/2.jpg,.2,.8\n", "add a header line"),
     ],
@@ -224,7 +224,7 @@ def test_only_the_suffix_of_an_image_is_left_out(tmp_path):
         assert np.array_equal(joined(path, store).two_d, logits)
     one_frame = [s.id.rpartition("/")[2].partition(".")[0] + ".900" for s in samples[::8]]
     path = save(tmp_path / "x.npz", logits[::8], ids=one_frame, classes=CLASSES)
-    with pytest.raises(PredictionsError, match="got 10 of 10 that are not"):
+    with pytest.raises(PredictionsError, match="10 of 10 ids cannot be matched"):
         joined(path, store)
 
 
@@ -250,7 +250,7 @@ def test_rows_of_one_split_never_join_another(tmp_path, allow_missing):
     for count in (100, 60):
         ids = [f"val/{row:04d}" for row in range(count)]
         path = save(tmp_path / "x.npz", logits[:count], ids=ids, classes=CLASSES)
-        with pytest.raises(PredictionsError, match="that are not"):
+        with pytest.raises(PredictionsError, match="cannot be matched"):
             joined(path, store, allow_missing=allow_missing)
 
 
@@ -259,7 +259,7 @@ def test_rows_that_match_by_file_name_only_are_never_left_out(tmp_path):
     store = write_store(tmp_path / "toy.h5", samples)
     ids = [f"b/{row:04d}" for row in range(50, 150)]
     path = save(tmp_path / "x.npz", good_logits(samples), ids=ids, classes=CLASSES)
-    with pytest.raises(PredictionsError, match="that are not"):
+    with pytest.raises(PredictionsError, match="cannot be matched"):
         joined(path, store, allow_missing=True)
 
 
@@ -296,7 +296,7 @@ def test_rows_of_processes_are_a_problem_of_rows(tmp_path, processes):
     if processes == 1:
         order = order[::-1]
     np.save(tmp_path / "x.npy", logits[order])
-    with pytest.raises(PredictionsError, match=r"rows in the order of the samples.*--2d-ids") as refusal:
+    with pytest.raises(PredictionsError, match=r"in the order of the samples.*--2d-ids") as refusal:
         joined(tmp_path / "x.npy", store)
     assert "class order" not in str(refusal.value) and "2d-classes" not in str(refusal.value)
     assert (f"{processes} processes" if processes > 1 else "backwards") in str(refusal.value)
@@ -309,7 +309,7 @@ def test_shifted_rows_are_a_problem_of_rows(tmp_path, shift):
     try:
         joined(tmp_path / "x.npy", store)
     except PredictionsError as refusal:
-        assert "rows in the order of the samples" in str(refusal) and "under" not in str(refusal)
+        assert "in the order of the samples" in str(refusal) and "under" not in str(refusal)
 
 
 def test_shifted_rows_that_a_preset_fits_are_a_problem_of_rows(tmp_path):
@@ -321,7 +321,7 @@ def test_shifted_rows_that_a_preset_fits_are_a_problem_of_rows(tmp_path):
         "under resemotenet"
     )
     np.save(tmp_path / "x.npy", logits)
-    with pytest.raises(PredictionsError, match="rows in the order of the samples") as refusal:
+    with pytest.raises(PredictionsError, match="in the order of the samples") as refusal:
         joined(tmp_path / "x.npy", store)
     assert "under" not in str(refusal.value)
 
@@ -362,7 +362,7 @@ def test_a_free_order_of_classes_is_suggested_for_rows_with_ids_only(tmp_path):
     with pytest.raises(PredictionsError, match=f"under {names}; give the order"):
         joined(tmp_path / "x.npz", store)
     np.save(tmp_path / "x.npy", logits[:, order])
-    with pytest.raises(PredictionsError, match="rows in the order of the samples") as refusal:
+    with pytest.raises(PredictionsError, match="in the order of the samples") as refusal:
         joined(tmp_path / "x.npy", store)
     assert names not in str(refusal.value)
     np.save(tmp_path / "x.npy", logits[:, [CLASSES.index(name) for name in PRESETS["affectnet7"]]])

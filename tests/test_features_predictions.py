@@ -82,7 +82,7 @@ def test_what_was_made_out_of_fold_says_so(tmp_path):
         Predictions(LOGITS, "logits", CLASSES, out_of_fold=stated).save(tmp_path / "x.npz")
         assert load_predictions(tmp_path / "x.npz").out_of_fold == stated
     np.savez(tmp_path / "x.npz", logits=LOGITS, out_of_fold=np.array(["yes", "no"]))
-    with pytest.raises(PredictionsError, match="expected out_of_fold to be true or false"):
+    with pytest.raises(PredictionsError, match=r"out_of_fold is .*; save it as true or false"):
         load_predictions(tmp_path / "x.npz")
 
 
@@ -134,7 +134,7 @@ def test_numbered_columns_and_foreign_names(tmp_path):
         "Confusion",
         "Boredom",
     )
-    with pytest.raises(PredictionsError, match="expected a column per class"):
+    with pytest.raises(PredictionsError, match="give a column per class"):
         load_predictions(tmp_path / "y.csv")
 
 
@@ -163,7 +163,9 @@ def test_ids_from_two_places_must_be_the_same(tmp_path):
     (tmp_path / "same.txt").write_text("a/1\na/2\n")
     (tmp_path / "other.txt").write_text("a/2\na/1\n")
     assert load_predictions(tmp_path / "x.npz", ids_file=tmp_path / "same.txt").ids.tolist() == IDS.tolist()
-    with pytest.raises(PredictionsError, match=r"its own \(a/1, a/2\) and others from .*leave --2d-ids out"):
+    with pytest.raises(
+        PredictionsError, match=r"its own ids \(a/1, a/2\) differ from those of .*; omit --2d-ids"
+    ):
         load_predictions(tmp_path / "x.npz", ids_file=tmp_path / "other.txt")
 
 
@@ -183,7 +185,7 @@ def test_valence_and_arousal_on_another_scale_are_refused(tmp_path, suffix):
     near = written(np.array([[-1.25, 0.5], [0.2, 1.0]]))
     assert near.values[0, 0] == -1.25 and "from -1.25 to 1, 1 row outside [-1, 1]" in near.notes[-1]
     for far in ([[-98.0, 50.0], [20.0, 97.0]], [[0.1, 0.2], [0.3, 1.6]], [[0.1, -1.6], [0.3, 0.4]]):
-        with pytest.raises(PredictionsError, match=f"got {np.min(far):g} to {np.max(far):g}; bring them"):
+        with pytest.raises(PredictionsError, match=f"range from {np.min(far):g} to {np.max(far):g}"):
             written(np.array(far))
 
 
@@ -222,7 +224,7 @@ def test_torch_files_are_read_as_tensors_or_dicts(tmp_path, ids):
     read = load_predictions(tmp_path / "z.pt")
     assert read.ids.tolist() == IDS.tolist() and np.array_equal(read.values, LOGITS)
     torch.save({"conv.weight": torch.zeros(3, 3)}, tmp_path / "net.pt")
-    with pytest.raises(PredictionsError, match=r"expected the arrays ids and logits .* got conv\.weight"):
+    with pytest.raises(PredictionsError, match=r"no array named logits .* has conv\.weight"):
         load_predictions(tmp_path / "net.pt")
     torch.save(torch.tensor(LOGITS), tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     assert np.array_equal(load_predictions(tmp_path / "x.pt").values, LOGITS)
@@ -236,15 +238,15 @@ NAN = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, 4.0]])
     [
         ((NAN, "logits"), r"in 2 of 3 rows \(row 0, row 1\)"),
         ((NAN, "logits", (), np.array(["u", "v", "w"])), r"in 2 of 3 rows \(u, v\)"),
-        ((LOGITS, "logits", CLASSES, np.array(["u", "u"])), r"got 1 id more than once \(u\)"),
-        ((LOGITS, "logits", CLASSES, np.array(["u"])), "got 1 id for 2 rows"),
-        ((LOGITS, "logits", CLASSES, np.array(["u", ""])), "got an empty one"),
-        ((LOGITS, "logits", CLASSES[:2]), r"expected 2 columns \(happy, sad\), got 3"),
+        ((LOGITS, "logits", CLASSES, np.array(["u", "u"])), r"1 duplicate id \(u\)"),
+        ((LOGITS, "logits", CLASSES, np.array(["u"])), "1 id for 2 rows"),
+        ((LOGITS, "logits", CLASSES, np.array(["u", ""])), "empty id"),
+        ((LOGITS, "logits", CLASSES[:2]), r"3 columns, but 2 names \(happy, sad\)"),
         ((LOGITS[:, :1], "logits"), "at least 2 columns"),
         ((LOGITS[0], "logits"), "shape"),
         ((LOGITS[:0], "logits"), "shape"),
-        ((np.array([["a", "b"]]), "logits"), "expected numbers"),
-        ((LOGITS, "odds"), "expected one of logits"),
+        ((np.array([["a", "b"]]), "logits"), "must be numbers"),
+        ((LOGITS, "odds"), "choose one of logits"),
     ],
 )
 def test_malformed_rows_are_refused_with_counts(arguments, message):
@@ -255,26 +257,26 @@ def test_malformed_rows_are_refused_with_counts(arguments, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.npy", b"", "expected a numpy file"),
-        ("x.npz", b"PK\x03\x04 cut short", "expected a numpy file"),
+        ("x.npy", b"", "cannot be read as a NumPy file"),
+        ("x.npz", b"PK\x03\x04 cut short", "cannot be read as a NumPy file"),
         (
             "x.npz",
             b"id,happy\n",
-            r"expected a numpy file, got another kind \(it opens with b'id,happy'\); save a",
+            r"is no NumPy file \(it begins with b'id,happy'\); save a",
         ),
         (
             "x.npy",
             pickle.dumps([1]),
-            "expected plain arrays, got a Python pickle, which is never executed; save",
+            "is a Python pickle, which is never executed; save",
         ),
-        ("x.csv", b"", "expected a table"),
-        ("x.csv", b"id,happy,sad\n", "expected rows"),
+        ("x.csv", b"", "the table is empty"),
+        ("x.csv", b"id,happy,sad\n", "has no rows"),
         ("x.csv", b"id,happy,sad\na,1,none\n", r"NaN, infinity or text in 1 of 1 rows \(a\)"),
-        ("x.csv", b"\xff\xfe\x00", "expected a table"),
-        ("x.parquet", b"no parquet", "expected a table"),
-        ("x.txt", b"", "expected .npy, .npz"),
-        ("x.pt", b"", "expected a sound checkpoint"),
-        ("x.pt", b"id,happy\n", "expected a sound checkpoint"),
+        ("x.csv", b"\xff\xfe\x00", "UTF-16.* cannot be decoded"),
+        ("x.parquet", b"no parquet", "cannot be read as a table"),
+        ("x.txt", b"", "save them as .npz, .npy"),
+        ("x.pt", b"", "no checkpoint"),
+        ("x.pt", b"id,happy\n", "no checkpoint"),
         ("x.pt", pickle.dumps({"logits": Fraction(1)}), "Python objects, which are never executed"),
     ],
 )
@@ -287,10 +289,10 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, name, content, message)
 
 def test_npz_without_predictions_and_false_probabilities(tmp_path):
     np.savez(tmp_path / "x.npz", ids=IDS, features=LOGITS)
-    with pytest.raises(PredictionsError, match="got ids, features"):
+    with pytest.raises(PredictionsError, match="the file has ids, features"):
         load_predictions(tmp_path / "x.npz")
     np.savez(tmp_path / "y.npz", probabilities=LOGITS)
-    with pytest.raises(PredictionsError, match="rows sum to 1 or 100, got 2 of 2"):
+    with pytest.raises(PredictionsError, match="2 of 2 rows of probabilities do not sum to 1 or 100"):
         load_predictions(tmp_path / "y.npz")
 
 
@@ -308,7 +310,7 @@ def test_given_class_names_go_before_the_files_own(tmp_path):
     read = load_predictions(tmp_path / "x.csv", classes=("sad", "happy"))
     assert read.columns == ("sad", "happy") and read.values.tolist() == [[1.0, 2.0]]
     np.savez(tmp_path / "y.npz", logits=LOGITS, classes=np.array(["joy", "happy", "sad"]))
-    with pytest.raises(UsageError, match="happy twice"):
+    with pytest.raises(UsageError, match="happy occurs twice"):
         load_predictions(tmp_path / "y.npz")
 
 

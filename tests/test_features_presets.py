@@ -45,7 +45,7 @@ def test_a_preset_gives_the_figures_of_the_store_order_and_a_wrong_one_is_caught
         wrong.append(",".join(classes))
     for other in wrong:
         with pytest.raises(
-            PredictionsError, match=r"preset.npz: expected the class order .* give the order with"
+            PredictionsError, match=r"preset.npz: the class order seems wrong.* give the order with"
         ):
             load_table(Inputs(path, store, classes=other))
 

@@ -327,7 +327,7 @@ def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp
         other = {name: arrays[name] for name in arrays.files}
     other["ids"] = np.char.replace(other["ids"], "img_", "face_")
     np.savez(tmp_path / "other.npz", **other)
-    with pytest.raises(PredictionsError, match=r"expected every id to be one of|samples of"):
+    with pytest.raises(PredictionsError, match=r"ids cannot be matched to the \d+ samples of"):
         load_feature_table(tmp_path / "other.npz", folder / "3d.h5")
     del other["features"]
     np.savez(tmp_path / "plain.npz", **other)

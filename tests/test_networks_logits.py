@@ -244,7 +244,9 @@ def test_choices_that_cannot_be_are_refused(samples: Listing, network: LoadedNet
     with pytest.raises(DatasetError, match="toy: none of 30 rows is in none"):
         write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(splits=("none",)))
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="device: expected cuda, got 0 CUDA devices; use auto or cpu"):
+        with pytest.raises(
+            UsageError, match=r"device: cuda is not available \(CUDA devices: 0\); use auto or cpu"
+        ):
             write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cuda"))
 
 

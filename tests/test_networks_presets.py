@@ -147,4 +147,4 @@ def test_all_options_of_logits_together(ig3d: Program, clone: Path, tmp_path: Pa
         expected = features_by_formula(samples, (0.4,) * 3, (0.2, 0.25, 0.3))
         np.testing.assert_allclose(file["features"], expected, atol=1e-5)
     wrong = ig3d("logits", tmp_path, "--network", f"{clone}:Net", "--mean", "a,b,c", "--out", out)
-    assert wrong.returncode == 2 and "mean: expected three numbers" in wrong.stderr  # type: ignore[attr-defined]
+    assert wrong.returncode == 2 and "mean: cannot read" in wrong.stderr  # type: ignore[attr-defined]

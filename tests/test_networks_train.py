@@ -252,8 +252,8 @@ def test_rows_that_cannot_be_trained_on_are_refused(samples: Listing, task: str,
             "test_vit: it does not work with 20 x 20",
         ),
         ({"task": "faces"}, "task: there is no 'faces'"),
-        ({"device": "tpu"}, "device: expected auto, cpu, cuda"),
-        ({"device": "cuda:99"}, "device: expected cuda:99, got [0-9]+ CUDA devices; use auto or cpu"),
+        ({"device": "tpu"}, "choose auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "device: cuda:99 is not available .CUDA devices: [0-9]+.; use auto or cpu"),
     ],
 )
 def test_choices_that_cannot_be_are_refused(

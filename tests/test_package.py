@@ -224,7 +224,7 @@ def test_make_extract_without_data_says_what_to_do(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("ig3d: ")]
-    assert "rafdb: expected the dataset at" in line
+    assert "rafdb: no dataset at" in line
     assert "ROOT=/path/to/it" in line
 
 

@@ -74,8 +74,8 @@ def list_samples(root: str | Path, dataset: str, options: DatasetOptions | None 
     where = _root(root, dataset, adapter)
     if options.label_map is not None and not adapter.maps_labels:
         raise UsageError(
-            f"label map: expected --dataset folder or manifest with --label-map, got {dataset}, which has labels of a "
-            "fixed meaning"
+            f"label map: the labels of {dataset} have a fixed meaning; omit --label-map, or use --dataset folder or "
+            "manifest"
         )
     try:
         listing = adapter.read(where, options)
@@ -102,13 +102,17 @@ def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
     own_path(f"{root}/")
     if is_remote(root):
         if not adapter.remote:
-            raise UsageError(f"{dataset}: expected a folder on this machine, got {root}; copy it here")
+            raise UsageError(
+                f"{dataset}: cannot be read from a remote address ({root}); copy the folder to this machine"
+            )
         return str(root)
     path, suffix = Path(root), adapter.suffix
     if not path.is_dir() and not (suffix and path.is_file() and str(root).lower().endswith(suffix)):
-        kind = "a file" if path.is_file() else "a pipe or device" if path.exists() else "none"
+        problem = (
+            "is a file" if path.is_file() else "is a pipe or device" if path.exists() else "does not exist"
+        )
         raise LayoutError(
-            f"{dataset}: expected the dataset's folder at {root}, found {kind}; {adapter.layout} (docs/datasets.md)"
+            f"{dataset}: the dataset's folder {root} {problem}; {adapter.layout} (docs/datasets.md)"
         )
     return path
 

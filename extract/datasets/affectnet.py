@@ -68,7 +68,7 @@ class AffectNet(Dataset):
         mark = find_file(root, marks, skip={"images", "annotations"})
         if mark is None:
             hint = "; for folders 0 to 7 use --dataset folder --label-map affectnet8"
-            raise self.wrong_layout(root, "AffectNet's folders", hint=hint)
+            raise self.wrong_layout(root, "folders of AffectNet", hint=hint)
         notes: list[str] = []
         if mark.name.lower() in _SET_FOLDERS:
             rows = _sets(mark.parent, root, len(self.classes), notes)
@@ -153,8 +153,8 @@ def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[st
         return "annotations/*.npy", ((s, e, _va(v, where), _va(a, where)) for s, e, v, a in rows)
     # folders of these names are not AffectNet's alone: Aff-Wild2 has them, and class folders stand in them
     raise (DatasetError if (folder / "images").is_dir() else LayoutError)(
-        f"affectnet: expected annotations/, {split.name}_set_annotation_without_lnd.csv or a text list for "
-        f"{folder}, found {contents(folder)}; docs/datasets.md shows the forms"
+        f"affectnet: no annotations/, {split.name}_set_annotation_without_lnd.csv or text list for {folder}, which "
+        f"holds {contents(folder)}; docs/datasets.md shows the forms"
     )
 
 
@@ -166,7 +166,7 @@ def _flat_rows(path: Path) -> Iterator[_Annotation]:
     wanted = ("number", "expression", "valence", "arousal")
     if not set(wanted) <= set(header):
         raise DatasetError(
-            f"affectnet: expected the columns number,exp,val,aro in the first line of {path}, got {say_columns(names)}"
+            f"affectnet: the first line of {path} must name the columns number,exp,val,aro; it is {say_columns(names)}"
         )
     stem, expression, valence, arousal = (header.index(name) for name in wanted)
     for row_number, row in enumerate(rows, start=1):
@@ -184,8 +184,8 @@ def _check_width(row: list[str], header: list[str], where: str) -> None:
     """Refuse a row of another number of cells: one too many shifts those after it."""
     if len(row) < len(header) or any(row[len(header) :]):
         raise DatasetError(
-            f"affectnet: expected {len(header)} cells ({','.join(header[:3])},...) in {where}, got {len(row)}: "
-            f"{short(','.join(row))}"
+            f"affectnet: {where} has {len(row)} cells instead of {len(header)} ({','.join(header[:3])},...): "
+            f"{short(','.join(row))}; correct that row"
         )
 
 
@@ -209,7 +209,7 @@ def _original(base: Path, root: Path, notes: list[str]) -> Iterator[dict[str, An
     if images is None or not lists:
         missing = "Manually_Annotated_Images/" if images is None else "training.csv or validation.csv"
         raise DatasetError(
-            f"affectnet: expected {missing} under {base}, found {contents(base)}; docs/datasets.md shows the forms"
+            f"affectnet: no {missing} under {base}, which holds {contents(base)}; docs/datasets.md shows the forms"
         )
     inside = posix(images, root)
     for path in lists:
@@ -249,7 +249,9 @@ def _original_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def _expression(text: str, where: str) -> int:
     label = class_index(text, len(_NAMES))
     if label is None:
-        raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {where}, got {short(text)!r}")
+        raise DatasetError(
+            f"affectnet: the expression {short(text)!r} in {where} is no number from 0 to 10; correct it"
+        )
     return label
 
 
@@ -263,7 +265,8 @@ def _va(value: str | float, where: str) -> float:
         return math.nan
     if not -1 <= number <= 1:
         raise DatasetError(
-            f"affectnet: expected valence and arousal in [-1, 1] or -2 in {where}, got {short(str(value))!r}"
+            f"affectnet: the valence or arousal {short(str(value))!r} in {where} is neither in [-1, 1] nor -2; "
+            "correct it"
         )
     return number
 

@@ -108,7 +108,9 @@ def _read(folder: Path, stems: list[str]) -> Annotations:
         if value != round(value) or not 0 <= value <= 10
     ]
     if odd:
-        raise DatasetError(f"affectnet: expected expressions from 0 to 10 in {folder}, got {some(odd)}")
+        raise DatasetError(
+            f"affectnet: expressions in {folder} are no numbers from 0 to 10 ({some(odd)}); copy these files again"
+        )
     return {
         "stems": np.array(stems, dtype=str),
         "expression": values[:, 0].astype(np.int16),
@@ -131,7 +133,7 @@ def _read_some(folder: str, stems: list[str]) -> np.ndarray:
                 Exception
             ) as exc:  # the border to NumPy's parser of headers, which raises errors of many kinds
                 raise DatasetError(
-                    f"affectnet: expected a number in {path}, got {reason_of(exc)}; copy that file again"
+                    f"affectnet: {path} does not hold a number ({reason_of(exc)}); copy that file again"
                 ) from exc
     return values
 

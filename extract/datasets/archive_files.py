@@ -63,7 +63,7 @@ class Archives:
         try:
             return open_archive(where)
         except FileNotFoundError as exc:
-            raise DatasetError(f"{dataset}: expected to read {where}, got: none there") from exc
+            raise DatasetError(f"{dataset}: {where} no longer exists; run the command again") from exc
         except Unavailable:
             raise
         except Unreadable as exc:
@@ -74,8 +74,8 @@ class Archives:
     def damaged(self, path: str, reason: str, *, dataset: str) -> DatasetError:
         """Error for one of them from which nothing can be read."""
         return DatasetError(
-            f"{dataset}: expected a sound {PurePosixPath(path).suffix[1:]} file at {self.root}/{path}, got {reason}; "
-            "fetch it again or move it away"
+            f"{dataset}: {self.root}/{path} is a damaged {PurePosixPath(path).suffix[1:]} file: {reason}; fetch it "
+            "again or move it away"
         )
 
     def is_compressed(self, path: str) -> bool:
@@ -107,7 +107,7 @@ def archives_in(root: str | Path, dataset: Dataset) -> Archives:
     ]
     files = [one for one in every if one[0].lower().endswith(suffix)]
     if not files:
-        found = "none" if is_remote(where) else contents(Path(where))
+        found = "" if is_remote(where) else contents(Path(where))
         raise dataset.wrong_layout(root, f"{suffix} files", found=found)
     return Archives(where, tuple(sorted(files)), tuple(sorted({path for path, _ in set(every) - set(files)})))
 

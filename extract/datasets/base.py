@@ -60,7 +60,7 @@ class Dataset(ABC):
     name : str
         Of the adapter, as in ``--dataset``.
     layout : str
-        A sentence on the expected layout, for errors and ``ig3d datasets``.
+        A sentence on the layout, for errors and ``ig3d datasets``.
     classes : tuple of str
         Names of the classes, in the order of the labels, where all datasets of this layout have the same.
     split_fractions : (train, val, test) or None
@@ -126,14 +126,13 @@ class Dataset(ABC):
     def wrong_layout(
         self,
         root: str | Path,
-        expected: str,
+        missing: str,
         *,
         found: str | None = None,
         hint: str = "",
         error: type[DatasetError] = LayoutError,
     ) -> DatasetError:
-        """Error for another layout: the expected part, the contents of the folder, the layout as a sentence."""
+        """Error for another layout: the missing part, the contents of the folder (empty: unknown), the layout."""
         found = contents(Path(root)) if found is None else found
-        return error(
-            f"{self.name}: expected {expected}, found {found} in {root}; {self.layout} (docs/datasets.md){hint}"
-        )
+        holds = f", which holds {found}" if found else ""
+        return error(f"{self.name}: no {missing} in {root}{holds}; {self.layout} (docs/datasets.md){hint}")

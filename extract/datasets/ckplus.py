@@ -51,7 +51,7 @@ class CkPlus(Dataset):
                 name for name, folder in ((IMAGES, images), ("Emotion", emotions)) if folder is None
             )
             error = LayoutError if images is None else DatasetError
-            raise self.wrong_layout(root, f"the folder {missing}", error=error)
+            raise self.wrong_layout(root, f"folder {missing}", error=error)
         labels = self._labels(emotions)
         rows = []
         without_label, without_frames, without_first = 0, [], []
@@ -102,7 +102,8 @@ class CkPlus(Dataset):
                 label = class_index(text, len(self.classes))
                 if label is None:
                     raise DatasetError(
-                        f"ckplus: expected a label 0 to 7 in {posix(file, emotions)}, got {short(text)!r}"
+                        f"ckplus: the label {short(text)!r} in {posix(file, emotions)} is none of 0 to 7; correct "
+                        "the file"
                     )
                 peaks[person, sequence] = Peak(label, file.stem.removesuffix("_emotion"))
         return peaks

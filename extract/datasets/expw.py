@@ -45,8 +45,8 @@ class ExpW(Dataset):
                 label = None
             if label is None or not (left < right and top < bottom):
                 raise DatasetError(
-                    f"expw: expected name, face, top, left, right, bottom, confidence and a label 0 to 6, got {line!r} "
-                    f"in line {line_number} of {list_file}"
+                    f"expw: line {line_number} of {list_file} is {line!r}; it must hold name, face, top, left, right, "
+                    "bottom, confidence and a label 0 to 6"
                 )
             path = inside + name
             if path not in sizes:
@@ -76,5 +76,5 @@ def _images(root: Path, list_file: Path) -> Path:
         if next(images_under(base, root), None) is not None:
             return base
     raise DatasetError(
-        f"expw: expected image/origin/ under {root}, found {contents(root)}; unpack the images there"
+        f"expw: no image/origin/ under {root}, which holds {contents(root)}; unpack the images there"
     )

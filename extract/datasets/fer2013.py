@@ -53,8 +53,8 @@ class Fer2013(Dataset):
             split, label = usage(cells["usage"]), class_index(cells["emotion"], len(self.classes))
             if split is None or label is None:
                 raise DatasetError(
-                    f"fer2013: expected emotions 0 to 6 and Usage {', '.join(USAGES)}, got "
-                    f"{short(cells['emotion'])!r} and {short(cells['usage'])!r} in row {row} of {table}"
+                    f"fer2013: row {row} of {table} has emotion {short(cells['emotion'])!r} and Usage "
+                    f"{short(cells['usage'])!r}; use emotions 0 to 6 and Usage {', '.join(USAGES)}"
                 )
             yield {**sample, "label": label, "split": split}
 
@@ -87,19 +87,21 @@ def pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
         rows: PixelRows = open_archive(str(table))
         if not {"emotion", "usage", COLUMN} <= set(rows.names):
             raise DatasetError(
-                f"fer2013: expected the columns emotion, pixels, Usage in the first line of {table}, got "
+                f"fer2013: the first line of {table} must name the columns emotion, pixels, Usage; it is "
                 f"{say_columns(rows.names)}"
             )
         for row in range(len(rows)):
             cells = rows.cells(row)
             if len(cells) != len(rows.names):
                 raise DatasetError(
-                    f"fer2013: expected {len(rows.names)} cells in every row of {table}, got {len(cells)} in row "
-                    f"{row}: {short(','.join(cells))!r}"
+                    f"fer2013: row {row} of {table} has {len(cells)} cells instead of {len(rows.names)}: "
+                    f"{short(','.join(cells))!r}; correct that row"
                 )
             yield dict(zip(rows.names, cells, strict=True))
     except (OSError, Unreadable, ValueError, csv.Error) as exc:
-        raise DatasetError(f"fer2013: expected a table of pixels in {table}, got {exc}") from exc
+        raise DatasetError(
+            f"fer2013: {table} cannot be read as a table of pixels: {exc}; get the file again"
+        ) from exc
 
 
 def count_note(listing: Listing) -> str:

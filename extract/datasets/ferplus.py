@@ -41,7 +41,7 @@ class FerPlus(Dataset):
         folders = {name.lower() for name in FOLDERS.values()}
         mark = find_file(root, {*folders, VOTE_TABLE})
         if mark is None:
-            raise self.wrong_layout(root, f"FER+'s folders or {VOTE_TABLE}")
+            raise self.wrong_layout(root, f"folders of FER+ or {VOTE_TABLE}")
         table = find_file(mark.parent, {VOTE_TABLE}, skip=folders)
         voted = _of_label_files(mark.parent, root) if table is None else _of_vote_table(table, root)
         labels = majority(np.array(voted.votes, np.float64).reshape(-1, _VOTES))
@@ -134,8 +134,8 @@ def _vote_rows(table: Path) -> Iterator[_VoteRow]:
         split = usage(row[0])
         if split is None or len(row) < 2 + _VOTES:
             raise DatasetError(
-                f"ferplus: expected Usage, Image name and {_VOTES} votes in {table}, got {','.join(row)[:60]!r} in row "
-                f"{row_number}"
+                f"ferplus: row {row_number} of {table} is {','.join(row)[:60]!r}; it must hold Usage, Image name and "
+                f"{_VOTES} votes"
             )
         yield _VoteRow(split, row[1], _votes(row[2 : 2 + _VOTES], table))
 
@@ -145,20 +145,20 @@ def _check_same_rows(rows: list[_VoteRow], table: Path, pixels: Path) -> None:
 
     As published, both have a row for each image, and the names count the rows (or the rows that have a name).
     """
-    advice = "rows were taken out or sorted; take both tables as they were published"
+    advice = "take both tables as they were published, without removing or sorting rows"
     splits = [usage(cells["usage"]) for cells in pixel_rows(pixels)]
     if len(splits) != len(rows):
         raise DatasetError(
-            f"ferplus: expected as many rows of votes in {table.name} as of pixels in {pixels}, got {len(rows)} and "
-            f"{len(splits)}; {advice}"
+            f"ferplus: {table.name} has {number(len(rows), 'row')} of votes, {pixels} has {len(splits)} of pixels; "
+            f"{advice}"
         )
     other = [
         str(row) for row, (votes, split) in enumerate(zip(rows, splits, strict=True)) if votes.split != split
     ]
     if other:
         raise DatasetError(
-            f"ferplus: expected one Usage for each row in {table.name} and {pixels}, got others in "
-            f"{number(len(other), 'row')} ({some(other)}); {advice}"
+            f"ferplus: {table.name} and {pixels} differ in Usage in {number(len(other), 'row')} ({some(other)}); "
+            f"{advice}"
         )
     named = [(row, votes.name) for row, votes in enumerate(rows) if votes.name]
     counted = np.array([int(match[1]) if (match := _NAME.fullmatch(name)) else -1 for _, name in named])
@@ -167,8 +167,8 @@ def _check_same_rows(rows: list[_VoteRow], table: Path, pixels: Path) -> None:
     if wrong.any():
         row, name = named[int(wrong.argmax())]
         raise DatasetError(
-            f"ferplus: expected the names fer0000000.png, fer0000001.png and so on in {table}, got {name!r} in row "
-            f"{row}; {advice}"
+            f"ferplus: row {row} of {table} names {name!r}, but names must count fer0000000.png, fer0000001.png and "
+            f"so on; {advice}"
         )
 
 
@@ -196,8 +196,8 @@ def _of_label_files(base: Path, root: Path) -> _Voted:
         voted.notes += unlisted_note(files, named, inside=inside, why="without votes")
     if not tables:
         raise DatasetError(
-            f"ferplus: expected {VOTE_TABLE}, or label.csv in {', '.join(FOLDERS.values())}, found {contents(base)} in "
-            f"{base}; the votes come with FER+"
+            f"ferplus: no {VOTE_TABLE}, and no label.csv in {', '.join(FOLDERS.values())}; {base} holds "
+            f"{contents(base)}; get the votes, which come with FER+"
         )
     voted.notes.insert(0, f"votes from {', '.join(tables)}")
     return voted
@@ -209,5 +209,7 @@ def _votes(cells: list[str], table: Path) -> list[float]:
     except ValueError:
         votes = []
     if len(votes) != _VOTES:
-        raise DatasetError(f"ferplus: expected {_VOTES} votes in {table}, got {short(','.join(cells))!r}")
+        raise DatasetError(
+            f"ferplus: {short(','.join(cells))!r} in {table} are not {_VOTES} votes; take the table as it was published"
+        )
     return votes

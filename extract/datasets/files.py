@@ -134,8 +134,7 @@ def own_path(path: str) -> str:
     archive, member = parts_of(path)
     if member:
         raise DatasetError(
-            f"datasets: expected names that do not read as ARCHIVE!MEMBER, got {path}, which means {member} inside "
-            f"{archive}; rename it"
+            f"datasets: the name {path} reads as ARCHIVE!MEMBER ({member} inside {archive}); rename the file"
         )
     return path
 
@@ -242,7 +241,9 @@ def read_csv(path: Path, *, dataset: str) -> Iterator[list[str]]:
             if any(cells := [cell.strip() for cell in row]):
                 yield cells
     except csv.Error as exc:
-        raise DatasetError(f"{dataset}: expected a text table in {path}, got {exc}") from exc
+        raise DatasetError(
+            f"{dataset}: {path} cannot be read as a text table: {exc}; get the file again"
+        ) from exc
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -277,7 +278,7 @@ def contents(folder: Path, limit: int = 5) -> str:
     with os.scandir(folder) as entries:
         names = [entry.name + ("/" if is_folder(entry) else "") for entry in entries]
     if not names:
-        return "an empty folder"
+        return "nothing"
     return some(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
 
 

@@ -47,9 +47,7 @@ class FolderDataset(Dataset):
             folders = {image.folders for image in images}
             if folders == {()}:
                 return self._unlabelled(root, images, skipped, videos)
-            listing, _ = list_class_folders(
-                self, root, folders, images, options, skipped=skipped, found="none"
-            )
+            listing, _ = list_class_folders(self, root, folders, images, options, skipped=skipped, found="")
             return replace(listing, notes=(*videos.notes(), *listing.notes))
         # two walks: all files together would take much memory
         holds = {_parts(inside): _holds_media(files) for inside, files in walk(root, root)}

@@ -70,8 +70,8 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     labels = sorted(set(names), key=natural)
     if len(labels) > MAX_CLASSES:
         raise DatasetError(
-            f"labels: expected at most {MAX_CLASSES} classes, got {len(labels)} different ({some(labels, 3)}); is it "
-            "a column of names?"
+            f"labels: {len(labels)} different labels ({some(labels, 3)}), but at most {MAX_CLASSES} classes are "
+            "supported; check that the column holds labels, not names"
         )
     if label_map is None:
         return Labels({name: row for row, name in enumerate(labels)}, canonical_all(labels))
@@ -79,8 +79,8 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     index = {name: meaning[_key(name)] for name in labels if _key(name) in meaning}
     if unmapped := [name for name in labels if name not in index]:
         raise UsageError(
-            f"label map: expected a class for every label, got none for {some(unmapped)} in {label_map!r}; "
-            f"add {unmapped[0]}=NAME, or {unmapped[0]}=none to leave it without class"
+            f"label map: {label_map!r} has no class for {some(unmapped)}; add {unmapped[0]}=NAME, or "
+            f"{unmapped[0]}=none for no class"
         )
     meant = {name: classes[label] if label >= 0 else "none" for name, label in index.items()}
     words = ", ".join(f"{name} = {word}" for name, word in meant.items())
@@ -127,7 +127,9 @@ def _pairs(text: str) -> tuple[dict[str, int], tuple[str, ...]]:
     for pair in text.split(","):
         key, equals, name = (part.strip() for part in pair.partition("="))
         if not key or not equals or not name or _key(key) in meaning:
-            raise UsageError(f"label map: expected LABEL=CLASS once for each label, got {pair!r} in {text!r}")
+            raise UsageError(
+                f"label map: cannot read {pair!r} in {text!r}; write LABEL=CLASS once for each label"
+            )
         name = canonical(name)
         if name.lower() == "none":
             meaning[_key(key)] = -1
@@ -145,8 +147,8 @@ def _in_order(text: str, labels: list[str]) -> tuple[dict[str, int], tuple[str, 
         first = 0 if 0 in digits else 1
         if first == 1 and max(digits) != len(classes):
             raise UsageError(
-                f"label map: expected labels from 0, or 1 to {len(classes)} for {text!r}, got "
-                f"{some(sorted(map(str, digits), key=int), 12)}; write it out: {min(digits)}=NAME,..."
+                f"label map: the labels are {some(sorted(map(str, digits), key=int), 12)}, which are neither from 0 "
+                f"nor 1 to {len(classes)} as {text!r} requires; write the map out: {min(digits)}=NAME,..."
             )
         meaning |= {str(first + label): label for label in range(len(classes))}
     return meaning, classes

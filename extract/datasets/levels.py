@@ -35,7 +35,7 @@ _NO_CLASSES = frozenset((
 
 
 class LevelError(LayoutError):
-    """Folders that are no classes stand where class folders are expected."""
+    """Folders that are no classes lie at the level of the class folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def read_levels(
     if named := split_names(_names(levels)):
         if others := sorted(_names(levels) - named.keys(), key=natural):
             raise LevelError(
-                f"{dataset}: expected split folders or class folders in {root}, got both "
-                f"({some(sorted(named))}; {some(others)}); move one kind elsewhere"
+                f"{dataset}: {root} has split folders ({some(sorted(named))}) beside other folders ({some(others)}); "
+                "move one kind elsewhere"
             )
         levels = {
             folder: _once(_below(level, split=named[level.rest[0]]))
@@ -97,8 +97,8 @@ def read_levels(
         notes.append(f"splits as the folders say{_in_words(named)}")
         if levels and not any(level.rest for level in levels.values()):
             raise LevelError(
-                f"{dataset}: expected class folders in {some(sorted(named))} of {root}, got images side by side; list "
-                "them with their labels in a table (--dataset manifest)"
+                f"{dataset}: {some(sorted(named))} of {root} hold images without class folders; list the images with "
+                "their labels in a table (--dataset manifest)"
             )
     levels = _class_level(levels, notes, dataset=dataset, root=root)
     places = {
@@ -108,8 +108,8 @@ def read_levels(
     }
     if odd := sorted({place.label for place in places.values() if split_named(place.label) is not None}):
         raise LevelError(
-            f"{dataset}: expected class folders in {root}, got {some(odd)}, named as splits, inside of other splits, "
-            "persons or classes; name the folder above one kind of them as ROOT"
+            f"{dataset}: folders named as splits ({some(odd)}) lie inside other splits, persons or classes of "
+            f"{root}; give a folder with only one kind of them as ROOT"
         )
     notes += _odd_classes({place.label for place in places.values()}) or _alike_inside(levels)
     return places, notes
@@ -196,8 +196,8 @@ def _class_level(
     if len(set().union(*(below[name] for name in wrong))) > 1:
         if len(below) < len(first):
             raise LevelError(
-                f"{dataset}: expected class folders in {root}, got {some(wrong)} beside them, with class folders "
-                "inside; move them elsewhere"
+                f"{dataset}: beside the class folders of {root} lie folders that hold class folders ({some(wrong)}); "
+                "move them elsewhere"
             )
         return _groups_above(levels, notes, dataset=dataset, root=root)
     second = _names(levels, 1)
@@ -247,10 +247,10 @@ def _groups_above(
             groups_at = level
         elif len(names) > 1:
             raise LevelError(
-                f"{dataset}: expected class folders in {root}, got {some(names)}, which are no classes: the class "
-                f"folders ({some(classes)}) lie {'one level' if depth == 1 else f'{depth} levels'} below them; if "
-                "they are splits, rename them to train, val and test; if persons or videos, to S1, S2, ...; or name "
-                "one of them as ROOT, or list the images in a table (--dataset manifest)"
+                f"{dataset}: the folders {some(names)} of {root} are no classes: the class folders ({some(classes)}) "
+                f"lie {'one level' if depth == 1 else f'{depth} levels'} below them; if they are splits, rename them "
+                "to train, val and test; if persons or videos, to S1, S2, ...; or give one of them as ROOT, or list "
+                "the images in a table (--dataset manifest)"
             )
     if groups_at >= 0:
         groups = sorted(_names(deep, groups_at), key=natural)

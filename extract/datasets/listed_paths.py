@@ -39,8 +39,8 @@ def find_listed(
     ]
     if bad:
         raise DatasetError(
-            f"manifest: expected paths under the root, got {number(len(bad), 'other')} (empty, "
-            f"absolute or leading out): {some([repr(path) for path in bad])}"
+            f"manifest: {number(len(bad), 'path')} empty, absolute or outside the root: "
+            f"{some([repr(path) for path in bad])}; give paths relative to the root"
         )
     paths = [posixpath.normpath(path) for path in paths]
     sizes = [size_of(root / parts_of(path)[0]) for path in paths]

@@ -54,8 +54,8 @@ class ParquetDataset(Dataset):
                 )
             if not archive.image:
                 raise LayoutError(
-                    f"parquet: expected a column of image bytes, got {', '.join(archive.names)} in {path}; "
-                    f"{self.layout} (docs/datasets.md)"
+                    f"parquet: no column of image bytes among {', '.join(archive.names)} in {path}; {self.layout} "
+                    "(docs/datasets.md)"
                 )
             try:
                 columns, label = _columns(archive, unread)
@@ -67,7 +67,7 @@ class ParquetDataset(Dataset):
             names = _class_names(archive.metadata, label)
             if names and class_names and names != class_names:
                 raise DatasetError(
-                    f"parquet: expected the same class names in all files, got others in {path}"
+                    f"parquet: the class names of {path} differ from those of the other files; move it elsewhere"
                 )
             class_names = class_names or names
             numbers = [row_name(row, rows) for row in range(rows)]

@@ -64,14 +64,14 @@ class RafDb(Dataset):
         if images is not None and images.is_dir():
             part = images.parent.parent if images.parent.name.lower() == "image" else images.parent
             return DatasetError(
-                f"rafdb: expected EmoLabel/{LIST_FILE} beside the images of {images}, found {contents(part)} in "
-                f"{part}; the list comes with RAF-DB"
+                f"rafdb: no EmoLabel/{LIST_FILE} beside the images of {images}; {part} holds {contents(part)}; get "
+                "the list, which comes with RAF-DB"
             )
         train = find_file(root, {"train", "test"})
         parent = root if train is None else train.parent
         half = [name for name in ("train", "test") if (parent / name / "1").is_dir()]
         if len(half) != 1 or (parent / half[0] / "0").is_dir():
-            return self.wrong_layout(root, "RAF-DB's folders")
+            return self.wrong_layout(root, "folders of RAF-DB")
         other = "test" if half[0] == "train" else "train"
         # with RAF-DB's table beside them the digits are RAF-DB's
         table = any(
@@ -96,7 +96,7 @@ class RafDbCompound(Dataset):
         compound = root if root.name.lower() == "compound" else find_file(root, {"compound"}, skip={"image"})
         lists = [] if compound is None else _lists(compound, skip={"image"})
         if not lists:
-            raise self.wrong_layout(root, "RAF-DB's compound/ folder")
+            raise self.wrong_layout(root, "compound/ folder of RAF-DB")
         return _official(self, lists, root)
 
 
@@ -114,7 +114,7 @@ def _official(dataset: Dataset, lists: list[Path], root: Path) -> Listing:
     zipped = [name for name in ("aligned", "original") if (part / "Image" / f"{name}.zip").is_file()]
     if images is None or (zipped and not files):
         raise DatasetError(
-            f"{dataset.name}: expected Image/aligned/ beside {list_file.parent} with images in it, found "
+            f"{dataset.name}: no images in Image/aligned/ beside {list_file.parent}, only "
             + contents(part)
             + (f" and Image/{zipped[0]}.zip" if zipped else "")
             + "; unpack the images there"
@@ -132,13 +132,12 @@ def _official(dataset: Dataset, lists: list[Path], root: Path) -> Listing:
         label = class_index(digits, len(dataset.classes), first=1)
         if split is None or label is None:
             raise DatasetError(
-                f"{dataset.name}: expected lines like 'train_00001.jpg 5' with labels 1 to {len(dataset.classes)}, got "
-                f"{short(line)!r} in line {line_number} of {list_file}"
+                f"{dataset.name}: line {line_number} of {list_file} is {short(line)!r}; lines must read "
+                f"'train_00001.jpg 5' with labels 1 to {len(dataset.classes)}"
             )
         if f"{stem}{suffix}" in listed:
             raise DatasetError(
-                f"{dataset.name}: expected every image once in {list_file}, got {name} again in line {line_number}; "
-                "take the list as it was published"
+                f"{dataset.name}: line {line_number} of {list_file} repeats {name}; take the list as it was published"
             )
         listed.add(f"{stem}{suffix}")
         file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
@@ -200,8 +199,8 @@ def _kaggle(dataset: Dataset, folder: Path, root: Path) -> Listing:
         ]
     if wrong:
         raise DatasetError(
-            f"rafdb: expected folders and *_labels.csv to agree, got {number(len(wrong), 'image')} with another "
-            f"label in the table ({some(wrong)})"
+            f"rafdb: {number(len(wrong), 'image')} in a folder other than the label in *_labels.csv ({some(wrong)}); "
+            "take folders and tables as they were published"
         )
     checked = "labels agree with *_labels.csv" if tables else "no *_labels.csv to check labels against"
     notes = [f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"]

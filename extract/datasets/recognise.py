@@ -25,7 +25,7 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Listin
     """
     options = options or DatasetOptions()
     if not is_remote(root) and not Path(root).exists():
-        raise DatasetError(f"datasets: expected a dataset at {root}, found nothing")
+        raise DatasetError(f"datasets: {root} does not exist; check the path")
     refusal: UsageError | None = None
     misplaced: LevelError | None = None
     also: list[str] = []
@@ -52,16 +52,13 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Listin
     if options.label_map is not None:
         named = recognise(root, replace(options, label_map=None)).dataset
         if not adapter_of(named).maps_labels:
-            raise UsageError(
-                f"label map: expected class folders or a table with --label-map, got {named}, which has labels of a "
-                "fixed meaning; leave it out"
-            )
+            raise UsageError(f"label map: the labels of {named} have a fixed meaning; omit --label-map")
     if refusal is not None or misplaced is not None:
         raise refusal or misplaced  # type: ignore[misc]
     found = f": {contents(Path(root))}" if Path(root).is_dir() else ""
     raise LayoutError(
-        f"datasets: expected a layout that ig3d datasets lists in {root}, found none{found}; name the one you mean "
-        "with --dataset for a more exact error"
+        f"datasets: no known layout in {root}{found}; name the intended one with --dataset for a more exact error "
+        "(ig3d datasets lists all)"
     )
 
 

@@ -28,7 +28,7 @@ def split_store(store: CodeStore, out: Path, share: float, *, seed: int = 0) -> 
     StoreError : ``out`` is the store itself, or cannot be written.
     """
     if out.resolve() == store.path.resolve():
-        raise StoreError(f"{out}: expected another file than the store that is read; name a new one")
+        raise StoreError(f"{out}: is the store that is read; name a new file")
     carved = carve(listing_of(store), share, seed=seed)
     # part of what made this store: an extraction of the same samples is not the same run
     config = store.info.config | {"split": {"val": share, "seed": seed}}

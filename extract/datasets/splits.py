@@ -44,7 +44,9 @@ def seeded_split(
     """
     shares = np.array(fractions, float)
     if shares.shape != (3,) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
-        raise UsageError(f"split: expected three fractions from 0 that sum to 1, got {fractions}")
+        raise UsageError(
+            f"split: {fractions} are not three fractions from 0 that sum to 1; give such as 0.7,0.1,0.2"
+        )
     classes, label_of = np.unique(np.asarray(labels), return_inverse=True)
     groups = np.asarray(groups, dtype=object)
     alone, group_of = groups == "", np.empty(len(groups), int)
@@ -102,7 +104,7 @@ def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
     DatasetError : there is no train split, or a val split already, or one group holds all train rows.
     """
     if not 0 < share < 1:
-        raise UsageError(f"split: expected a share between 0 and 1 for the validation part, got {share}")
+        raise UsageError(f"split: the validation share {share} is not between 0 and 1; give such as 0.1")
     splits = listing.splits
     rows = np.flatnonzero(splits == Split.train)
     if not len(rows) or (splits == Split.val).any():
@@ -110,18 +112,16 @@ def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
             f"{split.name} {count}" for split in Split if (count := int((splits == split).sum()))
         )
         raise DatasetError(
-            f"split: expected a train split and no val split in {listing.dataset}, got {present}; there is nothing to "
-            "split"
+            f"split: {listing.dataset} already has a val split ({present}); use it as it is"
             if len(rows)
-            else f"split: expected a train split in {listing.dataset}, got {present}; assign one with --split "
-            "TRAIN,VAL,TEST"
+            else f"split: {listing.dataset} has no train split ({present}); assign one with --split TRAIN,VAL,TEST"
         )
     groups = listing.samples["group"].to_numpy()[rows]
     chosen = seeded_split(strata(listing)[rows], groups, (1 - share, share, 0.0), seed=seed)
     if not (chosen == Split.val).any() or (chosen == Split.val).all():
         raise DatasetError(
-            f"split: expected train rows that can be divided without splitting a group, got "
-            f"{number(len(rows), 'row')} that cannot"
+            f"split: the {number(len(rows), 'train row')} cannot be divided without splitting a group; use another "
+            "share or smaller groups"
         )
     splits[rows] = chosen
     return _with_splits(listing, splits, None)
@@ -135,9 +135,7 @@ def check_replaceable(out: Path) -> None:
     UsageError : something else is there.
     """
     if out.exists() and not (out.is_file() and _is_split_table(out)):
-        raise UsageError(
-            f"{out}: expected nothing there, or a split table to replace, got another thing; name a new file"
-        )
+        raise UsageError(f"{out}: exists and is no split table, so it is not replaced; name a new file")
 
 
 def _is_split_table(path: Path) -> bool:
@@ -163,8 +161,8 @@ def apply_split(listing: Listing, table: Path) -> Listing:
     missing = listing.samples["id"].drop(alignment.rows[alignment.aligned]).tolist()
     if unknown or missing:
         raise DatasetError(
-            f"split: expected in {table} the {len(listing)} ids of {listing.dataset}, got "
-            f"{number(len(unknown), 'other')}"
+            f"split: {table} does not list the {len(listing)} samples of {listing.dataset}: "
+            f"{number(len(unknown), 'unknown id')}"
             + (f" ({some(unknown, 3)})" if unknown else "")
             + f" and {len(missing)} missing"
             + (f" ({some(missing, 3)})" if missing else "")
@@ -184,8 +182,7 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     best = align_column(candidates, samples)
     if split is None or best is None:
         raise DatasetError(
-            f"split: expected a table with the columns id,split in {table}, got {say_columns(list(columns))}; "
-            "ig3d split writes one"
+            f"split: {table} needs the columns id,split and has {say_columns(list(columns))}; write one with ig3d split"
         )
     column, alignment = best
     ids = candidates[column]
@@ -194,7 +191,8 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     bad = [*names[counts > 1].tolist(), *sorted({cell for cell in cells if split_of(cell) is None})]
     if bad:
         raise DatasetError(
-            f"split: expected each id once with train, val, test or nothing in {table}, got {some(bad)}"
+            f"split: {table} has duplicate ids or unknown splits ({some(bad)}); give each id once, with train, val, "
+            "test or nothing"
         )
     return ids, np.array([split_of(cell) for cell in cells], np.int8), alignment
 

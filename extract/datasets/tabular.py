@@ -104,7 +104,7 @@ def _numbered(dataset: str, present: set[str], class_names: Sequence[str]) -> La
     index |= {name: label for label, name in enumerate(classes)}
     if unknown := sorted(present - index.keys()):
         raise DatasetError(
-            f"{dataset}: expected labels 0 to {len(classes) - 1} or {some(list(classes), 12)}, got {some(unknown)}"
+            f"{dataset}: unknown labels {some(unknown)}; use 0 to {len(classes) - 1}, or {some(list(classes), 12)}"
         )
     return Labels(index, classes)
 
@@ -135,7 +135,7 @@ def _boxes(dataset: str, corners: dict[str, pd.Series], ids: pd.Series) -> dict[
         return {}
     if len(corners) < len(BOX_COLUMNS):
         raise DatasetError(
-            f"{dataset}: expected the columns {', '.join(BOX_COLUMNS)} for boxes, got {', '.join(corners)} only"
+            f"{dataset}: only {', '.join(corners)} of the box columns; give {', '.join(BOX_COLUMNS)}, or none"
         )
     cells = pd.DataFrame(corners)
     none = cells.map(is_empty).all(axis=1)
@@ -147,10 +147,8 @@ def _boxes(dataset: str, corners: dict[str, pd.Series], ids: pd.Series) -> dict[
     return dict(zip(BOX_COLUMNS, boxes.T, strict=True))
 
 
-def _refuse(
-    dataset: str, expected: str, cells: pd.Series, ids: pd.Series, wrong: pd.Series | np.ndarray
-) -> None:
+def _refuse(dataset: str, rule: str, cells: pd.Series, ids: pd.Series, wrong: pd.Series | np.ndarray) -> None:
     """Refuse the cells that are wrong, by their ids."""
     if count := int(wrong.sum()):
         shown = [f"{cell} ({name})" for cell, name in zip(cells[wrong], ids[wrong], strict=True)]
-        raise DatasetError(f"{dataset}: expected {expected}, got {number(count, 'other')}: {some(shown)}")
+        raise DatasetError(f"{dataset}: {number(count, 'cell')} not valid: {some(shown)}; use {rule}")

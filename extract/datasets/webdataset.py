@@ -59,7 +59,7 @@ class WebDataset(Dataset):
             records += shard
             notes += note
         if not records:
-            found = f"compressed files only ({some(packed)}), to be unpacked" if packed else "none"
+            found = f"compressed files only ({some(packed)}), to be unpacked" if packed else ""
             raise self.wrong_layout(root, "images", found=found)
         notes = [*replace(shards, packed=(*shards.packed, *packed)).notes, *notes, *skipped_note(skipped)]
         names = {*COLUMNS} & {name for record in records for name in record}
@@ -138,7 +138,7 @@ def _annotation(kind: str, content: bytes, where: str) -> dict[str, Any]:
             raise ValueError("no object")
     except (ValueError, RecursionError) as exc:
         raise DatasetError(
-            f"webdataset: expected {'a JSON object' if kind == 'json' else 'text'} in {where}, got {exc}"
+            f"webdataset: {where} is not {'a JSON object' if kind == 'json' else 'text'}: {exc}; write the file again"
         ) from exc
     columns = {name: fields[name] for name in COLUMNS if name in fields and name not in ("path", "id")}
     if (label := find_label(fields)) is not None:
@@ -160,6 +160,8 @@ def _class_names(shards: Archives) -> tuple[str, ...]:
                 if not isinstance(names, list):
                     raise ValueError("no list")
             except Exception as exc:
-                raise DatasetError(f"webdataset: expected a list of names in {path}, got {exc}") from exc
+                raise DatasetError(
+                    f"webdataset: {path} is no list of class names: {exc}; write one name per line"
+                ) from exc
             return tuple(str(one).strip() for one in names if str(one).strip())
     return ()

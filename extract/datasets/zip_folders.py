@@ -48,7 +48,7 @@ class ZipDataset(Dataset):
             ]
         folders = {image.folders for image in images}
         listing, _ = list_class_folders(
-            self, archives.root, folders, images, options, skipped=skipped, found="none"
+            self, archives.root, folders, images, options, skipped=skipped, found=""
         )
         return replace(listing, notes=(*notes, *listing.notes))
 

@@ -84,7 +84,7 @@ class ParquetRows:
     def read(self, member: str) -> bytes:
         row = int(member) if member.isdecimal() else -1
         if not self.image:
-            raise Unreadable(f"expected a column of image bytes, got {', '.join(self.names)}")
+            raise Unreadable(f"no column of image bytes among {', '.join(self.names)}")
         if not 0 <= row < len(self):
             raise KeyError(member)
         with self._lock:

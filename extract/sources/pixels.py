@@ -85,17 +85,17 @@ class PixelRows:
     def read(self, member: str) -> np.ndarray:
         """(side, side) uint8, grey."""
         if COLUMN not in self.names:
-            raise Unreadable(f"expected a column {COLUMN}, got {some(self.names)}")
+            raise Unreadable(f"no column {COLUMN} among {some(self.names)}")
         row = int(member) if member.isdecimal() else -1
         if not 0 <= row < len(self):
             raise KeyError(member)
         cells, column = self.cells(row), self.names.index(COLUMN)
         if len(cells) <= column:
-            raise Unreadable(f"expected a cell {COLUMN}, got {len(cells)} cells")
+            raise Unreadable(f"the row has no cell {COLUMN}, only {len(cells)} cells")
         values = np.array(cells[column].split(), np.float64)
         side = math.isqrt(len(values))
         if not side or side * side != len(values):
-            raise Unreadable(f"expected the grey values of a square, got {len(values)} values")
+            raise Unreadable(f"{len(values)} grey values do not make a square image")
         if not ((values >= 0) & (values <= 255)).all():
-            raise Unreadable("expected grey values from 0 to 255, got others")
+            raise Unreadable("grey values lie outside 0 to 255")
         return values.astype(np.uint8).reshape(side, side)

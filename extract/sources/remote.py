@@ -48,7 +48,9 @@ def list_remote(root: str) -> list[tuple[str, int]]:
         with _border(root) as (storage, path):
             found = storage.find(path, detail=True)
     except OSError as exc:
-        raise DatasetError(f"{root}: expected a folder that can be read, got {exc}") from exc
+        raise DatasetError(
+            f"{root}: the folder cannot be read: {exc}; check the address and your access"
+        ) from exc
     above = path.rstrip("/") + "/"
     return sorted(
         (name.removeprefix(above), int(about.get("size") or 0))
@@ -64,9 +66,11 @@ def _border(location: str) -> Iterator[tuple[Any, str]]:
     try:
         storage, path = core.url_to_fs(location)
     except ImportError as exc:  # fsspec says which package drives this scheme
-        raise UsageError(f"{location}: expected a driver for this storage, got none ({exc})") from exc
+        raise UsageError(f"{location}: no driver for this storage is installed: {exc}") from exc
     except ValueError as exc:
-        raise UsageError(f"{location}: expected a scheme that fsspec knows, got another ({exc})") from exc
+        raise UsageError(
+            f"{location}: fsspec does not support this scheme ({exc}); use one such as s3:// or https://"
+        ) from exc
     try:
         yield storage, path
     except OSError:

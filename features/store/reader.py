@@ -64,14 +64,12 @@ class CodeStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise StoreError(f"{path}: expected an ig3d store, found no file; make one with ig3d extract")
+            raise StoreError(f"{path}: no such store; make one with ig3d extract")
         try:
             # no cache of chunks: each is read once, and would be copied through it
             self._file = h5py.File(self.path, "r", rdcc_nbytes=0)
         except OSError as exc:
-            raise StoreError(
-                f"{path}: expected an HDF5 file, got one that is not, or is cut short; extract it again"
-            ) from exc
+            raise StoreError(f"{path}: is no HDF5 file, or is cut short; extract it again") from exc
         try:
             with self._border("its datasets"):
                 self._check_kind()
@@ -84,7 +82,7 @@ class CodeStore:
     def _check_kind(self) -> None:
         attrs = self._file.attrs
         if attrs.get("format") != FORMAT:
-            raise StoreError(f"{self.path}: expected an ig3d store, got an HDF5 file of another kind")
+            raise StoreError(f"{self.path}: is an HDF5 file, but no ig3d store; make one with ig3d extract")
         version = int(attrs.get("format_version", -1))
         if version != FORMAT_VERSION:
             older = version < FORMAT_VERSION
@@ -133,9 +131,7 @@ class CodeStore:
     def _raw(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """Rows of a dataset; texts as UTF-8 bytes, as wide as the longest."""
         if not isinstance(rows, slice):
-            raise UsageError(
-                f"rows: expected a slice, got {type(rows).__name__}; index the array of all rows"
-            )
+            raise UsageError(f"rows: {type(rows).__name__} is no slice; read all rows and index that array")
         with self._border(name):
             column = self._file[name]
             if column.dtype.kind != "S":
@@ -221,9 +217,7 @@ class CodeStore:
         UsageError : rows are no slice.
         """
         if block not in self._file["codes"]:
-            raise StoreError(
-                f"{self.path}: expected one of the blocks {', '.join(self.blocks)}, got {block!r}"
-            )
+            raise StoreError(f"{self.path}: no block {block!r}; choose one of {', '.join(self.blocks)}")
         codes = self.column(f"codes/{block}", rows)
         if bad := misplaced(codes, self.ok[rows]):
             start = rows.indices(len(self))[0]

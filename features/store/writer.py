@@ -148,7 +148,7 @@ class StoreWriter:
             exc = self._disk.failure or exc  # HDF5 reports only its consequence
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         todo = "free the disk and repeat the command" if full else "name a place that can be written to"
-        return StoreError(f"{self.path}: expected to write the store, got {exc}; {todo}")
+        return StoreError(f"{self.path}: the store cannot be written: {exc}; {todo}")
 
     @_signals_held()
     def _discard(self) -> None:
