@@ -191,7 +191,7 @@ def test_features_that_are_not_sound_are_refused(
 
 
 def test_files_that_hold_no_features(tmp_path: Path) -> None:
-    with pytest.raises(PredictionsError, match="found none"):
+    with pytest.raises(PredictionsError, match="no such file of features"):
         load_features(tmp_path / "x.npz")
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(PredictionsError, match=r"cannot be read as a NumPy file|is no NumPy file"):
