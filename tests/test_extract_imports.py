@@ -188,8 +188,8 @@ def test_an_id_that_reads_as_an_empty_cell_is_an_id(tmp_path: Path) -> None:
         ),
         pytest.param("csv", "a,b\n1,2\n", None, "no column id", id="no-id-column"),
         pytest.param("csv", "id,a,b\n1,2,3\n", None, "--columns", id="no-names"),
-        pytest.param("csv", "id,a,b\n1,2,3\n", "pose:3", "sum to the 2 columns", id="widths"),
-        pytest.param("csv", "id,a,b\n1,2,3\n", "pose", "block:width", id="form"),
+        pytest.param("csv", "id,a,b\n1,2,3\n", "pose:3", "sum to 3, but 2 columns", id="widths"),
+        pytest.param("csv", "id,a,b\n1,2,3\n", "pose", "block:WIDTH", id="form"),
         pytest.param("xml", "", None, "use --from smirk-json", id="kind"),
     ],
 )
@@ -268,7 +268,7 @@ def test_import_and_export_as_commands(ig3d: Callable[..., Ended], tmp_path: Pat
     assert ended.stdout == f"{tmp_path / 'b.h5'}: 6 rows (ok 6)\n"
     assert ig3d("export", store).returncode == 2
     assert "ends in .csv" in ig3d("export", store, "--csv", tmp_path / "a.txt").stderr
-    assert "no block jaw" in ig3d("export", store, "--csv", table, "--blocks", "jaw").stderr
+    assert "no block 'jaw'" in ig3d("export", store, "--csv", table, "--blocks", "jaw").stderr
     ended = ig3d("import", root, "--from", "csv", "--codes", tmp_path / "no.csv", "--out", tmp_path / "c.h5")
     assert (ended.returncode, "does not exist" in ended.stderr) == (1, True)
 

@@ -74,7 +74,7 @@ def test_arousal_first_is_written_as_valence_first(
     va = load_predictions(path, task="va")
     assert va.columns == ("valence", "arousal") and va.notes == ()
     np.testing.assert_allclose(va.values, np.clip(expected[:, [9, 8]], -1, 1), atol=1e-5)
-    with pytest.raises(PredictionsError, match="has no array features; write"):
+    with pytest.raises(PredictionsError, match="has no array features"):
         load_features(path)
 
 
@@ -197,7 +197,7 @@ def test_files_that_hold_no_features(tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match=r"cannot be read as a NumPy file|is no NumPy file"):
         load_features(tmp_path / "x.npz")
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(PredictionsError, match="got a single array"):
+    with pytest.raises(PredictionsError, match="a single array without ids"):
         load_features(tmp_path / "x.npy")
 
 
