@@ -38,9 +38,9 @@ from torch import nn
 
 from ig3d import ExtractConfig, extract_codes, list_samples
 from ig3d.extract.crop import square_box, square_crop
-from ig3d.extract.engine import exact_arithmetic
 from ig3d.extract.regressors.encoders import IMAGES_AT_ONCE
 from ig3d.extract.regressors.smirk import Smirk, split_outputs
+from ig3d.extract.runtime import exact_arithmetic
 from ig3d.extract.weights import find_weights
 from ig3d.faces.synth import SynthConfig, synthesize
 from ig3d.features.samples import Listing, boxes_of

@@ -17,31 +17,16 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from ..errors import DeviceError, ModelError, RunError, UsageError, absent, require, short
+from ..errors import ModelError, RunError, UsageError, absent, require
 from ..features.device import device_kind, resolve_device
+from .runtime import exact_arithmetic, is_out_of_memory, reason
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 log = logging.getLogger("ig3d")
-
-# Parts of messages of torch, CUDA and OpenVINO.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "STATUS_ALLOC_FAILED")
-_DEVICE_ERRORS = (
-    "CUDA error",
-    "cudaError",
-    "CUDA driver error",
-    "CUBLAS_STATUS",
-    "CUDNN_STATUS",
-    "CL_OUT_OF_RESOURCES",
-    "device lost",
-    "Device is lost",
-    "DataLoader worker",
-    "Pin memory thread",
-)
 
 # Raised when .tflite graphs are built in another way, so that what was compiled before is not used.
 _TFLITE_VERSION = 1
@@ -240,44 +225,6 @@ class Torch:
             return tuple(output.to("cpu", non_blocking=True) for output in outputs)
 
 
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Full float32 on CUDA and no choice of algorithms by timing; the process's own settings come back.
-
-    Nothing changes if torch is not imported.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32)
-    try:
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
-        yield
-    finally:
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One compute thread in every library that is imported: a run has a worker for each core."""
-    torch, cv2 = sys.modules.get("torch"), sys.modules.get("cv2")
-    before = torch and torch.get_num_threads(), cv2 and cv2.getNumThreads()
-    with threadpool_limits(1):
-        if torch:
-            torch.set_num_threads(1)
-        if cv2:
-            cv2.setNumThreads(1)
-        try:
-            yield
-        finally:
-            if torch:
-                torch.set_num_threads(before[0])
-            if cv2:
-                cv2.setNumThreads(before[1])
-
-
 def load_tflite(
     content: bytes,
     *,
@@ -325,7 +272,7 @@ def load_tflite(
         try:
             return Compiled(key, size, build, threads=threads)
         except RuntimeError as exc:
-            raise ModelError(f"{name}: OpenVINO cannot compile the graph ({_reason(exc)})") from exc
+            raise ModelError(f"{name}: OpenVINO cannot compile the graph ({reason(exc)})") from exc
 
     def by_torch(size: int) -> Session:
         require("torch", wanted_by=name)
@@ -387,8 +334,8 @@ def load_module(
             if is_out_of_memory(exc):
                 raise
             if backend:
-                raise ModelError(f"{name}: OpenVINO cannot run the network ({_reason(exc)})") from exc
-            log.warning("%s: torch runs the network, because OpenVINO cannot (%s)", name, _reason(exc))
+                raise ModelError(f"{name}: OpenVINO cannot run the network ({reason(exc)})") from exc
+            log.warning("%s: torch runs the network, because OpenVINO cannot (%s)", name, reason(exc))
             return by_torch(size)
 
     start = either if _choose_backend(backend, device) == "openvino" else by_torch
@@ -422,17 +369,6 @@ def _choose_backend(backend: str | None, device: str) -> str:
     return chosen
 
 
-@contextmanager
-def device_errors(device: str) -> Iterator[None]:
-    """Turn errors of a device, and the death of a process that reads for it, into DeviceError."""
-    try:
-        yield
-    except RuntimeError as exc:
-        if not is_device_error(exc):
-            raise
-        raise DeviceError(f"{device}: {_reason(exc)}") from exc
-
-
 def _padded(rows: Any, batch: int) -> Any:
     """An array or a tensor with rows of zeros up to the batch."""
     missing = batch - len(rows)
@@ -446,29 +382,3 @@ def _padded(rows: Any, batch: int) -> Any:
 def _is_tensor(array: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
-
-
-def _reason(exc: BaseException) -> str:
-    lines = [line for line in str(exc).splitlines() if line.strip()]
-    return short(lines[0] if lines else type(exc).__name__, 160)
-
-
-def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether an error means that memory did not suffice; a smaller batch may run."""
-    # by its name: torch may not be imported
-    return (
-        type(exc).__name__ == "OutOfMemoryError"
-        or isinstance(exc, MemoryError)
-        or any(part in str(exc) for part in _OUT_OF_MEMORY)
-    )
-
-
-def is_device_error(exc: BaseException) -> bool:
-    """Whether an error means that the device, or this process's use of it, is broken.
-
-    CUDA errors stay: every later call fails too. So the process must end.
-    """
-    return (
-        type(exc).__name__ == "AcceleratorError"
-        or (isinstance(exc, RuntimeError) and any(part in str(exc) for part in _DEVICE_ERRORS))
-    ) and not is_out_of_memory(exc)

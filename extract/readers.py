@@ -22,9 +22,9 @@ from ..features.device import device_kind
 from .batches import Batch, Chunk, Shard, chunks_of
 from .config import ExtractConfig
 from .detectors import load_detector
-from .engine import one_thread
 from .read import bounded_images
 from .regressors import find_regressor
+from .runtime import one_thread
 
 if TYPE_CHECKING:
     from .stages import Cropper

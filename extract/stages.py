@@ -29,10 +29,10 @@ from .boxes import choose_overlapping, is_outside, needs_detector, surroundings
 from .config import ExtractConfig, build
 from .crop import prepare
 from .detectors import Detector, choose_face
-from .engine import device_errors, exact_arithmetic, is_device_error, one_thread
 from .plugins import check_codes, check_faces
 from .read import Image, Unavailable, Unreadable, bounded_images, read_image
 from .regressors import Regressor
+from .runtime import device_errors, exact_arithmetic, is_device_error, one_thread
 from .sources.remote import is_remote
 
 # Decoded images that are held at a time, so that large photographs do not fill the memory.

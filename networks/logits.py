@@ -20,7 +20,7 @@ import torch
 
 from ..console import progress_bar
 from ..errors import DatasetError, UsageError, some
-from ..extract.engine import exact_arithmetic
+from ..extract.runtime import exact_arithmetic
 from ..features.device import choose_device
 from ..features.order import class_order_problem
 from ..features.samples import Listing, Split

@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..errors import DatasetError, UsageError
-from ..extract.engine import exact_arithmetic
+from ..extract.runtime import exact_arithmetic
 from ..features.device import choose_device
 from ..features.samples import Listing, Split
 from ..learn.protocol.folds import folds_of, strata_of

@@ -17,11 +17,12 @@ from made_up_weights import DATA, EMOCA_PLACE, made_up, pack, write_deca, write_
 
 from ig3d.errors import RunError, UsageError, WeightsError
 from ig3d.extract.compiled import Compiled
-from ig3d.extract.engine import Network, exact_arithmetic
+from ig3d.extract.engine import Network
 from ig3d.extract.regressors import REGRESSORS, find_regressor, load_regressor
 from ig3d.extract.regressors.deca import checkpoint_parts
 from ig3d.extract.regressors.emoca import expression_layout
 from ig3d.extract.regressors.official import Checkpoint
+from ig3d.extract.runtime import exact_arithmetic
 from ig3d.features.blocks import choose_blocks
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch

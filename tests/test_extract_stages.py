@@ -15,7 +15,7 @@ from listed import Sample, table_of
 from PIL import Image
 
 from ig3d.errors import DeviceError, MissingExtra, UsageError
-from ig3d.extract import engine, stages
+from ig3d.extract import runtime, stages
 from ig3d.extract.batches import Shard, chunks_of
 from ig3d.extract.boxes import FaceBoxes
 from ig3d.extract.config import ExtractConfig
@@ -328,10 +328,10 @@ def test_an_error_of_the_device_is_no_error_of_a_sample(
 
 
 def test_other_errors_are_no_errors_of_the_device() -> None:
-    assert not engine.is_device_error(RuntimeError("CUDA error: out of memory"))
-    assert not engine.is_device_error(RuntimeError("The size of tensor a must match"))
-    assert not engine.is_device_error(ValueError("CUDA error"))
-    assert engine.is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert not runtime.is_device_error(RuntimeError("CUDA error: out of memory"))
+    assert not runtime.is_device_error(RuntimeError("The size of tensor a must match"))
+    assert not runtime.is_device_error(ValueError("CUDA error"))
+    assert runtime.is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
 
 
 class NeedsGpu(FakeRegressor):

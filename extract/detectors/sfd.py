@@ -23,7 +23,8 @@ from face_alignment.detection.sfd.net_s3fd import s3fd
 from torchvision.ops import batched_nms
 
 from ...features.values import Face
-from ..engine import exact_arithmetic, runtime_of
+from ..engine import runtime_of
+from ..runtime import exact_arithmetic
 from . import Detector, choose_face
 from .fan import POINTS, Points
 from .official import load_network
