@@ -151,7 +151,9 @@ def logits(
     dataset: Dataset = "folder",
     preset: Annotated[
         str,
-        typer.Option("--preset", help="A published network: fills in what is not said; docs/networks.md."),
+        typer.Option(
+            "--preset", help="A published network: sets the options that are not given; docs/networks.md."
+        ),
     ] = "",
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Checkpoint for timm:NAME and file.py:build.")

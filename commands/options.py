@@ -129,14 +129,14 @@ TwoDClasses = Annotated[
     list[str] | None,
     typer.Option(
         "--2d-classes",
-        help="Order of the 2D columns, before what the file says: a preset or names by comma; one for all files or "
+        help="Order of the 2D columns, instead of the file's: a preset or names by comma; one for all files or "
         "one for each.",
     ),
 ]
 Task = Annotated[str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")]
 
-# what is measured
+# the task, as an option
 Folds = Annotated[int, typer.Option("--folds", help="Folds, where there is no split to fit on.")]
 Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap and of the tests; at least 100.")]
 HeadJobs = Annotated[int, typer.Option("--jobs", min=0, help="Threads; 0 is all cores.")]
@@ -210,7 +210,7 @@ def _samples_of_store(store: Path, root: str | None) -> Listing:
 
 
 def say_samples(listing: Listing) -> None:
-    """What a dataset was understood to be, on stderr."""
+    """Print how a dataset was read, on stderr."""
     from ..features.groups import note_on_groups
 
     named = f" ({', '.join(listing.classes)})" if listing.classes else ""

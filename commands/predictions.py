@@ -38,7 +38,7 @@ def check(
     task: Task = None,
     blocks: Blocks = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Rows of one side that the other lacks are no problem.")
+        bool, typer.Option("--allow-missing", help="Accept rows that only the file or only the store has.")
     ] = False,
     force: Force = False,
 ) -> None:

@@ -41,7 +41,7 @@ def record(sample: Sample) -> dict[str, Any]:
 
 
 def table_of(samples: Iterable[Sample], classes: Sequence[str] = ()) -> pd.DataFrame:
-    """The sample table in the order given, whatever the ids are."""
+    """The sample table in the given order, without sorting by id."""
     records = [record(sample) for sample in samples]
     classes = classes or [f"class {label}" for label in range(1 + max(one["label"] for one in records))]
     numbered = [one | {"id": f"{row:09d}"} for row, one in enumerate(records)]

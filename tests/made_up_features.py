@@ -18,7 +18,7 @@ CLASSES = ("neutral", "happy", "sad")
 
 @dataclass(frozen=True)
 class MadeUp:
-    """What was written: a store, features with logits, and the truth behind them."""
+    """Files that were written (a store, features with logits) and their true values."""
 
     store: Path
     features: Path

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ig3d.features.samples import Listing, Split
 
-# The file of a clone: it imports its neighbour, returns what it is told to, and squeezes a lone row away as some do.
+# A file of a cloned repository: it imports its neighbour, returns the requested form, and drops the axis of one row.
 CLONE = '''
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Net(nn.Module):
 
 
 class Fixed(nn.Module):
-    """Column i of the classes says i; valence is -0.5, arousal 0.25."""
+    """Column i of the classes is i; valence is -0.5, arousal 0.25."""
 
     def __init__(self, classes: int, va: str = "", form: str = "tensor", scale: float = 1.0) -> None:
         super().__init__()
-        said = list(range(classes)) + [{"v": -0.5, "a": 0.25}[letter] for letter in va]
-        self.register_buffer("said", torch.tensor(said, dtype=torch.float32) * scale)
+        values = list(range(classes)) + [{"v": -0.5, "a": 0.25}[letter] for letter in va]
+        self.register_buffer("values", torch.tensor(values, dtype=torch.float32) * scale)
         self.form = form
 
     def forward(self, x):
-        out = self.said.expand(len(x), -1)
+        out = self.values.expand(len(x), -1)
         if self.form == "triple":
             return out, x, [out, out]
         if self.form == "dict":
@@ -69,7 +69,7 @@ class Fixed(nn.Module):
 
 
 class Batchy(nn.Module):
-    """Normalises by the batch whatever mode it is in."""
+    """Normalises by the batch in evaluation mode too."""
 
     def forward(self, x):
         means = pooled(x)
@@ -127,13 +127,13 @@ def features_by_formula(
 
 
 def outputs_by_formula(features: np.ndarray, width: int = 10) -> np.ndarray:
-    """(n, width) what ``Net`` says."""
+    """Outputs (n, width) of ``Net``."""
     state = {name: tensor.numpy().astype(np.float64) for name, tensor in weights(width).items()}
     return np.asarray(features @ state["fc.weight"].T + state["fc.bias"])
 
 
 def pictures(root: Path, count: int = 7, *, size: int = 16) -> Listing:
-    """Noise with a colour of its own; alternately train and test."""
+    """Noise in a different colour per image; alternately train and test."""
     root.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     listed = []

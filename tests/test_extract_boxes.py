@@ -362,7 +362,7 @@ def test_facemesh_boxes_give_the_crops_of_its_points() -> None:
 
 
 class Marks(FakeDetector):
-    """The fake face with landmarks, whose extent is not its box; a detector that ig3d has never heard of."""
+    """The fake face with landmarks, whose extent is not its box; a detector that is not built in."""
 
     name = "marks"
     landmarks = 2
@@ -407,7 +407,7 @@ def test_points_of_a_facemesh_store_are_used_as_they_are(tmp_path: Path) -> None
     write_image(tmp_path / "data" / "happy" / "b.png")
     samples = list_samples(tmp_path / "data", "folder")
     extract_codes(samples, tmp_path / "first.h5", ExtractConfig(also=("landmarks",)), jobs=1)
-    # what a regressor that is fed crops gets: the extent of the points, to the last digit
+    # the input of a regressor that takes crops: the extent of the points, to the last digit
     face = box_source(samples, str(tmp_path / "first.h5"), CropSpec()).read(slice(1)).face(0)
     with CodeStore(tmp_path / "first.h5") as first:
         assert face is not None and face.landmarks is not None

@@ -266,7 +266,7 @@ def test_bad_manifests(tmp_path: Path, rows: dict[str, list[object]], message: s
         manifest(tmp_path, rows)
 
 
-def test_no_manifest_says_what_is_there(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_refused_with_the_contents_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path\n")
     with pytest.raises(
         DatasetError, match=r"no manifest.csv or manifest.parquet in .*, which holds labels.csv"

@@ -303,7 +303,7 @@ def test_label_map_on_the_command_line(ig3d: Run, tmp_path: Path) -> None:
     assert "WARNING labels are bare digits (1, 2)" in ended.stderr
 
 
-# what is recognised, and why it is not
+# recognised layouts, and reasons for refusals
 
 SEVEN = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
 
@@ -315,7 +315,7 @@ def seven(root: Path, name: str) -> Path:
     return root
 
 
-def test_class_folders_of_known_datasets_are_told_by_their_files(tmp_path: Path) -> None:
+def test_class_folders_of_known_datasets_are_recognised_by_their_files(tmp_path: Path) -> None:
     assert recognise(seven(tmp_path / "a", "Film{}_000519240_000000{}.png")).dataset == "sfew"
     assert recognise(seven(tmp_path / "b", "Training_{1}.jpg")).dataset == "fer2013"
     own = recognise(seven(tmp_path / "c", "img_{1}.jpg"))

@@ -102,7 +102,7 @@ def test_kaggle_tables_that_name_missing_images(tmp_path: Path) -> None:
     assert words(samples, "DATASET/train/7/train_14") == ("neutral", "train")
 
 
-def test_what_is_no_file_is_not_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_image_is_not_reported_as_missing(tmp_path: Path) -> None:
     """A folder and a pipe are there, and cannot be read."""
     rafdb_list(tmp_path / "basic", "".join(f"train_{k}.jpg {k}\n" for k in range(1, 5)))
     aligned = tmp_path / "basic" / "Image" / "aligned"

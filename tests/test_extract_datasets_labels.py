@@ -1,4 +1,4 @@
-"""What labels mean: synonyms, --label-map, bare digits; and splits by shares or by table."""
+"""Meaning of labels: synonyms, --label-map, bare digits; and splits by shares or by table."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def digits(counts: dict[str, int], order: str, first: int = 0) -> dict[str, dict
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("order", ["rafdb", "affectnet7"])
-def test_the_order_of_digits_is_told_by_counts(order: str, first: int) -> None:
+def test_the_order_of_numbered_folders_is_suggested_from_counts(order: str, first: int) -> None:
     (note,) = digit_notes(digits(dict(PUBLISHED["RAF-DB"]), order, first), ())
     assert (
         "WARNING labels are bare digits" in note
@@ -133,7 +133,7 @@ def test_label_map_on_a_folder_and_on_a_manifest(tmp_path: Path) -> None:
         list_samples(tmp_path, "rafdb", options)
 
 
-def test_empty_and_single_classes_are_said(tmp_path: Path) -> None:
+def test_empty_and_single_classes_are_reported(tmp_path: Path) -> None:
     write_image(tmp_path / "happy" / "a.png")
     (tmp_path / "sad").mkdir()
     notes = list_samples(tmp_path, "folder").notes
@@ -221,7 +221,7 @@ def test_what_cannot_be_carved(samples: Listing, share: float, message: str) -> 
         carve(samples, share)
 
 
-def test_dealing_says_what_it_did() -> None:
+def test_a_random_split_is_noted() -> None:
     dealt = assign_splits(made_up(splits=(Split.none,), groups=30), (0.5, 0.25, 0.25), seed=2)
     counts = Counter(Split(int(split)) for split in dealt.splits)
     assert counts[Split.train] == pytest.approx(300, abs=25)
@@ -275,7 +275,7 @@ def test_split_tables_of_something_else(tmp_path: Path, rafdb: Path, change, mes
         list_samples(rafdb, "rafdb", DatasetOptions(split_table=str(table)))
 
 
-def test_shares_for_a_dataset_that_has_splits_are_said_to_be_unused(rafdb: Path) -> None:
+def test_shares_for_a_dataset_that_has_splits_are_reported_as_unused(rafdb: Path) -> None:
     samples = list_samples(rafdb, "rafdb", DatasetOptions(split_fractions=(0.8, 0.1, 0.1)))
     assert "--split is not used: the dataset has splits" in samples.notes
     assert Counter(samples.splits.tolist()) == {0: 70, 2: 14}
@@ -289,7 +289,7 @@ def test_shares_are_dealt_to_any_dataset_without_splits(tmp_path: Path) -> None:
     assert Counter(dealt.splits.tolist()) == {0: 56, 1: 7, 2: 7}
 
 
-def test_a_group_pattern_over_groups_of_the_dataset_is_said(tmp_path: Path) -> None:
+def test_a_group_pattern_over_groups_of_the_dataset_is_reported(tmp_path: Path) -> None:
     write_image(tmp_path / "image" / "a.jpg")
     (tmp_path / "label.lst").write_text("s1_a.jpg 0 1 1 2 2 3.5 0\ns1_b.jpg 0 1 1 2 2 3.5 1\n")
     samples = list_samples(tmp_path, "expw", DatasetOptions(group_pattern=r"(s\d+)_"))
@@ -297,7 +297,7 @@ def test_a_group_pattern_over_groups_of_the_dataset_is_said(tmp_path: Path) -> N
     assert "--groups replaces the groups of the dataset" in samples.notes
 
 
-def test_every_adapter_says_its_layout() -> None:
+def test_every_adapter_describes_its_layout() -> None:
     for name in ADAPTERS:
         adapter = adapter_of(name)
         assert adapter.name == name and adapter.layout

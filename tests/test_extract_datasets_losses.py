@@ -1,4 +1,4 @@
-"""What a damaged or half copied dataset loses is refused or counted, never silent and never a wrong label."""
+"""Damaged or incomplete datasets: missing parts are refused or counted, and no label is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ig3d.extract.datasets.recognise import recognise
 from ig3d.features.samples import Listing
 
 
-def said(samples: Listing) -> str:
+def notes_of(samples: Listing) -> str:
     return "\n".join(samples.notes)
 
 
@@ -69,11 +69,11 @@ def test_ferplus_images_without_votes_are_counted(tmp_path: Path) -> None:
     (tmp_path / "FER2013Train" / "label.csv").write_text(
         'fer0000000.png,"(0, 0, 48, 48)",9,0,0,0,0,0,0,0,0,0'
     )
-    notes = said(list_samples(tmp_path, "ferplus"))
+    notes = notes_of(list_samples(tmp_path, "ferplus"))
     assert "WARNING FER2013Train: 1 image left out, without votes: fer0000001.png" in notes
     assert "WARNING FER2013Test: 1 image left out, without label.csv" in notes
     (tmp_path / "fer2013new.csv").write_text("head\nTraining,fer0000000.png,9,0,0,0,0,0,0,0,0,0\n")
-    notes = said(list_samples(tmp_path, "ferplus"))
+    notes = notes_of(list_samples(tmp_path, "ferplus"))
     assert "WARNING FER2013Test: 1 image left out, without votes: FER2013Test/fer0000002.png" in notes
 
 
@@ -102,25 +102,29 @@ def test_rafdb_extensions_in_capitals_are_found(tmp_path: Path) -> None:
     assert samples_of(samples)[1].path == "Image/aligned/train_00001_aligned.JPG"
 
 
-def test_rafdb_images_outside_of_the_list_and_other_copies_are_said(tmp_path: Path) -> None:
+def test_rafdb_images_outside_of_the_list_and_other_copies_are_reported(tmp_path: Path) -> None:
     official(tmp_path / "basic", ("train_00001", "test_0001"))
     official(tmp_path / "old" / "basic", ("train_00001",))
     write_image(tmp_path / "basic" / "Image" / "aligned" / "train_00009_aligned.jpg")
     samples = list_samples(tmp_path, "rafdb")
     assert len(samples) == 2
-    assert "WARNING basic/Image/aligned: 1 image left out, not in the list: train_00009_aligned" in said(
+    assert "WARNING basic/Image/aligned: 1 image left out, not in the list: train_00009_aligned" in notes_of(
         samples
     )
-    assert "left out are other copies under the root: old/basic/EmoLabel/list_patition_label" in said(samples)
+    assert "left out are other copies under the root: old/basic/EmoLabel/list_patition_label" in notes_of(
+        samples
+    )
 
 
-def test_kaggle_images_outside_of_the_table_are_said(tmp_path: Path) -> None:
+def test_kaggle_images_outside_of_the_table_are_reported(tmp_path: Path) -> None:
     for name in ("train/1/train_1_aligned.JPG", "train/2/train_2_aligned.jpg", "test/1/test_1_aligned.jpg"):
         write_image(tmp_path / "DATASET" / name)
     (tmp_path / "train_labels.csv").write_text("image,label\ntrain_1_aligned.jpg,1\n")
     samples = list_samples(tmp_path, "rafdb")
     assert len(samples) == 3
-    assert "1 image not in *_labels.csv, labelled as their folders: DATASET/train/2/train_2" in said(samples)
+    assert "1 image not in *_labels.csv, labelled as their folders: DATASET/train/2/train_2" in notes_of(
+        samples
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,11 +165,11 @@ def test_affwild2_lists_without_header_shift_no_frame(tmp_path: Path) -> None:
     lists["VA"].write_text("0.5,-0.25\n-5,-5\n1e-1,0\n")
     samples = list_samples(tmp_path, "affwild2")
     assert samples.labels.tolist() == [3, 1, 4]
-    assert "no header in 1 list; the first line, a label, is frame 1: v" in said(samples)
+    assert "no header in 1 list; the first line, a label, is frame 1: v" in notes_of(samples)
     found = {sample.id[-1]: sample.valence for sample in samples_of(list_samples(tmp_path, "affwild2-va"))}
     assert found == {"1": 0.5, "3": 0.1}
     lists["EXPR"].write_text("Neutral,Anger\n3\n")
-    assert "2 frames left out, without a line in their video's list" in said(
+    assert "2 frames left out, without a line in their video's list" in notes_of(
         list_samples(tmp_path, "affwild2")
     )
     lists["EXPR"].write_text("Neutral,Anger\n3\n\n4\n")
@@ -187,8 +191,8 @@ def test_ckplus_labels_go_by_the_number_of_the_frame(tmp_path: Path) -> None:
         ("S1_001_00000001", 0, True), ("S1_001_00000004", 3, False), ("S1_002_00000004", 3, True),
         ("S2_001_00000001", 0, True), ("S2_001_00000004", 3, True),
     ]  # fmt: skip
-    assert "no frame 1 in 1 sequence, so no frame there is neutral: S1/002" in said(samples)
-    assert "no file for 1 listed image (cohn-kanade-images/S1/001/S1_001_00000004.png)" in said(samples)
+    assert "no frame 1 in 1 sequence, so no frame there is neutral: S1/002" in notes_of(samples)
+    assert "no file for 1 listed image (cohn-kanade-images/S1/001/S1_001_00000004.png)" in notes_of(samples)
 
 
 # affectnet
@@ -227,13 +231,13 @@ def test_affectnet_original_rows_of_too_many_cells_are_named(tmp_path: Path) -> 
 # containers
 
 
-def test_compressed_shards_beside_plain_ones_are_said(tmp_path: Path) -> None:
+def test_compressed_shards_beside_plain_ones_are_reported(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     with tarfile.open(tmp_path / "train-0.tar", "w") as shard:
         shard.add(tmp_path / "a.png", "a.png")
     with tarfile.open(tmp_path / "test-0.tar.gz", "w:gz") as shard:
         shard.add(tmp_path / "a.png", "b.png")
-    assert "WARNING 1 compressed file left out: test-0.tar.gz; unpack" in said(
+    assert "WARNING 1 compressed file left out: test-0.tar.gz; unpack" in notes_of(
         list_samples(tmp_path, "webdataset")
     )
 
@@ -250,7 +254,7 @@ def test_a_link_to_itself_stops_no_adapter(tmp_path: Path) -> None:
     assert (
         samples.dataset == "folder" and len(samples) == 5
     )  # two of each class, and the link that leads nowhere
-    assert "no file for 1 listed image (happy/loop.png)" in said(samples)
+    assert "no file for 1 listed image (happy/loop.png)" in notes_of(samples)
     with pytest.raises(DatasetError, match=r"no folders of RAF-DB in .*, which holds happy/, me, sad/"):
         list_samples(tmp_path, "rafdb")
 
@@ -258,7 +262,7 @@ def test_a_link_to_itself_stops_no_adapter(tmp_path: Path) -> None:
 # names
 
 
-def test_misspelt_classes_are_said_and_names_are_not_called_mapped(tmp_path: Path) -> None:
+def test_misspelt_classes_are_reported_and_names_are_not_called_mapped(tmp_path: Path) -> None:
     for name in ("Disgsut", "disgust", "happpy", "bored", "sad"):
         write_image(tmp_path / "a" / name / "1.png")
     notes = list_samples(tmp_path / "a", "folder").notes
@@ -267,7 +271,7 @@ def test_misspelt_classes_are_said_and_names_are_not_called_mapped(tmp_path: Pat
         "WARNING the class happpy is no known one: is happy meant?",
     ]
     write_image(tmp_path / "b" / "Train" / "Angry" / "1.png")
-    assert "labels as mapped" not in said(list_samples(tmp_path / "b", "sfew"))
+    assert "labels as mapped" not in notes_of(list_samples(tmp_path / "b", "sfew"))
 
 
 def test_many_faults_are_counted_beyond_the_first_five(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_csv_with_columns_in_order(tmp_path: Path, samples: Listing) -> None:
         assert store.ok.sum() == 2
 
 
-def test_what_a_table_says_of_rows_without_codes_is_kept(tmp_path: Path, samples: Listing) -> None:
+def test_status_and_message_of_rows_without_codes_are_imported(tmp_path: Path, samples: Listing) -> None:
     """A status decides, also beside codes: a word for neither is a failure."""
     (tmp_path / "codes.csv").write_text(
         'id,status,message,pose:0\nhappy/1,no_face,NA,\nhappy/2,"odd",why,\nsad/3,no_face,,0.5\nsad/4,ok,,1\n'

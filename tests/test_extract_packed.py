@@ -180,9 +180,9 @@ def test_webdataset_reads_classes_by_number_name_and_json(tmp_path: Path, images
     assert samples_of(samples)[0].size_bytes == len(content)
 
 
-def test_webdataset_json_says_all_there_is(tmp_path: Path, images: dict[str, bytes]) -> None:
+def test_webdataset_json_may_have_every_column(tmp_path: Path, images: dict[str, bytes]) -> None:
     content = next(iter(images.values()))
-    said = {
+    fields = {
         "label": "Happiness",
         "split": "test",
         "valence": 0.5,
@@ -194,7 +194,7 @@ def test_webdataset_json_says_all_there_is(tmp_path: Path, images: dict[str, byt
         tmp_path / "w" / "0.tar",
         {
             "a.png": content,
-            "a.json": json.dumps(said),
+            "a.json": json.dumps(fields),
             "b.png": content,
             "b.txt": "sad",
             "b.json": '{"split": "train"}',
@@ -244,7 +244,7 @@ def test_odd_webdatasets_end_before_any_work(
         list_samples(tmp_path / "w", "webdataset")
 
 
-def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
+def test_a_damaged_shard_is_reported_and_one_that_is_no_tar_refused(
     tmp_path: Path, images: dict[str, bytes]
 ) -> None:
     content = next(iter(images.values()))
@@ -261,10 +261,10 @@ def test_a_damaged_shard_is_said_and_one_that_is_no_tar_refused(
     for size, images_left in ((second, 1), (2 * second, 2), (2 * second + 512, 2)):
         tar.write_bytes(sound[:size])
         samples = list_samples(tmp_path / "w", "webdataset")
-        said = f"{images_left} image{'s' if images_left > 1 else ''} up to the damage (cut short after"
-        assert len(samples) == images_left and any(said in note for note in samples.notes)
+        damage = f"{images_left} image{'s' if images_left > 1 else ''} up to the damage (cut short after"
+        assert len(samples) == images_left and any(damage in note for note in samples.notes)
         assert read_content(f"{tar}!a.png") == content
-    tar.write_bytes(sound[: 2 * second + 1024])  # the padding alone is lacking: the tar is whole
+    tar.write_bytes(sound[: 2 * second + 1024])  # only the padding is missing: the tar is whole
     assert not any("WARNING" in note for note in list_samples(tmp_path / "w", "webdataset").notes)
     tar.write_bytes(b"no tar at all" * 100)
     with pytest.raises(DatasetError, match=r"0\.tar is a damaged tar file"):
@@ -286,7 +286,7 @@ def test_half_of_a_record_is_no_record(
     assert len(whole.classes) == 1 and whole.labels.tolist() == [0, 0]
     tar_of(tmp_path / "w" / "1.tar", files)
     image = 512 + (len(content) + 511) // 512 * 512
-    start = 2 * image + 1024 + 512  # of what is said of b
+    start = 2 * image + 1024 + 512  # of the record of b
     raw = tar.read_bytes()
     assert raw[start:].startswith(second.encode())
     for there in (0, 1, len(second) - 1):
@@ -300,7 +300,7 @@ def test_half_of_a_record_is_no_record(
         )
 
 
-def test_a_tar_that_goes_on_after_its_end_is_said(tmp_path: Path, images: dict[str, bytes]) -> None:
+def test_a_tar_that_goes_on_after_its_end_is_reported(tmp_path: Path, images: dict[str, bytes]) -> None:
     content = next(iter(images.values()))
     first = tar_of(tmp_path / "1.tar", {"a.png": content}).read_bytes()
     second = tar_of(tmp_path / "2.tar", {"b.png": content}).read_bytes()
@@ -320,7 +320,7 @@ def test_a_tar_that_goes_on_after_its_end_is_said(tmp_path: Path, images: dict[s
 
 
 @pytest.mark.parametrize("packed", [gzip.compress, bz2.compress, lzma.compress])
-def test_compressed_tars_are_told_by_their_content(
+def test_compressed_tars_are_recognised_by_content(
     tmp_path: Path, images: dict[str, bytes], packed: Callable[[bytes], bytes]
 ) -> None:
     content = next(iter(images.values()))

@@ -68,7 +68,7 @@ def test_names_of_members_and_of_files() -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_tar_members_are_the_files(tmp_path: Path, kind: int) -> None:
-    long = "n" * 180 + ".png"  # needs a header of its own in the newer formats
+    long = "n" * 180 + ".png"  # needs a separate header in the newer formats
     names = ["a.png", "./sub/b.png", "c.png" if kind == tarfile.USTAR_FORMAT else long]
     tar = tar_of(tmp_path / "a.tar", {n: png(c, tmp_path) for n, c in zip(names, COLOURS, strict=True)}, kind)
     for name, wanted in zip(names, COLOURS, strict=True):
@@ -231,10 +231,10 @@ class DriverError(Exception):
         pytest.param(MemoryError(), "out of memory", id="memory"),
     ],
 )
-def test_a_container_is_not_damaged_where_its_bytes_do_not_come(
+def test_a_read_error_is_not_reported_as_a_damaged_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, error: Exception, reason: str
 ) -> None:
-    """Whatever a source was doing then, and the next time it is read."""
+    """Read errors of the storage, and the next read."""
     files = {str(i): np.random.default_rng(i).bytes(3000) for i in range(24)}
     path = tmp_path / f"a.{suffix}"
     if suffix == "csv":

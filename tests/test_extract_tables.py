@@ -95,9 +95,7 @@ def test_float_labels_are_numbers(root: Path) -> None:
         assert samples_of(samples)[0].label == 0
 
 
-def test_a_manifest_whose_files_are_not_there_says_where_they_were_looked_for(
-    ig3d: Callable[..., Ended], root: Path
-) -> None:
+def test_a_manifest_without_files_warns_with_the_full_path(ig3d: Callable[..., Ended], root: Path) -> None:
     (root / "manifest.csv").write_text("path,label,split\nfaces/0.png,happy,train\nfaces/1.png,sad,train\n")
     samples = list_samples(root, "manifest")
     assert any("none of the 2 files" in note and str(root / "faces/0.png") in note for note in samples.notes)
@@ -264,7 +262,7 @@ def test_columns_can_be_left_out(root: Path, tmp_path: Path) -> None:
         imported(root, tmp_path, tracked("input"), "expression:2")
 
 
-def test_a_table_without_a_single_face_says_why(root: Path, tmp_path: Path) -> None:
+def test_a_table_without_any_face_is_refused_with_the_reason(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"12 of them no_face: success 0"):
         imported(root, tmp_path, tracked("input", found=lambda n: (0.0, 0)), "pose:3,expression:2")
 

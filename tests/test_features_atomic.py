@@ -56,16 +56,16 @@ def test_the_folder_of_a_store_is_flushed_once_the_store_has_its_name(
     assert flushed == [(False, False), (tmp_path.stat().st_ino, True)]
 
 
-@pytest.mark.parametrize(("number", "told"), [(errno.EINVAL, False), (errno.EIO, True)])
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
 def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_disk_that_fails_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fails: bool
 ) -> None:
     def refused(handle: int) -> None:
         if stat.S_ISDIR(os.fstat(handle).st_mode):
             raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refused)
-    if told:
+    if fails:
         with pytest.raises(StoreError, match=r"the store cannot be written: .*Input/output error"):
             write_store(tmp_path / "a.h5")
         return
@@ -74,8 +74,8 @@ def test_a_folder_that_cannot_be_flushed_is_no_failure_and_a_disk_that_fails_is(
         assert store.verify() == []
 
 
-def test_nothing_of_hdf5_outlives_a_closed_writer(tmp_path: Path) -> None:
-    """What goes later goes when signals are held no more, and takes a Ctrl-C of that moment with it."""
+def test_a_closed_writer_leaves_no_open_hdf5_object(tmp_path: Path) -> None:
+    """Objects that live longer could be freed during an interrupt."""
 
     def alive() -> int:
         return sum(type(one) in (h5py.Dataset, h5py.File) for one in gc.get_objects())

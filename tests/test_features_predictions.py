@@ -55,7 +55,7 @@ def test_saved_valence_and_arousal_come_back(tmp_path):
     ],
     ids=["logits", "probabilities", "per-cent", "log-probabilities", "half-precision"],
 )
-def test_kinds_are_told_apart_and_mean_the_same(tmp_path, values, kind, word):
+def test_logits_and_probabilities_are_distinguished_and_equivalent(tmp_path, values, kind, word):
     np.save(tmp_path / "x.npy", values)
     read = load_predictions(tmp_path / "x.npy")
     assert read.kind == kind and word in read.notes[0]
@@ -77,7 +77,7 @@ def test_what_is_neither_probabilities_nor_logits_is_warned_of(tmp_path, values,
     assert read.notes[0].startswith("WARNING") and re.search(words, read.notes[0])
 
 
-def test_what_was_made_out_of_fold_says_so(tmp_path):
+def test_out_of_fold_is_stored_and_read(tmp_path):
     for stated in (True, False):
         Predictions(LOGITS, "logits", CLASSES, out_of_fold=stated).save(tmp_path / "x.npz")
         assert load_predictions(tmp_path / "x.npz").out_of_fold == stated
@@ -314,7 +314,7 @@ def test_given_class_names_go_before_the_files_own(tmp_path):
         load_predictions(tmp_path / "y.npz")
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"pip install 'ig3d\[parquet\]'"):
@@ -343,7 +343,7 @@ def test_names_of_columns_may_hold_valence_and_arousal(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["csv", "npz"])
-def test_valence_and_arousal_beside_classes_are_said_to_be_left_out(tmp_path, form):
+def test_a_note_reports_valence_and_arousal_beside_classes(tmp_path, form):
     path = tmp_path / f"x.{form}"
     if form == "csv":
         path.write_text("id,happy,sad,arousal,valence\na,1,2,.3,.4\nb,3,4,.5,.6\n")

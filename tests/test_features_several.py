@@ -83,7 +83,7 @@ def test_stores_in_another_order_of_rows_are_joined_by_id(toy, tmp_path):
         assert table.labels.tolist() == [sample.label for sample in samples]
 
 
-def test_stores_of_the_same_regressor_are_told_apart_by_file(toy, tmp_path):
+def test_stores_of_the_same_regressor_are_named_by_file(toy, tmp_path):
     samples, _, two = toy
     stores, _ = smirk_and_emoca(tmp_path, samples, regressor="smirk")
     table = load_table(Inputs(two, stores), blocks="pose")
@@ -372,7 +372,7 @@ def test_a_fitted_model_gets_a_table_of_rows_without_labels(toy, tmp_path):
     assert (table.labels >= 0).sum() == sum(CLASSES[s.label] in few for s in samples)
 
 
-def test_out_of_fold_is_what_the_file_says_of_train_rows(toy, tmp_path):
+def test_out_of_fold_comes_from_the_file_for_train_rows(toy, tmp_path):
     samples, logits, _ = toy
     for split, expected in ((Split.train, True), (Split.test, False)):
         store = write_store(tmp_path / "toy.h5", [replace(sample, split=split) for sample in samples])

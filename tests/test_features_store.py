@@ -247,9 +247,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert len(CodeStore(write(tmp_path / "new" / "folder" / "a.h5"))) == 200
 
 
-def test_a_full_disk_is_told_as_one_wherever_it_fills(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5's own error, for what it then reads and is not there, would name the wrong thing to do."""
     whole = write(tmp_path / "whole.h5", 3000).stat().st_size
     room = 0

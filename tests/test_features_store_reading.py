@@ -54,7 +54,7 @@ def test_only_what_is_asked_for_is_read(store: Path) -> None:
             opened.codes("shape", slice(ROWS - 10, ROWS))
         with pytest.raises(StoreError):
             opened.codes("shape")
-        # which says nothing of the store
+        # which is no fault of the store
         with pytest.raises(UsageError, match="rows: ndarray is no slice"):
             opened.codes("expression", np.array([7, 2]))  # type: ignore[arg-type]
 

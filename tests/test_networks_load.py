@@ -147,7 +147,7 @@ KINDS = [torchscript, exported, exported_for_three, onnx_file, onnx_channels_las
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_files_that_run_as_a_whole_say_what_the_formula_says(
+def test_exported_networks_give_the_outputs_of_the_formula(
     samples: Listing, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
     path = make(tmp_path)
@@ -172,7 +172,7 @@ def test_files_that_run_as_a_whole_say_what_the_formula_says(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_a_class_in_a_clone_says_what_the_formula_says(
+def test_a_class_in_a_python_file_gives_the_outputs_of_the_formula(
     samples: Listing, clone: Path, tmp_path: Path, batch_size: int
 ) -> None:
     path = list(sys.path)
@@ -209,7 +209,9 @@ def test_a_file_in_the_middle_of_a_package_finds_its_neighbours(
     assert str(files[0]["feature_network"]) != str(files[1]["feature_network"])
 
 
-def test_running_a_users_file_is_said(samples: Listing, clone: Path, tmp_path: Path) -> None:
+def test_a_note_reports_that_a_python_file_was_executed(
+    samples: Listing, clone: Path, tmp_path: Path
+) -> None:
     result = write_logits(samples, spec(clone), tmp_path / "x.npz")
     assert any(str(note).startswith(f"{clone} was executed") for note in result.notes)
     assert any("does not record its training images" in note for note in result.notes)

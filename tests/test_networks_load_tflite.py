@@ -90,7 +90,7 @@ def test_a_graph_of_one_channel_gets_grey_images(
             np.testing.assert_allclose(logits, (grey / 255 - 0.5) / 0.25 * matrix[:, 0] + bias, atol=1e-5)
 
 
-def test_what_the_file_says_goes_before_what_the_user_says(tmp_path: Path) -> None:
+def test_the_input_of_the_file_overrides_options(tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(classifier(side=16, channels=1))
     given = {"classes": "rafdb"}
     assert load_network(NetworkSpec(str(tmp_path / "net.tflite"), **given), device=CPU).input.size == 16

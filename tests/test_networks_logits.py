@@ -250,7 +250,7 @@ def test_choices_that_cannot_be_are_refused(samples: Listing, network: LoadedNet
             write_logits(samples, network, tmp_path / "x.npz", LogitsConfig(device="cuda"))
 
 
-def test_a_checkpoint_that_says_its_classes_takes_no_others(samples: Listing, tmp_path: Path) -> None:
+def test_a_checkpoint_with_classes_refuses_others(samples: Listing, tmp_path: Path) -> None:
     path = str(save(tmp_path / "net.safetensors", samples))
     plain = NetworkSpec(path, classes="dataset")
     assert write_logits(samples, plain, tmp_path / "x.npz").columns == CLASSES

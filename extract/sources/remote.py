@@ -1,4 +1,4 @@
-"""Storage elsewhere, through fsspec: ``s3://bucket/faces``, ``gs://…``, ``memory://…``, whatever has a driver here."""
+"""Storage elsewhere, through fsspec: ``s3://bucket/faces``, ``gs://…``, ``memory://…``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_remote(location: str) -> bytes:
 
     Raises
     ------
-    OSError : it cannot be read, whatever its driver says; FileNotFoundError where it is not there.
+    OSError : it cannot be read; FileNotFoundError if it does not exist.
     UsageError, MissingExtra : there is no driver for its scheme.
     """
     with _border(location) as (storage, path):
@@ -61,11 +61,11 @@ def list_remote(root: str) -> list[tuple[str, int]]:
 
 @contextmanager
 def _border(location: str) -> Iterator[tuple[Any, str]]:
-    """The storage and the path on it; drivers raise errors of their own, which become OSError here."""
+    """Storage and path of a location; errors of drivers become OSError."""
     core = require("fsspec.core", wanted_by=location)
     try:
         storage, path = core.url_to_fs(location)
-    except ImportError as exc:  # fsspec says which package drives this scheme
+    except ImportError as exc:  # the message of fsspec names the package for this scheme
         raise UsageError(f"{location}: no driver for this storage is installed: {exc}") from exc
     except ValueError as exc:
         raise UsageError(
