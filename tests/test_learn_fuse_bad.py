@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from ig3d.learn.fuse import FuseConfig, fuse_predictions
 from ig3d.learn.model import model_bytes
 from ig3d.learn.report.latex import table_tex
 from ig3d.learn.report.page import page_html
-from ig3d.learn.report.record import Run, record_of
+from ig3d.learn.report.record import run_of
 from ig3d.learn.train import HeadsConfig, train_heads
 
 FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False, repeats=1, permutations=2)
@@ -75,10 +74,9 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     plain = fuse_predictions(few, replace(config, rules=("mean",)))
     assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.notes)
     for result, who in ((said, "rules"), (plain, "2d-recalibrated")):
-        record = record_of(result)
-        assert record["protocol"]["rows_calibration"] == 10
-        page = page_html([Run("run", Path("run"), record)])
-        for text in (page, table_tex(record)):
+        run = run_of(result)
+        assert run.record["protocol"]["rows_calibration"] == 10
+        for text in (page_html([run]), table_tex(run)):
             assert f"{who} fitted on val" in text
 
 
