@@ -21,13 +21,13 @@ from ..features.join import load_table
 from .class_shares import shares_of
 from .config import FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, RULES, FuseConfig
 from .copies import Copies, Repeat, as_predictions
+from .diagnostics import check_figures, check_rows
 from .evaluate.figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import foreign_in
 from .model import FusionModel, settled
 from .protocol import Protocol
 from .protocol.plan import plan
-from .remarks import oddities, weaknesses
 from .result import Result
 from .rules import NEEDS_CODES, RECALIBRATED, Choices, Rule
 
@@ -111,7 +111,9 @@ def fuse_predictions(
     )
     after_figures = time.perf_counter()
     model = _model(copies, fitted, final) if final else None
-    notes += oddities(table, protocol, rules) + weaknesses(figures, len(rows), table.task, choices.objective)
+    notes += check_rows(table, protocol, rules) + check_figures(
+        figures, len(rows), table.task, choices.objective
+    )
     notes.sort(key=lambda line: not line.startswith("WARNING"))  # what a reader must not miss comes first
     return FuseResult(
         task=table.task,

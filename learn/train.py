@@ -23,6 +23,7 @@ from ..features.labels import has_va
 from ..features.predictions import VA, Predictions, log_softmax
 from ..features.samples import classes_of
 from .config import FuseConfig
+from .diagnostics import check_groups, check_training_classes
 from .evaluate.figures import figures_of
 from .evaluate.metrics import metric_names
 from .evaluate.predictors import Predictor
@@ -30,7 +31,6 @@ from .head_fits import fit_heads
 from .heads import HEADS, NEED_TORCH
 from .protocol import Protocol
 from .protocol.head_plan import plan_heads
-from .remarks import few_groups, unlearnt
 from .result import Result
 
 PRIOR = "prior"
@@ -215,7 +215,7 @@ def train_heads(
         rules.append(Predictor(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
     groups = table.group_codes[rows] if table.grouped else None
-    notes += unlearnt(table, protocol) + few_groups(groups)
+    notes += check_training_classes(table, protocol) + check_groups(groups)
     figures = figures_of(
         tuple(rules),
         table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],

@@ -22,6 +22,7 @@ from ig3d.features.samples import Split
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.store.writer import StoreWriter
 from ig3d.features.values import Block, Rows, Status
+from ig3d.learn.diagnostics import check_figures, check_groups
 from ig3d.learn.evaluate.figures import COLUMNS, figure
 from ig3d.learn.evaluate.intervals import share_as_extreme, swapped_sums
 from ig3d.learn.evaluate.metrics import measure
@@ -31,7 +32,6 @@ from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model
 from ig3d.learn.predict import predict
-from ig3d.learn.remarks import few_groups, weaknesses
 from ig3d.learn.report import print_result, write_result
 
 CLASSES = ("happy", "sad", "anger")
@@ -252,7 +252,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
             for rule, value in figures.items()
             for key, v in (other | {metric: value}).items()
         ]
-        return weaknesses(pandas.DataFrame(lines), n, task, objective)
+        return check_figures(pandas.DataFrame(lines), n, task, objective)
 
     (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
     assert note == (
@@ -285,7 +285,7 @@ def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
 
     test = table.split_mask("test")
     bare = np.where(test[:, None], np.nan, table.codes)
-    assert notes_of(bare)[0] == "WARNING no reported row has 3D: nothing is measured about it."
+    assert notes_of(bare)[0] == "WARNING no reported row has 3D: the 3D cannot be evaluated."
     constant = notes_of(np.ones_like(table.codes))
     assert any("the 3D codes are the same for every row" in line for line in constant)
     warned = [line.startswith("WARNING") for line in constant]
@@ -349,11 +349,11 @@ def test_too_few_groups_for_a_claim_are_warned_of():
         (swapped,) = swapped_sums([np.ones((groups, 1))], draws=40_000, seed=0)
         gained = share_as_extreme(groups, swapped[:, 0])
         assert gained == pytest.approx(2.0 ** (1 - groups), rel=0.15)
-        (note,) = few_groups(np.repeat(np.arange(groups), 3))
+        (note,) = check_groups(np.repeat(np.arange(groups), 3))
         assert ("no claim is possible" in note) == (gained >= 0.05) and f"of {groups} groups" in note
-    (note,) = few_groups(np.repeat(np.arange(19), 3))
+    (note,) = check_groups(np.repeat(np.arange(19), 3))
     assert "fewer than 20" in note and "rough" in note
-    assert few_groups(np.arange(20)) == few_groups(None) == []
+    assert check_groups(np.arange(20)) == check_groups(None) == []
 
 
 @pytest.mark.parametrize(("people", "said"), [(5, True), (40, False)])

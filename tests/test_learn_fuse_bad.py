@@ -110,37 +110,37 @@ def test_one_class_only_is_refused_or_marked():
         fuse_predictions(replace(table, labels=np.ones_like(table.labels)), FAST)
     labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), FAST)
-    assert any("WARNING all reported rows are sad" in note for note in result.notes)
+    assert any('every reported row has class "sad"' in note for note in result.notes)
     labels = np.where(table.split == 1, 1, table.labels).astype(np.int16)
     result = fuse_predictions(
         replace(table, labels=labels), FAST
     )  # nothing to tell apart where rules are fitted
     assert np.isfinite(figures_of(result)).all()
-    assert any("No calibration row is happy, anger" in note for note in result.notes)
+    assert any("No calibration row has class happy, anger" in note for note in result.notes)
 
 
 def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     table = make_table(120)
     labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), replace(FAST, calibrate="bias"))
-    assert any("No calibration row is anger" in note for note in result.notes)
+    assert any("No calibration row has class anger" in note for note in result.notes)
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
     assert result.predictors[0].values.shape == (40, 3)
 
 
 def test_a_class_that_the_head_never_learns_is_said():
     table = make_table(120)
-    words = "No row that the head learns from is anger: such classes get next to no probability"
+    words = "No training row of the head has class anger: these classes get a probability near 0"
     labels = np.where((table.split == 0) & (table.labels == 2), 0, table.labels).astype(np.int16)
     lacking = replace(table, labels=labels)
     quick = HeadsConfig(heads=("linear",), draws=100)
     assert [note for note in fuse_predictions(lacking, FAST).notes if note.startswith(words)]
     assert [note for note in train_heads(lacking, quick).notes if note.startswith(words)]
-    assert not [note for note in train_heads(table, quick).notes if "learns from" in note]
+    assert not [note for note in train_heads(table, quick).notes if "No training row" in note]
     once = np.where(np.arange(120) == np.flatnonzero(table.labels == 2)[0], 2, np.minimum(table.labels, 1))
     folds = replace(table, labels=once.astype(np.int16), split=np.full_like(table.split, -1))
-    said = [note for note in train_heads(folds, quick).notes if "learn from is anger" in note]
-    assert len(said) == 1 and said[0].startswith("No row that some copies of the head learn from")
+    said = [note for note in train_heads(folds, quick).notes if "has class anger" in note]
+    assert len(said) == 1 and said[0].startswith("No training row of the head in some folds has class")
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])

@@ -10,10 +10,10 @@ import pandas
 import pytest
 from made_up_results import Page, made, with_predictors
 
+from ig3d.learn.diagnostics import check_figures, check_groups
 from ig3d.learn.evaluate.figures import COLUMNS, figure, figures_of
 from ig3d.learn.evaluate.intervals import FEW_UNITS, chance_of
 from ig3d.learn.evaluate.predictors import Predictor
-from ig3d.learn.remarks import few_groups, weaknesses
 from ig3d.learn.report import compare, read_runs, run_of, write_result
 from ig3d.learn.report.findings import findings_of
 from ig3d.learn.report.latex import table_tex
@@ -74,22 +74,20 @@ def test_of_few_groups_no_control_is_judged(groups):
     found = findings_of(View(run_of(made(groups=np.arange(240) % groups))))
     judged = any(of["code"] == "controls" for of in found["exploratory"])
     assert judged == (groups > FEW_UNITS)
-    (note,) = few_groups(np.arange(240) % groups)
-    assert ("says little" in note) == (groups <= FEW_UNITS)
+    (note,) = check_groups(np.arange(240) % groups)
+    assert ("not reliable" in note) == (groups <= FEW_UNITS)
 
 
 def test_few_rows_are_counted_in_words():
     same = pandas.DataFrame(columns=COLUMNS)
 
     def note(n):
-        return weaknesses(same, n, "classes", "accuracy")
+        return check_figures(same, n, "classes", "accuracy")
 
     assert note(1) == ["WARNING only 1 row is reported: there is no interval and no test."]
-    assert "only 5 rows are reported: an interval over so few says little" in note(5)[0]
-    assert note(6) == ["WARNING only 6 rows are reported: intervals of so few rows are rough."] and not note(
-        100
-    )
-    (one,) = few_groups(np.zeros(9))
+    assert "only 5 rows are reported: intervals are not reliable" in note(5)[0]
+    assert note(6) == ["WARNING only 6 rows are reported: intervals are rough."] and not note(100)
+    (one,) = check_groups(np.zeros(9))
     assert one.startswith("WARNING all reported rows are of 1 group: there is no interval and no test")
 
 

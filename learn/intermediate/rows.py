@@ -9,8 +9,8 @@ import numpy as np
 from ...errors import PredictionsError, ProtocolError
 from ...features.fusion_table import FusionTable
 from ...features.samples import Split
+from ..diagnostics import check_groups
 from ..protocol.folds import held_out, strata_of
-from ..remarks import few_groups
 from .config import IntermediateConfig
 
 
@@ -91,7 +91,7 @@ def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig,
             f"WARNING {len(shared)} groups of the reported rows also stand among the train rows: the dataset's splits "
             "share them, and figures are likely too good."
         )
-    notes += few_groups(table.group_codes[reported] if table.grouped else None)
+    notes += check_groups(table.group_codes[reported] if table.grouped else None)
     return RowPlan(task, train, validation, reported, np.flatnonzero(there & ~in_train), tuple(notes))
 
 

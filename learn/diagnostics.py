@@ -1,4 +1,4 @@
-"""What a run says beside its figures: what makes them mean less than they seem to."""
+"""Diagnostics: conditions that weaken a run's results."""
 
 from __future__ import annotations
 
@@ -17,41 +17,43 @@ from .protocol import Protocol
 from .rules import RECALIBRATED
 
 _LEVEL = 0.05  # of a star
-_LITTLE = "an interval over so few says little of others"
+_LITTLE = "intervals are not reliable"
 ENOUGH_GROUPS = 20
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
-_FEW_FITTED = 10  # rows for each prediction column below which what is fitted is rough
+_FEW_FITTED = 10  # rows for each prediction column below which fitted parameters are inaccurate
 # task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
 _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
-    # What has no slope is fitted by the log loss.
+    # accuracy has no gradient: rules are fitted for it by the log loss
     "classes": {"accuracy": (("accuracy",), 0.02), "log_loss": (("accuracy", "logloss"), 0.02)},
     "va": {"ccc_joint": (("ccc",), 0.02), "rmse_joint": (("rmse",), 0.01)},
 }
 
 
-def oddities(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
-    """What makes figures of these rows mean less than they seem to."""
+def check_rows(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
+    """Diagnostics of the rows: without 3D, of a single class, constant predictions, few to fit on, few groups."""
     notes = []
     reported = protocol.reported
     uncovered = int((~table.covered[reported]).sum())
     if uncovered == len(reported):
-        notes.append("WARNING no reported row has 3D: nothing is measured about it.")
+        notes.append("WARNING no reported row has 3D: the 3D cannot be evaluated.")
     elif uncovered:
         notes.append(
-            f"{uncovered} of {len(reported)} reported rows have no 3D: fitted rules take {RECALIBRATED} there, rules "
-            "that fit nothing take 2d; 3d is measured on covered rows only."
+            f"{uncovered} of {len(reported)} reported rows have no 3D: there, fitted rules keep {RECALIBRATED} and "
+            "rules without parameters keep 2d; 3d is measured on rows with 3D only."
         )
     if table.task == "classes":
         missing = np.setdiff1d(np.arange(len(table.classes)), table.labels[protocol.calibration])
         if len(missing):
             names = ", ".join(table.classes[index] for index in missing)
             notes.append(
-                f"No calibration row is {names}: fitted rules keep the 2D probability of such classes."
+                f"No calibration row has class {names}: fitted rules keep the 2D probability of these classes."
             )
-        notes += unlearnt(table, protocol)
+        notes += check_training_classes(table, protocol)
         present = np.unique(table.labels[reported])
         if len(present) == 1:
-            notes.append(f"WARNING all reported rows are {table.classes[present[0]]}: accuracy says little.")
+            notes.append(
+                f'WARNING every reported row has class "{table.classes[present[0]]}"; accuracy is uninformative.'
+            )
     for name in ("2d", "3d"):
         rule = next(rule for rule in rules if rule.name == name)
         values = rule.values[rule.present]
@@ -59,14 +61,14 @@ def oddities(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...
             notes.append(f"WARNING the {name} predictions are the same for every row.")
     codes = None if table.codes is None else table.codes[table.covered]
     if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
-        notes.append("WARNING the 3D codes are the same for every row: look at them with ig3d inspect.")
-    notes += few_fitted(table, protocol, rules)
+        notes.append("WARNING the 3D codes are the same for every row; check them with ig3d inspect.")
+    notes += check_fitting_rows(table, protocol, rules)
     groups = table.group_codes[reported] if table.grouped else None
-    return notes + few_groups(groups)
+    return notes + check_groups(groups)
 
 
-def few_fitted(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
-    """That what is fitted rests on few rows."""
+def check_fitting_rows(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
+    """Warn of few rows to fit on."""
     rows, k = min(len(fuser.fit) for fuser in protocol.fusers), len(table.columns)
     if rows >= _FEW_FITTED * k:
         return []
@@ -74,43 +76,43 @@ def few_fitted(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, .
     per = f"each of {k} classes" if table.classes else "valence and arousal each"
     return [
         f"WARNING {who} fitted on {number(rows, 'row')} only, fewer than {_FEW_FITTED} for {per}: "
-        f"what so few say is rough, and so are differences to {RECALIBRATED}."
+        f"fitted parameters, and differences to {RECALIBRATED}, are inaccurate."
     ]
 
 
-def unlearnt(table: FusionTable, protocol: Protocol) -> list[str]:
-    """Which classes no training row of the heads has: of them a head says that they are next to impossible."""
+def check_training_classes(table: FusionTable, protocol: Protocol) -> list[str]:
+    """Classes that no training row of the heads has: heads give them a probability near 0."""
     rows = [head.train for head in protocol.heads if len(head.predict)]
     if table.task != "classes" or not rows:
         return []
     k = len(table.classes)
-    lacking = np.array([np.bincount(table.labels[train], minlength=k) == 0 for train in rows])
-    every = lacking.all(axis=0)
+    absent = np.array([np.bincount(table.labels[train], minlength=k) == 0 for train in rows])
+    every = absent.all(axis=0)
     notes = []
-    for missing, who in (
-        (every, "the head learns"),
-        (lacking.any(axis=0) & ~every, "some copies of the head learn"),
+    for missing, whose in (
+        (every, "the head"),
+        (absent.any(axis=0) & ~every, "the head in some folds"),
     ):
         if missing.any():
             names = ", ".join(table.classes[index] for index in np.flatnonzero(missing))
             notes.append(
-                f"No row that {who} from is {names}: such classes get next to no probability, which the rules min and "
-                "product take for a veto."
+                f"No training row of {whose} has class {names}: these classes get a probability near 0, which is a "
+                "veto for the rules min and product."
             )
     return notes
 
 
-def weaknesses(figures: pd.DataFrame, n: int, task: str, objective: str) -> list[str]:
-    """Where differences to the recalibrated network flatter, and where intervals are rough."""
+def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> list[str]:
+    """Warn of a recalibrated network that is worse than the network as it is, and of few reported rows."""
     notes = []
     for metric, (served_by, least) in _LOSSES[task].items():
         network, recalibrated = (figure(figures, name, metric) for name in ("2d", RECALIBRATED))
         if network is None or recalibrated is None:
             continue
-        given, mended = network.value, recalibrated.value
-        if not math.isfinite(given + mended):
+        before, after = network.value, recalibrated.value
+        if not math.isfinite(before + after):
             continue
-        loss = mended - given if metric in LOWER_IS_BETTER else given - mended
+        loss = after - before if metric in LOWER_IS_BETTER else before - after
         if loss <= least:
             continue
         below = "worse than" if metric in LOWER_IS_BETTER else "below"
@@ -118,7 +120,7 @@ def weaknesses(figures: pd.DataFrame, n: int, task: str, objective: str) -> list
         if objective in served_by:
             others = ", or rows of other class shares" if task == "classes" else ""
             cause = f"maybe too few rows to recalibrate on{others}"
-        words = f"{metric.replace('_', ' ')} {_told(mended, metric)} against {_told(given, metric)}"
+        words = f"{metric.replace('_', ' ')} {_shown(after, metric)} against {_shown(before, metric)}"
         notes.append(
             f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."
         )
@@ -127,11 +129,11 @@ def weaknesses(figures: pd.DataFrame, n: int, task: str, objective: str) -> list
     elif n <= FEW_UNITS:
         notes.append(f"WARNING only {n} rows are reported: {_LITTLE}.")
     elif n < _FEW_ROWS:
-        notes.append(f"WARNING only {n} rows are reported: intervals of so few rows are rough.")
+        notes.append(f"WARNING only {n} rows are reported: intervals are rough.")
     return notes
 
 
-def few_groups(groups: np.ndarray | None) -> list[str]:
+def check_groups(groups: np.ndarray | None) -> list[str]:
     """Warn of too few groups for tests and intervals.
 
     Parameters
@@ -152,12 +154,10 @@ def few_groups(groups: np.ndarray | None) -> list[str]:
         ]
     start = f"WARNING the reported rows are of {number(count, 'group')}, fewer than {ENOUGH_GROUPS}: "
     if least < _LEVEL:
-        return [f"{start}intervals and tests of so few are rough (docs/statistics.md); report more groups."]
+        return [f"{start}intervals and tests are rough (docs/statistics.md); report more groups."]
     advice = f"; {_LITTLE}" if count <= FEW_UNITS else ""
-    return [
-        f"{start}tests that swap so few have no p below {least:.2g}, so that no claim is possible{advice}."
-    ]
+    return [f"{start}tests cannot give a p below {least:.2g}, so that no claim is possible{advice}."]
 
 
-def _told(value: float, metric: str) -> str:
+def _shown(value: float, metric: str) -> str:
     return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
