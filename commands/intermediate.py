@@ -56,7 +56,10 @@ Seeds = Annotated[
 ]
 Controls = Annotated[
     bool,
-    typer.Option("--controls/--no-controls", help="Train the masked baseline and the permuted control too."),
+    typer.Option(
+        "--controls/--no-controls",
+        help="Also train the null-input baseline and the control (permuted codes).",
+    ),
 ]
 Report = Annotated[str | None, typer.Option("--report", help="Rows whose figures are shown: test or val.")]
 Masking = Annotated[
@@ -281,23 +284,23 @@ def watching(config: IntermediateConfig) -> Iterator[Watch]:
         order = config.trainings
         task = bar.add_task("epochs", total=len(order) * config.epochs, detail="")
 
-        def watch(arm: str, seed: int, done: float, epoch: Epoch | None) -> None:
+        def watch(condition: str, seed: int, done: float, epoch: Epoch | None) -> None:
             # the remaining epochs of trainings that stop early count as done
-            total = order.index((arm, seed)) * config.epochs + done
+            total = order.index((condition, seed)) * config.epochs + done
             scores = f": loss {epoch.loss:.3f}, score {epoch.selection:.3f}" if epoch else ""
-            bar.update(task, completed=total, detail=f"{arm} {seed}{scores}")
+            bar.update(task, completed=total, detail=f"{condition} {seed}{scores}")
 
         yield watch
 
 
 def show(result: IntermediateResult, out: Path) -> None:
     """The table of each task, and what was written."""
-    from ..learn.intermediate.record import results_of
+    from ..learn.intermediate.results import results_of
     from ..learn.report import print_result
 
     for of in results_of(result):
         print_result(of, stdout())
-    names = [f"{one.arm}-{one.seed}.npz" for one in result.trained]
+    names = [f"{one.condition}-{one.seed}.npz" for one in result.trained]
     files = f"record.json, figures.csv, predictions.csv, {', '.join(names)}"
     print(f"\n{out}: {files}, and a checkpoint (.safetensors) of each")
     print(f"ig3d report {out} --out PAGE makes a page, LaTeX and CSV of it")

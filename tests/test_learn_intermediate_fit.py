@@ -110,12 +110,12 @@ def test_codes_teach_and_masked_codes_are_never_seen(route: FeatureRoute, tmp_pa
     fitted, data = train(route, config), data_of(route, config=config)
     other = make(tmp_path, missing=(0, 5, 7), code_seed=2)
     elsewhere = FeatureRoute(load_feature_table(other.features, other.store), CPU)
-    masked, masked_elsewhere = (train(where, config, arm="masked") for where in (route, elsewhere))
+    masked, masked_elsewhere = (train(where, config, arm="null-input") for where in (route, elsewhere))
     outputs, rows = {}, data.validation
     for name, model, seen in (
         ("codes", fitted.model, data),
-        ("masked", masked.model, data_of(route, "masked", config)),
-        ("elsewhere", masked_elsewhere.model, data_of(elsewhere, "masked", config)),
+        ("masked", masked.model, data_of(route, "null-input", config)),
+        ("elsewhere", masked_elsewhere.model, data_of(elsewhere, "null-input", config)),
     ):
         outputs[name] = predict(model, seen, rows, device=CPU)
     truth = data.labels[rows].numpy()

@@ -55,12 +55,12 @@ def again(
 def test_predictions_are_of_rows_it_was_not_fitted_on(folder: Path) -> None:
     table = load_feature_table(folder / "features.npz", folder / "3d.h5").table
     wanted = table.id[np.isin(table.split, [Split.val, Split.test])]
-    for name in ("codes-0", "codes-1", "masked-0", "masked-1", "permuted-0", "permuted-1"):
+    for name in ("codes-0", "codes-1", "null-input-0", "null-input-1", "permuted-0", "permuted-1"):
         written = load_predictions(folder / "out" / f"{name}.npz")
         assert written.ids is not None
         np.testing.assert_array_equal(written.ids, wanted)
         assert written.columns == CLASSES
-        assert load_module(folder / "out" / f"{name}.safetensors").info.training["arm"] == name[:-2]
+        assert load_module(folder / "out" / f"{name}.safetensors").info.training["condition"] == name[:-2]
 
 
 def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -
     rows = np.flatnonzero(table.split == Split.test)
     truth = table.labels[rows]
     by_hand: dict[str, list[tuple[float, float]]] = {}
-    for arm in ("codes", "masked", "permuted"):
+    for arm in ("codes", "null-input", "permuted"):
         for seed in (0, 1):
             written = load_predictions(folder / "out" / f"{arm}-{seed}.npz")
             assert written.ids is not None
@@ -78,15 +78,15 @@ def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -
             by_hand.setdefault(arm, []).append(scores)
     figures = result.figures["classes"]
     assert set(figures["rows"]) == {"all", "covered"}
-    keys = {"codes": ("codes", "real"), "masked": ("masked", "real"), "permuted": ("codes", "permuted")}
+    keys = {"codes": ("codes", "real"), "null-input": ("masked", "real"), "permuted": ("codes", "permuted")}
     for arm, seeds in by_hand.items():
         name, condition = keys[arm]
         accuracy, loss = np.array(seeds).T
         assert repeats_of(figures, name, condition) == pytest.approx(accuracy)
         assert figure(figures, name, "accuracy", condition=condition).value == pytest.approx(accuracy.mean())
         assert figure(figures, name, "log_loss", condition=condition).value == pytest.approx(loss.mean())
-    codes, masked, permuted = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "masked", "permuted"))
-    for key, other in ((keys["masked"], masked), (keys["permuted"], permuted)):
+    codes, masked, permuted = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "null-input", "permuted"))
+    for key, other in ((keys["null-input"], masked), (keys["permuted"], permuted)):
         gain = figure(figures, "codes", "accuracy", versus=key[0], versus_condition=key[1])
         assert gain.value == pytest.approx((codes - other).mean())
         assert repeats_of(figures, "codes", "real", *key) == pytest.approx(codes - other)
@@ -182,7 +182,7 @@ def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> 
     assert told == []
     shutil.copytree(folder / "out", folder / "more")
     more = again(folder, replace(QUICK, seeds=(0, 1, 2), draws=100), "more", watch=watch)
-    assert set(told) == {("codes", 2), ("masked", 2), ("permuted", 2)}
+    assert set(told) == {("codes", 2), ("null-input", 2), ("permuted", 2)}
     for one, other in zip(result.trained, more.trained, strict=False):
         np.testing.assert_array_equal(one.values, other.values)
 
@@ -191,13 +191,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
 
     def stop(arm: str, seed: int, done: float, epoch: Epoch | None) -> None:
-        if (arm, seed) == ("masked", 1) and done > 3.5:
+        if (arm, seed) == ("null-input", 1) and done > 3.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         again(folder, out="stopped", watch=stop)
-    assert not (folder / "stopped/masked-1.safetensors").exists()
-    assert (folder / "stopped/masked-1.unfinished.safetensors").exists()
+    assert not (folder / "stopped/null-input-1.safetensors").exists()
+    assert (folder / "stopped/null-input-1.unfinished.safetensors").exists()
     again(folder, out="stopped")
     for path in (folder / "out").iterdir():
         if path.suffix != ".npz":  # archives hold a date
@@ -224,7 +224,7 @@ def test_another_run_in_the_folder_is_refused_unless_restarted(folder: Path, tmp
 @pytest.mark.parametrize("fewer", [{"seeds": (0,)}, {"controls": False}])
 def test_trainings_that_are_there_are_not_left_out_silently(folder: Path, fewer: dict[str, object]) -> None:
     before = (folder / "out/record.json").read_bytes()
-    with pytest.raises(RunError, match=r"got (codes|masked)-\d, .* as well; ask for these too"):
+    with pytest.raises(RunError, match=r"got (codes|null-input)-\d, .* as well; ask for these too"):
         again(folder, replace(QUICK, **fewer))
     assert (folder / "out/record.json").read_bytes() == before
 
@@ -387,7 +387,7 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     seeds: dict[str, list[float]] = {"codes": [], "permuted": []}
     for arm, gains in seeds.items():
         for seed in (0, 1):
-            said = [load_predictions(tmp_path / f"c/{name}-{seed}.npz") for name in (arm, "masked")]
+            said = [load_predictions(tmp_path / f"c/{name}-{seed}.npz") for name in (arm, "null-input")]
             right = [
                 accuracy_score(made.labels[test], one.values[np.isin(one.ids, made.ids[test])].argmax(1))
                 for one in said

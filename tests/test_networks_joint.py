@@ -143,7 +143,7 @@ def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, t
     )
     assert applied.ids.tolist() == written.ids.tolist()
     np.testing.assert_allclose(applied.values, written.values, rtol=1e-4, atol=1e-5)
-    assert loaded.info.training["arm"] == "codes"
+    assert loaded.info.training["condition"] == "codes"
     # it remembers what either part learnt from
     assert set(route_of(made).start.seen) <= set(loaded.train)
     assert applied.notes[0].startswith("80 rows are left out")

@@ -1,6 +1,6 @@
-"""Intermediate fusion: 3D codes join the features of a 2D network before its decision.
+"""Intermediate fusion: 3D codes are combined with the features of a 2D network before its decision.
 
-``table`` (features and codes, joined by id) → ``rows`` (who sees which) → ``route`` (what is trained: one of the
-``modules``) → ``fit`` (the loop) → ``run`` (with codes, masked, permuted; several seeds) → ``figures`` → ``record`` (as
-:mod:`ig3d.learn.report` takes it). Only what trains or reads a checkpoint imports torch.
+``table`` (features and codes, aligned by id) → ``rows`` (train, validation and reported rows) → ``modules`` and ``fit``
+(training) → ``run`` (all conditions and seeds) → ``results`` (figures). Only training and reading a checkpoint import
+torch.
 """

@@ -1,7 +1,7 @@
 """One cell of a study over intermediate fusion, with the interface of :mod:`ig3d.learn.ablation.runners`.
 
-A cell trains the module, its masked baseline and its permuted control with one seed, and writes the record that every
-run has, so that a study compares cells as it compares any others.
+A cell trains each condition with one seed and writes the files of every run, so that a study can compare it with cells
+of late fusion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import UsageError
 from ..report.files import run_files, write_texts
 from ..report.record import run_of
-from .config import IntermediateConfig
+from .config import INTERMEDIATE, NULL_INPUT, TWO_D, IntermediateConfig
 from .table import load_feature_table
 
 # Options of ``ig3d fuse-features`` that are paths, and those that are choices; a study sets one seed for each cell.
@@ -44,28 +44,28 @@ class IntermediateCell:
 
         Raises
         ------
-        UsageError : a file lacks, or a value that an option cannot have.
+        UsageError : a file is missing, or an option has an impossible value.
         """
-        lacking = [name for name in sorted(PATHS) if name not in options]
-        if lacking:
-            raise UsageError(f"{lacking[0]}: expected a file, got none; name it in options")
+        missing = [name for name in sorted(PATHS) if name not in options]
+        if missing:
+            raise UsageError(f"{missing[0]}: expected a file, got none; name it in options")
         chosen = {_CHOICES[name]: value for name, value in options.items() if name in _CHOICES}
         config = IntermediateConfig(**chosen, seeds=(int(options.get("seed", 0)),))
         if config.task == "both":
             raise UsageError("task: expected classes or va in a study, got both")
         blocks = options.get("blocks", "full")
         blocks = ",".join(map(str, blocks)) if isinstance(blocks, list) else str(blocks)
-        given = options["3d-store"]
-        stores = given if isinstance(given, list | tuple) else [given]
+        stores = options["3d-store"]
+        stores = stores if isinstance(stores, list | tuple) else [stores]
         return cls(Path(options["features"]), tuple(map(Path, stores)), blocks, options.get("groups"), config)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read."""
+        """Files that are read."""
         return (self.features, *self.stores)
 
     def key(self, contents: Mapping[Path, str]) -> str:
-        """What the result depends on, as text: the files' contents and every choice."""
+        """Text on which the result depends: contents of the files and all options."""
         return repr(
             (
                 [contents[path] for path in self.files],
@@ -78,8 +78,8 @@ class IntermediateCell:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """What its record has figures of, controls apart."""
-        return ("2d", "masked", "codes")
+        """Predictors of its figures, without controls."""
+        return (TWO_D, NULL_INPUT, INTERMEDIATE)
 
     @property
     def shared(self) -> str:
@@ -87,10 +87,10 @@ class IntermediateCell:
         return repr(self)
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
-        """Train every arm and compare, and write the record and the predictions of the reported rows."""
+        """Train and compare the conditions, and write the files of the run."""
         import torch
 
-        from .record import results_of
+        from .results import results_of
         from .run import fuse_features
 
         before = torch.get_num_threads()

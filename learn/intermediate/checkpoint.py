@@ -49,7 +49,7 @@ class ModuleInfo:
     joint : dict
         Description of the 2D network whose weights lie in the same file; empty for a module on ready features.
     training : dict
-        JSON: arm, seed, configuration, scores of the best epoch, versions.
+        JSON: condition, seed, configuration, scores of the best epoch, versions.
     """
 
     spec: ModuleSpec
@@ -322,7 +322,7 @@ def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, devic
         )
     none = rows[:0]
     plan = RowPlan(loaded.info.task, none, none, none, rows, ())
-    data = training_data(route, plan, loaded.info.training.get("arm", "codes"), 0)
+    data = training_data(route, plan, loaded.info.training.get("condition", "codes"), 0)
     notes = []
     left_out = int((route.there & fitted).sum())
     if left_out:

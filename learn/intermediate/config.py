@@ -9,9 +9,11 @@ from ...errors import UsageError
 from ..config import MOST_DRAWS, check_seed
 
 MODULES = ("linear", "gate", "film", "attention", "spp")
+# predictors in the table of figures
+INTERMEDIATE, NULL_INPUT, TWO_D = "codes", "masked", "2d"
 TASKS = ("classes", "va", "both")
-# codes as they are; every block masked (the baseline); rows of the codes permuted (the control)
-ARMS = ("codes", "masked", "permuted")
+# with the codes; with all blocks masked (the null-input baseline); with permuted codes (the control)
+CONDITIONS = ("codes", "null-input", "permuted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class IntermediateConfig:
     seeds : tuple of int
         One run each: initial weights, order of rows, masks.
     controls : bool
-        Train the masked baseline and the permuted control as well.
+        Train the null-input baseline and the control with permuted codes too.
     epochs, patience : int
         At most so many passes; an end after so many without a better validation score.
     batch_size : int
@@ -111,11 +113,11 @@ class IntermediateConfig:
             raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        """What is trained with each seed."""
-        return ARMS if self.controls else ARMS[:1]
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions that are trained with each seed."""
+        return CONDITIONS if self.controls else CONDITIONS[:1]
 
     @property
     def trainings(self) -> tuple[tuple[str, int], ...]:
-        """Arm and seed of all that is trained, in order."""
-        return tuple((arm, seed) for seed in self.seeds for arm in self.arms)
+        """Condition and seed of each training, in order."""
+        return tuple((condition, seed) for seed in self.seeds for condition in self.conditions)

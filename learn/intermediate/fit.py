@@ -184,11 +184,11 @@ def known_codes(table: FusionTable, rows: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.asarray(table.codes[chosen[table.covered[chosen]]], np.float32))
 
 
-def training_data(route: Route, plan: RowPlan, arm: str, seed: int) -> TrainingData:
+def training_data(route: Route, plan: RowPlan, condition: str, seed: int) -> TrainingData:
     """Training data of one condition."""
     table = route.table
     others = np.setdiff1d(plan.predicted, plan.validation)
-    codes, present = codes_of(table, arm, [plan.train, plan.validation, others], seed)
+    codes, present = codes_of(table, condition, [plan.train, plan.validation, others], seed)
     return TrainingData(
         inputs=route.inputs,
         codes=torch.from_numpy(codes),

@@ -1,4 +1,4 @@
-"""The folder of an intermediate fusion: what is in it, whose it is, and how a run goes on there."""
+"""Output folder of an intermediate fusion, in which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -17,74 +17,74 @@ from ..report.findings import findings_of
 from ..report.record import FIGURES, FILE, FINDINGS, PREDICTIONS, findings_name, json_text, run_of
 from ..report.view import View
 from ..versions import versions
-from .config import ARMS
-from .record import results_of
+from .config import CONDITIONS
+from .results import results_of
 
 if TYPE_CHECKING:
     from .run import IntermediateResult
 
 FORMAT = "ig3d-intermediate"
-_OURS = re.compile(rf"({'|'.join(ARMS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
+_OURS = re.compile(rf"({'|'.join(CONDITIONS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
 _NAMES = (FILE, FIGURES, FINDINGS, "confusion.csv", "reliability.csv", PREDICTIONS, "predictions.csv")
 _FIGURES = ("run.json", *_NAMES, *(name.replace(".", "-va.") for name in _NAMES))
-_FINISHED = re.compile(rf"({'|'.join(ARMS)})-\d+\.safetensors")
+_FINISHED = re.compile(rf"({'|'.join(CONDITIONS)})-\d+\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run writes.
+    """Output folder of a run.
 
     Attributes
     ----------
     path : Path
     identity : dict
-        All that decides the trained weights, as JSON.
+        Everything on which the trained weights depend, as JSON.
     """
 
     path: Path
     identity: Mapping[str, Any]
 
-    def predictions(self, arm: str, seed: int) -> Path:
-        """Predictions of one arm and seed, as ``ig3d fuse`` takes them."""
-        return self.path / f"{arm}-{seed}.npz"
+    def predictions(self, condition: str, seed: int) -> Path:
+        """Predictions of a condition and seed, a file for ``ig3d fuse``."""
+        return self.path / f"{condition}-{seed}.npz"
 
-    def checkpoint(self, arm: str, seed: int) -> Path:
-        """Written last: an arm whose checkpoint is there is finished."""
-        return self.path / f"{arm}-{seed}.safetensors"
+    def checkpoint(self, condition: str, seed: int) -> Path:
+        """Checkpoint of a condition and seed; it is written last."""
+        return self.path / f"{condition}-{seed}.safetensors"
 
-    def unfinished(self, arm: str, seed: int) -> Path:
-        return self.path / f"{arm}-{seed}.unfinished.safetensors"
+    def unfinished(self, condition: str, seed: int) -> Path:
+        return self.path / f"{condition}-{seed}.unfinished.safetensors"
 
     def open(self, trainings: Sequence[tuple[str, int]], *, restart: bool) -> None:
-        """Begin here, or go on.
+        """Start or continue a run.
 
         Parameters
         ----------
-        trainings : arm and seed of all that is asked for
-        restart : whether to throw away an earlier run
+        trainings : conditions and seeds of the run
+        restart : whether to delete an earlier run
 
         Raises
         ------
-        RunError : the folder holds another run, or more of this one, or something else, or cannot be written.
+        RunError : the folder contains another run, more trainings or other files, or cannot be written.
         """
         note = self.path / "run.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            there = sorted(item.name for item in self.path.iterdir())
-            known = json.loads(note.read_text("utf-8")) if note.is_file() else {}
-            ours = isinstance(known, dict) and known.get("format") == FORMAT
-            if there and not ours:
+            names = sorted(item.name for item in self.path.iterdir())
+            earlier = json.loads(note.read_text("utf-8")) if note.is_file() else {}
+            ours = isinstance(earlier, dict) and earlier.get("format") == FORMAT
+            if names and not ours:
                 raise RunError(
-                    f"{self.path}: expected a new folder or one of an earlier run, got {', '.join(there[:5])}; name "
+                    f"{self.path}: expected a new folder or one of an earlier run, got {', '.join(names[:5])}; name "
                     "another --out"
                 )
             mine = json.loads(json.dumps(self.identity))
-            if ours and known.get("identity") != mine and not restart:
+            if ours and earlier.get("identity") != mine and not restart:
                 raise RunError(
                     f"{self.path}: expected a run of these choices and rows, got one that differs in "
-                    f"{', '.join(_differing(known.get('identity'), mine))}; name another --out, or --restart"
+                    f"{', '.join(_differing(earlier.get('identity'), mine))}; name another --out, or --restart"
                 )
-            more = {name for name in there if _FINISHED.fullmatch(name)}
+            more = {name for name in names if _FINISHED.fullmatch(name)}
             more -= {self.checkpoint(*training).name for training in trainings}
             if more and not restart:
                 raise RunError(
@@ -93,7 +93,7 @@ class RunFolder:
                     "(--seeds, --controls), name another --out, or --restart"
                 )
             if restart:
-                for name in there:
+                for name in names:
                     if _OURS.fullmatch(name) or name in _FIGURES:
                         (self.path / name).unlink()
             self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
@@ -118,10 +118,10 @@ class RunFolder:
 
 
 def all_versions() -> dict[str, str]:
-    """What the bytes depend on: torch beside what every run depends on."""
+    """Versions of the packages on which the bytes of a run depend, with torch."""
     return versions() | {"torch": version("torch")}
 
 
-def _differing(known: object, mine: Mapping[str, Any]) -> list[str]:
-    theirs = known if isinstance(known, dict) else {}
+def _differing(earlier: object, mine: Mapping[str, Any]) -> list[str]:
+    theirs = earlier if isinstance(earlier, dict) else {}
     return sorted(name.replace("_", "-") for name in {*theirs, *mine} if theirs.get(name) != mine.get(name))

@@ -1,4 +1,4 @@
-"""Who sees which rows of a table: fitted on, stopped on, reported, asked for; and what the arms see of the codes."""
+"""Rows that a training uses, and the codes of each condition."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .config import IntermediateConfig
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """Who sees which rows of a table; indices, ascending.
+    """Rows of a table that a training uses; ascending indices.
 
     Attributes
     ----------
     task : ``classes``, ``va`` or ``both``
-    train : rows that weights are fitted to
+    train : rows on which weights are fitted
     validation : rows that choose the epoch; none of them is reported
-    reported : labelled rows whose figures are shown
-    predicted : rows that predictions are written for: all that are of no train split
+    reported : labelled rows that are evaluated
+    predicted : rows with predictions: all outside of the train split
     notes : tuple of str
     """
 
@@ -46,7 +46,7 @@ def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig,
         Samples with features (or with a readable image).
     config : IntermediateConfig
     what : str
-        What ``there`` means, for messages: ``features``, ``an image``.
+        Input of a row, for messages: ``features``, ``an image``.
 
     Raises
     ------
@@ -84,7 +84,9 @@ def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig,
     notes.append(f"Fitted on {len(train)} train rows; the epoch chosen on {made}.")
     without = int((~table.covered[train]).sum())
     if without:
-        notes.append(f"{without} train rows have no codes: they teach the module what to do without a face.")
+        notes.append(
+            f"{without} train rows have no codes: the module learns from them to predict without a face."
+        )
     shared = np.intersect1d(table.group_codes[rows], table.group_codes[reported])
     if table.grouped and len(shared):
         notes.append(
@@ -96,7 +98,7 @@ def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig,
 
 
 def _known(table: FusionTable, task: str) -> np.ndarray:
-    """Rows with the truth that a task needs."""
+    """(n,) bool, rows with the labels of a task."""
     valued = np.isfinite(table.targets).all(axis=1)
     if task == "both" and not (valued & (table.labels >= 0)).any():
         raise ProtocolError(
@@ -150,22 +152,22 @@ def _check_classes(table: FusionTable, train: np.ndarray, task: str) -> None:
 
 
 def codes_of(
-    table: FusionTable, arm: str, parts: list[np.ndarray], seed: int
+    table: FusionTable, condition: str, parts: list[np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (n, d) float32 and (n,) bool of the rows that have some, as one arm of the comparison sees them.
+    """Codes (n, d) float32 of a condition, and (n,) bool: rows that have codes.
 
     Parameters
     ----------
     table : n samples
-    arm : ``codes``, ``masked`` (no row has any), or ``permuted`` (rows with codes change places within each part)
-    parts : row indices that are permuted among themselves: fitted, choosing and predicted rows stay apart
+    condition : ``codes``, ``null-input`` (no row has codes), or ``permuted`` (codes are permuted among rows)
+    parts : row indices within which codes are permuted: train, validation and other rows
     seed : of the permutation
     """
     codes = np.asarray(table.codes, np.float32)
     covered = table.covered
-    if arm == "masked":
+    if condition == "null-input":
         return codes, np.zeros(len(table), bool)
-    if arm == "permuted":
+    if condition == "permuted":
         codes = codes.copy()
         random = np.random.default_rng([seed, 3])
         for part in parts:

@@ -1,8 +1,9 @@
-"""One intermediate fusion: every arm and seed trained, its predictions and checkpoints written, the arms compared.
+"""Intermediate fusion: train each condition with each seed, write predictions and checkpoints, and compare.
 
-The *codes* arm is the module; *masked* is the same module, steps and seeds with every code block masked, so that
-training more is not credited to the codes; *permuted* has the rows of the codes exchanged. A :class:`Route` says what
-is trained: a module on ready features here, a 2D network and a module end to end in :mod:`ig3d.networks.joint`.
+The conditions are the module with the codes, the same module and training with all code blocks masked (the null-input
+baseline, so that the gain by training a module at all is not attributed to the codes), and with permuted codes (the
+control). A :class:`~.fit.Route` has the inputs and the model: a module on features here, a 2D network with a module in
+:mod:`ig3d.networks.joint`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .checkpoint import ModuleInfo, as_values, save_module, split_outputs
 from .config import IntermediateConfig
 from .fit import FeatureRoute, Route, fit, predict, training_data
 from .folder import RunFolder
-from .record import figures_of_arms, tasks_of
+from .results import figures_of_task, tasks_of
 from .rows import RowPlan, plan_rows
 from .table import FeatureTable
 
@@ -36,30 +37,30 @@ Watch = Callable[[str, int, float, Epoch | None], object]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """One arm with one seed.
+    """Predictions of one condition and seed.
 
     Attributes
     ----------
-    arm, seed
+    condition, seed
     values : (m, outputs) float64
         Class logits, then valence and arousal in [-1, 1], of the rows ``RowPlan.predicted``.
     """
 
-    arm: str
+    condition: str
     seed: int
     values: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class IntermediateResult:
-    """What an intermediate fusion found.
+    """Result of an intermediate fusion.
 
     Attributes
     ----------
     table : FusionTable
     plan : RowPlan
     config : IntermediateConfig
-    trained : one for each seed and arm
+    trained : one for each condition and seed
     figures : task (``classes``, ``va``) -> DataFrame (:func:`~..evaluate.figures.figures_of`)
     """
 
@@ -80,20 +81,20 @@ def fuse_features(
     watch: Watch | None = None,
     command: str = "",
 ) -> IntermediateResult:
-    """Train a module on features and codes, its masked baseline and its permuted control, and compare them.
+    """Train a module on features and codes, its null-input baseline and its control, and compare them.
 
     Parameters
     ----------
     features : of :func:`~.table.load_feature_table`
     config : IntermediateConfig
     out : folder, optional
-        Predictions and checkpoint of every arm and seed, predictions of the reported rows, figures and record.
-        An interrupted run goes on from there.
+        Predictions and checkpoint of each condition and seed, and the files of every run. An interrupted run continues
+        from there.
     device : ``auto``, ``cpu``, ``cuda`` or ``cuda:0``
-    restart : whether to throw away an earlier run in ``out``
+    restart : whether to delete an earlier run in ``out``
     watch : callable, optional
-        Called with arm, seed, number of epochs done and the latest epoch, after each batch and epoch.
-    command : the command line as it was typed, for the record
+        Called with condition, seed, number of epochs done and the latest epoch, after each batch and epoch.
+    command : the command line, for the record
 
     Raises
     ------
@@ -115,18 +116,18 @@ def run(
     watch: Watch | None,
     command: str = "",
 ) -> IntermediateResult:
-    """Train and compare what a route says; see :func:`fuse_features`."""
+    """Train and compare the conditions on a route; see :func:`fuse_features`."""
     table = route.table
     plan = plan_rows(table, route.there, config, what=route.what)
     folder = None if out is None else RunFolder(Path(out), _identity(route, config))
     if folder is not None:
         folder.open(config.trainings, restart=restart)
     trained = []
-    for arm, seed in config.trainings:
-        done = None if folder is None else _read_done(folder, arm, seed, table, plan)
-        trained.append(done or _train(route, plan, config, arm, seed, folder, device, watch))
+    for condition, seed in config.trainings:
+        done = None if folder is None else _read_done(folder, condition, seed, table, plan)
+        trained.append(done or _train(route, plan, config, condition, seed, folder, device, watch))
     every = tuple(trained)
-    figures = {task: figures_of_arms(table, plan, config, every, task) for task in tasks_of(plan)}
+    figures = {task: figures_of_task(table, plan, config, every, task) for task in tasks_of(plan)}
     result = IntermediateResult(table, plan, config, every, figures)
     if folder is not None:
         folder.write_figures(result, command)
@@ -134,7 +135,7 @@ def run(
 
 
 def _identity(route: Route, config: IntermediateConfig) -> dict[str, Any]:
-    """All that decides the trained weights, but for the seeds after the first; those may be added later."""
+    """Everything on which the trained weights depend, except seeds after the first, which may be added later."""
     chosen = {
         name: value for name, value in asdict(config).items() if name not in ("draws", "seeds", "controls")
     }
@@ -145,13 +146,13 @@ def _train(
     route: Route,
     plan: RowPlan,
     config: IntermediateConfig,
-    arm: str,
+    condition: str,
     seed: int,
     folder: RunFolder | None,
     device: torch.device,
     watch: Watch | None,
 ) -> Trained:
-    data = training_data(route, plan, arm, seed)
+    data = training_data(route, plan, condition, seed)
     with seeded(seed, device):
         model = route.build(data, config)
         fitted = fit(
@@ -161,19 +162,19 @@ def _train(
             config,
             seed=seed,
             device=device,
-            keep=None if folder is None else folder.unfinished(arm, seed),
-            watch=None if watch is None else lambda done, epoch: watch(arm, seed, done, epoch),
+            keep=None if folder is None else folder.unfinished(condition, seed),
+            watch=None if watch is None else lambda done, epoch: watch(condition, seed, done, epoch),
         )
     outputs = predict(
         fitted.model, data, torch.from_numpy(plan.predicted), device=device, batch_size=config.batch_size
     )
-    trained = Trained(arm, seed, as_values(outputs, data))
+    trained = Trained(condition, seed, as_values(outputs, data))
     if folder is not None:
         ids = route.table.id[plan.predicted]
-        path = folder.predictions(arm, seed)
+        path = folder.predictions(condition, seed)
         for file, predictions in split_outputs(trained.values, ids, plan.task, route.table.classes, path):
             predictions.save(file)
-        _save(route, plan, config, trained, fitted, folder.checkpoint(arm, seed))
+        _save(route, plan, config, trained, fitted, folder.checkpoint(condition, seed))
     return trained
 
 
@@ -191,7 +192,7 @@ def _save(
         two_d=table.two_d_network,
         joint=route.describe(),
         training={
-            "arm": trained.arm,
+            "condition": trained.condition,
             "seed": trained.seed,
             "config": asdict(replace(config, seeds=(trained.seed,))),
             "rows_train": len(plan.train),
@@ -212,14 +213,16 @@ def _save(
     )
 
 
-def _read_done(folder: RunFolder, arm: str, seed: int, table: FusionTable, plan: RowPlan) -> Trained | None:
-    """What an earlier run of the same identity has finished; None where it has not."""
-    if not folder.checkpoint(arm, seed).is_file():
+def _read_done(
+    folder: RunFolder, condition: str, seed: int, table: FusionTable, plan: RowPlan
+) -> Trained | None:
+    """Result of a finished training of an earlier run; None if it is not finished."""
+    if not folder.checkpoint(condition, seed).is_file():
         return None
-    path = folder.predictions(arm, seed)
+    path = folder.predictions(condition, seed)
     paths = [path] if plan.task != "both" else [path, path.with_name(f"{path.stem}-va.npz")]
     tasks = ["classes", "va"] if plan.task == "both" else [plan.task]
     read = [load_predictions(file, task=task) for file, task in zip(paths, tasks, strict=True)]
     if any(part.ids is None or not np.array_equal(part.ids, table.id[plan.predicted]) for part in read):
         return None
-    return Trained(arm, seed, np.hstack([part.values for part in read]))
+    return Trained(condition, seed, np.hstack([part.values for part in read]))

@@ -1,7 +1,4 @@
-"""An intermediate fusion as results that :mod:`ig3d.learn.report` takes: the arms are its rules.
-
-``masked`` is what ``codes`` is measured against, ``2d`` stands beside it, ``permuted`` is the control.
-"""
+"""Predictors, figures and results of an intermediate fusion, as every run has them."""
 
 from __future__ import annotations
 
@@ -13,29 +10,28 @@ import pandas as pd
 
 from ...features.fusion_table import FusionTable
 from ...features.predictions import log_probabilities
+from ...features.samples import Split
 from ..evaluate.figures import figures_of
 from ..evaluate.predictors import PERMUTED, REAL, Predictor
 from ..result import Result
-from .config import IntermediateConfig
+from .config import INTERMEDIATE, NULL_INPUT, TWO_D, IntermediateConfig
 from .rows import RowPlan
 
 if TYPE_CHECKING:
     from .run import IntermediateResult, Trained
 
-REFERENCES = ("masked", "2d")
-# the first reference leads: what the stars of a table are about
-# arm -> name, role and condition
+# name, role and condition of the predictor of each condition; the first reference leads the comparison
 _PREDICTORS = {
-    "masked": ("masked", "reference", REAL),
-    "2d": ("2d", "reference", REAL),
-    "codes": ("codes", "rule", REAL),
-    "permuted": ("codes", "control", PERMUTED),
+    "null-input": (NULL_INPUT, "reference", REAL),
+    "2d": (TWO_D, "reference", REAL),
+    "codes": (INTERMEDIATE, "rule", REAL),
+    "permuted": (INTERMEDIATE, "control", PERMUTED),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class RowsSeen:
-    """What the record tells of who saw which rows."""
+class ReportedRows:
+    """Rows of an intermediate fusion, for its record."""
 
     reported: np.ndarray
     calibration: np.ndarray
@@ -48,16 +44,16 @@ class RowsSeen:
     left_out: int = 0
 
     def record(self) -> dict[str, Any]:
-        """How many rows were fitted on, and how many chose the epoch."""
+        """Number of rows on which weights were fitted, and that chose the epoch."""
         return {"train": self.train, "validation": len(self.calibration)}
 
 
 def tasks_of(plan: RowPlan) -> tuple[str, ...]:
-    """What is measured: both where both were trained for."""
+    """Tasks that are evaluated: with ``both``, classes and valence-arousal."""
     return ("classes", "va") if plan.task == "both" else (plan.task,)
 
 
-def figures_of_arms(
+def figures_of_task(
     table: FusionTable, plan: RowPlan, config: IntermediateConfig, trained: tuple[Trained, ...], task: str
 ) -> pd.DataFrame:
     """Figures of the reported rows, averaged over trainings."""
@@ -71,20 +67,17 @@ def figures_of_arms(
         classes=table.classes if task == "classes" else (),
         draws=config.draws,
         seed=config.seeds[0],
-        references=REFERENCES,
-        family=None,  # one rule and so one test for each question
+        references=(NULL_INPUT, TWO_D),
+        family=None,  # there is one rule, so that each question has one test
     )
 
 
 def results_of(result: IntermediateResult) -> tuple[Result, ...]:
-    """The arms on the reported rows, for each task that was trained for."""
+    """Results on the reported rows, one for each task."""
     table, plan = result.table, result.plan
     rows = plan.reported
-    split = table.split[rows]
-    name = (
-        "the test split" if (split == 2).all() else "the val split" if (split == 1).all() else "reported rows"
-    )
-    seen = RowsSeen(rows, plan.validation, name, len(plan.train), plan.notes)
+    splits = np.unique(table.split[rows])
+    name = f"the {Split(splits[0]).name} split" if len(splits) == 1 else "reported rows"
     return tuple(
         Result(
             task=task,
@@ -95,7 +88,7 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
             group_names=table.group[rows] if table.grouped else None,
             predictors=predictors_of(table, plan, result.trained, task),
             figures=result.figures[task],
-            protocol=seen,
+            protocol=ReportedRows(rows, plan.validation, name, len(plan.train), plan.notes),
             config=result.config,
             notes=table.notes,
             sources=dict(table.sources),
@@ -104,29 +97,35 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
     )
 
 
-def _truth(table: FusionTable, rows: np.ndarray, task: str) -> np.ndarray:
-    return table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
-
-
 def predictors_of(
     table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task: str
 ) -> tuple[Predictor, ...]:
-    """Every arm on the reported rows; the 2D network where it has all of them and predicts the task."""
-    where = np.searchsorted(plan.predicted, plan.reported)
+    """Predictors on the reported rows; the 2D network if it predicts the task on all of them."""
+    positions = np.searchsorted(plan.predicted, plan.reported)
     k = len(table.classes)
     values: dict[str, list[np.ndarray]] = {}
-    for one in trained:
-        own = one.values[where]
-        own = log_probabilities(own[:, :k]) if task == "classes" else own[:, -2:]
-        values.setdefault(one.arm, []).append(own)
+    for training in trained:
+        outputs = training.values[positions]
+        outputs = log_probabilities(outputs[:, :k]) if task == "classes" else outputs[:, -2:]
+        values.setdefault(training.condition, []).append(outputs)
     two_d = table.two_d[plan.reported]
     if table.task == task and np.isfinite(two_d).all():
         values["2d"] = [two_d if task == "va" else log_probabilities(two_d)]
     return tuple(
         Predictor(
-            name, role, arm != "2d", first, repeats=tuple(others), condition=condition, trained=bool(others)
+            name,
+            role,
+            name != TWO_D,
+            first,
+            repeats=tuple(others),
+            condition=condition,
+            trained=bool(others),
         )
-        for arm, (name, role, condition) in _PREDICTORS.items()
-        if arm in values
-        for first, *others in [values[arm]]
+        for training, (name, role, condition) in _PREDICTORS.items()
+        if training in values
+        for first, *others in [values[training]]
     )
+
+
+def _truth(table: FusionTable, rows: np.ndarray, task: str) -> np.ndarray:
+    return table.labels[rows].astype(np.int64) if task == "classes" else table.targets[rows]
