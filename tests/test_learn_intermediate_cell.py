@@ -59,41 +59,41 @@ def study_of(folder: Path, rule: str) -> Study:
 
 
 def test_a_study_over_modules_gives_the_table(tmp_path: Path) -> None:
-    result = run_study(study_of(tmp_path, "codes"), tmp_path / "study", jobs=1)
+    result = run_study(study_of(tmp_path, "intermediate"), tmp_path / "study", jobs=1)
     assert [cell.error for cell in result.cells] == ["", ""]
     table = table_of(result)
     assert (
-        table.rule == "codes"
-        and table.control == ("codes", "permuted")
-        and table.references == ("masked", "2d")
+        table.rule == "intermediate"
+        and table.control == ("intermediate", "permuted")
+        and table.references == ("null-input", "2d")
     )
     gains = []
     for place, cell in enumerate(result.cells):
-        codes, masked = (figure(cell.run.figures, name, "accuracy").value for name in ("codes", "masked"))
+        codes, masked = (figure(cell.run.figures, name, "accuracy").value for name in ("intermediate", "null-input"))
         gains.append(codes - masked)
-        assert table.find(place, "codes", versus="masked").value == pytest.approx(gains[-1])
-    between = table.find(1, "codes", versus_cell=0).value
-    first, second = (table.find(place, "codes").value for place in (0, 1))
+        assert table.find(place, "intermediate", versus="null-input").value == pytest.approx(gains[-1])
+    between = table.find(1, "intermediate", versus_cell=0).value
+    first, second = (table.find(place, "intermediate").value for place in (0, 1))
     assert between == pytest.approx(second - first)
     write_study(result, tmp_path / "study")
     with (tmp_path / "study" / "figures.csv").open() as file:
         lines = list(csv.DictReader(file))
-    keys = [("2d", "real"), ("masked", "real"), ("codes", "real"), ("codes", "permuted")]
+    keys = [("2d", "real"), ("null-input", "real"), ("intermediate", "real"), ("intermediate", "permuted")]
     assert {(line["module"], line["predictor"], line["condition"]) for line in lines} == {
         (module, *key) for module in ("linear", "gate") for key in keys
     }
-    codes = [line for line in lines if line["predictor"] == "codes" and line["versus"] == "masked"]
+    codes = [line for line in lines if line["predictor"] == "intermediate" and line["versus"] == "null-input"]
     codes = [line for line in codes if line["condition"] == "real" and not line["versus_cell"]]
     assert [float(line["value"]) for line in codes] == pytest.approx(gains)
     tex = (tmp_path / "study" / "table.tex").read_text()
-    assert r"\texttt{codes}" in tex and r"\texttt{masked}" in tex and "gate" in tex
+    assert r"\texttt{intermediate}" in tex and r"\texttt{null-input}" in tex and "gate" in tex
 
 
 def test_a_rule_that_no_cell_can_have_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"rule: expected one of 2d, masked, codes, got 'stack'"):
+    with pytest.raises(UsageError, match=r"rule: expected one of 2d, null-input, intermediate, got 'stack'"):
         run_study(study_of(tmp_path, "stack"), tmp_path / "study", jobs=1)
     assert not (tmp_path / "study").exists()
     made = make(tmp_path)
     late = {"2d-logits": str(made.features), "3d-store": str(made.store), "rules": "mean"}
-    with pytest.raises(UsageError, match=r"2d-recalibrated, 3d, mean, got 'codes'"):
-        run_study(Study("late", late, rule="codes"), tmp_path / "study", jobs=1)
+    with pytest.raises(UsageError, match=r"2d-recalibrated, 3d, mean, got 'intermediate'"):
+        run_study(Study("late", late, rule="intermediate"), tmp_path / "study", jobs=1)

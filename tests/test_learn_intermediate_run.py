@@ -78,7 +78,11 @@ def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -
             by_hand.setdefault(arm, []).append(scores)
     figures = result.figures["classes"]
     assert set(figures["rows"]) == {"all", "covered"}
-    keys = {"codes": ("codes", "real"), "null-input": ("masked", "real"), "permuted": ("codes", "permuted")}
+    keys = {
+        "codes": ("intermediate", "real"),
+        "null-input": ("null-input", "real"),
+        "permuted": ("intermediate", "permuted"),
+    }
     for arm, seeds in by_hand.items():
         name, condition = keys[arm]
         accuracy, loss = np.array(seeds).T
@@ -87,14 +91,14 @@ def test_figures_are_means_over_seeds_of_metrics_by_scikit_learn(folder: Path) -
         assert figure(figures, name, "log_loss", condition=condition).value == pytest.approx(loss.mean())
     codes, masked, permuted = (np.array(by_hand[arm])[:, 0] for arm in ("codes", "null-input", "permuted"))
     for key, other in ((keys["null-input"], masked), (keys["permuted"], permuted)):
-        gain = figure(figures, "codes", "accuracy", versus=key[0], versus_condition=key[1])
+        gain = figure(figures, "intermediate", "accuracy", versus=key[0], versus_condition=key[1])
         assert gain.value == pytest.approx((codes - other).mean())
-        assert repeats_of(figures, "codes", "real", *key) == pytest.approx(codes - other)
+        assert repeats_of(figures, "intermediate", "real", *key) == pytest.approx(codes - other)
         assert 0 < gain.low < gain.value < gain.high and gain.p < 0.05
-    assert figure(figures, "codes", "accuracy", condition="permuted", versus="masked").low <= 0
+    assert figure(figures, "intermediate", "accuracy", condition="permuted", versus="null-input").low <= 0
     two_d = accuracy_score(truth, table.two_d[rows].argmax(1))
     assert figure(figures, "2d", "accuracy").value == pytest.approx(two_d)
-    assert repeats_of(figures, "codes", "real", "2d", "real") == pytest.approx(codes - two_d)
+    assert repeats_of(figures, "intermediate", "real", "2d", "real") == pytest.approx(codes - two_d)
     written = read_table(folder / "out/figures.csv", COLUMNS)
     pandas.testing.assert_frame_equal(written, figures, check_exact=True)
 
@@ -380,7 +384,7 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     ended = ig3d(*common, *quick, "--seeds", 2, "--out", tmp_path / "c", "--task", "classes")
     assert ended.returncode == 0, ended.stderr
     assert "80 rows of the test split" in ended.stdout and "means over 2 trainings" in ended.stdout
-    for name in ("2d", "codes", "masked"):
+    for name in ("2d", "intermediate", "null-input"):
         assert f"\n{name}" in ended.stdout
     # the difference of each training, by scikit-learn
     test = np.arange(3, 320, 4)
@@ -395,14 +399,14 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
             gains.append(100 * (right[0] - right[1]))
     figures = read_table(tmp_path / "c/figures.csv", COLUMNS)
     for condition, gains in (("real", seeds["codes"]), ("permuted", seeds["permuted"])):
-        found = repeats_of(figures, "codes", condition, "masked", "real")
+        found = repeats_of(figures, "intermediate", condition, "null-input", "real")
         assert 100 * np.array(found) == pytest.approx(gains)
     ended = ig3d(*common, *quick, "--out", tmp_path / "v", "--task", "va", "--no-controls")
     assert ended.returncode == 0, ended.stderr
-    assert "CCC VA" in ended.stdout and "\nmasked" not in ended.stdout
-    assert "no masked baseline was trained" in ended.stdout
+    assert "CCC VA" in ended.stdout and "\nnull-input" not in ended.stdout
+    assert "no null-input baseline was trained" in ended.stdout
     figures = read_table(tmp_path / "v/figures.csv", COLUMNS)
-    assert f"{figure(figures, 'codes', 'ccc_joint').value:.4f}" in ended.stdout
+    assert f"{figure(figures, 'intermediate', 'ccc_joint').value:.4f}" in ended.stdout
     assert load_predictions(tmp_path / "v/codes-0.npz").kind == "va"
     ended = ig3d(*common, *quick, "--out", tmp_path / "b", "--task", "both", "--no-controls", "--seeds", "2")
     assert ended.returncode == 0, ended.stderr

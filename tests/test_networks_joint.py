@@ -122,8 +122,8 @@ def test_codes_add_what_only_they_tell_and_the_rest_is_the_same_protocol(made, t
     samples, folder = made
     result = train_joint(route_of(made), replace(QUICK, epochs=25, width=32), tmp_path / "out")
     figures = result.figures["classes"]
-    assert figure(figures, "codes", "accuracy", versus="masked").low > 0
-    assert figure(figures, "codes", "accuracy", condition="permuted", versus="masked").low <= 0
+    assert figure(figures, "intermediate", "accuracy", versus="null-input").low > 0
+    assert figure(figures, "intermediate", "accuracy", condition="permuted", versus="null-input").low <= 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.ids is not None
     assert written.ids.tolist() == [
@@ -284,4 +284,4 @@ def test_mixed_precision_end_to_end(made, tmp_path: Path) -> None:
     inputs = Inputs(folder / "2d.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(folder / "2d.safetensors")), inputs, device="cuda")
     result = train_joint(route, replace(QUICK, mixed=True, module="attention", epochs=4), tmp_path / "out")
-    assert figure(result.figures["classes"], "codes", "accuracy", versus="masked").value > 0.1
+    assert figure(result.figures["classes"], "intermediate", "accuracy", versus="null-input").value > 0.1

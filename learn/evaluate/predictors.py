@@ -10,6 +10,7 @@ import numpy as np
 
 REAL, PERMUTED = "real", "permuted"
 CONDITIONAL = "conditional"  # permuted among rows with similar 2D predictions
+INTERMEDIATE, NULL_INPUT = "intermediate", "null-input"  # a module with codes, and trained without
 
 
 @dataclass(frozen=True, slots=True)

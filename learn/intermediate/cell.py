@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
+from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT
 from ..report.files import run_files, write_texts
 from ..report.record import run_of
-from .config import INTERMEDIATE, NULL_INPUT, TWO_D, IntermediateConfig
+from .config import IntermediateConfig
 from .table import load_feature_table
 
 # Options of ``ig3d fuse-features`` that are paths, and those that are choices; a study sets one seed for each cell.
@@ -79,7 +80,7 @@ class IntermediateCell:
     @property
     def rules(self) -> tuple[str, ...]:
         """Predictors of its figures, without controls."""
-        return (TWO_D, NULL_INPUT, INTERMEDIATE)
+        return ("2d", NULL_INPUT, INTERMEDIATE)
 
     @property
     def shared(self) -> str:

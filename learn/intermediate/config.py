@@ -9,8 +9,6 @@ from ...errors import UsageError
 from ..config import MOST_DRAWS, check_seed
 
 MODULES = ("linear", "gate", "film", "attention", "spp")
-# predictors in the table of figures
-INTERMEDIATE, NULL_INPUT, TWO_D = "codes", "masked", "2d"
 TASKS = ("classes", "va", "both")
 # with the codes; with all blocks masked (the null-input baseline); with permuted codes (the control)
 CONDITIONS = ("codes", "null-input", "permuted")

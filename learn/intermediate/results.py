@@ -12,9 +12,9 @@ from ...features.fusion_table import FusionTable
 from ...features.predictions import log_probabilities
 from ...features.samples import Split
 from ..evaluate.figures import figures_of
-from ..evaluate.predictors import PERMUTED, REAL, Predictor
+from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, Predictor
 from ..result import Result
-from .config import INTERMEDIATE, NULL_INPUT, TWO_D, IntermediateConfig
+from .config import IntermediateConfig
 from .rows import RowPlan
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # name, role and condition of the predictor of each condition; the first reference leads the comparison
 _PREDICTORS = {
     "null-input": (NULL_INPUT, "reference", REAL),
-    "2d": (TWO_D, "reference", REAL),
+    "2d": ("2d", "reference", REAL),
     "codes": (INTERMEDIATE, "rule", REAL),
     "permuted": (INTERMEDIATE, "control", PERMUTED),
 }
@@ -67,7 +67,7 @@ def figures_of_task(
         classes=table.classes if task == "classes" else (),
         draws=config.draws,
         seed=config.seeds[0],
-        references=(NULL_INPUT, TWO_D),
+        references=(NULL_INPUT, "2d"),
         family=None,  # there is one rule, so that each question has one test
     )
 
@@ -115,7 +115,7 @@ def predictors_of(
         Predictor(
             name,
             role,
-            name != TWO_D,
+            name != "2d",
             first,
             repeats=tuple(others),
             condition=condition,

@@ -96,8 +96,12 @@ def compare(runs: Sequence[Run]) -> Comparison:
         if reason:
             remarks.append(f"{run.name} cannot be compared with {runs[0].name} row by row: {reason}.")
             continue
-        found = paired_differences(first, other, metrics, runs[0], run)
-        if not len(found) or view.intermediate != views[0].intermediate:
+        # a late and an intermediate fusion have no rule in common: their main rules are compared
+        main = (
+            (view.primary_rule, views[0].primary_rule) if view.intermediate != views[0].intermediate else None
+        )
+        found = paired_differences(first, other, metrics, runs[0], run, main=main)
+        if not len(found):
             remarks.append(f"{run.name} and {runs[0].name} {_why_nothing(views[0], view)}")
         differences.append(found)
     empty = pd.DataFrame(columns=["run", "versus_run", *COLUMNS])
@@ -186,9 +190,6 @@ def _why_nothing(first: View, other: View) -> str:
     names = [{of.name for of in view.of_role("rule", "head")} for view in (first, other)]
     if names[0] & names[1]:
         return "have the same predictions by every rule that both have: there is nothing to test."
-    inside = [view.name for view in (first, other) if view.intermediate]
-    if len(inside) == 1:
-        return f"have no fusion rule in common; fuse codes-SEED.npz of {inside[0]} as --2d-logits to compare them."
     return "have no rule in common: there is nothing to test."
 
 
@@ -197,19 +198,36 @@ def by_predictor(comparison: Comparison) -> list[tuple[str, str, dict[str, Figur
     found: dict[tuple[str, str], dict[str, Figure]] = {}
     for line in comparison.differences.to_dict("records"):
         of = Figure(*(float(line[name]) for name in Figure._fields))
-        found.setdefault((line["run"], line["predictor"]), {})[line["metric"]] = of
+        name, versus = line["predictor"], line["versus"]
+        name = name if name == versus else f"{name} to {versus}"
+        found.setdefault((line["run"], name), {})[line["metric"]] = of
     whole = {key: of for key, of in found.items() if set(of) == set(comparison.metrics)}
     return [(run, name, of) for (run, name), of in whole.items()]
 
 
 def paired_differences(
-    first: ReportedPredictions, other: ReportedPredictions, metrics: Sequence[str], one: Run, run: Run
+    first: ReportedPredictions,
+    other: ReportedPredictions,
+    metrics: Sequence[str],
+    one: Run,
+    run: Run,
+    *,
+    main: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Paired differences of the predictors that both runs have, with Holm's correction over them for each metric."""
+    """Paired differences of the predictors that both runs have, with Holm's correction over them for each metric.
+
+    Parameters
+    ----------
+    main : names of a predictor of the other and of the first run that are compared too
+    """
     parts = []
-    for of in other.predictors:
-        theirs = find(first.predictors, *of.key)
-        if of.role == "control" or theirs is None or not (of.present.all() and theirs.present.all()):
+    pairs = [(of, find(first.predictors, *of.key)) for of in other.predictors if of.role != "control"]
+    if main is not None:
+        pairs += [
+            (of, find(first.predictors, main[1])) for of in other.predictors if of.key == (main[0], REAL)
+        ]
+    for of, theirs in pairs:
+        if theirs is None or not (of.present.all() and theirs.present.all()):
             continue
         if len(of.every) == len(theirs.every) and all(map(np.array_equal, of.every, theirs.every)):
             continue
@@ -230,7 +248,9 @@ def paired_differences(
         lines = figures[wanted & figures["metric"].isin(metrics)].copy()
         lines.insert(0, "run", run.name)
         lines.insert(1, "versus_run", one.name)
-        parts.append(lines.assign(predictor=of.name, role=of.role, condition=of.condition, versus=of.name))
+        parts.append(
+            lines.assign(predictor=of.name, role=of.role, condition=of.condition, versus=theirs.name)
+        )
     if not parts:
         return pd.DataFrame(columns=["run", "versus_run", *COLUMNS])
     table = pd.concat(parts, ignore_index=True)

@@ -16,7 +16,7 @@ from ..config import FITTED_METRICS
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import LEVEL, chance_of
 from ..evaluate.metrics import METRICS, better_by
-from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, label_of
+from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, label_of
 from .format import LEVELS, is_better
 from .view import Key, View
 
@@ -57,7 +57,7 @@ def _numbers(figure: Figure | None, *names: str) -> dict[str, float | None]:
 
 def _primary(view: View) -> dict[str, Any]:
     rule, metric, control = view.primary_rule, view.primary_metric, view.control(view.primary_rule)
-    opponents: list[Key] = [(name, REAL) for name in (["masked"] if view.intermediate else view.references)]
+    opponents: list[Key] = [(name, REAL) for name in ([NULL_INPUT] if view.intermediate else view.references)]
     if control is not None:
         opponents.append(control)
     entry, reason = view.entry(rule), _reason(view, rule, control)
@@ -96,8 +96,8 @@ def _reason(view: View, rule: str, control: Key | None) -> str | None:
         )
     if entry.fitted_on_reported:
         return f"{rule} was fitted on the reported rows"
-    if view.intermediate and view.entry("masked") is None:
-        return "no masked baseline was trained"
+    if view.intermediate and view.entry(NULL_INPUT) is None:
+        return "no null-input baseline was trained"
     return "no control was run" if control is None else None
 
 
@@ -265,21 +265,21 @@ def _heads(view: View) -> list[dict[str, Any]]:
 
 
 def _modules(view: View) -> list[dict[str, Any]]:
-    """Intermediate fusion: permuted codes against the masked module, codes against the network as it is."""
+    """Intermediate fusion: permuted codes against the null-input baseline, codes against the 2D network."""
     metric = view.leading[0]
     found: list[dict[str, Any]] = []
-    permuted = view.figure(("codes", PERMUTED), metric, versus="masked")
+    permuted = view.figure((INTERMEDIATE, PERMUTED), metric, versus=NULL_INPUT)
     if permuted is not None and math.isfinite(permuted.low) and not view.few:
         gains = min(better_by(metric, permuted.low), better_by(metric, permuted.high)) > 0
         found.append({"code": "permuted_codes", "metric": metric, "gains": gains, **_numbers(permuted)})
-    network = view.figure("codes", metric, versus="2d")
+    network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
         gain, sure = better_by(metric, network.value), network.p < LEVELS[0]
         direction = "unclear" if not sure else "better" if gain > 0 else "worse"
         found.append(
             {"code": "codes_against_2d", "metric": metric, "direction": direction, **_numbers(network)}
         )
-    repeats = [of for of in view.repeats("codes", metric, "masked") if math.isfinite(of)]
+    repeats = [of for of in view.repeats(INTERMEDIATE, metric, NULL_INPUT) if math.isfinite(of)]
     found.append(
         {
             "code": "trainings",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import require
 from ..evaluate.complementarity import MEASURES
-from ..evaluate.predictors import PERMUTED, REAL
+from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL
 from ..rules import RECALIBRATED
 from .columns import PAGE, Column, columns_of, on_covered_rows, rows_of
 from .compare import Comparison, by_predictor
@@ -146,9 +146,9 @@ def _trainings(view: View) -> list[tuple[str, list[str]]]:
         if values:
             lines.append((of.label, [number(value, metric) for value in values]))
     pairs: list[tuple[str, Key, Key]] = [
-        (f"codes {MINUS} masked", ("codes", REAL), ("masked", REAL)),
-        (f"permuted {MINUS} masked", ("codes", PERMUTED), ("masked", REAL)),
-        (f"codes {MINUS} permuted", ("codes", REAL), ("codes", PERMUTED)),
+        (f"{INTERMEDIATE} {MINUS} {NULL_INPUT}", (INTERMEDIATE, REAL), (NULL_INPUT, REAL)),
+        (f"permuted {MINUS} {NULL_INPUT}", (INTERMEDIATE, PERMUTED), (NULL_INPUT, REAL)),
+        (f"{INTERMEDIATE} {MINUS} permuted", (INTERMEDIATE, REAL), (INTERMEDIATE, PERMUTED)),
     ]
     for text, key, versus in pairs:
         values = view.repeats(key, metric, versus)

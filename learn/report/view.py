@@ -12,7 +12,7 @@ from ..evaluate.complementarity import MEASURES
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
 from ..evaluate.metrics import METRICS, better_by, metric_names
-from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, control_of, label_of
+from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, control_of, label_of
 from .format import MARKED, ON_COVERED
 from .record import Run, seed_of
 
@@ -202,7 +202,7 @@ class View:
 
     @property
     def primary_rule(self) -> str:
-        return "codes" if self.intermediate else str((self.record["primary"] or {}).get("rule", ""))
+        return INTERMEDIATE if self.intermediate else str((self.record["primary"] or {}).get("rule", ""))
 
     @property
     def primary_metric(self) -> str:
@@ -224,7 +224,7 @@ class View:
     @property
     def baseline(self) -> str | None:
         """Predictor that it is shown against: the network given the same chances."""
-        names = ("masked", "2d-recalibrated", "2d", "prior")
+        names = (NULL_INPUT, "2d-recalibrated", "2d", "prior")
         return next((name for name in names if self.entry(name) is not None), None)
 
     def ranked(self, metric: str) -> list[str]:
