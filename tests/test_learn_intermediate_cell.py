@@ -69,7 +69,9 @@ def test_a_study_over_modules_gives_the_table(tmp_path: Path) -> None:
     )
     gains = []
     for place, cell in enumerate(result.cells):
-        codes, masked = (figure(cell.run.figures, name, "accuracy").value for name in ("intermediate", "null-input"))
+        codes, masked = (
+            figure(cell.run.figures, name, "accuracy").value for name in ("intermediate", "null-input")
+        )
         gains.append(codes - masked)
         assert table.find(place, "intermediate", versus="null-input").value == pytest.approx(gains[-1])
     between = table.find(1, "intermediate", versus_cell=0).value

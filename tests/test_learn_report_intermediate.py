@@ -47,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_report_prints_answer_and_table(ig3d, folder: Path) -> None:
     ended = ig3d("report", folder / "linear")
     assert ended.returncode == 0, ended.stderr
-    gain = figure(read_run(folder / "linear").figures, "codes", "accuracy", versus="masked")
-    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("codes  ")]
+    gain = figure(read_run(folder / "linear").figures, "intermediate", "accuracy", versus="null-input")
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("intermediate  ")]
     assert interval(gain, "accuracy").partition(" ")[2] in line
     assert "the module with codes changes accuracy by" in ended.stdout
     assert "means over 2 trainings" in ended.stdout
@@ -61,7 +61,7 @@ def findings(
     """Findings of ``linear`` with another difference in accuracy."""
     run = read_run(folder / "linear")
     table = run.figures
-    chosen = (table["predictor"] == "codes") & (table["condition"] == of) & (table["versus"] == versus)
+    chosen = (table["predictor"] == "intermediate") & (table["condition"] == of) & (table["versus"] == versus)
     chosen &= (table["versus_condition"] == condition) & (table["metric"] == "accuracy")
     assert chosen.any()
     for name, value in numbers.items():
@@ -71,12 +71,12 @@ def findings(
 
 def test_findings_follow_from_the_figures(folder: Path) -> None:
     none = {"value": 0.01, "low": -0.02, "high": 0.04, "p": 0.4, "p_adjusted": 0.4}
-    primary = findings(folder, versus="masked", **none)["primary"]
-    assert not primary["claim"] and primary["versus"] == "masked"
-    primary = findings(folder, versus="codes", condition="permuted", **none)["primary"]
+    primary = findings(folder, versus="null-input", **none)["primary"]
+    assert not primary["claim"] and primary["versus"] == "null-input"
+    primary = findings(folder, versus="intermediate", condition="permuted", **none)["primary"]
     assert not primary["claim"] and primary["condition"] == "permuted"
     gains = {"value": 0.05, "low": 0.02, "high": 0.08}
-    found = findings(folder, versus="masked", of="permuted", **gains)["exploratory"]
+    found = findings(folder, versus="null-input", of="permuted", **gains)["exploratory"]
     assert next(of for of in found if of["code"] == "permuted_codes")["gains"]
     worse = {"value": -0.05, "low": -0.08, "high": -0.02, "p": 0.001, "p_adjusted": 0.001}
     for numbers, direction in ((worse, "worse"), (none, "unclear")):
@@ -92,14 +92,14 @@ def test_page_csv_and_latex(ig3d, folder: Path, tmp_path: Path) -> None:
     text = " ".join("".join(page.text).split())
     assert page.open == [] and "script" not in page.tags and page.tags.count("svg") == 7
     assert "ig3d fuse-features --module linear" in text and "Gain per class" in text
-    assert "the same module, steps and seeds with every code block masked" in text
+    assert "trained with the same steps and seeds with every code block masked" in text
     assert "Variation between trainings" in text
     for condition in ("real", "permuted"):
-        values = View(run).repeats(("codes", condition), "accuracy", "masked")
+        values = View(run).repeats(("intermediate", condition), "accuracy", "null-input")
         assert len(values) == 2
         assert "".join(f"{100 * value:+.1f}".replace("-", "−") for value in values) in text
     tex = (tmp_path / "page/table.tex").read_text()
-    (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{codes} &")]
+    (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{intermediate} &")]
     assert codes.count("[") == 3 and r"module \texttt{linear}" in tex and "means over 2 trainings" in tex
 
 
@@ -112,7 +112,7 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
     keys = {(line["predictor"], line["condition"], line["repeat"]) for line in lines}
     assert keys == {("2d", "real", "0")} | {
         (*key, seed)
-        for key in (("codes", "real"), ("masked", "real"), ("codes", "permuted"))
+        for key in (("intermediate", "real"), ("null-input", "real"), ("intermediate", "permuted"))
         for seed in ("0", "1")
     }
     for run, seeds in (("linear", (0, 1)), ("film", (0,))):
@@ -123,45 +123,63 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
             each.append(np.mean([said[name] == of for name, of in truth.items()]))
         right[run] = np.mean(each)
     told = found.differences[found.differences["metric"] == "accuracy"].set_index("predictor")
-    assert set(told.index) == {"masked", "codes"}, "2d is the same, controls are not tested"
-    assert told.loc["codes", "value"] == pytest.approx(right["film"] - right["linear"])
-    assert 0 < told.loc["codes", "p"] <= told.loc["codes", "p_adjusted"] <= 1
+    assert set(told.index) == {"null-input", "intermediate"}, "2d is the same, controls are not tested"
+    assert told.loc["intermediate", "value"] == pytest.approx(right["film"] - right["linear"])
+    assert 0 < told.loc["intermediate", "p"] <= told.loc["intermediate", "p_adjusted"] <= 1
     assert found.remarks == ()
 
 
-def test_a_late_run_and_an_intermediate_one_have_no_rule_in_common(
+def test_late_and_intermediate_fusion_are_compared_on_the_same_rows(
     ig3d, folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder / "film", tmp_path / "late")
     text = (tmp_path / "late/record.json").read_text()
-    record = json.loads(text.replace('"codes"', '"stack"'))
+    record = json.loads(
+        text.replace('"intermediate"', '"stack"').replace('"null-input"', '"2d-recalibrated"')
+    )
     record["format"], record["protocol"]["case"] = "ig3d-run", "once"
     record["primary"] = {"rule": "stack", "metric": "log_loss"}
     (tmp_path / "late/record.json").write_text(json.dumps(record))
     for name in ("figures.csv", "confusion.csv", "reliability.csv"):
         path = tmp_path / "late" / name
-        path.write_text(path.read_text().replace("codes,", "stack,"))
+        renamed = (
+            path.read_text().replace("intermediate,", "stack,").replace("null-input,", "2d-recalibrated,")
+        )
+        path.write_text(renamed)
     with np.load(tmp_path / "late/predictions.npz") as file:
         arrays = dict(file)
-    arrays["predictor"] = np.where(arrays["predictor"] == "codes", "stack", arrays["predictor"])
+    names = {"intermediate": "stack", "null-input": "2d-recalibrated", "2d": "2d"}
+    arrays["predictor"] = np.array([names[name] for name in arrays["predictor"].tolist()])
     np.savez(tmp_path / "late/predictions.npz", **arrays)
-    ended = ig3d("report", tmp_path / "late", folder / "film", "--out", tmp_path / "both")
+    ended = ig3d("report", tmp_path / "late", folder / "linear", "--out", tmp_path / "both")
     assert ended.returncode == 0, ended.stderr
-    said = "have no fusion rule in common; fuse codes-SEED.npz of film as --2d-logits to compare them."
     page, tex = ((tmp_path / "both" / name).read_text() for name in ("report.html", "table.tex"))
-    assert said in ended.stdout and said in page and said.replace("--", "-{}-") in tex
-    assert "Paired" not in ended.stdout and "Paired differences" not in page
-    assert "(paired" not in tex.split("\\end{table", 1)[0]
+    for text in (ended.stdout, page, tex):
+        assert "intermediate to stack" in text
+    (line,) = (
+        compare(read_runs([tmp_path / "late", folder / "linear"]))
+        .differences.query("metric == 'accuracy'")
+        .to_dict("records")
+    )
+    assert (line["predictor"], line["versus"]) == ("intermediate", "stack")
+    late, inside = (read_run(path).figures for path in (folder / "film", folder / "linear"))
+    values = [figure(of, "intermediate", "accuracy").value for of in (inside, late)]
+    assert line["value"] == pytest.approx(values[0] - values[1])
+    assert line["low"] < line["value"] < line["high"] and 0 < line["p"] == line["p_adjusted"] <= 1
 
 
 def test_a_training_that_lacks_is_no_run_of_one_less(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "linear", tmp_path / "less")
     with np.load(folder / "linear/predictions.npz") as file:
         arrays = dict(file)
-    kept = ~((arrays["predictor"] == "codes") & (arrays["condition"] == "real") & (arrays["repeat"] == 1))
+    kept = ~(
+        (arrays["predictor"] == "intermediate") & (arrays["condition"] == "real") & (arrays["repeat"] == 1)
+    )
     lines = ("predictor", "role", "condition", "trained", "fits", "repeat", "values")
     np.savez(tmp_path / "less/predictions.npz", **arrays | {name: arrays[name][kept] for name in lines})
-    with pytest.raises(RunError, match=r"less: .*1 of 2 repeats of codes \(real\); make the run again"):
+    with pytest.raises(
+        RunError, match=r"less: .*1 of 2 repeats of intermediate \(real\); make the run again"
+    ):
         compare(read_runs([folder / "linear", tmp_path / "less"]))
 
 
@@ -170,7 +188,7 @@ def test_both_tasks_have_a_record_each(ig3d, folder: Path, tmp_path: Path) -> No
     assert ended.returncode == 0, ended.stderr
     ended = ig3d("report", folder / "both/record-va.json", "--out", tmp_path / "va")
     assert ended.returncode == 0, ended.stderr
-    assert "CCC VA" in ended.stdout and "no masked baseline was trained" in ended.stdout
+    assert "CCC VA" in ended.stdout and "no null-input baseline was trained" in ended.stdout
     pair = read_runs([folder / "both/record-va.json", folder / "both/record-va.json"])
     assert not len(compare(pair).differences)
 
