@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
@@ -71,22 +71,31 @@ class Compiled:
         name = f"{_hashed(key)}-{batch}-{threads}.blob"
         settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": threads}
         core = openvino.Core()
-        # kept, because a compiled model may still read from it
-        self._content = _read(name)
-        compiled = None
-        if self._content is not None:
-            with (
-                suppress(RuntimeError),
-                short_vectors(),
-            ):  # of another kind of processor: OpenVINO accepts its own only
-                content = openvino.Tensor(self._content, shared_memory=True)
-                compiled = core.import_model(content, "CPU", settings)
+        compiled = self._from_cache(core, name, settings)
         if compiled is None:
-            with short_vectors():
-                compiled = core.compile_model(build(), "CPU", settings)
-            _write(name, compiled.export_model().getbuffer())
+            with _locked(name):  # one of the workers that start together compiles, the others wait
+                compiled = self._from_cache(core, name, settings)
+                if compiled is None:
+                    with short_vectors():
+                        compiled = core.compile_model(build(), "CPU", settings)
+                    _write(name, compiled.export_model().getbuffer())
         self.shapes = [tuple(int(side) for side in port.shape)[1:] for port in compiled.outputs]
         self._request = compiled.create_infer_request()
+
+    def _from_cache(
+        self, core: openvino.Core, name: str, settings: dict[str, Any]
+    ) -> openvino.CompiledModel | None:
+        # kept, because a compiled model may still read from it
+        self._content = _read(name)
+        if self._content is None:
+            return None
+        with (
+            suppress(RuntimeError),
+            short_vectors(),
+        ):  # of another kind of processor: OpenVINO accepts its own only
+            content = openvino.Tensor(self._content, shared_memory=True)
+            return core.import_model(content, "CPU", settings)
+        return None
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         fed = [np.ascontiguousarray(array) for array in inputs]
@@ -142,9 +151,12 @@ def converted(
     name = f"{_hashed(key)}.model"
     content = _read(name)
     if content is None:
-        made = _serialised(_convert(build(), examples))
-        _write(name, made)
-        content = np.frombuffer(made, np.uint8)
+        with _locked(name):
+            content = _read(name)
+            if content is None:
+                made = _serialised(_convert(build(), examples))
+                _write(name, made)
+                content = np.frombuffer(made, np.uint8)
     # always of the same bytes: what was just converted would be compiled to other last digits
     middle = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES].tobytes(), "little")
     weights = openvino.Tensor(content[middle:].copy())
@@ -205,6 +217,24 @@ def _read(name: str) -> np.ndarray | None:
     content, digest = mapped[:-_DIGEST_BYTES], mapped[-_DIGEST_BYTES:]
     # 0.2 s for the 300 MB of EMOCA
     return content if hashlib.sha256(content.data).digest() == digest.tobytes() else None
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Lock on a file of the cache for the processes of this machine; without effect if the cache cannot be written."""
+    from filelock import FileLock
+
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(_folder() / f".{name}.lock")
+        lock.acquire()
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(name: str, content: bytes | memoryview) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ..errors import Ig3dError, MissingExtra, UsageError, WeightsError
+from ..errors import Ig3dError, MissingExtra, RunError, UsageError, WeightsError
 from ..features.device import device_kind, resolve_device
 from ..features.values import Block, CropSpec, LandmarkSpec
 from .detectors import Detector, find_detector, load_detector
@@ -16,6 +16,9 @@ from .regressors import Regressor, find_regressor, load_regressor
 
 # Default batch size by device. On a GPU it is several times the networks' batch, so that uploads never wait.
 BATCH_SIZE: Mapping[str, int] = {"cpu": 32, "cuda": 256}
+
+# Entries of a store's regressor that are not part of its description.
+NOT_IN_DESCRIPTION = ("sets", "licence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +199,36 @@ _regressor = lru_cache(maxsize=1)(load_regressor)
 _detector = lru_cache(maxsize=1)(load_detector)
 
 
-def build(config: ExtractConfig) -> tuple[Regressor, Detector]:
-    """Build regressor and detector of a complete configuration, once in each process."""
+def build(config: ExtractConfig, recorded: Mapping[str, Any] | None = None) -> tuple[Regressor, Detector]:
+    """Build regressor and detector of a complete configuration, once in each process.
+
+    Parameters
+    ----------
+    config : ExtractConfig, complete
+    recorded : mapping, optional
+        Description of the regressor by the coordinating process.
+
+    Raises
+    ------
+    RunError : the regressor of this process has another version, runtime or weights file than the recorded one.
+    """
     device = config.devices[0]
+    if recorded:
+        found = find_regressor(config.regressor)
+        _check_same(found.describe(_place(found, device), config.precision), recorded)
     regressor = _regressor(config.regressor, config.also, device=device, precision=config.precision)
     return regressor, _detector(config.detector or regressor.detectors[0], device=device)
+
+
+def _check_same(here: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    """Refuse a worker whose codes would not be those that the store records."""
+    other = [
+        f"{key} is {here.get(key)}, not {recorded[key]}"
+        for key in recorded
+        if key not in NOT_IN_DESCRIPTION and here.get(key) != recorded[key]
+    ]
+    if other:
+        raise RunError(
+            f"regressor {here['name']}: this worker differs from the process that started the run: {other[0]}; install "
+            "the same packages and files on all machines"
+        )

@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import DatasetError, UsageError, number, some
 from ..features.samples import BOX_COLUMNS, Listing, files_of
-from .config import ExtractConfig, build, settle
-from .detectors import Detector, in_order
+from .config import ExtractConfig, detector_of, settle
+from .detectors import Detector, find_detector, in_order, load_detector
+from .plugins import check_faces
 from .read import Unreadable, bounded_images, read_image
 
 # Images of a task; consecutive frames of a video are decoded in order.
@@ -60,12 +61,13 @@ def list_faces(
         raise UsageError(
             f"faces: --faces all detects faces, and --boxes {config.boxes} names known ones; use one"
         )
-    if config.detector in ("none", "boxes"):
+    wanted = None if config.detector is None else find_detector(config.detector)
+    if wanted and (not wanted.detects or wanted.crop == "full image"):
         raise UsageError(f"faces: --faces all needs a detector, and --detector {config.detector} is none")
     config, _ = settle(replace(config, device=config.devices[0]))
     files = files_of(listing.samples)
     tasks = [files[start : start + _IMAGES] for start in range(0, len(files), _IMAGES)]
-    on_cpu = getattr(build(config)[1], "device", "cpu") == "cpu"
+    on_cpu = config.device == "cpu" or not detector_of(config).gpu
     workers = min(jobs or cpu_count(), len(tasks)) if on_cpu else 1
     boxes: list[np.ndarray] = []
     run = Parallel(n_jobs=workers, return_as="generator")
@@ -87,14 +89,14 @@ def _boxes_of(files: Sequence[tuple[str, int]], root: str, config: ExtractConfig
             except (FileNotFoundError, Unreadable):
                 boxes.append(np.empty((0, 4), np.float32))  # the extraction gives the row its status
                 continue
-            (faces,) = detect([image])
+            (faces,) = check_faces(detect, detect([image]), 1)
             boxes.append(np.array([face.xyxy for face in in_order(faces)], np.float32).reshape(-1, 4))
     return boxes
 
 
 @lru_cache(maxsize=1)
 def _detector(config: ExtractConfig) -> Detector:
-    return build(config)[1]
+    return load_detector(str(config.detector), device=config.devices[0])
 
 
 def _expanded(listing: Listing, boxes: Sequence[np.ndarray]) -> Listing:

@@ -231,7 +231,11 @@ def _info(
         dataset=listing.dataset,
         root=listing.root if is_remote(listing.root) else str(Path(listing.root).resolve()),
         classes=listing.classes,
-        regressor={**identity["regressor"], "sets": {name: list(of) for name, of in regress.sets.items()}},
+        regressor={
+            **identity["regressor"],
+            "licence": regress.licence,
+            "sets": {name: list(of) for name, of in regress.sets.items()},
+        },
         detector=identity["detector"],
         crop=crop,
         config=identity,

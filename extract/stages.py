@@ -61,7 +61,7 @@ def extract_shards(
     """
     counts = Counter[str]()
     with device_errors(config.device), ExitStack() as settings:
-        regressor, detector = build(config)
+        regressor, detector = build(config, info.regressor)
         for setting in (one_thread, exact_arithmetic, bounded_images):
             settings.enter_context(setting())
         cropper = Cropper(root, detector, regressor.needs)

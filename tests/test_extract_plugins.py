@@ -20,8 +20,8 @@ from PIL import Image
 from slow_fakes import with_modules_of
 
 import ig3d
-from ig3d.errors import PluginError, UsageError
-from ig3d.extract.config import ExtractConfig, settle
+from ig3d.errors import PluginError, RunError, UsageError
+from ig3d.extract.config import ExtractConfig, build, describe, settle
 from ig3d.extract.datasets import Dataset, adapter_of
 from ig3d.extract.detectors import DETECTORS, Detector, find_detector
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
@@ -387,3 +387,11 @@ def test_a_broken_contract_ends_the_command_in_one_line(tmp_path: Path) -> None:
     last = ended.stderr.strip().splitlines()[-1]
     assert re.search(r"regressor fake: block colour is \(\d+, 2\) float32; .* \(\d+, 3\)", last), ended.stderr
     assert "Traceback" not in ended.stderr and not (tmp_path / "a.h5").exists()
+
+
+def test_a_worker_with_another_runtime_refuses() -> None:
+    config, _ = settle(ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor"))
+    recorded = {**describe(config)[0], "sets": {}, "licence": ""}
+    assert build(config, recorded)[0].name == "fake"
+    with pytest.raises(RunError, match=r"regressor fake: this worker differs .*: version is 1, not 2"):
+        build(config, {**recorded, "version": "2"})

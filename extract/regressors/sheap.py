@@ -10,7 +10,7 @@ nlml/SHeaP, release v1.0.0. Crop as in its ``video_demo.py`` (margin 0.9, shift 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -101,12 +101,24 @@ class Sheap(Regressor):
     def runtime(cls, device: str, precision: str) -> str:
         return runtime_of(device, "torch")
 
+    @property
+    def takes_tensors(self) -> bool:
+        return True
+
+    @property
+    def reduced_batches(self) -> dict[str, int]:
+        return {self._network.name: self._network.batch} if self._network.reduced else {}
+
     def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
+        return self.start(faces)()
+
+    def start(self, faces: FaceBatch) -> Callable[[], dict[str, np.ndarray]]:
         if faces.crops is None:
             raise UsageError(
                 f"{self.name}: the faces have no crops; make them as in {type(self).__name__}.needs"
             )
-        return dict(zip(OUTPUTS, self._network(faces.crops), strict=True))
+        wait = self._network.start(faces.crops)
+        return lambda: dict(zip(OUTPUTS, wait(), strict=True))
 
 
 class SheapPaper(Sheap):
