@@ -26,6 +26,7 @@ _PUBLIC = {
     "list_samples": "extract.datasets",
     "load_regressor": "extract.api",
     "plot_result": "learn.report.plots",
+    "read_run": "learn.report.record",
     "read_codes": "features.store.tables",
     "read_samples": "features.store.tables",
 }
@@ -45,6 +46,7 @@ __all__ = [
     "load_regressor",
     "plot_result",
     "read_codes",
+    "read_run",
     "read_samples",
 ]
 
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from .features.store.tables import read_codes, read_samples
     from .learn.fuse import FuseConfig, fuse_files, fuse_predictions
     from .learn.report.plots import plot_result
+    from .learn.report.record import read_run
 
 
 def __getattr__(name: str) -> Any:
