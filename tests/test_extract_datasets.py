@@ -374,7 +374,7 @@ def test_rafdb_of_the_wrong_layout(tmp_path: Path) -> None:
 
 def test_the_adapter_of_the_docs_lists_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(ig3d.__path__[0]) / "docs" / "datasets.md").read_text(encoding="utf-8")
-    code = page.split("## A dataset of your own")[1].split("```python")[1].split("```")[0]
+    code = page.split("## Add a dataset")[1].split("```python")[1].split("```")[0]
     (tmp_path / "my_lab.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("ann/happy_1.png", "ann/sad_2.png", "bob/sad_1.png"):
