@@ -292,7 +292,7 @@ def test_a_table_names_ranges_of_frames_and_ids(tmp_path: Path) -> None:
     [
         ("path,start,end\na.mp4,0,1\na.mp4,0.9,2\n", "2 frames in more than one row"),
         ("path,start\na.mp4,early\n", "column start has early"),
-        ("path,start\na.mp4,99\n", "found none"),
+        ("path,start\na.mp4,99\n", "no images"),
     ],
 )
 def test_tables_of_videos_that_are_refused(table: str, message: str, tmp_path: Path) -> None:
