@@ -415,13 +415,13 @@ def test_a_run_gives_torch_one_thread_and_then_takes_it_back(
     from ig3d import ExtractConfig, extract_codes, list_samples
 
     seen = []
-    forward = Network.__call__
+    start = Network.start
 
-    def watched(self: Network, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+    def watched(self: Network, *inputs: np.ndarray) -> Callable[[], tuple[np.ndarray, ...]]:
         seen.append(torch.get_num_threads())
-        return forward(self, *inputs)
+        return start(self, *inputs)
 
-    monkeypatch.setattr(Network, "__call__", watched)
+    monkeypatch.setattr(Network, "start", watched)
     samples = list_samples(colour_folder(tmp_path / "data", 2), "folder")
     before = torch.get_num_threads()
     torch.set_num_threads(3)
