@@ -204,7 +204,8 @@ class _Process:
         deadline = time.monotonic() + HANDED_OVER_SECONDS
         while self._last and not (self._last.running() or self._last.done()) and time.monotonic() < deadline:
             time.sleep(0.001)
-        self._pool.shutdown(wait=True, kill_workers=True)
+        # one without a task ends by itself, and cleans up what its own processes share
+        self._pool.shutdown(wait=True, kill_workers=bool(self._last and not self._last.done()))
 
 
 class _Processes:

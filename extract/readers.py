@@ -6,12 +6,12 @@ that itself needs the GPU runs in the process that owns it; then they only read.
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,7 +52,9 @@ def read_ahead(
     processes : int
     """
     on_gpu = cropper.detector is not None and cropper.detector.device != "cpu"
-    loader, sampler = _loader(str(cropper.root), config, 0 if current_process().daemon else processes, on_gpu)
+    loader, sampler = _loader(
+        str(cropper.root), config, 0 if multiprocessing.current_process().daemon else processes, on_gpu
+    )
     sampler.chunks = chunks_of(shards, AT_ONCE_DECODED if on_gpu else AT_ONCE)
     for batch in loader:
         if isinstance(batch, Ig3dError):
@@ -102,6 +104,9 @@ def _loader(
     root: str, config: ExtractConfig, processes: int, read_only: bool
 ) -> tuple[DataLoader[Any], _Chunks]:
     """The loader of this process and its sampler; its processes are kept from task to task."""
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        # in a worker of ig3d.workers; new processes take over the method's name, which they do not find
+        multiprocessing.set_start_method("spawn", force=True)
     sampler = _Chunks()
     loader = DataLoader(
         _Batches(root, config, read_only=read_only),

@@ -125,6 +125,18 @@ def test_of_several_shards_of_a_task_only_the_one_that_kills_its_worker_is_marke
         assert np.array_equal(store.status == Status.failed, np.arange(240) // 64 == 1)
 
 
+def test_a_worker_fed_by_other_processes_gives_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: a worker that starts reading processes, and keeps them for its next tasks."""
+    pytest.importorskip("torch")
+    samples = list_samples(colour_folder(tmp_path / "data", 120), "folder")
+    extract_codes(samples, tmp_path / "one.h5", CONFIG, jobs=1)
+    monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}, 2, at_once=3))
+    extract_codes(samples, tmp_path / "fed.h5", CONFIG)
+    assert content(tmp_path / "fed.h5") == content(tmp_path / "one.h5")
+
+
 @pytest.mark.parametrize(("devices", "jobs", "readers"), [(1, 0, 16), (2, 0, 8), (2, 6, 3), (4, 1, 1)])
 def test_each_gpu_has_one_worker_and_its_share_of_the_reading_processes(
     monkeypatch: pytest.MonkeyPatch, devices: int, jobs: int, readers: int
