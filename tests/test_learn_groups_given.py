@@ -14,7 +14,10 @@ from toy_fusion import CLASSES, make_table, store_of
 from ig3d.errors import UsageError
 from ig3d.features.groups import groups_of, note_on_groups
 from ig3d.features.predictions import Predictions
+from ig3d.learn.evaluate.figures import figure, figures_of
+from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.report import compare, read_runs
+from ig3d.learn.report.compare import predictions_of
 
 PERSONS = tuple(f"{first}_{last}" for first in ("Ann", "Bob", "Cem", "Dot", "Eve") for last in ("Fox", "Gil"))
 PATTERN = r"([^/]*)_\d+$"
@@ -153,8 +156,6 @@ def test_rows_without_a_group_stand_for_themselves_in_files_and_comparisons(tmp_
         assert ended.returncode == 0, ended.stderr
     record = json.loads((tmp_path / "a" / "record.json").read_text())
     assert record["protocol"]["groups_reported"] == 60 + 2
-    from ig3d.learn.report.compare import predictions_of
-
     read = predictions_of(read_runs([tmp_path / "a"])[0])
     assert len(np.unique(read.groups)) == 60 + 2
 
@@ -174,14 +175,32 @@ def runs(tmp_path, ig3d, **groups):
 @pytest.mark.parametrize(("a", "b"), [(PATTERN, None), (None, PATTERN)])
 def test_groups_of_either_run_are_what_a_comparison_resamples(tmp_path, ig3d, a, b):
     both = runs(tmp_path, ig3d, a=a, b=b)
-    found, by_rows = compare(both), compare(runs(tmp_path, ig3d, c=None, d=None))
-    ends = [set(of.differences["low"]) for of in (found, by_rows)]
-    assert len(found.differences) and ends[0] != ends[1]
-    assert found.differences["value"].tolist() == by_rows.differences["value"].tolist()
+    (line,) = (
+        compare(both).differences.query("predictor == 'stack' and metric == 'accuracy'").to_dict("records")
+    )
+    first, other = (predictions_of(run) for run in both)
+    groups = next(of.groups for of in (first, other) if of.groups is not None)
+    pair = (
+        replace(find(other.predictors, "stack"), name="other"),
+        replace(find(first.predictors, "stack"), name="first", role="reference"),
+    )
+    ends = [
+        figure(
+            figures_of(
+                pair, first.truth, np.ones(len(first.ids), bool), of, task="classes",
+                draws=both[1].record["config"]["draws"], seed=1, references=("first",),
+            ),
+            "other",
+            "accuracy",
+            versus="first",
+        )
+        for of in (groups, None)
+    ]  # fmt: skip
+    assert (line["low"], line["high"]) == ends[0][1:3] != ends[1][1:3]
 
 
 def test_runs_of_other_groups_are_not_compared(tmp_path, ig3d):
     found = compare(runs(tmp_path, ig3d, a=PATTERN, b=r"([^_]*)_"))
-    assert not found.differences and "their groups differ" in found.remarks[0]
+    assert not len(found.differences) and "their groups differ" in found.remarks[0]
     found = compare(runs(tmp_path, ig3d, c=PATTERN, d=r"(.*)_"))
-    assert found.differences and not found.remarks
+    assert len(found.differences) and not found.remarks
