@@ -273,7 +273,7 @@ def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> No
     inputs = Inputs(tmp_path / "va.npz", folder / "3d.h5")
     route = open_route(samples, NetworkSpec(str(tmp_path / "va.safetensors")), inputs, device="cpu")
     result = train_joint(route, replace(QUICK, epochs=14, controls=False), tmp_path / "out")
-    assert figure(result.figures["va"], "codes", "ccc_joint", versus="2d").low > 0
+    assert figure(result.figures["va"], "intermediate", "ccc_joint", versus="2d").low > 0
     written = load_predictions(tmp_path / "out/codes-0.npz")
     assert written.kind == "va" and np.abs(written.values).max() <= 1
 
