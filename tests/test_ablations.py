@@ -120,7 +120,7 @@ def test_the_script_exits_with_1_if_a_cell_failed(script):
     code, output = script("--study", "rule", "--study", "group", head="linear", blocks="jaw")
     assert code == 1
     assert "late_fusion: 2 of 2 cells failed" in output.err
-    assert "jaw not in this store" in output.out
+    assert "has no block jaw" in output.out
 
 
 def test_the_script_refuses_an_unknown_study(script):

@@ -41,7 +41,7 @@ def test_heads_and_blocks_given_again_are_added(files, ig3d, tmp_path):
     predictors = json.loads((tmp_path / "out" / "record.json").read_text())["predictors"]
     assert [of["name"] for of in predictors] == ["prior", "linear", "sklearn.naive_bayes:GaussianNB"]
     ended = ig3d("train", *store, *QUICK, "--blocks", "toy", "--blocks", "nothing")
-    assert ended.returncode == 2 and "nothing not in this store" in ended.stderr
+    assert ended.returncode == 2 and "has no block nothing" in ended.stderr
     csv = tmp_path / "t.csv"
     ended = ig3d("export", tmp_path / "y.h5", "--csv", csv, "--blocks", "toy", "--blocks", "nothing")
     assert ended.returncode == 1 and "got 'nothing'" in ended.stderr
