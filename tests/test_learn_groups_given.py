@@ -128,8 +128,8 @@ def test_ids_of_persons_videos_and_frames_bring_one(name):
     ("pattern", "message"),
     [
         ("(", "is no regular expression"),
-        ("no group", "in parentheses"),
-        (r"x(\d)", "no match in 2 of 2"),
+        ("no group", "no parentheses"),
+        (r"x(\d)", "does not match 2 of 2"),
         ("(a{99999999999999999999})", "is no regular expression"),
         ("(" * 3000 + ")" * 3000, "is no regular expression"),
     ],
@@ -146,7 +146,7 @@ def test_a_pattern_that_never_ends_is_ended(monkeypatch, tmp_path, ig3d):
     start = time.monotonic()
     ended = ig3d("fuse", *given, *QUICK, "--groups", "(a|aa)+$")
     assert time.monotonic() - start < 30
-    assert ended.returncode == 2 and "avoid repeats inside of repeats" in ended.stderr
+    assert ended.returncode == 2 and "avoid repeats within repeats" in ended.stderr
 
 
 def test_rows_without_a_group_stand_for_themselves_in_files_and_comparisons(tmp_path, ig3d):

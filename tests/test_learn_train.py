@@ -260,7 +260,7 @@ def test_what_cannot_be_is_refused_in_a_line(store, config, error, words):
 def test_rows_that_do_not_allow_it_are_refused(tmp_path):
     none = write_store(tmp_path / "none.h5", [Split.test] * 5, unlabelled=range(5))
     with pytest.raises(
-        PredictionsError, match=r"has no labels \(classes\).*; use --task va, whose labels it has"
+        PredictionsError, match=r"labels to measure by \(classes\), found none; it has those of"
     ):
         codes_table(none, task="classes")
     one = write_store(tmp_path / "one.h5", [Split.none])
