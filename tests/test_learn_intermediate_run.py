@@ -324,7 +324,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(folder: Path, tmp_path: Pat
 def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="eyelid"):
         load_feature_table(folder / "features.npz", folder / "3d.h5", blocks="expression,eyelid")
-    with pytest.raises(PredictionsError, match="got a store; stores are given with --3d-store") as refused:
+    with pytest.raises(PredictionsError, match="is a store of codes, not features") as refused:
         load_feature_table(folder / "3d.h5", folder / "3d.h5")
     assert "\n" not in str(refused.value)
     with np.load(folder / "features.npz") as arrays:
@@ -335,7 +335,7 @@ def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp
         load_feature_table(tmp_path / "other.npz", folder / "3d.h5")
     del other["features"]
     np.savez(tmp_path / "plain.npz", **other)
-    with pytest.raises(PredictionsError, match="write them with ig3d logits --features"):
+    with pytest.raises(PredictionsError, match="write the file with ig3d logits --features"):
         load_feature_table(tmp_path / "plain.npz", folder / "3d.h5")
 
 
