@@ -18,7 +18,7 @@ from .errors import some
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TextColumn
+    from rich.progress import Progress, TaskID, TextColumn
 
 
 # Control characters except tab and newline, lone surrogates, line separators, and marks of text direction.
@@ -317,3 +317,39 @@ def working(title: str) -> Iterator[None]:
     bar.add_task(title, total=None)
     with bar:
         yield
+
+
+@contextmanager
+def progress_when_slow(delay: float = 2.0) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars of steps; shown on an interactive stderr once ``delay`` seconds have passed, then removed.
+
+    The function that it yields takes the name of a step, and how many of how many parts are done.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        _text("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=stderr(),
+        transient=True,
+    )
+    shown = bar.console.is_interactive
+    tasks: dict[str, TaskID] = {}
+    start = time.monotonic()
+
+    def progress(step: str, done: int, total: int) -> None:
+        if not shown:
+            return
+        if step not in tasks:
+            tasks[step] = bar.add_task(step, total=total)
+        bar.update(tasks[step], completed=done, total=total)
+        if time.monotonic() - start > delay:
+            bar.start()
+
+    try:
+        yield progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -58,7 +58,7 @@ def by_representation(two_d: list[str], stores: list[str]) -> Study:
 def by_head(two_d: list[str], stores: list[str]) -> Study:
     """Study of heads on the codes."""
     options = {"2d-logits": two_d[0], "3d-store": stores}
-    return Study("Late fusion by head", options, {"head": {name: name for name in HEADS["classes"]}})
+    return Study("Late fusion by head", options, {"head": {name: name for name in HEADS}})
 
 
 def by_network(two_d: list[str], stores: list[str]) -> Study:

@@ -16,7 +16,7 @@ import lightgbm
 import numpy as np
 
 from ig3d.features.fusion_table import BlockUse, FusionTable
-from ig3d.learn.config import RULES
+from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
 from ig3d.learn.rules import stack
 from ig3d.learn.trees import threads_for
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--reported", type=int, default=4_000)
     parser.add_argument("--codes", type=int, default=358)
     parser.add_argument("--draws", type=int, default=10_000)
-    parser.add_argument("--rules", default=",".join(RULES))
+    parser.add_argument("--rules", default=",".join(DEFAULT_RULES))
     parser.add_argument("--jobs", type=int, default=-1)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()

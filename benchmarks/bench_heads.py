@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from ig3d.learn.folds import held_out
 from ig3d.learn.heads import make_head
-from ig3d.learn.protocol.folds import held_out
 
 BLOCKS = (3, 300, 50, 2, 3)  # pose, shape, expression, eyelid, jaw
 

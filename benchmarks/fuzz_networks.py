@@ -21,13 +21,13 @@ def models(shelf: Shelf, basis: Basis) -> Iterator[Reader]:
     out = basis.work / "f"
     run(
         "fuse", "--2d-logits", basis.npz, "--3d-store", basis.store, "--out", out, "--draws", 100,
-        "--rules", "mean,stack,boost", "--jobs", 1, "--fit-on", "reported", "--no-controls",
+        "--rules", "mean,stack,boost", "--jobs", 1, "--no-controls",
     )  # fmt: skip
     predict = ("predict", "FILE", "--2d-logits", basis.npz, "--3d-store", basis.store, "--out", "DIR/p.csv")
     yield shelf.reader("model", {"m.skops": (out / "model.skops").read_bytes()}, *predict)
     store = {"s.h5": Path(basis.store).read_bytes()}
     fuse = ("fuse", "--2d-logits", basis.npz, "--3d-store", "FILE", "--out", "DIR/f", "--rules", "mean")
-    fuse += ("--draws", "100", "--jobs", "1", "--fit-on", "reported", "--head", "linear", "--no-controls")
+    fuse += ("--draws", "100", "--jobs", "1", "--head", "linear", "--no-controls")
     yield shelf.reader("store fused", store, *fuse, kinds=("hashed", "hashed", "hdf5"))
     yield shelf.reader(
         "run", {}, "report", "DIR", "--out", "DIR/../report", copied=out, damaged=("record.json",)

@@ -41,7 +41,9 @@ def ablate(
     jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; 0 is one per core.")] = 0,
     allow_code: Annotated[
         bool,
-        typer.Option("--allow-code", help="Let the study name heads as module:Class, which runs their code."),
+        typer.Option(
+            "--allow-code", help="Let the study name heads and rules as module:Class, which runs their code."
+        ),
     ] = False,
 ) -> None:
     """Run every cell of a study, keep each, and compare them on the same rows."""

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..console import stdout, working
+from ..console import progress_when_slow, stdout
 from ..features.inputs import Inputs
+from ..learn.config import FuseConfig
 from .options import (
     Blocks,
-    Draws,
-    Folds,
-    Force,
-    Groups,
-    HeadDevice,
-    HeadJobs,
     Labels,
     MaybeStores,
-    Seed,
     Task,
     ThreeD,
     TwoDClasses,
     TwoDIds,
     checked_device,
     joined,
-    names,
     output_file,
+    settings,
     typed,
+    with_options,
 )
 
 
+@with_options(FuseConfig, skip=("model", "rule_options"), flags={"rules": ("--rules", "--rule")})
 def fuse(
     two_d: Annotated[
         list[Path],
@@ -55,129 +51,38 @@ def fuse(
         Path | None,
         typer.Option(
             "--plot",
-            help="Picture to write of what each rule adds (.png, .pdf, .svg).",
+            help="Picture to write of the gain of each rule (.png, .pdf, .svg).",
             callback=output_file,
         ),
     ] = None,
     ids: TwoDIds = None,
     classes: TwoDClasses = None,
     task: Task = None,
-    rules: Annotated[
+    blocks: Blocks = None,
+    of_rules: Annotated[
         list[str] | None,
         typer.Option(
-            "--rules",
-            "--rule",
-            help="By comma or repeated; all by default. best chooses among the others named, or among all, by "
-            "calibration rows.",
+            "--set",
+            metavar="RULE.OPTION=VALUE",
+            help="Option of a rule, such as stack.codes=true; repeatable. docs/protocol.md lists them.",
             show_default=False,
         ),
     ] = None,
-    primary: Annotated[
-        str | None,
-        typer.Option(
-            "--primary",
-            help="Rule of the primary comparison: stack by default, or the first of --rules without it.",
-            show_default=False,
-        ),
-    ] = None,
-    head: Annotated[
-        str,
-        typer.Option(
-            "--head", help="What predicts from the codes: gbm, linear, mlp, residual or module:Class."
-        ),
-    ] = "gbm",
-    device: HeadDevice = "auto",
-    blocks: Blocks = None,
-    groups: Groups = None,
-    report: Annotated[
-        str | None,
-        typer.Option("--report", help="Rows to report: test, val, train or all; docs/protocol.md."),
-    ] = None,
-    fit_on: Annotated[
-        str, typer.Option("--fit-on", help="auto, or reported to reproduce papers (figures are marked).")
-    ] = "auto",
-    calibration_rows: Annotated[
-        int | None,
-        typer.Option("--calibration-rows", help="Fit the rules on at most so many rows; all by default."),
-    ] = None,
-    folds: Folds = 5,
-    repeats: Annotated[
-        int | None,
-        typer.Option(
-            "--repeats",
-            help="Cross-fittings with other folds that figures are means over; 10 by default, 3 where heads are "
-            "refitted each time. None with a split to fit on.",
-            show_default=False,
-        ),
-    ] = None,
-    on: Annotated[
-        str, typer.Option("--on", help="mean, max and weighted on probabilities or logits.")
-    ] = "probabilities",
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights", help="weighted has one weight, or one per-class (dimension): one, per-class."
-        ),
-    ] = "one",
-    stack_codes: Annotated[
-        bool, typer.Option("--stack-codes", help="stack sees the codes beside both predictions.")
-    ] = False,
-    calibrate: Annotated[
-        str,
-        typer.Option(
-            "--calibrate",
-            help="Both predictions before every rule, fitted with it: none, temperature, or bias (temperature and an "
-            "offset per class).",
-        ),
-    ] = "none",
-    objective: Annotated[
-        str | None, typer.Option("--objective", help="accuracy, balanced, logloss; for va rmse, ccc.")
-    ] = None,
-    draws: Draws = 10_000,
-    seed: Seed = 0,
-    jobs: HeadJobs = 0,
-    controls: Annotated[
-        bool, typer.Option("--controls/--no-controls", help="Repeat with permuted codes.")
-    ] = True,
-    out_of_fold: Annotated[
-        bool,
-        typer.Option("--2d-out-of-fold", help="The 2D predictions of the train split were made out of fold."),
-    ] = False,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out rows with codes and no 2D prediction.")
-    ] = False,
-    force: Force = False,
+    **options: Any,
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
-    from ..learn.config import RULES
-    from ..learn.fuse import FuseConfig, fuse_files
+    from ..learn.fuse import fuse_files
     from ..learn.report import check_out, print_result, write_result
+    from ..learn.rules import rule_options
 
     inputs = Inputs(two_d, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
+    checked_device(options["device"])
+    if "rules" in options:
+        options["rules"] = joined(options["rules"])
     config = FuseConfig(
-        rules=RULES if rules is None else names(rules),
-        primary=primary,
-        head=head,
-        device=checked_device(device),
+        **options,
         blocks=joined(blocks, "full"),
-        groups=groups,
-        report=report,
-        fit_on=fit_on,
-        calibration_rows=calibration_rows,
-        folds=folds,
-        repeats=repeats,
-        seed=seed,
-        draws=draws,
-        on=on,
-        weights=weights,
-        stack_codes=stack_codes,
-        calibrate=calibrate,
-        objective=objective,
-        controls=controls,
-        two_d_out_of_fold=out_of_fold,
-        allow_missing=allow_missing,
-        force=force,
-        jobs=jobs or -1,
+        rule_options=rule_options(settings(of_rules or [])),
         model=out is not None,
     )
     if plot is not None:
@@ -186,12 +91,12 @@ def fuse(
         check_plot(plot)
     if out is not None:
         check_out(out)
-    with working("fit and measure"):
-        result = fuse_files(inputs, config)
+    with progress_when_slow() as progress:
+        result = fuse_files(inputs, config, progress=progress)
     written = [] if out is None else write_result(result, out, command=typed())
     print_result(result, stdout())
     if out is not None:
         print(f"\n{out}: " + ", ".join(path.name for path in written))
     if plot is not None:
         plot_result(result, plot)
-        print(f"\n{plot}: what every rule adds, with its intervals")
+        print(f"\n{plot}: gain of each rule with its interval")

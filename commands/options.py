@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..console import say
 from ..errors import UsageError, number
 from ..features.atomic import check_output
+from ..learn.options import options_of
 
 if TYPE_CHECKING:
     from ..extract.datasets import DatasetOptions
@@ -159,6 +162,73 @@ Key = Annotated[
 ]
 Size = Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")]
 CropScale = Annotated[float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")]
+
+
+def with_options(
+    config: type, *, skip: Sequence[str] = (), flags: Mapping[str, tuple[str, ...]] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that gives a command an option for each field of a configuration, with the help of its docstring.
+
+    The command takes them as ``**options``, without those that were not typed and have no default. Fields that the
+    command declares itself are left to it.
+
+    Parameters
+    ----------
+    config : dataclass of options (:mod:`ig3d.learn.options`)
+    skip : fields that are no options of the command
+    flags : field -> flags, if they are not ``--FIELD``
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = [
+            parameter
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        declared = {parameter.name for parameter in parameters} | set(skip)
+        for option in options_of(config):
+            if option.parameter in declared:
+                continue
+            listed = option.kind is tuple
+            kind: Any = list[str] if listed else option.kind
+            default = None if listed else option.default
+            names = (flags or {}).get(option.parameter, (f"--{option.name}",))
+            if option.default is True:
+                names = (f"--{option.name}/--no-{option.name}",)
+            parameters.append(
+                inspect.Parameter(
+                    option.parameter,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=Annotated[
+                        kind | None if default is None else kind,
+                        typer.Option(*names, help=option.help, show_default=default is not None),
+                    ],
+                )
+            )
+
+        def run(**values: Any) -> None:
+            command(**{name: value for name, value in values.items() if value is not None})
+
+        run.__doc__, run.__name__ = command.__doc__, command.__name__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def settings(texts: Sequence[str]) -> dict[str, str]:
+    """Options given as ``name=value``.
+
+    Raises
+    ------
+    UsageError : a text without ``=``.
+    """
+    pairs = [text.partition("=") for text in texts]
+    wrong = [text for text, (name, sign, _) in zip(texts, pairs, strict=True) if not name or not sign]
+    if wrong:
+        raise UsageError(f"set: expected option=value, got {wrong[0]!r}")
+    return {name: value for name, _, value in pairs}
 
 
 def list_dataset(

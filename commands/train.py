@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..console import say, stdout
-from .options import (
-    Blocks,
-    Draws,
-    Folds,
-    Groups,
-    HeadDevice,
-    HeadJobs,
-    Seed,
-    Stores,
-    checked_device,
-    joined,
-    names,
-    typed,
-)
+from ..learn.config import HeadsConfig
+from .options import Blocks, Stores, checked_device, joined, typed, with_options
 
 
+@with_options(HeadsConfig, flags={"heads": ("--head",)})
 def train(
     stores: Stores,
-    head: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--head",
-            help="gbm, linear, mlp, residual, all, or module:Class of an estimator; several by comma or repeated; gbm "
-            "by default.",
-            show_default=False,
-        ),
-    ] = None,
-    device: HeadDevice = "auto",
     blocks: Blocks = None,
     task: Annotated[
         str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
     ] = None,
-    groups: Groups = None,
-    report: Annotated[
-        str | None, typer.Option("--report", help="Rows to report: test, val, train or all; docs/heads.md.")
-    ] = None,
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="Let classes weigh equally, however many rows they have.")
-    ] = False,
-    folds: Folds = 5,
-    draws: Draws = 10_000,
-    seed: Seed = 0,
-    jobs: HeadJobs = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,23 +26,16 @@ def train(
             help="Folder for predictions, figures.csv and report.html; --3d-logits takes the predictions.",
         ),
     ] = None,
+    **options: Any,
 ) -> None:
-    """Train on the 3D codes alone and measure what they say without a 2D network."""
+    """Train on the 3D codes alone and measure their predictions without a 2D network."""
     from ..learn.report import check_out, print_result, write_result
-    from ..learn.train import HeadsConfig, train_files, write_predictions
+    from ..learn.train import train_files, write_predictions
 
-    config = HeadsConfig(
-        heads=names(joined(head, "gbm")),
-        blocks=joined(blocks, "full"),
-        groups=groups,
-        report=report,
-        balanced=balanced,
-        device=checked_device(device),
-        folds=folds,
-        seed=seed,
-        draws=draws,
-        jobs=jobs or -1,
-    )
+    checked_device(options["device"])
+    if "heads" in options:
+        options["heads"] = joined(options["heads"])
+    config = HeadsConfig(**options, blocks=joined(blocks, "full"))
     if out is not None:
         check_out(out)
     result = train_files(

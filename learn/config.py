@@ -1,15 +1,19 @@
-"""All choices of a fusion run, in one object; stored as JSON with its results."""
+"""Choices of a fusion run; stored as JSON with its results."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from ..errors import UsageError, short
+from .options import Between, check_options
+from .rules import RULES, names
 
-# In the order of the table.
-RULES = ("mean", "max", "min", "product", "weighted", "stack", "boost", "gate", "best")
+# Rules of a run by default; `threshold` runs if it is named.
+DEFAULT_RULES = tuple(name for name in RULES if name != "threshold")
 PRIMARY = "stack"
-REPEATS, REPEATS_OF_HEADS = 10, 3  # cross-fittings by default; where each of them refits the heads
+REPEATS, REPEATS_OF_HEADS = 10, 3  # cross-fittings by default; with heads that are refitted in each of them
 MOST_SEED = 2**32 - 1  # of NumPy's and scikit-learn's generators
 MOST_DRAWS = 1_000_000
 MOST_REPEATS = 1000
@@ -44,114 +48,97 @@ def check_seed(seed: int, name: str = "seed") -> None:
 class FuseConfig:
     """Choices of :func:`ig3d.learn.fuse.fuse_predictions`.
 
+    The entries below are also the help of the command line and the table in docs/protocol.md.
+
     Attributes
     ----------
-    rules : names out of ``RULES``
-        ``best`` chooses among the others that are named, or among all, by calibration rows.
+    rules : names out of ``RULES``, or ``module:Class``
+        Fusion rules, by comma or repeated. best chooses among the others named, or among all, by calibration rows.
     primary : name out of ``RULES``, or None
-        The rule of the primary comparison; added to ``rules`` where it is missing. None: ``stack`` if it is among
-        ``rules``, else the first of them.
+        Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
+        rules, else the first of them.
     head : a name of :data:`~.heads.HEADS`, or ``module:Class``
-        What predicts from the codes.
-    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:1``
-        Where the heads ``mlp`` and ``residual`` are trained; auto is a CUDA device where there is one.
-    blocks : which code blocks, when files are joined
-    groups : regular expression over ids, or None
-        Its first group names the person or video of a row, in place of the table's groups.
+        Estimator that predicts from the codes: gbm, linear, mlp, residual, or module:Class.
+    device : str
+        Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
+    blocks : str
+        Code blocks: full, short, or block names by comma or repeated.
+    groups : regular expression, or None
+        Regular expression over ids; its first group names the person or video. Default: the groups of the store.
     report : ``train``, ``val``, ``test``, ``all`` or None
-        Rows whose figures are reported; None chooses (docs/protocol.md).
-    fit_on : ``auto`` or ``reported``
-        ``reported`` fits the rules on the very rows that are reported, and marks every figure.
+        Rows to report: test, val, train or all. Default: see docs/protocol.md.
     calibration_rows : int or None
-        At most so many rows with 3D fit the rules, drawn with groups whole; None takes all. More rows hold fewer.
-    folds, seed, draws : int
-        Draws of the bootstrap and of the permutation tests.
+        Fit the rules on at most so many rows with 3D, drawn with groups whole. Default: all.
+    folds : int
+        Folds, if there is no split to fit on.
     repeats : int or None
-        Cross-fittings with other folds that figures are means over, where rules are fitted in folds; None: 10, or 3
-        where the heads are refitted each time.
+        Cross-fittings with other folds over which figures are averaged. Default: 10, or 3 if each refits the heads.
+        With a split to fit on nothing is repeated.
+    seed : int
+        Seed of every random choice.
+    draws : int
+        Draws of the bootstrap and of the permutation tests.
     on : ``probabilities`` or ``logits``
-        What ``mean``, ``max`` and ``weighted`` work on (classes).
-    weights : ``one`` or ``per-class``
-        Whether ``weighted`` has one weight, or one for each class (dimension of valence and arousal).
-    stack_codes : bool
-        Whether ``stack`` sees the codes themselves beside both predictions.
+        Scores on which mean, max and weighted work (classes).
     calibrate : ``none``, ``temperature`` or ``bias``
-        What is done to both predictors before every rule, fitted on the rows that the rule is fitted on (classes).
-    objective : what fitted rules are fitted for, None for the task's first: accuracy, balanced, logloss; rmse, ccc
+        Calibration of both predictions before every rule, fitted with it: none, temperature, or bias (a temperature and
+        an offset per class).
+    objective : str or None
+        Objective of the fitted rules: accuracy, balanced, logloss; for valence-arousal rmse, ccc. Default: the first of
+        the task.
     controls : bool
-        Whether every rule is repeated with the rows of the codes permuted.
+        Repeat the rules with permuted codes.
     permutations : int
-        Of the codes among rows with similar 2D predictions, over all repeats: the control of the primary rule.
+        Permutations of the codes among rows with similar 2D predictions, over all repeats: the control of the primary
+        rule.
     two_d_out_of_fold : bool
-        The user declares that 2D predictions of the train split were made out of fold.
+        Declare that the 2D predictions of the train split were made out of fold.
     allow_missing : bool
-        Rows with codes and no 2D prediction are left out and counted, instead of refused.
+        Leave out and count rows with codes and without a 2D prediction, instead of an error.
     force : bool
-        Go on where the order of rows or classes is likely wrong.
+        Continue if the order of rows or classes looks wrong.
     jobs : int
-        Threads of heads and rules; -1 for all cores. Changes no figure.
+        Threads of heads and rules; 0 is all cores. Changes no result.
     model : bool
         Whether to refit everything on all calibration rows, for a model file.
+    rule_options : rule -> parameter -> value
+        Options of single rules: ``{"stack": {"codes": True}}``; on the command line ``--set stack.codes=true``.
     """
 
-    rules: tuple[str, ...] = RULES
+    rules: tuple[str, ...] = DEFAULT_RULES
     primary: str | None = None
     head: str = "gbm"
     device: str = "auto"
     blocks: str = "full"
     groups: str | None = None
-    report: str | None = None
-    fit_on: str = "auto"
-    calibration_rows: int | None = None
-    folds: int = 5
-    repeats: int | None = None
-    seed: int = 0
-    draws: int = 10_000
-    on: str = "probabilities"
-    weights: str = "one"
-    stack_codes: bool = False
-    calibrate: str = "none"
-    objective: str | None = None
+    report: Literal["train", "val", "test", "all"] | None = None
+    calibration_rows: Annotated[int, Between(1)] | None = None
+    folds: Annotated[int, Between(2, 1000)] = 5
+    repeats: Annotated[int, Between(1, MOST_REPEATS)] | None = None
+    seed: Annotated[int, Between(0, MOST_SEED)] = 0
+    draws: Annotated[int, Between(100, MOST_DRAWS)] = 10_000
+    on: Literal["probabilities", "logits"] = "probabilities"
+    calibrate: Literal["none", "temperature", "bias"] = "none"
+    objective: Literal["accuracy", "balanced", "logloss", "rmse", "ccc"] | None = None
     controls: bool = True
-    permutations: int = 20
+    permutations: Annotated[int, Between(1, MOST_REPEATS)] = 20
     two_d_out_of_fold: bool = False
     allow_missing: bool = False
     force: bool = False
-    jobs: int = -1
+    jobs: Annotated[int, Between(0)] = 0
     model: bool = True
+    rule_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_options(self)
+        for option, rules in (("rules", self.rules), ("primary", (self.primary or "mean",))):
+            unknown = [name for name in rules if ":" not in name and name not in names()]
+            if unknown or not rules:
+                raise UsageError(
+                    f"{option}: expected some of {', '.join(names())}, got {', '.join(unknown) or 'none'}"
+                )
         asked = (*self.rules, *([] if self.primary is None else [self.primary]))
         object.__setattr__(self, "rules", tuple(dict.fromkeys(asked)))
-        unknown = [name for name in self.rules if name not in RULES and name != self.primary]
-        if unknown or not self.rules:
-            raise UsageError(
-                f"rules: expected some of {', '.join(RULES)}, got {', '.join(unknown) or 'none'}"
-            )
-        if self.primary is not None and self.primary not in RULES:
-            raise UsageError(f"primary: expected one of {', '.join(RULES)}, got {self.primary!r}")
-        for name, choices in {
-            "report": (None, "train", "val", "test", "all"),
-            "fit_on": ("auto", "reported"),
-            "on": ("probabilities", "logits"),
-            "weights": ("one", "per-class"),
-            "calibrate": ("none", "temperature", "bias"),
-            "objective": (None, *OBJECTIVES["classes"], *OBJECTIVES["va"]),
-        }.items():
-            if getattr(self, name) not in choices:
-                words = ", ".join(choice for choice in choices if choice is not None)
-                raise UsageError(
-                    f"{name.replace('_', '-')}: expected one of {words}, got {getattr(self, name)!r}"
-                )
-        if self.calibration_rows is not None and self.calibration_rows < 1:
-            raise UsageError(f"calibration-rows: expected at least 1, got {self.calibration_rows}")
-        if self.repeats is not None and not 1 <= self.repeats <= MOST_REPEATS:
-            raise UsageError(f"repeats: expected 1 to {MOST_REPEATS}, got {short(str(self.repeats))}")
-        ranges = {"folds": (2, 1000), "draws": (100, MOST_DRAWS), "permutations": (1, MOST_REPEATS)}
-        for name, (least, most) in ranges.items():
-            if not least <= getattr(self, name) <= most:
-                raise UsageError(f"{name}: expected {least} to {most}, got {short(str(getattr(self, name)))}")
-        check_seed(self.seed)
 
     def objective_for(self, task: str) -> str:
         """The objective, checked against the task.
@@ -174,3 +161,64 @@ class FuseConfig:
         if self.primary is not None:
             return self.primary
         return PRIMARY if PRIMARY in self.rules else self.rules[0]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsConfig:
+    """Choices of :func:`ig3d.learn.train.train_heads`.
+
+    Attributes
+    ----------
+    heads : names of heads, or ``module:Class``
+        Heads, by comma or repeated: gbm, linear, mlp, residual, all, or module:Class of an estimator. The others are
+        compared with the first.
+    blocks : str
+        Code blocks: full, short, or block names by comma or repeated.
+    report : ``train``, ``val``, ``test``, ``all`` or None
+        Rows to report: test, val, train or all. Default: test, else val, else all by folds.
+    groups : regular expression, or None
+        Regular expression over ids; its first group names the person or video. Default: the groups of the store.
+    balanced : bool
+        Give all classes the same weight in fitting.
+    device : str
+        Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
+    folds : int
+        Folds, if there is no split to fit on.
+    seed : int
+        Seed of every random choice.
+    draws : int
+        Draws of the bootstrap and of the permutation tests.
+    jobs : int
+        Threads of the heads; 0 is all cores. Changes no result.
+    """
+
+    heads: tuple[str, ...] = ("gbm",)
+    blocks: str = "full"
+    report: Literal["train", "val", "test", "all"] | None = None
+    groups: str | None = None
+    balanced: bool = False
+    device: str = "auto"
+    folds: Annotated[int, Between(2, 1000)] = 5
+    seed: Annotated[int, Between(0, MOST_SEED)] = 0
+    draws: Annotated[int, Between(100, MOST_DRAWS)] = 10_000
+    jobs: Annotated[int, Between(0)] = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.heads:
+            raise UsageError("head: expected at least one, got none")
+        object.__setattr__(self, "heads", tuple(dict.fromkeys(self.heads)))
+
+    def of_head(self, name: str) -> FuseConfig:
+        """The same choices as those of a fusion run with one head."""
+        return FuseConfig(
+            head=name,
+            report=self.report,
+            objective="balanced" if self.balanced else None,
+            device=self.device,
+            folds=self.folds,
+            seed=self.seed,
+            draws=self.draws,
+            jobs=self.jobs,
+            model=False,
+        )

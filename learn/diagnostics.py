@@ -13,7 +13,7 @@ from .evaluate.figures import figure
 from .evaluate.intervals import FEW_UNITS
 from .evaluate.metrics import LOWER_IS_BETTER
 from .evaluate.predictors import Predictor
-from .protocol import Protocol
+from .plan import EvaluationPlan
 from .rules import RECALIBRATED
 
 _LEVEL = 0.05  # of a star
@@ -29,7 +29,7 @@ _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
 }
 
 
-def check_rows(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
+def check_rows(table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]) -> list[str]:
     """Diagnostics of the rows: without 3D, of a single class, constant predictions, few to fit on, few groups."""
     notes = []
     reported = protocol.reported
@@ -67,9 +67,11 @@ def check_rows(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, .
     return notes + check_groups(groups)
 
 
-def check_fitting_rows(table: FusionTable, protocol: Protocol, rules: tuple[Predictor, ...]) -> list[str]:
+def check_fitting_rows(
+    table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]
+) -> list[str]:
     """Warn of few rows to fit on."""
-    rows, k = min(len(fuser.fit) for fuser in protocol.fusers), len(table.columns)
+    rows, k = min(len(model.fit) for model in protocol.fold_models), len(table.columns)
     if rows >= _FEW_FITTED * k:
         return []
     who = "rules are" if any(rule.fits for rule in rules if rule.role == "rule") else f"{RECALIBRATED} is"
@@ -80,7 +82,7 @@ def check_fitting_rows(table: FusionTable, protocol: Protocol, rules: tuple[Pred
     ]
 
 
-def check_training_classes(table: FusionTable, protocol: Protocol) -> list[str]:
+def check_training_classes(table: FusionTable, protocol: EvaluationPlan) -> list[str]:
     """Classes that no training row of the heads has: heads give them a probability near 0."""
     rows = [head.train for head in protocol.heads if len(head.predict)]
     if table.task != "classes" or not rows:

@@ -1,7 +1,7 @@
 """One fusion run: table and choices in, measured predictions and a fitted model out.
 
-plan -> heads -> references, rules and controls -> figures -> model. Nothing here decides which rows anything is fitted
-on; the :class:`~.protocol.Protocol` does.
+plan -> heads -> references, rules and controls -> figures -> model. The :class:`~.plan.EvaluationPlan` alone decides
+which rows anything is fitted on.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ from ..features.groups import regrouped
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from .class_shares import shares_of
-from .config import FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, RULES, FuseConfig
-from .copies import Copies, Repeat, as_predictions
+from .conditions import as_predictions
+from .config import DEFAULT_RULES, FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, FuseConfig
+from .crossfit import CrossFit, Progress, Repeat, not_converged
 from .diagnostics import check_figures, check_rows
 from .evaluate.figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
-from .heads import foreign_in
+from .heads import foreign_in, place_of
 from .model import FusionModel, settled
-from .protocol import Protocol
-from .protocol.plan import plan
+from .plan import EvaluationPlan, plan_fusion
 from .result import Result
-from .rules import NEEDS_CODES, RECALIBRATED, Choices, Rule
+from .rules import RECALIBRATED, RULES, Choices, Rule, make_rule
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuseResult(Result):
-    """What a fusion run found; the model is None when it was not asked for."""
+    """Result of a fusion run; the model is None if it was not wanted."""
 
-    protocol: Protocol
+    protocol: EvaluationPlan
     config: FuseConfig
     model: FusionModel | None
 
 
-def fuse_files(inputs: Inputs, config: FuseConfig | None = None) -> FuseResult:
+def fuse_files(
+    inputs: Inputs, config: FuseConfig | None = None, *, progress: Progress | None = None
+) -> FuseResult:
     """Join files (:func:`~ig3d.features.join.load_table`) and fuse them."""
     config = config or FuseConfig()
     table = load_table(inputs, blocks=config.blocks, allow_missing=config.allow_missing, force=config.force)
-    return fuse_predictions(table, config)
+    return fuse_predictions(table, config, progress=progress)
 
 
 def fuse_predictions(
@@ -55,6 +57,7 @@ def fuse_predictions(
     config: FuseConfig | None = None,
     *,
     heads: MutableMapping[str, np.ndarray] | None = None,
+    progress: Progress | None = None,
 ) -> FuseResult:
     """Fuse 2D predictions with 3D codes or predictions, and measure what the 3D adds.
 
@@ -64,6 +67,7 @@ def fuse_predictions(
     config : FuseConfig, optional
     heads : cache of head scores that several runs share, optional
         A dictionary, or a :class:`~.head_fits.ScoreFolder`; changes no figure.
+    progress : called with a step, and how many of how many of its parts are done; optional
 
     Returns
     -------
@@ -80,25 +84,31 @@ def fuse_predictions(
     config, notes = _for_table(config, table)
     choices = _choices(config, table)
     start = time.perf_counter()
-    protocol = plan(table, config)
-    fitted = fit_heads(table, protocol, config, heads)
-    repeats = _repeats(table, config, protocol, fitted, heads)
+    plan = plan_fusion(table, config)
+    fitted, repeats = _repeats(table, config, plan, heads, progress)
     after_heads = time.perf_counter()
-    foreign = foreign_in(fitted.final) if ":" in config.head and fitted.final is not None else []
+    foreign = foreign_in(fitted.final) if place_of(config.head) and fitted.final is not None else []
     if foreign:
         notes.append(
             f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
         )
+    others = [name for name in config.rules if name not in RULES]
+    if config.model and others:
+        notes.append(
+            f"WARNING no model is saved: a model file may hold the rules of ig3d only, not {some(others)}."
+        )
     primary = config.primary_rule()
-    copies = Copies(table, repeats, config.rules, primary, choices, config.controls, config.permutations)
+    crossfit = CrossFit(
+        table, repeats, config.rules, primary, choices, config.controls, config.permutations, progress
+    )
     # Sums on one thread: their last digits, and so the bytes of a result, do not depend on how many there are.
     with threadpool_limits(1, user_api="blas"):
-        rules, final = copies.fitted(final=config.model and not foreign)
+        predictors, final = crossfit.fitted(final=config.model and not foreign and not others)
     after_rules = time.perf_counter()
-    rows = protocol.reported
+    rows = plan.reported
     groups = table.group_codes[rows] if table.grouped else None
     figures = figures_of(
-        rules,
+        predictors,
         table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],
         table.covered[rows],
         groups,
@@ -110,10 +120,9 @@ def fuse_predictions(
         refined=(RECALIBRATED, "2d", primary),
     )
     after_figures = time.perf_counter()
-    model = _model(copies, fitted, final) if final else None
-    notes += check_rows(table, protocol, rules) + check_figures(
-        figures, len(rows), table.task, choices.objective
-    )
+    model = _model(crossfit, fitted, final) if final else None
+    notes += not_converged(predictors) + check_rows(table, plan, predictors)
+    notes += check_figures(figures, len(rows), table.task, choices.objective)
     notes.sort(key=lambda line: not line.startswith("WARNING"))  # what a reader must not miss comes first
     return FuseResult(
         task=table.task,
@@ -121,9 +130,9 @@ def fuse_predictions(
         ids=table.id[rows],
         truth=table.truth[rows],
         covered=table.covered[rows],
-        predictors=rules,
+        predictors=predictors,
         figures=figures,
-        protocol=protocol,
+        protocol=plan,
         config=config,
         notes=tuple(notes),
         sources=dict(table.sources),
@@ -141,76 +150,86 @@ def fuse_predictions(
 def _repeats(
     table: FusionTable,
     config: FuseConfig,
-    protocol: Protocol,
-    heads: FittedHeads,
+    plan: EvaluationPlan,
     cache: MutableMapping[str, np.ndarray] | None,
-) -> tuple[Repeat, ...]:
-    """The cross-fittings: one where rules are fitted on a split apart, else several with other folds."""
-    found = [Repeat(protocol, heads.scores, config.seed)]
-    if len(protocol.fusers) == 1:
-        return tuple(found)
-    nested = protocol.case == "nested"
-    count = config.repeats or (REPEATS_OF_HEADS if nested else REPEATS)
+    progress: Progress | None,
+) -> tuple[FittedHeads, tuple[Repeat, ...]]:
+    """The heads of the plan, and the cross-fittings: one with a split to fit on, else several with other folds."""
+    nested = plan.case == "nested"
+    count = 1
+    if len(plan.fold_models) > 1:
+        count = config.repeats or (REPEATS_OF_HEADS if nested else REPEATS)
+    total, done = len(plan.heads) * (count if nested else 1), 0
+
+    def fit(plan: EvaluationPlan, config: FuseConfig) -> FittedHeads:
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress("heads", done, total)
+
+        return fit_heads(table, plan, config, cache, advance)
+
+    fitted = fit(plan, config)
+    repeats = [Repeat(plan, fitted.scores, config.seed)]
     for number in range(1, count):
         seed = int(np.random.default_rng([config.seed, 2, number]).integers(2**32))
         again = replace(config, seed=seed, model=False)
-        other = plan(table, again)
-        scores = fit_heads(table, other, again, cache).scores if nested else heads.scores
-        found.append(Repeat(other, scores, seed))
-    return tuple(found)
+        other = plan_fusion(table, again)
+        repeats.append(Repeat(other, fit(other, again).scores if nested else fitted.scores, seed))
+    return fitted, tuple(repeats)
 
 
 def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list[str]]:
     """The configuration with the rules that the table allows, and the run's first notes."""
     notes = list(table.notes)
+    if table.task == "va" and config.calibrate != "none":
+        raise UsageError(
+            f"calibrate: expected none for valence and arousal, got {config.calibrate}; stack and boost start from "
+            "recalibrated values as it is"
+        )
     impossible = {}
-    if table.task == "va":
-        impossible["product"] = "values of valence and arousal have no product that means anything"
-        if config.calibrate != "none":
-            raise UsageError(
-                f"calibrate: expected none for valence and arousal, got {config.calibrate}; stack and boost start from "
-                "recalibrated values as it is"
-            )
-    if table.codes is None:
-        impossible |= dict.fromkeys(NEEDS_CODES, "ready 3D predictions come without codes")
-        if config.stack_codes:
-            raise UsageError(
-                "stack-codes: expected a store of codes, got ready 3D predictions; leave the option out"
-            )
+    for name in config.rules:
+        rule = make_rule(name, Choices(table.task, "", options=config.rule_options))
+        if reason := rule.unusable(table.task, codes=table.codes is not None):
+            impossible[name] = reason
+            if name in config.rule_options:
+                raise UsageError(f"rule {name}: {reason}")
     if config.primary in impossible:
         raise UsageError(f"primary: {config.primary} is not possible here: {impossible[config.primary]}")
     left = tuple(name for name in config.rules if name not in impossible)
     if not left:
         name = config.rules[0]
         raise UsageError(f"rules: expected some that this run can have, got {name} only: {impossible[name]}")
-    notes += [f"Rule {name} is left out: {why}." for name, why in impossible.items() if name in config.rules]
+    notes += [f"Rule {name} is left out: {why}." for name, why in impossible.items()]
     return replace(config, rules=left), notes
 
 
 def _choices(config: FuseConfig, table: FusionTable) -> Choices:
     """What the rules are made by."""
     named = tuple(name for name in config.rules if name != "best")
-    every, _ = _for_table(replace(config, rules=tuple(name for name in RULES if name != "best")), table)
+    every, _ = _for_table(
+        replace(config, rules=tuple(name for name in DEFAULT_RULES if name != "best")), table
+    )
     return Choices(
         task=table.task,
         objective=config.objective_for(table.task),
         on=config.on,
-        weights=config.weights,
-        stack_codes=config.stack_codes,
         calibrate=config.calibrate,
+        options=config.rule_options,
         seed=config.seed,
-        threads=max(config.jobs, 0),
+        threads=config.jobs,
         candidates=named or every.rules,
     )
 
 
-def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
+def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
     """What was refitted on all calibration rows."""
-    table, protocol = copies.table, copies.protocol
+    table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":
-        fit = protocol.final.fit
-        columns = copies.columns(fit, protocol.final.heads_fit)
+        fit = plan.final.fit
+        columns = crossfit.columns(fit, plan.final.heads_fit)
         with threadpool_limits(1, user_api="blas"):
             log_p = {"2d": as_predictions(columns.two, table.task)}
             log_p |= {
@@ -219,7 +238,7 @@ def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> Fusion
             }
             groups = table.group_codes[fit] if table.grouped else None
             shares = shares_of(log_p, table.labels[fit].astype(np.int64), groups)
-    trained = protocol.heads[protocol.final_head].train if heads.final is not None else np.zeros(0, np.intp)
+    trained = plan.heads[plan.final_head].train if heads.final is not None else np.zeros(0, np.intp)
     return FusionModel(
         task=table.task,
         classes=table.classes,
@@ -227,10 +246,10 @@ def _model(copies: Copies, heads: FittedHeads, rules: dict[str, Rule]) -> Fusion
         quality_columns=table.quality_columns,
         head=settled(heads.final),
         rules={name: settled(rule) for name, rule in rules.items()},
-        calibrate=copies.choices.calibrate,
+        calibrate=crossfit.choices.calibrate,
         trained_ids=table.id[trained],
-        calibration_ids=table.id[protocol.calibration],
-        fitted_on=protocol.fit_name,
+        calibration_ids=table.id[plan.calibration],
+        fitted_on=plan.fit_name,
         network=table.two_d_network,
         shares=shares,
     )

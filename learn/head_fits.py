@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -17,8 +17,7 @@ from ..features.fusion_table import FusionTable
 from ..features.predictions import log_softmax
 from .config import FuseConfig
 from .heads import code_of, make_head
-from .protocol import HeadFit, Protocol
-from .rules import quietly
+from .plan import EvaluationPlan, HeadFit
 from .versions import versions
 
 # A head is never quite sure; what it has not seen keeps a chance.
@@ -78,9 +77,10 @@ class ScoreFolder(MutableMapping[str, np.ndarray]):
 
 def fit_heads(
     table: FusionTable,
-    protocol: Protocol,
+    protocol: EvaluationPlan,
     config: FuseConfig,
     cache: MutableMapping[str, np.ndarray] | None = None,
+    after_head: Callable[[], object] | None = None,
 ) -> FittedHeads:
     """Fit the heads of a plan, each on the rows it says.
 
@@ -91,6 +91,8 @@ def fit_heads(
     config : FuseConfig
     cache : key -> scores of the rows a head was asked for
         A dictionary, or a :class:`ScoreFolder`. What is in it is not fitted again; the head that is saved is.
+
+    after_head : called after each head, optional
 
     Raises
     ------
@@ -104,6 +106,8 @@ def fit_heads(
         values[fit.predict] = found
         scores.append(values)
         final = head if saved else final
+        if after_head is not None:
+            after_head()
     return FittedHeads(tuple(scores), final)
 
 
@@ -136,7 +140,7 @@ def _scores_of(
             pass
     assert table.codes is not None  # checked above; for the type checker
     groups = table.group_codes[fit.train] if table.grouped else None
-    quietly(head.fit, table.codes[fit.train], table.truth[fit.train], groups=groups, **beside)
+    head.fit(table.codes[fit.train], table.truth[fit.train], groups=groups, **beside)
     scores = np.empty((0, len(table.columns)))
     if len(fit.predict):
         scores = scores_by(head, table.codes[fit.predict], table.task, len(table.columns))

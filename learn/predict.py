@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import Ig3dError, ModelError, short
 from ..features.fusion_table import FusionTable
-from .copies import as_predictions, columns_of
+from .conditions import as_predictions, columns_of
 from .head_fits import scores_by
 from .model import FusionModel, hashes_of
 from .rules import RECALIBRATED

@@ -1,7 +1,7 @@
 """3D alone: heads on the codes of a store, fitted and measured without a 2D network (the paper's "no fusion").
 
 store -> table -> plan -> heads -> figures -> predictions. The rows are chosen as in a fusion run, and the same
-:class:`~.protocol.Protocol` stands between them and the heads.
+:class:`~.plan.EvaluationPlan` stands between them and the heads.
 """
 
 from __future__ import annotations
@@ -22,74 +22,19 @@ from ..features.join import Given
 from ..features.labels import has_va
 from ..features.predictions import VA, Predictions, log_softmax
 from ..features.samples import classes_of
-from .config import FuseConfig
+from .config import HeadsConfig
 from .diagnostics import check_groups, check_training_classes
 from .evaluate.figures import figures_of
 from .evaluate.metrics import metric_names
 from .evaluate.predictors import Predictor
 from .head_fits import fit_heads
-from .heads import HEADS, NEED_TORCH
-from .protocol import Protocol
-from .protocol.head_plan import plan_heads
+from .heads import HEADS, needs_of, place_of
+from .heads import names as head_names
+from .plan import EvaluationPlan, plan_heads
 from .result import Result
 
 PRIOR = "prior"
 _RARE = 1e-6  # chance of a class that the training rows lack
-
-
-@dataclass(frozen=True, slots=True)
-class HeadsConfig:
-    """Choices of :func:`train_heads`.
-
-    Attributes
-    ----------
-    heads : names of heads, or ``module:Class``; ``all`` is every head of the task
-        The first is what the others are compared with.
-    blocks : which code blocks, when a store is read
-    report : ``train``, ``val``, ``test``, ``all`` or None
-        Rows whose figures are reported; None chooses: test, else val, else all by folds.
-    groups : regular expression over ids, or None
-        Its first group names the person or video of a row, in place of the stores' groups.
-    balanced : bool
-        Classes weigh equally in fitting, however many rows they have.
-    device : ``auto``, ``cpu``, ``cuda`` or ``cuda:1``
-        Where the heads ``mlp`` and ``residual`` are trained.
-    folds, seed, draws : int
-        Draws of the bootstrap and of the permutation tests.
-    jobs : int
-        Threads of the heads; -1 for all cores. Changes no figure.
-    """
-
-    heads: tuple[str, ...] = ("gbm",)
-    blocks: str = "full"
-    report: str | None = None
-    groups: str | None = None
-    balanced: bool = False
-    device: str = "auto"
-    folds: int = 5
-    seed: int = 0
-    draws: int = 10_000
-    jobs: int = -1
-
-    def __post_init__(self) -> None:
-        if not self.heads:
-            raise UsageError("head: expected at least one, got none")
-        object.__setattr__(self, "heads", tuple(dict.fromkeys(self.heads)))
-        self.of_head(self.heads[0])  # checks what both have in common
-
-    def of_head(self, name: str) -> FuseConfig:
-        """The same choices as those of a fusion run with one head."""
-        return FuseConfig(
-            head=name,
-            report=self.report,
-            objective="balanced" if self.balanced else None,
-            device=self.device,
-            folds=self.folds,
-            seed=self.seed,
-            draws=self.draws,
-            jobs=self.jobs,
-            model=False,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +48,7 @@ class HeadsResult(Result):
     predictions : head -> its predictions of every row with codes that it was not fitted on, for ``ig3d fuse``
     """
 
-    protocol: Protocol
+    protocol: EvaluationPlan
     config: HeadsConfig
     predictions: Mapping[str, Predictions]
 
@@ -195,9 +140,10 @@ def train_heads(
         raise UsageError("balanced: expected classes to weigh, got valence and arousal; leave it out")
     table = regrouped(table, config.groups)
     names, notes = _heads(config.heads, table.task)
-    if table.task == "classes" and NEED_TORCH & set(names) and np.isfinite(table.targets).all(axis=1).any():
+    networks = any(needs_of(name, table.task) == "torch" for name in names)
+    if table.task == "classes" and networks and np.isfinite(table.targets).all(axis=1).any():
         notes.append("Heads mlp and residual learn valence and arousal beside the classes, as in the paper.")
-    protocol = plan_heads(table, config.of_head(names[0]))
+    protocol = plan_heads(table, config)
     rows = protocol.reported
     prior = _prior(table, protocol)
     rules, predictions, seconds = [Predictor(PRIOR, "reference", False, prior[rows])], {}, {}
@@ -208,10 +154,10 @@ def train_heads(
         if after_head is not None:
             after_head(name, seconds[name])
         values = prior[rows]
-        for fuser in protocol.fusers:
-            found = scores[fuser.heads_apply[0]][fuser.apply]
+        for model in protocol.fold_models:
+            found = scores[model.heads_apply[0]][model.apply]
             known = np.isfinite(found).all(axis=1)
-            values[np.searchsorted(rows, fuser.apply[known])] = found[known]
+            values[np.searchsorted(rows, model.apply[known])] = found[known]
         rules.append(Predictor(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
     groups = table.group_codes[rows] if table.grouped else None
@@ -254,36 +200,38 @@ def _heads(asked: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str
         if name != "all":
             names.append(name)
             continue
-        absent = set() if find_spec("torch") else set(NEED_TORCH)
-        names += [known for known in HEADS[task] if known not in absent]
+        known = [known for known in HEADS if task in HEADS[known]]
+        absent = {of for of in known if (package := needs_of(of, task)) and not find_spec(package)}
+        names += [of for of in known if of not in absent]
         if absent:
             notes.append(
                 f"Heads {', '.join(sorted(absent))} are left out: torch is not installed; pip install 'ig3d[extract]'."
             )
     for name in names:
-        if ":" in name:
+        if place_of(name):
             notes.append(f"Head {name} is a class of the user's own choice and runs as it is.")
-        elif name not in HEADS[task]:
+        elif name not in head_names(task):
             raise UsageError(
-                f"head: expected all, some of {', '.join(HEADS[task])}, or module:Class of an estimator, got {name!r}"
+                f"head: expected all, some of {', '.join(head_names(task))}, or module:Class of an estimator, got "
+                f"{name!r}"
             )
     return tuple(dict.fromkeys(names)), notes
 
 
-def _prior(table: FusionTable, protocol: Protocol) -> np.ndarray:
+def _prior(table: FusionTable, protocol: EvaluationPlan) -> np.ndarray:
     """(N, k) what the training rows of each fold say of any row: shares of the classes, or mean values."""
     values = np.full((len(table), len(table.columns)), np.nan)
-    for fuser in protocol.fusers:
-        truth = table.truth[fuser.fit]
+    for model in protocol.fold_models:
+        truth = table.truth[model.fit]
         if table.task == "va":
-            values[fuser.apply] = truth.mean(axis=0)
+            values[model.apply] = truth.mean(axis=0)
         else:
             share = np.bincount(truth.astype(np.intp), minlength=len(table.classes)) / len(truth)
-            values[fuser.apply] = log_softmax(np.log(np.maximum(share, _RARE)))
+            values[model.apply] = log_softmax(np.log(np.maximum(share, _RARE)))
     return values
 
 
-def _predictions(table: FusionTable, protocol: Protocol, scores: Sequence[np.ndarray]) -> Predictions:
+def _predictions(table: FusionTable, protocol: EvaluationPlan, scores: Sequence[np.ndarray]) -> Predictions:
     """What a head says of every row that it was asked for and never saw."""
     values = np.full((len(table), len(table.columns)), np.nan)
     for head, found in zip(protocol.heads, scores, strict=True):

@@ -20,7 +20,7 @@ from ..errors import DatasetError, UsageError
 from ..extract.runtime import exact_arithmetic
 from ..features.device import choose_device
 from ..features.samples import Listing, Split
-from ..learn.protocol.folds import folds_of, strata_of
+from ..learn.folds import folds_of, strata_of
 from ..learn.training.loop import Fitted
 from .checkpoint import check_place, hash_contents, normalisation
 from .crop import choose_crops

@@ -17,9 +17,7 @@ from ig3d.learn.result import Result
 HOSTILE = '<script>alert("x")</script> & 100 % of $a_b^{c}$ \\input{/etc/passwd} ~#'
 
 
-def made(
-    task="classes", *, classes=("happy", "sad", "anger"), gain=1.0, seed=0, n=240, marked=False, groups=None
-):
+def made(task="classes", *, classes=("happy", "sad", "anger"), gain=1.0, seed=0, n=240, groups=None):
     """A 2D network, a 3D head on most rows, and rules that gain from it."""
     rng = np.random.default_rng(0)
     covered = np.arange(n) % 8 > 0
@@ -58,7 +56,6 @@ def made(
         fit_name="val",
         reported=np.arange(n),
         calibration=np.arange(100),
-        marked=marked,
         left_out=0,
         record=lambda: {"heads": [{"fitted_on": {"rows": 150}}], "rules": [{"heads_here": [0]}]},
         sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),

@@ -24,7 +24,7 @@ HEADS = {
     "linear": (linear.LinearClassifier, linear.LinearRegressor),
     "paper": (paper.MlpClassifier, paper.MlpRegressor),
 }
-assert set(head_table.HEADS["classes"]) == {"gbm", "linear", "mlp", "residual"}
+assert set(head_table.HEADS) == {"gbm", "linear", "mlp", "residual"}
 
 
 class Recorder:

@@ -80,7 +80,7 @@ def test_the_studies_of_the_script(files, name):
     assert f"| `{name}` |" in (ROOT / "docs" / "ablation.md").read_text(encoding="utf-8")
     assert name.split("-")[0] in late_fusion.__doc__.replace("code group", "group")
     if name == "head":
-        assert list(study.grid["head"]) == list(HEADS["classes"]) == list(HEADS["va"])
+        assert list(study.grid["head"]) == list(HEADS)
     if name in ("representation", "network"):
         with pytest.raises(UsageError, match="is given once"):
             late_fusion.STUDIES[name](two_d[:1], stores[:1])

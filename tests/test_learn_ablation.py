@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import shutil
 from dataclasses import replace
 
@@ -289,26 +288,6 @@ def shown(result, width=200):
     console = Console(width=width, file=io.StringIO(), no_color=True)
     print_study(result, console)
     return console.file.getvalue()
-
-
-def test_cells_fitted_on_reported_rows_are_marked_and_their_warnings_told(files):
-    grid = {"fit-on": {"auto": "auto", "reported": "reported"}}
-    result = run_study(study_of(files, grid), files / "out", jobs=1)
-    table, text = table_of(result), shown(result)
-    for rule in ("stack", "2d-recalibrated"):
-        assert [table.marks(cell, rule) for cell in (0, 1)] == ["", "†"]
-    assert [table.marks(cell, "3d") for cell in (0, 1)] == ["‡", "‡"]
-    assert "† fitted on the very rows that are reported. ‡ on the rows with 3D only." in text
-    value = f"{100 * table.find(1, 'stack').value:.2f}"
-    assert re.search(rf"{value}\**†", text)
-    assert "reported: MARKED †: rules were fitted on" in text and text.count("MARKED") == 1
-    assert text.count("only 80 rows are reported") == 1  # of both cells, said once
-    lines = list(csv.DictReader(io.StringIO(figures_csv(result, table))))
-    marked = {(line["fit-on"], line["predictor"]) for line in lines if line["fitted_on_reported"] == "True"}
-    assert marked == {("reported", name) for name in ("2d-recalibrated", "stack")}
-    tex = next(line for line in table_tex(result, table).splitlines() if line.startswith("reported &"))
-    assert tex.count(r"\dag") == 2 and tex.count(r"\ddag") == 1
-    assert not [cell for cell in tex.split("&") if "dag" in cell and "textbf" in cell]
 
 
 def test_cells_that_predict_the_same_are_counted_once(files):

@@ -15,7 +15,7 @@ from ig3d.learn.evaluate.figures import COLUMNS, figure
 from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.protocol.plan import plan
+from ig3d.learn.plan import plan_fusion
 
 QUICK = ("--rules", "mean,stack", "--head", "linear", "--draws", 100, "--jobs", 1)
 
@@ -132,7 +132,14 @@ def test_a_row_of_huge_codes_ends_in_finite_predictions(head):
     table = make_table(120, missing=0)
     codes = table.codes.copy()
     codes[[5, 50]] = np.finfo(np.float32).max
-    config = FuseConfig(head=head, rules=("mean", "stack"), stack_codes=True, draws=100, jobs=1, model=False)
+    config = FuseConfig(
+        head=head,
+        rules=("mean", "stack"),
+        rule_options={"stack": {"codes": True}},
+        draws=100,
+        jobs=1,
+        model=False,
+    )
     result = fuse_predictions(replace(table, codes=codes), config)
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
 
@@ -143,11 +150,11 @@ def test_nested_folds_fit_heads_in_proportion_to_the_folds_and_never_on_what_the
     rows, folds, grouped
 ):
     table = make_table(rows, split=lambda row: -1, missing=0, grouped=grouped)
-    protocol = plan(table, FuseConfig(folds=folds))
-    count = len(protocol.fusers)
+    protocol = plan_fusion(table, FuseConfig(folds=folds))
+    count = len(protocol.fold_models)
     assert count == min(folds, len(np.unique(table.group_codes))) and len(protocol.heads) == 6 * count + 1
     codes = table.group_codes
-    for fuser in protocol.fusers:
+    for fuser in protocol.fold_models:
         scored = np.zeros(rows, int)
         for number in fuser.heads_fit:
             head = protocol.heads[number]
@@ -158,7 +165,7 @@ def test_nested_folds_fit_heads_in_proportion_to_the_folds_and_never_on_what_the
 
 
 def test_a_head_for_each_pair_of_few_folds():
-    protocol = plan(make_table(60, split=lambda row: -1, missing=0), FuseConfig(folds=10))
+    protocol = plan_fusion(make_table(60, split=lambda row: -1, missing=0), FuseConfig(folds=10))
     assert len(protocol.heads) == 45 + 10 + 1
 
 

@@ -305,17 +305,6 @@ def test_few_reported_rows_are_noted_in_a_whole_run(tmp_path):
     assert "only 30 rows are reported" in printed(result)
 
 
-def test_fitting_on_reported_rows_is_marked_wherever_it_appears(toy):
-    result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), replace(FAST, fit_on="reported"))
-    text = printed(result)
-    assert "stack†" in text and "mean†" not in text and "† fitted on the reported rows" in text
-    write_result(result, toy / "out")
-    record = json.loads((toy / "out" / "record.json").read_text())
-    assert record["protocol"]["fitted_on_reported"]
-    marked = {of["name"] for of in record["predictors"] if of["fitted_on_reported"]}
-    assert marked == {"2d-recalibrated", "weighted", "stack"}
-
-
 def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
     table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     for options, message in (

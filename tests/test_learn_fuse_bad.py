@@ -9,7 +9,7 @@ import pytest
 from toy_fusion import make_table
 
 from ig3d.errors import ProtocolError, UsageError
-from ig3d.learn.config import RULES
+from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
 from ig3d.learn.model import model_bytes
@@ -196,13 +196,13 @@ def test_what_needs_codes_is_left_out_of_ready_predictions_and_said():
     assert any(note.startswith("Rule boost is left out: ready 3D predictions") for note in result.notes)
     with pytest.raises(UsageError, match="got boost only: ready 3D predictions come without codes"):
         fuse_predictions(table, replace(FAST, rules=("boost",)))
-    with pytest.raises(UsageError, match="stack-codes: expected a store of codes, got ready 3D"):
-        fuse_predictions(table, replace(FAST, stack_codes=True))
+    with pytest.raises(UsageError, match=r"rule stack: the option stack\.codes needs a store of codes"):
+        fuse_predictions(table, replace(FAST, rule_options={"stack": {"codes": True}}))
 
 
 def test_choices_that_valence_and_arousal_do_not_have():
     table = make_table(120, task="va")
-    with pytest.raises(UsageError, match="got product only: values of valence and arousal"):
+    with pytest.raises(UsageError, match="got product only: it is defined for classes only"):
         fuse_predictions(table, replace(FAST, rules=("product",)))
     with pytest.raises(UsageError, match="calibrate: expected none for valence and arousal, got bias"):
         fuse_predictions(table, replace(FAST, calibrate="bias"))
@@ -212,9 +212,9 @@ def test_choices_that_valence_and_arousal_do_not_have():
     ("options", "message"),
     [
         ({"rules": ("mean", "median")}, "rules: expected some of mean, .*, got median"),
-        ({"weights": "two"}, "weights: expected one of one, per-class, got 'two'"),
+        ({"on": "odds"}, "on: expected one of probabilities, logits, got 'odds'"),
+        ({"folds": "many"}, "folds: expected a whole number, got 'many'"),
         ({"calibrate": "platt"}, "calibrate: expected one of none, temperature, bias, got 'platt'"),
-        ({"fit_on": "test"}, "fit-on: expected one of auto, reported, got 'test'"),
         ({"folds": 1}, "folds: expected 2 to 1000"),
         ({"report": "dev"}, "report: expected one of train, val, test, all"),
     ],
@@ -225,5 +225,5 @@ def test_wrong_choices_are_usage_errors(options, message):
 
 
 def test_the_commands_default_rules_are_those_of_the_configuration(ig3d):
-    assert FuseConfig().rules == RULES and "best" in RULES
-    assert "all by default" in " ".join(ig3d("fuse", "--help").stdout.split())
+    assert FuseConfig().rules == DEFAULT_RULES and "best" in DEFAULT_RULES
+    assert "best chooses among the others named" in " ".join(ig3d("fuse", "--help").stdout.split())

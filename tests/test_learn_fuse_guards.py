@@ -10,16 +10,16 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from toy_fusion import CLASSES, make_table
 
-from ig3d.learn.config import RULES
+from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.evaluate.tables import table_csv
 from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import model_bytes
-from ig3d.learn.protocol.plan import plan
+from ig3d.learn.plan import plan_fusion
 from ig3d.learn.report.record import json_text, record_of
-from ig3d.learn.rules import FIXED, stack
+from ig3d.learn.rules import stack
 
 FAST = FuseConfig(
     rules=("mean", "weighted", "stack"),
@@ -31,7 +31,7 @@ FAST = FuseConfig(
     repeats=1,
     permutations=2,
 )
-EVERY = replace(FAST, rules=RULES)
+EVERY = replace(FAST, rules=DEFAULT_RULES)
 # best fits every candidate several times over: with few of them
 BEST = replace(FAST, rules=("mean", "stack", "best"))
 
@@ -79,7 +79,7 @@ def test_the_order_of_rows_changes_no_byte_of_any_rule(task, split):
         others={name: values[order] for name, values in table.others.items()},
     )
     for config in (
-        replace(EVERY, model=True, stack_codes=True, weights="per-class"),
+        replace(EVERY, model=True, rule_options={"stack": {"codes": True}, "weighted": {"per_class": True}}),
         replace(BEST, rules=("mean", "best")),
     ):
         one, two = (bytes_of(fuse_predictions(each, config)) for each in (table, shuffled))
@@ -121,13 +121,13 @@ def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
         table = make_table(90, split=split)
         before = fuse_predictions(table, EVERY)
         row = int(before.protocol.reported[before.covered][7])
-        fold = next(fuser.apply for fuser in before.protocol.fusers if row in fuser.apply)
+        fold = next(fuser.apply for fuser in before.protocol.fold_models if row in fuser.apply)
         labels = table.labels.copy()
         labels[row] = (labels[row] + 1) % 3
         changed = replace(table, labels=labels)
         # The folds are drawn by class: only where they stay the same is there something to compare.
-        same = [fuser.apply.tolist() for fuser in plan(changed, EVERY).fusers] == [
-            fuser.apply.tolist() for fuser in before.protocol.fusers
+        same = [fuser.apply.tolist() for fuser in plan_fusion(changed, EVERY).fold_models] == [
+            fuser.apply.tolist() for fuser in before.protocol.fold_models
         ]
         if split(0) == -1 and not same:
             continue
@@ -135,23 +135,6 @@ def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
         where = np.searchsorted(before.protocol.reported, fold)
         for old, new in zip(before.predictors, after.predictors, strict=True):
             assert np.array_equal(old.values[where], new.values[where], equal_nan=True), old.name
-
-
-def test_fitting_on_reported_rows_is_marked_in_every_output():
-    table = make_table(120)
-    honest, marked = (
-        fuse_predictions(table, replace(EVERY, fit_on=fit_on)) for fit_on in ("auto", "reported")
-    )
-    assert not honest.protocol.marked and marked.protocol.marked
-    record = record_of(marked)
-    assert record["protocol"]["fitted_on_reported"]
-    assert any("MARKED" in line for line in record["protocol"]["sentences"])
-    for rule in marked.predictors:
-        fitted = rule.role != "reference" or rule.name == "2d-recalibrated"
-        expected = fitted and rule.name not in FIXED
-        (entry,) = [of for of in record["predictors"] if (of["name"], of["condition"]) == rule.key]
-        assert entry["fitted_on_reported"] == expected, rule.name
-    assert not any(of["fitted_on_reported"] for of in record_of(honest)["predictors"])
 
 
 def test_a_wrong_prior_gains_by_recalibration_and_not_by_noise_given_as_3d():
@@ -181,7 +164,7 @@ def test_codes_that_tell_the_class_gain_and_permuted_ones_do_not():
 def test_every_rule_has_its_control_next_to_it():
     plain = [rule.key for rule in fuse_predictions(make_table(90), EVERY).predictors]
     assert [name for name, _ in plain[:3]] == ["2d", "2d-recalibrated", "3d"]
-    for name in RULES:
+    for name in DEFAULT_RULES:
         condition = "conditional" if name == "stack" else "permuted"  # of the primary rule
         assert plain[plain.index((name, "real")) + 1] == (name, condition)
     calibrated = fuse_predictions(make_table(90), replace(EVERY, calibrate="temperature"))
@@ -209,7 +192,7 @@ def test_best_chooses_in_every_fold_for_itself_and_is_charged_for_it():
     result = fuse_predictions(table, replace(BEST, controls=False))
     best = rule_of(result, "best")
     assert len(best.fitted) == 3
-    for fuser, said in zip(result.protocol.fusers, best.fitted, strict=True):
+    for fuser, said in zip(result.protocol.fold_models, best.fitted, strict=True):
         assert set(said["held_out"]) == {"2d-recalibrated", "mean", "stack"}
         where = np.searchsorted(result.protocol.reported, fuser.apply)
         chosen = rule_of(result, said["chosen"]).values[where]
@@ -254,10 +237,10 @@ def test_a_second_2d_network_stands_beside_the_3d():
 
 def test_what_was_fitted_on_which_rows_is_on_record():
     table = make_table(180, split=lambda row: -1)
-    protocol = plan(table, FAST)
+    protocol = plan_fusion(table, FAST)
     said = json.loads(json_text(record_of(fuse_predictions(table, FAST))))["protocol"]["fits"]
     assert len(said["rules"]) == 3 and len(said["heads"]) == len(protocol.heads)
-    for fuser, entry in zip(protocol.fusers, said["rules"], strict=True):
+    for fuser, entry in zip(protocol.fold_models, said["rules"], strict=True):
         assert entry["fitted_on"]["rows"] == len(fuser.fit)
         assert entry["applied_to"]["rows"] == len(fuser.apply)
         assert entry["heads_here"] == list(fuser.heads_apply)
@@ -303,7 +286,7 @@ def test_runs_share_fitted_heads(tmp_path, kept):
 
 def test_heads_are_fitted_on_the_rows_of_the_plan_alone():
     table = make_table(180)
-    protocol = plan(table, FAST)
+    protocol = plan_fusion(table, FAST)
     before = fit_heads(table, protocol, FAST).scores[0]
     outside = np.setdiff1d(np.arange(180), protocol.heads[0].train)
     labels = table.labels.copy()

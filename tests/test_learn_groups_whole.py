@@ -19,8 +19,7 @@ from ig3d.learn.ablation.table import table_of
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.figures import figure, figures_of
 from ig3d.learn.fuse import fuse_predictions
-from ig3d.learn.protocol.head_plan import plan_heads
-from ig3d.learn.protocol.plan import plan
+from ig3d.learn.plan import plan_fusion, plan_heads
 from ig3d.learn.rules import Columns, stack
 from ig3d.learn.train import HeadsConfig, train_heads
 
@@ -53,7 +52,6 @@ CASES = {
     "declared out of fold": ((TRAIN, TRAIN, TEST), {"two_d_out_of_fold": True}),
     "some calibration rows": ((TRAIN, VAL, TEST, VAL), {"calibration_rows": 50}),
     "some calibration rows of folds": ((NONE,), {"calibration_rows": 60}),
-    "fitted on reported": ((TEST,), {"fit_on": "reported"}),
 }
 QUICK = FuseConfig(
     rules=("weighted", "stack", "boost", "gate"), head="linear", draws=100, folds=3, jobs=1, model=False
@@ -106,7 +104,7 @@ def test_calibrated_rules_get_the_groups_of_their_rows(monkeypatch, case, calibr
         QUICK,
         rules=("mean", "weighted", "stack", "gate"),
         calibrate=calibrate,
-        weights="per-class",
+        rule_options={"weighted": {"per_class": True}},
         **options,
     )
     recorder, _ = run(monkeypatch, table, config)
@@ -115,7 +113,11 @@ def test_calibrated_rules_get_the_groups_of_their_rows(monkeypatch, case, calibr
 
 def test_a_stack_of_codes_chooses_their_penalty_by_whole_groups(monkeypatch):
     table = grouped_table((NONE,))
-    run(monkeypatch, table, replace(QUICK, rules=("stack",), stack_codes=True, controls=False))
+    run(
+        monkeypatch,
+        table,
+        replace(QUICK, rules=("stack",), rule_options={"stack": {"codes": True}}, controls=False),
+    )
 
 
 def test_rows_that_only_a_head_can_learn_from_keep_their_groups_out_of_the_folds(monkeypatch):
@@ -185,9 +187,8 @@ def check_plan(table, protocol):
             for part in np.unique(splits)
         )
 
-    for fuser in protocol.fusers:
-        if not protocol.marked:
-            assert not meet(fuser.fit, fuser.apply)
+    for fuser in protocol.fold_models:
+        assert not meet(fuser.fit, fuser.apply)
         for rows, numbers in ((fuser.fit, fuser.heads_fit), (fuser.apply, fuser.heads_apply)):
             asked = np.zeros(len(table), int)
             for number in numbers:
@@ -195,7 +196,7 @@ def check_plan(table, protocol):
                 there = np.intersect1d(head.predict, rows)
                 asked[there] += 1
                 assert not meet(head.train, there)
-                if numbers is fuser.heads_fit and not protocol.marked:
+                if numbers is fuser.heads_fit:
                     assert not meet(head.train, fuser.apply)
             if numbers:
                 assert (asked[rows[table.covered[rows]]] == 1).all()
@@ -204,7 +205,7 @@ def check_plan(table, protocol):
 def some_plan(case):
     splits, options = CASES[case]
     table = grouped_table(splits)
-    return table, plan(table, replace(QUICK, **options))
+    return table, plan_fusion(table, replace(QUICK, **options))
 
 
 def mates_in(table, rows):
@@ -218,7 +219,9 @@ def mates_in(table, rows):
 @pytest.mark.parametrize("case", ["nested", "once, in folds", "out of fold over val", "declared out of fold"])
 def test_the_plans_guard_refuses_a_group_on_both_sides_of_a_head(case):
     table, protocol = some_plan(case)
-    used = sorted({number for fuser in protocol.fusers for number in (*fuser.heads_fit, *fuser.heads_apply)})
+    used = sorted(
+        {number for fuser in protocol.fold_models for number in (*fuser.heads_fit, *fuser.heads_apply)}
+    )
     checked = 0
     for number in used:
         head = protocol.heads[number]
@@ -239,10 +242,10 @@ def test_the_plans_guard_refuses_a_group_on_both_sides_of_a_head(case):
 @pytest.mark.parametrize("case", ["nested", "once, in folds"])
 def test_the_plans_guard_refuses_a_group_on_both_sides_of_the_rules(case):
     table, protocol = some_plan(case)
-    for number, fuser in enumerate(protocol.fusers):
+    for number, fuser in enumerate(protocol.fold_models):
         mates = mates_in(table, fuser.apply)
         # the row moves to another copy, which predicts it; its group stays here
-        fusers = [replace(each, heads_fit=(), heads_apply=()) for each in protocol.fusers]
+        fusers = [replace(each, heads_fit=(), heads_apply=()) for each in protocol.fold_models]
         fuser, other = fusers[number], fusers[(number + 1) % len(fusers)]
         fusers[number] = replace(
             fuser, fit=np.sort(np.append(fuser.fit, mates[0])), apply=np.setdiff1d(fuser.apply, mates[:1])
@@ -252,19 +255,19 @@ def test_the_plans_guard_refuses_a_group_on_both_sides_of_the_rules(case):
             other, fit=np.setdiff1d(other.fit, mates), apply=np.sort(np.append(other.apply, mates[0]))
         )
         with pytest.raises(ProtocolError, match=r"rules never to see .* nor their groups"):
-            replace(protocol, fusers=tuple(fusers))
+            replace(protocol, fold_models=tuple(fusers))
 
 
 def test_the_plans_guard_refuses_rules_fitted_to_heads_that_saw_their_rows_or_groups():
     """The inner predictions of a nested plan: a head may have seen neither the row nor the fold that is predicted."""
     table, protocol = some_plan("nested")
-    fuser = protocol.fusers[0]
-    outer = tuple(range(len(protocol.heads) - 1 - len(protocol.fusers), len(protocol.heads) - 1))
+    fuser = protocol.fold_models[0]
+    outer = tuple(range(len(protocol.heads) - 1 - len(protocol.fold_models), len(protocol.heads) - 1))
     swapped = replace(
         fuser, heads_fit=outer[1:]
     )  # each predicts its own fold soundly, and learnt from fold 0
     with pytest.raises(ProtocolError, match="heads that saw the rows they are applied to"):
-        replace(protocol, fusers=(swapped, *protocol.fusers[1:]))
+        replace(protocol, fold_models=(swapped, *protocol.fold_models[1:]))
     # by its group alone
     number = fuser.heads_fit[0]
     head = protocol.heads[number]
@@ -279,9 +282,9 @@ def test_the_plans_guard_refuses_rules_fitted_to_heads_that_saw_their_rows_or_gr
 
 def test_the_plans_guard_looks_at_groups_across_splits_where_all_rows_are_folded():
     table = grouped_table((TRAIN, VAL, TEST), across=True)
-    protocol = plan(table, replace(QUICK, report="all"))
+    protocol = plan_fusion(table, replace(QUICK, report="all"))
     codes, splits = table.group_codes, table.split
-    fusers = [replace(each, heads_fit=(), heads_apply=()) for each in protocol.fusers]
+    fusers = [replace(each, heads_fit=(), heads_apply=()) for each in protocol.fold_models]
     apply = fusers[0].apply
     names = [
         code for code in np.unique(codes[apply]) if len(np.unique(splits[apply[codes[apply] == code]])) > 1
@@ -300,17 +303,17 @@ def test_the_plans_guard_looks_at_groups_across_splits_where_all_rows_are_folded
     )
     assert np.isin(codes[fusers[0].fit], codes[mates]).any()
     with pytest.raises(ProtocolError, match=r"rules never to see .* nor their groups"):
-        replace(protocol, fusers=tuple(fusers))
+        replace(protocol, fold_models=tuple(fusers))
 
 
 def test_the_plans_guard_looks_at_rows_that_are_in_no_fold():
     """Train rows without a 2D prediction are learnt from, but neither reported nor calibration rows."""
     table = grouped_table((TRAIN, TRAIN, TEST), codes_only=(TRAIN,))
-    protocol = plan(table, replace(QUICK, two_d_out_of_fold=True, allow_missing=True))
+    protocol = plan_fusion(table, replace(QUICK, two_d_out_of_fold=True, allow_missing=True))
     codes = table.group_codes
     lone = np.flatnonzero(table.covered & ~table.has_2d & (table.split == TRAIN))
     checked = 0
-    for number in protocol.fusers[0].heads_fit:
+    for number in protocol.fold_models[0].heads_fit:
         head = protocol.heads[number]
         mates = lone[np.isin(codes[lone], codes[head.predict])]
         if not len(mates):
@@ -325,7 +328,7 @@ def test_the_plans_guard_looks_at_rows_that_are_in_no_fold():
 
 def test_splits_of_a_dataset_may_share_groups_with_a_warning():
     table = grouped_table((TRAIN, VAL, TEST), across=True)
-    sentences = plan(table, QUICK).sentences
+    sentences = plan_fusion(table, QUICK).sentences
     assert (
         sum(
             line.startswith("WARNING") and "groups of the reported rows also stand" in line
@@ -381,7 +384,7 @@ def test_rows_without_groups_stand_for_themselves(monkeypatch):
     assert not table.grouped and len(np.unique(table.group_codes)) == 150
     recorder, result = run(monkeypatch, table, QUICK)
     assert recorder.fits["stack: inner fold"]
-    for fuser in result.protocol.fusers:
+    for fuser in result.protocol.fold_models:
         counts = np.bincount(table.labels[fuser.apply], minlength=3)
         assert np.abs(counts - np.bincount(table.labels) / 3).max() <= 1
     some = grouped_table((NONE,))
@@ -464,7 +467,7 @@ def test_a_cell_of_a_study_keeps_the_groups_of_its_store(tmp_path, monkeypatch):
         assert of.record["protocol"]["groups_reported"] == len(np.unique(table.group_codes))
         sizes = [fit["fitted_on"]["ids_sha256"] for fit in of.record["protocol"]["fits"]["rules"]]
         config = FuseConfig(folds=3, seed=of.record["config"]["seed"])
-        expected = [digest_of(table.id[fuser.fit]) for fuser in plan(table, config).fusers]
+        expected = [digest_of(table.id[fuser.fit]) for fuser in plan_fusion(table, config).fold_models]
         assert sizes == expected
     groups = result.cells[1].predictions().groups
     assert len(np.unique(groups)) == len(np.unique(table.group_codes))

@@ -12,10 +12,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
 from ig3d.errors import PredictionsError, Terminated, UsageError
+from ig3d.learn.folds import held_out
 from ig3d.learn.heads import make_head
 from ig3d.learn.heads.gbm import GbmClassifier, GbmRegressor
 from ig3d.learn.heads.linear import LinearClassifier, LinearRegressor
-from ig3d.learn.protocol.folds import held_out
 
 QUICK = ("gbm", "linear")  # the networks: test_learn_heads_paper.py
 

@@ -11,9 +11,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ig3d.errors import MissingExtra, UsageError
 from ig3d.learn.config import FuseConfig
+from ig3d.learn.folds import held_out
 from ig3d.learn.heads import make_head
 from ig3d.learn.heads.paper import MlpClassifier, MlpRegressor, ResidualClassifier, ResidualRegressor
-from ig3d.learn.protocol.folds import held_out
 from ig3d.learn.train import HeadsConfig
 from ig3d.learn.training.losses import concordance
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
-from made_up_features import make
+from made_up_features import CLASSES, make
 
 from ig3d.errors import UsageError
+from ig3d.features.predictions import Predictions
 from ig3d.learn.ablation.report import write_study
 from ig3d.learn.ablation.run import CellResult, run_study
-from ig3d.learn.ablation.study import Cell, Study
+from ig3d.learn.ablation.study import Cell, Study, read_study
 from ig3d.learn.ablation.table import table_of
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.intermediate.cell import IntermediateCell
@@ -99,3 +101,33 @@ def test_a_rule_that_no_cell_can_have_is_refused_before_training(tmp_path: Path)
     late = {"2d-logits": str(made.features), "3d-store": str(made.store), "rules": "mean"}
     with pytest.raises(UsageError, match=r"2d-recalibrated, 3d, mean, got 'intermediate'"):
         run_study(Study("late", late, rule="intermediate"), tmp_path / "study", jobs=1)
+
+
+def test_late_and_intermediate_fusion_of_one_study_are_tested_against_each_other(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    predictions = tmp_path / "2d.npz"
+    values = np.random.default_rng(0).normal(size=(len(made.ids), len(CLASSES)))
+    Predictions(values, "logits", CLASSES, made.ids).save(predictions)
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        f"""
+options:
+  {{2d-logits: {predictions}, 3d-store: {made.store}, features: {made.features}, draws: 100, epochs: 3, width: 8,
+   batch-size: 32, rules: stack, head: linear, controls: false, repeats: 1}}
+grid:
+  fusion: {{late: {{run: fuse}}, intermediate: {{run: intermediate, module: linear}}}}
+rule: {{fuse: stack, intermediate: intermediate}}
+"""
+    )
+    result = run_study(read_study(path), tmp_path / "study", jobs=1)
+    assert [cell.error for cell in result.cells] == ["", ""]
+    table = table_of(result)
+    assert dict(table.rule_of) == {0: "stack", 1: "intermediate"} and not table.remarks
+    late, intermediate = table.find(0, "stack"), table.find(1, "intermediate")
+    between = table.find(1, "intermediate", versus_cell=0)
+    assert between.value == pytest.approx(intermediate.value - late.value)
+    assert between.low <= between.value <= between.high and 0 < between.p <= 1
+    write_study(result, tmp_path / "study")
+    assert "intermediate" in (tmp_path / "study" / "table.tex").read_text()
+    with pytest.raises(UsageError, match="expected options of the run, got 'epoch'"):
+        read_study(path, {"epoch": 3})

@@ -10,9 +10,8 @@ import pytest
 from ig3d.errors import ProtocolError, UsageError
 from ig3d.features.fusion_table import BlockUse, FusionTable
 from ig3d.learn.config import FuseConfig
-from ig3d.learn.protocol import FuserFit, HeadFit
-from ig3d.learn.protocol.folds import folds_of
-from ig3d.learn.protocol.plan import plan
+from ig3d.learn.folds import folds_of
+from ig3d.learn.plan import FoldModel, HeadFit, plan_fusion
 
 TRAIN, VAL, TEST = 0, 1, 2
 
@@ -47,19 +46,19 @@ def rows(table, split):
 
 def test_train_val_test_is_fitted_once_on_val():
     table = make_table([TRAIN, VAL, TEST] * 20)
-    protocol = plan(table, FuseConfig())
+    protocol = plan_fusion(table, FuseConfig())
     assert protocol.case == "once" and protocol.fit_name == "val"
     assert np.array_equal(protocol.reported, rows(table, TEST))
     assert [head.train.tolist() for head in protocol.heads] == [rows(table, TRAIN).tolist()]
-    assert len(protocol.fusers) == 1
-    assert np.array_equal(protocol.fusers[0].fit, rows(table, VAL))
+    assert len(protocol.fold_models) == 1
+    assert np.array_equal(protocol.fold_models[0].fit, rows(table, VAL))
 
 
 def test_fewer_calibration_rows_are_some_of_more_and_keep_groups_whole():
     groups = np.arange(240) // 4 % 40
     table = make_table([TRAIN, VAL, TEST, VAL] * 60, group=groups)
-    sizes = {size: plan(table, FuseConfig(calibration_rows=size)) for size in (30, 60, 1000)}
-    fits = {size: protocol.fusers[0].fit for size, protocol in sizes.items()}
+    sizes = {size: plan_fusion(table, FuseConfig(calibration_rows=size)) for size in (30, 60, 1000)}
+    fits = {size: protocol.fold_models[0].fit for size, protocol in sizes.items()}
     assert 20 < len(fits[30]) <= 30
     assert set(fits[30]) < set(fits[60]) < set(rows(table, VAL)) == set(fits[1000])
     left = np.setdiff1d(rows(table, VAL), fits[30])
@@ -68,15 +67,15 @@ def test_fewer_calibration_rows_are_some_of_more_and_keep_groups_whole():
     assert np.array_equal(sizes[30].heads[0].train, sizes[1000].heads[0].train)
     assert any("at most 30 of these rows" in line for line in sizes[30].sentences)
     with pytest.raises(ProtocolError, match="calibration-rows: expected as many as a group has, got 1"):
-        plan(table, FuseConfig(calibration_rows=1))
+        plan_fusion(table, FuseConfig(calibration_rows=1))
     with pytest.raises(UsageError, match="calibration-rows: expected at least 1"):
         FuseConfig(calibration_rows=0)
 
 
 def test_fewer_calibration_rows_in_folds_never_hold_the_rows_they_are_applied_to():
-    protocol = plan(make_table([TEST] * 90), FuseConfig(calibration_rows=20))
+    protocol = plan_fusion(make_table([TEST] * 90), FuseConfig(calibration_rows=20))
     assert all(
-        len(fuser.fit) == 20 and not np.isin(fuser.fit, fuser.apply).any() for fuser in protocol.fusers
+        len(fuser.fit) == 20 and not np.isin(fuser.fit, fuser.apply).any() for fuser in protocol.fold_models
     )
     assert any("each row is fused by parameters that never saw it" in line for line in protocol.sentences)
 
@@ -84,16 +83,16 @@ def test_fewer_calibration_rows_in_folds_never_hold_the_rows_they_are_applied_to
 def test_without_val_predictions_the_reported_rows_are_folded_and_the_head_is_not_refitted():
     split = np.array([TRAIN, VAL, TEST] * 20)
     table = make_table(split, two_d=split == TEST)
-    protocol = plan(table, FuseConfig(folds=4))
-    assert protocol.case == "once" and len(protocol.heads) == 1 and len(protocol.fusers) == 4
-    for fuser in protocol.fusers:
+    protocol = plan_fusion(table, FuseConfig(folds=4))
+    assert protocol.case == "once" and len(protocol.heads) == 1 and len(protocol.fold_models) == 4
+    for fuser in protocol.fold_models:
         assert not np.isin(fuser.fit, fuser.apply).any()
         assert np.array_equal(np.sort(np.concatenate([fuser.fit, fuser.apply])), rows(table, TEST))
 
 
 def test_val_is_reported_where_there_is_no_test():
     table = make_table([TRAIN, TRAIN, VAL] * 20)
-    protocol = plan(table, FuseConfig())
+    protocol = plan_fusion(table, FuseConfig())
     assert np.array_equal(protocol.reported, rows(table, VAL))
     assert protocol.fit_name == "5 folds of the val split"
 
@@ -101,9 +100,9 @@ def test_val_is_reported_where_there_is_no_test():
 def test_without_splits_heads_are_nested_and_never_see_what_they_predict():
     group = np.repeat(np.arange(20), 3)
     table = make_table([-1] * 60, group=group)
-    protocol = plan(table, FuseConfig(folds=4))
+    protocol = plan_fusion(table, FuseConfig(folds=4))
     assert protocol.case == "nested" and len(protocol.heads) == 6 + 4 + 1
-    for fuser in protocol.fusers:
+    for fuser in protocol.fold_models:
         assert not set(group[fuser.fit]) & set(group[fuser.apply])
         predicted = np.zeros(60, int)
         for number in fuser.heads_fit:
@@ -119,9 +118,9 @@ def test_without_splits_heads_are_nested_and_never_see_what_they_predict():
 
 def test_declared_out_of_fold_rules_are_fitted_on_train():
     table = make_table([TRAIN, TRAIN, TEST] * 20)
-    protocol = plan(table, FuseConfig(two_d_out_of_fold=True, folds=3))
+    protocol = plan_fusion(table, FuseConfig(two_d_out_of_fold=True, folds=3))
     assert protocol.case == "out-of-fold"
-    (fuser,) = protocol.fusers
+    (fuser,) = protocol.fold_models
     assert np.array_equal(fuser.fit, rows(table, TRAIN))
     assert len(fuser.heads_fit) == 3
     assert np.array_equal(protocol.heads[fuser.heads_apply[0]].train, rows(table, TRAIN))
@@ -130,7 +129,7 @@ def test_declared_out_of_fold_rules_are_fitted_on_train():
 
 def test_2d_predictions_of_train_are_not_used_undeclared():
     table = make_table([TRAIN, TRAIN, TEST] * 20)
-    for fuser in plan(table, FuseConfig()).fusers:
+    for fuser in plan_fusion(table, FuseConfig()).fold_models:
         assert not np.isin(fuser.fit, rows(table, TRAIN)).any()
 
 
@@ -139,53 +138,37 @@ def test_train_rows_are_reported_only_on_request_and_never_unwarned():
     with pytest.raises(
         ProtocolError, match=r"got 40 labelled rows of the train split only; .*--report train"
     ):
-        plan(make_table(split, two_d=split == TRAIN), FuseConfig())
+        plan_fusion(make_table(split, two_d=split == TRAIN), FuseConfig())
     table = make_table(split)
     for report, said in (("train", "WARNING 40 reported rows"), ("all", "WARNING 40 reported rows")):
-        protocol = plan(table, FuseConfig(report=report))
+        protocol = plan_fusion(table, FuseConfig(report=report))
         text = " ".join(protocol.sentences)
         assert said in text and "--2d-out-of-fold" in text
         assert "There is no train split" not in text and "No train rows are left for the head" in text
-        declared = plan(table, FuseConfig(report=report, two_d_out_of_fold=True))
+        declared = plan_fusion(table, FuseConfig(report=report, two_d_out_of_fold=True))
         assert np.array_equal(declared.reported, protocol.reported)
         assert "WARNING" not in " ".join(declared.sentences) and "declared out of" in " ".join(
             declared.sentences
         )
-    assert "WARNING" not in " ".join(plan(table, FuseConfig()).sentences)
-    alone = plan(make_table([TRAIN] * 60), FuseConfig())  # nothing else to report: reported, and warned of
+    assert "WARNING" not in " ".join(plan_fusion(table, FuseConfig()).sentences)
+    alone = plan_fusion(
+        make_table([TRAIN] * 60), FuseConfig()
+    )  # nothing else to report: reported, and warned of
     assert len(alone.reported) == 60 and "WARNING 60 reported rows" in " ".join(alone.sentences)
 
 
 def test_rows_of_no_split_are_reported_before_those_of_train():
     split = np.array([TRAIN, -1, VAL] * 20)
     table = make_table(split, two_d=split != VAL)
-    protocol = plan(table, FuseConfig())
+    protocol = plan_fusion(table, FuseConfig())
     assert np.array_equal(protocol.reported, rows(table, -1)) and protocol.report_name == "rows of no split"
     text = " ".join(protocol.sentences)
     assert "There is no" not in text and "WARNING" not in text and "fitted once, on 20 train rows" in text
 
 
-def test_marked_runs_say_truly_where_the_head_was_fitted():
-    table = make_table([TRAIN, TRAIN, TEST] * 20)
-    protocol = plan(table, FuseConfig(fit_on="reported", two_d_out_of_fold=True))
-    assert protocol.case == "once" and "fitted once, on 40 train rows" in " ".join(protocol.sentences)
-    text = " ".join(plan(make_table([VAL, TEST] * 30), FuseConfig(fit_on="reported")).sentences)
-    assert "over folds of the reported rows" in text and "refitted" not in text
-
-
 def test_ready_predictions_need_no_head():
-    protocol = plan(make_table([TEST] * 40, ready=True), FuseConfig())
-    assert protocol.case == "ready" and protocol.heads == () and len(protocol.fusers) == 5
-
-
-def test_fitting_on_reported_rows_is_marked():
-    for split in ([TRAIN, VAL, TEST] * 20, [-1] * 60):
-        table = make_table(split)
-        protocol = plan(table, FuseConfig(fit_on="reported"))
-        assert protocol.marked and "MARKED" in " ".join(protocol.sentences)
-        assert np.array_equal(protocol.fusers[0].fit, protocol.reported)
-        for head in protocol.heads:  # the head still never saw what it predicts
-            assert not np.isin(head.predict, head.train).any()
+    protocol = plan_fusion(make_table([TEST] * 40, ready=True), FuseConfig())
+    assert protocol.case == "ready" and protocol.heads == () and len(protocol.fold_models) == 5
 
 
 def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
@@ -198,8 +181,8 @@ def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
     with pytest.raises(
         ProtocolError, match=r"each of the 40 .* none for 1 rows with codes \(1 of test: r0002\)"
     ):
-        plan(table, FuseConfig())
-    protocol = plan(table, FuseConfig(allow_missing=True))
+        plan_fusion(table, FuseConfig())
+    protocol = plan_fusion(table, FuseConfig(allow_missing=True))
     assert protocol.left_out == 2 and not np.isin([2, 5], protocol.reported).any()
     assert any("2 rows without a 2D prediction" in sentence for sentence in protocol.sentences)
 
@@ -207,7 +190,7 @@ def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
 def test_heads_learn_from_covered_train_rows_only():
     covered = np.arange(60) % 2 == 0
     table = make_table([TRAIN, VAL, TEST] * 20, covered=covered)
-    protocol = plan(table, FuseConfig())
+    protocol = plan_fusion(table, FuseConfig())
     assert covered[protocol.heads[0].train].all() and covered[protocol.heads[0].predict].all()
     assert not covered[protocol.reported].all()
 
@@ -227,8 +210,6 @@ CASES = {
     "nested": ([-1] * 60, FuseConfig(folds=3)),
     "out-of-fold": ([VAL, TEST, VAL, TEST] * 20, FuseConfig()),
     "declared": ([TRAIN, TRAIN, TEST, TEST] * 20, FuseConfig(two_d_out_of_fold=True)),
-    "marked": ([TRAIN, VAL, TEST, VAL] * 20, FuseConfig(fit_on="reported")),
-    "marked, no train": ([TEST] * 60, FuseConfig(fit_on="reported")),
 }
 
 
@@ -237,20 +218,18 @@ CASES = {
 def test_rules_are_fitted_on_rows_with_codes_and_counted_so(case, ready):
     split, config = CASES[case]
     table, bare = gappy(split, ready=ready)
-    protocol = plan(table, config)
-    full = plan(make_table(split, ready=ready), config)
-    for fuser in (*protocol.fusers, protocol.final):
+    protocol = plan_fusion(table, config)
+    full = plan_fusion(make_table(split, ready=ready), config)
+    for fuser in (*protocol.fold_models, protocol.final):
         assert len(fuser.fit) and not np.isin(bare, fuser.fit).any()
     assert np.array_equal(protocol.calibration, np.setdiff1d(full.calibration, bare))
     assert np.array_equal(protocol.reported, full.reported)  # rows without codes are reported all the same
     counted = [fit["fitted_on"]["rows"] for fit in protocol.record()["rules"]]
-    assert counted == [int(table.covered[fuser.fit].sum()) for fuser in protocol.fusers]
+    assert counted == [int(table.covered[fuser.fit].sum()) for fuser in protocol.fold_models]
     said = next(line for line in protocol.sentences if "itted on" in line)
     rows, among = len(protocol.calibration), len(full.calibration)
     what = "3D predictions" if ready else "3D codes"
-    if protocol.marked:
-        assert "MARKED" in said
-    elif np.array_equal(full.calibration, full.reported):
+    if np.array_equal(full.calibration, full.reported):
         assert f"on the {rows} rows with {what}: " in said
     else:
         assert f"split, {rows} of {among} rows: the others have no {what}." in said
@@ -264,14 +243,14 @@ def test_the_label_of_a_row_without_codes_changes_no_fold_of_what_is_fitted_apar
     labels = table.labels.copy()
     labels[bare] = 0
     for config in (FuseConfig(), FuseConfig(calibration_rows=20)):
-        one, other = plan(table, config), plan(replace(table, labels=labels), config)
+        one, other = plan_fusion(table, config), plan_fusion(replace(table, labels=labels), config)
         assert one.record() == other.record() and one.sentences == other.sentences
 
 
 @pytest.mark.parametrize("split", [[TRAIN, VAL, TEST, VAL] * 60, [TEST] * 160])
 def test_calibration_rows_are_drawn_among_rows_that_can_be_fitted_on(split):
     table, bare = gappy(split)
-    fits = {size: plan(table, FuseConfig(calibration_rows=size)).fusers for size in (10, 30)}
+    fits = {size: plan_fusion(table, FuseConfig(calibration_rows=size)).fold_models for size in (10, 30)}
     for few, more in zip(fits[10], fits[30], strict=True):
         assert len(few.fit) == 10 and len(more.fit) == 30 and set(few.fit) < set(more.fit)
         assert not np.isin(bare, more.fit).any()
@@ -285,8 +264,7 @@ def test_rows_with_codes_of_which_there_are_none_in_a_fold_are_refused():
     with pytest.raises(
         ProtocolError, match="codes: expected some among the 20 rows that rules are fitted on"
     ):
-        plan(table, FuseConfig())  # both stand in one group: the rules of its fold have none
-    assert plan(table, FuseConfig(fit_on="reported")).calibration.tolist() == [1, 4]
+        plan_fusion(table, FuseConfig())  # both stand in one group: the rules of its fold have none
 
 
 @pytest.mark.parametrize(("split", "where"), [([TRAIN, VAL, TEST] * 20, "val split"), ([-1] * 60, "5 folds")])
@@ -297,24 +275,22 @@ def test_where_rules_fit_nothing_only_the_recalibrated_network_is_said_to_be_fit
         (FuseConfig(rules=("mean",), calibrate="bias"), False),
         (FuseConfig(rules=("mean", "weighted")), False),
     ):
-        text = " ".join(plan(table, config).sentences)
+        text = " ".join(plan_fusion(table, config).sentences)
         assert ("Rules fit nothing; 2d-recalibrated is fitted on" in text) == nothing and where in text
         assert ("Rules fitted on" in text) == (not nothing)
         assert "rules see" not in text.lower() or not nothing
-    marked = " ".join(plan(table, FuseConfig(rules=("mean",), fit_on="reported")).sentences)
-    assert "MARKED †: 2d-recalibrated was fitted on" in marked
 
 
 def test_of_ready_predictions_only_what_is_known_is_said():
     """Those of one fold may have been learnt from the others: no row is said to be unseen."""
-    text = " ".join(plan(make_table([TEST] * 40, ready=True), FuseConfig()).sentences)
+    text = " ".join(plan_fusion(make_table([TEST] * 40, ready=True), FuseConfig()).sentences)
     assert "no row is fused by rules fitted on it." in text and "never saw" not in text
     assert "taken as given: which rows they were learnt from is not known here" in text
 
 
 def test_splits_that_share_groups_are_pointed_out():
     table = make_table([TRAIN, VAL, TEST] * 20, group=np.arange(60) // 3)
-    sentences = " ".join(plan(table, FuseConfig()).sentences)
+    sentences = " ".join(plan_fusion(table, FuseConfig()).sentences)
     assert "20 groups of the reported rows also stand among the calibration rows" in sentences
     assert "among the training rows" in sentences
 
@@ -335,20 +311,20 @@ def test_splits_that_share_groups_are_pointed_out():
 )
 def test_rows_that_do_not_allow_it_are_refused(table, config, message):
     with pytest.raises(ProtocolError, match=message):
-        plan(table, config)
+        plan_fusion(table, config)
 
 
 def test_fewer_rows_than_folds_make_fewer_folds_and_say_so():
-    protocol = plan(make_table([-1] * 4), FuseConfig(folds=5))
-    assert len(protocol.fusers) == 4
+    protocol = plan_fusion(make_table([-1] * 4), FuseConfig(folds=5))
+    assert len(protocol.fold_models) == 4
     assert any("5 folds were asked for; 4 are possible" in sentence for sentence in protocol.sentences)
 
 
 def test_a_plan_that_leaks_cannot_be_made():
-    protocol = plan(make_table([TRAIN, VAL, TEST] * 20), FuseConfig())
+    protocol = plan_fusion(make_table([TRAIN, VAL, TEST] * 20), FuseConfig())
     everything = np.arange(60)
     with pytest.raises(ProtocolError, match="never to see the rows"):
-        replace(protocol, fusers=(FuserFit(everything, protocol.reported, (0,), (0,)),))
+        replace(protocol, fold_models=(FoldModel(everything, protocol.reported, (0,), (0,)),))
     with pytest.raises(ProtocolError, match="heads never to predict rows they saw"):
         replace(protocol, heads=(HeadFit(everything, everything),))
     with pytest.raises(ProtocolError, match="every reported row to be predicted once"):

@@ -10,9 +10,9 @@ from toy_fusion import make_table
 
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.folds import folds_of, held_out
 from ig3d.learn.fuse import ScoreFolder, fuse_predictions
 from ig3d.learn.heads import make_head
-from ig3d.learn.protocol.folds import folds_of, held_out
 from ig3d.learn.report import compare, read_runs
 from ig3d.learn.report.files import run_files, write_texts
 from ig3d.learn.report.record import run_of
@@ -231,7 +231,9 @@ def test_rules_choose_the_strongest_penalty_and_no_trees_on_noise(task):
     columns = Columns(two=two, three=three, codes=codes, quality=codes[:, :6].astype(float))
     columns = replace(columns, quality_columns=tuple(f"quality:{i}" for i in range(6)))
     objective = {"classes": "accuracy", "va": "rmse"}[task]
-    choices = Choices(task=task, objective=objective, candidates=("mean", "stack"), stack_codes=True)
+    choices = Choices(
+        task=task, objective=objective, candidates=("mean", "stack"), options={"stack": {"codes": True}}
+    )
     stack = make_rule("stack", choices).fit(columns, y)
     if task == "classes":
         assert stack.penalty_ * stack.trust_**2 == pytest.approx(0.0001)

@@ -213,15 +213,6 @@ def test_the_latex_table_is_balanced_and_marks_the_best(result):
     assert "240 rows (the test split)" in tex and r"\textsuperscript{\ddag}" in tex
 
 
-def test_figures_fitted_on_reported_rows_are_marked_everywhere():
-    shown = made(marked=True)
-    run = run_of(shown)
-    assert "weighted†" in printed(shown) and "mean†" not in printed(shown)
-    tex = table_tex(run)
-    assert not [line for line in tex.splitlines() if "dag}" in line and "textbf" in line]
-    assert r"\texttt{weighted}\textsuperscript{\dag}" in tex
-
-
 def test_runs_on_the_same_rows_are_paired(tmp_path):
     groups = np.arange(240) // 2
     for name, gain, seed in (("weak", 0.0, 1), ("strong", 2.0, 2)):

@@ -141,11 +141,6 @@ def test_without_a_control_there_is_no_claim(result):
     assert sentences(bare)[0].startswith("No claim is made that the 3D codes carry")
 
 
-def test_rules_fitted_on_reported_rows_support_no_claim():
-    primary = findings(made(marked=True))["primary"]
-    assert not primary["claim"] and primary["reason"] == "weighted was fitted on the reported rows"
-
-
 def test_best_is_the_effect_size_where_it_was_run(result):
     rng = np.random.default_rng(5)
     chosen = Predictor("best", "rule", True, rng.normal(size=result.predictors[0].values.shape))

@@ -20,7 +20,7 @@ from ig3d.learn.report.render import flat, text_environment
 from ig3d.learn.report.view import View
 
 OPTIONS = {
-    "weighted has a weight per class.": {"weights": "per-class"},
+    "weighted has a weight per class.": {"rule_options": {"weighted": {"per_class": True}}},
     "operate on logits": {"on": "logits"},
     "calibrated by a temperature, fitted": {"calibrate": "temperature"},
     "a temperature and an offset per class": {"calibrate": "bias"},
@@ -63,7 +63,7 @@ def test_an_option_is_in_the_paragraph_where_it_was_used_and_nowhere_else(result
 
 
 def test_codes_in_the_stack_are_named_with_the_stack_only(result):
-    config = FuseConfig(draws=200, stack_codes=True)
+    config = FuseConfig(draws=200, rule_options={"stack": {"codes": True}})
     stacked = with_stack(result)
     assert "stack uses the standardised codes" in paragraph(replace(stacked, config=config))
     assert "standardised codes" not in paragraph(stacked)
@@ -88,7 +88,6 @@ def test_the_paragraph_names_groups_and_tests():
     rows, grouped = (paragraph(made(groups=groups)) for groups in (None, np.arange(240) // 4))
     assert "bootstrap over 240 rows" in rows and "McNemar" in rows
     assert "bootstrap over 60 groups" in grouped and "McNemar" not in grouped
-    assert "optimistic" in paragraph(made(marked=True))
 
 
 def test_the_rows_of_the_head_follow_the_case(result):

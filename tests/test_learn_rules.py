@@ -11,10 +11,12 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
 from ig3d.learn.evaluate.metrics import measure
-from ig3d.learn.rules import FIXED, Choices, Columns, fits, make_rule
+from ig3d.learn.rules import RULES, Choices, Columns, fits, make_rule
 from ig3d.learn.rules.objective import cost_of
 
-NAMES = (*FIXED, "weighted", "stack", "boost", "gate", "best", "2d-recalibrated")
+FIXED = ("mean", "max", "min", "product")
+CLASSES_ONLY = ("product", "threshold")
+NAMES = (*RULES, "2d-recalibrated")
 FITTED = tuple(name for name in NAMES if name not in FIXED)
 
 
@@ -70,7 +72,7 @@ def test_fixed_rules_are_their_formulas():
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [("classes", name) for name in NAMES] + [("va", name) for name in NAMES if name != "product"],
+    [("classes", name) for name in NAMES] + [("va", name) for name in NAMES if name not in CLASSES_ONLY],
 )
 def test_rows_are_fused_one_by_one(task, name):
     """No row's 3D may reach another: fusing all is fusing each alone, in any order."""
@@ -82,11 +84,15 @@ def test_rows_are_fused_one_by_one(task, name):
     alone = np.vstack([fitted.apply(columns.take(np.array([row]))) for row in order])
     assert np.allclose(alone, whole[order], atol=1e-12)
     changed = replace(columns, three=columns.three.copy(), codes=columns.codes.copy())
+    # threshold: a row that takes the 3D prediction
+    row = (
+        7 if name != "threshold" else np.flatnonzero(whole[:, 0] != log_softmax(columns.two, axis=1)[:, 0])[0]
+    )
     for array in (changed.three, changed.codes):
-        array[7, 0] += 3
-        array[7, -1] -= 3
+        array[row, 0] += 3
+        array[row, -1] -= 3
     moved = np.abs(fitted.apply(changed) - whole).max(axis=1) > 1e-12
-    assert moved.tolist() == [row == 7 and name != "2d-recalibrated" for row in range(len(y))]
+    assert moved.tolist() == [at == row and name != "2d-recalibrated" for at in range(len(y))]
     if task == "classes":
         assert np.allclose(np.exp(whole).sum(axis=1), 1, atol=1e-9)
 
@@ -113,14 +119,18 @@ def test_weighted_finds_the_better_predictor_and_the_scan_is_the_best():
     exact = (gap * step).sum() / (step**2).sum()
     assert rule("weighted", "va").fit(values, t).w_[0] == pytest.approx(exact, abs=0.0051)
     exact = (gap * step).sum(axis=0) / (step**2).sum(axis=0)
-    assert rule("weighted", "va", weights="per-class").fit(values, t).w_ == pytest.approx(exact, abs=0.0051)
+    assert rule("weighted", "va", options={"weighted": {"per_class": True}}).fit(
+        values, t
+    ).w_ == pytest.approx(exact, abs=0.0051)
 
 
 @pytest.mark.parametrize("on", ["probabilities", "logits"])
 def test_a_weight_per_class_is_the_minimum_of_its_loss(on):
     columns, y = class_rows(800)
     columns.three[:, 1] += np.random.default_rng(3).normal(0, 4, 800)  # of one class the 3D knows little
-    fitted = rule("weighted", on=on, weights="per-class", objective="logloss").fit(columns, y)
+    fitted = rule("weighted", on=on, options={"weighted": {"per_class": True}}, objective="logloss").fit(
+        columns, y
+    )
     one = rule("weighted", on=on, objective="logloss").fit(columns, y)
 
     def loss(w):
@@ -245,8 +255,10 @@ def test_the_objective_decides_between_weights():
                 assert cost_of(other.apply(rows), truth, task, objective) >= best
 
 
-@pytest.mark.parametrize("task", ["classes", "va"])
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [("classes", name) for name in FITTED] + [("va", name) for name in FITTED if name not in CLASSES_ONLY],
+)
 def test_constant_predictions_and_single_rows_are_fitted_all_the_same(task, name):
     columns, y = rows_of(task, 60)
     zero = replace(columns, two=columns.two * 0, three=columns.three * 0, codes=columns.codes * 0)

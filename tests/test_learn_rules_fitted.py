@@ -22,7 +22,9 @@ from ig3d.learn.rules.calibrate import Calibration
 from ig3d.learn.rules.columns import probabilities
 from ig3d.learn.rules.gate import Gate
 from ig3d.learn.rules.objective import row_weights
-from ig3d.learn.rules.stack import Stack, logistic_correction, simplest
+from ig3d.learn.rules.solver import logistic_correction, minimised
+from ig3d.learn.rules.stack import Stack, simplest
+from ig3d.learn.rules.threshold import Threshold
 from ig3d.learn.rules.weighted import Weighted
 
 
@@ -320,7 +322,7 @@ def test_the_correction_is_at_its_least_where_scikit_learn_finds_it():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 4)), rng.integers(0, 3, 300)
     x[np.arange(300), y] += 1
-    scales, weights = logistic_correction(x, np.zeros((1, 300, 3)), y, 0.5, "accuracy")
+    scales, weights = logistic_correction(x, np.zeros((1, 300, 3)), y, 0.5, "accuracy", [])
     # scikit-learn does not penalise offsets; a column of them is penalised like the rest, scaled to our penalty
     design = np.hstack([x, np.full((300, 1), 2**0.5)])
     model = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-8, max_iter=2000).fit(design, y)
@@ -353,3 +355,41 @@ def test_a_choice_that_fits_nothing_has_a_control_as_well():
         rule, control = (find(result.predictors, name, of) for of in ("real", condition))
         assert control.role == "control" and not np.array_equal(rule.values, control.values)
         assert np.array_equal(rule.values[~result.covered], control.values[~result.covered])
+
+
+@pytest.mark.parametrize("confidence", ["top", "margin"])
+def test_threshold_takes_the_3d_prediction_where_the_2d_network_is_unsure(confidence):
+    rng = np.random.default_rng(7)
+    y = rng.integers(0, 3, 1000)
+    sure = rng.random(1000) < 0.6
+    two = np.where(sure[:, None], 6 * np.eye(3)[y], 0.3 * rng.normal(size=(1000, 3)))
+    right = np.where(rng.random(1000) < 0.8, y, (y + 1) % 3)
+    columns = Columns(two, 2 * np.eye(3)[right])
+    fitted = Threshold(confidence=confidence).fit(columns, y)
+    fused = fitted.apply(columns)
+    taken = np.all(fused == log_softmax(columns.three, axis=1), axis=1)
+    assert np.array_equal(taken, ~sure)
+    assert np.array_equal(fused[sure], log_softmax(two, axis=1)[sure])
+    assert fitted.describe() == {"threshold": fitted.threshold_, "share_3d": pytest.approx((~sure).mean())}
+    # a second predictor that is always wrong is not used
+    useless = replace(columns, three=-6 * np.eye(3)[y])
+    assert np.array_equal(
+        Threshold(confidence=confidence).fit(useless, y).apply(useless), log_softmax(two, axis=1)
+    )
+
+
+def test_an_optimiser_that_does_not_converge_keeps_its_cause():
+    def valley(x):
+        value = 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+        return value, np.array([-400 * x[0] * (x[1] - x[0] ** 2) - 2 * (1 - x[0]), 200 * (x[1] - x[0] ** 2)])
+
+    failures = []
+    assert minimised(valley, np.array([-1.0, 2.0]), failures) == pytest.approx([1, 1], abs=1e-3)
+    assert failures == []
+    minimised(valley, np.array([-1.0, 2.0]), failures, maxiter=2)
+    assert len(failures) == 1 and "LIMIT" in failures[0] and "2 steps" in failures[0]
+    minimised(lambda x: (np.inf, x), np.ones(1), failures)
+    assert failures[1:] == ["the loss is not finite"]
+    # a slope that leads out of the bounds is no failure
+    minimised(lambda x: (x[0], np.ones(1)), np.ones(1), failures, bounds=[(0, 1)], maxiter=1)
+    assert len(failures) == 2

@@ -19,7 +19,7 @@ from ig3d.features.values import Block, Rows, Status
 from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.figures import COLUMNS, figure
 from ig3d.learn.evaluate.tables import read_table
-from ig3d.learn.protocol.head_plan import plan_heads
+from ig3d.learn.plan import plan_heads
 from ig3d.learn.train import HeadsConfig, codes_table, train_heads
 
 CLASSES = ("neutral", "happy", "sad")
@@ -126,10 +126,10 @@ def test_rows_without_codes_teach_neither_a_head_nor_the_prior_of_a_fold_and_are
     table = replace(table, codes=codes)
     protocol = plan_heads(table, PLAN)
     assert len(protocol.reported) == 120 and len(protocol.calibration) == table.covered.sum() == 96
-    for head, fuser in zip(protocol.heads, protocol.fusers, strict=True):
+    for head, fuser in zip(protocol.heads, protocol.fold_models, strict=True):
         assert np.array_equal(head.train, fuser.fit) and table.covered[fuser.fit].all()
     prior = train_heads(table, QUICK).predictors[0].values
-    for fuser in protocol.fusers:
+    for fuser in protocol.fold_models:
         share = np.bincount(table.labels[fuser.fit], minlength=3) / len(fuser.fit)
         assert np.allclose(np.exp(prior[fuser.apply]), share)
     with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):

@@ -21,7 +21,7 @@ from ..evaluate.metrics import METRICS
 from ..evaluate.predictors import CONDITIONAL, PERMUTED
 from ..evaluate.tables import table_csv as csv_text
 from ..report.files import write_texts
-from ..report.format import MARKED, ON_COVERED, number, stars
+from ..report.format import ON_COVERED, number, stars
 from ..report.format import interval as bounds
 from ..report.latex import escape
 from ..report.record import FIGURES, json_text
@@ -31,8 +31,8 @@ from .run import FORMAT, STUDY_FILE, StudyResult
 from .table import StudyTable, factor_columns, table_of
 
 HEATMAP = "heatmap.png"
-_MEANINGS = {MARKED: "fitted on the very rows that are reported", ON_COVERED: "on the rows with 3D only"}
-_TEX = {MARKED: r"\dag", ON_COVERED: r"\ddag"}
+_MEANINGS = {ON_COVERED: "on the rows with 3D only"}
+_TEX = {ON_COVERED: r"\ddag"}
 
 
 def print_study(result: StudyResult, console: Console) -> None:
@@ -131,16 +131,19 @@ class Column:
 
 def difference_columns(result: StudyResult, table: StudyTable) -> list[Column]:
     """Differences of the study's rule: to each reference, to itself with permuted codes, to the reference cell."""
-    rule, study = table.rule or "", result.study
-    columns = [
-        Column(f"to {name}", partial(table.find, predictor=rule, versus=name)) for name in table.references
-    ]
-    columns.append(Column("to permuted codes", partial(table.to_control, predictor=rule)))
+    study = result.study
+
+    def of_rule(place: int, **versus: Any) -> Figure | None:
+        rule = table.rule_of.get(place)
+        return None if rule is None else table.find(place, rule, **versus)
+
+    columns = [Column(f"to {name}", partial(of_rule, versus=name)) for name in table.references]
+    columns.append(
+        Column("to permuted codes", lambda place: table.to_control(place, table.rule_of.get(place, "")))
+    )
     if len(result.cells) > 1:
         chief = study.reference_cell
-        columns.append(
-            Column(f"to {study.cells[chief].name}", partial(table.find, predictor=rule, versus_cell=chief))
-        )
+        columns.append(Column(f"to {study.cells[chief].name}", partial(of_rule, versus_cell=chief)))
     places = range(len(result.cells))
     return [column for column in columns if any(column.of(place) is not None for place in places)]
 
@@ -169,7 +172,7 @@ def _legend(table: StudyTable) -> str:
 def _meanings(table: StudyTable) -> dict[str, str]:
     """Marks of this study -> their meaning."""
     of = table.figures
-    used = {MARKED: bool(of["fitted_on_reported"].any()), ON_COVERED: bool((of["rows"] == "covered").any())}
+    used = {ON_COVERED: bool((of["rows"] == "covered").any())}
     return {mark: meaning for mark, meaning in _MEANINGS.items() if used[mark]}
 
 

@@ -169,16 +169,19 @@ def check_folder(folder: Path) -> None:
 
 def _made(study: Study, cell: Cell) -> AnyCell:
     try:
-        return RUNNERS[study.run](cell.options)
+        return RUNNERS[cell.run](cell.options)
     except Ig3dError as error:
         raise type(error)(f"{cell.name}: {error}" if cell.labels else str(error)) from error
 
 
 def _check_rule(study: Study, made: list[AnyCell]) -> None:
     """Refuse a rule that no cell can have: after the runs it would be too late."""
-    names = dict.fromkeys(name for cell in made for name in cell.rules)
-    if study.rule is not None and study.rule not in names and not study.rule.startswith("2d:"):
-        raise UsageError(f"rule: expected one of {', '.join(names)}, got {study.rule!r}")
+    for run in study.runs:
+        rule = study.rule_of(run)
+        cells = [made[place] for place, cell in enumerate(study.cells) if cell.run == run]
+        names = dict.fromkeys(name for cell in cells for name in cell.rules)
+        if rule is not None and rule not in names and not rule.startswith("2d:"):
+            raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
 
 
 def _name(key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from ..config import FuseConfig
 from ..fuse import fuse_predictions
 from ..head_fits import ScoreFolder
 from ..heads import code_of
+from ..heads.given import code_of_class
 from ..intermediate.cell import OPTIONS as INTERMEDIATE_OPTIONS
 from ..intermediate.cell import IntermediateCell
+from ..options import options_of
 from ..report.files import run_files, write_texts
 from ..report.record import run_of
+from ..rules import RULES, kind_of, options_of_rule, rule_options
 
 # option -> name in Inputs
 _INPUTS = {
@@ -32,13 +35,9 @@ _INPUTS = {
     "task": "task",
 }
 PATHS = frozenset({"2d-logits", "3d-store", "3d-logits", "labels", "2d-ids", "features"})
-# Of no meaning to a cell: how many threads it has, and whether a model is saved.
+# Without meaning for a cell: its number of threads, and whether a model is saved.
 _NOT_OPTIONS = ("jobs", "model")
-_CONFIG = {
-    "2d-out-of-fold" if field.name == "two_d_out_of_fold" else field.name.replace("_", "-"): field
-    for field in fields(FuseConfig)
-    if field.name not in _NOT_OPTIONS
-}
+_CONFIG = {option.name: option for option in options_of(FuseConfig, skip=(*_NOT_OPTIONS, "rule_options"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class FuseCell:
 
     inputs: Inputs
     config: FuseConfig
-    head_code: str = ""
+    code: str = ""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FuseCell:
@@ -58,14 +57,22 @@ class FuseCell:
         UsageError : a value that the option cannot have, or files that lack.
         """
         inputs = {_INPUTS[name]: value for name, value in options.items() if name in _INPUTS}
+        if isinstance(options.get("blocks"), list):
+            options = {**options, "blocks": ",".join(map(str, options["blocks"]))}
         chosen = {
-            _CONFIG[name].name: _value(name, value) for name, value in options.items() if name in _CONFIG
+            _CONFIG[name].parameter: _CONFIG[name].checked(value)
+            for name, value in options.items()
+            if name in _CONFIG
         }
+        of_rules = rule_options({name: value for name, value in options.items() if "." in name})
         two_d = inputs.pop("two_d", None)
         if two_d is None:
             raise UsageError("2d-logits: expected a file of 2D predictions, got none; name it in options")
-        config = FuseConfig(**chosen, model=False)
-        return cls(Inputs(two_d, **inputs), config, code_of(config.head))
+        config = FuseConfig(**chosen, rule_options=of_rules, model=False)
+        code = code_of(config.head) + "".join(
+            code_of_class(kind_of(name)) for name in config.rules if name not in RULES
+        )
+        return cls(Inputs(two_d, **inputs), config, code)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -74,10 +81,10 @@ class FuseCell:
         return (*self.inputs.two_d, *self.inputs.stores, *self.inputs.ids, *single)
 
     def key(self, contents: Mapping[Path, str]) -> str:
-        """What the result depends on, as text: the files' contents, every choice, the code of a head of the user's."""
+        """What the result depends on, as text: the files' contents, every choice, and the code of the user."""
         files = [contents[path] for path in self.files]
         choices = {name: value for name, value in asdict(self.config).items() if name not in _NOT_OPTIONS}
-        choices["head"] += self.head_code
+        choices["head"] += self.code
         return repr(
             (files, len(self.inputs.two_d), self.inputs.classes, self.inputs.task, sorted(choices.items()))
         )
@@ -91,7 +98,7 @@ class FuseCell:
     def shared(self) -> str:
         """Equal for cells that fit the same heads: one of them goes first and keeps the scores for the others."""
         config = self.config
-        rows = (config.groups, config.seed, config.report, config.folds, config.fit_on)
+        rows = (config.groups, config.seed, config.report, config.folds)
         return repr((self.files, config.blocks, config.head, *rows))
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
@@ -111,9 +118,11 @@ RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], AnyCell]] = {
 }
 
 
-def options_of(run: str) -> list[str]:
+def option_names(run: str) -> list[str]:
     """Names of the options that cells of a kind have."""
-    return [*INTERMEDIATE_OPTIONS] if run == "intermediate" else [*_INPUTS, *_CONFIG]
+    if run == "intermediate":
+        return [*INTERMEDIATE_OPTIONS]
+    return [*_INPUTS, *_CONFIG, *(option.name for rule in RULES for option in options_of_rule(rule))]
 
 
 def content_of(path: Path) -> str:
@@ -130,28 +139,3 @@ def content_of(path: Path) -> str:
         with CodeStore(path) as store:
             return store.content_sha256
     return file_sha256(path)
-
-
-def _value(name: str, value: Any) -> Any:
-    """An option's value in the type that the configuration has."""
-    default = _CONFIG[name].default
-    if name == "calibration-rows" and value is None:
-        return None
-    if name == "calibration-rows":
-        default = 0
-    if name == "rules":
-        parts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple):
-            raise UsageError(f"rules: expected names in a list or by comma, got {value!r}")
-        return tuple(str(part).strip() for part in parts if str(part).strip())
-    if name == "blocks" and isinstance(value, list):
-        return ",".join(map(str, value))
-    if isinstance(default, bool) and not isinstance(value, bool):
-        raise UsageError(f"{name}: expected true or false, got {value!r}")
-    if isinstance(default, int) and not isinstance(default, bool) and type(value) is not int:
-        raise UsageError(f"{name}: expected a whole number, got {value!r}")
-    if name == "groups" and value is not None:
-        default = ""
-    if isinstance(default, str) and not isinstance(value, str):
-        raise UsageError(f"{name}: expected a text, got {value!r}")
-    return value

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError, short
-from .runners import PATHS, RUNNERS, options_of
+from .runners import PATHS, RUNNERS, option_names
 from .yaml_reader import read_yaml
 
 _KEYS = ("name", "run", "options", "grid", "metric", "rule", "reference")
@@ -30,10 +30,12 @@ class Cell:
     ----------
     labels : factor -> the label of its value here
     options : option -> value
+    run : ``fuse`` or ``intermediate``
     """
 
     labels: Mapping[str, str]
     options: Mapping[str, Any]
+    run: str = "fuse"
 
     @property
     def name(self) -> str:
@@ -53,9 +55,10 @@ class Study:
     grid : factor -> label -> value
         Every combination is a cell. A value that is a mapping sets several options; any other sets the option that
         the factor is named after.
-    run : name of what makes a cell: ``fuse``
+    run : ``fuse`` or ``intermediate``, for cells whose options do not set ``run``
+        In a study of both, a cell takes those of the options for all cells that its run has.
     metric : what the table shows; None is the first of the task
-    rule : whose differences are told apart; None is ``stack`` where there is one
+    rule : rule whose differences are shown, or run -> rule; None is ``stack`` where there is one
     reference : factor -> label of the cell that the others are compared with; the first value of a factor left out
 
     Raises
@@ -68,13 +71,15 @@ class Study:
     grid: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: str = "fuse"
     metric: str | None = None
-    rule: str | None = None
+    rule: str | Mapping[str, str] | None = None
     reference: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.run not in RUNNERS:
-            raise UsageError(f"{self.name}: expected run: {' or '.join(RUNNERS)}, got {self.run!r}")
-        known = options_of(self.run)
+        runs = self.runs
+        for run in runs:
+            if run not in RUNNERS:
+                raise UsageError(f"{self.name}: expected run: {' or '.join(RUNNERS)}, got {run!r}")
+        known = ["run", *dict.fromkeys(name for run in runs for name in option_names(run))]
         _check_options(self.options, known, self.name)
         cells = 1
         for factor, values in self.grid.items():
@@ -98,6 +103,22 @@ class Study:
                 raise UsageError(f"{self.name}: expected a reference among {words}, got {factor}: {label}")
 
     @property
+    def runs(self) -> tuple[str, ...]:
+        """The kinds of runs of its cells."""
+        values = [
+            value["run"]
+            for values in self.grid.values()
+            for value in values.values()
+            if isinstance(value, Mapping) and "run" in value
+        ]
+        values += [run for run in self.grid.get("run", {}).values() if not isinstance(run, Mapping)]
+        return tuple(dict.fromkeys(map(str, values))) or (str(self.options.get("run", self.run)),)
+
+    def rule_of(self, run: str) -> str | None:
+        """The rule whose differences are shown in cells of a run."""
+        return self.rule.get(run) if isinstance(self.rule, Mapping) else self.rule
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """All combinations, the last factor's values next to each other."""
         found = []
@@ -106,7 +127,11 @@ class Study:
             for (factor, values), label in zip(self.grid.items(), labels, strict=True):
                 value = values[label]
                 options |= value if isinstance(value, Mapping) else {factor: value}
-            found.append(Cell(dict(zip(self.grid, labels, strict=True)), options))
+            run = str(options.pop("run", self.run))
+            if len(self.runs) > 1:
+                known = option_names(run)
+                options = {name: value for name, value in options.items() if name in known or ":" in name}
+            found.append(Cell(dict(zip(self.grid, labels, strict=True)), options, run))
         return tuple(found)
 
     @property
@@ -138,8 +163,8 @@ def read_study(
     options : option -> value, optional
         For all cells, in place of what the file has (:meth:`Study.with_options`).
     allow_code : bool
-        Whether the file may name heads as ``module:Class``, whose code is imported and run. A head in ``options`` is
-        the caller's own and always allowed.
+        Whether the file may name heads and rules as ``module:Class``, whose code is imported and run. A head or rule in
+        ``options`` is the caller's own and always allowed.
 
     Raises
     ------
@@ -156,7 +181,12 @@ def read_study(
     for key in ("options", "grid", "reference"):
         if not isinstance(content.get(key) or {}, dict):
             raise UsageError(f"{path}: expected {key} to be a mapping, got {type(content[key]).__name__}")
-    for key in ("name", "run", "metric", "rule"):
+    rule = content.get("rule")
+    if isinstance(rule, dict):
+        rule = {str(run): str(name) for run, name in rule.items()}
+    elif not isinstance(rule or "", str):
+        raise UsageError(f"{path}: expected rule to be a text, or a rule for each run, got {rule!r}")
+    for key in ("name", "run", "metric"):
         if not isinstance(content.get(key) or "", str):
             raise UsageError(f"{path}: expected {key} to be a text, got {content[key]!r}")
     folder = Path(path).parent
@@ -179,12 +209,12 @@ def read_study(
         },
         run=content.get("run") or "fuse",
         metric=content.get("metric"),
-        rule=content.get("rule"),
+        rule=rule,
         reference={_text(factor): str(label) for factor, label in (content.get("reference") or {}).items()},
     )
     study = study.with_options(options) if options else study
     if not allow_code:
-        _refuse_code(study, path, (options or {}).get("head"))
+        _refuse_code(study, path, options or {})
     return study
 
 
@@ -203,13 +233,26 @@ def _text_of(path: Path) -> str:
         ) from exc
 
 
-def _refuse_code(study: Study, path: str | Path, callers: Any) -> None:
-    """Refuse heads that are code outside of ig3d, unless the caller named them: reading a file must not run any."""
-    heads = dict.fromkeys(str(cell.options.get("head", "")) for cell in study.cells)
-    for head in heads:
-        if ":" in head and head != callers:
+def _refuse_code(study: Study, path: str | Path, callers: Mapping[str, Any]) -> None:
+    """Refuse heads and rules that are code outside of ig3d, unless the caller named them.
+
+    Reading a file must not run any code.
+    """
+    for option in ("head", "rules", "primary"):
+        for cell in study.cells:
+            value = cell.options.get(option, "")
+            named = value.split(",") if isinstance(value, str) else value
+            listed = named if isinstance(named, list | tuple) else ()
+            code = next((name for name in listed if isinstance(name, str) and ":" in name), None)
+            if code is not None and value != callers.get(option):
+                raise UsageError(
+                    f"{path}: the study names the {'head' if option == 'head' else 'rule'} {short(code)!r}, which is "
+                    "code outside of ig3d; if you trust the file and that code, run it with --allow-code"
+                )
+    for name in dict.fromkeys(name for cell in study.cells for name in cell.options):
+        if ":" in name and name not in callers:
             raise UsageError(
-                f"{path}: the study names the head {short(head)!r}, which is code outside of ig3d; if you trust the "
+                f"{path}: the option {short(name)!r} is one of a rule that is code outside of ig3d; if you trust the "
                 "file and that code, run it with --allow-code"
             )
 
@@ -255,7 +298,8 @@ def placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for name in options:
-        if name not in known:
+        # options of a rule of the user's are checked when the rule is imported
+        if name not in known and ":" not in str(name):
             near = get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
             raise UsageError(f"{where}: expected options of the run, got {name!r}{hint}")

@@ -7,8 +7,8 @@ with the same predictions ask one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,12 @@ from ..evaluate.metrics import better_by, metric_names
 from ..evaluate.predictions import ReportedPredictions
 from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, Predictor, control_of, find
 from ..report.compare import groups_of_runs, unlike
-from ..report.format import MARKED, ON_COVERED
+from ..report.format import ON_COVERED
 from ..report.record import seed_of
 from ..report.view import LEADING
 from .run import StudyResult
 
-_WARNINGS = ("WARNING", "MARKED")  # how a run's lines begin that a reader of one figure has to know
+_WARNINGS = ("WARNING",)  # how a run's lines begin that a reader of one figure has to know
 _REFERENCE = "reference cell"
 _JUDGED = ("rule", "head")
 
@@ -42,10 +42,11 @@ class StudyTable:
     references : names that rules are compared with within their cell; the first leads
     figures : DataFrame
         A column ``cell`` (place of the cell), one for each factor, those of the table of figures, ``versus_cell``
-        (place of the cell that a difference is to, empty within a cell) and ``fitted_on_reported``. Figures of all
+        (place of the cell that a difference is to, empty within a cell). Figures of all
         reported rows, or of the covered ones for a predictor of no others; ``p_adjusted`` is over the study.
     remarks : why some cells stand apart, and which are the same
     warnings : of the cells, each with the cells that it concerns
+    rule_of : cell -> the rule whose differences are shown
     """
 
     metric: str
@@ -55,6 +56,7 @@ class StudyTable:
     figures: pd.DataFrame
     remarks: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    rule_of: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def control(self) -> tuple[str, str] | None:
@@ -93,11 +95,11 @@ class StudyTable:
         return None
 
     def marks(self, cell: int, predictor: str, condition: str = REAL) -> str:
-        """``†`` where it was fitted on the reported rows, ``‡`` where it is measured on covered rows only."""
+        """``‡`` if it is measured on covered rows only."""
         of = self.figures
         chosen = (of["cell"] == cell) & (of["predictor"] == predictor) & (of["condition"] == condition)
         for line in of[chosen & (of["versus"] == "")].to_dict("records"):
-            return MARKED * bool(line["fitted_on_reported"]) + ON_COVERED * (line["rows"] == "covered")
+            return ON_COVERED * (line["rows"] == "covered")
         return ""
 
     def claim(self, cell: int, predictor: str) -> Figure | None:
@@ -123,7 +125,7 @@ def table_of(result: StudyResult) -> StudyTable:
     UsageError : the metric is not one of the task, or no cell has the rule.
     """
     done = [(place, of) for place, of in enumerate(result.cells) if of.run is not None]
-    columns = ["cell", *factor_columns(result), *COLUMNS, "versus_cell", "fitted_on_reported"]
+    columns = ["cell", *factor_columns(result), *COLUMNS, "versus_cell"]
     if not done:
         return StudyTable("accuracy", None, (), (), pd.DataFrame(columns=columns), ())
     tasks = {of.record["task"] for _, of in done}
@@ -137,15 +139,18 @@ def table_of(result: StudyResult) -> StudyTable:
         raise UsageError(f"metric: expected one of {', '.join(metric_names(task))}, got {metric!r}")
     predictions = {place: of.predictions() for place, of in done}
     within = [_within(result, place, metric) for place, _ in done]
-    across, remarks = _across(result, metric, task, predictions)
-    figures = pd.concat([*within, *across], ignore_index=True)[columns].astype({"versus_cell": "Int64"})
-    figures = figures.sort_values("cell", kind="stable", ignore_index=True)
-    own = figures[(figures["versus"] == "") & (figures["condition"] == REAL)]
+    own = pd.concat(within, ignore_index=True)
+    own = own[(own["versus"] == "") & (own["condition"] == REAL)]
     rules = list(dict.fromkeys(own["predictor"][own["role"].isin(_JUDGED)]))
     names = [*dict.fromkeys(own["predictor"][own["role"] == "reference"]), *rules]
-    rule = result.study.rule or ("stack" if "stack" in rules else next(iter(rules), None))
-    if rule is not None and rule not in names:
-        raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
+    rule_of = {place: rule for place, _ in done if (rule := _rule_of(result, place, own))}
+    for rule in rule_of.values():
+        if rule not in names:
+            raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
+    across, remarks = _across(result, metric, task, predictions, rule_of)
+    figures = pd.concat([*within, *across], ignore_index=True)[columns].astype({"versus_cell": "Int64"})
+    figures = figures.sort_values("cell", kind="stable", ignore_index=True)
+    rule = " and ".join(dict.fromkeys(rule_of.values())) or None
     references = tuple(dict.fromkeys(name for _, of in done for name in of.record["references"]))
     same = same_cells(predictions)
     _correct(figures, same, result.study.reference_cell)
@@ -156,13 +161,20 @@ def table_of(result: StudyResult) -> StudyTable:
         for first in dict.fromkeys(same.values())
     ]
     return StudyTable(
-        metric, rule, tuple(names), references, figures, tuple(remarks), tuple(_warnings(result))
+        metric, rule, tuple(names), references, figures, tuple(remarks), tuple(_warnings(result)), rule_of
     )
+
+
+def _rule_of(result: StudyResult, place: int, own: pd.DataFrame) -> str | None:
+    """The rule of a cell whose differences are shown: the study's, else ``stack``, else the first."""
+    rules = list(own["predictor"][(own["cell"] == place) & own["role"].isin(_JUDGED)])
+    named = result.study.rule_of(result.study.cells[place].run)
+    return named or ("stack" if "stack" in rules else next(iter(rules), None))
 
 
 def factor_columns(result: StudyResult) -> dict[str, str]:
     """Column of each factor -> the factor."""
-    taken = {*COLUMNS, "cell", "versus_cell", "fitted_on_reported", "error"}
+    taken = {*COLUMNS, "cell", "versus_cell", "error"}
     return {(f"{name} (factor)" if name in taken else name): name for name in result.study.grid}
 
 
@@ -181,20 +193,25 @@ def _within(result: StudyResult, place: int, metric: str) -> pd.DataFrame:
     )
     keys = list(every[["predictor", "condition"]].itertuples(index=False, name=None))
     part = np.array(["all" if key in whole else "covered" for key in keys], object)
-    fitted = {(of["name"], of["condition"]): of["fitted_on_reported"] for of in run.record["predictors"]}
     return every[every["rows"].to_numpy() == part].assign(
         p_adjusted=math.nan,
         cell=place,
         versus_cell=None,
-        fitted_on_reported=[fitted[key] for key, of, mine in zip(keys, every["rows"], part, strict=True) if of == mine],
         **_labels(result, place),
     )  # fmt: skip
 
 
 def _across(
-    result: StudyResult, metric: str, task: str, predictions: Mapping[int, ReportedPredictions]
+    result: StudyResult,
+    metric: str,
+    task: str,
+    predictions: Mapping[int, ReportedPredictions],
+    rule_of: Mapping[int, str],
 ) -> tuple[list[pd.DataFrame], list[str]]:
-    """Differences of each predictor to that of the reference cell, and why some cells have none."""
+    """Differences of each predictor to that of the reference cell, and why some cells have none.
+
+    The rule of a cell is compared with the rule of the reference cell, also if these are different rules.
+    """
     chief = result.study.reference_cell
     others = [place for place in predictions if place != chief]
     if not others:
@@ -217,7 +234,7 @@ def _across(
         compared = {
             place: other
             for place in paired
-            if (other := find(predictions[place].predictors, *of.key)) is not None
+            if (other := _partner(of, place, chief, predictions[place].predictors, rule_of)) is not None
             and other.present.all()
             and of.present.all()
         }
@@ -242,18 +259,28 @@ def _across(
         for line in lines.to_dict("records"):
             place = int(line["predictor"])
             line |= {
-                "predictor": of.name,
-                "role": of.role,
+                "predictor": compared[place].name,
+                "role": compared[place].role,
                 "condition": of.condition,
                 "versus": of.name,
                 "versus_condition": of.condition,
                 "cell": place,
                 "versus_cell": chief,
-                "fitted_on_reported": False,
                 **_labels(result, place),
             }
             tables.append(pd.DataFrame([line]))
     return tables, remarks
+
+
+def _partner(
+    of: Predictor, place: int, chief: int, predictors: Sequence[Predictor], rule_of: Mapping[int, str]
+) -> Predictor | None:
+    """The predictor of a cell that is compared with one of the reference cell."""
+    rules = (rule_of.get(chief), rule_of.get(place))
+    if of.key == (rules[0], REAL):
+        return find(predictors, rules[1] or of.name)
+    # another predictor of the name of the cell's rule is compared already
+    return None if of.key == (rules[1], REAL) else find(predictors, *of.key)
 
 
 def _renamed(of: Predictor, name: str, role: str) -> Predictor:

@@ -91,7 +91,7 @@ def figures_of(
         predictors, truth, covered, groups, task=task, draws=draws, seed=seed, refined=refined
     )
     opponents = {of.key: _opponents(of, predictors, known) for of in predictors}
-    tested = any(opponents[of.key] for of in predictors if of.role != "control")
+    tested = any(_is_tested(of, other) for of in predictors for other in opponents[of.key])
     turned = statistics.turned(draws=draws, seed=seed) if tested else {}
     lines = _Lines()
     for part, rows in parts.items():
@@ -104,7 +104,9 @@ def figures_of(
                 lines.add(of, part, metric, sums.figure())
                 for other in compared:
                     lines.add(of, part, metric, sums.difference(sampled[other.key].metrics[metric]), other)
-            for other in compared if of.role != "control" else ():
+            for other in compared:
+                if not _is_tested(of, other):
+                    continue
                 for metric, p in _tests(statistics, turned, part, of, other, groups, truth, rows).items():
                     line = lines.of(of, part, metric, other)
                     line["p"] = p
@@ -112,7 +114,7 @@ def figures_of(
                         line["p_adjusted"] = p
             for number, recall in enumerate(mine.recalls):
                 lines.add(of, part, "recall", recall.figure(), label=names[number])
-                for other in (other for other in compared if other in known):
+                for other in (other for other in compared if other.name in references):
                     difference = recall.difference(sampled[other.key].recalls[number])
                     lines.add(of, part, "recall", difference, other, label=names[number])
             if task == "classes":
@@ -212,22 +214,33 @@ def figure(
     return Figure(*(float(line[name]) for name in Figure._fields))
 
 
+def _is_tested(of: Predictor, other: Predictor) -> bool:
+    """Whether a difference has a p-value: controls have none, except that over two stacked 2D networks."""
+    return of.role != "control" or of.condition == other.condition
+
+
 def _opponents(
     of: Predictor, predictors: Sequence[Predictor], references: Sequence[Predictor]
 ) -> list[Predictor]:
     """Predictors that one is compared with."""
     found = [other for other in references if other.key != of.key]
-    if of.role != "rule":
-        return found
+    # a rule over two stacked 2D networks is compared with the reference over both
+    both = (find(predictors, other.name, of.condition) for other in references if of.condition != REAL)
+    own = [other for other in both if other is not None and other.key != of.key]
+    if own or of.role != "rule":
+        return own or found
     control = control_of(of.name, (other.key for other in predictors))
     beside = [find(predictors, *control)] if control else []
     beside.append(find(predictors, "3d"))
     beside += [
         other
         for other in predictors
-        if other.name == of.name and other.condition not in (REAL, PERMUTED, CONDITIONAL)
+        if other.name == of.name
+        and other.condition not in (REAL, PERMUTED, CONDITIONAL)
+        and find(predictors, references[0].name if references else "", other.condition) is None
     ]
-    return found + [other for other in beside if other is not None and other not in found]
+    keys = [other.key for other in found]
+    return found + [other for other in beside if other is not None and other.key not in keys]
 
 
 def _tests(

@@ -1,39 +1,69 @@
 """Heads: scikit-learn estimators that predict classes or valence-arousal from the codes alone.
 
-``fit(X, y, groups=None)`` chooses what there is to choose on a grouped part of the rows it is given, and on nothing
-else. One file per head, imported when it is asked for.
+``fit(X, y, groups=None)`` chooses its settings on a grouped part of the rows it is given, and on nothing else. A new
+head is one file and a line of :data:`HEADS`; an entry point of the group ``ig3d.heads`` or ``module:Class`` needs no
+line. A head is imported when it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from ...errors import UsageError
 
-# task -> name -> "module:Class", imported on use
+# name -> task -> module:Class, imported on use
 HEADS: Mapping[str, Mapping[str, str]] = {
-    "classes": {
-        "gbm": "ig3d.learn.heads.gbm:GbmClassifier",
-        "linear": "ig3d.learn.heads.linear:LinearClassifier",
-        "mlp": "ig3d.learn.heads.paper:MlpClassifier",
-        "residual": "ig3d.learn.heads.paper:ResidualClassifier",
-    },
-    "va": {
-        "gbm": "ig3d.learn.heads.gbm:GbmRegressor",
-        "linear": "ig3d.learn.heads.linear:LinearRegressor",
-        "mlp": "ig3d.learn.heads.paper:MlpRegressor",
-        "residual": "ig3d.learn.heads.paper:ResidualRegressor",
-    },
+    "gbm": {"classes": "gbm:GbmClassifier", "va": "gbm:GbmRegressor"},
+    "linear": {"classes": "linear:LinearClassifier", "va": "linear:LinearRegressor"},
+    "mlp": {"classes": "paper:MlpClassifier", "va": "paper:MlpRegressor"},
+    "residual": {"classes": "paper:ResidualClassifier", "va": "paper:ResidualRegressor"},
 }
-NEED_TORCH = frozenset({"mlp", "residual"})
-# What a saved model may hold of ours: the heads by the names that skops writes.
-TYPES = (
-    *(place.replace(":", ".") for heads in HEADS.values() for place in heads.values()),
-    "ig3d.learn.heads.given.GivenClassifier",
-    "ig3d.learn.heads.given.GivenRegressor",
+# Names of our classes that a saved model may hold, as skops writes them.
+TYPES = tuple(
+    f"{__name__}.{target.replace(':', '.')}"
+    for target in (
+        *(target for kinds in HEADS.values() for target in kinds.values()),
+        "given:GivenClassifier",
+        "given:GivenRegressor",
+    )
 )
+
+
+def names(task: str) -> tuple[str, ...]:
+    """Names of the heads of a task, built-in ones first."""
+    installed = sorted(point.name for point in entry_points(group="ig3d.heads"))
+    return tuple(dict.fromkeys((*(name for name, kinds in HEADS.items() if task in kinds), *installed)))
+
+
+def place_of(name: str) -> str:
+    """``module:Class`` of a head of the user's or of another package; empty for those of ig3d."""
+    if name in HEADS or ":" in name:
+        return "" if name in HEADS else name
+    return next((point.value for point in entry_points(group="ig3d.heads") if point.name == name), "")
+
+
+def kind_of(name: str, task: str) -> type:
+    """The class of a head of :data:`HEADS`.
+
+    Raises
+    ------
+    UsageError : there is no such head.
+    """
+    if task not in HEADS.get(name, {}):
+        raise UsageError(
+            f"head: expected one of {', '.join(names(task))}, or module:Class of an estimator, got {name!r}"
+        )
+    module, _, attribute = HEADS[name][task].partition(":")
+    kind: type = getattr(import_module(f".{module}", __name__), attribute)
+    return kind
+
+
+def needs_of(name: str, task: str) -> str:
+    """Package that a head needs beside those of ig3d; empty if none."""
+    return "" if place_of(name) else getattr(kind_of(name, task), "needs", "")
 
 
 def make_head(
@@ -54,7 +84,7 @@ def make_head(
     seed : int
         Of every draw.
     jobs : int
-        Threads; 0 or -1 for all cores.
+        Threads; 0 for all cores.
     blocks : widths of the code blocks, in the order of the columns
         For heads that mask codes block by block; by default all columns are one block.
     balanced : bool
@@ -66,19 +96,15 @@ def make_head(
     ------
     UsageError : there is no such head.
     """
-    if ":" in name:
+    place = place_of(name)
+    if place:
         from .given import given_head
 
-        return given_head(name, task, seed=seed, jobs=jobs, balanced=balanced)
-    if name not in HEADS[task]:
-        raise UsageError(
-            f"head: expected one of {', '.join(HEADS[task])}, or module:Class of an estimator, got {name!r}"
-        )
-    module, _, attribute = HEADS[task][name].partition(":")
-    head = getattr(import_module(module), attribute)()
+        return given_head(place, task, seed=seed, jobs=jobs, balanced=balanced)
+    head: Any = kind_of(name, task)()
     offered = {
         "random_state": seed,
-        "num_threads": max(jobs, 0),  # 0: LightGBM takes all cores
+        "num_threads": jobs,  # 0: LightGBM takes all cores
         "blocks": tuple(blocks) or None,
         "class_weight": "balanced" if balanced else None,
         "device": device,
@@ -87,23 +113,22 @@ def make_head(
 
 
 def code_of(name: str) -> str:
-    """What tells a head from an earlier one of the same name: a hash of the user's own code; nothing for ours.
-
-    Ours change with the version of ig3d.
+    """Hash of the code of a head of the user's; empty for those of ig3d, which change with its version.
 
     Raises
     ------
     UsageError : there is no module or class of that name.
     """
-    if ":" not in name:
+    place = place_of(name)
+    if not place:
         return ""
     from .given import code_at
 
-    return code_at(name)
+    return code_at(place)
 
 
 def foreign_in(head: Any) -> list[str]:
-    """Types in a fitted head that a model file may not hold: of a user's own classes, or compiled ones."""
+    """Types in a fitted head that a model file may not hold: a user's own classes, or compiled ones."""
     from skops.io import dumps, get_untrusted_types
 
     return sorted(set(get_untrusted_types(data=dumps(head))) - set(TYPES))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..protocol.folds import strata_of
+from ..folds import strata_of
 
 
 def seed_of(random_state: Any) -> int:

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..protocol.folds import held_out
+from ..folds import held_out
 from ..trees import HELD_PART, grow, raw_scores
 from .common import numeric_strata, seed_of
 

@@ -92,10 +92,16 @@ def code_at(place: str) -> str:
     ------
     UsageError : there is no such module or class, or it is no estimator's.
     """
+    return code_of_class(class_at(place))
+
+
+def code_of_class(kind: type) -> str:
+    """Hash of the source files of a class and its base classes, and of the versions of their packages."""
     code = hashlib.sha256()
-    for each in inspect.getmro(class_at(place)):
+    for each in inspect.getmro(kind):
         package = sys.modules.get(getattr(each, "__module__", "").partition(".")[0])
-        code.update(repr((place, getattr(package, "__version__", ""))).encode())
+        version = getattr(package, "__version__", "")
+        code.update(repr((kind.__module__, kind.__qualname__, version)).encode())
         with suppress(OSError, TypeError):  # compiled, or typed in at a prompt
             code.update(Path(inspect.getsourcefile(each) or "").read_bytes())
     return code.hexdigest()

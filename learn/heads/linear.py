@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from ..protocol.folds import held_out
+from ..folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
 _CHOICE_PART = 4  # one in four rows chooses a penalty

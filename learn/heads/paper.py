@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...errors import UsageError, require
 from ...features.device import choose_device
-from ..protocol.folds import held_out
+from ..folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
 _HELD_PART = 6  # one in six rows stops the training
@@ -24,6 +24,7 @@ _HELD_PART = 6  # one in six rows stops the training
 class _Network(BaseEstimator):
     """What the four heads share; parameters as :class:`MlpClassifier`."""
 
+    needs: ClassVar[str] = "torch"
     network: ClassVar[str]
 
     def __init__(

@@ -40,7 +40,6 @@ class ReportedRows:
     sentences: tuple[str, ...]
     case: str = "intermediate"
     fit_name: str = "train"
-    marked: bool = False
     left_out: int = 0
 
     def record(self) -> dict[str, Any]:

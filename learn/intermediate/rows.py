@@ -10,7 +10,7 @@ from ...errors import PredictionsError, ProtocolError
 from ...features.fusion_table import FusionTable
 from ...features.samples import Split
 from ..diagnostics import check_groups
-from ..protocol.folds import held_out, strata_of
+from ..folds import held_out, strata_of
 from .config import IntermediateConfig
 
 

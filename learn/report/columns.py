@@ -76,7 +76,7 @@ def _figure(metric: str) -> Callable[[View, Entry], Cell]:
         if figure is None or not math.isfinite(figure.value):
             return Cell()
         text = number(figure.value, metric)
-        usable = of.role != "control" and of.rows == "all" and not of.fitted_on_reported
+        usable = of.role != "control" and of.rows == "all"
         ends = [number(end, metric) for end in (figure.low, figure.high)]
         return Cell(
             text,
@@ -88,7 +88,13 @@ def _figure(metric: str) -> Callable[[View, Entry], Cell]:
 
 
 def _to_reference(name: str, metric: str) -> Callable[[View, Entry], Cell]:
-    return lambda view, of: _difference(view.figure(of.key, metric, rows=of.rows, versus=name), metric)
+    def cell(view: View, of: Entry) -> Cell:
+        # a rule over two stacked 2D networks: to the reference over both
+        versus = (name, of.condition)
+        figure = view.figure(of.key, metric, rows=of.rows, versus=versus)
+        return _difference(figure or view.figure(of.key, metric, rows=of.rows, versus=name), metric)
+
+    return cell
 
 
 def _to_control(metric: str) -> Callable[[View, Entry], Cell]:

@@ -94,8 +94,6 @@ def _reason(view: View, rule: str, control: Key | None) -> str | None:
         return (
             "all reported rows are of one group" if protocol["rows_reported"] > 1 else "one row is reported"
         )
-    if entry.fitted_on_reported:
-        return f"{rule} was fitted on the reported rows"
     if view.intermediate and view.entry(NULL_INPUT) is None:
         return "no null-input baseline was trained"
     return "no control was run" if control is None else None
@@ -184,7 +182,11 @@ def _exploratory(view: View, *, fused: bool) -> list[dict[str, Any]]:
         return []
     if view.intermediate:
         return [*_modules(view), *_complementarity(view)]
-    found = [*_alone(view), *_controls(view), *_second_networks(view)] if fused else _heads(view)
+    found = (
+        [*_alone(view), *_controls(view), *_second_networks(view), *_beyond_both(view)]
+        if fused
+        else _heads(view)
+    )
     return found + _complementarity(view)
 
 
@@ -240,6 +242,23 @@ def _second_networks(view: View) -> list[dict[str, Any]]:
         }
         for of in view.seconds
         if of.name == rule and (figure := view.figure(rule, metric, versus=of.key)) is not None
+    ]
+
+
+def _beyond_both(view: View) -> list[dict[str, Any]]:
+    """Differences of the primary rule to the reference when both have two stacked 2D networks."""
+    metric, reference = view.primary_metric, "2d-recalibrated"
+    return [
+        {
+            "code": "beyond_both",
+            "rule": of.name,
+            "condition": of.condition,
+            "metric": metric,
+            "shown": not view.few and _passes(figure, metric),
+            **_numbers(figure),
+        }
+        for of in view.seconds
+        if (figure := view.figure(of.key, metric, versus=(reference, of.condition))) is not None
     ]
 
 

@@ -8,7 +8,7 @@ from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS, better_by
 
 LEVELS = (0.05, 0.01, 0.001)
-MARKED, ON_COVERED = "†", "‡"
+ON_COVERED = "‡"
 NOTHING = "–"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..evaluate.metrics import METRICS
 from .columns import LATEX, Cell, columns_of, rows_of
 from .compare import Comparison, by_predictor
-from .format import MARKED, ON_COVERED, interval, stars
+from .format import ON_COVERED, interval, stars
 from .page import fitted_on
 from .record import Run
 from .render import Tex, capital, flat, leak, tex_environment
@@ -43,7 +43,6 @@ _SPECIAL = {
     "−": "$-$",
     "×": r"$\times$",
     "…": r"\dots{}",
-    "†": r"\textsuperscript{\dag}",
 }
 
 
@@ -110,11 +109,7 @@ def _render(**values: Any) -> str:
 
 def _line(entry: Entry, cells: Sequence[Cell]) -> Tex:
     """A row of the table."""
-    marks = "".join(
-        rf"\textsuperscript{{{sign}}}"
-        for mark, sign in ((MARKED, r"\dag"), (ON_COVERED, r"\ddag"))
-        if mark in entry.label
-    )
+    marks = r"\textsuperscript{\ddag}" if ON_COVERED in entry.label else ""
     condition = "" if entry.condition == "real" else f" ({escape(entry.condition)})"
     return Tex(
         " & ".join([rf"\texttt{{{escape(entry.name)}}}{condition}{marks}", *map(_cell, cells)]) + r" \\"

@@ -56,7 +56,6 @@ _KEYS = {
         "case",
         "reported",
         "fitted_on",
-        "fitted_on_reported",
         "rows_reported",
         "rows_covered",
         "rows_calibration",
@@ -137,7 +136,6 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
                 "condition": of.condition,
                 "fits": of.fits,
                 "repeats": len(of.every),
-                "fitted_on_reported": protocol.marked and of.fits,
                 "fitted": list(of.fitted),
             }
             for of in result.predictors
@@ -146,7 +144,6 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
             "case": protocol.case,
             "reported": protocol.report_name,
             "fitted_on": protocol.fit_name,
-            "fitted_on_reported": protocol.marked,
             "rows_reported": len(result.ids),
             "rows_covered": int(result.covered.sum()),
             "groups_reported": None if result.groups is None else len(np.unique(result.groups)),
@@ -345,7 +342,7 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
         or primary.get("metric") not in metric_names(record["task"])
     ):
         yield f"rule and metric of the primary comparison, got {primary!r}"
-    needed = {"name", "role", "condition", "fits", "fitted", "fitted_on_reported", "repeats"}
+    needed = {"name", "role", "condition", "fits", "fitted", "repeats"}
     predictors = record["predictors"]
     if not isinstance(predictors, list) or not all(
         isinstance(of, dict) and needed <= of.keys() for of in predictors

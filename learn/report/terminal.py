@@ -10,7 +10,7 @@ from ..result import Result
 from .columns import TERMINAL, columns_of, rows_of
 from .compare import Comparison, by_predictor
 from .findings import findings_of
-from .format import MARKED, ON_COVERED, interval, stars
+from .format import ON_COVERED, interval, stars
 from .page import fitted_on
 from .record import Run, run_of
 from .render import text_environment
@@ -89,8 +89,6 @@ def _legend(view: View) -> str:
         parts.append("* ** *** gain with adjusted p < .05, .01, .001")
     if view.partial and any(of.rows == "covered" for of in view.entries):
         parts.append(f"{ON_COVERED} on rows with 3D")
-    if view.protocol["fitted_on_reported"]:
-        parts.append(f"{MARKED} fitted on the reported rows")
     return "; ".join(parts)
 
 

@@ -13,7 +13,7 @@ from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
 from ..evaluate.metrics import METRICS, better_by, metric_names
 from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, control_of, label_of
-from .format import MARKED, ON_COVERED
+from .format import ON_COVERED
 from .record import Run, seed_of
 
 # The metrics of papers, whose differences are shown; those of valence and arousal by what rules are fitted for.
@@ -29,7 +29,6 @@ class Entry:
     role: str
     condition: str
     fits: bool
-    fitted_on_reported: bool
     rows: str  # ``all``, ``covered``, or empty where it has no figures
     fitted: list[dict[str, Any]]
 
@@ -39,9 +38,8 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Name and condition with marks: fitted on the reported rows, measured on covered rows only."""
-        marks = MARKED * self.fitted_on_reported + ON_COVERED * (self.rows == "covered")
-        return label_of(self.name, self.condition) + marks
+        """Name and condition, with a mark if it is measured on covered rows only."""
+        return label_of(self.name, self.condition) + ON_COVERED * (self.rows == "covered")
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,6 @@ class View:
                     of["role"],
                     of["condition"],
                     bool(of["fits"]),
-                    bool(of["fitted_on_reported"]),
                     next(parts, ""),
                     list(of["fitted"]),
                 )
@@ -236,8 +233,8 @@ class View:
         return sorted(values, key=lambda name: -better_by(metric, values[name]))
 
     def best(self, metric: str) -> float:
-        """The best figure of what can be used: no control, nothing that was fitted on reported rows."""
-        usable = [of for of in self.of_role("reference", "rule", "head") if not of.fitted_on_reported]
+        """The best figure of references, rules and heads."""
+        usable = self.of_role("reference", "rule", "head")
         figures = [self.figure(of.key, metric) for of in usable]
         values = [of.value for of in figures if of is not None and math.isfinite(of.value)]
         return max(values, key=lambda value: better_by(metric, value), default=math.nan)

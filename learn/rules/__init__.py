@@ -1,114 +1,189 @@
-"""Fusion rules over one table of named columns: scikit-learn estimators, one file each, and the table of their names.
+"""Fusion rules: scikit-learn-compatible estimators, one file each, found by name.
 
-Classes: the columns are scores (logits or log-probabilities), what comes out are log-probabilities (n, k). Valence and
-arousal: values in, values in [-1, 1] out. A rule's ``fit(columns, y, groups=None)`` sees only the rows it is given and
-chooses its hyper-parameters among them; ``apply(columns)`` fuses row by row.
+Classes: the columns are scores (logits or log-probabilities), the result is (n, k) log-probabilities. Valence and
+arousal: values in, values in [-1, 1] out. ``fit(columns, y, groups=None)`` sees only the fitting rows and chooses its
+hyper-parameters among them; ``apply(columns)`` fuses row by row.
+
+A new rule is one file and a line of :data:`RULES`; an entry point of the group ``ig3d.rules`` or ``module:Class`` needs
+no line. Keyword-only parameters of its constructor are its options (:mod:`ig3d.learn.options`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
 
-from .base import Choices, Rule, quietly
-from .best import Best
-from .boost import Boost
-from .calibrate import Calibrated, Calibration
-from .columns import Columns
-from .fixed import FIXED, Fixed
-from .gate import Gate
-from .stack import Stack
-from .weighted import Weighted
+from ...errors import UsageError, absent
+from ..options import Option, options_of
+
+if TYPE_CHECKING:
+    from .base import Rule
+    from .columns import Columns
 
 __all__ = [
-    "FIXED",
-    "NEEDS_CODES",
     "RECALIBRATED",
+    "RULES",
     "TYPES",
     "Choices",
     "Columns",
     "Rule",
     "fits",
+    "kind_of",
     "make_rule",
-    "quietly",
+    "rule_options",
 ]
 
-RECALIBRATED = "2d-recalibrated"
-NEEDS_CODES = ("boost",)
-
-
-def _fixed(name: str, choices: Choices) -> Rule:
-    return Fixed(name, task=choices.task, on=choices.on)
-
-
-def _weighted(choices: Choices) -> Rule:
-    return Weighted(
-        task=choices.task,
-        on=choices.on,
-        objective=choices.objective,
-        per_class=choices.weights == "per-class",
-    )
-
-
-def _stack(choices: Choices, *, use_3d: bool) -> Rule:
-    return Stack(
-        task=choices.task,
-        use_3d=use_3d,
-        codes=use_3d and choices.stack_codes,
-        objective=choices.objective,
-        random_state=choices.seed,
-    )
-
-
-def _boost(choices: Choices) -> Rule:
-    return Boost(
-        task=choices.task,
-        objective=choices.objective,
-        num_threads=choices.threads,
-        random_state=choices.seed,
-    )
-
-
-def _gate(choices: Choices) -> Rule:
-    return Gate(task=choices.task, objective=choices.objective, random_state=choices.seed)
-
-
-def _best(choices: Choices) -> Rule:
-    # To leave the 3D out is a choice too.
-    names = (RECALIBRATED, *choices.candidates)
-    return Best(
-        tuple((name, make_rule(name, choices)) for name in names),
-        task=choices.task,
-        objective=choices.objective,
-        random_state=choices.seed,
-    )
-
-
-# Every rule by its name; "2d-recalibrated" is the stack with the 3D columns left out.
-_MAKERS: Mapping[str, Callable[[Choices], Rule]] = {
-    **{name: partial(_fixed, name) for name in FIXED},
-    "weighted": _weighted,
-    "stack": partial(_stack, use_3d=True),
-    "boost": _boost,
-    "gate": _gate,
-    "best": _best,
-    RECALIBRATED: partial(_stack, use_3d=False),
+# name -> module:Class, imported on use; in the order of tables
+RULES: Mapping[str, str] = {
+    "mean": "fixed:Mean",
+    "max": "fixed:Max",
+    "min": "fixed:Min",
+    "product": "fixed:Product",
+    "weighted": "weighted:Weighted",
+    "stack": "stack:Stack",
+    "boost": "boost:Boost",
+    "gate": "gate:Gate",
+    "threshold": "threshold:Threshold",
+    "best": "best:Best",
 }
-# What a saved model may hold of ours: the rules by the names that skops writes.
+RECALIBRATED = "2d-recalibrated"  # the stack without 3D columns
+# Names of our classes that a saved model may hold, as skops writes them.
 TYPES = tuple(
-    f"{kind.__module__}.{kind.__qualname__}"
-    for kind in (Best, Boost, Calibrated, Calibration, Fixed, Gate, Stack, Weighted)
+    f"{__name__}.{target.replace(':', '.')}"
+    for target in (*RULES.values(), "calibrate:Calibrated", "calibrate:Calibration")
 )
+# Constructor parameters that the run sets; all others are options of the rule.
+_SET_BY_RUN = ("task", "objective", "on", "random_state", "num_threads", "use_3d", "candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Choices of a run that its rules take; as in :class:`~ig3d.learn.config.FuseConfig`.
+
+    Attributes
+    ----------
+    task : ``classes`` or ``va``
+    objective : accuracy, balanced, logloss; rmse, ccc
+    on, calibrate : see the configuration
+    options : rule -> parameter -> value
+    seed : of inner folds and of trees
+    threads : of LightGBM, 0 for all cores; changes no number
+    candidates : rules that ``best`` chooses among
+    """
+
+    task: str
+    objective: str
+    on: str = "probabilities"
+    calibrate: str = "none"
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 0
+    threads: int = 1
+    candidates: tuple[str, ...] = ()
+
+
+def names() -> tuple[str, ...]:
+    """Names of all rules, built-in ones first."""
+    installed = (point.name for point in entry_points(group="ig3d.rules"))
+    return tuple(dict.fromkeys((*RULES, *sorted(installed))))
+
+
+def kind_of(name: str) -> type[Rule]:
+    """The class of a rule: a name of :data:`RULES` or of an entry point, or ``module:Class``.
+
+    Raises
+    ------
+    UsageError : there is no such rule.
+    MissingExtra : it needs a package that is not installed.
+    """
+    from .base import Rule
+
+    if name == RECALIBRATED:
+        name = "stack"
+    if name in RULES:
+        module, _, attribute = RULES[name].partition(":")
+        return getattr(import_module(f".{module}", __name__), attribute)
+    target = name
+    if ":" not in name:
+        installed = {point.name: point.value for point in entry_points(group="ig3d.rules")}
+        if name not in installed:
+            raise UsageError(f"rules: expected some of {', '.join(names())}, or module:Class, got {name}")
+        target = installed[name]
+    module, _, attribute = target.partition(":")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as exc:
+        if isinstance(exc, ModuleNotFoundError) and not f"{module}.".startswith(f"{exc.name}."):
+            raise absent(exc, wanted_by=f"rule {name}") from exc
+        raise UsageError(f"rules: expected module:Class of a rule, got {target!r} ({exc})") from exc
+    if not (isinstance(kind, type) and issubclass(kind, Rule)):
+        raise UsageError(f"rules: expected a class that inherits ig3d.learn.rules.Rule, got {target!r}")
+    return kind
+
+
+def options_of_rule(name: str) -> tuple[Option, ...]:
+    """The options of a rule; named ``stack.codes`` on the command line and in study files."""
+    return options_of(kind_of(name), skip=_SET_BY_RUN, prefix=f"{name}.")
+
+
+def rule_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Checked options of rules: rule -> parameter -> value, from names such as ``stack.codes``.
+
+    Raises
+    ------
+    UsageError : there is no such option, or the value is not one of its values.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        rule = key.rpartition(".")[0]
+        options = {option.name: option for option in (options_of_rule(rule) if rule else ())}
+        if key not in options:
+            every = [option.name for name in ([rule] if rule else RULES) for option in options_of_rule(name)]
+            raise UsageError(f"option of a rule: expected one of {', '.join(every) or 'none'}, got {key!r}")
+        found.setdefault(rule, {})[options[key].parameter] = options[key].checked(value)
+    return found
 
 
 def make_rule(name: str, choices: Choices) -> Rule:
-    """A rule by its name, over calibrated predictions where that was asked for."""
-    rule = _MAKERS[name](choices)
-    if choices.calibrate == "none" or name == "best":
+    """A rule by its name, over calibrated predictions if the run calibrates them.
+
+    Raises
+    ------
+    UsageError : there is no such rule.
+    """
+    kind = kind_of(name)
+    rule = kind(**choices.options.get(name, {}))
+    known = rule.get_params(deep=False)
+    offered: dict[str, Any] = {
+        "task": choices.task,
+        "objective": choices.objective,
+        "on": choices.on,
+        "random_state": choices.seed,
+        "num_threads": choices.threads,
+        "use_3d": name != RECALIBRATED,
+    }
+    if "candidates" in known:
+        # To leave the 3D out is a choice too.
+        candidates = (RECALIBRATED, *(other for other in choices.candidates if other != name))
+        offered["candidates"] = tuple((other, make_rule(other, choices)) for other in candidates)
+    rule.set_params(**{key: value for key, value in offered.items() if key in known})
+    if choices.calibrate == "none" or "candidates" in known:
         return rule
+    from .calibrate import Calibrated
+
     return Calibrated(rule, kind=choices.calibrate, objective=choices.objective)
 
 
 def fits(name: str, calibrate: str) -> bool:
-    """Whether anything is fitted to the calibration rows under this name, with this calibration before it."""
-    return name not in FIXED or calibrate != "none"
+    """Whether a rule is fitted to the calibration rows, with this calibration before it."""
+    return kind_of(name).fits or calibrate != "none"
+
+
+def __getattr__(name: str) -> Any:
+    """``Rule`` and ``Columns`` are imported on use: they need scikit-learn and NumPy."""
+    modules = {"Rule": ".base", "Columns": ".columns"}
+    if name in modules:
+        return getattr(import_module(modules[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

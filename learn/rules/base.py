@@ -1,10 +1,8 @@
-"""What every rule keeps to, and what it is asked for: :class:`Rule`, :class:`Choices`."""
+"""Base class of the fusion rules."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -12,36 +10,25 @@ from sklearn.base import BaseEstimator
 from .columns import Columns
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What a run asks of its rules; as in :class:`~ig3d.learn.config.FuseConfig`.
+class Rule(BaseEstimator):
+    """A fusion rule: ``fit`` sees only the fitting rows and chooses its hyper-parameters among them.
+
+    As in scikit-learn: ``__init__`` stores, ``fit`` sets attributes that end in an underscore and returns the rule.
+    Of the constructor's parameters the run sets ``task``, ``objective``, ``on``, ``random_state`` and ``num_threads``
+    if the rule has them; all others are options of the rule.
 
     Attributes
     ----------
-    task : ``classes`` or ``va``
-    objective : accuracy, balanced, logloss; rmse, ccc
-    on, weights, stack_codes, calibrate : see the configuration
-    seed : of inner folds and of trees
-    threads : of LightGBM, 0 for all cores; changes no number
-    candidates : rules that ``best`` chooses among
+    tasks : tasks that the rule can fuse
+    fits : whether anything is fitted to labels
+    needs_codes : whether the rule reads the codes beside both predictions
+    repeated : whether the rule is cross-fitted several times with other folds
     """
 
-    task: str
-    objective: str
-    on: str = "probabilities"
-    weights: str = "one"
-    stack_codes: bool = False
-    calibrate: str = "none"
-    seed: int = 0
-    threads: int = 1
-    candidates: tuple[str, ...] = ()
-
-
-class Rule(BaseEstimator):
-    """A fusion rule: ``fit`` sees only the rows it is given and chooses its hyper-parameters among them.
-
-    As in scikit-learn: ``__init__`` stores, ``fit`` sets attributes that end in an underscore and returns the rule.
-    """
+    tasks: ClassVar[tuple[str, ...]] = ("classes", "va")
+    fits: ClassVar[bool] = True
+    needs_codes: ClassVar[bool] = False
+    repeated: ClassVar[bool] = False
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Rule:
         """Fit to labels (n,) or targets (n, 2); ``groups`` (n,) stay whole in inner folds."""
@@ -52,12 +39,23 @@ class Rule(BaseEstimator):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """What was fitted, for the record; empty where nothing was."""
+        """Fitted parameters, for the record; empty if nothing was fitted."""
         return {}
 
+    def failures(self) -> list[str]:
+        """Causes of optimisers that did not converge, in this rule and in the estimators that it holds."""
+        held = [
+            value for value in vars(self).values() if hasattr(value, "failures_") or isinstance(value, Rule)
+        ]
+        nested = (of.failures() if isinstance(of, Rule) else of.failures_ for of in held)
+        return [*getattr(self, "failures_", []), *(cause for causes in nested for cause in causes)]
 
-def quietly(fit: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a fit without scikit-learn's warnings of few rows or slow convergence: degenerate rows are marked by us."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return fit(*arguments, **options)
+    def unusable(self, task: str, *, codes: bool) -> str:
+        """The reason why the rule cannot fuse a table; empty if it can."""
+        if task not in self.tasks:
+            return (
+                "it is defined for classes only"
+                if task == "va"
+                else "it is defined for valence and arousal only"
+            )
+        return "ready 3D predictions come without codes" if self.needs_codes and not codes else ""

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
-from ..protocol.folds import held_out, strata_of
+from ..folds import held_out, strata_of
 from ..trees import HELD_PART, grow, raw_scores
 from .base import Rule
 from .calibrate import with_unseen
@@ -27,8 +27,22 @@ class Boost(Rule):
     Parameters
     ----------
     task, objective : as in the configuration
-    learning_rate, max_rounds, patience, num_leaves, min_child_samples, feature_fraction, reg_lambda, max_bin :
-        as in LightGBM; small trees, as corrections are
+    learning_rate : float
+        Learning rate of LightGBM.
+    max_rounds : int
+        Most rounds of boosting.
+    patience : int
+        Rounds without gain on the held part after which boosting stops.
+    num_leaves : int
+        Leaves of a tree; few, because corrections are small.
+    min_child_samples : int
+        Least rows of a leaf.
+    feature_fraction : float
+        Share of the codes that a tree may use.
+    reg_lambda : float
+        L2 penalty of the leaves.
+    max_bin : int
+        Histogram bins of a code.
     num_threads : int, 0 for all cores; changes no number
     random_state : int
 
@@ -45,6 +59,8 @@ class Boost(Rule):
     Friedman, Greedy function approximation: a gradient boosting machine, Annals of Statistics 29 (2001): boosting
     from an initial function. Ke et al., LightGBM, NeurIPS 2017.
     """
+
+    needs_codes = True
 
     def __init__(
         self,

@@ -16,17 +16,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
 from .base import Rule
 from .columns import Columns, probabilities
-from .objective import row_weights
-
-_STEEPEST = 50.0  # scores are multiplied by at most this much, and at least by its inverse
-_PULL = 0.5  # of offsets towards 0, in units of rows: a class of few rows moves little
+from .solver import logistic_correction
 
 
 class Calibration(BaseEstimator):
@@ -52,30 +48,27 @@ class Calibration(BaseEstimator):
     def fit(self, scores: np.ndarray, y: np.ndarray) -> Calibration:
         """Fit to (n, k) scores and labels (n,)."""
         self.present_, coded = np.unique(y, return_inverse=True)
+        self.failures_: list[str] = []
         self.temperature_, self.offset_ = 1.0, np.zeros(scores.shape[1])
         if len(self.present_) == 1:
             return self
         seen = scores[:, self.present_] - scores[:, self.present_].mean(axis=1, keepdims=True)
-        n, weights, truth = len(y), row_weights(y, "classes", self.objective), np.arange(len(y))
-        free = len(self.present_) if self.kind == "bias" else 0
-
-        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            steep, offset = np.exp(parameters[0]), np.zeros(len(self.present_))
-            offset[:free] = parameters[1:]
-            logs = log_softmax(steep * seen + offset)
-            slope = np.exp(logs)
-            slope[truth, coded] -= 1
-            slope *= weights[:, None]
-            value = -(weights * logs[truth, coded]).sum() + _PULL * (offset**2).sum()
-            along = (slope.sum(axis=0) + 2 * _PULL * offset)[:free]
-            return value / n, np.concatenate([[steep * (slope * seen).sum()], along]) / n
-
-        limit = np.log(_STEEPEST)
-        bounds = [(-limit, limit)] + [(None, None)] * free
-        found = minimize(loss, np.zeros(1 + free), jac=True, method="L-BFGS-B", bounds=bounds).x
-        self.temperature_ = float(np.exp(-found[0]))
-        if free:
-            self.offset_[self.present_] = found[1:] - found[1:].mean()
+        offsets = self.kind == "bias"
+        scales, weights = logistic_correction(
+            np.empty((len(y), 0)),
+            seen[None],
+            coded,
+            1.0,
+            self.objective,
+            self.failures_,
+            scale_pull=0.0,
+            offsets=offsets,
+            tolerance=2.220446049250313e-09,
+            flat=1e-5,
+        )
+        self.temperature_ = float(1 / scales[0])
+        if offsets:
+            self.offset_[self.present_] = weights[0] - weights[0].mean()
         return self
 
     def apply(self, scores: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ class Columns:
     codes : (n, d) float32, finite; None where 3D predictions came ready
     quality : (n, q) float64, NaN where it is not known; None where there is none
     quality_columns : q names
+    second : (n, k) float64, predictions of a second 2D network; None where there is none
     """
 
     two: np.ndarray
@@ -29,6 +30,7 @@ class Columns:
     codes: np.ndarray | None = None
     quality: np.ndarray | None = None
     quality_columns: tuple[str, ...] = ()
+    second: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.two)

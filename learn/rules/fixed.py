@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -10,33 +11,66 @@ from ...features.predictions import log_softmax
 from .base import Rule
 from .columns import Columns, log_of, probabilities
 
-FIXED = ("mean", "max", "min", "product")
-_COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "mean": lambda a, b: (a + b) / 2,
-    "max": np.maximum,
-    "min": np.minimum,
-}
 
+class _Fixed(Rule):
+    """Both predictions combined element by element.
 
-class Fixed(Rule):
-    """Element by element, one of ``FIXED``.
-
-    Classes: on probabilities, renormalised; ``on="logits"`` takes mean and maximum of the scores as they are. Valence
-    and arousal: mean, maximum and minimum of the values.
+    Classes: on probabilities, renormalised. Valence and arousal: on the values.
     """
 
-    def __init__(self, name: str = "mean", *, task: str = "classes", on: str = "probabilities") -> None:
-        self.name = name
+    fits = False
+    combine: ClassVar[Callable[..., Any]]
+
+    def __init__(self, *, task: str = "classes") -> None:
         self.task = task
+
+    def apply(self, columns: Columns) -> np.ndarray:
+        """(n, k) fused log-probabilities or values."""
+        combine = type(self).combine
+        if self.task == "va":
+            return np.clip(combine(columns.two, columns.three), -1, 1)
+        return log_of(combine(probabilities(columns.two), probabilities(columns.three)))
+
+
+class _OnScores(_Fixed):
+    """As :class:`_Fixed`; with ``on="logits"`` on the scores as they are."""
+
+    def __init__(
+        self, *, task: str = "classes", on: Literal["probabilities", "logits"] = "probabilities"
+    ) -> None:
+        super().__init__(task=task)
         self.on = on
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
-        two, three = columns.two, columns.three
-        if self.task == "va":
-            return np.clip(_COMBINE[self.name](two, three), -1, 1)
-        if self.name == "product":
-            return log_softmax(log_softmax(two) + log_softmax(three))
-        if self.on == "logits" and self.name in ("mean", "max"):
-            return log_softmax(_COMBINE[self.name](two, three))
-        return log_of(_COMBINE[self.name](probabilities(two), probabilities(three)))
+        if self.task == "classes" and self.on == "logits":
+            return log_softmax(type(self).combine(columns.two, columns.three))
+        return super().apply(columns)
+
+
+class Mean(_OnScores):
+    """Mean of both predictions, element by element."""
+
+    combine = staticmethod(lambda two, three: (two + three) / 2)
+
+
+class Max(_OnScores):
+    """Maximum of both predictions, element by element; probabilities are renormalised."""
+
+    combine = staticmethod(np.maximum)
+
+
+class Min(_Fixed):
+    """Minimum of both predictions, element by element; probabilities are renormalised."""
+
+    combine = staticmethod(np.minimum)
+
+
+class Product(_Fixed):
+    """Product of both probabilities, renormalised."""
+
+    tasks = ("classes",)
+
+    def apply(self, columns: Columns) -> np.ndarray:
+        """(n, k) fused log-probabilities."""
+        return log_softmax(log_softmax(columns.two) + log_softmax(columns.three))

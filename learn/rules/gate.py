@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.utils.validation import check_is_fitted
 
 from .base import Rule
 from .columns import TINY, Columns, log_of, probabilities
 from .objective import inner_folds, row_weights
+from .solver import minimised
 
 _INNER_FOLDS = 3
 _PENALTIES = (1.0, 0.1, 0.01, 0.001)  # the strongest first: it wins where they are equal
@@ -21,13 +21,13 @@ _STEEPEST = 8.0  # of the logit of the weight: within .0003 and .9997
 
 
 class Gate(Rule):
-    """(1 - g) 2D + g 3D with g = sigmoid(a + b · z), z what is known of the sample's two predictions and its face.
+    """(1 - g) 2D + g 3D with a weight g for each row, from both confidences and the quality of the face.
 
-    z, standardised: of each predictor its greatest probability, the margin to the second, and the entropy (classes);
-    the intensity of each prediction and how far they are apart (valence and arousal); the face's quality where the
-    store knows it (a column that is not known counts as average). a and b are those of the least smooth loss of the
-    mixture: log loss (``balanced``: all classes weighing the same), squared error, or 1 - CCC; with a penalty on b
-    that inner folds choose. With b = 0 this is ``weighted`` with one w.
+    g = sigmoid(a + b · z), with z, standardised: of each predictor its greatest probability, the margin to the
+    second, and the entropy (classes); the intensity of each prediction and how far they are apart (valence and
+    arousal); the face's quality where the store has it (an unknown column counts as average). a and b are those of
+    the least smooth loss of the mixture: log loss (``balanced``: all classes weighing the same), squared error, or
+    1 - CCC; with a penalty on b that inner folds choose. With b = 0 this is ``weighted`` with one w.
 
     Parameters
     ----------
@@ -46,6 +46,8 @@ class Gate(Rule):
     Jacobs, Jordan, Nowlan and Hinton, Adaptive mixtures of local experts, Neural Computation 3 (1991): a gate that is
     fitted by the loss of the mixture; here with both experts given.
     """
+
+    repeated = True
 
     def __init__(self, *, task: str = "classes", objective: str = "accuracy", random_state: int = 0) -> None:
         self.task = task
@@ -80,6 +82,7 @@ class Gate(Rule):
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Gate:
         """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
+        self.failures_: list[str] = []
         known, self.names_ = self._known(columns)
         there = np.isfinite(known)
         count = np.maximum(there.sum(axis=0), 1)
@@ -121,7 +124,7 @@ class Gate(Rule):
             along = np.concatenate([[slope.sum()], slope @ z + 2 * penalty * found[1:]])
             return value + penalty * float((found[1:] ** 2).sum()), along
 
-        return np.asarray(minimize(loss, np.zeros(1 + z.shape[1]), jac=True, method="L-BFGS-B").x)
+        return minimised(loss, np.zeros(1 + z.shape[1]), self.failures_)
 
     def _loss(
         self, two: np.ndarray, three: np.ndarray, y: np.ndarray

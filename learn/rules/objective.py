@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..evaluate.metrics import measure
-from ..protocol.folds import folds_of, strata_of
+from ..folds import folds_of, strata_of
 from .columns import TINY
 
 

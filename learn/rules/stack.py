@@ -12,21 +12,18 @@ from typing import Any
 
 import joblib
 import numpy as np
-from scipy.optimize import minimize
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
-from ..products import product
 from .base import Rule
 from .calibrate import with_unseen
 from .columns import TINY, Columns, centred
 from .objective import inner_folds, row_weights
+from .solver import Solution, corrected, logistic_correction
 
-_Solution = tuple[np.ndarray, np.ndarray]
 _INNER_FOLDS = 3
-_STEEPEST = float(np.log(50))
 _RANK = 1e-6  # of standardised columns: what is below is rounding
 # Penalties to choose from, the strongest first: sum of squared weights over twice this (classes), alpha of the ridge.
 _PENALTIES = {"classes": (0.001, 0.01, 0.1, 1.0), "va": (100.0, 10.0, 1.0, 0.1)}
@@ -43,7 +40,7 @@ _REMEMBERED, _LOCK = 256, Lock()
 
 
 class Stack(Rule):
-    """A correction of the 2D network: multinomial logistic on centred log-probabilities of both (classes), ridge (VA).
+    """Linear correction of the 2D network by both predictions: logistic regression (classes), ridge (valence-arousal).
 
     Classes: softmax(s log p_2d + t r + W x + b), VA: v_2d + W x + b. Here r are the residuals of the 3D predictions
     after linear regression on the 2D ones, and x the standardised 2D columns and residuals. The weights are penalised,
@@ -57,7 +54,7 @@ class Stack(Rule):
     task : ``classes`` or ``va``
     use_3d : bool
     codes : bool
-        Whether the codes are among the columns, standardised and with a penalty of their own.
+        The codes are among the columns too, standardised and with a separate penalty.
     objective : str
         ``balanced`` weighs classes equally; ``ccc`` matches mean and spread of each dimension to the truth of the
         fitting rows after least squares: for a given correlation the concordance is greatest there.
@@ -78,6 +75,8 @@ class Stack(Rule):
     scale_, offset_ : (2,) arrays, for VA
     """
 
+    repeated = True
+
     def __init__(
         self,
         *,
@@ -92,6 +91,12 @@ class Stack(Rule):
         self.codes = codes
         self.objective = objective
         self.random_state = random_state
+
+    def unusable(self, task: str, *, codes: bool) -> str:
+        """The reason why the rule cannot fuse a table; empty if it can."""
+        if self.codes and not codes:
+            return "the option stack.codes needs a store of codes; leave it out"
+        return super().unusable(task, codes=codes)
 
     def _features(self, columns: Columns) -> np.ndarray:
         parts = [columns.two, columns.three] if self.use_3d else [columns.two]
@@ -119,15 +124,17 @@ class Stack(Rule):
         bases: np.ndarray,
         y: np.ndarray,
         penalty: float,
-        start: _Solution | None = None,
+        start: Solution | None = None,
         tolerance: float = 1e-9,
-    ) -> _Solution:
+    ) -> Solution:
         """Scales of the bases, and (1 + d, m) weights of the correction, offsets first."""
         if self.task == "va":
             model = Ridge(alpha=penalty).fit(x, y - bases[0])
             return np.ones(1), np.vstack([model.intercept_, model.coef_.T])
         y = np.searchsorted(self.present_, y)
-        return logistic_correction(x, bases, y, penalty, self.objective, start, tolerance)
+        return logistic_correction(
+            x, bases, y, penalty, self.objective, self.failures_, start=start, tolerance=tolerance
+        )
 
     def _weighed(self, features: np.ndarray, trust: float, code_trust: float) -> np.ndarray:
         """Standardised features, the 3D ones times ``trust``, the codes times ``code_trust`` or left out."""
@@ -165,6 +172,7 @@ class Stack(Rule):
         return self
 
     def _fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None) -> Stack:
+        self.failures_: list[str] = []
         self.width_ = columns.two.shape[1]
         self.scaler_ = StandardScaler()
         scaled = self.scaler_.fit_transform(self._features(columns))
@@ -206,6 +214,7 @@ class Stack(Rule):
             return
         alone = Stack(task=self.task, use_3d=False, objective=self.objective, random_state=self.random_state)
         self.penalty_ = alone.fit(columns.without_3d(), y, groups).penalty_
+        self.failures_ += alone.failures_
         loss = np.zeros(len(y))
         if self.codes and not self.own_.any():
             loss = self._losses(features, bases, y, fold, [(self.penalty_, 0.0, 0.0)])[0]
@@ -276,7 +285,7 @@ class Stack(Rule):
     def describe(self) -> dict[str, Any]:
         """What was fitted, for the record."""
         said: dict[str, Any] = {"penalty": self.penalty_, "trust_3d": self.trust_ if self.use_3d else None}
-        if self.codes:
+        if self.scaler_.n_features_in_ > 2 * self.width_:
             said["trust_codes"] = self.code_trust_
         if self.task == "va":
             return {**said, "scale": self.scale_.tolist(), "offset": self.offset_.tolist()}
@@ -321,79 +330,6 @@ def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> np.n
         where = np.unique(groups, return_inverse=True)[1].reshape(-1)
         apart = np.stack([np.bincount(where, row) for row in apart])
     return np.asarray(np.sqrt((apart**2).sum(axis=1)) / n)
-
-
-def corrected(x: np.ndarray, bases: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, k) scaled sum of the bases (m, n, k), plus offsets and x @ weights."""
-    return np.tensordot(scales, bases, 1) + weights[0] + x @ weights[1:]
-
-
-def logistic_correction(
-    x: np.ndarray,
-    bases: np.ndarray,
-    y: np.ndarray,
-    penalty: float,
-    objective: str,
-    start: _Solution | None = None,
-    tolerance: float = 1e-9,
-) -> _Solution:
-    """Scales (m,) and (1 + d, k) weights, offsets first, of the least penalised log loss.
-
-    Of softmax(s base_1 + t base_2 + b + x W) the summed loss + (||W||^2 / penalty + ||b||^2 + (log s)^2 + t^2) / 2 is
-    least: an offset costs a row or two.
-
-    Parameters
-    ----------
-    x : (n, d) float64, standardised
-    bases : (m, n, k) log-probabilities, and scores beside them
-    y : (n,) int labels below k
-    penalty : float
-    objective : ``balanced`` lets all classes weigh the same
-    start : where to begin; nothing corrected by default
-    tolerance : relative gain of a step below which the search ends
-    """
-    m, n, k = bases.shape
-    rows, weights = np.arange(n), row_weights(y, "classes", objective)
-    pull = np.full(x.shape[1] + 1, 1 / penalty)
-    pull[0] = 1.0
-    design = np.hstack([np.ones((n, 1)), x])
-    # From here on (k, n): the loops over the classes then run over whole rows of memory.
-    across, bases = np.ascontiguousarray(design.T), np.ascontiguousarray(bases.transpose(0, 2, 1))
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        w = flat[m:].reshape(k, -1)
-        first = np.exp(flat[0])
-        logs = product(w, across)
-        logs += first * bases[0]
-        for scale, base in zip(flat[1:m], bases[1:], strict=True):
-            logs += scale * base
-        logs -= logs.max(axis=0)
-        slope = np.exp(logs)
-        total = slope.sum(axis=0)
-        slope /= total
-        slope[y, rows] -= 1
-        slope *= weights
-        pulled = pull * w
-        value = weights @ (np.log(total) - logs[y, rows]) + ((pulled * w).sum() + (flat[:m] ** 2).sum()) / 2
-        along = product(slope, design) + pulled
-        of_scales = np.array([np.vdot(slope, base) for base in bases])
-        of_scales[0] *= first
-        return value / n, np.concatenate([of_scales + flat[:m], along.ravel()]) / n
-
-    flat = np.zeros(m + k * (x.shape[1] + 1))
-    if start is not None:
-        flat[: len(start[0])] = [np.log(start[0][0]), *start[0][1:]]
-        flat[m:] = start[1].T.ravel()
-    bounds = [(-_STEEPEST, _STEEPEST)] + [(None, None)] * (len(flat) - 1)
-    found = minimize(
-        loss,
-        flat,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 500, "gtol": 1e-6, "ftol": tolerance},
-    ).x
-    return np.concatenate([[np.exp(found[0])], found[1:m]]), np.ascontiguousarray(found[m:].reshape(k, -1).T)
 
 
 def matched(fitted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

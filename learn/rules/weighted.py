@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from sklearn.utils.validation import check_is_fitted
 
 from ...features.predictions import log_softmax
 from .base import Rule
 from .columns import TINY, Columns, log_of, probabilities
 from .objective import cost_of, row_weights
+from .solver import minimised
 
 _WEIGHTS = np.linspace(0, 1, 101)
 # Pull of the weights of classes towards the one weight of all, in units of rows.
@@ -25,11 +25,19 @@ class Weighted(Rule):
     (``balanced``: all classes weighing the same) between 0 and 1, pulled a little towards the one w, so that a class
     of few rows keeps it; per dimension of valence and arousal: the best of 0, .01, ..., 1 in that dimension.
 
+    Parameters
+    ----------
+    task, objective, on : as in the configuration
+    per_class : bool
+        One weight for each class, or for each of valence and arousal, instead of one for all.
+
     Attributes
     ----------
     w_ : (1,) or (k,) float64
         Weight of the 3D predictions. Among equally good ones that of the least log loss (classes) is taken.
     """
+
+    repeated = True
 
     def __init__(
         self,
@@ -46,6 +54,7 @@ class Weighted(Rule):
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Weighted:
         """Fit w to labels (n,) or targets (n, 2)."""
+        self.failures_: list[str] = []
         two, three = self._prepared(columns)
         if self.per_class and self.task == "va":
             # The same values in both dimensions: the mean over them is then that of the one dimension.
@@ -82,7 +91,7 @@ class Weighted(Rule):
             value = -(weights * logs[truth, y]).sum() + _PULL * ((w - start) ** 2).sum()
             return value / n, (-(weights[:, None] * slope * step).sum(axis=0) + 2 * _PULL * (w - start)) / n
 
-        return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(start)).x)
+        return minimised(loss, start, self.failures_, bounds=[(0, 1)] * len(start))
 
     def _prepared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Both predictions in the form that is averaged."""

@@ -1,4 +1,4 @@
-"""Which rows each head and each copy of the rules is fitted on, case by case (docs/protocol.md)."""
+"""Rows that each head and each fold model of the rules is fitted on, case by case (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ from itertools import combinations
 
 import numpy as np
 
-from ...errors import ProtocolError
-from ...features.fusion_table import FusionTable
-from ..config import FuseConfig
+from ..errors import ProtocolError
+from ..features.fusion_table import FusionTable
+from .config import FuseConfig
 from .folds import folds_of, strata_of
-from .rows import FuserFit, HeadFit
 
 _EMPTY = np.zeros(0, np.intp)
 _PAIRED_FOLDS, _INNER_BLOCKS = 10, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """Folds of some rows: ``number`` (m,) aligned with ``rows``."""
+class HeadFit:
+    """One head: fitted on the codes of ``train``, applied to ``predict``; row indices of the table."""
+
+    train: np.ndarray
+    predict: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class FoldModel:
+    """One set of fused rules: fitted on ``fit``, which have 3D, applied to ``apply``; row indices of the table.
+
+    ``heads_fit`` and ``heads_apply`` are numbers of the heads whose predictions stand on either side.
+    """
+
+    fit: np.ndarray
+    apply: np.ndarray
+    heads_fit: tuple[int, ...] = ()
+    heads_apply: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Folds of rows: ``number`` (m,) aligned with ``rows``."""
 
     rows: np.ndarray
     number: np.ndarray
@@ -27,25 +47,28 @@ class Drawn:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, table: FusionTable, rows: np.ndarray, config: FuseConfig, *, least: int = 2) -> Drawn:
-        """Folds of rows, as many as were asked for or as there are groups."""
+    def of(cls, table: FusionTable, rows: np.ndarray, folds: int, seed: int, *, least: int = 2) -> Folds:
+        """Folds of rows with groups kept whole: ``folds``, or as many as there are groups.
+
+        Raises
+        ------
+        ProtocolError : fewer than ``least`` are possible.
+        """
         groups = table.group_codes[rows]
         distinct = len(np.unique(groups))
-        count = min(config.folds, distinct)
+        count = min(folds, distinct)
         if count < least:
             what = "groups" if table.grouped else "rows"
             raise ProtocolError(
                 f"folds: expected at least {least}, from as many {what}, got {count} folds of {distinct} {what}; "
                 "more rows, more folds, or a val split to fit on are needed"
             )
-        number = folds_of(strata_of(table.truth[rows], table.task), groups, count, config.seed)
-        notes = (
-            () if count == config.folds else (f"{config.folds} folds were asked for; {count} are possible.",)
-        )
+        number = folds_of(strata_of(table.truth[rows], table.task), groups, count, seed)
+        notes = () if count == folds else (f"{folds} folds were asked for; {count} are possible.",)
         return cls(rows, number, count, notes)
 
-    def of_fold(self, *folds: int) -> np.ndarray:
-        """Rows of some folds."""
+    def rows_of(self, *folds: int) -> np.ndarray:
+        """Rows of these folds."""
         return self.rows[np.isin(self.number, folds)]
 
     def but(self, *folds: int) -> np.ndarray:
@@ -53,7 +76,7 @@ class Drawn:
         return self.rows[~np.isin(self.number, folds)]
 
 
-Plan = tuple[tuple[HeadFit, ...], tuple[FuserFit, ...], FuserFit, int]
+Fits = tuple[tuple[HeadFit, ...], tuple[FoldModel, ...], FoldModel, int]
 
 
 def with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
@@ -61,32 +84,32 @@ def with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
     return rows[table.covered[rows]]
 
 
-def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, drawn: Drawn, case: str) -> Plan:
+def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, folds: Folds, case: str) -> Fits:
     """Rules fitted on the other folds of the reported rows: on those of their rows that have 3D."""
-    others = [with_codes(table, drawn.but(i)) for i in range(drawn.count)]
+    others = [with_codes(table, folds.but(i)) for i in range(folds.count)]
     every = with_codes(table, reported)
     if case != "nested":
         heads: tuple[HeadFit, ...] = (HeadFit(train, every),) if case == "once" else ()
         used = (0,) if heads else ()
-        fusers = tuple(FuserFit(others[i], drawn.of_fold(i), used, used) for i in range(drawn.count))
-        return heads, fusers, FuserFit(every, _EMPTY, used, used), 0 if heads else -1
-    inner = _inner_heads(drawn.count)
+        models = tuple(FoldModel(others[i], folds.rows_of(i), used, used) for i in range(folds.count))
+        return heads, models, FoldModel(every, _EMPTY, used, used), 0 if heads else -1
+    inner = _inner_heads(folds.count)
     heads = tuple(
-        HeadFit(with_codes(table, drawn.but(*left_out)), with_codes(table, drawn.of_fold(*asked)))
+        HeadFit(with_codes(table, folds.but(*left_out)), with_codes(table, folds.rows_of(*asked)))
         for left_out, asked, _ in inner
-    ) + tuple(HeadFit(others[i], with_codes(table, drawn.of_fold(i))) for i in range(drawn.count))
-    outer = tuple(len(inner) + i for i in range(drawn.count))
-    fusers = tuple(
-        FuserFit(
+    ) + tuple(HeadFit(others[i], with_codes(table, folds.rows_of(i))) for i in range(folds.count))
+    outer = tuple(len(inner) + i for i in range(folds.count))
+    models = tuple(
+        FoldModel(
             others[i],
-            drawn.of_fold(i),
+            folds.rows_of(i),
             tuple(number for number, (_, _, users) in enumerate(inner) if i in users),
             (outer[i],),
         )
-        for i in range(drawn.count)
+        for i in range(folds.count)
     )
     heads = (*heads, HeadFit(every, _EMPTY))
-    return heads, fusers, FuserFit(every, _EMPTY, outer, ()), len(heads) - 1
+    return heads, models, FoldModel(every, _EMPTY, outer, ()), len(heads) - 1
 
 
 _Folds = tuple[int, ...]
@@ -118,39 +141,39 @@ def apart(
     case: str,
     config: FuseConfig,
     notes: list[str],
-) -> Plan:
+) -> Fits:
     """Rules fitted on rows of another split, which have 3D."""
     if case == "ready":
-        return (), (FuserFit(calibration, reported),), FuserFit(calibration, _EMPTY), -1
+        return (), (FoldModel(calibration, reported),), FoldModel(calibration, _EMPTY), -1
     if case == "once":
         asked = np.sort(np.concatenate([calibration, with_codes(table, reported)]))
-        final = FuserFit(calibration, _EMPTY, (0,), (0,))
-        return (HeadFit(train, asked),), (FuserFit(calibration, reported, (0,), (0,)),), final, 0
-    drawn = Drawn.of(table, calibration, config)
-    notes.extend(drawn.notes)
+        final = FoldModel(calibration, _EMPTY, (0,), (0,))
+        return (HeadFit(train, asked),), (FoldModel(calibration, reported, (0,), (0,)),), final, 0
+    folds = Folds.of(table, calibration, config.folds, config.seed)
+    notes.extend(folds.notes)
     # Train rows without a 2D prediction teach the head all the same; they are in no fold.
     rest = np.setdiff1d(train, calibration)
     heads = tuple(
         HeadFit(
-            np.sort(np.concatenate([drawn.but(i), _rest_for(table, rest, drawn.of_fold(i))])),
-            drawn.of_fold(i),
+            np.sort(np.concatenate([folds.but(i), _rest_for(table, rest, folds.rows_of(i))])),
+            folds.rows_of(i),
         )
-        for i in range(drawn.count)
+        for i in range(folds.count)
     )
     last = HeadFit(np.sort(np.concatenate([calibration, rest])), with_codes(table, reported))
-    inner, number = tuple(range(drawn.count)), drawn.count
-    final = FuserFit(calibration, _EMPTY, inner, (number,))
-    return (*heads, last), (FuserFit(calibration, reported, inner, (number,)),), final, number
+    inner, number = tuple(range(folds.count)), folds.count
+    final = FoldModel(calibration, _EMPTY, inner, (number,))
+    return (*heads, last), (FoldModel(calibration, reported, inner, (number,)),), final, number
 
 
-def fewer(table: FusionTable, fuser: FuserFit, most: int, seed: int) -> FuserFit:
-    """A copy of the rules fitted on at most so many of its rows, groups whole.
+def fewer(table: FusionTable, model: FoldModel, most: int, seed: int) -> FoldModel:
+    """The fold model fitted on at most so many of its rows, groups whole.
 
     Groups come in one shuffled order for all sizes and all folds, so that more rows hold fewer.
     """
     codes = table.group_codes
     place = np.random.default_rng([seed, 2]).permutation(codes.max() + 1)
-    groups, sizes = np.unique(codes[fuser.fit], return_counts=True)
+    groups, sizes = np.unique(codes[model.fit], return_counts=True)
     order = np.argsort(place[groups])
     taken = groups[order][np.cumsum(sizes[order]) <= most]
     if not len(taken):
@@ -158,38 +181,10 @@ def fewer(table: FusionTable, fuser: FuserFit, most: int, seed: int) -> FuserFit
             f"calibration-rows: expected as many as a group has, got {most} and a first group of "
             f"{sizes[order[0]]} rows; give more"
         )
-    return replace(fuser, fit=fuser.fit[np.isin(codes[fuser.fit], taken)])
+    return replace(model, fit=model.fit[np.isin(codes[model.fit], taken)])
 
 
 def _rest_for(table: FusionTable, rest: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Train rows outside of all folds, less those of the groups in a fold."""
     groups = table.group_codes
     return rest[~np.isin(groups[rest], groups[fold])]
-
-
-def on_reported(
-    table: FusionTable,
-    reported: np.ndarray,
-    train: np.ndarray,
-    case: str,
-    config: FuseConfig,
-    notes: list[str],
-) -> Plan:
-    """Rules fitted on the rows they are reported on, as papers do; the heads still never saw them."""
-    every = with_codes(table, reported)
-    if case == "ready":
-        fit = FuserFit(every, reported)
-        return (), (fit,), replace(fit, apply=_EMPTY), -1
-    if len(train):
-        fit = FuserFit(every, reported, (0,), (0,))
-        return (HeadFit(train, every),), (fit,), replace(fit, apply=_EMPTY), 0
-    drawn = Drawn.of(table, reported, config)
-    notes.extend(drawn.notes)
-    heads = tuple(
-        HeadFit(with_codes(table, drawn.but(i)), with_codes(table, drawn.of_fold(i)))
-        for i in range(drawn.count)
-    )
-    inner = tuple(range(drawn.count))
-    fit = FuserFit(every, reported, inner, inner)
-    last = HeadFit(every, _EMPTY)
-    return (*heads, last), (fit,), replace(fit, apply=_EMPTY, heads_apply=()), drawn.count

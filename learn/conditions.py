@@ -1,0 +1,169 @@
+"""Conditions of a fold model: the columns that its rules are fitted and applied to.
+
+``real`` are the codes as they are; ``permuted`` and ``conditional`` are controls with the rows of the codes permuted,
+the latter among rows with similar 2D predictions; ``2d:NAME`` has a second 2D network in place of the 3D predictions;
+``2d+NAME`` has both 2D networks stacked in place of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..features.fusion_table import FusionTable
+from ..features.predictions import log_probabilities
+from .evaluate.predictors import CONDITIONAL, PERMUTED, REAL
+from .plan import FoldModel
+from .rules import RECALIBRATED, Choices, Columns, fits, kind_of
+from .rules.columns import centred
+
+_SIMILAR = 8  # rows of a bin, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Columns of one fold model under one condition.
+
+    Attributes
+    ----------
+    name : ``real``, ``permuted``, ``conditional``, ``2d:NAME`` or ``2d+NAME``
+    rules, choices : the rules that are fitted, and their options
+    fit, rows : columns they are fitted to, and those rows of the table
+    apply, there : columns they are applied to, and the rows of the fold that these are (mask)
+    version : number of the predictions among those of the same rule and condition
+    over_both : whether both 2D networks are stacked before the rule
+    """
+
+    name: str
+    rules: tuple[str, ...]
+    choices: Choices
+    fit: Columns
+    rows: np.ndarray
+    apply: Columns
+    there: np.ndarray
+    version: int
+    over_both: bool = False
+
+
+def conditions_of(
+    table: FusionTable,
+    model: FoldModel,
+    fit: Columns,
+    apply: Columns,
+    *,
+    rules: tuple[str, ...],
+    primary: str,
+    choices: Choices,
+    repeat: int,
+    permutations: range,
+    permuted: bool,
+    random: tuple[np.random.Generator, np.random.Generator],
+) -> Iterator[Condition]:
+    """The conditions of a fold model.
+
+    Parameters
+    ----------
+    table : FusionTable
+    model : the rows it is fitted on and applied to
+    fit, apply : columns of these rows
+    rules : names of the rules
+    primary : the rule of the primary comparison, which has the control ``conditional``
+    choices : options of the rules
+    repeat : number of the cross-fitting
+    permutations : numbers of the permutations of ``conditional``
+    permuted : whether the other rules have their control
+    random : generators of the permutations, of ``permuted`` and of ``conditional``
+    """
+    rows, covered, everywhere = model.fit, apply.covered, np.ones(len(apply), bool)
+    there = apply.take(covered)
+    yield Condition(REAL, (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere, repeat)
+    yield Condition(REAL, rules, choices, fit, rows, there, covered, repeat)
+    others = tuple(name for name in rules if name != primary)
+    if permuted and others:
+        # also of rules that fit nothing: a head has the class shares with any codes
+        mixed = fit.permuted(random[0].permutation(len(fit)))
+        shown = there.permuted(random[0].permutation(len(there)))
+        yield Condition(PERMUTED, others, choices, mixed, rows, shown, covered, 0)
+    for number in permutations:
+        mixed, shown = (_within_similar(of, random[1], table.task) for of in (fit, there))
+        yield Condition(CONDITIONAL, (primary,), choices, mixed, rows, shown, covered, number)
+    yield from _second_networks(table, model, fit, apply, rules, primary, choices, repeat)
+
+
+def _second_networks(
+    table: FusionTable,
+    model: FoldModel,
+    fit: Columns,
+    apply: Columns,
+    rules: tuple[str, ...],
+    primary: str,
+    choices: Choices,
+    repeat: int,
+) -> Iterator[Condition]:
+    """Further 2D networks: in place of the 3D predictions, and stacked with the first one."""
+    fitted = tuple(name for name in rules if fits(name, choices.calibrate) and not kind_of(name).needs_codes)
+    candidates = tuple(name for name in choices.candidates if not kind_of(name).needs_codes)
+    without = replace(choices, candidates=candidates)
+    for name, other in table.others.items():
+        known, there = np.isfinite(other[model.fit]).all(axis=1), np.isfinite(other[model.apply]).all(axis=1)
+        there &= apply.covered
+        if not known.any():
+            continue
+        rows, second, shown = model.fit[known], other[model.fit[known]], other[model.apply[there]]
+        fit_known, apply_known = fit.take(known), apply.take(there)
+        if fitted:
+            mixed = replace(fit_known, three=second, codes=None)
+            instead = replace(apply_known, three=shown, codes=None)
+            yield Condition(f"2d:{name}", fitted, without, mixed, rows, instead, there, repeat)
+        if fits(primary, choices.calibrate):
+            # The reference has the second network once more in place of the 3D predictions: weights are shrunk, and
+            # 3D predictions that repeat that network must not gain from the part that shrinkage leaves.
+            both, shown_both = replace(fit_known, second=second), replace(apply_known, second=shown)
+            again = replace(both, three=second, codes=None), replace(shown_both, three=shown, codes=None)
+            for rule, (fit_both, apply_both) in {RECALIBRATED: again, primary: (both, shown_both)}.items():
+                yield Condition(
+                    f"2d+{name}", (rule,), choices, fit_both, rows, apply_both, there, repeat, over_both=True
+                )
+
+
+def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Columns:
+    """Columns of rows of a table, with these (len(rows), k) 3D scores."""
+    return Columns(
+        two=table.two_d[rows],
+        three=three,
+        codes=None if table.codes is None else table.codes[rows],
+        quality=None if table.quality is None else table.quality[rows],
+        quality_columns=table.quality_columns,
+    )
+
+
+def as_predictions(scores: np.ndarray, task: str) -> np.ndarray:
+    """(n, k) log-probabilities of scores, argmax kept; valence and arousal as they are."""
+    return scores if task == "va" else log_probabilities(scores)
+
+
+def _within_similar(columns: Columns, random: np.random.Generator, task: str) -> Columns:
+    """Columns with the 3D permuted within bins of rows with similar 2D predictions."""
+    two = columns.two if task == "va" else centred(columns.two)
+    return columns.permuted(similar_order(two, random))
+
+
+def similar_order(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(n,) random permutation of the rows of (n, k) values in which each row is replaced by a similar one.
+
+    The rows are halved at the median of the column that varies most, again and again, down to bins of 8 to 15 rows;
+    each bin is permuted in one cycle, so that no row stays where it is.
+    """
+    order, todo = np.arange(len(values)), [np.arange(len(values))]
+    while todo:
+        rows = todo.pop()
+        if len(rows) < 2 * _SIMILAR:
+            cycle = random.permutation(rows)
+            order[cycle] = np.roll(cycle, 1)
+            continue
+        column = int(np.argmax(values[rows].std(axis=0)))
+        rows = rows[np.argsort(values[rows, column], kind="stable")]
+        todo += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    return order

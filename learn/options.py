@@ -1,0 +1,174 @@
+"""Options that are declared once: a field or constructor parameter, its type, and its entry in the docstring.
+
+Command-line options, study files, checks and the tables in docs are made from these declarations. An option is a field
+of a configuration (:class:`ig3d.learn.config.FuseConfig`), or a keyword-only parameter of a fusion rule.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..errors import UsageError, short
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Least and greatest value of a number, in an annotation: ``Annotated[int, Between(2, 1000)]``."""
+
+    least: int
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One declared option.
+
+    Attributes
+    ----------
+    parameter : name in Python
+    name : name on the command line and in study files
+    kind : bool, int, float, str, or tuple for a list of texts
+    default : value where the option is not set
+    optional : whether None is a value
+    choices : allowed values; empty if any value is allowed
+    between : least and greatest value of a number; None if any value is allowed
+    help : its entry in the docstring
+    """
+
+    parameter: str
+    name: str
+    kind: type
+    default: Any
+    optional: bool
+    choices: tuple[str, ...]
+    between: Between | None
+    help: str
+
+    def checked(self, value: Any) -> Any:
+        """The value in the type of the option; text is converted to a number or a truth value.
+
+        Raises
+        ------
+        UsageError : another type, not one of the choices, or out of range.
+        """
+        if value is None and self.optional:
+            return None
+        if self.kind is tuple:
+            return self._texts(value)
+        if isinstance(value, str) and self.kind is not str:
+            value = self._converted(value)
+        if self.kind is int and isinstance(value, Integral) and not isinstance(value, bool):
+            value = int(value)  # also of NumPy
+        if self.kind is float and isinstance(value, Real) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not self.kind:
+            wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+            raise UsageError(f"{self.name}: expected {wanted[self.kind]}, got {short(repr(value))}")
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{self.name}: expected one of {', '.join(self.choices)}, got {value!r}")
+        if self.between is not None:
+            self._check_range(value, self.between.least, self.between.most)
+        return value
+
+    def _check_range(self, value: Any, least: int, most: int | None) -> None:
+        if value < least or (most is not None and value > most):
+            wanted = f"at least {least}" if most is None else f"{least} to {most}"
+            raise UsageError(f"{self.name}: expected {wanted}, got {short(str(value))}")
+
+    def _converted(self, text: str) -> Any:
+        if self.kind is bool:
+            return _WORDS.get(text.lower(), text)
+        try:
+            return self.kind(text)
+        except ValueError:
+            return text
+
+    def _texts(self, value: Any) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise UsageError(f"{self.name}: expected names in a list or by comma, got {value!r}")
+        return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def options_of(kind: type, *, skip: Iterable[str] = (), prefix: str = "") -> tuple[Option, ...]:
+    """Options of a class: the keyword parameters of its constructor, with the help in its docstring.
+
+    Parameters
+    ----------
+    kind : class with a numpydoc docstring; of a dataclass, its fields are the parameters
+    skip : parameters that are no options
+    prefix : put before the name, which then keeps its underscores: ``stack.``
+    """
+    declared: Any = kind
+    if not hasattr(kind, "__dataclass_fields__"):
+        declared = declared.__init__
+    hints = get_type_hints(declared, include_extras=True)
+    texts = entries_of(inspect.getdoc(kind) or "")
+    found = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name in skip or name not in hints:
+            continue
+        hint, between = hints[name], None
+        optional = get_origin(hint) in (Union, UnionType)
+        if optional:
+            (hint,) = (part for part in get_args(hint) if part is not NoneType)
+        if get_origin(hint) is Annotated:
+            hint, *extras = get_args(hint)
+            between = next((extra for extra in extras if isinstance(extra, Between)), None)
+        literal = get_origin(hint) is Literal
+        found.append(
+            Option(
+                parameter=name,
+                name=f"{prefix}{name}" if prefix else name.replace("two_d", "2d").replace("_", "-"),
+                kind=str if literal else get_origin(hint) or hint,
+                default=parameter.default,
+                optional=optional,
+                choices=get_args(hint) if literal else (),
+                between=between,
+                help=texts.get(name, ""),
+            )
+        )
+    return tuple(found)
+
+
+def entries_of(docstring: str) -> dict[str, str]:
+    """Name -> text of the entries under ``Parameters`` and ``Attributes`` of a numpydoc docstring, without markup."""
+    entries: dict[str, str] = {}
+    lines = docstring.splitlines()
+    section = ""
+    names: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if following.startswith("---"):
+            section, names = line, []
+        elif section in ("Parameters", "Attributes") and line and not line.startswith(("-", " ")):
+            listed, _, kind = line.partition(" : ")
+            names = [name.strip() for name in listed.split(",")]
+            entries |= dict.fromkeys(names, "")
+            # An entry of one line describes its value after the colon.
+            if not following.startswith(" "):
+                entries |= dict.fromkeys(names, kind)
+        elif line.startswith(" ") and names:
+            for name in names:
+                entries[name] = f"{entries[name]} {line.strip()}".strip()
+        elif not line:
+            names = [] if section not in ("Parameters", "Attributes") else names
+    return {name: text.replace("``", "").replace(":data:", "") for name, text in entries.items()}
+
+
+def check_options(config: Any) -> None:
+    """Replace the fields of a frozen dataclass by their checked values.
+
+    Raises
+    ------
+    UsageError : see :meth:`Option.checked`.
+    """
+    for option in options_of(type(config)):
+        if not issubclass(option.kind, Mapping):
+            object.__setattr__(config, option.parameter, option.checked(getattr(config, option.parameter)))

@@ -1,0 +1,73 @@
+"""A rule over two 2D networks: both are stacked, then the rule adds the 3D predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from .base import Rule
+from .columns import Columns
+from .objective import inner_folds
+
+_INNER_FOLDS = 3
+
+
+class OverBoth(Rule):
+    """A rule whose 2D predictions are the stack of two 2D networks.
+
+    The rule is fitted to out-of-fold predictions of the stack, over inner folds of the fitting rows; rows are fused
+    with the stack of all fitting rows. It answers whether the 3D codes add anything beyond both networks; the
+    reference is a stack with the second network once more in place of the 3D predictions.
+
+    Parameters
+    ----------
+    rule : the rule
+    stack : the stack of both networks
+    random_state : int
+        Of the inner folds.
+
+    Attributes
+    ----------
+    stack_, rule_ : fitted
+    """
+
+    def __init__(self, rule: Rule, stack: Any, *, random_state: int = 0) -> None:
+        self.rule = rule
+        self.stack = stack
+        self.random_state = random_state
+
+    def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> OverBoth:
+        """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
+        both = _instead(columns)
+        self.stack_ = clone(self.stack).fit(both, y, groups=groups)
+        task = "va" if np.ndim(y) == 2 else "classes"
+        fold = inner_folds(y, task, groups, _INNER_FOLDS, self.random_state)
+        two = self.stack_.apply(both)
+        if fold is not None:
+            for held in range(_INNER_FOLDS):
+                inside, outside = fold != held, fold == held
+                part = clone(self.stack).fit(
+                    both.take(inside), y[inside], groups=None if groups is None else groups[inside]
+                )
+                two[outside] = part.apply(both.take(outside))
+        self.rule_ = clone(self.rule).fit(replace(columns, two=two), y, groups=groups)
+        return self
+
+    def apply(self, columns: Columns) -> np.ndarray:
+        """(n, k) fused log-probabilities or values."""
+        check_is_fitted(self)
+        return self.rule_.apply(replace(columns, two=self.stack_.apply(_instead(columns))))
+
+    def describe(self) -> dict[str, Any]:
+        """Fitted parameters, for the record."""
+        return {**self.rule_.describe(), "stack": self.stack_.describe()}
+
+
+def _instead(columns: Columns) -> Columns:
+    """Columns with the second 2D network in place of the 3D predictions."""
+    assert columns.second is not None
+    return replace(columns, three=columns.second, codes=None)

@@ -1,0 +1,72 @@
+"""Cross-fitting under conditions: two 2D networks together, failed optimisers, progress."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy_fusion import make_table
+
+from ig3d.features.samples import Split
+from ig3d.learn.config import FuseConfig
+from ig3d.learn.crossfit import not_converged
+from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.evaluate.predictors import Predictor, find
+from ig3d.learn.fuse import fuse_predictions
+
+FAST = FuseConfig(
+    rules=("stack",), head="linear", draws=200, folds=3, jobs=1, repeats=2, permutations=2, model=False
+)
+OVER = "2d+second"
+
+
+def beyond(result):
+    return figure(
+        result.figures, "stack", "log_loss", condition=OVER, versus="2d-recalibrated", versus_condition=OVER
+    )
+
+
+@pytest.mark.parametrize("split", [lambda row: row % 3, lambda row: Split.none])
+def test_codes_are_compared_with_both_2d_networks_together(split):
+    table = make_table(300, other=True, split=split)
+    result = fuse_predictions(table, FAST)
+    rule, reference = (find(result.predictors, name, OVER) for name in ("stack", "2d-recalibrated"))
+    losses = [
+        np.mean([-of[np.arange(len(result.ids)), result.truth].mean() for of in each.every])
+        for each in (rule, reference)
+    ]
+    found = beyond(result)
+    assert found.value == pytest.approx(losses[0] - losses[1]) and found.high < 0 and found.p < 0.05
+    # both networks together are better than one, and rows without 3D have the reference of the first
+    alone = find(result.predictors, "2d-recalibrated")
+    assert losses[1] < -alone.values[np.arange(len(result.ids)), result.truth].mean()
+    assert np.array_equal(rule.values[~result.covered], alone.values[~result.covered])
+    assert find(fuse_predictions(make_table(120), FAST).predictors, "stack", OVER) is None
+
+
+def test_a_3d_prediction_that_repeats_the_second_network_adds_nothing_beyond_both():
+    table = make_table(600, other=True, ready=True, missing=0)
+    noise = np.random.default_rng(5).normal(0, 0.1, table.two_d.shape)
+    table = replace(table, three_d=table.others["second"] + noise)
+    result = fuse_predictions(table, FAST)
+    over_one = figure(result.figures, "stack", "log_loss", versus="2d-recalibrated")
+    assert over_one.high < 0  # it adds to the first network
+    assert abs(beyond(result).value) < 0.005 and beyond(result).p > 0.05
+
+
+def test_optimisers_that_do_not_converge_are_reported_with_their_cause():
+    fitted = ({"w": 0.5}, {"w": 0.5, "not_converged": ["STOP after 500 steps"]})
+    of = Predictor("stack", "rule", True, np.zeros((3, 2)), fitted)
+    (line,) = not_converged((of, replace(of, fitted=fitted[:1])))
+    assert line.startswith("WARNING stack: 1 optimisations did not converge (STOP after 500 steps)")
+
+
+def test_progress_counts_heads_and_fold_models():
+    steps = []
+    fuse_predictions(
+        make_table(90, split=lambda row: Split.none), FAST, progress=lambda *of: steps.append(of)
+    )
+    heads, rules = ([of for of in steps if of[0] == name] for name in ("heads", "rules"))
+    assert [of[1] for of in heads] == list(range(1, heads[0][2] + 1))
+    assert [of[1:] for of in rules] == [(done, 6) for done in range(1, 7)]  # 2 cross-fittings of 3 folds
