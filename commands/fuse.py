@@ -82,7 +82,7 @@ def fuse(
     config = FuseConfig(
         **options,
         blocks=joined(blocks, "full"),
-        rule_options=rule_options(settings(of_rules or [])),
+        rule_options=rule_options(settings(of_rules or []), text=True),
         model=out is not None,
     )
     if plot is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -52,7 +53,7 @@ class Option:
     help: str
 
     def checked(self, value: Any) -> Any:
-        """The value in the type of the option; text is converted to a number or a truth value.
+        """The value, checked against the type, choices and range of the option.
 
         Raises
         ------
@@ -62,8 +63,6 @@ class Option:
             return None
         if self.kind is tuple:
             return self._texts(value)
-        if isinstance(value, str) and self.kind is not str:
-            value = self._converted(value)
         if self.kind is int and isinstance(value, Integral) and not isinstance(value, bool):
             value = int(value)  # also of NumPy
         if self.kind is float and isinstance(value, Real) and not isinstance(value, bool):
@@ -82,13 +81,20 @@ class Option:
             wanted = f"at least {least}" if most is None else f"{least} to {most}"
             raise UsageError(f"{self.name}: expected {wanted}, got {short(str(value))}")
 
-    def _converted(self, text: str) -> Any:
+    def parsed(self, text: str) -> Any:
+        """The value that a text of the command line names, checked.
+
+        Raises
+        ------
+        UsageError : see :meth:`checked`.
+        """
+        value: Any = text
         if self.kind is bool:
-            return _WORDS.get(text.lower(), text)
-        try:
-            return self.kind(text)
-        except ValueError:
-            return text
+            value = _WORDS.get(text.lower(), text)
+        elif self.kind in (int, float):
+            with suppress(ValueError):
+                value = self.kind(text)
+        return self.checked(value)
 
     def _texts(self, value: Any) -> tuple[str, ...]:
         parts = value.split(",") if isinstance(value, str) else value

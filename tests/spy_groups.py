@@ -9,7 +9,7 @@ import numpy as np
 
 from ig3d.learn import heads as head_table
 from ig3d.learn.heads import gbm, linear, paper
-from ig3d.learn.rules import best, boost, calibrate, gate, stack, weighted
+from ig3d.learn.rules import best, boost, calibrate, gate, over_both, stack, weighted
 
 RULES = {
     "weighted": weighted.Weighted,
@@ -17,6 +17,7 @@ RULES = {
     "boost": boost.Boost,
     "gate": gate.Gate,
     "best": best.Best,
+    "over both": over_both.OverBoth,
     "calibrate": calibrate.Calibrated,
 }
 HEADS = {
@@ -40,6 +41,8 @@ class Recorder:
         self.current = []
         self.by_two = {key: row for row, key in enumerate(self._keys(table.two_d))}
         self.by_codes = {row.tobytes(): number for number, row in enumerate(np.float32(table.codes))}
+        second = table.others.get("second")
+        self.by_second = {} if second is None else {key: row for row, key in enumerate(self._keys(second))}
         known = np.isfinite(table.two_d).all(axis=1)
         assert len([key for key in self.by_two if key[0] == key[0]]) >= known.sum()
 
@@ -53,6 +56,14 @@ class Recorder:
     def rows_of(self, values):
         """Rows of the table by 2D scores (logits, log-probabilities, calibrated) or values."""
         return np.array([self.by_two[key] for key in self._keys(values)], np.intp)
+
+    def rows_of_columns(self, columns):
+        """Rows by 2D scores; with a second network by its scores, which then name the stack of both."""
+        if columns.second is None:
+            return self.rows_of(columns.two)
+        rows = np.array([self.by_second[key] for key in self._keys(columns.second)], np.intp)
+        self.by_two |= dict(zip(self._keys(columns.two), rows.tolist(), strict=True))
+        return rows
 
     def rows_of_codes(self, values):
         return np.array([self.by_codes[row.tobytes()] for row in np.float32(values)], np.intp)
@@ -77,7 +88,7 @@ class Recorder:
         for name, kind in RULES.items():
 
             def fit(rule, columns, y, groups=None, *, name=name, original=kind.fit):
-                rows = self.rows_of(columns.two)
+                rows = self.rows_of_columns(columns)
                 assert len(y) == len(rows) and np.array_equal(y, self.table.truth[rows])
                 if groups is not None:
                     assert np.array_equal(groups, self.table.group_codes[rows]), f"{name} got other groups"
@@ -169,7 +180,7 @@ class Recorder:
         held_by = best.Best._held_out
 
         def of_candidate(rule, candidate, columns, y, groups, fold):
-            rows = self.rows_of(columns.two)
+            rows = self.rows_of_columns(columns)
             for held in set(fold):
                 self.tested["best"].append((rows[fold != held], rows[fold == held]))
             return held_by(rule, candidate, columns, y, groups, fold)

@@ -51,8 +51,8 @@ def test_a_3d_prediction_that_repeats_the_second_network_adds_nothing_beyond_bot
     table = replace(table, three_d=table.others["second"] + noise)
     result = fuse_predictions(table, FAST)
     over_one = figure(result.figures, "stack", "log_loss", versus="2d-recalibrated")
-    assert over_one.high < 0  # it adds to the first network
-    assert abs(beyond(result).value) < 0.005 and beyond(result).p > 0.05
+    assert over_one.high < -0.05  # it adds to the first network
+    assert abs(beyond(result).value) < 0.005
 
 
 def test_optimisers_that_do_not_converge_are_reported_with_their_cause():

@@ -78,7 +78,8 @@ def test_every_option_of_a_rule_has_help_and_a_default_of_its_type():
 
 
 def test_options_of_rules_are_read_from_text_and_checked():
-    found = rule_options({"stack.codes": "yes", "boost.max_rounds": "20", "threshold.confidence": "margin"})
+    values = {"stack.codes": "yes", "boost.max_rounds": "20", "threshold.confidence": "margin"}
+    found = rule_options(values, text=True)
     assert found == {
         "stack": {"codes": True},
         "boost": {"max_rounds": 20},
@@ -95,7 +96,9 @@ def test_options_of_rules_are_read_from_text_and_checked():
     }.items():
         name, _, value = wrong.partition("=")
         with pytest.raises(UsageError, match=message):
-            rule_options({name: value})
+            rule_options({name: value}, text=True)
+    with pytest.raises(UsageError, match="expected true or false, got 'yes'"):
+        rule_options({"stack.codes": "yes"})
 
 
 def test_an_option_of_a_rule_reaches_the_record_and_the_study(files, ig3d, tmp_path):

@@ -128,8 +128,10 @@ def options_of_rule(name: str) -> tuple[Option, ...]:
     return options_of(kind_of(name), skip=_SET_BY_RUN, prefix=f"{name}.")
 
 
-def rule_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def rule_options(values: Mapping[str, Any], *, text: bool = False) -> dict[str, dict[str, Any]]:
     """Checked options of rules: rule -> parameter -> value, from names such as ``stack.codes``.
+
+    ``text`` converts values of the command line to numbers and truth values.
 
     Raises
     ------
@@ -142,7 +144,8 @@ def rule_options(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if key not in options:
             every = [option.name for name in ([rule] if rule else RULES) for option in options_of_rule(name)]
             raise UsageError(f"option of a rule: expected one of {', '.join(every) or 'none'}, got {key!r}")
-        found.setdefault(rule, {})[options[key].parameter] = options[key].checked(value)
+        option = options[key]
+        found.setdefault(rule, {})[option.parameter] = option.parsed(value) if text else option.checked(value)
     return found
 
 
