@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -135,7 +136,9 @@ class _Given(BaseEstimator):
         """A clone, fitted; with groups where the user's own ``fit`` takes them."""
         own = self.estimator  # what wraps it passes them on
         takes = "groups" in inspect.signature(own.fit).parameters or isinstance(own, BaseSearchCV)
-        with self._named():
+        with self._named(), warnings.catch_warnings():
+            # ig3d sets n_jobs, also of estimators that ignore it
+            warnings.filterwarnings("ignore", "'n_jobs' has no effect", FutureWarning)
             model = clone(estimator)
             model.fit(X, y, **({"groups": groups} if takes and groups is not None else {}))
         return model
