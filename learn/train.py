@@ -91,10 +91,9 @@ def codes_table(
     task = task or ("classes" if has["classes"] else "va")
     if not has[task]:
         other = next((name for name, there in has.items() if there), None)
-        kind = "classes" if task == "classes" else ", ".join(VA)
         raise PredictionsError(
-            f"{codes.source}: has no labels ({kind}) to measure by"
-            + (f"; use --task {other}, whose labels it has" if other else "")
+            f"{codes.source}: expected labels to measure by ({'classes' if task == 'classes' else ', '.join(VA)}), "
+            "found none" + (f"; it has those of --task {other}" if other else "")
         )
     classes = given.classes if task == "classes" else ()
     labels = samples["label"].cat.codes.to_numpy(np.int16)
