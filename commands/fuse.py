@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..console import progress_when_slow, stdout
+from ..errors import UsageError
 from ..features.inputs import Inputs
 from ..learn.config import FuseConfig
 from .options import (
@@ -68,6 +69,16 @@ def fuse(
             show_default=False,
         ),
     ] = None,
+    stack_codes: Annotated[
+        bool, typer.Option("--stack-codes", help="The same as --set stack.codes=true.")
+    ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            help="one or per-class; the latter is the same as --set weighted.per_class=true.",
+        ),
+    ] = "one",
     **options: Any,
 ) -> None:
     """Fuse 2D predictions with the 3D codes and measure what they add."""
@@ -79,10 +90,17 @@ def fuse(
     checked_device(options["device"])
     if "rules" in options:
         options["rules"] = joined(options["rules"])
+    if weights not in ("one", "per-class"):
+        raise UsageError(f"weights: there is no {weights!r}; choose one or per-class")
+    of_rules = [
+        *(["stack.codes=true"] if stack_codes else []),
+        *(["weighted.per_class=true"] if weights == "per-class" else []),
+        *(of_rules or []),
+    ]
     config = FuseConfig(
         **options,
         blocks=joined(blocks, "full"),
-        rule_options=rule_options(settings(of_rules or []), text=True),
+        rule_options=rule_options(settings(of_rules), text=True),
         model=out is not None,
     )
     if plot is not None:

@@ -23,8 +23,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "Network": "network weights preset key output size colour mean std interpolation crop crop-scale "
         "feature-maps",
         "Fitting": "task head rules primary module seeds calibration-rows folds repeats objective calibrate "
-        "priors on set 2d-out-of-fold balanced epochs lr network-lr patience weight-decay smoothing augment "
-        "balance masking width validation out-of-fold apply seed",
+        "priors on set stack-codes 2d-out-of-fold balanced epochs lr network-lr patience weight-decay smoothing "
+        "augment balance masking width validation out-of-fold apply seed",
         "Statistics": "report draws controls permutations",
         "Output": "out plot csv parquet npz smooth obj ply frontal json verify count mesh animate renderer restart "
         "retry-failed part",
