@@ -108,7 +108,9 @@ def test_an_option_of_a_rule_reaches_the_record_and_the_study(files, ig3d, tmp_p
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert record["config"]["rule_options"] == {"weighted": {"per_class": True}}
     assert len(fitted_in(record, "weighted")["w"]) == 3
-    again = ig3d("fuse", *files, *quick, "--weights", "per-class", "--stack-codes", "--out", tmp_path / "again")
+    again = ig3d(
+        "fuse", *files, *quick, "--weights", "per-class", "--stack-codes", "--out", tmp_path / "again"
+    )
     assert again.returncode == 0, again.stderr
     record = json.loads((tmp_path / "again" / "record.json").read_text())
     assert record["config"]["rule_options"] == {"stack": {"codes": True}, "weighted": {"per_class": True}}
