@@ -437,11 +437,11 @@ def test_figures_of_a_grouped_run_are_tested_by_groups(task):
 
 def test_intermediate_fusion_stops_on_whole_groups_of_the_train_rows():
     from ig3d.learn.intermediate.config import IntermediateConfig
-    from ig3d.learn.intermediate.rows import plan_rows
+    from ig3d.learn.intermediate.plan import plan_modules
 
     for task in ("classes", "va"):
         table = grouped_table((TRAIN, TRAIN, TEST), task=task)
-        rows = plan_rows(table, np.ones(len(table), bool), IntermediateConfig(), what="features")
+        rows = plan_modules(table, np.ones(len(table), bool), IntermediateConfig(), what="features")
         codes = table.group_codes
         assert len(rows.validation) > 5
         assert not np.isin(codes[rows.validation], codes[rows.train]).any()
@@ -449,7 +449,7 @@ def test_intermediate_fusion_stops_on_whole_groups_of_the_train_rows():
         assert np.array_equal(both, np.flatnonzero(table.split == TRAIN))
         # the other side: the val split chooses where there is one, and no train row is lost
         table = grouped_table((TRAIN, VAL, TEST), task=task)
-        rows = plan_rows(table, np.ones(len(table), bool), IntermediateConfig(), what="features")
+        rows = plan_modules(table, np.ones(len(table), bool), IntermediateConfig(), what="features")
         assert np.array_equal(rows.validation, np.flatnonzero(table.split == VAL))
         assert np.array_equal(rows.train, np.flatnonzero(table.split == TRAIN))
 

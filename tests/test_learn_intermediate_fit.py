@@ -15,7 +15,7 @@ from ig3d.errors import ModelError, UsageError
 from ig3d.features.predictions import log_softmax
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import FeatureRoute, TrainingData, fit, mask_blocks, predict, training_data
-from ig3d.learn.intermediate.rows import codes_of, plan_rows
+from ig3d.learn.intermediate.plan import codes_of, plan_modules
 from ig3d.learn.intermediate.table import load_feature_table
 from ig3d.learn.training import loop
 from ig3d.learn.training.loop import seeded
@@ -32,7 +32,7 @@ def route(tmp_path_factory: pytest.TempPathFactory) -> FeatureRoute:
 
 
 def data_of(route: FeatureRoute, arm: str = "codes", config: IntermediateConfig = QUICK) -> TrainingData:
-    plan = plan_rows(route.table, route.there, config, what="features")
+    plan = plan_modules(route.table, route.there, config, what="features")
     return training_data(route, plan, arm, 0)
 
 

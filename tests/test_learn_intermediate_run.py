@@ -25,7 +25,7 @@ from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate import run as running
 from ig3d.learn.intermediate.checkpoint import apply_module, load_module
 from ig3d.learn.intermediate.config import IntermediateConfig
-from ig3d.learn.intermediate.rows import plan_rows
+from ig3d.learn.intermediate.plan import plan_modules
 from ig3d.learn.intermediate.run import IntermediateResult, fuse_features
 from ig3d.learn.intermediate.table import load_feature_table
 from ig3d.learn.training import loop
@@ -361,7 +361,7 @@ def test_the_epoch_is_chosen_on_a_grouped_part_of_train_where_no_val_is_left(tmp
     splits = [Split.test if row % 16 >= 12 else Split.train for row in range(320)]
     made = make(tmp_path, splits=splits, groups=True)
     table = load_feature_table(made.features, made.store).table
-    plan = plan_rows(table, np.ones(320, bool), QUICK, what="features")
+    plan = plan_modules(table, np.ones(320, bool), QUICK, what="features")
     groups = table.group_codes
     assert not np.intersect1d(groups[plan.train], groups[plan.validation]).size
     assert not np.intersect1d(np.union1d(plan.train, plan.validation), plan.reported).size
@@ -371,10 +371,10 @@ def test_the_epoch_is_chosen_on_a_grouped_part_of_train_where_no_val_is_left(tmp
         table, group=np.array([f"p{row % 5}" if row % 16 >= 12 else f"q{row}" for row in range(320)])
     )
     assert any(
-        "of 5 groups" in line for line in plan_rows(few, np.ones(320, bool), QUICK, what="features").notes
+        "of 5 groups" in line for line in plan_modules(few, np.ones(320, bool), QUICK, what="features").notes
     )
     with pytest.raises(ProtocolError, match="val"):
-        plan_rows(table, np.ones(320, bool), replace(QUICK, report="val"), what="features")
+        plan_modules(table, np.ones(320, bool), replace(QUICK, report="val"), what="features")
 
 
 def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:

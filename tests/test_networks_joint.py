@@ -22,7 +22,7 @@ from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.intermediate.checkpoint import check_fits, load_module, save_module
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.intermediate.fit import training_data
-from ig3d.learn.intermediate.rows import plan_rows
+from ig3d.learn.intermediate.plan import plan_modules
 from ig3d.networks.joint import JointConfig, JointNetwork, apply_joint, open_route, train_joint
 from ig3d.networks.joint_start import load_joint
 from ig3d.networks.load import NetworkSpec
@@ -97,7 +97,7 @@ def route_of(made: tuple[Listing, Path], **options):
 def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
     route = route_of(made)
     config = IntermediateConfig(module=module, width=8)
-    data = training_data(route, plan_rows(route.table, route.there, config, what="image"), "codes", 0)
+    data = training_data(route, plan_modules(route.table, route.there, config, what="image"), "codes", 0)
     model = route.build(data, config)
     assert isinstance(model, JointNetwork)
     # it starts from the 2D network's own weights

@@ -25,7 +25,7 @@ from ..training.tensors import read_tensors, tensors_digest, write_tensors
 from .config import TASKS
 from .fit import FeatureRoute, Route, TrainingData, predict, training_data
 from .modules import FusionModule, ModuleSpec, make_module
-from .rows import RowPlan
+from .plan import ModulePlan
 from .table import FeatureTable
 
 FORMAT = "ig3d-fusion-module"
@@ -320,8 +320,7 @@ def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, devic
             f"{loaded.source}: all {int(route.there.sum())} rows are of the train split, or of images on which it was "
             "fitted; pass other rows"
         )
-    none = rows[:0]
-    plan = RowPlan(loaded.info.task, none, none, none, rows, ())
+    plan = ModulePlan.of(table, loaded.info.task, predicted=rows)
     data = training_data(route, plan, loaded.info.training.get("condition", "codes"), 0)
     notes = []
     left_out = int((route.there & fitted).sum())

@@ -24,7 +24,7 @@ from ..training.losses import class_loss, va_loss
 from ..training.schedule import batches_per_epoch, draw_batches, parameter_groups, warmup_cosine
 from .config import IntermediateConfig
 from .modules import FusionModule, ModuleSpec, make_module
-from .rows import RowPlan, codes_of
+from .plan import ModulePlan, codes_of
 from .table import FeatureTable
 
 # number of training rows whose features give mean and standard deviation
@@ -184,7 +184,7 @@ def known_codes(table: FusionTable, rows: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.asarray(table.codes[chosen[table.covered[chosen]]], np.float32))
 
 
-def training_data(route: Route, plan: RowPlan, condition: str, seed: int) -> TrainingData:
+def training_data(route: Route, plan: ModulePlan, condition: str, seed: int) -> TrainingData:
     """Training data of one condition."""
     table = route.table
     others = np.setdiff1d(plan.predicted, plan.validation)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ...features.fusion_table import FusionTable
 from ...features.predictions import log_probabilities
-from ...features.samples import Split
 from ..evaluate.figures import figures_of
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, Predictor
 from ..result import Result
 from .config import IntermediateConfig
-from .rows import RowPlan
+from .plan import ModulePlan
 
 if TYPE_CHECKING:
     from .run import IntermediateResult, Trained
@@ -29,31 +27,8 @@ _PREDICTORS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedRows:
-    """Rows of an intermediate fusion, for its record."""
-
-    reported: np.ndarray
-    calibration: np.ndarray
-    report_name: str
-    train: int
-    sentences: tuple[str, ...]
-    case: str = "intermediate"
-    fit_name: str = "train"
-    left_out: int = 0
-
-    def record(self) -> dict[str, Any]:
-        """Number of rows on which weights were fitted, and that chose the epoch."""
-        return {"train": self.train, "validation": len(self.calibration)}
-
-
-def tasks_of(plan: RowPlan) -> tuple[str, ...]:
-    """Tasks that are evaluated: with ``both``, classes and valence-arousal."""
-    return ("classes", "va") if plan.task == "both" else (plan.task,)
-
-
 def figures_of_task(
-    table: FusionTable, plan: RowPlan, config: IntermediateConfig, trained: tuple[Trained, ...], task: str
+    table: FusionTable, plan: ModulePlan, config: IntermediateConfig, trained: tuple[Trained, ...], task: str
 ) -> pd.DataFrame:
     """Figures of the reported rows, averaged over trainings."""
     rows = plan.reported
@@ -75,8 +50,6 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
     """Results on the reported rows, one for each task."""
     table, plan = result.table, result.plan
     rows = plan.reported
-    splits = np.unique(table.split[rows])
-    name = f"the {Split(splits[0]).name} split" if len(splits) == 1 else "reported rows"
     return tuple(
         Result(
             task=task,
@@ -87,17 +60,17 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
             group_names=table.group[rows] if table.grouped else None,
             predictors=predictors_of(table, plan, result.trained, task),
             figures=result.figures[task],
-            protocol=ReportedRows(rows, plan.validation, name, len(plan.train), plan.notes),
+            protocol=plan,
             config=result.config,
             notes=table.notes,
             sources=dict(table.sources),
         )
-        for task in tasks_of(plan)
+        for task in plan.tasks
     )
 
 
 def predictors_of(
-    table: FusionTable, plan: RowPlan, trained: tuple[Trained, ...], task: str
+    table: FusionTable, plan: ModulePlan, trained: tuple[Trained, ...], task: str
 ) -> tuple[Predictor, ...]:
     """Predictors on the reported rows; the 2D network if it predicts the task on all of them."""
     positions = np.searchsorted(plan.predicted, plan.reported)

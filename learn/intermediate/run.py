@@ -27,8 +27,8 @@ from .checkpoint import ModuleInfo, as_values, save_module, split_outputs
 from .config import IntermediateConfig
 from .fit import FeatureRoute, Route, fit, predict, training_data
 from .folder import RunFolder
-from .results import figures_of_task, tasks_of
-from .rows import RowPlan, plan_rows
+from .plan import ModulePlan, plan_modules
+from .results import figures_of_task
 from .table import FeatureTable
 
 # Called during training with condition, seed, number of epochs done (such as 2.25) and the latest epoch.
@@ -43,7 +43,7 @@ class Trained:
     ----------
     condition, seed
     values : (m, outputs) float64
-        Class logits, then valence and arousal in [-1, 1], of the rows ``RowPlan.predicted``.
+        Class logits, then valence and arousal in [-1, 1], of the rows ``ModulePlan.predicted``.
     """
 
     condition: str
@@ -58,14 +58,14 @@ class IntermediateResult:
     Attributes
     ----------
     table : FusionTable
-    plan : RowPlan
+    plan : ModulePlan
     config : IntermediateConfig
     trained : one for each condition and seed
     figures : task (``classes``, ``va``) -> DataFrame (:func:`~..evaluate.figures.figures_of`)
     """
 
     table: FusionTable
-    plan: RowPlan
+    plan: ModulePlan
     config: IntermediateConfig
     trained: tuple[Trained, ...]
     figures: dict[str, pd.DataFrame]
@@ -118,7 +118,7 @@ def run(
 ) -> IntermediateResult:
     """Train and compare the conditions on a route; see :func:`fuse_features`."""
     table = route.table
-    plan = plan_rows(table, route.there, config, what=route.what)
+    plan = plan_modules(table, route.there, config, what=route.what)
     folder = None if out is None else RunFolder(Path(out), _identity(route, config))
     if folder is not None:
         folder.open(config.trainings, restart=restart)
@@ -127,7 +127,7 @@ def run(
         done = None if folder is None else _read_done(folder, condition, seed, table, plan)
         trained.append(done or _train(route, plan, config, condition, seed, folder, device, watch))
     every = tuple(trained)
-    figures = {task: figures_of_task(table, plan, config, every, task) for task in tasks_of(plan)}
+    figures = {task: figures_of_task(table, plan, config, every, task) for task in plan.tasks}
     result = IntermediateResult(table, plan, config, every, figures)
     if folder is not None:
         folder.write_figures(result, command)
@@ -144,7 +144,7 @@ def _identity(route: Route, config: IntermediateConfig) -> dict[str, Any]:
 
 def _train(
     route: Route,
-    plan: RowPlan,
+    plan: ModulePlan,
     config: IntermediateConfig,
     condition: str,
     seed: int,
@@ -179,7 +179,7 @@ def _train(
 
 
 def _save(
-    route: Route, plan: RowPlan, config: IntermediateConfig, trained: Trained, fitted: Fitted, path: Path
+    route: Route, plan: ModulePlan, config: IntermediateConfig, trained: Trained, fitted: Fitted, path: Path
 ) -> None:
     module, network = route.parts(fitted.model)
     table = route.table
@@ -214,7 +214,7 @@ def _save(
 
 
 def _read_done(
-    folder: RunFolder, condition: str, seed: int, table: FusionTable, plan: RowPlan
+    folder: RunFolder, condition: str, seed: int, table: FusionTable, plan: ModulePlan
 ) -> Trained | None:
     """Result of a finished training of an earlier run; None if it is not finished."""
     if not folder.checkpoint(condition, seed).is_file():

@@ -1,8 +1,9 @@
-"""Rows that a training uses, and the codes of each condition."""
+"""Evaluation plan of an intermediate fusion, and the codes of each condition."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,34 +11,83 @@ from ...errors import PredictionsError, ProtocolError
 from ...features.fusion_table import FusionTable
 from ...features.samples import Split
 from ..diagnostics import check_groups
+from ..fold_models import FoldModel
 from ..folds import held_out, strata_of
+from ..plan import EvaluationPlan
 from .config import IntermediateConfig
 
+_NONE = np.zeros(0, np.intp)
 
-@dataclass(frozen=True, slots=True)
-class RowPlan:
-    """Rows of a table that a training uses; ascending indices.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModulePlan(EvaluationPlan):
+    """Evaluation plan of an intermediate fusion; the indices of rows ascend.
 
     Attributes
     ----------
     task : ``classes``, ``va`` or ``both``
     train : rows on which weights are fitted
     validation : rows that choose the epoch; none of them is reported
-    reported : labelled rows that are evaluated
     predicted : rows with predictions: all outside of the train split
-    notes : tuple of str
     """
 
     task: str
     train: np.ndarray
     validation: np.ndarray
-    reported: np.ndarray
     predicted: np.ndarray
-    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        table: FusionTable,
+        task: str,
+        *,
+        train: np.ndarray = _NONE,
+        validation: np.ndarray = _NONE,
+        reported: np.ndarray = _NONE,
+        predicted: np.ndarray,
+        report_name: str = "",
+        notes: tuple[str, ...] = (),
+    ) -> ModulePlan:
+        """Plan of one model, which is fitted on the train and validation rows and predicts the reported rows."""
+        return cls(
+            case="intermediate",
+            report_name=report_name,
+            fit_name="train",
+            reported=reported,
+            heads=(),
+            fold_models=(FoldModel(np.union1d(train, validation), reported),),
+            final=FoldModel(validation, _NONE),
+            final_head=-1,
+            groups=table.group_codes,
+            splits=table.split,
+            ids=table.id,
+            notes=notes,
+            task=task,
+            train=train,
+            validation=validation,
+            predicted=predicted,
+        )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that are evaluated: with ``both``, classes and valence-arousal."""
+        return ("classes", "va") if self.task == "both" else (self.task,)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        return self.notes
+
+    def record(self) -> dict[str, Any]:
+        """As of every plan, with the number of rows that fit weights and choose the epoch."""
+        counts = {"train": len(self.train), "validation": len(self.validation)}
+        return EvaluationPlan.record(self) | counts
 
 
-def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig, *, what: str) -> RowPlan:
-    """Choose the rows.
+def plan_modules(
+    table: FusionTable, there: np.ndarray, config: IntermediateConfig, *, what: str
+) -> ModulePlan:
+    """Choose reported, train and validation rows.
 
     Parameters
     ----------
@@ -94,7 +144,16 @@ def plan_rows(table: FusionTable, there: np.ndarray, config: IntermediateConfig,
             "share them, and figures are likely too good."
         )
     notes += check_groups(table.group_codes[reported] if table.grouped else None)
-    return RowPlan(task, train, validation, reported, np.flatnonzero(there & ~in_train), tuple(notes))
+    return ModulePlan.of(
+        table,
+        task,
+        train=train,
+        validation=validation,
+        reported=reported,
+        predicted=np.flatnonzero(there & ~in_train),
+        report_name=f"the {name} split",
+        notes=tuple(notes),
+    )
 
 
 def _known(table: FusionTable, task: str) -> np.ndarray:
