@@ -233,7 +233,7 @@ def test_the_plans_guard_refuses_a_group_on_both_sides_of_a_head(case):
             predict=np.setdiff1d(head.predict, mates[:1]),
         )
         heads = tuple(leaky if place == number else other for place, other in enumerate(protocol.heads))
-        with pytest.raises(ProtocolError, match="protocol: expected"):
+        with pytest.raises(ProtocolError, match="heads never to predict rows they saw"):
             replace(protocol, heads=heads)
         checked += 1
     assert checked == len(used) > 0
@@ -401,7 +401,7 @@ def test_the_recalibrated_network_of_other_groups_is_fitted_anew(monkeypatch):
     for each in (table, other):
         stack._RECALIBRATED.clear()
         fuse_predictions(each, replace(QUICK, rules=("mean",)))
-    warm = fuse_predictions(table, replace(QUICK, rules=("mean",))).rules[1].values
+    warm = fuse_predictions(table, replace(QUICK, rules=("mean",))).predictors[1].values
     stack._RECALIBRATED.clear()
     y, groups = table.labels.astype(np.int64), table.group_codes
     columns = Columns(two=table.two_d, three=table.two_d)
