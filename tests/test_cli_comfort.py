@@ -114,7 +114,7 @@ def test_one_command_does_the_job_and_continues(
         "2 of 3: check the predictions",
         "3 of 3: fuse and report",
     ]
-    record = json.loads((tmp_path / "study/fused/metrics.json").read_text())
+    record = json.loads((tmp_path / "study/fused/record.json").read_text())
     assert "linear" in json.dumps(record.get("config", record))
     before = report.stat().st_mtime_ns
     again = ig3d(*command)
@@ -168,4 +168,4 @@ def test_studies_of_ig3d_run_by_name(ig3d: Program, tmp_path: Path) -> None:
         "--3d-store",
         "absent.h5",
     )
-    assert ended.returncode == 2 and "absent.h5" in ended.stderr
+    assert ended.returncode == 2 and "absent.npz" in ended.stderr

@@ -12,7 +12,7 @@ from conftest import write_image
 from listed import by_id, samples_of, words
 
 import ig3d
-from ig3d.errors import DatasetError, UsageError
+from ig3d.errors import DatasetError, PluginError, UsageError
 from ig3d.extract.datasets import DatasetOptions, list_samples
 from ig3d.extract.datasets.label_names import PUBLISHED
 from ig3d.extract.datasets.splits import seeded_split
@@ -389,5 +389,5 @@ def test_the_adapter_of_the_docs_lists_its_samples(tmp_path: Path, monkeypatch: 
 
 
 def test_a_class_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Path is not derived from ig3d\.extract\.datasets"):
+    with pytest.raises(PluginError, match=r"Path is not derived from ig3d\.extract\.datasets"):
         list_samples(tmp_path, "pathlib:Path")

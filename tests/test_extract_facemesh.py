@@ -15,6 +15,7 @@ from skimage.data import astronaut
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.preview import preview
+from ig3d.extract.regressors import load_regressor
 from ig3d.extract.regressors.facemesh import FaceMeshCodes, axis_angle, eye_openness, project
 from ig3d.extract.run import extract_codes
 from ig3d.faces import model
@@ -41,7 +42,7 @@ def test_a_known_head_comes_back_as_its_pose_and_camera(seed: int) -> None:
     turned = Rotation.from_rotvec(pose[0]).apply(mean * [1, -1, -1]) * [1, -1, -1]
     by_hand = turned[:, :2] * camera[0, 0] * 320 + camera[0, 1:] * 320 + (320, 200)
     assert np.allclose(points[0, :, :2], by_hand)
-    codes = FaceMeshCodes(also=("landmarks",))(batch(points, size_wh))
+    codes = load_regressor("facemesh", ["landmarks"])(batch(points, size_wh))
     assert np.allclose(codes["pose"], pose, atol=1e-4)
     assert np.allclose(codes["camera"], camera, atol=1e-4)
     assert np.allclose(codes["landmarks"].reshape(6, 478, 3), mean, atol=1e-5)

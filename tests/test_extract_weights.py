@@ -403,8 +403,8 @@ def test_what_is_not_recognised_is_refused_with_what_was_seen(tmp_path: Path, ho
         ("x.npy", lambda p: np.save(p, np.zeros((2, 5))), "weights, got an array of 2 x 5"),
         ("evil.pkl", lambda p: p.write_bytes(b"cos\nsystem\n(S'true'\ntR."), "an object of os.system"),
         ("page.zip", lambda p: p.write_bytes(b"<html>"), "a web page"),
-        ("cut.pt", lambda p: smirk(p).write_bytes(p.read_bytes()[:5000]), "expected a sound"),
-        ("text.txt", lambda p: p.write_text("hello"), "expected a sound"),
+        ("cut.pt", lambda p: smirk(p).write_bytes(p.read_bytes()[:5000]), "damaged, or no checkpoint"),
+        ("text.txt", lambda p: p.write_text("hello"), "damaged, or no checkpoint"),
     ]
     for name, make, message in cases:
         make(tmp_path / name)

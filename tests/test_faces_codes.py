@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from ig3d.extract.regressors import load_regressor
 from ig3d.extract.regressors.facemesh import FaceMeshCodes
 from ig3d.faces.model import EMBEDDED, load
 from ig3d.features.values import FaceBatch
@@ -60,7 +61,7 @@ def test_alignment_and_codes_equal_a_numerical_search(seed: int) -> None:
     points = photographed(smooth_face(seed), *np.random.default_rng(seed).uniform(-0.4, 0.4, 3))
     wanted = fitted_by_search(points)
     np.testing.assert_allclose(MODEL.align(points[None]).aligned[0], wanted, atol=1e-6)
-    codes = FaceMeshCodes(also=("landmarks",))(batch(points))
+    codes = load_regressor("facemesh", ["landmarks"])(batch(points))
     np.testing.assert_allclose(codes["landmarks"][0].reshape(478, 3), wanted, atol=2e-6)
     with np.load(EMBEDDED) as file:  # the map of the file, by hand
         linear = file["encoder"].astype(float) @ (wanted - file["mean"]).ravel()

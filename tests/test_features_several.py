@@ -415,7 +415,8 @@ def test_named_sets_and_blocks_may_be_joined():
     assert choose_blocks("expression+pose", names) == ("expression", "pose")
     assert choose_blocks("expression+jaw", names) == ("expression", "jaw")
     with pytest.raises(
-        UsageError, match=r"expected full, expression\+pose, short, or some of expression, pose"
+        UsageError,
+        match=r"no block jaw; choose full, expression\+pose, short, or names among expression, pose",
     ):
         choose_blocks("jaw", ["expression", "pose"], {"short": ["pose"]})
 

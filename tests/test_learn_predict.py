@@ -196,7 +196,7 @@ def test_the_command_refuses_in_one_line_what_does_not_fit(ig3d, fitted):
             "expected the code blocks toy (8, toy-1), got toy (8, toy-2)",
         ),
         (["--2d-logits", folder / "four.npz", *good[2:]], "3 classes"),
-        (["--2d-logits", folder / "va.npz", *good[2:]], "va.npz: expected"),
+        (["--2d-logits", folder / "va.npz", *good[2:]], "va.npz: no array named logits"),
         ([*good[:2], "--3d-logits", folder / "two.npz"], "model: expected --3d-store, whose codes it reads"),
         (good[:2], "expected one of --3d-store and --3d-logits, got neither"),
         ([*good, "--rule", "median"], "rule: expected one of 2d-recalibrated, mean, stack, gate, got median"),

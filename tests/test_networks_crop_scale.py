@@ -208,7 +208,7 @@ def test_what_cannot_choose_is_refused_in_one_line(network: NetworkSpec, tmp_pat
         replace(one, label=-1) if one.split != Split.test else one for one in samples_of(samples)
     )
     none = (
-        "auto needs labelled rows with a face box in a train or val split that is not reported, got none of 9"
+        "auto needs labelled rows with a face box in a train or val split that is not reported, and none of 9"
     )
     assert none in refused(with_samples(samples, unlabelled))
     without = tuple(replace(one, split=Split.none) for one in samples_of(samples))

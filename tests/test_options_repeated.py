@@ -44,7 +44,7 @@ def test_heads_and_blocks_given_again_are_added(files, ig3d, tmp_path):
     assert ended.returncode == 2 and "has no block nothing" in ended.stderr
     csv = tmp_path / "t.csv"
     ended = ig3d("export", tmp_path / "y.h5", "--csv", csv, "--blocks", "toy", "--blocks", "nothing")
-    assert ended.returncode == 1 and "got 'nothing'" in ended.stderr
+    assert ended.returncode == 1 and "no block 'nothing'" in ended.stderr
 
 
 def test_without_them_the_defaults_are_taken(files, ig3d, tmp_path):

@@ -123,7 +123,9 @@ def run_study(
     jobs = jobs or cpu_count()
     made = [_made(study, cell) for cell in study.cells]
     _check_rule(study, made)
-    contents = {path: content_of(path) for path in {path for cell in made for path in cell.files}}
+    contents = {
+        path: content_of(path) for path in dict.fromkeys(path for cell in made for path in cell.files)
+    }
     folders = [kept_in / "cells" / _name(cell.key(contents)) for cell in made]
     todo = {place: cell for place, (cell, at) in enumerate(zip(made, folders, strict=True)) if not _done(at)}
     kept = len(made) - len(todo)

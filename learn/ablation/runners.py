@@ -134,7 +134,9 @@ def content_of(path: Path) -> str:
     StoreError : a store of another version, or cut short.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: expected a file, found none; paths of a study are relative to it")
+        raise UsageError(
+            f"{path}: there is no such file; paths in a study are relative to the study's folder"
+        )
     if path.suffix in (".h5", ".hdf5"):
         with CodeStore(path) as store:
             return store.content_sha256
