@@ -118,7 +118,7 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, content, message):
         ({"controls": "no"}, "controls: expected true or false"),
         ({"head": 3}, "head: expected a text"),
         ({"rules": "guess"}, "rules: expected some of"),
-        ({"2d-logits": "nowhere.npz"}, "nowhere.npz: expected a file, found none"),
+        ({"2d-logits": "nowhere.npz"}, "nowhere.npz: there is no such file"),
     ],
 )
 def test_wrong_values_end_before_any_work(files, options, message):
