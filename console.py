@@ -248,33 +248,8 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
 
 
 @contextmanager
-def counting_cells(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress bar over the cells of a study; the first call passes the number of cells finished by earlier runs."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    bar = Progress(
-        _text("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=stderr(),
-    )
-    task = bar.add_task(title, total=total)
-
-    def progress(done: int) -> None:
-        bar.start()
-        bar.update(task, advance=done)
-
-    try:
-        yield progress
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
-@contextmanager
-def steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress bar of a task that may be short: it appears after a second."""
+def steps(title: str, total: int, *, delay: float = 1.0) -> Iterator[Callable[[int], None]]:
+    """Progress bar that appears after a delay (seconds), so that short tasks have none."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     bar = Progress(
@@ -288,7 +263,7 @@ def steps(title: str, total: int) -> Iterator[Callable[[int], None]]:
     began = time.monotonic()
 
     def progress(done: int) -> None:
-        if time.monotonic() - began > 1:
+        if time.monotonic() - began >= delay:
             bar.start()
         bar.update(task, advance=done)
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from ig3d.console import counting_cells, say, stdout
+from ig3d.console import say, stdout, steps
 from ig3d.errors import Ig3dError, RunError, UsageError
 from ig3d.features.blocks import NOT_FEATURES, named_sets
 from ig3d.features.store import CodeStore
@@ -127,7 +127,7 @@ def main(
                 raise
             say(f"study {name} is left out: {error}")
             continue
-        with counting_cells(study.name, len(study.cells)) as progress:
+        with steps(study.name, len(study.cells), delay=0) as progress:
             result = run_study(study, out / name, shared=out, jobs=jobs, progress=progress)
         write_study(result, out / name, command=" ".join(sys.argv))
         print_study(result, stdout())

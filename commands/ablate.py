@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..console import counting_cells, kept_when_interrupted, say, stdout
+from ..console import kept_when_interrupted, say, stdout, steps
 from ..errors import RunError, UsageError
 from .options import typed
 
@@ -60,7 +60,7 @@ def ablate(
     }
     study = read_study(_study_file(config), given, allow_code=allow_code)
     with kept_when_interrupted("finished cells"):
-        with counting_cells(study.name, len(study.cells)) as progress:
+        with steps(study.name, len(study.cells), delay=0) as progress:
             result = run_study(study, out, jobs=jobs, progress=progress)
         if result.kept:
             say(f"{result.kept} of {len(result.cells)} cells were there already")

@@ -16,7 +16,7 @@ import pytest
 from conftest import Ended, colour_folder
 from made_up_features import make
 
-from ig3d.console import counting_cells, progress_bar
+from ig3d.console import progress_bar, steps
 
 OPEN_HEADER = np.lib.format.magic(1, 0) + b"\x76\x00" + b"{'descr': '<f4', 'shape': (3,".ljust(117) + b"\n"
 DEEP = "[" * 100_000
@@ -131,7 +131,7 @@ def test_damaged_members_of_predictions_are_one_line(
 
 def test_names_in_progress_bars_are_data(capsys: pytest.CaptureFixture[str]) -> None:
     name = "[/b]\x1b[31m\u202e$x"
-    with counting_cells(name, 2) as progress:
+    with steps(name, 2, delay=0) as progress:
         progress(2)
     with progress_bar() as bar:
         bar.update(bar.add_task(name, total=1, detail=name), advance=1)
