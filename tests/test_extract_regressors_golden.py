@@ -450,6 +450,7 @@ def test_the_gpu_gives_the_same_codes_and_keeps_its_settings(name: str) -> None:
     assert all(np.array_equal(codes[block][:1], alone[block]) for block in codes)
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize(
     ("device", "precision"), [("cpu", "fp64"), pytest.param("cuda:0", "fp32", marks=pytest.mark.gpu)]
 )

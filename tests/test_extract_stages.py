@@ -82,7 +82,7 @@ def test_batches_and_bytes_in_memory_change_nothing(
     assert content(tmp_path / "c0.h5") == content(tmp_path / "a0.h5")
 
 
-@pytest.mark.parametrize("readers", [0, 2])
+@pytest.mark.parametrize("readers", [0, pytest.param(2, marks=pytest.mark.own_process)])
 def test_shards_of_one_task_are_those_of_single_tasks(folder: Path, tmp_path: Path, readers: int) -> None:
     """Although batches of faces go beyond the end of a shard."""
     if readers:
