@@ -19,6 +19,7 @@ from .options import (
     ThreeD,
     TwoDClasses,
     TwoDIds,
+    TwoDLogits,
     checked_device,
     joined,
     output_file,
@@ -30,14 +31,7 @@ from .options import (
 
 @with_options(FuseConfig, skip=("model", "rule_options"), flags={"rules": ("--rules", "--rule")})
 def fuse(
-    two_d: Annotated[
-        list[Path],
-        typer.Option(
-            "--2d-logits",
-            help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeated: further 2D networks, as controls.",
-            show_default=False,
-        ),
-    ],
+    two_d: TwoDLogits,
     stores: MaybeStores = None,
     three_d: ThreeD = None,
     labels: Labels = None,

@@ -120,6 +120,14 @@ Blocks = Annotated[
 ]
 
 # predictions
+TwoDLogits = Annotated[
+    list[Path],
+    typer.Option(
+        "--2d-logits",
+        help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeated: further 2D networks, as controls.",
+        show_default=False,
+    ),
+]
 ThreeD = Annotated[Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")]
 Labels = Annotated[
     Path | None,

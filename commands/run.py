@@ -13,7 +13,7 @@ from ..console import say
 from ..errors import UsageError
 from . import extract, fuse, predictions, report
 from .help import Command
-from .options import Dataset, Groups, Manifest, Root, SplitShares, TwoDClasses
+from .options import Dataset, Groups, Manifest, Root, SplitShares, TwoDClasses, TwoDLogits
 
 _RECORD = "run.json"  # identity of the finished fusion
 _steps = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -25,14 +25,7 @@ _steps.command("report", cls=Command)(report.report)
 
 def run(
     root: Root,
-    two_d: Annotated[
-        list[Path],
-        typer.Option(
-            "--2d-logits",
-            help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeated: further 2D networks, as controls.",
-            show_default=False,
-        ),
-    ],
+    two_d: TwoDLogits,
     out: Annotated[
         Path,
         typer.Option(

@@ -1,4 +1,4 @@
-"""Reading: one image to RGB bytes, whatever its kind; the first stage of :mod:`ig3d.extract.stages`.
+"""Read one image of any format as RGB bytes: the first stage of :mod:`ig3d.extract.stages`.
 
 The formats are those of :mod:`ig3d.extract.kinds`, recognised by content. Grey, 16-bit, CMYK, palette, transparent and
 EXIF-rotated files are decoded as a viewer would show them. What cannot be decoded raises :class:`Unreadable` with the

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
+from .pose import pose_degrees
 from .store import CodeStore
 
 QUALITY_COLUMNS = (
@@ -35,24 +34,6 @@ def face_quality(store: CodeStore) -> np.ndarray:
     side = np.sqrt(np.divide(area, image, out=np.full(n, np.nan), where=image > 0))
     angles = np.full((n, 3), np.nan)
     if "pose" in store.blocks:
-        angles = np.abs(yaw_pitch_roll(store.codes("pose")[:, :3]))
+        angles = np.abs(pose_degrees(store.codes("pose")[:, :3]))
     count, score = store.column("face/count"), store.column("face/score").astype(np.float64)
     return np.column_stack([score, angles, side, np.where(count > 0, count, np.nan)])
-
-
-def yaw_pitch_roll(rotvec: np.ndarray) -> np.ndarray:
-    """(n, 3) axis-angle rotations of a head, rad, to (n, 3) degrees about its y, x and z axis; NaN rows stay NaN.
-
-    The head is turned about the vertical axis first, then nods, then tilts (intrinsic y, x, z).
-    """
-    from scipy.spatial.transform import Rotation
-
-    angles = np.full((len(rotvec), 3), np.nan)
-    known = np.isfinite(rotvec).all(axis=1)
-    if known.any():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a face that looks straight up: roll is 0 then
-            angles[known] = Rotation.from_rotvec(rotvec[known].astype(np.float64)).as_euler(
-                "YXZ", degrees=True
-            )
-    return angles

@@ -13,6 +13,7 @@ from joblib import Parallel, cpu_count, delayed
 from ..features.fusion_table import FusionTable
 from .conditions import Condition, as_predictions, columns_of, conditions_of
 from .evaluate.predictors import REAL, Predictor
+from .folds import rare_classes_allowed
 from .plan import EvaluationPlan, FoldModel
 from .rules import RECALIBRATED, Choices, Columns, Rule, fits, kind_of, make_rule
 from .rules.over_both import OverBoth
@@ -109,7 +110,8 @@ class CrossFit:
         choices = replace(self.choices, threads=max(1, threads // trees))
         names = (RECALIBRATED, *self.rules) if final else ()
         calls = chain(self._finals(names, choices), self._fold_models(choices))
-        done: list[Any] = Parallel(threads, prefer="threads", pre_dispatch="n_jobs")(calls)
+        with rare_classes_allowed():
+            done: list[Any] = Parallel(threads, prefer="threads", pre_dispatch="n_jobs")(calls)
         return self._predictors(done[len(names) :]), dict(zip(names, done, strict=False))
 
     def _finals(self, names: tuple[str, ...], choices: Choices) -> Iterator[Any]:

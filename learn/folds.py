@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
@@ -13,6 +15,17 @@ def strata_of(truth: np.ndarray, task: str) -> np.ndarray:
     if task == "va":
         return (truth[:, 0] >= 0) * 2 + (truth[:, 1] >= 0).astype(int)
     return truth.astype(int)
+
+
+@contextmanager
+def rare_classes_allowed() -> Iterator[None]:
+    """Silence scikit-learn's warning of a class with fewer members than folds, which is sound here.
+
+    Enter it also around threads that make folds: filters of single threads would undo each other.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        yield
 
 
 def folds_of(strata: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -36,8 +49,7 @@ def folds_of(strata: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> n
     else:
         splitter = StratifiedGroupKFold(**options) if enough else GroupKFold(**options)
     number = np.empty(n, np.intp)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer members than folds; that is sound
+    with rare_classes_allowed():
         parts = list(splitter.split(np.zeros(n), strata, groups))
     if any(len(held) == 0 for _, held in parts):
         # Few large groups can leave a stratified fold empty.

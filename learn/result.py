@@ -1,4 +1,4 @@
-"""Result of every run, whatever was fused or trained: predictions and figures of the reported rows."""
+"""Result of a run of any kind: predictions and figures of the reported rows."""
 
 from __future__ import annotations
 

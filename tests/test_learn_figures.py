@@ -134,18 +134,21 @@ def test_accuracy_of_rows_is_tested_by_mcnemar_and_of_groups_by_swaps(table):
 
 def test_macro_f1_is_tested_by_swapping_predictions(table):
     rules, labels, _, _ = table
-    said = {rule.name: rule.values.argmax(axis=1) for rule in rules if rule.condition == "real"}
+    predicted = {rule.name: rule.values.argmax(axis=1) for rule in rules if rule.condition == "real"}
     entry = figure(measured(table, draws=2000), "stack", "macro_f1", versus="2d")
 
     def gap(first, second):
         return f1_score(labels, first, average="macro") - f1_score(labels, second, average="macro")
 
-    observed, rng = gap(said["stack"], said["2d"]), np.random.default_rng(1)
+    observed, rng = gap(predicted["stack"], predicted["2d"]), np.random.default_rng(1)
     swapped = []
     for _ in range(150):
         swap = rng.random(200) < 0.5
         swapped.append(
-            gap(np.where(swap, said["2d"], said["stack"]), np.where(swap, said["stack"], said["2d"]))
+            gap(
+                np.where(swap, predicted["2d"], predicted["stack"]),
+                np.where(swap, predicted["stack"], predicted["2d"]),
+            )
         )
     assert entry.value == pytest.approx(observed, abs=1e-9)
     assert entry.p == pytest.approx(np.mean(np.abs(swapped) >= abs(observed)), abs=0.12)

@@ -60,21 +60,22 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     labels = table.labels.copy()
     labels[calibration[10:]] = 0
     config = replace(FAST, rules=("mean", "weighted", "stack", "gate"), model=True)
-    said, other = fuse_predictions(few, config), fuse_predictions(replace(few, labels=labels), config)
-    for one, same in zip(said.predictors, other.predictors, strict=True):
-        assert np.array_equal(one.values, same.values, equal_nan=True), one.name
-    assert model_bytes(said.model) == model_bytes(other.model)
-    assert set(said.model.calibration_ids) == set(table.id[calibration[:10]])
-    warned = [note for note in said.notes if "fewer than 10 for each of 3 classes" in note]
+    result, other = fuse_predictions(few, config), fuse_predictions(replace(few, labels=labels), config)
+    for mine, theirs in zip(result.predictors, other.predictors, strict=True):
+        assert np.array_equal(mine.values, theirs.values, equal_nan=True), mine.name
+    assert model_bytes(result.model) == model_bytes(other.model)
+    assert set(result.model.calibration_ids) == set(table.id[calibration[:10]])
+    warned = [note for note in result.notes if "fewer than 10 for each of 3 classes" in note]
     assert len(warned) == 1 and warned[0].startswith("WARNING rules are fitted on 10 rows only")
     assert (
-        said.notes[0].startswith("WARNING") and said.protocol.record()["rules"][0]["fitted_on"]["rows"] == 10
+        result.notes[0].startswith("WARNING")
+        and result.protocol.record()["rules"][0]["fitted_on"]["rows"] == 10
     )
     assert not any("fewer than 10" in note for note in fuse_predictions(table, config).notes)
     plain = fuse_predictions(few, replace(config, rules=("mean",)))
     assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.notes)
-    for result, who in ((said, "rules"), (plain, "2d-recalibrated")):
-        run = run_of(result)
+    for of, who in ((result, "rules"), (plain, "2d-recalibrated")):
+        run = run_of(of)
         assert run.record["protocol"]["rows_calibration"] == 10
         for text in (page_html([run]), table_tex(run)):
             assert f"{who} fitted on val" in text
@@ -128,7 +129,7 @@ def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     assert result.predictors[0].values.shape == (40, 3)
 
 
-def test_a_class_that_the_head_never_learns_is_said():
+def test_a_class_that_the_head_never_learns_gets_a_note():
     table = make_table(120)
     words = "No training row of the head has class anger: these classes get a probability near 0"
     labels = np.where((table.split == 0) & (table.labels == 2), 0, table.labels).astype(np.int16)
@@ -139,8 +140,8 @@ def test_a_class_that_the_head_never_learns_is_said():
     assert not [note for note in train_heads(table, quick).notes if "No training row" in note]
     once = np.where(np.arange(120) == np.flatnonzero(table.labels == 2)[0], 2, np.minimum(table.labels, 1))
     folds = replace(table, labels=once.astype(np.int16), split=np.full_like(table.split, -1))
-    said = [note for note in train_heads(folds, quick).notes if "has class anger" in note]
-    assert len(said) == 1 and said[0].startswith("No training row of the head in some folds has class")
+    notes = [note for note in train_heads(folds, quick).notes if "has class anger" in note]
+    assert len(notes) == 1 and notes[0].startswith("No training row of the head in some folds has class")
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])

@@ -140,8 +140,8 @@ def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
 def test_a_wrong_prior_gains_by_recalibration_and_not_by_noise_given_as_3d():
     table = make_table(900, signal=0, strength=2, prior=3, missing=0)
     result = fuse_predictions(table, EVERY)
-    mended = figure(result.figures, "2d-recalibrated", "accuracy", versus="2d")
-    assert mended.low > 0.1
+    recalibrated = figure(result.figures, "2d-recalibrated", "accuracy", versus="2d")
+    assert recalibrated.low > 0.1
     for name in ("stack", "boost"):
         # A naive comparison would have called it a gain of the 3D.
         assert figure(result.figures, name, "accuracy", versus="2d").low > 0.1
@@ -173,17 +173,17 @@ def test_every_rule_has_its_control_next_to_it():
     assert not any(rule.role == "control" for rule in none.predictors)
 
 
-def test_calibration_is_fitted_in_every_fold_and_said():
+def test_calibration_is_fitted_in_every_fold_and_recorded():
     table = make_table(180, split=lambda row: -1)
     result = fuse_predictions(replace(table, two_d=table.two_d * 3), replace(FAST, calibrate="bias"))
-    said = rule_of(result, "mean").fitted
-    assert len(said) == 3 and len({fold["2d"]["temperature"] for fold in said}) == 3
-    assert all(fold["2d"]["temperature"] > 1.5 and len(fold["3d"]["offset"]) == 3 for fold in said)
+    fitted = rule_of(result, "mean").fitted
+    assert len(fitted) == 3 and len({fold["2d"]["temperature"] for fold in fitted}) == 3
+    assert all(fold["2d"]["temperature"] > 1.5 and len(fold["3d"]["offset"]) == 3 for fold in fitted)
     (entry,) = [
         of for of in record_of(result)["predictors"] if (of["name"], of["condition"]) == ("mean", "real")
     ]
     assert [of["2d"]["temperature"] for of in entry["fitted"]] == pytest.approx(
-        [fold["2d"]["temperature"] for fold in said]
+        [fold["2d"]["temperature"] for fold in fitted]
     )
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import UsageError
 from ...features.device import device_kind
-from ...features.values import CropSpec, FaceBatch
+from ...features.values import CropSpec
 from ..engine import load_module, runtime_of
-from . import Regressor
+from .network import NetworkRegressor
 from .official import Checkpoint, find_checkpoint, load_strictly
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class ResNet:
         return ResNetEncoder(len(tensors["layers.2.weight"]) if self.outputs is None else self.outputs)
 
 
-class EncoderRegressor(Regressor):
+class EncoderRegressor(NetworkRegressor):
     """Regressor that runs encoders on crops.
 
     Parameters
@@ -90,7 +89,6 @@ class EncoderRegressor(Regressor):
     """
 
     needs: ClassVar[CropSpec]
-    gpu = True
     precisions = ("fp32", "fp64", "bf16", "fp16")
     encoders: ClassVar[Mapping[str, Mobile | ResNet]]
 
@@ -115,29 +113,9 @@ class EncoderRegressor(Regressor):
     def describe(cls, device: str = "cpu", precision: str = "fp32") -> dict[str, Any]:
         return {**super().describe(device, precision), "precision": precision}
 
-    @property
-    def takes_tensors(self) -> bool:
-        return self._network.runtime.startswith("torch")
-
-    @property
-    def reduced_batches(self) -> dict[str, int]:
-        return {self._network.name: self._network.batch} if self._network.reduced else {}
-
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        return self.start(faces)()
-
-    def start(self, faces: FaceBatch) -> Callable[[], dict[str, np.ndarray]]:
-        if faces.crops is None:
-            raise UsageError(
-                f"{self.name}: the faces have no crops; make them as in {type(self).__name__}.needs"
-            )
-        wait = self._network.start(faces.crops)
-
-        def codes() -> dict[str, np.ndarray]:
-            split = self.split(dict(zip(self.encoders, wait(), strict=True)))
-            return {name: split[name].astype(np.float32) for name in self.blocks}
-
-        return codes
+    def codes(self, outputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        split = self.split(dict(zip(self.encoders, outputs, strict=True)))
+        return {name: split[name].astype(np.float32) for name in self.blocks}
 
     def split(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Split the outputs of the encoders, (n, width) by name, into blocks."""

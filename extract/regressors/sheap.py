@@ -10,18 +10,18 @@ nlml/SHeaP, release v1.0.0. Crop as in its ``video_demo.py`` (margin 0.9, shift 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import UsageError, WeightsError, short
+from ...errors import WeightsError, short
 from ...features.device import device_kind
-from ...features.values import Block, CropSpec, FaceBatch
+from ...features.values import Block, CropSpec
 from ..engine import load_module, runtime_of
 from ..weights import find_weights, weights_sha256
-from . import Regressor
+from .network import NetworkRegressor
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Sheap(Regressor):
+class Sheap(NetworkRegressor):
     """SHeaP regressor, the "expressive" network.
 
     Raises
@@ -53,7 +53,6 @@ class Sheap(Regressor):
 
     name = "sheap"
     licence = "CC BY-NC 4.0"
-    gpu = True
     packages = ("torch",)
     weights = ("sheap",)
     # the longer side of the box, 1.9 times; moved up by a quarter of the box
@@ -101,24 +100,8 @@ class Sheap(Regressor):
     def runtime(cls, device: str, precision: str) -> str:
         return runtime_of(device, "torch")
 
-    @property
-    def takes_tensors(self) -> bool:
-        return True
-
-    @property
-    def reduced_batches(self) -> dict[str, int]:
-        return {self._network.name: self._network.batch} if self._network.reduced else {}
-
-    def __call__(self, faces: FaceBatch) -> dict[str, np.ndarray]:
-        return self.start(faces)()
-
-    def start(self, faces: FaceBatch) -> Callable[[], dict[str, np.ndarray]]:
-        if faces.crops is None:
-            raise UsageError(
-                f"{self.name}: the faces have no crops; make them as in {type(self).__name__}.needs"
-            )
-        wait = self._network.start(faces.crops)
-        return lambda: dict(zip(OUTPUTS, wait(), strict=True))
+    def codes(self, outputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(OUTPUTS, outputs, strict=True))
 
 
 class SheapPaper(Sheap):

@@ -261,5 +261,5 @@ def paired_differences(
 
 
 def _for_comparison(of: Predictor) -> Predictor:
-    """As a rule of its own that fits something, so that it is compared and no pair is looked at."""
+    """The predictor as a separate fitted rule, so that it is compared and joined with no other predictor."""
     return replace(of, role="rule", fits=True, condition=REAL, fitted=())
