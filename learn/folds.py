@@ -50,7 +50,7 @@ def folds_of(strata: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> n
         splitter = StratifiedGroupKFold(**options) if enough else GroupKFold(**options)
     number = np.empty(n, np.intp)
     with rare_classes_allowed():
-        parts = list(splitter.split(np.zeros(n), strata, groups))
+        parts = list(splitter.split(np.zeros(n), strata, None if single else groups))
     if any(len(held) == 0 for _, held in parts):
         # Few large groups can leave a stratified fold empty.
         parts = list(
