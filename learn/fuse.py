@@ -25,7 +25,7 @@ from .crossfit import CrossFit, Progress, Repeat, not_converged
 from .diagnostics import check_figures, check_rows
 from .evaluate.figures import figures_of
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
-from .heads import foreign_in, place_of
+from .heads import custom_target, untrusted_types
 from .model import FusionModel, settled
 from .plan import EvaluationPlan, plan_fusion
 from .result import Result
@@ -87,7 +87,7 @@ def fuse_predictions(
     plan = plan_fusion(table, config)
     fitted, repeats = _repeats(table, config, plan, heads, progress)
     after_heads = time.perf_counter()
-    foreign = foreign_in(fitted.final) if place_of(config.head) and fitted.final is not None else []
+    foreign = untrusted_types(fitted.final) if custom_target(config.head) and fitted.final is not None else []
     if foreign:
         notes.append(
             f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."

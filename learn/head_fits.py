@@ -16,7 +16,7 @@ from ..features.atomic import replacing
 from ..features.fusion_table import FusionTable
 from ..features.predictions import log_softmax
 from .config import FuseConfig
-from .heads import code_of, make_head
+from .heads import code_hash, make_head
 from .plan import EvaluationPlan, HeadFit
 from .versions import versions
 
@@ -181,7 +181,7 @@ def _key(
         for name, value in sorted(head.get_params().items())
         if name.rpartition("__")[2] not in _NUMBERLESS and not hasattr(value, "get_params")
     }
-    named = config.head + code_of(config.head)
+    named = config.head + code_hash(config.head)
     digest = hashlib.sha256(
         repr((table.task, len(table.columns), named, config.seed, settings, versions())).encode()
     )

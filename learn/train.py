@@ -28,7 +28,7 @@ from .evaluate.figures import figures_of
 from .evaluate.metrics import metric_names
 from .evaluate.predictors import Predictor
 from .head_fits import fit_heads
-from .heads import HEADS, needs_of, place_of
+from .heads import HEADS, custom_target, needs_of
 from .heads import names as head_names
 from .plan import EvaluationPlan, plan_heads
 from .result import Result
@@ -205,10 +205,10 @@ def _heads(asked: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str
         names += [of for of in known if of not in absent]
         if absent:
             notes.append(
-                f"Heads {', '.join(sorted(absent))} are left out: torch is not installed; pip install 'ig3d[extract]'."
+                f"Heads {', '.join(sorted(absent))} are left out: torch is not installed; pip install 'ig3d[networks]'."
             )
     for name in names:
-        if place_of(name):
+        if custom_target(name):
             notes.append(f"Head {name} is a class of the user's own choice and runs as it is.")
         elif name not in head_names(task):
             raise UsageError(

@@ -142,7 +142,7 @@ def test_a_head_named_on_the_command_line_needs_no_flag(planted, ig3d):
 
 
 class Unfit:
-    """A class that is no estimator, and notes that it was made."""
+    """A class that is not an estimator and counts its instances."""
 
     made = 0
 
@@ -152,17 +152,17 @@ class Unfit:
 
 @pytest.mark.parametrize("task", ["classes", "va"])
 @pytest.mark.parametrize(
-    "place",
+    "target",
     ["os:abort", "sys:exit", "ctypes:cdll", "subprocess:Popen", "sklearn.base:clone", f"{__name__}:Unfit"],
 )
-def test_only_a_class_with_an_estimators_methods_is_called(place, task):
-    with pytest.raises(UsageError, match=r"^head: expected a scikit-learn-compatible estimator class .* got"):
-        make_head(place, task, seed=0, jobs=1)
+def test_class_without_the_methods_of_an_estimator_is_not_constructed(target, task):
+    with pytest.raises(UsageError, match=r"^head: .* is not a scikit-learn-compatible estimator with"):
+        make_head(target, task, seed=0, jobs=1)
     assert Unfit.made == 0
 
 
-def test_a_classifier_is_no_head_for_valence_and_arousal_without_predict_and_the_reverse():
-    with pytest.raises(UsageError, match="without predict_proba"):
+def test_regressor_without_predict_proba_is_refused_for_classes():
+    with pytest.raises(UsageError, match="the class has no predict_proba"):
         make_head("sklearn.linear_model:Ridge", "classes", seed=0, jobs=1)
     make_head("sklearn.linear_model:Ridge", "va", seed=0, jobs=1)
 

@@ -108,8 +108,8 @@ def test_a_head_of_ones_own_that_is_edited_is_fitted_again(tmp_path, options, mo
     assert kept(1, BASE) == (1, first), "as it was before: what was kept is what it gives"
 
 
-def test_a_head_that_is_nowhere_ends_a_study_before_any_work(tmp_path, options):
+def test_missing_head_module_ends_a_study_before_any_work(tmp_path, options):
     study = Study("toy", options, {"head": {"linear": "linear", "mine": "nowhere:Mine"}})
-    with pytest.raises(UsageError, match=r"^mine: head: expected module:Class .* got 'nowhere:Mine'"):
+    with pytest.raises(UsageError, match=r"^mine: head: the estimator 'nowhere:Mine' cannot be imported"):
         run_study(study, tmp_path / "out", jobs=1)
     assert not (tmp_path / "out").exists()

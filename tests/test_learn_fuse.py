@@ -309,7 +309,7 @@ def test_choices_of_the_other_task_and_unknown_names_are_usage_errors(toy):
     table = load_table(Inputs(toy / "two.npz", toy / "toy.h5"))
     for options, message in (
         ({"objective": "ccc"}, "objective: expected one of accuracy, balanced, logloss for classes"),
-        ({"head": "forest"}, "head: expected one of gbm, linear"),
+        ({"head": "forest"}, "head: 'forest' is unknown; choose gbm, linear"),
     ):
         with pytest.raises(UsageError, match=message):
             fuse_predictions(table, replace(FAST, **options))

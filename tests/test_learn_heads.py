@@ -1,4 +1,4 @@
-"""The heads keep scikit-learn's conventions, find a signal, and hold groups together when they stop or choose."""
+"""Heads: scikit-learn's conventions, accuracy, reproducibility, whole groups in early stopping, checks of user code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = ("gbm", "linear")  # the networks: test_learn_heads_paper.py
         LinearRegressor(),
     ]
 )
-def test_heads_keep_the_conventions_of_scikit_learn(estimator, check):
+def test_heads_pass_the_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
@@ -41,7 +41,7 @@ def class_rows(n=300, k=3, d=6, seed=0):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_heads_find_classes_and_the_same_again(name, capfd):
+def test_heads_predict_classes_reproducibly(name, capfd):
     X, y = class_rows()
     head = make_head(name, "classes", seed=0, jobs=1).fit(X[:200], y[:200])
     p = head.predict_proba(X[200:])
@@ -53,7 +53,7 @@ def test_heads_find_classes_and_the_same_again(name, capfd):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_heads_find_valence_and_arousal(name):
+def test_heads_predict_valence_and_arousal(name):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 5))
     y = np.stack([X[:, 0] * 0.4, X[:, 1] * 0.3], axis=1) + rng.normal(0, 0.05, (400, 2))
@@ -64,7 +64,7 @@ def test_heads_find_valence_and_arousal(name):
     assert np.corrcoef(predicted[:, 1], y[300:, 1])[0, 1] > 0.9
 
 
-def test_threads_change_no_number(monkeypatch):
+def test_trees_do_not_depend_on_the_number_of_threads(monkeypatch):
     monkeypatch.setattr("ig3d.learn.trees._CELLS_PER_THREAD", 1)
     X, y = class_rows()
     one, two = (GbmClassifier(max_rounds=4, num_threads=threads).fit(X, y) for threads in (1, 2))
@@ -72,22 +72,22 @@ def test_threads_change_no_number(monkeypatch):
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
-def test_threads_of_blas_change_no_number_of_a_linear_head(task):
+def test_linear_heads_do_not_depend_on_the_number_of_blas_threads(task):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(1500, 300))
     y = X[:, :2] + rng.normal(size=(1500, 2))
     y = y if task == "va" else (y[:, 0] > 0).astype(int) + 2 * (y[:, 1] > 0)
     kind = LinearRegressor if task == "va" else LinearClassifier
-    said = []
+    predictions = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
             head = kind().fit(X, y)
-            said.append(head.predict(X) if task == "va" else head.predict_proba(X))
-    assert np.array_equal(*said)
+            predictions.append(head.predict(X) if task == "va" else head.predict_proba(X))
+    assert np.array_equal(*predictions)
 
 
-def test_seeds_reach_the_trees():
-    X, y = class_rows(11, d=40)  # too few rows to hold any out: only the trees draw
+def test_trees_depend_on_the_seed():
+    X, y = class_rows(11, d=40)  # too few rows to hold any out: only the trees use the seed
     first, other = (
         GbmClassifier(max_rounds=5, min_child_samples=1, random_state=seed).fit(X, y).predict_proba(X)
         for seed in (0, 1)
@@ -97,7 +97,7 @@ def test_seeds_reach_the_trees():
 
 @pytest.mark.parametrize("n", [1, 4, 12])
 @pytest.mark.parametrize("name", QUICK)
-def test_few_rows_and_one_class_are_fitted_all_the_same(name, n):
+def test_heads_can_be_fitted_to_few_rows_and_to_one_class(name, n):
     X, y = class_rows(n)
     head = make_head(name, "classes", seed=0, jobs=1).fit(X, y)
     assert np.allclose(head.predict_proba(X[:1]).sum(), 1)
@@ -105,10 +105,10 @@ def test_few_rows_and_one_class_are_fitted_all_the_same(name, n):
     assert single.classes_.tolist() == [2] and single.predict(X).tolist() == [2] * n
 
 
-def test_groups_are_kept_whole_where_trees_stop_and_every_class_stays_to_learn_from():
+def test_held_out_rows_are_whole_groups_and_leave_every_class_for_training():
     rng = np.random.default_rng(0)
     groups, strata = rng.integers(0, 40, 300), rng.integers(0, 3, 300)
-    strata[groups == 7] = 3  # a class that one group alone has
+    strata[groups == 7] = 3  # a class that occurs in one group only
     held = held_out(strata, groups, 6, 0)
     assert 0.05 < held.mean() < 0.4
     assert not set(groups[held]) & set(groups[~held])
@@ -116,47 +116,48 @@ def test_groups_are_kept_whole_where_trees_stop_and_every_class_stays_to_learn_f
     assert not held_out(strata[:8], None, 6, 0).any()
 
 
-def test_unknown_heads_are_named():
-    with pytest.raises(UsageError, match=r"expected one of gbm, linear.* got 'forest'"):
+def test_unknown_head_is_refused_with_the_available_names():
+    with pytest.raises(UsageError, match=r"head: 'forest' is unknown; choose gbm, linear"):
         make_head("forest", "classes", seed=0, jobs=1)
 
 
 class TakesGroups(DummyClassifier):
-    """An estimator of a user's own, whose ``fit`` has a place for groups."""
+    """A user's estimator whose ``fit`` accepts groups."""
 
     def fit(self, X, y, groups=None):
         self.groups_ = groups
         return super().fit(X, y)
 
 
-def test_a_given_estimator_gets_groups_seed_threads_and_weights_where_it_has_them():
+def test_custom_head_gets_groups_seed_threads_and_class_weight_if_it_accepts_them():
     X, y = class_rows(60)
     head = make_head(f"{__name__}:TakesGroups", "classes", seed=5, jobs=1)
     groups = np.arange(60) // 2
     assert np.array_equal(head.fit(X, y, groups=groups).model_.groups_, groups)
     assert head.estimator.random_state == 5
     forest = make_head("sklearn.ensemble:ExtraTreesClassifier", "classes", seed=5, jobs=2, balanced=True)
-    said = forest.estimator.get_params()
-    assert (said["random_state"], said["n_jobs"], said["class_weight"]) == (5, 2, "balanced")
+    parameters = forest.estimator.get_params()
+    names = ("random_state", "n_jobs", "class_weight")
+    assert tuple(parameters[name] for name in names) == (5, 2, "balanced")
 
 
-@pytest.mark.parametrize("place", ["sklearn.svm:LinearSVR", "sklearn.linear_model:LinearRegression"])
-def test_a_given_regressor_predicts_both_columns_whether_it_takes_one_or_two(place):
+@pytest.mark.parametrize("target", ["sklearn.svm:LinearSVR", "sklearn.linear_model:LinearRegression"])
+def test_custom_regressor_predicts_two_columns_even_if_the_estimator_supports_one(target):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 5))
     y = np.stack([X[:, 0] * 0.4, X[:, 1] * 0.3], axis=1)
-    predicted = make_head(place, "va", seed=0, jobs=1).fit(X[:150], y[:150]).predict(X[150:])
+    predicted = make_head(target, "va", seed=0, jobs=1).fit(X[:150], y[:150]).predict(X[150:])
     assert predicted.shape == (50, 2)
     assert min(np.corrcoef(predicted[:, i], y[150:, i])[0, 1] for i in (0, 1)) > 0.95
 
 
 class Odd(DummyClassifier):
-    """A user's classifier whose answers are changed on their way out."""
+    """A user's classifier whose predictions a test can change."""
 
     change = staticmethod(lambda p: p)
 
     def fit(self, X, y):
-        super().fit(X, y)  # and forgets to return itself
+        super().fit(X, y)  # does not return self, although scikit-learn requires it
 
     def predict_proba(self, X):
         return type(self).change(super().predict_proba(X))
@@ -171,20 +172,20 @@ def boom(p):
     [
         (
             lambda p: np.where(np.arange(len(p))[:, None] < 7, np.nan, p),
-            "expected finite probabilities of 3 classes for each row, got NaN in 7 of 60 rows; ",
+            "expected finite probabilities of 3 classes, got NaN in 7 of 60 rows; ",
         ),
         (lambda p: p / 0.0, "got infinity in 60 of 60 rows"),
-        (lambda p: p[:, :2], r"of shape \(60, 3\), got \(60, 2\)"),
-        (lambda p: p[:5], r"of shape \(60, 3\), got \(5, 3\)"),
-        (lambda p: p / 2, r"rows sum to 1, got 60 of 60 rows that are not so \(the first sums to 0.5,"),
+        (lambda p: p[:, :2], r"of shape \(60, 3\), got shape \(60, 2\)"),
+        (lambda p: p[:5], r"of shape \(60, 3\), got shape \(5, 3\)"),
+        (lambda p: p / 2, r"60 of 60 rows are not probabilities between 0 and 1 .* sum 0.5\)"),
         (
             lambda p: np.tile([-0.2, 0.6, 0.6], (len(p), 1)),
-            r"from 0 to 1 .* got 60 of 60 .* from -0.2 to 0.6",
+            r"60 of 60 rows are not probabilities .* from -0.2 to 0.6",
         ),
         (boom, "ValueError: boom bang$"),
     ],
 )
-def test_what_a_given_classifier_answers_is_checked_and_told_with_its_name(monkeypatch, change, words):
+def test_predictions_of_a_custom_classifier_are_checked(monkeypatch, change, words):
     X, y = class_rows(60)
     head = make_head(f"{__name__}:Odd", "classes", seed=0, jobs=1).fit(X, y)
     assert np.allclose(head.predict_proba(X), np.bincount(y) / 60)
@@ -196,17 +197,19 @@ def test_what_a_given_classifier_answers_is_checked_and_told_with_its_name(monke
         head.predict_proba(X)
 
 
-@pytest.mark.parametrize("what", ["def f(:", "raise SystemExit(0)", "raise RuntimeError('no licence')"])
-def test_what_a_users_module_raises_is_told_with_its_name(tmp_path, monkeypatch, what):
-    (tmp_path / "odd_module.py").write_text(f"{what}\n")
+@pytest.mark.parametrize("source", ["def f(:", "raise SystemExit(0)", "raise RuntimeError('no licence')"])
+def test_error_while_importing_a_custom_head_names_the_head(tmp_path, monkeypatch, source):
+    (tmp_path / "odd_module.py").write_text(f"{source}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "odd_module", raising=False)
-    with pytest.raises(UsageError, match=r"got 'odd_module:Head' \((SyntaxError|SystemExit|RuntimeError): "):
+    with pytest.raises(
+        UsageError, match=r"'odd_module:Head' cannot be .* \((SyntaxError|SystemExit|RuntimeError): "
+    ):
         make_head("odd_module:Head", "classes", seed=0, jobs=1)
 
 
 class OddRegressor(Ridge):
-    """A user's regressor whose answers, or whose fit, go wrong."""
+    """A user's regressor whose ``fit`` fails on few rows, and whose predictions a test can change."""
 
     change = staticmethod(lambda values: values)
 
@@ -216,7 +219,7 @@ class OddRegressor(Ridge):
         if len(X) == 4:
             raise SystemExit(0)
         if len(X) == 5:
-            raise Terminated(143)  # as a signal has it, which may come at any moment
+            raise Terminated(143)  # as on SIGTERM
         return super().fit(X, y)
 
     def predict(self, X):
@@ -226,12 +229,12 @@ class OddRegressor(Ridge):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v[:, 0], r"expected finite values for each row, of shape \(60, 2\), got \(60,\)"),
-        (lambda v: v.T, r"got \(2, 60\)"),
+        (lambda v: v[:, 0], r"expected values of shape \(60, 2\), got shape \(60,\)"),
+        (lambda v: v.T, r"got shape \(2, 60\)"),
         (lambda v: v * np.nan, "got NaN in 60 of 60 rows"),
     ],
 )
-def test_what_a_given_regressor_answers_is_checked_too(monkeypatch, change, words):
+def test_errors_and_predictions_of_a_custom_regressor_are_checked(monkeypatch, change, words):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 4)), rng.normal(size=(60, 2))
     head = make_head(f"{__name__}:OddRegressor", "va", seed=0, jobs=1)
@@ -248,7 +251,7 @@ def test_what_a_given_regressor_answers_is_checked_too(monkeypatch, change, word
         head.predict(X)
 
 
-def test_the_linear_path_finds_what_each_penalty_by_itself_finds():
+def test_linear_classifier_chooses_the_penalty_with_the_least_held_out_loss():
     X, y = class_rows(600, d=30)
     head = LinearClassifier(tol=1e-5).fit(X, y)
     scaled = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float64)
@@ -267,7 +270,7 @@ def test_the_linear_path_finds_what_each_penalty_by_itself_finds():
     assert np.allclose(head.predict_proba(X), twin.predict_proba(scaled), atol=2e-3)
 
 
-def test_ridge_is_scikit_learn_s():
+def test_linear_regressor_equals_ridge_of_scikit_learn():
     rng = np.random.default_rng(0)
     for shape in ((60, 5), (20, 50)):
         X, Y = rng.normal(size=shape), rng.normal(size=(shape[0], 2))

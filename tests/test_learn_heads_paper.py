@@ -1,4 +1,4 @@
-"""The paper's networks as heads: their formulas, masks and draws, what stops them, the conventions."""
+"""The paper's networks as heads: formulas, masks, batches, early stopping, scikit-learn's conventions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSIFIERS = (MlpClassifier, ResidualClassifier)
 
 
 @parametrize_with_checks([MlpClassifier(**QUICK), ResidualRegressor(**QUICK)])
-def test_networks_keep_the_conventions_of_scikit_learn(estimator, check):
+def test_networks_pass_the_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
@@ -41,13 +41,13 @@ def softmax(z):
     return odds / odds.sum(axis=1, keepdims=True)
 
 
-def test_mlp_is_the_formula_with_its_own_weights():
+def test_mlp_computes_the_documented_formula():
     X, y = class_rows()
     head = MlpClassifier(**QUICK).fit(X, y)
     w = head.weights_
     x = (X - X.mean(axis=0)) / X.std(axis=0)
     for layer in range(4):
-        at = 0 if layer == 0 else 3 * layer + 1  # one dropout stands after the first layer
+        at = 0 if layer == 0 else 3 * layer + 1  # the first block also has a dropout layer
         x = x @ w[f"{at}.weight"].T + w[f"{at}.bias"]
         norm = {name: w[f"{at + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")}
         x = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
@@ -56,7 +56,7 @@ def test_mlp_is_the_formula_with_its_own_weights():
     assert np.allclose(head.predict_proba(X), softmax(logits), atol=1e-6)
 
 
-def test_residual_is_the_formula_with_its_own_weights():
+def test_residual_computes_the_documented_formula():
     X, y = class_rows()
     head = ResidualClassifier(**QUICK).fit(X, y)
     w = head.weights_
@@ -69,7 +69,7 @@ def test_residual_is_the_formula_with_its_own_weights():
     assert np.allclose(head.predict_proba(X), softmax(logits), atol=1e-6)
 
 
-def test_the_paper_s_widths_are_the_default():
+def test_default_widths_are_those_of_the_paper():
     from ig3d.learn.heads.modules import Mlp, Residual
 
     shapes = [tuple(p.shape) for p in Mlp(358, 10).parameters() if p.ndim == 2]
@@ -80,28 +80,30 @@ def test_the_paper_s_widths_are_the_default():
     assert drops == [0.5]
 
 
-def test_masking_loses_what_the_formula_says_block_by_block():
+def test_masking_has_the_documented_probabilities_in_each_block():
     from ig3d.learn.heads.training import masked
 
     blocks, chance, n = (1, 4, 10), 0.3, 20_000
     ones = torch.ones(n, 15)
     lost = masked(ones, blocks, chance, np.random.default_rng(0)).numpy() == 0
-    assert ones.min() == 1  # what came in is left as it was
+    assert ones.min() == 1  # the input is not modified
     start = 0
     for width in blocks:
         part = lost[:, start : start + width]
         assert part.mean() == pytest.approx(chance * (width + 1) / (2 * width), abs=0.01)
         assert part.any(axis=1).mean() == pytest.approx(chance, abs=0.01)
         counts = np.bincount(part.sum(axis=1), minlength=width + 1)[1:] / n
-        assert np.allclose(counts, chance / width, atol=0.01)  # every number of columns equally often
-        assert np.allclose(part.mean(axis=0), part.mean(), atol=0.01)  # and every column
+        assert np.allclose(
+            counts, chance / width, atol=0.01
+        )  # all numbers of masked columns are equally frequent
+        assert np.allclose(part.mean(axis=0), part.mean(), atol=0.01)  # and all columns
         start += width
     hit = [lost[:, :1].any(axis=1), lost[:, 1:5].any(axis=1)]
-    assert np.corrcoef(hit[0], hit[1])[0, 1] == pytest.approx(0, abs=0.03)  # blocks by themselves
+    assert np.corrcoef(hit[0], hit[1])[0, 1] == pytest.approx(0, abs=0.03)  # blocks are masked independently
     assert not (masked(ones, blocks, 0.0, np.random.default_rng(0)) == 0).any()
 
 
-def test_classes_are_drawn_equally_often_in_batches_of_one_size():
+def test_batches_have_equal_size_and_draw_classes_equally_often():
     from ig3d.learn.heads.training import draw_batches
 
     labels = np.repeat([0, 1, 2], [900, 90, 10])
@@ -114,7 +116,7 @@ def test_classes_are_drawn_equally_often_in_batches_of_one_size():
     assert [len(batch) for batch in draw_batches(None, 1, 100, np.random.default_rng(0))] == [2]
 
 
-def test_training_rows_are_masked_block_by_block_and_held_rows_are_not(monkeypatch):
+def test_only_training_rows_are_masked(monkeypatch):
     from ig3d.learn.heads import training
 
     X, y = class_rows(100)
@@ -141,7 +143,7 @@ def test_training_rows_are_masked_block_by_block_and_held_rows_are_not(monkeypat
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_seeds_reach_every_draw_and_the_caller_s_are_left_alone(kind):
+def test_all_random_numbers_depend_on_the_seed_and_torch_s_state_is_restored(kind):
     X, y = class_rows(120)
     torch.manual_seed(5)
     before = torch.random.get_rng_state().clone()
@@ -149,12 +151,12 @@ def test_seeds_reach_every_draw_and_the_caller_s_are_left_alone(kind):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert np.array_equal(first, again)
     assert not np.allclose(first, other, atol=1e-3)
-    # Too few rows to hold any out: what differs now are weights and draws alone.
+    # Too few rows to hold any out: only initial weights, batches and masks differ.
     few = [kind(**QUICK, random_state=seed).fit(X[:10], y[:10]).predict_proba(X) for seed in (0, 1)]
     assert not np.allclose(*few, atol=1e-3)
 
 
-def test_a_row_s_prediction_does_not_depend_on_its_batch_or_place():
+def test_prediction_of_a_row_does_not_depend_on_the_other_rows():
     X, y = class_rows(150)
     head = MlpClassifier(**QUICK).fit(X, y)
     whole = head.predict_proba(X)
@@ -162,21 +164,21 @@ def test_a_row_s_prediction_does_not_depend_on_its_batch_or_place():
     assert np.allclose(np.vstack([head.predict_proba(row[None]) for row in X[:5]]), whole[:5], atol=1e-12)
 
 
-def test_threads_change_last_digits_only():
+def test_the_number_of_threads_changes_only_the_last_digits():
     X, y = class_rows(150, d=40)
     options = {**QUICK, "width": 128, "epochs": 5}
     before = torch.get_num_threads()
     try:
-        found = []
+        predictions = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(MlpClassifier(**options).fit(X, y).predict_proba(X))
+            predictions.append(MlpClassifier(**options).fit(X, y).predict_proba(X))
     finally:
         torch.set_num_threads(before)
-    assert np.allclose(*found, atol=1e-6)
+    assert np.allclose(*predictions, atol=1e-6)
 
 
-def test_only_the_held_groups_stop_the_training_and_none_of_them_is_learnt_from(monkeypatch):
+def test_held_out_groups_alone_stop_the_training_and_are_not_trained_on(monkeypatch):
     from ig3d.learn.heads import training
 
     X, y = class_rows(200)
@@ -208,16 +210,16 @@ def test_only_the_held_groups_stop_the_training_and_none_of_them_is_learnt_from(
 
 def test_probabilities_follow_the_training_shares_unless_balanced():
     X, y = class_rows(1200, k=2, d=2, share=[0.9, 0.1])
-    X = X + np.random.default_rng(1).normal(0, 4, X.shape)  # little to go by: shares matter
-    given, balanced = (
+    X = X + np.random.default_rng(1).normal(0, 4, X.shape)  # weak signal, so that the class shares matter
+    default, balanced = (
         MlpClassifier(**{**QUICK, "epochs": 10}, class_weight=weight).fit(X, y).predict_proba(X)
         for weight in (None, "balanced")
     )
-    assert given.mean(axis=0)[1] == pytest.approx(0.1, abs=0.05)
+    assert default.mean(axis=0)[1] == pytest.approx(0.1, abs=0.05)
     assert balanced.mean(axis=0)[1] > 0.25
 
 
-def test_valence_and_arousal_are_learnt_beside_the_classes_where_they_are_given(monkeypatch):
+def test_classifier_also_learns_valence_and_arousal_if_targets_are_passed(monkeypatch):
     from ig3d.learn.heads import training
 
     X, y = class_rows(300)
@@ -229,13 +231,13 @@ def test_valence_and_arousal_are_learnt_beside_the_classes_where_they_are_given(
     assert head.outputs_ == 5 and head.predict_proba(X).shape == (300, 3)
     assert np.allclose(head.predict_proba(X).sum(axis=1), 1)
     assert seen and all(torch.isfinite(batch).all() for batch in seen)
-    said = head._outputs(X)[:, 3:]
+    values = head._outputs(X)[:, 3:]
     known = np.isfinite(targets).all(axis=1)
-    assert float(concordance(torch.tensor(said[known]), torch.tensor(targets[known])).min()) > 0.5
+    assert float(concordance(torch.tensor(values[known]), torch.tensor(targets[known])).min()) > 0.5
 
 
 @pytest.mark.parametrize("kind", [MlpRegressor, ResidualRegressor])
-def test_regressors_find_valence_and_arousal(kind):
+def test_regressors_predict_valence_and_arousal(kind):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 5))
     y = np.stack([X[:, 0] * 0.4, X[:, 1] * 0.3], axis=1) + rng.normal(0, 0.05, (500, 2))
@@ -246,13 +248,13 @@ def test_regressors_find_valence_and_arousal(kind):
 
 @pytest.mark.parametrize("n", [1, 2, 12])
 @pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_few_rows_and_one_class_are_fitted_all_the_same(kind, n):
+def test_networks_can_be_fitted_to_few_rows_and_to_one_class(kind, n):
     X, y = class_rows(n)
     assert np.allclose(kind(**QUICK).fit(X, y).predict_proba(X[:1]).sum(), 1)
     assert kind(**QUICK).fit(X, y * 0 + 2).predict(X).tolist() == [2] * n
 
 
-def test_saved_heads_are_numbers_and_predict_the_same(tmp_path):
+def test_saved_head_contains_no_foreign_type_and_predicts_the_same(tmp_path):
     from skops.io import dump, get_untrusted_types, load
 
     from ig3d.learn.heads import TYPES
@@ -268,17 +270,17 @@ def test_saved_heads_are_numbers_and_predict_the_same(tmp_path):
         assert clone(again).get_params() == head.get_params()
 
 
-def test_blocks_that_do_not_fit_the_columns_and_devices_that_are_not_there_are_refused():
+def test_wrong_block_widths_and_unknown_devices_are_refused():
     X, y = class_rows(40)
     with pytest.raises(
-        UsageError, match=r"blocks: expected widths that sum to the 6 columns of codes, got 5"
+        UsageError, match=r"blocks: the widths \(2, 3\) sum to 5, but the codes have 6 columns"
     ):
         MlpClassifier(**QUICK, blocks=(2, 3)).fit(X, y)
     with pytest.raises(UsageError, match=r"unknown device 'abacus'; choose auto, cpu, cuda or cuda:0"):
         MlpClassifier(**{**QUICK, "device": "abacus"}).fit(X, y)
 
 
-def test_without_torch_one_line_says_what_to_install(monkeypatch):
+def test_missing_torch_is_reported_with_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(
         MissingExtra, match=r"head mlp: needs the package 'torch', which is not installed; pip install"
@@ -287,7 +289,7 @@ def test_without_torch_one_line_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["train", "fuse"])
-def test_a_device_that_is_not_there_is_refused_before_any_work(ig3d, tmp_path, command):
+def test_unavailable_device_is_refused_before_any_work(ig3d, tmp_path, command):
     (tmp_path / "y.h5").write_bytes(b"")
     two = ["--2d-logits", tmp_path / "none.npz"] if command == "fuse" else []
     ended = ig3d(command, *two, "--3d-store", tmp_path / "y.h5", "--head", "mlp", "--device", "cuda:99")
@@ -296,8 +298,8 @@ def test_a_device_that_is_not_there_is_refused_before_any_work(ig3d, tmp_path, c
 
 
 @pytest.mark.parametrize("config", [FuseConfig, HeadsConfig])
-def test_the_device_reaches_the_networks_and_no_other_head(config):
-    """The choice alone: what is trained where is the same to the last digit that counts."""
+def test_only_the_networks_have_a_device(config):
+
     chosen = config(device="cpu")
     chosen = chosen if config is FuseConfig else chosen.of_head("mlp")
     assert chosen.device == "cpu" and make_head("mlp", "va", seed=0, jobs=1, device="cpu").device == "cpu"
@@ -305,7 +307,7 @@ def test_the_device_reaches_the_networks_and_no_other_head(config):
 
 
 @pytest.mark.gpu
-def test_what_is_trained_on_a_cuda_device_predicts_alike():
+def test_training_on_cuda_gives_similar_predictions():
     X, y = class_rows(200)
     p = [
         MlpClassifier(**{**QUICK, "device": device}).fit(X, y).predict_proba(X) for device in ("cpu", "cuda")

@@ -244,9 +244,13 @@ def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_
         (
             {"heads": ("no.such:Thing",)},
             UsageError,
-            r"head: expected module:Class .* got 'no.such:Thing' \(No module",
+            r"head: the estimator 'no.such:Thing' cannot be imported .* \(No module",
         ),
-        ({"heads": ("json:JSONDecoder",)}, UsageError, r"without fit, get_params, set_params, predict_proba"),
+        (
+            {"heads": ("json:JSONDecoder",)},
+            UsageError,
+            r"the class has no fit, get_params, set_params, predict_proba",
+        ),
         ({"heads": ()}, UsageError, r"head: expected at least one, got none"),
         ({"report": "dev"}, UsageError, r"report: expected one of"),
         ({"report": "all", "folds": 1}, UsageError, r"folds: expected 2 to 1000, got 1"),

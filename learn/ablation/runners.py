@@ -15,8 +15,8 @@ from ...features.store import CodeStore
 from ..config import FuseConfig
 from ..fuse import fuse_predictions
 from ..head_fits import ScoreFolder
-from ..heads import code_of
-from ..heads.given import code_of_class
+from ..heads import code_hash
+from ..heads.custom import class_hash
 from ..intermediate.cell import OPTIONS as INTERMEDIATE_OPTIONS
 from ..intermediate.cell import IntermediateCell
 from ..options import options_of
@@ -69,8 +69,8 @@ class FuseCell:
         if two_d is None:
             raise UsageError("2d-logits: expected a file of 2D predictions, got none; name it in options")
         config = FuseConfig(**chosen, rule_options=of_rules, model=False)
-        code = code_of(config.head) + "".join(
-            code_of_class(kind_of(name)) for name in config.rules if name not in RULES
+        code = code_hash(config.head) + "".join(
+            class_hash(kind_of(name)) for name in config.rules if name not in RULES
         )
         return cls(Inputs(two_d, **inputs), config, code)
 

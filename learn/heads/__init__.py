@@ -1,8 +1,8 @@
 """Heads: scikit-learn estimators that predict classes or valence-arousal from the codes alone.
 
-``fit(X, y, groups=None)`` chooses its settings on a grouped part of the rows it is given, and on nothing else. A new
-head is one file and a line of :data:`HEADS`; an entry point of the group ``ig3d.heads`` or ``module:Class`` needs no
-line. A head is imported when it is used.
+``fit(X, y, groups=None)`` chooses its hyper-parameters on a grouped part of the rows passed to it, and on no others.
+A new built-in head is one file and a line of :data:`HEADS`. Heads of other packages are found by an entry point of the
+group ``ig3d.heads`` or named as ``module:Class``. A head is imported when it is used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TYPES = tuple(
     f"{__name__}.{target.replace(':', '.')}"
     for target in (
         *(target for kinds in HEADS.values() for target in kinds.values()),
-        "given:GivenClassifier",
-        "given:GivenRegressor",
+        "custom:CustomClassifier",
+        "custom:CustomRegressor",
     )
 )
 
@@ -38,10 +38,12 @@ def names(task: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(name for name, kinds in HEADS.items() if task in kinds), *installed)))
 
 
-def place_of(name: str) -> str:
-    """``module:Class`` of a head of the user's or of another package; empty for those of ig3d."""
-    if name in HEADS or ":" in name:
-        return "" if name in HEADS else name
+def custom_target(name: str) -> str:
+    """``module:Class`` of a head from user code or another package; empty for the heads of ig3d."""
+    if name in HEADS:
+        return ""
+    if ":" in name:
+        return name
     return next((point.value for point in entry_points(group="ig3d.heads") if point.name == name), "")
 
 
@@ -50,11 +52,11 @@ def kind_of(name: str, task: str) -> type:
 
     Raises
     ------
-    UsageError : there is no such head.
+    UsageError : no head has this name.
     """
     if task not in HEADS.get(name, {}):
         raise UsageError(
-            f"head: expected one of {', '.join(names(task))}, or module:Class of an estimator, got {name!r}"
+            f"head: {name!r} is unknown; choose {', '.join(names(task))}, or module:Class of an estimator"
         )
     module, _, attribute = HEADS[name][task].partition(":")
     kind: type = getattr(import_module(f".{module}", __name__), attribute)
@@ -62,8 +64,8 @@ def kind_of(name: str, task: str) -> type:
 
 
 def needs_of(name: str, task: str) -> str:
-    """Package that a head needs beside those of ig3d; empty if none."""
-    return "" if place_of(name) else getattr(kind_of(name, task), "needs", "")
+    """Optional package that a head needs; empty if none."""
+    return "" if custom_target(name) else getattr(kind_of(name, task), "needs", "")
 
 
 def make_head(
@@ -76,59 +78,62 @@ def make_head(
     balanced: bool = False,
     device: str = "auto",
 ) -> Any:
-    """A head by its name, or the user's own estimator at ``package.module:Class``.
+    """Construct a head.
 
     Parameters
     ----------
-    name, task : a name of :data:`HEADS`, or ``module:Class``; ``classes`` or ``va``
+    name : str
+        A name of :data:`HEADS` or of an entry point, or ``package.module:Class``.
+    task : ``classes`` or ``va``
     seed : int
-        Of every draw.
+        Seed of all random numbers.
     jobs : int
         Threads; 0 for all cores.
-    blocks : widths of the code blocks, in the order of the columns
-        For heads that mask codes block by block; by default all columns are one block.
+    blocks : sequence of int
+        Widths of the code blocks, in the order of the columns, for heads that mask codes block by block. By default
+        all columns are one block.
     balanced : bool
-        Whether classes weigh equally however many rows they have.
+        Whether classes have equal weight regardless of their number of rows.
     device : str
-        Where ``mlp`` and ``residual`` are trained (:func:`~ig3d.features.device.choose_device`).
+        Device on which ``mlp`` and ``residual`` are trained (:func:`~ig3d.features.device.choose_device`).
 
     Raises
     ------
-    UsageError : there is no such head.
+    UsageError : no head has this name.
     """
-    place = place_of(name)
-    if place:
-        from .given import given_head
+    target = custom_target(name)
+    if target:
+        from .custom import custom_head
 
-        return given_head(place, task, seed=seed, jobs=jobs, balanced=balanced)
+        return custom_head(target, task, seed=seed, jobs=jobs, balanced=balanced)
     head: Any = kind_of(name, task)()
-    offered = {
+    values = {
         "random_state": seed,
         "num_threads": jobs,  # 0: LightGBM takes all cores
         "blocks": tuple(blocks) or None,
         "class_weight": "balanced" if balanced else None,
         "device": device,
     }
-    return head.set_params(**{key: value for key, value in offered.items() if key in head.get_params()})
+    return head.set_params(**{key: value for key, value in values.items() if key in head.get_params()})
 
 
-def code_of(name: str) -> str:
-    """Hash of the code of a head of the user's; empty for those of ig3d, which change with its version.
+def code_hash(name: str) -> str:
+    """Hash of the code of a custom head; empty for the heads of ig3d, whose code changes only with its version.
 
     Raises
     ------
-    UsageError : there is no module or class of that name.
+    UsageError : the module or class does not exist.
     """
-    place = place_of(name)
-    if not place:
+    target = custom_target(name)
+    if not target:
         return ""
-    from .given import code_at
+    from .custom import estimator_hash
 
-    return code_at(place)
+    return estimator_hash(target)
 
 
-def foreign_in(head: Any) -> list[str]:
-    """Types in a fitted head that a model file may not hold: a user's own classes, or compiled ones."""
+def untrusted_types(head: Any) -> list[str]:
+    """Types in a fitted head that a model file must not contain: classes of user code, or compiled classes."""
     from skops.io import dumps, get_untrusted_types
 
     return sorted(set(get_untrusted_types(data=dumps(head))) - set(TYPES))

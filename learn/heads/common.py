@@ -1,4 +1,4 @@
-"""What the heads share: seeds, strata, and the scale that codes are brought to."""
+"""Helpers of the heads: seeds, strata for splitting, and standardisation of codes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ..folds import strata_of
 
 
 def seed_of(random_state: Any) -> int:
-    """A whole number from what scikit-learn allows as a random state, without moving a generator on."""
+    """Integer seed: ``random_state`` if it is an integer, else 0. A generator is not advanced."""
     return int(random_state) if isinstance(random_state, int | np.integer) else 0
 
 
 def numeric_strata(y: np.ndarray) -> np.ndarray:
-    """Strata of a regression's targets: quadrants of two, or above and below the median of one."""
+    """(n,) strata of (n, q) targets: quadrants if q is 2, else above and below the median of the first column."""
     return strata_of(y, "va") if y.shape[1] == 2 else (y[:, 0] > np.median(y[:, 0])).astype(int)
 
 
 def scale_of(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and spread (d,) of each column; the spread of a column that does not vary is 1."""
+    """Mean and standard deviation (d,) of each column; the deviation of a constant column is set to 1."""
     spread = X.std(axis=0, dtype=np.float64)
-    # Rounding gives a large constant a small spread.
-    still = spread <= 10 * np.finfo(X.dtype).eps * np.abs(X).max(axis=0, initial=0)
-    return X.mean(axis=0, dtype=np.float64), np.where(still, 1.0, spread)
+    # Rounding errors give a constant column with large values a small deviation.
+    constant = spread <= 10 * np.finfo(X.dtype).eps * np.abs(X).max(axis=0, initial=0)
+    return X.mean(axis=0, dtype=np.float64), np.where(constant, 1.0, spread)

@@ -16,7 +16,7 @@ from .common import numeric_strata, seed_of
 
 
 class _Gbm(BaseEstimator):
-    """What both gradient-boosting heads share."""
+    """Parameters of both gradient-boosting heads."""
 
     def __init__(
         self,
@@ -45,26 +45,26 @@ class _Gbm(BaseEstimator):
 
 
 class GbmClassifier(ClassifierMixin, _Gbm):
-    """Gradient-boosted trees (LightGBM), stopped early on a grouped part of the rows.
+    """Gradient-boosted trees (LightGBM) with early stopping on a grouped part of the training rows.
 
     Parameters
     ----------
     learning_rate, num_leaves, min_child_samples, feature_fraction, reg_lambda, max_bin : as in LightGBM
     class_weight : None, ``"balanced"`` or class -> weight
-        ``balanced`` weighs classes equally, in boosting and in stopping.
+        ``balanced`` gives classes equal weight, in boosting and in early stopping.
     max_rounds : int, default 600
     patience : int, default 25
-        Rounds without gain on the held part after which boosting stops.
+        Boosting stops after this many rounds without improvement on the validation rows.
     num_threads : int, default 1
-        0 for all cores; changes no number.
+        Number of threads, 0 for all cores. Predictions do not depend on it.
     random_state : int or RandomState seed, default 0
 
     Attributes
     ----------
     classes_ : (k,) array
     trees_ : str
-        LightGBM's text of the model; empty where there is one class only.
-    rounds_ : int
+        Model in LightGBM's text format; empty if there is only one class.
+    rounds_ : int, number of boosting rounds
 
     References
     ----------
@@ -101,7 +101,7 @@ class GbmClassifier(ClassifierMixin, _Gbm):
         self.class_weight = class_weight
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> GbmClassifier:
-        """Fit to (n, d) finite codes and (n,) labels; ``groups`` (n,) are kept whole."""
+        """Fit to (n, d) finite codes and (n,) labels; a group of ``groups`` (n,) is never split."""
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
@@ -128,15 +128,15 @@ class GbmClassifier(ClassifierMixin, _Gbm):
         return odds / odds.sum(axis=1, keepdims=True)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the likeliest class of each row."""
+        """(n,) the most probable class of each row."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
 
 class GbmRegressor(RegressorMixin, _Gbm):
-    """Gradient-boosted trees (LightGBM), one model for each column of the target, each stopped early on the same rows.
+    """Gradient-boosted trees (LightGBM): one model per target column, all stopped early on the same rows.
 
-    Parameters as :class:`GbmClassifier`, but for ``class_weight``.
+    Parameters as in :class:`GbmClassifier`, without ``class_weight``.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class GbmRegressor(RegressorMixin, _Gbm):
         return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> GbmRegressor:
-        """Fit to (n, d) finite codes and (n,) or (n, q) targets; ``groups`` (n,) are kept whole."""
+        """Fit to (n, d) finite codes and (n,) or (n, q) targets; a group of ``groups`` (n,) is never split."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
         self.flat_ = y.ndim == 1

@@ -1,7 +1,7 @@
-"""Linear models on standardised codes; the penalty is chosen along a path on a grouped part of the rows.
+"""Linear models on standardised codes; the penalty is chosen on a grouped part of the training rows.
 
-Logistic regression starts each step of the path where the last one ended, in single precision; ridge regression has all
-its penalties from one decomposition.
+Logistic regression is fitted in single precision along a path of penalties, each fit starting from the previous one.
+Ridge regression computes all penalties from one eigendecomposition.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from threadpoolctl import threadpool_limits
 from ..folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
-_CHOICE_PART = 4  # one in four rows chooses a penalty
-_ON_THE_WAY = 3  # times the tolerance is enough to choose by
-# Sums over rows end in other digits on other numbers of threads, and a solver that stops early in other coefficients.
+_CHOICE_PART = 4  # one in four rows is held out to choose the penalty
+_PATH_TOLERANCE = 3  # multiple of ``tol`` that is precise enough to choose a penalty
+# Sums over rows, and so the coefficients, would depend on the number of BLAS threads in their last digits.
 _ON_ONE_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 class _Linear(BaseEstimator):
-    """(X - mean_) / scale_ @ coef_ + intercept_, in double precision."""
+    """Linear function ``(X - mean_) / scale_ @ coef_ + intercept_`` in double precision."""
 
     @_ON_ONE_THREAD
     def _outputs(self, X: np.ndarray) -> np.ndarray:
@@ -38,17 +38,16 @@ class _Linear(BaseEstimator):
 
 
 class LinearClassifier(ClassifierMixin, _Linear):
-    """Multinomial logistic regression; its penalty is chosen on a grouped part of the rows.
+    """Multinomial logistic regression with an L2 penalty chosen on a grouped part of the training rows.
 
     Parameters
     ----------
     penalties : tuple of float
-        Inverse strengths C, strongest penalty first. The path ends where the log loss on the held part rises; the
-        least wins.
+        Inverse strengths C, strongest penalty first. The search stops when the log loss on the held-out rows rises.
     class_weight : None, ``"balanced"`` or class -> weight
-        ``balanced`` weighs classes equally, in fitting and in choosing.
+        ``balanced`` gives classes equal weight, in fitting and in the choice of the penalty.
     tol : float
-        Of the gradient of the mean loss, where the solver stops.
+        Tolerance of the solver for the gradient of the mean loss.
     random_state : int, default 0
 
     Attributes
@@ -73,7 +72,7 @@ class LinearClassifier(ClassifierMixin, _Linear):
 
     @_ON_ONE_THREAD
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearClassifier:
-        """Fit to (n, d) finite codes and (n,) labels; ``groups`` (n,) are kept whole."""
+        """Fit to (n, d) finite codes and (n,) labels; a group of ``groups`` (n,) is never split."""
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
@@ -100,8 +99,8 @@ class LinearClassifier(ClassifierMixin, _Linear):
     def _choose(
         self, model: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray, held: np.ndarray
     ) -> None:
-        """Set ``C_``, and leave ``model`` with its coefficients."""
-        model.set_params(tol=_ON_THE_WAY * self.tol)
+        """Set ``C_``, and the coefficients of ``model`` to those of the chosen penalty."""
+        model.set_params(tol=_PATH_TOLERANCE * self.tol)
         least, best = np.inf, (None, None)
         inside, outside, truth = X[~held], X[held], y[held]
         for penalty in self.penalties:
@@ -122,27 +121,27 @@ class LinearClassifier(ClassifierMixin, _Linear):
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the likeliest class of each row."""
+        """(n,) the most probable class of each row."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
 
 def _fit(model: Any, penalty: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
-    """One step of the path, from where the model stands."""
+    """Fit with one penalty, starting from the present coefficients."""
     with warnings.catch_warnings():
-        # Slow convergence leaves a somewhat stronger penalty, which the held part judges like any other; the solver's
-        # line search may end a little early in single precision.
+        # A solver that stops before convergence acts like a slightly stronger penalty, and the held-out rows judge the
+        # coefficients as they are. In single precision, the line search can end early.
         warnings.simplefilter("ignore")
         model.set_params(C=penalty).fit(X, y, sample_weight=weights)
 
 
 class LinearRegressor(RegressorMixin, _Linear):
-    """Ridge regression; its penalty is chosen on a grouped part of the rows.
+    """Ridge regression; the penalty is chosen on a grouped part of the training rows.
 
     Parameters
     ----------
     penalties : tuple of float
-        Strengths alpha; the least squared error on the held part wins.
+        Strengths alpha. The one with the smallest squared error on the held-out rows is chosen.
     random_state : int, default 0
 
     Attributes
@@ -164,7 +163,7 @@ class LinearRegressor(RegressorMixin, _Linear):
 
     @_ON_ONE_THREAD
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearRegressor:
-        """Fit to (n, d) finite codes and (n,) or (n, q) targets; ``groups`` (n,) are kept whole."""
+        """Fit to (n, d) finite codes and (n,) or (n, q) targets; a group of ``groups`` (n,) is never split."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
         self.flat_ = y.ndim == 1
         targets = np.asarray(y, np.float64).reshape(len(y), -1)
@@ -188,7 +187,7 @@ class LinearRegressor(RegressorMixin, _Linear):
 def _ridges(
     X: np.ndarray, Y: np.ndarray, penalties: tuple[float, ...]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Coefficients (d, q) and intercepts (q,) of ridge regression at each penalty, by one decomposition."""
+    """Coefficients (d, q) and intercepts (q,) of ridge regression for each penalty, by one eigendecomposition."""
     mean_x, mean_y = X.mean(axis=0), Y.mean(axis=0)
     centred, moved = X - mean_x, Y - mean_y
     wide = X.shape[1] > X.shape[0]

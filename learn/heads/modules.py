@@ -1,4 +1,4 @@
-"""The paper's two networks on codes alone, as torch modules."""
+"""Torch modules of the paper's two networks that read only codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Mlp(nn.Sequential):
-    """Four times linear, batch norm, LeakyReLU of slope .2, with dropout after the first only; then a linear layer.
+    """Four blocks of linear layer, batch norm and LeakyReLU (slope 0.2), dropout in the first, then a linear layer.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Mlp(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """A linear layer to ``width``, two residual blocks with 2 ``width`` and ``width`` units inside, a linear layer.
+    """Linear layer, two residual blocks with ``2 * width`` and ``width`` hidden units, linear layer.
 
     A block is ``relu(x + second(dropout(relu(first(x)))))``.
 

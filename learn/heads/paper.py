@@ -1,6 +1,6 @@
-"""The paper's code-only networks ("no fusion") as heads: ``mlp`` and ``residual``, for classes and valence-arousal.
+"""The paper's networks without fusion as heads: ``mlp`` and ``residual``, for classes and valence-arousal.
 
-Torch is imported when one is fitted or asked. A fitted head holds numbers only: its weights are NumPy arrays.
+Torch is imported by ``fit`` and ``predict``. The weights of a fitted head are NumPy arrays.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ...features.device import choose_device
 from ..folds import held_out
 from .common import numeric_strata, scale_of, seed_of
 
-_HELD_PART = 6  # one in six rows stops the training
+_HELD_PART = 6  # one in six rows is held out for early stopping
 
 
 class _Network(BaseEstimator):
-    """What the four heads share; parameters as :class:`MlpClassifier`."""
+    """Base class of the four heads; parameters as in :class:`MlpClassifier`."""
 
     needs: ClassVar[str] = "torch"
     network: ClassVar[str]
@@ -59,7 +59,7 @@ class _Network(BaseEstimator):
         self.random_state = random_state
 
     def _training(self) -> Any:
-        """The module that imports torch."""
+        """The module :mod:`.training`, which imports torch."""
         require("torch", wanted_by=f"head {self.network}")
         from . import training
 
@@ -69,7 +69,8 @@ class _Network(BaseEstimator):
         blocks = (columns,) if self.blocks is None else tuple(self.blocks)
         if sum(blocks) != columns:
             raise UsageError(
-                f"blocks: expected widths that sum to the {columns} columns of codes, got {sum(blocks)}"
+                f"blocks: the widths {blocks} sum to {sum(blocks)}, but the codes have {columns} columns; pass the "
+                "width of every block"
             )
         return self._training().Recipe(
             network=self.network,
@@ -100,42 +101,42 @@ class _Network(BaseEstimator):
 
 
 class MlpClassifier(ClassifierMixin, _Network):
-    """The paper's fully connected network: four layers of 2048 units with batch norm, for classes.
+    """The paper's fully connected classifier: four layers of 2048 units with batch norm.
 
-    Classes are drawn equally often in training, as in the paper. Probabilities follow the classes' shares in the
-    training rows all the same: the logarithms of these shares are added to the logits (``class_weight=None``).
+    As in the paper, all classes are drawn equally often in training. With ``class_weight=None``, the logarithms of the
+    class shares in the training rows are added to the logits, so that the probabilities follow these shares.
 
     Parameters
     ----------
     class_weight : None, ``"balanced"`` or class -> weight
-        ``balanced`` adds nothing to the logits, as the paper: every class is as likely as any other beforehand.
+        ``balanced`` adds nothing to the logits, as in the paper: equal prior probabilities.
     width : int or None
-        Units of a layer; None is the paper's 2048 (``residual``: 512).
+        Units of a layer. None means the paper's value: 2048, or 512 for ``residual``.
     dropout : float in [0, 1), default 0.5
     masking : float in [0, 1], default 0.1
-        Chance of each block of each row to lose some of its codes while training (:func:`~.training.masked`).
+        Probability, for each block and training row, that some of its codes are set to 0 (:func:`~.training.masked`).
     blocks : tuple of int or None
-        Widths of the code blocks in the order of the columns; None is one block of all columns.
+        Widths of the code blocks, in the order of the columns. None means one block of all columns.
     epochs, patience : int
-        At most so many passes over as many rows as there are; an end after so many without gain on the held part.
+        Maximum number of epochs; number of epochs without improvement on the held-out rows after which training stops.
     batch_size : int
     max_lr, min_lr : float
-        Between which AdamW's learning rate goes up and down, as in the paper.
+        Limits of AdamW's cyclic learning rate, as in the paper.
     half_cycle : float
-        Epochs from the lowest to the highest rate: 1 in the paper's AffectNet runs, 0.5 in those of RAF-DB.
+        Epochs from the lowest to the highest rate. The paper uses 1 on AffectNet and 0.5 on RAF-DB.
     weight_decay : float
     va_weight : float
-        Of valence and arousal beside the cross-entropy, where they are given.
+        Weight of the valence-arousal loss beside the cross-entropy, if ``fit`` gets ``targets``.
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``; predictions are made on the processor.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``, for training. Predictions are computed on the CPU.
     random_state : int
 
     Attributes
     ----------
     classes_ : (k,) array
-    weights_ : name -> array, of the best epoch
-    log_share_ : (k,) float64, what is added to the logits
-    epoch_ : int;  losses_ : list of float, on the held part after each epoch
+    weights_ : dict, name -> array, weights of the best epoch
+    log_share_ : (k,) float64, added to the logits
+    epoch_ : int, number of the best epoch;  losses_ : list of float, loss on the held-out rows after each epoch
 
     References
     ----------
@@ -194,16 +195,16 @@ class MlpClassifier(ClassifierMixin, _Network):
         ----------
         X : (n, d) finite codes
         y : (n,) labels
-        groups : (n,), kept whole where the training is stopped
-        targets : (n, 2) valence and arousal in [-1, 1], NaN where there is none, optional
-            Learnt beside the classes, as the paper does on AffectNet.
+        groups : (n,), never split between training and held-out rows
+        targets : (n, 2) valence and arousal in [-1, 1], NaN where missing, optional
+            Learnt together with the classes, as in the paper on AffectNet.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, coded = np.unique(y, return_inverse=True)
         k = len(self.classes_)
         mass = np.bincount(coded, weights=compute_sample_weight(self.class_weight, y))
-        # A class of no weight is as good as never expected.
+        # The lower limit keeps the logarithm of a class with weight 0 finite.
         self.log_share_ = np.log(np.maximum(mass / mass.sum(), 1e-12))
         if k > 1:
             held = held_out(coded, groups, _HELD_PART, seed_of(self.random_state))
@@ -223,19 +224,19 @@ class MlpClassifier(ClassifierMixin, _Network):
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n,) the likeliest class of each row."""
+        """(n,) the most probable class of each row."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
 
 class MlpRegressor(RegressorMixin, _Network):
-    """The paper's fully connected network, for valence and arousal: squared error plus one minus the concordance.
+    """The paper's fully connected network for valence and arousal; the loss is :func:`~..training.losses.va_loss`.
 
-    Targets are standardised for training. Parameters as :class:`MlpClassifier`, but for those of classes.
+    Targets are standardised for training. Parameters as in :class:`MlpClassifier`, without those of classes.
 
     Attributes
     ----------
-    weights_, epoch_, losses_ : as :class:`MlpClassifier`
+    weights_, epoch_, losses_ : as in :class:`MlpClassifier`
     target_mean_, target_scale_ : (q,) float64
     """
 
@@ -247,7 +248,7 @@ class MlpRegressor(RegressorMixin, _Network):
         return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> MlpRegressor:
-        """Fit to (n, d) finite codes and (n,) or (n, q) targets; ``groups`` (n,) are kept whole."""
+        """Fit to (n, d) finite codes and (n,) or (n, q) targets; a group of ``groups`` (n,) is never split."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
         self.flat_ = y.ndim == 1
         values = np.asarray(y, np.float64).reshape(len(y), -1)
@@ -266,12 +267,12 @@ class MlpRegressor(RegressorMixin, _Network):
 
 
 class ResidualClassifier(MlpClassifier):
-    """The paper's residual network (512 units, blocks of 1024 and 512), for classes; else as :class:`MlpClassifier`."""
+    """The paper's residual classifier (512 units, blocks of 1024 and 512); otherwise as :class:`MlpClassifier`."""
 
     network = "residual"
 
 
 class ResidualRegressor(MlpRegressor):
-    """The paper's residual network, for valence and arousal; else as :class:`MlpRegressor`."""
+    """The paper's residual network for valence and arousal; otherwise as :class:`MlpRegressor`."""
 
     network = "residual"

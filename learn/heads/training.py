@@ -1,6 +1,6 @@
-"""Training of the networks on codes, by the loop of :mod:`ig3d.learn.training.loop`.
+"""Training of the paper's networks on codes, with the loop of :mod:`ig3d.learn.training.loop`.
 
-All random numbers (initial weights, rows, masks, dropout) depend on the seed; torch's random state is restored.
+All random numbers (initial weights, batches, masks, dropout) depend on the seed. Torch's random state is restored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained; the parameters of the heads, see :class:`~.paper.MlpClassifier`."""
+    """Settings of a training; the parameters of :class:`~.paper.MlpClassifier`."""
 
     network: str
     width: int | None
@@ -45,16 +45,16 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What n rows are to be: labels, values, or both.
+    """True labels, values, or both, of n rows.
 
     Attributes
     ----------
     k : int
-        How many classes; their logits are the first outputs.
+        Number of classes; their logits are the first outputs.
     labels : (n,) int64 or None
-    values : (n, q) float32 or None, NaN in rows without
+    values : (n, q) float32 or None, NaN where missing
     mass : (k,) float64
-        Weight of each class in the loss that stops the training; sums to 1.
+        Weight of each class in the validation loss; sums to 1.
     """
 
     k: int
@@ -69,7 +69,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Weights of the best epoch, which one it was, and the loss of each epoch on the held rows."""
+    """Weights and number of the best epoch, and the loss of each epoch on the held-out rows."""
 
     weights: dict[str, np.ndarray]
     epoch: int
@@ -77,7 +77,7 @@ class Trained:
 
 
 def build(recipe: Recipe, inputs: int, outputs: int) -> nn.Module:
-    """The network of a recipe, with fresh weights."""
+    """Network with new random weights."""
     return NETWORKS[recipe.network](
         inputs, outputs, width=recipe.width or WIDTHS[recipe.network], dropout=recipe.dropout
     )
@@ -86,10 +86,11 @@ def build(recipe: Recipe, inputs: int, outputs: int) -> nn.Module:
 def masked(
     codes: torch.Tensor, blocks: tuple[int, ...], chance: float, rng: np.random.Generator
 ) -> torch.Tensor:
-    """Codes with some set to 0, which is the mean of standardised codes.
+    """Codes of which some are set to 0, the mean of standardised codes.
 
-    For each row and block, with ``chance``: a number from 1 to the block's width is drawn, and as many of its columns,
-    chosen at random, become 0. A column of a block of width w is so lost with probability chance (w + 1) / (2 w).
+    A block of a row is masked with probability ``chance``. A number from 1 to its width is then drawn, and that many
+    of its columns, chosen at random, become 0. A column of a block of width w is thus masked with probability
+    chance (w + 1) / (2 w).
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def masked(
 
     References
     ----------
-    The paper's feature masking; its code masks shared default lists in place, and masks while validating.
+    The paper's feature masking. The paper's code also masks during validation; this function is used in training only.
     """
     keep = np.ones(codes.shape, np.float32)
     start = 0
@@ -116,9 +117,9 @@ def masked(
 def draw_batches(
     labels: np.ndarray | None, n: int, batch_size: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Row indices of an epoch's batches, all of one size of two at least.
+    """Row indices of an epoch's batches, all of the same size, at least two.
 
-    With labels all classes are drawn equally often, with replacement; without, rows come in a random order.
+    With labels, rows are drawn with replacement, all classes equally often; without, rows come in random order.
     """
     size = max(2, min(batch_size, n))
     count = max(1, round(n / size)) * size
@@ -131,7 +132,7 @@ def draw_batches(
 
 
 class CodeLearner:
-    """Network on n rows of standardised codes, as :func:`~..training.loop.train` takes it.
+    """A network with n rows of standardised codes, for :func:`~..training.loop.train`.
 
     Parameters
     ----------
@@ -139,9 +140,9 @@ class CodeLearner:
     X : (n, d) float32, standardised
     truth : Truth of the rows
     held : (n,) bool
-        Rows that choose the epoch and are not trained on.
+        Rows for early stopping, not used in training.
     device : torch.device
-    rng : numpy generator of all draws
+    rng : numpy generator
     """
 
     generator = None
@@ -158,8 +159,8 @@ class CodeLearner:
         self.recipe, self.truth, self.rng = recipe, truth, rng
         self.rows, self.held = np.flatnonzero(~held), np.flatnonzero(held)
         self.labels = None if truth.labels is None else truth.labels[self.rows]
-        # Double precision on the CPU: in single precision, the effect of the number of threads on a sum's last digit
-        # grows with every step.
+        # Double precision on the CPU: in single precision, rounding differences between numbers of threads grow with
+        # every step.
         dtype = torch.float32 if device.type == "cuda" else torch.float64
         self.codes = torch.from_numpy(X).to(device, dtype)
         self.model = build(recipe, X.shape[1], truth.outputs).to(device, dtype)
@@ -187,13 +188,13 @@ class CodeLearner:
 
 
 def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device: torch.device) -> Trained:
-    """Train on the rows that are not held, and keep the epoch with the smallest loss on those that are.
+    """Train on the rows that are not held out, and keep the epoch with the smallest loss on the held-out rows.
 
     Parameters
     ----------
     X : (n, d) float32, standardised
     held : (n,) bool
-        Where no row is held, all epochs are run and the last is kept.
+        Held-out rows. If there are none, all epochs are run and the last is kept.
 
     Raises
     ------
@@ -202,7 +203,7 @@ def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device:
     rng = np.random.default_rng(recipe.seed)
     with seeded(int(rng.integers(2**62)), device):
         learner = CodeLearner(recipe, X, truth, held, device, rng)
-        # fused: one pass over the weights for each step; otherwise a step takes as long as the products of a batch
+        # fused=True: otherwise, an optimiser step takes as long as the forward and backward passes
         optimiser = torch.optim.AdamW(
             learner.model.parameters(), lr=recipe.max_lr, weight_decay=recipe.weight_decay, fused=True
         )
@@ -220,8 +221,8 @@ def train(recipe: Recipe, X: np.ndarray, truth: Truth, held: np.ndarray, device:
 
 
 def outputs_of(recipe: Recipe, weights: dict[str, np.ndarray], X: np.ndarray, outputs: int) -> np.ndarray:
-    """(n, outputs) float64, in double precision on the processor, so that no row's output depends on its batch."""
-    with torch.device("meta"):  # no numbers are drawn for weights that are there
+    """(n, outputs) float64, computed in double precision on the CPU, so that a row does not depend on its batch."""
+    with torch.device("meta"):  # no random weights are drawn
         module = build(recipe, X.shape[1], outputs)
     held = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
     module.load_state_dict(held, assign=True)
@@ -246,13 +247,13 @@ def _loss(outputs: torch.Tensor, truth: Truth, rows: np.ndarray, va_weight: floa
 
 
 def held_loss(outputs: np.ndarray, truth: Truth, rows: np.ndarray) -> float:
-    """Mean log loss of rows under the classes' mass, or the loss of the values."""
+    """Log loss of rows, weighted to the class weights ``truth.mass``; without labels, the loss of the values."""
     if truth.labels is None:
         return float(_loss(torch.from_numpy(outputs), truth, rows, 1.0))
     labels = torch.from_numpy(truth.labels[rows])
     mass = torch.from_numpy(truth.mass)
     log_p = functional.log_softmax(torch.from_numpy(outputs)[:, : truth.k].double() + mass.log(), dim=1)
-    # weights of the rows by which each class counts by its mass
+    # row weights, such that each class has its weight in ``mass``
     counts = torch.bincount(labels, minlength=truth.k).clamp_min(1)
     weight = (mass / counts)[labels]
     losses = -log_p[torch.arange(len(labels)), labels]
