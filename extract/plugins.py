@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from inspect import signature
 from typing import Any, ClassVar, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from ..errors import PluginError, UsageError, absent
+from ..features.installed import installed_plugins
 from ..features.values import Block, Face
 from .weights import find_weights, weights_sha256
 from .weights_table import Official, official
@@ -129,8 +130,8 @@ def declared_files(name: str) -> list[Official]:
     """
     if ":" in name:
         return _entries(name)
-    points = [point for group in ("regressors", "detectors") for point in entry_points(group=f"ig3d.{group}")]
-    entries = {entry.name: entry for point in points for entry in _entries(point.value)}
+    targets = [*installed_plugins("regressors").values(), *installed_plugins("detectors").values()]
+    entries = {entry.name: entry for target in targets for entry in _entries(target)}
     return [entries[name]] if name in entries else []
 
 
@@ -141,10 +142,7 @@ def _entries(target: str) -> list[Official]:
 
 def names(kind: str, builtin: Mapping[str, str]) -> list[str]:
     """Names of all plug-ins of a kind (``dataset``, ``detector``, ``regressor``), built-in ones first."""
-    return [
-        *builtin,
-        *sorted(point.name for point in entry_points(group=f"ig3d.{kind}s") if point.name not in builtin),
-    ]
+    return list(dict.fromkeys((*builtin, *installed_plugins(f"{kind}s"))))
 
 
 def find(kind: str, name: str, builtin: Mapping[str, str], base: type[T]) -> type[T]:
@@ -168,7 +166,7 @@ def find(kind: str, name: str, builtin: Mapping[str, str], base: type[T]) -> typ
     elif ":" in name:
         target = name
     else:
-        installed = {point.name: point.value for point in entry_points(group=f"ig3d.{kind}s")}
+        installed = installed_plugins(f"{kind}s")
         if name not in installed:
             raise UsageError(f"{kind}: there is no {name!r}; choose one of {', '.join(names(kind, builtin))}")
         target = installed[name]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from ...errors import UsageError
+from ...features.installed import installed_plugins
 
 # name -> task -> module:Class, imported on use
 HEADS: Mapping[str, Mapping[str, str]] = {
@@ -34,8 +34,8 @@ TYPES = tuple(
 
 def names(task: str) -> tuple[str, ...]:
     """Names of the heads of a task, built-in ones first."""
-    installed = sorted(point.name for point in entry_points(group="ig3d.heads"))
-    return tuple(dict.fromkeys((*(name for name, kinds in HEADS.items() if task in kinds), *installed)))
+    builtin = (name for name, kinds in HEADS.items() if task in kinds)
+    return tuple(dict.fromkeys((*builtin, *installed_plugins("heads"))))
 
 
 def custom_target(name: str) -> str:
@@ -44,7 +44,7 @@ def custom_target(name: str) -> str:
         return ""
     if ":" in name:
         return name
-    return next((point.value for point in entry_points(group="ig3d.heads") if point.name == name), "")
+    return installed_plugins("heads").get(name, "")
 
 
 def kind_of(name: str, task: str) -> type:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ OBJECTIVES = {
 MINUS = "−"
 
 
+@cache  # with its compiled templates
 def text_environment() -> Environment:
     """Plain text."""
     return _environment(autoescape=False, finalize=None)
 
 
+@cache
 def html_environment() -> Environment:
     """HTML, every text escaped and without control characters."""
     return _environment(
@@ -38,6 +41,7 @@ def html_environment() -> Environment:
     )
 
 
+@cache
 def tex_environment(escape: Callable[[str], str]) -> Environment:
     """LaTeX, every text escaped but those of type :class:`Tex`; ``<< value >>`` and ``<% block %>``."""
     return _environment(

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError, absent
+from ...features.installed import installed_plugins
 from ..options import Option, options_of
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Choices:
 
 def names() -> tuple[str, ...]:
     """Names of all rules, built-in ones first."""
-    installed = (point.name for point in entry_points(group="ig3d.rules"))
-    return tuple(dict.fromkeys((*RULES, *sorted(installed))))
+    return tuple(dict.fromkeys((*RULES, *installed_plugins("rules"))))
 
 
 def kind_of(name: str) -> type[Rule]:
@@ -107,7 +106,7 @@ def kind_of(name: str) -> type[Rule]:
         return getattr(import_module(f".{module}", __name__), attribute)
     target = name
     if ":" not in name:
-        installed = {point.name: point.value for point in entry_points(group="ig3d.rules")}
+        installed = installed_plugins("rules")
         if name not in installed:
             raise UsageError(f"rules: expected some of {', '.join(names())}, or module:Class, got {name}")
         target = installed[name]
