@@ -1,4 +1,4 @@
-"""Accuracy on real faces with other class shares; docs/protocol.md, "Predict rows with other class shares".
+"""Accuracy on real faces with other class shares; docs/predict.md, "Correct for other class shares".
 
     python scripts/measure_class_shares.py face_landmarks_v2.npz
 

@@ -194,7 +194,7 @@ def test_the_estimate_is_near_the_truth_and_more_often_right(folder: Path) -> No
 
 def test_the_example_of_the_docs(ig3d, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(package.__file__).resolve().parent
-    lines = [line.strip() for line in (root / "docs/protocol.md").read_text().splitlines()]
+    lines = [line.strip() for line in (root / "docs/predict.md").read_text().splitlines()]
     example = next(line for line in lines if line.startswith("ig3d predict") and "--priors" in line)
     arguments = [
         folder / "model.skops" if part.endswith(".skops") else part for part in shlex.split(example)[1:]
