@@ -97,13 +97,15 @@ def figures_of(
     for part, rows in parts.items():
         there = [of for of in predictors if of.present[rows].all()]
         sampled = {of.key: statistics.sampled(part, of) for of in there}
+        first, second = ({of.key: statistics.sampled(part, of, place) for of in there} for place in (0, 1))
         for of in there:
             compared = [other for other in opponents[of.key] if other.key in sampled]
             mine = sampled[of.key]
             for metric, sums in mine.metrics.items():
                 lines.add(of, part, metric, sums.figure())
                 for other in compared:
-                    lines.add(of, part, metric, sums.difference(sampled[other.key].metrics[metric]), other)
+                    theirs = second[other.key].metrics[metric]
+                    lines.add(of, part, metric, first[of.key].metrics[metric].difference(theirs), other)
             for other in compared:
                 if not _is_tested(of, other):
                     continue
@@ -115,7 +117,7 @@ def figures_of(
             for number, recall in enumerate(mine.recalls):
                 lines.add(of, part, "recall", recall.figure(), label=names[number])
                 for other in (other for other in compared if other.name in references):
-                    difference = recall.difference(sampled[other.key].recalls[number])
+                    difference = first[of.key].recalls[number].difference(second[other.key].recalls[number])
                     lines.add(of, part, "recall", difference, other, label=names[number])
             if task == "classes":
                 for metric, error in calibration_errors([v[rows] for v in of.every], truth[rows]).items():
@@ -127,9 +129,9 @@ def figures_of(
         if family:
             _adjust(lines, part, judged, sampled, opponents, family, statistics.units(part))
     where = "covered" if "covered" in parts else "all"
-    for first, second in statistics.pairs if covered.any() else ():
-        for (metric, label), interval in statistics.complementarity(first, second).items():
-            lines.add(second, where, metric, interval, first, label=label)
+    for one, other in statistics.pairs if covered.any() else ():
+        for (metric, label), interval in statistics.complementarity(one, other).items():
+            lines.add(other, where, metric, interval, one, label=label)
     return lines.table()
 
 

@@ -7,14 +7,20 @@ about other test rows, not about other trainings.
 
 Figures have BCa intervals, differences percentile ones. A difference in accuracy rests on the few rows where one is
 right and the other wrong, and there BCa is too sure of itself: when two predictors are equally good and 6 of 200 rows
-tell them apart, its interval excludes 0 in 9.3 % of trials, the percentile one in 4.8 % (1,500 trials); with 100 of
-2,000 rows it is 5.4 and 5.3 %. Of skewed figures BCa misses less (an RMSE of 300 heavy-tailed rows: 7.1 against 7.5 %).
+tell them apart, its interval excludes 0 in 9.3 % of trials, the percentile one in 4.8 % (1,500 trials).
+
+Percentile intervals of such differences are too narrow as well: where only one predictor is right in 2 rows, and only
+the other in none, no sample is below 0. Half a row of each kind is therefore added to every sample (:func:`half_rows`).
+In 200 simulated data sets of 1,000 rows in which 10 rows (median) tell two predictors apart, the intervals of accuracy
+then cover the true difference in 96 %, and without the half rows in 86 %.
 
 Below 50 rows or groups all intervals are expanded percentile intervals: plain ones of 5 to 10 groups cover 80 to 88 %.
 
 References
 ----------
 Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+Agresti and Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine 24
+(2005): half an observation more in each cell of the table of right and wrong answers.
 Noreen, Computer-intensive methods for testing hypotheses (1989): predictions of two systems swapped at random.
 Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
 Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015): expanded percentiles.
@@ -34,7 +40,7 @@ _CHUNK_NUMBERS = 2_000_000  # counts held at a time: 16 MB
 _EXACT = 2**24  # whole numbers below it are exact in float32
 LEVEL = 0.95
 FEW_UNITS = 5  # rows or groups up to which an interval is not reliable
-EXPANDED_BELOW = 50  # rows or groups; from there on the expansion is less than 2.5 % of an interval's width
+EXPANDED_BELOW = 50  # rows or groups; from there on intervals would be at most 3.6 % wider
 
 
 def group_totals(statistics: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -58,6 +64,31 @@ def bootstrap_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> li
         return np.bincount(drawn.reshape(-1), minlength=step * size).reshape(step, size)
 
     return _products(blocks, counts, draws)
+
+
+def half_rows(counts: np.ndarray, *, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers to half a row that only the first of two predictors gets right, and half a row that only the second does.
+
+    Each sample has Poisson numbers, of mean 1/2, of such rows. Their true classes and the wrong answers are drawn by
+    the shares of the classes.
+
+    Parameters
+    ----------
+    counts : (k,) rows of each class
+    draws, seed : of the bootstrap
+
+    Returns
+    -------
+    first, second : (draws, 2k)
+        Predictions and right predictions of each class by the first and by the second predictor.
+    """
+    random = np.random.default_rng([seed, 5])
+    numbers = random.poisson(0.5, (2, draws, 1))
+    shares = counts / counts.sum()
+    right, wrong = np.eye(len(counts))[random.choice(len(counts), (2, 2, draws), p=shares)]
+    hits, misses = numbers * right, numbers[::-1] * wrong
+    first, second = np.concatenate([hits + misses, hits], axis=2)
+    return first, second
 
 
 def swapped_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> list[np.ndarray]:
@@ -177,9 +208,10 @@ def _at(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
 
 
 def chance_of(confusion: np.ndarray) -> tuple[float, float]:
-    """Share of rows that answers are right in by chance, and the exact one-sided p that they are right no more often.
+    """Share of rows that answers are right in by chance, and a one-sided binomial p of the hypothesis of chance.
 
-    By chance: the same answers in random order, as in Cohen's kappa.
+    By chance: the same answers in random order, as in Cohen's kappa. The test takes this share, which is estimated from
+    the same table, as known; it is approximate.
 
     Parameters
     ----------
@@ -198,7 +230,7 @@ def chance_of(confusion: np.ndarray) -> tuple[float, float]:
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
-    """Exact two-sided p that two predictors, right on (n,) bool rows, are right equally often.
+    """Exact two-sided p of the hypothesis that two predictors, right on (n,) bool rows, are right equally often.
 
     McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12 (1947).
     """
@@ -209,10 +241,14 @@ def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
 
 
 def share_as_extreme(value: float, swapped: np.ndarray) -> float:
-    """Two-sided p of a difference against (draws,) differences under swaps; the value itself counts as a draw."""
+    """Two-sided p of a difference against (draws,) differences under swaps; the value itself counts as a draw.
+
+    Draws in which the difference is not defined are left out.
+    """
     limit = abs(value) * (1 - 1e-12) - 1e-15
-    extreme = int(np.sum(np.abs(swapped[np.isfinite(swapped)]) >= limit))
-    return (extreme + 1) / (len(swapped) + 1)
+    defined = swapped[np.isfinite(swapped)]
+    extreme = int(np.sum(np.abs(defined) >= limit))
+    return (extreme + 1) / (len(defined) + 1)
 
 
 def holm(p: Sequence[float]) -> list[float]:

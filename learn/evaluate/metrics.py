@@ -210,7 +210,7 @@ def recalls_of(shared: np.ndarray, own: np.ndarray) -> np.ndarray:
     """(..., k) recall of every class from summed statistics (..., s); NaN for a class that does not occur."""
     k = shared.shape[-1] - 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(own[..., k : 2 * k] / shared[..., 1:])
+        return np.where(shared[..., 1:] > 0, own[..., k : 2 * k] / shared[..., 1:], np.nan)
 
 
 def measure(values: np.ndarray, truth: np.ndarray, task: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from .intervals import (
     bca_interval,
     bootstrap_sums,
     group_totals,
+    half_rows,
     percentile_interval,
     share_as_extreme,
     swapped_sums,
@@ -47,6 +48,12 @@ class Sums:
 
     def minus(self, other: Sums) -> Sums:
         return Sums(self.point - other.point, self.drawn - other.drawn, self.left - other.left)
+
+    def with_answers(self, answers: np.ndarray) -> Sums:
+        """The same with (draws, 2k) predictions and right predictions added to the bootstrap samples."""
+        drawn = self.drawn.copy()
+        drawn[:, : answers.shape[1]] += answers
+        return Sums(self.point, drawn, self.left)
 
     def figure(self) -> Interval:
         """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
@@ -116,6 +123,8 @@ class Statistics:
     totals : disjoint parts of the rows -> (g, s)
     parts : ``covered``, ``all`` -> sums
     spans : truth, (key, training), pair of keys or (refined, key) -> columns
+    half_rows : (draws, 2k) answers that are added to the first and to the second of two predictors of classes whose
+        difference is taken (:func:`half_rows`); None of valence and arousal
     pairs : keys of single predictors whose complementarity is measured
     seed : of the draws
     """
@@ -124,6 +133,7 @@ class Statistics:
     parts: dict[str, Sums]
     spans: dict[Any, slice]
     pairs: tuple[tuple[Predictor, Predictor], ...]
+    half_rows: tuple[np.ndarray, np.ndarray] | None
     task: str
     seed: int
 
@@ -186,15 +196,28 @@ class Statistics:
         if "others" in parts:
             every = [(getattr(parts["covered"], n), getattr(parts["others"], n)) for n in Sums.__slots__]
             parts["all"] = Sums(*(inside + outside for inside, outside in every))
-        return cls(totals, parts, spans, tuple(pairs), task, seed)
+        classes = predictors[0].values.shape[1]
+        halves = (
+            half_rows(np.bincount(truth, minlength=classes), draws=draws, seed=seed)
+            if task == "classes"
+            else None
+        )
+        return cls(totals, parts, spans, tuple(pairs), halves, task, seed)
 
-    def sampled(self, part: str, of: Predictor) -> Sampled:
-        """Metrics over samples."""
+    def sampled(self, part: str, of: Predictor, place: int | None = None) -> Sampled:
+        """Metrics over samples.
+
+        Parameters
+        ----------
+        part : ``all`` or ``covered``
+        of : the predictor
+        place : 0 for the first and 1 for the second of two predictors whose difference is taken, None for one alone
+        """
         shared = self.parts[part].take(self.spans[_TRUTH])
-        each = [
-            Sampled.of(shared, self.parts[part].take(self.spans[key]), self.task) for key in self._keys(of)
-        ]
-        return Sampled.mean(each, self.seed)
+        each = [self.parts[part].take(self.spans[key]) for key in self._keys(of)]
+        if place is not None and self.half_rows is not None:
+            each = [own.with_answers(self.half_rows[place]) for own in each]
+        return Sampled.mean([Sampled.of(shared, own, self.task) for own in each], self.seed)
 
     def _keys(self, of: Predictor) -> list[tuple[tuple[str, str], int]]:
         return [(of.key, number) for number in range(len(of.every) if of.trained else 1)]
