@@ -182,14 +182,41 @@ def test_without_a_family_each_difference_is_a_question_of_its_own(table):
     assert of.p == of.p_adjusted
 
 
-def test_a_twin_of_the_reference_differs_by_nothing(table):
+def test_a_twin_of_the_reference_differs_by_half_a_row_of_each_kind(table):
+    """Poisson numbers of mean 1/2 are added to both sides: their difference has Skellam's distribution."""
     twin = Predictor("twin", "rule", False, table[0][0].values)
     metrics = ("accuracy", "macro_f1", "log_loss")
-    figures = measured(((*table[0], twin), *table[1:]), draws=200, family=metrics)
+    figures = measured(((*table[0], twin), *table[1:]), draws=2000, family=metrics)
     for metric in metrics:
         got = figure(figures, "twin", metric, versus="2d")
-        assert (got.value, got.low, got.high) == pytest.approx((0, 0, 0), abs=1e-12)
-        assert got.p == 1 and got.p_adjusted == 1
+        assert got.value == 0 and got.p == 1 and got.p_adjusted == 1
+        if metric == "log_loss":
+            assert (got.low, got.high) == pytest.approx((0, 0), abs=1e-12)
+        elif metric == "accuracy":
+            ends = stats.skellam.ppf([0.025, 0.975], 0.5, 0.5) / len(table[1])
+            assert (got.low, got.high) == pytest.approx(tuple(ends), abs=1e-12)
+        else:
+            assert -0.05 < got.low < 0 < got.high < 0.05
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(2, 0), (12, 4), (40, 30)])
+def test_intervals_of_few_discordant_rows_are_those_of_agresti_and_min(gained, lost):
+    """Their interval of paired proportions: one half is added to each of the four cells."""
+    n, k = 1000, 3
+    labels = np.arange(n) % k
+    right, wrong = np.log(np.eye(k)[labels] * 0.8 + 0.1), np.log(np.eye(k)[(labels + 1) % k] * 0.8 + 0.1)
+    first, second = right.copy(), right.copy()
+    second[:gained], first[gained : gained + lost] = wrong[:gained], wrong[gained : gained + lost]
+    predictors = (Predictor("2d", "reference", False, second), Predictor("stack", "rule", True, first))
+    figures = figures_of(predictors, labels, np.ones(n, bool), None, task="classes", draws=10_000, seed=0)
+    got = figure(figures, "stack", "accuracy", versus="2d")
+    total = n + 2
+    center = (gained - lost) / total
+    spread = np.sqrt(gained + lost + 1 - (gained - lost) ** 2 / total) / total
+    ends = center + stats.norm.ppf([0.025, 0.975]) * spread
+    assert (got.low, got.high) == pytest.approx(tuple(ends), abs=1.1 / n)  # counts are whole numbers
+    if (gained, lost) == (2, 0):
+        assert got.low < 0
 
 
 def test_covered_rows_are_the_figures_of_those_rows_alone(table):

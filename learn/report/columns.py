@@ -101,7 +101,8 @@ def _to_control(metric: str) -> Callable[[View, Entry], Cell]:
     def cell(view: View, of: Entry) -> Cell:
         control = view.control(of.name) if of.role == "rule" else None
         figure = None if control is None else view.figure(of.key, metric, rows=of.rows, versus=control)
-        return _difference(figure, metric)
+        # No marks: permuted codes do harm, so that this difference is no gain of the codes.
+        return replace(_difference(figure, metric), marks="")
 
     return cell
 

@@ -143,7 +143,10 @@ def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, A
 
 
 def _effect(view: View) -> dict[str, Any]:
-    """Gain of one rule in the metrics of papers, over the reference that leaves least of it."""
+    """Gain of one rule in the metrics of papers over the first reference, which is named before any figure is known.
+
+    It is a gain where the intervals of the differences to all references are on the better side.
+    """
     rule = view.effect_rule
     metrics = []
     for metric in view.leading:
@@ -152,16 +155,17 @@ def _effect(view: View) -> dict[str, Any]:
         known = {name: of for name, of in differences.items() if of is not None and math.isfinite(of.value)}
         if figure is None or not known:
             continue
-        least = min(known, key=lambda name: better_by(metric, known[name].value))
-        ends = [better_by(metric, end) for end in (known[least].low, known[least].high)]
-        numbers = _numbers(known[least])
+        versus = next(iter(known))
+        ends = {name: [better_by(metric, end) for end in (of.low, of.high)] for name, of in known.items()}
+        better = all(min(of) > 0 for of in ends.values())
+        numbers = _numbers(known[versus])
         metrics.append(
             {
                 "metric": metric,
                 **_numbers(figure, "value", "low", "high"),
-                "versus": least,
+                "versus": versus,
                 "difference": numbers,
-                "direction": "better" if min(ends) > 0 else "worse" if max(ends) < 0 else "unclear",
+                "direction": "better" if better else "worse" if max(ends[versus]) < 0 else "unclear",
                 "excluded_beyond": _excluded(numbers, metric),
                 "differences": {name: _numbers(of) for name, of in known.items()},
             }

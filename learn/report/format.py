@@ -28,6 +28,12 @@ def difference(value: float, metric: str, *, sign: bool = True) -> str:
     return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
 
 
+def bound(value: float, metric: str) -> str:
+    """A positive bound with the digits of a difference, rounded up so that it still bounds."""
+    scale, digits, unit = (100, 1, " points") if METRICS[metric].percent else (1, 4, "")
+    return f"{math.ceil(round(scale * value * 10**digits, 6)) / 10**digits:.{digits}f}{unit}"
+
+
 def interval(figure: Figure | None, metric: str) -> str:
     """``+1.4 [+0.6, +2.2]``; a dash where a difference, or its interval, is not defined."""
     if figure is None or not math.isfinite(figure.value):

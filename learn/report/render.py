@@ -83,6 +83,7 @@ def _environment(*, minus: str = "-", **options: Any) -> Environment:
             format.difference(_float(value), metric, sign=False)
             + (" points" if METRICS[metric].percent else "")
         ),
+        "bound": lambda value, metric: format.bound(_float(value), metric),
         "interval": lambda of, metric: signed(format.interval(as_figure(of), metric)),
         "stars": lambda of, metric: format.stars(as_figure(of), metric),
         "p": lambda value: format.p_value(_float(value)),
