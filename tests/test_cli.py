@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -147,18 +148,17 @@ def test_preview(ig3d: Program, store: Path, tmp_path: Path) -> None:
     failed(ig3d("preview", store, "--out", tmp_path / "sheet.png", "--root", tmp_path), 1, "--root")
 
 
-def test_fuse_prints_and_writes(
+def test_fuse_prints_and_writes_the_same_for_any_order_of_rows(
     ig3d: Program, store: Path, logits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    only = ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--head", "linear", "--draws", 200)
+    files = ("--2d-logits", logits, "--3d-store", store, "--head", "linear")
+    only = ig3d("fuse", *files, "--rules", "mean", "--draws", 100)
     assert only.returncode == 0, only.stderr
     assert list(Path.cwd().iterdir()) == []
     assert re.search(r"^2d-recalibrated +\d", only.stdout, re.M)
     out = tmp_path / "run"
-    ended = ig3d(
-        "fuse", "--2d-logits", logits, "--3d-store", store, "--head", "linear", "--draws", 200, "--out", out
-    )
+    ended = ig3d("fuse", *files, "--rules", "weighted,stack", "--draws", 200, "--out", out)
     assert ended.returncode == 0, ended.stderr
     assert {path.name for path in out.iterdir()} == {
         "confusion.csv",
@@ -177,12 +177,23 @@ def test_fuse_prints_and_writes(
     assert figure(figures, "weighted", "accuracy", versus="2d-recalibrated").low > 0
     control = figure(figures, "stack", "accuracy", condition="conditional", versus="2d-recalibrated")
     assert control.low <= 0 <= control.high
+    # rows in another order, with their ids, change no figure
+    with np.load(logits) as file:
+        order = np.random.default_rng(3).permutation(len(file["ids"]))
+        arrays = {name: file[name][order] for name in ("ids", "logits")}
+        np.savez(tmp_path / "shuffled.npz", **arrays, classes=file["classes"])
+    files = ("--2d-logits", tmp_path / "shuffled.npz", *files[2:])
+    ended = ig3d("fuse", *files, "--rules", "weighted,stack", "--draws", 200, "--out", tmp_path / "other")
+    assert ended.returncode == 0, ended.stderr
+    for name in ("figures.csv", "predictions.csv"):
+        assert (out / name).read_text() == (tmp_path / "other" / name).read_text()
 
 
 def test_only_results_of_an_earlier_run_are_replaced(
     ig3d: Program, store: Path, logits: Path, tmp_path: Path
 ) -> None:
-    command = ["fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "mean", "--draws", 100, "--out"]
+    command = ["fuse", "--2d-logits", logits, "--3d-store", store, "--head", "linear", "--rules", "mean"]
+    command += ["--draws", 100, "--out"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "predictions.csv").write_text("precious")
     failed(ig3d(*command, tmp_path / "mine"), 1, "got predictions.csv of something else")
@@ -192,28 +203,6 @@ def test_only_results_of_an_earlier_run_are_replaced(
     assert ig3d(*command, tmp_path / "run").returncode == 0
     assert (tmp_path / "run" / "record.json").read_bytes() == before
     failed(ig3d(*command, tmp_path / "mine" / "predictions.csv"), 1, "expected a folder")
-
-
-def test_shuffled_rows_with_ids_change_no_figure(
-    ig3d: Program, store: Path, logits: Path, tmp_path: Path
-) -> None:
-    with np.load(logits) as file:
-        order = np.random.default_rng(3).permutation(len(file["ids"]))
-        np.savez(
-            tmp_path / "shuffled.npz",
-            ids=file["ids"][order],
-            logits=file["logits"][order],
-            classes=file["classes"],
-        )
-    texts = []
-    for name, source in (("one", logits), ("other", tmp_path / "shuffled.npz")):
-        ended = ig3d(
-            "fuse", "--2d-logits", source, "--3d-store", store, "--head", "linear", "--draws", 200,
-            "--out", tmp_path / name,
-        )  # fmt: skip
-        assert ended.returncode == 0, ended.stderr
-        texts.append([(tmp_path / name / of).read_text() for of in ("figures.csv", "predictions.csv")])
-    assert texts[0] == texts[1]
 
 
 def test_fuse_failures(ig3d: Program, store: Path, logits: Path, tmp_path: Path) -> None:
@@ -267,34 +256,69 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
         assert next(of for of in commands["fuse"].params if of.name == name).default is None
 
 
-@pytest.mark.parametrize(
-    ("package", "arguments"),
-    [
-        ("filelock", ["extract", "DATA", "--out", "a.h5"]),
-        ("openvino", ["extract", "DATA", "--out", "a.h5"]),
-        ("numba", ["extract", "DATA", "--out", "a.h5"]),
-        ("face_alignment", ["extract", "DATA", "--out", "a.h5", "--detector", "sfd"]),
-        ("PIL", ["preview", "STORE", "--out", "a.png"]),
-        ("timm", ["train-2d", "DATA", "--out", "a.safetensors"]),
-        ("torch", ["logits", "DATA", "--network", "a.safetensors", "--out", "a.npz"]),
-        ("cv2", ["synth", "faces", "--count", "2"]),
-        ("matplotlib", ["fuse", "--2d-logits", "LOGITS", "--3d-store", "STORE", "--plot", "a.png"]),
-        ("pyarrow", ["export", "STORE", "--parquet", "a.parquet"]),
-    ],
-)
-def test_a_package_that_is_not_installed_is_one_line(
-    package: str, arguments: list[str], data: Path, store: Path, logits: Path, tmp_path: Path
-) -> None:
-    if package in ("face_alignment", "timm"):  # torch is imported first
-        pytest.importorskip("torch")
+WITHOUT = {
+    "filelock": ["extract", "DATA", "--out", "a.h5"],
+    "openvino": ["extract", "DATA", "--out", "a.h5"],
+    "numba": ["extract", "DATA", "--out", "a.h5"],
+    "PIL": ["preview", "STORE", "--out", "a.png"],
+    "torch": ["logits", "DATA", "--network", "a.safetensors", "--out", "a.npz"],
+    "cv2": ["synth", "faces", "--count", "2"],
+    "matplotlib": ["fuse", "--2d-logits", "LOGITS", "--3d-store", "STORE", "--plot", "a.png"],
+    "pyarrow": ["export", "STORE", "--parquet", "a.parquet"],
+    # imported after torch
+    "face_alignment": ["extract", "DATA", "--out", "a.h5", "--detector", "sfd"],
+    "timm": ["train-2d", "DATA", "--out", "a.safetensors"],
+}
+# One process per command, forked after the import of the program and, for the last two, of torch.
+FORKS = """
+import json, os, sys
+from ig3d.cli import main
+for package, words in json.load(sys.stdin).items():
+    if package == "face_alignment":
+        import torch
+    if os.fork() == 0:
+        for name, number in (("out", 1), ("err", 2)):
+            os.dup2(os.open(f"{package}.{name}", os.O_WRONLY | os.O_CREAT), number)
+        sys.modules[package] = None
+        sys.argv = words
+        main()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    open(f"{package}.code", "w").write(str(code))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended_without(
+    data: Path, store: Path, logits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Ended]:
+    """How each command ended without the package."""
+    folder = tmp_path_factory.mktemp("without")
     given = {"DATA": str(data), "STORE": str(store), "LOGITS": str(logits)}
-    words = ["ig3d", *(given.get(word, word) for word in arguments)]
-    code = f"import sys; sys.modules[{package!r}] = None; sys.argv = {words!r}; from ig3d.cli import main; main()"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    torch = find_spec("torch") is not None
+    commands = {
+        package: ["ig3d", *(given.get(word, word) for word in words)]
+        for package, words in WITHOUT.items()
+        if torch or package not in ("face_alignment", "timm")
+    }
+    subprocess.run(
+        [sys.executable, "-c", FORKS], input=json.dumps(commands), text=True, cwd=folder, check=True
     )
-    failed(Ended(ended.returncode, ended.stdout, ended.stderr), 1, repr(package), "pip install 'ig3d[")
-    assert ended.stdout == ""
+    return {
+        package: Ended(
+            int((folder / f"{package}.code").read_text()),
+            *((folder / f"{package}.{name}").read_text() for name in ("out", "err")),
+        )
+        for package in commands
+    }
+
+
+@pytest.mark.parametrize("package", WITHOUT)
+def test_a_package_that_is_not_installed_is_one_line(package: str, ended_without: dict[str, Ended]) -> None:
+    if package in ("face_alignment", "timm"):
+        pytest.importorskip("torch")
+    failed(ended_without[package], 1, repr(package), "pip install 'ig3d[")
+    assert ended_without[package].stdout == ""
 
 
 def test_ctrl_c_ends_the_program_while_a_module_swallows_it(data: Path, tmp_path: Path) -> None:
