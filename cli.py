@@ -42,7 +42,7 @@ _REPEAT_SECONDS = 0.05
 
 app = typer.Typer(
     name="ig3d",
-    help="Measure what 3D face codes add to a 2D expression network: extract codes, fuse, report.",
+    help="Measure the gain of 3D face codes for a 2D expression network: extract codes, fuse, report.",
     no_args_is_help=True,
     cls=Group,
     rich_markup_mode=None,
@@ -73,7 +73,7 @@ datasets_app.callback(invoke_without_command=True)(datasets.datasets)
 datasets_app.command("check", cls=Command)(datasets.check)
 app.add_typer(datasets_app, name="datasets")
 
-predictions_app = typer.Typer(no_args_is_help=True, help="Prediction files.")
+predictions_app = typer.Typer(no_args_is_help=True, help="Check or smooth prediction files.")
 predictions_app.command("check", cls=Command)(predictions.check)
 predictions_app.command("smooth", cls=Command)(predictions.smooth)
 app.add_typer(predictions_app, name="predictions")

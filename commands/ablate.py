@@ -1,4 +1,4 @@
-"""``ig3d ablate``: a declared grid of fusions, read as one table."""
+"""``ig3d ablate``: run a study, a grid of fusions, and compare its cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ablate(
     config: Annotated[
         Path,
         typer.Argument(
-            help="Study in YAML (docs/ablation.md), or the name of a study of ig3d such as code_groups.",
+            help="Study in YAML (docs/ablation.md), or the name of a built-in study such as code_groups.",
             metavar="CONFIG",
             show_default=False,
         ),
@@ -24,34 +24,37 @@ def ablate(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Folder of the study; what is in it is not run again.", show_default=False
+            "--out", help="Folder of the study; finished cells in it are not run again.", show_default=False
         ),
     ],
     two_d: Annotated[
         list[Path] | None,
-        typer.Option("--2d-logits", help="2D predictions, in place of the study's; may be repeated."),
+        typer.Option("--2d-logits", help="2D predictions, instead of those of the study; may be repeated."),
     ] = None,
     stores: Annotated[
-        list[Path] | None, typer.Option("--3d-store", help="Store, in place of the study's; may be repeated.")
+        list[Path] | None,
+        typer.Option("--3d-store", help="Store, instead of those of the study; may be repeated."),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="option=value for all cells, such as head=linear; may be repeated."),
+        typer.Option("--set", help="Option of all cells, as OPTION=VALUE: head=linear. May be repeated."),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", help="Cells at a time; 0 is one per core.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Cells that run at the same time; 0 is one per core.")
+    ] = 0,
     allow_code: Annotated[
         bool,
         typer.Option(
-            "--allow-code", help="Let the study name heads and rules as module:Class, which runs their code."
+            "--allow-code", help="Allow heads and rules of the study as module:Class, which runs their code."
         ),
     ] = False,
 ) -> None:
-    """Run every cell of a study, keep each, and compare them on the same rows."""
+    """Run all combinations (cells) of a YAML study and compare them on the same rows."""
     from ..learn.ablation import print_study, run_study, write_study
     from ..learn.ablation.study import read_study
 
     if jobs < 0:
-        raise UsageError(f"jobs: expected 0 (one per core) or more, got {jobs}")
+        raise UsageError(f"jobs: {jobs} is negative; pass a number of processes, or 0 for one per core")
     given = _settings(settings or [])
     given |= {
         name: [str(path) for path in paths]
@@ -63,39 +66,39 @@ def ablate(
         with steps(study.name, len(study.cells), delay=0) as progress:
             result = run_study(study, out, jobs=jobs, progress=progress)
         if result.kept:
-            say(f"{result.kept} of {len(result.cells)} cells were there already")
+            say(f"{result.kept} of {len(result.cells)} cells had finished before")
         written = write_study(result, out, command=typed())
     print_study(result, stdout())
     print(f"\n{out}: " + ", ".join(path.name for path in written))
     if result.failed:
         raise RunError(
-            f"{config}: expected every cell to run, got {len(result.failed)} of {len(result.cells)} that did not"
+            f"{config}: {len(result.failed)} of {len(result.cells)} cells failed; the reasons are above"
         )
 
 
 def _study_file(config: Path) -> Path:
-    """File of a study: the path itself, or the file of a study that comes with ig3d.
+    """File of a study: the path itself, or the file of a built-in study.
 
     Raises
     ------
-    UsageError : there is neither such a file nor such a study.
+    UsageError : neither a file nor a built-in study has this name.
     """
     if config.exists() or config.suffix or len(config.parts) > 1:
         return config
     own = {path.stem: path for path in sorted((Path(__file__).parents[1] / "ablations").glob("*.yaml"))}
     if config.name not in own:
         raise UsageError(
-            f"{config}: no such file, and no such study; studies of ig3d are {', '.join(own) or 'not installed'}"
+            f"{config}: neither a file nor a built-in study; built-in studies are {', '.join(own) or 'not installed'}"
         )
     return own[config.name]
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:
-    """``option=value`` of each, the value as YAML reads it.
+    """Option -> value from texts ``OPTION=VALUE``; values are read as YAML.
 
     Raises
     ------
-    UsageError : of another form, or an option given twice.
+    UsageError : a text of another form, or an option that is given twice.
     """
     from ..learn.ablation.study import placed
     from ..learn.ablation.yaml_reader import read_yaml
@@ -104,10 +107,10 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"set: expected option=value, got {text!r}")
+            raise UsageError(f"set: {text!r} is not OPTION=VALUE")
         if name in found:
             raise UsageError(
-                f"set: expected each option once, got {name} twice; give several values as a list"
+                f"set: {name} is given twice; pass several values as a list, such as {name}=[a, b]"
             )
         found[name] = read_yaml(value, where="set", wanted=f"{name}=value, the value in YAML")
     return placed(found, Path())

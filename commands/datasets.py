@@ -1,4 +1,4 @@
-"""``ig3d datasets`` and ``ig3d split``: which layouts are understood, what lies in one, a validation part for it."""
+"""``ig3d datasets`` and ``ig3d split``: list layouts, check a dataset, draw a validation split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .options import (
 
 
 def datasets(context: typer.Context) -> None:
-    """List the datasets that are understood, with the layout that each expects."""
+    """List the supported datasets with their expected layouts."""
     if context.invoked_subcommand is not None:
         return
     from ..extract.datasets import ADAPTERS, adapter_of
@@ -40,7 +40,7 @@ def datasets(context: typer.Context) -> None:
 def check(
     root: Root,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Its layout; by default the first that fits.")
+        str | None, typer.Option("--dataset", help="Layout of the folder; by default the first that fits.")
     ] = None,
     manifest: Manifest = None,
     split: SplitShares = None,
@@ -49,7 +49,7 @@ def check(
     label_map: LabelMap = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Reading threads; 0 is two per core.")] = 0,
 ) -> None:
-    """Say what a dataset is, and read every image: counts, what is missing or broken, copies across splits."""
+    """Recognise a dataset and read every image: counts, missing or broken images, copies across splits."""
     import numpy as np
 
     from ..extract.datasets import list_samples
@@ -102,19 +102,19 @@ def split(
         Path,
         typer.Option(
             "--out",
-            help="Table for --split (.csv); of a store, also a store (.h5).",
+            help="Table for --split (.csv); if SOURCE is a store, also a store (.h5).",
             show_default=False,
             callback=output_file,
         ),
     ],
-    val: Annotated[float, typer.Option("--val", help="Share of the train rows to take.")] = 0.1,
+    val: Annotated[float, typer.Option("--val", help="Share of the train rows that become val rows.")] = 0.1,
     seed: Seed = 0,
     dataset: Dataset = "folder",
     manifest: Manifest = None,
     groups: Groups = None,
     label_map: LabelMap = None,
 ) -> None:
-    """Carve a validation part out of the train split: stratified by class, groups kept whole."""
+    """Draw a validation split from the train split: stratified by class, groups are not divided."""
     from ..extract.datasets.split_store import listing_of, split_store
     from ..extract.datasets.splits import carve, check_replaceable, write_split
     from ..features.store import CodeStore
@@ -123,7 +123,9 @@ def split(
     of_store = Path(source).is_file() and source.lower().endswith((".h5", ".hdf5"))
     kinds = (".csv", ".h5") if of_store else (".csv",)
     if out.suffix.lower() not in kinds:
-        raise UsageError(f"split: cannot write {out}; give --out a name that ends in {' or '.join(kinds)}")
+        raise UsageError(
+            f"split: cannot write {out}; pass --out with a name that ends in {' or '.join(kinds)}"
+        )
     check_replaceable(out)
     if not of_store:
         listing = list_dataset(source, dataset, manifest, None, 0, groups, label_map)
@@ -146,8 +148,10 @@ def split(
     counts = count_classes(carved.splits, carved.labels, carved.classes)
     stdout().print(class_table(counts))
     if not (carved.samples["group"] != "").any():
-        say("no groups are known: images of one person may stand on both sides (--groups names them)")
-    how = "" if out.suffix.lower() == ".h5" else f"; give it to the other commands as --split {out}"
+        say(
+            "the dataset has no groups: images of one person may be in both splits; pass --groups if ids name persons"
+        )
+    how = "" if out.suffix.lower() == ".h5" else f"; pass it to the other commands as --split {out}"
     print(f"{out}: " + ", ".join(f"{sum(of.values())} {name}" for name, of in counts.items()) + how)
 
 

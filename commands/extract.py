@@ -1,4 +1,4 @@
-"""``ig3d extract`` and ``ig3d synth``: images to codes, and faces to try it on."""
+"""``ig3d extract``, ``ig3d join`` and ``ig3d synth``: images to codes, and synthetic faces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..extract.config import ExtractConfig
     from ..features.samples import Listing
 
-# Reasons that are printed where most rows have no codes.
+# Number of reasons that are printed if most rows have no codes.
 _REASONS = 5
 
 
@@ -38,20 +38,25 @@ def extract(
     root: Root,
     out: OutStore,
     dataset: Dataset = "folder",
-    regressor: Annotated[str, typer.Option("--regressor", help="What makes codes of a face.")] = "facemesh",
+    regressor: Annotated[
+        str, typer.Option("--regressor", help="Regressor that computes the codes.")
+    ] = "facemesh",
     detector: Annotated[
         str | None,
-        typer.Option("--detector", help="What finds faces; by default the regressor's own choice."),
+        typer.Option("--detector", help="Face detector; by default the one that the regressor prefers."),
     ] = None,
     boxes: Annotated[
         str,
         typer.Option(
-            "--boxes", help="Known faces: dataset (its own boxes), none, or a store of an earlier run."
+            "--boxes",
+            help="Face boxes instead of detection: dataset (if it has boxes), none, or an earlier store.",
         ),
     ] = "dataset",
     also: Annotated[
         list[str] | None,
-        typer.Option("--also", help="Blocks on request, by comma or repeated (facemesh: landmarks)."),
+        typer.Option(
+            "--also", help="Optional blocks to compute as well, by comma or repeated (facemesh: landmarks)."
+        ),
     ] = None,
     manifest: Manifest = None,
     split: SplitShares = None,
@@ -61,24 +66,26 @@ def extract(
     fps: FramesPerSecond = None,
     faces: Annotated[
         str,
-        typer.Option("--faces", help="Faces of an image with several: largest, or all (a row for each)."),
+        typer.Option("--faces", help="If an image has several faces: largest, or all (one row each)."),
     ] = "largest",
     jobs: Annotated[
         int,
         typer.Option(
             "--jobs",
-            help="Workers, or processes that read for a GPU; 0 is one per core, or all of the cluster.",
+            help="Worker processes (with a GPU: processes that read images). 0: one per core, or the whole cluster.",
         ),
     ] = 0,
     backend: Annotated[
-        str, typer.Option("--backend", help="Where workers are: loky (processes here), dask, ray.")
+        str, typer.Option("--backend", help="Executor of the workers: loky (local processes), dask or ray.")
     ] = "loky",
     address: Annotated[
         str | None,
-        typer.Option("--address", help="Of a running dask or ray cluster; else one is started here."),
+        typer.Option(
+            "--address", help="Address of a running dask or ray cluster; by default one is started."
+        ),
     ] = None,
     part: Annotated[
-        str | None, typer.Option("--part", help="K/N: only the K-th of N parts, for ig3d join.")
+        str | None, typer.Option("--part", help="K/N: only part K of N parts, to be merged by ig3d join.")
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -86,18 +93,18 @@ def extract(
     ] = None,
     device: Device = "auto",
     precision: Annotated[
-        str, typer.Option("--precision", help="Of the regressor's networks: fp32, fp64, bf16, fp16.")
+        str, typer.Option("--precision", help="Precision of the regressor: fp32, fp64, bf16, fp16.")
     ] = "fp32",
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Throw away an earlier run under this name; repeated, it goes on."),
+        typer.Option("--restart", help="Discard the earlier run or store of this name and start again."),
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Do shards with rows that failed again, and keep the others."),
+        typer.Option("--retry-failed", help="Repeat the parts of a run (shards) that have failed rows."),
     ] = False,
 ) -> None:
-    """Write the 3D codes of a dataset into a store; the same command goes on after an interruption."""
+    """Compute the 3D codes of a dataset and write a store; the same command resumes an interrupted run."""
     from ..extract.config import ExtractConfig
     from ..extract.run import extract_codes, rows_of_part
 
@@ -114,7 +121,7 @@ def extract(
     if faces == "all":
         samples = _every_face(samples, config, jobs)
     elif faces != "largest":
-        raise UsageError(f"faces: {faces!r} is neither largest nor all")
+        raise UsageError(f"faces: {faces!r} is unknown; choose largest or all")
     share = None if part is None else _part(part)
     rows = len(samples if share is None else samples.samples[rows_of_part(share, len(samples))])
     with kept_when_interrupted("finished shards"), counting("extract", rows) as progress:
@@ -132,20 +139,17 @@ def extract(
             say=say,
         )
     if not summary.seconds:
-        say(
-            "the store is there already, from this very run"
-            + (" without a failed row" if retry_failed else "")
-        )
+        say("the store of this run is already complete" + (" and has no failed row" if retry_failed else ""))
     elif retry_failed:
-        say(f"kept {summary.resumed} rows of shards that were not to be done again")
+        say(f"kept {summary.resumed} rows of shards without failed rows")
     elif summary.resumed:
-        say(f"went on with {summary.resumed} rows of an interrupted run")
+        say(f"resumed an interrupted run: {summary.resumed} rows were already finished")
     print(f"{summary.store}: {rows} rows ({counts(summary.counts)})")
     _report_reasons(summary.store, summary.counts)
 
 
 def _every_face(samples: Listing, config: ExtractConfig, jobs: int) -> Listing:
-    """A sample for each face of the images."""
+    """Samples of all faces, one per face."""
     from ..extract.every_face import list_faces
 
     with counting("faces", len(samples)) as progress:
@@ -156,7 +160,7 @@ def _every_face(samples: Listing, config: ExtractConfig, jobs: int) -> Listing:
 
 
 def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
-    """Print the commonest reasons where fewer than half of the rows are ok.
+    """Print the most common reasons if fewer than half of the rows are ok.
 
     Raises
     ------
@@ -181,7 +185,7 @@ def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
     for (name, _), of_kind in commonest[:_REASONS]:
         row = of_kind[0]
         example = f"{ids[row]}: {messages[row] or 'no reason'}"
-        say(f"{name} {len(of_kind)}, such as {example}")
+        say(f"{name}: {number(len(of_kind), 'row')}, such as {example}")
     if len(commonest) > _REASONS:
         say(
             f"and {number(len(commonest) - _REASONS, 'other reason')}; ig3d export lists the reason of every row"
@@ -191,14 +195,14 @@ def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="New folder to write to.", metavar="OUT", show_default=False)],
-    count: Annotated[int, typer.Option("--count", help="Faces, train and test part together.")] = 1000,
-    size: Annotated[int, typer.Option("--size", help="Side of the images, pixels.")] = 224,
-    test_share: Annotated[float, typer.Option("--test-share", help="Share of the test part.")] = 0.25,
+    out: Annotated[Path, typer.Argument(help="New folder for the faces.", metavar="OUT", show_default=False)],
+    count: Annotated[int, typer.Option("--count", help="Number of faces, train and test together.")] = 1000,
+    size: Annotated[int, typer.Option("--size", help="Side of the images in pixels.")] = 224,
+    test_share: Annotated[float, typer.Option("--test-share", help="Share of test faces.")] = 0.25,
     seed: Seed = 0,
     jobs: Annotated[int, typer.Option("--jobs", help="Worker processes; 0 is one per core.")] = 0,
 ) -> None:
-    """Draw labelled synthetic faces in RAF-DB's layout, with their true codes beside them."""
+    """Draw labelled synthetic faces in RAF-DB's layout, with their ground-truth codes."""
     from joblib import cpu_count
 
     from ..faces.synth import SynthConfig, synthesize
@@ -218,7 +222,7 @@ def join(
     ],
     out: OutStore,
 ) -> None:
-    """Join the parts of a dataset, made here or elsewhere, to the store that one run would have written."""
+    """Merge the parts of a dataset into one store, identical to that of a single run."""
     from ..extract.parts import join_parts
 
     with working("join"):

@@ -1,4 +1,4 @@
-"""``ig3d fuse``: 2D predictions and 3D codes in, measured fusion out."""
+"""``ig3d fuse``: fuse 2D predictions with 3D codes and evaluate the fusion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fuse(
         Path | None,
         typer.Option(
             "--plot",
-            help="Picture to write of the gain of each rule (.png, .pdf, .svg).",
+            help="Also write a plot of the gain of each rule (.png, .pdf or .svg).",
             callback=output_file,
         ),
     ] = None,
@@ -70,12 +70,13 @@ def fuse(
         str,
         typer.Option(
             "--weights",
-            help="one or per-class; the latter is the same as --set weighted.per_class=true.",
+            help="Weights of the rule weighted: one for all classes, or per-class (the same as "
+            "--set weighted.per_class=true).",
         ),
     ] = "one",
     **options: Any,
 ) -> None:
-    """Fuse 2D predictions with the 3D codes and measure what they add."""
+    """Fuse 2D predictions with the 3D codes and measure the gain."""
     from ..learn.fuse import fuse_files
     from ..learn.report import check_out, print_result, write_result
     from ..learn.rules import rule_options
@@ -85,7 +86,7 @@ def fuse(
     if "rules" in options:
         options["rules"] = joined(options["rules"])
     if weights not in ("one", "per-class"):
-        raise UsageError(f"weights: there is no {weights!r}; choose one or per-class")
+        raise UsageError(f"weights: {weights!r} is unknown; choose one or per-class")
     of_rules = [
         *(["stack.codes=true"] if stack_codes else []),
         *(["weighted.per_class=true"] if weights == "per-class" else []),
@@ -111,4 +112,4 @@ def fuse(
         print(f"\n{out}: " + ", ".join(path.name for path in written))
     if plot is not None:
         plot_result(result, plot)
-        print(f"\n{plot}: gain of each rule with its interval")
+        print(f"\n{plot}: gain of each rule, with 95 % intervals")

@@ -1,4 +1,4 @@
-"""``ig3d fuse-features`` and ``ig3d train-joint``: 3D codes inside the 2D network."""
+"""``ig3d fuse-features`` and ``ig3d train-joint``: intermediate fusion of codes and a 2D network."""
 
 from __future__ import annotations
 
@@ -44,15 +44,19 @@ if TYPE_CHECKING:
     from ..learn.intermediate.run import IntermediateResult, Watch
     from ..learn.training.state import Epoch
 
-Module = Annotated[str, typer.Option("--module", help="linear, gate, film, attention or spp.")]
+Module = Annotated[str, typer.Option("--module", help="Fusion module: linear, gate, film, attention or spp.")]
 Task = Annotated[
-    str | None, typer.Option("--task", help="classes, va or both; by default what the 2D file is.")
+    str | None, typer.Option("--task", help="classes, va or both; by default detected from the 2D file.")
 ]
 Width = Annotated[
-    int | None, typer.Option("--width", help="Channels of the module; by default those of the features.")
+    int | None, typer.Option("--width", help="Channels of the module; by default as many as the features.")
 ]
 Seeds = Annotated[
-    int, typer.Option("--seeds", help="How many trainings, from --seed on; 3 or more tell luck.")
+    int,
+    typer.Option(
+        "--seeds",
+        help="Number of trainings, with seeds from --seed on; use 3 or more to see their variation.",
+    ),
 ]
 Controls = Annotated[
     bool,
@@ -61,16 +65,19 @@ Controls = Annotated[
         help="Also train the null-input baseline and the control (permuted codes).",
     ),
 ]
-Report = Annotated[str | None, typer.Option("--report", help="Rows whose figures are shown: test or val.")]
+Report = Annotated[str | None, typer.Option("--report", help="Rows to report: test or val.")]
 Masking = Annotated[
-    float, typer.Option("--masking", help="Chance that a training row loses all blocks, and of each block.")
+    float,
+    typer.Option(
+        "--masking", help="Probability of masking all blocks of a training row, and of masking each block."
+    ),
 ]
-Restart = Annotated[bool, typer.Option("--restart", help="Throw away an earlier run in --out.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Discard an earlier run in --out.")]
 Out = Annotated[
     Path,
     typer.Option(
         "--out",
-        help="Folder for predictions, checkpoints and figures; with --apply the predictions (.npz).",
+        help="Folder for predictions, checkpoints and results; with --apply the file of predictions (.npz).",
         show_default=False,
     ),
 ]
@@ -78,7 +85,7 @@ Apply = Annotated[
     Path | None,
     typer.Option(
         "--apply",
-        help="Train nothing: ask this checkpoint, by its own blocks, about rows it was not fitted on.",
+        help="Do not train: predict with this checkpoint rows on which it was not fitted.",
     ),
 ]
 
@@ -87,7 +94,9 @@ def fuse_features(
     features: Annotated[
         Path,
         typer.Option(
-            "--features", help="File of ig3d logits --features (or --feature-maps).", show_default=False
+            "--features",
+            help="File written by ig3d logits --features (or --feature-maps).",
+            show_default=False,
         ),
     ],
     store: Stores,
@@ -112,7 +121,7 @@ def fuse_features(
     force: Force = False,
     device: Device = "auto",
 ) -> None:
-    """Train a module on a 2D network's features and the 3D codes, and measure what the codes add."""
+    """Train a fusion module on the features of a 2D network and the 3D codes, and measure the gain."""
     from ..features.device import choose_device
     from ..learn.intermediate.config import IntermediateConfig
     from ..learn.intermediate.run import fuse_features as run
@@ -126,7 +135,7 @@ def fuse_features(
         module=module,
         task=task,
         width=width,
-        seeds=some_seeds(seed, seeds),
+        seeds=consecutive_seeds(seed, seeds),
         controls=controls,
         epochs=epochs,
         batch_size=batch_size,
@@ -150,14 +159,14 @@ def train_joint(
         str,
         typer.Option(
             "--network",
-            help="Where it starts: checkpoint of ig3d train-2d, or timm:NAME.",
+            help="Initial network: checkpoint of ig3d train-2d, or timm:NAME.",
             show_default=False,
         ),
     ],
     two_d: Annotated[
         Path,
         typer.Option(
-            "--2d-logits", help="The network's predictions before (ig3d logits).", show_default=False
+            "--2d-logits", help="Predictions of the initial network (ig3d logits).", show_default=False
         ),
     ],
     store: Stores,
@@ -167,7 +176,7 @@ def train_joint(
     key: Key = "",
     size: Size = None,
     crop: Annotated[
-        str | None, typer.Option("--crop", help="What the network sees, as for ig3d logits.")
+        str | None, typer.Option("--crop", help="Crop of the images, as for ig3d logits.")
     ] = None,
     crop_scale: CropScale = 1.0,
     module: Module = "attention",
@@ -180,9 +189,9 @@ def train_joint(
     controls: Controls = True,
     epochs: Epochs = 10,
     batch_size: BatchSize = 32,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate of the module at its height.")] = 1e-3,
+    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate of the module.")] = 1e-3,
     network_lr: Annotated[
-        float, typer.Option("--network-lr", help="Learning rate of the network at its height.")
+        float, typer.Option("--network-lr", help="Highest learning rate of the network.")
     ] = 1e-4,
     masking: Masking = 0.1,
     balance: Balance = 0.5,
@@ -197,7 +206,7 @@ def train_joint(
     label_map: LabelMap = None,
     device: Device = "auto",
 ) -> None:
-    """Train a 2D network and a module together, end to end with the 3D codes, and measure what the codes add."""
+    """Train a 2D network and a fusion module end to end with the 3D codes, and measure the gain."""
     from ..features.inputs import Inputs
     from ..learn.intermediate.config import IntermediateConfig
     from ..networks import joint
@@ -209,7 +218,7 @@ def train_joint(
         module=module,
         task=task,
         width=width,
-        seeds=some_seeds(seed, seeds),
+        seeds=consecutive_seeds(seed, seeds),
         controls=controls,
         epochs=epochs,
         patience=max(3, epochs // 3),
@@ -240,7 +249,7 @@ def train_joint(
     show(result, out)
 
 
-def some_seeds(first: int, count: int) -> tuple[int, ...]:
+def consecutive_seeds(first: int, count: int) -> tuple[int, ...]:
     """``count`` seeds from ``first`` on."""
     if not 1 <= count <= 1000:
         raise UsageError(f"seeds: expected 1 to 1000, got {count}")
@@ -250,7 +259,7 @@ def some_seeds(first: int, count: int) -> tuple[int, ...]:
 def _apply(
     checkpoint: Path, features: Path, stores: list[Path], out: Path, *, force: bool, device: str
 ) -> None:
-    """Predictions of a trained module, with its own blocks and classes, for rows it was not fitted on."""
+    """Write predictions of a trained module for rows on which it was not fitted."""
     from ..learn.intermediate.checkpoint import apply_module, load_module
     from ..learn.intermediate.table import load_feature_table
 
@@ -265,16 +274,16 @@ def _apply(
 
 def _check_npz(out: Path) -> None:
     if out.suffix != ".npz":
-        raise UsageError(f"out: expected a name that ends in .npz with --apply, got {out}")
+        raise UsageError(f"out: {out} does not end in .npz, which --apply writes; rename it")
     output_file(out)
 
 
 def _say_applied(applied: Applied, notes: tuple[str, ...], checkpoint: Path, out: Path) -> None:
-    """Write the predictions and say what they are."""
+    """Write predictions and print the files."""
     for note in (*notes, *applied.notes):
         say(note)
     for path in applied.save(out):
-        print(f"{path}: {len(applied.ids)} rows of {applied.info.spec.name} ({checkpoint.name})")
+        print(f"{path}: {len(applied.ids)} rows, predicted by {applied.info.spec.name} ({checkpoint.name})")
 
 
 @contextmanager
@@ -294,7 +303,7 @@ def watching(config: IntermediateConfig) -> Iterator[Watch]:
 
 
 def show(result: IntermediateResult, out: Path) -> None:
-    """The table of each task, and what was written."""
+    """Print the table of each task and the files."""
     from ..learn.intermediate.results import results_of
     from ..learn.report import print_result
 
@@ -303,4 +312,4 @@ def show(result: IntermediateResult, out: Path) -> None:
     names = [f"{one.condition}-{one.seed}.npz" for one in result.trained]
     files = f"record.json, figures.csv, predictions.csv, {', '.join(names)}"
     print(f"\n{out}: {files}, and a checkpoint (.safetensors) of each")
-    print(f"ig3d report {out} --out PAGE makes a page, LaTeX and CSV of it")
+    print(f"ig3d report {out} --out PAGE writes a page, LaTeX and CSV")

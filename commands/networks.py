@@ -1,4 +1,4 @@
-"""``ig3d train-2d`` and ``ig3d logits``: 2D networks, trained and asked."""
+"""``ig3d train-2d`` and ``ig3d logits``: train and run 2D networks."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def train_2d(
     like: Like = None,
     dataset: Dataset = "folder",
     network: Annotated[
-        str, typer.Option("--network", help="timm's name of an architecture.")
+        str, typer.Option("--network", help="Architecture, by its name in timm.")
     ] = "test_resnet",
     weights: Annotated[
         Path | None,
         typer.Option(
-            "--weights", help="Checkpoint to start from, but for its last layer; else random weights."
+            "--weights", help="Checkpoint to start from, without its last layer; by default random weights."
         ),
     ] = None,
     key: Key = "",
@@ -58,31 +58,34 @@ def train_2d(
     batch_size: BatchSize = 64,
     lr: Rate = 5e-3,
     patience: Annotated[
-        int, typer.Option("--patience", help="Epochs without a better validation score before the end.")
+        int, typer.Option("--patience", help="Stop after this many epochs without a better validation score.")
     ] = 10,
     balance: Balance = 0.5,
     augment: Annotated[
-        float, typer.Option("--augment", help="How far pictures are turned, moved and relit; 0 to 2.")
+        float,
+        typer.Option("--augment", help="Strength of augmentation (rotation, shift, brightness), 0 to 2."),
     ] = 1.0,
-    smoothing: Annotated[float, typer.Option("--smoothing", help="Of the labels.")] = 0.1,
-    weight_decay: Annotated[float, typer.Option("--weight-decay")] = 0.05,
+    smoothing: Annotated[float, typer.Option("--smoothing", help="Label smoothing, 0 to 1.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Weight decay of AdamW.")] = 0.05,
     validation: Annotated[
         float,
-        typer.Option("--validation", help="Share of the train rows, where there is no val split."),
+        typer.Option("--validation", help="Share of train rows for validation, if there is no val split."),
     ] = 0.15,
     precision: Annotated[
         str,
-        typer.Option("--precision", help="fp32, bf16, fp16; auto is bf16 on CUDA where it can, else fp32."),
+        typer.Option(
+            "--precision", help="fp32, bf16 or fp16; auto is bf16 on GPUs that support it, else fp32."
+        ),
     ] = "auto",
     out_of_fold: Annotated[
         int,
         typer.Option(
             "--out-of-fold",
-            help="Train this many networks more, for honest predictions of the train split: OUT with .npz.",
+            help="Also train this many networks to predict the train split out of fold; written to OUT with .npz.",
         ),
     ] = 0,
     task: Annotated[
-        str | None, typer.Option("--task", help="classes or va; by default what there is.")
+        str | None, typer.Option("--task", help="classes or va; by default what the labels are.")
     ] = None,
     manifest: Manifest = None,
     split: SplitShares = None,
@@ -92,7 +95,7 @@ def train_2d(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train a small 2D network on a dataset's train split, for those who have none."""
+    """Train a small 2D network on the train split of a dataset, if you have no 2D network."""
     from ..networks.out_of_fold import check_folds, write_out_of_fold
     from ..networks.train import TrainConfig, describe_epoch, train_2d
 
@@ -115,21 +118,24 @@ def train_2d(
         seed=seed,
         device=device,
     )
-    honest = out.with_suffix(".npz")
+    predictions = out.with_suffix(".npz")
     if out_of_fold:
         check_folds(out_of_fold)
-        output_file(honest)
+        output_file(predictions)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
-        f"{result.path}: {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} rows, "
-        f"kept {describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose it)"
+        f"{result.path}: {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} rows; "
+        f"{describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose the epoch)"
     )
     if out_of_fold:
-        made = write_out_of_fold(samples, config, result.path, honest, folds=out_of_fold, progress=True)
+        made = write_out_of_fold(samples, config, result.path, predictions, folds=out_of_fold, progress=True)
         say_all((), made.notes)
-        print(f"{made.path}: {made.rows} train rows out of fold, {made.others} others by {result.path.name}")
+        print(
+            f"{made.path}: {made.rows} train rows, predicted out of fold; {made.others} other rows, predicted by "
+            f"{result.path.name}"
+        )
 
 
 def logits(
@@ -140,7 +146,7 @@ def logits(
         typer.Option(
             "--network",
             help="Checkpoint of ig3d train-2d, TorchScript, .pt2, .onnx, .tflite, timm:NAME, file.py:build (runs that "
-            "file), or fer (a small network to try things with).",
+            "file), or fer (a small network for first tries).",
             show_default=False,
         ),
     ],
@@ -152,7 +158,7 @@ def logits(
     preset: Annotated[
         str,
         typer.Option(
-            "--preset", help="A published network: sets the options that are not given; docs/networks.md."
+            "--preset", help="A published network; sets options that are not given (docs/networks.md)."
         ),
     ] = "",
     weights: Annotated[
@@ -161,29 +167,33 @@ def logits(
     key: Key = "",
     classes: Annotated[
         list[str] | None,
-        typer.Option("--classes", help="What the columns are: a preset order, names by comma, or dataset."),
+        typer.Option("--classes", help="Class order of the outputs: a preset, names by comma, or dataset."),
     ] = None,
     output: Annotated[
         list[str] | None,
-        typer.Option("--output", help="Which outputs of several: 0, or names by comma, side by side."),
+        typer.Option(
+            "--output", help="Outputs to use, if there are several: 0, or names by comma (concatenated)."
+        ),
     ] = None,
-    columns: Annotated[str, typer.Option("--columns", help="Columns that are classes: 0:8.")] = "",
-    va: Annotated[str, typer.Option("--va", help="Columns of valence and arousal: 8,9.")] = "",
+    columns: Annotated[str, typer.Option("--columns", help="Columns that are classes, such as 0:8.")] = "",
+    va: Annotated[str, typer.Option("--va", help="Columns of valence and arousal, such as 8,9.")] = "",
     features: Annotated[
         str,
         typer.Option(
             "--features",
-            help="Write features too: auto (what the last layer is fed), output:1, or a part's name.",
+            help="Also write features: auto (input of the last layer), output:1, or the name of a module.",
         ),
     ] = "",
     feature_maps: Annotated[
-        bool, typer.Option("--feature-maps", help="Features as maps, not averaged over positions.")
+        bool, typer.Option("--feature-maps", help="Write features as maps, not averaged over positions.")
     ] = False,
     size: Size = None,
     mean: Annotated[
-        str | None, typer.Option("--mean", help="Of the channels in [0, 1]: 0.485,0.456,0.406.")
+        str | None, typer.Option("--mean", help="Mean of the channels in [0, 1], such as 0.485,0.456,0.406.")
     ] = None,
-    std: Annotated[str | None, typer.Option("--std", help="Of the channels in [0, 1].")] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Standard deviation of the channels in [0, 1].")
+    ] = None,
     colour: Annotated[str | None, typer.Option("--colour", help="rgb, bgr or grey.")] = None,
     interpolation: Annotated[
         str | None, typer.Option("--interpolation", help="bilinear, bicubic or nearest.")
@@ -192,20 +202,21 @@ def logits(
         str | None,
         typer.Option(
             "--crop",
-            help="whole, or a store for its faces' boxes; by default the dataset's boxes, else whole.",
+            help="Crop: whole, or a store whose face boxes are used; by default the dataset's boxes, else whole.",
         ),
     ] = None,
     crop_scale: Annotated[
         str,
         typer.Option(
             "--crop-scale",
-            help="Side of the crop over that of the box; auto chooses among a few by the loss on val or train rows.",
+            help="Side of the crop relative to that of the box; auto chooses by the loss on val or train rows.",
         ),
     ] = "1",
     splits: Annotated[
         list[str] | None,
         typer.Option(
-            "--splits", help="train,val,test,none or all; by default rows not known to be trained on."
+            "--splits",
+            help="train,val,test,none or all; by default all rows that were not used for training.",
         ),
     ] = None,
     batch_size: BatchSize = 64,
@@ -216,7 +227,7 @@ def logits(
     label_map: LabelMap = None,
     device: Device = "auto",
 ) -> None:
-    """Write a 2D network's predictions with the dataset's ids, for ig3d fuse."""
+    """Write the predictions of a 2D network for a dataset, with ids, for ig3d fuse."""
     from ..networks.load import NetworkSpec
     from ..networks.logits import LogitsConfig, parse_crop_scale, parse_splits, write_logits
 
@@ -247,7 +258,7 @@ def logits(
     )
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     result = write_logits(samples, spec, out, config, progress=True)
-    say(f"{network}: {', '.join(result.columns)}")
+    say(f"{network}: columns {', '.join(result.columns)}")
     say_all(result.problems, result.notes)
     for name, scores in result.scores.items():
         say(
@@ -266,6 +277,6 @@ def _three(text: str | None, option: str) -> tuple[float, ...] | None:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"{option}: cannot read {text!r}; give one number, or three separated by commas"
+            f"{option}: cannot read {text!r}; pass one number, or three separated by commas"
         ) from None
     return values * 3 if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is made of them."""
+"""Options that several commands share, and functions that parse them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _checked_seed(seed: int) -> int:
 Root = Annotated[
     str,
     typer.Argument(
-        help="Folder of the dataset, an archive of it, an image, a video, or an address.",
+        help="Folder of the dataset, an archive of it, an image, a video, or a URL.",
         metavar="ROOT",
         show_default=False,
     ),
@@ -47,7 +47,7 @@ Root = Annotated[
 MaybeRoot = Annotated[
     str | None,
     typer.Argument(
-        help="Folder of the dataset, an archive of it, an image, a video, or an address.",
+        help="Folder of the dataset, an archive of it, an image, a video, or a URL.",
         metavar="ROOT",
         show_default=False,
     ),
@@ -57,36 +57,42 @@ Like = Annotated[
     typer.Option("--like", help="Store with the samples, splits and groups to use; ROOT may be left out."),
 ]
 Dataset = Annotated[
-    str, typer.Option("--dataset", help="How the folder is laid out: a name that ig3d datasets lists.")
+    str, typer.Option("--dataset", help="Layout of the folder: a name that ig3d datasets lists.")
 ]
 Manifest = Annotated[
     Path | None,
-    typer.Option("--manifest", help="Table of --dataset manifest, where it is not ROOT/manifest.csv."),
+    typer.Option(
+        "--manifest", help="Path of the table for --dataset manifest; by default ROOT/manifest.csv."
+    ),
 ]
 SplitShares = Annotated[
     str | None,
     typer.Option(
         "--split",
-        help="A table of ig3d split; or train,val,test shares, for a dataset without splits.",
+        help="Table written by ig3d split, or train,val,test shares such as 0.8,0.1,0.1 for a dataset without splits.",
     ),
 ]
 LabelMap = Annotated[
     str | None,
-    typer.Option("--label-map", help="What labels mean: 1=surprise,2=fear,..., a preset, or names in order."),
+    typer.Option(
+        "--label-map", help="Class names of labels: 1=surprise,2=fear,..., a preset, or names in order."
+    ),
 ]
 FramesPerSecond = Annotated[
     float | None,
-    typer.Option("--fps", help="Frames per second to take of videos; all by default.", show_default=False),
+    typer.Option("--fps", help="Frames per second to read from videos; all by default.", show_default=False),
 ]
 SplitSeed = Annotated[
     int,
     typer.Option(
-        "--split-seed", help="Seed of that split; the same for every command.", callback=_checked_seed
+        "--split-seed",
+        help="Seed of --split with shares; pass the same to every command.",
+        callback=_checked_seed,
     ),
 ]
 Groups = Annotated[
     str | None,
-    typer.Option("--groups", help="Regular expression over ids; its first group names the person or video."),
+    typer.Option("--groups", help="Regular expression; its first (...) in an id is the person or video."),
 ]
 
 # stores
@@ -98,14 +104,14 @@ RowIds = Annotated[
     list[str] | None,
     typer.Option(
         "--rows",
-        help="Sample ids or patterns such as 'clip.mp4#*', by comma or repeated.",
+        help="Sample ids or patterns such as 'clip.mp4#*', separated by commas or repeated.",
         show_default=False,
     ),
 ]
 _STORES = typer.Option(
     "--3d-store",
-    help="Store of ig3d extract. Repeated: more codes of the same rows, or more rows (fitted on one store, "
-    "reported on another).",
+    help="Store written by ig3d extract. Several with the same ids: their codes are combined. Several with different "
+    "ids: fitted on the first, reported on the last.",
     show_default=False,
 )
 Stores = Annotated[list[Path], _STORES]
@@ -114,7 +120,7 @@ Blocks = Annotated[
     list[str] | None,
     typer.Option(
         "--blocks",
-        help="full, short, expression+jaw, or block names by comma or repeated; full by default.",
+        help="Code blocks: full (default), short, expression+jaw, or names separated by commas or repeated.",
         show_default=False,
     ),
 ]
@@ -124,31 +130,38 @@ TwoDLogits = Annotated[
     list[Path],
     typer.Option(
         "--2d-logits",
-        help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeated: further 2D networks, as controls.",
+        help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeat it to add further 2D networks as controls.",
         show_default=False,
     ),
 ]
-ThreeD = Annotated[Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, instead of a store.")]
+ThreeD = Annotated[
+    Path | None, typer.Option("--3d-logits", help="File of finished 3D predictions, instead of --3d-store.")
+]
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help="CSV of truth by id, with --3d-logits or before the store's."),
+    typer.Option(
+        "--labels", help="Table of true labels by id: needed with --3d-logits; replaces labels of a store."
+    ),
 ]
 TwoDIds = Annotated[
-    list[Path] | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without; one for each file.")
+    list[Path] | None,
+    typer.Option("--2d-ids", help="File of row ids for a 2D file without ids; once per 2D file."),
 ]
 TwoDClasses = Annotated[
     list[str] | None,
     typer.Option(
         "--2d-classes",
-        help="Order of the 2D columns, instead of the file's: a preset or names by comma; one for all files or "
-        "one for each.",
+        help="Class order of the 2D columns, instead of the file's: a preset or names separated by commas; once for "
+        "all files, or once per file.",
     ),
 ]
-Task = Annotated[str | None, typer.Option("--task", help="classes or va; by default what the 2D file is.")]
-Force = Annotated[bool, typer.Option("--force", help="Go on where the order of rows or classes looks wrong.")]
+Task = Annotated[
+    str | None, typer.Option("--task", help="classes or va; by default detected from the 2D file.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Continue if the order of rows or classes looks wrong.")]
 
-# the task, as an option
-Folds = Annotated[int, typer.Option("--folds", help="Folds, where there is no split to fit on.")]
+# evaluation
+Folds = Annotated[int, typer.Option("--folds", help="Folds, if there is no split to fit on.")]
 Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap and of the tests; at least 100.")]
 HeadJobs = Annotated[int, typer.Option("--jobs", min=0, help="Threads; 0 is all cores.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", callback=_checked_seed)]
@@ -156,34 +169,38 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice."
 # networks
 HeadDevice = Annotated[
     str,
-    typer.Option("--device", help="Where heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ..."),
+    typer.Option(
+        "--device", help="Device on which heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ..."
+    ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows at a time.")]
-Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the training rows, at most.")]
-Rate = Annotated[float, typer.Option("--lr", help="Learning rate at its height.")]
+Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1, ...")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per batch.")]
+Epochs = Annotated[int, typer.Option("--epochs", help="Maximum number of epochs.")]
+Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
 Balance = Annotated[
-    float, typer.Option("--balance", help="1 draws all classes equally often, 0 as often as they come.")
+    float, typer.Option("--balance", help="1 draws all classes equally often, 0 by their number of rows.")
 ]
 Key = Annotated[
-    str, typer.Option("--key", help="Entry of that checkpoint with the weights, such as model_state_dict.")
+    str, typer.Option("--key", help="Entry of the checkpoint that has the weights, such as model_state_dict.")
 ]
-Size = Annotated[int | None, typer.Option("--size", help="Side of the network's input, pixels.")]
-CropScale = Annotated[float, typer.Option("--crop-scale", help="Side of the crop over that of the box.")]
+Size = Annotated[int | None, typer.Option("--size", help="Side of the network's input in pixels.")]
+CropScale = Annotated[
+    float, typer.Option("--crop-scale", help="Side of the crop relative to that of the box.")
+]
 
 
 def with_options(
     config: type, *, skip: Sequence[str] = (), flags: Mapping[str, tuple[str, ...]] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator that gives a command an option for each field of a configuration, with the help of its docstring.
+    """Decorator that adds an option for each field of a configuration to a command; help texts are its docstring.
 
-    The command takes them as ``**options``, without those that were not typed and have no default. Fields that the
-    command declares itself are left to it.
+    The command receives them as ``**options``, without options that have no value. Fields that the command declares
+    itself are skipped.
 
     Parameters
     ----------
     config : dataclass of options (:mod:`ig3d.learn.options`)
-    skip : fields that are no options of the command
+    skip : fields that are not options of the command
     flags : field -> flags, if they are not ``--FIELD``
     """
 
@@ -235,7 +252,7 @@ def settings(texts: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     wrong = [text for text, (name, sign, _) in zip(texts, pairs, strict=True) if not name or not sign]
     if wrong:
-        raise UsageError(f"set: expected option=value, got {wrong[0]!r}")
+        raise UsageError(f"set: {wrong[0]!r} is not OPTION=VALUE")
     return {name: value for name, _, value in pairs}
 
 
@@ -262,9 +279,7 @@ def list_dataset(
     if like is not None:
         named = {"--manifest": manifest, "--split": split, "--groups": groups, "--label-map": label_map}
         if refused := [name for name, value in named.items() if value is not None]:
-            raise UsageError(
-                f"like: labels, splits and groups are those of {like}; leave out {', '.join(refused)}"
-            )
+            raise UsageError(f"like: labels, splits and groups come from {like}; remove {', '.join(refused)}")
         listing = _samples_of_store(like, root)
     elif root is None:
         raise UsageError("dataset: pass ROOT, the folder of the dataset, or --like STORE")
@@ -276,7 +291,7 @@ def list_dataset(
 
 
 def _samples_of_store(store: Path, root: str | None) -> Listing:
-    """The samples of a store; ``root`` if the images lie elsewhere by now."""
+    """The samples of a store; ``root`` if the images have moved."""
     from dataclasses import replace
 
     from ..extract.datasets.split_store import listing_of
@@ -288,7 +303,7 @@ def _samples_of_store(store: Path, root: str | None) -> Listing:
 
 
 def say_samples(listing: Listing) -> None:
-    """Print how a dataset was read, on stderr."""
+    """Print on stderr how a dataset was read."""
     from ..features.groups import note_on_groups
 
     named = f" ({', '.join(listing.classes)})" if listing.classes else ""
@@ -308,7 +323,7 @@ def dataset_options(
     label_map: str | None,
     fps: float | None = None,
 ) -> DatasetOptions:
-    """The options of a dataset, as the commands take them.
+    """Options of a dataset from the values of the command line.
 
     Raises
     ------
@@ -326,8 +341,8 @@ def dataset_options(
             train, val, test = (float(share) for share in split.split(","))
         except ValueError:
             raise UsageError(
-                f"split: {split!r} is no table and no shares; give a table of ig3d split, or three numbers such as "
-                "0.6,0.2,0.2"
+                f"split: {split!r} is neither an existing table nor three shares; pass a table of ig3d split, or three "
+                "numbers such as 0.6,0.2,0.2"
             ) from None
         shares = (train, val, test)
     return DatasetOptions(
@@ -343,8 +358,8 @@ def dataset_options(
 
 def _exists(name: str) -> bool:
     try:
-        return Path(name).exists()  # a pipe too
-    except OSError:  # longer than a path can be
+        return Path(name).exists()  # also true for a pipe
+    except OSError:  # too long for a path
         return False
 
 
@@ -354,7 +369,7 @@ def typed() -> str:
 
 
 def checked_device(name: str) -> str:
-    """The device as it was named, refused before any work where it is not there; auto needs no torch."""
+    """The name of a device, refused before any work if it is not available; ``auto`` does not import torch."""
     if name != "auto":
         from ..errors import require
         from ..features.device import choose_device
@@ -365,11 +380,11 @@ def checked_device(name: str) -> str:
 
 
 def joined(texts: list[str] | None, default: str = "") -> str:
-    """One list by comma of an option that may be repeated."""
+    """Values of a repeated option as one text, separated by commas."""
     return default if texts is None else ",".join(texts)
 
 
 def names(texts: str | list[str]) -> tuple[str, ...]:
-    """The parts of a list by comma, or of several."""
+    """Parts of one or several texts that are separated by commas."""
     every = texts if isinstance(texts, str) else joined(texts)
     return tuple(part.strip() for part in every.split(",") if part.strip())

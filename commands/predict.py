@@ -1,4 +1,4 @@
-"""``ig3d predict``: predictions of new rows by a fitted model."""
+"""``ig3d predict``: predict new rows with a fitted model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from .options import Force, output_file
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="A model.skops of ig3d fuse --out.", metavar="MODEL", show_default=False)
+        Path,
+        typer.Argument(
+            help="File model.skops written by ig3d fuse --out.", metavar="MODEL", show_default=False
+        ),
     ],
     two_d: Annotated[
         list[Path],
         typer.Option(
             "--2d-logits",
-            help="2D predictions of the network that it was fitted with: .npz, .npy, .csv or .parquet.",
+            help="2D predictions of the network with which the model was fitted: .npz, .npy, .csv or .parquet.",
             show_default=False,
         ),
     ],
@@ -29,42 +32,47 @@ def predict(
     stores: Annotated[
         list[Path] | None,
         typer.Option(
-            "--3d-store", help="Store of ig3d extract, by the same regressor; labels are not needed."
+            "--3d-store", help="Store written by ig3d extract with the same regressor; labels are not needed."
         ),
     ] = None,
     three_d: Annotated[
-        Path | None, typer.Option("--3d-logits", help="Ready 3D predictions, for a model of such.")
+        Path | None,
+        typer.Option("--3d-logits", help="Finished 3D predictions, if the model was fitted with such."),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", help="A rule of the model; by default best, else stack.")
+        str | None, typer.Option("--rule", help="Rule to apply; by default best, else stack.")
     ] = None,
     priors: Annotated[
         str,
         typer.Option(
             "--priors",
-            help="Class shares that the probabilities are corrected for: fitted (none), uniform, estimate (from these "
+            help="Class shares of the new rows: fitted (no correction), uniform, estimate (from these "
             "rows), or a file of class,share (.csv or .json).",
         ),
     ] = "fitted",
-    ids: Annotated[Path | None, typer.Option("--2d-ids", help="Ids of 2D rows that come without.")] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--2d-ids", help="File of row ids for a 2D file without ids.")
+    ] = None,
     classes: Annotated[
         str | None,
-        typer.Option("--2d-classes", help="Order of the 2D columns: a preset or names by comma."),
+        typer.Option(
+            "--2d-classes", help="Class order of the 2D columns: a preset or names separated by commas."
+        ),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out 2D rows that no sample has the id of.")
+        bool, typer.Option("--allow-missing", help="Leave out rows of the 2D file that match no sample.")
     ] = False,
     force: Force = False,
 ) -> None:
-    """Predict new rows with a fitted fusion model; rows that it was fitted on are marked."""
+    """Predict new rows with a fitted fusion model; rows on which it was fitted are marked."""
     from ..errors import UsageError
     from ..learn.model import load_model
     from ..learn.predict_files import predict_files, write_predicted
 
-    if len(two_d) > 1:  # of an option that is given twice the last alone would be read
+    if len(two_d) > 1:  # otherwise, only the last one would be read
         raise UsageError(
-            f"2d-logits: expected one file, of the network that the model was fitted with, got {len(two_d)}; give the "
-            "first of ig3d fuse alone: further ones were its controls and are no part of a model"
+            f"2d-logits: {len(two_d)} files are given, but a model fuses one 2D network; pass only the first file of "
+            "ig3d fuse, because further networks were its controls"
         )
     predicted = predict_files(
         load_model(model),
@@ -81,4 +89,4 @@ def predict(
     write_predicted(predicted, out)
     for note in predicted.notes:
         say(note)
-    print(f"{out}: {len(predicted.ids)} rows by {predicted.rule}")
+    print(f"{out}: {len(predicted.ids)} rows, predicted by {predicted.rule}")

@@ -1,4 +1,4 @@
-"""``ig3d predictions``: check that files join a store, and smooth them over time."""
+"""``ig3d predictions``: check that prediction files fit a store, or smooth them over time."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ def check(
     task: Task = None,
     blocks: Blocks = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Accept rows that only the file or only the store has.")
+        bool,
+        typer.Option("--allow-missing", help="Accept rows that are only in the file or only in the store."),
     ] = False,
     force: Force = False,
 ) -> None:
-    """Check that predictions join a store: ids, form, order of rows and classes, coverage. Exit 1 if not."""
+    """Check that predictions fit a store: ids, format, order of rows and classes, coverage. Exit 1 if not."""
     from ..features.check import check_predictions, print_check
 
     inputs = Inputs(files, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
@@ -63,7 +64,7 @@ def smooth(
         Path, typer.Option("--out", help="File to write (.npz).", show_default=False, callback=output_file)
     ],
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Standard deviation of the Gaussian weights.")
+        float, typer.Option("--seconds", help="Standard deviation of the Gaussian weights, in seconds.")
     ] = 0.2,
 ) -> None:
     """Smooth predictions over time within each video: a control for codes of videos."""

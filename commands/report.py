@@ -1,4 +1,4 @@
-"""``ig3d report``: what runs found, as a table, a page to read, and LaTeX."""
+"""``ig3d report``: results of runs on the terminal, as a page, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders that ig3d fuse, train, fuse-features or train-joint wrote; several are compared with the "
-            "first.",
+            help="Folders written by ig3d fuse, train, fuse-features or train-joint; the first is compared with each "
+            "other.",
             metavar="RUN...",
             show_default=False,
         ),
@@ -24,11 +24,11 @@ def report(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for report.html, table.tex, figures.csv and, of several runs, differences.csv.",
+            help="Folder for report.html, table.tex, figures.csv and, with several runs, differences.csv.",
         ),
     ] = None,
 ) -> None:
-    """Report runs: on the terminal, and with --out as a page, as LaTeX and as CSV."""
+    """Show or compare runs: on the terminal, and with --out as a page, LaTeX and CSV."""
     from ..learn.report import compare, print_comparison, print_run, read_runs, write_report
     from ..learn.report.record import predictions_name, sound_records
 
@@ -37,7 +37,7 @@ def report(
         if len(read) == 1:
             predictions = read[0].folder / predictions_name(read[0].record)
             if not predictions.exists():
-                say(f"{predictions}: not there; without it this run cannot be compared with others")
+                say(f"{predictions}: does not exist; without it, this run cannot be compared with others")
             print_run(read[0], stdout())
         else:
             print_comparison(compare(read), stdout())

@@ -38,7 +38,7 @@ def run(
     groups: Groups = None,
     classes: TwoDClasses = None,
     regressor: Annotated[
-        str, typer.Option("--regressor", help="Computes the codes of a face: facemesh, smirk, ...")
+        str, typer.Option("--regressor", help="Regressor that computes the codes: facemesh, smirk, ...")
     ] = "facemesh",
     jobs: Annotated[int, typer.Option("--jobs", help="Workers and threads; 0 is one per core.")] = 0,
     settings: Annotated[
@@ -46,12 +46,12 @@ def run(
         typer.Option(
             "--set",
             help="Any other option of a step, as STEP.OPTION=VALUE: extract.device=cpu, fuse.head=linear, "
-            "fuse.no-controls. Repeated for more.",
+            "fuse.no-controls. May be repeated.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Extract codes, check the predictions, fuse and report; the same command continues after an interruption."""
+    """Extract codes, check the predictions, fuse and report; the same command resumes an interrupted run."""
     store, fused = out / "codes.h5", out / "fused"
     extra = _options(settings or [])
     shared: list[str] = ["--jobs", str(jobs)]
@@ -70,7 +70,7 @@ def run(
     options = [*logits, *join, *shared, *extra["fuse"]]
     identity = _identity(options, two_d, store)
     if _finished(out, identity):
-        say("fused already, from the same codes, predictions and options")
+        say("the fusion of these codes and predictions with these options has finished before")
         _step("report", str(fused))
     else:
         _step("fuse", *options, "--out", str(fused))
@@ -103,7 +103,9 @@ def _options(settings: list[str]) -> dict[str, list[str]]:
         target, equals, value = text.partition("=")
         step, dot, option = target.partition(".")
         if not dot or not option or step not in words:
-            raise UsageError(f"set: {text!r} is not STEP.OPTION=VALUE with the step {', '.join(words)}")
+            raise UsageError(
+                f"set: {text!r} is not STEP.OPTION=VALUE with one of the steps {', '.join(words)}"
+            )
         if option in ("out", "3d-store", "2d-logits"):
             raise UsageError(f"set: ig3d run sets {option} itself; pass it without --set, or run ig3d {step}")
         words[step] += [f"--{option}", value] if equals else [f"--{option}"]
@@ -124,7 +126,7 @@ def _identity(options: list[str], predictions: list[Path], store: Path) -> dict[
 
 
 def _finished(out: Path, identity: dict[str, object]) -> bool:
-    """Whether the report of this very fusion exists."""
+    """Whether the report of this fusion exists."""
     try:
         record = json.loads((out / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -31,7 +31,8 @@ from .options import (
 def inspect(
     store: Store,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything; exit 1 if a value was changed.")
+        bool,
+        typer.Option("--verify", help="Read all values and check the hash; exit 1 if a value was changed."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
@@ -49,7 +50,7 @@ def inspect(
         return
     print_summary(summary, stdout())
     if verify:
-        print("verified: every value is as it was written")
+        print("verified: no value was changed")
 
 
 def preview(
@@ -64,23 +65,24 @@ def preview(
         ),
     ],
     rows: RowIds = None,
-    count: Annotated[int, typer.Option("--count", help="Faces on the sheet, chosen at random.")] = 24,
+    count: Annotated[int, typer.Option("--count", help="Number of faces, chosen at random.")] = 24,
     seed: Seed = 0,
     mesh: Annotated[
-        bool, typer.Option("--mesh", help="Draw meshes instead of points (FLAME codes always).")
+        bool,
+        typer.Option("--mesh", help="Draw meshes instead of points; FLAME codes are always drawn as meshes."),
     ] = False,
     animate: Annotated[
         bool, typer.Option("--animate", help="One frame per row, next to its codes as curves.")
     ] = False,
     fps: Annotated[float, typer.Option("--fps", help="Frames per second of an animation.")] = 25.0,
     renderer: Annotated[
-        str, typer.Option("--renderer", help="Draws the meshes: built-in or pytorch3d.")
+        str, typer.Option("--renderer", help="Renderer of the meshes: built-in or pytorch3d.")
     ] = "built-in",
     root: Annotated[
         Path | None, typer.Option("--root", help="Folder of the images, if they have moved.")
     ] = None,
 ) -> None:
-    """Draw a sheet of a store's faces with their boxes and points or meshes, or an animation of a video's rows."""
+    """Draw a contact sheet of faces with boxes and landmarks or meshes, or an animation of a video's rows."""
     from ..extract.preview import preview
     from ..extract.preview_animation import animate as write_animation
     from ..features.store import CodeStore
@@ -105,7 +107,8 @@ def preview(
 def import_(
     root: Root,
     kind: Annotated[
-        str, typer.Option("--from", help="smirk-json, emoca-npy, emica-npy or csv.", show_default=False)
+        str,
+        typer.Option("--from", help="Format: smirk-json, emoca-npy, emica-npy or csv.", show_default=False),
     ],
     codes: Annotated[
         Path, typer.Option("--codes", help="Folder of the codes, or the table.", show_default=False)
@@ -115,7 +118,7 @@ def import_(
         str | None,
         typer.Option(
             "--columns",
-            help="Of a CSV without block names: expression:50,pose:3 or pose:pose_R*; -:4 leaves 4 out.",
+            help="Blocks of a CSV without block names: expression:50,pose:3 or pose:pose_R*; -:4 skips 4 columns.",
         ),
     ] = None,
     dataset: Dataset = "folder",
@@ -125,7 +128,7 @@ def import_(
     groups: Groups = None,
     label_map: LabelMap = None,
 ) -> None:
-    """Make a store of codes that you already have; rows are aligned to a dataset by id."""
+    """Write a store from existing codes; rows are aligned to a dataset by id."""
     from ..extract.imports import import_codes
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
@@ -154,12 +157,11 @@ def export(
     smoothing: Annotated[
         float | None,
         typer.Option(
-            "--smooth", help="Smooth the codes of a table over time in each video: seconds, such as 0.2."
+            "--smooth",
+            help="Smooth codes over time in each video: standard deviation in seconds, such as 0.2.",
         ),
     ] = None,
-    frontal: Annotated[
-        bool, typer.Option("--frontal", help="Meshes without the rotation of the head.")
-    ] = False,
+    frontal: Annotated[bool, typer.Option("--frontal", help="Write meshes without head rotation.")] = False,
 ) -> None:
     """Write a store's samples and codes as a table, or its faces as meshes."""
     from ..extract.meshes import write_meshes
@@ -173,7 +175,9 @@ def export(
         raise UsageError("export: nothing to write; pass --csv, --parquet, --npz, --obj or --ply")
     for suffix, path in tables.items():
         if path is not None and path.suffix.lower() != suffix:
-            raise UsageError(f"export: {path} is no name that ends in {suffix}, which --{suffix[1:]} needs")
+            raise UsageError(
+                f"export: {path} does not end in {suffix}, which --{suffix[1:]} needs; rename it"
+            )
     with CodeStore(store) as opened:
         opened.check_content()
         chosen = None if rows is None else rows_of(opened, names(rows))

@@ -1,4 +1,4 @@
-"""``ig3d train``: heads on 3D codes alone, measured."""
+"""``ig3d train``: fit and evaluate heads on the 3D codes alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ def train(
     stores: Stores,
     blocks: Blocks = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="classes or va; by default classes where there are some.")
+        str | None,
+        typer.Option("--task", help="classes or va; by default classes, if the store has class labels."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for predictions, figures.csv and report.html; --3d-logits takes the predictions.",
+            help="Folder for predictions (for --3d-logits of ig3d fuse), figures.csv and report.html.",
         ),
     ] = None,
     **options: Any,
 ) -> None:
-    """Train on the 3D codes alone and measure their predictions without a 2D network."""
+    """Fit heads to the 3D codes alone and evaluate their predictions, without a 2D network."""
     from ..learn.report import check_out, print_result, write_result
     from ..learn.train import train_files, write_predictions
 

@@ -1,4 +1,4 @@
-"""``ig3d weights``: list, add and fetch official files."""
+"""``ig3d weights``: list, add and fetch the weights files of detectors and regressors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..console import say, stderr
 
 
 def weights(context: typer.Context) -> None:
-    """List the official files: state, path and licence of each, and how to get it."""
+    """List the weights files of detectors and regressors: present or missing, path, licence, how to get them."""
     if context.invoked_subcommand is not None:
         return
     from ..extract.weights import OFFICIAL, check_weights, folders
@@ -30,15 +30,16 @@ def add(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Checkpoints, pickles, zips and wheels as distributed, folders.", show_default=False
+            help="Checkpoints, pickles, zips or wheels as distributed, or folders of them.",
+            show_default=False,
         ),
     ],
     name: Annotated[
         str | None,
-        typer.Option("--as", help="The file's name in the list, for a release that is not recognised."),
+        typer.Option("--as", help="Name of the file in the list, for a release that is not recognised."),
     ] = None,
 ) -> None:
-    """Recognise official files by their contents, and copy them to the weights folder."""
+    """Recognise weights files by their content and copy them to the weights folder."""
     from ..extract.weights_add import add_weights
 
     for file in files:
@@ -55,10 +56,10 @@ def get(
     ],
     mirror: Annotated[
         str | None,
-        typer.Option("--from", help="Address of a folder that has the file, instead of the official one."),
+        typer.Option("--from", help="URL of a folder that has the file, instead of the official one."),
     ] = None,
 ) -> None:
-    """Fetch an official file that needs no account, and check its hash."""
+    """Download a weights file that needs no account, and check its hash."""
     from rich.progress import DownloadColumn, Progress
 
     from ..extract.weights import weights_sha256

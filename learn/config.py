@@ -53,7 +53,7 @@ class FuseConfig:
     Attributes
     ----------
     rules : names out of ``RULES``, or ``module:Class``
-        Fusion rules, by comma or repeated. best chooses among the others named, or among all, by calibration rows.
+        Fusion rules, by comma or repeated. best chooses among the others that are named, on calibration rows.
     primary : name out of ``RULES``, or None
         Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
         rules, else the first of them.
@@ -64,37 +64,37 @@ class FuseConfig:
     blocks : str
         Code blocks: full, short, or block names by comma or repeated.
     groups : regular expression, or None
-        Regular expression over ids; its first group names the person or video. Default: the groups of the store.
+        Regular expression; its first (...) in an id is the person or video. Default: the groups of the store.
     report : ``train``, ``val``, ``test``, ``all`` or None
         Rows to report: test, val, train or all. Default: see docs/protocol.md.
     calibration_rows : int or None
-        Fit the rules on at most so many rows with 3D, drawn with groups whole. Default: all.
+        Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
-        Folds, if there is no split to fit on.
+        Number of folds of the cross-fitting, if there is no separate split to fit on.
     repeats : int or None
-        Cross-fittings with other folds over which figures are averaged. Default: 10, or 3 if each refits the heads.
-        With a split to fit on nothing is repeated.
+        Number of cross-fittings with new folds; results are averaged. Default: 10, or 3 if each refits the heads. Not
+        used if rules are fitted on a separate split.
     seed : int
-        Seed of every random choice.
+        Seed of all random numbers.
     draws : int
         Draws of the bootstrap and of the permutation tests.
     on : ``probabilities`` or ``logits``
-        Scores on which mean, max and weighted work (classes).
+        Scale on which mean, max and weighted combine predictions: probabilities or logits (classes).
     calibrate : ``none``, ``temperature`` or ``bias``
-        Calibration of both predictions before every rule, fitted with it: none, temperature, or bias (a temperature and
-        an offset per class).
+        Calibration of both predictions before every rule, fitted on the same rows: none, temperature, or bias (a
+        temperature and an offset per class).
     objective : str or None
         Objective of the fitted rules: accuracy, balanced, logloss; for valence-arousal rmse, ccc. Default: the first of
         the task.
     controls : bool
         Repeat the rules with permuted codes.
     permutations : int
-        Permutations of the codes among rows with similar 2D predictions, over all repeats: the control of the primary
+        Total number of permutations of the codes among rows with similar 2D predictions, for the control of the primary
         rule.
     two_d_out_of_fold : bool
         Declare that the 2D predictions of the train split were made out of fold.
     allow_missing : bool
-        Leave out and count rows with codes and without a 2D prediction, instead of an error.
+        Leave out, and count, rows without a match: 2D rows without a sample, and rows with codes but no 2D prediction.
     force : bool
         Continue if the order of rows or classes looks wrong.
     jobs : int
@@ -177,15 +177,15 @@ class HeadsConfig:
     report : ``train``, ``val``, ``test``, ``all`` or None
         Rows to report: test, val, train or all. Default: test, else val, else all by folds.
     groups : regular expression, or None
-        Regular expression over ids; its first group names the person or video. Default: the groups of the store.
+        Regular expression; its first (...) in an id is the person or video. Default: the groups of the store.
     balanced : bool
         Give all classes the same weight in fitting.
     device : str
         Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
     folds : int
-        Folds, if there is no split to fit on.
+        Number of folds of the cross-fitting, if there is no separate split to fit on.
     seed : int
-        Seed of every random choice.
+        Seed of all random numbers.
     draws : int
         Draws of the bootstrap and of the permutation tests.
     jobs : int

@@ -170,7 +170,7 @@ def test_regressor_without_predict_proba_is_refused_for_classes():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["head=gbm", "head=linear"], "set: expected each option once, got head twice"),
+        (["head=gbm", "head=linear"], "set: head is given twice"),
         (["rules=" + "[" * 5000], "set: expected rules=value"),
         (["draws={a: 1, a: 2}"], "the key 'a' twice"),
     ],

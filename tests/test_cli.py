@@ -95,7 +95,7 @@ def test_extract_says_what_it_understood(ig3d: Program, data: Path, tmp_path: Pa
     assert "stratified split 0.6/0.2/0.2" in ended.stderr
     again = ig3d("extract", data, "--out", tmp_path / "a.h5", "--regressor", FAKE, "--jobs", 1)
     assert again.stdout == ended.stdout
-    assert "there already" in again.stderr
+    assert "already complete" in again.stderr
 
 
 def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_contradicts_all_faces_is_refused(photos: Path, ig3d, tmp_path: Pat
         with pytest.raises(UsageError, match=message):
             list_faces(listing, config)
     ended = ig3d("extract", photos, "--out", tmp_path / "x.h5", "--faces", "some")
-    assert ended.returncode == 2 and "neither largest nor all" in ended.stderr
+    assert ended.returncode == 2 and "choose largest or all" in ended.stderr
     known = replace(listing, samples=listing.samples.assign(x0=0.0, y0=0.0, x1=9.0, y1=9.0))
     with pytest.raises(UsageError, match="has a box"):
         list_faces(known)

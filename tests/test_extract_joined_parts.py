@@ -47,7 +47,7 @@ def test_parts_in_any_order_join_to_the_store_of_one_run(
         assert part.info.config["part"] == "2/3"
     # the joined store is the run's own
     again = ig3d("extract", made / "data", "--out", tmp_path / "a.h5", "--regressor", FAKE, "--batch-size", 8)
-    assert "the store is there already" in again.stderr
+    assert "the store of this run is already complete" in again.stderr
 
 
 def test_a_part_from_the_command_line(made: Path, tmp_path: Path, ig3d: Callable[..., Ended]) -> None:
@@ -59,7 +59,7 @@ def test_a_part_from_the_command_line(made: Path, tmp_path: Path, ig3d: Callable
 
     ended = part("2/3")
     assert (ended.returncode, ended.stdout) == (0, f"{tmp_path / '2.h5'}: 67 rows (ok 67)\n")
-    assert part("2/3").stdout == ended.stdout, "there already: the part's rows again"
+    assert part("2/3").stdout == ended.stdout, "already complete: the part's rows again"
     assert content(tmp_path / "2.h5") == content(made / "2.h5")
     assert "part: 2/3 -> 3/3" in part("3/3").stderr
     for wrong, message in (

@@ -38,7 +38,7 @@ def test_a_zip_with_a_password(tmp_path: Path, ig3d: Run) -> None:
         ig3d, tmp_path, with_password(tmp_path / "a.zip", names, bytes(500)), "--dataset", "zip"
     )
     assert ended.returncode == 1
-    assert "unreadable 8, such as happy/0: encrypted: the zip has a password" in ended.stderr
+    assert "unreadable: 8 rows, such as happy/0: encrypted: the zip has a password" in ended.stderr
     assert "none of 8 rows is ok" in ended.stderr
     assert "8 rows (unreadable 8)" in ended.stdout
     again = extracted(ig3d, tmp_path, tmp_path / "a.zip", "--dataset", "zip")
@@ -56,7 +56,7 @@ def test_files_that_lie_one_folder_deeper(tmp_path: Path, ig3d: Run) -> None:
     manifest(tmp_path / "data", [f"{folder}/{n:04d}.png" for folder in ("happy", "sad") for n in range(3)])
     ended = extracted(ig3d, tmp_path, tmp_path / "data", "--dataset", "manifest")
     assert ended.returncode == 1
-    assert "missing 6, such as happy/0000: no such file" in ended.stderr
+    assert "missing: 6 rows, such as happy/0000: no such file" in ended.stderr
     hint = f"they are in {tmp_path / 'data' / 'images'}: give that as the root"
     assert hint in " ".join(ended.stderr.split())
 
@@ -68,7 +68,10 @@ def test_few_usable_rows_are_reported_with_the_commonest_reasons_first(tmp_path:
             (root / "sad" / f"{name}{n}.jpg").write_bytes(content)
     ended = extracted(ig3d, tmp_path, root)
     assert ended.returncode == 0
-    pages, pointers = ended.stderr.index("unreadable 4, such as"), ended.stderr.index("unreadable 2, such as")
+    pages, pointers = (
+        ended.stderr.index("unreadable: 4 rows, such as"),
+        ended.stderr.index("unreadable: 2 rows, such as"),
+    )
     assert pages < pointers
     assert "HTML" in ended.stderr[pages:pointers]
     assert "git lfs pull" in ended.stderr[pointers:]
@@ -89,7 +92,7 @@ def test_reasons_that_differ_in_numbers_only_are_one(tmp_path: Path, ig3d: Run) 
         (root / "sad" / f"cut{n}.png").write_bytes(whole[: -30 - n])
     ended = extracted(ig3d, tmp_path, root)
     assert ended.stderr.count("such as") == 1
-    assert "unreadable 5, such as sad/cut1: damaged" in ended.stderr
+    assert "unreadable: 5 rows, such as sad/cut1: damaged" in ended.stderr
 
 
 @pytest.mark.parametrize("usable", [True, False])

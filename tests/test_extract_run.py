@@ -170,7 +170,7 @@ def test_killed_at_any_moment_and_repeated_gives_the_undisturbed_store(tmp_path:
     assert killed
     assert not out.exists()
     finished = start(root, out, "--jobs", 2)
-    assert "went on with" in finished.communicate(timeout=300)[1]
+    assert "resumed an interrupted run" in finished.communicate(timeout=300)[1]
     with CodeStore(out) as store:
         assert store.content_sha256 == wanted
         assert store.verify() == []

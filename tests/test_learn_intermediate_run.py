@@ -413,7 +413,7 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     assert load_predictions(tmp_path / "b/codes-0-va.npz").kind == "va"
     ended = ig3d(*common, "--apply", tmp_path / "v/codes-0.safetensors", "--out", tmp_path / "a.npz")
     assert ended.returncode == 0, ended.stderr
-    assert "160 rows of gate" in ended.stdout
+    assert "160 rows, predicted by gate" in ended.stdout
     few = [*common, *quick, "--no-controls", "--task", "classes", "--blocks", "expression"]
     assert ig3d(*few, "--out", tmp_path / "few").returncode == 0
     other = make(tmp_path / "unlabelled", labelled=False)

@@ -115,9 +115,9 @@ def test_an_option_of_a_rule_reaches_the_record_and_the_study(files, ig3d, tmp_p
     record = json.loads((tmp_path / "again" / "record.json").read_text())
     assert record["config"]["rule_options"] == {"stack": {"codes": True}, "weighted": {"per_class": True}}
     ended = ig3d("fuse", *files, *quick, "--weights", "two")
-    assert ended.returncode == 2 and "weights: there is no 'two'; choose one or per-class" in ended.stderr
+    assert ended.returncode == 2 and "weights: 'two' is unknown; choose one or per-class" in ended.stderr
     ended = ig3d("fuse", *files, *quick, "--set", "weighted.per-class")
-    assert ended.returncode == 2 and "set: expected option=value, got 'weighted.per-class'" in ended.stderr
+    assert ended.returncode == 2 and "set: 'weighted.per-class' is not OPTION=VALUE" in ended.stderr
     (tmp_path / "study.yaml").write_text(
         "options: {rules: weighted, head: linear, draws: 100, controls: false}\n"
         "grid: {weighted.per_class: [false, true]}\n"

@@ -260,7 +260,7 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
     assert "40 rows of" in ended.stdout and "gate fitted on" in ended.stdout
     ended = ig3d(*common, "--apply", tmp_path / "out/codes-0.safetensors", "--out", tmp_path / "again.npz")
     assert ended.returncode == 0, ended.stderr
-    assert "80 rows of gate" in ended.stdout
+    assert "80 rows, predicted by gate" in ended.stdout
 
 
 def test_valence_and_arousal_from_a_network_for_them(made, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_program_writes_both_files(ig3d: Callable[..., Any], samples: Listin
     options = ("--network", "test_byobnet", "--size", 32, "--epochs", 1, "--batch-size", 8, "--device", "cpu")
     ended = ig3d("train-2d", tmp_path / "images", *options, "--out-of-fold", 2, "--out", out)
     assert ended.returncode == 0, ended.stderr
-    assert "train rows out of fold" in ended.stdout
+    assert "train rows, predicted out of fold" in ended.stdout
     with np.load(tmp_path / "net.npz") as file:
         assert bool(file["out_of_fold"]) and set(file["fold"].tolist()) == {-1, 0, 1}
     for folds in (1, -2):
