@@ -18,7 +18,17 @@ from ig3d.learn.report.page import page_html
 from ig3d.learn.report.record import run_of
 from ig3d.learn.train import HeadsConfig, train_heads
 
-FAST = FuseConfig(head="linear", draws=100, folds=3, jobs=1, model=False, repeats=1, permutations=2)
+FAST = FuseConfig(
+    rules=("mean", "weighted", "stack", "boost", "gate"),
+    head="linear",
+    draws=100,
+    folds=3,
+    jobs=1,
+    model=False,
+    repeats=1,
+    permutations=2,
+)
+EVERY = replace(FAST, rules=DEFAULT_RULES)
 
 
 def figures_of(result):
@@ -31,7 +41,7 @@ def figures_of(result):
 @pytest.mark.parametrize("task", ["classes", "va"])
 def test_constant_2d_predictions_are_marked(task):
     table = make_table(120, task=task)
-    result = fuse_predictions(replace(table, two_d=table.two_d * 0), FAST)
+    result = fuse_predictions(replace(table, two_d=table.two_d * 0), EVERY)
     assert any("the 2d predictions are the same for every row" in note for note in result.notes)
     assert np.isfinite(figures_of(result)).all()
 
@@ -39,7 +49,7 @@ def test_constant_2d_predictions_are_marked(task):
 def test_constant_codes_are_marked():
     table = make_table(120)
     codes = np.where(np.isfinite(table.codes), 1, np.nan).astype(np.float32)
-    result = fuse_predictions(replace(table, codes=codes), FAST)
+    result = fuse_predictions(replace(table, codes=codes), EVERY)
     assert any("the 3d predictions are the same for every row" in note for note in result.notes)
     assert np.isfinite(figures_of(result)).all()
 
@@ -172,7 +182,7 @@ def test_a_2d_network_at_chance_is_replaced_by_the_3d():
 def test_a_single_reported_row_and_fewer_rows_than_folds():
     table = make_table(120)
     test = np.flatnonzero((table.split == 2) & table.covered)
-    one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), FAST)
+    one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), EVERY)
     assert len(one.ids) == 1 and np.isnan(figure(one.figures, "stack", "accuracy").low)
     few = table.take(np.r_[np.flatnonzero(table.split == 0), test[:4]])
     result = fuse_predictions(few, replace(FAST, folds=5))

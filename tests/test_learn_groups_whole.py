@@ -54,7 +54,14 @@ CASES = {
     "some calibration rows of folds": ((NONE,), {"calibration_rows": 60}),
 }
 QUICK = FuseConfig(
-    rules=("weighted", "stack", "boost", "gate"), head="linear", draws=100, folds=3, jobs=1, model=False
+    rules=("weighted", "stack", "boost", "gate"),
+    head="linear",
+    draws=100,
+    folds=3,
+    jobs=1,
+    model=False,
+    repeats=2,
+    permutations=2,
 )
 
 
@@ -459,14 +466,14 @@ def test_a_cell_of_a_study_keeps_the_groups_of_its_store(tmp_path, monkeypatch):
     store_of(tmp_path / "y.h5", table)
     Predictions(table.two_d, "logits", CLASSES, table.id).save(tmp_path / "x.npz")
     options = {"2d-logits": str(tmp_path / "x.npz"), "3d-store": str(tmp_path / "y.h5"), "head": "linear"}
-    options |= {"rules": "stack", "draws": 200, "folds": 3}
+    options |= {"rules": "stack", "draws": 200, "folds": 3, "repeats": 1, "permutations": 2}
     study = Study("toy", options, {"seed": {"a": 0, "b": 1}})
     result = run_study(study, tmp_path / "out", jobs=1)
     shown = table_of(result)
     for of in result.cells:
         assert of.record["protocol"]["groups_reported"] == len(np.unique(table.group_codes))
         sizes = [fit["fitted_on"]["ids_sha256"] for fit in of.record["protocol"]["fits"]["rules"]]
-        config = FuseConfig(folds=3, seed=of.record["config"]["seed"])
+        config = FuseConfig(folds=3, repeats=1, seed=of.record["config"]["seed"])
         expected = [digest_of(table.id[fuser.fit]) for fuser in plan_fusion(table, config).fold_models]
         assert sizes == expected
     groups = result.cells[1].predictions().groups
