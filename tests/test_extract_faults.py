@@ -51,7 +51,7 @@ def equal_but_for(calm: CodeStore, other: CodeStore, rows: np.ndarray) -> bool:
 
 
 def test_files_that_vanish_during_a_run_are_missing_and_the_rest_is_equal(tmp_path: Path) -> None:
-    root = colour_folder(tmp_path / "data", 250)
+    root = colour_folder(tmp_path / "data", 150)
     extract_codes(list_samples(root, "folder"), tmp_path / "calm.h5", CONFIG, jobs=1)
 
     def remove_every_third() -> None:
@@ -61,7 +61,7 @@ def test_files_that_vanish_during_a_run_are_missing_and_the_rest_is_equal(tmp_pa
     disturbed(root, "folder", tmp_path / "a.h5", remove_every_third)
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "a.h5") as store:
         gone = store.status == Status.missing
-        assert 0 < gone.sum() <= len(range(0, 500, 3))
+        assert 0 < gone.sum() <= len(range(0, 300, 3))
         assert (np.flatnonzero(gone) % 3 == 0).all()
         assert set(store.messages[gone]) == {"no such file"}
         assert equal_but_for(calm, store, gone)
@@ -79,7 +79,7 @@ def zips_of(root: Path, packed: Path) -> Path:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_image_that_is_another_by_now_says_so(tmp_path: Path, packed: bool) -> None:
-    root, kind = colour_folder(tmp_path / "data", 250), "folder"
+    root, kind = colour_folder(tmp_path / "data", 150), "folder"
     extract_codes(list_samples(root, kind), tmp_path / "calm.h5", CONFIG, jobs=1)
     if packed:
         root, kind = zips_of(root, tmp_path / "packed"), "zip"
@@ -87,7 +87,7 @@ def test_an_image_that_is_another_by_now_says_so(tmp_path: Path, packed: bool) -
     def grow() -> None:
         if packed:
             with zipfile.ZipFile(root / "new", "w") as archive:
-                for number in range(250):
+                for number in range(150):
                     archive.writestr(f"{number:04d}.png", bytes(5000))
             (root / "new").replace(root / "sad.zip")
             return
@@ -104,7 +104,7 @@ def test_an_image_that_is_another_by_now_says_so(tmp_path: Path, packed: bool) -
 
 @pytest.mark.parametrize("how", ["vanishes", "is cut short"])
 def test_a_container_that_is_lost_during_a_run(tmp_path: Path, how: str) -> None:
-    packed = zips_of(colour_folder(tmp_path / "data", 250), tmp_path / "packed")
+    packed = zips_of(colour_folder(tmp_path / "data", 150), tmp_path / "packed")
     extract_codes(list_samples(packed, "zip"), tmp_path / "calm.h5", CONFIG, jobs=1)
 
     def lose() -> None:

@@ -33,7 +33,20 @@ def files(folder, *, group=None, name=lambda row: f"{PERSONS[row % 10]}_{row // 
     return ("--2d-logits", folder / "x.npz", "--3d-store", folder / "y.h5")
 
 
-QUICK = ("--rules", "mean,stack", "--head", "linear", "--draws", 200, "--jobs", 1)
+QUICK = (
+    "--rules",
+    "mean,stack",
+    "--head",
+    "linear",
+    "--draws",
+    200,
+    "--repeats",
+    1,
+    "--permutations",
+    2,
+    "--jobs",
+    1,
+)
 
 
 def table_in(folder):
