@@ -134,9 +134,8 @@ class FuseConfig:
         for option, rules in (("rules", self.rules), ("primary", (self.primary or "mean",))):
             unknown = [name for name in rules if ":" not in name and name not in names()]
             if unknown or not rules:
-                raise UsageError(
-                    f"{option}: expected some of {', '.join(names())}, got {', '.join(unknown) or 'none'}"
-                )
+                problem = f"unknown rule {', '.join(unknown)}" if unknown else "no rule is named"
+                raise UsageError(f"{option}: {problem}; choose among {', '.join(names())}, or module:Class")
         asked = (*self.rules, *([] if self.primary is None else [self.primary]))
         object.__setattr__(self, "rules", tuple(dict.fromkeys(asked)))
 
@@ -206,7 +205,7 @@ class HeadsConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if not self.heads:
-            raise UsageError("head: expected at least one, got none")
+            raise UsageError("head: no head is named; pass one, such as gbm")
         object.__setattr__(self, "heads", tuple(dict.fromkeys(self.heads)))
 
     def of_head(self, name: str) -> FuseConfig:

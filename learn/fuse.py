@@ -185,8 +185,8 @@ def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list
     notes = list(table.notes)
     if table.task == "va" and config.calibrate != "none":
         raise UsageError(
-            f"calibrate: expected none for valence and arousal, got {config.calibrate}; stack and boost start from "
-            "recalibrated values as it is"
+            f"calibrate: {config.calibrate} needs classes, but the task is valence and arousal; use none (stack and "
+            "boost already recalibrate)"
         )
     impossible = {}
     for name in config.rules:
@@ -196,11 +196,11 @@ def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list
             if name in config.rule_options:
                 raise UsageError(f"rule {name}: {reason}")
     if config.primary in impossible:
-        raise UsageError(f"primary: {config.primary} is not possible here: {impossible[config.primary]}")
+        raise UsageError(f"primary: {config.primary} cannot be used: {impossible[config.primary]}")
     left = tuple(name for name in config.rules if name not in impossible)
     if not left:
         name = config.rules[0]
-        raise UsageError(f"rules: expected some that this run can have, got {name} only: {impossible[name]}")
+        raise UsageError(f"rules: none of the rules can be used; {name}: {impossible[name]}")
     notes += [f"Rule {name} is left out: {why}." for name, why in impossible.items()]
     return replace(config, rules=left), notes
 

@@ -1,7 +1,7 @@
-"""Trees by LightGBM, for the head ``gbm`` and the rule ``boost``: grown, stopped early, kept as LightGBM's own text.
+"""LightGBM trees with early stopping, for the head ``gbm`` and the rule ``boost``.
 
-Text, so that a saved model holds no foreign object. It says nothing of the threads that grew the trees, and neither do
-the trees: a model is the same on any machine.
+Models are stored in LightGBM's text format, so that a model file contains no foreign objects. Trees and text do not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from joblib import cpu_count
 
 from .tree_text import END
 
-HELD_PART = 6  # one in six rows stops the trees
+HELD_PART = 6  # one in six rows is held out for early stopping
 _CELLS_PER_THREAD = 100_000
 _SETTINGS = ("learning_rate", "num_leaves", "min_child_samples", "reg_lambda", "max_bin")
 
@@ -29,34 +29,34 @@ def grow(
     init: np.ndarray | None = None,
     **objective: Any,
 ) -> tuple[str, int]:
-    """Grow trees on the rows that are not held, and stop them on those that are.
+    """Grow trees on the rows that are not held out, with early stopping on the held-out rows.
 
     Parameters
     ----------
     settings : estimator with LightGBM's ``learning_rate``, ``num_leaves``, ``min_child_samples``, ``feature_fraction``,
         ``reg_lambda``, ``max_bin`` and ``num_threads``, with ``max_rounds``, ``patience`` and ``random_state``
     X : (n, d) codes
-    y : (n,) classes by number, or values
+    y : (n,) class indices, or values
     held : (n,) bool
-        Where no row is held, 50 rounds at most are run and kept.
+        Held-out rows. If there are none, at most 50 rounds are run and all are kept.
     weight : (n,) float, optional
     init : (n, k) float, optional
-        Scores that the trees start from.
-    objective : LightGBM's ``objective``, ``metric`` and what goes with them
+        Initial scores.
+    objective : ``objective``, ``metric`` and further parameters of LightGBM
 
     Returns
     -------
-    LightGBM's text of the trees, and how many rounds they are.
+    The trees in LightGBM's text format, and the number of rounds.
     """
     import lightgbm
 
     parameters = {
         **{name: getattr(settings, name) for name in _SETTINGS},
-        # Eight columns at least, or a tree may see none that tells.
+        # At least eight columns, because with fewer a tree may get no informative one.
         "feature_fraction": max(settings.feature_fraction, min(1.0, 8 / X.shape[1])),
         "num_threads": threads_for(settings.num_threads, X.size),
         "seed": int(np.random.RandomState(settings.random_state).randint(2**31 - 1)),
-        # The same trees whatever the threads.
+        # The same trees with any number of threads.
         "deterministic": True,
         "force_col_wise": True,
         "verbosity": -1,
@@ -91,15 +91,15 @@ def grow(
 
 
 def raw_scores(text: str, X: np.ndarray, *, threads: int) -> np.ndarray:
-    """(n,) or (n, k) sums of the trees' leaves; always through the text, so that a saved model gives the same bytes."""
+    """(n,) or (n, k) sums of leaf values; computed from the text, so that a saved model gives the same bytes."""
     import lightgbm
 
-    # without parameters: prediction needs none, and those of a file are anyone's
+    # Parameters after the end are not passed on: prediction does not need them, and files are not trusted.
     trees = text.partition(END)[0]
     booster = lightgbm.Booster(model_str=f"{trees}{END}\npandas_categorical:null\n")
     return np.asarray(booster.predict(X, raw_score=True, num_threads=threads))
 
 
-def threads_for(asked: int, cells: int) -> int:
-    """Threads worth their while: on few numbers they wait for each other longer than they work."""
-    return max(1, min(asked or cpu_count(), cells // _CELLS_PER_THREAD))
+def threads_for(requested: int, cells: int) -> int:
+    """Number of threads: fewer for small data, where synchronisation takes longer than the work."""
+    return max(1, min(requested or cpu_count(), cells // _CELLS_PER_THREAD))

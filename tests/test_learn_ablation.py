@@ -117,7 +117,7 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, content, message):
         ({"draws": "many"}, "draws: expected a whole number, got 'many'"),
         ({"controls": "no"}, "controls: expected true or false"),
         ({"head": 3}, "head: expected a text"),
-        ({"rules": "guess"}, "rules: expected some of"),
+        ({"rules": "guess"}, "rules: unknown rule guess"),
         ({"2d-logits": "nowhere.npz"}, "nowhere.npz: there is no such file"),
     ],
 )

@@ -194,14 +194,19 @@ def test_best_chooses_in_every_fold_for_itself_and_is_charged_for_it():
     best = rule_of(result, "best")
     assert len(best.fitted) == 3
     for fuser, said in zip(result.protocol.fold_models, best.fitted, strict=True):
-        assert set(said["held_out"]) == {"2d-recalibrated", "mean", "stack"}
+        assert set(said["inner_accuracy"]) == {"2d-recalibrated", "mean", "stack"}
         where = np.searchsorted(result.protocol.reported, fuser.apply)
         chosen = rule_of(result, said["chosen"]).values[where]
         with_3d = result.covered[where]
         assert np.array_equal(best.values[where][with_3d], chosen[with_3d])
     small = replace(FAST, rules=("best",), controls=False)
     everything = fuse_predictions(make_table(45), small)  # named alone it chooses among all
-    assert set(rule_of(everything, "best").fitted[0]["held_out"]) >= {"weighted", "boost", "gate", "max"}
+    assert set(rule_of(everything, "best").fitted[0]["inner_accuracy"]) >= {
+        "weighted",
+        "boost",
+        "gate",
+        "max",
+    }
 
 
 def test_a_second_2d_network_stands_beside_the_3d():

@@ -42,7 +42,7 @@ def test_a_cell_says_what_the_run_says(tmp_path: Path) -> None:
 
 
 def test_a_cell_without_its_files_is_refused() -> None:
-    with pytest.raises(UsageError, match="3d-store: expected a file"):
+    with pytest.raises(UsageError, match="3d-store: no file is named"):
         IntermediateCell.of({"features": "x.npz"})
 
 

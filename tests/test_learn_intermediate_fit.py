@@ -98,14 +98,14 @@ def test_what_is_kept_of_another_module_is_refused(
     keep = tmp_path / "unfinished.safetensors"
     with pytest.raises(KeyboardInterrupt):
         train(route, keep=keep, watch=stop_in(2))
-    with pytest.raises(ModelError, match="not the unfinished training of these options"):
+    with pytest.raises(ModelError, match="the unfinished training has other options"):
         train(route, replace(QUICK, width=4), keep=keep)
     keep.write_bytes(keep.read_bytes()[:100])
     with pytest.raises(ModelError, match="--restart"):
         train(route, keep=keep)
 
 
-def test_codes_teach_and_masked_codes_are_never_seen(route: FeatureRoute, tmp_path: Path) -> None:
+def test_a_module_learns_from_codes_and_never_reads_masked_codes(route: FeatureRoute, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=8)
     fitted, data = train(route, config), data_of(route, config=config)
     other = make(tmp_path, missing=(0, 5, 7), code_seed=2)
@@ -119,9 +119,9 @@ def test_codes_teach_and_masked_codes_are_never_seen(route: FeatureRoute, tmp_pa
     ):
         outputs[name] = predict(model, seen, rows, device=CPU)
     truth = data.labels[rows].numpy()
-    accuracy = {name: float((said.argmax(1) == truth).mean()) for name, said in outputs.items()}
+    accuracy = {name: float((values.argmax(1) == truth).mean()) for name, values in outputs.items()}
     assert accuracy["codes"] > 0.9 > accuracy["masked"] + 0.1
-    # the baseline's predictions do not depend on what the codes are
+    # predictions of the baseline do not depend on the codes
     np.testing.assert_array_equal(outputs["masked"], outputs["elsewhere"])
 
 
@@ -191,9 +191,9 @@ def test_the_best_epoch_is_kept_and_patience_ends(route: FeatureRoute) -> None:
     assert fitted.best == best
     assert len(fitted.history) == best.number + 2 < 40
     data = data_of(route, config=config)
-    said = log_softmax(predict(fitted.model, data, data.validation, device=CPU).astype(np.float64))
+    logs = log_softmax(predict(fitted.model, data, data.validation, device=CPU).astype(np.float64))
     truth = data.labels[data.validation].numpy()
-    assert log_loss(truth, np.exp(said)) == pytest.approx(best.scores["log_loss"], rel=1e-5)
+    assert log_loss(truth, np.exp(logs)) == pytest.approx(best.scores["log_loss"], rel=1e-5)
 
 
 def test_divergence_is_one_line(route: FeatureRoute) -> None:

@@ -179,23 +179,23 @@ def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path
     assert figure(fuse_predictions(table, config).figures, "2d", "accuracy").value > 0.8
 
 
-def test_a_finished_run_is_not_repeated_and_seeds_may_be_added(folder: Path) -> None:
-    told: list[tuple[str, int]] = []
-    watch = lambda arm, seed, done, epoch: told.append((arm, seed))  # noqa: E731
+def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(folder: Path) -> None:
+    watched: list[tuple[str, int]] = []
+    watch = lambda condition, seed, done, epoch: watched.append((condition, seed))  # noqa: E731
     result = again(folder, watch=watch)
-    assert told == []
+    assert watched == []
     shutil.copytree(folder / "out", folder / "more")
     more = again(folder, replace(QUICK, seeds=(0, 1, 2), draws=100), "more", watch=watch)
-    assert set(told) == {("codes", 2), ("null-input", 2), ("permuted", 2)}
+    assert set(watched) == {("codes", 2), ("null-input", 2), ("permuted", 2)}
     for one, other in zip(result.trained, more.trained, strict=False):
         np.testing.assert_array_equal(one.values, other.values)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_writes_the_same_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
 
-    def stop(arm: str, seed: int, done: float, epoch: Epoch | None) -> None:
-        if (arm, seed) == ("null-input", 1) and done > 3.5:
+    def stop(condition: str, seed: int, done: float, epoch: Epoch | None) -> None:
+        if (condition, seed) == ("null-input", 1) and done > 3.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -204,7 +204,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch:
     assert (folder / "stopped/null-input-1.unfinished.safetensors").exists()
     again(folder, out="stopped")
     for path in (folder / "out").iterdir():
-        if path.suffix != ".npz":  # archives hold a date
+        if path.suffix != ".npz":  # archives contain a date
             assert path.read_bytes() == (folder / "stopped" / path.name).read_bytes(), path.name
     assert sorted(path.name for path in (folder / "out").iterdir()) == sorted(
         path.name for path in (folder / "stopped").iterdir()
@@ -214,31 +214,31 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, monkeypatch:
 def test_another_run_in_the_folder_is_refused_unless_restarted(folder: Path, tmp_path: Path) -> None:
     config = replace(QUICK, seeds=(0,), controls=False, epochs=2)
     again(folder, config, "restarted")
-    with pytest.raises(RunError, match=r"differs in lr, masking; name another --out, or --restart"):
+    with pytest.raises(RunError, match=r"different: lr, masking; choose another --out, or --restart"):
         again(folder, replace(config, lr=1e-3, masking=0.5), "restarted")
     again(folder, replace(config, lr=1e-3), "restarted", restart=True)
     foreign = folder / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("mine")
-    with pytest.raises(RunError, match=r"got thesis\.tex"):
+    with pytest.raises(RunError, match=r"has other files \(thesis\.tex\)"):
         again(folder, config, "foreign", restart=True)
     assert (foreign / "thesis.tex").read_text() == "mine"
 
 
 @pytest.mark.parametrize("fewer", [{"seeds": (0,)}, {"controls": False}])
-def test_trainings_that_are_there_are_not_left_out_silently(folder: Path, fewer: dict[str, object]) -> None:
+def test_further_trainings_in_the_folder_are_reported(folder: Path, fewer: dict[str, object]) -> None:
     before = (folder / "out/record.json").read_bytes()
-    with pytest.raises(RunError, match=r"got (codes|null-input)-\d, .* as well; ask for these too"):
+    with pytest.raises(RunError, match=r"further trainings \((codes|null-input)-\d, .*\); include them"):
         again(folder, replace(QUICK, **fewer))
     assert (folder / "out/record.json").read_bytes() == before
 
 
-def test_what_the_bytes_depend_on_is_written(folder: Path) -> None:
-    said = json.loads((folder / "out/run.json").read_text())
-    assert said["versions"]["torch"] == metadata.version("torch")
+def test_versions_are_recorded(folder: Path) -> None:
+    recorded = json.loads((folder / "out/run.json").read_text())
+    assert recorded["versions"]["torch"] == metadata.version("torch")
 
 
-def test_the_order_of_the_rows_of_a_file_is_of_no_meaning(folder: Path, tmp_path: Path) -> None:
+def test_the_order_of_rows_in_a_file_does_not_matter(folder: Path, tmp_path: Path) -> None:
     with np.load(folder / "features.npz") as arrays:
         kept = {name: arrays[name] for name in arrays.files}
     order = np.random.default_rng(3).permutation(len(kept["ids"]))
@@ -255,12 +255,12 @@ def test_the_order_of_the_rows_of_a_file_is_of_no_meaning(folder: Path, tmp_path
     ("option", "value"),
     [("lr", -1.0), ("lr", float("nan")), ("weight_decay", -1.0), ("va_weight", -0.5), ("draws", 99)],
 )
-def test_a_wrong_option_names_itself_alone(option: str, value: float) -> None:
+def test_the_error_of_a_wrong_option_names_only_this_option(option: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"^{option.replace('_', '-')}: expected [^,]*, got {value}$"):
         replace(QUICK, **{option: value})
 
 
-def test_a_checkpoint_gives_the_predictions_that_were_written(folder: Path) -> None:
+def test_a_checkpoint_repeats_the_written_predictions(folder: Path) -> None:
     loaded = load_module(folder / "out/codes-0.safetensors")
     features = load_feature_table(folder / "features.npz", folder / "3d.h5")
     applied = apply_module(loaded, features)
@@ -271,7 +271,7 @@ def test_a_checkpoint_gives_the_predictions_that_were_written(folder: Path) -> N
     assert applied.notes[1].startswith("80 rows chose the module's epoch")
 
 
-def test_images_it_was_fitted_on_are_left_out_under_any_id(folder: Path, tmp_path: Path) -> None:
+def test_images_of_the_training_are_left_out_under_any_id(folder: Path, tmp_path: Path) -> None:
     # another dataset without splits holds the same images
     other = make(tmp_path, splits=[Split.none] * 320)
     applied = apply_module(
@@ -281,7 +281,7 @@ def test_images_it_was_fitted_on_are_left_out_under_any_id(folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"network": "toy features 1234567890abcdef"},
@@ -295,11 +295,11 @@ def test_images_it_was_fitted_on_are_left_out_under_any_id(folder: Path, tmp_pat
         ),
     ],
 )
-def test_what_a_checkpoint_was_not_made_for_is_refused(
-    folder: Path, tmp_path: Path, changes: dict[str, object], said: str
+def test_a_checkpoint_refuses_features_and_codes_of_other_kinds(
+    folder: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     other = make(tmp_path, **changes)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         apply_module(
             load_module(folder / "out/codes-0.safetensors"), load_feature_table(other.features, other.store)
         )
@@ -307,17 +307,17 @@ def test_what_a_checkpoint_was_not_made_for_is_refused(
 
 def test_damaged_and_foreign_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
     good = (folder / "out/codes-0.safetensors").read_bytes()
-    for content, said in (
-        (good[:-8], "of another kind or damaged"),
+    for content, message in (
+        (good[:-8], "damaged or of another kind"),
         (good[:-8] + bytes(8), "the file is damaged"),
-        (good.replace(b"ig3d-fusion-module", b"ig3d-fusion-other!"), "of other origin"),
-        (b"", "of another kind or damaged"),
+        (good.replace(b"ig3d-fusion-module", b"ig3d-fusion-other!"), "this safetensors file is not a module"),
+        (b"", "damaged or of another kind"),
     ):
         path = tmp_path / "some.safetensors"
         path.write_bytes(content)
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=message):
             load_module(path)
-    with pytest.raises(ModelError, match="found no file"):
+    with pytest.raises(ModelError, match="no such file"):
         load_module(tmp_path / "none.safetensors")
 
 
@@ -340,24 +340,24 @@ def test_missing_blocks_and_features_of_other_rows_are_refused(folder: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"splits": [Split.test] * 320}, "expected a train split to fit on, got none of 320"),
+        ({"splits": [Split.test] * 320}, "none of the 320 rows is of a train split"),
         ({"rows": np.arange(320)[np.arange(320) % 4 > 1]}, r"ig3d logits --splits all"),
-        ({"splits": [Split.train] * 320}, "reported rows: expected labelled ones of test or val"),
-        ({"missing": tuple(range(320))}, "expected train rows with 3D codes, got none"),
+        ({"splits": [Split.train] * 320}, "reported rows: the test or val split has no labelled rows"),
+        ({"missing": tuple(range(320))}, r"none of the \d+ train rows has 3D codes"),
     ],
 )
-def test_rows_that_do_not_allow_it_are_one_line(
-    tmp_path: Path, options: dict[str, object], said: str
+def test_unusable_rows_are_reported_in_one_line(
+    tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
     made = make(tmp_path, **options)  # type: ignore[arg-type]
-    with pytest.raises(Ig3dError, match=said) as caught:
+    with pytest.raises(Ig3dError, match=message) as caught:
         fuse_features(load_feature_table(made.features, made.store), QUICK)
     assert "\n" not in str(caught.value)
 
 
-def test_the_epoch_is_chosen_on_a_grouped_part_of_train_where_no_val_is_left(tmp_path: Path) -> None:
+def test_without_a_val_split_the_epoch_is_chosen_on_whole_groups_of_train_rows(tmp_path: Path) -> None:
     splits = [Split.test if row % 16 >= 12 else Split.train for row in range(320)]
     made = make(tmp_path, splits=splits, groups=True)
     table = load_feature_table(made.features, made.store).table
@@ -389,12 +389,13 @@ def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:
     # the difference of each training, by scikit-learn
     test = np.arange(3, 320, 4)
     seeds: dict[str, list[float]] = {"codes": [], "permuted": []}
-    for arm, gains in seeds.items():
+    for condition, gains in seeds.items():
         for seed in (0, 1):
-            said = [load_predictions(tmp_path / f"c/{name}-{seed}.npz") for name in (arm, "null-input")]
+            names = (condition, "null-input")
+            files = [load_predictions(tmp_path / f"c/{name}-{seed}.npz") for name in names]
             right = [
-                accuracy_score(made.labels[test], one.values[np.isin(one.ids, made.ids[test])].argmax(1))
-                for one in said
+                accuracy_score(made.labels[test], file.values[np.isin(file.ids, made.ids[test])].argmax(1))
+                for file in files
             ]
             gains.append(100 * (right[0] - right[1]))
     figures = read_table(tmp_path / "c/figures.csv", COLUMNS)

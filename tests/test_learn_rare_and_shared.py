@@ -236,10 +236,10 @@ def test_rules_choose_the_strongest_penalty_and_no_trees_on_noise(task):
     )
     stack = make_rule("stack", choices).fit(columns, y)
     if task == "classes":
-        assert stack.penalty_ * stack.trust_**2 == pytest.approx(0.0001)
+        assert stack.penalty_ * stack.weight_3d_**2 == pytest.approx(0.0001)
     else:
-        assert stack.penalty_ / stack.trust_**2 == pytest.approx(1000)
-    assert stack.code_trust_ == 0.0
+        assert stack.penalty_ / stack.weight_3d_**2 == pytest.approx(1000)
+    assert stack.code_weight_ == 0.0
     boost = make_rule("boost", choices).fit(columns, y)
     assert not any(boost.trees_)
     gate = make_rule("gate", choices).fit(columns, y)

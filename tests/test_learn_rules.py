@@ -1,4 +1,4 @@
-"""Fusion rules: their formulas, what is fitted, classes that were not seen, and that rows stay apart."""
+"""Fusion rules: formulas, fitted parameters, unseen classes, independence of rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FITTED = tuple(name for name in NAMES if name not in FIXED)
 
 
 def class_rows(n=400, k=3, seed=0, strength=(1.5, 1.5)):
-    """Scores of two predictors of independent errors, codes that tell the class, and labels."""
+    """Scores of two predictors with independent errors, informative codes, and labels."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, k, n)
     two, three, codes = (rng.normal(size=(n, k)) for _ in range(3))
@@ -75,7 +75,7 @@ def test_fixed_rules_are_their_formulas():
     [("classes", name) for name in NAMES] + [("va", name) for name in NAMES if name not in CLASSES_ONLY],
 )
 def test_rows_are_fused_one_by_one(task, name):
-    """No row's 3D may reach another: fusing all is fusing each alone, in any order."""
+    """Rows are fused independently: all at once, one by one and in any order give the same."""
     columns, y = rows_of(task)
     fitted = rule(name, task).fit(columns, y)
     whole = fitted.apply(columns)
@@ -107,7 +107,7 @@ def test_the_order_of_classes_does_not_matter(name):
     assert np.allclose(np.exp(other), np.exp(plain[:, order]), atol=2e-3 if name != "boost" else 0.1)
 
 
-def test_weighted_finds_the_better_predictor_and_the_scan_is_the_best():
+def test_weighted_prefers_the_better_predictor_and_finds_the_best_weight():
     columns, y = class_rows(strength=(0.0, 3.0))
     assert rule("weighted").fit(columns, y).w_[0] > 0.5
     columns, y = class_rows(strength=(3.0, 0.0))
@@ -127,7 +127,7 @@ def test_weighted_finds_the_better_predictor_and_the_scan_is_the_best():
 @pytest.mark.parametrize("on", ["probabilities", "logits"])
 def test_a_weight_per_class_is_the_minimum_of_its_loss(on):
     columns, y = class_rows(800)
-    columns.three[:, 1] += np.random.default_rng(3).normal(0, 4, 800)  # of one class the 3D knows little
+    columns.three[:, 1] += np.random.default_rng(3).normal(0, 4, 800)  # the 3D scores of class 1 are noisy
     fitted = rule("weighted", on=on, options={"weighted": {"per_class": True}}, objective="logloss").fit(
         columns, y
     )
@@ -151,7 +151,7 @@ def test_a_weight_per_class_is_the_minimum_of_its_loss(on):
     assert np.allclose(fitted.describe()["w"], fitted.w_)
 
 
-def test_stack_beats_both_and_recalibration_mends_a_wrong_prior():
+def test_stack_beats_both_and_recalibration_corrects_wrong_class_shares():
     columns, y = class_rows(2000)
     columns.two[:, 0] += 4  # the 2D network has learnt that class 0 is everywhere
     train, test = np.arange(1000), np.arange(1000, 2000)
@@ -168,7 +168,7 @@ def test_stack_beats_both_and_recalibration_mends_a_wrong_prior():
 
 
 @pytest.mark.parametrize("name", ["stack", "boost", "best"])
-def test_noise_given_as_3d_gains_nothing_over_recalibration(name):
+def test_random_3d_predictions_gain_nothing_over_recalibration(name):
     columns, y = class_rows(1200)
     rng = np.random.default_rng(9)
     columns = replace(
@@ -229,7 +229,7 @@ def test_balanced_objective_helps_the_rare_class(name):
 
 
 def test_the_objective_decides_between_weights():
-    """A weight is the best of its grid by the very objective that was asked for."""
+    """The weight is the best of its grid by the objective."""
     columns, y = class_rows(500, strength=(0.8, 1.2))
     y[y == 2] = np.random.default_rng(1).integers(0, 3, (y == 2).sum())
     values, t = va_rows()
@@ -259,7 +259,7 @@ def test_the_objective_decides_between_weights():
     ("task", "name"),
     [("classes", name) for name in FITTED] + [("va", name) for name in FITTED if name not in CLASSES_ONLY],
 )
-def test_constant_predictions_and_single_rows_are_fitted_all_the_same(task, name):
+def test_rules_can_be_fitted_to_constant_predictions_and_single_rows(task, name):
     columns, y = rows_of(task, 60)
     zero = replace(columns, two=columns.two * 0, three=columns.three * 0, codes=columns.codes * 0)
     first = columns.take(np.zeros(60, int))
@@ -270,7 +270,7 @@ def test_constant_predictions_and_single_rows_are_fitted_all_the_same(task, name
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_one_class_and_a_perfect_or_useless_network_are_fitted_all_the_same(name):
+def test_rules_can_be_fitted_to_one_class_and_to_perfect_or_useless_networks(name):
     columns, y = class_rows(200)
     only = rule(name).fit(columns, np.ones(200, int)).apply(columns)
     assert np.isfinite(only).all()
@@ -283,7 +283,7 @@ def test_one_class_and_a_perfect_or_useless_network_are_fitted_all_the_same(name
 
 @pytest.mark.parametrize("calibrate", ["none", "bias"])
 @pytest.mark.parametrize("name", NAMES)
-def test_rules_are_cloned_unfitted_and_say_what_they_fitted(name, calibrate):
+def test_clones_are_unfitted_and_fitted_rules_describe_their_parameters(name, calibrate):
     columns, y = class_rows(60)
     choices = Choices(task="classes", objective="accuracy", calibrate=calibrate, candidates=("mean", "stack"))
     fitted = make_rule(name, choices).fit(columns, y)

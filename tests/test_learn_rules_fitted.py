@@ -1,4 +1,4 @@
-"""What calibration, boosting, the gate and the choice of a rule find in data of known making."""
+"""Calibration, boosting, gate and choice of a rule on simulated data with known truth."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from ig3d.learn.rules.threshold import Threshold
 from ig3d.learn.rules.weighted import Weighted
 
 
-def drawn(scores, rng):
-    """Labels drawn from the softmax of scores: the scores are calibrated by making."""
+def draw_labels(scores, rng):
+    """Labels drawn from the softmax of scores, so that the scores are calibrated."""
     p = softmax(scores, axis=1)
     return (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
 
@@ -38,7 +38,7 @@ def drawn(scores, rng):
 def test_calibration_finds_the_temperature_and_offsets_that_were_applied(kind):
     rng = np.random.default_rng(0)
     true = rng.normal(0, 2, (20_000, 3))
-    y = drawn(true, rng)
+    y = draw_labels(true, rng)
     offset = np.array([1.0, -0.5, -0.5]) * (kind == "bias")
     fitted = Calibration(kind).fit(3 * (true - offset) + rng.normal(size=(20_000, 1)), y)
     assert fitted.temperature_ == pytest.approx(3, rel=0.05)
@@ -55,10 +55,10 @@ def test_calibration_of_a_perfect_and_of_a_useless_predictor_stays_finite():
             assert 0.02 - 1e-9 <= fitted.temperature_ <= 50 + 1e-9 and np.isfinite(fitted.apply(scores)).all()
 
 
-def test_balanced_calibration_lets_classes_weigh_the_same():
+def test_balanced_calibration_gives_classes_equal_weight():
     rng = np.random.default_rng(1)
     true = rng.normal(size=(8000, 2)) + np.log([0.9, 0.1])
-    y = drawn(true, rng)
+    y = draw_labels(true, rng)
     plain, balanced = (Calibration("bias", objective=name).fit(true, y) for name in ("accuracy", "balanced"))
     share = np.log((y == 0).sum() / (y == 1).sum())
     moved = np.subtract.outer(balanced.offset_, balanced.offset_)[1, 0]
@@ -66,7 +66,7 @@ def test_balanced_calibration_lets_classes_weigh_the_same():
 
 
 @pytest.mark.parametrize("name", ["mean", "weighted", "gate", "stack"])
-def test_calibrated_rules_mend_a_wrong_prior_and_say_how(name):
+def test_calibrated_rules_correct_wrong_class_shares_and_describe_the_correction(name):
     rng = np.random.default_rng(2)
     y = rng.integers(0, 3, 2000)
     two, three = (rng.normal(size=(2000, 3)) + 1.5 * np.eye(3)[y] for _ in range(2))
@@ -78,18 +78,18 @@ def test_calibrated_rules_mend_a_wrong_prior_and_say_how(name):
         rule.fit(columns.take(train), y[train])
         loss[calibrate] = measure(rule.apply(columns.take(test)), y[test], "classes")["log_loss"]
     assert loss["bias"] < loss["none"] - (0.1 if name != "stack" else -0.01)
-    said = rule.describe()
-    assert said["2d"]["temperature"] > 2 * said["3d"]["temperature"]
-    assert said["2d"]["offset"][0] < -1
+    parameters = rule.describe()
+    assert parameters["2d"]["temperature"] > 2 * parameters["3d"]["temperature"]
+    assert parameters["2d"]["offset"][0] < -1
 
 
 def boost_rows(n=1500, seed=0, noise=False):
-    """The truth of a third class hides in the product of two codes, which no linear rule sees."""
+    """Rows in which the third class depends on the product of two codes, which no linear rule can use."""
     rng = np.random.default_rng(seed)
     codes = rng.normal(size=(n, 6)).astype(np.float32)
     y = np.where(rng.random(n) < 0.5, 2 * (codes[:, 0] * codes[:, 1] > 0), 1)
     two = rng.normal(size=(n, 3))
-    two[np.arange(n), np.where(y == 2, 0, y)] += 2  # knows class 1 from the others only
+    two[np.arange(n), np.where(y == 2, 0, y)] += 2  # the 2D scores separate class 1 from the others only
     if noise:
         codes = rng.normal(size=(n, 6)).astype(np.float32)
     return Columns(two, rng.normal(size=(n, 3)), codes), y
@@ -105,7 +105,7 @@ def test_boost_learns_what_corrects_the_2d_network():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_boost_over_noise_is_the_recalibrated_network(seed):
+def test_boost_with_random_codes_is_the_recalibrated_network(seed):
     columns, y = boost_rows(seed=seed, noise=True)
     boost, base = Boost().fit(columns, y), Stack(use_3d=False).fit(columns, y)
     fresh, truth = boost_rows(seed=seed + 10, noise=True)
@@ -115,7 +115,7 @@ def test_boost_over_noise_is_the_recalibrated_network(seed):
         assert np.array_equal(boost.apply(fresh), base.apply(fresh))
 
 
-def test_a_recalibration_is_remembered_for_what_it_was_fitted_to_only(monkeypatch):
+def test_a_recalibration_is_cached_for_identical_inputs_only(monkeypatch):
     columns, y = boost_rows(300)
     groups = np.arange(300) // 5
     fits = []
@@ -145,14 +145,14 @@ def test_a_recalibration_is_remembered_for_what_it_was_fitted_to_only(monkeypatc
 
 
 def test_boost_starts_from_the_2d_scores():
-    """With one round of a tiny step the fused scores are the recalibrated ones and next to nothing more."""
+    """With one round and a tiny learning rate, fused scores are almost the recalibrated ones."""
     columns, y = boost_rows()
     fitted = Boost(max_rounds=1, learning_rate=1e-3).fit(columns, y)
     fitted.trees_ = fitted.trees_ or [""]
     assert np.abs(fitted.apply(columns) - fitted.base_.apply(columns)).max() < 0.01
 
 
-def test_boost_keeps_groups_out_of_its_stopping_rows(monkeypatch):
+def test_early_stopping_of_boost_does_not_divide_groups(monkeypatch):
     columns, y = boost_rows(600)
     groups = np.arange(600) // 5
     parts = []
@@ -163,7 +163,7 @@ def test_boost_keeps_groups_out_of_its_stopping_rows(monkeypatch):
 
 
 def gate_rows(n=3000, seed=0):
-    """Where the face is turned away the 3D prediction is noise; elsewhere it is better than the 2D."""
+    """Rows in which the 3D prediction is noise for turned faces, and better than the 2D for others."""
     rng = np.random.default_rng(seed)
     y, turned = rng.integers(0, 3, n), rng.random(n) < 0.5
     two = rng.normal(size=(n, 3)) + np.eye(3)[y]
@@ -172,7 +172,7 @@ def gate_rows(n=3000, seed=0):
     return Columns(two, three, None, quality, ("quality:yaw", "quality:score")), y, turned
 
 
-def test_the_gate_shuts_where_the_face_says_so():
+def test_the_gate_gives_little_weight_to_the_3d_prediction_of_turned_faces():
     columns, y, _ = gate_rows()
     fitted = Gate().fit(columns, y)
     fresh, truth, away = gate_rows(seed=1)
@@ -181,11 +181,11 @@ def test_the_gate_shuts_where_the_face_says_so():
     one = Weighted(objective="logloss").fit(columns, y)
     losses = [measure(rule.apply(fresh), truth, "classes")["log_loss"] for rule in (fitted, one)]
     assert losses[0] < losses[1] - 0.1
-    said = fitted.describe()["coefficients"]
-    assert said["quality:yaw"] == min(said.values()) and said["quality:score"] == 0
+    coefficients = fitted.describe()["coefficients"]
+    assert coefficients["quality:yaw"] == min(coefficients.values()) and coefficients["quality:score"] == 0
 
 
-def test_a_gate_that_sees_nothing_is_the_weighted_mean():
+def test_a_gate_with_zero_coefficients_is_the_weighted_mean():
     columns, y, _ = gate_rows()
     rng = np.random.default_rng(0)
     order = rng.permutation(len(y))
@@ -197,7 +197,7 @@ def test_a_gate_that_sees_nothing_is_the_weighted_mean():
     w = expit(fixed.coefficients_[0])
     expected = (1 - w) * probabilities(blind.two) + w * probabilities(blind.three)
     assert np.allclose(np.exp(fixed.apply(blind)), expected, atol=1e-12)
-    # Rows in another order find the same gate.
+    # Rows in another order give the same gate.
     other = Gate().fit(blind.take(order), y[order])
     assert np.allclose(other.weights(blind), monotone.weights(blind), atol=0.05)
 
@@ -205,7 +205,7 @@ def test_a_gate_that_sees_nothing_is_the_weighted_mean():
 @pytest.mark.parametrize(
     ("task", "objective"), [("classes", "accuracy"), ("classes", "balanced"), ("va", "rmse"), ("va", "ccc")]
 )
-def test_the_slopes_of_the_gates_loss_are_those_of_its_values(task, objective):
+def test_the_gradient_of_the_gates_loss_equals_finite_differences(task, objective):
     rng = np.random.default_rng(0)
     two, three = rng.dirichlet(np.ones(3), 30), rng.dirichlet(np.ones(3), 30)
     y = rng.integers(0, 3, 30)
@@ -216,7 +216,7 @@ def test_the_slopes_of_the_gates_loss_are_those_of_its_values(task, objective):
     assert gate._loss(two, three, y)(g)[1] == pytest.approx(slope, abs=1e-5)
 
 
-def test_the_gates_loss_is_the_metric_it_is_named_after():
+def test_the_gates_loss_equals_the_metric():
     rng = np.random.default_rng(0)
     two, three, y = (rng.uniform(-1, 1, (50, 2)) for _ in range(3))
     g = rng.uniform(size=50)
@@ -228,26 +228,26 @@ def test_the_gates_loss_is_the_metric_it_is_named_after():
     assert gate._loss(two, three, y)(g)[0] == pytest.approx(metrics["rmse_joint"] ** 2, abs=1e-12)
 
 
-def test_stack_with_codes_finds_what_the_head_missed():
+def test_stack_with_codes_uses_information_that_the_head_missed():
     rng = np.random.default_rng(3)
     y = rng.integers(0, 3, 1200)
     codes = (rng.normal(size=(1200, 10)) + 1.5 * np.eye(10)[y]).astype(np.float32)
     two = rng.normal(size=(1200, 3)) + np.eye(3)[y]
-    columns = Columns(two, rng.normal(size=(1200, 3)), codes)  # a head that learnt nothing
+    columns = Columns(two, rng.normal(size=(1200, 3)), codes)  # 3D predictions without information
     train, test = np.arange(600), np.arange(600, 1200)
     plain, with_codes = (Stack(codes=codes).fit(columns.take(train), y[train]) for codes in (False, True))
     losses = [
         measure(rule.apply(columns.take(test)), y[test], "classes")["log_loss"]
         for rule in (plain, with_codes)
     ]
-    assert with_codes.describe()["trust_codes"] > 0 and losses[1] < losses[0] - 0.1
+    assert with_codes.describe()["weight_code_columns"] > 0 and losses[1] < losses[0] - 0.1
     noise = replace(columns, codes=rng.normal(size=(1200, 10)).astype(np.float32))
     held_back = Stack(codes=True).fit(noise.take(train), y[train])
     worse = measure(held_back.apply(noise.take(test)), y[test], "classes")["log_loss"]
     assert worse < losses[0] + 0.01
 
 
-def test_best_takes_the_rule_that_is_best_on_held_out_rows():
+def test_best_chooses_the_rule_that_is_best_on_held_out_rows():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 900)
     two, three = rng.normal(size=(900, 3)), rng.normal(size=(900, 3)) + 3 * np.eye(3)[y]
@@ -256,7 +256,7 @@ def test_best_takes_the_rule_that_is_best_on_held_out_rows():
     assert fitted.chosen_ == "stack" and set(fitted.costs_) == {"2d-recalibrated", "mean", "min", "stack"}
     alone = make_rule("stack", choices).fit(Columns(two, three), y)
     assert np.array_equal(fitted.apply(Columns(two, three)), alone.apply(Columns(two, three)))
-    useless = Columns(three, two)  # the 3D tells nothing: it may be left out
+    useless = Columns(three, two)  # the 3D scores have no information
     assert (
         make_rule("best", replace(choices, candidates=("mean", "min"))).fit(useless, y).chosen_
         == "2d-recalibrated"
@@ -266,7 +266,7 @@ def test_best_takes_the_rule_that_is_best_on_held_out_rows():
 
 
 class Memory(Stack):
-    """A rule that knows the rows it was fitted to by heart, and nothing else."""
+    """A rule that memorises the labels of its fitting rows."""
 
     def fit(self, columns, y, groups=None):
         self.rows_, self.y_ = columns.two[:, 0].copy(), y
@@ -274,11 +274,11 @@ class Memory(Stack):
 
     def apply(self, columns):
         known = dict(zip(self.rows_, self.y_, strict=True))
-        said = np.array([known.get(value, 0) for value in columns.two[:, 0]])
-        return log_softmax(9.0 * np.eye(columns.two.shape[1])[said], axis=1)
+        labels = np.array([known.get(value, 0) for value in columns.two[:, 0]])
+        return log_softmax(9.0 * np.eye(columns.two.shape[1])[labels], axis=1)
 
 
-def test_best_is_not_fooled_by_a_rule_that_knows_its_rows_by_heart():
+def test_best_does_not_choose_a_rule_that_memorises_its_rows():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 300)
     two = rng.normal(size=(300, 3)) + np.eye(3)[y]
@@ -286,14 +286,14 @@ def test_best_is_not_fooled_by_a_rule_that_knows_its_rows_by_heart():
     assert Best(rules).fit(Columns(two, two), y).chosen_ == "plain"
 
 
-def test_row_weights_let_classes_weigh_the_same():
+def test_balanced_row_weights_give_classes_equal_weight():
     y = np.array([0, 0, 0, 1])
     assert row_weights(y, "classes", "balanced") == pytest.approx([2 / 3] * 3 + [2])
     assert row_weights(y, "classes", "accuracy") == pytest.approx(np.ones(4))
 
 
 def test_with_few_rows_the_recalibrated_network_is_nearly_the_network():
-    """Sixty rows of seven classes, another prior: what comes out is no worse than temperature and offsets alone."""
+    """60 rows of 7 classes with other shares: almost as good as a calibration by temperature and offsets."""
     wins = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -317,8 +317,8 @@ def test_with_few_rows_the_recalibrated_network_is_nearly_the_network():
     assert np.mean(wins) < 0.05
 
 
-def test_the_correction_is_at_its_least_where_scikit_learn_finds_it():
-    """Without a base to correct the problem is scikit-learn's: the same weights when offsets are free."""
+def test_the_solver_finds_the_minimum_that_scikit_learn_finds():
+    """With bases of 0, the problem is scikit-learn's logistic regression with unpenalised offsets."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 4)), rng.integers(0, 3, 300)
     x[np.arange(300), y] += 1
@@ -331,7 +331,7 @@ def test_the_correction_is_at_its_least_where_scikit_learn_finds_it():
     np.testing.assert_allclose(weights[0], model.coef_.T[4] * 2**0.5, atol=2e-3)
 
 
-def test_the_simplest_choice_that_is_as_good_is_taken():
+def test_the_simplest_candidate_within_one_standard_error_is_chosen():
     rng = np.random.default_rng(0)
     best = rng.normal(size=400)
     noisy = best + rng.normal(0.01, 1, 400)
@@ -339,14 +339,14 @@ def test_the_simplest_choice_that_is_as_good_is_taken():
     assert simplest(np.stack([worse, noisy, best])) == 1
     assert simplest(np.stack([best, noisy])) == 0
     assert simplest(np.stack([worse, best])) == 1
-    # Of ten groups whose rows differ together there are ten observations, not 400.
+    # Ten groups whose rows differ together are ten observations, not 400.
     groups = np.arange(400) % 10
     shared = best + 0.01 + np.linspace(-0.1, 0.1, 10)[groups]
     assert simplest(np.stack([shared, best])) == 1 and simplest(np.stack([shared, best]), groups) == 0
 
 
-def test_a_choice_that_fits_nothing_has_a_control_as_well():
-    """A head of noise brings the classes' shares: the control of a rule that fits nothing shows it."""
+def test_a_rule_without_fitted_parameters_has_a_control():
+    """A head fitted to noise predicts the class shares, which may improve a rule; its control shows this."""
     table = make_table(300, signal=0.0)
     result = fuse_predictions(
         table, FuseConfig(head="linear", rules=("mean", "product"), draws=100, model=False)
@@ -378,7 +378,7 @@ def test_threshold_takes_the_3d_prediction_where_the_2d_network_is_unsure(confid
     )
 
 
-def test_an_optimiser_that_does_not_converge_keeps_its_cause():
+def test_the_cause_of_a_failed_optimisation_is_stored():
     def valley(x):
         value = 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
         return value, np.array([-400 * x[0] * (x[1] - x[0] ** 2) - 2 * (1 - x[0]), 200 * (x[1] - x[0] ** 2)])
@@ -390,6 +390,6 @@ def test_an_optimiser_that_does_not_converge_keeps_its_cause():
     assert len(failures) == 1 and "LIMIT" in failures[0] and "2 steps" in failures[0]
     minimised(lambda x: (np.inf, x), np.ones(1), failures)
     assert failures[1:] == ["the loss is not finite"]
-    # a slope that leads out of the bounds is no failure
+    # a gradient that points out of the bounds is no failure
     minimised(lambda x: (x[0], np.ones(1)), np.ones(1), failures, bounds=[(0, 1)], maxiter=1)
     assert len(failures) == 2

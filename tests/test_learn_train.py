@@ -251,7 +251,7 @@ def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_
             UsageError,
             r"the class has no fit, get_params, set_params, predict_proba",
         ),
-        ({"heads": ()}, UsageError, r"head: expected at least one, got none"),
+        ({"heads": ()}, UsageError, r"head: no head is named"),
         ({"report": "dev"}, UsageError, r"report: expected one of"),
         ({"report": "all", "folds": 1}, UsageError, r"folds: expected 2 to 1000, got 1"),
     ],

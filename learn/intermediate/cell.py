@@ -49,11 +49,11 @@ class IntermediateCell:
         """
         missing = [name for name in sorted(PATHS) if name not in options]
         if missing:
-            raise UsageError(f"{missing[0]}: expected a file, got none; name it in options")
+            raise UsageError(f"{missing[0]}: no file is named; add it to the options of the study")
         chosen = {_CHOICES[name]: value for name, value in options.items() if name in _CHOICES}
         config = IntermediateConfig(**chosen, seeds=(int(options.get("seed", 0)),))
         if config.task == "both":
-            raise UsageError("task: expected classes or va in a study, got both")
+            raise UsageError("task: both is not supported in a study; choose classes or va")
         blocks = options.get("blocks", "full")
         blocks = ",".join(map(str, blocks)) if isinstance(blocks, list) else str(blocks)
         stores = options["3d-store"]
@@ -66,7 +66,7 @@ class IntermediateCell:
         return (self.features, *self.stores)
 
     def key(self, contents: Mapping[Path, str]) -> str:
-        """Text on which the result depends: contents of the files and all options."""
+        """Text that identifies the result: contents of the files and all options."""
         return repr(
             (
                 [contents[path] for path in self.files],
@@ -79,7 +79,7 @@ class IntermediateCell:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Predictors of its figures, without controls."""
+        """Predictors in its table of figures, without controls."""
         return ("2d", NULL_INPUT, INTERMEDIATE)
 
     @property

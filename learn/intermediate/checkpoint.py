@@ -1,4 +1,4 @@
-"""Checkpoint of a trained module: written, read, checked and applied to new rows.
+"""Write, read and check checkpoints of trained modules, and apply them to new rows.
 
 A checkpoint is one safetensors file with JSON metadata. ``module.*`` are the weights (and, trained end to end,
 ``network.*`` those of the 2D network); ``seen.*`` are 8-byte hashes of the images used in training. Without dates and
@@ -47,7 +47,7 @@ class ModuleInfo:
     two_d : str
         Description of that network, its input and its crop; empty where the file of features has none.
     joint : dict
-        Description of the 2D network whose weights lie in the same file; empty for a module on ready features.
+        Description of the 2D network whose weights are in the same file; empty for a module on features.
     training : dict
         JSON: condition, seed, configuration, scores of the best epoch, versions.
     """
@@ -66,22 +66,22 @@ class ModuleInfo:
         widths = tuple(block.width for block in self.blocks)
         if self.task not in TASKS or outputs != self.spec.outputs or widths != self.spec.blocks:
             raise ModelError(
-                f"module: expected a task of {', '.join(TASKS)} whose outputs and blocks fit the module, got "
-                f"{self.task!r}, {self.spec.outputs} outputs and blocks of {widths}; train it again"
+                f"module: task {self.task!r} with {len(self.classes)} classes and blocks of {widths} columns does not "
+                f"match a module with {self.spec.outputs} outputs and blocks of {self.spec.blocks}; train it again"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModule:
-    """A module ready to run, in evaluation mode on the processor.
+    """A module in evaluation mode on the CPU.
 
     Attributes
     ----------
     module : FusionModule
     info : ModuleInfo
     train, validation : (n,) int64 hashes of image contents
-        Images on which it was fitted, and which chose its epoch.
-    network : weights of the 2D network by name; empty for a module on ready features
+        Images on which it was fitted, and on which its epoch was chosen.
+    network : weights of the 2D network by name; empty for a module on features
     source : str
     """
 
@@ -112,7 +112,7 @@ def save_module(
     validation: np.ndarray,
     network: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint, all or nothing."""
+    """Write a checkpoint under a temporary name, then rename it."""
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"network.{name}": tensor for name, tensor in (network or {}).items()}
     tensors |= {
@@ -133,7 +133,7 @@ def load_module(path: str | Path) -> LoadedModule:
 
     Raises
     ------
-    ModelError : missing, of another kind or version, cut short, changed, or with weights of another module.
+    ModelError : the file is missing, damaged, of another kind or version, or has weights of another module.
     """
     described, tensors = read_tensors(
         path, kind=FORMAT, version=FORMAT_VERSION, what="a module of ig3d fuse-features or train-joint"
@@ -160,8 +160,8 @@ def load_module(path: str | Path) -> LoadedModule:
         module.load_state_dict(parts["module"], strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as exc:
         raise ModelError(
-            f"{path}: expected a whole description of a module and its weights, got others "
-            f"({str(exc).splitlines()[0]}); train it again"
+            f"{path}: the description and the weights of the module do not match ({str(exc).splitlines()[0]}); train "
+            "it again"
         ) from exc
     return LoadedModule(module.eval(), info, train, validation, parts["network"], str(path))
 
@@ -169,12 +169,12 @@ def load_module(path: str | Path) -> LoadedModule:
 def check_fits(
     loaded: LoadedModule, table: FusionTable, *, network: str, shape: tuple[int, ...]
 ) -> list[str]:
-    """Refuse rows that do not fit a module.
+    """Refuse rows whose features or codes a module cannot use.
 
     Parameters
     ----------
     table : the rows
-    network, shape : name and shape of a row of their features
+    network, shape : network of their features, and shape of the features of one row
 
     Returns
     -------
@@ -187,33 +187,33 @@ def check_fits(
     info = loaded.info
     if info.joint:
         raise ModelError(
-            f"{loaded.source}: expected a module on features, got a network trained end to end; apply it with "
-            "ig3d train-joint --apply"
+            f"{loaded.source}: this is a network trained end to end, not a module on features; apply it with ig3d "
+            "train-joint --apply"
         )
     if shape != info.spec.shape:
         raise ModelError(
             f"{loaded.source}: expected features of shape {_shape(info.spec.shape)}, got {_shape(shape)}; "
-            "write them as those it was trained on (ig3d logits --features, or --feature-maps)"
+            "write them with the same option as for training (ig3d logits --features, or --feature-maps)"
         )
     warnings = input_warnings(info, table) if _layer(network) == _layer(info.network) else []
     if network != info.network and not warnings:
         raise ModelError(
             f"{loaded.source}: expected features of the network {_short(info.network)}, got those of "
-            f"{_short(network)}; write them with the network, layer and input that it was trained on"
+            f"{_short(network)}; write them with the network, layer and input of the training"
         )
     check_blocks(loaded, table)
     return warnings
 
 
 def input_warnings(info: ModuleInfo, table: FusionTable) -> list[str]:
-    """A warning where the 2D outputs of ``table`` are of the module's network, but of images prepared otherwise."""
+    """Warnings if the 2D outputs of ``table`` are from the module's network, but with another crop or scaling."""
     same = info.two_d.partition(";")[0] == table.two_d_network.partition(";")[0]
     differences = network_differences(info.two_d, table.two_d_network)
     return [input_warning(differences)] if same and differences else []
 
 
 def input_warning(differences: Sequence[str]) -> str:
-    """The warning for images that are cropped or scaled in another way than those of the training."""
+    """Warning that images are cropped or scaled differently than in training."""
     return (
         f"WARNING the module was trained with another input of the 2D network: {'; '.join(differences)}. "
         "Its outputs are likely worse; use the same options of ig3d logits."

@@ -1,4 +1,4 @@
-"""All choices of an intermediate fusion, in one object; stored as JSON with its results."""
+"""Configuration of an intermediate fusion; stored as JSON with its results."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ CONDITIONS = ("codes", "null-input", "permuted")
 
 @dataclass(frozen=True, slots=True)
 class IntermediateConfig:
-    """Choices of :func:`ig3d.learn.intermediate.run.fuse_features`.
+    """Options of :func:`ig3d.learn.intermediate.run.fuse_features`.
 
     Attributes
     ----------
     module : ``linear``, ``gate``, ``film``, ``attention`` or ``spp``
     task : ``classes``, ``va``, ``both``, or None
-        None is what the 2D network predicts. ``both`` trains for classes and valence-arousal at once.
+        None is the task of the 2D network. ``both`` trains for classes and valence-arousal at once.
     width : int or None
-        Channels of the module; None is as many as the features have. Features of another width are projected to it.
+        Channels of the module; None is the number of channels of the features. Other features are projected to it.
     seeds : tuple of int
-        One run each: initial weights, order of rows, masks.
+        One training per seed: initial weights, batches and masks depend on it.
     controls : bool
-        Train the null-input baseline and the control with permuted codes too.
+        Whether to train the null-input baseline and the control with permuted codes too.
     epochs, patience : int
-        At most so many passes; an end after so many without a better validation score.
+        Maximum number of epochs; training stops after ``patience`` epochs without a better validation score.
     batch_size : int
     lr : float
-        Peak learning rate of AdamW: reached linearly within a tenth of the steps, then a half cosine to zero.
+        Peak learning rate of AdamW: linear warm-up in a tenth of the steps, then a half cosine to zero.
     weight_decay : float
-        On matrices, not on biases, norms and learnt tokens.
+        Weight decay of matrices; biases, norms and learnt tokens have none.
     dropout, smoothing : float in [0, 1)
-        Within the module; of the labels.
+        Dropout in the module; label smoothing.
     balance : float in [0, 1]
         A class of n rows is drawn in proportion to n^(1 - balance): 1 draws all classes equally often.
     masking : float in [0, 1]
-        Chance that a training row loses all its blocks, and chance of each block that is left.
+        Probability that all blocks of a training row are masked; otherwise, probability for each block.
     va_weight : float
-        Of MSE + (1 - CCC) beside the cross-entropy, for ``both``.
+        Weight of MSE + (1 - CCC) relative to the cross-entropy, for ``both``.
     validation : float in (0, 0.5]
-        Part of the train rows that chooses the epoch where no val split is left for it; groups whole.
+        Share of the train rows (whole groups) on which the epoch is chosen, if there is no val split for it.
     report : ``test``, ``val`` or None
-        Rows whose figures are shown; None is test, else val.
+        Reported split; None is test, else val.
     draws : int
-        Of the bootstrap.
+        Number of bootstrap draws.
     mixed : bool
-        Mixed precision; on a CUDA device only.
+        Whether to use mixed precision on a CUDA device.
     """
 
     module: str = "attention"
@@ -108,7 +108,7 @@ class IntermediateConfig:
             if not 0 <= getattr(self, name) < inf:
                 raise UsageError(f"{name.replace('_', '-')}: expected 0 or more, got {getattr(self, name)}")
         if not 0 < self.validation <= 0.5:
-            raise UsageError(f"validation: expected a part within (0, 0.5], got {self.validation}")
+            raise UsageError(f"validation: expected a share within (0, 0.5], got {self.validation}")
 
     @property
     def conditions(self) -> tuple[str, ...]:

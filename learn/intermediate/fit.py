@@ -1,7 +1,7 @@
-"""Training of modules, on features or end to end, by the loop of :mod:`ig3d.learn.training.loop`.
+"""Training of modules, on features or end to end, with the loop of :mod:`ig3d.learn.training.loop`.
 
-All random numbers (initial weights, rows, masks, augmentation, dropout) depend on the seed. On one CPU with one compute
-thread, a seed gives the same weights to the bit, also after an interruption.
+All random numbers (initial weights, batches, masks, augmentation, dropout) depend on the seed. On one CPU with one
+compute thread, the weights are the same bytes for one seed, also after an interruption.
 """
 
 from __future__ import annotations

@@ -75,22 +75,21 @@ class RunFolder:
             ours = isinstance(earlier, dict) and earlier.get("format") == FORMAT
             if names and not ours:
                 raise RunError(
-                    f"{self.path}: expected a new folder or one of an earlier run, got {', '.join(names[:5])}; name "
-                    "another --out"
+                    f"{self.path}: the folder has other files ({', '.join(names[:5])}); choose a new --out"
                 )
             mine = json.loads(json.dumps(self.identity))
             if ours and earlier.get("identity") != mine and not restart:
                 raise RunError(
-                    f"{self.path}: expected a run of these choices and rows, got one that differs in "
-                    f"{', '.join(_differing(earlier.get('identity'), mine))}; name another --out, or --restart"
+                    f"{self.path}: the folder has a run with other options or rows; different: "
+                    f"{', '.join(_differing(earlier.get('identity'), mine))}; choose another --out, or --restart"
                 )
             more = {name for name in names if _FINISHED.fullmatch(name)}
             more -= {self.checkpoint(*training).name for training in trainings}
             if more and not restart:
                 raise RunError(
-                    f"{self.path}: expected no more trainings than are asked for, got "
-                    f"{some(sorted(name.removesuffix('.safetensors') for name in more))} as well; ask for these too "
-                    "(--seeds, --controls), name another --out, or --restart"
+                    f"{self.path}: the folder has further trainings "
+                    f"({some(sorted(name.removesuffix('.safetensors') for name in more))}); include them (--seeds, "
+                    "--controls), or choose another --out, or --restart"
                 )
             if restart:
                 for name in names:
@@ -98,10 +97,12 @@ class RunFolder:
                         (self.path / name).unlink()
             self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
         except (OSError, ValueError, RecursionError) as exc:
-            raise RunError(f"{self.path}: expected a folder to write to, got {exc}; choose another") from exc
+            raise RunError(
+                f"{self.path}: cannot be used as output folder ({exc}); choose another --out"
+            ) from exc
 
     def write_figures(self, result: IntermediateResult, command: str) -> None:
-        """Record, figures, findings and predictions; with a task of both, those of valence and arousal beside them."""
+        """Write record, figures, findings and predictions; with the task ``both``, two sets of files."""
         texts: dict[str, str | bytes] = {}
         for of in results_of(result):
             run = run_of(of, folder=self.path, command=command)
@@ -114,7 +115,7 @@ class RunFolder:
             with replacing(self.path / name) as temporary:
                 temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as exc:
-            raise RunError(f"{self.path}: expected to write {name} there, got {exc}") from exc
+            raise RunError(f"{self.path}: {name} cannot be written: {exc}") from exc
 
 
 def all_versions() -> dict[str, str]:

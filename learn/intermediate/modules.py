@@ -1,4 +1,4 @@
-"""Five modules that combine code tokens with the features of a 2D network before its decision.
+"""Five modules that combine code tokens with the features of a 2D network before its last layer.
 
 The input is positions (n, p, width) and tokens (n, blocks, width). The output (n, outputs) is class logits, then
 valence and arousal. ``gate`` and ``attention`` also return the share of the codes in the decision, (n,) in [0, 1]; for
@@ -30,7 +30,7 @@ class ModuleSpec:
     shape : (d,) of feature vectors, or (c, h, w) of feature maps
     blocks : columns of each code block, in order
     width : int
-        Channels inside.
+        Channels of the hidden layers.
     outputs : int
     dropout : float
     """
@@ -48,8 +48,8 @@ class ModuleSpec:
         numbers = (*self.shape, *self.blocks, self.width, self.outputs)
         if len(self.shape) not in (1, 3) or not self.blocks or min(numbers) < 1:
             raise UsageError(
-                f"module {self.name}: expected features (d,) or (c, h, w), one code block or more and a width, got "
-                f"{self.shape}, {self.blocks} and {self.width}"
+                f"module {self.name}: needs features of shape (d,) or (c, h, w), at least one code block and a "
+                f"positive width, got {self.shape}, blocks {self.blocks} and width {self.width}"
             )
 
 
@@ -64,10 +64,9 @@ class CodeTokens(nn.Module):
 
     Notes
     -----
-    Each block is one token with its own embedding, so that any set of blocks of any regressor can be used. A masked
-    block, and every block of a row without a face, is replaced by a learnt token; its codes are never read, so that no
-    zero has a meaning. The sum of the tokens of rows without missing blocks is one linear layer on the concatenated
-    blocks, as in the paper: the embeddings are its bias.
+    Each block is one token with a separate embedding, so that any set of blocks of any regressor can be used. A masked
+    block, and every block of a row without a face, is replaced by a learnt token; its codes are not read. Without
+    masking, the sum of the tokens equals one linear layer on the concatenated blocks, as in the paper.
     """
 
     mean: torch.Tensor
@@ -91,7 +90,7 @@ class CodeTokens(nn.Module):
         self.mean, self.scale = _mean_and_scale(codes)
 
     def forward(self, codes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """(n, d) codes and (n, blocks) bool to (n, blocks, width); codes of absent blocks may be anything, NaN too."""
+        """(n, d) codes and (n, blocks) bool to (n, blocks, width); codes of absent blocks are ignored, also NaN."""
         standard = torch.where(present[:, self.columns], (codes - self.mean) / self.scale, 0.0)
         parts = standard.split(self.widths, dim=1)
         tokens = torch.stack([layer(part) for layer, part in zip(self.project, parts, strict=True)], dim=1)
@@ -138,7 +137,7 @@ class Positions(nn.Module):
 
 
 def _mean_and_scale(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each column; a column that does not vary has the scale 1."""
+    """Mean and standard deviation of each column; the scale of a constant column is 1."""
     exact = values.double()
     mean, deviation = exact.mean(0), exact.std(0, correction=0)
     varies = deviation > 1e-6 * (1 + mean.abs())
@@ -201,7 +200,7 @@ def _no_share(rows: torch.Tensor) -> torch.Tensor:
 
 
 class LinearFusion(FusionModule, name="linear"):
-    """Codes to the width of the features, concatenated, twice as wide, as wide, out.
+    """Codes, projected to the width of the features, are concatenated with them; three linear layers follow.
 
     References
     ----------
@@ -305,9 +304,9 @@ class _Attend(nn.Module):
 class AttentionFusion(FusionModule, name="attention"):
     """Code tokens attend to the positions of the map and to each other; then a decision token attends to all of them.
 
-    The soft-max always runs over two elements or more (a feature vector is one position beside the tokens); in the
-    published attention (If3d) it ran over one, and its weight was always 1. The share is the weight that the decision
-    token gives to code tokens.
+    The softmax always runs over at least two elements (a feature vector is one position beside the tokens). In the
+    published attention (If3d) it runs over one, so that its weight is always 1. The share is the weight that the
+    decision token gives to code tokens.
 
     References
     ----------
@@ -333,9 +332,9 @@ class AttentionFusion(FusionModule, name="attention"):
 
 
 class SppFusion(FusionModule, name="spp"):
-    """The map's maxima over 1, 4 and 16 parts, concatenated with the codes; two layers.
+    """Maxima of the feature map over 1, 4 and 16 parts are concatenated with the codes; two layers follow.
 
-    Levels finer than the map itself are left out: of a feature vector there is one part.
+    Levels finer than the map are left out; a feature vector has one part.
 
     References
     ----------

@@ -21,13 +21,13 @@ _NONE = np.zeros(0, np.intp)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModulePlan(EvaluationPlan):
-    """Evaluation plan of an intermediate fusion; the indices of rows ascend.
+    """Evaluation plan of an intermediate fusion; row indices are sorted.
 
     Attributes
     ----------
     task : ``classes``, ``va`` or ``both``
     train : rows on which weights are fitted
-    validation : rows that choose the epoch; none of them is reported
+    validation : rows on which the epoch is chosen; none of them is reported
     predicted : rows with predictions: all outside of the train split
     """
 
@@ -79,7 +79,7 @@ class ModulePlan(EvaluationPlan):
         return self.notes
 
     def record(self) -> dict[str, Any]:
-        """As of every plan, with the number of rows that fit weights and choose the epoch."""
+        """The record of every plan, with the numbers of train and validation rows."""
         counts = {"train": len(self.train), "validation": len(self.validation)}
         return EvaluationPlan.record(self) | counts
 
@@ -100,7 +100,7 @@ def plan_modules(
 
     Raises
     ------
-    ProtocolError : no train split, or too few rows of one of the parts.
+    ProtocolError : there is no train split, or a split has too few rows.
     """
     task = config.task or table.task
     known = _known(table, task)
@@ -108,19 +108,18 @@ def plan_modules(
     source = str(table.sources.get("3d", "store"))
     if not in_train.any():
         raise ProtocolError(
-            f"{source}: expected a train split to fit on, got none of {len(table)} rows; extract with a dataset that "
-            "has one (--split, or a manifest)"
+            f"{source}: none of the {len(table)} rows is of a train split, on which the module is fitted; extract with "
+            "--split or a manifest"
         )
     usable = known & there
     if not (usable & in_train).any():
         raise ProtocolError(
-            f"train rows: expected labelled ones with {what}, got none of {int(in_train.sum())}, "
-            f"{int((known & in_train).sum())} of them labelled; give those of the train split too "
-            "(ig3d logits --splits all)"
+            f"train rows: none of the {int((known & in_train).sum())} labelled train rows has {what}; write them for "
+            "the train split too (ig3d logits --splits all)"
         )
     name = _reported(table, usable, config, what)
     reported = np.flatnonzero(usable & table.split_mask(name))
-    notes = [] if config.report else [f"Reported on {name}: assumed; --report chooses."]
+    notes = [] if config.report else [f"Reported split: {name} (default; change it with --report)."]
     rows = np.flatnonzero(usable & in_train)
     validation = np.flatnonzero(usable & table.split_mask("val")) if name != "val" else np.zeros(0, np.intp)
     if len(validation) >= 2:
@@ -128,20 +127,20 @@ def plan_modules(
     else:
         train, validation = _hold_out(table, rows, task, config)
         made = f"{len(validation)} of the train rows, by seed {config.seeds[0]}" + (
-            ", groups whole" if table.grouped else ""
+            ", in whole groups" if table.grouped else ""
         )
     _check_classes(table, train, task)
-    notes.append(f"Fitted on {len(train)} train rows; the epoch chosen on {made}.")
+    notes.append(f"Fitted on {len(train)} train rows; the epoch is chosen on {made}.")
     without = int((~table.covered[train]).sum())
     if without:
         notes.append(
-            f"{without} train rows have no codes: the module learns from them to predict without a face."
+            f"{without} train rows have no codes; from them, the module learns to predict rows without codes."
         )
     shared = np.intersect1d(table.group_codes[rows], table.group_codes[reported])
     if table.grouped and len(shared):
         notes.append(
-            f"WARNING {len(shared)} groups of the reported rows also stand among the train rows: the dataset's splits "
-            "share them, and figures are likely too good."
+            f"WARNING {len(shared)} groups (persons or videos) are both in the reported and in the train rows; results "
+            "are probably too optimistic."
         )
     notes += check_groups(table.group_codes[reported] if table.grouped else None)
     return ModulePlan.of(
@@ -161,8 +160,8 @@ def _known(table: FusionTable, task: str) -> np.ndarray:
     valued = np.isfinite(table.targets).all(axis=1)
     if task == "both" and not (valued & (table.labels >= 0)).any():
         raise ProtocolError(
-            f"task both: expected rows with a class and with valence and arousal, got {int((table.labels >= 0).sum())} "
-            f"with a class, {int(valued.sum())} with both values; choose classes or va"
+            f"task both: no row has a class and valence and arousal ({int((table.labels >= 0).sum())} rows have "
+            f"a class, {int(valued.sum())} both values); choose classes or va"
         )
     if task == "both":
         return np.asarray(valued & (table.labels >= 0))
@@ -175,8 +174,8 @@ def _reported(table: FusionTable, usable: np.ndarray, config: IntermediateConfig
             return name
     asked = config.report or "test or val"
     raise ProtocolError(
-        f"reported rows: expected labelled ones of {asked} with {what}, got none; "
-        + ", ".join(f"{part.name} has {int((usable & (table.split == part)).sum())}" for part in Split)
+        f"reported rows: the {asked} split has no labelled rows with {what}; number by split: "
+        + ", ".join(f"{part.name} {int((usable & (table.split == part)).sum())}" for part in Split)
     )
 
 
@@ -193,8 +192,8 @@ def _hold_out(
     )
     if not held.any():
         raise ProtocolError(
-            f"validation: expected {2 * parts} train rows or groups to part, got {len(rows)} rows in "
-            f"{len(np.unique(table.group_codes[rows]))}; give more, or a val split that is not reported"
+            f"validation: at least {2 * parts} train rows or groups are needed, got {len(rows)} rows in "
+            f"{len(np.unique(table.group_codes[rows]))} groups; add rows, or a val split that is not reported"
         )
     return rows[~held], rows[held]
 
@@ -202,11 +201,11 @@ def _hold_out(
 def _check_classes(table: FusionTable, train: np.ndarray, task: str) -> None:
     if task != "va" and len(np.unique(table.labels[train])) < 2:
         raise ProtocolError(
-            f"train rows: expected two classes or more, got only {table.classes[int(table.labels[train[0]])]}"
+            f"train rows: all have class {table.classes[int(table.labels[train[0]])]}; at least two classes are needed"
         )
     if not len(train) or not table.covered[train].any():
         raise PredictionsError(
-            f"codes: expected train rows with 3D codes, got none of {len(train)}; see ig3d inspect"
+            f"codes: none of the {len(train)} train rows has 3D codes; ig3d inspect shows the reasons"
         )
 
 
@@ -220,7 +219,7 @@ def codes_of(
     table : n samples
     condition : ``codes``, ``null-input`` (no row has codes), or ``permuted`` (codes are permuted among rows)
     parts : row indices within which codes are permuted: train, validation and other rows
-    seed : of the permutation
+    seed : seed of the permutation
     """
     codes = np.asarray(table.codes, np.float32)
     covered = table.covered

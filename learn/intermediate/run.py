@@ -1,8 +1,8 @@
 """Intermediate fusion: train each condition with each seed, write predictions and checkpoints, and compare.
 
-The conditions are the module with the codes, the same module and training with all code blocks masked (the null-input
-baseline, so that the gain by training a module at all is not attributed to the codes), and with permuted codes (the
-control). A :class:`~.fit.Route` has the inputs and the model: a module on features here, a 2D network with a module in
+There are three conditions: the module with the codes; the same module trained with all code blocks masked (null-input
+baseline, which shows the gain of training a module without codes); the module with permuted codes (control). A
+:class:`~.fit.Route` has the inputs and the model: a module on features here, a 2D network with a module in
 :mod:`ig3d.networks.joint`.
 """
 
@@ -99,7 +99,7 @@ def fuse_features(
     Raises
     ------
     ProtocolError : the store has no train split, or a part has too few rows.
-    RunError : ``out`` holds another run.
+    RunError : ``out`` has another run.
     ModelError : training diverged, or a file cannot be written.
     """
     route = FeatureRoute(features, choose_device(device))

@@ -1,6 +1,6 @@
-"""Features and codes, joined by id.
+"""Features and codes, aligned by id.
 
-Features come from a file of ``ig3d logits --features``, whose predictions are the ``2d`` to compare with.
+Features come from a file of ``ig3d logits --features``; its predictions are the reference ``2d``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _AT_A_TIME = 512
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """n samples with their 2D predictions and codes, and the features of those that a file has them for.
+    """n samples with their 2D predictions and codes, and the features of those that are in the file.
 
     Attributes
     ----------
     table : n samples (:class:`~ig3d.features.fusion_table.FusionTable`)
     values : (m, d) float32, or (m, c, h, w) float16
     row : (n,) int64
-        Row in ``values`` of each sample, -1 where there is none.
+        Row in ``values`` of each sample, -1 if it has no features.
     network : str
-        Names the network that made the features, its layer and its input, by content.
+        Name of the network that computed the features, with layer and input, by content.
     contents : (n,) int64
-        Hash of each sample's image: the same photograph may come again under another id.
+        Hash of each sample's image, because an image may occur under several ids.
     """
 
     table: FusionTable
@@ -53,12 +53,12 @@ class FeatureTable:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that a training sees."""
+        """SHA-256 of all inputs of a training."""
         total = hashlib.sha256(self.network.encode())
         total.update(table_digest(self.table).encode())
         total.update(f"{self.values.dtype.str}{self.values.shape[1:]}".encode())
         total.update(self.there.tobytes())
-        # by sample: the order of a file's rows is of no meaning; in parts, as maps are large
+        # in the order of samples, so that the order of the file does not matter; in parts, because maps are large
         rows = self.row[self.there]
         for start in range(0, len(rows), _AT_A_TIME):
             total.update(self.values[rows[start : start + _AT_A_TIME]].tobytes())
@@ -88,7 +88,7 @@ def load_feature_table(
     need_labels: bool = True,
     classes: Sequence[str] = (),
 ) -> FeatureTable:
-    """Join a file of features and predictions to a store of codes.
+    """Align a file of features and predictions to a store of codes.
 
     Parameters
     ----------
@@ -96,24 +96,24 @@ def load_feature_table(
     stores : path or paths of stores, which also give the samples and their labels
     blocks : which code blocks (:func:`~ig3d.features.blocks.choose_blocks`)
     groups : regular expression over ids whose first group names the person or video, or None
-    task : ``classes``, ``va`` or ``both``; None takes what the file holds
-    force : go on where the order of rows or classes is likely wrong
+    task : ``classes``, ``va`` or ``both``; None is the task of the file
+    force : continue if the order of rows or classes looks wrong
     need_labels, classes : see :func:`~ig3d.features.join.load_table`
 
     Raises
     ------
-    PredictionsError : the file is malformed, holds no features, or has ids that the store does not have.
-    UsageError : a block that the store does not have.
+    PredictionsError : the file is malformed, has no features, or has ids that are not in the store.
+    UsageError : a block is not in the store.
     """
     read = load_features(features)
     inputs = Inputs(features, stores, task="classes" if task == "both" else task)
     table = load_table(inputs, blocks=blocks, force=force, need_labels=need_labels, classes=classes)
-    strangers = read.ids[~np.isin(read.ids, table.id)]
-    if len(strangers):
+    unknown = read.ids[~np.isin(read.ids, table.id)]
+    if len(unknown):
         raise PredictionsError(
-            f"{features}: expected features of samples of {table.sources.get('3d', 'the store')} "
-            f"({some(table.id.tolist(), 2)}), got {len(strangers)} of {len(read)} rows that are none "
-            f"({some(strangers.tolist(), 3)}); write them from the same dataset"
+            f"{features}: {len(unknown)} of {len(read)} rows ({some(unknown.tolist(), 3)}) are not samples of "
+            f"{table.sources.get('3d', 'the store')} ({some(table.id.tolist(), 2)}); write features and store from the "
+            "same dataset"
         )
     contents = contents_of(inputs.stores, table.id)
     table = regrouped(table, groups)
@@ -121,7 +121,7 @@ def load_feature_table(
 
 
 def contents_of(stores: Sequence[Path], ids: np.ndarray) -> np.ndarray:
-    """(n,) int64 hashes of the images of ``ids``, by their bytes; of the ids themselves where no store knows those."""
+    """(n,) int64 hashes of the bytes of the images; for images that are in no store, hashes of their ids."""
     names = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
     contents = np.frombuffer(b"".join(names), "<i8").astype(np.int64)
     for path in stores:
@@ -129,6 +129,6 @@ def contents_of(stores: Sequence[Path], ids: np.ndarray) -> np.ndarray:
             digest = store.column("sample/digest")
             rows, _ = find_rows(store.samples["id"], ids)
         hashes = np.ascontiguousarray(digest[:, :8]).view("<i8").ravel()
-        there = (rows >= 0) & digest.any(axis=1)
-        contents[rows[there]] = hashes[there]
+        has_digest = (rows >= 0) & digest.any(axis=1)
+        contents[rows[has_digest]] = hashes[has_digest]
     return contents

@@ -61,17 +61,17 @@ _SET_BY_RUN = ("task", "objective", "on", "random_state", "num_threads", "use_3d
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Choices of a run that its rules take; as in :class:`~ig3d.learn.config.FuseConfig`.
+    """Options of a run that are passed to rules; as in :class:`~ig3d.learn.config.FuseConfig`.
 
     Attributes
     ----------
     task : ``classes`` or ``va``
     objective : accuracy, balanced, logloss; rmse, ccc
-    on, calibrate : see the configuration
+    on, calibrate : as in the configuration
     options : rule -> parameter -> value
-    seed : of inner folds and of trees
-    threads : of LightGBM, 0 for all cores; changes no number
-    candidates : rules that ``best`` chooses among
+    seed : seed of inner folds and of trees
+    threads : threads of LightGBM, 0 for all cores; results do not depend on it
+    candidates : rules among which ``best`` chooses
     """
 
     task: str
@@ -94,7 +94,7 @@ def kind_of(name: str) -> type[Rule]:
 
     Raises
     ------
-    UsageError : there is no such rule.
+    UsageError : no rule has this name.
     MissingExtra : it needs a package that is not installed.
     """
     from .base import Rule
@@ -108,7 +108,9 @@ def kind_of(name: str) -> type[Rule]:
     if ":" not in name:
         installed = installed_plugins("rules")
         if name not in installed:
-            raise UsageError(f"rules: expected some of {', '.join(names())}, or module:Class, got {name}")
+            raise UsageError(
+                f"rules: {name!r} is unknown; choose among {', '.join(names())}, or module:Class"
+            )
         target = installed[name]
     module, _, attribute = target.partition(":")
     try:
@@ -116,9 +118,11 @@ def kind_of(name: str) -> type[Rule]:
     except (ImportError, AttributeError) as exc:
         if isinstance(exc, ModuleNotFoundError) and not f"{module}.".startswith(f"{exc.name}."):
             raise absent(exc, wanted_by=f"rule {name}") from exc
-        raise UsageError(f"rules: expected module:Class of a rule, got {target!r} ({exc})") from exc
+        raise UsageError(
+            f"rules: {target!r} cannot be imported ({exc}); check the name module:Class"
+        ) from exc
     if not (isinstance(kind, type) and issubclass(kind, Rule)):
-        raise UsageError(f"rules: expected a class that inherits ig3d.learn.rules.Rule, got {target!r}")
+        raise UsageError(f"rules: {target!r} is not a subclass of ig3d.learn.rules.Rule; inherit from it")
     return kind
 
 
@@ -134,31 +138,35 @@ def rule_options(values: Mapping[str, Any], *, text: bool = False) -> dict[str, 
 
     Raises
     ------
-    UsageError : there is no such option, or the value is not one of its values.
+    UsageError : the option does not exist, or the value is not allowed.
     """
-    found: dict[str, dict[str, Any]] = {}
+    checked: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         rule = key.rpartition(".")[0]
         options = {option.name: option for option in (options_of_rule(rule) if rule else ())}
         if key not in options:
-            every = [option.name for name in ([rule] if rule else RULES) for option in options_of_rule(name)]
-            raise UsageError(f"option of a rule: expected one of {', '.join(every) or 'none'}, got {key!r}")
+            allowed = [
+                option.name for name in ([rule] if rule else RULES) for option in options_of_rule(name)
+            ]
+            raise UsageError(f"option of a rule: {key!r} is unknown; choose {', '.join(allowed) or 'none'}")
         option = options[key]
-        found.setdefault(rule, {})[option.parameter] = option.parsed(value) if text else option.checked(value)
-    return found
+        checked.setdefault(rule, {})[option.parameter] = (
+            option.parsed(value) if text else option.checked(value)
+        )
+    return checked
 
 
 def make_rule(name: str, choices: Choices) -> Rule:
-    """A rule by its name, over calibrated predictions if the run calibrates them.
+    """Construct a rule by its name; with ``choices.calibrate``, a :class:`~.calibrate.Calibrated` rule.
 
     Raises
     ------
-    UsageError : there is no such rule.
+    UsageError : no rule has this name.
     """
     kind = kind_of(name)
     rule = kind(**choices.options.get(name, {}))
-    known = rule.get_params(deep=False)
-    offered: dict[str, Any] = {
+    parameters = rule.get_params(deep=False)
+    values: dict[str, Any] = {
         "task": choices.task,
         "objective": choices.objective,
         "on": choices.on,
@@ -166,12 +174,12 @@ def make_rule(name: str, choices: Choices) -> Rule:
         "num_threads": choices.threads,
         "use_3d": name != RECALIBRATED,
     }
-    if "candidates" in known:
-        # To leave the 3D out is a choice too.
+    if "candidates" in parameters:
+        # The recalibrated 2D network alone is a candidate too.
         candidates = (RECALIBRATED, *(other for other in choices.candidates if other != name))
-        offered["candidates"] = tuple((other, make_rule(other, choices)) for other in candidates)
-    rule.set_params(**{key: value for key, value in offered.items() if key in known})
-    if choices.calibrate == "none" or "candidates" in known:
+        values["candidates"] = tuple((other, make_rule(other, choices)) for other in candidates)
+    rule.set_params(**{key: value for key, value in values.items() if key in parameters})
+    if choices.calibrate == "none" or "candidates" in parameters:
         return rule
     from .calibrate import Calibrated
 
@@ -179,7 +187,7 @@ def make_rule(name: str, choices: Choices) -> Rule:
 
 
 def fits(name: str, calibrate: str) -> bool:
-    """Whether a rule is fitted to the calibration rows, with this calibration before it."""
+    """Whether a rule, or the calibration before it, is fitted to the calibration rows."""
     return kind_of(name).fits or calibrate != "none"
 
 

@@ -11,18 +11,18 @@ from .columns import Columns
 
 
 class Rule(BaseEstimator):
-    """A fusion rule: ``fit`` sees only the fitting rows and chooses its hyper-parameters among them.
+    """A fusion rule; ``fit`` gets the fitting rows and chooses its hyper-parameters on them.
 
-    As in scikit-learn: ``__init__`` stores, ``fit`` sets attributes that end in an underscore and returns the rule.
-    Of the constructor's parameters the run sets ``task``, ``objective``, ``on``, ``random_state`` and ``num_threads``
-    if the rule has them; all others are options of the rule.
+    As in scikit-learn, ``__init__`` only stores its parameters, and ``fit`` sets attributes that end in an underscore
+    and returns the rule. The run sets the constructor parameters ``task``, ``objective``, ``on``, ``random_state``,
+    ``num_threads``, ``use_3d`` and ``candidates``, if the rule has them. All others are options of the rule.
 
     Attributes
     ----------
-    tasks : tasks that the rule can fuse
-    fits : whether anything is fitted to labels
-    needs_codes : whether the rule reads the codes beside both predictions
-    repeated : whether the rule is cross-fitted several times with other folds
+    tasks : supported tasks
+    fits : whether the rule has parameters that are fitted to labels
+    needs_codes : whether the rule reads the codes in addition to both predictions
+    repeated : whether the rule is cross-fitted several times, with new folds each time
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classes", "va")
@@ -31,7 +31,7 @@ class Rule(BaseEstimator):
     repeated: ClassVar[bool] = False
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Rule:
-        """Fit to labels (n,) or targets (n, 2); ``groups`` (n,) stay whole in inner folds."""
+        """Fit to labels (n,) or targets (n, 2); inner folds do not divide ``groups`` (n,)."""
         return self
 
     def apply(self, columns: Columns) -> np.ndarray:
@@ -43,19 +43,21 @@ class Rule(BaseEstimator):
         return {}
 
     def failures(self) -> list[str]:
-        """Causes of optimisers that did not converge, in this rule and in the estimators that it holds."""
-        held = [
+        """Causes of optimisers that did not converge, in this rule and in its nested estimators."""
+        nested = [
             value for value in vars(self).values() if hasattr(value, "failures_") or isinstance(value, Rule)
         ]
-        nested = (of.failures() if isinstance(of, Rule) else of.failures_ for of in held)
-        return [*getattr(self, "failures_", []), *(cause for causes in nested for cause in causes)]
+        causes = [part.failures() if isinstance(part, Rule) else part.failures_ for part in nested]
+        return sum(causes, list(getattr(self, "failures_", [])))
 
     def unusable(self, task: str, *, codes: bool) -> str:
-        """The reason why the rule cannot fuse a table; empty if it can."""
+        """Reason why the rule cannot fuse a table; empty if it can."""
         if task not in self.tasks:
             return (
                 "it is defined for classes only"
                 if task == "va"
                 else "it is defined for valence and arousal only"
             )
-        return "ready 3D predictions come without codes" if self.needs_codes and not codes else ""
+        return (
+            "it needs codes, but the 3D predictions are ready-made" if self.needs_codes and not codes else ""
+        )

@@ -1,4 +1,4 @@
-"""The rule that chooses a rule, by rows held out of the fitting rows."""
+"""Rule that chooses another rule by cross-validation on the fitting rows."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _INNER_FOLDS = 3
 
 
 class Best(Rule):
-    """The candidate of the best objective over inner folds of the fitting rows, refitted to all of them.
+    """The rule with the best objective in inner folds of the fitting rows, refitted to all of them.
 
-    The choice is part of the fit: where a rule is cross-fitted each copy chooses for itself, and the figures are
-    charged for choosing.
+    The choice is part of the fit. Each cross-fitted model makes its own choice, so that results include the cost of
+    choosing.
 
     Parameters
     ----------
     candidates : tuple of (name, rule)
-        Among equals the first wins; where rows are too few to choose by, the first is taken.
+        The first is chosen if several are equal, or if there are too few rows for inner folds.
     task, objective : as in the configuration
     random_state : int
-        Of the inner folds.
+        Seed of the inner folds.
 
     Attributes
     ----------
     chosen_ : str
     rule_ : the chosen rule, fitted
-    costs_ : candidate -> its objective over held-out rows, small is good; empty where there was no choice
+    costs_ : dict, candidate -> cost on held-out rows, lower is better; empty if there were too few rows
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Best(Rule):
         self.random_state = random_state
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Best:
-        """Choose and fit to labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
+        """Choose and fit to labels (n,) or targets (n, 2); inner folds do not divide ``groups`` (n,)."""
         fold = inner_folds(y, self.task, groups, _INNER_FOLDS, self.random_state)
         costs = {}
         if fold is not None:
@@ -66,14 +66,14 @@ class Best(Rule):
     def _held_out(
         self, rule: Rule, columns: Columns, y: np.ndarray, groups: np.ndarray | None, fold: np.ndarray
     ) -> np.ndarray:
-        """(n, k) predictions of each row by a copy that did not see it."""
+        """(n, k) out-of-fold predictions of a rule."""
         values = np.empty(columns.two.shape)
         for held in range(_INNER_FOLDS):
             inside, outside = fold != held, fold == held
-            copy = clone(rule).fit(
+            fitted = clone(rule).fit(
                 columns.take(inside), y[inside], groups=None if groups is None else groups[inside]
             )
-            values[outside] = copy.apply(columns.take(outside))
+            values[outside] = fitted.apply(columns.take(outside))
         return values
 
     def apply(self, columns: Columns) -> np.ndarray:
@@ -82,5 +82,11 @@ class Best(Rule):
         return self.rule_.apply(columns)
 
     def describe(self) -> dict[str, Any]:
-        """What was chosen and fitted, for the record."""
-        return {"chosen": self.chosen_, "held_out": dict(self.costs_), "fitted": self.rule_.describe()}
+        """Chosen rule, its fitted parameters, and the objective of all candidates in inner folds, for the record."""
+        sign = 1 if self.objective in ("logloss", "rmse") else -1  # costs are negative where higher is better
+        objectives = {name: sign * cost for name, cost in self.costs_.items()}
+        return {
+            "chosen": self.chosen_,
+            f"inner_{self.objective}": objectives,
+            "fitted": self.rule_.describe(),
+        }

@@ -1,4 +1,4 @@
-"""Boosting that starts from the recalibrated 2D network and learns from the codes only what corrects it."""
+"""Gradient boosting on the codes that starts from the recalibrated 2D network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from .stack import Stack, matched, standard_error
 class Boost(Rule):
     """Gradient-boosted trees over the codes with the 2D network's log-probabilities as their initial score.
 
-    The start is ``2d-recalibrated``, fitted to the same rows; with no trees the rule is that reference to the letter.
-    Trees are grown on five sixths of the rows and stopped on the others, groups whole, from a start that has not seen
-    these others. Valence and arousal: a model per dimension for what the recalibrated values leave.
+    The initial score is ``2d-recalibrated``, fitted to the same rows; without trees, the rule is identical to it. Trees
+    are grown on five sixths of the rows and stopped early on the others, in whole groups. Their initial score is then
+    fitted without these others. Valence and arousal: one model per dimension, fitted to the residuals of the
+    recalibrated values.
 
     Parameters
     ----------
@@ -30,29 +31,29 @@ class Boost(Rule):
     learning_rate : float
         Learning rate of LightGBM.
     max_rounds : int
-        Most rounds of boosting.
+        Maximum number of boosting rounds.
     patience : int
-        Rounds without gain on the held part after which boosting stops.
+        Boosting stops after this many rounds without improvement on the validation rows.
     num_leaves : int
-        Leaves of a tree; few, because corrections are small.
+        Maximum number of leaves of a tree.
     min_child_samples : int
-        Least rows of a leaf.
+        Minimum number of rows of a leaf.
     feature_fraction : float
-        Share of the codes that a tree may use.
+        Share of the codes that each tree uses.
     reg_lambda : float
-        L2 penalty of the leaves.
+        L2 penalty of the leaf values.
     max_bin : int
-        Histogram bins of a code.
-    num_threads : int, 0 for all cores; changes no number
+        Maximum number of histogram bins of a code.
+    num_threads : int, 0 for all cores; results do not depend on it
     random_state : int
 
     Attributes
     ----------
     base_ : Stack, the recalibrated 2D network
     trees_ : list of str
-        LightGBM's text, one for all classes or one per dimension; empty where trees did not help.
+        Models in LightGBM's text format, one for all classes or one per dimension; empty if trees did not help.
     rounds_ : list of int
-    scale_, offset_ : (2,) arrays, for VA
+    scale_, offset_ : (2,) float64, correction of valence and arousal for the objective ``ccc``
 
     References
     ----------
@@ -92,7 +93,7 @@ class Boost(Rule):
         self.random_state = random_state
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Boost:
-        """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole where the trees are stopped."""
+        """Fit to labels (n,) or targets (n, 2); early stopping does not divide ``groups`` (n,)."""
         self.base_ = self._base().fit(columns, y, groups=groups)
         held = held_out(strata_of(y, self.task), groups, HELD_PART, self.random_state)
         self.trees_: list[str] = []
@@ -106,7 +107,7 @@ class Boost(Rule):
         if self.task == "va" and self.objective == "ccc":
             self.scale_, self.offset_ = matched(self.base_.apply(columns), y)
             if any(self.trees_):
-                # Of rows that trees were grown on their spread says too much.
+                # On the rows on which trees were grown, their predictions vary too much.
                 values = self._with_trees(start.apply(columns.take(held)), columns.take(held))
                 self.scale_, self.offset_ = matched(values, y[held])
         return self
@@ -152,15 +153,15 @@ class Boost(Rule):
         weight: np.ndarray | None = None,
         **objective: Any,
     ) -> None:
-        """Trees stopped on held rows; none where they do not help there."""
-        # What is left over has mean 0 already.
+        """Add trees that are stopped early on held-out rows; none if they do not help there."""
+        # boost_from_average=False: the residuals have mean 0 already.
         text, rounds = grow(
             self, codes, y, held, weight=weight, init=init, boost_from_average=False, **objective
         )
         gain = _gains(self._raw(text, codes[held]), y[held], None if init is None else init[held])
         gain = gain if weight is None else gain * weight[held]
-        # The least of many rounds lies below the start by luck too: trees are kept where the mean gain is more than
-        # two of its standard errors, over groups where there are some.
+        # The best of many rounds is better than the initial score by chance too. Trees are kept if the mean gain is
+        # more than two standard errors (over groups, if there are any).
         kept = gain.mean() > 2 * standard_error(gain[None], None if groups is None else groups[held])[0]
         self.trees_.append(text if kept else "")
         self.rounds_.append(rounds if kept else 0)
@@ -169,7 +170,7 @@ class Boost(Rule):
         return raw_scores(text, codes, threads=self.num_threads)
 
     def _with_trees(self, values: np.ndarray, columns: Columns) -> np.ndarray:
-        """(n, 2) recalibrated valence and arousal, corrected."""
+        """(n, 2) recalibrated valence and arousal plus the predictions of the trees."""
         corrected = values.copy()
         for d, text in enumerate(self.trees_):
             if text:
@@ -192,12 +193,12 @@ class Boost(Rule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """What was fitted, for the record."""
+        """Fitted parameters, for the record."""
         return {"rounds": list(self.rounds_), "base": self.base_.describe()}
 
 
 def _gains(raw: np.ndarray, y: np.ndarray, init: np.ndarray | None) -> np.ndarray:
-    """(m,) by how much trees lower the loss of each row: squared error, or log loss from an initial score."""
+    """(m,) decrease of each row's loss by the trees: squared error, or log loss relative to an initial score."""
     if init is None:
         return np.asarray(y**2 - (y - raw) ** 2)
     rows = np.arange(len(y))

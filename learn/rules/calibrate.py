@@ -1,7 +1,7 @@
-"""Both predictors calibrated before a rule, on the rows that the rule is fitted on.
+"""Calibration of both predictors before a rule, on the rows on which the rule is fitted.
 
-``temperature``: scores over one number [1]_. ``bias``: that and one offset per class, for predictors that were trained
-under other priors [2]_.
+``temperature`` divides scores by one number [1]_. ``bias`` also adds one offset per class, for predictors that were
+trained with other class shares [2]_.
 
 References
 ----------
@@ -26,19 +26,19 @@ from .solver import logistic_correction
 
 
 class Calibration(BaseEstimator):
-    """softmax(scores / temperature + offset) of the least log loss.
+    """Calibration ``softmax(scores / temperature + offset)`` with the smallest log loss.
 
     Parameters
     ----------
     kind : ``temperature`` or ``bias``
     objective : str
-        ``balanced`` lets all classes weigh the same.
+        ``balanced`` gives all classes equal weight.
 
     Attributes
     ----------
     temperature_ : float
     offset_ : (k,) float64, of mean 0
-    present_ : classes that the fitting rows have; others keep their probability
+    present_ : classes that occur in the fitting rows; the others keep their probability
     """
 
     def __init__(self, kind: str = "bias", *, objective: str = "accuracy") -> None:
@@ -78,35 +78,35 @@ class Calibration(BaseEstimator):
         return scaled if len(self.present_) == scores.shape[1] else with_unseen(scores, scaled, self.present_)
 
     def describe(self) -> dict[str, Any]:
-        """What was fitted, for the record."""
-        said: dict[str, Any] = {"temperature": self.temperature_}
-        return said | ({"offset": self.offset_.tolist()} if self.kind == "bias" else {})
+        """Fitted parameters, for the record."""
+        parameters: dict[str, Any] = {"temperature": self.temperature_}
+        return parameters | ({"offset": self.offset_.tolist()} if self.kind == "bias" else {})
 
 
-def with_unseen(given: np.ndarray, fused: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """(n, k) log-probabilities of which classes outside of ``present`` keep what they were given.
+def with_unseen(original: np.ndarray, fused: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(n, k) log-probabilities in which classes outside of ``present`` keep their original probability.
 
-    Nothing was learnt of a class that the fitting rows lack: it keeps its probability, the others share the rest as
-    ``fused`` has it.
+    The fitting rows have no information on these classes. The other classes share the remaining probability in
+    proportion to ``fused``.
 
     Parameters
     ----------
-    given, fused : (n, k) scores
-    present : indices of classes
+    original, fused : (n, k) scores
+    present : indices of the classes that occur in the fitting rows
     """
-    logs = log_softmax(given)
-    share = np.log(np.maximum(probabilities(given)[:, present].sum(axis=1, keepdims=True), 1e-300))
+    logs = log_softmax(original)
+    share = np.log(np.maximum(probabilities(original)[:, present].sum(axis=1, keepdims=True), 1e-300))
     logs[:, present] = share + log_softmax(fused[:, present])
     return log_softmax(logs)
 
 
 class Calibrated(Rule):
-    """A rule over calibrated 2D and 3D scores.
+    """A rule that is applied to calibrated 2D and 3D scores.
 
     Attributes
     ----------
     two_, three_ : Calibration
-    rule_ : the rule, fitted to what they give
+    rule_ : the rule, fitted to the calibrated scores
     """
 
     def __init__(self, rule: Rule, *, kind: str = "bias", objective: str = "accuracy") -> None:
@@ -130,5 +130,5 @@ class Calibrated(Rule):
         return self.rule_.apply(self._calibrated(columns))
 
     def describe(self) -> dict[str, Any]:
-        """What was fitted, for the record."""
+        """Fitted parameters, for the record."""
         return {**self.rule_.describe(), "2d": self.two_.describe(), "3d": self.three_.describe()}

@@ -1,4 +1,4 @@
-"""What a rule sees of some rows: the named columns of the fusion table, and how scores become probabilities."""
+"""Input of the fusion rules: the columns of the fusion table, and conversion of scores to probabilities."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns of n rows: ``2d:happy`` ..., ``3d:happy`` ..., ``code:expression:0`` ..., ``quality:yaw`` ...
+    """Input of a rule for n rows.
 
     Attributes
     ----------
     two, three : (n, k) float64
-        Scores (logits or log-probabilities) of the 2D and the 3D predictions; or valence and arousal.
-    codes : (n, d) float32, finite; None where 3D predictions came ready
-    quality : (n, q) float64, NaN where it is not known; None where there is none
-    quality_columns : q names
-    second : (n, k) float64, predictions of a second 2D network; None where there is none
+        Scores (logits or log-probabilities) of the 2D and 3D predictions, or their valence and arousal.
+    codes : (n, d) float32, finite; None if the 3D predictions are ready-made
+    quality : (n, q) float64, quality of the face, NaN where missing; None if the store has none
+    quality_columns : q names, such as ``quality:yaw``
+    second : (n, k) float64, predictions of a second 2D network; None if there is none
     """
 
     two: np.ndarray
@@ -41,15 +41,15 @@ class Columns:
         return np.asarray(np.isfinite(self.three).all(axis=1))
 
     def take(self, rows: np.ndarray) -> Columns:
-        """The columns of some rows: a mask or indices."""
+        """Select rows by a mask or indices."""
         return self._of(rows, [field.name for field in fields(self)])
 
     def permuted(self, order: np.ndarray) -> Columns:
-        """Row i keeps its 2D scores and gets all that comes of the 3D face of row ``order[i]``."""
+        """Row i keeps its 2D scores and gets the 3D scores, codes and quality of row ``order[i]``."""
         return self._of(order, ["three", "codes", "quality"])
 
     def without_3d(self) -> Columns:
-        """The columns for a rule that sees the 2D scores only; also of rows that have no others."""
+        """Columns for a rule that uses only the 2D scores; also valid for rows without 3D."""
         return replace(self, three=self.two)
 
     def _of(self, rows: np.ndarray, names: list[str]) -> Columns:
@@ -60,16 +60,16 @@ class Columns:
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:
-    """(n, k) probabilities of scores."""
+    """(n, k) probabilities from scores."""
     return np.exp(log_softmax(scores))
 
 
 def log_of(weights: np.ndarray) -> np.ndarray:
-    """Logarithms of non-negative weights (n, k), renormalised to probabilities."""
+    """Log-probabilities from non-negative weights (n, k), renormalised."""
     return log_softmax(np.log(np.maximum(weights, TINY)))
 
 
 def centred(scores: np.ndarray) -> np.ndarray:
-    """(n, k) log-probabilities less their mean over the classes."""
+    """(n, k) log-probabilities minus their mean over the classes."""
     logs = log_softmax(scores)
     return logs - logs.mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Mean, maximum, minimum and product: the rules that fit nothing."""
+"""Rules without fitted parameters: mean, maximum, minimum and product."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .columns import Columns, log_of, probabilities
 
 
 class _Fixed(Rule):
-    """Both predictions combined element by element.
+    """Combines both predictions element by element.
 
-    Classes: on probabilities, renormalised. Valence and arousal: on the values.
+    Classes: combines probabilities and renormalises them. Valence and arousal: combines values.
     """
 
     fits = False
@@ -33,7 +33,7 @@ class _Fixed(Rule):
 
 
 class _OnScores(_Fixed):
-    """As :class:`_Fixed`; with ``on="logits"`` on the scores as they are."""
+    """As :class:`_Fixed`; with ``on="logits"``, combines the scores without normalisation."""
 
     def __init__(
         self, *, task: str = "classes", on: Literal["probabilities", "logits"] = "probabilities"

@@ -1,7 +1,7 @@
-"""What rules are fitted for: the cost that a search compares, and the row weights of the smooth loss.
+"""Objectives of the fusion rules: cost for a grid search, row weights for a smooth loss.
 
-``accuracy`` and ``balanced`` have no slope: what is fitted by slopes uses the log loss for them, with all classes
-weighing the same for ``balanced``; what is searched is compared by the very objective.
+A grid search compares the objective itself. ``accuracy`` and ``balanced`` have no gradient, so that gradient-based
+fits minimise log loss instead; for ``balanced``, all classes have equal weight.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .columns import TINY
 
 
 def row_weights(y: np.ndarray, task: str, objective: str) -> np.ndarray:
-    """(n,) float64 weights of mean 1: equal, or such that all classes weigh the same."""
+    """(n,) float64 weights of mean 1: equal, or, for ``balanced``, such that all classes have equal weight."""
     if task == "va" or objective != "balanced":
         return np.ones(len(y))
     _, where, count = np.unique(y, return_inverse=True, return_counts=True)
@@ -22,18 +22,18 @@ def row_weights(y: np.ndarray, task: str, objective: str) -> np.ndarray:
 
 
 def cost_of(values: np.ndarray, y: np.ndarray, task: str, objective: str) -> tuple[float, float]:
-    """What is to be small, and what decides between equals.
+    """Cost of predictions, lower is better, and a second cost that decides between equal ones.
 
     Parameters
     ----------
     values : (n, k) log-probabilities, or (n, 2) valence and arousal
     y : (n,) labels, or (n, 2) targets
-    task, objective : accuracy, balanced, logloss; rmse, ccc (mean over the dimensions)
+    task, objective : accuracy, balanced, logloss; for ``va`` rmse, ccc (mean over the dimensions)
     """
     if task == "va":
         metrics = measure(values, y, "va")
         concordance = (metrics["ccc_valence"] + metrics["ccc_arousal"]) / 2
-        # Nothing varies in constant rows; their concordance is then no reason for a choice.
+        # The concordance of constant rows is undefined and does not decide.
         concordance = concordance if np.isfinite(concordance) else 0.0
         error = metrics["rmse_joint"]
         return (error, -concordance) if objective == "rmse" else (-concordance, error)
@@ -47,7 +47,7 @@ def cost_of(values: np.ndarray, y: np.ndarray, task: str, objective: str) -> tup
 def inner_folds(
     y: np.ndarray, task: str, groups: np.ndarray | None, folds: int, seed: int
 ) -> np.ndarray | None:
-    """(n,) int inner folds over fitting rows, groups whole; None where there are too few to choose by."""
+    """(n,) int inner folds of fitting rows in whole groups; None if there are too few rows or groups."""
     groups = np.arange(len(y)) if groups is None else groups
     if len(np.unique(groups)) < 2 * folds:
         return None

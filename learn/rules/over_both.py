@@ -1,4 +1,4 @@
-"""A rule over two 2D networks: both are stacked, then the rule adds the 3D predictions."""
+"""Rule for two 2D networks: both are stacked, and the rule fuses the stack with the 3D predictions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _INNER_FOLDS = 3
 
 
 class OverBoth(Rule):
-    """A rule whose 2D predictions are the stack of two 2D networks.
+    """A rule whose 2D predictions are those of a stack of two 2D networks.
 
-    The rule is fitted to out-of-fold predictions of the stack, over inner folds of the fitting rows; rows are fused
-    with the stack of all fitting rows. It answers whether the 3D codes add anything beyond both networks; the
-    reference is a stack with the second network once more in place of the 3D predictions.
+    The rule is fitted to out-of-fold predictions of the stack in inner folds of the fitting rows. It is applied to
+    predictions of the stack that is fitted on all fitting rows. It answers whether the 3D codes add anything to both
+    networks. The reference has the second network again in place of the 3D predictions.
 
     Parameters
     ----------
     rule : the rule
     stack : the stack of both networks
     random_state : int
-        Of the inner folds.
+        Seed of the inner folds.
 
     Attributes
     ----------
@@ -41,8 +41,8 @@ class OverBoth(Rule):
         self.random_state = random_state
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> OverBoth:
-        """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
-        both = _instead(columns)
+        """Fit to labels (n,) or targets (n, 2); inner folds do not divide ``groups`` (n,)."""
+        both = _with_second_network(columns)
         self.stack_ = clone(self.stack).fit(both, y, groups=groups)
         task = "va" if np.ndim(y) == 2 else "classes"
         fold = inner_folds(y, task, groups, _INNER_FOLDS, self.random_state)
@@ -60,14 +60,14 @@ class OverBoth(Rule):
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
         check_is_fitted(self)
-        return self.rule_.apply(replace(columns, two=self.stack_.apply(_instead(columns))))
+        return self.rule_.apply(replace(columns, two=self.stack_.apply(_with_second_network(columns))))
 
     def describe(self) -> dict[str, Any]:
         """Fitted parameters, for the record."""
         return {**self.rule_.describe(), "stack": self.stack_.describe()}
 
 
-def _instead(columns: Columns) -> Columns:
+def _with_second_network(columns: Columns) -> Columns:
     """Columns with the second 2D network in place of the 3D predictions."""
     assert columns.second is not None
     return replace(columns, three=columns.second, codes=None)

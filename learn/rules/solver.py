@@ -1,7 +1,7 @@
-"""The solver of the fitted rules: penalised log loss of scaled scores, offsets and a linear correction.
+"""Solver of the fitted rules: penalised log loss of scaled scores, offsets and a linear correction.
 
-Calibration, recalibration and stack are one problem: softmax(s base_1 + t base_2 + b + x W), with or without further
-bases and features x. What an optimiser could not solve is kept as a message and reported with the run.
+Calibration, recalibration and stack have the same form: softmax(s base_1 + t base_2 + b + x W), with or without further
+bases and features x. Optimisers that did not converge are stored as messages and reported with the run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..products import product
 from .objective import row_weights
 
 Solution = tuple[np.ndarray, np.ndarray]
-MOST_LOG_SCALE = float(np.log(50))  # scores are multiplied by at most 50, and at least by its inverse
-_FLAT = 1e-3  # greatest slope of a mean loss at which an optimiser that stopped early is near enough
+MOST_LOG_SCALE = float(np.log(50))  # scores are multiplied by a number between 1/50 and 50
+_FLAT = 1e-3  # largest gradient of a mean loss at which an optimiser that stopped early has converged
 
 
 def minimised(
@@ -28,19 +28,19 @@ def minimised(
     bounds: Sequence[tuple[float | None, float | None]] | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """Minimum of a smooth function by L-BFGS-B; the cause is added to ``failures`` if it did not converge.
+    """Minimum of a smooth function by L-BFGS-B; if it does not converge, the cause is added to ``failures``.
 
     Parameters
     ----------
-    loss : function of (p,) parameters that returns a mean loss and its slope (p,)
+    loss : function of (p,) parameters that returns a mean loss and its gradient (p,)
     start : (p,) float64
     failures : messages of optimisers that did not converge
-    bounds : least and greatest value of each parameter, optional
-    options : of :func:`scipy.optimize.minimize`
+    bounds : smallest and largest value of each parameter, optional
+    options : options of :func:`scipy.optimize.minimize`
     """
     result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     x, slope = np.asarray(result.x), np.asarray(result.jac)
-    if bounds is not None:  # a slope that leads out of the bounds is none
+    if bounds is not None:  # at a bound, ignore a gradient that points outside
         low = np.array([-np.inf if least is None else least for least, _ in bounds])
         high = np.array([np.inf if most is None else most for _, most in bounds])
         slope = np.where(((x <= low) & (slope > 0)) | ((x >= high) & (slope < 0)), 0, slope)
@@ -52,7 +52,7 @@ def minimised(
 
 
 def corrected(x: np.ndarray, bases: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, k) scaled sum of the bases (m, n, k), plus offsets and x @ weights."""
+    """(n, k) weighted sum of the bases (m, n, k), plus offsets and x @ weights."""
     return np.tensordot(scales, bases, 1) + weights[0] + x @ weights[1:]
 
 
@@ -70,30 +70,31 @@ def logistic_correction(
     tolerance: float = 1e-9,
     flat: float = 1e-6,
 ) -> Solution:
-    """Scales (m,) and (1 + d, k) weights, offsets first, of the least penalised log loss.
+    """Scales (m,) and (1 + d, k) weights, offsets first, with the smallest penalised log loss.
 
-    Of softmax(s base_1 + t base_2 + b + x W) the summed loss + (||W||^2 / penalty + ||b||^2 + c ((log s)^2 + t^2)) / 2
-    is least, with c the ``scale_pull``: an offset costs a row or two.
+    Minimises, for softmax(s base_1 + t base_2 + b + x W), the summed log loss plus
+    (||W||^2 / penalty + ||b||^2 + c ((log s)^2 + t^2)) / 2, where c is ``scale_pull``. The penalty of the offsets b has
+    about the weight of one or two rows.
 
     Parameters
     ----------
     x : (n, d) float64, standardised; d may be 0
-    bases : (m, n, k) log-probabilities, and scores beside them
+    bases : (m, n, k) log-probabilities, and further scores
     y : (n,) int labels below k
     penalty : float
-    objective : ``balanced`` lets all classes weigh the same
+    objective : ``balanced`` gives all classes equal weight
     failures : messages of optimisers that did not converge
-    start : where to begin; nothing corrected by default
-    scale_pull : penalty of the scales; 0 leaves them free
-    offsets : whether there are offsets, else they are 0
-    tolerance, flat : relative gain of a step, and slope, below which the search ends
+    start : initial scales and weights; by default no correction
+    scale_pull : penalty of the scales; 0 for none
+    offsets : whether offsets are fitted; otherwise they are 0
+    tolerance, flat : the search ends below this relative decrease of a step, or below this gradient
     """
     m, n, k = bases.shape
     rows, weights = np.arange(n), row_weights(y, "classes", objective)
     pull = np.full(x.shape[1] + 1, 1 / penalty)
     pull[0] = 1.0
     design = np.hstack([np.ones((n, 1)), x])
-    # From here on (k, n): the loops over the classes then run over whole rows of memory.
+    # From here on arrays are (k, n), so that loops over classes read contiguous memory.
     across, bases = np.ascontiguousarray(design.T), np.ascontiguousarray(bases.transpose(0, 2, 1))
 
     def loss(at: np.ndarray) -> tuple[float, np.ndarray]:
@@ -101,8 +102,8 @@ def logistic_correction(
         scale = np.exp(at[0])
         logs = product(w, across)
         logs += scale * bases[0]
-        for other, base in zip(at[1:m], bases[1:], strict=True):
-            logs += other * base
+        for scale_of_base, base in zip(at[1:m], bases[1:], strict=True):
+            logs += scale_of_base * base
         logs -= logs.max(axis=0)
         slope = np.exp(logs)
         total = slope.sum(axis=0)
@@ -114,10 +115,10 @@ def logistic_correction(
             weights @ (np.log(total) - logs[y, rows])
             + ((pulled * w).sum() + scale_pull * (at[:m] ** 2).sum()) / 2
         )
-        along = product(slope, design) + pulled
-        of_scales = np.array([np.vdot(slope, base) for base in bases])
-        of_scales[0] *= scale
-        return value / n, np.concatenate([of_scales + scale_pull * at[:m], along.ravel()]) / n
+        gradient = product(slope, design) + pulled
+        scale_gradient = np.array([np.vdot(slope, base) for base in bases])
+        scale_gradient[0] *= scale
+        return value / n, np.concatenate([scale_gradient + scale_pull * at[:m], gradient.ravel()]) / n
 
     first = np.zeros(m + k * (x.shape[1] + 1))
     if start is not None:
@@ -127,5 +128,5 @@ def logistic_correction(
     bounds[0] = (-MOST_LOG_SCALE, MOST_LOG_SCALE)
     if not offsets:
         bounds[m :: x.shape[1] + 1] = [(0.0, 0.0)] * k
-    found = minimised(loss, first, failures, bounds=bounds, maxiter=500, gtol=flat, ftol=tolerance)
-    return np.concatenate([[np.exp(found[0])], found[1:m]]), np.ascontiguousarray(found[m:].reshape(k, -1).T)
+    x = minimised(loss, first, failures, bounds=bounds, maxiter=500, gtol=flat, ftol=tolerance)
+    return np.concatenate([[np.exp(x[0])], x[1:m]]), np.ascontiguousarray(x[m:].reshape(k, -1).T)

@@ -1,7 +1,8 @@
-"""Stacking: a linear correction of the 2D network by both predictions, maybe with the codes; and by itself alone.
+"""Stacking: correct the 2D predictions linearly by both predictions, and optionally by the codes.
 
-The penalty pulls towards the 2D network as it is, not towards the classes' shares: with few rows to fit on, what comes
-out is the network with another temperature and other offsets, which are hardly penalised (:mod:`.calibrate`).
+Without the 3D columns, this is the reference ``2d-recalibrated``. The penalty shrinks towards the uncorrected 2D
+network, not towards the class shares. Temperature and class offsets are almost unpenalised, so that with few fitting
+rows the result is the 2D network with a fitted temperature and offsets.
 """
 
 from __future__ import annotations
@@ -24,55 +25,55 @@ from .objective import inner_folds, row_weights
 from .solver import Solution, corrected, logistic_correction
 
 _INNER_FOLDS = 3
-_RANK = 1e-6  # of standardised columns: what is below is rounding
-# Penalties to choose from, the strongest first: sum of squared weights over twice this (classes), alpha of the ridge.
+_RANK = 1e-6  # residuals of standardised columns below this are rounding errors
+# Candidates, strongest first. Classes: c of the penalty sum(w^2) / (2 c), small is strong. VA: ridge alpha.
 _PENALTIES = {"classes": (0.001, 0.01, 0.1, 1.0), "va": (100.0, 10.0, 1.0, 0.1)}
-_DEFAULT = {"classes": 0.1, "va": 1.0}  # where there are too few rows to choose by
-# The penalty of the 3D columns is chosen apart, after that of the 2D columns: the strongest that is not worse than the
-# best by more than a standard error. To leave the 3D out is no choice: where 400 rows cannot tell whether weak
-# information helps, a little of it still shows on others, and a little of it shows best.
+_DEFAULT = {"classes": 0.1, "va": 1.0}  # if there are too few rows for inner folds
+# The penalty of the 3D columns is chosen separately, after that of the 2D columns: the strongest whose inner loss is
+# within one standard error of the smallest. Dropping the 3D columns is not a candidate. With some 400 fitting rows, the
+# inner loss cannot detect weak information, but a small weight of the 3D columns still improves new rows.
 _PENALTIES_3D = {"classes": (0.0001, *_PENALTIES["classes"]), "va": (1000.0, *_PENALTIES["va"])}
-# Factors of the standardised codes, which are many: a penalty of their own. 0 leaves them out.
-_CODE_TRUSTS = (0.0, 0.01, 0.03, 0.1, 0.3)
-# The last recalibrations: what was fitted by the hash of what it was fitted to.
+# The codes are many columns and have a separate penalty: candidate factors of the standardised codes; 0 drops them.
+_CODE_WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3)
+# Cache of the last recalibrations: hash of the inputs of a fit -> fitted attributes.
 _RECALIBRATED: dict[str, dict[str, Any]] = {}
-_REMEMBERED, _LOCK = 256, Lock()
+_CACHE_SIZE, _LOCK = 256, Lock()
 
 
 class Stack(Rule):
     """Linear correction of the 2D network by both predictions: logistic regression (classes), ridge (valence-arousal).
 
-    Classes: softmax(s log p_2d + t r + W x + b), VA: v_2d + W x + b. Here r are the residuals of the 3D predictions
-    after linear regression on the 2D ones, and x the standardised 2D columns and residuals. The weights are penalised,
-    so that they shrink towards the 2D network as it is. 3D predictions that are a better calibrated copy of the 2D
-    ones have no residuals and change nothing.
+    Classes: softmax(s log p_2d + t r + W x + b). VA: v_2d + W x + b. Here r are the residuals of the 3D predictions
+    after linear regression on the 2D predictions, and x are the standardised 2D columns and residuals. W is penalised
+    and so shrunk towards the uncorrected 2D network. 3D predictions that are a linear function of the 2D predictions
+    (such as the same network at another temperature) have no residuals and change nothing.
 
-    With ``use_3d=False`` the same on the 2D columns alone: the reference ``2d-recalibrated``.
+    With ``use_3d=False``, only the 2D columns are used: the reference ``2d-recalibrated``.
 
     Parameters
     ----------
     task : ``classes`` or ``va``
     use_3d : bool
     codes : bool
-        The codes are among the columns too, standardised and with a separate penalty.
+        Whether the standardised codes are columns too, with a separate penalty.
     objective : str
-        ``balanced`` weighs classes equally; ``ccc`` matches mean and spread of each dimension to the truth of the
-        fitting rows after least squares: for a given correlation the concordance is greatest there.
+        ``balanced`` gives classes equal weight. ``ccc`` matches the mean and standard deviation of each dimension to
+        those of the targets after least squares, which maximises the concordance at a given correlation.
     random_state : int
-        Of the inner folds that choose the penalties.
+        Seed of the inner folds that choose the penalties.
 
     Attributes
     ----------
-    scales_ : s, one over the temperature, and t where there are 3D columns; 1 for VA
-    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None where rows of one class were fitted
-    present_ : classes that the fitting rows have; the 2D network keeps its word on the others
-    penalty_, trust_, code_trust_ : float
-        Penalty, and factors of the 3D columns and of the codes after standardising; 0 leaves them out.
+    scales_ : s (inverse temperature), and t if there are 3D residuals; 1 for VA
+    weights_ : (1 + d, m) float64, offsets first, for m classes or dimensions; None if all fitting rows have one class
+    present_ : classes that occur in the fitting rows; the others keep the probability of the 2D network
+    penalty_ : float
+        Penalty of the 2D columns.
     projection_ : (k, k) float64
         Linear prediction of the standardised 3D columns from the 2D ones, which is subtracted from them.
-    own_ : (k,) bool
-        3D columns of which anything is left then.
-    scale_, offset_ : (2,) arrays, for VA
+    has_residual_ : (k,) bool
+        3D columns with a non-zero residual after this projection.
+    scale_, offset_ : (2,) float64, correction of valence and arousal for the objective ``ccc``
     """
 
     repeated = True
@@ -95,7 +96,7 @@ class Stack(Rule):
     def unusable(self, task: str, *, codes: bool) -> str:
         """The reason why the rule cannot fuse a table; empty if it can."""
         if self.codes and not codes:
-            return "the option stack.codes needs a store of codes; leave it out"
+            return "the option stack.codes needs codes, and the 3D predictions are ready-made"
         return super().unusable(task, codes=codes)
 
     def _features(self, columns: Columns) -> np.ndarray:
@@ -106,16 +107,16 @@ class Stack(Rule):
         return np.hstack(parts, dtype=np.float64)
 
     def _bases(self, columns: Columns, features: np.ndarray) -> np.ndarray:
-        """(m, n, k) scores that one number each scales: 2D log-probabilities or values, and what the 3D has apart.
+        """(b, n, m) terms that are multiplied by one scale each: 2D log-probabilities, and residuals of the 3D.
 
-        Of the classes that were seen. Valence and arousal have the 2D values alone.
+        For the classes that occur in the fitting rows. For valence and arousal, there are only the 2D values.
         """
         if self.task == "va":
             return columns.two[None]
         bases = [log_softmax(columns.two[:, self.present_])]
-        if self.use_3d and self.own_.any():
-            apart = slice(self.width_, 2 * self.width_)
-            bases.append((features[:, apart] * self.scaler_.scale_[apart])[:, self.present_])
+        if self.use_3d and self.has_residual_.any():
+            residuals = slice(self.width_, 2 * self.width_)
+            bases.append((features[:, residuals] * self.scaler_.scale_[residuals])[:, self.present_])
         return np.stack(bases)
 
     def _solved(
@@ -136,39 +137,41 @@ class Stack(Rule):
             x, bases, y, penalty, self.objective, self.failures_, start=start, tolerance=tolerance
         )
 
-    def _weighed(self, features: np.ndarray, trust: float, code_trust: float) -> np.ndarray:
-        """Standardised features, the 3D ones times ``trust``, the codes times ``code_trust`` or left out."""
+    def _weighted(self, features: np.ndarray, weight_3d: float, code_weight: float) -> np.ndarray:
+        """Standardised features; 3D columns and codes are multiplied by their weights, or dropped at weight 0."""
         k = self.width_
         parts = [features[:, :k]]
-        if trust:
-            parts.append(features[:, k : 2 * k] * trust)
-        if code_trust:
-            parts.append(features[:, 2 * k :] * code_trust)
+        if weight_3d:
+            parts.append(features[:, k : 2 * k] * weight_3d)
+        if code_weight:
+            parts.append(features[:, 2 * k :] * code_weight)
         return np.hstack(parts)
 
-    def _apart(self, scaled: np.ndarray) -> np.ndarray:
-        """Standardised features with the part of the 3D columns removed that is linear in the 2D columns."""
+    def _with_residuals(self, scaled: np.ndarray) -> np.ndarray:
+        """Standardised features in which the 3D columns are replaced by their residuals."""
         if self.projection_ is None:
             return scaled
-        k, apart = self.width_, scaled.copy()
-        apart[:, k : 2 * k] -= scaled[:, :k] @ self.projection_
-        apart[:, k : 2 * k] *= self.own_
-        return apart
+        k, features = self.width_, scaled.copy()
+        features[:, k : 2 * k] -= scaled[:, :k] @ self.projection_
+        features[:, k : 2 * k] *= self.has_residual_
+        return features
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Stack:
-        """Fit to labels (n,) or targets (n, 2); groups (n,) stay whole in the inner folds."""
+        """Fit to labels (n,) or targets (n, 2); inner folds do not divide ``groups`` (n,)."""
         if self.use_3d:
             return self._fit(columns, y, groups)
-        # Controls and boost ask for the recalibration of the same rows again and again.
-        asked = joblib.hash((self.get_params(), columns.two, y, groups))
-        found = _RECALIBRATED.get(asked)
-        if found is None:
-            found = vars(self._fit(columns, y, groups)).copy()
+        # Cached, because controls and boost need the recalibration of the same rows many times.
+        key = joblib.hash((self.get_params(), columns.two, y, groups))
+        attributes = _RECALIBRATED.get(key)
+        if attributes is None:
+            attributes = vars(self._fit(columns, y, groups)).copy()
             with _LOCK:
-                _RECALIBRATED[asked] = found
-                if len(_RECALIBRATED) > _REMEMBERED:
+                _RECALIBRATED[key] = attributes
+                if len(_RECALIBRATED) > _CACHE_SIZE:
                     del _RECALIBRATED[next(iter(_RECALIBRATED))]
-        self.__dict__ |= deepcopy(found)  # a saved model tells shared arrays from equal ones
+        self.__dict__ |= deepcopy(
+            attributes
+        )  # copies, because model files depend on whether arrays are shared
         return self
 
     def _fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None) -> Stack:
@@ -177,23 +180,23 @@ class Stack(Rule):
         self.scaler_ = StandardScaler()
         scaled = self.scaler_.fit_transform(self._features(columns))
         two, three = scaled[:, : self.width_], scaled[:, self.width_ : 2 * self.width_]
-        # What is linear in the 2D columns is no information of the 3D ones.
+        # The part of the 3D columns that is linear in the 2D columns adds no information.
         self.projection_ = np.linalg.lstsq(two, three, rcond=_RANK)[0] if self.use_3d else None
         if self.projection_ is not None:
-            self.own_ = (three - two @ self.projection_).std(axis=0) > _RANK
-        features = self._apart(scaled)
+            self.has_residual_ = (three - two @ self.projection_).std(axis=0) > _RANK
+        features = self._with_residuals(scaled)
         self.present_ = np.zeros(0, np.int64) if self.task == "va" else np.unique(y).astype(np.int64)
         bases = self._bases(columns, features)
         self.scales_, self.weights_ = np.ones(1), None
-        self.penalty_, self.code_trust_ = _DEFAULT[self.task], 0.0
-        self.trust_ = float(self.use_3d and self.own_.any())
+        self.penalty_, self.code_weight_ = _DEFAULT[self.task], 0.0
+        self.weight_3d_ = float(self.use_3d and self.has_residual_.any())
         if len(self.present_) != 1:
             self._choose(columns, features, bases, y, groups)
-            weighed = self._weighed(features, self.trust_, self.code_trust_)
-            self.scales_, self.weights_ = self._solved(weighed, bases, y, self.penalty_)
+            design = self._weighted(features, self.weight_3d_, self.code_weight_)
+            self.scales_, self.weights_ = self._solved(design, bases, y, self.penalty_)
         self.scale_, self.offset_ = np.ones(2), np.zeros(2)
         if self.task == "va" and self.objective == "ccc" and self.weights_ is not None:
-            self.scale_, self.offset_ = matched(corrected(weighed, bases, self.scales_, self.weights_), y)
+            self.scale_, self.offset_ = matched(corrected(design, bases, self.scales_, self.weights_), y)
         return self
 
     def _choose(
@@ -204,7 +207,7 @@ class Stack(Rule):
         y: np.ndarray,
         groups: np.ndarray | None,
     ) -> None:
-        """Penalty and trust by held-out loss in inner folds over the fitting rows; then trust in the codes."""
+        """Choose the penalty, then the weight of the 3D columns, then that of the codes, by loss in inner folds."""
         fold = inner_folds(y, self.task, groups, _INNER_FOLDS, self.random_state)
         if fold is None:
             return
@@ -216,23 +219,25 @@ class Stack(Rule):
         self.penalty_ = alone.fit(columns.without_3d(), y, groups).penalty_
         self.failures_ += alone.failures_
         loss = np.zeros(len(y))
-        if self.codes and not self.own_.any():
+        if self.codes and not self.has_residual_.any():
             loss = self._losses(features, bases, y, fold, [(self.penalty_, 0.0, 0.0)])[0]
-        if self.own_.any():
-            trusts = [self._trust(penalty) for penalty in _PENALTIES_3D[self.task]]
-            losses = self._losses(features, bases, y, fold, [(self.penalty_, trust, 0.0) for trust in trusts])
+        if self.has_residual_.any():
+            weights = [self._weight_for(penalty) for penalty in _PENALTIES_3D[self.task]]
+            losses = self._losses(
+                features, bases, y, fold, [(self.penalty_, weight, 0.0) for weight in weights]
+            )
             chosen = simplest(losses, groups)
-            self.trust_, loss = trusts[chosen], losses[chosen]
+            self.weight_3d_, loss = weights[chosen], losses[chosen]
         if self.codes and features.shape[1] > 2 * self.width_:
-            # The penalty of the codes is their own: it does not grow with that of the other columns.
-            own = self.penalty_ if self.task == "va" else _DEFAULT["classes"] / self.penalty_
-            code_trusts = [code_trust * float(np.sqrt(own)) for code_trust in _CODE_TRUSTS]
-            options = [(self.penalty_, self.trust_, code_trust) for code_trust in code_trusts[1:]]
+            # This factor makes the penalty of the codes independent of that of the other columns.
+            ratio = self.penalty_ if self.task == "va" else _DEFAULT["classes"] / self.penalty_
+            code_weights = [weight * float(np.sqrt(ratio)) for weight in _CODE_WEIGHTS]
+            options = [(self.penalty_, self.weight_3d_, weight) for weight in code_weights[1:]]
             losses = np.vstack([loss, self._losses(features, bases, y, fold, options)])
-            self.code_trust_ = code_trusts[simplest(losses, groups)]
+            self.code_weight_ = code_weights[simplest(losses, groups)]
 
-    def _trust(self, penalty: float) -> float:
-        """Factor of the standardised 3D columns that gives them a penalty of their own."""
+    def _weight_for(self, penalty: float) -> float:
+        """Factor of the standardised 3D columns that has the effect of a separate penalty for them."""
         ratio = self.penalty_ / penalty if self.task == "va" else penalty / self.penalty_
         return float(np.sqrt(ratio))
 
@@ -244,27 +249,27 @@ class Stack(Rule):
         fold: np.ndarray,
         options: list[tuple[float, float, float]],
     ) -> np.ndarray:
-        """(options, n) loss of each row while it is held out, for each penalty, trust and trust in the codes.
+        """(options, n) loss of each held-out row, for options (penalty, weight of the 3D, weight of the codes).
 
-        Where the columns are the same, a fit starts from the one before it.
+        A fit with the same columns as the previous one starts from its solution.
         """
         losses = np.zeros((len(options), len(y)))
-        designs = [self._weighed(features, trust, code_trust) for _, trust, code_trust in options]
+        designs = [self._weighted(features, weight_3d, code_weight) for _, weight_3d, code_weight in options]
         weights = row_weights(y, self.task, self.objective)
         for held in range(_INNER_FOLDS):
             outside, solved = fold == held, None
             inside = ~outside
-            for number, (x, (penalty, *_)) in enumerate(zip(designs, options, strict=True)):
+            for index, (x, (penalty, *_)) in enumerate(zip(designs, options, strict=True)):
                 if solved is not None and len(solved[1]) != x.shape[1] + 1:
                     solved = None
-                # To choose by, an end that is near enough.
+                # A lower precision is enough for the choice.
                 solved = self._solved(x[inside], bases[:, inside], y[inside], penalty, solved, 1e-5)
                 values = corrected(x[outside], bases[:, outside], *solved)
                 if self.task == "va":
-                    losses[number, outside] = ((values - y[outside]) ** 2).sum(axis=1)
+                    losses[index, outside] = ((values - y[outside]) ** 2).sum(axis=1)
                     continue
-                said = log_softmax(values)[np.arange(len(values)), np.searchsorted(self.present_, y[outside])]
-                losses[number, outside] = -weights[outside] * np.maximum(said, np.log(TINY))
+                logs = log_softmax(values)[np.arange(len(values)), np.searchsorted(self.present_, y[outside])]
+                losses[index, outside] = -weights[outside] * np.maximum(logs, np.log(TINY))
         return losses
 
     def apply(self, columns: Columns) -> np.ndarray:
@@ -272,8 +277,8 @@ class Stack(Rule):
         check_is_fitted(self)
         fused = columns.two.copy()
         if self.weights_ is not None:
-            features = self._apart(self.scaler_.transform(self._features(columns)))
-            design = self._weighed(features, self.trust_, self.code_trust_)
+            features = self._with_residuals(self.scaler_.transform(self._features(columns)))
+            design = self._weighted(features, self.weight_3d_, self.code_weight_)
             values = corrected(design, self._bases(columns, features), self.scales_, self.weights_)
             if self.task == "va":
                 return np.clip(values * self.scale_ + self.offset_, -1, 1)
@@ -283,39 +288,43 @@ class Stack(Rule):
         return with_unseen(columns.two, fused, self.present_)
 
     def describe(self) -> dict[str, Any]:
-        """What was fitted, for the record."""
-        said: dict[str, Any] = {"penalty": self.penalty_, "trust_3d": self.trust_ if self.use_3d else None}
+        """Fitted parameters, for the record."""
+        parameters: dict[str, Any] = {
+            "penalty": self.penalty_,
+            "weight_3d_columns": self.weight_3d_ if self.use_3d else None,
+        }
         if self.scaler_.n_features_in_ > 2 * self.width_:
-            said["trust_codes"] = self.code_trust_
+            parameters["weight_code_columns"] = self.code_weight_
         if self.task == "va":
-            return {**said, "scale": self.scale_.tolist(), "offset": self.offset_.tolist()}
-        said["temperature"] = float(1 / self.scales_[0])
+            return {**parameters, "scale": self.scale_.tolist(), "offset": self.offset_.tolist()}
+        parameters["temperature"] = float(1 / self.scales_[0])
         if len(self.scales_) > 1:
-            said["scale_3d"] = float(self.scales_[1])
-        return {**said, "classes_seen": self.present_.tolist()}
+            parameters["coefficient_of_3d_residuals"] = float(self.scales_[1])
+        return {**parameters, "classes_seen": self.present_.tolist()}
 
 
 def least(losses: np.ndarray) -> int:
-    """The first of the choices (c, n) with the least mean loss of n held-out rows.
+    """Index of the first candidate with the smallest mean loss; losses are (c, n), of n held-out rows.
 
-    In simulations (docs/statistics.md) the choice by one standard error made 2d-recalibrated worse than the fitting
-    rows allow, and so gave false claims where the 3D predictions are a better calibrated copy of the 2D ones.
+    In simulations (docs/statistics.md), the one-standard-error rule penalised 2d-recalibrated too strongly. The
+    reference was then weaker than possible, which gave false claims if the 3D predictions were a better calibrated copy
+    of the 2D predictions.
     """
     return int(np.argmin(losses.mean(axis=1)))
 
 
 def simplest(losses: np.ndarray, groups: np.ndarray | None = None) -> int:
-    """The first of some choices, the simplest first, that is not worse than the best by more than a standard error.
+    """Index of the first candidate whose mean loss is within one standard error of the smallest.
 
     Parameters
     ----------
-    losses : (c, n) loss of n held-out rows for each choice
-    groups : (n,) rows of one group are one observation for the standard error
+    losses : (c, n) loss of n held-out rows for c candidates, simplest first
+    groups : (n,), rows of one group count as one observation for the standard error
 
     References
     ----------
-    Breiman, Friedman, Olshen and Stone, Classification and Regression Trees (1984), section 3.4.3: the rule of one
-    standard error; here of the paired difference.
+    Breiman, Friedman, Olshen and Stone, Classification and Regression Trees (1984), section 3.4.3: the
+    one-standard-error rule; here with the standard error of the paired difference.
     """
     worse = losses - losses[least(losses)]
     errors = standard_error(worse, groups)
@@ -325,15 +334,15 @@ def simplest(losses: np.ndarray, groups: np.ndarray | None = None) -> int:
 def standard_error(values: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """(c,) standard error of the mean of (c, n) values, over rows or over groups (n,)."""
     n = values.shape[1]
-    apart = values - values.mean(axis=1, keepdims=True)
+    deviations = values - values.mean(axis=1, keepdims=True)
     if groups is not None:
-        where = np.unique(groups, return_inverse=True)[1].reshape(-1)
-        apart = np.stack([np.bincount(where, row) for row in apart])
-    return np.asarray(np.sqrt((apart**2).sum(axis=1)) / n)
+        group = np.unique(groups, return_inverse=True)[1].reshape(-1)
+        deviations = np.stack([np.bincount(group, row) for row in deviations])
+    return np.asarray(np.sqrt((deviations**2).sum(axis=1)) / n)
 
 
 def matched(fitted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset, (2,) each, that give fitted values the mean and spread of the truth, per dimension."""
+    """Scale and offset, (2,) each, that give fitted values the mean and standard deviation of the targets."""
     spread = fitted.std(axis=0)
     scale = np.where(spread > TINY, y.std(axis=0) / np.where(spread > TINY, spread, 1), 0)
     return scale, y.mean(axis=0) - scale * fitted.mean(axis=0)

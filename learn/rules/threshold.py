@@ -1,4 +1,4 @@
-"""The 3D prediction in rows where the 2D network is unsure."""
+"""Rule that takes the 3D prediction in rows where the 2D network is not confident."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _QUANTILES = np.linspace(0, 1, 101)
 class Threshold(Rule):
     """The 3D prediction where the 2D network's confidence is below a threshold, else the 2D prediction.
 
-    The threshold is the one of the best objective on the fitting rows among the percentiles of their confidence; among
-    equally good ones the lowest, which replaces fewest 2D predictions.
+    The threshold is chosen among the percentiles of the confidence of the fitting rows, by the objective. Among equally
+    good ones, the lowest is chosen, which replaces the fewest 2D predictions.
 
     Parameters
     ----------
     confidence : ``top`` or ``margin``
-        Confidence of the 2D network: its greatest probability, or the margin to the second.
+        Confidence of the 2D network: its greatest probability, or the margin to the second greatest.
 
     Attributes
     ----------
     threshold_ : float
-    share_ : share of the fitting rows that take the 3D prediction
+    share_ : share of the fitting rows that get the 3D prediction
     """
 
     tasks = ("classes",)

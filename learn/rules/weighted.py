@@ -1,4 +1,4 @@
-"""The weighted mean of both predictions: one weight, or one for each class or dimension."""
+"""Weighted mean of both predictions: one weight, or one for each class or dimension."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .objective import cost_of, row_weights
 from .solver import minimised
 
 _WEIGHTS = np.linspace(0, 1, 101)
-# Pull of the weights of classes towards the one weight of all, in units of rows.
+# Penalty that shrinks weights of classes towards the common weight; its unit is a row.
 _PULL = 5.0
 
 
 class Weighted(Rule):
     """(1 - w) 2D + w 3D.
 
-    One w is the best of 0, .01, ..., 1 for the objective on the fitting rows. One w per class: of the least log loss
-    (``balanced``: all classes weighing the same) between 0 and 1, pulled a little towards the one w, so that a class
-    of few rows keeps it; per dimension of valence and arousal: the best of 0, .01, ..., 1 in that dimension.
+    A common w is chosen among 0, .01, ..., 1 by the objective on the fitting rows. Weights per class minimise log loss
+    (``balanced``: all classes with equal weight) between 0 and 1. They are shrunk a little towards the common w, which
+    matters for classes with few rows. Weights per dimension are chosen among 0, .01, ..., 1 in that dimension.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Weighted(Rule):
     Attributes
     ----------
     w_ : (1,) or (k,) float64
-        Weight of the 3D predictions. Among equally good ones that of the least log loss (classes) is taken.
+        Weight of the 3D predictions. Among equally good ones, that with the smallest log loss is chosen (classes).
     """
 
     repeated = True
@@ -57,7 +57,7 @@ class Weighted(Rule):
         self.failures_: list[str] = []
         two, three = self._prepared(columns)
         if self.per_class and self.task == "va":
-            # The same values in both dimensions: the mean over them is then that of the one dimension.
+            # Both columns hold the same dimension, so that the mean over columns is the result of this dimension.
             pairs = [[d, d] for d in range(y.shape[1])]
             self.w_ = np.array([self._scan(two[:, pair], three[:, pair], y[:, pair]) for pair in pairs])
             return self
@@ -73,7 +73,7 @@ class Weighted(Rule):
         return float(_WEIGHTS[min(range(len(costs)), key=costs.__getitem__)])
 
     def _descend(self, two: np.ndarray, three: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """(k,) weights of the least log loss, by L-BFGS-B."""
+        """(k,) weights with the smallest log loss, by L-BFGS-B."""
         n, weights = len(y), row_weights(y, self.task, self.objective)
         truth, step = np.arange(n), three - two
 
@@ -94,7 +94,7 @@ class Weighted(Rule):
         return minimised(loss, start, self.failures_, bounds=[(0, 1)] * len(start))
 
     def _prepared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-        """Both predictions in the form that is averaged."""
+        """Both predictions on the scale that is averaged."""
         if self.task == "va" or self.on == "logits":
             return columns.two, columns.three
         return probabilities(columns.two), probabilities(columns.three)
@@ -105,7 +105,7 @@ class Weighted(Rule):
             return np.clip(mixed, -1, 1)
         if self.on == "logits":
             return log_softmax(mixed)
-        # Probabilities averaged with one weight still sum to 1.
+        # With one weight, averaged probabilities still sum to 1.
         return np.log(np.maximum(mixed, TINY)) if len(w) == 1 else log_of(mixed)
 
     def apply(self, columns: Columns) -> np.ndarray:
@@ -114,5 +114,5 @@ class Weighted(Rule):
         return self._blend(*self._prepared(columns), self.w_)
 
     def describe(self) -> dict[str, Any]:
-        """What was fitted, for the record."""
+        """Fitted parameters, for the record."""
         return {"w": float(self.w_[0]) if len(self.w_) == 1 else self.w_.tolist()}

@@ -29,7 +29,7 @@ SAVE_SECONDS = 30.0
 
 
 class Learner(Protocol):
-    """A model with its data.
+    """A model with its data, for :func:`train`.
 
     Attributes
     ----------

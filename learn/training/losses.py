@@ -1,4 +1,4 @@
-"""What networks minimise, for classes and for valence-arousal; one concordance for all of them. Imports torch."""
+"""Losses of all networks, for classes and for valence-arousal. Imports torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def concordance(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def va_loss(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean squared error plus one minus the mean concordance: right in value, and right in spread."""
+    """Mean squared error plus one minus the mean concordance."""
     return functional.mse_loss(predicted, truth) + 1 - concordance(predicted, truth).mean()
 
 

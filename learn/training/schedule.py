@@ -10,7 +10,7 @@ from torch import nn
 
 
 def batches_per_epoch(rows: int, batch_size: int) -> int:
-    """Number of batches of an epoch, which draws about as many rows as there are, in batches of equal size."""
+    """Number of batches of an epoch; batches have equal size, and an epoch draws about ``rows`` rows."""
     return max(1, round(rows / min(batch_size, rows)))
 
 
@@ -30,7 +30,7 @@ def draw_batches(
         Number of rows.
     labels : (rows,) int64 tensor, or None
     batch_size : int
-        All rows if there are fewer.
+        Limited to the number of rows.
     balance : float in [0, 1]
         A class of n rows is drawn, with replacement, in proportion to n^(1 - balance): with 1 all classes equally
         often. Without labels, or with 0, an epoch is a random order of all rows.

@@ -1,4 +1,4 @@
-"""State of an unfinished training, in a file from which it continues as if it had not been interrupted.
+"""State of an unfinished training, saved so that the training can be resumed.
 
 The file is safetensors with JSON, never a pickle. Imports torch.
 """
@@ -42,7 +42,7 @@ class Epoch:
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything on which the rest of a training depends."""
+    """State on which the rest of a training depends."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -61,7 +61,7 @@ class TrainingState:
 
 
 def save_state(state: TrainingState, path: Path) -> None:
-    """Write weights, moments of the optimiser, random states and history, all or nothing."""
+    """Write weights, moments of the optimiser, random states and history."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
     for index, moments in state.optimiser.state_dict()["state"].items():
@@ -114,6 +114,6 @@ def load_state(state: TrainingState, path: Path) -> None:
     except Exception as exc:
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise ModelError(
-            f"{path}: this is not the unfinished training of these options and data ({reason}); start again with "
+            f"{path}: the unfinished training has other options or data ({reason}); start again with "
             "--restart"
         ) from exc

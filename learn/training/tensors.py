@@ -1,4 +1,4 @@
-"""Tensors with a JSON description in one safetensors file: written all or nothing, read without executing anything.
+"""Tensors with a JSON description in one safetensors file, which is read without executing anything.
 
 Trained 2D networks, trained modules and unfinished trainings are such files. Imports torch.
 """
@@ -20,7 +20,7 @@ from ...features.atomic import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Mapping[str, Any]) -> None:
-    """Write under a temporary neighbour's name, flush to disk, rename. The same content gives the same bytes.
+    """Write to a temporary name, flush to disk, rename. The same content gives the same bytes.
 
     Raises
     ------
@@ -29,27 +29,27 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], described: Ma
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         content = save(plain, metadata={"ig3d": json.dumps(described, sort_keys=True)})
-        with replacing(path) as temporary:  # save_file would make a file for its owner only
+        with replacing(path) as temporary:  # safetensors' save_file would set permissions for the owner only
             temporary.write_bytes(content)
     except (OSError, SafetensorError) as exc:
         raise ModelError(
-            f"{path}: expected to write there, got: {exc}; free space or choose another place"
+            f"{path}: cannot be written: {exc}; free disk space, or choose another folder"
         ) from exc
 
 
 def open_description(path: str | Path) -> Any:
-    """What a file says of its tensors, which are not read; ``{}`` where it says nothing.
+    """Description in a file, without reading the tensors; ``{}`` if there is none.
 
     Raises
     ------
-    SafetensorError, OSError, ValueError : no such file, or a damaged one.
+    SafetensorError, OSError, ValueError : the file does not exist or is damaged.
     """
     with safe_open(path, framework="pt", device="cpu") as handle:
         return _described(handle)
 
 
 def open_tensors(path: str | Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Description and tensors as they lie in a file, unchecked; raises as :func:`open_description`."""
+    """Description and tensors of a file, unchecked; raises as :func:`open_description`."""
     with safe_open(path, framework="pt", device="cpu") as handle:
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118  (no mapping)
         return _described(handle), tensors
@@ -62,40 +62,38 @@ def _described(handle: Any) -> Any:
 def read_tensors(
     path: str | Path, *, kind: str, version: int, what: str, absent: str = "", foreign: str = ""
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Description and tensors of a file of :func:`write_tensors` that states ``tensors_sha256``.
+    """Description and tensors of a file of :func:`write_tensors`, checked against ``tensors_sha256``.
 
     Parameters
     ----------
-    kind, version : that the description must state as ``format`` and ``format_version``
-    what : the file in words
-    absent, foreign : what to do where there is no file, and where it is of other origin
+    kind, version : required ``format`` and ``format_version`` of the description
+    what : name of the kind of file, for messages
+    absent, foreign : advice if the file does not exist, and if it is of another kind
 
     Raises
     ------
-    ModelError : missing, of another kind or version, cut short or changed.
+    ModelError : the file is missing, of another kind or version, truncated or changed.
     """
     source = Path(path)
     if not source.is_file():
-        raise ModelError(f"{source}: expected {what}, found no file{absent and f'; {absent}'}")
+        raise ModelError(f"{source}: no such file; expected {what}{absent and f'; {absent}'}")
     try:
         described, tensors = open_tensors(source)
     except Exception as exc:
         reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise ModelError(
-            f"{source}: expected {what}, got: {reason}; the file is of another kind or damaged"
+            f"{source}: cannot be read as {what} ({reason}); the file is damaged or of another kind"
         ) from exc
     if not isinstance(described, dict) or described.get("format") != kind:
-        raise ModelError(
-            f"{source}: expected {what}, got a safetensors file of other origin{foreign and f'; {foreign}'}"
-        )
+        raise ModelError(f"{source}: this safetensors file is not {what}{foreign and f'; {foreign}'}")
     if described.get("format_version") != version:
         raise ModelError(
-            f"{source}: expected format version {version}, got {described.get('format_version')}; use the ig3d that "
-            "wrote it, or train again"
+            f"{source}: expected format version {version}, got {described.get('format_version')}; use the version of "
+            "ig3d that wrote it, or train again"
         )
     if tensors_digest(tensors) != described.get("tensors_sha256"):
         raise ModelError(
-            f"{source}: expected the tensors that were written, got others; the file is damaged: train again"
+            f"{source}: the tensors do not match their hash; the file is damaged: copy it again, or train again"
         )
     return described, tensors
 
