@@ -213,7 +213,7 @@ def test_what_needs_codes_is_left_out_of_ready_predictions_and_said():
 
 def test_choices_that_valence_and_arousal_do_not_have():
     table = make_table(120, task="va")
-    with pytest.raises(UsageError, match="got product only: it is defined for classes only"):
+    with pytest.raises(UsageError, match="product: it is defined for classes only"):
         fuse_predictions(table, replace(FAST, rules=("product",)))
     with pytest.raises(UsageError, match="calibrate: bias needs classes"):
         fuse_predictions(table, replace(FAST, calibrate="bias"))
