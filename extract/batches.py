@@ -1,8 +1,8 @@
-"""Work on its way through the stages: chunks of a shard, batches of images, faces, and the rows of a shard."""
+"""Shards, and the batches of images and of faces in which a shard passes through the stages."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..features.samples import files_of
-from ..features.store.format import StoreInfo
-from ..features.store.writer import StoreWriter
-from ..features.values import Block, FaceBatch, Rows, Status, by_status
+from ..features.values import FaceBatch, Rows, Status
 from .boxes import FaceBoxes
 from .read import Image
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Work of one shard.
+    """Consecutive samples of the dataset that are written to one small store.
 
     Attributes
     ----------
@@ -37,68 +35,47 @@ class Shard:
     boxes: FaceBoxes
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive samples of a shard, read together.
+@dataclass(slots=True)
+class Batch:
+    """Consecutive samples of a shard on their way through the stages.
 
     Attributes
     ----------
     shard : int
         Index of the shard.
-    start : int
-        First row in the shard.
     files : path and size in bytes (-1: unknown) of n images
     boxes : FaceBoxes of the images
+    rows : Rows
+        Outcomes of the n samples. The status is ``pending`` until a stage ends the row, or its codes are computed.
+    images : row -> decoded image
+        Only for a detector in another process than the one that reads.
+    cropped : list of int
+        Rows with a face.
+    faces : FaceBatch or None
+        Input of the regressor for these rows, until it is taken.
     """
 
     shard: int
-    start: int
     files: Sequence[tuple[str, int]]
     boxes: FaceBoxes
-
-
-def chunks_of(shards: Sequence[Shard], size: int) -> Iterator[Chunk]:
-    """Chunks of up to ``size`` samples of each shard in turn."""
-    for number, shard in enumerate(shards):
-        files = list(files_of(shard.samples))
-        for start in range(0, len(files), size):
-            span = slice(start, start + size)
-            yield Chunk(number, start, files[span], shard.boxes[span])
-
-
-@dataclass(slots=True)
-class Batch:
-    """Images of a chunk and what became of them.
-
-    Attributes
-    ----------
-    chunk : Chunk
-    rows : Rows
-        Outcomes so far, without codes.
-    images : row -> decoded image
-        Until it is cropped.
-    cropped : list of int
-        Rows whose faces the regressor gets.
-    faces : FaceBatch or None
-        These faces.
-    """
-
-    chunk: Chunk
     rows: Rows
     images: dict[int, Image] = field(default_factory=dict)
     cropped: list[int] = field(default_factory=list)
     faces: FaceBatch | None = None
 
+    @property
+    def finished(self) -> bool:
+        """Whether each row has an outcome."""
+        return bool(self.rows.status.all())  # pending is 0
+
     def end(self, row: int, status: Status, message: str) -> None:
         """Finish a row without codes."""
-        self.rows.status[row] = status
-        self.rows.message[row] = " ".join(message.split())
+        self.rows.status[row], self.rows.message[row] = status, " ".join(message.split())
 
-    def add(self, rows: Sequence[int], faces: Sequence[FaceBatch]) -> None:
-        """Add faces, one of each row."""
-        if faces:
-            self.cropped += rows
-            self.faces = FaceBatch.join([*([self.faces] if self.faces else []), *faces])
+    def add(self, rows: Sequence[int], faces: FaceBatch) -> None:
+        """Add the input of the regressor for some rows."""
+        self.cropped += rows
+        self.faces = faces if self.faces is None else FaceBatch.join([self.faces, faces])
 
     def pin_memory(self) -> Batch:
         """The same with crops in pinned memory, from which a GPU copies without waiting; called by torch."""
@@ -107,8 +84,31 @@ class Batch:
         return self
 
 
+def batches_of(shards: Sequence[Shard], size: int) -> Iterator[Batch]:
+    """Batches of up to ``size`` samples of each shard in turn."""
+    for number, shard in enumerate(shards):
+        files = files_of(shard.samples)
+        for start in range(0, len(files), size):
+            span = slice(start, start + size)
+            yield Batch(number, files[span], shard.boxes[span], Rows.pending(len(files[span]), {}))
+
+
+@dataclass(frozen=True, slots=True)
+class FaceGroup:
+    """Faces that pass through the networks together.
+
+    Attributes
+    ----------
+    faces : FaceBatch
+    origins : batch of images, and its rows (k,), of each k consecutive faces
+    """
+
+    faces: FaceBatch
+    origins: list[tuple[Batch, np.ndarray]]
+
+
 class FaceQueue:
-    """Faces that wait until the regressor's batch is full, also across chunks and shards.
+    """Faces of batches of images, in order, regrouped for the networks: some images have no face.
 
     Parameters
     ----------
@@ -118,76 +118,29 @@ class FaceQueue:
 
     def __init__(self, device: str | None) -> None:
         self._device = device
-        self._keys = np.empty((0, 2), int)
-        self._faces: list[FaceBatch] = []
+        self._waiting = deque[tuple[Batch, np.ndarray, FaceBatch]]()
+        self._faces = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._faces
 
     def add(self, batch: Batch) -> None:
+        """Take the faces of a batch."""
         if batch.faces is not None:
-            rows = batch.chunk.start + np.array(batch.cropped)
-            shard = np.full(len(rows), batch.chunk.shard)
-            self._keys = np.concatenate([self._keys, np.column_stack([shard, rows])])
-            self._faces.append(batch.faces.to(self._device))
+            self._waiting.append((batch, np.array(batch.cropped), batch.faces.to(self._device)))
+            self._faces += len(batch.cropped)
+            batch.faces = None
 
-    def take(self, size: int) -> tuple[np.ndarray, FaceBatch]:
-        """Index of the shard and row in the shard (n, 2), and faces, of the first ``size``."""
-        faces = FaceBatch.join(self._faces)
-        keys, self._keys = self._keys[:size], self._keys[size:]
-        self._faces = [faces[size:]] if len(self._keys) else []
-        return keys, faces[:size]
-
-
-class Table:
-    """Rows of a shard, until all of them are finished and written.
-
-    Parameters
-    ----------
-    shard : Shard
-    blocks : block name -> Block of the codes
-    """
-
-    def __init__(self, shard: Shard, blocks: dict[str, Block]) -> None:
-        self._shard, self._blocks = shard, blocks
-        self._rows: Rows | None = Rows.pending(len(shard.samples), blocks)
-        self._left = len(shard.samples)
-
-    @property
-    def rows(self) -> Rows:
-        if self._rows is None:
-            raise RuntimeError(f"{self._shard.path} is written already")
-        return self._rows
-
-    def add(self, batch: Batch) -> None:
-        """Rows of a batch before the regressor."""
-        self.rows.put(batch.chunk.start, batch.rows)
-        self._left -= int(np.count_nonzero(batch.rows.status))
-
-    def end(self, row: int, status: Status, message: str) -> None:
-        """Finish a row without codes."""
-        self.rows.status[row], self.rows.message[row] = status, " ".join(message.split())
-        self._left -= 1
-
-    def put(self, rows: np.ndarray, crop_boxes: np.ndarray, codes: dict[str, np.ndarray]) -> None:
-        """Codes of some rows; a row whose codes are not all finite has none."""
-        self.rows.crop_box[rows] = crop_boxes
-        finite = {name: np.isfinite(values).all(axis=1) for name, values in codes.items()}
-        ok = np.logical_and.reduce(list(finite.values()))
-        self.rows.status[rows[ok]] = Status.ok
-        self._left -= int(np.count_nonzero(ok))
-        for name, values in codes.items():
-            self.rows.codes[name][rows[ok]] = values[ok]
-        for face in np.flatnonzero(~ok):
-            bad = ", ".join(name for name in codes if not finite[name][face])
-            self.end(rows[face], Status.failed, f"not finite: {bad}")
-
-    def write_if_finished(self, info: StoreInfo) -> Counter[str]:
-        """Write the shard after its last row; rows by status, none if it is not finished or written before."""
-        if self._left or self._rows is None:
-            return Counter()
-        with StoreWriter(self._shard.path, info, self._shard.samples, self._blocks) as writer:
-            writer.write(0, self._rows)
-        counts = Counter(by_status(self._rows.status))
-        self._rows = None
-        return counts
+    def take(self, size: int) -> FaceGroup:
+        """The first ``size`` faces, or all if there are fewer."""
+        parts, origins, missing = [], [], min(size, self._faces)
+        self._faces -= missing
+        while missing:
+            batch, rows, faces = self._waiting.popleft()
+            if len(rows) > missing:
+                self._waiting.appendleft((batch, rows[missing:], faces[missing:]))
+                rows, faces = rows[:missing], faces[:missing]
+            parts.append(faces)
+            origins.append((batch, rows))
+            missing -= len(rows)
+        return FaceGroup(FaceBatch.join(parts), origins)

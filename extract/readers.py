@@ -7,109 +7,135 @@ that itself needs the GPU runs in the process that owns it; then they only read.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import Ig3dError
 from ..features.device import device_kind
-from .batches import Batch, Chunk, Shard, chunks_of
+from ..features.values import CropSpec, LandmarkSpec
+from . import stages
+from .batches import Batch, Shard, batches_of
+from .boxes import FaceBoxes
 from .config import ExtractConfig
-from .detectors import load_detector
+from .detectors import Detector, load_detector
 from .read import bounded_images
 from .regressors import find_regressor
 from .runtime import one_thread
 
-if TYPE_CHECKING:
-    from .stages import Cropper
-
-# Images that a process prepares together. Few, because batches for the network are formed later, and shared memory is
-# small in containers.
-AT_ONCE = 16
+# Images that a process prepares together: many, because passing them on costs the GPU's process time.
+MOST_AT_ONCE = 64
 # The same for decoded images, which are larger than crops.
 AT_ONCE_DECODED = 8
-# Chunks that each process prepares in advance.
+# Batches that each process prepares in advance.
 AHEAD = 2
+# Folder of the shared memory in which crops are passed on; in containers it is often small.
+SHARED_MEMORY = "/dev/shm"
 
 
 def read_ahead(
-    shards: Sequence[Shard], cropper: Cropper, config: ExtractConfig, processes: int
+    shards: Sequence[Shard],
+    root: str,
+    detector: Detector,
+    needs: CropSpec | LandmarkSpec,
+    config: ExtractConfig,
+    processes: int,
 ) -> Iterator[Batch]:
-    """Batches of all chunks of shards, in order, prepared by other processes.
+    """Batches of shards after the first three stages, in order, prepared by other processes.
 
     Parameters
     ----------
     shards : sequence of Shard
-    cropper : Cropper
-        Of this process; used if the detector needs the GPU.
+    root : folder of the dataset, or its address
+    detector : Detector
+        Of this process; used if it needs the GPU.
+    needs : CropSpec or LandmarkSpec
+        Input of the regressor.
     config : ExtractConfig
     processes : int
     """
-    on_gpu = cropper.detector is not None and cropper.detector.device != "cpu"
-    loader, sampler = _loader(
-        str(cropper.root), config, 0 if multiprocessing.current_process().daemon else processes, on_gpu
-    )
-    sampler.chunks = chunks_of(shards, AT_ONCE_DECODED if on_gpu else AT_ONCE)
+    on_gpu = detector.device != "cpu"
+    if multiprocessing.current_process().daemon:
+        processes = 0  # it must not have children
+    loader, sampler = _loader(root, config, processes, on_gpu)
+    sampler.batches = batches_of(shards, AT_ONCE_DECODED if on_gpu else _at_once(needs, processes))
     for batch in loader:
         if isinstance(batch, Ig3dError):
             raise batch
         if on_gpu:
-            cropper.crop(batch)
+            faces = stages.detect(batch, batch.images, detector, needs)
+            stages.crop(batch, batch.images, faces, detector, needs)
+            batch.images.clear()
         yield batch
 
 
-class _Chunks(Sampler[Chunk]):
-    """Chunks of the task at hand; the loader takes the next one when a process is free."""
+def _at_once(needs: CropSpec | LandmarkSpec, processes: int) -> int:
+    """Images of a batch, so that the batches of all processes fit into half of the free shared memory."""
+    if isinstance(needs, LandmarkSpec):
+        return MOST_AT_ONCE
+    crop = needs.size**2 * 3 * (4 if needs.floats else 1)
+    with suppress(AttributeError, OSError):  # it has no limit on other systems
+        space = os.statvfs(SHARED_MEMORY)
+        batches = (AHEAD + 1) * max(1, processes)
+        return max(1, min(MOST_AT_ONCE, space.f_bavail * space.f_frsize // 2 // (batches * crop)))
+    return MOST_AT_ONCE
 
-    chunks: Iterator[Chunk] = iter(())
 
-    def __iter__(self) -> Iterator[Chunk]:
-        return self.chunks
+class _Sampler(Sampler[Batch]):
+    """Batches of the task at hand; the loader takes the next one when a process is free."""
+
+    batches: Iterator[Batch] = iter(())
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches
 
 
-class _Batches(Dataset[Any]):
-    """Prepares chunks; the detector is built in the process that uses it."""
+class _Stages(Dataset[Any]):
+    """The first stages; the detector is built in the process that uses it."""
 
     def __init__(self, root: str, config: ExtractConfig, *, read_only: bool) -> None:
         self._root, self._config, self._read_only = root, config, read_only
-        self._cropper: Cropper | None = None
+        self._detector: Detector | None = None
 
-    def __getitem__(self, chunk: Chunk) -> Batch | Ig3dError:
-        from .stages import Cropper
-
+    def __getitem__(self, batch: Batch) -> Batch | Ig3dError:
         try:
-            if self._cropper is None:
-                regressor = find_regressor(self._config.regressor)
+            if self._read_only:
+                for images in stages.read(batch, self._root):
+                    batch.images.update(images)
+                return batch
+            regressor = find_regressor(self._config.regressor)
+            if self._detector is None:
                 name = self._config.detector or regressor.detectors[0]
-                detector = None if self._read_only else load_detector(name, device="cpu")
-                self._cropper = Cropper(self._root, detector, regressor.needs)
+                self._detector = load_detector(name, device="cpu")
                 if get_worker_info() is not None:
                     _entered.enter_context(one_thread())  # of the libraries that were just imported
-            batch = self._cropper(chunk)
+            batch = stages.read_detect_crop(batch, self._root, self._detector, regressor.needs)
         except Ig3dError as error:
             return error  # as it is: raised here, torch would wrap it in a traceback
         if batch.faces is not None and batch.faces.crops is not None:
             batch.faces = replace(batch.faces, crops=torch.from_numpy(batch.faces.crops))
+        batch.files, batch.boxes = [], FaceBoxes.unknown(0)  # not needed any more: less is passed on
         return batch
 
 
 @lru_cache(maxsize=1)
 def _loader(
     root: str, config: ExtractConfig, processes: int, read_only: bool
-) -> tuple[DataLoader[Any], _Chunks]:
+) -> tuple[DataLoader[Any], _Sampler]:
     """The loader of this process and its sampler; its processes are kept from task to task."""
     if multiprocessing.get_start_method(allow_none=True) == "loky":
         # in a worker of ig3d.workers; new processes take over the method's name, which they do not find
         multiprocessing.set_start_method("spawn", force=True)
-    sampler = _Chunks()
+    sampler = _Sampler()
     loader = DataLoader(
-        _Batches(root, config, read_only=read_only),
+        _Stages(root, config, read_only=read_only),
         sampler=sampler,
         batch_size=None,
         num_workers=processes,

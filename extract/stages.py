@@ -1,8 +1,17 @@
-"""The way of an image to its codes: read → detect → crop → regress → write. The only loop over images.
+"""Stages of the extraction: from image files to codes in a store.
 
-:func:`extract_shards` runs in a worker. On the CPU it does everything itself, one stage after another. For a GPU,
-other processes read, detect and crop (:mod:`ig3d.extract.readers`), and this one runs the networks on full batches.
-Every sample has its row, and an error of one sample ends only that row.
+======= ============================================ ================================================================
+read    file → pixels                                :mod:`~ig3d.extract.read`, :mod:`~ig3d.extract.sources`
+detect  pixels → one face of each image              :mod:`~ig3d.extract.detectors`, :mod:`~ig3d.extract.boxes`
+crop    pixels and face → input of the regressor     :mod:`~ig3d.extract.crop`
+regress input → codes, in full batches of faces      :mod:`~ig3d.extract.regressors`
+write   outcomes and codes of a shard → HDF5         :mod:`~ig3d.features.store.writer`
+======= ============================================ ================================================================
+
+:func:`extract_shards` has the only loop over images, and the functions below it are the stages, in order. A
+:class:`~ig3d.extract.batches.Batch` of images passes through them and gets an outcome for each of its rows; an error of
+one sample ends only that row. On the CPU, one process runs all stages. For a GPU, other processes read, detect and crop
+(:mod:`~ig3d.extract.readers`); the process that owns the GPU regresses and writes.
 """
 
 from __future__ import annotations
@@ -10,11 +19,12 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +33,9 @@ import numpy as np
 from ..console import one_line
 from ..errors import DeviceError, Ig3dError
 from ..features.store.format import StoreInfo
-from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Status
-from .batches import Batch, Chunk, FaceQueue, Shard, Table, chunks_of
+from ..features.store.writer import StoreWriter
+from ..features.values import CropSpec, Face, FaceBatch, LandmarkSpec, Rows, Status, by_status
+from .batches import Batch, FaceGroup, FaceQueue, Shard, batches_of
 from .boxes import choose_overlapping, is_outside, needs_detector, surroundings
 from .config import ExtractConfig, build
 from .crop import prepare
@@ -64,30 +75,16 @@ def extract_shards(
         regressor, detector = build(config, info.regressor)
         for setting in (one_thread, exact_arithmetic, bounded_images):
             settings.enter_context(setting())
-        cropper = Cropper(root, detector, regressor.needs)
         size = config.batch_size or 32
         if readers:
             from .readers import read_ahead
 
-            batches = read_ahead(shards, cropper, config, readers)
+            batches = read_ahead(shards, root, detector, regressor.needs, config, readers)
         else:
-            batches = map(cropper, chunks_of(shards, size))
-        tables = [Table(shard, dict(regressor.blocks)) for shard in shards]
-        queue = FaceQueue(regressor.device if regressor.takes_tensors else None)
-        running = deque[Running]()
-        for batch in batches:  # read → detect → crop
-            tables[batch.chunk.shard].add(batch)
-            queue.add(batch)
-            while len(queue) >= size:  # regress; a batch is waited for while the next one is computed
-                running.append(Running(regressor, *queue.take(size)))
-                if len(running) > 1:
-                    running.popleft().finish(tables)
-            counts += write_finished(tables, info, regressor)
-        if len(queue):
-            running.append(Running(regressor, *queue.take(size)))
-        for last in running:
-            last.finish(tables)
-        counts += write_finished(tables, info, regressor)
+            to_crops = partial(read_detect_crop, root=root, detector=detector, needs=regressor.needs)
+            batches = map(to_crops, batches_of(shards, size))
+        for number, finished in groupby(regress(batches, regressor, size), key=lambda batch: batch.shard):
+            counts += write(shards[number], [batch.rows for batch in finished], info, regressor)
     return counts
 
 
@@ -102,67 +99,54 @@ def extract_in_worker(
         os._exit(1)
 
 
-class Cropper:
-    """Read, detect and crop: the stages from the file of an image to the input of the regressor.
+def read_detect_crop(
+    batch: Batch, root: str | Path, detector: Detector, needs: CropSpec | LandmarkSpec
+) -> Batch:
+    """The first three stages of a batch, for as many images at a time as the memory should hold."""
+    for images in read(batch, root):
+        faces = detect(batch, images, detector, needs)
+        crop(batch, images, faces, detector, needs)
+    return batch
 
-    Parameters
-    ----------
-    root : folder of the dataset, or its address
-    detector : Detector or None
-        Without a detector, images are read only.
-    needs : CropSpec or LandmarkSpec
-        Input of the regressor.
+
+# read
+
+
+def read(batch: Batch, root: str | Path) -> Iterator[dict[int, Image]]:
+    """Decode the images of a batch; a file that cannot be read ends its row.
+
+    Yields
+    ------
+    dict of row -> Image, with about :data:`MOST_BYTES` at most
     """
-
-    def __init__(self, root: str | Path, detector: Detector | None, needs: CropSpec | LandmarkSpec) -> None:
-        self.root, self.detector, self.needs = root, detector, needs
-
-    def __call__(self, chunk: Chunk) -> Batch:
-        batch, held = Batch(chunk, Rows.pending(len(chunk.files), {})), 0
-        for row, image in enumerate(read_images(chunk.files, self.root)):
-            if isinstance(image, Image):
-                batch.images[row] = image
-                batch.rows.digest[row] = image.digest
-                batch.rows.size_wh[row] = image.pixels.shape[1], image.pixels.shape[0]
-                held += image.pixels.nbytes
-            else:
-                batch.end(row, *image)
-            if held > MOST_BYTES:
-                self.crop(batch)
-                held = 0
-        self.crop(batch)
-        return batch
-
-    def crop(self, batch: Batch) -> None:
-        """Find the faces in the images of a batch, crop them, and release the images."""
-        if self.detector is None:
-            return
-        rows, crops = [], []
-        for row, face in sorted(find_faces(batch, self.detector, self.needs).items()):
-            whole = self.detector.crop == "full image"
-            try:
-                crops.append(prepare([batch.images[row].pixels], [face], self.needs, whole=whole))
-                rows.append(row)
-            except Ig3dError:
-                raise  # a wrong setting, not a bad sample
-            except Exception as exc:
-                batch.end(row, Status.failed, f"{type(exc).__name__}: {exc}")
-        batch.add(rows, crops)
-        batch.images.clear()
+    images, held = dict[int, Image](), 0
+    for row, image in enumerate(_read_images(batch.files, root)):
+        if not isinstance(image, Image):
+            batch.end(row, *image)
+            continue
+        images[row] = image
+        batch.rows.digest[row] = image.digest
+        batch.rows.size_wh[row] = image.pixels.shape[1], image.pixels.shape[0]
+        held += image.pixels.nbytes
+        if held > MOST_BYTES:
+            yield images
+            images, held = {}, 0
+    if images:
+        yield images
 
 
-def read_images(files: Sequence[tuple[str, int]], root: str | Path) -> Iterator[Image | tuple[Status, str]]:
-    """Decode images (path and size in bytes of each); for one that cannot be read, the status and the reason."""
-    read = partial(_read_image, root=root)
+def _read_images(files: Sequence[tuple[str, int]], root: str | Path) -> Iterator[Image | tuple[Status, str]]:
+    """Images of files (path and size in bytes); for one that cannot be read, the status and the reason."""
+    read_file = partial(_read_file, root=root)
     if not is_remote(root):
-        yield from map(read, files)
+        yield from map(read_file, files)
         return
     with ThreadPoolExecutor(REMOTE_THREADS) as threads:
         for start in range(0, len(files), REMOTE_THREADS):
-            yield from threads.map(read, files[start : start + REMOTE_THREADS])
+            yield from threads.map(read_file, files[start : start + REMOTE_THREADS])
 
 
-def _read_image(file: tuple[str, int], root: str | Path) -> Image | tuple[Status, str]:
+def _read_file(file: tuple[str, int], root: str | Path) -> Image | tuple[Status, str]:
     path, size = file
     try:
         return read_image(f"{root}/{path}", size=size)
@@ -174,31 +158,36 @@ def _read_image(file: tuple[str, int], root: str | Path) -> Image | tuple[Status
         return Status.unreadable, str(exc)
 
 
-def find_faces(batch: Batch, detector: Detector, needs: CropSpec | LandmarkSpec) -> dict[int, Face]:
-    """The face of each image of a batch; rows without a face end here."""
-    rows, boxes = batch.rows, batch.chunk.boxes
-    faces = _stored_faces(batch, needs)
-    searched = [row for row in batch.images if row not in faces and not rows.status[row]]
-    known = {row: boxes.face(row) for row in searched}
-    shown = {row: surroundings(batch.images[row].pixels, known[row]) for row in searched}
+# detect
 
-    def detect(some: Sequence[int]) -> list[list[Face]]:
+
+def detect(
+    batch: Batch, images: Mapping[int, Image], detector: Detector, needs: CropSpec | LandmarkSpec
+) -> dict[int, Face]:
+    """The face of each image, by row: its stored box, or the detector's choice. A row without a face ends here."""
+    rows, boxes = batch.rows, batch.boxes
+    faces = _stored_faces(batch, images, needs)
+    searched = [row for row in images if row not in faces and not rows.status[row]]
+    stored = {row: boxes.face(row) for row in searched}
+    shown = {row: surroundings(images[row].pixels, stored[row]) for row in searched}
+
+    def detected_faces(some: Sequence[int]) -> list[list[Face]]:
         return check_faces(detector, detector([shown[row][0] for row in some]), len(some))
 
-    for some, found in _together_or_alone(detect, searched):
-        if isinstance(found, Exception):
-            batch.end(some[0], Status.failed, f"{type(found).__name__}: {found}")
+    for some, detected in together_or_alone(detected_faces, searched):
+        if isinstance(detected, Exception):
+            batch.end(some[0], Status.failed, f"{type(detected).__name__}: {detected}")
             continue
-        for row, detected in zip(some, found, strict=True):
-            if (face := known[row]) is not None:
-                if (nearest := choose_overlapping(detected, face.xyxy, shown[row][1])) is None:
+        for row, of_image in zip(some, detected, strict=True):
+            if (box := stored[row]) is not None:
+                if (nearest := choose_overlapping(of_image, box.xyxy, shown[row][1])) is None:
                     batch.end(row, Status.no_face, "no face found around the box")
                 else:
                     rows.count[row], faces[row] = boxes.count[row], nearest
-            elif not detected:
+            elif not of_image:
                 batch.end(row, Status.no_face, "no face found")
             else:
-                rows.count[row], faces[row] = len(detected), choose_face(detected)
+                rows.count[row], faces[row] = len(of_image), choose_face(of_image)
     for row, face in [*faces.items()]:
         if problem := _face_problem(face):
             del faces[row]
@@ -211,10 +200,12 @@ def find_faces(batch: Batch, detector: Detector, needs: CropSpec | LandmarkSpec)
     return faces
 
 
-def _stored_faces(batch: Batch, needs: CropSpec | LandmarkSpec) -> dict[int, Face]:
+def _stored_faces(
+    batch: Batch, images: Mapping[int, Image], needs: CropSpec | LandmarkSpec
+) -> dict[int, Face]:
     """Faces that need no detector; rows without one, or whose box was found in another file, end here."""
-    boxes, faces = batch.chunk.boxes, dict[int, Face]()
-    for row, image in batch.images.items():
+    boxes, faces = batch.boxes, dict[int, Face]()
+    for row, image in images.items():
         if boxes.status[row] == Status.pending:
             continue
         face = boxes.face(row)
@@ -241,51 +232,132 @@ def _face_problem(face: Face) -> str:
     return ""
 
 
-class Running:
-    """Regress: a batch of faces of which the codes are being computed.
+# crop
+
+
+def crop(
+    batch: Batch,
+    images: Mapping[int, Image],
+    faces: Mapping[int, Face],
+    detector: Detector,
+    needs: CropSpec | LandmarkSpec,
+) -> None:
+    """Make the regressor's input of each face, and add it to the batch."""
+    whole = detector.crop == "full image"
+
+    def prepared(rows: Sequence[int]) -> FaceBatch:
+        return prepare([images[row].pixels for row in rows], [faces[row] for row in rows], needs, whole=whole)
+
+    for rows, result in together_or_alone(prepared, sorted(faces)):
+        if isinstance(result, Exception):
+            batch.end(rows[0], Status.failed, f"{type(result).__name__}: {result}")
+        else:
+            batch.add(rows, result)
+
+
+# regress
+
+
+def regress(batches: Iterable[Batch], regressor: Regressor, size: int) -> Iterator[Batch]:
+    """Compute the codes of the faces of batches, ``size`` faces at a time; yields finished batches, in order.
+
+    The networks get full batches: faces wait for those of the next images, also across shards. A GPU computes one group
+    of faces while the next one is prepared.
+    """
+    queue = FaceQueue(regressor.device if regressor.takes_tensors else None)
+    started, unfinished = deque[Codes](), deque[Batch]()
+    for batch in batches:
+        batch.rows.codes.update(Rows.pending(len(batch.rows), dict(regressor.blocks)).codes)
+        unfinished.append(batch)
+        queue.add(batch)
+        while len(queue) >= size:
+            started.append(Codes(regressor, queue.take(size)))
+            if len(started) > 1:
+                started.popleft().store()
+        while unfinished and unfinished[0].finished:
+            yield unfinished.popleft()
+    if len(queue):
+        started.append(Codes(regressor, queue.take(size)))
+    for codes in started:
+        codes.store()
+    yield from unfinished
+
+
+class Codes:
+    """Codes of a group of faces, which are being computed.
 
     Parameters
     ----------
     regressor : Regressor
-    keys : (n, 2) int
-        Index of the shard, and row in the shard, of each face.
-    faces : FaceBatch
+    group : FaceGroup
     """
 
-    def __init__(self, regressor: Regressor, keys: np.ndarray, faces: FaceBatch) -> None:
-        self._regressor, self._keys, self._faces = regressor, keys, faces
+    def __init__(self, regressor: Regressor, group: FaceGroup) -> None:
+        self._regressor, self._group = regressor, group
         self._wait: Callable[[], Mapping[str, np.ndarray]] | None = None
         try:
-            self._wait = regressor.start(faces)
+            self._wait = regressor.start(group.faces)
         except Ig3dError:
             raise
         except Exception as exc:
             if is_device_error(exc):
                 raise
 
-    def finish(self, tables: Sequence[Table]) -> None:
-        """Wait for the codes and put them into the tables; after an error, each face runs alone."""
-        for some, codes in _together_or_alone(self._codes, range(len(self._faces))):
-            keys, crop_boxes = self._keys[some], self._faces.crop_boxes[some]
-            if isinstance(codes, Exception):
-                ((number, row),) = keys
-                tables[number].end(row, Status.failed, f"{type(codes).__name__}: {codes}")
+    def store(self) -> None:
+        """Wait for the codes and put them into the rows of their batches; after an error, each face runs alone."""
+        faces = self._group.faces
+        codes = Rows.pending(len(faces), dict(self._regressor.blocks)).codes
+        problems = dict[int, str]()
+        for some, result in together_or_alone(self._compute, range(len(faces))):
+            if isinstance(result, Exception):
+                problems[some[0]] = f"{type(result).__name__}: {result}"
                 continue
-            for number in np.unique(keys[:, 0]):
-                own = keys[:, 0] == number
-                of_shard = {name: values[own] for name, values in codes.items()}
-                tables[number].put(keys[own, 1], crop_boxes[own], of_shard)
+            for name, values in result.items():
+                codes[name][some] = values
+        finite = {name: np.isfinite(values).all(axis=1) for name, values in codes.items()}
+        ok = np.logical_and.reduce([*finite.values()])
+        for face in np.flatnonzero(~ok):
+            bad = ", ".join(name for name in codes if not finite[name][face])
+            problems.setdefault(int(face), f"not finite: {bad}")
+        for values in codes.values():
+            values[~ok] = np.nan
+        first = 0
+        for batch, rows in self._group.origins:
+            own = slice(first, first + len(rows))
+            batch.rows.crop_box[rows] = faces.crop_boxes[own]
+            batch.rows.status[rows] = Status.ok
+            for name, values in codes.items():
+                batch.rows.codes[name][rows] = values[own]
+            for face in np.flatnonzero(~ok[own]):
+                batch.end(rows[face], Status.failed, problems[first + face])
+            first = own.stop
 
-    def _codes(self, some: Sequence[int]) -> dict[str, np.ndarray]:
+    def _compute(self, some: Sequence[int]) -> dict[str, np.ndarray]:
         if self._wait:
             wait, self._wait = self._wait, None
             codes = wait()
         else:
-            codes = self._regressor(self._faces[some[0] : some[-1] + 1])
+            codes = self._regressor(self._group.faces[some[0] : some[-1] + 1])
         return check_codes(self._regressor, codes, len(some))
 
 
-def _together_or_alone(
+# write
+
+
+def write(shard: Shard, rows: Sequence[Rows], info: StoreInfo, regressor: Regressor) -> Counter[str]:
+    """Write the store of a shard; returns its rows by status."""
+    if reduced := regressor.reduced_batches:
+        info = replace(info, regressor={**info.regressor, "reduced_batches": reduced})
+    outcomes = Rows.join(rows)
+    with StoreWriter(shard.path, info, shard.samples, dict(regressor.blocks)) as writer:
+        writer.write(0, outcomes)
+    return Counter(by_status(outcomes.status))
+
+
+# errors of one sample
+
+
+def together_or_alone(
     call: Callable[[Sequence[int]], Any], items: Sequence[int]
 ) -> Iterator[tuple[Sequence[int], Any]]:
     """Call a function for all items; after an error for each alone, so that one bad sample fails alone.
@@ -308,11 +380,4 @@ def _together_or_alone(
         yield items, result
         return
     for position in range(len(items)):
-        yield from _together_or_alone(call, items[position : position + 1])
-
-
-def write_finished(tables: Sequence[Table], info: StoreInfo, regressor: Regressor) -> Counter[str]:
-    """Write the shards whose last row is finished; rows by status."""
-    if reduced := regressor.reduced_batches:
-        info = replace(info, regressor={**info.regressor, "reduced_batches": reduced})
-    return sum((table.write_if_finished(info) for table in tables), Counter[str]())
+        yield from together_or_alone(call, items[position : position + 1])

@@ -260,14 +260,16 @@ class Rows:
             codes={name: np.full((n, block.width), np.nan, np.float32) for name, block in blocks.items()},
         )
 
-    def put(self, start: int, rows: Rows) -> None:
-        """Copy outcomes, and the codes of blocks that ``rows`` has, to consecutive rows."""
-        span = slice(start, start + len(rows))
-        self.message[span] = rows.message
-        for name in ("status", "size_wh", "digest", "xyxy", "score", "count", "landmark_box", "crop_box"):
-            getattr(self, name)[span] = getattr(rows, name)
-        for name, codes in rows.codes.items():
-            self.codes[name][span] = codes
+    @classmethod
+    def join(cls, parts: Sequence[Rows]) -> Rows:
+        """Outcomes of several sequences of samples, with the same blocks, one after another."""
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in cls.__slots__
+            if name not in ("message", "codes")
+        }
+        codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in parts[0].codes}
+        return cls(message=[text for part in parts for text in part.message], codes=codes, **columns)
 
 
 def by_status(status: np.ndarray) -> dict[str, int]:

@@ -16,13 +16,13 @@ from PIL import Image
 
 from ig3d.errors import DeviceError, MissingExtra, UsageError
 from ig3d.extract import runtime, stages
-from ig3d.extract.batches import Shard, chunks_of
+from ig3d.extract.batches import Shard, batches_of
 from ig3d.extract.boxes import FaceBoxes
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
 from ig3d.extract.run import extract_codes
-from ig3d.extract.stages import Cropper, extract_shards
+from ig3d.extract.stages import extract_shards, read_detect_crop
 from ig3d.features.store import CodeStore
 from ig3d.features.store.format import StoreInfo
 from ig3d.features.values import CropSpec, Face, FaceBatch, Status
@@ -127,8 +127,8 @@ def test_few_images_are_held_at_a_time(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(stages, "MOST_BYTES", 20_000)
     (shard,) = shards_of(folder, Path("a"))
-    for chunk in chunks_of([shard], 60):
-        Cropper(folder, Looking(), CropSpec(size=8))(chunk)
+    for batch in batches_of([shard], 60):
+        read_detect_crop(batch, folder, Looking(), CropSpec(size=8))
     assert len(held) > 5
     assert max(held) < 20_000 + 80 * 80 * 3
 
@@ -243,7 +243,7 @@ def test_a_face_that_cannot_be_cropped_fails_alone(
     prepare = stages.prepare
 
     def some_fail(images: list[np.ndarray], *rest: Any, **options: Any) -> FaceBatch:
-        if images[0].shape[1] % 5 == 0:
+        if any(image.shape[1] % 5 == 0 for image in images):
             raise ValueError("a box without area")
         return prepare(images, *rest, **options)
 
