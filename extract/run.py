@@ -1,8 +1,8 @@
 """Extraction: images of a dataset to a store of codes.
 
-:func:`extract_codes` resolves the configuration and the device once, plans shards of the frozen sample list
-(:mod:`ig3d.extract.shards`), runs them in workers (:mod:`ig3d.workers`), and joins their stores. The way of an image
-within a shard is :mod:`ig3d.extract.stages`.
+:func:`extract_codes` chooses regressor, detector and device, divides the sorted samples into shards
+(:mod:`ig3d.extract.shards`), runs :func:`ig3d.extract.stages.extract_shards` on them, in worker processes
+(:mod:`ig3d.workers`) or in this one, and joins the small stores of the shards.
 """
 
 from __future__ import annotations
@@ -116,17 +116,19 @@ def extract_codes(
     if restart and retry_failed:
         raise UsageError("extract: expected --restart or --retry-failed, got both; leave one of them out")
     started = time.monotonic()
-    regress = find_regressor(config.regressor)
+
+    # Configuration: regressor, detector, devices, stored face boxes. Nothing is built.
+    regressor = find_regressor(config.regressor)
     full_image = config.detector is not None and find_detector(config.detector).crop == "full image"
-    boxes = box_source(listing, "none" if full_image else config.boxes, regress.needs)
+    boxes = box_source(listing, "none" if full_image else config.boxes, regressor.needs)
     config, notes = settle(config, all_known=boxes.complete)
-    detect, blocks = detector_of(config), blocks_of(config)
+    detector, blocks = detector_of(config), blocks_of(config)
     described, found_by = describe(config)
-    if boxes.detector and not detect.detects:
+    if boxes.detector and not detector.detects:
         found_by = boxes.detector
     for note in (
         *notes,
-        f"detector {detect.name}, regressor {regress.name}: blocks {', '.join(blocks)}",
+        f"detector {detector.name}, regressor {regressor.name}: blocks {', '.join(blocks)}",
     ):
         say(note)
     workers = _workers(jobs, backend, address, config.devices)
@@ -135,21 +137,23 @@ def extract_codes(
         rows = rows_of_part(part, len(listing))
         listing, boxes = replace(listing, samples=listing.samples[rows]), boxes.part(rows)
         identity["part"] = "{}/{}".format(*part)
+    info = _info(listing, regressor, detector, identity)
+
     run = shards.Run(Path(out), listing, identity, blocks)
     with run.locked():
         if run.finished(restart=restart, retry_failed=retry_failed):
             with CodeStore(out) as store:
                 counts = by_status(store.status)
             return Summary(Path(out), counts, 0.0, len(listing))
+        # Shards: those that an interrupted run finished are kept.
         todo = run.begin(restart=restart, retry_failed=retry_failed)
         resumed = sum(run.counts.values())
         if progress:
             progress(run.counts)
-        info = _info(listing, regress, detect, identity)
         counts = Counter(run.counts)
         if len(todo) == 1 and not workers.readers:
             workers = _Workers(None)  # no process needs to be started
-        for finished, done in _work(run, todo, boxes, info, config, workers):
+        for finished, done in _extract(run, todo, boxes, info, config, workers):
             if done is None:
                 why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
                 done = run.give_up(finished[0], info, blocks, why)
@@ -158,6 +162,7 @@ def extract_codes(
             counts += done
             if progress:
                 progress(done)
+        # Join: one store of all rows, in the order of the samples.
         paths = [run.shard_path(shard) for shard in range(run.shards)]
         write_joined(run.out, info, listing.samples, blocks, paths)
         run.forget()
@@ -222,19 +227,19 @@ def rows_of_part(part: tuple[int, int], samples: int) -> slice:
 
 
 def _info(
-    listing: Listing, regress: type[Regressor], detect: type[Detector], identity: dict[str, Any]
+    listing: Listing, regressor: type[Regressor], detector: type[Detector], identity: dict[str, Any]
 ) -> StoreInfo:
     crop: dict[str, Any] = {}
-    if isinstance(regress.needs, CropSpec):
-        crop = {**asdict(regress.needs), "whole_image": detect.crop == "full image"}
+    if isinstance(regressor.needs, CropSpec):
+        crop = {**asdict(regressor.needs), "whole_image": detector.crop == "full image"}
     return StoreInfo(
         dataset=listing.dataset,
         root=listing.root if is_remote(listing.root) else str(Path(listing.root).resolve()),
         classes=listing.classes,
         regressor={
             **identity["regressor"],
-            "licence": regress.licence,
-            "sets": {name: list(of) for name, of in regress.sets.items()},
+            "licence": regressor.licence,
+            "sets": {name: list(of) for name, of in regressor.sets.items()},
         },
         detector=identity["detector"],
         crop=crop,
@@ -242,7 +247,7 @@ def _info(
     )
 
 
-def _work(
+def _extract(
     run: shards.Run,
     todo: Sequence[int],
     boxes: BoxSource,
@@ -253,13 +258,7 @@ def _work(
     """Extract shards; yields finished ones with their rows by status, or one that was given up and None."""
     # a worker sees only its own GPU, which is the first one for it
     config = replace(config, device="cpu" if config.devices[0] == "cpu" else "cuda:0")
-    extract = partial(
-        extract_shards if workers.options is None else extract_in_worker,
-        root=info.root,
-        config=config,
-        info=info,
-        readers=workers.readers,
-    )
+    options: dict[str, Any] = {"root": info.root, "config": config, "info": info, "readers": workers.readers}
 
     def shards_of(numbers: Sequence[int]) -> list[Shard]:
         return [
@@ -269,13 +268,13 @@ def _work(
 
     if workers.options is None:
         for shard in todo:
-            yield [shard], extract(shards_of([shard]))
+            yield [shard], extract_shards(shards_of([shard]), **options)
         return
     groups = [todo[start : start + workers.at_once] for start in range(0, len(todo), workers.at_once)]
     while groups:
         tasks = ((shards_of(group),) for group in groups)
         alone: list[Sequence[int]] = []
-        with closing(run_tasks(extract, tasks, **workers.options)) as results:
+        with closing(run_tasks(partial(extract_in_worker, **options), tasks, **workers.options)) as results:
             for ended in results:
                 group = groups[ended.task]
                 if ended.given_up and len(group) > 1:
