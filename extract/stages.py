@@ -329,7 +329,7 @@ class Codes:
             for name, values in codes.items():
                 batch.rows.codes[name][rows] = values[own]
             for face in np.flatnonzero(~ok[own]):
-                batch.end(rows[face], Status.failed, problems[first + face])
+                batch.end(rows[face], Status.failed, problems[int(first + face)])
             first = own.stop
 
     def _compute(self, some: Sequence[int]) -> dict[str, np.ndarray]:

@@ -166,7 +166,7 @@ class StoreWriter:
             file.attrs[name] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
         for column in TEXT_COLUMNS:
-            texts = np.array([text.encode() for text in self._samples[column]], "S")
+            texts = np.array([text.encode() for text in self._samples[column].tolist()], "S")
             self._known(f"sample/{column}", texts, h5py.string_dtype("utf-8", texts.itemsize))
         for column in ("split", "label", "valence", "arousal"):
             name, values = f"sample/{column}", self._samples[column]
