@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 # The networks of tests are tiny: a second thread helps none, and on a machine that is busy waits twenty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -102,10 +104,16 @@ class Ended:
     stderr: str
 
 
+# The commands of the program: building them takes 50 ms, so it is done once for all runs.
+_command_of = cache(get_command)
+
+
 @pytest.fixture
 def ig3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Run ``ig3d ...`` in this process (torch is imported once, not each time); how it ended, with its text."""
     from ig3d.cli import main
+
+    monkeypatch.setattr("typer.main.get_command", _command_of)
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["ig3d", *map(str, arguments)])

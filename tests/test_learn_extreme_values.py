@@ -17,7 +17,20 @@ from ig3d.learn.fuse import fuse_predictions
 from ig3d.learn.intermediate.config import IntermediateConfig
 from ig3d.learn.plan import plan_fusion
 
-QUICK = ("--rules", "mean,stack", "--head", "linear", "--draws", 100, "--jobs", 1)
+QUICK = (
+    "--rules",
+    "mean,stack",
+    "--head",
+    "linear",
+    "--draws",
+    100,
+    "--repeats",
+    1,
+    "--permutations",
+    2,
+    "--jobs",
+    1,
+)
 
 
 @pytest.fixture
@@ -137,6 +150,7 @@ def test_a_row_of_huge_codes_ends_in_finite_predictions(head):
         rules=("mean", "stack"),
         rule_options={"stack": {"codes": True}},
         draws=100,
+        permutations=2,
         jobs=1,
         model=False,
     )

@@ -278,7 +278,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
 
 def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
     table = make_table(240, missing=0)
-    quick = FuseConfig(rules=("mean", "stack"), head="linear", draws=100, model=False)
+    quick = FuseConfig(rules=("mean", "stack"), head="linear", draws=100, permutations=2, model=False)
 
     def notes_of(codes):
         return fuse_predictions(replace(table, codes=codes.astype(np.float32)), quick).notes

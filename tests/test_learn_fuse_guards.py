@@ -61,8 +61,8 @@ def test_the_number_of_threads_changes_no_byte(task):
     found = []
     for jobs in (1, 3):
         stack._RECALIBRATED.clear()
-        result = fuse_predictions(table, replace(EVERY, model=True, jobs=jobs))
-        found.append(bytes_of(replace(result, config=EVERY)))
+        result = fuse_predictions(table, replace(EACH, model=True, jobs=jobs))
+        found.append(bytes_of(replace(result, config=EACH)))
     assert found[0] == found[1]
 
 
