@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from threadpoolctl import threadpool_limits
 
 from ig3d.features.fusion_table import FusionTable
@@ -52,8 +52,8 @@ class Cell:
 
     Attributes
     ----------
-    three : ``noise``, ``copy`` (a better calibrated copy of the 2D predictions), ``information``, or ``affectnet``
-        (moments of the Ig3D authors' predictions)
+    three : ``noise``, ``copy`` (a better calibrated copy of the 2D predictions), ``noisy`` (such a copy with noise),
+        ``information``, or ``affectnet`` (moments of the Ig3D authors' predictions)
     n, calibration : reported rows; rows of the split that rules are fitted on, 0 for folds of the reported rows
     groups : number of persons among the reported rows, 0 for independent rows
     strength : of the information
@@ -70,7 +70,7 @@ class Cell:
     @property
     def null(self) -> bool:
         """Whether a claim is false."""
-        return self.three in ("noise", "copy")
+        return self.three in ("noise", "copy", "noisy")
 
 
 CELLS = {
@@ -79,8 +79,10 @@ CELLS = {
     "noise, 10 groups": Cell("noise", groups=10),
     "noise, in folds, n = 400": Cell("noise", n=400, calibration=0),
     "calibrated copy, n = 3,000": Cell("copy", n=3000, calibration=1000),
+    "noisy copy, n = 1,000": Cell("noisy"),
     "VA copy, n = 1,000": Cell("copy", task="va"),
     "weak, n = 1,000": Cell("information"),
+    "weak, in folds, n = 1,000": Cell("information", calibration=0),
     "weak, 10 groups": Cell("information", groups=10),
     "weak, 50 groups": Cell("information", groups=50),
     "strong, n = 1,000": Cell("information", strength=1.6),
@@ -139,6 +141,8 @@ def draw(
     if cell.three == "copy":  # of a network that does not know the class shares
         return truth, OVERCONFIDENCE * STRENGTH * seen, STRENGTH * seen + log_prior
     two = OVERCONFIDENCE * (STRENGTH * seen + log_prior)
+    if cell.three == "noisy":
+        return truth, two, STRENGTH * (seen + noise()) + log_prior
     if cell.three == "noise":
         return truth, two, noise() + log_prior
     also = cell.strength * place + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise()
@@ -179,7 +183,7 @@ def table_of(cell: Cell, random: np.random.Generator) -> FusionTable:
 
 def run(cell: Cell, table: FusionTable, seed: int, draws: int) -> tuple[FuseResult, dict]:
     """The result of a fusion and its findings."""
-    config = FuseConfig(rules=("stack",), draws=draws, seed=seed, jobs=1, model=bool(cell.calibration))
+    config = FuseConfig(rules=("stack",), draws=draws, seed=seed, jobs=1)
     result = fuse_predictions(table, config)
     return result, findings_of(View(run_of(result)))
 
@@ -194,10 +198,10 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
         "claim": primary["claim"],
         "passes": [of["passes"] for of in primary["comparisons"]],
         "value": primary["comparisons"][0]["value"],
+        "value_2d": primary["comparisons"][1]["value"],
     }
-    if result.model is None:
-        return line
-    # The truth of the fitted rules: their difference on a population of which each row is another person.
+    # The truth of the rules fitted on all calibration rows: their difference on a population of which each row is
+    # another person.
     groups = np.arange(POPULATION) if cell.groups else None
     truth, two, three = draw(cell, POPULATION, groups, random)
     columns = Columns(two=two, three=three)
@@ -239,7 +243,7 @@ def summary(name: str, cell: Cell, lines: list[dict]) -> tuple[str, list[str]]:
     n = len(lines)
     claims = sum(of["claim"] for of in lines)
     share = claims / n
-    error = max(np.sqrt(share * (1 - share) / n), 0.5 / n)
+    low, high = binomtest(claims, n).proportion_ci()
     failed = []
     if cell.null and binom.sf(claims - 1, n, MOST_FALSE) < UNLIKELY:
         failed.append(f"{name}: {claims} of {n} claims are false")
@@ -251,11 +255,11 @@ def summary(name: str, cell: Cell, lines: list[dict]) -> tuple[str, list[str]]:
         covers.append(f"{metric} {100 * covered / n:.0f} %")
         if metric != "rmse_joint" and binom.cdf(covered, n, COVERAGE[0]) < UNLIKELY:
             failed.append(f"{name}: {covered} of {n} intervals of {metric} cover the truth")
-    change = np.mean([of["value"] for of in lines])
+    changes = [np.mean([of[key] for of in lines]) for key in ("value", "value_2d")]
     kind = "false" if cell.null else "power"
     text = (
-        f"{name:28} {n:4} data sets  {kind} {100 * share:5.1f} % (s.e. {100 * error:.1f})  mean change "
-        f"{change:+.4f}  coverage {', '.join(covers) or '-'}"
+        f"{name:28} {n:4} data sets  {kind} {100 * share:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]  mean change "
+        f"{changes[0]:+.4f} (2d: {changes[1]:+.4f})  coverage {', '.join(covers) or '-'}"
     )
     return text, failed
 
