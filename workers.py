@@ -1,7 +1,8 @@
 """Run tasks in worker processes of this machine, or on a dask or ray cluster.
 
 Used for the shards of an extraction and the cells of a study. A task whose worker dies is run again by another one;
-after three deaths it is given up. On a cluster, the cluster itself retries.
+after three deaths it is given up. On a cluster, the cluster itself retries. If five tasks in a row are given up, the
+cause is not a task, and the run ends.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from .errors import RunError, UsageError, require
 BACKENDS = ("loky", "dask", "ray")
 # A task is given up after this many dead workers.
 MOST_DEATHS = 3
+# The run ends after this many given-up tasks in a row: a device that fails would give up all of them.
+MOST_GIVEN_UP = 5
 # A worker without a task exits after this time.
 IDLE_SECONDS = 20
 # A worker looks this often whether the process that started it is still running.
@@ -112,7 +115,7 @@ def run_tasks(
     ------
     UsageError : the backend does not exist, or is ``loky`` and an address is given.
     MissingExtra : dask or ray is not installed.
-    RunError : no cluster answers at the address, or it has no GPU.
+    RunError : no cluster answers at the address, or it has no GPU; or the workers of five tasks in a row died.
     Exception : any exception that a call raises.
     """
     check_backend(backend, address)
@@ -148,6 +151,7 @@ def _run(
     new = ((number, task, 0) for number, task in enumerate(tasks))
     retries = deque[tuple[int, tuple[Any, ...], int]]()
     running: dict[Future[Any], tuple[int, tuple[Any, ...], int]] = {}
+    given_up = 0  # in a row
     while True:
         while len(running) < workers.size and (item := retries.popleft() if retries else next(new, None)):
             running[workers.submit(function, *item[1])] = item
@@ -156,8 +160,15 @@ def _run(
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             number, task, deaths = running.pop(future)
             if not workers.died(future):
+                given_up = 0
                 yield Ended(number, future.result())
             elif deaths + 1 >= workers.most_deaths:
+                given_up += 1
+                if given_up == MOST_GIVEN_UP:
+                    raise RunError(
+                        f"the workers of {given_up} tasks in a row died; look for a failing device or too little "
+                        "memory; finished parts are kept, and the same command continues"
+                    )
                 yield Ended(number, None, given_up=True)
             else:
                 retries.append((number, task, deaths + 1))
@@ -228,9 +239,10 @@ class _Processes:
 
     def died(self, future: Future[Any]) -> bool:
         process = self.busy.pop(future)
-        self.free.append(process)
         if not isinstance(future.exception(), BrokenProcessPool):
+            self.free.append(process)
             return False
+        self.free.insert(0, process)  # the last to be used again: its device may be broken
         process.replace()
         return True
 

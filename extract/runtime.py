@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
-from ..errors import DeviceError, short
+from ..errors import DeviceError, RunError, short
 
 # Parts of messages of torch, CUDA and OpenVINO.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "STATUS_ALLOC_FAILED")
@@ -66,11 +66,21 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def device_errors(device: str) -> Iterator[None]:
-    """Turn errors of a device, and the death of a process that reads for it, into DeviceError."""
+    """Turn errors of a device, and the death of a process that reads for it, into DeviceError.
+
+    Raises
+    ------
+    DeviceError : this process cannot use the device any more; another one may.
+    RunError : the device has too little memory, outside of a network, whose batch would be halved.
+    """
     try:
         yield
     except RuntimeError as exc:
         if not is_device_error(exc):
+            if device != "cpu" and is_out_of_memory(exc):
+                raise RunError(
+                    f"{device}: too little memory ({reason(exc)}); choose a smaller --batch-size"
+                ) from exc
             raise
         raise DeviceError(f"{device}: {reason(exc)}") from exc
 

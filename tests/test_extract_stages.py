@@ -14,7 +14,7 @@ from conftest import FAKE, Ended, colour_folder, content, write_image
 from listed import Sample, table_of
 from PIL import Image
 
-from ig3d.errors import DeviceError, MissingExtra, UsageError
+from ig3d.errors import DeviceError, MissingExtra, RunError, UsageError
 from ig3d.extract import runtime, stages
 from ig3d.extract.batches import Shard, batches_of
 from ig3d.extract.boxes import FaceBoxes
@@ -332,6 +332,14 @@ def test_other_errors_are_no_errors_of_the_device() -> None:
     assert not runtime.is_device_error(RuntimeError("The size of tensor a must match"))
     assert not runtime.is_device_error(ValueError("CUDA error"))
     assert runtime.is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+
+
+def test_too_little_memory_of_a_gpu_outside_of_a_network_ends_the_run_with_one_line() -> None:
+    with (
+        pytest.raises(RunError, match=r"^cuda:1: too little memory \(CUDA out of memory"),
+        runtime.device_errors("cuda:1"),
+    ):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nsecond line")
 
 
 class NeedsGpu(FakeRegressor):

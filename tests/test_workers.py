@@ -15,6 +15,7 @@ from pathlib import Path
 import joblib.externals.loky.process_executor as loky
 import pytest
 
+from ig3d.errors import RunError
 from ig3d.workers import limit_threads, run_tasks
 
 
@@ -41,6 +42,21 @@ def test_a_task_is_retried_after_a_death_and_not_after_an_error(tmp_path: Path) 
     assert [life.name for life in tmp_path.iterdir()] == ["always4"], "given up after three deaths"
     with pytest.raises(ValueError, match="the task itself"):
         list(run_tasks(kill_worker, [("error", tmp_path)], jobs=1))
+
+
+def test_a_run_ends_when_the_workers_of_five_tasks_in_a_row_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a broken device; a task that ends well starts the count anew."""
+    monkeypatch.setattr("ig3d.workers.MOST_DEATHS", 1)
+    results = []
+    with pytest.raises(RunError, match="the workers of 5 tasks in a row died"):
+        for ended in run_tasks(die_if, [(number != 2,) for number in range(20)], jobs=1):
+            results.append(ended.given_up)
+    assert results == [True, True, False, True, True, True, True]
+
+
+def die_if(dies: bool) -> None:
+    if dies:
+        os._exit(1)
 
 
 def test_a_task_is_taken_from_the_iterator_when_a_worker_is_free() -> None:
