@@ -209,7 +209,9 @@ def test_fuse_failures(ig3d: Program, store: Path, logits: Path, tmp_path: Path)
     failed(ig3d("fuse", "--2d-logits", logits), 2, "--3d-store")
     failed(ig3d("fuse", "--2d-logits", tmp_path / "no.npz", "--3d-store", store), 1, "no.npz")
     failed(
-        ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "voting"), 2, "rules: expected"
+        ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--rules", "voting"),
+        2,
+        "rules: unknown rule voting",
     )
     failed(ig3d("fuse", "--2d-logits", logits, "--3d-store", store, "--blocks", "jaw"), 2, "jaw")
     np.save(tmp_path / "x.npy", np.zeros((5, 3)))

@@ -81,7 +81,7 @@ def test_what_a_fusion_writes_shows_names_as_they_are(
     record = json.loads((out / "record.json").read_text())
     assert tuple(record["classes"]) == NAMES
     words = clean(ig3d("report", out, "--out", files["folder"] / "report"))
-    assert "Primary answer" in words
+    assert "Primary comparison" in words
     clean(ig3d("predict", out / "model.skops", "--2d-logits", files["logits"],
                "--3d-store", files["store"], "--out", files["folder"] / "p.csv"))  # fmt: skip
 

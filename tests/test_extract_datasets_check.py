@@ -289,7 +289,7 @@ def test_bad_split_option(ig3d: Run, tmp_path: Path) -> None:
     for given in ("nowhere.csv", "0.5,0.5", "a,b,c"):
         ended = ig3d("extract", root, "--split", given, "--out", tmp_path / "a.h5")
         assert ended.returncode == 2
-        assert "give a table of ig3d split, or three numbers" in ended.stderr
+        assert "pass a table of ig3d split, or three numbers" in ended.stderr
     ended = ig3d("extract", root, "--split", "0.9,0.9,0.9", "--out", tmp_path / "a.h5")
     assert "are not three fractions" in ended.stderr
 

@@ -237,4 +237,4 @@ def test_wrong_choices_are_usage_errors(options, message):
 
 def test_the_commands_default_rules_are_those_of_the_configuration(ig3d):
     assert FuseConfig().rules == DEFAULT_RULES and "best" in DEFAULT_RULES
-    assert "best chooses among the others named" in " ".join(ig3d("fuse", "--help").stdout.split())
+    assert "best chooses among the others that are named" in " ".join(ig3d("fuse", "--help").stdout.split())

@@ -54,7 +54,7 @@ def test_the_terminal_has_answer_effect_and_table_in_at_most_25_lines(task, resu
     lines = text.splitlines()
     assert len(lines) <= 25
     starts = [next(n for n, line in enumerate(lines) if line.startswith(of)) for of in (
-        "240 rows of the test split, 210 with 3D; rules fitted on val.", "WARNING: made up", "Primary answer: ",
+        "240 rows of the test split, 210 with 3D; rules fitted on val.", "WARNING: made up", "Primary comparison: ",
         "Effect size: ", "2d  ", "weighted  ",
     )]  # fmt: skip
     assert starts == sorted(starts)
@@ -283,7 +283,7 @@ def test_predictions_of_another_run_are_refused(task, result, va, tmp_path, ig3d
             compare(read_runs([tmp_path / "other", tmp_path / "run"]))
     file.unlink()
     ended = ig3d("report", tmp_path / "run")
-    assert ended.returncode == 0 and "predictions.npz: not there" in ended.stderr
+    assert ended.returncode == 0 and "predictions.npz: does not exist" in ended.stderr
 
 
 def test_runs_on_other_rows_or_of_another_task_are_not_paired(tmp_path):

@@ -24,9 +24,9 @@ OPTIONS = {
     "operate on logits": {"on": "logits"},
     "calibrated by a temperature, fitted": {"calibrate": "temperature"},
     "a temperature and an offset per class": {"calibrate": "bias"},
-    "for balanced accuracy (by log loss": {"objective": "balanced"},
-    "for log loss.": {"objective": "logloss"},
-    "at most 50 rows of a fit": {"calibration_rows": 50},
+    "the objective is balanced accuracy (": {"objective": "balanced"},
+    "the objective is log loss.": {"objective": "logloss"},
+    "at most 50 rows per fit": {"calibration_rows": 50},
     "the head linear on": {"head": "linear"},
     "the short set of code blocks": {"blocks": "short"},
 }
@@ -65,16 +65,16 @@ def test_an_option_is_in_the_paragraph_where_it_was_used_and_nowhere_else(result
 def test_codes_in_the_stack_are_named_with_the_stack_only(result):
     config = FuseConfig(draws=200, rule_options={"stack": {"codes": True}})
     stacked = with_stack(result)
-    assert "stack uses the standardised codes" in paragraph(replace(stacked, config=config))
+    assert "stack also uses the standardised codes" in paragraph(replace(stacked, config=config))
     assert "standardised codes" not in paragraph(stacked)
     assert "standardised codes" not in paragraph(replace(result, config=config))
 
 
 def test_rules_rows_head_and_references(result):
     text = paragraph(result)
-    assert "The fusion rules are mean and weighted; mean without fitted parameters." in text
+    assert "The fusion rules are mean and weighted; mean has no fitted parameters." in text
     assert "are fitted on val (100 rows), which are not reported" in text
-    assert "2d-recalibrated is stack without the 3D columns, fitted on the same rows." in text
+    assert "fitted on the same rows (stack without the 3D columns)." in text
     assert "fitted once on the train rows (150 rows with codes)" in text
     assert "The 30 reported rows without 3D codes keep the prediction of the recalibrated 2D network" in text
     assert "the rows of the codes are permuted" in text
@@ -98,11 +98,11 @@ def test_the_rows_of_the_head_follow_the_case(result):
     folded = with_protocol(result, case="nested", fit_name="2 folds of the test split", record=lambda: fits)
     text = paragraph(folded)
     assert (
-        "in 2 folds of the test split (100 rows), each row being fused by the parameters of the other folds"
+        "in 2 folds of the test split (100 rows), where each row is predicted by rules fitted on the other folds"
         in text
     )
     grouped = replace(folded, group_names=(np.arange(240) // 4).astype(str))
-    assert "(100 rows, groups kept whole), each row" in paragraph(grouped)
+    assert "(100 rows, in whole groups), where each row" in paragraph(grouped)
     assert "fitted in each fold on the other folds" in text and "140 to 150 rows with codes" in text
     ready = paragraph(with_protocol(result, case="ready"))
     assert "with 3D predictions" in ready and "unknown" in ready and "head" not in ready

@@ -87,7 +87,8 @@ def fitted_on(view: View) -> str:
             f"{protocol['fits']['validation']} others, {view.trainings} {times}"
         )
     rules = "rules" if any(of.fits for of in view.of_role("rule")) else RECALIBRATED
-    return f"{rules if view.has_2d else 'heads'} fitted on {protocol['fitted_on']}"
+    fitted = "cross-fitted in" if " folds of " in protocol["fitted_on"] else "fitted on"
+    return f"{rules if view.has_2d else 'heads'} {fitted} {protocol['fitted_on']}"
 
 
 def _table(columns: Sequence[Column], rows: list[Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from . import format
 
 # Objectives of rules in words.
 OBJECTIVES = {
-    "accuracy": "accuracy (by log loss)",
-    "balanced": "balanced accuracy (by log loss with all classes weighted equally)",
+    "accuracy": "accuracy (rules without a grid search minimise log loss instead)",
+    "balanced": "balanced accuracy (rules without a grid search minimise log loss with equal weight of all classes)",
     "logloss": "log loss",
     "rmse": "RMSE",
     "ccc": "CCC",

@@ -1,4 +1,4 @@
-"""A run on the terminal: primary answer, effect size, one table; whole at 80 columns. The page has the rest."""
+"""A run on the terminal: primary comparison, effect size, one table, within 80 columns. The page has the rest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def print_run(run: Run, console: Console) -> None:
-    """Print the primary answer, the effect size, and the exploratory table; everything else is in the files."""
+    """Print the primary comparison, the effect size and the exploratory table; everything else is in the files."""
     view = View(run)
     text = (
         text_environment()
@@ -85,8 +85,8 @@ def _legend(view: View) -> str:
     leading = METRICS[view.leading[0]].title
     parts = []
     if view.references:
-        parts.append(f"to ...: difference in {leading} [95 %]")
-        parts.append("* ** *** gain with adjusted p < .05, .01, .001")
+        parts.append(f"to ...: difference in {leading} [95 % interval, not adjusted]")
+        parts.append("* ** *** improvement with adjusted p < .05, .01, .001")
     if view.partial and any(of.rows == "covered" for of in view.entries):
         parts.append(f"{ON_COVERED} on rows with 3D")
     return "; ".join(parts)
