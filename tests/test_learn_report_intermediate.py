@@ -51,7 +51,7 @@ def test_report_prints_answer_and_table(ig3d, folder: Path) -> None:
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("intermediate  ")]
     assert interval(gain, "accuracy").partition(" ")[2] in line
     assert "the module with codes changes accuracy by" in ended.stdout
-    assert "means over 2 trainings" in ended.stdout
+    assert "a mean over 2 trainings" in ended.stdout
     assert ig3d("report", folder / "film").returncode == 0
 
 
