@@ -20,7 +20,14 @@ from ig3d.learn.rules import Choices, Columns, make_rule
 from ig3d.learn.rules.objective import inner_folds
 
 QUICK = FuseConfig(
-    rules=("weighted", "stack", "boost", "gate"), head="linear", draws=100, folds=3, jobs=1, model=False
+    rules=("weighted", "stack", "boost", "gate"),
+    head="linear",
+    draws=100,
+    folds=3,
+    jobs=1,
+    model=False,
+    repeats=2,
+    permutations=2,
 )
 
 

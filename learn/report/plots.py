@@ -204,7 +204,16 @@ def weights_svg(view: View) -> str | None:
 
 def svg(figure: Any) -> str:
     """A figure as inline SVG whose colours are variables of the page."""
-    text = _bytes(figure, "svg").decode()
+    require("matplotlib", wanted_by="report")
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    figure.set(facecolor="none", edgecolor="none")
+    for axis in figure.axes:
+        axis.patch.set(facecolor="none", edgecolor="none")
+    content = io.StringIO()
+    with _saving():
+        FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None})  # draws once, savefig twice
+    text = content.getvalue()
     text = text[text.index("<svg") :]
     # Sizes come from the page; ids of groups would repeat from picture to picture.
     text = re.sub(
@@ -331,14 +340,20 @@ def _drawing(
 
 def _bytes(figure: Any, kind: str) -> bytes:
     """Without a date in it: the same result gives the same file."""
-    matplotlib = require("matplotlib", wanted_by="report")
     content = io.BytesIO()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with _saving():
+        figure.savefig(content, format=kind, dpi=150, metadata=metadata, transparent=kind == "svg")
+    return content.getvalue()
+
+
+@contextmanager
+def _saving() -> Iterator[None]:
+    matplotlib = require("matplotlib", wanted_by="report")
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in another script shows as boxes
         warnings.filterwarnings("ignore", "constrained_layout not applied")
-        figure.savefig(content, format=kind, dpi=150, metadata=metadata, transparent=kind == "svg")
-    return content.getvalue()
+        yield
 
 
 def _write(figure: Any, out: Path) -> None:
