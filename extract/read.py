@@ -74,8 +74,8 @@ def read_image(location: str | Path, *, size: int = -1) -> Image:
 
     Raises
     ------
-    FileNotFoundError : there is no such file, or no such member of an archive; the message says which.
-    Unreadable : it cannot be decoded; the message says why.
+    FileNotFoundError : the file, or the member of an archive, does not exist.
+    Unreadable : the image cannot be decoded; the message has the reason.
     Unavailable : the machine, the network or the storage did not let it be read or decoded, or it is another by now.
     """
     content = read_content(location)
@@ -116,7 +116,7 @@ def decode(content: bytes) -> np.ndarray:
 
 
 def _other(content: bytes) -> str:
-    """Reason for which content that no decoder knows is unreadable."""
+    """Reason why content that no decoder supports is unreadable."""
     kind = describe(content)
     if kind == "Git LFS pointer":
         return "a Git LFS pointer, not the image itself: run git lfs pull"
@@ -127,7 +127,7 @@ def _rgb(image: Pillow.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(np.asarray(image))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        # what lies under a transparent pixel was never meant to be seen
+        # the colour of transparent pixels is not part of the image
         image = Pillow.alpha_composite(Pillow.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 

@@ -40,7 +40,7 @@ def recognise(path: Path) -> Form:
         if all(mark in entries for mark in form.marks):
             _check_shapes(path, form, entries)
             return form
-    raise WeightsError(f"{path}: expected an official file of ig3d weights, got {_describe(entries)}")
+    raise WeightsError(f"{path}: is {_describe(entries)}, not one of the files that ig3d weights lists")
 
 
 def _check_shapes(path: Path, form: Form, entries: Mapping[str, Any]) -> None:
@@ -68,11 +68,13 @@ def _entries(path: Path) -> dict[str, Any]:
                     damaged = archive.testzip()
                     if damaged is not None:
                         raise WeightsError(
-                            f"{path}: expected a sound task file, got a damaged {plain(damaged)}"
+                            f"{path}: the part {plain(damaged)} of the task file is damaged; get the file again"
                         )
                     return dict.fromkeys(names)
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise WeightsError(f"{path}: expected a sound zip archive, got: {plain(error)}") from error
+            raise WeightsError(
+                f"{path}: the zip archive is damaged ({plain(error)}); get it again"
+            ) from error
     content = read_arrays(path)
     if not isinstance(content, dict):
         shape = getattr(content, "shape", None)
@@ -133,7 +135,7 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
             return _add_many(path, _files_of(path), wanted)
         if path.exists() and not path.is_file():  # reading it might never end
             raise WeightsError(
-                f"{path}: expected a file or a folder, got a device, a pipe or another special file"
+                f"{path}: is a device, a pipe or another special file; pass a file or a folder"
             )
         if _is_distribution(path):
             with _unpacked(path) as files:
@@ -150,7 +152,7 @@ def _recognise_as(entry: Official, path: Path) -> None:
         return
     form = recognise(path)
     if form.name != entry.form:
-        raise WeightsError(f"{path}: expected {entry.name}, got {form.title}; leave out --as")
+        raise WeightsError(f"{path}: is {form.title}, not {entry.name}; omit --as, or name the right file")
 
 
 def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added:
@@ -159,7 +161,7 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
     entry = _which(path, digest, way, wanted)
     if entry.wheel and not is_published(entry, digest):
         raise WeightsError(
-            f"{path}: is {entry.name} of another version: sha256 {digest[:12]}..., expected {entry.sha256[:12]}..."
+            f"{path}: is another version of {entry.name}: sha256 {digest[:12]}..., not {entry.sha256[:12]}..."
         )
     target = first_folder() / entry.place
     if not (target.exists() and target.samefile(path)):
@@ -182,13 +184,11 @@ def _which(path: Path, digest: str, way: tuple[str, ...], wanted: Official | Non
     form = recognise(path)
     entries = [entry for entry in OFFICIAL.values() if entry.form == form.name]
     if not entries:
-        raise WeightsError(f"{path}: expected an official file of ig3d weights, got {form.title}")
+        raise WeightsError(f"{path}: is {form.title}, not one of the files that ig3d weights lists")
     if len(entries) == 1:
         return entries[0]
     if form.name == "flame" and _NOT_USED.search(way[-1]):
-        raise WeightsError(
-            f"{path}: expected FLAME's generic model, got its male or female model; add the generic one"
-        )
+        raise WeightsError(f"{path}: is FLAME's male or female model; add the generic model")
     for part in reversed(way[-6:]):
         for entry in entries:
             if re.search(entry.hint, part, re.IGNORECASE):
@@ -227,8 +227,8 @@ def _add_many(
         else:
             added[one.name] = one
     if not added:
-        seen = some(reasons, 2) if reasons else "no file that could be one"
-        raise WeightsError(f"{source}: expected official files of ig3d weights, got {seen}")
+        seen = f": {some(reasons, 2)}" if reasons else ""
+        raise WeightsError(f"{source}: has none of the files that ig3d weights lists{seen}")
     return list(added.values())
 
 
@@ -269,7 +269,9 @@ def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
     ):
         total = sum(entry.file_size for entry in archive.infolist())
         if total > LARGEST:
-            raise WeightsError(f"{path}: expected official files, got {total} bytes of contents")
+            raise WeightsError(
+                f"{path}: its contents have {total} bytes, more than any file that ig3d weights lists"
+            )
         for index, entry in enumerate(archive.infolist()):
             inner = PurePosixPath(entry.filename)
             if entry.is_dir() or inner.suffix not in (*_SUFFIXES, ".yaml"):
@@ -288,5 +290,7 @@ def _unpacked(path: Path) -> Iterator[list[tuple[Path, tuple[str, ...]]]]:
                 with archive.open(entry) as source, target.open("wb") as out:
                     shutil.copyfileobj(source, out)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-                raise WeightsError(f"{path}: expected a sound zip archive, got: {plain(error)}") from error
+                raise WeightsError(
+                    f"{path}: the zip archive is damaged ({plain(error)}); get it again"
+                ) from error
         yield files

@@ -384,5 +384,5 @@ def official(name: str) -> Official:
     entries = declared_files(name)
     if len(entries) != 1:
         choices = ", ".join(entry.name for entry in entries) or ", ".join(OFFICIAL)
-        raise UsageError(f"weights: {plain(name)!r} is no name of a file; expected one of {choices}")
+        raise UsageError(f"weights: {plain(name)!r} is not in the list; choose one of {choices}")
     return entries[0]

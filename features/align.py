@@ -215,8 +215,8 @@ def align_file(
     ]
     if differing and name not in _USUAL:
         raise PredictionsError(
-            f"{source}: the columns {name} and {', '.join(differing)} match different samples; name the column of "
-            "ids id"
+            f"{source}: the columns {name} and {', '.join(differing)} match different samples; rename the column of "
+            "ids to id"
         )
     return best.rows, best.report(source, to, "" if name in _USUAL else name)
 
@@ -244,8 +244,8 @@ def _align_others(
             continue
         if increases(cells) and (np.diff(alignment.rows) < 0).any() and not plain(name).endswith("id"):
             raise PredictionsError(
-                f"{source}: only the numbers in column {name} could be ids, and they match the samples in another "
-                "order than the rows; name the column id if it names the images, or remove it if it counts the rows"
+                f"{source}: the numbers in column {name} may be ids or row numbers (they match the samples in another "
+                "order than the rows); rename the column to id, or remove it"
             )
         return alignment.rows, alignment.report(source, to, name)
     return None

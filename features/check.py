@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 _LEGEND = (
-    "codes only: rows with a label and codes, and no prediction; right: rows whose highest column is their label; "
-    "best order: the same under the permutation of the classes that fits best; r: correlation with the labels"
+    "codes only: rows with a label and codes but no prediction (normal for train rows); right: accuracy; best order: "
+    "accuracy with the best permutation of the classes (equal to right if the order is correct); r: correlation with "
+    "the labels"
 )
 
 
@@ -216,7 +217,11 @@ def print_check(notes: tuple[str, ...], outcomes: tuple[FileCheck, ...], console
                 f"  PROBLEM {problem.removeprefix(f'{outcome.source}: ')}", style="bold", markup=False
             )
         if not outcome.problems:
-            console.print("  it joins, and nothing looks wrong", markup=False, soft_wrap=True)
+            console.print(
+                "  ok: rows and classes match the samples and agree with the labels",
+                markup=False,
+                soft_wrap=True,
+            )
     if any(outcome.parts for outcome in outcomes):
         console.print(f"\n{_LEGEND}", soft_wrap=True)
 

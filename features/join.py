@@ -114,8 +114,10 @@ class Aligned:
         if not self.problem:
             return self
         if not force:
-            raise PredictionsError(f"{self.source}: {self.problem}; {self.advice}, or go on with --force")
-        return replace(self, notes=(*self.notes, f"WARNING {self.source}: {self.problem}; went on as forced"))
+            raise PredictionsError(f"{self.source}: {self.problem}; {self.advice}, or continue with --force")
+        return replace(
+            self, notes=(*self.notes, f"WARNING {self.source}: {self.problem}; continued because of --force")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from .table_columns import (
     id_candidates,
     is_empty,
     label_text,
-    say_columns,
+    list_columns,
     split_of,
     va_columns,
 )
@@ -56,12 +56,12 @@ def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.D
     if beside is not None and (best := align_column(candidates, beside)) is not None:
         id_column = best[0]
     if id_column is None:
-        raise PredictionsError(f"{path}: no column of ids among {say_columns(list(table))}; name it id")
+        raise PredictionsError(f"{path}: no column of ids among {list_columns(list(table))}; name it id")
     ids = candidates[id_column]
     _check_unique(source, ids)
     if label is None and pair is None and (beside is None or not (split or group)):
         wanted = "label, or valence and arousal" + (", or split, or group" if beside is not None else "")
-        raise PredictionsError(f"{path}: no column {wanted} among {say_columns(list(table))}; add one")
+        raise PredictionsError(f"{path}: no column {wanted} among {list_columns(list(table))}; add one")
     path_column = find_column(table, PATH_NAMES)
     columns = {"id": ids, "path": ids if path_column is None else as_text(table[path_column])}
     if group:

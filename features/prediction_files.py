@@ -20,9 +20,9 @@ from .table_columns import (
     class_columns,
     id_candidates,
     id_column,
+    list_columns,
     other_candidates,
     plain,
-    say_columns,
     va_columns,
 )
 from .table_reader import is_table, read_table, read_text
@@ -101,7 +101,7 @@ def load_ids(path: str | Path) -> dict[str, np.ndarray]:
         table, _ = read_table(source)
         single = {name: as_text(table[name]) for name in table} if len(table.columns) == 1 else {}
         if not (candidates := id_candidates(table) or single):
-            raise PredictionsError(f"{path}: no column of ids among {say_columns(list(table))}; name it id")
+            raise PredictionsError(f"{path}: no column of ids among {list_columns(list(table))}; name it id")
         return candidates
     if source.suffix.lower() in SUFFIXES:
         arrays = read_array_file(source)
@@ -208,5 +208,5 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
         return Read(values, VA, ids, others, "va", notes=notes)
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
-        f"{source}: no predictions among the columns {say_columns(names)}; give {wanted} beside an id column"
+        f"{source}: no predictions among the columns {list_columns(names)}; give {wanted} beside an id column"
     )

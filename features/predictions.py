@@ -376,4 +376,4 @@ def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.nd
                 "do the rows come from different places?"
             ),
         )
-    return values, "logits", f"{name}: read as logits (rows are no probabilities)"
+    return values, "logits", f"{name}: read as logits (rows do not sum to 1)"

@@ -115,7 +115,7 @@ def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Pre
         allow_missing=True,
     )
     if aligned is None:
-        raise PredictionsError(f"{file}: no ids, by which its rows are found in {store}; write them with ids")
+        raise PredictionsError(f"{file}: has no ids to match its rows to {store}; save it with ids")
     rows = aligned[0]
     here = rows >= 0
     values = predictions.values.copy()

@@ -114,10 +114,10 @@ def is_index(name: str) -> bool:
     return name.startswith("Unnamed: ") or plain(name) in {plain(other) for other in INDEX_NAMES}
 
 
-def say_columns(names: Sequence[str]) -> str:
+def list_columns(names: Sequence[str]) -> str:
     """The columns of a table in words, with a hint where the header looks like a row or has another separator.
 
-    >>> say_columns(["id", "label"]), say_columns(["id;label"])
+    >>> list_columns(["id", "label"]), list_columns(["id;label"])
     ('id, label', 'id;label (separated by semicolons; save it with commas)')
     """
     if len(names) == 1 and ";" in names[0]:

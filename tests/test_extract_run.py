@@ -1,4 +1,4 @@
-"""The flow and the run: a row for every sample, whatever happens to the files, the workers or the disk."""
+"""Extraction: one row for every sample, also if files, workers or the disk fail."""
 
 from __future__ import annotations
 
@@ -189,11 +189,11 @@ def test_sigterm_ends_the_run_and_its_workers(tmp_path: Path, jobs: int) -> None
     process = start(root, out, "--jobs", jobs)
     wait_for_shards(process, out, 1)
     process.terminate()  # the program alone, as a scheduler does it; its workers hold the pipes as long as they live
-    _, said = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 143
     assert not out.exists()
-    assert "interrupted; finished shards are kept" in said
-    assert "Traceback" not in said
+    assert "interrupted; finished shards are kept" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_two_runs_on_one_store(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_is_no_store_is_never_replaced(tmp_path: Path, restart: bool) -> No
     root = colour_folder(tmp_path / "data", 5)
     (tmp_path / "a.h5").write_text("precious")
     with h5py.File(tmp_path / "b.h5", "w") as file:
-        file.attrs["format"] = "somebody's"
+        file.attrs["format"] = "another format"
     for name in ("a.h5", "b.h5"):
         before = (tmp_path / name).read_bytes()
         with pytest.raises(RunError, match="is no store; choose another --out"):
@@ -298,10 +298,10 @@ def test_a_detector_that_cannot_be_had_is_stood_in_for_and_said(
     monkeypatch.setattr(
         FakeRegressor, "detectors", ("no.such.package:Detector", "ig3d.extract.fakes:FakeDetector")
     )
-    said: list[str] = []
+    messages: list[str] = []
     samples = list_samples(colour_folder(tmp_path / "data", 3), "folder")
-    extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1, say=said.append)
-    assert "is used instead of no.such.package:Detector" in said[0]
+    extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1, say=messages.append)
+    assert "is used instead of no.such.package:Detector" in messages[0]
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.info.detector == {"name": "fake", "version": "1"}
     monkeypatch.setattr(FakeRegressor, "detectors", ("no.such.package:Detector",))

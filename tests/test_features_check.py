@@ -36,7 +36,7 @@ def test_a_sound_file_is_counted_by_split_and_exits_0(toy, tmp_path, ig3d):
     right = np.mean(logits.argmax(axis=1) == labels)
     assert whole.figures == (right, right)
     ended = ig3d("predictions", "check", path, "--3d-store", store)
-    assert ended.returncode == 0 and "nothing looks wrong" in ended.stdout
+    assert ended.returncode == 0 and "ok: rows and classes match" in ended.stdout
     for line in (
         "read as logits",
         "300 rows aligned to toy.h5 by id",
@@ -182,4 +182,4 @@ def test_a_forced_order_is_a_warning(tmp_path, ig3d):
     arguments = ("predictions", "check", tmp_path / "x.npy", "--3d-store", store)
     assert ig3d(*arguments).returncode == 1
     ended = ig3d(*arguments, "--force")
-    assert ended.returncode == 0 and "went on as forced" in ended.stdout
+    assert ended.returncode == 0 and "continued because of --force" in ended.stdout

@@ -440,7 +440,7 @@ def test_numbers_that_may_count_the_rows_or_name_samples_are_refused(tmp_path):
     store = write_store(tmp_path / "numbers.h5", samples)
     frame = pandas.DataFrame(good_logits(samples), columns=CLASSES)
     frame.to_csv(tmp_path / "x.csv")
-    with pytest.raises(PredictionsError, match=r"numbers in column Unnamed: 0.* name the column id"):
+    with pytest.raises(PredictionsError, match=r"numbers in column Unnamed: 0.* rename the column to id"):
         joined(tmp_path / "x.csv", store)
     frame.to_csv(tmp_path / "x.csv", index=False)
     assert np.array_equal(joined(tmp_path / "x.csv", store).two_d, frame.to_numpy())

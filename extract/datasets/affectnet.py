@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import DatasetError, LayoutError, number, short, some
 from ...features.classes import PRESETS
 from ...features.samples import BOX_COLUMNS, Listing, Split
-from ...features.table_columns import say_columns, split_named
+from ...features.table_columns import list_columns, split_named
 from .affectnet_npy import read_annotations
 from .base import Dataset, DatasetOptions
 from .files import (
@@ -166,7 +166,7 @@ def _flat_rows(path: Path) -> Iterator[_Annotation]:
     wanted = ("number", "expression", "valence", "arousal")
     if not set(wanted) <= set(header):
         raise DatasetError(
-            f"affectnet: the first line of {path} must name the columns number,exp,val,aro; it is {say_columns(names)}"
+            f"affectnet: the first line of {path} must name the columns number,exp,val,aro; it is {list_columns(names)}"
         )
     stem, expression, valence, arousal = (header.index(name) for name in wanted)
     for row_number, row in enumerate(rows, start=1):

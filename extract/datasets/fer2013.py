@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import DatasetError, short
 from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
-from ...features.table_columns import say_columns, split_named
+from ...features.table_columns import list_columns, split_named
 from ..sources import Unreadable, open_archive
 from ..sources.pixels import COLUMN, PixelRows
 from .base import Dataset, DatasetOptions
@@ -88,7 +88,7 @@ def pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
         if not {"emotion", "usage", COLUMN} <= set(rows.names):
             raise DatasetError(
                 f"fer2013: the first line of {table} must name the columns emotion, pixels, Usage; it is "
-                f"{say_columns(rows.names)}"
+                f"{list_columns(rows.names)}"
             )
         for row in range(len(rows)):
             cells = rows.cells(row)

@@ -19,7 +19,7 @@ from ...features.table_columns import (
     as_text,
     cell_text,
     find_column,
-    say_columns,
+    list_columns,
     split_of,
     va_columns,
 )
@@ -100,7 +100,7 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
     names = list(table)
     if any(Path(name).suffix.lower() in MEDIA_SUFFIXES for name in names):
         raise DatasetError(
-            f"manifest: expected a header line with a column path in {file}, got {say_columns(names)}"
+            f"manifest: expected a header line with a column path in {file}, got {list_columns(names)}"
         )
     known = {
         "path": find_column(names, PATH_NAMES)
@@ -111,7 +111,7 @@ def _used_columns(file: Path, table: pd.DataFrame) -> tuple[dict[str, str], list
         **{corner: find_column(names, (corner,)) for corner in BOX_COLUMNS},
     }
     if known["path"] is None:
-        raise DatasetError(f"manifest: expected a column path in {file}, got {say_columns(names)}")
+        raise DatasetError(f"manifest: expected a column path in {file}, got {list_columns(names)}")
     if known["id"] == known["path"]:
         known["id"] = None
     if known["group"] == known["path"]:  # a column video: its frames are a group anyway

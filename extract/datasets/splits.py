@@ -16,7 +16,7 @@ from ...errors import DatasetError, UsageError, number, some
 from ...features.align import Alignment, align_column, difference
 from ...features.atomic import replacing
 from ...features.samples import SPLITS, Listing, Split
-from ...features.table_columns import SPLIT_NAMES, as_text, find_column, id_candidates, say_columns, split_of
+from ...features.table_columns import SPLIT_NAMES, as_text, find_column, id_candidates, list_columns, split_of
 from ...features.table_reader import read_table
 
 HEADER = ("id", "split")
@@ -182,7 +182,8 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     best = align_column(candidates, samples)
     if split is None or best is None:
         raise DatasetError(
-            f"split: {table} needs the columns id,split and has {say_columns(list(columns))}; write one with ig3d split"
+            f"split: {table} needs the columns id,split and has {list_columns(list(columns))}; write one with "
+            "ig3d split"
         )
     column, alignment = best
     ids = candidates[column]
