@@ -175,13 +175,13 @@ def test_what_was_run_is_not_run_again_and_a_new_value_runs_alone(files):
 
 
 def test_parallel_and_interrupted_runs_give_the_same_bytes(files):
-    grid = {"calibrate": {"none": "none", "bias": "bias"}, "seed": {"0": 0, "1": 1}}
-    study = study_of(files, grid)
+    cells = {"first": {"seed": 0}, "bias": {"seed": 0, "calibrate": "bias"}, "other": {"seed": 1}}
+    study = study_of(files, {"run": cells})
     write_study(run_study(study, files / "one", jobs=1), files / "one")
     result = run_study(study, files / "two", jobs=2)
     # as an interruption leaves it: a folder without its record, another missing
     (result.cells[0].folder / "record.json").unlink()
-    shutil.rmtree(result.cells[3].folder)
+    shutil.rmtree(result.cells[2].folder)
     write_study(run_study(study, files / "two", jobs=1), files / "two")
     texts = {
         name: {path.relative_to(files / name): path.read_bytes() for path in (files / name).rglob("*.*")}
