@@ -386,7 +386,7 @@ def test_the_quality_of_a_face_is_in_degrees_and_shares_of_the_image(toy, tmp_pa
     samples, _, two = toy
     n = len(samples)
     angles = np.random.default_rng(0).uniform(-40, 40, (n, 3))  # yaw, pitch, roll
-    pose = Rotation.from_euler("YXZ", angles, degrees=True).as_rotvec()
+    pose = Rotation.from_euler("ZYX", angles[:, [2, 0, 1]], degrees=True).as_rotvec()
     faces = {
         "score": np.linspace(0, 1, n, dtype=np.float32),
         "size_wh": np.full((n, 2), (200, 100), np.int32),
