@@ -24,7 +24,7 @@ from ig3d.learn.ablation import Study, print_study, run_study, write_study
 from ig3d.learn.heads import HEADS
 
 # Groups of codes in the order in which they are added; groups that a store does not have are skipped.
-GROUPS = ("expression", "jaw", "eyelid", "pose", "shape")
+GROUPS = ("expression", "jaw", "eyelid", "pose", "shape", "blendshapes")
 
 
 def by_rule(two_d: list[str], stores: list[str]) -> Study:

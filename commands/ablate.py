@@ -51,6 +51,7 @@ def ablate(
 ) -> None:
     """Run all combinations (cells) of a YAML study and compare them on the same rows."""
     from ..learn.ablation import print_study, run_study, write_study
+    from ..learn.ablation.optional_blocks import resolve_optional_blocks
     from ..learn.ablation.study import read_study
 
     if jobs < 0:
@@ -61,7 +62,9 @@ def ablate(
         for name, paths in {"2d-logits": two_d, "3d-store": stores}.items()
         if paths
     }
-    study = read_study(_study_file(config), given, allow_code=allow_code)
+    study, notes = resolve_optional_blocks(read_study(_study_file(config), given, allow_code=allow_code))
+    for note in notes:
+        say(note)
     with kept_when_interrupted("finished cells"):
         with steps(study.name, len(study.cells), delay=0) as progress:
             result = run_study(study, out, jobs=jobs, progress=progress)

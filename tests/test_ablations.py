@@ -17,6 +17,7 @@ from ig3d.errors import UsageError
 from ig3d.extract.regressors import find_regressor
 from ig3d.features.predictions import Predictions
 from ig3d.learn.ablation import run_study
+from ig3d.learn.ablation.optional_blocks import resolve_optional_blocks
 from ig3d.learn.ablation.run import _check_rule, _made
 from ig3d.learn.ablation.study import read_study
 from ig3d.learn.heads import HEADS
@@ -47,10 +48,11 @@ def check(study):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_file_is_a_study(path):
+def test_every_file_is_a_study(files, path):
     study = read_study(path)
     if path.name == "code_groups.yaml":  # files come by options
-        study = study.with_options({"2d-logits": "x.npz", "3d-store": "y.h5"})
+        study = study.with_options({"2d-logits": "x.npz", "3d-store": str(files / "smirk.h5")})
+        study, _ = resolve_optional_blocks(study)
     check(study)
 
 
@@ -66,7 +68,30 @@ def test_the_code_groups_are_those_of_the_script(files):
         ("expression+pose", "expression+pose"),
         ("full", "full"),
     ]
-    assert read_study(ROOT / "ablations" / "code_groups.yaml").grid == mine.grid
+    path = ROOT / "ablations" / "code_groups.yaml"
+    study, notes = resolve_optional_blocks(read_study(path, {"3d-store": str(files / "smirk.h5")}))
+    assert study.grid == mine.grid and notes == ["left out: + blendshapes; the store has no blendshapes"]
+
+
+def test_code_groups_has_no_cell_that_the_store_cannot_run(files):
+    path = ROOT / "ablations" / "code_groups.yaml"
+    blocks = ("expression", "pose", "eyelid", "shape", "camera", "blendshapes")
+    write_store(
+        files / "facemesh.h5", make_samples(7), codes={name: np.zeros((7, 2)) for name in blocks}, sets={}
+    )
+    study, notes = resolve_optional_blocks(read_study(path, {"3d-store": str(files / "facemesh.h5")}))
+    assert study.grid["blocks"] == {
+        "expression": "expression",
+        "+ eyelid": "expression,eyelid",
+        "+ pose": "expression,eyelid,pose",
+        "+ shape": "expression,eyelid,pose,shape",
+        "+ blendshapes": "expression,eyelid,pose,shape,blendshapes",
+        "expression+pose": "expression+pose",
+        "full": "full",
+    }
+    assert notes == ["left out: + jaw, short; the store has no jaw, short"]
+    with pytest.raises(UsageError, match="pass --3d-store"):
+        resolve_optional_blocks(read_study(path))
 
 
 @pytest.mark.parametrize("name", late_fusion.STUDIES)
