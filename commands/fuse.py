@@ -79,24 +79,15 @@ def fuse(
     """Fuse 2D predictions with the 3D codes and measure the gain."""
     from ..learn.fuse import fuse_files
     from ..learn.report import check_out, print_result, write_result
-    from ..learn.rules import rule_options
 
     inputs = Inputs(two_d, stores, three_d=three_d, labels=labels, ids=ids, classes=classes, task=task)
-    checked_device(options["device"])
-    if "rules" in options:
-        options["rules"] = joined(options["rules"])
-    if weights not in ("one", "per-class"):
-        raise UsageError(f"weights: {weights!r} is unknown; choose one or per-class")
-    of_rules = [
-        *(["stack.codes=true"] if stack_codes else []),
-        *(["weighted.per_class=true"] if weights == "per-class" else []),
-        *(of_rules or []),
-    ]
-    config = FuseConfig(
-        **options,
-        blocks=joined(blocks, "full"),
-        rule_options=rule_options(settings(of_rules), text=True),
+    config = fuse_config(
+        blocks=blocks,
+        of_rules=of_rules,
+        stack_codes=stack_codes,
+        weights=weights,
         model=out is not None,
+        **options,
     )
     if plot is not None:
         from ..learn.report.plots import check_plot, plot_result
@@ -113,3 +104,38 @@ def fuse(
     if plot is not None:
         plot_result(result, plot)
         print(f"\n{plot}: gain of each rule, with 95 % intervals")
+
+
+def fuse_config(
+    *,
+    blocks: list[str] | None,
+    of_rules: list[str] | None,
+    stack_codes: bool,
+    weights: str,
+    model: bool,
+    **options: Any,
+) -> FuseConfig:
+    """Choices of ``ig3d fuse`` from the values of its options.
+
+    Raises
+    ------
+    UsageError : a value, rule or device does not exist.
+    """
+    from ..learn.rules import rule_options
+
+    checked_device(options["device"])
+    if "rules" in options:
+        options["rules"] = joined(options["rules"])
+    if weights not in ("one", "per-class"):
+        raise UsageError(f"weights: {weights!r} is unknown; choose one or per-class")
+    of_rules = [
+        *(["stack.codes=true"] if stack_codes else []),
+        *(["weighted.per_class=true"] if weights == "per-class" else []),
+        *(of_rules or []),
+    ]
+    return FuseConfig(
+        **options,
+        blocks=joined(blocks, "full"),
+        rule_options=rule_options(settings(of_rules), text=True),
+        model=model,
+    )

@@ -202,7 +202,8 @@ def logits(
         str | None,
         typer.Option(
             "--crop",
-            help="Crop: whole, or a store whose face boxes are used; by default the dataset's boxes, else whole.",
+            help="Crop: whole, or a store whose face boxes are used; by default the dataset's boxes, for frames and "
+            "several faces of an image those of --like, else whole.",
         ),
     ] = None,
     crop_scale: Annotated[
@@ -228,6 +229,7 @@ def logits(
     device: Device = "auto",
 ) -> None:
     """Write the predictions of a 2D network for a dataset, with ids, for ig3d fuse."""
+    from ..networks.crop import default_crop
     from ..networks.load import NetworkSpec
     from ..networks.logits import LogitsConfig, parse_crop_scale, parse_splits, write_logits
 
@@ -248,15 +250,15 @@ def logits(
         colour=colour,
         interpolation=interpolation,
     )
+    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     parts = parse_splits(None if splits is None else joined(splits))
     config = LogitsConfig(
         splits=parts,
         batch_size=batch_size,
         device=device,
-        crop=crop,
+        crop=default_crop(samples, like) if crop is None else crop,
         crop_scale=parse_crop_scale(crop_scale),
     )
-    samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
     result = write_logits(samples, spec, out, config, progress=True)
     say(f"{network}: columns {', '.join(result.columns)}")
     say_all(result.problems, result.notes)

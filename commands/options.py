@@ -104,7 +104,7 @@ RowIds = Annotated[
     list[str] | None,
     typer.Option(
         "--rows",
-        help="Sample ids or patterns such as 'clip.mp4#*', separated by commas or repeated.",
+        help="Sample ids or patterns such as 'clip#*', separated by commas or repeated.",
         show_default=False,
     ),
 ]

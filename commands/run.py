@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from ..console import say
 from ..errors import UsageError
+from ..learn.config import FuseConfig
 from . import extract, fuse, predictions, report
 from .help import Command
 from .options import Dataset, Groups, Manifest, Root, SplitShares, TwoDClasses, TwoDLogits
@@ -21,6 +23,7 @@ _steps.command("extract", cls=Command)(extract.extract)
 _steps.command("check", cls=Command)(predictions.check)
 _steps.command("fuse", cls=Command)(fuse.fuse)
 _steps.command("report", cls=Command)(report.report)
+_COMMANDS = typer.main.get_group(_steps).commands
 
 
 def run(
@@ -60,14 +63,16 @@ def run(
     join = ["--3d-store", str(store), *(word for name in classes or [] for word in ("--2d-classes", name))]
     logits = [word for path in two_d for word in ("--2d-logits", str(path))]
 
-    say("1 of 3: extract")
-    _step(
-        "extract", root, "--out", str(store), "--regressor", regressor, *listing, *shared, *extra["extract"]
-    )
-    say("2 of 3: check the predictions")
-    _step("check", *map(str, two_d), *join, *extra["check"])
-    say("3 of 3: fuse and report")
+    extraction = [root, "--out", str(store), "--regressor", regressor, *listing, *shared, *extra["extract"]]
+    check = [*map(str, two_d), *join, *extra["check"]]
     options = [*logits, *join, *shared, *extra["fuse"]]
+    _check(two_d, extract=extraction, check=check, fuse=options)
+
+    say("1 of 3: extract")
+    _step("extract", *extraction)
+    say("2 of 3: check the predictions")
+    _step("check", *check)
+    say("3 of 3: fuse and report")
     identity = _identity(options, two_d, store)
     if _finished(out, identity):
         say("the fusion of these codes and predictions with these options has finished before")
@@ -78,6 +83,32 @@ def run(
     print(f"{fused / 'report.html'}: report; {fused / 'table.tex'}: table for a paper")
 
 
+def _check(predictions: list[Path], **steps: list[str]) -> None:
+    """Check the options of all steps and read the predictions, before hours of extraction.
+
+    Raises
+    ------
+    UsageError, PredictionsError, typer.Exit : an option or a file is wrong.
+    """
+    from ..features.predictions import load_predictions
+    from ..learn.heads import custom_target, kind_of
+
+    contexts = {
+        name: _COMMANDS[name].make_context(f"ig3d {name}", list(words)) for name, words in steps.items()
+    }
+    values = contexts["fuse"].params
+    names = {"blocks", "of_rules", "stack_codes", "weights", *(field.name for field in fields(FuseConfig))}
+    chosen = {
+        name: values[name]
+        for name in names & values.keys()
+        if values[name] not in (None, ()) or name in ("blocks", "of_rules")
+    }
+    config = fuse.fuse_config(model=True, **chosen)
+    kinds = [load_predictions(path, task=values["task"]).kind for path in predictions]
+    if not custom_target(config.head):
+        kind_of(config.head, "va" if kinds[0] == "va" else "classes")
+
+
 def _step(name: str, *arguments: str) -> None:
     """Run a command.
 
@@ -85,8 +116,7 @@ def _step(name: str, *arguments: str) -> None:
     ------
     typer.Exit : the command ended with another exit code than 0.
     """
-    command = typer.main.get_command(_steps)
-    code = command.main([name, *arguments], prog_name="ig3d", standalone_mode=False)
+    code = _COMMANDS[name].main(list(arguments), prog_name=f"ig3d {name}", standalone_mode=False)
     if code:
         raise typer.Exit(code)
 

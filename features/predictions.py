@@ -178,7 +178,11 @@ class Predictions:
                 if len(odd) == len(missing)
                 else f"has {len(names)} columns ({', '.join(names)})"
             )
-            raise PredictionsError(f"{source}: {columns}, but {wanted}; use predictions of the same classes")
+            advice = "use predictions of the same classes"
+            if not missing:
+                numbers = ",".join(str(names.index(name)) for name in classes)
+                advice = f"leave out the other columns, with ig3d logits --columns {numbers} or in the file"
+            raise PredictionsError(f"{source}: {columns}, but {wanted}; {advice}")
         dropped = f"; {', '.join(odd)} left out and the others renormalised" if odd else ""
         return scores[
             :, [names.index(name) for name in classes]

@@ -45,6 +45,17 @@ class Crops:
         return {"crop": self.source, "crop_scale": self.scale}
 
 
+def default_crop(listing: Listing, like: str | Path | None) -> str | None:
+    """Store of ``--like`` as the crop, if its samples are frames of videos or faces of shared images, else None.
+
+    Full images would be wrong for these: a frame shows more than the face, and all faces of an image would get one
+    prediction.
+    """
+    if like is None or np.isfinite(boxes_of(listing.samples)).any():
+        return None
+    return str(like) if _has_frames(listing) or listing.samples["path"].duplicated().any() else None
+
+
 def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: float = 1.0) -> Crops:
     """Choose the crop of each image.
 
@@ -71,7 +82,10 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         note = (
             f"{count} of {len(own)} images are cropped to the face box of the dataset (--crop whole turns this off)",
         )
-        return Crops(_squares(own, scale), "dataset", scale, note) if count else Crops(own)
+        if count:
+            return Crops(_squares(own, scale), "dataset", scale, note)
+        whole = ("frames of videos are used whole; --crop STORE crops them to the faces of a store",)
+        return Crops(own, notes=whole if _has_frames(listing) else ())
     if str(crop) == "whole":
         return Crops(np.full((len(listing), 4), np.nan))
     with CodeStore(crop) as store:
@@ -87,10 +101,17 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         chosen = store.column("face/box")[rows].astype(np.float64)
         source = f"store ({store.info.detector.get('name', 'unknown')})"
     faceless = listing.samples["id"].iloc[np.flatnonzero(~np.isfinite(chosen).all(1))].tolist()
-    note = (
-        f"{len(faceless)} of {len(rows)} samples have no face in {crop}; their full image is used ({some(faceless)})",
-    )
-    return Crops(_squares(chosen, scale), source, scale, note if faceless else ())
+    notes = [f"{len(rows) - len(faceless)} of {len(rows)} images are cropped to the face box of {crop}"]
+    if faceless:
+        notes.append(
+            f"{len(faceless)} of {len(rows)} samples have no face in {crop}; their full image is used "
+            f"({some(faceless)})"
+        )
+    return Crops(_squares(chosen, scale), source, scale, tuple(notes))
+
+
+def _has_frames(listing: Listing) -> bool:
+    return "time" in listing.samples and bool(listing.samples["time"].notna().any())
 
 
 def _squares(boxes: np.ndarray, scale: float) -> np.ndarray:

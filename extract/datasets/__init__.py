@@ -108,9 +108,9 @@ def _root(root: str | Path, dataset: str, adapter: Dataset) -> Any:
         return str(root)
     path, suffix = Path(root), adapter.suffix
     if not path.is_dir() and not (suffix and path.is_file() and str(root).lower().endswith(suffix)):
-        problem = (
-            "is a file" if path.is_file() else "is a pipe or device" if path.exists() else "does not exist"
-        )
+        if not path.exists():
+            raise LayoutError(f"{dataset}: {root} does not exist; check the path")
+        problem = "is a file" if path.is_file() else "is a pipe or device"
         raise LayoutError(
             f"{dataset}: the dataset's folder {root} {problem}; {adapter.layout} (docs/datasets.md)"
         )

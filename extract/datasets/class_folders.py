@@ -66,8 +66,7 @@ def list_class_folders(
     """
     places, notes = read_levels([folder for folder in folders if folder], dataset=dataset.name, root=root)
     if not places:
-        hint = "; images that lie side by side need a table (--dataset manifest)"
-        raise dataset.wrong_layout(root, "images in class folders", found=found, hint=hint)
+        raise dataset.wrong_layout(root, "images in class folders", found=found)
     labels = read_labels({place.label for place in places.values()}, options.label_map)
     counts: dict[str, Counter[str]] = {}
     outside, first_outside = 0, list[str]()

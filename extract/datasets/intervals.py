@@ -78,9 +78,15 @@ def expand(
         frames = lists[path, name]
         span = frames.span({name: values[row] for name, values in limits.items()}, path)
         if span.start >= span.stop:
-            without.append(f"row {row + 1}, {path}")
+            chosen_by = ", ".join(f"{name} {cell_text(column[row])}" for name, column in spans.items())
+            without.append(f"row {row + 1}, {path}: {chosen_by}; {frames.extent}")
         rows += [row] * max(0, span.stop - span.start)
         chosen += frames.frames[span]
+    if without and not rows:
+        raise DatasetError(
+            f"{table}: no row has frames ({some(without)}); correct the intervals, in seconds from the first frame, "
+            "or the numbers of frames, from 0"
+        )
     twice = [
         name
         for name, count in Counter(frame.id for frame in chosen if frame.number >= 0).items()
@@ -127,6 +133,14 @@ class _Frames:
         self.frames = frames
         self._numbers = np.array([frame.number for frame in frames])
         self._times = np.array([frame.time for frame in frames])
+
+    @property
+    def extent(self) -> str:
+        """Numbers and times of the frames, for messages."""
+        if not self.frames:
+            return "the video has no frames"
+        seconds = "" if np.isnan(self._times[-1]) else f", {self._times[-1]:.2f} s"
+        return f"the last frame is {self._numbers[-1]}{seconds}"
 
     def span(self, limits: Mapping[str, float], path: str) -> slice:
         """The frames within limits, those that are NaN left out; all of a video that could not be read.

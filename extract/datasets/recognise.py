@@ -47,7 +47,7 @@ def recognise(root: str | Path, options: DatasetOptions | None = None) -> Listin
             return replace(listing, notes=(*listing.notes, *note))
         if adapter.is_certain(listing):
             return listing
-        if set(listing.labels.tolist()) >= set(range(len(listing.classes))):
+        if listing.classes and set(listing.labels.tolist()) >= set(range(len(listing.classes))):
             also.append(adapter.name)
     if options.label_map is not None:
         named = recognise(root, replace(options, label_map=None)).dataset

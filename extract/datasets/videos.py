@@ -105,7 +105,10 @@ class Videos:
             taken = "" if self._fps is None else f"; --fps {self._fps:g} takes {self._taken} of them"
             yield f"{number(self._count, 'video')}, {self._all} frames in {self._seconds:.1f} s{taken}"
         if self._damaged:
-            count = number(len(self._damaged), "video")
-            yield f"WARNING {count} cannot be read, and has one row, unreadable: {some(self._damaged)}"
+            several = len(self._damaged) > 1
+            yield (
+                f"WARNING {number(len(self._damaged), 'video')} cannot be read, and {'have' if several else 'has'} one "
+                f"row{' each' if several else ''}, unreadable: {some(self._damaged)}"
+            )
         if self._short:
             yield f"WARNING {number(len(self._short), 'video')} cut short: {some(self._short)}"

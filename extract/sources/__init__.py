@@ -201,6 +201,10 @@ class _Archive:
             raise
         except MemoryError as exc:
             raise unread(exc, self._name) from exc
+        except Unreadable as exc:
+            reason = str(exc)
+            self._damage = reason if reason.startswith(self._name) else f"{self._name}: {reason}"
+            raise Unreadable(self._damage) from exc
         except Exception as exc:
             self._damage = f"{self._name} is damaged: {reason_of(exc)}"
             raise Unreadable(self._damage) from exc

@@ -177,6 +177,10 @@ def choose_columns(outputs: tuple[str, ...], width: int, meaning: Meaning, *, so
         logits = tuple(column for column in range(width) if column not in va)
     if set(logits) & set(va):
         raise UsageError(f"columns, va: columns {sorted(set(logits) & set(va))} are in both")
+    if len(logits) not in lengths and meaning.columns:  # some of the classes, by their columns
+        full = lengths.get(width - len(va))
+        if full is not None and max(logits) < len(full):
+            return Columns(outputs, tuple(full[column] for column in logits), logits, va)
     if len(logits) not in lengths:
         orders = (
             " or ".join(f"{len(order)} classes ({', '.join(order)})" for order in meaning.orders)
