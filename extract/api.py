@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from PIL.Image import Image
 
 from ..errors import DatasetError, Ig3dError, UsageError, require
 from ..features.pose import is_axis_angle, pose_degrees
@@ -20,7 +21,7 @@ from .detectors import Detector, in_order
 from .engine import single_rows
 from .kinds import is_image_name
 from .plugins import check_codes, check_faces
-from .read import Unreadable, bounded_images, read_image
+from .read import Unreadable, bounded_images, read_image, rgb_of
 from .regressors import Regressor
 from .sources.remote import is_remote
 from .sources.video import read_index
@@ -52,6 +53,16 @@ class FaceCodes:
     landmarks: np.ndarray | None
     pose_degrees: np.ndarray | None
 
+    def __repr__(self) -> str:
+        box = ", ".join(f"{value:.0f}" for value in self.xyxy)
+        pose = (
+            ""
+            if self.pose_degrees is None
+            else " yaw {:.0f} pitch {:.0f} roll {:.0f}".format(*self.pose_degrees)
+        )
+        codes = ", ".join(f"{name} ({len(values)})" for name, values in self.codes.items())
+        return f"<FaceCodes xyxy ({box}) score {self.score:.2f}{pose}: {codes}>"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -72,6 +83,10 @@ class Frame:
     time: float
     image: np.ndarray
     faces: list[FaceCodes]
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"<Frame {self.id} time {self.time:.2f} image {width} x {height}: {self.faces}>"
 
 
 def load_regressor(
@@ -153,8 +168,8 @@ class FaceRegressor:
         Parameters
         ----------
         images : array, path, or a sequence of either
-            RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4), as uint8 or as floats in [0, 1]. A path may be that of any
-            supported image, also ``archive.zip!member.jpg`` or ``clip.mp4#000123``.
+            RGB (H, W, 3), grey (H, W) or RGBA (H, W, 4), as uint8 or as floats in [0, 1]; also Pillow's images. A path
+            may be that of any supported image, also ``archive.zip!member.jpg`` or ``clip.mp4#000123``.
 
         Returns
         -------
@@ -167,8 +182,12 @@ class FaceRegressor:
         UsageError : an array is no image.
         DatasetError : a file cannot be read.
         """
-        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if _is_one(images):
             return self._faces([_as_pixels(images)])[0]
+        if not isinstance(images, Iterable):
+            raise UsageError(
+                f"{type(images).__name__}: is no image; pass an array, a path, or a list of either"
+            )
         pixels = [_as_pixels(image) for image in images]
         return [
             faces
@@ -200,19 +219,22 @@ class FaceRegressor:
         Warns
         -----
         RuntimeWarning
-            A frame, or a file of a folder, cannot be read; it is left out.
+            A frame, or a file of a folder or an iterable, cannot be read; it is left out.
         """
-        if fps is not None and not 0 < fps < float("inf"):
-            raise UsageError(f"fps is {fps}; it must be a number above 0")
+        if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps < float("inf")):
+            raise UsageError(f"fps is {fps!r}; it must be a number above 0")
         if isinstance(source, int):
             images, together = _webcam(source), 1
         elif isinstance(source, str | Path):
             images, together = _files(str(source), fps), _BATCH
-        elif isinstance(source, np.ndarray) and source.ndim < 4:
+        elif _is_one(source):
             raise UsageError("frames: the source is one image; call the regressor on it instead")
+        elif isinstance(source, Iterable):
+            images, together = _iterated(source), 1
         else:
-            images = ((str(number), np.nan, _as_pixels(image)) for number, image in enumerate(source))
-            together = 1
+            raise UsageError(
+                f"frames: {type(source).__name__} is no source; pass a path, the index of a webcam, or images"
+            )
         return self._frames(images, together)
 
     def _frames(self, images: Iterator[tuple[str, float, np.ndarray]], together: int) -> Iterator[Frame]:
@@ -270,6 +292,11 @@ class FaceRegressor:
         return FaceCodes(codes, face.xyxy, face.score, face.landmarks, degrees)
 
 
+def _is_one(images: Any) -> bool:
+    """Whether this is a single image: a path, an array, or an image of Pillow."""
+    return isinstance(images, str | Path | Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+
+
 def _as_pixels(image: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a path or an array.
 
@@ -280,6 +307,8 @@ def _as_pixels(image: Any) -> np.ndarray:
     """
     if isinstance(image, str | Path):
         return _read(str(image))
+    if isinstance(image, Image):
+        image = rgb_of(image)
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
@@ -305,6 +334,9 @@ def _as_pixels(image: Any) -> np.ndarray:
 
 
 def _read(path: str) -> np.ndarray:
+    if not is_remote(path) and (is_video(path) or Path(path).is_dir()):
+        kind = "a video" if is_video(path) else "a folder"
+        raise DatasetError(f"{path}: is {kind}, not an image; iterate over it with frames({path!r})")
     try:
         with bounded_images():
             return read_image(path).pixels
@@ -327,6 +359,15 @@ def _files(path: str, fps: float | None) -> Iterator[tuple[str, float, np.ndarra
         folder, _, name = path.rpartition("/")
         return _video(folder or ".", name, fps)
     return iter([(Path(path).stem, np.nan, _read(path))])
+
+
+def _iterated(images: Iterable[ImageLike]) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Images of an iterable, without the files that cannot be read."""
+    for number, image in enumerate(images):
+        try:
+            yield str(number), np.nan, _as_pixels(image)
+        except DatasetError as exc:
+            warnings.warn(f"left out: {exc}", RuntimeWarning, stacklevel=2)
 
 
 def _readable(

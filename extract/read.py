@@ -102,7 +102,7 @@ def decode(content: bytes) -> np.ndarray:
     try:
         with Pillow.open(io.BytesIO(content), formats=FORMATS) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return np.ascontiguousarray(_rgb(image))
+            return np.ascontiguousarray(rgb_of(image))
     except (Ig3dError, Unreadable):
         raise
     except UnidentifiedImageError as exc:
@@ -123,7 +123,8 @@ def _other(content: bytes) -> str:
     return f"{f'{kind}, ' if kind else ''}not an image of a known kind"
 
 
-def _rgb(image: Pillow.Image) -> np.ndarray:
+def rgb_of(image: Pillow.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image of any mode; transparency over white."""
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(np.asarray(image))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:

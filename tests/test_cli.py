@@ -100,7 +100,7 @@ def test_extract_says_what_it_understood(ig3d: Program, data: Path, tmp_path: Pa
 
 def test_extract_failures(ig3d: Program, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.h5"
-    failed(ig3d("extract", tmp_path / "no", "--out", out), 1, "the dataset's folder", "docs/datasets.md")
+    failed(ig3d("extract", tmp_path / "no", "--out", out), 1, "no does not exist; check the path")
     failed(ig3d("extract", data, "--out", out, "--dataset", "rafdb"), 1, "list_patition_label.txt")
     failed(ig3d("extract", data, "--out", out, "--regressor", "smirkk"), 2, "choose one of ")
     failed(ig3d("extract", data, "--out", out, "--detector", "none"), 2, "no landmarks")

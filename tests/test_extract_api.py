@@ -132,6 +132,38 @@ def test_frames_of_an_iterable_are_computed_one_by_one(fake: FaceRegressor) -> N
     assert [frame.id for frame in frames] == ["1", "2"]
 
 
+def test_files_of_an_iterable_that_cannot_be_read_are_left_out(tmp_path: Path, fake: FaceRegressor) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.warns(RuntimeWarning, match="text.jpg"):
+        frames = list(fake.frames([GREY, tmp_path / "text.jpg", GREY]))
+    assert [frame.id for frame in frames] == ["0", "2"]
+    for source in (None, 0.5):
+        with pytest.raises(UsageError, match="is no source"):
+            fake.frames(source)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="fps is '5'"):
+        fake.frames([GREY], fps="5")  # type: ignore[arg-type]
+
+
+def test_images_of_pillow_are_those_of_their_files(tmp_path: Path, fake: FaceRegressor) -> None:
+    deep = Image.fromarray(GREY[..., 0].astype(np.uint16) * 257)
+    transparent = Image.fromarray(GREY).convert("RGBA")
+    transparent.putalpha(0)
+    for number, image in enumerate((Image.fromarray(GREY), deep, transparent)):
+        image.save(path := tmp_path / f"{number}.png")
+        np.testing.assert_array_equal(fake(image)[0].codes["colour"], fake(path)[0].codes["colour"])
+    assert "100" not in repr(fake(GREY)) and "colour (3)" in repr(fake(GREY)[0])
+
+
+def test_a_video_or_folder_is_not_an_image(tmp_path: Path, fake: FaceRegressor) -> None:
+    (tmp_path / "a.mp4").touch()
+    for source in (tmp_path, tmp_path / "a.mp4"):
+        with pytest.raises(DatasetError, match=r"iterate over it with frames\("):
+            fake(source)
+    for source in (None, 3):
+        with pytest.raises(UsageError, match="is no image"):
+            fake(source)  # type: ignore[call-overload]
+
+
 def test_sources_that_cannot_be_opened_are_refused(tmp_path: Path, fake: FaceRegressor) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42")

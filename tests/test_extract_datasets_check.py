@@ -232,7 +232,7 @@ def test_one_command_then_the_others_go_on(ig3d: Run, tmp_path: Path) -> None:
     ended = ig3d("split", root, "--dataset", "rafdb", "--val", "0.2", "--out", table)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1].endswith(
-        f"56 train, 14 val, 14 test; give it to the other commands as --split {table}"
+        f"56 train, 14 val, 14 test; pass it to the other commands as --split {table}"
     )
     options = ("--dataset", "rafdb", "--split", table)
     assert ig3d("extract", root, *options, "--regressor", FAKE, "--jobs", "1", "--out", store).returncode == 0
@@ -262,8 +262,8 @@ def test_one_command_then_the_others_go_on(ig3d: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("--out", "x.txt"), "give --out a name that ends in .csv", 2),
-        (("--out", "x.h5"), "give --out a name that ends in .csv", 2),
+        (("--out", "x.txt"), "pass --out with a name that ends in .csv", 2),
+        (("--out", "x.h5"), "pass --out with a name that ends in .csv", 2),
         (("--out", "theirs.csv"), "exists and is no split table", 2),
         (("--out", "x.csv", "--val", "2"), "2.0 is not between 0 and 1", 2),
     ],

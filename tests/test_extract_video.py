@@ -183,16 +183,30 @@ def test_a_video_that_cannot_be_read_has_one_row_and_a_reason(tmp_path: Path) ->
     for name, path in damaged(tmp_path).items():
         listing = list_samples(path, "folder")
         assert listing.samples["id"].tolist() == [f"{name}#000000"]
-        assert any("cannot be read" in note for note in listing.notes)
+        assert any("1 video cannot be read, and has one row, unreadable" in note for note in listing.notes)
         with pytest.raises(Unreadable):
             read_image(f"{path}#000000")
 
 
+def test_reasons_name_a_video_once(tmp_path: Path) -> None:
+    videos = damaged(tmp_path).values()
+    notes = list_samples(tmp_path, "folder").notes
+    assert any("4 videos cannot be read, and have one row each" in note for note in notes)
+    for path in videos:
+        with pytest.raises(Unreadable) as error:
+            read_image(f"{path}#000000")
+        assert str(error.value).count(path.name) == 1, error.value
+
+
 def test_a_video_that_is_cut_short_keeps_the_frames_before(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "whole.mkv", list(range(60)), b_frames=0)
+    whole = write_video(tmp_path / "whole.mkv", list(range(120)), b_frames=0)
     (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     frames = len(read_index(str(tmp_path / "cut.mkv")))
-    assert 5 < frames < 60
+    assert 5 < frames < 120
+    notes = list_samples(tmp_path, "folder").notes
+    assert any("cut short: cut.mkv (frames end at" in note and "whole.mkv" not in note for note in notes), (
+        notes
+    )
     for frame in range(frames - 1):
         assert number_in(read_image(f"{tmp_path / 'cut.mkv'}#{frame}").pixels) == frame
 
@@ -292,7 +306,12 @@ def test_a_table_names_ranges_of_frames_and_ids(tmp_path: Path) -> None:
     [
         ("path,start,end\na.mp4,0,1\na.mp4,0.9,2\n", "2 frames in more than one row"),
         ("path,start\na.mp4,early\n", "column start has early"),
-        ("path,start\na.mp4,99\n", "no images"),
+        (
+            "path,start\na.mp4,99\n",
+            r"no row has frames \(row 1, a.mp4: start 99; the last frame is 59, 2.95 s\)",
+        ),
+        ("path,start,end\na.mp4,2,1\n", "row 1, a.mp4: start 2, end 1"),
+        ("path,frame\na.mp4,60\n", "frame 60; the last frame is 59"),
     ],
 )
 def test_tables_of_videos_that_are_refused(table: str, message: str, tmp_path: Path) -> None:

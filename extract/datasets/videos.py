@@ -89,8 +89,8 @@ class Videos:
         self._all += len(index)
         self._taken += len(numbers)
         self._seconds += float(np.nan_to_num(index.seconds[-1]))
-        if len(index) < index.announced:
-            self._short.append(f"{path} ({len(index)} of {index.announced} frames)")
+        if index.shortfall:
+            self._short.append(f"{path} ({index.shortfall})")
         return [
             Frame(frame, f"{name}#{member}", f"{path}#{member}", float(index.seconds[frame]))
             for frame in numbers.tolist()

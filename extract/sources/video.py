@@ -44,13 +44,26 @@ class VideoIndex:
     keys : (k,) int64
         Numbers of the frames at which decoding can begin.
     announced : int
-        Frames according to the file's header; 0 where it does not say.
+        Frames according to the file's header; 0 if the header has no count.
+    duration : float
+        Seconds according to the file's header; NaN if it has none.
     """
 
     seconds: np.ndarray
     stamps: np.ndarray | None
     keys: np.ndarray
     announced: int
+    duration: float = float("nan")
+
+    @property
+    def shortfall(self) -> str:
+        """How much less the file has than its header announces; empty if nothing is missing."""
+        if len(self) < self.announced:
+            return f"{len(self)} of {self.announced} frames"
+        end = float(self.seconds[-1])
+        if not self.announced and self.duration - end > max(1.0, 0.05 * self.duration):
+            return f"frames end at {end:.1f} s of {self.duration:.1f} s"
+        return ""
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -270,13 +283,16 @@ def _index(container: av.container.InputContainer, stream: av.VideoStream, name:
                 keys.append(packet.pts)
     if not stamps:
         raise Unreadable(f"{name} has no frames")
+    duration = container.duration / 1e6 if container.duration else float("nan")
     known = None if None in stamps else np.unique(np.array(stamps, np.int64))
     if known is not None and len(known) == len(stamps) and stream.time_base:
         seconds = (known - known[0]) * float(stream.time_base)
-        return VideoIndex(seconds, known, np.searchsorted(known, np.array(keys, np.int64)), stream.frames)
+        return VideoIndex(
+            seconds, known, np.searchsorted(known, np.array(keys, np.int64)), stream.frames, duration
+        )
     rate = float(stream.average_rate or 0)
     seconds = np.arange(len(stamps)) / rate if rate > 0 else np.full(len(stamps), np.nan)
-    return VideoIndex(seconds, None, np.zeros(1, np.int64), stream.frames)
+    return VideoIndex(seconds, None, np.zeros(1, np.int64), stream.frames, duration)
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Any]:
