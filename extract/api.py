@@ -27,7 +27,7 @@ from .sources.remote import is_remote
 from .sources.video import read_index
 
 ImageLike = np.ndarray | str | Path
-# Images that are read and computed together where the source does not wait for the answer.
+# Batch size for files and videos; images of webcams and iterables are processed one by one.
 _BATCH = 16
 
 
@@ -136,9 +136,9 @@ def load_regressor(
 
 
 class FaceRegressor:
-    """Finds all faces of images and computes their codes, as ``ig3d extract`` does for the largest face.
+    """Detects all faces of images and computes the codes of each.
 
-    Made by :func:`load_regressor`. The codes are those of a store within 1e-5.
+    Constructed by :func:`load_regressor`. Codes agree with those of ``ig3d extract`` within 1e-5.
 
     Attributes
     ----------

@@ -275,7 +275,8 @@ def _left_out_notes(listing: Listing, rows: np.ndarray) -> list[str]:
     if not len(rows):
         return []
     notes = [
-        f"{len(rows)} rows are left out: the network was trained on their images (--splits all writes them)"
+        f"{len(rows)} rows are left out: the network was trained, or its epoch was chosen, on their images "
+        "(--splits all writes them)"
     ]
     not_in_train = listing.samples["id"].iloc[rows[listing.splits[rows] != Split.train]].tolist()
     if not_in_train:

@@ -307,7 +307,9 @@ def open_branches(module: nn.Module) -> None:
 
 def _brief(epoch: Epoch | None) -> str:
     return (
-        "" if epoch is None else f"epoch {epoch.number}: loss {epoch.loss:.2f}, score {epoch.selection:.3f}"
+        ""
+        if epoch is None
+        else f"epoch {epoch.number}: loss {epoch.loss:.2f}, selection score {epoch.selection:.3f}"
     )
 
 

@@ -300,7 +300,7 @@ def test_rafdb_official_wherever_it_is_nested(tmp_path: Path, nesting: str) -> N
     assert samples.classes[found["test_0001_aligned.jpg"].label] == "neutral"
     assert found["test_0001_aligned.jpg"].split == Split.test
     assert any(
-        "2 train and 1 test images, where the published split has 12271" in note for note in samples.notes
+        "2 train and 1 test images, but the published split has 12271" in note for note in samples.notes
     )
 
 

@@ -110,7 +110,11 @@ def test_batch_size_and_readers_change_no_number(
 @pytest.mark.parametrize(
     ("splits", "positions", "starts"),
     [
-        (None, {3, 4}, ["18 rows are left out: the network was trained on their images"]),
+        (
+            None,
+            {3, 4},
+            ["18 rows are left out: the network was trained, or its epoch was chosen, on their images"],
+        ),
         ("test", {4}, []),
         ("val,test", {3, 4}, []),
         ("train", {0, 1, 2}, ["12 rows have training images of the network", "6 rows were used to choose"]),
@@ -160,7 +164,8 @@ def test_the_same_images_are_known_under_any_name(
     ids = load_predictions(tmp_path / "x.npz").ids
     assert ids is not None and ids.tolist() == [f"z{row:02d}" for row in range(30) if row % 5 > 2]
     assert result.notes == (
-        "18 rows are left out: the network was trained on their images (--splits all writes them)",
+        "18 rows are left out: the network was trained, or its epoch was chosen, on their images "
+        "(--splits all writes them)",
         "18 of these are not in the train split, but are copies of training images (z00, "
         "z01, z02, z05, z06 and 13 more)",
     )

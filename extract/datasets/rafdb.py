@@ -143,7 +143,7 @@ def _official(dataset: Dataset, lists: list[Path], root: Path) -> Listing:
         file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
         rows.append(_row(f"{folder}/{stem}", f"{folder}/{file}", label, split, size))
     notes = [
-        f"official RAF-DB list {posix(list_file, root)} with the images of {folder}/",
+        f"read the list {posix(list_file, root)} (RAF-DB layout) and the images of {folder}/",
         *unlisted_note(files, listed, inside=folder, why="not in the list"),
     ]
     if copies:
@@ -228,7 +228,7 @@ def _kaggle_labels(folder: Path, split: Split) -> dict[str, int]:
 
 
 def _count_note(listing: Listing) -> str:
-    """Whether the counts per class are those of the published split."""
+    """Note whether the counts per class are those of the published split."""
     counts = {
         split: np.bincount(listing.labels[listing.splits == split], minlength=len(listing.classes))
         for split in _PARTS
@@ -238,4 +238,4 @@ def _count_note(listing: Listing) -> str:
     if all(np.array_equal(counts[split], published[split]) for split in _PARTS):
         return f"{words} images, class by class as published"
     official = " and ".join(f"{of.sum()} {split.name}" for split, of in published.items())
-    return f"{words} images, where the published split has {official}: figures are not comparable with published ones"
+    return f"{words} images, but the published split has {official}: results are not comparable with published ones"

@@ -122,15 +122,15 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     regressor = summary["regressor"]
     console.print(f"{summary['store']}: {summary['rows']} rows of {summary['dataset']} ({summary['root']})")
     console.print(
-        f"codes by {regressor.get('name')} {regressor.get('version', '')}, faces by {summary['detector'].get('name')}, "
-        f"{summary['created']}, ig3d {summary['ig3d_version']}"
+        f"regressor {regressor.get('name')} (version {regressor.get('version', '?')}), detector "
+        f"{summary['detector'].get('name')}; written {summary['created']} by ig3d {summary['ig3d_version']}"
     )
     if summary["groups"]:
         console.print(f"{summary['groups']} groups (persons or videos)")
     if summary["valence_arousal"]:
         console.print(f"{summary['valence_arousal']} rows with valence and arousal")
     status = " · ".join(f"{name} {count}" for name, count in summary["status"].items() if count)
-    console.print(f"status: {status}; several faces found in {summary['several_faces']}")
+    console.print(f"status: {status}; images with several faces: {summary['several_faces']}")
     console.print(class_table(summary["splits"]))
     blocks = Table(
         "block", "width", "unit", "min", "mean", "max", "std", "basis", box=None, header_style="bold"
