@@ -97,7 +97,11 @@ def extract(
     ] = "fp32",
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Discard the earlier run or store of this name and start again."),
+        typer.Option(
+            "--restart",
+            help="Discard an earlier run and store of this name. If this is interrupted, the "
+            "same command continues.",
+        ),
     ] = False,
     retry_failed: Annotated[
         bool,
@@ -210,7 +214,7 @@ def synth(
     config = SynthConfig(count=count, size=size, seed=seed, test_share=test_share, jobs=jobs or cpu_count())
     with counting("synth", count) as progress:
         synthesize(out, config, progress=lambda done: progress(Counter(drawn=done)))
-    print(f"{out}: {count} faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
+    print(f"{out}: {count} synthetic faces in RAF-DB's layout (--dataset rafdb), true codes in codes.csv")
 
 
 def join(

@@ -23,6 +23,7 @@ from .options import (
     checked_device,
     joined,
     output_file,
+    print_written,
     settings,
     typed,
     with_options,
@@ -64,7 +65,8 @@ def fuse(
         ),
     ] = None,
     stack_codes: Annotated[
-        bool, typer.Option("--stack-codes", help="The same as --set stack.codes=true.")
+        bool,
+        typer.Option("--stack-codes", help="Let the rule stack also use the codes (--set stack.codes=true)."),
     ] = False,
     weights: Annotated[
         str,
@@ -100,7 +102,7 @@ def fuse(
     written = [] if out is None else write_result(result, out, command=typed())
     print_result(result, stdout())
     if out is not None:
-        print(f"\n{out}: " + ", ".join(path.name for path in written))
+        print_written(out, written)
     if plot is not None:
         plot_result(result, plot)
         print(f"\n{plot}: gain of each rule, with 95 % intervals")

@@ -119,7 +119,7 @@ def _verbose_option() -> Any:
             bool,
             typer.Option(
                 "--verbose",
-                help="Print details: versions, log messages, and the traceback of an error.",
+                help="Print details: versions, log messages, and tracebacks of errors.",
                 callback=_verbose,
                 is_eager=True,
                 expose_value=False,

@@ -126,8 +126,9 @@ def train_2d(
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
-        f"{result.path}: {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} rows; "
-        f"{describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose the epoch)"
+        f"{result.path}: timm model {network} for {', '.join(result.info.columns)}, trained on {result.rows_train} "
+        f"rows; {describe_epoch(result.best)} on {result.rows_validation} validation rows (optimistic: they chose "
+        "the epoch)"
     )
     if out_of_fold:
         made = write_out_of_fold(samples, config, result.path, predictions, folds=out_of_fold, progress=True)

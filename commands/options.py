@@ -92,7 +92,11 @@ SplitSeed = Annotated[
 ]
 Groups = Annotated[
     str | None,
-    typer.Option("--groups", help="Regular expression; its first (...) in an id is the person or video."),
+    typer.Option(
+        "--groups",
+        help="Regular expression; its first (...) in an id is the person or video, whose rows "
+        "stay in one fold.",
+    ),
 ]
 
 # stores
@@ -361,6 +365,16 @@ def _exists(name: str) -> bool:
         return Path(name).exists()  # also true for a pipe
     except OSError:  # too long for a path
         return False
+
+
+def print_written(out: Path, files: Sequence[Path]) -> None:
+    """Print the files of a result, the report page first."""
+    names = sorted((path.name for path in files), key=lambda name: name != "report.html")
+    if names[:1] == ["report.html"]:
+        print(f"\n{out / names.pop(0)}: the report; open it in a browser")
+        print(f"{out}: also {', '.join(names)}")
+    else:
+        print(f"\n{out}: {', '.join(names)}")
 
 
 def typed() -> str:

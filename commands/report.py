@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import say, stdout
+from .options import print_written
 
 
 def report(
@@ -42,4 +43,4 @@ def report(
         else:
             print_comparison(compare(read), stdout())
         if out is not None:
-            print(f"\n{out}: " + ", ".join(path.name for path in write_report(read, out)))
+            print_written(out, write_report(read, out))

@@ -9,7 +9,7 @@ import typer
 
 from ..console import say, stdout
 from ..learn.config import HeadsConfig
-from .options import Blocks, Stores, checked_device, joined, typed, with_options
+from .options import Blocks, Stores, checked_device, joined, print_written, typed, with_options
 
 
 @with_options(HeadsConfig, flags={"heads": ("--head",)})
@@ -50,4 +50,4 @@ def train(
     )
     print_result(result, stdout())
     if out is not None:
-        print(f"\n{out}: " + ", ".join(path.name for path in written))
+        print_written(out, written)

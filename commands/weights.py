@@ -14,9 +14,9 @@ def weights(context: typer.Context) -> None:
     """List the weights files of detectors and regressors: present or missing, path, licence, how to get them."""
     if context.invoked_subcommand is not None:
         return
-    from ..extract.weights import OFFICIAL, check_weights, folders
+    from ..extract.weights import WEIGHTS_FILES, check_weights, folders
 
-    for name in OFFICIAL:
+    for name in WEIGHTS_FILES:
         status = check_weights(name)
         print(f"{name}: {status.state}" + (f" · {status.path}" if status.path else ""))
         print(f"  licence: {status.entry.licence}")

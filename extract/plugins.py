@@ -20,7 +20,7 @@ from ..errors import PluginError, UsageError, absent
 from ..features.installed import installed_plugins
 from ..features.values import Block, Face
 from .weights import find_weights, weights_sha256
-from .weights_table import Official, official
+from .weights_table import WeightsFile, weights_file
 
 T = TypeVar("T")
 GUIDE = "see docs/plugins.md"
@@ -47,7 +47,7 @@ class Plugin:
         Whether the networks can run on a GPU.
     packages : tuple of str
         Packages that compute, by import name; they must be installed, and their versions are recorded.
-    weights : tuple of str or Official
+    weights : tuple of str or WeightsFile
         Files that the plug-in reads: names in the list of ``ig3d weights``, or entries that the class declares.
     """
 
@@ -56,7 +56,7 @@ class Plugin:
     licence: ClassVar[str] = ""
     gpu: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
-    weights: ClassVar[tuple[str | Official, ...]] = ()
+    weights: ClassVar[tuple[str | WeightsFile, ...]] = ()
 
     attributes: ClassVar[Mapping[str, type | tuple[type, ...]]] = {
         "name": str,
@@ -115,12 +115,12 @@ class Plugin:
             yield f"the constructor must accept {' and '.join(cls.constructor)} ({exc})"
         for entry in cls.weights:
             if isinstance(entry, str):
-                official(entry)
-            elif not isinstance(entry, Official):
-                yield f"weights contains {entry!r}; each entry must be a name or an Official"
+                weights_file(entry)
+            elif not isinstance(entry, WeightsFile):
+                yield f"weights contains {entry!r}; each entry must be a name or a WeightsFile"
 
 
-def declared_files(name: str) -> list[Official]:
+def declared_files(name: str) -> list[WeightsFile]:
     """Entries of weights files that plug-ins of other packages declare.
 
     Parameters
@@ -135,9 +135,9 @@ def declared_files(name: str) -> list[Official]:
     return [entries[name]] if name in entries else []
 
 
-def _entries(target: str) -> list[Official]:
+def _entries(target: str) -> list[WeightsFile]:
     weights = getattr(_import(target, target), "weights", ())
-    return [entry for entry in weights if isinstance(entry, Official)]
+    return [entry for entry in weights if isinstance(entry, WeightsFile)]
 
 
 def names(kind: str, builtin: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Finding and checking official weights.
 
-Regressors and detectors ask :func:`find_weights` for a file by its name in :data:`OFFICIAL` (:mod:`.weights_table`).
-Only the face networks' file is fetched on first use; the others are added (:mod:`.weights_add`) or fetched
-(:mod:`.weights_fetch`) with ``ig3d weights``.
+Regressors and detectors ask :func:`find_weights` for a file by its name in :data:`WEIGHTS_FILES`
+(:mod:`.weights_table`). Only the face networks' file is fetched on first use; the others are added
+(:mod:`.weights_add`) or fetched (:mod:`.weights_fetch`) with ``ig3d weights``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..errors import WeightsError
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain
 from .places import data_folder, home_folder
-from .weights_table import OFFICIAL, Official, official
+from .weights_table import WEIGHTS_FILES, WeightsFile, weights_file
 
-__all__ = ["OFFICIAL", "check_weights", "find_weights", "folders", "locate", "weights_sha256"]
+__all__ = ["WEIGHTS_FILES", "check_weights", "find_weights", "folders", "locate", "weights_sha256"]
 
 VARIABLE = "IG3D_WEIGHTS"
 RECORD = ".ig3d.json"
@@ -64,7 +64,7 @@ def _expanded(folder: str) -> Path:
     return Path(os.path.expanduser(folder))  # noqa: PTH111 - a ~ without a home is left as it is
 
 
-def _searched(entry: Official) -> list[Path]:
+def _searched(entry: WeightsFile) -> list[Path]:
     """Folders (and files) in which this file is looked for, in order."""
     found = folders()
     if entry.torch_cache:
@@ -73,11 +73,11 @@ def _searched(entry: Official) -> list[Path]:
     return found
 
 
-def _candidates(entry: Official) -> Iterator[Path]:
+def _candidates(entry: WeightsFile) -> Iterator[Path]:
     for folder in _searched(entry):
-        if folder.is_file() and folder.name == PurePath(entry.place).name:
+        if folder.is_file() and folder.name == PurePath(entry.target).name:
             yield folder
-        for place in entry.places:
+        for place in entry.paths:
             if "*" not in place:
                 yield folder / place
             elif folder.is_dir():
@@ -93,23 +93,23 @@ def best_checkpoint(path: PurePath) -> tuple[bool, float, str]:
     return "detail" not in path.parts, metric, str(path)
 
 
-def locate(name: str | Official) -> Path | None:
+def locate(name: str | WeightsFile) -> Path | None:
     """Path of an official file on this machine, None if it is missing; fetches and checks nothing."""
     return next((path for path in _candidates(_entry(name)) if path.is_file()), None)
 
 
-def _entry(name: str | Official) -> Official:
-    return official(name) if isinstance(name, str) else name
+def _entry(name: str | WeightsFile) -> WeightsFile:
+    return weights_file(name) if isinstance(name, str) else name
 
 
-def find_weights(name: str | Official) -> Path:
+def find_weights(name: str | WeightsFile) -> Path:
     """Path of an official file.
 
     Parameters
     ----------
-    name : str or Official
-        ``facemesh``, ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``flame2020``, ...: see `OFFICIAL`; or the
-        entry of a file that a plug-in declares.
+    name : str or WeightsFile
+        ``facemesh``, ``smirk``, ``emoca`` (version 2, lr_mse_20), ``deca``, ``flame2020``, ...: see
+        `WEIGHTS_FILES`; or the entry of a file that a plug-in declares.
 
     Returns
     -------
@@ -129,25 +129,25 @@ def find_weights(name: str | Official) -> Path:
         path = fetch_once(entry)
     if path is None:
         add = "" if entry.url else "; then ig3d weights add FILE"
-        raise WeightsError(f"{missing(entry)}; to get it: {entry.how}{add}")
+        raise WeightsError(f"{missing(entry)}; to get it: {entry.instructions}{add}")
     digest, recorded = digests(path)
     if is_published(entry, digest):
         return path
     if entry.wheel:
         raise WeightsError(
             f"{entry.name}: {path} has sha256 {digest[:12]}..., the published file has {entry.sha256[:12]}...; "
-            f"remove it, then {entry.how}"
+            f"remove it, then {entry.instructions}"
         )
     if recorded not in (None, digest):
         raise WeightsError(_changed(entry.name, path, recorded or "", digest))
     return path
 
 
-def missing(entry: Official) -> str:
+def missing(entry: WeightsFile) -> str:
     """The start of the message about a file that is nowhere."""
     searched = " or ".join(map(str, _searched(entry))) or f"${VARIABLE}"
     hashed = f" (sha256 {entry.sha256}{'...' if len(entry.sha256) < 64 else ''})" if entry.sha256 else ""
-    return f"{entry.name}: found no {entry.place}{hashed} in {searched}"
+    return f"{entry.name}: found no {entry.target}{hashed} in {searched}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Status:
     on first use) or ``wrong`` (another kind of file, or damaged).
     """
 
-    entry: Official
+    entry: WeightsFile
     state: Literal["missing", "published", "sound", "other", "changed", "wrong"]
     path: Path | None = None
     sha256: str = ""
@@ -170,10 +170,10 @@ def check_weights(name: str) -> Status:
     """Check an official file: its hash, and its contents (the latter once for each hash)."""
     from .weights_add import recognise
 
-    entry = official(name)
+    entry = weights_file(name)
     path = locate(name)
     if path is None:
-        return Status(entry, "missing", message=entry.how)
+        return Status(entry, "missing", message=entry.instructions)
     try:
         digest, recorded = digests(path)
         if recorded not in (None, digest) and not is_published(entry, digest):
@@ -203,7 +203,7 @@ def weights_sha256(path: Path) -> str:
     return digests(path)[0]
 
 
-def is_published(entry: Official, digest: str) -> bool:
+def is_published(entry: WeightsFile, digest: str) -> bool:
     """Whether a file with this SHA-256 is the official one."""
     return bool(entry.sha256) and digest.startswith(entry.sha256)
 

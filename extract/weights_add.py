@@ -20,7 +20,7 @@ from ..errors import WeightsError, some
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain, read_arrays
 from .weights import best_checkpoint, first_folder, is_published, write_record
-from .weights_table import FORMS, LARGEST, OFFICIAL, TORCHSCRIPT, Form, Official, official
+from .weights_table import FORMS, LARGEST, TORCHSCRIPT, WEIGHTS_FILES, Form, WeightsFile, weights_file
 
 # Suffixes of the official files in distributions, which also contain documents and pictures.
 _SUFFIXES = (".ckpt", ".pkl", ".pt", ".pth", ".tar", ".npy", ".npz", ".task", ".tflite")
@@ -129,7 +129,7 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
     WeightsError : not recognised (with a description of the contents), damaged, ambiguous, or the disk is full.
     UsageError : ``name`` is not in the table.
     """
-    wanted = None if name is None else official(name)
+    wanted = None if name is None else weights_file(name)
     try:
         if path.is_dir():
             return _add_many(path, _files_of(path), wanted)
@@ -147,7 +147,7 @@ def add_weights(path: Path, *, name: str | None = None) -> list[Added]:
         ) from error
 
 
-def _recognise_as(entry: Official, path: Path) -> None:
+def _recognise_as(entry: WeightsFile, path: Path) -> None:
     if not entry.form:
         return
     form = recognise(path)
@@ -155,7 +155,7 @@ def _recognise_as(entry: Official, path: Path) -> None:
         raise WeightsError(f"{path}: is {form.title}, not {entry.name}; omit --as, or name the right file")
 
 
-def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added:
+def _add_one(path: Path, way: tuple[str, ...], wanted: WeightsFile | None) -> Added:
     """Copy one file to its place; ``way`` is the parts of its path, its own name last."""
     digest = file_sha256(path)
     entry = _which(path, digest, way, wanted)
@@ -163,7 +163,7 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
         raise WeightsError(
             f"{path}: is another version of {entry.name}: sha256 {digest[:12]}..., not {entry.sha256[:12]}..."
         )
-    target = first_folder() / entry.place
+    target = first_folder() / entry.target
     if not (target.exists() and target.samefile(path)):
         with replacing(target) as temporary:
             shutil.copyfile(path, temporary)
@@ -172,9 +172,9 @@ def _add_one(path: Path, way: tuple[str, ...], wanted: Official | None) -> Added
     return Added(entry.name, target, digest)
 
 
-def _which(path: Path, digest: str, way: tuple[str, ...], wanted: Official | None) -> Official:
+def _which(path: Path, digest: str, way: tuple[str, ...], wanted: WeightsFile | None) -> WeightsFile:
     """The table's entry: by hash, else the only one of its form, else by a name on its path."""
-    entries = [*OFFICIAL.values(), *([wanted] if wanted else [])]
+    entries = [*WEIGHTS_FILES.values(), *([wanted] if wanted else [])]
     known = next((entry for entry in entries if is_published(entry, digest)), None)
     if known is not None and wanted in (None, known):
         return known
@@ -182,7 +182,7 @@ def _which(path: Path, digest: str, way: tuple[str, ...], wanted: Official | Non
         _recognise_as(wanted, path)
         return wanted
     form = recognise(path)
-    entries = [entry for entry in OFFICIAL.values() if entry.form == form.name]
+    entries = [entry for entry in WEIGHTS_FILES.values() if entry.form == form.name]
     if not entries:
         raise WeightsError(f"{path}: is {form.title}, not one of the files that ig3d weights lists")
     if len(entries) == 1:
@@ -211,7 +211,7 @@ def _add_settings(path: Path, target: Path) -> None:
 
 
 def _add_many(
-    source: Path, files: list[tuple[Path, tuple[str, ...]]], wanted: Official | None
+    source: Path, files: list[tuple[Path, tuple[str, ...]]], wanted: WeightsFile | None
 ) -> list[Added]:
     """Copy all recognised files to their places; if there are none, raise the reasons."""
     added: dict[str, Added] = {}

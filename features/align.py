@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-_DEEPEST = 12
-# Levels by which an id stands for one sample of the whole dataset; by file name it need not.
+_MAX_DROPPED_FOLDERS = 12
+# Levels at which an id is unique in the whole dataset; file names may occur more than once.
 _STRICT = ("id", "path", "path without suffix")
-# Names of columns and arrays by which there is no doubt about the ids.
-_USUAL = ("id", "ids", "sample_id", "sample_ids")
+# Names of columns and arrays that are always taken as ids.
+_ID_NAMES = ("id", "ids", "sample_id", "sample_ids")
 
 Columns = Mapping[str, np.ndarray]
 
@@ -43,7 +43,7 @@ def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray
     rows : (m,) int64
         -1 where no row, or more than one, is equal to the key.
     several : (m,) bool
-        Keys that more than one row is equal to.
+        Keys that are equal to more than one row.
     """
     import pandas as pd
 
@@ -56,16 +56,16 @@ def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Samples of m ids.
+    """Result of matching m ids to samples.
 
     Attributes
     ----------
     rows : (m,) int64
         Row of the samples, -1 where no sample has the id.
     level : str
-        How ids and samples were compared; empty where none is equal.
+        How ids and samples were compared; empty if no id has a sample.
     several : (m,) bool
-        Ids that fit several samples at some level.
+        Ids that match several samples at some level.
     """
 
     rows: np.ndarray
@@ -84,25 +84,26 @@ class Alignment:
 
     @property
     def strict(self) -> bool:
-        """Whether ids were compared as a whole, so that an id without a sample is a row of no sample."""
+        """Whether whole ids or paths were compared, so that an unmatched id certainly belongs to no sample."""
         return self.level in _STRICT
 
     def report(self, source: str, to: str, column: str = "") -> str:
         """Line for the user: how many rows of ``source`` are aligned to ``to``, by which level and column."""
         aligned = int(self.aligned.sum())
-        line = f"{source}: {number(aligned, 'row')} aligned to {to}"
+        line = f"{source}: {number(aligned, 'row')} matched to {to}"
         line += f" by {self.level}" if self.level else ""
         line += f" (ids: {column})" if column else ""
         left = len(self.rows) - aligned
-        return line + (f"; {number(left, 'row')} left out, no sample has the id" if left else "")
+        return line + (f"; {number(left, 'row')} left out, no sample has their id" if left else "")
 
 
 def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
-    """Samples of ids, by the strictest level by which each of them has one.
+    """Match ids to samples at the strictest level at which every id has a sample.
 
-    Exact ids first, else paths (also without leading folders), then file names. A level counts only when no two ids
-    have the same sample by it, and below whole paths only when no id names another split than its sample does. Where
-    no level aligns all, the one that aligns most is returned. Equal ids have the same sample.
+    The levels are: exact ids, paths (also without leading folders), file names. A level is used only if it matches ids
+    one-to-one. Levels below the whole path also require that the folders of an id do not name a different split than
+    its sample's path. If no level matches all ids, the one that matches most is returned. Equal ids have the same
+    sample.
 
     Parameters
     ----------
@@ -115,8 +116,8 @@ def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
     names, paths = [str(name) for name in unique], samples["path"].tolist()
     best, level = np.full(len(names), -1), ""
     several = np.zeros(len(names), bool)
-    for label, keys, among in _levels(names, samples["id"].tolist(), paths):
-        rows, repeated = find_rows(keys, among)
+    for label, keys, candidates in _levels(names, samples["id"].tolist(), paths):
+        rows, repeated = find_rows(keys, candidates)
         at = np.flatnonzero(rows >= 0).tolist()
         if not pd.Index(rows[at]).is_unique:
             continue
@@ -133,7 +134,7 @@ def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
 def align_all(
     ids: np.ndarray, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> Alignment:
-    """:func:`align`, refused where an id has no sample.
+    """Match ids as :func:`align` does, and raise an error if an id has no sample.
 
     Parameters
     ----------
@@ -142,11 +143,11 @@ def align_all(
     source, to : str
         The file of the ids and that of the samples, for messages.
     allow_missing : bool
-        Accept rows of the file whose exact id or path no sample has.
+        Accept rows of the file that match no sample, if ids were matched exactly or by path.
 
     Raises
     ------
-    PredictionsError : ids that no sample has, or that several have; with counts and the first of them.
+    PredictionsError : ids match no sample, or several; with counts and the first of them.
     """
     alignment = align(ids, samples)
     if alignment.complete or (allow_missing and alignment.strict):
@@ -165,7 +166,7 @@ def align_all(
 
 
 def align_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
-    """Name and alignment of the column of ids that has most samples, the first of equal ones; None without columns."""
+    """The column whose ids match most samples (the first on ties), and its alignment; None without columns."""
     best: tuple[str, Alignment] | None = None
     for name, ids in columns.items():
         alignment = align(ids, samples)
@@ -177,19 +178,19 @@ def align_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignmen
 def align_file(
     ids: Columns, others: Columns, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> tuple[np.ndarray, str] | None:
-    """Rows of the samples by the column of a file that matches them, and a line on it; None without ids.
+    """Rows of the samples by the column of a file that matches them, and a message about it; None without ids.
 
     Parameters
     ----------
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of numbers and of repeated text, which are the ids only if they match and no text does.
+        Columns of numbers and of repeated text, which are used only if no text column matches.
     samples, source, to, allow_missing : see :func:`align_all`
 
     Raises
     ------
-    PredictionsError : no column of text matches, or two do and name different samples.
+    PredictionsError : no text column matches, or two match different samples.
     """
     matching: dict[str, Alignment] = {}
     refusals: list[PredictionsError] = []
@@ -210,25 +211,25 @@ def align_file(
     name, best = max(matching.items(), key=lambda item: int(item[1].aligned.sum()))
     differing = [
         other
-        for other, its in matching.items()
-        if its.aligned.sum() == best.aligned.sum() and not np.array_equal(its.rows, best.rows)
+        for other, alignment in matching.items()
+        if alignment.aligned.sum() == best.aligned.sum() and not np.array_equal(alignment.rows, best.rows)
     ]
-    if differing and name not in _USUAL:
+    if differing and name not in _ID_NAMES:
         raise PredictionsError(
             f"{source}: the columns {name} and {', '.join(differing)} match different samples; rename the column of "
             "ids to id"
         )
-    return best.rows, best.report(source, to, "" if name in _USUAL else name)
+    return best.rows, best.report(source, to, "" if name in _ID_NAMES else name)
 
 
 def _align_others(
     columns: Columns, samples: pd.DataFrame, *, source: str, to: str
 ) -> tuple[np.ndarray, str] | None:
-    """Rows of the samples by a column of numbers all of which name samples; None where there is none.
+    """Rows of the samples by a column of numbers that are all sample ids; None if there is none.
 
     Raises
     ------
-    PredictionsError : numbers that count the rows name samples in another order, or names of files are repeated.
+    PredictionsError : a column of row numbers would match samples in a different order, or file names are not unique.
     """
     for name, cells in columns.items():
         unique = np.unique(cells)
@@ -265,11 +266,12 @@ def align_in_order(
     source, to : str
         The file and that of the samples, for messages.
     remedy : str
-        Advice where the rows are not certain.
+        Advice to append if the rows cannot be determined with certainty.
 
     Raises
     ------
-    PredictionsError : no split and not the whole fits in length, or several do, or the rows have no labels.
+    PredictionsError : the number of rows equals neither a split nor the whole table, or several of them; or no row is
+        labelled.
     """
     lengths = {"all samples": np.arange(len(splits))}
     for split in Split:
@@ -290,7 +292,7 @@ def align_in_order(
         )
     return rows, (
         f"WARNING {source}: has no ids; its {number(n, 'row')} were taken as {fitting[0]} of {to} in order of their "
-        f"ids (assumed). Rows in another order within a class cannot be noticed; {remedy}"
+        f"ids (assumed). A different order of rows within a class cannot be detected; {remedy}"
     )
 
 
@@ -302,9 +304,9 @@ def _name_files(names: np.ndarray, samples: pd.DataFrame) -> bool:
 
 
 def difference(ids: np.ndarray, samples: pd.DataFrame) -> str:
-    """Words on the first id that looks like a sample's and is another text; empty where none does.
+    """End of a message for the first unmatched id that differs from a sample id in its spelling only; else empty.
 
-    Such are ids that differ by case, accents, blanks, marks or invisible characters.
+    The spelling includes case, accents, blanks, punctuation and invisible characters.
     """
 
     def alike(name: str) -> str:
@@ -318,7 +320,7 @@ def difference(ids: np.ndarray, samples: pd.DataFrame) -> str:
             other = known.get(alike(part(name))) if alike(part(name)) else None
             if other is None or part(other) == part(name):
                 continue
-            return f"; {name!a} is written another way than {other!a}"
+            return f"; {name!a} is spelled differently from {other!a}"
     return ""
 
 
@@ -346,7 +348,7 @@ def _levels(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Levels of alignment, strictest first: name, keys of the ids, keys of the samples.
 
-    There is one for every leading folder that all ids of the file could lose.
+    There is one level for each number of leading folders that can be dropped from all ids.
     """
     yield "id", ids, sample_ids
     cleaned, clean_paths = list(map(_clean, ids)), list(map(_clean, paths))
@@ -354,26 +356,28 @@ def _levels(
     stemmed, id_stems, path_stems = (list(map(_stemmed, names)) for names in (ids, sample_ids, paths))
     yield "path without suffix", stemmed, id_stems
     parts = [name.strip("/").split("/") for name in stemmed]
-    for drop in range(min(min(map(len, parts), default=1) - 1, _DEEPEST)):
+    for drop in range(min(min(map(len, parts), default=1) - 1, _MAX_DROPPED_FOLDERS)):
         label = f"path without {number(drop, 'leading folder')}" if drop else "path without suffix"
         yield label, ["/".join(part[drop:]) for part in parts], path_stems
     yield "file name", _files(cleaned), _files(clean_paths)
     yield "file name without suffix", _files(stemmed), _files(id_stems)
-    # RAF-DB's ids are those of its list, its files are called test_0001_aligned.jpg
+    # RAF-DB: ids are those of its list (test_0001), files are named test_0001_aligned.jpg
     yield "file name without suffix", _files(stemmed), _files(path_stems)
 
 
 def _other_split(ids: list[str], paths: list[str]) -> bool:
-    """Whether a folder of an id names another split than one of its sample's path."""
+    """Whether the folders of an id and of its sample's path name different splits."""
     folders = {
         (_clean(name).rpartition("/")[0], _clean(path).rpartition("/")[0])
         for name, path in zip(ids, paths, strict=True)
     }
-    splits = ((_split_in(mine), _split_in(other)) for mine, other in folders)
-    return any(mine is not None and other is not None and mine is not other for mine, other in splits)
+    splits = ((_split_in(of_id), _split_in(of_path)) for of_id, of_path in folders)
+    return any(
+        of_id is not None and of_path is not None and of_id is not of_path for of_id, of_path in splits
+    )
 
 
 def _split_in(folder: str) -> Split | None:
-    """The split that the last folder with such a name stands for."""
+    """The split named by the innermost folder that names one."""
     splits = [split_named(name) for name in folder.split("/") if name]
     return next((split for split in reversed(splits) if split is not None), None)

@@ -32,7 +32,7 @@ def class_problem(
     has_ids: bool,
     numbered: bool,
 ) -> tuple[str, str]:
-    """Likely fault in the order of a file's rows or columns, and the advice; both empty where nothing shows.
+    """Probable error in the order of the rows or columns of a file, and advice; both empty if there is none.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def va_problem(
 
 
 def _mcnemar(right: np.ndarray, wrong: np.ndarray) -> float:
-    """Exact two-sided p for two (n,) bool arrays of what each of two readings gets right."""
+    """Exact two-sided McNemar p-value; both (n,) bool: rows that are right under each of two orders."""
     from scipy.stats import binomtest
 
     gained, lost = int(np.sum(right & ~wrong)), int(np.sum(wrong & ~right))
@@ -136,7 +136,7 @@ class ClassOrder:
 
 
 def find_class_order(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> ClassOrder | None:
-    """The order of classes that the labels speak for, where it is another than the one that was read.
+    """The order of classes that fits the labels, if it differs from the one that was read.
 
     Parameters
     ----------
@@ -174,12 +174,12 @@ def find_class_order(predicted: np.ndarray, labels: np.ndarray, columns: Sequenc
 
 
 def _better(right: np.ndarray, than: np.ndarray) -> bool:
-    """Whether one reading gets clearly more rows right than another: by 10 points, and not by chance."""
+    """Whether one order is right for clearly more rows than another: 10 points more, and p < .001."""
     return bool(right.mean() - than.mean() >= BETTER_BY) and _mcnemar(right, than) < _SIGNIFICANT
 
 
 def class_order_problem(predicted: np.ndarray, labels: np.ndarray, columns: Sequence[str]) -> str | None:
-    """Likely fault in the order of a file's columns, in words; None where nothing shows.
+    """Message about a probable error in the order of the columns of a file; None if there is none.
 
     Parameters and rules are those of :func:`find_class_order`.
     """
@@ -217,7 +217,7 @@ _SPLITS = {
 
 
 def row_orders(paths: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> dict[str, np.ndarray]:
-    """Orders a file without ids may be in: name -> (n,) permutation, row of the file -> row of the samples.
+    """Usual orders of files without ids: name -> (n,) permutation, row of the file -> row of the samples.
 
     Those of :data:`_LISTINGS`, then by class, each of them also with one split after another.
 
@@ -250,7 +250,7 @@ def row_orders(paths: Sequence[str], labels: np.ndarray, splits: np.ndarray) -> 
 
 
 def _of_processes(n: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Orders in which distributed processes leave ``n`` sorted rows, and the reverse: name, row of the file -> row."""
+    """Orders of ``n`` sorted rows after distributed processing, and their inverses: name, row of the file -> row."""
     rows = np.arange(n)
     yield "backwards", rows[::-1]
     for processes in range(2, min(_MOST_PROCESSES, n // 2) + 1):
@@ -270,7 +270,7 @@ def _of_processes(n: int) -> Iterator[tuple[str, np.ndarray]]:
 def row_order_problem(
     predicted: np.ndarray, labels: np.ndarray, paths: Sequence[str], k: int, *, splits: np.ndarray
 ) -> str | None:
-    """Likely fault in rows that were taken in the samples' order, in words; None where nothing shows.
+    """Message about a probable error in the order of rows without ids; None if there is none.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def _free_hits(predicted: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
 
 
 def chance_problem(predicted: np.ndarray, labels: np.ndarray, k: int, *, splits: np.ndarray) -> str | None:
-    """Whether rows that were taken in the samples' order, or those of a split, are right by chance only, in words.
+    """Message if rows without ids, or those of a split, are right by chance only; else None.
 
     Parameters are those of :func:`row_order_problem`.
     """
@@ -366,7 +366,7 @@ def changes_along_rows(predicted: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's r of two (n,) arrays; 0 where there are fewer than three rows, or one does not vary."""
+    """Pearson's r of two (n,) arrays; 0 if there are fewer than three rows or an array is constant."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

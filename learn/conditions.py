@@ -1,8 +1,8 @@
-"""Conditions of a fold model: the columns that its rules are fitted and applied to.
+"""Conditions of a fold model: the input columns on which its rules are fitted and applied.
 
 ``real`` are the codes as they are; ``permuted`` and ``conditional`` are controls with the rows of the codes permuted,
-the latter among rows with similar 2D predictions; ``2d:NAME`` has a second 2D network in place of the 3D predictions;
-``2d+NAME`` has both 2D networks stacked in place of the first.
+in ``conditional`` among rows with similar 2D predictions; ``2d:NAME`` has a second 2D network in place of the 3D
+predictions; ``2d+NAME`` has both 2D networks stacked in place of the first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .plan import FoldModel
 from .rules import RECALIBRATED, Choices, Columns, fits, kind_of
 from .rules.columns import centred
 
-_SIMILAR = 8  # rows of a bin, at least
+_SIMILAR = 8  # least number of rows in a bin of similar 2D predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Condition:
     ----------
     name : ``real``, ``permuted``, ``conditional``, ``2d:NAME`` or ``2d+NAME``
     rules, choices : the rules that are fitted, and their options
-    fit, rows : columns they are fitted to, and those rows of the table
-    apply, there : columns they are applied to, and the rows of the fold that these are (mask)
-    version : number of the predictions among those of the same rule and condition
+    fit, rows : columns that the rules are fitted on, and their rows of the table
+    apply, has_prediction : columns that the rules are applied to, and a mask of these rows among those of the fold
+    replicate : index of the repeat or permutation of the same rule and condition
     over_both : whether both 2D networks are stacked before the rule
     """
 
@@ -42,8 +42,8 @@ class Condition:
     fit: Columns
     rows: np.ndarray
     apply: Columns
-    there: np.ndarray
-    version: int
+    has_prediction: np.ndarray
+    replicate: int
     over_both: bool = False
 
 
@@ -71,8 +71,8 @@ def conditions_of(
     rules : names of the rules
     primary : the rule of the primary comparison, which has the control ``conditional``
     choices : options of the rules
-    repeat : number of the cross-fitting
-    permutations : numbers of the permutations of ``conditional``
+    repeat : index of the cross-fitting
+    permutations : indices of the permutations of ``conditional``
     permuted : whether the other rules have their control
     random : generators of the permutations, of ``permuted`` and of ``conditional``
     """
@@ -82,7 +82,7 @@ def conditions_of(
     yield Condition(REAL, rules, choices, fit, rows, there, covered, repeat)
     others = tuple(name for name in rules if name != primary)
     if permuted and others:
-        # also of rules that fit nothing: a head has the class shares with any codes
+        # also for rules without parameters: with any codes, a head predicts the class shares of its training rows
         mixed = fit.permuted(random[0].permutation(len(fit)))
         shown = there.permuted(random[0].permutation(len(there)))
         yield Condition(PERMUTED, others, choices, mixed, rows, shown, covered, 0)
@@ -118,8 +118,8 @@ def _second_networks(
             instead = replace(apply_known, three=shown, codes=None)
             yield Condition(f"2d:{name}", fitted, without, mixed, rows, instead, there, repeat)
         if fits(primary, choices.calibrate):
-            # The reference has the second network once more in place of the 3D predictions: weights are shrunk, and
-            # 3D predictions that repeat that network must not gain from the part that shrinkage leaves.
+            # The reference uses the second network again in place of the 3D predictions. Weights are shrunk: 3D
+            # predictions that are a copy of that network must not gain from the part that the shrinkage left out.
             both, shown_both = replace(fit_known, second=second), replace(apply_known, second=shown)
             again = replace(both, three=second, codes=None), replace(shown_both, three=shown, codes=None)
             for rule, (fit_both, apply_both) in {RECALIBRATED: again, primary: (both, shown_both)}.items():

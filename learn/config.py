@@ -53,7 +53,8 @@ class FuseConfig:
     Attributes
     ----------
     rules : names out of ``RULES``, or ``module:Class``
-        Fusion rules, by comma or repeated. best chooses among the others that are named, on calibration rows.
+        Fusion rules, separated by commas or repeated. best chooses one of the others named here (or of all) in inner
+        folds of the rows on which rules are fitted.
     primary : name out of ``RULES``, or None
         Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
         rules, else the first of them.
@@ -64,9 +65,10 @@ class FuseConfig:
     blocks : str
         Code blocks: full, short, or block names by comma or repeated.
     groups : regular expression, or None
-        Regular expression; its first (...) in an id is the person or video. Default: the groups of the store.
+        Regular expression; its first (...) in an id is the person or video, whose rows stay in one fold and are
+        resampled together. Default: the groups of the store.
     report : ``train``, ``val``, ``test``, ``all`` or None
-        Rows to report: test, val, train or all. Default: see docs/protocol.md.
+        Split to report: test, val, train or all. Default: test, else val, else all rows.
     calibration_rows : int or None
         Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
@@ -77,28 +79,29 @@ class FuseConfig:
     seed : int
         Seed of all random numbers.
     draws : int
-        Draws of the bootstrap and of the permutation tests.
+        Number of bootstrap samples, and of permutations of the tests.
     on : ``probabilities`` or ``logits``
         Scale on which mean, max and weighted combine predictions: probabilities or logits (classes).
     calibrate : ``none``, ``temperature`` or ``bias``
         Calibration of both predictions before every rule, fitted on the same rows: none, temperature, or bias (a
         temperature and an offset per class).
     objective : str or None
-        Objective of the fitted rules: accuracy, balanced, logloss; for valence-arousal rmse, ccc. Default: the first of
-        the task.
+        Objective of the fitted rules: accuracy, balanced, logloss; for valence-arousal rmse, ccc. Default: accuracy;
+        for valence-arousal rmse.
     controls : bool
-        Repeat the rules with permuted codes.
+        Also fit each rule with permuted codes, as a control.
     permutations : int
         Total number of permutations of the codes among rows with similar 2D predictions, for the control of the primary
         rule.
     two_d_out_of_fold : bool
-        Declare that the 2D predictions of the train split were made out of fold.
+        Declare that the 2D predictions of the train split are out of fold: the rules are then fitted on the train
+        split.
     allow_missing : bool
         Leave out, and count, rows without a match: 2D rows without a sample, and rows with codes but no 2D prediction.
     force : bool
         Continue if the order of rows or classes looks wrong.
     jobs : int
-        Threads of heads and rules; 0 is all cores. Changes no result.
+        Number of threads of heads and rules; 0 is all cores. Does not affect results.
     model : bool
         Whether to refit everything on all calibration rows, for a model file.
     rule_options : rule -> parameter -> value
@@ -176,7 +179,8 @@ class HeadsConfig:
     report : ``train``, ``val``, ``test``, ``all`` or None
         Rows to report: test, val, train or all. Default: test, else val, else all by folds.
     groups : regular expression, or None
-        Regular expression; its first (...) in an id is the person or video. Default: the groups of the store.
+        Regular expression; its first (...) in an id is the person or video, whose rows stay in one fold and are
+        resampled together. Default: the groups of the store.
     balanced : bool
         Give all classes the same weight in fitting.
     device : str
@@ -186,9 +190,9 @@ class HeadsConfig:
     seed : int
         Seed of all random numbers.
     draws : int
-        Draws of the bootstrap and of the permutation tests.
+        Number of bootstrap samples, and of permutations of the tests.
     jobs : int
-        Threads of the heads; 0 is all cores. Changes no result.
+        Number of threads of the heads; 0 is all cores. Does not affect results.
     """
 
     heads: tuple[str, ...] = ("gbm",)

@@ -1,7 +1,11 @@
-"""Cross-fitting: references, rules and controls fitted and applied on the rows of the plan, for each condition."""
+"""Cross-fitting: fit and apply references, rules and controls on the rows of the plan.
+
+This is done for each condition: real codes, permuted codes, a second 2D network (:mod:`.conditions`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -27,9 +31,9 @@ class Repeat:
 
     Attributes
     ----------
-    plan : its plan; all repeats report the same rows
+    plan : EvaluationPlan; all repeats report the same rows
     head_scores : (n, k) 3D scores by each head of the plan
-    seed : of inner folds and permutations
+    seed : seed of inner folds and permutations
     """
 
     plan: EvaluationPlan
@@ -38,44 +42,44 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fused:
+class _RulePredictions:
     """Predictions of one rule of one fold model under one condition.
 
     Attributes
     ----------
-    rule, condition, version : as in Condition
-    repeat : number of the cross-fitting
-    fits : whether it was fitted to 2D predictions
-    rows : of the table, to which the fold model is applied
-    there : those of them that have a prediction
-    predicted : (n, k), n of them
-    fitted : fitted parameters
+    rule, condition, replicate : as in Condition
+    repeat : index of the cross-fitting
+    is_fitted : whether the rule has fitted parameters
+    rows : (n,) rows of the table to which the fold model is applied
+    has_prediction : (n,) bool
+    predicted : (m, k) predictions of the m rows that have one
+    parameters : fitted parameters
     """
 
     rule: str
     condition: str
-    version: int
+    replicate: int
     repeat: int
-    fits: bool
+    is_fitted: bool
     rows: np.ndarray
-    there: np.ndarray
+    has_prediction: np.ndarray
     predicted: np.ndarray
-    fitted: dict[str, Any]
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class CrossFit:
-    """Rules of a run over a table.
+    """Fits and applies all rules of a run by cross-fitting.
 
     Attributes
     ----------
     table : FusionTable
     repeats : at least one; the saved rules are fitted by the first
-    rules : their names, in the order of the table
-    primary : the rule that is compared with the conditional control
+    rules : names of the rules, in the order of the report
+    primary : rule of the primary comparison; its control has codes permuted among similar rows
     choices : options of the rules
     controls : whether every rule is repeated with permuted codes
-    permutations : of the conditional control, over all repeats
+    permutations : number of permutations of the conditional control, over all repeats
     progress : called after each fold model, optional
     """
 
@@ -93,19 +97,20 @@ class CrossFit:
         """The plan of the first repeat."""
         return self.repeats[0].plan
 
-    def fitted(self, *, final: bool) -> tuple[tuple[Predictor, ...], dict[str, Rule]]:
-        """Every rule of every fold, in several threads: trees grow beside arithmetic.
+    def fit_all(self, *, final: bool) -> tuple[tuple[Predictor, ...], dict[str, Rule]]:
+        """Fit and apply every rule on every fold, in parallel threads.
 
         Parameters
         ----------
         final : bool
-            Whether every rule is fitted to all calibration rows as well.
+            Whether every rule is also fitted on all calibration rows.
 
         Returns
         -------
-        References, then rules, each followed by its controls, over the reported rows; and the rules for a model.
+        predictors : references, then rules, each followed by its controls; predictions of the reported rows
+        rules : name -> rule fitted on all calibration rows; empty without ``final``
         """
-        # boost and its control grow trees beside each other
+        # boost and its control train LightGBM at the same time, in each fold
         threads, trees = self.choices.threads or cpu_count(), 2 * len(self.plan.fold_models)
         choices = replace(self.choices, threads=max(1, threads // trees))
         names = (RECALIBRATED, *self.rules) if final else ()
@@ -123,12 +128,12 @@ class CrossFit:
     def _fold_models(self, choices: Choices) -> Iterator[Any]:
         """Calls that fit and apply the rules of each fold model under each condition."""
         total, done = sum(len(repeat.plan.fold_models) for repeat in self.repeats), 0
-        each = -(-self.permutations // len(self.repeats)) if self.controls else 0
+        per_repeat = math.ceil(self.permutations / len(self.repeats)) if self.controls else 0
         for number, repeat in enumerate(self.repeats):
             rules = self.rules
             if number:
                 rules = tuple(name for name in rules if kind_of(name).repeated or name == self.primary)
-            # separate generators: neither permutations nor the bootstrap change each other
+            # separate generators, so that one kind of permutation does not change the other
             random = np.random.default_rng([repeat.seed, 1]), np.random.default_rng([repeat.seed, 3])
             for model in repeat.plan.fold_models:
                 conditions = conditions_of(
@@ -140,7 +145,7 @@ class CrossFit:
                     primary=self.primary,
                     choices=replace(choices, seed=repeat.seed),
                     repeat=number,
-                    permutations=range(number * each, (number + 1) * each),
+                    permutations=range(number * per_repeat, (number + 1) * per_repeat),
                     permuted=self.controls and not number,
                     random=random,
                 )
@@ -151,21 +156,22 @@ class CrossFit:
                 if self.progress is not None:
                     self.progress("rules", done, total)
 
-    def _fused(self, repeat: int, model: FoldModel, condition: Condition, name: str) -> _Fused:
+    def _fused(self, repeat: int, model: FoldModel, condition: Condition, name: str) -> _RulePredictions:
         rule = self._rule(
             name, condition.choices, condition.fit, condition.rows, over_both=condition.over_both
         )
-        some = condition.there.any()
-        return _Fused(
+        return _RulePredictions(
             rule=name,
             condition=condition.name,
-            version=condition.version,
+            replicate=condition.replicate,
             repeat=repeat,
-            fits=fits(name, condition.choices.calibrate),
+            is_fitted=fits(name, condition.choices.calibrate),
             rows=model.apply,
-            there=condition.there,
-            predicted=rule.apply(condition.apply) if some else np.empty((0, len(self.table.columns))),
-            fitted=rule.describe() | ({"not_converged": causes} if (causes := rule.failures()) else {}),
+            has_prediction=condition.has_prediction,
+            predicted=rule.apply(condition.apply)
+            if condition.has_prediction.any()
+            else np.empty((0, len(self.table.columns))),
+            parameters=rule.describe() | ({"not_converged": causes} if (causes := rule.failures()) else {}),
         )
 
     def _rule(
@@ -183,7 +189,7 @@ class CrossFit:
             )
         return rule.fit(columns, y, groups=groups)
 
-    def _predictors(self, every: list[_Fused]) -> tuple[Predictor, ...]:
+    def _predictors(self, every: list[_RulePredictions]) -> tuple[Predictor, ...]:
         """Predictions of all reported rows, from those of the fold models."""
         reported = self.plan.reported
         values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
@@ -192,17 +198,17 @@ class CrossFit:
                 values.setdefault((name, REAL), {})[number] = array
         references = list(values)
         fitted: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in values}
-        empty = np.full_like(values["2d", REAL][0], np.nan)
+        all_nan = np.full_like(values["2d", REAL][0], np.nan)
         for fused in every:
             key = fused.rule, fused.condition
             where = np.searchsorted(reported, fused.rows)
-            # Rows without 3D take the reference that had the same chances.
-            array = values[RECALIBRATED if fused.fits else "2d", REAL][fused.repeat][where]
-            array[fused.there] = fused.predicted
-            values.setdefault(key, {}).setdefault(fused.version, empty.copy())[where] = array
+            # Rows without 3D get the reference that is fitted on the same rows, or 2d if the rule is not fitted.
+            array = values[RECALIBRATED if fused.is_fitted else "2d", REAL][fused.repeat][where]
+            array[fused.has_prediction] = fused.predicted
+            values.setdefault(key, {}).setdefault(fused.replicate, all_nan.copy())[where] = array
             parameters = fitted.setdefault(key, [])
-            if fused.fitted and fused.version == 0:
-                parameters.append(fused.fitted)
+            if fused.parameters and fused.replicate == 0:
+                parameters.append(fused.parameters)
         names = (RECALIBRATED, *self.rules)
         order = references + [
             key for name in names for key in values if key[0] == name and key not in references
@@ -220,7 +226,7 @@ class CrossFit:
         return tuple(predictors)
 
     def _references(self, number: int) -> dict[str, np.ndarray]:
-        """Predictions of the references that are not fitted, and an empty array for ``2d-recalibrated``."""
+        """Predictions of the references that are not fitted; NaN for ``2d-recalibrated``, which is fitted later."""
         table, plan = self.table, self.repeats[number].plan
         plain = as_predictions(table.two_d[plan.reported], table.task)
         three = np.full_like(plain, np.nan)
@@ -231,11 +237,15 @@ class CrossFit:
             f"2d:{name}": as_predictions(other[plan.reported], table.task)
             for name, other in table.others.items()
         }
-        empty = np.full_like(plain, np.nan)
-        return {"2d": plain, RECALIBRATED: empty, "3d": as_predictions(three, table.task), **others}
+        return {
+            "2d": plain,
+            RECALIBRATED: np.full_like(plain, np.nan),
+            "3d": as_predictions(three, table.task),
+            **others,
+        }
 
     def columns(self, rows: np.ndarray, heads: tuple[int, ...], repeat: int = 0) -> Columns:
-        """Columns of rows of the table; each 3D score is of the head that predicts its row."""
+        """Inputs of rules for rows of the table; each 3D score comes from the head that was fitted without the row."""
         table = self.table
         if table.three_d is not None:
             three = table.three_d[rows]
@@ -255,7 +265,7 @@ def not_converged(predictors: tuple[Predictor, ...]) -> list[str]:
         if causes:
             label = of.name if of.condition == REAL else f"{of.name} ({of.condition})"
             lines.append(
-                f"WARNING {label}: {len(causes)} optimisations did not converge ({causes[0]}); its figures may change "
-                "with small changes of the rows. Look for constant or duplicate 2D predictions."
+                f"WARNING {label}: {len(causes)} optimisations did not converge ({causes[0]}); its results may change "
+                "with small changes of the rows; check for constant or duplicate 2D predictions."
             )
     return lines

@@ -1,4 +1,4 @@
-"""Rows that each head and each fold model of the rules is fitted on, case by case (docs/protocol.md)."""
+"""Rows that each head and each fold model of the rules is fitted on (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from .folds import folds_of, strata_of
 
 _EMPTY = np.zeros(0, np.intp)
 _PAIRED_FOLDS, _INNER_BLOCKS = 10, 5
+# How heads are fitted: see EvaluationPlan.head_fitting.
+ONCE, NESTED, OUT_OF_FOLD, NO_HEAD, IN_FOLDS = "once", "nested", "out-of-fold", "none", "in folds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,9 @@ class HeadFit:
 
 @dataclass(frozen=True, slots=True)
 class FoldModel:
-    """One set of fused rules: fitted on ``fit``, which have 3D, applied to ``apply``; row indices of the table.
+    """The rules of one fold: fitted on the rows ``fit``, all with 3D, and applied to ``apply``; indices of table rows.
 
-    ``heads_fit`` and ``heads_apply`` are numbers of the heads whose predictions stand on either side.
+    ``heads_fit`` and ``heads_apply`` are indices of the heads that predict the rows of ``fit`` and of ``apply``.
     """
 
     fit: np.ndarray
@@ -39,7 +41,7 @@ class FoldModel:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """Folds of rows: ``number`` (m,) aligned with ``rows``."""
+    """Folds of rows: ``number`` (m,) is the fold of each of ``rows``."""
 
     rows: np.ndarray
     number: np.ndarray
@@ -58,20 +60,20 @@ class Folds:
         distinct = len(np.unique(groups))
         count = min(folds, distinct)
         if count < least:
-            what = "groups" if table.grouped else "rows"
+            units = "groups" if table.grouped else "rows"
             raise ProtocolError(
-                f"folds: expected at least {least}, from as many {what}, got {count} folds of {distinct} {what}; "
-                "more rows, more folds, or a val split to fit on are needed"
+                f"folds: at least {least} are needed, but {folds} folds of {distinct} {units} are {count}; use more "
+                "rows, more folds, or a val split to fit on"
             )
         number = folds_of(strata_of(table.truth[rows], table.task), groups, count, seed)
-        notes = () if count == folds else (f"{folds} folds were asked for; {count} are possible.",)
+        notes = () if count == folds else (f"{folds} folds were requested; {count} are possible.",)
         return cls(rows, number, count, notes)
 
     def rows_of(self, *folds: int) -> np.ndarray:
         """Rows of these folds."""
         return self.rows[np.isin(self.number, folds)]
 
-    def but(self, *folds: int) -> np.ndarray:
+    def rows_except(self, *folds: int) -> np.ndarray:
         """Rows of all other folds."""
         return self.rows[~np.isin(self.number, folds)]
 
@@ -80,23 +82,25 @@ Fits = tuple[tuple[HeadFit, ...], tuple[FoldModel, ...], FoldModel, int]
 
 
 def with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
-    """Those of some rows that a head can read and a rule can be fitted on."""
+    """The rows with codes (or 3D predictions) among these rows."""
     return rows[table.covered[rows]]
 
 
-def in_folds(table: FusionTable, reported: np.ndarray, train: np.ndarray, folds: Folds, case: str) -> Fits:
-    """Rules fitted on the other folds of the reported rows: on those of their rows that have 3D."""
-    others = [with_codes(table, folds.but(i)) for i in range(folds.count)]
+def fit_in_folds(
+    table: FusionTable, reported: np.ndarray, train: np.ndarray, folds: Folds, head_fitting: str
+) -> Fits:
+    """Cross-fitting: rules of each fold are fitted on the rows with 3D of the other folds."""
+    others = [with_codes(table, folds.rows_except(i)) for i in range(folds.count)]
     every = with_codes(table, reported)
-    if case != "nested":
-        heads: tuple[HeadFit, ...] = (HeadFit(train, every),) if case == "once" else ()
+    if head_fitting != NESTED:
+        heads: tuple[HeadFit, ...] = (HeadFit(train, every),) if head_fitting == ONCE else ()
         used = (0,) if heads else ()
         models = tuple(FoldModel(others[i], folds.rows_of(i), used, used) for i in range(folds.count))
         return heads, models, FoldModel(every, _EMPTY, used, used), 0 if heads else -1
     inner = _inner_heads(folds.count)
     heads = tuple(
-        HeadFit(with_codes(table, folds.but(*left_out)), with_codes(table, folds.rows_of(*asked)))
-        for left_out, asked, _ in inner
+        HeadFit(with_codes(table, folds.rows_except(*left_out)), with_codes(table, folds.rows_of(*predicted)))
+        for left_out, predicted, _ in inner
     ) + tuple(HeadFit(others[i], with_codes(table, folds.rows_of(i))) for i in range(folds.count))
     outer = tuple(len(inner) + i for i in range(folds.count))
     models = tuple(
@@ -116,7 +120,7 @@ _Folds = tuple[int, ...]
 
 
 def _inner_heads(count: int) -> list[tuple[_Folds, _Folds, _Folds]]:
-    """Heads of the inner out-of-fold predictions: folds left out, folds predicted, folds whose rules are fitted to it.
+    """Heads of the inner out-of-fold predictions: folds left out, folds predicted, folds whose rules use the head.
 
     A head fitted without folds i and j predicts j for the rules that are applied to i, and i for those applied to j:
     half the fits of separate inner folds. Of many folds there are too many pairs; the folds other than i are then
@@ -128,34 +132,34 @@ def _inner_heads(count: int) -> list[tuple[_Folds, _Folds, _Folds]]:
     for i in range(count):
         others = np.delete(np.arange(count), i)
         for block in np.array_split(others, _INNER_BLOCKS):
-            asked = tuple(block.tolist())
-            found.append(((i, *asked), asked, (i,)))
+            predicted = tuple(block.tolist())
+            found.append(((i, *predicted), predicted, (i,)))
     return found
 
 
-def apart(
+def fit_on_split(
     table: FusionTable,
     reported: np.ndarray,
     calibration: np.ndarray,
     train: np.ndarray,
-    case: str,
+    head_fitting: str,
     config: FuseConfig,
     notes: list[str],
 ) -> Fits:
-    """Rules fitted on rows of another split, which have 3D."""
-    if case == "ready":
+    """Rules are fitted on the rows with 3D of another split, ``calibration``."""
+    if head_fitting == NO_HEAD:
         return (), (FoldModel(calibration, reported),), FoldModel(calibration, _EMPTY), -1
-    if case == "once":
-        asked = np.sort(np.concatenate([calibration, with_codes(table, reported)]))
+    if head_fitting == ONCE:
+        predicted = np.sort(np.concatenate([calibration, with_codes(table, reported)]))
         final = FoldModel(calibration, _EMPTY, (0,), (0,))
-        return (HeadFit(train, asked),), (FoldModel(calibration, reported, (0,), (0,)),), final, 0
+        return (HeadFit(train, predicted),), (FoldModel(calibration, reported, (0,), (0,)),), final, 0
     folds = Folds.of(table, calibration, config.folds, config.seed)
     notes.extend(folds.notes)
-    # Train rows without a 2D prediction teach the head all the same; they are in no fold.
+    # The head is also trained on train rows without a 2D prediction; they are in no fold.
     rest = np.setdiff1d(train, calibration)
     heads = tuple(
         HeadFit(
-            np.sort(np.concatenate([folds.but(i), _rest_for(table, rest, folds.rows_of(i))])),
+            np.sort(np.concatenate([folds.rows_except(i), _rest_for(table, rest, folds.rows_of(i))])),
             folds.rows_of(i),
         )
         for i in range(folds.count)
@@ -166,25 +170,26 @@ def apart(
     return (*heads, last), (FoldModel(calibration, reported, inner, (number,)),), final, number
 
 
-def fewer(table: FusionTable, model: FoldModel, most: int, seed: int) -> FoldModel:
-    """The fold model fitted on at most so many of its rows, groups whole.
+def subsample(table: FusionTable, model: FoldModel, most: int, seed: int) -> FoldModel:
+    """The fold model, to be fitted on at most ``most`` of its rows, whole groups.
 
-    Groups come in one shuffled order for all sizes and all folds, so that more rows hold fewer.
+    The order in which groups are drawn is the same for all sizes and folds, so that a larger sample contains a smaller
+    one.
     """
     codes = table.group_codes
-    place = np.random.default_rng([seed, 2]).permutation(codes.max() + 1)
+    rank = np.random.default_rng([seed, 2]).permutation(codes.max() + 1)
     groups, sizes = np.unique(codes[model.fit], return_counts=True)
-    order = np.argsort(place[groups])
+    order = np.argsort(rank[groups])
     taken = groups[order][np.cumsum(sizes[order]) <= most]
     if not len(taken):
         raise ProtocolError(
-            f"calibration-rows: expected as many as a group has, got {most} and a first group of "
-            f"{sizes[order[0]]} rows; give more"
+            f"calibration-rows: {most} is less than the {sizes[order[0]]} rows of the first group drawn; groups are "
+            "kept whole, so use more"
         )
     return replace(model, fit=model.fit[np.isin(codes[model.fit], taken)])
 
 
 def _rest_for(table: FusionTable, rest: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Train rows outside of all folds, less those of the groups in a fold."""
+    """Train rows outside of all folds, without those whose group is in the fold."""
     groups = table.group_codes
     return rest[~np.isin(groups[rest], groups[fold])]

@@ -1,7 +1,7 @@
-"""One fusion run: table and choices in, measured predictions and a fitted model out.
+"""One fusion run: fit and measure all predictors on a table, and refit the model that is saved.
 
-plan -> heads -> references, rules and controls -> figures -> model. The :class:`~.plan.EvaluationPlan` alone decides
-which rows anything is fitted on.
+plan -> heads -> references, rules and controls -> figures -> model. Only the :class:`~.plan.EvaluationPlan` decides
+on which rows models are fitted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .config import DEFAULT_RULES, FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, Fu
 from .crossfit import CrossFit, Progress, Repeat, not_converged
 from .diagnostics import check_figures, check_rows
 from .evaluate.figures import figures_of
+from .fold_models import NESTED
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import custom_target, untrusted_types
 from .model import FusionModel, settled
@@ -36,7 +37,7 @@ __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuseResult(Result):
-    """Result of a fusion run; the model is None if it was not wanted."""
+    """Result of a fusion run; ``model`` is None if ``config.model`` is False."""
 
     protocol: EvaluationPlan
     config: FuseConfig
@@ -66,22 +67,22 @@ def fuse_predictions(
     table : FusionTable
     config : FuseConfig, optional
     heads : cache of head scores that several runs share, optional
-        A dictionary, or a :class:`~.head_fits.ScoreFolder`; changes no figure.
-    progress : called with a step, and how many of how many of its parts are done; optional
+        A dictionary, or a :class:`~.head_fits.ScoreFolder`; does not affect results.
+    progress : function ``(step, done, total)``, optional
 
     Returns
     -------
     FuseResult
-        The same for the same table and choices, whatever order the rows came in and however many threads ran.
+        The same for the same table and options, whatever the order of the rows and the number of threads.
 
     Raises
     ------
-    ProtocolError : the rows do not allow it (docs/protocol.md).
-    UsageError : a choice that the task or the table does not have.
+    ProtocolError : no evaluation is possible with these rows (docs/protocol.md).
+    UsageError : an option is not available for this task or table.
     """
     config = config or FuseConfig()
     table = regrouped(table, config.groups)
-    config, notes = _for_table(config, table)
+    config, notes = _drop_unusable_rules(config, table)
     choices = _choices(config, table)
     start = time.perf_counter()
     plan = plan_fusion(table, config)
@@ -90,20 +91,21 @@ def fuse_predictions(
     foreign = untrusted_types(fitted.final) if custom_target(config.head) and fitted.final is not None else []
     if foreign:
         notes.append(
-            f"WARNING no model is saved: the head {config.head} holds {some(foreign)}, which a model file may not."
+            f"WARNING no model is saved: the head {config.head} contains types that a model file cannot store: "
+            f"{some(foreign)}."
         )
-    others = [name for name in config.rules if name not in RULES]
-    if config.model and others:
+    external = [name for name in config.rules if name not in RULES]
+    if config.model and external:
         notes.append(
-            f"WARNING no model is saved: a model file may hold the rules of ig3d only, not {some(others)}."
+            f"WARNING no model is saved: a model file can store the rules of ig3d only, not {some(external)}."
         )
     primary = config.primary_rule()
     crossfit = CrossFit(
         table, repeats, config.rules, primary, choices, config.controls, config.permutations, progress
     )
-    # Sums on one thread: their last digits, and so the bytes of a result, do not depend on how many there are.
+    # BLAS on one thread: results have the same bytes whatever the number of threads.
     with threadpool_limits(1, user_api="blas"):
-        predictors, final = crossfit.fitted(final=config.model and not foreign and not others)
+        predictors, final = crossfit.fit_all(final=config.model and not foreign and not external)
     after_rules = time.perf_counter()
     rows = plan.reported
     groups = table.group_codes[rows] if table.grouped else None
@@ -123,7 +125,7 @@ def fuse_predictions(
     model = _model(crossfit, fitted, final) if final else None
     notes += not_converged(predictors) + check_rows(table, plan, predictors)
     notes += check_figures(figures, len(rows), table.task, choices.objective)
-    notes.sort(key=lambda line: not line.startswith("WARNING"))  # what a reader must not miss comes first
+    notes.sort(key=lambda line: not line.startswith("WARNING"))  # warnings first
     return FuseResult(
         task=table.task,
         classes=table.classes,
@@ -154,8 +156,8 @@ def _repeats(
     cache: MutableMapping[str, np.ndarray] | None,
     progress: Progress | None,
 ) -> tuple[FittedHeads, tuple[Repeat, ...]]:
-    """The heads of the plan, and the cross-fittings: one with a split to fit on, else several with other folds."""
-    nested = plan.case == "nested"
+    """Fitted heads, and the cross-fittings: one if there is a separate split to fit on, else several with new folds."""
+    nested = plan.head_fitting == NESTED
     count = 1
     if len(plan.fold_models) > 1:
         count = config.repeats or (REPEATS_OF_HEADS if nested else REPEATS)
@@ -174,14 +176,15 @@ def _repeats(
     repeats = [Repeat(plan, fitted.scores, config.seed)]
     for number in range(1, count):
         seed = int(np.random.default_rng([config.seed, 2, number]).integers(2**32))
-        again = replace(config, seed=seed, model=False)
-        other = plan_fusion(table, again)
-        repeats.append(Repeat(other, fit(other, again).scores if nested else fitted.scores, seed))
+        reseeded = replace(config, seed=seed, model=False)
+        new_plan = plan_fusion(table, reseeded)
+        scores = fit(new_plan, reseeded).scores if nested else fitted.scores
+        repeats.append(Repeat(new_plan, scores, seed))
     return fitted, tuple(repeats)
 
 
-def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list[str]]:
-    """The configuration with the rules that the table allows, and the run's first notes."""
+def _drop_unusable_rules(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list[str]]:
+    """The configuration without the rules that are not possible on this table, and notes."""
     notes = list(table.notes)
     if table.task == "va" and config.calibrate != "none":
         raise UsageError(
@@ -197,18 +200,18 @@ def _for_table(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list
                 raise UsageError(f"rule {name}: {reason}")
     if config.primary in impossible:
         raise UsageError(f"primary: {config.primary} cannot be used: {impossible[config.primary]}")
-    left = tuple(name for name in config.rules if name not in impossible)
-    if not left:
+    usable = tuple(name for name in config.rules if name not in impossible)
+    if not usable:
         name = config.rules[0]
         raise UsageError(f"rules: none of the rules can be used; {name}: {impossible[name]}")
     notes += [f"Rule {name} is left out: {why}." for name, why in impossible.items()]
-    return replace(config, rules=left), notes
+    return replace(config, rules=usable), notes
 
 
 def _choices(config: FuseConfig, table: FusionTable) -> Choices:
-    """What the rules are made by."""
+    """Options that all rules get."""
     named = tuple(name for name in config.rules if name != "best")
-    every, _ = _for_table(
+    default, _ = _drop_unusable_rules(
         replace(config, rules=tuple(name for name in DEFAULT_RULES if name != "best")), table
     )
     return Choices(
@@ -219,12 +222,12 @@ def _choices(config: FuseConfig, table: FusionTable) -> Choices:
         options=config.rule_options,
         seed=config.seed,
         threads=config.jobs,
-        candidates=named or every.rules,
+        candidates=named or default.rules,
     )
 
 
 def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
-    """What was refitted on all calibration rows."""
+    """The model to save: head and rules refitted on all calibration rows."""
     table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":

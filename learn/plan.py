@@ -1,8 +1,8 @@
 """The evaluation plan: which rows are reported, and which rows each head and each fold model is fitted on.
 
-It is made before any prediction is looked at: splits, groups and labels of the table decide, never the value of a
-prediction. :func:`plan_fusion` and :func:`plan_heads` make it, its index arrays are all that fitting is given, and it
-checks itself: no row is predicted by a model that was fitted on it.
+It depends on splits, groups and labels of the table, never on the value of a prediction. :func:`plan_fusion` and
+:func:`plan_heads` make it. Models are fitted by its index arrays only, and it checks itself: no row is predicted by a
+model that was fitted on it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,26 @@ from ..errors import ProtocolError
 from ..features.fusion_table import FusionTable, digest_of
 from ..features.samples import Split
 from .config import FuseConfig, HeadsConfig
-from .fold_models import FoldModel, Folds, HeadFit, apart, fewer, in_folds, with_codes
+from .fold_models import (
+    IN_FOLDS,
+    NESTED,
+    NO_HEAD,
+    ONCE,
+    OUT_OF_FOLD,
+    FoldModel,
+    Folds,
+    HeadFit,
+    fit_in_folds,
+    fit_on_split,
+    subsample,
+    with_codes,
+)
 from .rules import fits
 
 __all__ = ["EvaluationPlan", "FoldModel", "HeadFit", "plan_fusion", "plan_heads"]
 
 _EMPTY = np.zeros(0, np.intp)
+_BY_OPTION, _BY_FILE = "with --2d-out-of-fold", "in their file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +44,24 @@ class EvaluationPlan:
 
     Attributes
     ----------
-    case : ``once``, ``nested``, ``out-of-fold``, ``ready`` or ``folds``
-        Source of the 3D predictions; ``folds`` is a plan of heads alone.
+    head_fitting : ``once``, ``nested``, ``out-of-fold``, ``none``, ``in folds`` or ``intermediate``
+        How the head that predicts from the codes is fitted. ``once``: on the train rows. ``nested``: in each fold on
+        the other folds, with inner folds for the rules. ``out-of-fold``: on the rows that rules are fitted on, which
+        it predicts out of fold. ``none``: the 3D predictions come from a file. ``in folds``: heads alone, in each fold
+        on the other folds. ``intermediate``: a module is trained instead of a head.
     report_name, fit_name : str
-        The reported rows, and the rows that models are fitted on: ``the test split``, ``5 folds of all rows``.
+        The reported rows, and the rows that models are fitted on, for texts: ``the test split``,
+        ``5 folds of all rows``.
     reported : sorted row indices
-    heads : the heads to fit; empty if the 3D predictions are ready
+    heads : the heads to fit; empty if the 3D predictions come from a file
     fold_models : the cross-fitted models whose predictions are reported
     final : FoldModel
         The refit on all calibration rows with 3D that is saved.
-    final_head : number of the head that is saved, -1 if the 3D predictions are ready
-    facts : counts and choices for the text of the plan (:func:`ig3d.learn.plan_text.sentences_of`)
+    final_head : index of the head that is saved, -1 if there is none
+    facts : counts and settings for the text of the plan (:func:`ig3d.learn.plan_text.sentences_of`)
     notes : assumptions and warnings about the rows
     left_out : int
-        Reported or calibration rows without 2D prediction.
+        Number of reported and calibration rows without a 2D prediction.
     groups : (n,) int over all rows of the table
         Rows of one group are on one side of every fold.
     splits : (n,) int codes of :class:`~ig3d.features.samples.Split`
@@ -51,10 +69,11 @@ class EvaluationPlan:
 
     Raises
     ------
-    ProtocolError : a row would be predicted by a model that was fitted on it, or on its group within the same rows.
+    ProtocolError : a row would be predicted by a model that was fitted on it, or on other rows of its group within one
+        split or within the cross-fitted rows.
     """
 
-    case: str
+    head_fitting: str
     report_name: str
     fit_name: str
     reported: np.ndarray
@@ -72,41 +91,46 @@ class EvaluationPlan:
     def __post_init__(self) -> None:
         applied = np.sort(np.concatenate([model.apply for model in self.fold_models]))
         if not np.array_equal(applied, self.reported):
-            raise ProtocolError("plan: expected every reported row to be predicted once, got another plan")
+            raise ProtocolError(
+                f"plan: expected one prediction of each of {len(self.reported)} reported rows, got {len(applied)}"
+            )
         for model in self.fold_models:
-            if self._meet(model.fit, model.apply):
+            if self._leaks(model.fit, model.apply):
                 raise ProtocolError(
-                    "plan: expected rules never to see the rows they are applied to, nor their groups, got some"
+                    "plan: rules would be applied to rows (or groups) that they are fitted on"
                 )
         for model in (*self.fold_models, self.final):
             for rows, heads in ((model.fit, model.heads_fit), (model.apply, model.heads_apply)):
                 for number in heads:
                     head = self.heads[number]
-                    if self._meet(head.train, np.intersect1d(head.predict, rows)):
+                    if self._leaks(head.train, np.intersect1d(head.predict, rows)):
                         raise ProtocolError(
-                            "plan: expected heads never to predict rows they saw, nor of their groups, got some"
+                            "plan: a head would predict rows (or groups) that it is fitted on"
                         )
         for model in self.fold_models:
             for number in model.heads_fit:
-                if self._meet(self.heads[number].train, model.apply):
+                if self._leaks(self.heads[number].train, model.apply):
                     raise ProtocolError(
-                        "plan: expected rules never to be fitted to predictions of heads that saw the rows they are "
-                        "applied to, nor their groups, got some"
+                        "plan: rules would be fitted on predictions of a head that is fitted on the rows (or groups) "
+                        "they are applied to"
                     )
 
-    def _meet(self, fitted: np.ndarray, predicted: np.ndarray) -> bool:
-        """Whether rows are on both sides, or groups within one split or among rows that folds were drawn of.
+    def _leaks(self, fitted: np.ndarray, predicted: np.ndarray) -> bool:
+        """Whether a row is in both sets, or a group is in both sets within one split or within the cross-fitted rows.
 
-        The dataset's own splits may share groups; a note reports it.
+        Different splits of the dataset may share groups; a note reports it.
         """
-        parts = 8 * self.groups + self.splits
+        parts = (
+            8 * self.groups + self.splits
+        )  # a number for each group in each split; split codes are below 8
         if np.isin(predicted, fitted).any() or np.isin(parts[predicted], parts[fitted]).any():
             return True
         return any(
             np.isin(
-                self.groups[predicted[np.isin(predicted, drawn)]], self.groups[fitted[np.isin(fitted, drawn)]]
+                self.groups[predicted[np.isin(predicted, folded)]],
+                self.groups[fitted[np.isin(fitted, folded)]],
             ).any()
-            for drawn in (self.reported, self.final.fit)
+            for folded in (self.reported, self.final.fit)
         )
 
     @property
@@ -132,9 +156,9 @@ class EvaluationPlan:
             "rules": [
                 {
                     "fitted_on": rows(model.fit),
-                    "heads_there": list(model.heads_fit),
+                    "heads_for_fitting": list(model.heads_fit),
                     "applied_to": rows(model.apply),
-                    "heads_here": list(model.heads_apply),
+                    "heads_for_applying": list(model.heads_apply),
                 }
                 for model in self.fold_models
             ],
@@ -146,63 +170,67 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
 
     Raises
     ------
-    ProtocolError : the rows do not allow it: no labels or 2D predictions where they are needed, too few groups.
+    ProtocolError : no evaluation is possible: labels or 2D predictions are missing, or there are too few groups.
     """
     usable = table.labelled & table.has_2d
-    declared = "the user" if config.two_d_out_of_fold else "their file" if table.two_d_out_of_fold else ""
+    declared = _BY_OPTION if config.two_d_out_of_fold else _BY_FILE if table.two_d_out_of_fold else ""
     report_name, in_report, notes = _reported(table, usable, config.report)
     reported = np.flatnonzero(in_report & usable)
     needed = in_report & table.labelled
-    calibration, fit_name = _calibration(table, usable, in_report, declared)
+    calibration, fit_split = _calibration(table, usable, in_report, declared)
     if calibration is not None:
-        needed = needed | (table.split_mask(fit_name) & table.labelled)
+        needed = needed | (table.split_mask(fit_split) & table.labelled)
     left_out = _left_out(table, needed, config.allow_missing, notes)
     _note_unlabelled(table, in_report, notes)
     _note_train(table, reported, declared, notes)
 
     train = np.flatnonzero(table.split_mask("train") & table.labelled & table.covered & ~in_report)
     if table.three_d is not None:
-        case = "ready"
-    elif fit_name == "train":
-        case = "out-of-fold"
+        head_fitting = NO_HEAD
+    elif fit_split == "train":
+        head_fitting = OUT_OF_FOLD
     elif len(train):
-        case = "once"
+        head_fitting = ONCE
     else:
-        case = "nested" if calibration is None else "out-of-fold"
-    among = reported if calibration is None else calibration
-    _check_some(with_codes(table, among), among)
+        head_fitting = NESTED if calibration is None else OUT_OF_FOLD
+    candidates = reported if calibration is None else calibration
+    _require_rows(with_codes(table, candidates), candidates)
     if calibration is None:
-        folds = Folds.of(table, reported, config.folds, config.seed, least=3 if case == "nested" else 2)
+        least = 3 if head_fitting == NESTED else 2
+        folds = Folds.of(table, reported, config.folds, config.seed, least=least)
         notes.extend(folds.notes)
         fit_name = f"{folds.count} folds of {report_name}"
-        heads, models, final, final_head = in_folds(table, reported, train, folds, case)
+        heads, models, final, final_head = fit_in_folds(table, reported, train, folds, head_fitting)
     else:
+        fit_name = f"the {fit_split} split"
         fitted = with_codes(table, calibration)
-        heads, models, final, final_head = apart(table, reported, fitted, train, case, config, notes)
+        heads, models, final, final_head = fit_on_split(
+            table, reported, fitted, train, head_fitting, config, notes
+        )
     for model in models:
-        _check_some(model.fit, among)
+        _require_rows(model.fit, candidates)
     facts = {
         "three_d": "3D codes" if table.three_d is None else "3D predictions",
         "covered": int(table.covered[reported].sum()),
-        "calibration": len(among),
-        "calibration_covered": int(table.covered[among].sum()),
+        "calibration": len(candidates),
+        "calibration_covered": int(table.covered[candidates].sum()),
         "folded": calibration is None,
         "train": len(train),
         "has_train": bool(table.split_mask("train").any()),
         "grouped": table.grouped,
         "rules_fit": any(fits(name, config.calibrate) for name in config.rules),
-        "declared": declared if fit_name == "train" else "",
+        "declared": declared if fit_split == "train" else "",
     }
     if config.calibration_rows is not None:
-        models = tuple(fewer(table, model, config.calibration_rows, config.seed) for model in models)
-        final = fewer(table, final, config.calibration_rows, config.seed)
+        models = tuple(subsample(table, model, config.calibration_rows, config.seed) for model in models)
+        final = subsample(table, final, config.calibration_rows, config.seed)
         notes.append(
-            f"Rules are fitted on at most {config.calibration_rows} of these rows, drawn by the seed."
+            f"Rules are fitted on at most {config.calibration_rows} of these rows, drawn at random with the seed."
         )
     if table.grouped:
         _note_shared_groups(table, reported, _EMPTY if calibration is None else final.fit, heads, notes)
     return EvaluationPlan(
-        case=case,
+        head_fitting=head_fitting,
         report_name=report_name,
         fit_name=fit_name,
         reported=reported,
@@ -242,12 +270,12 @@ def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
         folds = Folds.of(table, reported, config.folds, config.seed)
         fit_name = f"{folds.count} folds of {name}"
         heads = tuple(
-            HeadFit(with_codes(table, folds.but(i)), with_codes(table, folds.rows_of(i)))
+            HeadFit(with_codes(table, folds.rows_except(i)), with_codes(table, folds.rows_of(i)))
             for i in range(folds.count)
         )
         if not all(len(head.train) for head in heads):
             raise ProtocolError(
-                "codes: expected rows with 3D codes to learn from, got none; look at the statuses with ig3d inspect"
+                "codes: no row has 3D codes to train a head on; check the status of the rows with ig3d inspect"
             )
         models = tuple(FoldModel(head.train, folds.rows_of(i), (), (i,)) for i, head in enumerate(heads))
         notes += folds.notes
@@ -257,10 +285,11 @@ def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
     if covered < len(reported):
         notes.append(
             f"{len(reported) - covered} of {len(reported)} reported rows have no 3D codes: every head predicts the "
-            "prior there; figures of the rows with codes are in the files."
+            "class shares (or means) of its training rows for them; figures.csv also has results of the rows with "
+            "codes."
         )
     return EvaluationPlan(
-        case="once" if len(train) else "folds",
+        head_fitting=ONCE if len(train) else IN_FOLDS,
         report_name=name,
         fit_name=fit_name,
         reported=reported,
@@ -290,57 +319,64 @@ def _reported(
     every = np.ones(len(table), bool)
     if asked is not None:
         mask = every if asked == "all" else table.split_mask(asked)
+        part = "all rows" if asked == "all" else f"the {asked} split"
         if not (mask & usable).any():
             counts = f"{int(mask.sum())} rows, {int((mask & table.labelled).sum())} with a label"
             counts += f", {int((mask & table.has_2d).sum())} with a prediction" if two_d else ""
-            raise ProtocolError(f"report: expected rows of {asked} with {wanted}, got {counts}")
-        return f"the {asked} split" if asked != "all" else "all rows", mask, []
+            raise ProtocolError(f"report: {part} has no row with {wanted} ({counts})")
+        return part, mask, []
     notes: list[str] = []
     for name in ("test", "val"):
         mask = table.split_mask(name)
         if (mask & usable).any():
-            return f"the {name} split", mask, [*notes, f"Reported on {name}: assumed; --report chooses."]
+            return (
+                f"the {name} split",
+                mask,
+                [*notes, f"The {name} split is reported by default; --report changes this."],
+            )
         if (mask & table.labelled).any():
             notes.append(f"The {name} split has no 2D predictions and is not reported.")
     if not usable.any():
         counts = f"{int(table.labelled.sum())} with a label"
         counts += f", {int(table.has_2d.sum())} with a prediction, none with both" if two_d else ""
-        raise ProtocolError(f"rows: expected some with {wanted}, got {counts} of {len(table)}")
-    train, alone = table.split_mask("train"), table.split_mask("none")
-    if (train.all() or alone.all()) or (not two_d and not (alone & usable).any()):
-        note = "There is no test or val split to report; all rows are, by folds: assumed."
+        raise ProtocolError(f"rows: none of the {len(table)} rows has {wanted} ({counts})")
+    train, unassigned = table.split_mask("train"), table.split_mask("none")
+    if (train.all() or unassigned.all()) or (not two_d and not (unassigned & usable).any()):
+        note = "There is no test or val split: all rows are reported by default, cross-fitted in folds."
         return "all rows", every, [note]
     # A network is over-confident on its training rows: they are reported only on request.
-    if not (alone & usable).any():
+    if not (unassigned & usable).any():
         raise ProtocolError(
-            f"reported rows: expected 2D predictions outside of the train split, got {int(usable.sum())} labelled rows "
-            "of the train split only; give those of another split, or report these all the same with --report train"
+            f"reported rows: all {int(usable.sum())} labelled rows with a 2D prediction are of the train split; give "
+            "predictions of another split, or report these rows with --report train"
         )
-    how = "by folds: assumed." if two_d else "assumed; --report chooses."
-    return "rows of no split", alone, [*notes, f"Rows of no split are reported{',' if two_d else ':'} {how}"]
+    note = f"Rows without a split are reported by default{', cross-fitted in folds' if two_d else ''}."
+    return "the rows without a split", unassigned, [*notes, f"{note} --report changes this."]
 
 
 def _calibration(
     table: FusionTable, usable: np.ndarray, in_report: np.ndarray, declared: str
 ) -> tuple[np.ndarray | None, str]:
-    """Rows that rules are fitted on apart from the reported ones, and their split; None for folds."""
+    """Separate rows to fit rules on, and the name of their split; None and "" if rules are cross-fitted."""
     if declared:
         known = table.split_mask("train") & usable
-        if not known.any() and declared == "the user":
-            raise ProtocolError("2d-out-of-fold: expected labelled train rows with 2D predictions, got none")
-        # Reported train rows leave none to fit on apart from them.
+        if not known.any() and declared == _BY_OPTION:
+            raise ProtocolError(
+                "2d-out-of-fold: no labelled train row has a 2D prediction; leave out --2d-out-of-fold"
+            )
+        # If train rows are themselves reported, they are not separate rows to fit on.
         if known.any() and not (known & in_report).any():
             return np.flatnonzero(known), "train"
     rows = np.flatnonzero(table.split_mask("val") & usable & ~in_report)
     return (rows, "val") if len(rows) else (None, "")
 
 
-def _check_some(rows: np.ndarray, among: np.ndarray) -> None:
-    """Refuse to fit rules on no rows."""
+def _require_rows(rows: np.ndarray, among: np.ndarray) -> None:
+    """Refuse to fit rules on no row."""
     if not len(rows):
         raise ProtocolError(
-            f"codes: expected some among the {len(among)} rows that rules are fitted on, got none; look at the "
-            "statuses with ig3d inspect"
+            f"codes: none of the {len(among)} rows on which rules are fitted has 3D codes; check their status with "
+            "ig3d inspect"
         )
 
 
@@ -354,14 +390,14 @@ def _left_out(table: FusionTable, needed: np.ndarray, allowed: bool, notes: list
             f"{count} of {Split(split).name}" for split, count in zip(numbers, counts, strict=True)
         )
         raise ProtocolError(
-            f"2D predictions: expected one for each of the {int(needed.sum())} reported and calibration rows, got "
-            f"none for {int(coded.sum())} rows with codes ({each}: {', '.join(table.id[coded][:3].tolist())}); give "
-            "them, or leave these rows out with --allow-missing"
+            f"2D predictions: {int(coded.sum())} of the {int(needed.sum())} reported and calibration rows have "
+            f"codes, but no 2D prediction ({each}: {', '.join(table.id[coded][:3].tolist())}); add the predictions, "
+            "or leave these rows out with --allow-missing"
         )
     count = int(missing.sum())
     if count:
         notes.append(
-            f"{count} rows without a 2D prediction are left out of every figure ({int(coded.sum())} have codes)."
+            f"{count} rows without a 2D prediction are left out of all results ({int(coded.sum())} of them have codes)."
         )
     return count
 
@@ -373,9 +409,9 @@ def _note_shared_groups(
     heads: tuple[HeadFit, ...],
     notes: list[str],
 ) -> None:
-    """Note that the dataset's own splits have persons or videos on both sides.
+    """Note that persons or videos occur in several splits of the dataset.
 
-    ``calibration`` are rows apart from the reported ones; none with folds, which keep groups whole.
+    ``calibration``: rows of a separate split; empty if rules are cross-fitted, because folds never divide groups.
     """
     groups = table.group_codes
     trained = np.unique(np.concatenate([head.train for head in heads])) if heads else _EMPTY
@@ -384,8 +420,8 @@ def _note_shared_groups(
         shared = np.intersect1d(groups[rows], groups[reported])
         if len(shared):
             notes.append(
-                f"WARNING {len(shared)} groups of the reported rows also stand among the {name} rows: the dataset's "
-                "splits share them, and figures are likely too good."
+                f"WARNING {len(shared)} groups (persons or videos) occur both in the reported and in the {name} rows: "
+                "results are probably too good."
             )
 
 
@@ -393,7 +429,7 @@ def _note_unlabelled(table: FusionTable, in_report: np.ndarray, notes: list[str]
     """Note the number of reported rows without a label."""
     count = int((in_report & ~table.labelled).sum())
     if count:
-        notes.append(f"Reported rows without a label, left out: {count}.")
+        notes.append(f"{count} reported rows without a label are left out.")
 
 
 def _note_train(table: FusionTable, reported: np.ndarray, declared: str, notes: list[str]) -> None:
@@ -401,10 +437,10 @@ def _note_train(table: FusionTable, reported: np.ndarray, declared: str, notes: 
     count = int(table.split_mask("train")[reported].sum())
     if count and declared:
         notes.append(
-            f"2D predictions of the {count} reported rows of the train split were declared out of fold by {declared}."
+            f"2D predictions of the {count} reported rows of the train split were declared out of fold {declared}."
         )
     elif count:
         notes.append(
-            f"WARNING {count} reported rows are of the train split: if the 2D network was trained on them its figures "
+            f"WARNING {count} reported rows are of the train split: if the 2D network was trained on them, its results "
             "are too good; pass --2d-out-of-fold if its predictions are out of fold."
         )

@@ -27,6 +27,7 @@ from .diagnostics import check_groups, check_training_classes
 from .evaluate.figures import figures_of
 from .evaluate.metrics import metric_names
 from .evaluate.predictors import Predictor
+from .fold_models import IN_FOLDS
 from .head_fits import fit_heads
 from .heads import HEADS, custom_target, needs_of
 from .heads import names as head_names
@@ -244,7 +245,7 @@ def _predictions(table: FusionTable, protocol: EvaluationPlan, scores: Sequence[
         columns=table.columns,
         ids=table.id[known],
         source="3D alone",
-        out_of_fold=protocol.case == "folds",
+        out_of_fold=protocol.head_fitting == IN_FOLDS,
     )
 
 

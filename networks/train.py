@@ -306,11 +306,12 @@ def open_branches(module: nn.Module) -> None:
 
 
 def _brief(epoch: Epoch | None) -> str:
-    return (
-        ""
-        if epoch is None
-        else f"epoch {epoch.number}: loss {epoch.loss:.2f}, selection score {epoch.selection:.3f}"
-    )
+    return "" if epoch is None else f"epoch {epoch.number}: loss {epoch.loss:.2f}, {_selection(epoch)}"
+
+
+def _selection(epoch: Epoch) -> str:
+    name = "macro F1" if "macro_f1" in epoch.scores else "mean CCC"
+    return f"{name} {epoch.selection:.3f}"
 
 
 def describe_epoch(epoch: Epoch) -> str:

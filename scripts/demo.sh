@@ -30,12 +30,14 @@ ig3d preview "$demo/3d.h5" --out "$demo/faces.png"
 cat <<END
 
 The demo took $((SECONDS - started)) s. Look at
-  $demo/faces.png              synthetic faces with the detected points
-  $demo/fused/gain.png         gain of each rule over the 2D network, with confidence intervals
+  $demo/fused/report.html      the report: open it in a browser first
+  $demo/faces.png              synthetic faces with the detected landmarks
+  $demo/fused/gain.png         plot of the gain of each rule, with confidence intervals
   $demo/fused/predictions.csv  predictions of all rules, by sample id
-  $demo/fused/figures.csv      all figures with their intervals; record.json: on which rows each model was fitted
+  $demo/fused/figures.csv      all metrics and differences, with their intervals
+  $demo/fused/record.json      the rows on which each model was fitted
 
-With your own data (a folder per class; docs/datasets.md has RAF-DB and tables) and your own network's logits:
+With your own data (a folder per class; for RAF-DB and others see docs/datasets.md) and the logits of your own network:
   make extract DATASET=folder ROOT=/path/to/images OUT=mine.h5
   $bin/ig3d fuse --2d-logits logits.npz --3d-store mine.h5 --out fused
 END

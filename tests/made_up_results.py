@@ -51,13 +51,13 @@ def made(task="classes", *, classes=("happy", "sad", "anger"), gain=1.0, seed=0,
         rules, truth, covered, groups, task=task, classes=classes, draws=200, seed=0, family=family
     )
     protocol = SimpleNamespace(
-        case="once",
+        head_fitting="once",
         report_name="the test split",
         fit_name="val",
         reported=np.arange(n),
         calibration=np.arange(100),
         left_out=0,
-        record=lambda: {"heads": [{"fitted_on": {"rows": 150}}], "rules": [{"heads_here": [0]}]},
+        record=lambda: {"heads": [{"fitted_on": {"rows": 150}}], "rules": [{"heads_for_applying": [0]}]},
         sentences=("Reported: the test split.", "Rules fitted on val, 100 rows."),
     )
     ids = np.array([f"a/{row:04d}" for row in range(n)])

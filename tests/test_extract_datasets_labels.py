@@ -247,7 +247,7 @@ def test_a_split_table_is_applied_by_id(tmp_path: Path, rafdb: Path) -> None:
     samples = list_samples(rafdb, "rafdb", DatasetOptions(split_table=str(table)))
     assert samples_of(samples) == samples_of(carved)
     assert Counter(samples.splits.tolist()) == {0: 49, 1: 21, 2: 14}
-    assert f"splits: {table}: 84 rows aligned to rafdb by id" in samples.notes
+    assert f"splits: {table}: 84 rows matched to rafdb by id" in samples.notes
 
 
 @pytest.mark.parametrize(

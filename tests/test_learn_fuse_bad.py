@@ -56,7 +56,9 @@ def test_constant_codes_are_marked():
 
 def test_codes_all_missing_are_refused():
     for ready in (False, True):
-        with pytest.raises(ProtocolError, match="among the 120 rows that rules are fitted on, got none"):
+        with pytest.raises(
+            ProtocolError, match="none of the 120 rows on which rules are fitted has 3D codes"
+        ):
             fuse_predictions(make_table(missing=1.1, ready=ready), FAST)
 
 
@@ -88,14 +90,14 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
         run = run_of(of)
         assert run.record["protocol"]["rows_calibration"] == 10
         for text in (page_html([run]), table_tex(run)):
-            assert f"{who} fitted on val" in text
+            assert f"{who} fitted on the val split" in text
 
 
 def test_no_codes_among_the_calibration_rows_are_refused():
     table = make_table()
     codes = table.codes.copy()
     codes[table.split == 1] = np.nan
-    with pytest.raises(ProtocolError, match="rows that rules are fitted on, got none"):
+    with pytest.raises(ProtocolError, match="rows on which rules are fitted has 3D codes"):
         fuse_predictions(replace(table, codes=codes), FAST)
 
 
@@ -105,7 +107,9 @@ def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
         fuse_predictions(replace(table, two_d=table.two_d * np.nan), FAST)
     two = table.two_d.copy()
     two[np.flatnonzero((table.split == 2) & table.covered)[:5]] = np.nan
-    with pytest.raises(ProtocolError, match=r"got none for 5 rows with codes .*--allow-missing"):
+    with pytest.raises(
+        ProtocolError, match=r"5 of the 240 .* rows have codes, but no 2D prediction .*--allow-missing"
+    ):
         fuse_predictions(replace(table, two_d=two), FAST)
     config = replace(FAST, allow_missing=True, rules=("mean", "stack"))
     result = fuse_predictions(replace(table, two_d=two), config)
@@ -186,7 +190,7 @@ def test_a_single_reported_row_and_fewer_rows_than_folds():
     assert len(one.ids) == 1 and np.isnan(figure(one.figures, "stack", "accuracy").low)
     few = table.take(np.r_[np.flatnonzero(table.split == 0), test[:4]])
     result = fuse_predictions(few, replace(FAST, folds=5))
-    assert any("5 folds were asked for; 4 are possible" in line for line in result.protocol.sentences)
+    assert any("5 folds were requested; 4 are possible" in line for line in result.protocol.sentences)
     assert np.isfinite(figures_of(result)).all()
 
 
@@ -237,4 +241,4 @@ def test_wrong_choices_are_usage_errors(options, message):
 
 def test_the_commands_default_rules_are_those_of_the_configuration(ig3d):
     assert FuseConfig().rules == DEFAULT_RULES and "best" in DEFAULT_RULES
-    assert "best chooses among the others that are named" in " ".join(ig3d("fuse", "--help").stdout.split())
+    assert "best chooses one of the others named here" in " ".join(ig3d("fuse", "--help").stdout.split())

@@ -249,7 +249,7 @@ def test_what_was_fitted_on_which_rows_is_on_record():
     for fuser, entry in zip(protocol.fold_models, said["rules"], strict=True):
         assert entry["fitted_on"]["rows"] == len(fuser.fit)
         assert entry["applied_to"]["rows"] == len(fuser.apply)
-        assert entry["heads_here"] == list(fuser.heads_apply)
+        assert entry["heads_for_applying"] == list(fuser.heads_apply)
     assert len({entry["fitted_on"]["ids_sha256"] for entry in said["rules"]}) == 3
 
 

@@ -87,7 +87,7 @@ def test_the_command_predicts_unlabelled_rows_and_marks_those_it_has_seen(ig3d, 
         assert line["seen"] == ("calibration" if calibrated else "training" if trained else ""), line["id"]
     marked = sum(line["seen"] == "calibration" for line in lines)
     assert marked and f"WARNING stack was fitted on {marked} rows of these" in ended.stderr
-    fitted_on = f"fitted on val ({int((table.covered & (table.split == 1)).sum())} rows)"
+    fitted_on = f"fitted on the val split ({int((table.covered & (table.split == 1)).sum())} rows)"
     assert f"60 rows fused by stack, {fitted_on}." in ended.stderr
     assert "rows without 3D: predicted from the 2D network alone" in ended.stderr
 

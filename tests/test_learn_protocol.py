@@ -47,7 +47,7 @@ def rows(table, split):
 def test_train_val_test_is_fitted_once_on_val():
     table = make_table([TRAIN, VAL, TEST] * 20)
     protocol = plan_fusion(table, FuseConfig())
-    assert protocol.case == "once" and protocol.fit_name == "val"
+    assert protocol.head_fitting == "once" and protocol.fit_name == "the val split"
     assert np.array_equal(protocol.reported, rows(table, TEST))
     assert [head.train.tolist() for head in protocol.heads] == [rows(table, TRAIN).tolist()]
     assert len(protocol.fold_models) == 1
@@ -66,7 +66,7 @@ def test_fewer_calibration_rows_are_some_of_more_and_keep_groups_whole():
     assert np.array_equal(sizes[30].calibration, fits[30])
     assert np.array_equal(sizes[30].heads[0].train, sizes[1000].heads[0].train)
     assert any("at most 30 of these rows" in line for line in sizes[30].sentences)
-    with pytest.raises(ProtocolError, match="calibration-rows: expected as many as a group has, got 1"):
+    with pytest.raises(ProtocolError, match="calibration-rows: 1 is less than the 2 rows of the first group"):
         plan_fusion(table, FuseConfig(calibration_rows=1))
     with pytest.raises(UsageError, match="calibration-rows: expected at least 1"):
         FuseConfig(calibration_rows=0)
@@ -77,14 +77,14 @@ def test_fewer_calibration_rows_in_folds_never_hold_the_rows_they_are_applied_to
     assert all(
         len(fuser.fit) == 20 and not np.isin(fuser.fit, fuser.apply).any() for fuser in protocol.fold_models
     )
-    assert any("each row is fused by parameters that never saw it" in line for line in protocol.sentences)
+    assert any("no row is predicted with parameters fitted on it" in line for line in protocol.sentences)
 
 
 def test_without_val_predictions_the_reported_rows_are_folded_and_the_head_is_not_refitted():
     split = np.array([TRAIN, VAL, TEST] * 20)
     table = make_table(split, two_d=split == TEST)
     protocol = plan_fusion(table, FuseConfig(folds=4))
-    assert protocol.case == "once" and len(protocol.heads) == 1 and len(protocol.fold_models) == 4
+    assert protocol.head_fitting == "once" and len(protocol.heads) == 1 and len(protocol.fold_models) == 4
     for fuser in protocol.fold_models:
         assert not np.isin(fuser.fit, fuser.apply).any()
         assert np.array_equal(np.sort(np.concatenate([fuser.fit, fuser.apply])), rows(table, TEST))
@@ -101,7 +101,7 @@ def test_without_splits_heads_are_nested_and_never_see_what_they_predict():
     group = np.repeat(np.arange(20), 3)
     table = make_table([-1] * 60, group=group)
     protocol = plan_fusion(table, FuseConfig(folds=4))
-    assert protocol.case == "nested" and len(protocol.heads) == 6 + 4 + 1
+    assert protocol.head_fitting == "nested" and len(protocol.heads) == 6 + 4 + 1
     for fuser in protocol.fold_models:
         assert not set(group[fuser.fit]) & set(group[fuser.apply])
         predicted = np.zeros(60, int)
@@ -119,7 +119,7 @@ def test_without_splits_heads_are_nested_and_never_see_what_they_predict():
 def test_declared_out_of_fold_rules_are_fitted_on_train():
     table = make_table([TRAIN, TRAIN, TEST] * 20)
     protocol = plan_fusion(table, FuseConfig(two_d_out_of_fold=True, folds=3))
-    assert protocol.case == "out-of-fold"
+    assert protocol.head_fitting == "out-of-fold"
     (fuser,) = protocol.fold_models
     assert np.array_equal(fuser.fit, rows(table, TRAIN))
     assert len(fuser.heads_fit) == 3
@@ -136,7 +136,7 @@ def test_2d_predictions_of_train_are_not_used_undeclared():
 def test_train_rows_are_reported_only_on_request_and_never_unwarned():
     split = np.array([TRAIN, TRAIN, TEST] * 20)
     with pytest.raises(
-        ProtocolError, match=r"got 40 labelled rows of the train split only; .*--report train"
+        ProtocolError, match=r"all 40 labelled rows .* are of the train split; .*--report train"
     ):
         plan_fusion(make_table(split, two_d=split == TRAIN), FuseConfig())
     table = make_table(split)
@@ -161,14 +161,17 @@ def test_rows_of_no_split_are_reported_before_those_of_train():
     split = np.array([TRAIN, -1, VAL] * 20)
     table = make_table(split, two_d=split != VAL)
     protocol = plan_fusion(table, FuseConfig())
-    assert np.array_equal(protocol.reported, rows(table, -1)) and protocol.report_name == "rows of no split"
+    assert (
+        np.array_equal(protocol.reported, rows(table, -1))
+        and protocol.report_name == "the rows without a split"
+    )
     text = " ".join(protocol.sentences)
-    assert "There is no" not in text and "WARNING" not in text and "fitted once, on 20 train rows" in text
+    assert "There is no" not in text and "WARNING" not in text and "fitted once, on the 20 train rows" in text
 
 
 def test_ready_predictions_need_no_head():
     protocol = plan_fusion(make_table([TEST] * 40, ready=True), FuseConfig())
-    assert protocol.case == "ready" and protocol.heads == () and len(protocol.fold_models) == 5
+    assert protocol.head_fitting == "none" and protocol.heads == () and len(protocol.fold_models) == 5
 
 
 def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
@@ -179,7 +182,7 @@ def test_rows_with_codes_and_no_2d_prediction_are_refused_or_counted():
     covered[5] = False
     table = make_table(split, two_d=have, covered=covered)
     with pytest.raises(
-        ProtocolError, match=r"each of the 40 .* none for 1 rows with codes \(1 of test: r0002\)"
+        ProtocolError, match=r"1 of the 40 .* rows have codes, but no 2D prediction \(1 of test: r0002\)"
     ):
         plan_fusion(table, FuseConfig())
     protocol = plan_fusion(table, FuseConfig(allow_missing=True))
@@ -232,9 +235,9 @@ def test_rules_are_fitted_on_rows_with_codes_and_counted_so(case, ready):
     if np.array_equal(full.calibration, full.reported):
         assert f"on the {rows} rows with {what}: " in said
     else:
-        assert f"split, {rows} of {among} rows: the others have no {what}." in said
+        assert f"fitted on the {rows} of {among} rows with {what} of the " in said
     whole = next(line for line in full.sentences if "itted on" in line)
-    assert "the others" not in whole and "rows with" not in whole
+    assert "rows with" not in whole
 
 
 def test_the_label_of_a_row_without_codes_changes_no_fold_of_what_is_fitted_apart():
@@ -262,7 +265,7 @@ def test_rows_with_codes_of_which_there_are_none_in_a_fold_are_refused():
     split = np.array([TRAIN, TEST, TRAIN] * 20)
     table = make_table(split, covered=covered | (split == TRAIN), group=np.arange(60) // 6)
     with pytest.raises(
-        ProtocolError, match="codes: expected some among the 20 rows that rules are fitted on"
+        ProtocolError, match="codes: none of the 20 rows on which rules are fitted has 3D codes"
     ):
         plan_fusion(table, FuseConfig())  # both stand in one group: the rules of its fold have none
 
@@ -276,37 +279,47 @@ def test_where_rules_fit_nothing_only_the_recalibrated_network_is_said_to_be_fit
         (FuseConfig(rules=("mean", "weighted")), False),
     ):
         text = " ".join(plan_fusion(table, config).sentences)
-        assert ("Rules fit nothing; 2d-recalibrated is fitted on" in text) == nothing and where in text
-        assert ("Rules fitted on" in text) == (not nothing)
-        assert "rules see" not in text.lower() or not nothing
+        assert (
+            "The rules have no fitted parameters; 2d-recalibrated is " in text
+        ) == nothing and where in text
+        assert ("Rules are " in text) == (not nothing)
+        assert "rules are fitted on its" not in text or not nothing
 
 
 def test_of_ready_predictions_only_what_is_known_is_said():
     """Those of one fold may have been learnt from the others: no row is said to be unseen."""
     text = " ".join(plan_fusion(make_table([TEST] * 40, ready=True), FuseConfig()).sentences)
-    assert "no row is fused by rules fitted on it." in text and "never saw" not in text
-    assert "taken as given: which rows they were learnt from is not known here" in text
+    assert "no row is predicted with rules fitted on it." in text and "parameters" not in text
+    assert "the rows on which their model was trained are unknown" in text
 
 
 def test_splits_that_share_groups_are_pointed_out():
     table = make_table([TRAIN, VAL, TEST] * 20, group=np.arange(60) // 3)
     sentences = " ".join(plan_fusion(table, FuseConfig()).sentences)
-    assert "20 groups of the reported rows also stand among the calibration rows" in sentences
-    assert "among the training rows" in sentences
+    assert "20 groups (persons or videos) occur both in the reported and in the calibration rows" in sentences
+    assert "in the training rows" in sentences
 
 
 @pytest.mark.parametrize(
     ("table", "config", "message"),
     [
-        (make_table([-1] * 2), FuseConfig(), "expected at least 3, from as many rows, got 2 folds of 2 rows"),
-        (make_table([-1] * 30, group=[0] * 30), FuseConfig(), "1 folds of 1 groups"),
+        (make_table([-1] * 2), FuseConfig(), "at least 3 are needed, but 5 folds of 2 rows are 2"),
+        (
+            make_table([-1] * 30, group=[0] * 30),
+            FuseConfig(),
+            "at least 3 are needed, but 5 folds of 1 groups are 1",
+        ),
         (
             make_table([TEST] * 9, two_d=np.zeros(9, bool)),
             FuseConfig(),
             "9 with a label, 0 with a prediction",
         ),
-        (make_table([TEST] * 9), FuseConfig(report="val"), "expected rows of val with a label"),
-        (make_table([TEST] * 9), FuseConfig(two_d_out_of_fold=True), "expected labelled train rows"),
+        (make_table([TEST] * 9), FuseConfig(report="val"), "the val split has no row with a label"),
+        (
+            make_table([TEST] * 9),
+            FuseConfig(two_d_out_of_fold=True),
+            "no labelled train row has a 2D prediction",
+        ),
     ],
 )
 def test_rows_that_do_not_allow_it_are_refused(table, config, message):
@@ -317,17 +330,17 @@ def test_rows_that_do_not_allow_it_are_refused(table, config, message):
 def test_fewer_rows_than_folds_make_fewer_folds_and_say_so():
     protocol = plan_fusion(make_table([-1] * 4), FuseConfig(folds=5))
     assert len(protocol.fold_models) == 4
-    assert any("5 folds were asked for; 4 are possible" in sentence for sentence in protocol.sentences)
+    assert any("5 folds were requested; 4 are possible" in sentence for sentence in protocol.sentences)
 
 
 def test_a_plan_that_leaks_cannot_be_made():
     protocol = plan_fusion(make_table([TRAIN, VAL, TEST] * 20), FuseConfig())
     everything = np.arange(60)
-    with pytest.raises(ProtocolError, match="never to see the rows"):
+    with pytest.raises(ProtocolError, match="would be applied to rows"):
         replace(protocol, fold_models=(FoldModel(everything, protocol.reported, (0,), (0,)),))
-    with pytest.raises(ProtocolError, match="heads never to predict rows they saw"):
+    with pytest.raises(ProtocolError, match="would predict rows"):
         replace(protocol, heads=(HeadFit(everything, everything),))
-    with pytest.raises(ProtocolError, match="every reported row to be predicted once"):
+    with pytest.raises(ProtocolError, match="expected one prediction of each of 19 reported rows, got 20"):
         replace(protocol, reported=protocol.reported[1:])
 
 

@@ -54,11 +54,12 @@ def test_the_terminal_has_answer_effect_and_table_in_at_most_25_lines(task, resu
     lines = text.splitlines()
     assert len(lines) <= 25
     starts = [next(n for n, line in enumerate(lines) if line.startswith(of)) for of in (
-        "240 rows of the test split, 210 with 3D; rules fitted on val.", "WARNING: made up", "Primary comparison: ",
-        "Effect size: ", "2d  ", "weighted  ",
+        "240 rows of the test split, 210 with 3D codes; rules fitted on val.",
+        "WARNING: made up", "Primary comparison: ",
+        "Effect size, for weighted:", "2d  ", "weighted  ",
     )]  # fmt: skip
     assert starts == sorted(starts)
-    table = lines[starts[4] - 2 : -1]
+    table = lines[starts[4] - 1 : -1]
     assert max(map(len, table)) <= 80 and "…" not in text
     metric = "accuracy" if task == "classes" else "rmse_joint"
     gain = figure(shown.figures, "weighted", metric, versus="2d-recalibrated")
@@ -149,8 +150,8 @@ def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
     assert "two lines of one figure" in error_of(lambda of: None, figures.replace(other, own))
     gone = "figures of predictors that the record does not have"
     assert gone in error_of(lambda of: of["predictors"].pop(3))
-    assert "protocol with case" in error_of(lambda of: of["protocol"].pop("rows_covered"))
-    assert "protocol with case" in error_of(lambda of: of.update(protocol="none"))
+    assert "protocol with fits" in error_of(lambda of: of["protocol"].pop("rows_covered"))
+    assert "protocol with fits" in error_of(lambda of: of.update(protocol="none"))
     assert "among the predictors" in error_of(lambda of: of["references"].append("none"))
 
 
@@ -189,7 +190,7 @@ def test_latex_shows_differences_and_permuted_codes(task, result, va):
     text = re.sub(r"([+-])(?:0(?=\.\d{4}))?", r"$\1$", interval(gain, metric))
     assert line.split(" & ")[3] == rf"{text}\textsuperscript{{***}}" or text in line
     assert free.split(" & ")[3] == "--", "no control was run of it"
-    assert r"\label{tab:ig3d-my-run}" in tex and r"\emph{To permuted codes}" in tex
+    assert r"\label{tab:ig3d-my-run}" in tex and r"\emph{vs. permuted codes}" in tex
     bare = with_predictors(shown, [of for of in shown.predictors if of.role != "control"])
     assert "ermuted" not in table_tex(run_of(bare))
 
@@ -307,7 +308,7 @@ def test_the_report_command(ig3d, result, tmp_path, monkeypatch):
     write_result(result, tmp_path / "run", command="ig3d fuse")
     ended = ig3d("report", "run", "--out", "page")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.rstrip().endswith("page: figures.csv, report.html, table.tex")
+    assert ended.stdout.rstrip().endswith("page: also figures.csv, table.tex")
     assert "2d-recalibrated" in ended.stdout and (tmp_path / "page" / "report.html").exists()
     assert ig3d("report", "run", "run").returncode == 0
     failed = ig3d("report", "nowhere")

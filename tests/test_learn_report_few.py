@@ -31,7 +31,7 @@ def test_of_one_group_there_is_no_interval_no_test_and_nothing_said(task, tmp_pa
     assert found["primary"]["reason"] == "all reported rows are of one group" and found["exploratory"] == []
     page = page_html([run])
     assert "there are no intervals and no tests" in page and Page(page).open == []
-    assert "Of one group there are no intervals and no tests." in table_tex(run)
+    assert "One group allows no intervals and no tests." in table_tex(run)
     metric = "accuracy" if task == "classes" else "ccc_joint"
     assert (
         figure(shown.figures, "weighted", metric, versus="2d-recalibrated").value > 0.05

@@ -26,7 +26,7 @@ def findings(shown):
 
 
 def sentences(shown):
-    """Primary answer, effect size, then all further findings, as sentences."""
+    """Primary comparison, effect size, then all further findings, as sentences."""
     view = View(run_of(shown))
     found = findings_of(view)
     macros = text_environment().get_template("sentences.j2").module
@@ -63,10 +63,12 @@ def test_answer_and_effect_follow_from_the_figures(result):
     assert primary["claim"] and primary["rule"] == "weighted" and primary["metric"] == "log_loss"
     assert primary["comparisons"][0]["value"] == gain.value
     assert texts[0].startswith(
-        "The 3D codes carry information that the 2D network does not have: weighted changes log loss (lower is"
+        "The 3D codes carry information beyond the predictions of the 2D network. weighted lowers log loss by "
     )
-    assert f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] relative to 2d-recalibrated" in texts[0]
-    assert "weighted changes accuracy by +" in texts[1] and "points" in texts[1]
+    assert f"{-gain.value:.4f} [{-gain.high:.4f}, {-gain.low:.4f}] relative to 2d-recalibrated" in texts[0]
+    assert (
+        "The difference of weighted to 2d-recalibrated is +" in texts[1] and "points of accuracy" in texts[1]
+    )
     (control,) = coded(found, "controls")
     assert control["gaining"] == [] and control["count"] == 1
     (pair,) = coded(found, "complementarity_classes")
@@ -79,7 +81,7 @@ def test_answer_and_effect_follow_from_the_figures(result):
     nothing = made(gain=0.0, seed=3)
     assert not findings(nothing)["primary"]["claim"]
     assert sentences(nothing)[0].startswith("It is not shown that the 3D codes carry information")
-    assert sentences(nothing)[1].endswith("in accuracy is shown.")
+    assert sentences(nothing)[1].endswith("A gain of weighted in accuracy is not shown.")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_gains_of_permuted_codes_are_not_from_the_3d(task):
     assert not primary["claim"] and primary["condition"] == "permuted"
     assert [of["passes"] for of in primary["comparisons"]] == [True, True, False]
     texts = sentences(shown)
-    assert "relative to itself with permuted codes" in texts[0]
+    assert "relative to weighted with permuted codes" in texts[0]
     assert "It is not shown that this gain is due to the 3D codes." in texts[1]
     (control,) = coded(findings(shown), "controls")
     assert control["gaining"] == ["weighted (permuted)"]
@@ -146,7 +148,7 @@ def test_best_is_the_effect_size_where_it_was_run(result):
     chosen = Predictor("best", "rule", True, rng.normal(size=result.predictors[0].values.shape))
     shown = with_predictors(result, [*result.predictors, chosen])
     assert findings(shown)["effect"]["rule"] == "best"
-    assert "The codes are informative in log loss, but accuracy decreases." in sentences(shown)[1]
+    assert "The codes are informative in log loss, but the accuracy of best is worse." in sentences(shown)[1]
 
 
 def test_the_objective_is_named_where_it_is_not_the_metric_of_the_effect(result):
@@ -226,13 +228,14 @@ def test_the_best_head_is_named_and_not_the_first(result):
     (best,) = coded(found, "best_head")
     assert best["head"] == "mlp" and [of["versus"] for of in best["comparisons"]] == ["prior", "gbm"]
     assert sentences(shown)[0].startswith(
-        "mlp, the best of 2 heads on the reported rows, changes accuracy by +"
+        "mlp, the best of 2 heads on the reported rows, raises accuracy by "
     )
 
 
 def test_a_leak_leads_the_diagnostics(result):
     leak = (
-        "WARNING 59 groups of the reported rows also stand among the calibration rows: figures are too good."
+        "WARNING 59 groups (persons or videos) occur both in the reported and in the calibration rows: results are "
+        "too good."
     )
     protocol = type(result.protocol)(
         **{**vars(result.protocol), "sentences": ("Reported: the test split.", leak)}

@@ -50,8 +50,8 @@ def test_report_prints_answer_and_table(ig3d, folder: Path) -> None:
     gain = figure(read_run(folder / "linear").figures, "intermediate", "accuracy", versus="null-input")
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("intermediate  ")]
     assert interval(gain, "accuracy").partition(" ")[2] in line
-    assert "the module with codes changes accuracy by" in ended.stdout
-    assert "a mean over 2 trainings" in ended.stdout
+    assert "the module with codes raises accuracy (means over 2 trainings)" in ended.stdout
+    assert "means over 2 trainings" in ended.stdout
     assert ig3d("report", folder / "film").returncode == 0
 
 
@@ -100,7 +100,7 @@ def test_page_csv_and_latex(ig3d, folder: Path, tmp_path: Path) -> None:
         assert "".join(f"{100 * value:+.1f}".replace("-", "−") for value in values) in text
     tex = (tmp_path / "page/table.tex").read_text()
     (codes,) = [line for line in tex.splitlines() if line.startswith(r"\texttt{intermediate} &")]
-    assert codes.count("[") == 3 and r"module \texttt{linear}" in tex and "means over 2 trainings" in tex
+    assert codes.count("[") == 3 and r"module \texttt{linear}" in tex and "linear trained 2 times" in tex
 
 
 def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder: Path) -> None:
@@ -137,7 +137,7 @@ def test_late_and_intermediate_fusion_are_compared_on_the_same_rows(
     record = json.loads(
         text.replace('"intermediate"', '"stack"').replace('"null-input"', '"2d-recalibrated"')
     )
-    record["format"], record["protocol"]["case"] = "ig3d-run", "once"
+    record["format"], record["protocol"]["head_fitting"] = "ig3d-run", "once"
     record["primary"] = {"rule": "stack", "metric": "log_loss"}
     (tmp_path / "late/record.json").write_text(json.dumps(record))
     for name in ("figures.csv", "confusion.csv", "reliability.csv"):

@@ -21,12 +21,12 @@ from ig3d.learn.report.view import View
 
 OPTIONS = {
     "weighted has a weight per class.": {"rule_options": {"weighted": {"per_class": True}}},
-    "operate on logits": {"on": "logits"},
+    "combine logits": {"on": "logits"},
     "calibrated by a temperature, fitted": {"calibrate": "temperature"},
     "a temperature and an offset per class": {"calibrate": "bias"},
-    "the objective is balanced accuracy (": {"objective": "balanced"},
-    "the objective is log loss.": {"objective": "logloss"},
-    "at most 50 rows per fit": {"calibration_rows": 50},
+    "The objective is balanced accuracy (": {"objective": "balanced"},
+    "The objective is log loss.": {"objective": "logloss"},
+    "each fit on at most 50 rows": {"calibration_rows": 50},
     "the head linear on": {"head": "linear"},
     "the short set of code blocks": {"blocks": "short"},
 }
@@ -72,12 +72,15 @@ def test_codes_in_the_stack_are_named_with_the_stack_only(result):
 
 def test_rules_rows_head_and_references(result):
     text = paragraph(result)
-    assert "The fusion rules are mean and weighted; mean has no fitted parameters." in text
+    assert (
+        "The fusion rules are mean (mean of the two probabilities) and weighted (weighted mean of the two"
+        in text
+    )
     assert "are fitted on val (100 rows), which are not reported" in text
-    assert "fitted on the same rows (stack without the 3D columns)." in text
+    assert "2d-recalibrated is the 2D network recalibrated by the same penalised regression" in text
     assert "fitted once on the train rows (150 rows with codes)" in text
     assert "The 30 reported rows without 3D codes keep the prediction of the recalibrated 2D network" in text
-    assert "the rows of the codes are permuted" in text
+    assert "the codes are permuted among rows with similar" in text
     bare = [of for of in result.predictors if of.role != "control"]
     assert "permuted" not in paragraph(replace(result, predictors=tuple(bare)))
     assert "without 3D codes keep" not in paragraph(replace(result, covered=np.ones(240, bool)))
@@ -93,23 +96,25 @@ def test_the_paragraph_names_groups_and_tests():
 def test_the_rows_of_the_head_follow_the_case(result):
     fits = {
         "heads": [{"fitted_on": {"rows": rows}} for rows in (90, 140, 150)],
-        "rules": [{"heads_here": [1]}, {"heads_here": [2]}],
+        "rules": [{"heads_for_applying": [1]}, {"heads_for_applying": [2]}],
     }
-    folded = with_protocol(result, case="nested", fit_name="2 folds of the test split", record=lambda: fits)
+    folded = with_protocol(
+        result, head_fitting="nested", fit_name="2 folds of the test split", record=lambda: fits
+    )
     text = paragraph(folded)
     assert (
-        "in 2 folds of the test split (100 rows), where each row is predicted by rules fitted on the other folds"
-        in text
+        "cross-fitted in 2 folds of the test split (100 rows), each row being fused with parameters fitted on the "
+        "other folds" in text
     )
     grouped = replace(folded, group_names=(np.arange(240) // 4).astype(str))
-    assert "(100 rows, in whole groups), where each row" in paragraph(grouped)
+    assert "(100 rows, in whole groups), each row" in paragraph(grouped)
     assert "fitted in each fold on the other folds" in text and "140 to 150 rows with codes" in text
-    ready = paragraph(with_protocol(result, case="ready"))
+    ready = paragraph(with_protocol(result, head_fitting="none"))
     assert "with 3D predictions" in ready and "unknown" in ready and "head" not in ready
 
 
 def test_a_leak_is_on_the_page_in_the_table_and_in_the_paragraph(result):
-    leak = "WARNING 59 groups of the reported rows also stand among the calibration rows: figures are likely too good."
+    leak = "WARNING 59 groups (persons or videos) occur both in the reported and in the calibration rows: too good."
     shown = with_protocol(result, sentences=("Reported: the test split.", leak))
     text = leak.removeprefix("WARNING ")
     page = page_html([run_of(shown)])

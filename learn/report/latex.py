@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from ..evaluate.metrics import METRICS
-from .columns import LATEX, Cell, columns_of, rows_of
+from .columns import LATEX, TO_CONTROL, Cell, columns_of, rows_of
 from .compare import Comparison, by_predictor
 from .format import ON_COVERED, interval, stars
 from .page import fitted_on
@@ -81,7 +81,7 @@ def table_tex(run: Run, *, label: str = "", title: str = "") -> str:
         spans=spans,
         columns=columns,
         blocks=[[_line(*row) for row in rows] for rows in blocks if rows],
-        controlled=any(column.head == "to permuted codes" for column in columns),
+        controlled=any(column.head == TO_CONTROL for column in columns),
         covered=any(of.rows == "covered" for of in view.entries),
     )
 

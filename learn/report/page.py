@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -11,7 +12,7 @@ from ...errors import require
 from ..evaluate.complementarity import MEASURES
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL
 from ..rules import RECALIBRATED
-from .columns import PAGE, Column, columns_of, on_covered_rows, rows_of
+from .columns import PAGE, TO_CONTROL, Column, columns_of, on_covered_rows, rows_of
 from .compare import Comparison, by_predictor
 from .findings import findings_of
 from .format import NOTHING, difference, interval, number
@@ -21,6 +22,21 @@ from .view import Key, View
 
 GENERATOR = '<meta name="generator" content="ig3d">'
 _PER_COLUMN = frozenset({"w", "offset", "scale"})  # fitted numbers, one for each class or dimension
+# Names of fitted parameters in the record, as the page shows them.
+_PARAMETERS = {
+    "w": "weight of the 3D",
+    "weight_at_mean_inputs": "weight of the 3D at the mean of all inputs",
+    "weight_3d_columns": "weight of the 3D columns before the penalty",
+    "weight_code_columns": "weight of the code columns before the penalty",
+    "base": "2d-recalibrated, from which boosting starts",
+    "inner_accuracy": "accuracy in inner folds",
+    "inner_balanced": "balanced accuracy in inner folds",
+    "inner_logloss": "log loss in inner folds",
+    "inner_rmse": "RMSE in inner folds",
+    "inner_ccc": "CCC in inner folds",
+    "chosen": "chosen rule",
+    "fitted": "parameters of the chosen rules",
+}
 _ROLES = ("reference", "rule", "head", "control")
 _SHARES = {"both_right": "both", "only_first": "only1", "only_second": "only2", "double_fault": "none"}
 
@@ -66,7 +82,7 @@ def _section(view: View) -> dict[str, Any]:
         "shown": shown,
         "table": _table(columns, rows_of(view, columns, *_ROLES)),
         "covered": _table(columns, on_covered_rows(view, columns, *_ROLES)) if view.partial else None,
-        "controlled": any(column.head == "to permuted codes" for column in columns),
+        "controlled": any(column.head == TO_CONTROL for column in columns),
         "pictures": _pictures(view, shown),
         "pairs": [_pair(view, first, second) for first, second in view.pairs],
         "trainings": _trainings(view) if view.trainings > 1 else [],
@@ -83,12 +99,12 @@ def fitted_on(view: View) -> str:
     if view.intermediate:
         times = "time" if view.trainings == 1 else "times"
         return (
-            f"{view.record['config']['module']} fitted on {protocol['fits']['train']} train rows, the epoch chosen on "
-            f"{protocol['fits']['validation']} others, {view.trainings} {times}"
+            f"{view.record['config']['module']} trained {view.trainings} {times} on {protocol['fits']['train']} "
+            f"train rows, its epoch chosen on {protocol['fits']['validation']} other rows"
         )
     rules = "rules" if any(of.fits for of in view.of_role("rule")) else RECALIBRATED
-    fitted = "cross-fitted in" if " folds of " in protocol["fitted_on"] else "fitted on"
-    return f"{rules if view.has_2d else 'heads'} {fitted} {protocol['fitted_on']}"
+    how = "cross-fitted in" if view.cross_fitted else "fitted on"
+    return f"{rules if view.has_2d else 'heads'} {how} {protocol['fitted_on']}"
 
 
 def _table(columns: Sequence[Column], rows: list[Any]) -> dict[str, Any]:
@@ -215,7 +231,7 @@ def _named(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
         return dict(zip(columns, value, strict=True)) if per_column else value
 
     kept = {key: value for key, value in values.items() if value is not None and key != "classes_seen"}
-    return {key.replace("_", " "): value_of(key, value) for key, value in kept.items()}
+    return {_PARAMETERS.get(key, key.replace("_", " ")): value_of(key, value) for key, value in kept.items()}
 
 
 def _range(values: list[Any], *, inside: bool = False) -> str:
@@ -233,8 +249,10 @@ def _range(values: list[Any], *, inside: bool = False) -> str:
         parts = {key: _range([value[key] for value in values if key in value], inside=True) for key in keys}
         text = "; ".join(f"{key} {part}" for key, part in parts.items())
         return f"({text})" if inside else text
-    different = list(dict.fromkeys(str(value) for value in values))
-    return ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
+    counts = Counter(str(value) for value in values).most_common()
+    if len(counts) == 1:
+        return counts[0][0]
+    return ", ".join(f"{text} ({count}×)" for text, count in counts[:4]) + (" …" if len(counts) > 4 else "")
 
 
 def _short(value: float) -> str:

@@ -1,8 +1,8 @@
-"""Pictures of a run: differences, reliability, gain per class, fitted weights.
+"""Plots of a run: differences, reliability, gain per class, fitted weights.
 
-Every picture is about 400 points wide, so that it can be read on a phone. Colours are those of Okabe and Ito, which
-colour-blind readers can tell apart, and shapes differ as well. In a page they become variables of its style sheet, so
-that the same picture suits a light and a dark screen.
+Every plot is about 400 points wide, so that it can be read on a phone. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and shapes differ as well. On the page they become variables of its style sheet, so
+that the same plot suits a light and a dark screen.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STYLE = {
 
 
 def check_plot(out: str | Path) -> None:
-    """Whether a picture can be drawn under this name, before any work.
+    """Check that a plot can be written under this name, before any work.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def check_plot(out: str | Path) -> None:
     MissingExtra : matplotlib is not installed.
     """
     if Path(out).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"plot: expected a name that ends in {', '.join(SUFFIXES)}, got {out}")
+        raise UsageError(f"plot: {out} does not end in {', '.join(SUFFIXES)}; rename it")
     check_output(Path(out))
     require("matplotlib", wanted_by="plot")
 
@@ -67,7 +67,7 @@ def check_plot(out: str | Path) -> None:
 def plot_result(result: Result, out: str | Path) -> None:
     """Draw the difference of each rule to the references over all reported rows, with 95 % intervals.
 
-    Controls are panels of their own below: codes of other faces cost more than anything adds.
+    Controls have their own panels below, because permuted codes lose more than the real ones gain.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def plot_result(result: Result, out: str | Path) -> None:
     check_plot(out)
     view = View(run_of(result))
     if not view.references:
-        raise RunError(f"{out}: expected predictions to compare rules with, got a run without 2D predictions")
+        raise RunError(f"{out}: a run without 2D predictions has no references to plot differences to")
     parts = [controls for controls in (False, True) if _compared(view, controls=controls)]
     heights = [_height(len(_compared(view, controls=controls))) for controls in parts]
     with _drawing(11, sum(heights), panels=len(view.leading), rows=heights) as (figure, axes):
@@ -94,8 +94,8 @@ def plot_result(result: Result, out: str | Path) -> None:
                 axis.tick_params(labelleft=not column)
         figure.suptitle(
             f"Differences to the references on {view.protocol['rows_reported']} rows, 95 % intervals"
-            + ("; ‡ on rows with 3D" if view.partial else "")
-            + ("; below: the 3D alone and controls" if len(parts) > 1 else ""),
+            + ("; ‡ on rows with 3D codes" if view.partial else "")
+            + ("; below: 3D codes alone, and controls" if len(parts) > 1 else ""),
             fontsize=11,
             x=0.01,
             ha="left",
@@ -121,7 +121,7 @@ def changes_svg(view: View, name: str) -> list[str]:
         lines = [(f"{of}  (n {round(support.get(of, 0))})", "recall", of) for of in view.record["classes"]]
         return [_changes_svg(view, name, lines, "points of recall")]
     pictures = []
-    for kind, better in (("ccc", "more is better"), ("rmse", "less is better")):
+    for kind, better in (("ccc", "higher is better"), ("rmse", "lower is better")):
         metrics = [metric for metric in metric_names("va") if metric.startswith(kind)]
         lines = [(METRICS[metric].title, metric, "") for metric in metrics]
         pictures.append(_changes_svg(view, name, lines, f"{kind.upper()}, {better}"))
@@ -140,7 +140,7 @@ def _changes_svg(view: View, name: str, lines: Sequence[tuple[str, str, str]], u
 
 
 def reliability_svg(view: View, name: str, *, colour: str = FIRST) -> str:
-    """Share of right rows over confidence, in bins; the area of a point is its number of rows."""
+    """Accuracy by confidence, in bins; the area of a point is its number of rows."""
     entry = view.entry(name)
     rows = "all" if entry is None else entry.rows
     bins = view.run.tables["reliability.csv"]
@@ -159,9 +159,7 @@ def reliability_svg(view: View, name: str, *, colour: str = FIRST) -> str:
             linewidths=0,
             zorder=3,
         )
-        axis.set(
-            xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share that is right", aspect="equal"
-        )
+        axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axis.grid()
@@ -243,7 +241,7 @@ def _draw_gains(axis: Any, view: View, metric: str, *, controls: bool, legend: b
     if legend:
         _legend(axis, view)
     unit = ", points" if METRICS[metric].percent else ""
-    better = " (less is better)" if METRICS[metric].lower else ""
+    better = " (lower is better)" if METRICS[metric].lower else ""
     _settle(axis, [of.label for of in entries], f"difference in {METRICS[metric].title}{unit}{better}")
     axis.set_title(METRICS[metric].title, loc="right", fontsize=8, color=MUTED)
     for place, of in enumerate(entries):
@@ -277,7 +275,7 @@ def _legend(axis: Any, view: View) -> None:
             [],
             ("o-", "s-")[row],
             color=(FIRST, SECOND)[row],
-            label=as_label(f"to {reference}"),
+            label=as_label(f"vs. {reference}"),
             markersize=5,
         )
     axis.figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8.5)
@@ -317,7 +315,7 @@ def _settle(axis: Any, names: Sequence[str], words: str) -> None:
 
 
 def as_label(text: str) -> str:
-    """A name as pictures show it: on one line, without control characters, and not too long."""
+    """A name as plots show it: on one line, without control characters, and not too long."""
     return short(one_line(text))
 
 
@@ -361,4 +359,4 @@ def _write(figure: Any, out: Path) -> None:
         with replacing(out) as temporary:
             temporary.write_bytes(_bytes(figure, out.suffix.lower()[1:]))
     except OSError as exc:
-        raise RunError(f"{out}: expected to write the picture, got {exc.strerror or exc}") from exc
+        raise RunError(f"{out}: the plot cannot be written: {exc.strerror or exc}") from exc

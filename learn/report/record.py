@@ -53,7 +53,7 @@ _KEYS = {
     "config": set[str](),
     "versions": set[str](),
     "protocol": {
-        "case",
+        "head_fitting",
         "reported",
         "fitted_on",
         "rows_reported",
@@ -123,7 +123,7 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
     protocol = result.protocol
     config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
     record = {
-        "format": INTERMEDIATE if protocol.case == "intermediate" else FORMAT,
+        "format": INTERMEDIATE if protocol.head_fitting == "intermediate" else FORMAT,
         "format_version": FORMAT_VERSION,
         "task": result.task,
         "classes": list(result.classes),
@@ -141,7 +141,7 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
             for of in result.predictors
         ],
         "protocol": {
-            "case": protocol.case,
+            "head_fitting": protocol.head_fitting,
             "reported": protocol.report_name,
             "fitted_on": protocol.fit_name,
             "rows_reported": len(result.ids),

@@ -18,8 +18,9 @@ from . import format
 
 # Objectives of rules in words.
 OBJECTIVES = {
-    "accuracy": "accuracy (rules without a grid search minimise log loss instead)",
-    "balanced": "balanced accuracy (rules without a grid search minimise log loss with equal weight of all classes)",
+    "accuracy": "accuracy (weighted, threshold and best maximise it directly; all other parameters minimise log loss)",
+    "balanced": "balanced accuracy (weighted, threshold and best maximise it directly; all other parameters minimise "
+    "log loss with all classes weighted equally)",
     "logloss": "log loss",
     "rmse": "RMSE",
     "ccc": "CCC",
@@ -85,12 +86,17 @@ def _environment(*, minus: str = "-", **options: Any) -> Environment:
         ),
         "bound": lambda value, metric: format.bound(_float(value), metric),
         "interval": lambda of, metric: signed(format.interval(as_figure(of), metric)),
+        "verb": lambda of: format.verb(as_figure(of)),
+        "size": lambda of, metric: signed(format.size(as_figure(of), metric)),
+        "change": lambda of, metric: signed(format.change(as_figure(of), metric)),
         "stars": lambda of, metric: format.stars(as_figure(of), metric),
         "p": lambda value: format.p_value(_float(value)),
+        "p_is": lambda value: format.p_is(_float(value)),
         "objective": lambda name: OBJECTIVES[name],
         "capital": capital,
         "signed": signed,
         "flat": flat,
+        "lines": lines,
         "leak": leak,
     }
     return environment
@@ -99,6 +105,11 @@ def _environment(*, minus: str = "-", **options: Any) -> Environment:
 def flat(text: str) -> str:
     """A text on one line; markup stays markup."""
     return type(text)(" ".join(text.split()))
+
+
+def lines(text: str) -> str:
+    """A text without its empty lines."""
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 def capital(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A run on the terminal: primary comparison, effect size, one table, within 80 columns. The page has the rest."""
+"""A run on the terminal: primary comparison, effect size, one table; whole at 80 columns. The page has the rest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def print_run(run: Run, console: Console) -> None:
-    """Print the primary comparison, the effect size and the exploratory table; everything else is in the files."""
+    """Print the primary comparison, the effect size, and the exploratory table; everything else is in the files."""
     view = View(run)
     text = (
         text_environment()
@@ -77,18 +77,18 @@ def _aligned(table: pd.DataFrame) -> str:
         )
         return "  ".join(cells).rstrip()
 
-    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
-    return "\n".join([padded(lines[0]), rule, *map(padded, lines[1:])])
+    return "\n".join(map(padded, lines))
 
 
 def _legend(view: View) -> str:
     leading = METRICS[view.leading[0]].title
     parts = []
     if view.references:
-        parts.append(f"to ...: difference in {leading} [95 % interval, not adjusted]")
-        parts.append("* ** *** improvement with adjusted p < .05, .01, .001")
+        points = ", points" if METRICS[view.leading[0]].percent else ""
+        parts.append(f"vs.: difference in {leading}{points} [95 % interval, not adjusted]")
+        parts.append("* ** *** gain with adjusted p < .05, .01, .001")
     if view.partial and any(of.rows == "covered" for of in view.entries):
-        parts.append(f"{ON_COVERED} on rows with 3D")
+        parts.append(f"{ON_COVERED} on rows with 3D codes only")
     return "; ".join(parts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from ..config import OBJECTIVES, FuseConfig
+from ..config import FITTED_METRICS, OBJECTIVES, FuseConfig
 from ..evaluate.complementarity import MEASURES
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
@@ -153,7 +153,7 @@ class View:
     @property
     def intermediate(self) -> bool:
         """Whether the codes were joined to a network's features."""
-        return bool(self.protocol["case"] == "intermediate")
+        return bool(self.protocol["head_fitting"] == "intermediate")
 
     @property
     def has_2d(self) -> bool:
@@ -163,6 +163,27 @@ class View:
     @property
     def grouped(self) -> bool:
         return self.protocol["groups_reported"] is not None
+
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether each reported row is predicted by models fitted on the other folds."""
+        return len(self.protocol["fits"].get("rules", ())) > 1
+
+    @property
+    def three(self) -> str:
+        """The 3D input: codes, or ready 3D predictions."""
+        return "3D predictions" if self.protocol["head_fitting"] == "none" else "3D codes"
+
+    @property
+    def tested_metrics(self) -> list[str]:
+        """Titles of the metrics whose differences are adjusted together."""
+        return [METRICS[name].title for name in FITTED_METRICS[self.objective]]
+
+    @property
+    def family(self) -> int:
+        """Number of differences whose p-values are adjusted together."""
+        figures = self.run.figures
+        return int((figures["p_adjusted"].notna() & figures["repeat"].isna()).sum())
 
     @property
     def units(self) -> int:
@@ -278,10 +299,16 @@ class View:
         ]
 
     @property
+    def cross_fitted_once(self) -> list[str]:
+        """Rules with fitted parameters that were cross-fitted once, where others were several times."""
+        several = {name for name, _ in self.repeated}
+        return [of.name for of in self.of_role("rule") if of.fits and of.name not in several]
+
+    @property
     def head_rows(self) -> str:
         """Number of rows that the heads of the reported rows were fitted on; empty where it is unknown."""
         fits = self.protocol["fits"]
-        here = {head for rule in fits.get("rules", ()) for head in rule["heads_here"]}
+        here = {head for rule in fits.get("rules", ()) for head in rule["heads_for_applying"]}
         counts = sorted({fits["heads"][head]["fitted_on"]["rows"] for head in here})
         return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
 
