@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Callable
@@ -115,7 +116,7 @@ def test_a_split_table_may_be_a_pipe_but_no_folder_or_device(
     for refused in (tmp_path, "/dev/zero", "x" * 5000):
         ended = ig3d(*check, refused)
         assert ended.returncode in (1, 2)
-        assert "give" in ended.stderr and "table" in ended.stderr and "Errno" not in ended.stderr
+        assert re.search("(give|pass) .*table", ended.stderr) and "Errno" not in ended.stderr
 
 
 @pytest.mark.parametrize("members", [{"ids": b"no array"}, {"ids.npy": NO_UNICODE}, {"classes": b"a,b"}])

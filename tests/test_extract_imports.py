@@ -267,7 +267,7 @@ def test_import_and_export_as_commands(ig3d: Callable[..., Ended], tmp_path: Pat
     ended = ig3d("import", root, "--from", "csv", "--codes", table, "--out", tmp_path / "b.h5")
     assert ended.stdout == f"{tmp_path / 'b.h5'}: 6 rows (ok 6)\n"
     assert ig3d("export", store).returncode == 2
-    assert "ends in .csv" in ig3d("export", store, "--csv", tmp_path / "a.txt").stderr
+    assert "does not end in .csv" in ig3d("export", store, "--csv", tmp_path / "a.txt").stderr
     assert "no block 'jaw'" in ig3d("export", store, "--csv", table, "--blocks", "jaw").stderr
     ended = ig3d("import", root, "--from", "csv", "--codes", tmp_path / "no.csv", "--out", tmp_path / "c.h5")
     assert (ended.returncode, "does not exist" in ended.stderr) == (1, True)
