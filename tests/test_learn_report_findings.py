@@ -200,7 +200,9 @@ def test_without_3d_on_any_reported_row_there_is_no_claim(result):
         for of in strong_3d(result, guess_of_2d=True)
     ]
     found = findings(with_predictors(result, bare, covered=np.zeros(240, bool)))
-    assert found["primary"]["reason"] == "no reported row has 3D" and found["primary"]["comparisons"] == []
+    assert (
+        found["primary"]["reason"] == "no reported row has 3D codes" and found["primary"]["comparisons"] == []
+    )
     assert found["exploratory"] == []
 
 

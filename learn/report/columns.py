@@ -1,4 +1,4 @@
-"""Columns of the table of predictors, on the terminal, the page and in LaTeX: one entry each."""
+"""Columns of the table of predictors on the terminal, on the page and in LaTeX; each is one entry."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Column:
 
     Attributes
     ----------
-    head : of the column
-    of : function of view and predictor that gives the cell
-    media : where it is shown
-    group : head above several columns, empty for none
-    better : ``↓`` where less is better
+    head : title of the column
+    of : function of view and predictor that returns the cell
+    media : where the column is shown
+    group : title above several columns, empty for none
+    better : ``↓`` if lower is better
     """
 
     head: str
@@ -46,7 +46,7 @@ class Column:
 
 
 def columns_of(view: View, medium: str) -> list[Column]:
-    """The columns of a run: differences in the leading metric, then figures; a further column is one entry here."""
+    """The columns of a run: differences in the leading metric, then metric values; one entry per column."""
     leading = view.leading[0]
     group = f"difference in {METRICS[leading].title}{', points' if METRICS[leading].percent else ''}"
     short = f"{METRICS[leading].head} " if medium == TERMINAL else ""
@@ -69,7 +69,7 @@ def columns_of(view: View, medium: str) -> list[Column]:
         *([Column("ECE", _figure("ece"), (PAGE,), better="↓")] if view.task == "classes" else []),
     ]
     shown = [column for column in columns if medium in column.media]
-    if medium == TERMINAL:  # figures first: names of predictors are short, differences long
+    if medium == TERMINAL:  # metric values first: they are short, differences are long
         shown.sort(key=lambda column: bool(column.group))
     entries = view.entries
     return [column for column in shown if any(column.of(view, of).text != NOTHING for of in entries)]
@@ -120,11 +120,11 @@ def _difference(figure: Figure | None, metric: str) -> Cell:
 
 
 def rows_of(view: View, columns: Sequence[Column], *roles: str) -> list[tuple[Entry, list[Cell]]]:
-    """Predictors of some roles with their cells, in order."""
+    """Predictors with these roles and their cells, in order."""
     return [(of, [column.of(view, of) for column in columns]) for of in view.of_role(*roles) if of.rows]
 
 
 def on_covered_rows(view: View, columns: Sequence[Column], *roles: str) -> list[tuple[Entry, list[Cell]]]:
-    """The same of the rows with 3D codes alone."""
+    """The same for the rows with 3D codes only."""
     entries = [replace(of, rows="covered") for of in view.of_role(*roles) if of.rows]
     return [(of, [column.of(view, of) for column in columns]) for of in entries]

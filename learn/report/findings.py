@@ -1,8 +1,9 @@
 """Findings: the conclusions of a run as data.
 
-The primary comparison is fixed before any figure is looked at: one rule, one metric, and three opponents that each
-have to be beaten at 5 %. As all of them are needed, none is corrected for the others. The effect size is of one rule
-too. Everything else is exploratory (docs/statistics.md). Templates turn findings into sentences (``sentences.j2``).
+The primary comparison is fixed before results are known: one rule, one metric and three opponents. The rule must be
+significantly better than each of them at 5 %; because all three are needed, p-values are not adjusted for their number.
+The effect size, too, is reported for one prespecified rule. Everything else is exploratory (docs/statistics.md).
+Templates turn findings into sentences (``sentences.j2``).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def findings_of(view: View) -> dict[str, Any]:
     -------
     dict
         ``primary`` and ``effect`` are None where nothing is fused (codes alone). Values are differences of the rule
-        minus ``versus``, in the metric's own direction (``better``: lower or higher). ``exploratory`` are findings
-        beside these, ``diagnostics`` conditions that weaken the results; each has a ``code`` and its values.
+        minus ``versus``; ``better`` (lower or higher) is the direction of improvement. ``exploratory``: other findings;
+        ``diagnostics``: warnings that limit the interpretation. Each has a ``code`` and its values.
     """
     fused = view.intermediate or (view.record["primary"] is not None and bool(view.of_role("rule")))
     return {
@@ -49,7 +50,7 @@ def findings_of(view: View) -> dict[str, Any]:
 
 
 def _numbers(figure: Figure | None, *names: str) -> dict[str, float | None]:
-    """Numbers of a figure by name, None where one is not defined."""
+    """Numbers of a figure by name; None if not defined."""
     of = figure or _NOTHING
     values = {name: getattr(of, name) for name in names or ("value", "low", "high", "p")}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -64,7 +65,7 @@ def _primary(view: View) -> dict[str, Any]:
     comparisons = [_comparison(view, rule, metric, key) for key in opponents] if entry else []
     if not view.protocol["rows_covered"]:
         comparisons = []
-    # The comparison that decides: one that fails before all that do not, and of these the least certain.
+    # The decisive comparison: one that fails if there is any; among several the one with the largest p.
     decisive = max(
         comparisons,
         key=lambda of: (not of["passes"], 1.0 if of["p"] is None else of["p"]),
@@ -84,12 +85,12 @@ def _primary(view: View) -> dict[str, Any]:
 
 
 def _reason(view: View, rule: str, control: Key | None) -> str | None:
-    """Why no claim can be made with any figures; None where one can."""
+    """Reason why no claim is possible, whatever the results; None if one is possible."""
     protocol, entry = view.protocol, view.entry(rule)
     if not protocol["rows_covered"]:
-        return "no reported row has 3D"
+        return "no reported row has 3D codes"
     if entry is None or entry.rows != "all":
-        return f"{rule} was not run"
+        return f"the rule {rule} was not run"
     if view.units == 1:
         return (
             "all reported rows are of one group" if protocol["rows_reported"] > 1 else "one row is reported"
@@ -100,17 +101,17 @@ def _reason(view: View, rule: str, control: Key | None) -> str | None:
 
 
 def _comparison(view: View, rule: str, metric: str, versus: Key) -> dict[str, Any]:
-    """One of the differences that are all needed."""
+    """One comparison of the rule with an opponent."""
     figure = view.figure(rule, metric, versus=versus)
-    found = {"versus": versus[0], "condition": versus[1], **_numbers(figure)}
+    comparison = {"versus": versus[0], "condition": versus[1], **_numbers(figure)}
     repeats = [value for value in view.repeats(rule, metric, versus) if math.isfinite(value)]
     if len(repeats) > 1:
-        found |= {"repeats": len(repeats), "deviation": float(np.std(repeats, ddof=1))}
-    return found | {"passes": _passes(figure, metric)}
+        comparison |= {"repeats": len(repeats), "deviation": float(np.std(repeats, ddof=1))}
+    return comparison | {"passes": _passes(figure, metric)}
 
 
 def _passes(figure: Figure | None, metric: str) -> bool:
-    """Whether a difference is on the better side by its test and by its interval."""
+    """Whether a difference is a significant improvement by its test and by its interval."""
     if figure is None or not all(map(math.isfinite, (figure.value, figure.low, figure.p))):
         return False
     nearest = min(better_by(metric, figure.low), better_by(metric, figure.high))
@@ -118,13 +119,13 @@ def _passes(figure: Figure | None, metric: str) -> bool:
 
 
 def _excluded(figure: dict[str, Any], metric: str) -> float | None:
-    """Gains beyond it are outside of the interval of a difference."""
+    """End of the interval of a difference on the side of improvement, as a gain of at least 0."""
     end = figure["low" if METRICS[metric].lower else "high"]
     return None if end is None else max(better_by(metric, end), 0.0)
 
 
 def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, Any]]:
-    """Differences in log loss, split into refinement (information) and calibration, where it was split."""
+    """Differences in log loss, split into refinement and calibration."""
     found = []
     for versus in opponents:
         refinement, calibration = (
@@ -174,14 +175,14 @@ def _effect(view: View) -> dict[str, Any]:
 
 
 def _other_objective(view: View) -> str | None:
-    """The objective of the rules, where it is not the metric of the effect size."""
+    """The objective of the rules, if it is not the metric of the effect size; else None."""
     if view.intermediate or not any(of.fits for of in view.of_role("rule")):
         return None
     return None if view.leading[0] in FITTED_METRICS[view.objective] else view.objective
 
 
 def _exploratory(view: View, *, fused: bool) -> list[dict[str, Any]]:
-    """Findings beside the primary answer and the effect size; of codes alone the best head first."""
+    """Findings other than the primary comparison and the effect size; for codes alone, the best head first."""
     if not view.protocol["rows_covered"] or view.units == 1:
         return []
     if view.intermediate:
@@ -195,7 +196,7 @@ def _exploratory(view: View, *, fused: bool) -> list[dict[str, Any]]:
 
 
 def _alone(view: View) -> list[dict[str, Any]]:
-    """Whether the rule of the effect size is better than the 3D alone as well."""
+    """Whether the rule of the effect size is better than the 3D predictions alone."""
     metric, rule = view.leading[0], view.effect_rule
     for rows in ("all", "covered"):
         figure = view.figure(rule, metric, rows=rows, versus="3d")
@@ -316,7 +317,7 @@ def _modules(view: View) -> list[dict[str, Any]]:
 
 
 def _complementarity(view: View) -> list[dict[str, Any]]:
-    """Complementarity: the most that the second of two predictors can add to the first."""
+    """Complementarity of two predictors: the oracle bounds every rule that chooses one of the two answers."""
     pairs = view.pairs
     if view.of_role("head"):
         best = next(iter(view.ranked(view.leading[0])), None)
@@ -332,7 +333,7 @@ def _complementarity(view: View) -> list[dict[str, Any]]:
 
 
 def _chance(view: View) -> list[dict[str, Any]]:
-    """That the 2D network is perfect, at chance, or cannot be distinguished from chance."""
+    """Warning if the 2D network is perfect, at chance, or not significantly above chance."""
     metric = "accuracy" if view.task == "classes" else "ccc_joint"
     figure = view.figure("2d", metric)
     if figure is None or view.units == 1 or not view.protocol["rows_covered"]:

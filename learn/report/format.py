@@ -1,4 +1,4 @@
-"""Figures as text: numbers, differences with intervals, p-values and marks."""
+"""Results as text: numbers, differences with intervals, p-values and marks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NOTHING = "–"
 
 
 def number(value: float, metric: str) -> str:
-    """A figure as it stands in a table: per cent with two digits, else four."""
+    """A metric value in a table: per cent with two digits, else four digits."""
     if not math.isfinite(value):
         return NOTHING
     return f"{100 * value:.2f}" if METRICS[metric].percent else f"{value:.4f}"
 
 
 def difference(value: float, metric: str, *, sign: bool = True) -> str:
-    """A difference, with its sign: points with one digit, else four."""
+    """A difference with its sign: points with one digit, else four digits."""
     if not math.isfinite(value):
         return NOTHING
     scale, digits = (100, 1) if METRICS[metric].percent else (1, 4)
@@ -35,7 +35,7 @@ def bound(value: float, metric: str) -> str:
 
 
 def interval(figure: Figure | None, metric: str) -> str:
-    """``+1.4 [+0.6, +2.2]``; a dash where a difference, or its interval, is not defined."""
+    """``+1.4 [+0.6, +2.2]``; a dash if a difference or its interval is not defined."""
     if figure is None or not math.isfinite(figure.value):
         return NOTHING
     value, low, high = (difference(end, metric) for end in (figure.value, figure.low, figure.high))
@@ -69,7 +69,7 @@ def unit_of(metric: str) -> str:
 
 
 def is_better(figure: Figure | None, metric: str) -> bool:
-    """Whether a difference is on the better side by its adjusted p and by its interval.
+    """Whether a difference is an improvement by its adjusted p and by its interval.
 
     The interval may include variation that the test does not, such as that between trainings.
     """
@@ -80,7 +80,7 @@ def is_better(figure: Figure | None, metric: str) -> bool:
 
 
 def stars(figure: Figure | None, metric: str) -> str:
-    """``*``, ``**``, ``***``: a gain whose adjusted p is below .05, .01, .001; none where it rounds to nothing."""
+    """``*``, ``**``, ``***``: a gain whose adjusted p is below .05, .01, .001; none if it rounds to 0."""
     if figure is None or not is_better(figure, metric) or not float(difference(figure.value, metric)):
         return ""
     return "*" * sum(figure.p_adjusted < level for level in LEVELS)
@@ -93,7 +93,7 @@ def p_is(p: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value with two digits, or the bound it is below; more where these would put it across a level."""
+    """A p-value with two digits, or ``< .0001``; more digits if two would round it across a level."""
     if not math.isfinite(p):
         return NOTHING
     if p < 1e-4:
