@@ -42,9 +42,9 @@ def interval(figure: Figure | None, metric: str) -> str:
     return f"{value} [{low}, {high}]" if math.isfinite(figure.low) else f"{value} [{NOTHING}]"
 
 
-def verb(figure: Figure) -> str:
+def verb(difference: float) -> str:
     """``raises`` or ``lowers``, by the sign of a difference."""
-    return "raises" if figure.value > 0 else "lowers"
+    return "raises" if difference > 0 else "lowers"
 
 
 def size(figure: Figure, metric: str) -> str:
@@ -60,7 +60,7 @@ def change(figure: Figure | None, metric: str) -> str:
     """``lowers log loss by 0.1127 [0.0705, 0.1559]``; without a sign, so that the verb has the direction."""
     if figure is None or not math.isfinite(figure.value):
         return f"changes {METRICS[metric].title} by {NOTHING}"
-    return f"{verb(figure)} {METRICS[metric].title} by {size(figure, metric)}"
+    return f"{verb(figure.value)} {METRICS[metric].title} by {size(figure, metric)}"
 
 
 def unit_of(metric: str) -> str:
