@@ -85,7 +85,7 @@ def _primary(view: View) -> dict[str, Any]:
 
 
 def _reason(view: View, rule: str, control: Key | None) -> str | None:
-    """Reason why no claim is possible, whatever the results; None if one is possible."""
+    """Reason why no claim is possible, with any results; None if one is possible."""
     protocol, entry = view.protocol, view.entry(rule)
     if not protocol["rows_covered"]:
         return "no reported row has 3D codes"
