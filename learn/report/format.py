@@ -64,8 +64,8 @@ def change(figure: Figure | None, metric: str) -> str:
 
 
 def unit_of(metric: str) -> str:
-    """``points of accuracy``, or the metric's name."""
-    return f"points of {METRICS[metric].title}" if METRICS[metric].percent else METRICS[metric].title
+    """``points of accuracy``, ``in RMSE of both``."""
+    return f"{'points of' if METRICS[metric].percent else 'in'} {METRICS[metric].title}"
 
 
 def is_better(figure: Figure | None, metric: str) -> bool:

@@ -78,6 +78,7 @@ def _environment(*, minus: str = "-", **options: Any) -> Environment:
         "head": lambda metric: METRICS[metric].head,
         "percent": lambda metric: METRICS[metric].percent,
         "unit": format.unit_of,
+        "lower_is_better": lambda metric: METRICS[metric].lower,
         "number": lambda value, metric: signed(format.number(_float(value), metric)),
         "difference": lambda value, metric: signed(format.difference(_float(value), metric)),
         "amount": lambda value, metric: (
