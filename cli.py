@@ -13,7 +13,7 @@ import threading
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
@@ -95,13 +95,14 @@ def main() -> None:
     ):  # shells ignore SIGINT for background jobs
         signal.signal(signal.SIGINT, _interrupted)
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _repeat_signal
+        sys.unraisablehook = _hide_signals
     with standard_streams() as (out, _):
         try:
             _run()
         finally:
-            if _lost_signals:  # the program may end before the signal is repeated
-                raise _lost_signals[-1]
+            _Signal.ended = True
+            if _Signal.lost:  # the program may end before the signal is repeated
+                sys.exit(128 + _Signal.lost[-1])
             out.flush()
             if out.failures:
                 reason = out.failures[0].strerror or out.failures[0]
@@ -133,9 +134,36 @@ def _expand_home(argument: str) -> str:
     return f"{prefix}{Path(value).expanduser()}" if f"{value}/".startswith("~/") else argument
 
 
+class _Signal:
+    """Base class of the exceptions of signals, which sends a signal again if its exception is lost.
+
+    Python discards exceptions of destructors and callbacks; NumPy, those of attributes that it looks up, as when a
+    number is compared with a member of an enum. An exception that is destroyed before the program ends was discarded.
+    """
+
+    number: ClassVar[int]
+    lost: ClassVar[list[int]] = []
+    ended = False
+
+    def __del__(self) -> None:
+        if not _Signal.ended:
+            _Signal.lost.append(self.number)
+            repeat = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), self.number))
+            repeat.daemon = True
+            repeat.start()
+
+
+class _Terminated(_Signal, Terminated):
+    number = signal.SIGTERM
+
+
+class _Interrupted(_Signal, KeyboardInterrupt):
+    number = signal.SIGINT
+
+
 def _terminated(number: int, frame: object) -> NoReturn:
     """On SIGTERM, end as after Ctrl-C: stop the workers and keep finished work."""
-    raise Terminated(128 + number)
+    raise _Terminated(128 + number)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
@@ -145,22 +173,13 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
             os.write(2, b"interrupted\n")
             os._exit(130)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
-_lost_signals: list[BaseException] = []
-
-
-def _repeat_signal(lost: sys.UnraisableHookArgs) -> None:
-    """Send a signal again if its exception was raised in a destructor or callback, where Python discards exceptions."""
-    if not isinstance(lost.exc_value, Terminated | KeyboardInterrupt):
+def _hide_signals(lost: sys.UnraisableHookArgs) -> None:
+    """Print exceptions that Python discards, except those of signals, which are repeated."""
+    if not isinstance(lost.exc_value, _Signal):
         sys.__unraisablehook__(lost)
-        return
-    _lost_signals.append(lost.exc_value)
-    number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
-    repeat = threading.Timer(_REPEAT_SECONDS, os.kill, (os.getpid(), number))
-    repeat.daemon = True
-    repeat.start()
 
 
 def _fail(line: str, code: int) -> NoReturn:

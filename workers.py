@@ -399,6 +399,11 @@ def _ray(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
         yield workers
     except ray.exceptions.RayTaskError as exc:
         raise exc.cause from exc  # the exception of the task, without ray's long traceback
+    except ray.exceptions.RayError as exc:
+        raise RunError(
+            f"backend ray: the cluster {_at(address)} failed during the run ({type(exc).__name__}); finished shards are "
+            "kept: repeat the command to continue"
+        ) from exc
     finally:
         if workers is not None:
             workers.close()

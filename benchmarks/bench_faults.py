@@ -1,7 +1,8 @@
 """Test of faults at random moments: every disturbed run must end with the same store as an undisturbed one.
 
 A hundred times, a worker or a whole run is killed with SIGKILL, and the command is repeated until it ends. Then a disk
-is full: a small tmpfs, if it can be mounted. Prints a summary; exits with 1 at the first difference. Needs Linux.
+is full: a small tmpfs, if it can be mounted. With ``--backend dask`` or ``ray``, workers of a local cluster are killed
+instead. Prints a summary; exits with 1 at the first difference. Needs Linux.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
-from ig3d import CodeStore
+from ig3d import CodeStore, ExtractConfig, extract_codes, list_samples
 
 FAKE = "ig3d.extract.fakes:FakeRegressor"
 IMAGES = 2000
@@ -31,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", choices=("loky", "dask", "ray"), default="loky")
     args = parser.parse_args()
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -39,6 +45,10 @@ def main() -> None:
         start(work, work / "calm.h5", jobs=1).wait()
         with CodeStore(work / "calm.h5") as store:
             wanted = store.content_sha256
+        if args.backend != "loky":
+            runs = kill_cluster_workers(work, wanted, draw, args.kills, args.backend)
+            print(f"{args.backend} workers killed {args.kills:10d}  in {runs} runs, every store equal")
+            return
         alone = args.kills // 2
         workers = kill_workers(work, wanted, draw, alone)
         print(f"workers killed            {alone:5d}  in {workers} runs, every store equal")
@@ -133,6 +143,72 @@ def kill_runs(work: Path, wanted: str, draw: random.Random, kills: int) -> int:
             if done >= kills:
                 break
     return stores
+
+
+@contextmanager
+def cluster(backend: str) -> Iterator[str | None]:
+    """Local cluster of two workers; yields its address."""
+    if backend == "dask":
+        import dask
+        from distributed import LocalCluster
+
+        with (
+            dask.config.set({"distributed.worker.daemon": False}),
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="localhost:0") as started,
+        ):
+            yield started.scheduler_address
+        return
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        yield None
+    finally:
+        ray.shutdown()
+
+
+def cluster_workers(backend: str) -> list[int]:
+    """Process ids of the workers of the cluster that this process started."""
+    name = "ray::" if backend == "ray" else "spawn_main"
+    pids = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if name in " ".join(process.cmdline()):
+                pids.append(process.pid)
+        except psutil.Error:
+            continue
+    return pids
+
+
+def kill_cluster_workers(work: Path, wanted: str, draw: random.Random, kills: int, backend: str) -> int:
+    """Kill workers of a cluster during runs, which must continue by themselves. Returns the number of runs."""
+    samples, config = list_samples(work / "data", "folder"), ExtractConfig(regressor=FAKE, batch_size=8)
+    done, runs = 0, 0
+    with cluster(backend) as address:
+        while done < kills:
+            out, runs, ended, killed = work / f"{backend}.h5", runs + 1, threading.Event(), list[int]()
+            most = min(WORKERS_A_RUN, kills - done)
+
+            def kill(ended: threading.Event = ended, killed: list[int] = killed, most: int = most) -> None:
+                while len(killed) < most and not ended.wait(draw.uniform(0, 1)):
+                    if workers := cluster_workers(backend):
+                        try:
+                            os.kill(draw.choice(workers), signal.SIGKILL)
+                        except ProcessLookupError:
+                            continue
+                        killed.append(1)
+
+            killer = threading.Thread(target=kill)
+            killer.start()
+            try:
+                extract_codes(samples, out, config, jobs=2, backend=backend, address=address)
+            finally:
+                ended.set()
+                killer.join()
+            done += len(killed)
+            same(out, wanted)
+            print(f"{backend}: {done} killed in {runs} runs", file=sys.stderr, flush=True)
+    return runs
 
 
 def full_disk(work: Path, wanted: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -342,18 +343,40 @@ def test_ctrl_c_ends_the_program_while_a_module_swallows_it(data: Path, tmp_path
 
 
 @pytest.mark.parametrize("seconds", [30, 0])
-def test_sigterm_in_a_destructor_is_not_lost(seconds: int) -> None:
-    """Python discards an exception that is raised there, which the signal is."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("lose", ["Lost()", "np.int8(1) == Odd.member", "swallow()"])
+def test_a_signal_whose_exception_is_discarded_is_not_lost(
+    lose: str, number: signal.Signals, seconds: int
+) -> None:
+    """In a destructor, in NumPy while it looks up an attribute, or by another package."""
     script = (
-        "import os, signal, sys, time\n"
+        "import enum, os, signal, sys, time\n"
+        "import numpy as np\n"
         "from ig3d import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "waiting = [1]\n"
+        "def interrupt():\n"
+        "    if waiting:\n"
+        "        waiting.clear()\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        time.sleep(0.01)\n"
         "class Lost:\n"
         "    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        time.sleep(0.01)\n"
+        "        interrupt()\n"
+        "class Meta(enum.EnumType):\n"
+        "    def __getattr__(cls, name):\n"
+        "        interrupt()\n"
+        "        raise AttributeError(name)\n"
+        "class Odd(enum.IntEnum, metaclass=Meta):\n"
+        "    member = 1\n"
+        "def swallow():\n"
+        "    try:\n"
+        "        interrupt()\n"
+        "    except BaseException:\n"
+        "        pass\n"
         "@cli.app.command('lose')\n"
         "def lose():\n"
-        "    Lost()\n"
+        f"    {lose}\n"
         f"    time.sleep({seconds})\n"
         "sys.argv = ['ig3d', 'lose']\n"
         "cli.main()\n"
@@ -361,7 +384,7 @@ def test_sigterm_in_a_destructor_is_not_lost(seconds: int) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=25, check=False
     )
-    assert ended.returncode == 143
+    assert ended.returncode == 128 + number
     assert ended.stderr == ""
 
 
