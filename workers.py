@@ -37,7 +37,7 @@ IDLE_SECONDS = 20
 WATCH_SECONDS = 1.0
 # Longest wait for the executor to pass a submitted task to its worker; normally one or two milliseconds.
 HANDED_OVER_SECONDS = 60
-# Longest wait for a connection to a cluster.
+# Longest wait for a connection to a cluster, and for its first worker.
 REACH_SECONDS = 10
 # Numbers of threads that numerical libraries read from the environment when they are imported.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -319,9 +319,13 @@ def _dask(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
             ) from exc
         workers = None
         try:
+            try:
+                client.wait_for_workers(1, timeout=REACH_SECONDS)  # one that died may be starting again
+            except TimeoutError as exc:
+                raise RunError(
+                    f"backend dask: the scheduler {_at(address)} has no workers; start some"
+                ) from exc
             infos = client.scheduler_info(n_workers=-1)["workers"].values()
-            if not infos:
-                raise RunError(f"backend dask: the scheduler {_at(address)} has no workers; start some")
             with_gpu = [info for info in infos if info.get("resources", {}).get("GPU", 0) >= 1]
             if gpu and not with_gpu:
                 raise RunError(
@@ -401,8 +405,8 @@ def _ray(jobs: int, address: str | None, gpu: bool) -> Iterator[_Workers]:
         raise exc.cause from exc  # the exception of the task, without ray's long traceback
     except ray.exceptions.RayError as exc:
         raise RunError(
-            f"backend ray: the cluster {_at(address)} failed during the run ({type(exc).__name__}); finished shards are "
-            "kept: repeat the command to continue"
+            f"backend ray: the cluster {_at(address)} failed during the run ({type(exc).__name__}); finished shards "
+            "are kept: repeat the command to continue"
         ) from exc
     finally:
         if workers is not None:
