@@ -11,7 +11,7 @@ write   outcomes and codes of a shard → HDF5         :mod:`~ig3d.features.stor
 :func:`extract_shards` has the only loop over images, and the functions below it are the stages, in order. A
 :class:`~ig3d.extract.batches.Batch` of images passes through them and gets an outcome for each of its rows; an error of
 one sample ends only that row. On the CPU, one process runs all stages. For a GPU, other processes read, detect and crop
-(:mod:`~ig3d.extract.readers`); the process that owns the GPU regresses and writes.
+(:mod:`~ig3d.extract.reading_processes`); the process that owns the GPU regresses and writes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def extract_shards(
             settings.enter_context(setting())
         size = config.batch_size or 32
         if readers:
-            from .readers import read_ahead
+            from .reading_processes import read_ahead
 
             batches = read_ahead(shards, root, detector, regressor.needs, config, readers)
         else:
