@@ -196,7 +196,7 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
     line = {
         "seed": seed,
         "claim": primary["claim"],
-        "passes": [of["passes"] for of in primary["comparisons"]],
+        "passes": [of["significant"] for of in primary["comparisons"]],
         "value": primary["comparisons"][0]["value"],
         "value_2d": primary["comparisons"][1]["value"],
     }

@@ -111,7 +111,7 @@ def test_gains_of_permuted_codes_are_not_from_the_3d(task):
     shown = with_predictors(shown, equal)
     primary = findings(shown)["primary"]
     assert not primary["claim"] and primary["condition"] == "permuted"
-    assert [of["passes"] for of in primary["comparisons"]] == [True, True, False]
+    assert [of["significant"] for of in primary["comparisons"]] == [True, True, False]
     texts = sentences(shown)
     assert "relative to weighted with permuted codes" in texts[0]
     assert "It is not shown that this gain is due to the 3D codes." in texts[1]
@@ -139,7 +139,7 @@ def test_without_a_control_there_is_no_claim(result):
     bare = with_predictors(result, [of for of in result.predictors if of.role != "control"])
     primary = findings(bare)["primary"]
     assert not primary["claim"] and primary["reason"] == "no control was run"
-    assert all(of["passes"] for of in primary["comparisons"])
+    assert all(of["significant"] for of in primary["comparisons"])
     assert sentences(bare)[0].startswith("No claim is made that the 3D codes carry")
 
 
@@ -152,14 +152,14 @@ def test_best_is_the_effect_size_where_it_was_run(result):
 
 
 def test_the_objective_is_named_where_it_is_not_the_metric_of_the_effect(result):
-    def fitted_for(shown, **choices):
-        return findings(replace(shown, config=replace(shown.config, **choices)))["effect"]["fitted_for"]
+    def other_objective(shown, **choices):
+        return findings(replace(shown, config=replace(shown.config, **choices)))["effect"]["other_objective"]
 
-    assert fitted_for(result) is None and fitted_for(result, objective="accuracy") is None
-    assert fitted_for(result, objective="balanced") == "balanced"
-    assert fitted_for(made("va")) is None and fitted_for(made("va"), objective="ccc") is None
+    assert other_objective(result) is None and other_objective(result, objective="accuracy") is None
+    assert other_objective(result, objective="balanced") == "balanced"
+    assert other_objective(made("va")) is None and other_objective(made("va"), objective="ccc") is None
     fixed = replace(result, predictors=tuple(replace(of, fits=False) for of in result.predictors))
-    assert fitted_for(fixed, objective="balanced") is None
+    assert other_objective(fixed, objective="balanced") is None
 
 
 def strong_3d(shown, *, guess_of_2d):

@@ -79,7 +79,7 @@ def test_findings_follow_from_the_figures(folder: Path) -> None:
     found = findings(folder, versus="null-input", of="permuted", **gains)["exploratory"]
     assert next(of for of in found if of["code"] == "permuted_codes")["gains"]
     worse = {"value": -0.05, "low": -0.08, "high": -0.02, "p": 0.001, "p_adjusted": 0.001}
-    for numbers, direction in ((worse, "worse"), (none, "unclear")):
+    for numbers, direction in ((worse, "worse"), (none, "not shown")):
         found = findings(folder, versus="2d", **numbers)["exploratory"]
         assert next(of for of in found if of["code"] == "codes_against_2d")["direction"] == direction
 

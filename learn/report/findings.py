@@ -21,7 +21,7 @@ from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTE
 from .format import LEVELS, is_better
 from .view import Key, View
 
-FORMAT, FORMAT_VERSION = "ig3d-findings", 2
+FORMAT, FORMAT_VERSION = "ig3d-findings", 3
 # Differences below it are of the order at which optimisers stop.
 NUMERICAL = 1e-6
 _MOST_PAIRS = 3
@@ -68,16 +68,16 @@ def _primary(view: View) -> dict[str, Any]:
     # The decisive comparison: one that fails if there is any; among several the one with the largest p.
     decisive = max(
         comparisons,
-        key=lambda of: (not of["passes"], 1.0 if of["p"] is None else of["p"]),
+        key=lambda of: (not of["significant"], 1.0 if of["p"] is None else of["p"]),
         default=dict.fromkeys(("versus", "condition", "value", "low", "high", "p")),
     )
     return {
-        "claim": reason is None and all(of["passes"] for of in comparisons),
+        "claim": reason is None and all(of["significant"] for of in comparisons),
         "rule": rule,
         "metric": metric,
         "better": "lower" if METRICS[metric].lower else "higher",
         **{key: decisive[key] for key in ("versus", "condition", "value", "low", "high", "p")},
-        "excluded_beyond": _excluded(decisive, metric),
+        "upper_limit_of_gain": _upper_limit(decisive, metric),
         "reason": reason,
         "comparisons": comparisons,
         "loss_parts": _loss_parts(view, rule, opponents) if comparisons else [],
@@ -106,11 +106,11 @@ def _comparison(view: View, rule: str, metric: str, versus: Key) -> dict[str, An
     comparison = {"versus": versus[0], "condition": versus[1], **_numbers(figure)}
     repeats = [value for value in view.repeats(rule, metric, versus) if math.isfinite(value)]
     if len(repeats) > 1:
-        comparison |= {"repeats": len(repeats), "deviation": float(np.std(repeats, ddof=1))}
-    return comparison | {"passes": _passes(figure, metric)}
+        comparison |= {"repeats": len(repeats), "deviation_over_repeats": float(np.std(repeats, ddof=1))}
+    return comparison | {"significant": _is_significant(figure, metric)}
 
 
-def _passes(figure: Figure | None, metric: str) -> bool:
+def _is_significant(figure: Figure | None, metric: str) -> bool:
     """Whether a difference is a significant improvement by its test and by its interval."""
     if figure is None or not all(map(math.isfinite, (figure.value, figure.low, figure.p))):
         return False
@@ -118,7 +118,7 @@ def _passes(figure: Figure | None, metric: str) -> bool:
     return bool(nearest > 0 and abs(figure.value) > NUMERICAL and figure.p < LEVELS[0])
 
 
-def _excluded(figure: dict[str, Any], metric: str) -> float | None:
+def _upper_limit(figure: dict[str, Any], metric: str) -> float | None:
     """End of the interval of a difference on the side of improvement, as a gain of at least 0."""
     end = figure["low" if METRICS[metric].lower else "high"]
     return None if end is None else max(better_by(metric, end), 0.0)
@@ -166,12 +166,12 @@ def _effect(view: View) -> dict[str, Any]:
                 **_numbers(figure, "value", "low", "high"),
                 "versus": versus,
                 "difference": numbers,
-                "direction": "better" if better else "worse" if max(ends[versus]) < 0 else "unclear",
-                "excluded_beyond": _excluded(numbers, metric),
+                "direction": "better" if better else "worse" if max(ends[versus]) < 0 else "not shown",
+                "upper_limit_of_gain": _upper_limit(numbers, metric),
                 "differences": {name: _numbers(of) for name, of in known.items()},
             }
         )
-    return {"rule": rule, "metrics": metrics, "fitted_for": _other_objective(view)}
+    return {"rule": rule, "metrics": metrics, "other_objective": _other_objective(view)}
 
 
 def _other_objective(view: View) -> str | None:
@@ -259,7 +259,7 @@ def _beyond_both(view: View) -> list[dict[str, Any]]:
             "rule": of.name,
             "condition": of.condition,
             "metric": metric,
-            "shown": not view.few and _passes(figure, metric),
+            "shown": not view.few and _is_significant(figure, metric),
             **_numbers(figure),
         }
         for of in view.seconds
@@ -299,7 +299,7 @@ def _modules(view: View) -> list[dict[str, Any]]:
     network = view.figure(INTERMEDIATE, metric, versus="2d")
     if network is not None and math.isfinite(network.value):
         gain, sure = better_by(metric, network.value), network.p < LEVELS[0]
-        direction = "unclear" if not sure else "better" if gain > 0 else "worse"
+        direction = "not shown" if not sure else "better" if gain > 0 else "worse"
         found.append(
             {"code": "codes_against_2d", "metric": metric, "direction": direction, **_numbers(network)}
         )
