@@ -133,7 +133,7 @@ def test_names_of_a_study_are_shown_as_they_are(
         'grid:\n  "[red]f":\n    "$\\\\x$": {blocks: full}\n    "[/i]*": {blocks: expression}\n'
     )
     two = ["--2d-logits", files["logits"], "--3d-store", files["store"]]
-    words = clean(ig3d("ablate", tmp_path / "study.yaml", *two, "--out", tmp_path / "out"))
+    words = clean(ig3d("ablate", tmp_path / "study.yaml", *two, "--out", tmp_path / "out", "--jobs", 1))
     assert "[red]f" in words and "[/i]*" in words and "$\\x$" in words
     tex = (tmp_path / "out" / "table.tex").read_text()
     assert "\\input" not in tex and "{[}/i{]}{*}" in tex

@@ -130,7 +130,18 @@ def test_an_option_of_a_rule_reaches_the_record_and_the_study(files, ig3d, tmp_p
 
 
 def test_threshold_is_fused_and_reported_when_it_is_named(files, ig3d, tmp_path):
-    quick = ("--draws", 100, "--jobs", 1, "--head", "linear", "--rules", "threshold,stack")
+    quick = (
+        "--draws",
+        100,
+        "--permutations",
+        2,
+        "--jobs",
+        1,
+        "--head",
+        "linear",
+        "--rules",
+        "threshold,stack",
+    )
     ended = ig3d("fuse", *files, *quick, "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     assert "threshold" in ended.stdout
