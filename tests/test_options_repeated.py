@@ -28,7 +28,7 @@ QUICK = ("--draws", 100, "--jobs", 1)
     [("--rules", "mean,stack"), ("--rules", "mean", "--rules", "stack"), ("--rule", "mean", "--rules=stack")],
 )
 def test_rules_given_again_are_added(files, ig3d, tmp_path, rules):
-    ended = ig3d("fuse", *files, *QUICK, *rules, "--head", "linear", "--out", tmp_path / "out")
+    ended = ig3d("fuse", *files, *QUICK, *rules, "--head=linear", "--no-controls", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     assert json.loads((tmp_path / "out" / "record.json").read_text())["config"]["rules"] == ["mean", "stack"]
 
