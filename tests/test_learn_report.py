@@ -155,6 +155,22 @@ def test_a_record_that_a_hand_changed_is_one_line(result, tmp_path, ig3d):
     assert "among the predictors" in error_of(lambda of: of["references"].append("none"))
 
 
+def test_a_run_of_before_a_metric_was_added_is_read(result, tmp_path, ig3d):
+    folder = tmp_path / "run"
+    write_result(result, folder)
+    lines = (folder / "figures.csv").read_text().splitlines(keepends=True)
+    metric = lines[0].split(",").index("metric")
+    kept = [line for line in lines if line.split(",")[metric] != "brier"]
+    (folder / "figures.csv").write_text("".join(kept))
+    text = (folder / "record.json").read_text()
+    (folder / "record.json").write_text(
+        text.replace(f'"figures.csv": {len(lines) - 1}', f'"figures.csv": {len(kept) - 1}')
+    )
+    ended = ig3d("report", folder)
+    assert ended.returncode == 0, ended.stderr
+    assert len(kept) < len(lines)
+
+
 def test_only_results_of_ours_are_replaced(result, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     for write in (check_out, lambda out: write_report([run_of(result, name="a", folder=tmp_path)], out)):

@@ -16,13 +16,12 @@ import pandas as pd
 from ...errors import UsageError
 from ..evaluate.figures import COLUMNS, Figure, figures_of
 from ..evaluate.intervals import holm
-from ..evaluate.metrics import better_by, metric_names
+from ..evaluate.metrics import LEADING, better_by, metric_names
 from ..evaluate.predictions import ReportedPredictions
 from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, Predictor, control_of, find
 from ..report.compare import groups_of_runs, unlike
 from ..report.format import ON_COVERED
 from ..report.record import seed_of
-from ..report.view import LEADING
 from .run import StudyResult
 
 _WARNINGS = ("WARNING",)  # how a run's lines begin that a reader of one figure has to know

@@ -145,6 +145,8 @@ METRICS = {
     "ccc_arousal": Metric("CCC of arousal", "CCC A", "va", sums=_ccc(1)),
     "ccc_joint": Metric("CCC of both", "CCC VA", "va", sums=_ccc_joint),
 }
+# The metrics of the effect size and of the differences in tables; every run has them.
+LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
 LOWER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if metric.lower)
 
 

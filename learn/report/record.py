@@ -22,7 +22,7 @@ from ...errors import Ig3dError, RunError, short
 from ..config import PRIMARY_METRICS, FuseConfig
 from ..evaluate.counts import CONFUSION, RELIABILITY, confusion_table, reliability_table
 from ..evaluate.figures import COLUMNS, KEYS
-from ..evaluate.metrics import METRICS, metric_names
+from ..evaluate.metrics import LEADING, METRICS, metric_names
 from ..evaluate.tables import read_table
 from ..result import Result
 from ..versions import versions
@@ -365,14 +365,13 @@ def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[st
         yield "two lines of one figure"
     own = whole[(whole["versus"] == "") & whole["metric"].isin(METRICS)]
     has = set(own[["predictor", "condition", "rows", "metric"]].itertuples(index=False, name=None))
+    # A metric that this version added is in no line of an earlier run.
+    task, present = record["task"], set(own["metric"])
+    needed = [metric for metric in metric_names(task) if metric in present or metric in LEADING[task]]
     for name, condition in known:
         parts = {part for of, under, part, _ in has if (of, under) == (name, condition)}
         for part in parts:
-            missing = [
-                metric
-                for metric in metric_names(record["task"])
-                if (name, condition, part, metric) not in has
-            ]
+            missing = [metric for metric in needed if (name, condition, part, metric) not in has]
             if missing:
                 yield f"no {', '.join(missing)} of {name} ({condition}), {part} rows"
 

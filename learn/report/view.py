@@ -11,13 +11,12 @@ from ..config import FITTED_METRICS, OBJECTIVES, FuseConfig
 from ..evaluate.complementarity import MEASURES
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
-from ..evaluate.metrics import METRICS, better_by, metric_names
+from ..evaluate.metrics import LEADING, METRICS, better_by, metric_names
 from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, control_of, label_of
 from .format import ON_COVERED
 from .record import Run, seed_of
 
 # The metrics of papers, whose differences are shown; those of valence and arousal by what rules are fitted for.
-LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}
 Key = tuple[str, str]
 
 
