@@ -43,13 +43,16 @@ def extract(
     ] = "facemesh",
     detector: Annotated[
         str | None,
-        typer.Option("--detector", help="Face detector; by default the one that the regressor prefers."),
+        typer.Option(
+            "--detector",
+            help="Face detector; none: the full image. By default the one that the regressor prefers.",
+        ),
     ] = None,
     boxes: Annotated[
         str,
         typer.Option(
             "--boxes",
-            help="Face boxes instead of detection: dataset (if it has boxes), none, or an earlier store.",
+            help="Source of face boxes: dataset (detect if it has none), none (always detect), or an earlier store.",
         ),
     ] = "dataset",
     also: Annotated[
@@ -85,7 +88,8 @@ def extract(
         ),
     ] = None,
     part: Annotated[
-        str | None, typer.Option("--part", help="K/N: only part K of N parts, to be merged by ig3d join.")
+        str | None,
+        typer.Option("--part", help="K/N: only part K of N (K from 1 to N), to be merged by ig3d join."),
     ] = None,
     batch_size: Annotated[
         int | None,

@@ -115,7 +115,7 @@ RowIds = Annotated[
 _STORES = typer.Option(
     "--3d-store",
     help="Store written by ig3d extract. Several with the same ids: their codes are combined. Several with different "
-    "ids: fitted on the first, reported on the last.",
+    "ids: heads are trained on all but the last, results are for the last.",
     show_default=False,
 )
 Stores = Annotated[list[Path], _STORES]

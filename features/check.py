@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _LEGEND = (
     "codes only: rows with a label and codes but no prediction (normal for train rows); right: accuracy; best order: "
-    "accuracy with the best permutation of the classes (equal to right if the order is correct); r: correlation with "
-    "the labels"
+    "accuracy with the best permutation of the classes (if it is higher than right, the class order is suspect); r: "
+    "correlation with the labels"
 )
 
 

@@ -72,7 +72,7 @@ class FuseConfig:
     calibration_rows : int or None
         Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
-        Number of folds of the cross-fitting, if there is no separate split to fit on.
+        Number of folds in which rules are fitted, if there is no val split with 2D predictions that is not reported.
     repeats : int or None
         Number of cross-fittings with new folds; results are averaged. Default: 10, or 3 if each refits the heads. Not
         used if rules are fitted on a separate split.
@@ -83,11 +83,11 @@ class FuseConfig:
     on : ``probabilities`` or ``logits``
         Scale on which mean, max and weighted combine predictions: probabilities or logits (classes).
     calibrate : ``none``, ``temperature`` or ``bias``
-        Calibration of both predictions before every rule, fitted on the same rows: none, temperature, or bias (a
-        temperature and an offset per class).
+        Calibration of both predictions before every rule, fitted on the rows on which rules are fitted: none,
+        temperature, or bias (a temperature and an offset per class).
     objective : str or None
-        Objective of the fitted rules: accuracy, balanced, logloss; for valence-arousal rmse, ccc. Default: accuracy;
-        for valence-arousal rmse.
+        Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted and best
+        optimise it; other rules minimise a smooth loss for it.
     controls : bool
         Also fit each rule with permuted codes, as a control.
     permutations : int
@@ -97,7 +97,7 @@ class FuseConfig:
         Declare that the 2D predictions of the train split are out of fold: the rules are then fitted on the train
         split.
     allow_missing : bool
-        Leave out, and count, rows without a match: 2D rows without a sample, and rows with codes but no 2D prediction.
+        Leave out, and count, 2D rows without a sample, and reported or fitting rows with codes but no 2D prediction.
     force : bool
         Continue if the order of rows or classes looks wrong.
     jobs : int
@@ -186,7 +186,7 @@ class HeadsConfig:
     device : str
         Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
     folds : int
-        Number of folds of the cross-fitting, if there is no separate split to fit on.
+        Number of folds in which rules are fitted, if there is no val split with 2D predictions that is not reported.
     seed : int
         Seed of all random numbers.
     draws : int

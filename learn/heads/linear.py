@@ -1,4 +1,4 @@
-"""Linear models on standardised codes; the penalty is chosen on a grouped part of the training rows.
+"""Linear models on standardised codes; the penalty is chosen on a held-out quarter of the training rows.
 
 Logistic regression is fitted in single precision along a path of penalties, each fit starting from the previous one.
 Ridge regression computes all penalties from one eigendecomposition.
@@ -38,12 +38,12 @@ class _Linear(BaseEstimator):
 
 
 class LinearClassifier(ClassifierMixin, _Linear):
-    """Multinomial logistic regression with an L2 penalty chosen on a grouped part of the training rows.
+    """Multinomial logistic regression; its L2 penalty is chosen on a held-out quarter of the rows (whole groups).
 
     Parameters
     ----------
     penalties : tuple of float
-        Inverse strengths C, strongest penalty first. The search stops when the log loss on the held-out rows rises.
+        Values of C (inverse strength), ascending. The search stops when the log loss on the held-out rows rises.
     class_weight : None, ``"balanced"`` or class -> weight
         ``balanced`` gives classes equal weight, in fitting and in the choice of the penalty.
     tol : float
@@ -136,7 +136,7 @@ def _fit(model: Any, penalty: float, X: np.ndarray, y: np.ndarray, weights: np.n
 
 
 class LinearRegressor(RegressorMixin, _Linear):
-    """Ridge regression; the penalty is chosen on a grouped part of the training rows.
+    """Ridge regression; the penalty is chosen on a held-out quarter of the training rows (whole groups).
 
     Parameters
     ----------

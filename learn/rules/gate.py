@@ -16,7 +16,7 @@ from .objective import inner_folds, row_weights
 from .solver import minimised
 
 _INNER_FOLDS = 3
-_PENALTIES = (1.0, 0.1, 0.01, 0.001)  # strongest first: it is chosen among equals
+_PENALTIES = (1.0, 0.1, 0.01, 0.001)  # strongest first, so that the strongest of equally good ones is chosen
 _MAX_LOGIT = 8.0  # limit of the logit of a weight: weights are between .0003 and .9997
 
 
@@ -27,8 +27,9 @@ class Gate(Rule):
     entropy of each predictor. Valence and arousal: norm of each prediction and absolute differences of both. In both
     tasks also the quality of the face, if the store has it; missing values are set to the mean.
 
-    a and b minimise the loss of the mixture: log loss (``balanced``: all classes with equal weight), squared error, or
-    1 - CCC. The penalty on b is chosen in inner folds. With b = 0 this is ``weighted`` with one w.
+    a and b minimise the loss of the mixture: log loss (objectives ``accuracy`` and ``logloss``; ``balanced``: with
+    equal weight of all classes), squared error (``rmse``) or 1 - CCC (``ccc``). The penalty on b is chosen in inner
+    folds. With b = 0 this has the form of ``weighted`` with one w.
 
     Parameters
     ----------
