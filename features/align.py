@@ -185,7 +185,7 @@ def align_file(
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of numbers and of repeated text, which are used only if no text column matches.
+        Columns of whole numbers, used only if no text column matches, and of repeated text (only for messages).
     samples, source, to, allow_missing : see :func:`align_all`
 
     Raises
