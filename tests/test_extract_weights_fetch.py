@@ -337,7 +337,7 @@ def test_other_bytes_under_the_name_are_refused(home: Path, published: Any, tmp_
     with pytest.raises(WeightsError, match=r"the published file has .*; remove it, then ig3d weights get"):
         find_weights("facemesh")
     assert check_weights("facemesh").state == "wrong"
-    with pytest.raises(WeightsError, match="of another version"):
+    with pytest.raises(WeightsError, match="is another version of"):
         add_weights(task(tmp_path / "new.task", seed=2))
     with serving(tmp_path / "official") as (address, _):
         published(address)

@@ -217,7 +217,7 @@ def test_labels_by_number_are_to_be_named_where_the_class_order_does_not_fit(tmp
     theirs = logits[:, [CLASSES.index(name) for name in PRESETS["fer2013"]]]
     path = save(tmp_path / "x.npz", theirs, ids=ids, classes=PRESETS["fer2013"])
     numbers = write_labels(tmp_path / "numbers.csv", samples, names=False)
-    with pytest.raises(PredictionsError, match="; give the labels as class names, or go on"):
+    with pytest.raises(PredictionsError, match="; give the labels as class names, or continue"):
         load_table(Inputs(path, three_d=path, labels=numbers))
     names = write_labels(tmp_path / "names.csv", samples)
     assert load_table(Inputs(path, three_d=path, labels=names)).classes == PRESETS["fer2013"]
@@ -244,7 +244,7 @@ def test_other_classes_are_refused(toy, tmp_path):
     store, samples, logits = toy
     ids = [sample.id for sample in samples]
     eight = np.hstack([logits, logits[:, :1]])
-    with pytest.raises(PredictionsError, match=r"has 8 columns .* 7 classes .*of the same classes"):
+    with pytest.raises(PredictionsError, match=r"has 8 columns .* 7 classes .*leave out the other columns"):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids, classes=(*CLASSES, "other")), store))
     with pytest.raises(PredictionsError, match=r"8 columns, but .*; name all columns with --2d-classes"):
         load_table(Inputs(save(tmp_path / "x.npz", eight, ids=ids), store))
