@@ -14,7 +14,7 @@ from ig3d.features.samples import Split
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import FuseConfig, fuse_files
 
-CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=100, model=False)
+CONFIG = FuseConfig(rules=("mean",), head="linear", folds=2, draws=100, repeats=1, model=False)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
