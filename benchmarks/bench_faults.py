@@ -169,7 +169,8 @@ def cluster(backend: str) -> Iterator[str | None]:
 
 def cluster_workers(backend: str) -> list[int]:
     """Process ids of the workers of the cluster that this process started."""
-    name = "ray::" if backend == "ray" else "spawn_main"
+    # on ray during a task; the others of its processes end the cluster when they die
+    name = "ray::_one_at_a_time" if backend == "ray" else "spawn_main"
     pids = []
     for process in psutil.Process().children(recursive=True):
         try:
