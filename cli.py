@@ -112,7 +112,7 @@ def main() -> None:
 def _run() -> None:
     """Run the command; expected errors become one line."""
     try:
-        app()
+        app(prog_name="ig3d")  # also of python -m ig3d: usage and completion name the command
     except Ig3dError as error:
         _fail(str(error), error.exit_code)
     except (ImportError, OSError) as error:

@@ -300,19 +300,23 @@ def progress_when_slow(delay: float = 2.0) -> Iterator[Callable[[str, int, int],
 
     The function that it yields takes the name of a step, and how many of how many parts are done.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from threading import Timer
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     bar = Progress(
         _text("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
         console=stderr(),
         transient=True,
     )
     shown = bar.console.is_interactive
     tasks: dict[str, TaskID] = {}
-    start = time.monotonic()
+    timer = Timer(delay, bar.start)  # a first step may report nothing for a long time
+    timer.daemon = True
 
     def progress(step: str, done: int, total: int) -> None:
         if not shown:
@@ -320,11 +324,14 @@ def progress_when_slow(delay: float = 2.0) -> Iterator[Callable[[str, int, int],
         if step not in tasks:
             tasks[step] = bar.add_task(step, total=total)
         bar.update(tasks[step], completed=done, total=total)
-        if time.monotonic() - start > delay:
-            bar.start()
 
+    if shown:
+        timer.start()
     try:
         yield progress
     finally:
+        timer.cancel()
+        if shown:
+            timer.join()
         if bar.live.is_started:
             bar.stop()

@@ -26,8 +26,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "priors on set stack-codes 2d-out-of-fold balanced epochs lr network-lr patience weight-decay smoothing "
         "augment balance masking width validation out-of-fold apply seed",
         "Statistics": "report draws controls permutations",
-        "Output": "out plot csv parquet npz smooth obj ply frontal json verify count mesh animate renderer restart "
-        "retry-failed part",
+        "Output": "out plot csv parquet npz smooth obj ply frontal json verify count test-share mesh animate renderer "
+        "restart retry-failed part",
         "Machine": "jobs device batch-size precision backend address",
     }.items()
 }
@@ -59,6 +59,9 @@ class Command(TyperCommand):
         self.params.append(_verbose_option())
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        has_fitting = any(
+            "--seed" not in p.opts and _section(p.opts)[0] == "Fitting" for p in self.get_params(ctx)
+        )
         has_network = any("--network" in parameter.opts for parameter in self.get_params(ctx))
         sections: dict[str, list[tuple[int, tuple[str, str]]]] = {}
         for parameter in self.get_params(ctx):
@@ -69,8 +72,10 @@ class Command(TyperCommand):
                 title, position = "Arguments", len(sections)
             else:
                 title, position = _section(parameter.opts)
-                if title == "Network" and not has_network:  # --weights of ig3d fuse
-                    title = "Fitting"
+                if title == "Network" and not has_network:  # --weights of ig3d fuse, --size of ig3d synth
+                    title = "Output" if "--size" in parameter.opts else "Fitting"
+                if title == "Fitting" and not has_fitting:  # the seed of a drawing
+                    title = "Output"
             sections.setdefault(title, []).append((position, record))
         for title in ("Arguments", *SECTIONS, _OTHER):
             if title in sections:

@@ -107,6 +107,8 @@ def fuse_predictions(
     with threadpool_limits(1, user_api="blas"):
         predictors, final = crossfit.fit_all(final=config.model and not foreign and not external)
     after_rules = time.perf_counter()
+    if progress is not None:
+        progress("intervals", 0, 1)
     rows = plan.reported
     groups = table.group_codes[rows] if table.grouped else None
     figures = figures_of(
@@ -170,6 +172,8 @@ def _repeats(
             if progress is not None:
                 progress("heads", done, total)
 
+        if progress is not None:
+            progress("heads", done, total)
         return fit_heads(table, plan, config, cache, advance)
 
     fitted = fit(plan, config)

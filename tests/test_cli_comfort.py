@@ -176,3 +176,34 @@ def test_studies_of_ig3d_run_by_name(ig3d: Program, tmp_path: Path) -> None:
         "absent.h5",
     )
     assert ended.returncode == 1 and "absent.h5: no such store" in ended.stderr
+
+
+def test_usage_and_completion_name_the_command(ig3d: Program) -> None:
+    assert "Usage: ig3d fuse" in ig3d("fuse", "--help").stdout
+    assert "Usage: ig3d [OPTIONS]" in ig3d("--help").stdout
+
+
+def test_options_of_drawings_are_no_options_of_a_fit(ig3d: Program) -> None:
+    for command, option in (("synth", "--test-share"), ("preview", "--seed")):
+        text = ig3d(command, "--help").stdout
+        assert "Fitting:" not in text and option in text.partition("Output:")[2].partition("\n\n")[0], text
+
+
+def test_a_step_without_progress_is_shown_after_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import time
+
+    from rich.console import Console
+
+    from ig3d import console
+
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "stderr", lambda: Console(file=screen, force_terminal=True, width=80))
+    with console.progress_when_slow(0.05) as progress:
+        progress("heads", 0, 1)
+        time.sleep(0.5)
+    assert "heads" in screen.getvalue() and "0/1" in screen.getvalue()
+    screen.truncate(0)
+    with console.progress_when_slow(5) as progress:
+        progress("heads", 1, 1)
+    assert "heads" not in screen.getvalue()
