@@ -172,10 +172,10 @@ def _repeats(
             if progress is not None:
                 progress("heads", done, total)
 
-        if progress is not None:
-            progress("heads", done, total)
         return fit_heads(table, plan, config, cache, advance)
 
+    if progress is not None:
+        progress("heads", 0, total)
     fitted = fit(plan, config)
     repeats = [Repeat(plan, fitted.scores, config.seed)]
     for number in range(1, count):

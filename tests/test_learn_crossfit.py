@@ -68,5 +68,5 @@ def test_progress_counts_heads_and_fold_models():
         make_table(90, split=lambda row: Split.none), FAST, progress=lambda *of: steps.append(of)
     )
     heads, rules = ([of for of in steps if of[0] == name] for name in ("heads", "rules"))
-    assert [of[1] for of in heads] == list(range(1, heads[0][2] + 1))
+    assert [of[1] for of in heads] == list(range(heads[0][2] + 1))
     assert [of[1:] for of in rules] == [(done, 6) for done in range(1, 7)]  # 2 cross-fittings of 3 folds
