@@ -219,6 +219,16 @@ def test_intervals_of_few_discordant_rows_are_those_of_agresti_and_min(gained, l
         assert got.low < 0
 
 
+def test_no_difference_of_very_few_rows_is_greater_than_one_hundred_per_cent() -> None:
+    labels = np.array([0, 1, 0, 1])
+    right = np.log(np.eye(2)[labels] * 0.8 + 0.1)
+    predictors = (Predictor("2d", "reference", False, right[::-1]), Predictor("stack", "rule", True, right))
+    figures = figures_of(predictors, labels, np.ones(4, bool), None, task="classes", draws=500, seed=0)
+    for metric in ("accuracy", "macro_f1", "balanced_accuracy"):
+        got = figure(figures, "stack", metric, versus="2d")
+        assert got.value == 1 and -1 <= got.low <= got.high == 1
+
+
 def test_covered_rows_are_the_figures_of_those_rows_alone(table):
     rules, labels, covered, _ = table
     whole = measured(table)

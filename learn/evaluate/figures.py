@@ -14,7 +14,7 @@ import pandas as pd
 
 from .calibration import reliability
 from .intervals import max_t, mcnemar
-from .metrics import measure, metric_names
+from .metrics import METRICS, measure, metric_names
 from .predictors import CONDITIONAL, PERMUTED, REAL, Predictor, control_of, find
 from .sampled import Interval, Sampled, Statistics
 
@@ -105,7 +105,9 @@ def figures_of(
                 lines.add(of, part, metric, sums.figure())
                 for other in compared:
                     theirs = second[other.key].metrics[metric]
-                    lines.add(of, part, metric, first[of.key].metrics[metric].difference(theirs), other)
+                    most = 1.0 if METRICS[metric].percent else math.inf
+                    difference = first[of.key].metrics[metric].difference(theirs, most)
+                    lines.add(of, part, metric, difference, other)
             for other in compared:
                 if not _is_tested(of, other):
                     continue
@@ -117,7 +119,9 @@ def figures_of(
             for number, recall in enumerate(mine.recalls):
                 lines.add(of, part, "recall", recall.figure(), label=names[number])
                 for other in (other for other in compared if other.name in references):
-                    difference = first[of.key].recalls[number].difference(second[other.key].recalls[number])
+                    difference = (
+                        first[of.key].recalls[number].difference(second[other.key].recalls[number], 1.0)
+                    )
                     lines.add(of, part, "recall", difference, other, label=names[number])
             if task == "classes":
                 for metric, error in calibration_errors([v[rows] for v in of.every], truth[rows]).items():

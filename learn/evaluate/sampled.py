@@ -59,10 +59,13 @@ class Sums:
         """Value and BCa interval, where these are (1,), (draws,) and (g,) figures."""
         return self._with(bca_interval(float(self.point[0]), self.drawn, self.left))
 
-    def difference(self, other: Sums) -> Interval:
-        """Difference to another figure and its percentile interval (the reason is in :mod:`.intervals`)."""
+    def difference(self, other: Sums, most: float = math.inf) -> Interval:
+        """Difference to another figure and its percentile interval (the reason is in :mod:`.intervals`).
+
+        Half rows may take the samples of few rows beyond the greatest difference that is possible, ``most``.
+        """
         apart = self.minus(other)
-        return apart._with(percentile_interval(apart.drawn, len(self.left)))
+        return apart._with(percentile_interval(np.clip(apart.drawn, -most, most), len(self.left)))
 
     def _with(self, interval: tuple[float, float]) -> Interval:
         # Where all rests on one row or group, so that nothing is left without it, every sample is the same: that is
