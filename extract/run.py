@@ -62,7 +62,7 @@ class Summary:
     resumed: int
 
 
-# Called after each shard with the rows it holds, by status; the first call holds what was found finished.
+# Called after each task (a shard, or with a GPU up to 16) with its rows by status; first with those of an earlier run.
 Progress = Callable[[Counter[str]], None]
 
 
@@ -88,7 +88,8 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        Workers, or with a GPU the processes that read images for it; 0 is one per core, or as many as the cluster has.
+        On this machine: workers, or with GPUs the processes that read images for them; 0 is one per core. On a cluster:
+        workers; 0 is as many as it has.
     backend : str
         Where they are: ``loky`` (processes here), ``dask`` or ``ray``.
     address : str, optional
@@ -153,15 +154,15 @@ def extract_codes(
         counts = Counter(run.counts)
         if len(todo) == 1 and not workers.readers:
             workers = _Workers(None)  # no process needs to be started
-        for finished, done in _extract(run, todo, boxes, info, config, workers):
-            if done is None:
+        for numbers, rows_by_status in _extract(run, todo, boxes, info, config, workers):
+            if rows_by_status is None:  # given up
                 why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
-                done = run.give_up(finished[0], info, blocks, why)
-                lost = sum(done.values())
-                say(f"WARNING shard {finished[0]}: its {lost} rows are marked as failed: {why}")
-            counts += done
+                rows_by_status = run.give_up(numbers[0], info, blocks, why)
+                lost = sum(rows_by_status.values())
+                say(f"WARNING shard {numbers[0]}: its {lost} rows are marked as failed: {why}")
+            counts += rows_by_status
             if progress:
-                progress(done)
+                progress(rows_by_status)
         # Join: one store of all rows, in the order of the samples.
         paths = [run.shard_path(shard) for shard in range(run.shards)]
         write_joined(run.out, info, listing.samples, blocks, paths)
@@ -198,7 +199,7 @@ def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, .
     jobs = jobs or cpu_count()
     threads = limit_threads(1)
     if on_gpu:
-        # never in this process: it goes on when a GPU fails
+        # workers, even for one GPU: its failure ends the process
         options = {"environments": [threads | environment_of(device) for device in devices]}
         return _Workers(options, max(1, jobs // len(devices)), SHARDS_ON_GPU)
     return _Workers({"environments": [threads] * jobs} if jobs > 1 else None)
@@ -255,7 +256,10 @@ def _extract(
     config: ExtractConfig,
     workers: _Workers,
 ) -> Iterator[tuple[Sequence[int], Counter[str] | None]]:
-    """Extract shards; yields finished ones with their rows by status, or one that was given up and None."""
+    """Extract shards; yields the numbers of finished ones with their rows by status, or one that was given up and None.
+
+    A group of shards that is given up is repeated as single shards, as only one of them may end its worker.
+    """
     # a worker sees only its own GPU, which is the first one for it
     config = replace(config, device="cpu" if config.devices[0] == "cpu" else "cuda:0")
     options: dict[str, Any] = {"root": info.root, "config": config, "info": info, "readers": workers.readers}
@@ -278,7 +282,7 @@ def _extract(
             for ended in results:
                 group = groups[ended.task]
                 if ended.given_up and len(group) > 1:
-                    alone += [[shard] for shard in group]  # one of them ends its worker
+                    alone += [[shard] for shard in group]
                 else:
                     yield group, None if ended.given_up else ended.result
         groups = alone

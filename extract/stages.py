@@ -10,8 +10,9 @@ write   outcomes and codes of a shard → HDF5         :mod:`~ig3d.features.stor
 
 :func:`extract_shards` has the only loop over images, and the functions below it are the stages, in order. A
 :class:`~ig3d.extract.batches.Batch` of images passes through them and gets an outcome for each of its rows; an error of
-one sample ends only that row. On the CPU, one process runs all stages. For a GPU, other processes read, detect and crop
-(:mod:`~ig3d.extract.reading_processes`); the process that owns the GPU regresses and writes.
+one sample ends only that row. On the CPU, one process runs all stages. With a GPU, other processes read, detect and
+crop (:mod:`~ig3d.extract.reading_processes`), and the process that owns the GPU regresses and writes. If the detector
+too runs on the GPU, the other processes only read.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ REMOTE_THREADS = 8
 def extract_shards(
     shards: Sequence[Shard], root: str, config: ExtractConfig, info: StoreInfo, readers: int = 0
 ) -> Counter[str]:
-    """Extract the images of shards, and write each shard when its last row is finished.
+    """Extract the images of shards, and write the store of each shard once all of its rows have an outcome.
 
     Parameters
     ----------
@@ -64,7 +65,8 @@ def extract_shards(
     config : ExtractConfig, complete
     info : StoreInfo
     readers : int
-        Processes that read, detect and crop for a GPU; 0 does this here.
+        Processes that read for a GPU, and detect and crop unless the detector runs on the GPU; with 0, this process
+        does everything.
 
     Returns
     -------
@@ -75,7 +77,8 @@ def extract_shards(
         regressor, detector = build(config, info.regressor)
         for setting in (one_thread, exact_arithmetic, bounded_images):
             settings.enter_context(setting())
-        size = config.batch_size or 32
+        assert config.batch_size is not None  # settle() has set it
+        size = config.batch_size
         if readers:
             from .reading_processes import read_ahead
 
@@ -265,26 +268,26 @@ def regress(batches: Iterable[Batch], regressor: Regressor, size: int) -> Iterat
     of faces while the next one is prepared.
     """
     queue = FaceQueue(regressor.device if regressor.takes_tensors else None)
-    started, unfinished = deque[Codes](), deque[Batch]()
+    started, unfinished = deque[Computation](), deque[Batch]()
     for batch in batches:
         batch.rows.codes.update(Rows.pending(len(batch.rows), dict(regressor.blocks)).codes)
         unfinished.append(batch)
         queue.add(batch)
         while len(queue) >= size:
-            started.append(Codes(regressor, queue.take(size)))
+            started.append(Computation(regressor, queue.take(size)))
             if len(started) > 1:
                 started.popleft().store()
         while unfinished and unfinished[0].finished:
             yield unfinished.popleft()
     if len(queue):
-        started.append(Codes(regressor, queue.take(size)))
-    for codes in started:
-        codes.store()
+        started.append(Computation(regressor, queue.take(size)))
+    for computation in started:
+        computation.store()
     yield from unfinished
 
 
-class Codes:
-    """Codes of a group of faces, which are being computed.
+class Computation:
+    """The computation of the codes of a group of faces; on a GPU it goes on after this is constructed.
 
     Parameters
     ----------
@@ -302,6 +305,7 @@ class Codes:
         except Exception as exc:
             if is_device_error(exc):
                 raise
+            # store() calls the regressor again, and then for each face alone
 
     def store(self) -> None:
         """Wait for the codes and put them into the rows of their batches; after an error, each face runs alone."""
@@ -333,7 +337,7 @@ class Codes:
             first = own.stop
 
     def _compute(self, some: Sequence[int]) -> dict[str, np.ndarray]:
-        if self._wait:
+        if self._wait:  # the first call, which is for all faces
             wait, self._wait = self._wait, None
             codes = wait()
         else:
@@ -362,7 +366,8 @@ def together_or_alone(
 ) -> Iterator[tuple[Sequence[int], Any]]:
     """Call a function for all items; after an error for each alone, so that one bad sample fails alone.
 
-    Yields items and the result, or one item and its exception. Errors of the device and wrong settings are raised.
+    Yields items and the result, or one item and its exception. Errors of the device are raised, and so are ig3d's own:
+    a plug-in that breaks its contract, wrong settings, or too little memory for one item. They end the run.
     """
     if not items:
         return
