@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -144,6 +143,8 @@ def _options(settings: list[str]) -> dict[str, list[str]]:
 
 def _identity(options: list[str], predictions: list[Path], store: Path) -> dict[str, object]:
     """Everything that the fusion depends on: options, contents of all files and the version."""
+    import hashlib
+
     from .. import __version__
     from ..features.atomic import file_sha256
     from ..features.store import CodeStore

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _KINDS = (
     (stat.S_ISDIR, "folder"),
@@ -27,7 +27,7 @@ _KINDS = (
 
 def temporary_name(path: Path) -> Path:
     """A hidden neighbour of ``path`` to write to, another each time: on a shared folder process ids are no names."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 def check_output(path: Path) -> None:
@@ -105,6 +105,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool
     ------
     OSError : the disk is full.
     """
+    import numpy as np
+
     kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", kind) as archive:
         for name, array in arrays.items():
@@ -114,5 +116,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

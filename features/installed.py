@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import entry_points
 from types import MappingProxyType
 
 
@@ -26,5 +25,7 @@ def installed_plugins(group: str) -> Mapping[str, str]:
 
 @lru_cache(maxsize=64)
 def _installed(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
+    from importlib.metadata import entry_points  # slow to import
+
     points = {point.name: point.value for point in entry_points(group=f"ig3d.{group}")}
     return MappingProxyType(dict(sorted(points.items())))
