@@ -2,7 +2,8 @@
 
 ``real`` are the codes as they are; ``permuted`` and ``conditional`` are controls with the rows of the codes permuted,
 in ``conditional`` among rows with similar 2D predictions; ``2d:NAME`` has a second 2D network in place of the 3D
-predictions; ``2d+NAME`` has both 2D networks stacked in place of the first.
+predictions; ``2d+NAME`` has both 2D networks stacked in place of the first; ``2d+NAME repeated`` has the second one in
+place of the 3D predictions as well.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import numpy as np
 
 from ..features.fusion_table import FusionTable
 from ..features.predictions import log_probabilities
-from .evaluate.predictors import CONDITIONAL, PERMUTED, REAL
+from .evaluate.predictors import CONDITIONAL, PERMUTED, REAL, repeated
 from .plan import FoldModel
 from .rules import RECALIBRATED, Choices, Columns, fits, kind_of
-from .rules.columns import centred
+from .rules.columns import TINY, centred
 
 _SIMILAR = 8  # least number of rows in a bin of similar 2D predictions
 
@@ -28,7 +29,7 @@ class Condition:
 
     Attributes
     ----------
-    name : ``real``, ``permuted``, ``conditional``, ``2d:NAME`` or ``2d+NAME``
+    name : ``real``, ``permuted``, ``conditional``, ``2d:NAME``, ``2d+NAME`` or ``2d+NAME repeated``
     rules, choices : the rules that are fitted, and their options
     fit, rows : columns that the rules are fitted on, and their rows of the table
     apply, has_prediction : columns that the rules are applied to, and a mask of these rows among those of the fold
@@ -118,14 +119,36 @@ def _second_networks(
             instead = replace(apply_known, three=shown, codes=None)
             yield Condition(f"2d:{name}", fitted, without, mixed, rows, instead, there, repeat)
         if fits(primary, choices.calibrate):
-            # The reference uses the second network again in place of the 3D predictions. Weights are shrunk: 3D
-            # predictions that are a copy of that network must not gain from the part that the shrinkage left out.
             both, shown_both = replace(fit_known, second=second), replace(apply_known, second=shown)
-            again = replace(both, three=second, codes=None), replace(shown_both, three=shown, codes=None)
-            for rule, (fit_both, apply_both) in {RECALIBRATED: again, primary: (both, shown_both)}.items():
-                yield Condition(
-                    f"2d+{name}", (rule,), choices, fit_both, rows, apply_both, there, repeat, over_both=True
-                )
+            stacked = Condition(
+                f"2d+{name}",
+                (RECALIBRATED, primary),
+                choices,
+                both,
+                rows,
+                shown_both,
+                there,
+                repeat,
+                over_both=True,
+            )
+            yield stacked
+            # Weights are shrunk: 3D predictions that repeat the second network must not gain from the rest. So it is
+            # also repeated in their place, with their spread.
+            unit = _spread(fit_known.three, table.task) / max(_spread(second, table.task), TINY)
+            yield replace(
+                stacked,
+                name=repeated(stacked.name),
+                rules=(primary,),
+                choices=without,
+                fit=replace(both, three=unit * second, codes=None),
+                apply=replace(shown_both, three=unit * shown, codes=None),
+            )
+
+
+def _spread(scores: np.ndarray, task: str) -> float:
+    """Root mean square of (n, k) scores around the mean of each column; of classes around that of each row too."""
+    values = scores if task == "va" else centred(scores)
+    return float(np.sqrt(np.square(values - values.mean(axis=0)).mean()))
 
 
 def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Columns:

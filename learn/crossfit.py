@@ -16,6 +16,7 @@ from joblib import Parallel, cpu_count, delayed
 
 from ..features.fusion_table import FusionTable
 from .conditions import Condition, as_predictions, columns_of, conditions_of
+from .diagnostics import diagnostic
 from .evaluate.predictors import REAL, Predictor
 from .folds import rare_classes_allowed
 from .plan import EvaluationPlan, FoldModel
@@ -180,7 +181,7 @@ class CrossFit:
         """A rule fitted to columns of rows of the table."""
         y = self.table.truth[rows].astype(np.int64 if self.table.task == "classes" else np.float64)
         groups = self.table.group_codes[rows] if self.table.grouped else None
-        rule = make_rule("stack" if over_both and name == RECALIBRATED else name, choices)
+        rule = make_rule(name, choices)
         if over_both:
             rule = OverBoth(
                 rule,
@@ -257,15 +258,17 @@ class CrossFit:
         return columns_of(table, rows, three)
 
 
-def not_converged(predictors: tuple[Predictor, ...]) -> list[str]:
-    """Warnings about optimisers that stopped before they converged."""
-    lines = []
+def not_converged(predictors: tuple[Predictor, ...]) -> list[dict[str, Any]]:
+    """Diagnostics of optimisers that stopped before they converged."""
+    found = []
     for of in predictors:
         causes = [cause for fitted in of.fitted for cause in fitted.get("not_converged", ())]
         if causes:
-            label = of.name if of.condition == REAL else f"{of.name} ({of.condition})"
-            lines.append(
-                f"WARNING {label}: {len(causes)} optimisations did not converge ({causes[0]}); its results may change "
-                "with small changes of the rows; check for constant or duplicate 2D predictions."
-            )
-    return lines
+            values = {
+                "predictor": of.name,
+                "condition": of.condition,
+                "count": len(causes),
+                "cause": causes[0],
+            }
+            found.append(diagnostic("not_converged", **values))
+    return found

@@ -1,13 +1,17 @@
-"""Diagnostics: conditions that weaken a run's results."""
+"""Diagnostics: conditions that weaken a run's results.
+
+A diagnostic is data: a ``code``, whether it is a ``warning``, and its values. ``report/diagnostics.j2`` turns it into a
+sentence.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import number
 from ..features.fusion_table import FusionTable
 from .evaluate.figures import figure
 from .evaluate.intervals import FEW_UNITS
@@ -17,7 +21,6 @@ from .plan import EvaluationPlan
 from .rules import RECALIBRATED
 
 _LEVEL = 0.05  # of a star
-_LITTLE = "intervals are not reliable"
 ENOUGH_GROUPS = 20
 _FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
 _FEW_FITTED = 10  # rows for each prediction column below which fitted parameters are inaccurate
@@ -29,60 +32,65 @@ _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {
 }
 
 
-def check_rows(table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]) -> list[str]:
+def diagnostic(code: str, *, warning: bool = True, **values: Any) -> dict[str, Any]:
+    """A condition with its values."""
+    return {"code": code, "warning": warning, **values}
+
+
+def check_rows(
+    table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]
+) -> list[dict[str, Any]]:
     """Diagnostics of the rows: without 3D, of a single class, constant predictions, few to fit on, few groups."""
-    notes = []
+    found = []
     reported = protocol.reported
     uncovered = int((~table.covered[reported]).sum())
     if uncovered == len(reported):
-        notes.append("WARNING no reported row has 3D: the 3D cannot be evaluated.")
+        found.append(diagnostic("no_3d"))
     elif uncovered:
-        notes.append(
-            f"{uncovered} of {len(reported)} reported rows have no 3D: there, fitted rules keep {RECALIBRATED} and "
-            "rules without parameters keep 2d; 3d is measured on rows with 3D only."
-        )
+        found.append(diagnostic("rows_without_3d", warning=False, rows=uncovered, reported=len(reported)))
     if table.task == "classes":
         missing = np.setdiff1d(np.arange(len(table.classes)), table.labels[protocol.calibration])
         if len(missing):
-            names = ", ".join(table.classes[index] for index in missing)
-            notes.append(
-                f"No calibration row has class {names}: fitted rules keep the 2D probability of these classes."
-            )
-        notes += check_training_classes(table, protocol)
+            names = [table.classes[index] for index in missing]
+            found.append(diagnostic("classes_without_calibration_rows", warning=False, classes=names))
+        found += check_training_classes(table, protocol)
         present = np.unique(table.labels[reported])
         if len(present) == 1:
-            notes.append(
-                f'WARNING every reported row has class "{table.classes[present[0]]}"; accuracy is uninformative.'
-            )
+            found.append(diagnostic("single_class", label=table.classes[present[0]]))
     for name in ("2d", "3d"):
         rule = next(rule for rule in rules if rule.name == name)
         values = rule.values[rule.present]
         if len(values) > 1 and (np.ptp(values, axis=0) < 1e-9).all():
-            notes.append(f"WARNING the {name} predictions are the same for every row.")
+            found.append(diagnostic("constant_predictions", predictor=name))
     codes = None if table.codes is None else table.codes[table.covered]
     if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
-        notes.append("WARNING the 3D codes are the same for every row; check them with ig3d inspect.")
-    notes += check_fitting_rows(table, protocol, rules)
+        found.append(diagnostic("constant_codes"))
+    found += check_fitting_rows(table, protocol, rules)
     groups = table.group_codes[reported] if table.grouped else None
-    return notes + check_groups(groups)
+    return found + check_groups(groups)
 
 
 def check_fitting_rows(
     table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]
-) -> list[str]:
+) -> list[dict[str, Any]]:
     """Warn of few rows to fit on."""
     rows, k = min(len(model.fit) for model in protocol.fold_models), len(table.columns)
     if rows >= _FEW_FITTED * k:
         return []
-    who = "rules are" if any(rule.fits for rule in rules if rule.role == "rule") else f"{RECALIBRATED} is"
-    per = f"each of {k} classes" if table.classes else "valence and arousal each"
+    fitted = any(rule.fits for rule in rules if rule.role == "rule")
     return [
-        f"WARNING {who} fitted on {number(rows, 'row')} only, fewer than {_FEW_FITTED} for {per}: "
-        f"fitted parameters, and differences to {RECALIBRATED}, are inaccurate."
+        diagnostic(
+            "few_fitting_rows",
+            rows=rows,
+            least=_FEW_FITTED,
+            columns=k,
+            task=table.task,
+            fitted="rules" if fitted else RECALIBRATED,
+        )
     ]
 
 
-def check_training_classes(table: FusionTable, protocol: EvaluationPlan) -> list[str]:
+def check_training_classes(table: FusionTable, protocol: EvaluationPlan) -> list[dict[str, Any]]:
     """Classes that no training row of the heads has: heads give them a probability near 0."""
     rows = [head.train for head in protocol.heads if len(head.predict)]
     if table.task != "classes" or not rows:
@@ -90,23 +98,19 @@ def check_training_classes(table: FusionTable, protocol: EvaluationPlan) -> list
     k = len(table.classes)
     absent = np.array([np.bincount(table.labels[train], minlength=k) == 0 for train in rows])
     every = absent.all(axis=0)
-    notes = []
-    for missing, whose in (
-        (every, "the head"),
-        (absent.any(axis=0) & ~every, "the head in some folds"),
-    ):
+    found = []
+    for missing, folds in ((every, "all"), (absent.any(axis=0) & ~every, "some")):
         if missing.any():
-            names = ", ".join(table.classes[index] for index in np.flatnonzero(missing))
-            notes.append(
-                f"No training row of {whose} has class {names}: these classes get a probability near 0, which is a "
-                "veto for the rules min and product."
+            names = [table.classes[index] for index in np.flatnonzero(missing)]
+            found.append(
+                diagnostic("classes_without_training_rows", warning=False, classes=names, folds=folds)
             )
-    return notes
+    return found
 
 
-def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> list[str]:
+def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> list[dict[str, Any]]:
     """Warn of a recalibrated network that is worse than the network as it is, and of few reported rows."""
-    notes = []
+    found = []
     for metric, (served_by, least) in _LOSSES[task].items():
         network, recalibrated = (figure(figures, name, metric) for name in ("2d", RECALIBRATED))
         if network is None or recalibrated is None:
@@ -117,25 +121,24 @@ def check_figures(figures: pd.DataFrame, n: int, task: str, objective: str) -> l
         loss = after - before if metric in LOWER_IS_BETTER else before - after
         if loss <= least:
             continue
-        below = "worse than" if metric in LOWER_IS_BETTER else "below"
-        cause = f"it is fitted for {objective}"
-        if objective in served_by:
-            others = ", or rows of other class shares" if task == "classes" else ""
-            cause = f"maybe too few rows to recalibrate on{others}"
-        words = f"{metric.replace('_', ' ')} {_shown(after, metric)} against {_shown(before, metric)}"
-        notes.append(
-            f"WARNING {RECALIBRATED} is {below} 2d ({words}): {cause}; take the smaller of both differences."
+        found.append(
+            diagnostic(
+                "recalibrated_is_worse",
+                metric=metric,
+                better="lower" if metric in LOWER_IS_BETTER else "higher",
+                value=after,
+                network=before,
+                objective=objective,
+                fitted_for=objective in served_by,
+                task=task,
+            )
         )
-    if n == 1:
-        notes.append("WARNING only 1 row is reported: there is no interval and no test.")
-    elif n <= FEW_UNITS:
-        notes.append(f"WARNING only {n} rows are reported: {_LITTLE}.")
-    elif n < _FEW_ROWS:
-        notes.append(f"WARNING only {n} rows are reported: intervals are rough.")
-    return notes
+    if n < _FEW_ROWS:
+        found.append(diagnostic("few_rows", rows=n, reliable=n > FEW_UNITS))
+    return found
 
 
-def check_groups(groups: np.ndarray | None) -> list[str]:
+def check_groups(groups: np.ndarray | None) -> list[dict[str, Any]]:
     """Warn of too few groups for tests and intervals.
 
     Parameters
@@ -150,16 +153,13 @@ def check_groups(groups: np.ndarray | None) -> list[str]:
     least = 2.0 ** (1 - count)
     if count >= ENOUGH_GROUPS:
         return []
-    if count == 1:
-        return [
-            "WARNING all reported rows are of 1 group: there is no interval and no test; report more groups."
-        ]
-    start = f"WARNING the reported rows are of {number(count, 'group')}, fewer than {ENOUGH_GROUPS}: "
-    if least < _LEVEL:
-        return [f"{start}intervals and tests are rough (docs/statistics.md); report more groups."]
-    advice = f"; {_LITTLE}" if count <= FEW_UNITS else ""
-    return [f"{start}tests cannot give a p below {least:.2g}, so that no claim is possible{advice}."]
-
-
-def _shown(value: float, metric: str) -> str:
-    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
+    return [
+        diagnostic(
+            "few_groups",
+            groups=count,
+            enough=ENOUGH_GROUPS,
+            least_p=least,
+            claim_possible=least < _LEVEL,
+            reliable=count > FEW_UNITS,
+        )
+    ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import UsageError, some
+from ..errors import UsageError
 from ..features.fusion_table import FusionTable
 from ..features.groups import regrouped
 from ..features.inputs import Inputs
@@ -22,14 +22,13 @@ from .class_shares import shares_of
 from .conditions import as_predictions
 from .config import DEFAULT_RULES, FITTED_METRICS, REPEATS, REPEATS_OF_HEADS, FuseConfig
 from .crossfit import CrossFit, Progress, Repeat, not_converged
-from .diagnostics import check_figures, check_rows
-from .evaluate.figures import figures_of
+from .diagnostics import check_figures, check_rows, diagnostic
 from .fold_models import NESTED
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
 from .heads import custom_target, untrusted_types
-from .model import FusionModel, settled
+from .model import FusionModel, without_threads
 from .plan import EvaluationPlan, plan_fusion
-from .result import Result
+from .result import Result, figures_of_plan, reported_rows
 from .rules import RECALIBRATED, RULES, Choices, Rule, make_rule
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
@@ -88,17 +87,13 @@ def fuse_predictions(
     plan = plan_fusion(table, config)
     fitted, repeats = _repeats(table, config, plan, heads, progress)
     after_heads = time.perf_counter()
+    diagnostics = []
     foreign = untrusted_types(fitted.final) if custom_target(config.head) and fitted.final is not None else []
     if foreign:
-        notes.append(
-            f"WARNING no model is saved: the head {config.head} contains types that a model file cannot store: "
-            f"{some(foreign)}."
-        )
+        diagnostics.append(diagnostic("head_not_saved", head=config.head, types=foreign))
     external = [name for name in config.rules if name not in RULES]
     if config.model and external:
-        notes.append(
-            f"WARNING no model is saved: a model file can store the rules of ig3d only, not {some(external)}."
-        )
+        diagnostics.append(diagnostic("rules_not_saved", rules=external))
     primary = config.primary_rule()
     crossfit = CrossFit(
         table, repeats, config.rules, primary, choices, config.controls, config.permutations, progress
@@ -109,15 +104,10 @@ def fuse_predictions(
     after_rules = time.perf_counter()
     if progress is not None:
         progress("intervals", 0, 1)
-    rows = plan.reported
-    groups = table.group_codes[rows] if table.grouped else None
-    figures = figures_of(
+    figures = figures_of_plan(
+        table,
+        plan,
         predictors,
-        table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],
-        table.covered[rows],
-        groups,
-        task=table.task,
-        classes=table.classes,
         draws=config.draws,
         seed=config.seed,
         family=FITTED_METRICS[choices.objective],
@@ -125,21 +115,15 @@ def fuse_predictions(
     )
     after_figures = time.perf_counter()
     model = _model(crossfit, fitted, final) if final else None
-    notes += not_converged(predictors) + check_rows(table, plan, predictors)
-    notes += check_figures(figures, len(rows), table.task, choices.objective)
-    notes.sort(key=lambda line: not line.startswith("WARNING"))  # warnings first
+    diagnostics += not_converged(predictors) + check_rows(table, plan, predictors)
+    diagnostics += check_figures(figures, len(plan.reported), table.task, choices.objective)
     return FuseResult(
-        task=table.task,
-        classes=table.classes,
-        ids=table.id[rows],
-        truth=table.truth[rows],
-        covered=table.covered[rows],
+        **reported_rows(table, plan),
         predictors=predictors,
         figures=figures,
-        protocol=plan,
         config=config,
         notes=tuple(notes),
-        sources=dict(table.sources),
+        diagnostics=tuple(diagnostics),
         model=model,
         seconds={
             "heads": after_heads - start,
@@ -147,7 +131,6 @@ def fuse_predictions(
             "intervals": after_figures - after_rules,
             "model": time.perf_counter() - after_figures,
         },
-        group_names=table.group[rows] if table.grouped else None,
     )
 
 
@@ -251,8 +234,8 @@ def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> Fu
         classes=table.classes,
         blocks=table.blocks,
         quality_columns=table.quality_columns,
-        head=settled(heads.final),
-        rules={name: settled(rule) for name, rule in rules.items()},
+        head=without_threads(heads.final),
+        rules={name: without_threads(rule) for name, rule in rules.items()},
         calibrate=crossfit.choices.calibrate,
         trained_ids=table.id[trained],
         calibration_ids=table.id[plan.calibration],

@@ -22,7 +22,7 @@ from .versions import versions
 
 # A head is never quite sure; what it has not seen keeps a chance.
 _HEAD_FLOOR = 1e-6
-# What changes no number is no part of a key.
+# Options that change no number are not part of a key.
 _NUMBERLESS = ("num_threads", "n_jobs", "thread_count", "device", "verbose", "verbosity")
 
 
@@ -82,7 +82,7 @@ def fit_heads(
     cache: MutableMapping[str, np.ndarray] | None = None,
     after_head: Callable[[], object] | None = None,
 ) -> FittedHeads:
-    """Fit the heads of a plan, each on the rows it says.
+    """Fit the heads of a plan, each on its training rows.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _check(table: FusionTable, fit: HeadFit) -> None:
 def _key(
     table: FusionTable, fit: HeadFit, config: FuseConfig, head: Any, beside: dict[str, np.ndarray]
 ) -> str:
-    """What the scores depend on, as hexadecimal: the rows' contents, the head and its settings, the versions."""
+    """Hash of everything that the scores depend on: contents of the rows, the head with its options, versions."""
     assert table.codes is not None
     settings = {
         name: value

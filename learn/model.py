@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import zipfile
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator
 
@@ -101,23 +100,41 @@ def hashes_of(ids: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def settled(part: Any) -> Any:
-    """A head or rule without a trace of how many threads fitted it: a saved model is the same on any machine.
-
-    Scalars of NumPy become plain numbers: one that several parts share would be stored once or twice by chance.
-    """
+def without_threads(part: Any) -> Any:
+    """A head or rule that does not keep how many threads fitted it, and predicts on all cores."""
     if isinstance(part, BaseEstimator) and type(part).__module__.partition(".")[0] in (_OURS, "sklearn"):
         twin = copy(part)
         for name, value in vars(part).items():
-            setattr(twin, name, 0 if name == "num_threads" else settled(value))
+            setattr(twin, name, 0 if name == "num_threads" else without_threads(value))
         return twin
     if isinstance(part, list | tuple):
-        return type(part)(settled(item) for item in part)
+        return type(part)(without_threads(item) for item in part)
+    return part
+
+
+def parameters_hash(model: FusionModel) -> str:
+    """Hash of the head and the rules with their fitted parameters: the same for the same command on the same files.
+
+    The bytes of a model's file also depend on the time and on addresses in memory, which skops writes.
+    """
+    return str(joblib.hash(_values([model.head, model.rules]), hash_name="sha1"))
+
+
+def _values(part: Any) -> Any:
+    """Parameters by value: whether two of them are one object in memory, and the order of arrays, are left out."""
+    if isinstance(part, BaseEstimator):
+        return [type(part).__qualname__, _values(vars(part))]
+    if isinstance(part, Mapping):
+        return {key: _values(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_values(item) for item in part]
+    if isinstance(part, np.ndarray):
+        return part.copy()
     return part.item() if isinstance(part, np.generic) else part
 
 
 def save_model(model: FusionModel, path: str | Path) -> None:
-    """Write a model, all or nothing; the same model gives the same bytes.
+    """Write a model, all or nothing.
 
     Raises
     ------
@@ -125,13 +142,13 @@ def save_model(model: FusionModel, path: str | Path) -> None:
     """
     try:
         with replacing(path) as temporary:
-            temporary.write_bytes(model_bytes(model))
+            temporary.write_bytes(_model_bytes(model))
     except OSError as exc:
         raise ModelError(f"{path}: expected to write the model, got {exc}") from exc
 
 
-def model_bytes(model: FusionModel) -> bytes:
-    """The bytes of a model's file."""
+def _model_bytes(model: FusionModel) -> bytes:
+    """Content of a model's file."""
     from skops.io import dumps
 
     content = {
@@ -164,39 +181,7 @@ def model_bytes(model: FusionModel) -> bytes:
         },
         "note": "Reported figures come from cross-fitted copies; this model has seen all calibration rows.",
     }
-    return _settled(dumps(content))
-
-
-def _settled(raw: bytes) -> bytes:
-    """A skops file without clock times and memory addresses: addresses become numbers in order of appearance."""
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    schema = parts.pop("schema.json").decode()
-    number: dict[str, str] = {}
-    fresh = count(1)
-
-    def renumber(match: re.Match[str]) -> str:
-        # Plain values stand in full wherever they occur; which of them were one object in memory is chance.
-        if match["plain"]:
-            return f"{match['plain']}{next(fresh)}"
-        if match["address"] not in number:
-            number[match["address"]] = str(next(fresh))
-        return match["name"] + number[match["address"]]
-
-    schema = re.sub(
-        r'(?P<plain>"is_json": true,\s*"__id__": )\d+|(?P<name>"__id__": |"file": "(?=\d+\.npy"))(?P<address>\d+)',
-        renumber,
-        schema,
-    )
-    settled = io.BytesIO()
-    with zipfile.ZipFile(settled, "w") as archive:
-        named = {
-            f"{number.get(Path(name).stem, Path(name).stem)}{Path(name).suffix}": data
-            for name, data in parts.items()
-        }
-        for name, data in sorted([*named.items(), ("schema.json", schema.encode())]):
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    return settled.getvalue()
+    return bytes(dumps(content))
 
 
 def load_model(path: str | Path) -> FusionModel:
@@ -247,7 +232,7 @@ def _model(content: dict[str, Any]) -> FusionModel:
 
     Raises
     ------
-    ValueError, KeyError, TypeError : it is not what :func:`model_bytes` writes.
+    ValueError, KeyError, TypeError : it is not what :func:`save_model` writes.
     """
     model = FusionModel(
         task=content["task"],

@@ -24,7 +24,6 @@ from ..features.predictions import VA, Predictions, log_softmax
 from ..features.samples import classes_of
 from .config import HeadsConfig
 from .diagnostics import check_groups, check_training_classes
-from .evaluate.figures import figures_of
 from .evaluate.metrics import metric_names
 from .evaluate.predictors import Predictor
 from .fold_models import IN_FOLDS
@@ -32,7 +31,7 @@ from .head_fits import fit_heads
 from .heads import HEADS, custom_target, needs_of
 from .heads import names as head_names
 from .plan import EvaluationPlan, plan_heads
-from .result import Result
+from .result import Result, figures_of_plan, reported_rows
 
 PRIOR = "prior"
 _RARE = 1e-6  # chance of a class that the training rows lack
@@ -40,7 +39,7 @@ _RARE = 1e-6  # chance of a class that the training rows lack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadsResult(Result):
-    """What heads on codes alone are worth; its rules are the prior, then the heads.
+    """Result of heads on codes alone; its predictors are the prior, then the heads.
 
     A head answers with the training prior in rows without codes. Differences are to the prior and to the first head.
 
@@ -128,7 +127,7 @@ def train_heads(
     table : with codes; 2D predictions are not looked at
     config : HeadsConfig, optional
     after_head : callable, optional
-        Told the name of each head when it is fitted, and the seconds that took.
+        Called with the name of each head when it is fitted, and the seconds that it took.
 
     Raises
     ------
@@ -162,34 +161,25 @@ def train_heads(
         rules.append(Predictor(name, "head", False, values))
         predictions[name] = _predictions(table, protocol, scores)
     groups = table.group_codes[rows] if table.grouped else None
-    notes += check_training_classes(table, protocol) + check_groups(groups)
-    figures = figures_of(
+    diagnostics = check_training_classes(table, protocol) + check_groups(groups)
+    figures = figures_of_plan(
+        table,
+        protocol,
         tuple(rules),
-        table.truth[rows].astype(np.int64) if table.task == "classes" else table.truth[rows],
-        table.covered[rows],
-        groups,
-        task=table.task,
-        classes=table.classes,
         draws=config.draws,
         seed=config.seed,
         family=metric_names(table.task),
         references=(PRIOR, names[0]) if len(names) > 1 else (PRIOR,),
     )
     return HeadsResult(
-        task=table.task,
-        classes=table.classes,
-        ids=table.id[rows],
-        truth=table.truth[rows],
-        covered=table.covered[rows],
+        **reported_rows(table, protocol),
         predictors=tuple(rules),
         figures=figures,
-        protocol=protocol,
         config=replace(config, heads=names),
         notes=(*table.notes, *notes),
-        sources=dict(table.sources),
+        diagnostics=tuple(diagnostics),
         predictions=predictions,
         seconds=seconds,
-        group_names=table.group[rows] if table.grouped else None,
     )
 
 
@@ -233,7 +223,7 @@ def _prior(table: FusionTable, protocol: EvaluationPlan) -> np.ndarray:
 
 
 def _predictions(table: FusionTable, protocol: EvaluationPlan, scores: Sequence[np.ndarray]) -> Predictions:
-    """What a head says of every row that it was asked for and never saw."""
+    """Predictions of a head for every row that it was not fitted on."""
     values = np.full((len(table), len(table.columns)), np.nan)
     for head, found in zip(protocol.heads, scores, strict=True):
         values[head.predict] = found[head.predict]

@@ -54,6 +54,8 @@ class Cell:
     ----------
     three : ``noise``, ``copy`` (a better calibrated copy of the 2D predictions), ``noisy`` (such a copy with noise),
         ``information``, or ``affectnet`` (moments of the Ig3D authors' predictions)
+    two_networks : whether there is a second 2D network; copies are then of this one, and the claim is that the 3D adds
+        beyond both
     n, calibration : reported rows; rows of the split that rules are fitted on, 0 for folds of the reported rows
     groups : number of persons among the reported rows, 0 for independent rows
     strength : of the information
@@ -66,6 +68,7 @@ class Cell:
     groups: int = 0
     strength: float = 1.0
     task: str = "classes"
+    two_networks: bool = False
 
     @property
     def null(self) -> bool:
@@ -86,6 +89,10 @@ CELLS = {
     "weak, 10 groups": Cell("information", groups=10),
     "weak, 50 groups": Cell("information", groups=50),
     "strong, n = 1,000": Cell("information", strength=1.6),
+    "two networks, noise": Cell("noise", two_networks=True),
+    "two networks, copy of the second": Cell("copy", two_networks=True),
+    "two networks, noisy copy": Cell("noisy", two_networks=True),
+    "two networks, weak": Cell("information", two_networks=True),
     "AffectNet VA moments, in folds": Cell("affectnet", n=3991, calibration=0, task="va"),
 }
 
@@ -110,8 +117,11 @@ AFFECTNET_COVARIANCES = [covariance(*moments) for moments in AFFECTNET]
 
 def draw(
     cell: Cell, n: int, groups: np.ndarray | None, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, 2D scores and 3D scores of n rows; groups (n,) int, None for independent rows."""
+) -> tuple[np.ndarray, ...]:
+    """Truth, 2D scores and 3D scores of n rows, maybe scores of a second 2D network.
+
+    Groups are (n,) int, None for independent rows.
+    """
     if cell.three == "affectnet":
         values = np.stack(
             [np.clip(random.multivariate_normal(np.zeros(3), of, n), -1, 1) for of in AFFECTNET_COVARIANCES]
@@ -138,6 +148,16 @@ def draw(
 
     place, of_two = np.eye(k)[truth], noise()
     seen = STRENGTH * place + of_two
+    if cell.two_networks:  # their errors have a correlation of 0.6
+        other = STRENGTH * place + 0.6 * of_two + 0.8 * noise()
+        three = {
+            "noise": noise(),
+            "copy": STRENGTH * other,
+            "noisy": STRENGTH * other + 0.5 * noise(),
+            "information": place + 0.3 * of_two + np.sqrt(1 - 0.3**2) * noise(),
+        }[cell.three]
+        two, second = (OVERCONFIDENCE * (STRENGTH * of + log_prior) for of in (seen, other))
+        return truth, two, three + log_prior, second
     if cell.three == "copy":  # of a network that does not know the class shares
         return truth, OVERCONFIDENCE * STRENGTH * seen, STRENGTH * seen + log_prior
     two = OVERCONFIDENCE * (STRENGTH * seen + log_prior)
@@ -166,7 +186,7 @@ def table_of(cell: Cell, random: np.random.Generator) -> FusionTable:
         names.append(np.full(size, "") if groups is None else np.char.add(f"{number}-", groups.astype(str)))
         code = (Split.test, Split.val)[number] if cell.calibration else Split.none
         splits.append(np.full(size, int(code), np.int8))
-    truth, two, three = (np.concatenate([part[column] for part in parts]) for column in range(3))
+    truth, two, three, *others = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     classes = cell.task == "classes"
     return FusionTable(
         task=cell.task,
@@ -178,12 +198,20 @@ def table_of(cell: Cell, random: np.random.Generator) -> FusionTable:
         targets=np.full((len(two), 2), np.nan) if classes else truth,
         two_d=two,
         three_d=three,
+        others={"second": others[0]} if others else {},
     )
 
 
 def run(cell: Cell, table: FusionTable, seed: int, draws: int) -> tuple[FuseResult, dict]:
     """The result of a fusion and its findings."""
-    config = FuseConfig(rules=("stack",), draws=draws, seed=seed, jobs=1)
+    config = FuseConfig(
+        rules=("stack",),
+        draws=draws,
+        seed=seed,
+        jobs=1,
+        controls=not cell.two_networks,
+        model=not cell.two_networks,
+    )
     result = fuse_predictions(table, config)
     return result, findings_of(View(run_of(result)))
 
@@ -192,6 +220,14 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
     """One data set: the claim, and whether the intervals cover the truth."""
     random = np.random.default_rng([20261130, seed])
     result, findings = run(cell, table_of(cell, random), seed, draws)
+    if cell.two_networks:
+        (beyond,) = (of for of in findings["exploratory"] if of["code"] == "beyond_both")
+        values = (of["value"] for of in beyond["comparisons"])
+        return {
+            "seed": seed,
+            "claim": beyond["shown"],
+            **dict(zip(("value", "value_2d"), values, strict=True)),
+        }
     primary = findings["primary"]
     line = {
         "seed": seed,
@@ -258,7 +294,7 @@ def summary(name: str, cell: Cell, lines: list[dict]) -> tuple[str, list[str]]:
     changes = [np.mean([of[key] for of in lines]) for key in ("value", "value_2d")]
     kind = "false" if cell.null else "power"
     text = (
-        f"{name:28} {n:4} data sets  {kind} {100 * share:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]  mean change "
+        f"{name:32} {n:4} data sets  {kind} {100 * share:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]  mean change "
         f"{changes[0]:+.4f} (2d: {changes[1]:+.4f})  coverage {', '.join(covers) or '-'}"
     )
     return text, failed

@@ -28,8 +28,8 @@ def found(first, second, truth, task):
 
 def predictions(truth, k, right, seed):
     """Log-probabilities whose greatest is the truth where ``right``."""
-    said = np.where(right, truth, (truth + 1) % k)
-    return np.log(np.full((len(truth), k), 0.05) + 0.6 * np.eye(k)[said])
+    answer = np.where(right, truth, (truth + 1) % k)
+    return np.log(np.full((len(truth), k), 0.05) + 0.6 * np.eye(k)[answer])
 
 
 def test_classes_agree_with_counts():

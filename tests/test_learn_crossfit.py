@@ -14,6 +14,10 @@ from ig3d.learn.crossfit import not_converged
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.evaluate.predictors import Predictor, find
 from ig3d.learn.fuse import fuse_predictions
+from ig3d.learn.report import run_of
+from ig3d.learn.report.findings import findings_of
+from ig3d.learn.report.render import lines_of
+from ig3d.learn.report.view import View
 
 FAST = FuseConfig(
     rules=("stack",), head="linear", draws=200, folds=3, jobs=1, repeats=2, permutations=2, model=False
@@ -37,6 +41,10 @@ def test_codes_are_compared_with_both_2d_networks_together(split):
         for each in (rule, reference)
     ]
     found = beyond(result)
+    (finding,) = (
+        of for of in findings_of(View(run_of(result)))["exploratory"] if of["code"] == "beyond_both"
+    )
+    assert finding["shown"] and len(finding["comparisons"]) == 2
     assert found.value == pytest.approx(losses[0] - losses[1]) and found.high < 0 and found.p < 0.05
     # both networks together are better than one, and rows without 3D have the reference of the first
     alone = find(result.predictors, "2d-recalibrated")
@@ -47,18 +55,27 @@ def test_codes_are_compared_with_both_2d_networks_together(split):
 
 def test_a_3d_prediction_that_repeats_the_second_network_adds_nothing_beyond_both():
     table = make_table(600, other=True, ready=True, missing=0)
-    noise = np.random.default_rng(5).normal(0, 0.1, table.two_d.shape)
-    table = replace(table, three_d=table.others["second"] + noise)
+    table = replace(table, three_d=0.4 * table.others["second"] + 0.3)
     result = fuse_predictions(table, FAST)
     over_one = figure(result.figures, "stack", "log_loss", versus="2d-recalibrated")
     assert over_one.high < -0.05  # it adds to the first network
-    assert abs(beyond(result).value) < 0.005
+    repeated = figure(
+        result.figures,
+        "stack",
+        "log_loss",
+        condition=OVER,
+        versus="stack",
+        versus_condition=f"{OVER} repeated",
+    )
+    assert abs(repeated.value) < 1e-9
+    (found,) = (of for of in findings_of(View(run_of(result)))["exploratory"] if of["code"] == "beyond_both")
+    assert not found["shown"] and found["condition"] == f"{OVER} repeated"
 
 
 def test_optimisers_that_do_not_converge_are_reported_with_their_cause():
     fitted = ({"w": 0.5}, {"w": 0.5, "not_converged": ["STOP after 500 steps"]})
     of = Predictor("stack", "rule", True, np.zeros((3, 2)), fitted)
-    (line,) = not_converged((of, replace(of, fitted=fitted[:1])))
+    (line,) = lines_of((), not_converged((of, replace(of, fitted=fitted[:1]))))
     assert line.startswith("WARNING stack: 1 optimisations did not converge (STOP after 500 steps)")
 
 

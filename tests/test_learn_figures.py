@@ -52,7 +52,7 @@ def measured(table, *, groups=False, draws=400, family=()):
 
 
 def versus(figures, predictor, metric, rows="all", condition="real"):
-    """What a predictor has differences to."""
+    """Predictors that a predictor has differences to."""
     of = figures[(figures["predictor"] == predictor) & (figures["condition"] == condition)]
     of = of[(of["metric"] == metric) & (of["rows"] == rows) & (of["versus"] != "")]
     return set(of[["versus", "versus_condition"]].itertuples(index=False, name=None))

@@ -30,9 +30,10 @@ from ig3d.learn.evaluate.predictions import read_predictions
 from ig3d.learn.evaluate.predictors import label_of
 from ig3d.learn.evaluate.tables import read_table
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
-from ig3d.learn.model import load_model
+from ig3d.learn.model import load_model, parameters_hash
 from ig3d.learn.predict import predict
-from ig3d.learn.report import print_result, write_result
+from ig3d.learn.report import print_result, read_run, write_result
+from ig3d.learn.report.render import lines_of
 
 CLASSES = ("happy", "sad", "anger")
 RULES = ("mean", "max", "min", "product", "weighted", "stack")
@@ -161,7 +162,7 @@ def test_valence_and_arousal(tmp_path, objective):
     Predictions(two, "va", ("valence", "arousal"), ids[there]).save(tmp_path / "two.npz")
     result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), replace(FAST, objective=objective))
     assert result.task == "va" and "product" not in set(result.figures["predictor"])
-    assert any("product is left out" in note for note in result.notes)
+    assert any("product is left out" in note for note in result.lines)
     metric, sign = ("rmse_joint", -1) if objective == "rmse" else ("ccc_joint", 1)
     gain = figure(result.figures, "stack", metric, versus="2d-recalibrated")
     assert sign * gain.value > 0 and min(sign * gain.low, sign * gain.high) > 0
@@ -203,6 +204,7 @@ def test_ready_3d_predictions_against_labels(tmp_path):
     write_result(result, tmp_path / "out")
     model = load_model(tmp_path / "out" / "model.skops")
     assert model.head is None and model.blocks == ()
+    assert read_run(tmp_path / "out").record["parameters_sha1"] == parameters_hash(model)
 
 
 def test_the_written_files_say_what_was_found(toy):
@@ -240,10 +242,10 @@ def printed(result, width=100):
 
 def test_recalibration_that_does_harm_is_pointed_out(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
-    assert not any("recalibrated is" in note or "rough" in note for note in result.notes)
+    assert not any("recalibrated is" in note or "rough" in note for note in result.lines)
 
-    def notes(metric, given, mended, task, objective, n=100):
-        figures = {"2d": given, "2d-recalibrated": mended}
+    def notes(metric, given, recalibrated, task, objective, n=100):
+        figures = {"2d": given, "2d-recalibrated": recalibrated}
         other = {"va": {"ccc_joint": 0.5, "rmse_joint": 0.3}, "classes": {}}[task]
         lines = [
             dict.fromkeys(COLUMNS, "")
@@ -252,7 +254,7 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
             for rule, value in figures.items()
             for key, v in (other | {metric: value}).items()
         ]
-        return check_figures(pandas.DataFrame(lines), n, task, objective)
+        return lines_of((), check_figures(pandas.DataFrame(lines), n, task, objective))
 
     (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
     assert note == (
@@ -281,7 +283,7 @@ def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
     quick = FuseConfig(rules=("mean", "stack"), head="linear", draws=100, permutations=2, model=False)
 
     def notes_of(codes):
-        return fuse_predictions(replace(table, codes=codes.astype(np.float32)), quick).notes
+        return fuse_predictions(replace(table, codes=codes.astype(np.float32)), quick).lines
 
     test = table.split_mask("test")
     bare = np.where(test[:, None], np.nan, table.codes)
@@ -338,17 +340,17 @@ def test_too_few_groups_for_a_claim_are_warned_of():
         (swapped,) = swapped_sums([np.ones((groups, 1))], draws=40_000, seed=0)
         gained = share_as_extreme(groups, swapped[:, 0])
         assert gained == pytest.approx(2.0 ** (1 - groups), rel=0.15)
-        (note,) = check_groups(np.repeat(np.arange(groups), 3))
+        (note,) = lines_of((), check_groups(np.repeat(np.arange(groups), 3)))
         assert ("no claim is possible" in note) == (gained >= 0.05) and f"of {groups} groups" in note
-    (note,) = check_groups(np.repeat(np.arange(19), 3))
+    (note,) = lines_of((), check_groups(np.repeat(np.arange(19), 3)))
     assert "fewer than 20" in note and "rough" in note
     assert check_groups(np.arange(20)) == check_groups(None) == []
 
 
-@pytest.mark.parametrize(("people", "said"), [(5, True), (40, False)])
-def test_a_run_over_few_persons_warns_of_it(people, said):
+@pytest.mark.parametrize(("people", "warned"), [(5, True), (40, False)])
+def test_a_run_over_few_persons_warns_of_it(people, warned):
     table = make_table(240, missing=0)
     table = replace(table, group=np.array([f"p{row % (3 * people)}" for row in range(240)]))
     quick = FuseConfig(rules=("mean", "max"), head="linear", draws=400, model=False, controls=False)
-    notes = [line for line in fuse_predictions(table, quick).notes if f"of {people} groups" in line]
-    assert bool(notes) == said and all(line.startswith("WARNING") for line in notes)
+    notes = [line for line in fuse_predictions(table, quick).lines if f"of {people} groups" in line]
+    assert bool(notes) == warned and all(line.startswith("WARNING") for line in notes)

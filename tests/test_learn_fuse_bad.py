@@ -12,7 +12,7 @@ from ig3d.errors import ProtocolError, UsageError
 from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.fuse import FuseConfig, fuse_predictions
-from ig3d.learn.model import model_bytes
+from ig3d.learn.model import parameters_hash
 from ig3d.learn.report.latex import table_tex
 from ig3d.learn.report.page import page_html
 from ig3d.learn.report.record import run_of
@@ -42,7 +42,7 @@ def figures_of(result):
 def test_constant_2d_predictions_are_marked(task):
     table = make_table(120, task=task)
     result = fuse_predictions(replace(table, two_d=table.two_d * 0), EVERY)
-    assert any("the 2d predictions are the same for every row" in note for note in result.notes)
+    assert any("the 2d predictions are the same for every row" in note for note in result.lines)
     assert np.isfinite(figures_of(result)).all()
 
 
@@ -50,7 +50,7 @@ def test_constant_codes_are_marked():
     table = make_table(120)
     codes = np.where(np.isfinite(table.codes), 1, np.nan).astype(np.float32)
     result = fuse_predictions(replace(table, codes=codes), EVERY)
-    assert any("the 3d predictions are the same for every row" in note for note in result.notes)
+    assert any("the 3d predictions are the same for every row" in note for note in result.lines)
     assert np.isfinite(figures_of(result)).all()
 
 
@@ -75,17 +75,17 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     result, other = fuse_predictions(few, config), fuse_predictions(replace(few, labels=labels), config)
     for mine, theirs in zip(result.predictors, other.predictors, strict=True):
         assert np.array_equal(mine.values, theirs.values, equal_nan=True), mine.name
-    assert model_bytes(result.model) == model_bytes(other.model)
+    assert parameters_hash(result.model) == parameters_hash(other.model)
     assert set(result.model.calibration_ids) == set(table.id[calibration[:10]])
-    warned = [note for note in result.notes if "fewer than 10 for each of 3 classes" in note]
+    warned = [note for note in result.lines if "fewer than 10 for each of 3 classes" in note]
     assert len(warned) == 1 and warned[0].startswith("WARNING rules are fitted on 10 rows only")
     assert (
-        result.notes[0].startswith("WARNING")
+        result.lines[0].startswith("WARNING")
         and result.protocol.record()["rules"][0]["fitted_on"]["rows"] == 10
     )
-    assert not any("fewer than 10" in note for note in fuse_predictions(table, config).notes)
+    assert not any("fewer than 10" in note for note in fuse_predictions(table, config).lines)
     plain = fuse_predictions(few, replace(config, rules=("mean",)))
-    assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.notes)
+    assert any(note.startswith("WARNING 2d-recalibrated is fitted on 10 rows only") for note in plain.lines)
     for of, who in ((result, "rules"), (plain, "2d-recalibrated")):
         run = run_of(of)
         assert run.record["protocol"]["rows_calibration"] == 10
@@ -125,20 +125,20 @@ def test_one_class_only_is_refused_or_marked():
         fuse_predictions(replace(table, labels=np.ones_like(table.labels)), FAST)
     labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), FAST)
-    assert any('every reported row has class "sad"' in note for note in result.notes)
+    assert any('every reported row has class "sad"' in note for note in result.lines)
     labels = np.where(table.split == 1, 1, table.labels).astype(np.int16)
     result = fuse_predictions(
         replace(table, labels=labels), FAST
     )  # nothing to tell apart where rules are fitted
     assert np.isfinite(figures_of(result)).all()
-    assert any("No calibration row has class happy, anger" in note for note in result.notes)
+    assert any("No calibration row has class happy, anger" in note for note in result.lines)
 
 
 def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     table = make_table(120)
     labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), replace(FAST, calibrate="bias"))
-    assert any("No calibration row has class anger" in note for note in result.notes)
+    assert any("No calibration row has class anger" in note for note in result.lines)
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
     assert result.predictors[0].values.shape == (40, 3)
 
@@ -147,14 +147,14 @@ def test_a_class_that_the_head_never_learns_gets_a_note():
     table = make_table(120)
     words = "No training row of the head has class anger: these classes get a probability near 0"
     labels = np.where((table.split == 0) & (table.labels == 2), 0, table.labels).astype(np.int16)
-    lacking = replace(table, labels=labels)
+    incomplete = replace(table, labels=labels)
     quick = HeadsConfig(heads=("linear",), draws=100)
-    assert [note for note in fuse_predictions(lacking, FAST).notes if note.startswith(words)]
-    assert [note for note in train_heads(lacking, quick).notes if note.startswith(words)]
-    assert not [note for note in train_heads(table, quick).notes if "No training row" in note]
+    assert [note for note in fuse_predictions(incomplete, FAST).lines if note.startswith(words)]
+    assert [note for note in train_heads(incomplete, quick).lines if note.startswith(words)]
+    assert not [note for note in train_heads(table, quick).lines if "No training row" in note]
     once = np.where(np.arange(120) == np.flatnonzero(table.labels == 2)[0], 2, np.minimum(table.labels, 1))
     folds = replace(table, labels=once.astype(np.int16), split=np.full_like(table.split, -1))
-    notes = [note for note in train_heads(folds, quick).notes if "has class anger" in note]
+    notes = [note for note in train_heads(folds, quick).lines if "has class anger" in note]
     assert len(notes) == 1 and notes[0].startswith("No training row of the head in some folds has class")
 
 
@@ -208,7 +208,7 @@ def test_what_needs_codes_is_left_out_of_ready_predictions_and_said():
     result = fuse_predictions(table, FAST)
     names = set(result.figures["predictor"])
     assert "boost" not in names and "gate" in names
-    assert any(note.startswith("Rule boost is left out: it needs codes") for note in result.notes)
+    assert any(note.startswith("Rule boost is left out: it needs codes") for note in result.lines)
     with pytest.raises(UsageError, match=r"boost: it needs codes, but the 3D predictions are ready-made"):
         fuse_predictions(table, replace(FAST, rules=("boost",)))
     with pytest.raises(UsageError, match=r"rule stack: the option stack\.codes needs codes"):

@@ -1,4 +1,4 @@
-"""What must hold of every fusion run: order changes nothing, leaks show, noise is no gain, each choice is charged."""
+"""Properties of every fusion run: row order changes nothing, leaks show, noise is no gain, choices are counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.evaluate.tables import table_csv
 from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
-from ig3d.learn.model import model_bytes
+from ig3d.learn.model import parameters_hash
 from ig3d.learn.plan import plan_fusion
 from ig3d.learn.report.record import json_text, record_of
 from ig3d.learn.rules import stack
@@ -51,7 +51,7 @@ def bytes_of(result):
         values,
         table_csv(result.figures),
         json_text(record_of(result)),
-        b"" if result.model is None else model_bytes(result.model),
+        "" if result.model is None else parameters_hash(result.model),
     )
 
 
@@ -188,15 +188,15 @@ def test_calibration_is_fitted_in_every_fold_and_recorded():
     )
 
 
-def test_best_chooses_in_every_fold_for_itself_and_is_charged_for_it():
+def test_best_chooses_in_every_fold_on_its_fitting_rows():
     table = make_table(150, split=lambda row: -1)
     result = fuse_predictions(table, replace(BEST, controls=False))
     best = rule_of(result, "best")
     assert len(best.fitted) == 3
-    for fuser, said in zip(result.protocol.fold_models, best.fitted, strict=True):
-        assert set(said["inner_accuracy"]) == {"2d-recalibrated", "mean", "stack"}
+    for fuser, fitted in zip(result.protocol.fold_models, best.fitted, strict=True):
+        assert set(fitted["inner_accuracy"]) == {"2d-recalibrated", "mean", "stack"}
         where = np.searchsorted(result.protocol.reported, fuser.apply)
-        chosen = rule_of(result, said["chosen"]).values[where]
+        chosen = rule_of(result, fitted["chosen"]).values[where]
         with_3d = result.covered[where]
         assert np.array_equal(best.values[where][with_3d], chosen[with_3d])
     small = replace(FAST, rules=("best",), controls=False)
@@ -241,16 +241,16 @@ def test_a_second_2d_network_stands_beside_the_3d():
     assert np.array_equal(rule_of(result, "stack", "2d:second").values[~there], reference[~there])
 
 
-def test_what_was_fitted_on_which_rows_is_on_record():
+def test_the_record_has_the_rows_of_every_fit():
     table = make_table(180, split=lambda row: -1)
     protocol = plan_fusion(table, FAST)
-    said = json.loads(json_text(record_of(fuse_predictions(table, FAST))))["protocol"]["fits"]
-    assert len(said["rules"]) == 3 and len(said["heads"]) == len(protocol.heads)
-    for fuser, entry in zip(protocol.fold_models, said["rules"], strict=True):
+    fits = json.loads(json_text(record_of(fuse_predictions(table, FAST))))["protocol"]["fits"]
+    assert len(fits["rules"]) == 3 and len(fits["heads"]) == len(protocol.heads)
+    for fuser, entry in zip(protocol.fold_models, fits["rules"], strict=True):
         assert entry["fitted_on"]["rows"] == len(fuser.fit)
         assert entry["applied_to"]["rows"] == len(fuser.apply)
         assert entry["heads_for_applying"] == list(fuser.heads_apply)
-    assert len({entry["fitted_on"]["ids_sha256"] for entry in said["rules"]}) == 3
+    assert len({entry["fitted_on"]["ids_sha256"] for entry in fits["rules"]}) == 3
 
 
 class Counting(LogisticRegression):

@@ -23,11 +23,11 @@ def class_rows(seed, n, k):
 def test_class_metrics_agree_with_scikit_learn(seed, n, k):
     labels, p = class_rows(seed, n, k)
     got = measure(np.log(p), labels, "classes")
-    said = p.argmax(axis=1)
-    assert got["accuracy"] == pytest.approx(reference.accuracy_score(labels, said), abs=1e-9)
-    recall = [np.mean(said[labels == c] == c) for c in np.unique(labels)]
+    predicted = p.argmax(axis=1)
+    assert got["accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted), abs=1e-9)
+    recall = [np.mean(predicted[labels == c] == c) for c in np.unique(labels)]
     assert got["balanced_accuracy"] == pytest.approx(np.mean(recall), abs=1e-9)
-    f1 = reference.f1_score(labels, said, average="macro", zero_division=0)
+    f1 = reference.f1_score(labels, predicted, average="macro", zero_division=0)
     assert got["macro_f1"] == pytest.approx(f1, abs=1e-9)
     assert got["log_loss"] == pytest.approx(reference.log_loss(labels, p, labels=range(k)), abs=1e-9)
     squares = ((p - np.eye(k)[labels]) ** 2).sum(axis=1).mean()
@@ -49,7 +49,7 @@ def test_recalls_agree_with_scikit_learn():
 
 
 def test_the_ccc_of_ig3d_is_larger_by_its_mixed_moments():
-    """Their covariance is divided by n - 1, their variances by n: a factor n / (n - 1), as the module's note says."""
+    """Their covariance is divided by n - 1, their variances by n: a factor n / (n - 1), as noted in the module."""
     rng = np.random.default_rng(3)
     truth = rng.uniform(-1, 1, (3991, 2))
     values = 0.5 * truth + rng.normal(0, 0.2, truth.shape)

@@ -170,7 +170,7 @@ def test_a_rule_of_a_user_is_one_file(tmp_path, monkeypatch):
     covered = result.covered
     own, three = (by_name[name].values[covered].argmax(axis=1) for name in ("own_rule:Own", "3d"))
     assert np.array_equal(own, three)
-    assert result.model is None and any("no model is saved" in note for note in result.notes)
+    assert result.model is None and any("no model is saved" in note for note in result.lines)
     with pytest.raises(UsageError, match=r"is not a subclass of ig3d\.learn\.rules\.Rule"):
         kind_of("collections:Counter")
     with pytest.raises(UsageError, match="'own_rule:Other' cannot be imported"):

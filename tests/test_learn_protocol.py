@@ -1,4 +1,4 @@
-"""Who is fitted on which rows: the four cases, groups kept whole, and what is refused."""
+"""Rows that heads and rules are fitted on: the four cases, groups kept whole, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAIN, VAL, TEST = 0, 1, 2
 
 
 def make_table(split, *, group=None, two_d=None, covered=None, ready=False, k=3):
-    """A table of random rows with splits ``split`` (n,), 2D predictions everywhere unless told."""
+    """A table of random rows with splits ``split`` (n,), 2D predictions everywhere by default."""
     n = len(split)
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(n, k))
@@ -140,10 +140,10 @@ def test_train_rows_are_reported_only_on_request_and_never_unwarned():
     ):
         plan_fusion(make_table(split, two_d=split == TRAIN), FuseConfig())
     table = make_table(split)
-    for report, said in (("train", "WARNING 40 reported rows"), ("all", "WARNING 40 reported rows")):
+    for report, start in (("train", "WARNING 40 reported rows"), ("all", "WARNING 40 reported rows")):
         protocol = plan_fusion(table, FuseConfig(report=report))
         text = " ".join(protocol.sentences)
-        assert said in text and "--2d-out-of-fold" in text
+        assert start in text and "--2d-out-of-fold" in text
         assert "There is no train split" not in text and "No train rows are left for the head" in text
         declared = plan_fusion(table, FuseConfig(report=report, two_d_out_of_fold=True))
         assert np.array_equal(declared.reported, protocol.reported)
@@ -229,19 +229,19 @@ def test_rules_are_fitted_on_rows_with_codes_and_counted_so(case, ready):
     assert np.array_equal(protocol.reported, full.reported)  # rows without codes are reported all the same
     counted = [fit["fitted_on"]["rows"] for fit in protocol.record()["rules"]]
     assert counted == [int(table.covered[fuser.fit].sum()) for fuser in protocol.fold_models]
-    said = next(line for line in protocol.sentences if "itted on" in line)
+    sentence = next(line for line in protocol.sentences if "itted on" in line)
     rows, among = len(protocol.calibration), len(full.calibration)
     what = "3D predictions" if ready else "3D codes"
     if np.array_equal(full.calibration, full.reported):
-        assert f"on the {rows} rows with {what}: " in said
+        assert f"on the {rows} rows with {what}: " in sentence
     else:
-        assert f"fitted on the {rows} of {among} rows with {what} of the " in said
+        assert f"fitted on the {rows} of {among} rows with {what} of the " in sentence
     whole = next(line for line in full.sentences if "itted on" in line)
     assert "rows with" not in whole
 
 
 def test_the_label_of_a_row_without_codes_changes_no_fold_of_what_is_fitted_apart():
-    """What enters nowhere moves nothing: neither a fold of the head's, nor a draw of calibration rows."""
+    """Rows that are not used change no fold of the head and no draw of calibration rows."""
     table, bare = gappy([VAL, TEST, VAL, TEST] * 40)
     labels = table.labels.copy()
     labels[bare] = 0
@@ -287,7 +287,7 @@ def test_where_rules_fit_nothing_only_the_recalibrated_network_is_said_to_be_fit
 
 
 def test_of_ready_predictions_only_what_is_known_is_said():
-    """Those of one fold may have been learnt from the others: no row is said to be unseen."""
+    """Those of one fold may have been learnt from the others: no row is reported as unseen."""
     text = " ".join(plan_fusion(make_table([TEST] * 40, ready=True), FuseConfig()).sentences)
     assert "no row is predicted with rules fitted on it." in text and "parameters" not in text
     assert "the rows on which their model was trained are unknown" in text

@@ -18,6 +18,7 @@ from ig3d.learn.report import compare, read_runs, run_of, write_result
 from ig3d.learn.report.findings import findings_of
 from ig3d.learn.report.latex import table_tex
 from ig3d.learn.report.page import page_html
+from ig3d.learn.report.render import lines_of
 from ig3d.learn.report.view import View
 
 
@@ -74,7 +75,7 @@ def test_of_few_groups_no_control_is_judged(groups):
     found = findings_of(View(run_of(made(groups=np.arange(240) % groups))))
     judged = any(of["code"] == "controls" for of in found["exploratory"])
     assert judged == (groups > FEW_UNITS)
-    (note,) = check_groups(np.arange(240) % groups)
+    (note,) = lines_of((), check_groups(np.arange(240) % groups))
     assert ("not reliable" in note) == (groups <= FEW_UNITS)
 
 
@@ -82,23 +83,23 @@ def test_few_rows_are_counted_in_words():
     same = pandas.DataFrame(columns=COLUMNS)
 
     def note(n):
-        return check_figures(same, n, "classes", "accuracy")
+        return lines_of((), check_figures(same, n, "classes", "accuracy"))
 
     assert note(1) == ["WARNING only 1 row is reported: there is no interval and no test."]
     assert "only 5 rows are reported: intervals are not reliable" in note(5)[0]
     assert note(6) == ["WARNING only 6 rows are reported: intervals are rough."] and not note(100)
-    (one,) = check_groups(np.zeros(9))
+    (one,) = lines_of((), check_groups(np.zeros(9)))
     assert one.startswith("WARNING all reported rows are of 1 group: there is no interval and no test")
 
 
 def test_the_share_by_chance_is_that_of_answers_dealt_out_at_random():
     rng = np.random.default_rng(0)
-    truth, said = rng.choice(3, 60, p=[0.6, 0.3, 0.1]), rng.choice(3, 60, p=[0.2, 0.3, 0.5])
+    truth, predicted = rng.choice(3, 60, p=[0.6, 0.3, 0.1]), rng.choice(3, 60, p=[0.2, 0.3, 0.5])
     confusion = np.zeros((3, 3))
-    np.add.at(confusion, (truth, said), 1)
+    np.add.at(confusion, (truth, predicted), 1)
     share, p = chance_of(confusion)
     assert share == pytest.approx(
-        np.mean([np.mean(truth == rng.permutation(said)) for _ in range(4000)]), abs=0.005
+        np.mean([np.mean(truth == rng.permutation(predicted)) for _ in range(4000)]), abs=0.005
     )
     assert 0.01 < p < 1
     constant = np.array([[7, 0], [3, 0]])

@@ -1,4 +1,4 @@
-"""What people read of an intermediate fusion: one line per arm, in words, as CSV, LaTeX and page; runs side by side."""
+"""Reports of intermediate fusion: terminal, CSV, LaTeX and page; comparisons of runs."""
 
 from __future__ import annotations
 
@@ -119,13 +119,15 @@ def test_runs_of_other_modules_and_of_more_seeds_are_compared_row_by_row(folder:
         each = []
         for seed in seeds:
             written = load_predictions(folder / run / f"codes-{seed}.npz")
-            said = dict(zip(written.ids, np.array(written.columns)[written.values.argmax(1)], strict=True))
-            each.append(np.mean([said[name] == of for name, of in truth.items()]))
+            predicted = dict(
+                zip(written.ids, np.array(written.columns)[written.values.argmax(1)], strict=True)
+            )
+            each.append(np.mean([predicted[name] == of for name, of in truth.items()]))
         right[run] = np.mean(each)
-    told = found.differences[found.differences["metric"] == "accuracy"].set_index("predictor")
-    assert set(told.index) == {"null-input", "intermediate"}, "2d is the same, controls are not tested"
-    assert told.loc["intermediate", "value"] == pytest.approx(right["film"] - right["linear"])
-    assert 0 < told.loc["intermediate", "p"] <= told.loc["intermediate", "p_adjusted"] <= 1
+    accuracy = found.differences[found.differences["metric"] == "accuracy"].set_index("predictor")
+    assert set(accuracy.index) == {"null-input", "intermediate"}, "2d is the same, controls are not tested"
+    assert accuracy.loc["intermediate", "value"] == pytest.approx(right["film"] - right["linear"])
+    assert 0 < accuracy.loc["intermediate", "p"] <= accuracy.loc["intermediate", "p_adjusted"] <= 1
     assert found.remarks == ()
 
 

@@ -179,7 +179,7 @@ def test_valence_and_arousal_and_the_mean_as_their_prior(store):
 
 
 def test_balanced_heads_expect_every_class_as_often(store):
-    table = codes_table(store, blocks="jaw")  # tells nothing of the classes
+    table = codes_table(store, blocks="jaw")  # independent of the classes
     for head in ("linear", "gbm"):
         plain, even = (
             train_heads(table, HeadsConfig(heads=(head,), draws=100, balanced=balanced))
@@ -205,9 +205,9 @@ def test_any_estimator_of_scikit_learn_s_manner_is_a_head_and_said_to_be_the_use
     rows = plan_heads(table, PLAN).reported
     rows = rows[table.covered[rows]]
     p = np.maximum(twin.predict_proba(table.codes[rows]), 1e-6)
-    said = np.exp(result.predictors[1].values[result.covered])
-    assert np.allclose(said, p / p.sum(axis=1, keepdims=True))
-    assert any("class of the user's own choice" in note for note in result.notes)
+    mean_of_folds = np.exp(result.predictors[1].values[result.covered])
+    assert np.allclose(mean_of_folds, p / p.sum(axis=1, keepdims=True))
+    assert any("class of the user's own choice" in note for note in result.lines)
 
 
 def test_a_class_that_the_training_rows_lack_keeps_a_small_chance(tmp_path):
@@ -338,7 +338,7 @@ def test_all_heads_without_torch_leave_the_networks_out_and_say_so(store, monkey
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     result = train_heads(codes_table(store), HeadsConfig(heads=("all",), draws=100))
     assert [rule.name for rule in result.predictors] == ["prior", "gbm", "linear"]
-    assert any("Heads mlp, residual are left out: torch is not installed" in note for note in result.notes)
+    assert any("Heads mlp, residual are left out: torch is not installed" in note for note in result.lines)
 
 
 def test_networks_are_given_valence_and_arousal_beside_the_classes_and_the_blocks(store, monkeypatch):
@@ -358,7 +358,7 @@ def test_networks_are_given_valence_and_arousal_beside_the_classes_and_the_block
     (head,) = plan_heads(table, PLAN).heads
     assert np.array_equal(seen["targets"], table.targets[head.train])
     assert np.array_equal(seen["X"], table.codes[head.train]) and seen["blocks"] == (4, 3)
-    assert any("learn valence and arousal beside the classes" in note for note in result.notes)
+    assert any("learn valence and arousal beside the classes" in note for note in result.lines)
 
 
 def test_a_user_s_head_that_no_model_file_may_hold_is_said_and_not_saved(store, tmp_path, ig3d):

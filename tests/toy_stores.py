@@ -79,9 +79,9 @@ def make_samples(n=210, *, k=7, split=lambda row: Split.test, name=None):
 def good_logits(samples, *, accuracy=0.8, k=7):
     rng = np.random.default_rng(1)
     labels = np.array([sample.label for sample in samples])
-    said = np.where(rng.random(len(labels)) < accuracy, labels, rng.integers(0, k, len(labels)))
+    predicted = np.where(rng.random(len(labels)) < accuracy, labels, rng.integers(0, k, len(labels)))
     logits = rng.normal(size=(len(labels), k))
-    logits[np.arange(len(labels)), said] += 8
+    logits[np.arange(len(labels)), predicted] += 8
     return logits
 
 

@@ -23,7 +23,7 @@ from .table import StudyTable
 def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     """Draw cells by rules: colour and number are the difference to the first reference, or the figure itself.
 
-    Blue is better, red is worse, whatever the metric's direction; white is no difference.
+    Blue is better and red is worse, in both directions of a metric; white is no difference.
 
     Raises
     ------

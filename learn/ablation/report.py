@@ -177,7 +177,7 @@ def _meanings(table: StudyTable) -> dict[str, str]:
 
 
 def _and_control(table: StudyTable) -> str:
-    """What stars require beside the references: a gain over permuted codes, where these were run."""
+    """Further condition of the stars: a gain over permuted codes, where these were run."""
     there = table.figures["versus_condition"].isin((PERMUTED, CONDITIONAL)).any()
     return " and than itself with permuted codes" if there else " (no control with permuted codes was run)"
 

@@ -106,7 +106,7 @@ def run_study(
         Cells at a time; 0 is as many as there are cores. Changes no figure. More than one run in workers, and a worker
         that dies is replaced; one runs here.
     progress : function of a number of cells that were finished, optional
-        The first call says how many were there already.
+        The first call reports how many were done before.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def run_study(
 
     Raises
     ------
-    UsageError : a cell's options are wrong, or a file lacks; before anything is run.
+    UsageError : a cell's options are wrong, or a file is missing; before anything is run.
     RunError : the folder is of something else, or cannot be written.
     """
     folder, kept_in = Path(out), Path(out if shared is None else shared)

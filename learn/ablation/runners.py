@@ -1,4 +1,4 @@
-"""What makes a cell: options in, a folder of a run out. The options are those of the command of the same name."""
+"""Runners of cells: options in, a folder of a run out. The options are those of the command of the same name."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class FuseCell:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read."""
+        """Paths of the files that are read."""
         single = [path for path in (self.inputs.three_d, self.inputs.labels) if path is not None]
         return (*self.inputs.two_d, *self.inputs.stores, *self.inputs.ids, *single)
 
     def key(self, contents: Mapping[Path, str]) -> str:
-        """What the result depends on, as text: the files' contents, every choice, and the code of the user."""
+        """Text with everything that the result depends on: contents of files, options, and code of the user."""
         files = [contents[path] for path in self.files]
         choices = {name: value for name, value in asdict(self.config).items() if name not in _NOT_OPTIONS}
         choices["head"] += self.code
@@ -91,7 +91,7 @@ class FuseCell:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """What its record has figures of, controls and further 2D networks apart."""
+        """Predictors with figures in its record, without controls and further 2D networks."""
         return ("2d", "2d-recalibrated", "3d", *self.config.rules)
 
     @property
@@ -126,7 +126,7 @@ def option_names(run: str) -> list[str]:
 
 
 def content_of(path: Path) -> str:
-    """What identifies a file's content: a store's own hash, else SHA-256 of the bytes.
+    """Hash of a file's content: a store's own hash, else SHA-256 of the bytes.
 
     Raises
     ------

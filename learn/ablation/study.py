@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What is run, and what is compared.
+    """Runs of a study and their comparison.
 
     Attributes
     ----------

@@ -22,6 +22,7 @@ from ..evaluate.predictors import CONDITIONAL, PERMUTED, REAL, Predictor, contro
 from ..report.compare import groups_of_runs, unlike
 from ..report.format import ON_COVERED
 from ..report.record import seed_of
+from ..report.render import lines_of
 from .run import StudyResult
 
 _WARNINGS = ("WARNING",)  # how a run's lines begin that a reader of one figure has to know
@@ -341,7 +342,8 @@ def _warnings(result: StudyResult) -> list[str]:
     found: dict[str, list[str]] = {}
     for of in result.cells:
         if of.run is not None:
-            for line in (*of.record["assumptions"], *of.record["protocol"]["sentences"]):
+            lines = lines_of(of.record["assumptions"], of.record["diagnostics"])
+            for line in (*lines, *of.record["protocol"]["sentences"]):
                 if line.startswith(_WARNINGS):
                     found.setdefault(line, []).append(of.cell.name)
     done = sum(of.run is not None for of in result.cells)

@@ -15,7 +15,7 @@ import pandas as pd
 from .calibration import reliability
 from .intervals import max_t, mcnemar
 from .metrics import METRICS, measure, metric_names
-from .predictors import CONDITIONAL, PERMUTED, REAL, Predictor, control_of, find
+from .predictors import REAL, Predictor, control_of, find, repeated
 from .sampled import Interval, Sampled, Statistics
 
 REFERENCES = ("2d-recalibrated", "2d")
@@ -221,8 +221,8 @@ def figure(
 
 
 def _is_tested(of: Predictor, other: Predictor) -> bool:
-    """Whether a difference has a p-value: controls have none, except that over two stacked 2D networks."""
-    return of.role != "control" or of.condition == other.condition
+    """Whether a difference has a p-value: controls have none, except those of a rule over two 2D networks."""
+    return of.role != "control" or other.condition in (of.condition, repeated(of.condition))
 
 
 def _opponents(
@@ -230,21 +230,16 @@ def _opponents(
 ) -> list[Predictor]:
     """Predictors that one is compared with."""
     found = [other for other in references if other.key != of.key]
-    # a rule over two stacked 2D networks is compared with the reference over both
-    both = (find(predictors, other.name, of.condition) for other in references if of.condition != REAL)
+    # a rule over two stacked 2D networks is compared with the reference over both, and with the second one repeated
+    both = [find(predictors, other.name, of.condition) for other in references if of.condition != REAL]
+    both.append(find(predictors, of.name, repeated(of.condition)))
     own = [other for other in both if other is not None and other.key != of.key]
     if own or of.role != "rule":
         return own or found
     control = control_of(of.name, (other.key for other in predictors))
     beside = [find(predictors, *control)] if control else []
     beside.append(find(predictors, "3d"))
-    beside += [
-        other
-        for other in predictors
-        if other.name == of.name
-        and other.condition not in (REAL, PERMUTED, CONDITIONAL)
-        and find(predictors, references[0].name if references else "", other.condition) is None
-    ]
+    beside += [other for other in predictors if other.name == of.name and other.condition.startswith("2d:")]
     keys = [other.key for other in found]
     return found + [other for other in beside if other is not None and other.key not in keys]
 

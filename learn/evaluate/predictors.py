@@ -27,7 +27,7 @@ class Predictor:
     fitted : fitted parameters of each fold model, for the record
     repeats : predictions of further cross-fittings, permutations or trainings
         Like ``values``, present in the same rows. Figures are means over all of them.
-    condition : ``real``, ``permuted``, ``conditional``, or the name of a second 2D network in place of the 3D
+    condition : ``real``, ``permuted``, ``conditional``, ``2d:NAME``, ``2d+NAME`` or ``2d+NAME repeated``
     trained : bool
         Whether ``repeats`` are trainings with other seeds: they are resampled together with the rows.
     """
@@ -67,6 +67,11 @@ def control_of(name: str, keys: Iterable[tuple[str, str]]) -> tuple[str, str] | 
     wanted = ((name, CONDITIONAL), (name, PERMUTED))
     known = set(keys)
     return next((key for key in wanted if key in known), None)
+
+
+def repeated(condition: str) -> str:
+    """The condition ``2d+NAME`` with the second 2D network once more in place of the 3D."""
+    return f"{condition} repeated"
 
 
 def find(predictors: Sequence[Predictor], name: str, condition: str = REAL) -> Predictor | None:

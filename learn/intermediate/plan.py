@@ -10,7 +10,6 @@ import numpy as np
 from ...errors import PredictionsError, ProtocolError
 from ...features.fusion_table import FusionTable
 from ...features.samples import Split
-from ..diagnostics import check_groups
 from ..fold_models import FoldModel
 from ..folds import held_out, strata_of
 from ..plan import EvaluationPlan
@@ -142,7 +141,6 @@ def plan_modules(
             f"WARNING {len(shared)} groups (persons or videos) are both in the reported and in the train rows; results "
             "are probably too optimistic."
         )
-    notes += check_groups(table.group_codes[reported] if table.grouped else None)
     return ModulePlan.of(
         table,
         task,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...features.fusion_table import FusionTable
 from ...features.predictions import log_probabilities
+from ..diagnostics import check_groups
 from ..evaluate.figures import figures_of
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, Predictor
 from ..result import Result
@@ -63,6 +64,7 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
             protocol=plan,
             config=result.config,
             notes=table.notes,
+            diagnostics=tuple(check_groups(table.group_codes[rows] if table.grouped else None)),
             sources=dict(table.sources),
         )
         for task in plan.tasks

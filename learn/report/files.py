@@ -35,7 +35,7 @@ FILES = (
 
 
 def check_out(out: str | Path) -> None:
-    """Whether results can be written to a folder, before any work; that an earlier run's are replaced is said.
+    """Check before any work that results can be written to a folder; a note is printed if they replace a run.
 
     Raises
     ------

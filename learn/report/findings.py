@@ -17,7 +17,8 @@ from ..config import FITTED_METRICS
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import LEVEL, chance_of
 from ..evaluate.metrics import METRICS, better_by
-from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, label_of
+from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, label_of, repeated
+from ..rules import RECALIBRATED
 from .format import LEVELS, is_better
 from .view import Key, View
 
@@ -45,7 +46,7 @@ def findings_of(view: View) -> dict[str, Any]:
         "primary": _primary(view) if fused else None,
         "effect": _effect(view) if fused else None,
         "exploratory": _exploratory(view, fused=fused),
-        "diagnostics": [{"code": "warning", "text": line} for line in view.warnings] + _chance(view),
+        "diagnostics": _warnings(view) + _chance(view),
     }
 
 
@@ -65,23 +66,26 @@ def _primary(view: View) -> dict[str, Any]:
     comparisons = [_comparison(view, rule, metric, key) for key in opponents] if entry else []
     if not view.protocol["rows_covered"]:
         comparisons = []
-    # The decisive comparison: one that fails if there is any; among several the one with the largest p.
-    decisive = max(
-        comparisons,
-        key=lambda of: (not of["significant"], 1.0 if of["p"] is None else of["p"]),
-        default=dict.fromkeys(("versus", "condition", "value", "low", "high", "p")),
-    )
+    decisive = _decisive(comparisons)
     return {
         "claim": reason is None and all(of["significant"] for of in comparisons),
         "rule": rule,
         "metric": metric,
         "better": "lower" if METRICS[metric].lower else "higher",
-        **{key: decisive[key] for key in ("versus", "condition", "value", "low", "high", "p")},
+        **decisive,
         "upper_limit_of_gain": _upper_limit(decisive, metric),
         "reason": reason,
         "comparisons": comparisons,
         "loss_parts": _loss_parts(view, rule, opponents) if comparisons else [],
     }
+
+
+def _decisive(comparisons: list[dict[str, Any]]) -> dict[str, Any]:
+    """Numbers of the comparison that decides: one that is not significant, else the one with the greatest p."""
+    decisive: dict[str, Any] = max(
+        comparisons, key=lambda of: (not of["significant"], 1.0 if of["p"] is None else of["p"]), default={}
+    )
+    return {key: decisive.get(key) for key in ("versus", "condition", "value", "low", "high", "p")}
 
 
 def _reason(view: View, rule: str, control: Key | None) -> str | None:
@@ -100,7 +104,7 @@ def _reason(view: View, rule: str, control: Key | None) -> str | None:
     return "no control was run" if control is None else None
 
 
-def _comparison(view: View, rule: str, metric: str, versus: Key) -> dict[str, Any]:
+def _comparison(view: View, rule: str | Key, metric: str, versus: Key) -> dict[str, Any]:
     """One comparison of the rule with an opponent."""
     figure = view.figure(rule, metric, versus=versus)
     comparison = {"versus": versus[0], "condition": versus[1], **_numbers(figure)}
@@ -251,20 +255,23 @@ def _second_networks(view: View) -> list[dict[str, Any]]:
 
 
 def _beyond_both(view: View) -> list[dict[str, Any]]:
-    """Differences of the primary rule to the reference when both have two stacked 2D networks."""
-    metric, reference = view.primary_metric, "2d-recalibrated"
-    return [
-        {
-            "code": "beyond_both",
-            "rule": of.name,
-            "condition": of.condition,
-            "metric": metric,
-            "shown": not view.few and _is_significant(figure, metric),
-            **_numbers(figure),
-        }
-        for of in view.seconds
-        if (figure := view.figure(of.key, metric, versus=(reference, of.condition))) is not None
-    ]
+    """Differences of the primary rule over two stacked 2D networks to the reference and to the second one repeated."""
+    metric, found = view.primary_metric, []
+    for of in view.beyond_both:
+        opponents = [(RECALIBRATED, of.condition), (of.name, repeated(of.condition))]
+        comparisons = [_comparison(view, of.key, metric, key) for key in opponents]
+        found.append(
+            {
+                "code": "beyond_both",
+                "rule": of.name,
+                "network": of.condition,
+                "metric": metric,
+                "shown": not view.few and all(each["significant"] for each in comparisons),
+                **_decisive(comparisons),
+                "comparisons": comparisons,
+            }
+        )
+    return found
 
 
 def _heads(view: View) -> list[dict[str, Any]]:
@@ -330,6 +337,13 @@ def _complementarity(view: View) -> list[dict[str, Any]]:
         }
         found.append({"code": f"complementarity_{view.task}", "first": first, "second": second, **values})
     return found
+
+
+def _warnings(view: View) -> list[dict[str, Any]]:
+    """Warnings of the plan and of the files as text, then those of the data and results."""
+    lines = (*view.leaks, *(line for line in view.record["assumptions"] if line.startswith("WARNING")))
+    texts = [{"code": "warning", "text": line.removeprefix("WARNING ")} for line in lines]
+    return texts + [of for of in view.record["diagnostics"] if of["warning"]]
 
 
 def _chance(view: View) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 
 
 def _section(view: View) -> dict[str, Any]:
-    """What the template shows of one run."""
+    """Values of one run for the template."""
     shown, columns = view.shown_rule, columns_of(view, PAGE)
     labels = [name for name in dict.fromkeys((view.baseline, shown)) if name]
     return {
@@ -94,7 +94,7 @@ def _section(view: View) -> dict[str, Any]:
 
 
 def fitted_on(view: View) -> str:
-    """What was fitted on which rows."""
+    """Text on which rows were fitted."""
     protocol = view.protocol
     if view.intermediate:
         times = "time" if view.trainings == 1 else "times"

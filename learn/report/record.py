@@ -2,7 +2,7 @@
 
 Runs of ``ig3d fuse``, ``ig3d train`` and intermediate fusion write the same files. The record has the plan, options,
 sources and versions, and what was fitted; the tables have the figures. The same command on the same files gives the
-same bytes.
+same bytes; those of ``model.skops`` differ, but its fitted parameters have the same hash.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..evaluate.counts import CONFUSION, RELIABILITY, confusion_table, reliabili
 from ..evaluate.figures import COLUMNS, KEYS
 from ..evaluate.metrics import LEADING, METRICS, metric_names
 from ..evaluate.tables import read_table
+from ..model import parameters_hash
 from ..result import Result
 from ..versions import versions
 
@@ -44,6 +45,7 @@ _RECORD = frozenset(
         "tables",
         "protocol",
         "assumptions",
+        "diagnostics",
         "sources",
         "config",
     }
@@ -65,7 +67,7 @@ _KEYS = {
         "sentences",
     },
 }
-# What changes no figure is no part of the record.
+# Options that change no figure are not part of the record.
 _LEFT_OUT = ("jobs", "model")
 
 
@@ -109,7 +111,7 @@ def tables_of(result: Result) -> dict[str, pd.DataFrame]:
 
 
 def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
-    """All that ``record.json`` has: plan, choices, assumptions, versions and what was fitted.
+    """All that ``record.json`` has: plan, choices, assumptions, diagnostics, versions and what was fitted.
 
     Parameters
     ----------
@@ -156,7 +158,10 @@ def _record_of(result: Result, command: str) -> dict[str, Any]:
         "both below 50 rows or groups; conditional on the trained networks"
         + ("; of the mean over seeds" if len(config.get("seeds", ())) > 1 else ""),
         "assumptions": list(result.notes),
+        "diagnostics": list(result.diagnostics),
         "sources": dict(result.sources),
+        # of the head and rules in model.skops
+        "parameters_sha1": None if result.model is None else parameters_hash(result.model),
         "config": config,
         "command": command,
         "versions": versions(),
@@ -329,7 +334,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
-    """What is not as :func:`record_of` makes it, after ``expected``: what a hand may have changed or taken out."""
+    """First part of a record that :func:`record_of` does not write, as the end of a message; empty if there is none."""
     if record["task"] not in ("classes", "va"):
         yield f"a task classes or va, got {record['task']!r}"
     for name, keys in _KEYS.items():
@@ -354,7 +359,7 @@ def _wrong_in(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _wrong_figures(record: dict[str, Any], figures: pd.DataFrame) -> Iterator[str]:
-    """What is wrong with the table of figures beside a record."""
+    """First error in the table of figures of a record; empty if there is none."""
     known = {(of["name"], of["condition"]) for of in record["predictors"]}
     for columns in (["predictor", "condition"], ["versus", "versus_condition"]):
         pairs = set(figures[columns].itertuples(index=False, name=None)) - {("", "")}

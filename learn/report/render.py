@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,13 @@ def _environment(*, minus: str = "-", **options: Any) -> Environment:
         "leak": leak,
     }
     return environment
+
+
+def lines_of(notes: Iterable[str], diagnostics: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Notes, and diagnostics as sentences; those that begin with ``WARNING`` first."""
+    sentence = text_environment().get_template("diagnostics.j2").module.diagnostic  # type: ignore[attr-defined]
+    lines = [*notes, *(("WARNING " if of["warning"] else "") + flat(sentence(of)) for of in diagnostics)]
+    return sorted(lines, key=lambda line: not line.startswith("WARNING"))
 
 
 def flat(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables on the terminal as all of :mod:`ig3d.learn` prints them: whole, whatever the terminal's width."""
+"""Tables on the terminal as all of :mod:`ig3d.learn` prints them: never shortened to the width of the terminal."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def print_lines(lines: Iterable[str], console: Console) -> None:
 
 
 def print_tables(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
-    """Tables below their titles, then what is to be said of them."""
+    """Tables below their titles, then notes on them."""
     for table in tables:
-        # What is still too narrow is left to the terminal to wrap: rich would cut figures short.
+        # Wider lines are left to the terminal to wrap: rich would cut off figures.
         needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
         table.width = needed if needed > console.width else None
         print_lines([f"\n{table.title}"], console)

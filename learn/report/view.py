@@ -12,9 +12,10 @@ from ..evaluate.complementarity import MEASURES
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
 from ..evaluate.metrics import LEADING, METRICS, better_by, metric_names
-from ..evaluate.predictors import CONDITIONAL, INTERMEDIATE, NULL_INPUT, PERMUTED, REAL, control_of, label_of
+from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, REAL, control_of, label_of, repeated
 from .format import ON_COVERED
 from .record import Run, seed_of
+from .render import lines_of
 
 # The metrics of papers, whose differences are shown; those of valence and arousal by what rules are fitted for.
 Key = tuple[str, str]
@@ -142,7 +143,12 @@ class View:
     @cached_property
     def seconds(self) -> list[Entry]:
         """Rules with a second 2D network in place of the 3D."""
-        return [of for of in self.of_role("control") if of.condition not in (PERMUTED, CONDITIONAL)]
+        return [of for of in self.of_role("control") if of.condition.startswith("2d:")]
+
+    @cached_property
+    def beyond_both(self) -> list[Entry]:
+        """Rules over two stacked 2D networks, with the 3D."""
+        return [of for of in self.entries if self.entry((of.name, repeated(of.condition)))]
 
     @property
     def partial(self) -> bool:
@@ -312,9 +318,14 @@ class View:
         return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
 
     @property
+    def lines(self) -> list[str]:
+        """Assumptions, and diagnostics as sentences; warnings first."""
+        return lines_of(self.record["assumptions"], self.record["diagnostics"])
+
+    @property
     def warnings(self) -> list[str]:
         """Conditions that weaken the run's results; likely leaks first."""
-        lines = (*self.leaks, *(line for line in self.record["assumptions"] if line.startswith("WARNING")))
+        lines = (*self.leaks, *(line for line in self.lines if line.startswith("WARNING")))
         return [line.removeprefix("WARNING ") for line in lines]
 
     @property
