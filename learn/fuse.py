@@ -72,7 +72,7 @@ def fuse_predictions(
     Returns
     -------
     FuseResult
-        The same for the same table and options, whatever the order of the rows and the number of threads.
+        The same for the same table and options in any order of the rows, with any number of threads.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def fuse_predictions(
     crossfit = CrossFit(
         table, repeats, config.rules, primary, choices, config.controls, config.permutations, progress
     )
-    # BLAS on one thread: results have the same bytes whatever the number of threads.
+    # BLAS on one thread: results have the same bytes with any number of threads.
     with threadpool_limits(1, user_api="blas"):
         predictors, final = crossfit.fit_all(final=config.model and not foreign and not external)
     after_rules = time.perf_counter()
