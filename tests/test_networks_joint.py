@@ -257,7 +257,7 @@ def test_the_command(ig3d, made, tmp_path: Path) -> None:
         tmp_path / "out", "--blocks", "expression",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert "40 rows of" in ended.stdout and "gate fitted on" in ended.stdout
+    assert "40 rows of" in ended.stdout and "gate trained 1 time on" in ended.stdout
     ended = ig3d(*common, "--apply", tmp_path / "out/codes-0.safetensors", "--out", tmp_path / "again.npz")
     assert ended.returncode == 0, ended.stderr
     assert "80 rows, predicted by gate" in ended.stdout
