@@ -51,9 +51,9 @@ class Summary:
     store : Path
     counts : status name -> rows
     seconds : float
-        Of this call; 0 where the store was there already.
+        Duration of this call; 0 if the store was complete before it.
     resumed : int
-        Rows that an earlier, interrupted run had finished.
+        Rows that were finished before this call.
     """
 
     store: Path
@@ -91,25 +91,25 @@ def extract_codes(
         On this machine: workers, or with GPUs the processes that read images for them; 0 is one per core. On a cluster:
         workers; 0 is as many as it has.
     backend : str
-        Where they are: ``loky`` (processes here), ``dask`` or ``ray``.
+        Place of the workers: ``loky`` (processes of this machine), ``dask`` or ``ray``.
     address : str, optional
-        Of a running dask or ray cluster; without, one is started on this machine.
+        Address of a running dask or ray cluster; by default, one is started on this machine.
     part : (k, n), optional
         Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.parts.join_parts` joins their stores.
     restart : bool
-        Throw away what an earlier run left; a finished store, when the new one is whole.
+        Discard the shards of an earlier run; a finished store is replaced once the new one is complete.
     retry_failed : bool
-        Do the shards that hold failed rows again, of a finished store or an interrupted run; the others are kept.
-        Like ``restart`` it does so once: repeated after an interruption, it goes on.
+        Repeat the shards with failed rows, whether the run is finished or interrupted; the others are kept. A call that
+        is interrupted and repeated with ``restart`` or ``retry_failed`` continues, and discards nothing again.
     progress : function of a Counter of status names, optional
     say : function of a line of text, optional
-        Receives what was chosen.
+        Receives the choice of detector and blocks, and warnings.
 
     Raises
     ------
     RunError : another run is writing this store, or an earlier one had another identity.
-    MissingExtra, WeightsError, UsageError : regressor or detector cannot be had.
-    StoreError : the disk is full, or what lies at ``out`` is no sound store.
+    MissingExtra, WeightsError, UsageError : a regressor or detector is unknown, or its packages or weights are missing.
+    StoreError : the disk is full, or the file at ``out`` is not a valid store.
     """
     config = config or ExtractConfig()
     if jobs < 0:

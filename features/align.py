@@ -65,7 +65,7 @@ class Alignment:
     level : str
         How ids and samples were compared; empty if no id has a sample.
     several : (m,) bool
-        Ids that match several samples at some level.
+        Ids that match several samples at a stricter level than the chosen one.
     """
 
     rows: np.ndarray
@@ -185,7 +185,7 @@ def align_file(
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of whole numbers, used only if no text column matches, and of repeated text (only for messages).
+        Columns of whole numbers, used only if no text column matches; and of repeated text, only for messages.
     samples, source, to, allow_missing : see :func:`align_all`
 
     Raises

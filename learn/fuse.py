@@ -36,7 +36,7 @@ __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuseResult(Result):
-    """Result of a fusion run; ``model`` is None if ``config.model`` is False."""
+    """Result of a fusion run; ``model`` is None if it was not asked for, or if its head or a rule cannot be stored."""
 
     protocol: EvaluationPlan
     config: FuseConfig
@@ -128,7 +128,7 @@ def fuse_predictions(
         seconds={
             "heads": after_heads - start,
             "rules": after_rules - after_heads,
-            "intervals": after_figures - after_rules,
+            "figures": after_figures - after_rules,
             "model": time.perf_counter() - after_figures,
         },
     )
@@ -214,7 +214,7 @@ def _choices(config: FuseConfig, table: FusionTable) -> Choices:
 
 
 def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
-    """The model to save: head and rules refitted on all calibration rows."""
+    """The model to save: the head of the plan and the rules that were fitted on the calibration rows."""
     table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":
