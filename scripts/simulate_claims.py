@@ -236,9 +236,7 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
         "value": primary["comparisons"][0]["value"],
         "value_2d": primary["comparisons"][1]["value"],
     }
-    if (
-        result.model is None
-    ):  # in folds, each fold has other rules: there is no single difference to cover
+    if result.model is None:  # in folds, each fold has other rules: there is no single difference to cover
         return line
     # The truth of the fitted rules: their difference on a population of which each row is another person.
     groups = np.arange(POPULATION) if cell.groups else None
