@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,15 @@ from .options import (
     list_dataset,
     output_file,
 )
+
+Crop = Annotated[
+    str | None,
+    typer.Option(
+        "--crop",
+        help="Crop: whole, or a store whose face boxes are used; by default the dataset's boxes, for frames and "
+        "several faces of an image those of --like, else whole.",
+    ),
+]
 
 
 def train_2d(
@@ -92,10 +102,12 @@ def train_2d(
     split_seed: SplitSeed = 0,
     groups: Groups = None,
     label_map: LabelMap = None,
+    crop: Crop = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Train a small 2D network on the train split of a dataset, if you have no 2D network."""
+    from ..networks.crop import default_crop
     from ..networks.out_of_fold import check_folds, write_out_of_fold
     from ..networks.train import TrainConfig, describe_epoch, train_2d
 
@@ -123,6 +135,7 @@ def train_2d(
         check_folds(out_of_fold)
         output_file(predictions)
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map, like=like)
+    config = replace(config, crop=default_crop(samples, like) if crop is None else crop)
     result = train_2d(samples, config, out, progress=True)
     say_all(result.problems, result.notes)
     print(
@@ -199,14 +212,7 @@ def logits(
     interpolation: Annotated[
         str | None, typer.Option("--interpolation", help="bilinear, bicubic or nearest.")
     ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option(
-            "--crop",
-            help="Crop: whole, or a store whose face boxes are used; by default the dataset's boxes, for frames and "
-            "several faces of an image those of --like, else whole.",
-        ),
-    ] = None,
+    crop: Crop = None,
     crop_scale: Annotated[
         str,
         typer.Option(

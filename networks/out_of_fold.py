@@ -99,7 +99,7 @@ def write_out_of_fold(
     if plan.task == "va":
         predicted = np.clip(predicted, -1, 1)
     others = np.setdiff1d(np.arange(len(listing)), train_rows)
-    crops = choose_crops(listing)
+    crops = choose_crops(listing, config.crop)
     with exact_arithmetic():
         full = load_network(NetworkSpec(str(network)), device=device)
         run = run_network(

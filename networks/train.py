@@ -60,6 +60,8 @@ class TrainConfig:
         See :class:`ig3d.networks.fit.TrainOptions`. The seed also chooses the validation rows.
     validation : float in (0, 0.5]
         Fraction of the train rows for validation, if the dataset has no val split.
+    crop : str or None
+        See :func:`ig3d.networks.crop.choose_crops`.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:0``.
     jobs : int or None
@@ -82,6 +84,7 @@ class TrainConfig:
     precision: str = "auto"
     validation: float = 0.15
     seed: int = 0
+    crop: str | None = None
     device: str = "auto"
     jobs: int | None = None
 
@@ -214,6 +217,7 @@ def read_planned(
     ------
     DatasetError : too few images remain.
     """
+    crops = choose_crops(listing, config.crop)
     with progress_bar(shown=progress) as bar:
         rows = np.concatenate([plan.train, plan.validation])
         task = bar.add_task("reading", total=len(rows), detail="")
@@ -221,7 +225,7 @@ def read_planned(
             listing,
             rows,
             view=InputSpec(size=config.size),
-            boxes=choose_crops(listing).boxes,
+            boxes=crops.boxes,
             jobs=config.jobs,
             advance=lambda n: bar.advance(task, n),
         )

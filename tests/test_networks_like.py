@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from ig3d.features.store import CodeStore
 
 pytest.importorskip("torch")
 
+from ig3d.networks import train
 
-def test_logits_have_the_rows_of_a_store(ig3d, tmp_path: Path) -> None:
+
+def test_logits_have_the_rows_of_a_store(ig3d, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = colour_folder(tmp_path / "data", 6)
     table = tmp_path / "manifest.csv"
     rows = [f"{name}/{path.name},{name},{'test' if k % 3 == 0 else 'train'},S{k}"
@@ -38,6 +41,21 @@ def test_logits_have_the_rows_of_a_store(ig3d, tmp_path: Path) -> None:
     net = tmp_path / "net.safetensors"
     ended = ig3d("train-2d", "--like", store, "--out", net, "--epochs", 1, "--size", 32, "--device", "cpu")
     assert ended.returncode == 0 and net.exists(), ended.stderr
+    # --crop trains on the faces of a store
+    seen: list[np.ndarray] = []
+    load = train.load_pictures
+
+    def recorded(*args: Any, boxes: np.ndarray, **options: Any) -> Any:
+        seen.append(boxes)
+        return load(*args, boxes=boxes, **options)
+
+    monkeypatch.setattr(train, "load_pictures", recorded)
+    for crop in ("whole", store):
+        ended = ig3d(
+            "train-2d", "--like", store, "--crop", crop, "--out", net, "--epochs", 1, "--size", 32, "--device", "cpu",
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+    assert np.isnan(seen[0]).all() and np.isfinite(seen[1]).all()
     # where the images were moved, ROOT names their folder
     moved = Path(shutil.move(root, tmp_path / "moved"))
     again = tmp_path / "again.npz"
