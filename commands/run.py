@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..console import say
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..learn.config import FuseConfig
 from . import extract, fuse, predictions, report
 from .help import Command
@@ -68,7 +68,12 @@ def run(
     _check(two_d, extract=extraction, check=check, fuse=options)
 
     say("1 of 3: extract")
-    _step("extract", *extraction)
+    try:
+        _step("extract", *extraction)
+    except RunError as error:
+        if "--restart" in str(error):
+            raise RunError(f"{error} (with ig3d run: --set extract.restart)") from error
+        raise
     say("2 of 3: check the predictions")
     _step("check", *check)
     say("3 of 3: fuse and report")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,6 +125,11 @@ def test_one_command_does_the_job_and_continues(
     other = ig3d(*command, "--set", "fuse.seed=1")
     assert other.returncode == 0 and "has finished before" not in other.stderr
     assert report.stat().st_mtime_ns > before
+    moved = shutil.copytree(root, tmp_path / "other")
+    (moved / "happy/0000.png").unlink()
+    refused = ig3d(command[0], moved, *command[2:])
+    assert refused.returncode == 1 and "the store is of another run" in refused.stderr
+    assert "with ig3d run: --set extract.restart" in refused.stderr
 
 
 def test_run_refuses_what_it_cannot_do(ig3d: Program, data: tuple[Path, Path], tmp_path: Path) -> None:
