@@ -70,9 +70,8 @@ def sheet(
         if not tile.good:
             pen.rectangle((x, y, x + side - 1, y + side - 1), outline=_BAD, width=3)
         for number, line in enumerate(tile.caption.splitlines()[:2]):
-            pen.text(
-                (x, y + side + 3 + 15 * number), _fit(line, font, side), _INK if tile.good else _BAD, font
-            )
+            text_of_line = _fit(line, font, side, end=number == 0)
+            pen.text((x, y + side + 3 + 15 * number), text_of_line, _INK if tile.good else _BAD, font)
     return np.asarray(paper)
 
 
@@ -122,10 +121,12 @@ def picture_of(
     return picture.resize((side, side), Image.Resampling.BOX)
 
 
-def _fit(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Shorten a line to the width by removing its beginning: ids differ at their ends."""
+def _fit(
+    line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, *, end: bool = False
+) -> str:
+    """Shorten a line to the width: its end is removed, or with ``end`` its beginning, as ids differ at their ends."""
     if font.getlength(line) <= width:
         return line
     while line and font.getlength("…" + line) > width:
-        line = line[1:]
-    return "…" + line
+        line = line[1:] if end else line[:-1]
+    return "…" + line if end else line + "…"
