@@ -34,7 +34,7 @@ class ExtractConfig:
     also : tuple of str
         Optional blocks to write in addition.
     batch_size : int or None
-        Images per call of detector and regressor, fewer for large images; None is :data:`BATCH_SIZE` of the device.
+        Faces per call of the regressor, and on the CPU images per call of the detector; None is :data:`BATCH_SIZE`.
     device : str
         Where the networks of regressor and detector run: ``auto`` (CUDA if available), ``cpu``, ``cuda``,
         ``cuda:1``, or several separated by commas, one for each worker. :func:`settle` replaces it by concrete devices

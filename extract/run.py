@@ -258,7 +258,8 @@ def _extract(
 ) -> Iterator[tuple[Sequence[int], Counter[str] | None]]:
     """Extract shards; yields the numbers of finished ones with their rows by status, or one that was given up and None.
 
-    A group of shards that is given up is repeated as single shards, as only one of them may end its worker.
+    A group of shards that is given up is repeated as single shards, as only one of them may end its worker. If five
+    tasks in a row are given up, :mod:`~ig3d.workers` ends the run.
     """
     # a worker sees only its own GPU, which is the first one for it
     config = replace(config, device="cpu" if config.devices[0] == "cpu" else "cuda:0")

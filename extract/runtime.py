@@ -21,7 +21,7 @@ _DEVICE_ERRORS = (
     "CL_OUT_OF_RESOURCES",
     "device lost",
     "Device is lost",
-    "DataLoader worker",
+    "DataLoader worker (pid",  # one that died; "DataLoader worker process" is an exception inside of one
     "Pin memory thread",
 )
 

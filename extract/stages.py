@@ -305,7 +305,7 @@ class Computation:
         except Exception as exc:
             if is_device_error(exc):
                 raise
-            # store() calls the regressor again, and then for each face alone
+            # store() calls the regressor again for all faces, and if that fails too, for each face alone
 
     def store(self) -> None:
         """Wait for the codes and put them into the rows of their batches; after an error, each face runs alone."""
@@ -366,8 +366,9 @@ def together_or_alone(
 ) -> Iterator[tuple[Sequence[int], Any]]:
     """Call a function for all items; after an error for each alone, so that one bad sample fails alone.
 
-    Yields items and the result, or one item and its exception. Errors of the device are raised, and so are ig3d's own:
-    a plug-in that breaks its contract, wrong settings, or too little memory for one item. They end the run.
+    Yields items and the result, or one item and its exception. Raised are errors of the device, which end the process,
+    and ig3d's own errors, which end the run: a plug-in that breaks its contract, wrong settings, or a network of ig3d
+    that has too little memory for one item.
     """
     if not items:
         return

@@ -329,6 +329,7 @@ def test_other_errors_are_no_errors_of_the_device() -> None:
     assert not runtime.is_device_error(RuntimeError("CUDA error: out of memory"))
     assert not runtime.is_device_error(RuntimeError("The size of tensor a must match"))
     assert not runtime.is_device_error(ValueError("CUDA error"))
+    assert not runtime.is_device_error(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
     assert runtime.is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
 
 
