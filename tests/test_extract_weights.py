@@ -90,8 +90,8 @@ def flame(path: Path, *, vertices: int = 5023, extra: dict[str, Any] | None = No
 
 def task(path: Path, *, seed: int = 0) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("face_detector.tflite", bytes([seed]) * 1000)
-        archive.writestr("face_landmarks_detector.tflite", b"y" * 1000)
+        archive.writestr(zipfile.ZipInfo("face_detector.tflite"), bytes([seed]) * 1000)
+        archive.writestr(zipfile.ZipInfo("face_landmarks_detector.tflite"), b"y" * 1000)
     return path
 
 

@@ -58,8 +58,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def task(path: Path, *, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("face_detector.tflite", bytes([seed]) * 1000)
-        archive.writestr("face_landmarks_detector.tflite", b"y" * 1000)
+        archive.writestr(zipfile.ZipInfo("face_detector.tflite"), bytes([seed]) * 1000)
+        archive.writestr(zipfile.ZipInfo("face_landmarks_detector.tflite"), b"y" * 1000)
     return path
 
 
