@@ -186,7 +186,7 @@ class HeadsConfig:
     device : str
         Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
     folds : int
-        Number of folds in which rules are fitted, if there is no val split with 2D predictions that is not reported.
+        Number of folds in which heads are fitted, if there is no separate split to fit them on.
     seed : int
         Seed of all random numbers.
     draws : int

@@ -120,9 +120,8 @@ class EvaluationPlan:
 
         Different splits of the dataset may share groups; a note reports it.
         """
-        parts = (
-            8 * self.groups + self.splits
-        )  # a number for each group in each split; split codes are below 8
+        # a number for each group in each split; split codes are below 8
+        parts = 8 * self.groups + self.splits
         if np.isin(predicted, fitted).any() or np.isin(parts[predicted], parts[fitted]).any():
             return True
         return any(

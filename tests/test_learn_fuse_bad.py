@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_fusion import make_table
+from toy_fusion import FAST, make_table
 
 from ig3d.errors import ProtocolError, UsageError
 from ig3d.learn.config import DEFAULT_RULES
@@ -18,17 +18,8 @@ from ig3d.learn.report.page import page_html
 from ig3d.learn.report.record import run_of
 from ig3d.learn.train import HeadsConfig, train_heads
 
-FAST = FuseConfig(
-    rules=("mean", "weighted", "stack", "boost", "gate"),
-    head="linear",
-    draws=100,
-    folds=3,
-    jobs=1,
-    model=False,
-    repeats=1,
-    permutations=2,
-)
-EVERY = replace(FAST, rules=DEFAULT_RULES)
+QUICK = replace(FAST, rules=("mean", "weighted", "stack", "boost", "gate"))
+EVERY = replace(QUICK, rules=DEFAULT_RULES)
 
 
 def figures_of(result):
@@ -59,7 +50,7 @@ def test_codes_all_missing_are_refused():
         with pytest.raises(
             ProtocolError, match="none of the 120 rows on which rules are fitted has 3D codes"
         ):
-            fuse_predictions(make_table(missing=1.1, ready=ready), FAST)
+            fuse_predictions(make_table(missing=1.1, ready=ready), QUICK)
 
 
 def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count():
@@ -71,7 +62,7 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     few = replace(table, codes=codes)
     labels = table.labels.copy()
     labels[calibration[10:]] = 0
-    config = replace(FAST, rules=("mean", "weighted", "stack", "gate"), model=True)
+    config = replace(QUICK, rules=("mean", "weighted", "stack", "gate"), model=True)
     result, other = fuse_predictions(few, config), fuse_predictions(replace(few, labels=labels), config)
     for mine, theirs in zip(result.predictors, other.predictors, strict=True):
         assert np.array_equal(mine.values, theirs.values, equal_nan=True), mine.name
@@ -98,20 +89,20 @@ def test_no_codes_among_the_calibration_rows_are_refused():
     codes = table.codes.copy()
     codes[table.split == 1] = np.nan
     with pytest.raises(ProtocolError, match="rows on which rules are fitted has 3D codes"):
-        fuse_predictions(replace(table, codes=codes), FAST)
+        fuse_predictions(replace(table, codes=codes), QUICK)
 
 
 def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
     table = make_table()
     with pytest.raises(ProtocolError, match="360 with a label, 0 with a prediction, none with both"):
-        fuse_predictions(replace(table, two_d=table.two_d * np.nan), FAST)
+        fuse_predictions(replace(table, two_d=table.two_d * np.nan), QUICK)
     two = table.two_d.copy()
     two[np.flatnonzero((table.split == 2) & table.covered)[:5]] = np.nan
     with pytest.raises(
         ProtocolError, match=r"5 of the 240 .* rows have codes, but no 2D prediction .*--allow-missing"
     ):
-        fuse_predictions(replace(table, two_d=two), FAST)
-    config = replace(FAST, allow_missing=True, rules=("mean", "stack"))
+        fuse_predictions(replace(table, two_d=two), QUICK)
+    config = replace(QUICK, allow_missing=True, rules=("mean", "stack"))
     result = fuse_predictions(replace(table, two_d=two), config)
     assert len(result.ids) == 115 and result.protocol.left_out == 5
     assert any("5 rows without a 2D prediction are left out" in line for line in result.protocol.sentences)
@@ -122,13 +113,13 @@ def test_one_class_only_is_refused_or_marked():
     with pytest.raises(
         ProtocolError, match=r"two classes among the .* rows a head learns from, got only sad"
     ):
-        fuse_predictions(replace(table, labels=np.ones_like(table.labels)), FAST)
+        fuse_predictions(replace(table, labels=np.ones_like(table.labels)), QUICK)
     labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
-    result = fuse_predictions(replace(table, labels=labels), FAST)
+    result = fuse_predictions(replace(table, labels=labels), QUICK)
     assert any('every reported row has class "sad"' in note for note in result.lines)
     labels = np.where(table.split == 1, 1, table.labels).astype(np.int16)
     result = fuse_predictions(
-        replace(table, labels=labels), FAST
+        replace(table, labels=labels), QUICK
     )  # nothing to tell apart where rules are fitted
     assert np.isfinite(figures_of(result)).all()
     assert any("No calibration row has class happy, anger" in note for note in result.lines)
@@ -137,7 +128,7 @@ def test_one_class_only_is_refused_or_marked():
 def test_a_class_absent_from_calibration_is_said_and_still_predicted():
     table = make_table(120)
     labels = np.where((table.split == 1) & (table.labels == 2), 0, table.labels).astype(np.int16)
-    result = fuse_predictions(replace(table, labels=labels), replace(FAST, calibrate="bias"))
+    result = fuse_predictions(replace(table, labels=labels), replace(QUICK, calibrate="bias"))
     assert any("No calibration row has class anger" in note for note in result.lines)
     assert all(np.isfinite(rule.values[rule.present]).all() for rule in result.predictors)
     assert result.predictors[0].values.shape == (40, 3)
@@ -149,7 +140,7 @@ def test_a_class_that_the_head_never_learns_gets_a_note():
     labels = np.where((table.split == 0) & (table.labels == 2), 0, table.labels).astype(np.int16)
     incomplete = replace(table, labels=labels)
     quick = HeadsConfig(heads=("linear",), draws=100)
-    assert [note for note in fuse_predictions(incomplete, FAST).lines if note.startswith(words)]
+    assert [note for note in fuse_predictions(incomplete, QUICK).lines if note.startswith(words)]
     assert [note for note in train_heads(incomplete, quick).lines if note.startswith(words)]
     assert not [note for note in train_heads(table, quick).lines if "No training row" in note]
     once = np.where(np.arange(120) == np.flatnonzero(table.labels == 2)[0], 2, np.minimum(table.labels, 1))
@@ -162,7 +153,7 @@ def test_a_class_that_the_head_never_learns_gets_a_note():
 def test_a_perfect_2d_network_stays_nearly_perfect(task):
     table = make_table(150, task=task)
     truth = np.eye(3)[table.labels] * 20 if task == "classes" else table.targets
-    result = fuse_predictions(replace(table, two_d=truth), FAST)
+    result = fuse_predictions(replace(table, two_d=truth), QUICK)
     if task == "va":
         assert figure(result.figures, "2d", "rmse_joint").value == pytest.approx(0, abs=1e-12)
         for name in ("weighted", "stack", "boost", "gate"):
@@ -176,7 +167,7 @@ def test_a_perfect_2d_network_stays_nearly_perfect(task):
 def test_a_2d_network_at_chance_is_replaced_by_the_3d():
     table = make_table(600, missing=0)
     chance = np.random.default_rng(8).normal(size=(600, 3))
-    result = fuse_predictions(replace(table, two_d=chance), FAST)
+    result = fuse_predictions(replace(table, two_d=chance), QUICK)
     three = figure(result.figures, "3d", "accuracy").value
     assert figure(result.figures, "2d", "accuracy").value < 0.45 and three > 0.7
     for name in ("weighted", "stack", "gate"):
@@ -189,14 +180,14 @@ def test_a_single_reported_row_and_fewer_rows_than_folds():
     one = fuse_predictions(table.take(np.r_[np.flatnonzero(table.split < 2), test[:1]]), EVERY)
     assert len(one.ids) == 1 and np.isnan(figure(one.figures, "stack", "accuracy").low)
     few = table.take(np.r_[np.flatnonzero(table.split == 0), test[:4]])
-    result = fuse_predictions(few, replace(FAST, folds=5))
+    result = fuse_predictions(few, replace(QUICK, folds=5))
     assert any("5 folds were requested; 4 are possible" in line for line in result.protocol.sentences)
     assert np.isfinite(figures_of(result)).all()
 
 
 def test_quality_that_is_not_known_stops_no_gate():
     table = make_table(120)
-    config = replace(FAST, rules=("gate",))
+    config = replace(QUICK, rules=("gate",))
     unknown = fuse_predictions(replace(table, quality=table.quality * np.nan), config)
     without = fuse_predictions(replace(table, quality=None, quality_columns=()), config)
     gates = [next(rule for rule in each.predictors if rule.name == "gate") for each in (unknown, without)]
@@ -205,22 +196,22 @@ def test_quality_that_is_not_known_stops_no_gate():
 
 def test_what_needs_codes_is_left_out_of_ready_predictions_and_said():
     table = make_table(120, ready=True)
-    result = fuse_predictions(table, FAST)
+    result = fuse_predictions(table, QUICK)
     names = set(result.figures["predictor"])
     assert "boost" not in names and "gate" in names
     assert any(note.startswith("Rule boost is left out: it needs codes") for note in result.lines)
     with pytest.raises(UsageError, match=r"boost: it needs codes, but the 3D predictions are ready-made"):
-        fuse_predictions(table, replace(FAST, rules=("boost",)))
+        fuse_predictions(table, replace(QUICK, rules=("boost",)))
     with pytest.raises(UsageError, match=r"rule stack: the option stack\.codes needs codes"):
-        fuse_predictions(table, replace(FAST, rule_options={"stack": {"codes": True}}))
+        fuse_predictions(table, replace(QUICK, rule_options={"stack": {"codes": True}}))
 
 
 def test_choices_that_valence_and_arousal_do_not_have():
     table = make_table(120, task="va")
     with pytest.raises(UsageError, match="product: it is defined for classes only"):
-        fuse_predictions(table, replace(FAST, rules=("product",)))
+        fuse_predictions(table, replace(QUICK, rules=("product",)))
     with pytest.raises(UsageError, match="calibrate: bias needs classes"):
-        fuse_predictions(table, replace(FAST, calibrate="bias"))
+        fuse_predictions(table, replace(QUICK, calibrate="bias"))
 
 
 @pytest.mark.parametrize(

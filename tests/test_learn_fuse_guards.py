@@ -8,29 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from toy_fusion import CLASSES, make_table
+from toy_fusion import CLASSES, FAST, make_table
 
 from ig3d.learn.config import DEFAULT_RULES
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.evaluate.tables import table_csv
-from ig3d.learn.fuse import FuseConfig, ScoreFolder, fuse_predictions
+from ig3d.learn.fuse import ScoreFolder, fuse_predictions
 from ig3d.learn.head_fits import fit_heads
 from ig3d.learn.model import parameters_hash
 from ig3d.learn.plan import plan_fusion
 from ig3d.learn.report.record import json_text, record_of
 from ig3d.learn.rules import stack
 
-FAST = FuseConfig(
-    rules=("mean", "weighted", "stack"),
-    head="linear",
-    draws=100,
-    folds=3,
-    jobs=1,
-    model=False,
-    repeats=1,
-    permutations=2,
-)
 EVERY = replace(FAST, rules=DEFAULT_RULES)
 # best fits every candidate several times over: without it, or with few candidates
 EACH = replace(FAST, rules=tuple(name for name in DEFAULT_RULES if name != "best"))

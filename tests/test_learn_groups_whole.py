@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from spy_groups import Recorder
-from toy_fusion import CLASSES, make_table, store_of
+from toy_fusion import CLASSES, FAST, make_table, store_of
 
 from ig3d.errors import ProtocolError
 from ig3d.features.fusion_table import digest_of
@@ -53,16 +53,7 @@ CASES = {
     "some calibration rows": ((TRAIN, VAL, TEST, VAL), {"calibration_rows": 50}),
     "some calibration rows of folds": ((NONE,), {"calibration_rows": 60}),
 }
-QUICK = FuseConfig(
-    rules=("weighted", "stack", "boost", "gate"),
-    head="linear",
-    draws=100,
-    folds=3,
-    jobs=1,
-    model=False,
-    repeats=2,
-    permutations=2,
-)
+QUICK = replace(FAST, rules=("weighted", "stack", "boost", "gate"), repeats=2)
 
 
 def run(monkeypatch, table, config):

@@ -181,7 +181,10 @@ def test_fuse_takes_the_predictions_like_any_others(folder: Path, tmp_path: Path
 
 def test_finished_trainings_are_not_repeated_and_seeds_can_be_added(folder: Path) -> None:
     watched: list[tuple[str, int]] = []
-    watch = lambda condition, seed, done, epoch: watched.append((condition, seed))  # noqa: E731
+
+    def watch(condition: str, seed: int, done: float, epoch: Epoch | None) -> None:
+        watched.append((condition, seed))
+
     result = again(folder, watch=watch)
     assert watched == []
     shutil.copytree(folder / "out", folder / "more")

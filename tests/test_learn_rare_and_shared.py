@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_fusion import make_table
+from toy_fusion import FAST, make_table
 
-from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.figures import figure
 from ig3d.learn.folds import folds_of, held_out
 from ig3d.learn.fuse import ScoreFolder, fuse_predictions
@@ -19,16 +18,7 @@ from ig3d.learn.report.record import run_of
 from ig3d.learn.rules import Choices, Columns, make_rule
 from ig3d.learn.rules.objective import inner_folds
 
-QUICK = FuseConfig(
-    rules=("weighted", "stack", "boost", "gate"),
-    head="linear",
-    draws=100,
-    folds=3,
-    jobs=1,
-    model=False,
-    repeats=2,
-    permutations=2,
-)
+QUICK = replace(FAST, rules=("weighted", "stack", "boost", "gate"), repeats=2)
 
 
 def rule_of(result, name):

@@ -8,8 +8,22 @@ from toy_stores import write_store
 
 from ig3d.features.fusion_table import BlockUse, FusionTable
 from ig3d.features.samples import Split
+from ig3d.learn.config import FuseConfig
 
 CLASSES = ("happy", "sad", "anger")
+
+
+# Options of a small, fast run.
+FAST = FuseConfig(
+    rules=("mean", "weighted", "stack"),
+    head="linear",
+    draws=100,
+    folds=3,
+    jobs=1,
+    model=False,
+    repeats=1,
+    permutations=2,
+)
 
 
 def make_table(

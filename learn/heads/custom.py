@@ -135,9 +135,8 @@ class _Custom(BaseEstimator):
 
     def _fitted(self, estimator: Any, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Any:
         """A fitted clone; ``groups`` is passed if the ``fit`` of the user's estimator accepts it."""
-        original = (
-            self.estimator
-        )  # ``estimator`` may be a MultiOutputRegressor around it, which passes groups on
+        # ``estimator`` may be a MultiOutputRegressor around it, which passes groups on
+        original = self.estimator
         accepts = "groups" in inspect.signature(original.fit).parameters or isinstance(original, BaseSearchCV)
         with self._estimator_errors(), warnings.catch_warnings():
             # ig3d also sets n_jobs of estimators that ignore it.
