@@ -168,25 +168,29 @@ def require(module: str, *, wanted_by: str) -> ModuleType:
         raise
 
 
-def short(text: str, limit: int = 80) -> str:
+def shorten(text: str, limit: int = 80) -> str:
     """Text for a message: long text is cut and followed by its length.
 
-    >>> short("surprise"), short("0 255 " * 99, 12)
+    >>> shorten("surprise"), shorten("0 255 " * 99, 12)
     ('surprise', '0 255 0 255 ... (594 characters)')
     """
     return text if len(text) <= limit else f"{text[:limit].rstrip()} ... ({len(text)} characters)"
 
 
-def some(items: list[str], limit: int = 5) -> str:
-    """First few items, separated by commas, and the number of the others."""
-    shown = ", ".join(short(item, 160) for item in items[:limit])  # long enough to show paths in full
+def listed(items: list[str], limit: int = 5) -> str:
+    """First items, separated by commas, and the number of the others.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(shorten(item, 160) for item in items[:limit])  # long enough to show paths in full
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
-def number(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """Count and noun, in singular or plural.
 
-    >>> number(1, "row"), number(2, "row"), number(3, "class")
+    >>> plural(1, "row"), plural(2, "row"), plural(3, "class")
     ('1 row', '2 rows', '3 classes')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import counting, say, stdout
-from ..errors import DatasetError, UsageError, number, some
+from ..errors import DatasetError, UsageError, listed, plural
 from .options import (
     Dataset,
     Groups,
@@ -67,20 +67,20 @@ def check(
 
     console = stdout()
     console.print(
-        f"{root}: {listing.dataset}, {number(len(listing), 'sample')} in {number(found.images, 'image')}"
+        f"{root}: {listing.dataset}, {plural(len(listing), 'sample')} in {plural(found.images, 'image')}"
     )
     console.print(class_table(count_classes(listing.splits, listing.labels, listing.classes)))
     valence, arousal = samples["valence"].notna(), samples["arousal"].notna()
     if valence.any() or arousal.any():
         apart = "" if valence.equals(arousal) else f" (valence {valence.sum()}, arousal {arousal.sum()})"
-        both = number(int((valence & arousal).sum()), "sample")
+        both = plural(int((valence & arousal).sum()), "sample")
         print(f"valence and arousal: {both} with both{apart}")
     if group_count := samples["group"][samples["group"] != ""].nunique():
         print(f"groups (persons or videos): {group_count}")
     if boxes := int(np.isfinite(boxes_of(samples)[:, 0]).sum()):
         print(f"face boxes of the dataset: {boxes}")
     sizes = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.items()]
-    print(f"sizes: {some(sizes) or 'no image could be read'}")
+    print(f"sizes: {listed(sizes) or 'no image could be read'}")
     print(f"missing: {_counted(found.missing)}")
     print(f"unreadable: {_counted(found.unreadable)}")
     print(f"in more than one split: {_counted([' = '.join(same) for same in found.across])}")
@@ -90,7 +90,7 @@ def check(
     print(f"copies within a split: {found.repeated or 'none'}")
     if not found.sizes:
         raise DatasetError(
-            f"{root}: none of {number(found.images, 'image')} could be read; the reasons are above"
+            f"{root}: none of {plural(found.images, 'image')} could be read; the reasons are above"
         )
 
 
@@ -156,4 +156,4 @@ def split(
 
 
 def _counted(items: tuple[str, ...] | list[str]) -> str:
-    return f"{len(items)} ({some(list(items))})" if items else "none"
+    return f"{len(items)} ({listed(list(items))})" if items else "none"

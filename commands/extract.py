@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..console import counting, counts, kept_when_interrupted, say, working
-from ..errors import RunError, UsageError, number
+from ..errors import RunError, UsageError, plural
 from .options import (
     Dataset,
     Device,
@@ -193,13 +193,13 @@ def _report_reasons(path: Path, by_status: dict[str, int]) -> None:
     for (name, _), of_kind in commonest[:_REASONS]:
         row = of_kind[0]
         example = f"{ids[row]}: {messages[row] or 'no reason'}"
-        say(f"{name}: {number(len(of_kind), 'row')}, such as {example}")
+        say(f"{name}: {plural(len(of_kind), 'row')}, such as {example}")
     if len(commonest) > _REASONS:
         say(
-            f"and {number(len(commonest) - _REASONS, 'other reason')}; ig3d export lists the reason of every row"
+            f"and {plural(len(commonest) - _REASONS, 'other reason')}; ig3d export lists the reason of every row"
         )
     if not ok:
-        raise RunError(f"{path}: none of {number(rows, 'row')} is ok; the reasons are above")
+        raise RunError(f"{path}: none of {plural(rows, 'row')} is ok; the reasons are above")
 
 
 def synth(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import say
-from ..errors import UsageError, number
+from ..errors import UsageError, plural
 from ..features.atomic import check_output
 from ..learn.options import options_of
 
@@ -311,8 +311,8 @@ def say_samples(listing: Listing) -> None:
     from ..features.groups import note_on_groups
 
     named = f" ({', '.join(listing.classes)})" if listing.classes else ""
-    classes = number(len(listing.classes), "class") if listing.classes else "no classes"
-    say(f"{listing.dataset}: {number(len(listing), 'sample')}, {classes}{named}")
+    classes = plural(len(listing.classes), "class") if listing.classes else "no classes"
+    say(f"{listing.dataset}: {plural(len(listing), 'sample')}, {classes}{named}")
     ids, groups = (listing.samples[name].to_numpy(dtype="U") for name in ("id", "group"))
     for note in (*listing.notes, *note_on_groups(ids, groups, listing.labels.astype(int))):
         say(note)

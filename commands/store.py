@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..console import counts, say, stdout, steps, working
-from ..errors import UsageError, number
+from ..errors import UsageError, plural
 from .options import (
     Dataset,
     Groups,
@@ -96,12 +96,12 @@ def preview(
                 frames = write_animation(
                     opened, out, rows=chosen, fps=fps, root=root, renderer=renderer, progress=progress
                 )
-            print(f"{out}: {number(frames, 'frame')}")
+            print(f"{out}: {plural(frames, 'frame')}")
             return
         drawn = preview(
             opened, out, count=count, seed=seed, root=root, rows=chosen, mesh=mesh, renderer=renderer
         )
-    print(f"{out}: {number(drawn, 'face')}")
+    print(f"{out}: {plural(drawn, 'face')}")
 
 
 def import_(
@@ -188,11 +188,11 @@ def export(
                 count = export_store(
                     opened, path, blocks=wanted, rows=chosen, smoothing=smoothing, progress=progress
                 )
-            print(f"{path}: {number(count, 'row')}")
+            print(f"{path}: {plural(count, 'row')}")
         for suffix, folder in folders.items():
             if folder is not None:
                 with steps("export", total) as progress:
                     count = write_meshes(
                         opened, folder, suffix=suffix, rows=chosen, frontal=frontal, progress=progress
                     )
-                print(f"{folder}: {number(count, 'mesh file')}")
+                print(f"{folder}: {plural(count, 'mesh file')}")

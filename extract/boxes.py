@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..errors import DatasetError, StoreError, UsageError, some
+from ..errors import DatasetError, StoreError, UsageError, listed
 from ..features.align import find_rows
 from ..features.samples import Listing, boxes_of
 from ..features.store import CodeStore
@@ -263,7 +263,7 @@ def _rows_of(listing: Listing, store: CodeStore) -> np.ndarray:
     if missing:
         raise DatasetError(
             f"boxes: {len(missing)} of {len(listing)} samples of {listing.dataset} are not in {store.path} "
-            f"({some(missing)}); extract that store from the same dataset"
+            f"({listed(missing)}); extract that store from the same dataset"
         )
     return rows
 
@@ -344,5 +344,5 @@ def check_files(listing: Listing, store: CodeStore, rows: np.ndarray, *, what: s
     if other:
         raise DatasetError(
             f"{what}: expected the images of {store.path}, got {len(other)} of {len(chosen)} that were looked at with "
-            f"other content ({some(other)}); extract that store from the same images"
+            f"other content ({listed(other)}); extract that store from the same images"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from threadpoolctl import threadpool_limits
 
-from ..errors import DatasetError, UsageError, number, some
+from ..errors import DatasetError, UsageError, listed, plural
 from ..features.samples import BOX_COLUMNS, Listing, files_of
 from .config import ExtractConfig, detector_of, settle
 from .detectors import Detector, find_detector, in_order, load_detector
@@ -112,9 +112,9 @@ def _expanded(listing: Listing, boxes: Sequence[np.ndarray]) -> Listing:
     samples[list(BOX_COLUMNS)] = corners.astype(np.float64)
     if twice := samples["id"][samples["id"].duplicated()].tolist():
         raise DatasetError(
-            f"{listing.dataset}: ids end as those of further faces do: {some(twice)}; rename the files"
+            f"{listing.dataset}: ids end as those of further faces do: {listed(twice)}; rename the files"
         )
     samples = samples.sort_values("id", kind="stable", ignore_index=True)
     several = int((counts > 1).sum())
-    note = f"{number(int(counts.sum()), 'face')} in {number(len(boxes), 'image')}, several in {several}"
+    note = f"{plural(int(counts.sum()), 'face')} in {plural(len(boxes), 'image')}, several in {several}"
     return replace(listing, samples=samples, notes=(note,))

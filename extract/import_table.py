@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import DatasetError, UsageError, number, some
+from ..errors import DatasetError, UsageError, listed, plural
 from ..features.align import align_column
 from ..features.samples import BOX_COLUMNS, Listing
 from ..features.table_columns import (
@@ -105,7 +105,7 @@ class Found:
 
 def share_words(what: str, codes: Mapping[int, object], listing: Listing) -> str:
     """How many samples a source has codes for."""
-    return f"{what} for {len(codes)} of {number(len(listing), 'sample')}"
+    return f"{what} for {len(codes)} of {plural(len(listing), 'sample')}"
 
 
 def read_code_table(listing: Listing, source: Path, columns: str | None) -> Found:
@@ -115,14 +115,14 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Foun
     keys = _keys(table)
     if not keys:
         raise DatasetError(
-            f"import: no column id, path, image, name or number among {some(header)}; add one that names the images"
+            f"import: no column id, path, image, name or number among {listed(header)}; add one that names the images"
         )
     codes_of = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
     used = {name for names in codes_of.values() for name in names}
     best = align_column({name: ids for name, ids in keys.items() if name not in used}, listing.samples)
     if best is None:
         raise DatasetError(
-            f"import: no column of ids beside the codes among {some(header)}; add one that names the images"
+            f"import: no column of ids beside the codes among {listed(header)}; add one that names the images"
         )
     key, alignment = best
     numbers = {
@@ -148,10 +148,10 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Foun
         share_words("a row of codes", codes, listing),
     )
     if many := listing.samples["id"].iloc[[row for row, count in counts.items() if count > 1]].tolist():
-        notes = (*notes, f"{number(len(many), 'id')} there more than once left out: {some(many)}")
+        notes = (*notes, f"{plural(len(many), 'id')} there more than once left out: {listed(many)}")
     unused = [name for name in header if name not in {*used, key} and plain(name) not in _BESIDE]
     if unused:
-        notes = (*notes, f"{number(len(unused), 'column')} not used: {some(unused, 12)}")
+        notes = (*notes, f"{plural(len(unused), 'column')} not used: {listed(unused, 12)}")
     return Found("unknown", codes, notes, without)
 
 
@@ -183,7 +183,7 @@ def _numbered_columns(source: Path, header: list[str]) -> dict[str, list[str]]:
         block[number_in_block] = name
     if not blocks:
         raise DatasetError(
-            f"import: no columns like expression:0 among {some(header)}; name the columns with --columns "
+            f"import: no columns like expression:0 among {listed(header)}; name the columns with --columns "
             "expression:50,pose:3,..."
         )
     for name, block in blocks.items():
@@ -191,7 +191,7 @@ def _numbered_columns(source: Path, header: list[str]) -> dict[str, list[str]]:
         if absent:
             beyond = [block[position] for position in sorted(block) if position >= len(block)]
             raise DatasetError(
-                f"import: {source}: columns are missing between {name}:0 and {some(beyond)}: {some(absent)}; add "
+                f"import: {source}: columns are missing between {name}:0 and {listed(beyond)}: {listed(absent)}; add "
                 f"them or number the columns {name}:0 to {name}:{len(block) - 1}"
             )
     return {name: [block[position] for position in range(len(block))] for name, block in blocks.items()}
@@ -214,7 +214,7 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
         name for name, count in Counter(block for block, _ in wanted if block != "-").items() if count > 1
     ]
     if twice:
-        raise UsageError(f"columns: {columns!r} names {some(twice)} more than once; name each block once")
+        raise UsageError(f"columns: {columns!r} names {listed(twice)} more than once; name each block once")
     ids = set(id_candidates(table))
     left = [
         name
@@ -229,7 +229,7 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
         result[block] = [name for name in left if fnmatchcase(name.casefold(), what.casefold())]
         if not result[block]:
             raise UsageError(
-                f"columns: no numeric column matches {what!r} for {block}; choose among {some(left, 12)}"
+                f"columns: no numeric column matches {what!r} for {block}; choose among {listed(left, 12)}"
             )
         left = [name for name in left if name not in result[block]]
     widths = {block: int(what) for block, what in wanted if block not in result}
@@ -237,7 +237,7 @@ def _given_columns(table: pd.DataFrame, columns: str) -> dict[str, list[str]]:
     if sizes and sum(sizes) != len(left):
         raise UsageError(
             f"columns: the widths sum to {sum(sizes)}, but {len(left)} columns remain beside ids, labels and status "
-            f"({some(left, 12)}); skip columns with -:WIDTH, or name them, as in pose:pose_R*"
+            f"({listed(left, 12)}); skip columns with -:WIDTH, or name them, as in pose:pose_R*"
         )
     at = 0
     for block, what in wanted:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DatasetError, UsageError, number, some
+from ..errors import DatasetError, UsageError, listed, plural
 from ..features.align import align, find_rows
 from ..features.samples import Listing
 from ..features.store.format import StoreInfo
@@ -97,7 +97,7 @@ def import_codes(
         (status, message), count = Counter(found.without.values()).most_common(1)[0]
         raise DatasetError(
             f"import: {source} has no codes for the {len(listing)} samples: "
-            f"{number(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
+            f"{plural(len(found.without), 'row')} without valid codes, {count} of them {status.name}: {message}"
         )
     if not found.codes:
         raise DatasetError(
@@ -132,7 +132,7 @@ def _blocks(found: Found) -> dict[str, Block]:
     for name, counts in widths.items():
         if len(counts) > 1 or sum(counts.values()) != len(found.codes):
             sizes = ", ".join(
-                f"{number(count, 'row')} of width {width}" for width, count in counts.most_common()
+                f"{plural(count, 'row')} of width {width}" for width, count in counts.most_common()
             )
             raise DatasetError(
                 f"import: the width of {name} differs between rows ({sizes}); import files of one regressor at a time"
@@ -225,10 +225,12 @@ def _folders_of_npy(
     # EMOCA's script puts the codes of every picture without a face into a folder named by one character.
     odd = sorted(name for name in folders if len(name) == 1)
     if odd:
-        notes.append(f"folders of one character are left out, they hold pictures without a face: {some(odd)}")
+        notes.append(
+            f"folders of one character are left out, they hold pictures without a face: {listed(odd)}"
+        )
     repeated = sorted(name for name, paths in folders.items() if len(paths) > 1)
     if repeated:
-        notes.append(f"{number(len(repeated), 'folder')} there more than once left out: {some(repeated)}")
+        notes.append(f"{plural(len(repeated), 'folder')} there more than once left out: {listed(repeated)}")
     once = [
         paths[0] for name, paths in folders.items() if len(paths) == 1 < len(name) and name.endswith("00")
     ]
@@ -237,7 +239,7 @@ def _folders_of_npy(
     rows, several = find_rows(stems, first_stems)
     collide = sorted(np.array(stems, dtype=str)[several].tolist())
     if collide:
-        notes.append(f"{number(len(collide), 'stem')} of several pictures left out: {some(collide)}")
+        notes.append(f"{plural(len(collide), 'stem')} of several pictures left out: {listed(collide)}")
     codes, without = {}, {}
     for folder, row in zip(once, rows.tolist(), strict=True):
         if row < 0:

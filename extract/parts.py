@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import RunError, StoreError, UsageError, number, some
+from ..errors import RunError, StoreError, UsageError, listed, plural
 from ..features.store import CodeStore, read_rows
 from ..features.store.format import StoreInfo
 from ..features.store.writer import StoreWriter
@@ -147,7 +147,7 @@ def _check_same(part: _Part, first: _Part) -> None:
         differing = ["other blocks"]
     if differing:
         raise StoreError(
-            f"{part.path}: expected a part of the same run as {first.path}, got one of another ({some(differing)})"
+            f"{part.path}: expected a part of the same run as {first.path}, got one of another ({listed(differing)})"
         )
 
 
@@ -157,7 +157,7 @@ def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
     for part in parts:
         if twice := [name for name in part.samples["id"] if name in part_of]:
             raise StoreError(
-                f"{part.path}: {number(len(twice), 'id')} already in {part_of[twice[0]].path}, such as {twice[0]}; "
+                f"{part.path}: {plural(len(twice), 'id')} already in {part_of[twice[0]].path}, such as {twice[0]}; "
                 "leave one out"
             )
         part_of |= dict.fromkeys(part.samples["id"], part)
@@ -166,6 +166,6 @@ def _check_rows(parts: Sequence[_Part], identity: dict[str, Any]) -> None:
         names = sorted(filter(None, (str(part.info.config.get("part", "")) for part in parts)))
         raise StoreError(
             f"join: expected the {wanted} samples of the whole run, got {rows}"
-            + (f" in the parts {some(names, 12)}" if names else "")
+            + (f" in the parts {listed(names, 12)}" if names else "")
             + "; name all of its parts"
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
-from ..errors import DeviceError, RunError, short
+from ..errors import DeviceError, RunError, shorten
 
 # Parts of messages of torch, CUDA and OpenVINO.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "STATUS_ALLOC_FAILED")
@@ -88,7 +88,7 @@ def device_errors(device: str) -> Iterator[None]:
 def reason(exc: BaseException) -> str:
     """First line of an error's message, shortened."""
     lines = [line for line in str(exc).splitlines() if line.strip()]
-    return short(lines[0] if lines else type(exc).__name__, 160)
+    return shorten(lines[0] if lines else type(exc).__name__, 160)
 
 
 def is_out_of_memory(exc: BaseException) -> bool:

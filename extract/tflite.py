@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelError, require, short
+from ..errors import ModelError, require, shorten
 
 IDENTIFIER = b"TFL3"
 MOST_BYTES = 1 << 31
@@ -158,7 +158,7 @@ def read_graph(content: bytes, name: str) -> Graph:
     try:
         return _Reader(content, name, schema).graph()
     except _READ_ERRORS as exc:
-        reason = short(str(exc) or type(exc).__name__, 100)
+        reason = shorten(str(exc) or type(exc).__name__, 100)
         raise ModelError(
             f"{name}: damaged .tflite file ({len(content)} bytes; {reason}); download or export it again"
         ) from exc
@@ -221,7 +221,7 @@ class _Reader:
     def _indexes(self, length: Callable[[], int], item: Callable[[int], int], most: int) -> tuple[int, ...]:
         found = tuple(int(item(i)) for i in range(self._count(length())))
         if any(not -1 <= index < most for index in found):
-            raise ValueError(f"tensor indexes {short(str(found), 40)} of {most}")
+            raise ValueError(f"tensor indexes {shorten(str(found), 40)} of {most}")
         return found
 
     def _kind(self, code: Any) -> str:
@@ -230,18 +230,18 @@ class _Reader:
         kind = self._kinds.get(number, f"number {number}")
         if kind == "CUSTOM":
             custom = code.CustomCode()
-            return f"CUSTOM {short(custom.decode('utf-8', 'replace'), 40)!r}" if custom else kind
+            return f"CUSTOM {shorten(custom.decode('utf-8', 'replace'), 40)!r}" if custom else kind
         return kind
 
     def _tensor(self, model: Any, tensor: Any) -> Tensor:
-        name = short((tensor.Name() or b"").decode("utf-8", "replace"), 80)
+        name = shorten((tensor.Name() or b"").decode("utf-8", "replace"), 80)
         dtype = self._dtypes.get(tensor.Type())
         if dtype is None or tensor.Sparsity() is not None:
             kind = "sparse" if dtype else f"of type {tensor.Type()}"
             raise ModelError(f"{self._name}: tensor {name!r} is {kind}; export it with dense numbers")
         shape = tuple(int(tensor.Shape(i)) for i in range(self._count(tensor.ShapeLength())))
         if len(shape) > _MOST_DIMENSIONS or min(shape, default=1) < 0:
-            raise ValueError(f"tensor {name!r} of shape {short(str(shape), 40)}")
+            raise ValueError(f"tensor {name!r} of shape {shorten(str(shape), 40)}")
         if not 0 <= tensor.Buffer() < model.BuffersLength():
             raise ValueError(f"tensor {name!r} in buffer {tensor.Buffer()} of {model.BuffersLength()}")
         value = self._value(model.Buffers(tensor.Buffer()), dtype, shape, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelError, short
+from ..errors import ModelError, shorten
 from .tflite import MOST_ELEMENTS, Graph, Operator
 from .tflite_rows import Arithmetic, Kernels, Rows, Value, beside
 
@@ -72,7 +72,7 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
         except _MISFIT as exc:
             reason = f"option {exc} is missing" if isinstance(exc, KeyError) else str(exc)
             lines = reason.strip().splitlines() or [type(exc).__name__]
-            raise ModelError(f"{where} does not fit its operands: {short(lines[-1], 100)}") from exc
+            raise ModelError(f"{where} does not fit its operands: {shorten(lines[-1], 100)}") from exc
     outputs = [rows for index in graph.outputs if isinstance(rows := values.get(index), Rows)]
     if len(outputs) < len(graph.outputs):
         raise ModelError(f"{graph.name}: an output does not depend on the input")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import WeightsError, some
+from ..errors import WeightsError, listed
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain, read_arrays
 from .weights import best_checkpoint, first_folder, is_published, write_record
@@ -227,7 +227,7 @@ def _add_many(
         else:
             added[one.name] = one
     if not added:
-        seen = f": {some(reasons, 2)}" if reasons else ""
+        seen = f": {listed(reasons, 2)}" if reasons else ""
         raise WeightsError(f"{source}: has none of the files that ig3d weights lists{seen}")
     return list(added.values())
 

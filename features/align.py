@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PredictionsError, number, some
+from ..errors import PredictionsError, listed, plural
 from .image_names import without_image_suffix
 from .samples import Split
 from .table_columns import increases, plain, split_named
@@ -90,11 +90,11 @@ class Alignment:
     def report(self, source: str, to: str, column: str = "") -> str:
         """Line for the user: how many rows of ``source`` are aligned to ``to``, by which level and column."""
         aligned = int(self.aligned.sum())
-        line = f"{source}: {number(aligned, 'row')} matched to {to}"
+        line = f"{source}: {plural(aligned, 'row')} matched to {to}"
         line += f" by {self.level}" if self.level else ""
         line += f" (ids: {column})" if column else ""
         left = len(self.rows) - aligned
-        return line + (f"; {number(left, 'row')} left out, no sample has their id" if left else "")
+        return line + (f"; {plural(left, 'row')} left out, no sample has their id" if left else "")
 
 
 def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
@@ -161,7 +161,7 @@ def align_all(
     )
     raise PredictionsError(
         f"{source}: {len(left)} of {len(ids)} ids cannot be matched to the {len(sample_ids)} samples of {to}{by}: "
-        f"{some(left.tolist(), 3)}; the samples are {some(sample_ids, 2)}{whole}{difference(left, samples)}"
+        f"{listed(left.tolist(), 3)}; the samples are {listed(sample_ids, 2)}{whole}{difference(left, samples)}"
     )
 
 
@@ -203,7 +203,7 @@ def align_file(
         aligned = _align_others(others, samples, source=source, to=to)
         if aligned is None and len(refusals) > 1:
             raise PredictionsError(
-                f"{refusals[0]}; none of the columns with text matches the samples ({some([*ids], 12)})"
+                f"{refusals[0]}; none of the columns with text matches the samples ({listed([*ids], 12)})"
             )
         if aligned is None and refusals:
             raise refusals[0]
@@ -236,7 +236,7 @@ def _align_others(
         if len(unique) < len(cells):
             if _name_files(unique, samples):
                 raise PredictionsError(
-                    f"{source}: the names in column {name} occur more than once ({some(unique.tolist(), 3)}); give "
+                    f"{source}: the names in column {name} occur more than once ({listed(unique.tolist(), 3)}); give "
                     "whole paths in one column"
                 )
             continue
@@ -283,7 +283,7 @@ def align_in_order(
     if len(fitting) != 1:
         fit = " and ".join(fitting) or "none of the parts"
         raise PredictionsError(
-            f"{source}: has no ids, and its {number(n, 'row')} fit {fit} of {to} ({counts}); {remedy}"
+            f"{source}: has no ids, and its {plural(n, 'row')} fit {fit} of {to} ({counts}); {remedy}"
         )
     rows = lengths[fitting[0]]
     if not labelled[rows].any():
@@ -291,7 +291,7 @@ def align_in_order(
             f"{source}: has no ids, and {fitting[0]} of {to} has no labels to check the order of the rows; {remedy}"
         )
     return rows, (
-        f"WARNING {source}: has no ids; its {number(n, 'row')} were taken as {fitting[0]} of {to} in order of their "
+        f"WARNING {source}: has no ids; its {plural(n, 'row')} were taken as {fitting[0]} of {to} in order of their "
         f"ids (assumed). A different order of rows within a class cannot be detected; {remedy}"
     )
 
@@ -357,7 +357,7 @@ def _levels(
     yield "path without suffix", stemmed, id_stems
     parts = [name.strip("/").split("/") for name in stemmed]
     for drop in range(min(min(map(len, parts), default=1) - 1, _MAX_DROPPED_FOLDERS)):
-        label = f"path without {number(drop, 'leading folder')}" if drop else "path without suffix"
+        label = f"path without {plural(drop, 'leading folder')}" if drop else "path without suffix"
         yield label, ["/".join(part[drop:]) for part in parts], path_stems
     yield "file name", _files(cleaned), _files(clean_paths)
     yield "file name without suffix", _files(stemmed), _files(id_stems)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PredictionsError, WeightsError, short
+from ..errors import PredictionsError, WeightsError, shorten
 from .safe_pickle import read_arrays
 from .table_columns import cell_text
 from .table_reader import MAX_BYTES
@@ -50,7 +50,7 @@ def read_array_file(
     except PredictionsError:
         raise
     except Exception as exc:  # zipfile, zlib and numpy have no common base
-        reason = short(str(exc) or "an empty file", 200)
+        reason = shorten(str(exc) or "an empty file", 200)
         raise PredictionsError(
             f"{path}: cannot be read as a NumPy file: {reason}; save it again with np.savez"
         ) from exc

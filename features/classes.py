@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from ..errors import UsageError, some
+from ..errors import UsageError, listed
 
 # RAF-DB's compound expressions, in the order of its labels 1 to 11
 _COMPOUND = (
@@ -117,7 +117,7 @@ def canonical_all(names: Sequence[str]) -> tuple[str, ...]:
     twice = sorted(name for name, count in Counter(result).items() if count > 1)
     if twice:
         raise UsageError(
-            f"classes: {some(twice)} occurs twice in {some(list(names), 20)}; name each class once"
+            f"classes: {listed(twice)} occurs twice in {listed(list(names), 20)}; name each class once"
         )
     return result
 

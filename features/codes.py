@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import StoreError, number
+from ..errors import StoreError, plural
 from .blocks import choose_blocks_of, column_names
 from .classes import canonical_all
 from .fusion_table import BlockUse
@@ -149,7 +149,7 @@ def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
             if common:
                 raise StoreError(
                     f"{group[0].path.name} and {store.path.name}: the stores share only a part of their samples "
-                    f"({number(common, 'id')} in both, {len(mine) - common} only in the first, "
+                    f"({plural(common, 'id')} in both, {len(mine) - common} only in the first, "
                     f"{len(theirs) - common} only in the second); extract both from the same list"
                 )
         else:
@@ -228,7 +228,7 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
         f"{name} {int(stores[name].ok.sum())}" for name in dict.fromkeys(name for name, _ in pairs)
     )
     notes = [
-        f"{source}: aligned by id, {number(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
+        f"{source}: aligned by id, {plural(len(merged), 'row')}, of which {int(covered.sum())} have codes in "
         f"each ({each})"
     ]
     digests = [store.column("sample/digest")[order[name]] for name, store in stores.items()]
@@ -237,7 +237,7 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
         other = int((read & (digests[0] != digest).any(axis=1)).sum())
         if other:
             notes.append(
-                f"WARNING {first.path.name} and {store.path.name}: {number(other, 'row')} of the same id were "
+                f"WARNING {first.path.name} and {store.path.name}: {plural(other, 'row')} of the same id were "
                 "extracted from different image files"
             )
     return _Dataset(source, merged, values, quality, tuple(notes))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import regex
 
-from ..errors import UsageError, number, short, some
+from ..errors import UsageError, listed, plural, shorten
 from .fusion_table import FusionTable
 
 _SECONDS = 10.0  # for a pattern over all ids; a sound one takes microseconds for each
@@ -36,16 +36,16 @@ def groups_of(ids: np.ndarray, pattern: str) -> np.ndarray:
         matches = _search_all(pattern, ids.tolist())
     except TimeoutError:
         raise UsageError(
-            f"groups: matching {short(pattern)!r} took more than {_SECONDS:g} s over {number(len(ids), 'id')}; avoid "
+            f"groups: matching {shorten(pattern)!r} took more than {_SECONDS:g} s over {plural(len(ids), 'id')}; avoid "
             "repeats within repeats, such as (a+)+"
         ) from None
     except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as exc:
-        raise UsageError(f"groups: {short(pattern)!r} is no regular expression: {exc}; correct it") from exc
+        raise UsageError(f"groups: {shorten(pattern)!r} is no regular expression: {exc}; correct it") from exc
     without = [name for name, match in zip(ids.tolist(), matches, strict=True) if match is None]
     if without:
         raise UsageError(
-            f"groups: the pattern {short(pattern)!r} does not match {len(without)} of {len(ids)} ids "
-            f"({some(without)}); change it to match every id"
+            f"groups: the pattern {shorten(pattern)!r} does not match {len(without)} of {len(ids)} ids "
+            f"({listed(without)}); change it to match every id"
         )
     return np.array([match.group(1) or "" for match in matches if match is not None], dtype=str)
 
@@ -60,7 +60,7 @@ def _search_all(pattern: str, ids: list[str]) -> list[regex.Match[str] | None]:
     expression = regex.compile(pattern)
     if expression.groups < 1:
         raise UsageError(
-            f"groups: the pattern {short(pattern)!r} has no parentheses; put them around the part that names the "
+            f"groups: the pattern {shorten(pattern)!r} has no parentheses; put them around the part that names the "
             "person or video"
         )
     end = time.monotonic() + _SECONDS
@@ -88,7 +88,7 @@ def note_on_groups(ids: np.ndarray, group: np.ndarray, labels: np.ndarray) -> tu
     """
     known = group[group != ""]
     if len(known):
-        return (f"Groups (persons, videos): {_in_words(known)}, of {number(len(known), 'row')}.",)
+        return (f"Groups (persons, videos): {_in_words(known)}, of {plural(len(known), 'row')}.",)
     for pattern in _PATTERNS:
         matches = [re.search(pattern, name) for name in ids.tolist()]
         names = np.array([match[1] for match in matches if match], dtype=str)
@@ -121,5 +121,5 @@ def _in_words(names: np.ndarray) -> str:
     """``57, the largest George_W_Bush (530 rows), Colin_Powell (236), Tony_Blair (144)``."""
     values, counts = np.unique(names, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_LARGEST]
-    shown = ", ".join(f"{short(str(values[at]), 40)} with {counts[at]}" for at in order)
+    shown = ", ".join(f"{shorten(str(values[at]), 40)} with {counts[at]}" for at in order)
     return f"{len(values)}, the largest {shown}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from ..errors import UsageError, number
+from ..errors import UsageError, plural
 
 OnePath = str | PathLike[str]
 Paths = OnePath | Sequence[OnePath] | None
@@ -88,7 +88,7 @@ class Inputs:
             if given not in allowed:
                 counts = " or ".join(str(count) for count in sorted(allowed))
                 raise UsageError(
-                    f"inputs: {option} is given {given} times for {number(files, '2D file')}; give it {counts} times"
+                    f"inputs: {option} is given {given} times for {plural(files, '2D file')}; give it {counts} times"
                 )
 
     def ids_of(self, file: int) -> Path | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PredictionsError, UsageError, number
+from ..errors import PredictionsError, UsageError, plural
 from .align import align_file, align_in_order
 from .codes import Codes, read_codes
 from .fusion_table import FusionTable
@@ -374,7 +374,7 @@ def missing_reported(given: Given, joined: Joined, file: Aligned) -> str:
     if not reported or (wanted & file.present).any():
         return ""
     return (
-        f"{file.source}: no 2D predictions for the {number(int(wanted.sum()), 'labelled test row')} of {reported}, "
+        f"{file.source}: no 2D predictions for the {plural(int(wanted.sum()), 'labelled test row')} of {reported}, "
         "which are to be reported; give a file with those rows, or omit that store"
     )
 
@@ -410,7 +410,7 @@ def _choose_classes(
     if asked:
         others = [] if numbered else sorted(names - set(asked))
         lost = int(labels.isin(others).sum())
-        note = f"{source}: {number(lost, 'row')} labelled {', '.join(others)} left out: not asked for"
+        note = f"{source}: {plural(lost, 'row')} labelled {', '.join(others)} left out: not asked for"
         return with_classes(labels, asked, source=source, spare=others), (note,) if lost else ()
     columns = [file.columns for file in files if file.columns]
     notes: list[str] = []
@@ -437,7 +437,7 @@ def _choose_classes(
         if lost:
             notes.append(
                 f"classes: {len(classes)} without {_OPTIONAL}, which is not in every file; "
-                f"{number(lost, 'row')} labelled {_OPTIONAL} left out"
+                f"{plural(lost, 'row')} labelled {_OPTIONAL} left out"
             )
     return with_classes(labels, classes, source=source, spare=(_OPTIONAL,)), tuple(notes)
 

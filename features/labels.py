@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PredictionsError, number, some
+from ..errors import PredictionsError, listed, plural
 from .align import align_all, align_column
 from .classes import canonical
 from .samples import classes_of, sample_table
@@ -99,7 +99,7 @@ def with_classes(
     unknown = sorted(names_of(labels) - {*classes, *spare})
     if unknown:
         raise PredictionsError(
-            f"{source}: the labels {some(unknown)} are none of the classes {', '.join(classes)}; rename or empty them"
+            f"{source}: the labels {listed(unknown)} are none of the classes {', '.join(classes)}; rename or empty them"
         )
     return labels.cat.set_categories(list(classes))
 
@@ -162,7 +162,7 @@ def _check_unique(source: Path, ids: np.ndarray) -> None:
     if counts.max() > 1:
         repeated = names[counts > 1].tolist()
         raise PredictionsError(
-            f"{source}: {number(len(repeated), 'duplicate id')} ({some(repeated)}); keep one row per id"
+            f"{source}: {plural(len(repeated), 'duplicate id')} ({listed(repeated)}); keep one row per id"
         )
 
 
@@ -176,8 +176,8 @@ def _targets(
     far = np.flatnonzero((np.abs(targets) > 1).any(axis=1))
     if len(far):
         raise PredictionsError(
-            f"{source}: {number(len(far), 'row')} with valence or arousal outside [-1, 1] "
-            f"({some(ids[far].tolist())}); rescale them, or leave their cells empty"
+            f"{source}: {plural(len(far), 'row')} with valence or arousal outside [-1, 1] "
+            f"({listed(ids[far].tolist())}); rescale them, or leave their cells empty"
         )
     return targets[:, 0], targets[:, 1]
 
@@ -203,5 +203,7 @@ def _splits(source: Path, cells: np.ndarray) -> np.ndarray:
     splits = [split_of(name) for name in names.tolist()]
     unknown = [name for name, split in zip(names.tolist(), splits, strict=True) if split is None]
     if unknown:
-        raise PredictionsError(f"{source}: unknown split {some(unknown)}; write train, val, test or nothing")
+        raise PredictionsError(
+            f"{source}: unknown split {listed(unknown)}; write train, val, test or nothing"
+        )
     return np.array(splits, np.int64)[inverse.reshape(-1)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PredictionsError, number, some
+from ..errors import PredictionsError, listed, plural
 from .labels import has_va, with_classes
 from .samples import SPLITS, classes_of
 
@@ -29,7 +29,7 @@ def merge_same(tables: Sequence[pd.DataFrame], *, source: str) -> pd.DataFrame:
             odd = first["id"][mine.notna() & theirs.notna() & (mine != theirs)].tolist()
             if odd:
                 raise PredictionsError(
-                    f"{source}: {len(odd)} of {len(first)} samples have a different {what} in each ({some(odd, 3)}); "
+                    f"{source}: {len(odd)} of {len(first)} samples have a different {what} in each ({listed(odd, 3)}); "
                     "extract both from the same list"
                 )
 
@@ -85,7 +85,7 @@ def stack(tables: Sequence[tuple[str, pd.DataFrame]]) -> tuple[pd.DataFrame, tup
         lost = int((table["label"].notna() & label.isna()).sum())
         if spare:
             note += (
-                f"; {number(lost, 'row')} of classes that not all stores have left without a label "
+                f"; {plural(lost, 'row')} of classes that not all stores have left without a label "
                 f"({', '.join(spare)})"
             )
         notes.append(f"{name}: {note}")
@@ -102,7 +102,7 @@ def _trained(table: pd.DataFrame) -> tuple[pd.Categorical, str]:
     if table["split"].isna().all():
         train = ~train
     what = "all its rows" if train.all() else "its train split"
-    note = f"{what} ({number(int(train.sum()), 'row')}) trained on{_rest(train, val)}"
+    note = f"{what} ({plural(int(train.sum()), 'row')}) trained on{_rest(train, val)}"
     return _roles(train, "train", val), note
 
 
@@ -112,7 +112,7 @@ def _reported(table: pd.DataFrame) -> tuple[pd.Categorical, str]:
     chosen = np.ones(len(table), bool) if name is None else _in(table, name)
     val = _in(table, "val") & ~chosen
     what = "all its rows" if name is None else f"its {name} split"
-    note = f"{what} ({number(int(chosen.sum()), 'row')}) as test{_rest(chosen, val)}"
+    note = f"{what} ({plural(int(chosen.sum()), 'row')}) as test{_rest(chosen, val)}"
     return _roles(chosen, "test", val), note
 
 
@@ -130,4 +130,4 @@ def _roles(chosen: np.ndarray, role: str, val: np.ndarray) -> pd.Categorical:
 
 def _rest(chosen: np.ndarray, val: np.ndarray) -> str:
     counts = {"as val": int(val.sum()), "not used": int((~chosen & ~val).sum())}
-    return "".join(f", {number(count, 'row')} {use}" for use, count in counts.items() if count)
+    return "".join(f", {plural(count, 'row')} {use}" for use, count in counts.items() if count)

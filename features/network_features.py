@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PredictionsError, number, some
+from ..errors import PredictionsError, listed, plural
 from .align import find_rows
 from .array_files import read_array_file
 
@@ -56,14 +56,14 @@ class Features:
         names, counts = np.unique(self.ids, return_counts=True)
         if counts.max() > 1:
             raise PredictionsError(
-                f"{self.source}: {number(int((counts > 1).sum()), 'duplicate id')} "
-                f"({some(names[counts > 1].tolist())}); keep one row per id"
+                f"{self.source}: {plural(int((counts > 1).sum()), 'duplicate id')} "
+                f"({listed(names[counts > 1].tolist())}); keep one row per id"
             )
         finite = np.isfinite(self.values).reshape(len(self.values), -1).all(1)
         if not finite.all():
             raise PredictionsError(
-                f"{self.source}: {number(int((~finite).sum()), 'row')} of features have NaN or infinity "
-                f"({some(self.ids[~finite].tolist())}); compute them again"
+                f"{self.source}: {plural(int((~finite).sum()), 'row')} of features have NaN or infinity "
+                f"({listed(self.ids[~finite].tolist())}); compute them again"
             )
 
     def __len__(self) -> int:

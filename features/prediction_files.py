@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError, listed
 from .array_files import SUFFIXES, read_array_file
 from .classes import canonical_all
 from .table_columns import (
@@ -147,7 +147,7 @@ def _from_arrays(source: Path, task: str | None) -> Read:
     if value_key is None:
         wanted = "va, or valence and arousal" if task == "va" else "logits or probabilities"
         raise PredictionsError(
-            f"{source}: no array named {wanted}; the file has {some([*arrays], 12) or 'none'}; save the arrays ids "
+            f"{source}: no array named {wanted}; the file has {listed([*arrays], 12) or 'none'}; save the arrays ids "
             f"and {wanted}"
         )
     values = arrays[value_key]

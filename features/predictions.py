@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PredictionsError, number, some
+from ..errors import PredictionsError, listed, plural
 from .atomic import replacing, write_arrays
 from .classes import canonical_all, parse_classes, preset_of
 from .prediction_files import VA as VA  # the name is used with predictions
@@ -98,12 +98,12 @@ class Predictions:
         if len(bad):
             raise PredictionsError(
                 f"{self.source}: NaN, infinity or text in {len(bad)} of {len(values)} rows "
-                f"({some([self._row_name(int(row)) for row in bad])}); correct or remove them"
+                f"({listed([self._row_name(int(row)) for row in bad])}); correct or remove them"
             )
         size = np.abs(self.values)
         far = np.flatnonzero((size > LOGIT_LIMIT).any(axis=1))
         if len(far):
-            rows = f"{number(len(far), 'row')}: {some([self._row_name(int(row)) for row in far])}"
+            rows = f"{plural(len(far), 'row')}: {listed([self._row_name(int(row)) for row in far])}"
             raise PredictionsError(
                 f"{self.source}: values up to {size.max():.4g} in size ({rows}) are no logits, which lie within "
                 f"{LOGIT_LIMIT:g}; check which array or columns were saved"
@@ -118,14 +118,14 @@ class Predictions:
         ids = as_text(np.atleast_1d(np.asarray(self.ids)))
         if len(ids) != len(self.values):
             raise PredictionsError(
-                f"{self.source}: {number(len(ids), 'id')} for {number(len(self.values), 'row')} of predictions; give "
+                f"{self.source}: {plural(len(ids), 'id')} for {plural(len(self.values), 'row')} of predictions; give "
                 "one id per row"
             )
         names, counts = np.unique(ids, return_counts=True)
         if counts.max() > 1:
             twice = names[counts > 1]
             raise PredictionsError(
-                f"{self.source}: {number(len(twice), 'duplicate id')} ({some(list(twice))}); keep one row per id"
+                f"{self.source}: {plural(len(twice), 'duplicate id')} ({listed(list(twice))}); keep one row per id"
             )
         if names[0] == "":
             raise PredictionsError(f"{self.source}: a row has an empty id; give every row an id")
@@ -284,16 +284,16 @@ def load_predictions(
 
 def _with_ids(read: Read, source: Path, ids_file: Path) -> Read:
     """The contents of a file with the ids of another."""
-    listed = load_ids(ids_file)
-    listed = {name: column for name, column in listed.items() if len(column) == len(read.values)} or listed
-    ids = next(iter(listed.values()))
+    columns = load_ids(ids_file)
+    columns = {name: column for name, column in columns.items() if len(column) == len(read.values)} or columns
+    ids = next(iter(columns.values()))
     own = id_column(read.ids)
     if own is not None and not np.array_equal(read.ids[own], ids):
         raise PredictionsError(
-            f"{source}: its own ids ({some(read.ids[own][:2].tolist())}) differ from those of {ids_file} "
-            f"({some(ids[:2].tolist())}); omit --2d-ids, or remove the ids from the predictions"
+            f"{source}: its own ids ({listed(read.ids[own][:2].tolist())}) differ from those of {ids_file} "
+            f"({listed(ids[:2].tolist())}); omit --2d-ids, or remove the ids from the predictions"
         )
-    return replace(read, ids=listed, others={})
+    return replace(read, ids=columns, others={})
 
 
 def _one_task(
@@ -328,7 +328,7 @@ def in_va_range(predictions: Predictions) -> Predictions:
     outside = int(np.sum((np.abs(predictions.values) > 1).any(axis=1)))
     note = (
         f"{Path(predictions.source).name}: valence and arousal from {low:.4g} to {high:.4g}, "
-        f"{number(outside, 'row')} outside [-1, 1]; taken as they are"
+        f"{plural(outside, 'row')} outside [-1, 1]; taken as they are"
     )
     return replace(predictions, notes=(*predictions.notes, note))
 
@@ -365,7 +365,7 @@ def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.nd
             values,
             "logits",
             (
-                f"WARNING {name}: all values lie in [0, 1] and {number(int(np.sum(~fitting[1.0])), 'row')} of "
+                f"WARNING {name}: all values lie in [0, 1] and {plural(int(np.sum(~fitting[1.0])), 'row')} of "
                 f"{len(values)} do not sum to 1: no probabilities over these classes; read as logits, which makes them "
                 "hardly sure of anything"
             ),

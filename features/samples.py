@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DatasetError, number, some
+from ..errors import DatasetError, listed, plural
 
 if TYPE_CHECKING:
     import pandas as pd  # imported where it is used: reading a store's codes does not need it
@@ -168,7 +168,7 @@ def sample_table(
     twice = ids[1:][np.asarray(ids[1:] == ids[:-1], bool)].unique().tolist()
     if twice:
         raise DatasetError(
-            f"{dataset}: {number(len(twice), 'duplicate id')} ({some(twice)}); rename files that differ only in "
+            f"{dataset}: {plural(len(twice), 'duplicate id')} ({listed(twice)}); rename files that differ only in "
             "their extension, or give ids in a manifest"
         )
     return table
@@ -216,7 +216,9 @@ def _check_utf8(columns: Mapping[str, Sequence[str]], dataset: str) -> None:
     odd = [
         repr(path) for path, *row in zip(columns["path"], *texts, strict=True) if not _is_utf8("".join(row))
     ]
-    raise DatasetError(f"{dataset}: {number(len(odd), 'name')} not in UTF-8 ({some(odd)}); rename the files")
+    raise DatasetError(
+        f"{dataset}: {plural(len(odd), 'name')} not in UTF-8 ({listed(odd)}); rename the files"
+    )
 
 
 def _is_utf8(text: str) -> bool:
@@ -240,7 +242,7 @@ def _categories(values: Sequence[Any], names: Sequence[str], what: str) -> pd.Ca
         bad = (codes < 0) & column.notna().to_numpy()
     if bad.any():
         raise DatasetError(
-            f"{what}: unknown value {some(sorted(map(str, column[bad].unique())))}; use "
-            f"{some(list(names), 12) or 'none'}, or -1 to {len(names) - 1}"
+            f"{what}: unknown value {listed(sorted(map(str, column[bad].unique())))}; use "
+            f"{listed(list(names), 12) or 'none'}, or -1 to {len(names) - 1}"
         )
     return pd.Categorical.from_codes(codes, list(names))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import PredictionsError, some
+from ..errors import PredictionsError, listed
 from .classes import CANONICAL, canonical, canonical_all
 from .samples import Split
 from .table_reader import to_numbers
@@ -126,7 +126,7 @@ def list_columns(names: Sequence[str]) -> str:
         name for name in names if re.search(r"[\\/]|\.(jpe?g|png|bmp|webp|gif|tiff?)$", name, re.IGNORECASE)
     ]
     hint = "; the first line looks like a row: add a header line" if files else ""
-    return (some(list(names), 12) or "nothing") + hint
+    return (listed(list(names), 12) or "nothing") + hint
 
 
 def as_text(cells: ArrayLike) -> np.ndarray:
@@ -268,7 +268,7 @@ def class_columns(table: Sequence[str], known: Sequence[str] = ()) -> tuple[tupl
         if len(set(classes)) < len(classes) or copies:
             twice = [column for column, name in zip(named, classes, strict=True) if classes.count(name) > 1]
             raise PredictionsError(
-                f"several columns stand for one class: {some([*twice, *copies])}; keep one column per class"
+                f"several columns stand for one class: {listed([*twice, *copies])}; keep one column per class"
             )
         return named, canonical_all(classes)
     by_number = {bare[column]: column for column in table if re.fullmatch("0|[1-9][0-9]{0,4}", bare[column])}

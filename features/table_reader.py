@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import Ig3dError, PredictionsError, number, require, short, some
+from ..errors import Ig3dError, PredictionsError, listed, plural, require, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,7 @@ def read_table(
     except Exception as exc:  # csv, pandas, gzip, zlib, codecs and pyarrow have no common base
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise error(
-            f"{path}: cannot be read as a table: {short(reason, 200)}; save it as CSV with a header line"
+            f"{path}: cannot be read as a table: {shorten(reason, 200)}; save it as CSV with a header line"
         ) from exc
     if not len(table):
         what = "has no rows below the header" if raw.strip() else "is empty"
@@ -273,8 +273,8 @@ def _checked_rows(
     for row in rows:
         if len(row) < width or any(row[width:]):
             raise error(
-                f"{source}: line {line()} has {number(len(row), 'cell')}, the header has {width} "
-                f"({short(' '.join(', '.join(row).split()), 60)}); correct that line"
+                f"{source}: line {line()} has {plural(len(row), 'cell')}, the header has {width} "
+                f"({shorten(' '.join(', '.join(row).split()), 60)}); correct that line"
             )
         yield row[:width]
 
@@ -308,7 +308,7 @@ def _check_names(source: Path, names: list[str], error: type[Ig3dError]) -> None
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-        raise error(f"{source}: several columns are named {some(twice)}; rename or remove all but one")
+        raise error(f"{source}: several columns are named {listed(twice)}; rename or remove all but one")
 
 
 def _unquoted(column: pd.Series) -> pd.Series:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ..errors import UsageError, short
+from ..errors import UsageError, shorten
 from .options import Between, check_options
 from .rules import RULES, names
 
@@ -41,7 +41,7 @@ def check_seed(seed: int, name: str = "seed") -> None:
     UsageError : below 0 or above 2^32 - 1.
     """
     if not 0 <= seed <= MOST_SEED:
-        raise UsageError(f"{name}: expected 0 to {MOST_SEED}, got {short(str(seed))}")
+        raise UsageError(f"{name}: expected 0 to {MOST_SEED}, got {shorten(str(seed))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from .. import __version__
-from ..errors import ModelError, short, some
+from ..errors import ModelError, listed, shorten
 from ..features.atomic import replacing
 from ..features.fusion_table import BlockUse, digest_of
 from . import heads, rules
@@ -201,7 +201,9 @@ def load_model(path: str | Path) -> FusionModel:
         _check_version(path, raw)
         foreign = sorted(set(get_untrusted_types(data=raw)) - set(_TRUSTED))
         if foreign:
-            raise ModelError(f"{path}: expected a model of ig3d, got foreign objects in it ({some(foreign)})")
+            raise ModelError(
+                f"{path}: expected a model of ig3d, got foreign objects in it ({listed(foreign)})"
+            )
         content = loads(raw, trusted=list(_TRUSTED))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ModelError(f"{path}: expected a model of ig3d, got another file")
@@ -211,7 +213,7 @@ def load_model(path: str | Path) -> FusionModel:
     except Exception as exc:  # skops and numpy raise anything on damaged files
         text = " ".join(str(exc).split())
         raise ModelError(
-            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({short(text, 200)})"
+            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({shorten(text, 200)})"
         ) from exc
 
 

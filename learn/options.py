@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..errors import UsageError, short
+from ..errors import UsageError, shorten
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -69,7 +69,7 @@ class Option:
             value = float(value)
         if type(value) is not self.kind:
             wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-            raise UsageError(f"{self.name}: expected {wanted[self.kind]}, got {short(repr(value))}")
+            raise UsageError(f"{self.name}: expected {wanted[self.kind]}, got {shorten(repr(value))}")
         if self.choices and value not in self.choices:
             raise UsageError(f"{self.name}: expected one of {', '.join(self.choices)}, got {value!r}")
         if self.between is not None:
@@ -79,7 +79,7 @@ class Option:
     def _check_range(self, value: Any, least: int, most: int | None) -> None:
         if value < least or (most is not None and value > most):
             wanted = f"at least {least}" if most is None else f"{least} to {most}"
-            raise UsageError(f"{self.name}: expected {wanted}, got {short(str(value))}")
+            raise UsageError(f"{self.name}: expected {wanted}, got {shorten(str(value))}")
 
     def parsed(self, text: str) -> Any:
         """The value that a text of the command line names, checked.

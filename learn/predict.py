@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import Ig3dError, ModelError, short
+from ..errors import Ig3dError, ModelError, shorten
 from ..features.fusion_table import FusionTable
 from .conditions import as_predictions, columns_of
 from .head_fits import scores_by
@@ -47,7 +47,7 @@ def predict(
     except Exception as exc:  # the parts of a damaged model raise anything
         text = " ".join(str(exc).split())
         raise ModelError(
-            f"model: its parts do not fit each other ({type(exc).__name__}: {short(text, 200)}); fit it again"
+            f"model: its parts do not fit each other ({type(exc).__name__}: {shorten(text, 200)}); fit it again"
         ) from exc
     for name, values in result.items():
         rows = table.covered if name == "3d" else table.has_2d

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ModelError, PredictionsError, UsageError, number
+from ..errors import ModelError, PredictionsError, UsageError, plural
 from ..features.align import find_rows
 from ..features.atomic import replacing
 from ..features.classes import parse_classes
@@ -194,9 +194,9 @@ def _remarks(
     table: FusionTable, rows: np.ndarray, marks: np.ndarray, rule: str, model: FusionModel
 ) -> list[str]:
     """Counts of the rows, and warnings about them."""
-    fitted = f"fitted on {model.fitted_on} ({number(len(model.calibration_ids), 'row')})"
+    fitted = f"fitted on {model.fitted_on} ({plural(len(model.calibration_ids), 'row')})"
     notes = [
-        f"{number(len(rows), 'row')} fused by {rule}, {fitted if model.fits(rule) else 'which fits nothing'}."
+        f"{plural(len(rows), 'row')} fused by {rule}, {fitted if model.fits(rule) else 'which fits nothing'}."
     ]
     differences = network_differences(model.network, table.two_d_network)
     if differences:
@@ -206,15 +206,15 @@ def _remarks(
         )
     bare = int((~table.covered[rows]).sum())
     if bare:
-        notes.append(f"{number(bare, 'row')} without 3D: predicted from the 2D network alone.")
+        notes.append(f"{plural(bare, 'row')} without 3D: predicted from the 2D network alone.")
     left_out = len(table) - len(rows)
     if left_out:
-        notes.append(f"{number(left_out, 'sample')} without a 2D prediction: left out.")
+        notes.append(f"{plural(left_out, 'sample')} without a 2D prediction: left out.")
     for mark, whom in (("calibration", f"{rule} was"), ("training", "the head was")):
         count = int((marks == mark).sum())
         if count:
             notes.append(
-                f"WARNING {whom} fitted on {number(count, 'row')} of these (column seen: {mark}); "
+                f"WARNING {whom} fitted on {plural(count, 'row')} of these (column seen: {mark}); "
                 "their predictions are no test of the model."
             )
     return notes

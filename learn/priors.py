@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import UsageError, number, some
+from ..errors import UsageError, listed, plural
 from ..features.classes import canonical
 from ..features.fusion_table import FusionTable
 from ..features.predictions import log_softmax
@@ -45,7 +45,7 @@ def check_priors(model: FusionModel, priors: str | Path) -> np.ndarray | None:
     unseen = [name for name, share in zip(model.classes, least, strict=True) if not share]
     if unseen:
         raise UsageError(
-            f"priors: the model was fitted on no row of class {some(unseen)}, so that there is no share to correct; "
+            f"priors: the model was fitted on no row of class {listed(unseen)}, so that there is no share to correct; "
             "fit it on rows of every class, or leave the option out"
         )
     k = len(model.classes)
@@ -85,16 +85,16 @@ def corrected(
         shares = estimated_shares(log_p, implied)
         if len(table) < _ROWS_PER_CLASS * len(shares):
             notes.append(
-                f"WARNING class shares are estimated from {number(len(table), 'row')} only, for "
-                f"{number(len(shares), 'class')}: they are uncertain."
+                f"WARNING class shares are estimated from {plural(len(table), 'row')} only, for "
+                f"{plural(len(shares), 'class')}: they are uncertain."
             )
     assert shares is not None  # of check_priors: only an estimate needs the rows
     with np.errstate(divide="ignore"):
         gone = np.flatnonzero(~np.isfinite(log_p + np.log(shares)).any(axis=1))
     if len(gone):
         raise UsageError(
-            f"priors: {number(len(gone), 'row')} ({some(table.id[gone].tolist())}) can only be of classes whose share "
-            "is 0; give these classes a share above 0"
+            f"priors: {plural(len(gone), 'row')} ({listed(table.id[gone].tolist())}) can only be of classes whose "
+            "share is 0; give these classes a share above 0"
         )
     origin = "estimated on these rows" if priors == ESTIMATE else str(priors)
     described = describe_shares(model.classes, shares, fitted.implied)
@@ -187,7 +187,7 @@ def read_shares(path: str | Path, classes: Sequence[str]) -> np.ndarray:
     ):
         if wrong:
             raise UsageError(
-                f"priors: {path} has {problem} ({some(wrong)}); give each of {', '.join(classes)} one share"
+                f"priors: {path} has {problem} ({listed(wrong)}); give each of {', '.join(classes)} one share"
             )
     by_class = dict(zip(names, [float(value) for _, value in pairs], strict=True))
     shares = np.array([by_class[name] for name in classes])
@@ -209,7 +209,7 @@ def _csv_pairs(path: str | Path) -> list[tuple[str, Any]]:
     columns = {str(name).strip().lower(): name for name in table.columns}
     if not {"class", "share"} <= set(columns):
         raise UsageError(
-            f"priors: {path} has the columns {some(list(columns))}; name two of them class and share"
+            f"priors: {path} has the columns {listed(list(columns))}; name two of them class and share"
         )
     return list(zip(table[columns["class"]].astype(str), table[columns["share"]], strict=True))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError, some
+from ..errors import UsageError, listed
 from ..extract.boxes import check_files
 from ..features.align import find_rows
 from ..features.samples import Listing, boxes_of
@@ -94,7 +94,7 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
         unknown = listing.samples["id"].iloc[np.flatnonzero(rows < 0)].tolist()
         if unknown:
             raise UsageError(
-                f"crop: {len(unknown)} of {len(rows)} samples are not in {crop} ({some(unknown)}); extract the same "
+                f"crop: {len(unknown)} of {len(rows)} samples are not in {crop} ({listed(unknown)}); extract the same "
                 "dataset"
             )
         check_files(listing, store, rows, what="crop")
@@ -105,7 +105,7 @@ def choose_crops(listing: Listing, crop: str | Path | None = None, *, scale: flo
     if faceless:
         notes.append(
             f"{len(faceless)} of {len(rows)} samples have no face in {crop}; their full image is used "
-            f"({some(faceless)})"
+            f"({listed(faceless)})"
         )
     return Crops(_squares(chosen, scale), source, scale, tuple(notes))
 

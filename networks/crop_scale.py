@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DatasetError, UsageError, number
+from ..errors import DatasetError, UsageError, plural
 from ..features.predictions import PROBABILITY_FLOOR, log_softmax, scores_of_outputs
 from ..features.samples import Listing, Split
 from .crop import Crops
@@ -54,7 +54,7 @@ class ScaleChoice:
         """One line for the user."""
         losses = ", ".join(f"{scale:g}: {loss:.4f}" for scale, loss in self.losses.items())
         return (
-            f"crop scale {self.scale:g}: smallest {self.metric.replace('_', ' ')} on {number(self.rows, 'row')} of the "
+            f"crop scale {self.scale:g}: smallest {self.metric.replace('_', ' ')} on {plural(self.rows, 'row')} of the "
             f"{self.split} split ({losses}); do not report these rows"
         )
 

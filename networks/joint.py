@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import nn
 
-from ..errors import DatasetError, UsageError, some
+from ..errors import DatasetError, UsageError, listed
 from ..features.align import find_rows
 from ..features.device import choose_device
 from ..features.fusion_table import FusionTable
@@ -224,8 +224,8 @@ def open_route(
     matched = np.flatnonzero(in_table >= 0)
     if not len(matched):
         raise DatasetError(
-            f"{listing.dataset}: no sample ({some(ids, 2)}) is in {table.sources.get('3d', 'the store')} "
-            f"({some(table.id.tolist(), 2)}); pass the dataset of the store"
+            f"{listing.dataset}: no sample ({listed(ids, 2)}) is in {table.sources.get('3d', 'the store')} "
+            f"({listed(table.id.tolist(), 2)}); pass the dataset of the store"
         )
     pictures = load_pictures(
         listing, matched, view=start.view, boxes=crops.boxes, jobs=joint.jobs, advance=advance
@@ -241,7 +241,7 @@ def open_route(
     )
     for part in (table_digest(table).encode(), row.tobytes(), pictures.digests.tobytes()):
         total.update(part)
-    unread = f"{len(pictures.problems)} images could not be read: {some(list(pictures.problems), 3)}"
+    unread = f"{len(pictures.problems)} images could not be read: {listed(list(pictures.problems), 3)}"
     notes = (warning, *crops.notes, unread if pictures.problems else "")
     return JointRoute(
         table=replace(table, notes=(*table.notes, *filter(None, notes))),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..console import progress_bar
-from ..errors import DatasetError, UsageError, some
+from ..errors import DatasetError, UsageError, listed
 from ..extract.runtime import exact_arithmetic
 from ..features.device import choose_device
 from ..features.order import class_order_problem
@@ -190,7 +190,7 @@ def write_logits(
             )
         if not good:
             raise DatasetError(
-                f"{listing.dataset}: none of {len(rows)} images can be read ({some(list(problems), 3)})"
+                f"{listing.dataset}: none of {len(rows)} images can be read ({listed(list(problems), 3)})"
             )
         done = np.array([picture.row for picture in good])
         ids = listing.samples["id"].to_numpy(dtype="U")[done]
@@ -282,7 +282,7 @@ def _left_out_notes(listing: Listing, rows: np.ndarray) -> list[str]:
     if not_in_train:
         notes.append(
             f"{len(not_in_train)} of these are not in the train split, but are copies of training images "
-            f"({some(not_in_train)})"
+            f"({listed(not_in_train)})"
         )
     return notes
 
@@ -299,7 +299,7 @@ def _training_notes(network: UserNetwork, digests: np.ndarray, ids: np.ndarray) 
     notes = []
     if fitted.any():
         notes.append(
-            f"{int(fitted.sum())} rows have training images of the network ({some(ids[fitted].tolist())}): their "
+            f"{int(fitted.sum())} rows have training images of the network ({listed(ids[fitted].tolist())}): their "
             "outputs are over-confident, and figures on them are not valid"
         )
     if selected.any():

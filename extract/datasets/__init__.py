@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DatasetError, LayoutError, UsageError, some
+from ...errors import DatasetError, LayoutError, UsageError, listed
 from ...features.classes import CANONICAL, canonical
 from ...features.groups import groups_of
 from ...features.samples import Listing, Split
@@ -140,7 +140,7 @@ def _class_notes(listing: Listing) -> list[str]:
     counts = np.bincount(listing.labels[listing.labels >= 0], minlength=len(listing.classes))
     present = [name for name, count in zip(listing.classes, counts, strict=True) if count]
     absent = [name for name in listing.classes if name not in present]
-    notes = [f"no images of {some(absent, 12)}"] if absent and present else []
+    notes = [f"no images of {listed(absent, 12)}"] if absent and present else []
     notes += [
         f"WARNING the class {name} stands beside {near[0]}: is it misspelt?"
         if CANONICAL[near[0]] in listing.classes

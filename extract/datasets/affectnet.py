@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...errors import DatasetError, LayoutError, number, short, some
+from ...errors import DatasetError, LayoutError, listed, plural, shorten
 from ...features.classes import PRESETS
 from ...features.samples import BOX_COLUMNS, Listing, Split
 from ...features.table_columns import list_columns, split_named
@@ -130,8 +130,8 @@ def _sets(base: Path, root: Path, classes: int, notes: list[str]) -> Iterator[di
                 "size_bytes": size,
             }
         if without := sorted(files.keys() - named):
-            images_left = number(len(without), "image")
-            notes.append(f"{inside}: {images_left} left out, without annotation: {some(without)}")
+            images_left = plural(len(without), "image")
+            notes.append(f"{inside}: {images_left} left out, without annotation: {listed(without)}")
 
 
 def _annotated(base: Path, folder: Path, split: Split, classes: int) -> tuple[str, Iterable[_Annotation]]:
@@ -185,7 +185,7 @@ def _check_width(row: list[str], header: list[str], where: str) -> None:
     if len(row) < len(header) or any(row[len(header) :]):
         raise DatasetError(
             f"affectnet: {where} has {len(row)} cells instead of {len(header)} ({','.join(header[:3])},...): "
-            f"{short(','.join(row))}; correct that row"
+            f"{shorten(','.join(row))}; correct that row"
         )
 
 
@@ -250,7 +250,7 @@ def _expression(text: str, where: str) -> int:
     label = class_index(text, len(_NAMES))
     if label is None:
         raise DatasetError(
-            f"affectnet: the expression {short(text)!r} in {where} is no number from 0 to 10; correct it"
+            f"affectnet: the expression {shorten(text)!r} in {where} is no number from 0 to 10; correct it"
         )
     return label
 
@@ -265,7 +265,7 @@ def _va(value: str | float, where: str) -> float:
         return math.nan
     if not -1 <= number <= 1:
         raise DatasetError(
-            f"affectnet: the valence or arousal {short(str(value))!r} in {where} is neither in [-1, 1] nor -2; "
+            f"affectnet: the valence or arousal {shorten(str(value))!r} in {where} is neither in [-1, 1] nor -2; "
             "correct it"
         )
     return number

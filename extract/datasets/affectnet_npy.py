@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import DatasetError, RunError, some
+from ...errors import DatasetError, RunError, listed
 from ...features.atomic import replacing
 from ..places import cache_folder
 from ..sources import reason_of
@@ -109,7 +109,7 @@ def _read(folder: Path, stems: list[str]) -> Annotations:
     ]
     if odd:
         raise DatasetError(
-            f"affectnet: expressions in {folder} are no numbers from 0 to 10 ({some(odd)}); copy these files again"
+            f"affectnet: expressions in {folder} are no numbers from 0 to 10 ({listed(odd)}); copy these files again"
         )
     return {
         "stems": np.array(stems, dtype=str),

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, number, short, some
+from ...errors import DatasetError, listed, plural, shorten
 from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
 from ...features.table_columns import split_named
@@ -80,20 +80,20 @@ class AffWild2(Dataset):
         counts = Counter(split.name for split in lists.values())
         notes = [
             f"videos: {' and '.join(f'{count} {name}' for name, count in counts.items())}; "
-            f"{number(left_out['annotation'], 'frame')} left out, marked as not annotated"
+            f"{plural(left_out['annotation'], 'frame')} left out, marked as not annotated"
         ]
         if without_header:
             notes.append(
-                f"no header in {number(len(without_header), 'list')}; the first line, a label, is frame 1: "
-                f"{some(without_header)}"
+                f"no header in {plural(len(without_header), 'list')}; the first line, a label, is frame 1: "
+                f"{listed(without_header)}"
             )
         if left_out["line"]:
             notes.append(
-                f"{number(left_out['line'], 'frame')} left out, without a line in their video's list"
+                f"{plural(left_out['line'], 'frame')} left out, without a line in their video's list"
             )
         if without_frames:
-            videos = number(len(without_frames), "annotated video")
-            notes.append(f"{videos} left out, without frames: {some(without_frames)}")
+            videos = plural(len(without_frames), "annotated video")
+            notes.append(f"{videos} left out, without frames: {listed(without_frames)}")
         return replace(listing, notes=tuple(notes))
 
     def _of_videos(self, root: Path, lists: Mapping[Path, Split], options: DatasetOptions) -> Listing:
@@ -142,20 +142,20 @@ class AffWild2(Dataset):
         listing = self.listing(root, rows())
         notes = [
             *videos.notes(),
-            f"{number(beyond['unannotated'], 'frame')} left out, marked as not annotated",
+            f"{plural(beyond['unannotated'], 'frame')} left out, marked as not annotated",
         ]
         if beyond["frames"]:
             notes.append(
-                f"{number(beyond['frames'], 'frame')} left out, without a line in their video's list"
+                f"{plural(beyond['frames'], 'frame')} left out, without a line in their video's list"
             )
         if of_two:
             notes.append(
-                f"{number(len(of_two), 'list')} of one of two people left out, which need cropped_aligned/: "
-                f"{some(of_two)}"
+                f"{plural(len(of_two), 'list')} of one of two people left out, which need cropped_aligned/: "
+                f"{listed(of_two)}"
             )
         if skipped:
             notes.append(
-                f"{number(len(skipped), 'annotated video')} left out, not under the root: {some(skipped)}"
+                f"{plural(len(skipped), 'annotated video')} left out, not under the root: {listed(skipped)}"
             )
         return replace(listing, notes=tuple(notes))
 
@@ -171,7 +171,7 @@ class AffWild2(Dataset):
                 annotations.append(self.annotation(line))
             except ValueError:
                 raise DatasetError(
-                    f"{self.name}: expected {self.wanted} in line {line_number} of {file}, got {short(line)!r}"
+                    f"{self.name}: expected {self.wanted} in line {line_number} of {file}, got {shorten(line)!r}"
                 ) from None
         return annotations, header
 

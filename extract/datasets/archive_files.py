@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.samples import Split
 from ...features.table_columns import split_named
 from ..kinds import is_system_folder
@@ -48,7 +48,7 @@ class Archives:
         if not self.packed:
             return []
         return [
-            f"WARNING {number(len(self.packed), 'compressed file')} left out: {some(list(self.packed))}; unpack"
+            f"WARNING {plural(len(self.packed), 'compressed file')} left out: {listed(list(self.packed))}; unpack"
         ]
 
     def open(self, path: str, *, dataset: str) -> Any:

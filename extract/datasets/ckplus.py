@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ...errors import DatasetError, LayoutError, number, short, some
+from ...errors import DatasetError, LayoutError, listed, plural, shorten
 from ...features.classes import PRESETS
 from ...features.samples import Listing
 from .base import Dataset, DatasetOptions
@@ -80,15 +80,15 @@ class CkPlus(Dataset):
                 )
         notes = [
             "last frame as labelled and first frame as neutral of "
-            f"{number(len(labels) - len(without_frames), 'sequence')}; {number(without_label, 'sequence')} left out, "
+            f"{plural(len(labels) - len(without_frames), 'sequence')}; {plural(without_label, 'sequence')} left out, "
             "without label"
         ]
         if without_first:
-            sequences = number(len(without_first), "sequence")
-            notes.append(f"no frame 1 in {sequences}, so no frame there is neutral: {some(without_first)}")
+            sequences = plural(len(without_first), "sequence")
+            notes.append(f"no frame 1 in {sequences}, so no frame there is neutral: {listed(without_first)}")
         if without_frames:
-            sequences = number(len(without_frames), "labelled sequence")
-            notes.append(f"no images of {sequences}: {some(without_frames)}")
+            sequences = plural(len(without_frames), "labelled sequence")
+            notes.append(f"no images of {sequences}: {listed(without_frames)}")
         return self.listing(root, rows, notes)
 
     def _labels(self, emotions: Path) -> dict[tuple[str, str], Peak]:
@@ -102,7 +102,7 @@ class CkPlus(Dataset):
                 label = class_index(text, len(self.classes))
                 if label is None:
                     raise DatasetError(
-                        f"ckplus: the label {short(text)!r} in {posix(file, emotions)} is none of 0 to 7; correct "
+                        f"ckplus: the label {shorten(text)!r} in {posix(file, emotions)} is none of 0 to 7; correct "
                         "the file"
                     )
                 peaks[person, sequence] = Peak(label, file.stem.removesuffix("_emotion"))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from heapq import nsmallest
 from typing import Any, NamedTuple
 
-from ...errors import number, some
+from ...errors import listed, plural
 from ...features.samples import Listing
 from .base import Dataset, DatasetOptions
 from .files import skipped_note
@@ -90,8 +90,8 @@ def list_class_folders(
     listing = dataset.listing(root, rows(), classes=labels.classes)
     notes += [*labels.notes, *digit_notes(counts, labels.classes if options.label_map else ())]
     if outside:
-        shown = some(first_outside + [""] * (outside - len(first_outside)))
-        notes.append(f"{number(outside, 'image')} left out, outside of class folders: {shown}")
+        shown = listed(first_outside + [""] * (outside - len(first_outside)))
+        notes.append(f"{plural(outside, 'image')} left out, outside of class folders: {shown}")
     return replace(listing, notes=(*notes, *skipped_note(skipped))), places
 
 

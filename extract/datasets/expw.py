@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import DatasetError, number
+from ...errors import DatasetError, plural
 from ...features.classes import PRESETS
 from ...features.samples import BOX_COLUMNS, Listing
 from .base import Dataset, DatasetOptions
@@ -61,7 +61,7 @@ class ExpW(Dataset):
                     **dict(zip(BOX_COLUMNS, (left, top, right, bottom), strict=True)),
                 }
             )
-        faces = f"{number(len(rows), 'face')} in {number(len(sizes), 'image')}"
+        faces = f"{plural(len(rows), 'face')} in {plural(len(sizes), 'image')}"
         return self.listing(root, rows, [f"{faces}, with the boxes of {posix(list_file, root)}"])
 
 

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, short
+from ...errors import DatasetError, shorten
 from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
 from ...features.table_columns import list_columns, split_named
@@ -53,8 +53,8 @@ class Fer2013(Dataset):
             split, label = usage(cells["usage"]), class_index(cells["emotion"], len(self.classes))
             if split is None or label is None:
                 raise DatasetError(
-                    f"fer2013: row {row} of {table} has emotion {short(cells['emotion'])!r} and Usage "
-                    f"{short(cells['usage'])!r}; use emotions 0 to 6 and Usage {', '.join(USAGES)}"
+                    f"fer2013: row {row} of {table} has emotion {shorten(cells['emotion'])!r} and Usage "
+                    f"{shorten(cells['usage'])!r}; use emotions 0 to 6 and Usage {', '.join(USAGES)}"
                 )
             yield {**sample, "label": label, "split": split}
 
@@ -95,7 +95,7 @@ def pixel_rows(table: Path) -> Iterator[Mapping[str, str]]:
             if len(cells) != len(rows.names):
                 raise DatasetError(
                     f"fer2013: row {row} of {table} has {len(cells)} cells instead of {len(rows.names)}: "
-                    f"{short(','.join(cells))!r}; correct that row"
+                    f"{shorten(','.join(cells))!r}; correct that row"
                 )
             yield dict(zip(rows.names, cells, strict=True))
     except (OSError, Unreadable, ValueError, csv.Error) as exc:

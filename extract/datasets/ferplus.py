@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import DatasetError, number, short, some
+from ...errors import DatasetError, listed, plural, shorten
 from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
 from .base import Dataset, DatasetOptions
@@ -47,7 +47,7 @@ class FerPlus(Dataset):
         labels = majority(np.array(voted.votes, np.float64).reshape(-1, _VOTES))
         unclear = int((labels < 0).sum())
         voted.notes.append(
-            f"{number(unclear, 'image')} without a majority for one of the {len(self.classes)} classes, kept without "
+            f"{plural(unclear, 'image')} without a majority for one of the {len(self.classes)} classes, kept without "
             "label"
         )
         rows = ({**row, "label": label} for row, label in zip(voted.rows, labels.tolist(), strict=True))
@@ -149,7 +149,7 @@ def _check_same_rows(rows: list[_VoteRow], table: Path, pixels: Path) -> None:
     splits = [usage(cells["usage"]) for cells in pixel_rows(pixels)]
     if len(splits) != len(rows):
         raise DatasetError(
-            f"ferplus: {table.name} has {number(len(rows), 'row')} of votes, {pixels} has {len(splits)} of pixels; "
+            f"ferplus: {table.name} has {plural(len(rows), 'row')} of votes, {pixels} has {len(splits)} of pixels; "
             f"{advice}"
         )
     other = [
@@ -157,7 +157,7 @@ def _check_same_rows(rows: list[_VoteRow], table: Path, pixels: Path) -> None:
     ]
     if other:
         raise DatasetError(
-            f"ferplus: {table.name} and {pixels} differ in Usage in {number(len(other), 'row')} ({some(other)}); "
+            f"ferplus: {table.name} and {pixels} differ in Usage in {plural(len(other), 'row')} ({listed(other)}); "
             f"{advice}"
         )
     named = [(row, votes.name) for row, votes in enumerate(rows) if votes.name]
@@ -183,7 +183,7 @@ def _of_label_files(base: Path, root: Path) -> _Voted:
         if not table.is_file():
             if files:
                 voted.notes.append(
-                    f"WARNING {inside}: {number(len(files), 'image')} left out, without label.csv"
+                    f"WARNING {inside}: {plural(len(files), 'image')} left out, without label.csv"
                 )
             continue
         tables.append(posix(table, root))
@@ -210,6 +210,7 @@ def _votes(cells: list[str], table: Path) -> list[float]:
         votes = []
     if len(votes) != _VOTES:
         raise DatasetError(
-            f"ferplus: {short(','.join(cells))!r} in {table} are not {_VOTES} votes; take the table as it was published"
+            f"ferplus: {shorten(','.join(cells))!r} in {table} are not {_VOTES} votes; take the table as it was "
+            "published"
         )
     return votes

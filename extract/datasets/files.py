@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import without_image_suffix
 from ...features.table_reader import read_text
@@ -121,7 +121,7 @@ def skipped_note(skipped: Counter[str]) -> list[str]:
     if not skipped:
         return []
     kinds = [f"{kind} ({count})" for kind, count in skipped.most_common()]
-    return [f"left out: {some(kinds, 12)}"]
+    return [f"left out: {listed(kinds, 12)}"]
 
 
 def own_path(path: str) -> str:
@@ -215,12 +215,12 @@ def files_in(folder: Path) -> dict[str, tuple[str, int]]:
     return {posixpath.splitext(name)[0]: (name, size) for name, size in found}
 
 
-def unlisted_note(present: Iterable[str], listed: Collection[str], *, inside: str, why: str) -> list[str]:
+def unlisted_note(present: Iterable[str], names: Collection[str], *, inside: str, why: str) -> list[str]:
     """A note on images of a folder that its list or table does not name."""
-    unlisted = sorted(set(present).difference(listed))
+    unlisted = sorted(set(present).difference(names))
     if not unlisted:
         return []
-    return [f"WARNING {inside}: {number(len(unlisted), 'image')} left out, {why}: {some(unlisted)}"]
+    return [f"WARNING {inside}: {plural(len(unlisted), 'image')} left out, {why}: {listed(unlisted)}"]
 
 
 def first_folder(*candidates: Path) -> Path | None:
@@ -279,7 +279,7 @@ def contents(folder: Path, limit: int = 5) -> str:
         names = [entry.name + ("/" if is_folder(entry) else "") for entry in entries]
     if not names:
         return "nothing"
-    return some(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
+    return listed(nsmallest(limit, names) + [""] * (len(names) - limit), limit)
 
 
 def missing_note(samples: pd.DataFrame) -> list[str]:
@@ -287,5 +287,5 @@ def missing_note(samples: pd.DataFrame) -> list[str]:
     missing = samples["path"][samples["size_bytes"] < 0].tolist()
     if not missing:
         return []
-    images = number(len(missing), "listed image")
-    return [f"no file for {images} ({some(missing)}); the rows are kept, as missing or unreadable"]
+    images = plural(len(missing), "listed image")
+    return [f"no file for {images} ({listed(missing)}); the rows are kept, as missing or unreadable"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from ...errors import LayoutError, number, some
+from ...errors import LayoutError, listed, plural
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural
 from ...features.samples import Listing
@@ -146,10 +146,10 @@ def _empty(holds: Mapping[Folder, bool], labels: Collection[str]) -> list[str]:
     if not empty:
         return []
     paths = sorted(("/".join(folder) for folder in empty), key=natural)
-    notes = [f"left out, {number(len(empty), 'folder')} without images: {some(paths)}"]
+    notes = [f"left out, {plural(len(empty), 'folder')} without images: {listed(paths)}"]
     if missing := {name for *_, name in empty if canonical(name) in CANONICAL} - {*labels}:
         notes.append(
-            f"WARNING no image in any folder of {some(sorted(missing))}, which is no class therefore"
+            f"WARNING no image in any folder of {listed(sorted(missing))}, which is no class therefore"
         )
     return notes
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.table_columns import as_numbers, cell_text, is_empty
 from .videos import Frame, Videos, is_video, video_id
 
@@ -84,7 +84,7 @@ def expand(
         chosen += frames.frames[span]
     if without and not rows:
         raise DatasetError(
-            f"{table}: no row has frames ({some(without)}); correct the intervals, in seconds from the first frame, "
+            f"{table}: no row has frames ({listed(without)}); correct the intervals, in seconds from the first frame, "
             "or the numbers of frames, from 0"
         )
     twice = [
@@ -94,7 +94,7 @@ def expand(
     ]
     if twice:
         raise DatasetError(
-            f"{table}: {number(len(twice), 'frame')} in more than one row ({some(twice)}); intervals of a video must "
+            f"{table}: {plural(len(twice), 'frame')} in more than one row ({listed(twice)}); intervals of a video must "
             "not overlap"
         )
     taken = {name: [column[row] for row in rows] for name, column in cells.items()}
@@ -108,9 +108,9 @@ def expand(
     outside = sum(len(frames.frames) for frames in lists.values()) - sum(
         frame.number >= 0 for frame in chosen
     )
-    notes = [f"{number(outside, 'frame')} left out, in no row of {table}"] if outside else []
+    notes = [f"{plural(outside, 'frame')} left out, in no row of {table}"] if outside else []
     if without:
-        notes.append(f"WARNING {number(len(without), 'row')} of {table} without frames: {some(without)}")
+        notes.append(f"WARNING {plural(len(without), 'row')} of {table} without frames: {listed(without)}")
     return Expanded(taken, np.array(rows, int), [frame.time for frame in chosen], notes)
 
 
@@ -121,7 +121,7 @@ def _numbers(name: str, column: Sequence[Any], table: str) -> np.ndarray:
     bad = [text for text, value in zip(texts, values, strict=True) if np.isnan(value) and not is_empty(text)]
     if bad:
         raise DatasetError(
-            f"{table}: column {name} has {some(sorted({*bad}))}; write numbers, or leave cells empty"
+            f"{table}: column {name} has {listed(sorted({*bad}))}; write numbers, or leave cells empty"
         )
     return values
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ...errors import DatasetError, UsageError, some
+from ...errors import DatasetError, UsageError, listed
 from ...features.classes import PRESETS, canonical, canonical_all, parse_classes
 from ...features.image_names import natural
 
@@ -70,7 +70,7 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     labels = sorted(set(names), key=natural)
     if len(labels) > MAX_CLASSES:
         raise DatasetError(
-            f"labels: {len(labels)} different labels ({some(labels, 3)}), but at most {MAX_CLASSES} classes are "
+            f"labels: {len(labels)} different labels ({listed(labels, 3)}), but at most {MAX_CLASSES} classes are "
             "supported; check that the column holds labels, not names"
         )
     if label_map is None:
@@ -79,7 +79,7 @@ def read_labels(names: Iterable[str], label_map: str | None = None) -> Labels:
     index = {name: meaning[_key(name)] for name in labels if _key(name) in meaning}
     if unmapped := [name for name in labels if name not in index]:
         raise UsageError(
-            f"label map: {label_map!r} has no class for {some(unmapped)}; add {unmapped[0]}=NAME, or "
+            f"label map: {label_map!r} has no class for {listed(unmapped)}; add {unmapped[0]}=NAME, or "
             f"{unmapped[0]}=none for no class"
         )
     meant = {name: classes[label] if label >= 0 else "none" for name, label in index.items()}
@@ -147,7 +147,7 @@ def _in_order(text: str, labels: list[str]) -> tuple[dict[str, int], tuple[str, 
         first = 0 if 0 in digits else 1
         if first == 1 and max(digits) != len(classes):
             raise UsageError(
-                f"label map: the labels are {some(sorted(map(str, digits), key=int), 12)}, which are neither from 0 "
+                f"label map: the labels are {listed(sorted(map(str, digits), key=int), 12)}, which are neither from 0 "
                 f"nor 1 to {len(classes)} as {text!r} requires; write the map out: {min(digits)}=NAME,..."
             )
         meaning |= {str(first + label): label for label in range(len(classes))}
@@ -173,7 +173,7 @@ def digit_notes(counts: Mapping[str, Mapping[str, int]], mapped: tuple[str, ...]
             f"WARNING label map: the counts per label are those of {likely[0]} in the order "
             f"{', '.join(PRESETS[likely[1]])}, not as mapped; use --label-map {likely[1]}"
         ]
-    labels = f"labels are bare digits ({some(digits, 12)})"
+    labels = f"labels are bare digits ({listed(digits, 12)})"
     if likely is not None:
         return [
             f"WARNING {labels}: their counts are those of {likely[0]} in the order {', '.join(PRESETS[likely[1]])}; "

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ...errors import LayoutError, some
+from ...errors import LayoutError, listed
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import natural
 from ...features.samples import Split
@@ -83,8 +83,8 @@ def read_levels(
     if named := split_names(_names(levels)):
         if others := sorted(_names(levels) - named.keys(), key=natural):
             raise LevelError(
-                f"{dataset}: {root} has split folders ({some(sorted(named))}) beside other folders ({some(others)}); "
-                "move one kind elsewhere"
+                f"{dataset}: {root} has split folders ({listed(sorted(named))}) beside other folders "
+                f"({listed(others)}); move one kind elsewhere"
             )
         levels = {
             folder: _once(_below(level, split=named[level.rest[0]]))
@@ -97,7 +97,7 @@ def read_levels(
         notes.append(f"splits as the folders say{_in_words(named)}")
         if levels and not any(level.rest for level in levels.values()):
             raise LevelError(
-                f"{dataset}: {some(sorted(named))} of {root} hold images without class folders; list the images with "
+                f"{dataset}: {listed(sorted(named))} of {root} hold images without class folders; list the images with "
                 "their labels in a table (--dataset manifest)"
             )
     levels = _class_level(levels, notes, dataset=dataset, root=root)
@@ -108,7 +108,7 @@ def read_levels(
     }
     if odd := sorted({place.label for place in places.values() if split_named(place.label) is not None}):
         raise LevelError(
-            f"{dataset}: folders named as splits ({some(odd)}) lie inside other splits, persons or classes of "
+            f"{dataset}: folders named as splits ({listed(odd)}) lie inside other splits, persons or classes of "
             f"{root}; give a folder with only one kind of them as ROOT"
         )
     notes += _odd_classes({place.label for place in places.values()}) or _alike_inside(levels)
@@ -196,7 +196,7 @@ def _class_level(
     if len(set().union(*(below[name] for name in wrong))) > 1:
         if len(below) < len(first):
             raise LevelError(
-                f"{dataset}: beside the class folders of {root} lie folders that hold class folders ({some(wrong)}); "
+                f"{dataset}: beside the class folders of {root} lie folders that hold class folders ({listed(wrong)}); "
                 "move them elsewhere"
             )
         return _groups_above(levels, notes, dataset=dataset, root=root)
@@ -247,7 +247,8 @@ def _groups_above(
             groups_at = level
         elif len(names) > 1:
             raise LevelError(
-                f"{dataset}: the folders {some(names)} of {root} are no classes: the class folders ({some(classes)}) "
+                f"{dataset}: the folders {listed(names)} of {root} are no classes: the class folders "
+                f"({listed(classes)}) "
                 f"lie {'one level' if depth == 1 else f'{depth} levels'} below them; if they are splits, rename them "
                 "to train, val and test; if persons or videos, to S1, S2, ...; or give one of them as ROOT, or list "
                 "the images in a table (--dataset manifest)"
@@ -255,7 +256,7 @@ def _groups_above(
     if groups_at >= 0:
         groups = sorted(_names(deep, groups_at), key=natural)
         notes.append(
-            f"groups (persons, videos or folds) as the folders above the classes say: {some(groups)}"
+            f"groups (persons, videos or folds) as the folders above the classes say: {listed(groups)}"
         )
     if splits_at >= 0:
         notes.append(f"splits as the folders say{_in_words(named)}")
@@ -288,8 +289,8 @@ def _alike_inside(levels: Mapping[Folder, _Level]) -> list[str]:
     if any(others != names for others in inside.values()):
         return []
     return [
-        f"WARNING the folders {some(sorted(inside, key=natural))} are taken as classes, and each of them holds "
-        f"{some(sorted(names, key=natural))}; if these are the classes, rename the folders above (persons to S1, S2, "
+        f"WARNING the folders {listed(sorted(inside, key=natural))} are taken as classes, and each of them holds "
+        f"{listed(sorted(names, key=natural))}; if these are the classes, rename the folders above (persons to S1, S2, "
         "..., splits to train and test), or list the images in a table (--dataset manifest)"
     ]
 
@@ -300,7 +301,7 @@ def _odd_classes(labels: Collection[str]) -> list[str]:
     if len(groups) > 1 and len(groups) == len(labels):
         return [
             "WARNING the class folders have names of persons, videos or folds "
-            f"({some(sorted(groups, key=natural))}); if they are no "
+            f"({listed(sorted(groups, key=natural))}); if they are no "
             "classes, list the images with their labels in a table (--dataset manifest)"
         ]
     both = [
@@ -310,14 +311,14 @@ def _odd_classes(labels: Collection[str]) -> list[str]:
     ]
     if len(both) > 1:
         return [
-            f"WARNING the class folders name splits as well ({some(sorted(both, key=natural))}): move them into "
+            f"WARNING the class folders name splits as well ({listed(sorted(both, key=natural))}): move them into "
             "folders train, val and test"
         ]
     if sum(map(_is_class, labels)) < 2:
         return []
     odd = sorted(name for name in labels if name.lower() in _NO_CLASSES)
     return (
-        [f"WARNING {some(odd)} stands beside the classes and is taken for one: move it elsewhere"]
+        [f"WARNING {listed(odd)} stands beside the classes and is taken for one: move it elsewhere"]
         if odd
         else []
     )

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.image_names import without_image_suffix
 from ..sources import parts_of
 from .files import contents, size_of
@@ -39,12 +39,12 @@ def find_listed(
     ]
     if bad:
         raise DatasetError(
-            f"manifest: {number(len(bad), 'path')} empty, absolute or outside the root: "
-            f"{some([repr(path) for path in bad])}; give paths relative to the root"
+            f"manifest: {plural(len(bad), 'path')} empty, absolute or outside the root: "
+            f"{listed([repr(path) for path in bad])}; give paths relative to the root"
         )
     paths = [posixpath.normpath(path) for path in paths]
     sizes = [size_of(root / parts_of(path)[0]) for path in paths]
-    notes = [f"{number(moved, 'absolute path')} of {table.name} taken under {root}"] if moved else []
+    notes = [f"{plural(moved, 'absolute path')} of {table.name} taken under {root}"] if moved else []
     if all(size < 0 for size in sizes):
         folder = _folder_of_table(root, paths, table)
         if folder:
@@ -58,7 +58,7 @@ def find_listed(
             renamed.append(f"{paths[row]} is {name}")
             paths[row], sizes[row] = name, size_of(root / name)
     if renamed:
-        notes.append(f"{number(len(renamed), 'path')} found under another spelling: {some(renamed, 2)}")
+        notes.append(f"{plural(len(renamed), 'path')} found under another spelling: {listed(renamed, 2)}")
     if paths and all(size < 0 for size in sizes):
         folder = _folder_of_all(root, paths)
         remedy = (
@@ -67,7 +67,7 @@ def find_listed(
             else f"the folder holds {contents(root)}"
         )
         notes.append(
-            f"WARNING none of the {number(len(paths), 'file')} that {table.name} lists is there: {cells[0]!r} was "
+            f"WARNING none of the {plural(len(paths), 'file')} that {table.name} lists is there: {cells[0]!r} was "
             f"looked for at {root / paths[0]}; {remedy}"
         )
     return paths, sizes, tuple(notes)

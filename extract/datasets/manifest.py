@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...errors import DatasetError, some
+from ...errors import DatasetError, listed
 from ...features.image_names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ...features.samples import BOX_COLUMNS, Listing
 from ...features.table_columns import (
@@ -71,7 +71,7 @@ class ManifestDataset(Dataset):
             sizes = [sizes[row] for row in expanded.rows.tolist()]
             notes += [*videos.notes(), *expanded.notes]
         if unread := [name for name in table if name not in used.values()]:
-            notes.append(f"columns left unread: {some(unread, 12)}")
+            notes.append(f"columns left unread: {listed(unread, 12)}")
         return list_table(
             self, str(root), cells, sizes, options, times=times, notes=(*assumed, *notes, *moved)
         )

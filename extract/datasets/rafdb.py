@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DatasetError, LayoutError, number, short, some
+from ...errors import DatasetError, LayoutError, listed, plural, shorten
 from ...features.classes import PRESETS
 from ...features.samples import Listing, Split
 from .base import Dataset, DatasetOptions
@@ -122,7 +122,7 @@ def _official(dataset: Dataset, lists: list[Path], root: Path) -> Listing:
     folder = posix(images, root)
     suffix = "_aligned" if images.name.startswith("aligned") else ""
     rows = []
-    listed = set()
+    names = set()
     for line_number, line in enumerate(read_lines(list_file), start=1):
         if not line:
             continue
@@ -132,22 +132,22 @@ def _official(dataset: Dataset, lists: list[Path], root: Path) -> Listing:
         label = class_index(digits, len(dataset.classes), first=1)
         if split is None or label is None:
             raise DatasetError(
-                f"{dataset.name}: line {line_number} of {list_file} is {short(line)!r}; lines must read "
+                f"{dataset.name}: line {line_number} of {list_file} is {shorten(line)!r}; lines must read "
                 f"'train_00001.jpg 5' with labels 1 to {len(dataset.classes)}"
             )
-        if f"{stem}{suffix}" in listed:
+        if f"{stem}{suffix}" in names:
             raise DatasetError(
                 f"{dataset.name}: line {line_number} of {list_file} repeats {name}; take the list as it was published"
             )
-        listed.add(f"{stem}{suffix}")
+        names.add(f"{stem}{suffix}")
         file, size = files.get(f"{stem}{suffix}", (f"{stem}{suffix}{extension}", -1))
         rows.append(_row(f"{folder}/{stem}", f"{folder}/{file}", label, split, size))
     notes = [
         f"read the list {posix(list_file, root)} (RAF-DB layout) and the images of {folder}/",
-        *unlisted_note(files, listed, inside=folder, why="not in the list"),
+        *unlisted_note(files, names, inside=folder, why="not in the list"),
     ]
     if copies:
-        others = some([posix(copy, root) for copy in copies])
+        others = listed([posix(copy, root) for copy in copies])
         notes.append(f"WARNING {dataset.name}: left out are other copies under the root: {others}")
     return dataset.listing(root, rows, notes)
 
@@ -199,14 +199,15 @@ def _kaggle(dataset: Dataset, folder: Path, root: Path) -> Listing:
         ]
     if wrong:
         raise DatasetError(
-            f"rafdb: {number(len(wrong), 'image')} in a folder other than the label in *_labels.csv ({some(wrong)}); "
+            f"rafdb: {plural(len(wrong), 'image')} in a folder other than the label in *_labels.csv ({listed(wrong)}); "
             "take folders and tables as they were published"
         )
     checked = "labels agree with *_labels.csv" if tables else "no *_labels.csv to check labels against"
     notes = [f"Kaggle's RAF-DB folders 1 to 7 in RAF-DB's order; {checked}"]
     if unlisted:
         notes.append(
-            f"WARNING {number(len(unlisted), 'image')} not in *_labels.csv, labelled as their folders: {some(unlisted)}"
+            f"WARNING {plural(len(unlisted), 'image')} not in *_labels.csv, labelled as their folders: "
+            f"{listed(unlisted)}"
         )
     return dataset.listing(root, rows, notes)
 

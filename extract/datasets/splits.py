@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...errors import DatasetError, UsageError, number, some
+from ...errors import DatasetError, UsageError, listed, plural
 from ...features.align import Alignment, align_column, difference
 from ...features.atomic import replacing
 from ...features.samples import SPLITS, Listing, Split
@@ -120,7 +120,7 @@ def carve(listing: Listing, share: float, *, seed: int = 0) -> Listing:
     chosen = seeded_split(strata(listing)[rows], groups, (1 - share, share, 0.0), seed=seed)
     if not (chosen == Split.val).any() or (chosen == Split.val).all():
         raise DatasetError(
-            f"split: the {number(len(rows), 'train row')} cannot be divided without splitting a group; use another "
+            f"split: the {plural(len(rows), 'train row')} cannot be divided without splitting a group; use another "
             "share or smaller groups"
         )
     splits[rows] = chosen
@@ -162,10 +162,10 @@ def apply_split(listing: Listing, table: Path) -> Listing:
     if unknown or missing:
         raise DatasetError(
             f"split: {table} does not list the {len(listing)} samples of {listing.dataset}: "
-            f"{number(len(unknown), 'unknown id')}"
-            + (f" ({some(unknown, 3)})" if unknown else "")
+            f"{plural(len(unknown), 'unknown id')}"
+            + (f" ({listed(unknown, 3)})" if unknown else "")
             + f" and {len(missing)} missing"
-            + (f" ({some(missing, 3)})" if missing else "")
+            + (f" ({listed(missing, 3)})" if missing else "")
             + difference(np.array(unknown, dtype=str), listing.samples)
             + "; make it with ig3d split from the same folder, --dataset and options"
         )
@@ -192,7 +192,7 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     bad = [*names[counts > 1].tolist(), *sorted({cell for cell in cells if split_of(cell) is None})]
     if bad:
         raise DatasetError(
-            f"split: {table} has duplicate ids or unknown splits ({some(bad)}); give each id once, with train, val, "
+            f"split: {table} has duplicate ids or unknown splits ({listed(bad)}); give each id once, with train, val, "
             "test or nothing"
         )
     return ids, np.array([split_of(cell) for cell in cells], np.int8), alignment

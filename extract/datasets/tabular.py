@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.classes import canonical, canonical_all
 from ...features.samples import BOX_COLUMNS, Listing
 from ...features.table_columns import LABEL_NAMES, as_numbers, cell_text, is_empty, label_text, split_of
@@ -104,7 +104,7 @@ def _numbered(dataset: str, present: set[str], class_names: Sequence[str]) -> La
     index |= {name: label for label, name in enumerate(classes)}
     if unknown := sorted(present - index.keys()):
         raise DatasetError(
-            f"{dataset}: unknown labels {some(unknown)}; use 0 to {len(classes) - 1}, or {some(list(classes), 12)}"
+            f"{dataset}: unknown labels {listed(unknown)}; use 0 to {len(classes) - 1}, or {listed(list(classes), 12)}"
         )
     return Labels(index, classes)
 
@@ -151,4 +151,4 @@ def _refuse(dataset: str, rule: str, cells: pd.Series, ids: pd.Series, wrong: pd
     """Refuse the cells that are wrong, by their ids."""
     if count := int(wrong.sum()):
         shown = [f"{cell} ({name})" for cell, name in zip(cells[wrong], ids[wrong], strict=True)]
-        raise DatasetError(f"{dataset}: {number(count, 'cell')} not valid: {some(shown)}; use {rule}")
+        raise DatasetError(f"{dataset}: {plural(count, 'cell')} not valid: {listed(shown)}; use {rule}")

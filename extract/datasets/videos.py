@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.image_names import VIDEO_SUFFIXES
 from ..sources import Unavailable, Unreadable
 from ..sources.video import read_index
@@ -103,12 +103,12 @@ class Videos:
             return
         if self._all:
             taken = "" if self._fps is None else f"; --fps {self._fps:g} takes {self._taken} of them"
-            yield f"{number(self._count, 'video')}, {self._all} frames in {self._seconds:.1f} s{taken}"
+            yield f"{plural(self._count, 'video')}, {self._all} frames in {self._seconds:.1f} s{taken}"
         if self._damaged:
             several = len(self._damaged) > 1
             yield (
-                f"WARNING {number(len(self._damaged), 'video')} cannot be read, and {'have' if several else 'has'} one "
-                f"row{' each' if several else ''}, unreadable: {some(self._damaged)}"
+                f"WARNING {plural(len(self._damaged), 'video')} cannot be read, and {'have' if several else 'has'} one "
+                f"row{' each' if several else ''}, unreadable: {listed(self._damaged)}"
             )
         if self._short:
-            yield f"WARNING {number(len(self._short), 'video')} cut short: {some(self._short)}"
+            yield f"WARNING {plural(len(self._short), 'video')} cut short: {listed(self._short)}"

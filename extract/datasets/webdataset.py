@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatasetError, number, some
+from ...errors import DatasetError, listed, plural
 from ...features.samples import BOX_COLUMNS, Listing
 from ..kinds import is_leaving, other_kind
 from ..sources import Unavailable, Unreadable
@@ -59,7 +59,7 @@ class WebDataset(Dataset):
             records += shard
             notes += note
         if not records:
-            found = f"compressed files only ({some(packed)}), to be unpacked" if packed else ""
+            found = f"compressed files only ({listed(packed)}), to be unpacked" if packed else ""
             raise self.wrong_layout(root, "images", found=found)
         notes = [*replace(shards, packed=(*shards.packed, *packed)).notes, *notes, *skipped_note(skipped)]
         names = {*COLUMNS} & {name for record in records for name in record}
@@ -113,7 +113,7 @@ def _records(path: str, archive: TarMembers, skipped: Counter[str]) -> tuple[lis
 def _notes(path: str, archive: TarMembers, damage: str, images: int) -> list[str]:
     """Warnings on what a shard may have beside the images that are taken."""
     if damage:
-        return [f"WARNING {path} is damaged; taken: {number(images, 'image')} up to the damage ({damage})"]
+        return [f"WARNING {path} is damaged; taken: {plural(images, 'image')} up to the damage ({damage})"]
     if archive.followed:
         return [
             f"WARNING {path} goes on after its end, and what follows is left out; where tars were joined, unpack "

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ...errors import number, some
+from ...errors import listed, plural
 from ...features.samples import Listing
 from ..kinds import is_leaving
 from ..sources.archives import ZipMembers
@@ -65,6 +65,6 @@ def _members(path: str, archive: ZipMembers, skipped: Counter[str]) -> tuple[dic
     if not (twice := sorted(name for name, count in counts.items() if count > 1)):
         return dict(images), []
     return dict(images), [
-        f"WARNING {path}: {number(len(twice), 'name')} given to several images, of which the last is taken: "
-        f"{some(twice)}"
+        f"WARNING {path}: {plural(len(twice), 'name')} given to several images, of which the last is taken: "
+        f"{listed(twice)}"
     ]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...errors import WeightsError, some
+from ...errors import WeightsError, listed
 from ...features.atomic import file_sha256
 from .deca import (
     COARSE_WIDTH,
@@ -83,8 +83,8 @@ class Emoca(EncoderRegressor):
         if others or width not in (50, 53, 56):
             raise WeightsError(
                 f"{checkpoint.what}: the expression encoder must be a separate ResNet with 50, 53 or 56 outputs; it "
-                f"has {width} outputs and {len(others)} tensors of another network ({some(others or names, 3)}); use a "
-                "released EMOCA v1 or v2 model (50 outputs)"
+                f"has {width} outputs and {len(others)} tensors of another network ({listed(others or names, 3)}); "
+                "use a released EMOCA v1 or v2 model (50 outputs)"
             )
         return parts
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import WeightsError, some
+from ...errors import WeightsError, listed
 from ...features.safe_pickle import read_arrays
 from ..weights import find_weights, weights_sha256
 
@@ -83,7 +83,7 @@ def refuse_unknown(names: Sequence[str] | Mapping[str, Any], prefixes: tuple[str
     unknown = [name for name in names if not name.startswith(prefixes)]
     if unknown:
         raise WeightsError(
-            f"{what}: {len(unknown)} unknown tensors ({some(unknown, 3)}); docs/regressors.md names the official file"
+            f"{what}: {len(unknown)} unknown tensors ({listed(unknown, 3)}); docs/regressors.md names the official file"
         )
 
 
@@ -126,7 +126,7 @@ def load_strictly(
     }
     if any(differences.values()):
         problems = "; ".join(
-            f"{len(keys)} {kind} ({some(keys, 3)})" for kind, keys in differences.items() if keys
+            f"{len(keys)} {kind} ({listed(keys, 3)})" for kind, keys in differences.items() if keys
         )
         raise WeightsError(
             f"{what}: the tensors are not the {len(expected)} of the official networks: {problems}; "

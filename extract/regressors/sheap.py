@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import WeightsError, short
+from ...errors import WeightsError, shorten
 from ...features.device import device_kind
 from ...features.values import Block, CropSpec
 from ..engine import load_module, runtime_of
@@ -141,7 +141,7 @@ def read_network(file: Path) -> nn.Module:
             warnings.simplefilter("ignore", DeprecationWarning)
             return Blocks(torch.jit.load(file, map_location="cpu"))
     except (RuntimeError, ValueError) as exc:
-        reason = short(str(exc).strip().splitlines()[0], 100)
+        reason = shorten(str(exc).strip().splitlines()[0], 100)
         raise WeightsError(
             f"sheap ({file.name}): the file is no TorchScript network ({reason}); use the authors' file"
         ) from exc

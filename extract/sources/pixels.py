@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...errors import some
+from ...errors import listed
 from .storage import MOST_BYTES, File, Unreadable
 
 COLUMN = "pixels"
@@ -85,7 +85,7 @@ class PixelRows:
     def read(self, member: str) -> np.ndarray:
         """(side, side) uint8, grey."""
         if COLUMN not in self.names:
-            raise Unreadable(f"no column {COLUMN} among {some(self.names)}")
+            raise Unreadable(f"no column {COLUMN} among {listed(self.names)}")
         row = int(member) if member.isdecimal() else -1
         if not 0 <= row < len(self):
             raise KeyError(member)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import h5py
 import numpy as np
 
-from ...errors import StoreError, UsageError, number, some
+from ...errors import StoreError, UsageError, listed, plural
 from ..samples import SPLITS
 from ..values import Block, Rows, Status
 from .format import (
@@ -255,8 +255,8 @@ class CodeStore:
         return pd.concat(parts, axis=1)
 
     def _describe(self, block: str, what: str, rows: np.ndarray) -> str:
-        ids = some(self.samples["id"].iloc[rows].tolist())
-        return f"codes/{block} has {what}, in {number(len(rows), 'row')} ({ids})"
+        ids = listed(self.samples["id"].iloc[rows].tolist())
+        return f"codes/{block} has {what}, in {plural(len(rows), 'row')} ({ids})"
 
     @property
     def content_sha256(self) -> str:

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError, short
+from ...errors import UsageError, shorten
 from .runners import PATHS, RUNNERS, option_names
 from .yaml_reader import read_yaml
 
@@ -246,13 +246,13 @@ def _refuse_code(study: Study, path: str | Path, callers: Mapping[str, Any]) -> 
             code = next((name for name in listed if isinstance(name, str) and ":" in name), None)
             if code is not None and value != callers.get(option):
                 raise UsageError(
-                    f"{path}: the study names the {'head' if option == 'head' else 'rule'} {short(code)!r}, which is "
+                    f"{path}: the study names the {'head' if option == 'head' else 'rule'} {shorten(code)!r}, which is "
                     "code outside of ig3d; if you trust the file and that code, run it with --allow-code"
                 )
     for name in dict.fromkeys(name for cell in study.cells for name in cell.options):
         if ":" in name and name not in callers:
             raise UsageError(
-                f"{path}: the option {short(name)!r} is one of a rule that is code outside of ig3d; if you trust the "
+                f"{path}: the option {shorten(name)!r} is one of a rule that is code outside of ig3d; if you trust the "
                 "file and that code, run it with --allow-code"
             )
 

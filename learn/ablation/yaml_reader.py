@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ...errors import UsageError, short
+from ...errors import UsageError, shorten
 
 _MOST_VALUES = 100_000
 _MOST_BITS = 14_000
@@ -58,7 +58,7 @@ def _refuse_repeated(node: yaml.MappingNode) -> None:
             name = str(yaml.SafeLoader.bool_values[name.lower()])
         if name in lines:
             raise yaml.YAMLError(
-                f"the key {short(key.value)!r} twice (lines {lines[name]} and {line}); keep one of them"
+                f"the key {shorten(key.value)!r} twice (lines {lines[name]} and {line}); keep one of them"
             )
         lines[name] = line
 
@@ -79,5 +79,5 @@ def read_yaml(text: str, *, where: str, wanted: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except Exception as exc:  # the parser raises many kinds for text that is not YAML
-        reason = short(" ".join(str(exc).split()), 400) or type(exc).__name__
+        reason = shorten(" ".join(str(exc).split()), 400) or type(exc).__name__
         raise UsageError(f"{where}: expected {wanted}, got {reason}") from exc

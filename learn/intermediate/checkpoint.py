@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import ModelError, ProtocolError, UsageError, some
+from ...errors import ModelError, ProtocolError, UsageError, listed
 from ...features.fusion_table import BlockUse, FusionTable
 from ...features.network_features import network_differences
 from ...features.predictions import VA, Predictions
@@ -228,8 +228,8 @@ def check_blocks(loaded: LoadedModule, table: FusionTable) -> None:
     )
     if wanted != got:
         raise ModelError(
-            f"{loaded.source}: expected the code blocks {some(wanted, 8)}, got {some(got, 8)}; extract with the same "
-            "regressor"
+            f"{loaded.source}: expected the code blocks {listed(wanted, 8)}, got {listed(got, 8)}; extract with the "
+            "same regressor"
         )
 
 

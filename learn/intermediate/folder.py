@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import RunError, some
+from ...errors import RunError, listed
 from ...features.atomic import replacing
 from ..report.files import run_files, write_texts
 from ..report.findings import findings_of
@@ -88,7 +88,7 @@ class RunFolder:
             if more and not restart:
                 raise RunError(
                     f"{self.path}: the folder has further trainings "
-                    f"({some(sorted(name.removesuffix('.safetensors') for name in more))}); include them (--seeds, "
+                    f"({listed(sorted(name.removesuffix('.safetensors') for name in more))}); include them (--seeds, "
                     "--controls), or choose another --out, or --restart"
                 )
             if restart:

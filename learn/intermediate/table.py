@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import PredictionsError, some
+from ...errors import PredictionsError, listed
 from ...features.align import find_rows
 from ...features.fusion_table import FusionTable
 from ...features.groups import regrouped
@@ -111,9 +111,9 @@ def load_feature_table(
     unknown = read.ids[~np.isin(read.ids, table.id)]
     if len(unknown):
         raise PredictionsError(
-            f"{features}: {len(unknown)} of {len(read)} rows ({some(unknown.tolist(), 3)}) are not samples of "
-            f"{table.sources.get('3d', 'the store')} ({some(table.id.tolist(), 2)}); write features and store from the "
-            "same dataset"
+            f"{features}: {len(unknown)} of {len(read)} rows ({listed(unknown.tolist(), 3)}) are not samples of "
+            f"{table.sources.get('3d', 'the store')} ({listed(table.id.tolist(), 2)}); write features and store from "
+            "the same dataset"
         )
     contents = contents_of(inputs.stores, table.id)
     table = regrouped(table, groups)

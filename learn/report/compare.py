@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...errors import RunError, short
+from ...errors import RunError, shorten
 from ..evaluate.figures import COLUMNS, Figure, figures_of
 from ..evaluate.intervals import holm
 from ..evaluate.metrics import measure
@@ -129,7 +129,7 @@ def predictions_of(run: Run) -> ReportedPredictions:
             raise FileNotFoundError("not there")
         found = read_predictions(path)
     except (OSError, ValueError) as exc:
-        why = short(" ".join(str(exc).split()), 120)
+        why = shorten(" ".join(str(exc).split()), 120)
         raise RunError(f"{path}: predictions of a run are expected ({why}); {_AGAIN}") from exc
     _check(run, found)
     return found

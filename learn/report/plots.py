@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...console import one_line
-from ...errors import RunError, UsageError, require, short
+from ...errors import RunError, UsageError, require, shorten
 from ...features.atomic import check_output, replacing
 from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS, metric_names
@@ -316,7 +316,7 @@ def _settle(axis: Any, names: Sequence[str], words: str) -> None:
 
 def as_label(text: str) -> str:
     """A name as plots show it: on one line, without control characters, and not too long."""
-    return short(one_line(text))
+    return shorten(one_line(text))
 
 
 def _height(rows: int) -> float:

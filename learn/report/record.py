@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...errors import Ig3dError, RunError, short
+from ...errors import Ig3dError, RunError, shorten
 from ..config import PRIMARY_METRICS, FuseConfig
 from ..evaluate.counts import CONFUSION, RELIABILITY, confusion_table, reliability_table
 from ..evaluate.figures import COLUMNS, KEYS
@@ -260,7 +260,7 @@ def sound_records(runs: Sequence[Run]) -> Iterator[None]:
         raise
     except Exception as exc:  # of arithmetic, templates and pictures
         files = ", ".join(str(run.folder / FILE) for run in runs)
-        why = f"{type(exc).__name__}: {short(' '.join(str(exc).split()), 120)}"
+        why = f"{type(exc).__name__}: {shorten(' '.join(str(exc).split()), 120)}"
         raise RunError(f"{files}: figures that ig3d does not write ({why}); make the run again") from exc
 
 
@@ -329,7 +329,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except FileNotFoundError as exc:
         raise RunError(f"{path}: not there; make the run again") from exc
     except (OSError, ValueError, UnicodeDecodeError) as exc:
-        why = short(" ".join(str(exc).split()), 120)
+        why = shorten(" ".join(str(exc).split()), 120)
         raise RunError(f"{path}: no table of a run, or damaged ({why}); make the run again") from exc
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import ModelError, UsageError, some
+from ...errors import ModelError, UsageError, listed
 from .outputs import named_outputs
 from .values import NetworkSpec, Opened
 
@@ -41,7 +41,7 @@ def with_features(opened: Opened, spec: NetworkSpec) -> tuple[NetworkCall, str]:
         if layer not in parts:
             names = [name for name in parts if name and name.count(".") < 2]
             raise UsageError(
-                f"features: {opened.name} has no layer {layer!r}; pass auto, output:NAME or one of {some(names, 12)}"
+                f"features: {opened.name} has no layer {layer!r}; pass auto, output:NAME or one of {listed(names, 12)}"
             )
         return _WithHooks(opened, {layer: parts[layer]}, inputs=False), layer
     if all(hasattr(module, name) for name in ("forward_features", "forward_head", "num_features")):

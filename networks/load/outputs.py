@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...errors import ModelError, UsageError, some
+from ...errors import ModelError, UsageError, listed
 from ...features.classes import parse_classes
 
 
@@ -81,7 +81,7 @@ def choose_outputs(
     names = tuple(part.strip() for part in wanted.split(",") if part.strip())
     if not names and len(outputs) > 1:
         raise UsageError(
-            f"{source}: the network has {len(outputs)} outputs (shapes for {rows} images: {some(shapes, 8)}); choose "
+            f"{source}: the network has {len(outputs)} outputs (shapes for {rows} images: {listed(shapes, 8)}); choose "
             f"with --output, such as --output {next(iter(outputs))}"
         )
     # named outputs can be selected by position too
@@ -93,13 +93,13 @@ def choose_outputs(
     )
     unknown = [name for name in names if name not in outputs]
     if unknown:
-        raise UsageError(f"output: there is no {', '.join(unknown)}; choose from {some(shapes, 8)}")
+        raise UsageError(f"output: there is no {', '.join(unknown)}; choose from {listed(shapes, 8)}")
     for name in names:
         shape = tuple(outputs[name].shape)
         if not shape or shape[0] != rows or any(side > 1 for side in shape[2:]):
             raise UsageError(
                 f"{source}: output {name} has shape {shape} for {rows} images, not one row of numbers for each; choose "
-                f"with --output from {some(shapes, 8)}"
+                f"with --output from {listed(shapes, 8)}"
             )
     return names
 

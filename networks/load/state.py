@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from ...errors import ModelError, WeightsError, number, some
+from ...errors import ModelError, WeightsError, listed, plural
 from ...features.safe_pickle import Foreign, read_arrays
 
 State = dict[str, np.ndarray]
@@ -59,7 +59,8 @@ def read_state(path: Path, key: str) -> State:
             break
         if part not in content:
             raise ModelError(
-                f"{path}: the entry {part!r} of --key {key} does not exist; there are {some(sorted(map(str, content)))}"
+                f"{path}: the entry {part!r} of --key {key} does not exist; there are "
+                f"{listed(sorted(map(str, content)))}"
             )
         content = content[part]
     state = _as_state(content)
@@ -70,9 +71,9 @@ def read_state(path: Path, key: str) -> State:
         return next(iter(candidates.values()))
     if candidates:
         raise ModelError(
-            f"{path}: several entries have weights ({some(sorted(candidates))}); choose with --key"
+            f"{path}: several entries have weights ({listed(sorted(candidates))}); choose with --key"
         )
-    entries = some(sorted(map(str, _entries(content)))) or "none"
+    entries = listed(sorted(map(str, _entries(content)))) or "none"
     raise ModelError(f"{path}: no entry has named weights (entries: {entries}); choose with --key")
 
 
@@ -139,11 +140,11 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     ]
     faults = []
     if wrong:
-        faults.append(f"{len(wrong)} of another shape ({some(wrong, 2)})")
+        faults.append(f"{len(wrong)} of another shape ({listed(wrong, 2)})")
     if missing:
-        faults.append(f"{len(missing)} missing ({some(missing, 3)})")
+        faults.append(f"{len(missing)} missing ({listed(missing, 3)})")
     if unknown:
-        faults.append(f"{len(unknown)} unknown ({some(unknown, 3)})")
+        faults.append(f"{len(unknown)} unknown ({listed(unknown, 3)})")
     if faults:
         raise ModelError(
             f"{source}: the weights do not fit the {len(wanted)} tensors of the network: {'; '.join(faults)}; check "
@@ -158,7 +159,7 @@ def fit_state(module: nn.Module, state: State, *, source: str) -> tuple[str, ...
     if prefix:
         notes.append(f"{source}: removed the prefix {prefix!r} from the names of the weights")
     if unused:
-        notes.append(f"{source}: {number(len(unused), 'tensor')} not used ({some(unused, 3)})")
+        notes.append(f"{source}: {plural(len(unused), 'tensor')} not used ({listed(unused, 3)})")
     return tuple(notes)
 
 
@@ -213,7 +214,7 @@ def _without_prefix(state: State, wanted: Collection[str], *, source: str) -> tu
     ):
         keys = [prefix.removesuffix(".") for prefix in complete]
         raise ModelError(
-            f"{source}: the file has {len(complete)} different sets of weights of the network ({some(keys)}); choose "
+            f"{source}: the file has {len(complete)} different sets of weights of the network ({listed(keys)}); choose "
             f"with --key {keys[0]}"
         )
     prefix = complete[0] if complete else counts.most_common(1)[0][0]

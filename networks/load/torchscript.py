@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ...errors import ModelError, WeightsError, short
+from ...errors import ModelError, WeightsError, shorten
 from ...features.atomic import file_sha256
 from ...features.safe_pickle import read_arrays
 from .values import NetworkSpec, Opened
@@ -37,7 +37,7 @@ def open_network(spec: NetworkSpec, device: torch.device) -> Opened:
             read_arrays(path)
             reason = "it contains weights, not a network"
     raise ModelError(
-        f"{path}: the file is no TorchScript network: {short(reason, 100)}; pass --network timm:NAME or "
+        f"{path}: the file is no TorchScript network: {shorten(reason, 100)}; pass --network timm:NAME or "
         f"file.py:build with --weights {path}"
     )
 
