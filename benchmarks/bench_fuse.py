@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=358)
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--rules", default=",".join(DEFAULT_RULES))
-    parser.add_argument("--jobs", type=int, default=-1)
+    parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     train, again = lightgbm.train, list[Callable[[], object]]()
