@@ -1,4 +1,4 @@
-"""Rule that chooses another rule by cross-validation on the fitting rows."""
+"""Rule that chooses another rule by cross-validation on the calibration rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INNER_FOLDS = 3
 
 
 class Best(Rule):
-    """The rule with the best objective in inner folds of the fitting rows, refitted to all of them.
+    """The rule with the best objective in inner folds of the calibration rows, refitted to all of them.
 
     The choice is part of the fit. Each cross-fitted model makes its own choice, so that results include the cost of
     choosing.
