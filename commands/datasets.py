@@ -26,7 +26,7 @@ from .options import (
 
 
 def datasets(context: typer.Context) -> None:
-    """List the supported datasets with their expected layouts."""
+    """List the supported datasets with their layouts, or check a dataset (check)."""
     if context.invoked_subcommand is not None:
         return
     from ..extract.datasets import ADAPTERS, adapter_of
@@ -49,7 +49,7 @@ def check(
     label_map: LabelMap = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Reading threads; 0 is two per core.")] = 0,
 ) -> None:
-    """Recognise a dataset and read every image: counts, missing or broken images, copies across splits."""
+    """Report on a dataset: layout, counts, missing or broken images, copies in several splits."""
     import numpy as np
 
     from ..extract.datasets import list_samples
@@ -114,7 +114,7 @@ def split(
     groups: Groups = None,
     label_map: LabelMap = None,
 ) -> None:
-    """Draw a validation split from the train split: stratified by class, groups are not divided."""
+    """Draw a val split from the train split: stratified by class, with groups kept whole."""
     from ..extract.datasets.split_store import listing_of, split_store
     from ..extract.datasets.splits import carve, check_replaceable, write_split
     from ..features.store import CodeStore

@@ -39,26 +39,32 @@ def extract(
     out: OutStore,
     dataset: Dataset = "folder",
     regressor: Annotated[
-        str, typer.Option("--regressor", help="Regressor that computes the codes.")
+        str,
+        typer.Option(
+            "--regressor", help="Regressor: facemesh, smirk, emoca, deca, ... (docs/regressors.md)."
+        ),
     ] = "facemesh",
     detector: Annotated[
         str | None,
         typer.Option(
             "--detector",
-            help="Face detector; none: the full image. By default the one that the regressor prefers.",
+            help="Face detector: facemesh, facemesh-smirk, sfd, sfd-box, or none (the full image is the face). By "
+            "default the first available one of the regressor's list.",
         ),
     ] = None,
     boxes: Annotated[
         str,
         typer.Option(
             "--boxes",
-            help="Source of face boxes: dataset (detect if it has none), none (always detect), or an earlier store.",
+            help="Source of face boxes: dataset (detect if it has none), none (always detect), or the file of an "
+            "earlier store.",
         ),
     ] = "dataset",
     also: Annotated[
         list[str] | None,
         typer.Option(
-            "--also", help="Optional blocks to compute as well, by comma or repeated (facemesh: landmarks)."
+            "--also",
+            help="Optional blocks to compute as well, separated by commas or repeated (facemesh: landmarks).",
         ),
     ] = None,
     manifest: Manifest = None,
@@ -75,7 +81,8 @@ def extract(
         int,
         typer.Option(
             "--jobs",
-            help="Worker processes (with a GPU: processes that read images). 0: one per core, or the whole cluster.",
+            help="Worker processes on the CPU, or processes that read images for the GPUs; 0: one per core. With dask "
+            "or ray: workers; 0: all of the cluster.",
         ),
     ] = 0,
     backend: Annotated[
@@ -89,7 +96,9 @@ def extract(
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option("--part", help="K/N: only part K of N (K from 1 to N), to be merged by ig3d join."),
+        typer.Option(
+            "--part", help="K/N: extract only part K of N (K from 1 to N); ig3d join merges the parts."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -103,13 +112,13 @@ def extract(
         bool,
         typer.Option(
             "--restart",
-            help="Discard an earlier run and store of this name. If this is interrupted, the "
-            "same command continues.",
+            help="Extract everything again. The old store is kept until the new one is complete. After an "
+            "interruption, the same command continues.",
         ),
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Repeat the parts of a run (shards) that have failed rows."),
+        typer.Option("--retry-failed", help="Extract the parts of a run (shards) with failed rows again."),
     ] = False,
 ) -> None:
     """Compute the 3D codes of a dataset and write a store; the same command resumes an interrupted run."""

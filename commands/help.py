@@ -18,11 +18,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     title: tuple(f"--{name}" for name in names.split())
     for title, names in {
         "Inputs": "2d-logits 3d-store features dataset like manifest split splits split-seed groups label-map labels "
-        "fps classes 3d-logits 2d-ids 2d-classes from codes columns rows blocks root allow-missing force allow-code",
+        "val fps classes 3d-logits 2d-ids 2d-classes from codes columns va rows blocks root allow-missing force "
+        "allow-code",
         "Faces and codes": "regressor detector faces boxes also",
         "Network": "network weights preset key output size colour mean std interpolation crop crop-scale "
         "feature-maps",
-        "Fitting": "task head rules primary module seeds calibration-rows folds repeats objective calibrate "
+        "Fitting": "task head rules rule primary module seeds calibration-rows folds repeats objective calibrate "
         "priors on set stack-codes 2d-out-of-fold balanced epochs lr network-lr patience weight-decay smoothing "
         "augment balance masking width validation out-of-fold apply seed",
         "Statistics": "report draws controls permutations",
@@ -34,8 +35,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 _OTHER = "Options"
 # Section of the list of commands -> its commands. Other commands are listed last.
 COMMANDS: dict[str, tuple[str, ...]] = {
+    "Everything in one command": ("run",),
     "Codes of a dataset": (
-        "run",
         "extract",
         "join",
         "inspect",

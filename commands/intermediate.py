@@ -55,24 +55,26 @@ Seeds = Annotated[
     int,
     typer.Option(
         "--seeds",
-        help="Number of trainings, with seeds from --seed on; use 3 or more to see their variation.",
+        help="Number of trainings, with seeds from --seed on. The variation between trainings shows from 3 on.",
     ),
 ]
 Controls = Annotated[
     bool,
     typer.Option(
         "--controls/--no-controls",
-        help="Also train the null-input baseline and the control (permuted codes).",
+        help="Also train the null-input baseline, and a control with permuted codes.",
     ),
 ]
-Report = Annotated[str | None, typer.Option("--report", help="Rows to report: test or val.")]
+Report = Annotated[
+    str | None, typer.Option("--report", help="Split to report: test or val. Default: test, else val.")
+]
 Masking = Annotated[
     float,
     typer.Option(
         "--masking", help="Probability of masking all blocks of a training row, and of masking each block."
     ),
 ]
-Restart = Annotated[bool, typer.Option("--restart", help="Discard an earlier run in --out.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Delete the trainings in --out and start again.")]
 Out = Annotated[
     Path,
     typer.Option(

@@ -36,8 +36,8 @@ Crop = Annotated[
     str | None,
     typer.Option(
         "--crop",
-        help="Crop: whole, or a store whose face boxes are used; by default the dataset's boxes, for frames and "
-        "several faces of an image those of --like, else whole.",
+        help="Crop: whole (the full image), or a store with face boxes. By default the boxes of the dataset. For "
+        "frames and several faces of an image those of --like. If there are none, whole.",
     ),
 ]
 
@@ -91,11 +91,12 @@ def train_2d(
         int,
         typer.Option(
             "--out-of-fold",
-            help="Also train this many networks to predict the train split out of fold; written to OUT with .npz.",
+            help="Also train this many networks, each without one part of the train split, to predict this part out of "
+            "fold. The predictions are written to OUT with .npz.",
         ),
     ] = 0,
     task: Annotated[
-        str | None, typer.Option("--task", help="classes or va; by default what the labels are.")
+        str | None, typer.Option("--task", help="classes or va; by default detected from the labels.")
     ] = None,
     manifest: Manifest = None,
     split: SplitShares = None,
@@ -172,7 +173,7 @@ def logits(
     preset: Annotated[
         str,
         typer.Option(
-            "--preset", help="A published network; sets options that are not given (docs/networks.md)."
+            "--preset", help="A published network: defaults of the other options (docs/networks.md)."
         ),
     ] = "",
     weights: Annotated[
@@ -181,12 +182,15 @@ def logits(
     key: Key = "",
     classes: Annotated[
         list[str] | None,
-        typer.Option("--classes", help="Class order of the outputs: a preset, names by comma, or dataset."),
+        typer.Option(
+            "--classes", help="Class order of the outputs: a preset, names separated by commas, or dataset."
+        ),
     ] = None,
     output: Annotated[
         list[str] | None,
         typer.Option(
-            "--output", help="Outputs to use, if there are several: 0, or names by comma (concatenated)."
+            "--output",
+            help="Outputs to use, if there are several: 0, or names separated by commas (concatenated).",
         ),
     ] = None,
     columns: Annotated[str, typer.Option("--columns", help="Columns that are classes, such as 0:8.")] = "",
@@ -217,14 +221,16 @@ def logits(
         str,
         typer.Option(
             "--crop-scale",
-            help="Side of the crop relative to that of the box; auto chooses by the loss on val or train rows.",
+            help="Side of the crop relative to that of the box; auto: the side with the smallest loss on val or train "
+            "rows.",
         ),
     ] = "1",
     splits: Annotated[
         list[str] | None,
         typer.Option(
             "--splits",
-            help="train,val,test,none or all; by default all rows that were not used for training.",
+            help="Splits to predict: train,val,test,none or all. By default all rows on which the network was not "
+            "trained.",
         ),
     ] = None,
     batch_size: BatchSize = 64,

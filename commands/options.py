@@ -69,13 +69,15 @@ SplitShares = Annotated[
     str | None,
     typer.Option(
         "--split",
-        help="Table written by ig3d split, or train,val,test shares such as 0.8,0.1,0.1 for a dataset without splits.",
+        help="Table written by ig3d split; or shares of train,val,test for a dataset without splits, such as "
+        "0.8,0.1,0.1. Class folders without splits are divided at random by 0.6,0.2,0.2.",
     ),
 ]
 LabelMap = Annotated[
     str | None,
     typer.Option(
-        "--label-map", help="Class names of labels: 1=surprise,2=fear,..., a preset, or names in order."
+        "--label-map",
+        help="Class names of numbered labels: 1=surprise,2=fear,..., a preset such as rafdb, or names in order.",
     ),
 ]
 FramesPerSecond = Annotated[
@@ -94,8 +96,8 @@ Groups = Annotated[
     str | None,
     typer.Option(
         "--groups",
-        help="Regular expression; its first (...) in an id is the person or video, whose rows "
-        "stay in one fold.",
+        help="Regular expression; its first (...) in an id is the person or video, whose rows are never divided "
+        "between splits or folds.",
     ),
 ]
 
@@ -114,8 +116,8 @@ RowIds = Annotated[
 ]
 _STORES = typer.Option(
     "--3d-store",
-    help="Store written by ig3d extract. Several with the same ids: their codes are combined. Several with different "
-    "ids: heads are trained on all but the last, results are for the last.",
+    help="Store written by ig3d extract. Stores with the same ids: their codes are combined. Stores with different "
+    "ids: heads are trained on all but the last, and results are for the last.",
     show_default=False,
 )
 Stores = Annotated[list[Path], _STORES]
@@ -124,7 +126,8 @@ Blocks = Annotated[
     list[str] | None,
     typer.Option(
         "--blocks",
-        help="Code blocks: full (default), short, expression+jaw, or names separated by commas or repeated.",
+        help="Code blocks: full (default), short, or names of blocks, separated by commas or repeated. "
+        "docs/regressors.md lists the blocks of both sets.",
         show_default=False,
     ),
 ]
@@ -134,29 +137,31 @@ TwoDLogits = Annotated[
     list[Path],
     typer.Option(
         "--2d-logits",
-        help="2D predictions: .npz, .npy, .pt, .csv or .parquet. Repeat it to add further 2D networks as controls.",
+        help="2D predictions (.npz, .npy, .pt, .csv, .parquet) of the test rows, and of the val rows if there are any. "
+        "Repeat the option to add further 2D networks as controls.",
         show_default=False,
     ),
 ]
 ThreeD = Annotated[
-    Path | None, typer.Option("--3d-logits", help="File of finished 3D predictions, instead of --3d-store.")
+    Path | None, typer.Option("--3d-logits", help="File of ready 3D predictions, instead of --3d-store.")
 ]
 Labels = Annotated[
     Path | None,
     typer.Option(
-        "--labels", help="Table of true labels by id: needed with --3d-logits; replaces labels of a store."
+        "--labels",
+        help="Table of true labels by id: needed with --3d-logits; replaces the labels of a store.",
     ),
 ]
 TwoDIds = Annotated[
     list[Path] | None,
-    typer.Option("--2d-ids", help="File of row ids for a 2D file without ids; once per 2D file."),
+    typer.Option("--2d-ids", help="File with the ids of a 2D file that has none; once per 2D file."),
 ]
 TwoDClasses = Annotated[
     list[str] | None,
     typer.Option(
         "--2d-classes",
-        help="Class order of the 2D columns, instead of the file's: a preset or names separated by commas; once for "
-        "all files, or once per file.",
+        help="Class order of the 2D columns, instead of that of the file: a preset such as rafdb, or names separated "
+        "by commas. Once for all files, or once per file.",
     ),
 ]
 Task = Annotated[
@@ -165,7 +170,7 @@ Task = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Continue if the order of rows or classes looks wrong.")]
 
 # evaluation
-Folds = Annotated[int, typer.Option("--folds", help="Folds, if there is no split to fit on.")]
+Folds = Annotated[int, typer.Option("--folds", help="Number of folds, if there is no split to fit on.")]
 Draws = Annotated[int, typer.Option("--draws", help="Draws of the bootstrap and of the tests; at least 100.")]
 HeadJobs = Annotated[int, typer.Option("--jobs", min=0, help="Threads; 0 is all cores.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.", callback=_checked_seed)]
@@ -182,7 +187,10 @@ BatchSize = Annotated[int, typer.Option("--batch-size", help="Rows per batch.")]
 Epochs = Annotated[int, typer.Option("--epochs", help="Maximum number of epochs.")]
 Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
 Balance = Annotated[
-    float, typer.Option("--balance", help="1 draws all classes equally often, 0 by their number of rows.")
+    float,
+    typer.Option(
+        "--balance", help="Sampling of classes: 1 draws all equally often, 0 by their number of rows."
+    ),
 ]
 Key = Annotated[
     str, typer.Option("--key", help="Entry of the checkpoint that has the weights, such as model_state_dict.")

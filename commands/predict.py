@@ -22,7 +22,7 @@ def predict(
         list[Path],
         typer.Option(
             "--2d-logits",
-            help="2D predictions of the network with which the model was fitted: .npz, .npy, .csv or .parquet.",
+            help="2D predictions (.npz, .npy, .pt, .csv, .parquet) of the network with which the model was fitted.",
             show_default=False,
         ),
     ],
@@ -37,10 +37,15 @@ def predict(
     ] = None,
     three_d: Annotated[
         Path | None,
-        typer.Option("--3d-logits", help="Finished 3D predictions, if the model was fitted with such."),
+        typer.Option(
+            "--3d-logits", help="File of ready 3D predictions, if the model was fitted with such a file."
+        ),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", help="Rule to apply; by default best, else stack.")
+        str | None,
+        typer.Option(
+            "--rule", help="Rule to apply. Default: best, else stack, else the last rule of the model."
+        ),
     ] = None,
     priors: Annotated[
         str,
@@ -51,12 +56,13 @@ def predict(
         ),
     ] = "fitted",
     ids: Annotated[
-        Path | None, typer.Option("--2d-ids", help="File of row ids for a 2D file without ids.")
+        Path | None, typer.Option("--2d-ids", help="File with the ids of a 2D file that has none.")
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            "--2d-classes", help="Class order of the 2D columns: a preset or names separated by commas."
+            "--2d-classes",
+            help="Class order of the 2D columns, instead of that of the file: a preset or names separated by commas.",
         ),
     ] = None,
     allow_missing: Annotated[

@@ -27,7 +27,7 @@ def check(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="2D predictions: .npz, .npy, .csv or .parquet.", metavar="FILE...", show_default=False
+            help="2D predictions (.npz, .npy, .pt, .csv, .parquet).", metavar="FILE...", show_default=False
         ),
     ],
     stores: MaybeStores = None,
@@ -39,7 +39,7 @@ def check(
     blocks: Blocks = None,
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="Accept rows that are only in the file or only in the store."),
+        typer.Option("--allow-missing", help="Accept rows that are only in the file, or only in the store."),
     ] = False,
     force: Force = False,
 ) -> None:

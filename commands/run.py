@@ -31,7 +31,7 @@ def run(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Folder of the study: codes.h5, and fused/ with the report.", show_default=False
+            "--out", help="Folder to write: codes.h5, and fused/ with the report.", show_default=False
         ),
     ],
     dataset: Dataset = "folder",
@@ -40,15 +40,18 @@ def run(
     groups: Groups = None,
     classes: TwoDClasses = None,
     regressor: Annotated[
-        str, typer.Option("--regressor", help="Regressor that computes the codes: facemesh, smirk, ...")
+        str,
+        typer.Option(
+            "--regressor", help="Regressor: facemesh, smirk, emoca, deca, ... (docs/regressors.md)."
+        ),
     ] = "facemesh",
     jobs: Annotated[int, typer.Option("--jobs", help="Workers and threads; 0 is one per core.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Any other option of a step, as STEP.OPTION=VALUE: extract.device=cpu, fuse.head=linear, "
-            "fuse.no-controls. May be repeated.",
+            help="Any other option of the steps extract, check and fuse, as STEP.OPTION=VALUE: extract.device=cpu, "
+            "fuse.no-controls, fuse.set=stack.codes=true. May be repeated.",
             show_default=False,
         ),
     ] = None,

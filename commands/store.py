@@ -69,7 +69,9 @@ def preview(
     seed: Seed = 0,
     mesh: Annotated[
         bool,
-        typer.Option("--mesh", help="Draw meshes instead of points; FLAME codes are always drawn as meshes."),
+        typer.Option(
+            "--mesh", help="Draw meshes instead of landmarks; FLAME codes are always drawn as meshes."
+        ),
     ] = False,
     animate: Annotated[
         bool, typer.Option("--animate", help="One frame per row, next to its codes as curves.")
@@ -152,13 +154,13 @@ def export(
     rows: RowIds = None,
     blocks: Annotated[
         list[str] | None,
-        typer.Option("--blocks", help="Blocks of a table, by comma or repeated; all by default."),
+        typer.Option("--blocks", help="Blocks in a table, separated by commas or repeated; all by default."),
     ] = None,
     smoothing: Annotated[
         float | None,
         typer.Option(
             "--smooth",
-            help="Smooth codes over time in each video: standard deviation in seconds, such as 0.2.",
+            help="Smooth the codes in a table over time in each video: standard deviation in seconds, such as 0.2.",
         ),
     ] = None,
     frontal: Annotated[bool, typer.Option("--frontal", help="Write meshes without head rotation.")] = False,

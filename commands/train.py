@@ -29,7 +29,7 @@ def train(
     ] = None,
     **options: Any,
 ) -> None:
-    """Fit heads to the 3D codes alone and evaluate their predictions, without a 2D network."""
+    """Train and evaluate heads: models that predict from the 3D codes alone, without a 2D network."""
     from ..learn.report import check_out, print_result, write_result
     from ..learn.train import train_files, write_predictions
 

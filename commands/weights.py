@@ -11,7 +11,7 @@ from ..console import say, stderr
 
 
 def weights(context: typer.Context) -> None:
-    """List the weights files of detectors and regressors: present or missing, path, licence, how to get them."""
+    """List, download (get) or add the weights files of detectors and regressors."""
     if context.invoked_subcommand is not None:
         return
     from ..extract.weights import WEIGHTS_FILES, check_weights, folders

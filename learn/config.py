@@ -53,8 +53,8 @@ class FuseConfig:
     Attributes
     ----------
     rules : names out of ``RULES``, or ``module:Class``
-        Fusion rules, separated by commas or repeated. best chooses one of the others named here (or of all) in inner
-        folds of the rows on which rules are fitted.
+        Fusion rules, separated by commas or repeated. best chooses, in inner folds of the calibration rows, among the
+        other rules of this list and 2d-recalibrated. If best is the only rule, it chooses among all default rules.
     primary : name out of ``RULES``, or None
         Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
         rules, else the first of them.
@@ -63,7 +63,8 @@ class FuseConfig:
     device : str
         Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
     blocks : str
-        Code blocks: full, short, or block names by comma or repeated.
+        Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
+        lists the blocks of both sets.
     groups : regular expression, or None
         Regular expression; its first (...) in an id is the person or video, whose rows stay in one fold and are
         resampled together. Default: the groups of the store.
@@ -72,10 +73,11 @@ class FuseConfig:
     calibration_rows : int or None
         Fit the rules on at most this many rows with codes, drawn in whole groups. Default: all.
     folds : int
-        Number of folds in which rules are fitted, if there is no val split with 2D predictions that is not reported.
+        Number of folds of the reported rows. Rules are fitted in folds if there is no val split with 2D predictions,
+        or if it is reported.
     repeats : int or None
-        Number of cross-fittings with new folds; results are averaged. Default: 10, or 3 if each refits the heads. Not
-        used if rules are fitted on a separate split.
+        Number of cross-fittings with new folds, whose results are averaged. Default: 10; without a train split 3,
+        because each also refits the heads. boost and best are cross-fitted once. Not used without folds.
     seed : int
         Seed of all random numbers.
     draws : int
@@ -83,21 +85,22 @@ class FuseConfig:
     on : ``probabilities`` or ``logits``
         Scale on which mean, max and weighted combine predictions: probabilities or logits (classes).
     calibrate : ``none``, ``temperature`` or ``bias``
-        Calibration of both predictions before every rule, fitted on the rows on which rules are fitted: none,
-        temperature, or bias (a temperature and an offset per class).
+        Calibration of 2D and 3D predictions before every rule, fitted on the calibration rows: none, temperature, or
+        bias (a temperature and an offset per class).
     objective : str or None
         Objective: accuracy (default), balanced or logloss; for valence-arousal rmse (default) or ccc. weighted and best
-        optimise it; other rules minimise a smooth loss for it.
+        optimise the objective itself; other rules minimise a smooth loss, such as log loss for accuracy.
     controls : bool
-        Also fit each rule with permuted codes, as a control.
+        Also fit each rule with permuted codes, as a control. Without controls there is no claim.
     permutations : int
         Total number of permutations of the codes among rows with similar 2D predictions, for the control of the primary
         rule.
     two_d_out_of_fold : bool
-        Declare that the 2D predictions of the train split are out of fold: the rules are then fitted on the train
+        Declare that the 2D predictions of the train split are out of fold. The calibration rows are then the train
         split.
     allow_missing : bool
-        Leave out, and count, 2D rows without a sample, and reported or fitting rows with codes but no 2D prediction.
+        Leave out and count two kinds of rows: 2D rows without a sample, and reported or calibration rows with codes
+        but without a 2D prediction. Train rows need no 2D predictions.
     force : bool
         Continue if the order of rows or classes looks wrong.
     jobs : int
@@ -172,12 +175,13 @@ class HeadsConfig:
     Attributes
     ----------
     heads : names of heads, or ``module:Class``
-        Heads, by comma or repeated: gbm, linear, mlp, residual, all, or module:Class of an estimator. The others are
-        compared with the first.
+        Heads, separated by commas or repeated: gbm, linear, mlp, residual, all, or module:Class of an estimator. The
+        others are compared with the first.
     blocks : str
-        Code blocks: full, short, or block names by comma or repeated.
+        Code blocks: full (default), short, or names of blocks, separated by commas or repeated. docs/regressors.md
+        lists the blocks of both sets.
     report : ``train``, ``val``, ``test``, ``all`` or None
-        Rows to report: test, val, train or all. Default: test, else val, else all by folds.
+        Split to report: test, val, train or all. Default: test, else val, else all rows.
     groups : regular expression, or None
         Regular expression; its first (...) in an id is the person or video, whose rows stay in one fold and are
         resampled together. Default: the groups of the store.
@@ -186,7 +190,7 @@ class HeadsConfig:
     device : str
         Device on which the heads mlp and residual are trained: auto, cpu, cuda, cuda:1, ...
     folds : int
-        Number of folds in which heads are fitted, if there is no separate split to fit them on.
+        Number of folds of the reported rows. Heads are fitted in folds if no other rows can be used for training.
     seed : int
         Seed of all random numbers.
     draws : int
