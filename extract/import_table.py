@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DatasetError, UsageError, listed, plural
-from ..features.align import align_column
+from ..features.align import choose_id_column
 from ..features.samples import BOX_COLUMNS, Listing
 from ..features.table_columns import (
     AROUSAL_NAMES,
@@ -119,7 +119,7 @@ def read_code_table(listing: Listing, source: Path, columns: str | None) -> Foun
         )
     codes_of = _numbered_columns(source, header) if columns is None else _given_columns(table, columns)
     used = {name for names in codes_of.values() for name in names}
-    best = align_column({name: ids for name, ids in keys.items() if name not in used}, listing.samples)
+    best = choose_id_column({name: ids for name, ids in keys.items() if name not in used}, listing.samples)
     if best is None:
         raise DatasetError(
             f"import: no column of ids beside the codes among {listed(header)}; add one that names the images"

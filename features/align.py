@@ -131,7 +131,7 @@ def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
     return Alignment(best[inverse], level, several[inverse])
 
 
-def align_all(
+def align_or_raise(
     ids: np.ndarray, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> Alignment:
     """Match ids as :func:`align` does, and raise an error if an id has no sample.
@@ -165,7 +165,7 @@ def align_all(
     )
 
 
-def align_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
+def choose_id_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
     """The column whose ids match most samples (the first on ties), and its alignment; None without columns."""
     best: tuple[str, Alignment] | None = None
     for name, ids in columns.items():
@@ -175,7 +175,7 @@ def align_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignmen
     return best
 
 
-def align_file(
+def align_columns(
     ids: Columns, others: Columns, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> tuple[np.ndarray, str] | None:
     """Rows of the samples by the column of a file that matches them, and a message about it; None without ids.
@@ -186,7 +186,7 @@ def align_file(
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
         Columns of whole numbers, used only if no text column matches; and of repeated text, only for messages.
-    samples, source, to, allow_missing : see :func:`align_all`
+    samples, source, to, allow_missing : see :func:`align_or_raise`
 
     Raises
     ------
@@ -196,7 +196,7 @@ def align_file(
     refusals: list[PredictionsError] = []
     for name, names in ids.items():
         try:
-            matching[name] = align_all(names, samples, source=source, to=to, allow_missing=allow_missing)
+            matching[name] = align_or_raise(names, samples, source=source, to=to, allow_missing=allow_missing)
         except PredictionsError as exc:
             refusals.append(exc)
     if not matching:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import PredictionsError, UsageError, plural
-from .align import align_file, align_in_order
+from .align import align_columns, align_in_order
 from .codes import Codes, read_codes
 from .fusion_table import FusionTable
 from .inputs import Inputs
@@ -305,7 +305,7 @@ def align_predictions(
     predictions = replace(predictions, source=Path(predictions.source).name)
     source, samples, targets = predictions.source, given.samples, given.targets
     ids = predictions.id_columns or ({} if predictions.ids is None else {"ids": predictions.ids})
-    aligned = align_file(
+    aligned = align_columns(
         ids,
         predictions.other_columns,
         samples,

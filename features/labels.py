@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import PredictionsError, listed, plural
-from .align import align_all, align_column
+from .align import align_or_raise, choose_id_column
 from .classes import canonical
 from .samples import classes_of, sample_table
 from .table_columns import (
@@ -53,7 +53,7 @@ def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.D
     pair = va_columns(table)
     candidates = id_candidates(table.drop(columns={label, split, group, *(pair or ())} - {None}))
     id_column = next(iter(candidates), None)
-    if beside is not None and (best := align_column(candidates, beside)) is not None:
+    if beside is not None and (best := choose_id_column(candidates, beside)) is not None:
         id_column = best[0]
     if id_column is None:
         raise PredictionsError(f"{path}: no column of ids among {list_columns(list(table))}; name it id")
@@ -134,7 +134,7 @@ def overlay(samples: pd.DataFrame, table: pd.DataFrame, *, source: str, to: str)
     ------
     PredictionsError : no row of the table is a sample, or a label is none of the store's.
     """
-    alignment = align_all(table["id"].to_numpy(), samples, source=source, to=to, allow_missing=True)
+    alignment = align_or_raise(table["id"].to_numpy(), samples, source=source, to=to, allow_missing=True)
     matched = (
         table[alignment.aligned].set_index(alignment.rows[alignment.aligned]).reindex(range(len(samples)))
     )

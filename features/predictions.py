@@ -51,7 +51,7 @@ class Predictions:
         Rows of the train split were predicted by networks that had not seen them.
     id_columns : name -> (n,) str
         Columns or arrays of the file that may hold the ids, ``ids`` the first of them; the one that matches the
-        samples does (:func:`~.align.align_file`).
+        samples does (:func:`~.align.align_columns`).
     other_columns : name -> (n,) str
         Columns or arrays of numbers and of repeated text, which are compared with the samples if no others match.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import PredictionsError, UsageError
-from .align import align_file
+from .align import align_columns
 from .predictions import Predictions, load_predictions
 from .store import CodeStore
 
@@ -106,7 +106,7 @@ def smooth_predictions(file: str | Path, store: str | Path, width: float) -> Pre
         samples = opened.samples
     seconds, video = frames_of(samples)
     ids = predictions.id_columns or ({} if predictions.ids is None else {"ids": predictions.ids})
-    aligned = align_file(
+    aligned = align_columns(
         ids,
         predictions.other_columns,
         samples,

@@ -17,7 +17,7 @@ from ..features.fusion_table import FusionTable
 from ..features.predictions import log_probabilities
 from .evaluate.predictors import CONDITIONAL, PERMUTED, REAL, repeated
 from .plan import FoldModel
-from .rules import RECALIBRATED, Choices, Columns, fits, kind_of
+from .rules import RECALIBRATED, Columns, RuleSettings, fits, kind_of
 from .rules.columns import TINY, centred
 
 _SIMILAR = 8  # least number of rows in a bin of similar 2D predictions
@@ -39,7 +39,7 @@ class Condition:
 
     name: str
     rules: tuple[str, ...]
-    choices: Choices
+    choices: RuleSettings
     fit: Columns
     rows: np.ndarray
     apply: Columns
@@ -56,7 +56,7 @@ def conditions_of(
     *,
     rules: tuple[str, ...],
     primary: str,
-    choices: Choices,
+    choices: RuleSettings,
     repeat: int,
     permutations: range,
     permuted: bool,
@@ -100,7 +100,7 @@ def _second_networks(
     apply: Columns,
     rules: tuple[str, ...],
     primary: str,
-    choices: Choices,
+    choices: RuleSettings,
     repeat: int,
 ) -> Iterator[Condition]:
     """Further 2D networks: in place of the 3D predictions, and stacked with the first one."""
@@ -115,11 +115,11 @@ def _second_networks(
         rows, second, shown = model.fit[known], other[model.fit[known]], other[model.apply[there]]
         fit_known, apply_known = fit.take(known), apply.take(there)
         if fitted:
-            mixed = replace(fit_known, three=second, codes=None)
-            instead = replace(apply_known, three=shown, codes=None)
+            mixed = replace(fit_known, scores_3d=second, codes=None)
+            instead = replace(apply_known, scores_3d=shown, codes=None)
             yield Condition(f"2d:{name}", fitted, without, mixed, rows, instead, there, repeat)
         if fits(primary, choices.calibrate):
-            both, shown_both = replace(fit_known, second=second), replace(apply_known, second=shown)
+            both, shown_both = replace(fit_known, second_2d=second), replace(apply_known, second_2d=shown)
             stacked = Condition(
                 f"2d+{name}",
                 (RECALIBRATED, primary),
@@ -134,14 +134,14 @@ def _second_networks(
             yield stacked
             # Weights are shrunk: 3D predictions that repeat the second network must not gain from the rest. So it is
             # also repeated in their place, with their spread.
-            unit = _spread(fit_known.three, table.task) / max(_spread(second, table.task), TINY)
+            unit = _spread(fit_known.scores_3d, table.task) / max(_spread(second, table.task), TINY)
             yield replace(
                 stacked,
                 name=repeated(stacked.name),
                 rules=(primary,),
                 choices=without,
-                fit=replace(both, three=unit * second, codes=None),
-                apply=replace(shown_both, three=unit * shown, codes=None),
+                fit=replace(both, scores_3d=unit * second, codes=None),
+                apply=replace(shown_both, scores_3d=unit * shown, codes=None),
             )
 
 
@@ -154,8 +154,8 @@ def _spread(scores: np.ndarray, task: str) -> float:
 def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Columns:
     """Columns of rows of a table, with these (len(rows), k) 3D scores."""
     return Columns(
-        two=table.two_d[rows],
-        three=three,
+        scores_2d=table.two_d[rows],
+        scores_3d=three,
         codes=None if table.codes is None else table.codes[rows],
         quality=None if table.quality is None else table.quality[rows],
         quality_columns=table.quality_columns,
@@ -169,7 +169,7 @@ def as_predictions(scores: np.ndarray, task: str) -> np.ndarray:
 
 def _within_similar(columns: Columns, random: np.random.Generator, task: str) -> Columns:
     """Columns with the 3D permuted within bins of rows with similar 2D predictions."""
-    two = columns.two if task == "va" else centred(columns.two)
+    two = columns.scores_2d if task == "va" else centred(columns.scores_2d)
     return columns.permuted(similar_order(two, random))
 
 

@@ -20,7 +20,7 @@ from .diagnostics import diagnostic
 from .evaluate.predictors import REAL, Predictor
 from .folds import rare_classes_allowed
 from .plan import EvaluationPlan, FoldModel
-from .rules import RECALIBRATED, Choices, Columns, Rule, fits, kind_of, make_rule
+from .rules import RECALIBRATED, Columns, Rule, RuleSettings, fits, kind_of, make_rule
 from .rules.over_both import OverBoth
 
 Progress = Callable[[str, int, int], object]  # step, done, total
@@ -88,7 +88,7 @@ class CrossFit:
     repeats: tuple[Repeat, ...]
     rules: tuple[str, ...]
     primary: str
-    choices: Choices
+    choices: RuleSettings
     controls: bool
     permutations: int
     progress: Progress | None = None
@@ -120,13 +120,13 @@ class CrossFit:
             done: list[Any] = Parallel(threads, prefer="threads", pre_dispatch="n_jobs")(calls)
         return self._predictors(done[len(names) :]), dict(zip(names, done, strict=False))
 
-    def _finals(self, names: tuple[str, ...], choices: Choices) -> Iterator[Any]:
+    def _finals(self, names: tuple[str, ...], choices: RuleSettings) -> Iterator[Any]:
         if names:
             model = self.plan.final
             columns = self.columns(model.fit, model.heads_fit)
             yield from (delayed(self._rule)(name, choices, columns, model.fit) for name in names)
 
-    def _fold_models(self, choices: Choices) -> Iterator[Any]:
+    def _fold_models(self, choices: RuleSettings) -> Iterator[Any]:
         """Calls that fit and apply the rules of each fold model under each condition."""
         total, done = sum(len(repeat.plan.fold_models) for repeat in self.repeats), 0
         per_repeat = math.ceil(self.permutations / len(self.repeats)) if self.controls else 0
@@ -176,7 +176,7 @@ class CrossFit:
         )
 
     def _rule(
-        self, name: str, choices: Choices, columns: Columns, rows: np.ndarray, *, over_both: bool = False
+        self, name: str, choices: RuleSettings, columns: Columns, rows: np.ndarray, *, over_both: bool = False
     ) -> Rule:
         """A rule fitted to columns of rows of the table."""
         y = self.table.truth[rows].astype(np.int64 if self.table.task == "classes" else np.float64)
@@ -233,7 +233,7 @@ class CrossFit:
         three = np.full_like(plain, np.nan)
         for model in plan.fold_models:
             columns = self.columns(model.apply, model.heads_apply, number)
-            three[np.searchsorted(plan.reported, model.apply)] = columns.three
+            three[np.searchsorted(plan.reported, model.apply)] = columns.scores_3d
         others = {
             f"2d:{name}": as_predictions(other[plan.reported], table.task)
             for name, other in table.others.items()

@@ -29,7 +29,7 @@ from .heads import custom_target, untrusted_types
 from .model import FusionModel, without_threads
 from .plan import EvaluationPlan, plan_fusion
 from .result import Result, figures_of_plan, reported_rows
-from .rules import RECALIBRATED, RULES, Choices, Rule, make_rule
+from .rules import RECALIBRATED, RULES, Rule, RuleSettings, make_rule
 
 __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predictions"]
 
@@ -180,7 +180,7 @@ def _drop_unusable_rules(config: FuseConfig, table: FusionTable) -> tuple[FuseCo
         )
     impossible = {}
     for name in config.rules:
-        rule = make_rule(name, Choices(table.task, "", options=config.rule_options))
+        rule = make_rule(name, RuleSettings(table.task, "", options=config.rule_options))
         if reason := rule.unusable(table.task, codes=table.codes is not None):
             impossible[name] = reason
             if name in config.rule_options:
@@ -195,13 +195,13 @@ def _drop_unusable_rules(config: FuseConfig, table: FusionTable) -> tuple[FuseCo
     return replace(config, rules=usable), notes
 
 
-def _choices(config: FuseConfig, table: FusionTable) -> Choices:
+def _choices(config: FuseConfig, table: FusionTable) -> RuleSettings:
     """Options that all rules get."""
     named = tuple(name for name in config.rules if name != "best")
     default, _ = _drop_unusable_rules(
         replace(config, rules=tuple(name for name in DEFAULT_RULES if name != "best")), table
     )
-    return Choices(
+    return RuleSettings(
         task=table.task,
         objective=config.objective_for(table.task),
         on=config.on,
@@ -221,7 +221,7 @@ def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> Fu
         fit = plan.final.fit
         columns = crossfit.columns(fit, plan.final.heads_fit)
         with threadpool_limits(1, user_api="blas"):
-            log_p = {"2d": as_predictions(columns.two, table.task)}
+            log_p = {"2d": as_predictions(columns.scores_2d, table.task)}
             log_p |= {
                 name: rule.apply(columns.without_3d() if name == RECALIBRATED else columns)
                 for name, rule in rules.items()

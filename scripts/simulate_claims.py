@@ -241,7 +241,7 @@ def simulated(cell: Cell, seed: int, draws: int) -> dict:
     # The truth of the fitted rules: their difference on a population of which each row is another person.
     groups = np.arange(POPULATION) if cell.groups else None
     truth, two, three = draw(cell, POPULATION, groups, random)
-    columns = Columns(two=two, three=three)
+    columns = Columns(scores_2d=two, scores_3d=three)
     stack, alone = (
         measure(result.model.rules[name].apply(of), truth, cell.task)
         for name, of in (("stack", columns), (RECALIBRATED, columns.without_3d()))

@@ -59,10 +59,10 @@ class Recorder:
 
     def rows_of_columns(self, columns):
         """Rows by 2D scores; with a second network by its scores, which then name the stack of both."""
-        if columns.second is None:
-            return self.rows_of(columns.two)
-        rows = np.array([self.by_second[key] for key in self._keys(columns.second)], np.intp)
-        self.by_two |= dict(zip(self._keys(columns.two), rows.tolist(), strict=True))
+        if columns.second_2d is None:
+            return self.rows_of(columns.scores_2d)
+        rows = np.array([self.by_second[key] for key in self._keys(columns.second_2d)], np.intp)
+        self.by_two |= dict(zip(self._keys(columns.scores_2d), rows.tolist(), strict=True))
         return rows
 
     def rows_of_codes(self, values):

@@ -15,7 +15,7 @@ from ig3d.errors import DatasetError
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.datasets.affectnet_npy import TABLE, read_annotations
 from ig3d.extract.datasets.image_check import check_images
-from ig3d.features.align import align_all
+from ig3d.features.align import align_or_raise
 from ig3d.features.samples import Split
 
 # rafdb
@@ -51,7 +51,7 @@ def test_rafdb_ids_of_any_form_join(tmp_path: Path, form: str) -> None:
     samples = list_samples(tmp_path, "rafdb")
     columns = samples.samples
     ids = np.array([form.format(name) for name in ("train_00001", "test_0002", "test_0001")])
-    rows = align_all(ids, columns, source="x.npz", to="y").rows
+    rows = align_or_raise(ids, columns, source="x.npz", to="y").rows
     assert [samples_of(samples)[row].path.rpartition("/")[2] for row in rows] == [
         "train_00001_aligned.jpg", "test_0002_aligned.jpg", "test_0001_aligned.jpg",
     ]  # fmt: skip

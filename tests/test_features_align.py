@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ig3d.errors import PredictionsError
-from ig3d.features.align import align, align_all, align_column, find_rows
+from ig3d.features.align import align, align_or_raise, choose_id_column, find_rows
 from ig3d.features.samples import sample_table
 
 IDS = ["test/happy/1", "test/happy/2", "test/sad/1", "train/sad/3"]
@@ -37,7 +37,7 @@ def test_rows_of_keys_that_are_unique(kind):
 def test_all_users_get_one_report(samples, spell, level):
     order = [2, 0, 3, 1]
     ids = np.array([spell(IDS[row]) for row in order])
-    alignment = align_all(ids, samples, source="x.csv", to="y.h5")
+    alignment = align_or_raise(ids, samples, source="x.csv", to="y.h5")
     assert alignment.rows.tolist() == order and alignment.level == level
     assert alignment.report("x.csv", "y.h5") == f"x.csv: 4 rows matched to y.h5 by {level}"
 
@@ -56,11 +56,11 @@ def test_file_names_count_where_they_are_unique_and_in_no_other_split(samples):
     with pytest.raises(
         PredictionsError, match=r"1 of 2 ids cannot be matched .* by file name.*fit several samples"
     ):
-        align_all(np.array(["1", "2"]), samples, source="x.csv", to="y.h5", allow_missing=True)
+        align_or_raise(np.array(["1", "2"]), samples, source="x.csv", to="y.h5", allow_missing=True)
 
 
 def test_the_column_that_aligns_most_is_the_ids(samples):
     columns = {"name": np.array(["1", "2", "1", "3"]), "file": np.array(IDS), "again": np.array(IDS)}
-    name, alignment = align_column(columns, samples)
+    name, alignment = choose_id_column(columns, samples)
     assert name == "file" and alignment.complete
-    assert align_column({}, samples) is None
+    assert choose_id_column({}, samples) is None

@@ -9,7 +9,7 @@ from listed import Sample
 from toy_stores import CLASSES, good_logits, make_samples, save, write_store
 
 from ig3d.errors import PredictionsError, StoreError, UsageError
-from ig3d.features.align import align_all
+from ig3d.features.align import align_or_raise
 from ig3d.features.classes import PRESETS, preset_of
 from ig3d.features.inputs import Inputs
 from ig3d.features.join import load_table
@@ -92,7 +92,7 @@ def test_two_ids_never_share_a_sample(toy):
     columns, _ = read_codes([store])
     same = np.array([samples[0].id, samples[0].path])
     with pytest.raises(PredictionsError, match="of 2 ids cannot be matched"):
-        align_all(same, columns, source="x", to="y")
+        align_or_raise(same, columns, source="x", to="y")
 
 
 def splits(row):

@@ -399,7 +399,7 @@ def test_the_recalibrated_network_of_other_groups_is_fitted_anew(monkeypatch):
     warm = fuse_predictions(table, replace(QUICK, rules=("mean",))).predictors[1].values
     stack._RECALIBRATED.clear()
     y, groups = table.labels.astype(np.int64), table.group_codes
-    columns = Columns(two=table.two_d, three=table.two_d)
+    columns = Columns(scores_2d=table.two_d, scores_3d=table.two_d)
     fits = []
     monkeypatch.setattr(stack.Stack, "_fit", lambda rule, *given: (fits.append(given), rule)[1])
     for these in (groups, groups, other.group_codes, None):

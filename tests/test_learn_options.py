@@ -42,7 +42,7 @@ class Own(Rule):
         self.third = third
 
     def apply(self, columns):
-        return columns.three if self.third else columns.two
+        return columns.scores_3d if self.third else columns.scores_2d
 '''
 
 

@@ -15,7 +15,7 @@ from ig3d.learn.heads import make_head
 from ig3d.learn.report import compare, read_runs
 from ig3d.learn.report.files import run_files, write_texts
 from ig3d.learn.report.record import run_of
-from ig3d.learn.rules import Choices, Columns, make_rule
+from ig3d.learn.rules import Columns, RuleSettings, make_rule
 from ig3d.learn.rules.objective import inner_folds
 
 QUICK = replace(FAST, rules=("weighted", "stack", "boost", "gate"), repeats=2)
@@ -225,10 +225,10 @@ def test_rules_choose_the_strongest_penalty_and_no_trees_on_noise(task):
     truth = np.eye(3)[y] if task == "classes" else rng.normal(0, 0.4, (len(y), 2))
     y = y if task == "classes" else truth
     two, three = truth + rng.normal(0, 0.5, (len(y), k)), rng.normal(0, 0.5, (len(y), k))
-    columns = Columns(two=two, three=three, codes=codes, quality=codes[:, :6].astype(float))
+    columns = Columns(scores_2d=two, scores_3d=three, codes=codes, quality=codes[:, :6].astype(float))
     columns = replace(columns, quality_columns=tuple(f"quality:{i}" for i in range(6)))
     objective = {"classes": "accuracy", "va": "rmse"}[task]
-    choices = Choices(
+    choices = RuleSettings(
         task=task, objective=objective, candidates=("mean", "stack"), options={"stack": {"codes": True}}
     )
     stack = make_rule("stack", choices).fit(columns, y)

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 
 from ig3d.learn.evaluate.metrics import measure
-from ig3d.learn.rules import RULES, Choices, Columns, fits, make_rule
+from ig3d.learn.rules import RULES, Columns, RuleSettings, fits, make_rule
 from ig3d.learn.rules.objective import cost_of
 
 FIXED = ("mean", "max", "min", "product")
@@ -44,12 +44,12 @@ def rows_of(task, n=400):
 
 def rule(name, task="classes", **choices):
     choices = {"objective": "rmse" if task == "va" else "accuracy", "candidates": ("mean", "stack")} | choices
-    return make_rule(name, Choices(task=task, **choices))
+    return make_rule(name, RuleSettings(task=task, **choices))
 
 
 def test_fixed_rules_are_their_formulas():
     columns, _ = class_rows(20)
-    two, three = columns.two, columns.three
+    two, three = columns.scores_2d, columns.scores_3d
     p, q = softmax(two, axis=1), softmax(three, axis=1)
     for name, raw in {
         "mean": (p + q) / 2,
@@ -63,9 +63,9 @@ def test_fixed_rules_are_their_formulas():
         assert np.allclose(rule(name, on="logits").apply(columns), log_softmax(raw, axis=1), atol=1e-12)
     values, _ = va_rows(20)
     for name, raw in {
-        "mean": (values.two + values.three) / 2,
-        "max": np.maximum(values.two, values.three),
-        "min": np.minimum(values.two, values.three),
+        "mean": (values.scores_2d + values.scores_3d) / 2,
+        "max": np.maximum(values.scores_2d, values.scores_3d),
+        "min": np.minimum(values.scores_2d, values.scores_3d),
     }.items():
         assert np.allclose(rule(name, "va").apply(values), np.clip(raw, -1, 1))
 
@@ -79,16 +79,18 @@ def test_rows_are_fused_one_by_one(task, name):
     columns, y = rows_of(task)
     fitted = rule(name, task).fit(columns, y)
     whole = fitted.apply(columns)
-    assert whole.shape == columns.two.shape and np.isfinite(whole).all()
+    assert whole.shape == columns.scores_2d.shape and np.isfinite(whole).all()
     order = np.random.default_rng(1).permutation(len(y))[:30]
     alone = np.vstack([fitted.apply(columns.take(np.array([row]))) for row in order])
     assert np.allclose(alone, whole[order], atol=1e-12)
-    changed = replace(columns, three=columns.three.copy(), codes=columns.codes.copy())
+    changed = replace(columns, scores_3d=columns.scores_3d.copy(), codes=columns.codes.copy())
     # threshold: a row that takes the 3D prediction
     row = (
-        7 if name != "threshold" else np.flatnonzero(whole[:, 0] != log_softmax(columns.two, axis=1)[:, 0])[0]
+        7
+        if name != "threshold"
+        else np.flatnonzero(whole[:, 0] != log_softmax(columns.scores_2d, axis=1)[:, 0])[0]
     )
-    for array in (changed.three, changed.codes):
+    for array in (changed.scores_3d, changed.codes):
         array[row, 0] += 3
         array[row, -1] -= 3
     moved = np.abs(fitted.apply(changed) - whole).max(axis=1) > 1e-12
@@ -102,7 +104,7 @@ def test_the_order_of_classes_does_not_matter(name):
     columns, y = class_rows(300)
     order = np.array([2, 0, 1])
     plain = rule(name).fit(columns, y).apply(columns)
-    turned = replace(columns, two=columns.two[:, order], three=columns.three[:, order])
+    turned = replace(columns, scores_2d=columns.scores_2d[:, order], scores_3d=columns.scores_3d[:, order])
     other = rule(name).fit(turned, np.argsort(order)[y]).apply(turned)
     assert np.allclose(np.exp(other), np.exp(plain[:, order]), atol=2e-3 if name != "boost" else 0.1)
 
@@ -113,9 +115,12 @@ def test_weighted_prefers_the_better_predictor_and_finds_the_best_weight():
     columns, y = class_rows(strength=(3.0, 0.0))
     assert rule("weighted", objective="logloss").fit(columns, y).w_[0] < 0.3
     values, t = va_rows()
-    t, values = t / 2, replace(values, two=values.two / 2, three=values.three / 2)  # nothing is clipped
+    t, values = (
+        t / 2,
+        replace(values, scores_2d=values.scores_2d / 2, scores_3d=values.scores_3d / 2),
+    )  # nothing is clipped
     # Least squares for one w in closed form, and for one per dimension.
-    step, gap = values.three - values.two, t - values.two
+    step, gap = values.scores_3d - values.scores_2d, t - values.scores_2d
     exact = (gap * step).sum() / (step**2).sum()
     assert rule("weighted", "va").fit(values, t).w_[0] == pytest.approx(exact, abs=0.0051)
     exact = (gap * step).sum(axis=0) / (step**2).sum(axis=0)
@@ -127,14 +132,16 @@ def test_weighted_prefers_the_better_predictor_and_finds_the_best_weight():
 @pytest.mark.parametrize("on", ["probabilities", "logits"])
 def test_a_weight_per_class_is_the_minimum_of_its_loss(on):
     columns, y = class_rows(800)
-    columns.three[:, 1] += np.random.default_rng(3).normal(0, 4, 800)  # the 3D scores of class 1 are noisy
+    columns.scores_3d[:, 1] += np.random.default_rng(3).normal(
+        0, 4, 800
+    )  # the 3D scores of class 1 are noisy
     fitted = rule("weighted", on=on, options={"weighted": {"per_class": True}}, objective="logloss").fit(
         columns, y
     )
     one = rule("weighted", on=on, objective="logloss").fit(columns, y)
 
     def loss(w):
-        p, q = columns.two, columns.three
+        p, q = columns.scores_2d, columns.scores_3d
         if on == "probabilities":
             p, q = softmax(p, axis=1), softmax(q, axis=1)
         mixed = (1 - w) * p + w * q
@@ -153,7 +160,7 @@ def test_a_weight_per_class_is_the_minimum_of_its_loss(on):
 
 def test_stack_beats_both_and_recalibration_corrects_wrong_class_shares():
     columns, y = class_rows(2000)
-    columns.two[:, 0] += 4  # the 2D network has learnt that class 0 is everywhere
+    columns.scores_2d[:, 0] += 4  # the 2D network has learnt that class 0 is everywhere
     train, test = np.arange(1000), np.arange(1000, 2000)
     held = columns.take(test)
     loss = {
@@ -162,7 +169,7 @@ def test_stack_beats_both_and_recalibration_corrects_wrong_class_shares():
         ]
         for name in ("2d-recalibrated", "stack")
     }
-    raw = measure(log_softmax(held.two, axis=1), y[test], "classes")["log_loss"]
+    raw = measure(log_softmax(held.scores_2d, axis=1), y[test], "classes")["log_loss"]
     assert loss["2d-recalibrated"] < raw - 0.5
     assert loss["stack"] < loss["2d-recalibrated"] - 0.1
 
@@ -172,7 +179,7 @@ def test_random_3d_predictions_gain_nothing_over_recalibration(name):
     columns, y = class_rows(1200)
     rng = np.random.default_rng(9)
     columns = replace(
-        columns, three=rng.normal(size=(1200, 3)), codes=rng.normal(size=(1200, 20)).astype(np.float32)
+        columns, scores_3d=rng.normal(size=(1200, 3)), codes=rng.normal(size=(1200, 20)).astype(np.float32)
     )
     train, test = np.arange(600), np.arange(600, 1200)
     loss = {
@@ -188,7 +195,7 @@ def test_random_3d_predictions_gain_nothing_over_recalibration(name):
 @pytest.mark.parametrize("calibrate", ["none", "bias"])
 def test_a_class_without_fitting_rows_keeps_its_2d_probability(name, calibrate):
     columns, y = class_rows(300)
-    given = softmax(columns.two, axis=1)
+    given = softmax(columns.scores_2d, axis=1)
     seen = y != 2
     fused = np.exp(rule(name, calibrate=calibrate).fit(columns.take(seen), y[seen]).apply(columns))
     assert fused.shape == (300, 3)
@@ -261,12 +268,14 @@ def test_the_objective_decides_between_weights():
 )
 def test_rules_can_be_fitted_to_constant_predictions_and_single_rows(task, name):
     columns, y = rows_of(task, 60)
-    zero = replace(columns, two=columns.two * 0, three=columns.three * 0, codes=columns.codes * 0)
+    zero = replace(
+        columns, scores_2d=columns.scores_2d * 0, scores_3d=columns.scores_3d * 0, codes=columns.codes * 0
+    )
     first = columns.take(np.zeros(60, int))
     for rows in (zero, first):
         assert np.isfinite(rule(name, task).fit(rows, y).apply(rows)).all()
     one = columns.take(np.array([0]))
-    assert rule(name, task).fit(one, y[:1]).apply(one).shape == (1, columns.two.shape[1])
+    assert rule(name, task).fit(one, y[:1]).apply(one).shape == (1, columns.scores_2d.shape[1])
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -274,10 +283,10 @@ def test_rules_can_be_fitted_to_one_class_and_to_perfect_or_useless_networks(nam
     columns, y = class_rows(200)
     only = rule(name).fit(columns, np.ones(200, int)).apply(columns)
     assert np.isfinite(only).all()
-    perfect = replace(columns, two=np.eye(3)[y] * 40)
+    perfect = replace(columns, scores_2d=np.eye(3)[y] * 40)
     fused = rule(name).fit(perfect, y).apply(perfect)
     assert (fused.argmax(axis=1) == y).mean() > 0.99 and np.isfinite(fused).all()
-    chance = replace(columns, two=np.random.default_rng(5).normal(size=(200, 3)))
+    chance = replace(columns, scores_2d=np.random.default_rng(5).normal(size=(200, 3)))
     assert np.isfinite(rule(name).fit(chance, y).apply(chance)).all()
 
 
@@ -285,7 +294,9 @@ def test_rules_can_be_fitted_to_one_class_and_to_perfect_or_useless_networks(nam
 @pytest.mark.parametrize("name", NAMES)
 def test_clones_are_unfitted_and_fitted_rules_describe_their_parameters(name, calibrate):
     columns, y = class_rows(60)
-    choices = Choices(task="classes", objective="accuracy", calibrate=calibrate, candidates=("mean", "stack"))
+    choices = RuleSettings(
+        task="classes", objective="accuracy", calibrate=calibrate, candidates=("mean", "stack")
+    )
     fitted = make_rule(name, choices).fit(columns, y)
     copy = clone(fitted)
     assert copy.get_params().keys() == fitted.get_params().keys()

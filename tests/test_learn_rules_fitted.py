@@ -15,7 +15,7 @@ from ig3d.learn.config import FuseConfig
 from ig3d.learn.evaluate.metrics import measure
 from ig3d.learn.evaluate.predictors import find
 from ig3d.learn.fuse import fuse_predictions
-from ig3d.learn.rules import Choices, Columns, make_rule, stack
+from ig3d.learn.rules import Columns, RuleSettings, make_rule, stack
 from ig3d.learn.rules.best import Best
 from ig3d.learn.rules.boost import Boost
 from ig3d.learn.rules.calibrate import Calibration
@@ -74,7 +74,7 @@ def test_calibrated_rules_correct_wrong_class_shares_and_describe_the_correction
     train, test = np.arange(1000), np.arange(1000, 2000)
     loss = {}
     for calibrate in ("none", "bias"):
-        rule = make_rule(name, Choices(task="classes", objective="logloss", calibrate=calibrate))
+        rule = make_rule(name, RuleSettings(task="classes", objective="logloss", calibrate=calibrate))
         rule.fit(columns.take(train), y[train])
         loss[calibrate] = measure(rule.apply(columns.take(test)), y[test], "classes")["log_loss"]
     assert loss["bias"] < loss["none"] - (0.1 if name != "stack" else -0.01)
@@ -126,13 +126,15 @@ def test_a_recalibration_is_cached_for_identical_inputs_only(monkeypatch):
     solve = logistic_correction
     first = Stack(use_3d=False).fit(columns, y, groups=groups)
     asked = len(fits)
-    again = Stack(use_3d=False).fit(replace(columns, three=columns.two), y, groups=groups)  # a control's
+    again = Stack(use_3d=False).fit(
+        replace(columns, scores_3d=columns.scores_2d), y, groups=groups
+    )  # a control's
     assert len(fits) == asked
     assert again.apply(columns).tobytes() == first.apply(columns).tobytes()
-    other = columns.two.copy()
+    other = columns.scores_2d.copy()
     other[7, 1] += 1e-9
     for rule, of, labels, units in (
-        (Stack(use_3d=False), replace(columns, two=other), y, groups),
+        (Stack(use_3d=False), replace(columns, scores_2d=other), y, groups),
         (Stack(use_3d=False), columns, y[::-1], groups),
         (Stack(use_3d=False), columns, y, None),
         (Stack(use_3d=False, objective="balanced"), columns, y, groups),
@@ -195,7 +197,7 @@ def test_a_gate_with_zero_coefficients_is_the_weighted_mean():
     fixed.fit(blind, y)
     fixed.coefficients_ = np.concatenate([fixed.coefficients_[:1], np.zeros(len(fixed.names_))])
     w = expit(fixed.coefficients_[0])
-    expected = (1 - w) * probabilities(blind.two) + w * probabilities(blind.three)
+    expected = (1 - w) * probabilities(blind.scores_2d) + w * probabilities(blind.scores_3d)
     assert np.allclose(np.exp(fixed.apply(blind)), expected, atol=1e-12)
     # Rows in another order give the same gate.
     other = Gate().fit(blind.take(order), y[order])
@@ -251,7 +253,7 @@ def test_best_chooses_the_rule_that_is_best_on_held_out_rows():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 900)
     two, three = rng.normal(size=(900, 3)), rng.normal(size=(900, 3)) + 3 * np.eye(3)[y]
-    choices = Choices(task="classes", objective="logloss", candidates=("mean", "min", "stack"))
+    choices = RuleSettings(task="classes", objective="logloss", candidates=("mean", "min", "stack"))
     fitted = make_rule("best", choices).fit(Columns(two, three), y)
     assert fitted.chosen_ == "stack" and set(fitted.costs_) == {"2d-recalibrated", "mean", "min", "stack"}
     alone = make_rule("stack", choices).fit(Columns(two, three), y)
@@ -269,13 +271,13 @@ class Memory(Stack):
     """A rule that memorises the labels of its fitting rows."""
 
     def fit(self, columns, y, groups=None):
-        self.rows_, self.y_ = columns.two[:, 0].copy(), y
+        self.rows_, self.y_ = columns.scores_2d[:, 0].copy(), y
         return self
 
     def apply(self, columns):
         known = dict(zip(self.rows_, self.y_, strict=True))
-        labels = np.array([known.get(value, 0) for value in columns.two[:, 0]])
-        return log_softmax(9.0 * np.eye(columns.two.shape[1])[labels], axis=1)
+        labels = np.array([known.get(value, 0) for value in columns.scores_2d[:, 0]])
+        return log_softmax(9.0 * np.eye(columns.scores_2d.shape[1])[labels], axis=1)
 
 
 def test_best_does_not_choose_a_rule_that_memorises_its_rows():
@@ -367,12 +369,12 @@ def test_threshold_takes_the_3d_prediction_where_the_2d_network_is_unsure(confid
     columns = Columns(two, 2 * np.eye(3)[right])
     fitted = Threshold(confidence=confidence).fit(columns, y)
     fused = fitted.apply(columns)
-    taken = np.all(fused == log_softmax(columns.three, axis=1), axis=1)
+    taken = np.all(fused == log_softmax(columns.scores_3d, axis=1), axis=1)
     assert np.array_equal(taken, ~sure)
     assert np.array_equal(fused[sure], log_softmax(two, axis=1)[sure])
     assert fitted.describe() == {"threshold": fitted.threshold_, "share_3d": pytest.approx((~sure).mean())}
     # a second predictor that is always wrong is not used
-    useless = replace(columns, three=-6 * np.eye(3)[y])
+    useless = replace(columns, scores_3d=-6 * np.eye(3)[y])
     assert np.array_equal(
         Threshold(confidence=confidence).fit(useless, y).apply(useless), log_softmax(two, axis=1)
     )

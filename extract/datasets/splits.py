@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DatasetError, UsageError, listed, plural
-from ...features.align import Alignment, align_column, difference
+from ...features.align import Alignment, choose_id_column, difference
 from ...features.atomic import replacing
 from ...features.samples import SPLITS, Listing, Split
 from ...features.table_columns import SPLIT_NAMES, as_text, find_column, id_candidates, list_columns, split_of
@@ -179,7 +179,7 @@ def _read_split(table: Path, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     columns, _ = read_table(table, error=DatasetError)
     split = find_column(columns, SPLIT_NAMES)
     candidates = id_candidates(columns[[name for name in columns if name != split]])
-    best = align_column(candidates, samples)
+    best = choose_id_column(candidates, samples)
     if split is None or best is None:
         raise DatasetError(
             f"split: {table} needs the columns id,split and has {list_columns(list(columns))}; write one with "

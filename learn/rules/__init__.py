@@ -27,9 +27,9 @@ __all__ = [
     "RECALIBRATED",
     "RULES",
     "TYPES",
-    "Choices",
     "Columns",
     "Rule",
+    "RuleSettings",
     "fits",
     "kind_of",
     "make_rule",
@@ -60,7 +60,7 @@ _SET_BY_RUN = ("task", "objective", "on", "random_state", "num_threads", "use_3d
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class RuleSettings:
     """Options of a run that are passed to rules; as in :class:`~ig3d.learn.config.FuseConfig`.
 
     Attributes
@@ -156,7 +156,7 @@ def rule_options(values: Mapping[str, Any], *, text: bool = False) -> dict[str, 
     return checked
 
 
-def make_rule(name: str, choices: Choices) -> Rule:
+def make_rule(name: str, choices: RuleSettings) -> Rule:
     """Construct a rule by its name; with ``choices.calibrate``, a :class:`~.calibrate.Calibrated` rule.
 
     Raises

@@ -67,7 +67,7 @@ class Best(Rule):
         self, rule: Rule, columns: Columns, y: np.ndarray, groups: np.ndarray | None, fold: np.ndarray
     ) -> np.ndarray:
         """(n, k) out-of-fold predictions of a rule."""
-        values = np.empty(columns.two.shape)
+        values = np.empty(columns.scores_2d.shape)
         for held in range(_INNER_FOLDS):
             inside, outside = fold != held, fold == held
             fitted = clone(rule).fit(

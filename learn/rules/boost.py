@@ -189,7 +189,9 @@ class Boost(Rule):
         fused = logs.copy()
         fused[:, present] += self._raw(self.trees_[0], np.asarray(columns.codes))
         return (
-            log_softmax(fused) if len(present) == logs.shape[1] else with_unseen(columns.two, fused, present)
+            log_softmax(fused)
+            if len(present) == logs.shape[1]
+            else with_unseen(columns.scores_2d, fused, present)
         )
 
     def describe(self) -> dict[str, Any]:

@@ -116,13 +116,17 @@ class Calibrated(Rule):
 
     def fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None = None) -> Calibrated:
         """Fit both calibrations to labels (n,), then the rule."""
-        self.two_ = Calibration(self.kind, objective=self.objective).fit(columns.two, y)
-        self.three_ = Calibration(self.kind, objective=self.objective).fit(columns.three, y)
+        self.two_ = Calibration(self.kind, objective=self.objective).fit(columns.scores_2d, y)
+        self.three_ = Calibration(self.kind, objective=self.objective).fit(columns.scores_3d, y)
         self.rule_ = clone(self.rule).fit(self._calibrated(columns), y, groups=groups)
         return self
 
     def _calibrated(self, columns: Columns) -> Columns:
-        return replace(columns, two=self.two_.apply(columns.two), three=self.three_.apply(columns.three))
+        return replace(
+            columns,
+            scores_2d=self.two_.apply(columns.scores_2d),
+            scores_3d=self.three_.apply(columns.scores_3d),
+        )
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities."""

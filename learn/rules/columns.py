@@ -17,42 +17,43 @@ class Columns:
 
     Attributes
     ----------
-    two, three : (n, k) float64
-        Scores (logits or log-probabilities) of the 2D and 3D predictions, or their valence and arousal.
+    scores_2d, scores_3d : (n, k) float64
+        2D and 3D predictions: logits or log-probabilities of k classes, or valence and arousal.
     codes : (n, d) float32, finite; None if the 3D predictions are ready-made
     quality : (n, q) float64, quality of the face, NaN where missing; None if the store has none
     quality_columns : q names, such as ``quality:yaw``
-    second : (n, k) float64, predictions of a second 2D network; None if there is none
+    second_2d : (n, k) float64, scores of a second 2D network; None if there is none
     """
 
-    two: np.ndarray
-    three: np.ndarray
+    scores_2d: np.ndarray
+    scores_3d: np.ndarray
     codes: np.ndarray | None = None
     quality: np.ndarray | None = None
     quality_columns: tuple[str, ...] = ()
-    second: np.ndarray | None = None
+    second_2d: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.two)
+        return len(self.scores_2d)
 
     @property
     def covered(self) -> np.ndarray:
         """(n,) bool: rows with a 3D prediction."""
-        return np.asarray(np.isfinite(self.three).all(axis=1))
+        return np.asarray(np.isfinite(self.scores_3d).all(axis=1))
 
     def take(self, rows: np.ndarray) -> Columns:
         """Select rows by a mask or indices."""
-        return self._of(rows, [field.name for field in fields(self)])
+        return self._with_rows(rows, [field.name for field in fields(self)])
 
     def permuted(self, order: np.ndarray) -> Columns:
         """Row i keeps its 2D scores and gets the 3D scores, codes and quality of row ``order[i]``."""
-        return self._of(order, ["three", "codes", "quality"])
+        return self._with_rows(order, ["scores_3d", "codes", "quality"])
 
     def without_3d(self) -> Columns:
         """Columns for a rule that uses only the 2D scores; also valid for rows without 3D."""
-        return replace(self, three=self.two)
+        return replace(self, scores_3d=self.scores_2d)
 
-    def _of(self, rows: np.ndarray, names: list[str]) -> Columns:
+    def _with_rows(self, rows: np.ndarray, names: list[str]) -> Columns:
+        """Columns in which the arrays of these names are replaced by their ``rows``."""
         arrays = {name: getattr(self, name) for name in names}
         return replace(
             self, **{name: array[rows] for name, array in arrays.items() if isinstance(array, np.ndarray)}

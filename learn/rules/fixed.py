@@ -28,8 +28,8 @@ class _Fixed(Rule):
         """(n, k) fused log-probabilities or values."""
         combine = type(self).combine
         if self.task == "va":
-            return np.clip(combine(columns.two, columns.three), -1, 1)
-        return log_of(combine(probabilities(columns.two), probabilities(columns.three)))
+            return np.clip(combine(columns.scores_2d, columns.scores_3d), -1, 1)
+        return log_of(combine(probabilities(columns.scores_2d), probabilities(columns.scores_3d)))
 
 
 class _OnScores(_Fixed):
@@ -44,7 +44,7 @@ class _OnScores(_Fixed):
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
         if self.task == "classes" and self.on == "logits":
-            return log_softmax(type(self).combine(columns.two, columns.three))
+            return log_softmax(type(self).combine(columns.scores_2d, columns.scores_3d))
         return super().apply(columns)
 
 
@@ -73,4 +73,4 @@ class Product(_Fixed):
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities."""
-        return log_softmax(log_softmax(columns.two) + log_softmax(columns.three))
+        return log_softmax(log_softmax(columns.scores_2d) + log_softmax(columns.scores_3d))

@@ -58,8 +58,8 @@ class Gate(Rule):
 
     def _prepared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
         if self.task == "va":
-            return columns.two, columns.three
-        return probabilities(columns.two), probabilities(columns.three)
+            return columns.scores_2d, columns.scores_3d
+        return probabilities(columns.scores_2d), probabilities(columns.scores_3d)
 
     def _inputs(self, columns: Columns) -> tuple[np.ndarray, tuple[str, ...]]:
         """(n, f) inputs of the gate before standardisation, and their names."""

@@ -54,13 +54,13 @@ class OverBoth(Rule):
                     both.take(inside), y[inside], groups=None if groups is None else groups[inside]
                 )
                 two[outside] = part.apply(both.take(outside))
-        self.rule_ = clone(self.rule).fit(replace(columns, two=two), y, groups=groups)
+        self.rule_ = clone(self.rule).fit(replace(columns, scores_2d=two), y, groups=groups)
         return self
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
         check_is_fitted(self)
-        return self.rule_.apply(replace(columns, two=self.stack_.apply(_with_second_network(columns))))
+        return self.rule_.apply(replace(columns, scores_2d=self.stack_.apply(_with_second_network(columns))))
 
     def describe(self) -> dict[str, Any]:
         """Fitted parameters, for the record."""
@@ -69,5 +69,5 @@ class OverBoth(Rule):
 
 def _with_second_network(columns: Columns) -> Columns:
     """Columns with the second 2D network in place of the 3D predictions."""
-    assert columns.second is not None
-    return replace(columns, three=columns.second, codes=None)
+    assert columns.second_2d is not None
+    return replace(columns, scores_3d=columns.second_2d, codes=None)

@@ -100,7 +100,7 @@ class Stack(Rule):
         return super().unusable(task, codes=codes)
 
     def _features(self, columns: Columns) -> np.ndarray:
-        parts = [columns.two, columns.three] if self.use_3d else [columns.two]
+        parts = [columns.scores_2d, columns.scores_3d] if self.use_3d else [columns.scores_2d]
         parts = parts if self.task == "va" else [centred(part) for part in parts]
         if self.codes and columns.codes is not None:
             parts.append(columns.codes)
@@ -112,8 +112,8 @@ class Stack(Rule):
         For the classes that occur in the fitting rows. For valence and arousal, there are only the 2D values.
         """
         if self.task == "va":
-            return columns.two[None]
-        bases = [log_softmax(columns.two[:, self.present_])]
+            return columns.scores_2d[None]
+        bases = [log_softmax(columns.scores_2d[:, self.present_])]
         if self.use_3d and self.has_residual_.any():
             residuals = slice(self.width_, 2 * self.width_)
             bases.append((features[:, residuals] * self.scaler_.scale_[residuals])[:, self.present_])
@@ -161,7 +161,7 @@ class Stack(Rule):
         if self.use_3d:
             return self._fit(columns, y, groups)
         # Cached, because controls and boost need the recalibration of the same rows many times.
-        key = joblib.hash((self.get_params(), columns.two, y, groups))
+        key = joblib.hash((self.get_params(), columns.scores_2d, y, groups))
         attributes = _RECALIBRATED.get(key)
         if attributes is None:
             attributes = vars(self._fit(columns, y, groups)).copy()
@@ -176,7 +176,7 @@ class Stack(Rule):
 
     def _fit(self, columns: Columns, y: np.ndarray, groups: np.ndarray | None) -> Stack:
         self.failures_: list[str] = []
-        self.width_ = columns.two.shape[1]
+        self.width_ = columns.scores_2d.shape[1]
         self.scaler_ = StandardScaler()
         scaled = self.scaler_.fit_transform(self._features(columns))
         two, three = scaled[:, : self.width_], scaled[:, self.width_ : 2 * self.width_]
@@ -275,7 +275,7 @@ class Stack(Rule):
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities or values."""
         check_is_fitted(self)
-        fused = columns.two.copy()
+        fused = columns.scores_2d.copy()
         if self.weights_ is not None:
             features = self._with_residuals(self.scaler_.transform(self._features(columns)))
             design = self._weighted(features, self.weight_3d_, self.code_weight_)
@@ -285,7 +285,7 @@ class Stack(Rule):
             if len(self.present_) == fused.shape[1]:
                 return log_softmax(values)
             fused[:, self.present_] = values
-        return with_unseen(columns.two, fused, self.present_)
+        return with_unseen(columns.scores_2d, fused, self.present_)
 
     def describe(self) -> dict[str, Any]:
         """Fitted parameters, for the record."""

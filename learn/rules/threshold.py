@@ -42,7 +42,7 @@ class Threshold(Rule):
         """Fit the threshold to labels (n,)."""
         confidence = self._confidence(columns)
         thresholds = np.unique([0.0, *np.quantile(confidence, _QUANTILES), np.nextafter(confidence.max(), 2)])
-        two, three = log_softmax(columns.two), log_softmax(columns.three)
+        two, three = log_softmax(columns.scores_2d), log_softmax(columns.scores_3d)
         costs = [
             cost_of(np.where((confidence < threshold)[:, None], three, two), y, "classes", self.objective)
             for threshold in thresholds
@@ -53,14 +53,14 @@ class Threshold(Rule):
 
     def _confidence(self, columns: Columns) -> np.ndarray:
         """(n,) confidence of the 2D network."""
-        ranked = np.sort(np.exp(log_softmax(columns.two)), axis=1)
+        ranked = np.sort(np.exp(log_softmax(columns.scores_2d)), axis=1)
         return ranked[:, -1] if self.confidence == "top" else ranked[:, -1] - ranked[:, -2]
 
     def apply(self, columns: Columns) -> np.ndarray:
         """(n, k) fused log-probabilities."""
         check_is_fitted(self)
         unsure = self._confidence(columns) < self.threshold_
-        return np.where(unsure[:, None], log_softmax(columns.three), log_softmax(columns.two))
+        return np.where(unsure[:, None], log_softmax(columns.scores_3d), log_softmax(columns.scores_2d))
 
     def describe(self) -> dict[str, Any]:
         """Fitted parameters, for the record."""

@@ -96,8 +96,8 @@ class Weighted(Rule):
     def _prepared(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
         """Both predictions on the scale that is averaged."""
         if self.task == "va" or self.on == "logits":
-            return columns.two, columns.three
-        return probabilities(columns.two), probabilities(columns.three)
+            return columns.scores_2d, columns.scores_3d
+        return probabilities(columns.scores_2d), probabilities(columns.scores_3d)
 
     def _blend(self, two: np.ndarray, three: np.ndarray, w: np.ndarray) -> np.ndarray:
         mixed = two + w * (three - two)
