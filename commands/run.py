@@ -98,7 +98,7 @@ def _check(predictions: list[Path], **steps: list[str]) -> None:
     UsageError, PredictionsError, typer.Exit : an option or a file is wrong.
     """
     from ..features.predictions import load_predictions
-    from ..learn.heads import custom_target, kind_of
+    from ..learn.heads import custom_path, kind_of
 
     contexts = {
         name: _COMMANDS[name].make_context(f"ig3d {name}", list(words)) for name, words in steps.items()
@@ -112,7 +112,7 @@ def _check(predictions: list[Path], **steps: list[str]) -> None:
     }
     config = fuse.fuse_config(model=True, **chosen)
     kinds = [load_predictions(path, task=values["task"]).kind for path in predictions]
-    if not custom_target(config.head):
+    if not custom_path(config.head):
         kind_of(config.head, "va" if kinds[0] == "va" else "classes")
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _MAX_DROPPED_FOLDERS = 12
 # Levels at which an id is unique in the whole dataset; file names may occur more than once.
-_STRICT = ("id", "path", "path without suffix")
+_STRICT = ("id", "path", "path without suffix", "id without suffix")
 # Names of columns and arrays that are always taken as ids.
 _ID_NAMES = ("id", "ids", "sample_id", "sample_ids")
 
-Columns = Mapping[str, np.ndarray]
+NamedColumns = Mapping[str, np.ndarray]
 
 
 def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -49,9 +49,10 @@ def find_rows(keys: ArrayLike, among: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
     wanted, index = (pd.Index(np.asarray(names, dtype=object)) for names in (keys, among))
     repeated = index.duplicated(keep=False)
-    rows = np.flatnonzero(~repeated)
+    unique_rows = np.flatnonzero(~repeated)
     at = index[~repeated].get_indexer(wanted)
-    return np.where(at >= 0, rows[at] if len(rows) else -1, -1), wanted.isin(index[repeated])
+    rows = np.where(at >= 0, unique_rows[at] if len(unique_rows) else -1, -1)
+    return rows, wanted.isin(index[repeated])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ class Alignment:
     rows : (m,) int64
         Row of the samples, -1 where no sample has the id.
     level : str
-        How ids and samples were compared; empty if no id has a sample.
+        How ids and samples were compared (:func:`align`); empty if no id has a sample.
     several : (m,) bool
-        Ids that match several samples at a stricter level than the chosen one.
+        Ids that match several samples at a level that was tried; false if every id has its sample at the first level.
     """
 
     rows: np.ndarray
@@ -100,10 +101,10 @@ class Alignment:
 def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
     """Match ids to samples at the strictest level at which every id has a sample.
 
-    The levels are: exact ids, paths (also without leading folders), file names. A level is used only if it matches ids
-    one-to-one. Levels below the whole path also require that the folders of an id do not name a different split than
-    its sample's path. If no level matches all ids, the one that matches most is returned. Equal ids have the same
-    sample.
+    The levels are: exact ids, paths (also after leading folders of the ids are dropped), file names. A level is used
+    only if it matches ids one-to-one. Levels that drop folders also require that the folders of an id do not name a
+    different split than the path of its sample. If no level matches all ids, the one that matches most is used. Equal
+    ids have the same sample.
 
     Parameters
     ----------
@@ -114,59 +115,62 @@ def align(ids: ArrayLike, samples: pd.DataFrame) -> Alignment:
 
     inverse, unique = pd.factorize(np.asarray(ids, dtype=object))
     names, paths = [str(name) for name in unique], samples["path"].tolist()
-    best, level = np.full(len(names), -1), ""
+    best_rows, best_level = np.full(len(names), -1), ""
     several = np.zeros(len(names), bool)
-    for label, keys, candidates in _levels(names, samples["id"].tolist(), paths):
-        rows, repeated = find_rows(keys, candidates)
-        at = np.flatnonzero(rows >= 0).tolist()
-        if not pd.Index(rows[at]).is_unique:
+    for level, id_keys, sample_keys in _levels(names, samples["id"].tolist(), paths):
+        rows, repeated = find_rows(id_keys, sample_keys)
+        matched = np.flatnonzero(rows >= 0).tolist()
+        if not pd.Index(rows[matched]).is_unique:
             continue
-        if label not in _STRICT and _other_split([names[i] for i in at], [paths[row] for row in rows[at]]):
+        if level not in _STRICT and _splits_differ(
+            [names[i] for i in matched], [paths[row] for row in rows[matched]]
+        ):
             continue
-        if len(at) > np.sum(best >= 0):
-            best, level = rows, label
-        if len(at) == len(names):
+        if len(matched) > np.sum(best_rows >= 0):
+            best_rows, best_level = rows, level
+        if len(matched) == len(names):
             break
         several |= repeated
-    return Alignment(best[inverse], level, several[inverse])
+    return Alignment(best_rows[inverse], best_level, several[inverse])
 
 
 def align_or_raise(
     ids: np.ndarray, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
 ) -> Alignment:
-    """Match ids as :func:`align` does, and raise an error if an id has no sample.
+    """Match ids as :func:`align` does; raise an error if an id has no sample.
 
     Parameters
     ----------
     ids : (m,) str
     samples : sample table of n rows
     source, to : str
-        The file of the ids and that of the samples, for messages.
+        Names of the file of the ids and of the file of the samples, for messages.
     allow_missing : bool
         Accept rows of the file that match no sample, if ids were matched exactly or by path.
 
     Raises
     ------
-    PredictionsError : ids match no sample, or several; with counts and the first of them.
+    PredictionsError : an id matches no sample, or several.
     """
     alignment = align(ids, samples)
     if alignment.complete or (allow_missing and alignment.strict):
         return alignment
-    left = ids[~alignment.aligned]
+    unmatched = ids[~alignment.aligned]
     sample_ids = samples["id"].tolist()
     by = f" by {alignment.level}" if alignment.level else ""
     several = int(alignment.several.sum())
-    whole = (
+    advice = (
         f"; ids that fit several samples by file name: {several}; give their whole paths" if several else ""
     )
     raise PredictionsError(
-        f"{source}: {len(left)} of {len(ids)} ids cannot be matched to the {len(sample_ids)} samples of {to}{by}: "
-        f"{listed(left.tolist(), 3)}; the samples are {listed(sample_ids, 2)}{whole}{difference(left, samples)}"
+        f"{source}: {len(unmatched)} of {len(ids)} ids cannot be matched to the {len(sample_ids)} samples of {to}{by}: "
+        f"{listed(unmatched.tolist(), 3)}; the samples are {listed(sample_ids, 2)}{advice}"
+        f"{spelling_hint(unmatched, samples)}"
     )
 
 
-def choose_id_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
-    """The column whose ids match most samples (the first on ties), and its alignment; None without columns."""
+def choose_id_column(columns: NamedColumns, samples: pd.DataFrame) -> tuple[str, Alignment] | None:
+    """Name of the column that matches most samples (the first on ties), and its alignment; None without columns."""
     best: tuple[str, Alignment] | None = None
     for name, ids in columns.items():
         alignment = align(ids, samples)
@@ -176,31 +180,45 @@ def choose_id_column(columns: Columns, samples: pd.DataFrame) -> tuple[str, Alig
 
 
 def align_columns(
-    ids: Columns, others: Columns, samples: pd.DataFrame, *, source: str, to: str, allow_missing: bool = False
+    ids: NamedColumns,
+    others: NamedColumns,
+    samples: pd.DataFrame,
+    *,
+    source: str,
+    to: str,
+    allow_missing: bool = False,
 ) -> tuple[np.ndarray, str] | None:
-    """Rows of the samples by the column of a file that matches them, and a message about it; None without ids.
+    """Rows of the samples, by the column of a file that matches them best, and a message; None without ids.
 
     Parameters
     ----------
     ids : name -> (m,) str
         Columns of text that may hold the ids, the likeliest first.
     others : name -> (m,) str
-        Columns of whole numbers, used only if no text column matches; and of repeated text, only for messages.
-    samples, source, to, allow_missing : see :func:`align_or_raise`
+        Columns of whole numbers, used only if no text column matches; and columns of repeated text, which are only
+        checked for repeated file names.
+    samples, source, to, allow_missing : as for :func:`align_or_raise`
+
+    Returns
+    -------
+    rows : (m,) int64, row of the samples, -1 where no sample has the id
+    message : how many rows were matched, and how
 
     Raises
     ------
-    PredictionsError : no text column matches, or two match different samples.
+    PredictionsError : no column matches, or two match different samples.
     """
     matching: dict[str, Alignment] = {}
     refusals: list[PredictionsError] = []
-    for name, names in ids.items():
+    for name, column in ids.items():
         try:
-            matching[name] = align_or_raise(names, samples, source=source, to=to, allow_missing=allow_missing)
+            matching[name] = align_or_raise(
+                column, samples, source=source, to=to, allow_missing=allow_missing
+            )
         except PredictionsError as exc:
             refusals.append(exc)
     if not matching:
-        aligned = _align_others(others, samples, source=source, to=to)
+        aligned = _align_numbers(others, samples, source=source, to=to)
         if aligned is None and len(refusals) > 1:
             raise PredictionsError(
                 f"{refusals[0]}; none of the columns with text matches the samples ({listed([*ids], 12)})"
@@ -222,19 +240,21 @@ def align_columns(
     return best.rows, best.report(source, to, "" if name in _ID_NAMES else name)
 
 
-def _align_others(
-    columns: Columns, samples: pd.DataFrame, *, source: str, to: str
+def _align_numbers(
+    columns: NamedColumns, samples: pd.DataFrame, *, source: str, to: str
 ) -> tuple[np.ndarray, str] | None:
-    """Rows of the samples by a column of numbers that are all sample ids; None if there is none.
+    """Rows of the samples, by the first column of numbers that are all sample ids; None if there is no such column.
+
+    Columns with repeated cells are only checked for file names.
 
     Raises
     ------
-    PredictionsError : a column of row numbers would match samples in a different order, or file names are not unique.
+    PredictionsError : numbers may be row numbers instead of ids, or a column holds repeated file names.
     """
     for name, cells in columns.items():
         unique = np.unique(cells)
         if len(unique) < len(cells):
-            if _name_files(unique, samples):
+            if _are_file_names(unique, samples):
                 raise PredictionsError(
                     f"{source}: the names in column {name} occur more than once ({listed(unique.tolist(), 3)}); give "
                     "whole paths in one column"
@@ -243,7 +263,9 @@ def _align_others(
         alignment = align(cells, samples)
         if not alignment.complete:
             continue
-        if increases(cells) and (np.diff(alignment.rows) < 0).any() and not plain(name).endswith("id"):
+        # Numbers that increase along the file, but not along the samples, are probably row numbers.
+        in_file_order, in_sample_order = increases(cells), bool((np.diff(alignment.rows) >= 0).all())
+        if in_file_order and not in_sample_order and not plain(name).endswith("id"):
             raise PredictionsError(
                 f"{source}: the numbers in column {name} may be ids or row numbers (they match the samples in another "
                 "order than the rows); rename the column to id, or remove it"
@@ -255,37 +277,39 @@ def _align_others(
 def align_in_order(
     n: int, splits: np.ndarray, *, labelled: np.ndarray, source: str, to: str, remedy: str
 ) -> tuple[np.ndarray, str]:
-    """Rows of the samples, in their order, for a file of ``n`` rows without ids; and a warning that they are assumed.
+    """Rows of the samples for a file of ``n`` rows without ids, and a warning that their order is assumed.
+
+    Row i of the file belongs to the i-th sample of the only part of the samples that has ``n`` rows: all samples, or
+    one split.
 
     Parameters
     ----------
-    n : rows of the file
+    n : number of rows of the file
     splits : (samples,) int8 codes of :class:`~.samples.Split`
     labelled : (samples,) bool
         Samples with a label of the task: without labels the order cannot be checked.
     source, to : str
-        The file and that of the samples, for messages.
+        Names of the file and of the file of the samples, for messages.
     remedy : str
-        Advice to append if the rows cannot be determined with certainty.
+        Advice at the end of the error or warning, such as to give ids.
 
     Raises
     ------
-    PredictionsError : the number of rows equals neither a split nor the whole table, or several of them; or no row is
-        labelled.
+    PredictionsError : none or several of the parts have ``n`` rows, or the part has no label.
     """
-    lengths = {"all samples": np.arange(len(splits))}
+    parts = {"all samples": np.arange(len(splits))}
     for split in Split:
         rows = np.flatnonzero(splits == split)
         if split is not Split.none and 0 < len(rows) < len(splits):
-            lengths[f"the {split.name} split"] = rows
-    fitting = [name for name, rows in lengths.items() if len(rows) == n]
-    counts = ", ".join(f"{name} {len(rows)}" for name, rows in lengths.items())
+            parts[f"the {split.name} split"] = rows
+    fitting = [name for name, rows in parts.items() if len(rows) == n]
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
     if len(fitting) != 1:
         fit = " and ".join(fitting) or "none of the parts"
         raise PredictionsError(
             f"{source}: has no ids, and its {plural(n, 'row')} fit {fit} of {to} ({counts}); {remedy}"
         )
-    rows = lengths[fitting[0]]
+    rows = parts[fitting[0]]
     if not labelled[rows].any():
         raise PredictionsError(
             f"{source}: has no ids, and {fitting[0]} of {to} has no labels to check the order of the rows; {remedy}"
@@ -296,31 +320,34 @@ def align_in_order(
     )
 
 
-def _name_files(names: np.ndarray, samples: pd.DataFrame) -> bool:
-    """Whether each name is the file name, with or without its suffix, of a sample or of several."""
-    ids, paths = samples["id"].tolist(), samples["path"].tolist()
-    levels = list(_levels(names.tolist(), ids, paths))[-3:]
-    return any(set(keys) <= set(among) for _, keys, among in levels)
+def _are_file_names(names: np.ndarray, samples: pd.DataFrame) -> bool:
+    """Whether each name is the file name, with or without its suffix, of at least one sample."""
+    levels = _levels(names.tolist(), samples["id"].tolist(), samples["path"].tolist())
+    return any(
+        set(id_keys) <= set(sample_keys)
+        for level, id_keys, sample_keys in levels
+        if level.startswith("file name")
+    )
 
 
-def difference(ids: np.ndarray, samples: pd.DataFrame) -> str:
-    """End of a message for the first unmatched id that differs from a sample id in its spelling only; else empty.
+def spelling_hint(ids: np.ndarray, samples: pd.DataFrame) -> str:
+    """End of a message on unmatched ids: the first that differs from a sample id in its spelling only; else empty.
 
     The spelling includes case, accents, blanks, punctuation and invisible characters.
     """
 
-    def alike(name: str) -> str:
+    def normalised(name: str) -> str:
         text = unicodedata.normalize("NFKD", name).casefold()
         return "".join(letter for letter in text if letter.isalnum())
 
     sample_ids = samples["id"].tolist()
-    for part in (_stemmed, _stem):
-        known = {alike(part(name)): name for name in sample_ids}
+    for part_of in (_without_suffix, _file_stem):
+        by_spelling = {normalised(part_of(name)): name for name in sample_ids}
         for name in ids[:1000].tolist():
-            other = known.get(alike(part(name))) if alike(part(name)) else None
-            if other is None or part(other) == part(name):
-                continue
-            return f"; {name!a} is spelled differently from {other!a}"
+            spelling = normalised(part_of(name))
+            other = by_spelling.get(spelling) if spelling else None
+            if other is not None and part_of(other) != part_of(name):
+                return f"; {name!a} is spelled differently from {other!a}"
     return ""
 
 
@@ -330,15 +357,17 @@ def _clean(name: str) -> str:
     return "/".join(part.strip() for part in path.split("/")) if " " in path else path
 
 
-def _stemmed(name: str) -> str:
+def _without_suffix(name: str) -> str:
+    """A cleaned path without its image suffix."""
     return without_image_suffix(_clean(name)).rstrip()
 
 
-def _stem(name: str) -> str:
-    return _stemmed(name).rpartition("/")[2]
+def _file_stem(name: str) -> str:
+    """A file name without its image suffix."""
+    return _without_suffix(name).rpartition("/")[2]
 
 
-def _files(names: list[str]) -> list[str]:
+def _file_names(names: list[str]) -> list[str]:
     """File names of cleaned paths."""
     return [name.rpartition("/")[2] for name in names]
 
@@ -351,30 +380,33 @@ def _levels(
     There is one level for each number of leading folders that can be dropped from all ids.
     """
     yield "id", ids, sample_ids
-    cleaned, clean_paths = list(map(_clean, ids)), list(map(_clean, paths))
-    yield "path", cleaned, clean_paths
-    stemmed, id_stems, path_stems = (list(map(_stemmed, names)) for names in (ids, sample_ids, paths))
-    yield "path without suffix", stemmed, id_stems
-    parts = [name.strip("/").split("/") for name in stemmed]
+    clean_ids, clean_paths = list(map(_clean, ids)), list(map(_clean, paths))
+    yield "path", clean_ids, clean_paths
+    bare_ids, bare_sample_ids, bare_paths = (
+        list(map(_without_suffix, names)) for names in (ids, sample_ids, paths)
+    )
+    yield "id without suffix", bare_ids, bare_sample_ids
+    parts = [name.strip("/").split("/") for name in bare_ids]
     for drop in range(min(min(map(len, parts), default=1) - 1, _MAX_DROPPED_FOLDERS)):
-        label = f"path without {plural(drop, 'leading folder')}" if drop else "path without suffix"
-        yield label, ["/".join(part[drop:]) for part in parts], path_stems
-    yield "file name", _files(cleaned), _files(clean_paths)
-    yield "file name without suffix", _files(stemmed), _files(id_stems)
-    # RAF-DB: ids are those of its list (test_0001), files are named test_0001_aligned.jpg
-    yield "file name without suffix", _files(stemmed), _files(path_stems)
+        level = f"path without {plural(drop, 'leading folder')}" if drop else "path without suffix"
+        yield level, ["/".join(part[drop:]) for part in parts], bare_paths
+    yield "file name", _file_names(clean_ids), _file_names(clean_paths)
+    # The samples of RAF-DB have the ids of its list (test_0001); the files have other names (test_0001_aligned.jpg).
+    yield "file name without suffix", _file_names(bare_ids), _file_names(bare_sample_ids)
+    yield "file name of the image without suffix", _file_names(bare_ids), _file_names(bare_paths)
 
 
-def _other_split(ids: list[str], paths: list[str]) -> bool:
-    """Whether the folders of an id and of its sample's path name different splits."""
+def _splits_differ(ids: list[str], paths: list[str]) -> bool:
+    """Whether the folders of an id and of the path of its sample name different splits."""
     folders = {
         (_clean(name).rpartition("/")[0], _clean(path).rpartition("/")[0])
         for name, path in zip(ids, paths, strict=True)
     }
-    splits = ((_split_in(of_id), _split_in(of_path)) for of_id, of_path in folders)
-    return any(
-        of_id is not None and of_path is not None and of_id is not of_path for of_id, of_path in splits
-    )
+    for id_folder, path_folder in folders:
+        splits = {_split_in(id_folder), _split_in(path_folder)} - {None}
+        if len(splits) > 1:
+            return True
+    return False
 
 
 def _split_in(folder: str) -> Split | None:

@@ -1,12 +1,14 @@
-"""Tables to predictions, fused, measured and reported.
+"""Late and intermediate fusion: fit, measure and report predictions.
 
 ::
 
-    fuse  train  predict    one run: 2D and codes; codes alone; new rows
-    protocol/               which rows are reported, and who is fitted on which
-    heads/  rules/          what predicts from codes; what fuses two predictions (trees: LightGBM for both)
-    measures/               how good predictions are, and how sure that is: metrics, intervals, a table's figures
+    fuse  train  predict    runs: 2D predictions with 3D; heads on codes alone; a saved model on new rows
+    plan                    which rows are reported, and on which rows models are fitted
+    heads/  rules/          estimators on codes; fusion rules of 2D and 3D predictions (trees: LightGBM for both)
+    crossfit  conditions    fit the rules on the rows of the plan, with real and permuted codes
+    evaluate/               metrics, intervals, tests
     report/                 terminal, CSV, LaTeX, HTML
     ablation/               a grid of runs as one table
-    intermediate/           modules on a network's features and the codes (training/: what torch trainings share)
+    intermediate/           fusion modules on features of a network and the codes
+    training/               training loop of the torch modules
 """

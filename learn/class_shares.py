@@ -1,4 +1,4 @@
-"""Class shares of a rule on the rows it was fitted on, and their comparison with those of other rows.
+"""Class shares of a rule on its fitting rows, and their comparison with the class shares of other rows.
 
 References
 ----------
@@ -17,18 +17,18 @@ from scipy.stats import f
 
 from ..features.predictions import log_softmax
 
-_PULL = 0.5  # of the squared offsets in the implied shares, in units of rows
+_PULL = 0.5  # penalty of the squared offsets of the implied shares; its unit is a row
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
-    """Predicted classes of some rows.
+    """Number of rows per predicted class.
 
     Attributes
     ----------
     counts : (k,) int64
     groups : int
-        Number of groups; each row is a group where there are none.
+        Number of groups; of rows, if there are no groups.
     design_effect : float, 1 or more
         Variance of the shares over that of independent rows, averaged over the classes [1]_.
     """
@@ -50,8 +50,9 @@ class RuleShares:
     Attributes
     ----------
     implied : (k,) float64
-        Class shares for which the rule's probabilities are right (:func:`implied_shares`).
+        Class shares for which the probabilities of the rule are calibrated (:func:`implied_shares`).
     predicted : ClassCounts
+        Predicted classes of these rows.
     """
 
     implied: np.ndarray
@@ -65,7 +66,7 @@ def count_classes(log_p: np.ndarray, groups: np.ndarray | None = None) -> ClassC
     ----------
     log_p : (n, k) log-probabilities
     groups : (n,) int, optional
-        Rows of one group are not independent.
+        Group of each row, for the design effect; by default rows are independent.
     """
     n, k = log_p.shape
     predicted = np.eye(k)[log_p.argmax(axis=1)]
@@ -75,49 +76,49 @@ def count_classes(log_p: np.ndarray, groups: np.ndarray | None = None) -> ClassC
     codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
     per_group = np.zeros((codes.max() + 1, k))
     np.add.at(per_group, codes, predicted)
-    number = len(per_group)
-    if number == 1:
+    n_groups = len(per_group)
+    if n_groups == 1:
         return ClassCounts(counts, 1, 1.0)
     shares = counts / n
     deviations = per_group - per_group.sum(axis=1, keepdims=True) * shares
-    variances = number / (number - 1) * (deviations**2).sum(axis=0) / n**2
-    some = shares > 0
-    effect = (n * variances[some] / shares[some]).sum() / max(some.sum() - 1, 1)
-    return ClassCounts(counts, number, float(np.clip(effect, 1, n)))
+    variances = n_groups / (n_groups - 1) * (deviations**2).sum(axis=0) / n**2
+    occurs = shares > 0
+    effect = (n * variances[occurs] / shares[occurs]).sum() / max(occurs.sum() - 1, 1)
+    return ClassCounts(counts, n_groups, float(np.clip(effect, 1, n)))
 
 
 def difference_p(first: ClassCounts, second: ClassCounts) -> float:
     """P value of the hypothesis that two independent sets of rows have the same class shares.
 
-    Pearson's chi-squared test of homogeneity with the first-order correction of Rao and Scott [1]_: the counts are
-    divided by their design effects, and the statistic is referred to an F distribution, as their design effects are
-    estimated from few groups (denominator: degrees of freedom of Welch and Satterthwaite, times those of the classes).
-    Classes that neither set has are left out.
+    Pearson's chi-squared test of homogeneity with the first-order correction of Rao and Scott [1]_: counts are divided
+    by their design effects. Because design effects are estimated from a limited number of groups, the statistic is
+    compared with an F distribution; its denominator has the degrees of freedom of Welch and Satterthwaite times those
+    of the classes. Classes that are in neither set are left out.
     """
-    parts = (first, second)
-    table = np.array([part.counts / part.design_effect for part in parts])
+    sets = (first, second)
+    table = np.array([rows.counts / rows.design_effect for rows in sets])
     table = table[:, table.sum(axis=0) > 0]
     freedom = table.shape[1] - 1
-    if not freedom or min(part.groups for part in parts) < 2:
+    if not freedom or min(rows.groups for rows in sets) < 2:
         return 1.0
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     statistic = ((table - expected) ** 2 / expected).sum()
     variances = 1 / table.sum(axis=1)
-    errors = sum(variance**2 / (part.groups - 1) for variance, part in zip(variances, parts, strict=True))
-    clusters = variances.sum() ** 2 / errors
-    return float(f.sf(statistic / freedom, freedom, freedom * clusters))
+    errors = sum(variance**2 / (rows.groups - 1) for variance, rows in zip(variances, sets, strict=True))
+    welch_freedom = variances.sum() ** 2 / errors
+    return float(f.sf(statistic / freedom, freedom, freedom * welch_freedom))
 
 
 def implied_shares(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(k,) class shares for which probabilities are right, by an offset per class fitted to labelled rows.
+    """(k,) class shares for which probabilities are calibrated, by an offset per class fitted to labelled rows.
 
-    A rule that was fitted with all rows weighing the same has the shares of these rows; one that was fitted with all
-    classes weighing the same has about equal shares; one that fits nothing has those of its predictors.
+    If a rule was fitted with equal weight of all rows, these are the class shares of the rows. If it was fitted with
+    equal weight of all classes, they are about equal. If it has no fitted parameters, they are those of its inputs.
 
     Parameters
     ----------
     log_p : (n, k) log-probabilities
-    labels : (n,) int; a class without a row has the share 0
+    labels : (n,) int; a class without rows gets the share 0
     """
     n, k = log_p.shape
     counts = np.bincount(labels, minlength=k)
@@ -136,7 +137,10 @@ def implied_shares(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def shares_of(
     log_p: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, RuleShares]:
-    """:class:`RuleShares` of each rule, from its (n, k) log-probabilities of the rows it was fitted on."""
+    """Name -> :class:`RuleShares` of each rule, from its (n, k) log-probabilities of the fitting rows.
+
+    ``labels`` (n,) and ``groups`` (n,), if any, are those of the fitting rows.
+    """
     return {
         name: RuleShares(implied_shares(values, labels), count_classes(values, groups))
         for name, values in log_p.items()
@@ -144,7 +148,7 @@ def shares_of(
 
 
 def describe_shares(classes: Sequence[str], shares: np.ndarray, others: np.ndarray, limit: int = 8) -> str:
-    """Shares in per cent beside others, the largest difference first.
+    """Text of class shares (k,) in per cent, with ``others`` (k,) in brackets; largest difference first.
 
     >>> describe_shares(("sad", "happy", "fear"), np.array([0.5, 0.2, 0.3]), np.array([0.2, 0.6, 0.2]))
     'happy 20 % (60 %), sad 50 % (20 %), fear 30 % (20 %)'

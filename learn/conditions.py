@@ -1,9 +1,11 @@
 """Conditions of a fold model: the input columns on which its rules are fitted and applied.
 
-``real`` are the codes as they are; ``permuted`` and ``conditional`` are controls with the rows of the codes permuted,
-in ``conditional`` among rows with similar 2D predictions; ``2d:NAME`` has a second 2D network in place of the 3D
-predictions; ``2d+NAME`` has both 2D networks stacked in place of the first; ``2d+NAME repeated`` has the second one in
-place of the 3D predictions as well.
+- ``real``: 2D predictions, 3D predictions and codes as they are.
+- ``permuted``: a control in which the 3D predictions and codes are permuted among all rows.
+- ``conditional``: a control in which they are permuted among rows with similar 2D predictions.
+- ``2d:NAME``: the predictions of a second 2D network in place of the 3D predictions.
+- ``2d+NAME``: a stack of both 2D networks in place of the 2D predictions.
+- ``2d+NAME repeated``: as ``2d+NAME``, with the second 2D network also in place of the 3D predictions.
 """
 
 from __future__ import annotations
@@ -30,18 +32,20 @@ class Condition:
     Attributes
     ----------
     name : ``real``, ``permuted``, ``conditional``, ``2d:NAME``, ``2d+NAME`` or ``2d+NAME repeated``
-    rules, choices : the rules that are fitted, and their options
-    fit, rows : columns that the rules are fitted on, and their rows of the table
-    apply, has_prediction : columns that the rules are applied to, and a mask of these rows among those of the fold
+    rules, settings : names of the rules that are fitted, and their settings
+    fit : Columns of the rows that the rules are fitted on
+    fit_rows : (m,) indices of these rows in the table
+    apply : Columns of the rows that the rules are applied to
+    has_prediction : (n,) bool, these rows among the n rows that the fold model is applied to
     replicate : index of the repeat or permutation of the same rule and condition
     over_both : whether both 2D networks are stacked before the rule
     """
 
     name: str
     rules: tuple[str, ...]
-    choices: RuleSettings
+    settings: RuleSettings
     fit: Columns
-    rows: np.ndarray
+    fit_rows: np.ndarray
     apply: Columns
     has_prediction: np.ndarray
     replicate: int
@@ -56,7 +60,7 @@ def conditions_of(
     *,
     rules: tuple[str, ...],
     primary: str,
-    choices: RuleSettings,
+    settings: RuleSettings,
     repeat: int,
     permutations: range,
     permuted: bool,
@@ -67,30 +71,33 @@ def conditions_of(
     Parameters
     ----------
     table : FusionTable
-    model : the rows it is fitted on and applied to
-    fit, apply : columns of these rows
+    model : FoldModel
+    fit, apply : columns of the rows that it is fitted on and applied to
     rules : names of the rules
-    primary : the rule of the primary comparison, which has the control ``conditional``
-    choices : options of the rules
+    primary : name of the rule of the primary comparison, which has the control ``conditional``
+    settings : RuleSettings
     repeat : index of the cross-fitting
     permutations : indices of the permutations of ``conditional``
-    permuted : whether the other rules have their control
+    permuted : whether the other rules have the control ``permuted``
     random : generators of the permutations, of ``permuted`` and of ``conditional``
     """
-    rows, covered, everywhere = model.fit, apply.covered, np.ones(len(apply), bool)
-    there = apply.take(covered)
-    yield Condition(REAL, (RECALIBRATED,), choices, fit, rows, apply.without_3d(), everywhere, repeat)
-    yield Condition(REAL, rules, choices, fit, rows, there, covered, repeat)
+    rows, covered, every_row = model.fit, apply.covered, np.ones(len(apply), bool)
+    with_3d = apply.take(covered)
+    yield Condition(REAL, (RECALIBRATED,), settings, fit, rows, apply.without_3d(), every_row, repeat)
+    yield Condition(REAL, rules, settings, fit, rows, with_3d, covered, repeat)
     others = tuple(name for name in rules if name != primary)
     if permuted and others:
-        # also for rules without parameters: with any codes, a head predicts the class shares of its training rows
-        mixed = fit.permuted(random[0].permutation(len(fit)))
-        shown = there.permuted(random[0].permutation(len(there)))
-        yield Condition(PERMUTED, others, choices, mixed, rows, shown, covered, 0)
+        # Also for rules without parameters: with any codes, a head predicts the class shares of its training rows.
+        permuted_fit = fit.permuted(random[0].permutation(len(fit)))
+        permuted_apply = with_3d.permuted(random[0].permutation(len(with_3d)))
+        yield Condition(PERMUTED, others, settings, permuted_fit, rows, permuted_apply, covered, 0)
     for number in permutations:
-        mixed, shown = (_within_similar(of, random[1], table.task) for of in (fit, there))
-        yield Condition(CONDITIONAL, (primary,), choices, mixed, rows, shown, covered, number)
-    yield from _second_networks(table, model, fit, apply, rules, primary, choices, repeat)
+        permuted_fit = _permuted_within_similar(fit, random[1], table.task)
+        permuted_apply = _permuted_within_similar(with_3d, random[1], table.task)
+        yield Condition(
+            CONDITIONAL, (primary,), settings, permuted_fit, rows, permuted_apply, covered, number
+        )
+    yield from _second_networks(table, model, fit, apply, rules, primary, settings, repeat)
 
 
 def _second_networks(
@@ -100,62 +107,72 @@ def _second_networks(
     apply: Columns,
     rules: tuple[str, ...],
     primary: str,
-    choices: RuleSettings,
+    settings: RuleSettings,
     repeat: int,
 ) -> Iterator[Condition]:
-    """Further 2D networks: in place of the 3D predictions, and stacked with the first one."""
-    fitted = tuple(name for name in rules if fits(name, choices.calibrate) and not kind_of(name).needs_codes)
-    candidates = tuple(name for name in choices.candidates if not kind_of(name).needs_codes)
-    without = replace(choices, candidates=candidates)
-    for name, other in table.others.items():
-        known, there = np.isfinite(other[model.fit]).all(axis=1), np.isfinite(other[model.apply]).all(axis=1)
-        there &= apply.covered
-        if not known.any():
+    """Conditions with each further 2D network, on the rows for which it has predictions."""
+    fitted_rules = tuple(
+        name for name in rules if fits(name, settings.calibrate) and not kind_of(name).needs_codes
+    )
+    candidates = tuple(name for name in settings.candidates if not kind_of(name).needs_codes)
+    without_codes = replace(settings, candidates=candidates)
+    for name, scores in table.others.items():
+        has_scores = np.isfinite(scores).all(axis=1)
+        in_fit, in_apply = has_scores[model.fit], has_scores[model.apply] & apply.covered
+        if not in_fit.any():
             continue
-        rows, second, shown = model.fit[known], other[model.fit[known]], other[model.apply[there]]
-        fit_known, apply_known = fit.take(known), apply.take(there)
-        if fitted:
-            mixed = replace(fit_known, scores_3d=second, codes=None)
-            instead = replace(apply_known, scores_3d=shown, codes=None)
-            yield Condition(f"2d:{name}", fitted, without, mixed, rows, instead, there, repeat)
-        if fits(primary, choices.calibrate):
-            both, shown_both = replace(fit_known, second_2d=second), replace(apply_known, second_2d=shown)
+        fit_rows = model.fit[in_fit]
+        second_fit, second_apply = scores[fit_rows], scores[model.apply[in_apply]]
+        fit_part, apply_part = fit.take(in_fit), apply.take(in_apply)
+        if fitted_rules:
+            yield Condition(
+                f"2d:{name}",
+                fitted_rules,
+                without_codes,
+                replace(fit_part, scores_3d=second_fit, codes=None),
+                fit_rows,
+                replace(apply_part, scores_3d=second_apply, codes=None),
+                in_apply,
+                repeat,
+            )
+        if fits(primary, settings.calibrate):
             stacked = Condition(
                 f"2d+{name}",
                 (RECALIBRATED, primary),
-                choices,
-                both,
-                rows,
-                shown_both,
-                there,
+                settings,
+                replace(fit_part, second_2d=second_fit),
+                fit_rows,
+                replace(apply_part, second_2d=second_apply),
+                in_apply,
                 repeat,
                 over_both=True,
             )
             yield stacked
-            # Weights are shrunk: 3D predictions that repeat the second network must not gain from the rest. So it is
-            # also repeated in their place, with their spread.
-            unit = _spread(fit_known.scores_3d, table.task) / max(_spread(second, table.task), TINY)
+            # The stack is shrunk and does not use all information of the second network. 3D predictions that only
+            # repeat this network could seem to improve it. The reference therefore also has the second network in
+            # place of the 3D predictions, scaled to their spread.
+            factor = _spread(fit_part.scores_3d, table.task) / max(_spread(second_fit, table.task), TINY)
             yield replace(
                 stacked,
                 name=repeated(stacked.name),
                 rules=(primary,),
-                choices=without,
-                fit=replace(both, scores_3d=unit * second, codes=None),
-                apply=replace(shown_both, scores_3d=unit * shown, codes=None),
+                settings=without_codes,
+                fit=replace(stacked.fit, scores_3d=factor * second_fit, codes=None),
+                apply=replace(stacked.apply, scores_3d=factor * second_apply, codes=None),
             )
 
 
 def _spread(scores: np.ndarray, task: str) -> float:
-    """Root mean square of (n, k) scores around the mean of each column; of classes around that of each row too."""
+    """Root mean square of (n, k) scores after centring each column, and for classes each row before."""
     values = scores if task == "va" else centred(scores)
     return float(np.sqrt(np.square(values - values.mean(axis=0)).mean()))
 
 
-def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Columns:
-    """Columns of rows of a table, with these (len(rows), k) 3D scores."""
+def columns_of(table: FusionTable, rows: np.ndarray, scores_3d: np.ndarray) -> Columns:
+    """Inputs of rules for m ``rows`` of a table, with their (m, k) 3D scores."""
     return Columns(
         scores_2d=table.two_d[rows],
-        scores_3d=three,
+        scores_3d=scores_3d,
         codes=None if table.codes is None else table.codes[rows],
         quality=None if table.quality is None else table.quality[rows],
         quality_columns=table.quality_columns,
@@ -163,21 +180,21 @@ def columns_of(table: FusionTable, rows: np.ndarray, three: np.ndarray) -> Colum
 
 
 def as_predictions(scores: np.ndarray, task: str) -> np.ndarray:
-    """(n, k) log-probabilities of scores, argmax kept; valence and arousal as they are."""
+    """(n, k) log-probabilities from scores, with the same most probable class; valence and arousal unchanged."""
     return scores if task == "va" else log_probabilities(scores)
 
 
-def _within_similar(columns: Columns, random: np.random.Generator, task: str) -> Columns:
+def _permuted_within_similar(columns: Columns, random: np.random.Generator, task: str) -> Columns:
     """Columns with the 3D permuted within bins of rows with similar 2D predictions."""
-    two = columns.scores_2d if task == "va" else centred(columns.scores_2d)
-    return columns.permuted(similar_order(two, random))
+    scores = columns.scores_2d if task == "va" else centred(columns.scores_2d)
+    return columns.permuted(similar_order(scores, random))
 
 
 def similar_order(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(n,) random permutation of the rows of (n, k) values in which each row is replaced by a similar one.
 
-    The rows are halved at the median of the column that varies most, again and again, down to bins of 8 to 15 rows;
-    each bin is permuted in one cycle, so that no row stays where it is.
+    The rows are halved at the median of the column that varies most, repeatedly, down to bins of 8 to 15 rows. Each bin
+    is permuted in one cycle, so that every row is replaced by another.
     """
     order, todo = np.arange(len(values)), [np.arange(len(values))]
     while todo:

@@ -48,12 +48,13 @@ class _RulePredictions:
 
     Attributes
     ----------
-    rule, condition, replicate : as in Condition
+    rule, condition : names of the rule and of the condition
+    replicate : index of the repeat or permutation, as in Condition
     repeat : index of the cross-fitting
     is_fitted : whether the rule has fitted parameters
     rows : (n,) rows of the table to which the fold model is applied
     has_prediction : (n,) bool
-    predicted : (m, k) predictions of the m rows that have one
+    predicted : (m, k) float64, predictions of the m rows that have one
     parameters : fitted parameters
     """
 
@@ -78,8 +79,8 @@ class CrossFit:
     repeats : at least one; the saved rules are fitted by the first
     rules : names of the rules, in the order of the report
     primary : rule of the primary comparison; its control has codes permuted among similar rows
-    choices : options of the rules
-    controls : whether every rule is repeated with permuted codes
+    settings : RuleSettings
+    controls : whether every rule is also fitted with permuted codes
     permutations : number of permutations of the conditional control, over all repeats
     progress : called after each fold model, optional
     """
@@ -88,7 +89,7 @@ class CrossFit:
     repeats: tuple[Repeat, ...]
     rules: tuple[str, ...]
     primary: str
-    choices: RuleSettings
+    settings: RuleSettings
     controls: bool
     permutations: int
     progress: Progress | None = None
@@ -98,35 +99,38 @@ class CrossFit:
         """The plan of the first repeat."""
         return self.repeats[0].plan
 
-    def fit_all(self, *, final: bool) -> tuple[tuple[Predictor, ...], dict[str, Rule]]:
+    def fit_all(self, *, with_final_rules: bool) -> tuple[tuple[Predictor, ...], dict[str, Rule]]:
         """Fit and apply every rule on every fold, in parallel threads.
 
         Parameters
         ----------
-        final : bool
-            Whether every rule is also fitted on all calibration rows.
+        with_final_rules : bool
+            Whether every rule is also fitted on all calibration rows of the plan, to be saved.
 
         Returns
         -------
         predictors : references, then rules, each followed by its controls; predictions of the reported rows
-        rules : name -> rule fitted on all calibration rows; empty without ``final``
+        final_rules : name -> rule fitted on all calibration rows; empty without ``with_final_rules``
         """
-        # boost and its control train LightGBM at the same time, in each fold
-        threads, trees = self.choices.threads or cpu_count(), 2 * len(self.plan.fold_models)
-        choices = replace(self.choices, threads=max(1, threads // trees))
-        names = (RECALIBRATED, *self.rules) if final else ()
-        calls = chain(self._finals(names, choices), self._fold_models(choices))
+        threads = self.settings.threads or cpu_count()
+        # In each fold, boost and its control train LightGBM at the same time.
+        trainings = 2 * len(self.plan.fold_models)
+        settings = replace(self.settings, threads=max(1, threads // trainings))
+        names = (RECALIBRATED, *self.rules) if with_final_rules else ()
+        calls = chain(self._final_rule_calls(names, settings), self._fold_model_calls(settings))
         with rare_classes_allowed():
             done: list[Any] = Parallel(threads, prefer="threads", pre_dispatch="n_jobs")(calls)
-        return self._predictors(done[len(names) :]), dict(zip(names, done, strict=False))
+        final_rules, predictions = done[: len(names)], done[len(names) :]
+        return self._predictors(predictions), dict(zip(names, final_rules, strict=True))
 
-    def _finals(self, names: tuple[str, ...], choices: RuleSettings) -> Iterator[Any]:
+    def _final_rule_calls(self, names: tuple[str, ...], settings: RuleSettings) -> Iterator[Any]:
+        """Calls that fit each rule on all calibration rows."""
         if names:
-            model = self.plan.final
+            model = self.plan.final_model
             columns = self.columns(model.fit, model.heads_fit)
-            yield from (delayed(self._rule)(name, choices, columns, model.fit) for name in names)
+            yield from (delayed(self._fitted_rule)(name, settings, columns, model.fit) for name in names)
 
-    def _fold_models(self, choices: RuleSettings) -> Iterator[Any]:
+    def _fold_model_calls(self, settings: RuleSettings) -> Iterator[Any]:
         """Calls that fit and apply the rules of each fold model under each condition."""
         total, done = sum(len(repeat.plan.fold_models) for repeat in self.repeats), 0
         per_repeat = math.ceil(self.permutations / len(self.repeats)) if self.controls else 0
@@ -134,7 +138,7 @@ class CrossFit:
             rules = self.rules
             if number:
                 rules = tuple(name for name in rules if kind_of(name).repeated or name == self.primary)
-            # separate generators, so that one kind of permutation does not change the other
+            # Separate generators, so that the number of permutations of one kind does not affect the other.
             random = np.random.default_rng([repeat.seed, 1]), np.random.default_rng([repeat.seed, 3])
             for model in repeat.plan.fold_models:
                 conditions = conditions_of(
@@ -144,7 +148,7 @@ class CrossFit:
                     self.columns(model.apply, model.heads_apply, number),
                     rules=rules,
                     primary=self.primary,
-                    choices=replace(choices, seed=repeat.seed),
+                    settings=replace(settings, seed=repeat.seed),
                     repeat=number,
                     permutations=range(number * per_repeat, (number + 1) * per_repeat),
                     permuted=self.controls and not number,
@@ -152,64 +156,78 @@ class CrossFit:
                 )
                 for condition in conditions:
                     for name in condition.rules:
-                        yield delayed(self._fused)(number, model, condition, name)
+                        yield delayed(self._rule_predictions)(number, model, condition, name)
                 done += 1
                 if self.progress is not None:
                     self.progress("rules", done, total)
 
-    def _fused(self, repeat: int, model: FoldModel, condition: Condition, name: str) -> _RulePredictions:
-        rule = self._rule(
-            name, condition.choices, condition.fit, condition.rows, over_both=condition.over_both
+    def _rule_predictions(
+        self, repeat: int, model: FoldModel, condition: Condition, name: str
+    ) -> _RulePredictions:
+        """Fit a rule under a condition, and apply it to the rows of the fold model."""
+        rule = self._fitted_rule(
+            name, condition.settings, condition.fit, condition.fit_rows, over_both=condition.over_both
         )
+        predicted = np.empty((0, len(self.table.columns)))
+        if condition.has_prediction.any():
+            predicted = rule.apply(condition.apply)
+        parameters = rule.describe()
+        if causes := rule.failures():
+            parameters = parameters | {"not_converged": causes}
         return _RulePredictions(
             rule=name,
             condition=condition.name,
             replicate=condition.replicate,
             repeat=repeat,
-            is_fitted=fits(name, condition.choices.calibrate),
+            is_fitted=fits(name, condition.settings.calibrate),
             rows=model.apply,
             has_prediction=condition.has_prediction,
-            predicted=rule.apply(condition.apply)
-            if condition.has_prediction.any()
-            else np.empty((0, len(self.table.columns))),
-            parameters=rule.describe() | ({"not_converged": causes} if (causes := rule.failures()) else {}),
+            predicted=predicted,
+            parameters=parameters,
         )
 
-    def _rule(
-        self, name: str, choices: RuleSettings, columns: Columns, rows: np.ndarray, *, over_both: bool = False
+    def _fitted_rule(
+        self,
+        name: str,
+        settings: RuleSettings,
+        columns: Columns,
+        rows: np.ndarray,
+        *,
+        over_both: bool = False,
     ) -> Rule:
         """A rule fitted to columns of rows of the table."""
         y = self.table.truth[rows].astype(np.int64 if self.table.task == "classes" else np.float64)
         groups = self.table.group_codes[rows] if self.table.grouped else None
-        rule = make_rule(name, choices)
+        rule = make_rule(name, settings)
         if over_both:
             rule = OverBoth(
                 rule,
-                make_rule("stack", replace(choices, calibrate="none", options={})),
-                random_state=choices.seed,
+                make_rule("stack", replace(settings, calibrate="none", options={})),
+                random_state=settings.seed,
             )
         return rule.fit(columns, y, groups=groups)
 
-    def _predictors(self, every: list[_RulePredictions]) -> tuple[Predictor, ...]:
+    def _predictors(self, predictions: list[_RulePredictions]) -> tuple[Predictor, ...]:
         """Predictions of all reported rows, from those of the fold models."""
         reported = self.plan.reported
+        # (predictor, condition) -> replicate -> (reported, k) predictions
         values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
         for number in range(len(self.repeats)):
             for name, array in self._references(number).items():
                 values.setdefault((name, REAL), {})[number] = array
         references = list(values)
-        fitted: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in values}
+        parameters: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in values}
         all_nan = np.full_like(values["2d", REAL][0], np.nan)
-        for fused in every:
-            key = fused.rule, fused.condition
-            where = np.searchsorted(reported, fused.rows)
-            # Rows without 3D get the reference that is fitted on the same rows, or 2d if the rule is not fitted.
-            array = values[RECALIBRATED if fused.is_fitted else "2d", REAL][fused.repeat][where]
-            array[fused.has_prediction] = fused.predicted
-            values.setdefault(key, {}).setdefault(fused.replicate, all_nan.copy())[where] = array
-            parameters = fitted.setdefault(key, [])
-            if fused.parameters and fused.replicate == 0:
-                parameters.append(fused.parameters)
+        for part in predictions:
+            key = part.rule, part.condition
+            where = np.searchsorted(reported, part.rows)
+            # Rows without a prediction get that of 2d-recalibrated, or of 2d if the rule is not fitted.
+            array = values[RECALIBRATED if part.is_fitted else "2d", REAL][part.repeat][where]
+            array[part.has_prediction] = part.predicted
+            values.setdefault(key, {}).setdefault(part.replicate, all_nan.copy())[where] = array
+            parameters.setdefault(key, [])
+            if part.parameters and part.replicate == 0:
+                parameters[key].append(part.parameters)
         names = (RECALIBRATED, *self.rules)
         order = references + [
             key for name in names for key in values if key[0] == name and key not in references
@@ -218,21 +236,32 @@ class CrossFit:
         for key in order:
             first, *others = values[key].values()
             if all(np.array_equal(first, other, equal_nan=True) for other in others):
-                others = []  # it does not depend on the folds
+                others = []  # the predictions do not depend on the folds
             name, condition = key
             role = "reference" if key in references else "rule" if condition == REAL else "control"
             predictors.append(
-                Predictor(name, role, bool(fitted[key]), first, tuple(fitted[key]), tuple(others), condition)
+                Predictor(
+                    name,
+                    role,
+                    bool(parameters[key]),
+                    first,
+                    tuple(parameters[key]),
+                    tuple(others),
+                    condition,
+                )
             )
         return tuple(predictors)
 
-    def _references(self, number: int) -> dict[str, np.ndarray]:
-        """Predictions of the references that are not fitted; NaN for ``2d-recalibrated``, which is fitted later."""
-        table, plan = self.table, self.repeats[number].plan
+    def _references(self, repeat: int) -> dict[str, np.ndarray]:
+        """Name -> (reported, k) predictions of the references of a repeat.
+
+        ``2d-recalibrated`` is NaN: its predictions are filled in as those of a rule.
+        """
+        table, plan = self.table, self.repeats[repeat].plan
         plain = as_predictions(table.two_d[plan.reported], table.task)
         three = np.full_like(plain, np.nan)
         for model in plan.fold_models:
-            columns = self.columns(model.apply, model.heads_apply, number)
+            columns = self.columns(model.apply, model.heads_apply, repeat)
             three[np.searchsorted(plan.reported, model.apply)] = columns.scores_3d
         others = {
             f"2d:{name}": as_predictions(other[plan.reported], table.task)
@@ -246,7 +275,10 @@ class CrossFit:
         }
 
     def columns(self, rows: np.ndarray, heads: tuple[int, ...], repeat: int = 0) -> Columns:
-        """Inputs of rules for rows of the table; each 3D score comes from the head that was fitted without the row."""
+        """Inputs of rules for rows of the table; 3D scores come from these heads of a repeat.
+
+        Each row is predicted by the head whose ``predict`` contains it, which is fitted without the row.
+        """
         table = self.table
         if table.three_d is not None:
             three = table.three_d[rows]
@@ -260,15 +292,17 @@ class CrossFit:
 
 def not_converged(predictors: tuple[Predictor, ...]) -> list[dict[str, Any]]:
     """Diagnostics of optimisers that stopped before they converged."""
-    found = []
-    for of in predictors:
-        causes = [cause for fitted in of.fitted for cause in fitted.get("not_converged", ())]
+    diagnostics = []
+    for predictor in predictors:
+        causes = [cause for fitted in predictor.fitted for cause in fitted.get("not_converged", ())]
         if causes:
-            values = {
-                "predictor": of.name,
-                "condition": of.condition,
-                "count": len(causes),
-                "cause": causes[0],
-            }
-            found.append(diagnostic("not_converged", **values))
-    return found
+            diagnostics.append(
+                diagnostic(
+                    "not_converged",
+                    predictor=predictor.name,
+                    condition=predictor.condition,
+                    count=len(causes),
+                    cause=causes[0],
+                )
+            )
+    return diagnostics

@@ -38,22 +38,22 @@ def diagnostic(code: str, *, warning: bool = True, **values: Any) -> dict[str, A
 
 
 def check_rows(
-    table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]
+    table: FusionTable, plan: EvaluationPlan, rules: tuple[Predictor, ...]
 ) -> list[dict[str, Any]]:
     """Diagnostics of the rows: without 3D, of a single class, constant predictions, few to fit on, few groups."""
     found = []
-    reported = protocol.reported
+    reported = plan.reported
     uncovered = int((~table.covered[reported]).sum())
     if uncovered == len(reported):
         found.append(diagnostic("no_3d"))
     elif uncovered:
         found.append(diagnostic("rows_without_3d", warning=False, rows=uncovered, reported=len(reported)))
     if table.task == "classes":
-        missing = np.setdiff1d(np.arange(len(table.classes)), table.labels[protocol.calibration])
+        missing = np.setdiff1d(np.arange(len(table.classes)), table.labels[plan.calibration])
         if len(missing):
             names = [table.classes[index] for index in missing]
             found.append(diagnostic("classes_without_calibration_rows", warning=False, classes=names))
-        found += check_training_classes(table, protocol)
+        found += check_training_classes(table, plan)
         present = np.unique(table.labels[reported])
         if len(present) == 1:
             found.append(diagnostic("single_class", label=table.classes[present[0]]))
@@ -65,16 +65,16 @@ def check_rows(
     codes = None if table.codes is None else table.codes[table.covered]
     if codes is not None and len(codes) > 1 and (np.ptp(codes, axis=0) == 0).all():
         found.append(diagnostic("constant_codes"))
-    found += check_fitting_rows(table, protocol, rules)
+    found += check_fitting_rows(table, plan, rules)
     groups = table.group_codes[reported] if table.grouped else None
     return found + check_groups(groups)
 
 
 def check_fitting_rows(
-    table: FusionTable, protocol: EvaluationPlan, rules: tuple[Predictor, ...]
+    table: FusionTable, plan: EvaluationPlan, rules: tuple[Predictor, ...]
 ) -> list[dict[str, Any]]:
     """Warn of few rows to fit on."""
-    rows, k = min(len(model.fit) for model in protocol.fold_models), len(table.columns)
+    rows, k = min(len(model.fit) for model in plan.fold_models), len(table.columns)
     if rows >= _FEW_FITTED * k:
         return []
     fitted = any(rule.fits for rule in rules if rule.role == "rule")
@@ -90,9 +90,9 @@ def check_fitting_rows(
     ]
 
 
-def check_training_classes(table: FusionTable, protocol: EvaluationPlan) -> list[dict[str, Any]]:
+def check_training_classes(table: FusionTable, plan: EvaluationPlan) -> list[dict[str, Any]]:
     """Classes that no training row of the heads has: heads give them a probability near 0."""
-    rows = [head.train for head in protocol.heads if len(head.predict)]
+    rows = [head.train for head in plan.heads if len(head.predict)]
     if table.task != "classes" or not rows:
         return []
     k = len(table.classes)

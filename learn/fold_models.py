@@ -20,7 +20,7 @@ ONCE, NESTED, OUT_OF_FOLD, NO_HEAD, IN_FOLDS = "once", "nested", "out-of-fold", 
 
 @dataclass(frozen=True, slots=True)
 class HeadFit:
-    """One head: fitted on the codes of ``train``, applied to ``predict``; row indices of the table."""
+    """Rows of one head, as indices into the table: fitted on ``train``, applied to ``predict``."""
 
     train: np.ndarray
     predict: np.ndarray
@@ -28,9 +28,13 @@ class HeadFit:
 
 @dataclass(frozen=True, slots=True)
 class FoldModel:
-    """The rules of one fold: fitted on the rows ``fit``, all with 3D, and applied to ``apply``; indices of table rows.
+    """Rows of the rules that are fitted together: in one fold, on a separate split, or for the saved model.
 
-    ``heads_fit`` and ``heads_apply`` are indices of the heads that predict the rows of ``fit`` and of ``apply``.
+    Attributes
+    ----------
+    fit : row indices; the rules are fitted on these rows, all with 3D
+    apply : row indices; the rules are applied to these rows; empty for the saved model
+    heads_fit, heads_apply : indices of the heads that predict the rows of ``fit`` and of ``apply``
     """
 
     fit: np.ndarray
@@ -41,7 +45,15 @@ class FoldModel:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """Folds of rows: ``number`` (m,) is the fold of each of ``rows``."""
+    """Partition of rows into folds.
+
+    Attributes
+    ----------
+    rows : (m,) row indices
+    number : (m,) int, fold of each row
+    count : number of folds
+    notes : deviations from the requested folds
+    """
 
     rows: np.ndarray
     number: np.ndarray
@@ -50,11 +62,11 @@ class Folds:
 
     @classmethod
     def of(cls, table: FusionTable, rows: np.ndarray, folds: int, seed: int, *, least: int = 2) -> Folds:
-        """Folds of rows with groups kept whole: ``folds``, or as many as there are groups.
+        """Divide rows into ``folds`` folds, or into fewer if there are fewer groups; a group is in one fold.
 
         Raises
         ------
-        ProtocolError : fewer than ``least`` are possible.
+        ProtocolError : fewer than ``least`` folds are possible.
         """
         groups = table.group_codes[rows]
         distinct = len(np.unique(groups))
@@ -78,6 +90,7 @@ class Folds:
         return self.rows[~np.isin(self.number, folds)]
 
 
+# heads, fold models, final model, index of the final head (-1 if there is none)
 Fits = tuple[tuple[HeadFit, ...], tuple[FoldModel, ...], FoldModel, int]
 
 
@@ -89,7 +102,7 @@ def with_codes(table: FusionTable, rows: np.ndarray) -> np.ndarray:
 def fit_in_folds(
     table: FusionTable, reported: np.ndarray, train: np.ndarray, folds: Folds, head_fitting: str
 ) -> Fits:
-    """Cross-fitting: rules of each fold are fitted on the rows with 3D of the other folds."""
+    """A model for each fold: rules are fitted on the rows with 3D of the other folds."""
     others = [with_codes(table, folds.rows_except(i)) for i in range(folds.count)]
     every = with_codes(table, reported)
     if head_fitting != NESTED:
@@ -128,13 +141,13 @@ def _inner_heads(count: int) -> list[tuple[_Folds, _Folds, _Folds]]:
     """
     if count <= _PAIRED_FOLDS:
         return [(pair, pair, pair) for pair in combinations(range(count), 2)]
-    found: list[tuple[_Folds, _Folds, _Folds]] = []
+    heads: list[tuple[_Folds, _Folds, _Folds]] = []
     for i in range(count):
         others = np.delete(np.arange(count), i)
         for block in np.array_split(others, _INNER_BLOCKS):
             predicted = tuple(block.tolist())
-            found.append(((i, *predicted), predicted, (i,)))
-    return found
+            heads.append(((i, *predicted), predicted, (i,)))
+    return heads
 
 
 def fit_on_split(
@@ -146,7 +159,7 @@ def fit_on_split(
     config: FuseConfig,
     notes: list[str],
 ) -> Fits:
-    """Rules are fitted on the rows with 3D of another split, ``calibration``."""
+    """One fold model: rules are fitted on the rows with 3D of another split, ``calibration``."""
     if head_fitting == NO_HEAD:
         return (), (FoldModel(calibration, reported),), FoldModel(calibration, _EMPTY), -1
     if head_fitting == ONCE:
@@ -155,11 +168,13 @@ def fit_on_split(
         return (HeadFit(train, predicted),), (FoldModel(calibration, reported, (0,), (0,)),), final, 0
     folds = Folds.of(table, calibration, config.folds, config.seed)
     notes.extend(folds.notes)
-    # The head is also trained on train rows without a 2D prediction; they are in no fold.
+    # Heads are also trained on the train rows without a 2D prediction, which are in no fold.
     rest = np.setdiff1d(train, calibration)
     heads = tuple(
         HeadFit(
-            np.sort(np.concatenate([folds.rows_except(i), _rest_for(table, rest, folds.rows_of(i))])),
+            np.sort(
+                np.concatenate([folds.rows_except(i), _without_groups_of(table, rest, folds.rows_of(i))])
+            ),
             folds.rows_of(i),
         )
         for i in range(folds.count)
@@ -171,7 +186,7 @@ def fit_on_split(
 
 
 def subsample(table: FusionTable, model: FoldModel, most: int, seed: int) -> FoldModel:
-    """The fold model, to be fitted on at most ``most`` of its rows, whole groups.
+    """The fold model with at most ``most`` of its fitting rows; groups are not divided.
 
     The order in which groups are drawn is the same for all sizes and folds, so that a larger sample contains a smaller
     one.
@@ -189,7 +204,7 @@ def subsample(table: FusionTable, model: FoldModel, most: int, seed: int) -> Fol
     return replace(model, fit=model.fit[np.isin(codes[model.fit], taken)])
 
 
-def _rest_for(table: FusionTable, rest: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Train rows outside of all folds, without those whose group is in the fold."""
+def _without_groups_of(table: FusionTable, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The rows whose group contains none of the other rows."""
     groups = table.group_codes
-    return rest[~np.isin(groups[rest], groups[fold])]
+    return rows[~np.isin(groups[rows], groups[others])]

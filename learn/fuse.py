@@ -1,7 +1,7 @@
-"""One fusion run: fit and measure all predictors on a table, and refit the model that is saved.
+"""One fusion run: fit and measure all predictors on a table, and assemble the model that is saved.
 
-plan -> heads -> references, rules and controls -> figures -> model. Only the :class:`~.plan.EvaluationPlan` decides
-on which rows models are fitted.
+plan -> heads -> references, rules and controls -> metrics and differences (``figures``) -> model. Only the
+:class:`~.plan.EvaluationPlan` decides on which rows models are fitted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,7 +26,7 @@ from .crossfit import CrossFit, Progress, Repeat, not_converged
 from .diagnostics import check_figures, check_rows, diagnostic
 from .fold_models import NESTED
 from .head_fits import FittedHeads, ScoreFolder, fit_heads
-from .heads import custom_target, untrusted_types
+from .heads import custom_path, untrusted_types
 from .model import FusionModel, without_threads
 from .plan import EvaluationPlan, plan_fusion
 from .result import Result, figures_of_plan, reported_rows
@@ -36,9 +37,12 @@ __all__ = ["FuseConfig", "FuseResult", "ScoreFolder", "fuse_files", "fuse_predic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuseResult(Result):
-    """Result of a fusion run; ``model`` is None if it was not asked for, or if its head or a rule cannot be stored."""
+    """Result of a fusion run.
 
-    protocol: EvaluationPlan
+    ``model`` is None if ``config.model`` is False, or if the head or a rule cannot be stored (then with a diagnostic).
+    """
+
+    plan: EvaluationPlan
     config: FuseConfig
     model: FusionModel | None
 
@@ -56,7 +60,7 @@ def fuse_predictions(
     table: FusionTable,
     config: FuseConfig | None = None,
     *,
-    heads: MutableMapping[str, np.ndarray] | None = None,
+    score_cache: MutableMapping[str, np.ndarray] | None = None,
     progress: Progress | None = None,
 ) -> FuseResult:
     """Fuse 2D predictions with 3D codes or predictions, and measure what the 3D adds.
@@ -65,7 +69,7 @@ def fuse_predictions(
     ----------
     table : FusionTable
     config : FuseConfig, optional
-    heads : cache of head scores that several runs share, optional
+    score_cache : cache of the scores of heads, shared by several runs, optional
         A dictionary, or a :class:`~.head_fits.ScoreFolder`; does not affect results.
     progress : function ``(step, done, total)``, optional
 
@@ -82,13 +86,15 @@ def fuse_predictions(
     config = config or FuseConfig()
     table = regrouped(table, config.groups)
     config, notes = _drop_unusable_rules(config, table)
-    choices = _choices(config, table)
+    settings = _rule_settings(config, table)
     start = time.perf_counter()
     plan = plan_fusion(table, config)
-    fitted, repeats = _repeats(table, config, plan, heads, progress)
+    fitted, repeats = _repeats(table, config, plan, score_cache, progress)
     after_heads = time.perf_counter()
     diagnostics = []
-    foreign = untrusted_types(fitted.final) if custom_target(config.head) and fitted.final is not None else []
+    foreign = []
+    if custom_path(config.head) and fitted.final_head is not None:
+        foreign = untrusted_types(fitted.final_head)
     if foreign:
         diagnostics.append(diagnostic("head_not_saved", head=config.head, types=foreign))
     external = [name for name in config.rules if name not in RULES]
@@ -96,11 +102,13 @@ def fuse_predictions(
         diagnostics.append(diagnostic("rules_not_saved", rules=external))
     primary = config.primary_rule()
     crossfit = CrossFit(
-        table, repeats, config.rules, primary, choices, config.controls, config.permutations, progress
+        table, repeats, config.rules, primary, settings, config.controls, config.permutations, progress
     )
-    # BLAS on one thread: results have the same bytes with any number of threads.
+    # BLAS runs on one thread, so that results have the same bytes with any number of threads.
     with threadpool_limits(1, user_api="blas"):
-        predictors, final = crossfit.fit_all(final=config.model and not foreign and not external)
+        predictors, final_rules = crossfit.fit_all(
+            with_final_rules=config.model and not foreign and not external
+        )
     after_rules = time.perf_counter()
     if progress is not None:
         progress("intervals", 0, 1)
@@ -110,19 +118,19 @@ def fuse_predictions(
         predictors,
         draws=config.draws,
         seed=config.seed,
-        family=FITTED_METRICS[choices.objective],
-        refined=(RECALIBRATED, "2d", primary),
+        family=FITTED_METRICS[settings.objective],
+        refined=(RECALIBRATED, "2d", primary),  # their log loss is split into refinement and calibration
     )
     after_figures = time.perf_counter()
-    model = _model(crossfit, fitted, final) if final else None
+    model = _model(crossfit, fitted.final_head, final_rules) if final_rules else None
     diagnostics += not_converged(predictors) + check_rows(table, plan, predictors)
-    diagnostics += check_figures(figures, len(plan.reported), table.task, choices.objective)
+    diagnostics += check_figures(figures, len(plan.reported), table.task, settings.objective)
     return FuseResult(
         **reported_rows(table, plan),
         predictors=predictors,
         figures=figures,
         config=config,
-        notes=tuple(notes),
+        notes=(*table.notes, *notes),
         diagnostics=tuple(diagnostics),
         model=model,
         seconds={
@@ -138,10 +146,13 @@ def _repeats(
     table: FusionTable,
     config: FuseConfig,
     plan: EvaluationPlan,
-    cache: MutableMapping[str, np.ndarray] | None,
+    score_cache: MutableMapping[str, np.ndarray] | None,
     progress: Progress | None,
 ) -> tuple[FittedHeads, tuple[Repeat, ...]]:
-    """Fitted heads, and the cross-fittings: one if there is a separate split to fit on, else several with new folds."""
+    """Heads of the plan, and the cross-fittings: one if rules are fitted on a separate split, else several.
+
+    Each further cross-fitting has new folds. Heads are fitted again for it only if they depend on the folds (nested).
+    """
     nested = plan.head_fitting == NESTED
     count = 1
     if len(plan.fold_models) > 1:
@@ -155,7 +166,7 @@ def _repeats(
             if progress is not None:
                 progress("heads", done, total)
 
-        return fit_heads(table, plan, config, cache, advance)
+        return fit_heads(table, plan, config, score_cache, advance)
 
     if progress is not None:
         progress("heads", 0, total)
@@ -171,36 +182,47 @@ def _repeats(
 
 
 def _drop_unusable_rules(config: FuseConfig, table: FusionTable) -> tuple[FuseConfig, list[str]]:
-    """The configuration without the rules that are not possible on this table, and notes."""
-    notes = list(table.notes)
+    """The configuration without the rules that cannot be used on this table, and a note on each of these.
+
+    Raises
+    ------
+    UsageError : an option needs classes; a rule with options, the primary rule or every rule cannot be used.
+    """
     if table.task == "va" and config.calibrate != "none":
         raise UsageError(
             f"calibrate: {config.calibrate} needs classes, but the task is valence and arousal; use none (stack and "
             "boost already recalibrate)"
         )
-    impossible = {}
-    for name in config.rules:
-        rule = make_rule(name, RuleSettings(table.task, "", options=config.rule_options))
-        if reason := rule.unusable(table.task, codes=table.codes is not None):
-            impossible[name] = reason
-            if name in config.rule_options:
-                raise UsageError(f"rule {name}: {reason}")
-    if config.primary in impossible:
-        raise UsageError(f"primary: {config.primary} cannot be used: {impossible[config.primary]}")
-    usable = tuple(name for name in config.rules if name not in impossible)
+    reasons = _reasons_unusable(config.rules, config, table)
+    for name, reason in reasons.items():
+        if name in config.rule_options:
+            raise UsageError(f"rule {name}: {reason}")
+    if config.primary in reasons:
+        raise UsageError(f"primary: {config.primary} cannot be used: {reasons[config.primary]}")
+    usable = tuple(name for name in config.rules if name not in reasons)
     if not usable:
         name = config.rules[0]
-        raise UsageError(f"rules: none of the rules can be used; {name}: {impossible[name]}")
-    notes += [f"Rule {name} is left out: {why}." for name, why in impossible.items()]
+        raise UsageError(f"rules: none of the rules can be used; {name}: {reasons[name]}")
+    notes = [f"Rule {name} is left out: {reason}." for name, reason in reasons.items()]
     return replace(config, rules=usable), notes
 
 
-def _choices(config: FuseConfig, table: FusionTable) -> RuleSettings:
-    """Options that all rules get."""
-    named = tuple(name for name in config.rules if name != "best")
-    default, _ = _drop_unusable_rules(
-        replace(config, rules=tuple(name for name in DEFAULT_RULES if name != "best")), table
-    )
+def _reasons_unusable(names: tuple[str, ...], config: FuseConfig, table: FusionTable) -> dict[str, str]:
+    """Rule -> reason why it cannot be used on this table; usable rules are left out."""
+    settings = RuleSettings(table.task, "", options=config.rule_options)
+    reasons = {
+        name: make_rule(name, settings).unusable(table.task, codes=table.codes is not None) for name in names
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _rule_settings(config: FuseConfig, table: FusionTable) -> RuleSettings:
+    """Settings of the run that every rule gets."""
+    candidates = tuple(name for name in config.rules if name != "best")
+    if not candidates:  # best alone chooses among the default rules
+        default = tuple(name for name in DEFAULT_RULES if name != "best")
+        reasons = _reasons_unusable(default, config, table)
+        candidates = tuple(name for name in default if name not in reasons)
     return RuleSettings(
         task=table.task,
         objective=config.objective_for(table.task),
@@ -209,17 +231,17 @@ def _choices(config: FuseConfig, table: FusionTable) -> RuleSettings:
         options=config.rule_options,
         seed=config.seed,
         threads=config.jobs,
-        candidates=named or default.rules,
+        candidates=candidates,
     )
 
 
-def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> FusionModel:
-    """The model to save: the head of the plan and the rules that were fitted on the calibration rows."""
+def _model(crossfit: CrossFit, head: Any, rules: dict[str, Rule]) -> FusionModel:
+    """The model to save: the final head of the plan, and the rules that were fitted on the calibration rows."""
     table, plan = crossfit.table, crossfit.plan
     shares = {}
     if table.task == "classes":
-        fit = plan.final.fit
-        columns = crossfit.columns(fit, plan.final.heads_fit)
+        fit = plan.calibration
+        columns = crossfit.columns(fit, plan.final_model.heads_fit)
         with threadpool_limits(1, user_api="blas"):
             log_p = {"2d": as_predictions(columns.scores_2d, table.task)}
             log_p |= {
@@ -228,15 +250,15 @@ def _model(crossfit: CrossFit, heads: FittedHeads, rules: dict[str, Rule]) -> Fu
             }
             groups = table.group_codes[fit] if table.grouped else None
             shares = shares_of(log_p, table.labels[fit].astype(np.int64), groups)
-    trained = plan.heads[plan.final_head].train if heads.final is not None else np.zeros(0, np.intp)
+    trained = np.zeros(0, np.intp) if head is None else plan.heads[plan.final_head].train
     return FusionModel(
         task=table.task,
         classes=table.classes,
         blocks=table.blocks,
         quality_columns=table.quality_columns,
-        head=without_threads(heads.final),
+        head=without_threads(head),
         rules={name: without_threads(rule) for name, rule in rules.items()},
-        calibrate=crossfit.choices.calibrate,
+        calibrate=crossfit.settings.calibrate,
         trained_ids=table.id[trained],
         calibration_ids=table.id[plan.calibration],
         fitted_on=plan.fit_name,

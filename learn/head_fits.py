@@ -1,4 +1,4 @@
-"""The heads of a plan fitted, or their scores taken from a cache that several runs share."""
+"""Fit the heads of a plan, or take their scores from a cache that several runs share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .heads import code_hash, make_head
 from .plan import EvaluationPlan, HeadFit
 from .versions import versions
 
-# A head is never quite sure; what it has not seen keeps a chance.
-_HEAD_FLOOR = 1e-6
-# Options that change no number are not part of a key.
-_NUMBERLESS = ("num_threads", "n_jobs", "thread_count", "device", "verbose", "verbosity")
+# Smallest probability of a class, also of classes that a head was not trained on.
+_LEAST_PROBABILITY = 1e-6
+# Parameters of heads that do not affect scores, and so are not part of the key of the cache.
+_WITHOUT_EFFECT = ("num_threads", "n_jobs", "thread_count", "device", "verbose", "verbosity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,20 @@ class FittedHeads:
 
     Attributes
     ----------
-    scores : one (n, k) array for each head, NaN in rows that it was not asked for
-    final : scikit-learn estimator; None where no model is wanted or 3D predictions came ready
+    scores : (n, k) float64 for each head; NaN in rows that the plan does not predict with it
+    final_head : scikit-learn estimator; None if no model is saved, or if the 3D predictions come from a file
     """
 
     scores: tuple[np.ndarray, ...]
-    final: Any
+    final_head: Any
 
 
 class ScoreFolder(MutableMapping[str, np.ndarray]):
-    """Scores of heads in a folder, one ``.npy`` by key: a cache for runs in several processes or on several days.
+    """Cache of the scores of heads in a folder, one ``.npy`` file per key, for several processes and later runs.
 
     Parameters
     ----------
-    folder : path, made where it is missing
+    folder : path; created if missing
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -58,12 +58,14 @@ class ScoreFolder(MutableMapping[str, np.ndarray]):
     def __getitem__(self, key: str) -> np.ndarray:
         try:
             return np.asarray(np.load(self._path(key), allow_pickle=False))
-        except Exception:  # absent or damaged: it is computed again
+        except Exception:  # missing or damaged: the scores are computed again
             raise KeyError(key) from None
 
     def __setitem__(self, key: str, scores: np.ndarray) -> None:
         with replacing(self._path(key)) as temporary, temporary.open("wb") as handle:
-            np.save(handle, scores, allow_pickle=False)  # whole or not at all: another process may be reading
+            np.save(
+                handle, scores, allow_pickle=False
+            )  # renamed when complete: another process may be reading
 
     def __delitem__(self, key: str) -> None:
         self._path(key).unlink()
@@ -77,7 +79,7 @@ class ScoreFolder(MutableMapping[str, np.ndarray]):
 
 def fit_heads(
     table: FusionTable,
-    protocol: EvaluationPlan,
+    plan: EvaluationPlan,
     config: FuseConfig,
     cache: MutableMapping[str, np.ndarray] | None = None,
     after_head: Callable[[], object] | None = None,
@@ -87,40 +89,42 @@ def fit_heads(
     Parameters
     ----------
     table : FusionTable
-    protocol : the plan for it
+    plan : the plan for this table
     config : FuseConfig
-    cache : key -> scores of the rows a head was asked for
-        A dictionary, or a :class:`ScoreFolder`. What is in it is not fitted again; the head that is saved is.
-
+    cache : key -> scores (m, k) of the m rows that a head predicts, optional
+        A dictionary, or a :class:`ScoreFolder`. A head whose scores are in the cache is not fitted, except for the one
+        that is saved.
     after_head : called after each head, optional
 
     Raises
     ------
-    ProtocolError : no codes to learn from, or one class only.
+    ProtocolError : a head has no training rows with codes, or they are all of one class.
     """
-    scores, final = [], None
-    for number, fit in enumerate(protocol.heads):
-        saved = config.model and number == protocol.final_head
-        head, found = _scores_of(table, fit, config, saved, cache)
+    scores, final_head = [], None
+    for number, fit in enumerate(plan.heads):
+        is_saved = config.model and number == plan.final_head
+        head, predicted = _head_and_scores(table, fit, config, cache, is_saved=is_saved)
         values = np.full((len(table), len(table.columns)), np.nan)
-        values[fit.predict] = found
+        values[fit.predict] = predicted
         scores.append(values)
-        final = head if saved else final
+        if is_saved:
+            final_head = head
         if after_head is not None:
             after_head()
-    return FittedHeads(tuple(scores), final)
+    return FittedHeads(tuple(scores), final_head)
 
 
-def _scores_of(
+def _head_and_scores(
     table: FusionTable,
     fit: HeadFit,
     config: FuseConfig,
-    saved: bool,
     cache: MutableMapping[str, np.ndarray] | None,
+    *,
+    is_saved: bool,
 ) -> tuple[Any, np.ndarray]:
-    """The head where it had to be fitted, and its scores (m, k) of the rows it is asked for."""
+    """The fitted head (None if its scores are cached), and its (m, k) scores of the rows that it predicts."""
     _check(table, fit)
-    if not saved and not len(fit.predict):
+    if not is_saved and not len(fit.predict):
         return None, np.empty((0, len(table.columns)))
     head = make_head(
         config.head,
@@ -131,16 +135,16 @@ def _scores_of(
         balanced=config.objective == "balanced",
         device=config.device,
     )
-    beside = _beside(head, table, fit.train)
-    key = "" if cache is None else _key(table, fit, config, head, beside)
-    if cache is not None and not saved:
+    targets = _targets_of(head, table, fit.train)
+    key = "" if cache is None else _key(table, fit, config, head, targets)
+    if cache is not None and not is_saved:
         try:
             return None, cache[key]
         except KeyError:
             pass
-    assert table.codes is not None  # checked above; for the type checker
+    assert table.codes is not None  # by _check; for the type checker
     groups = table.group_codes[fit.train] if table.grouped else None
-    head.fit(table.codes[fit.train], table.truth[fit.train], groups=groups, **beside)
+    head.fit(table.codes[fit.train], table.truth[fit.train], groups=groups, **targets)
     scores = np.empty((0, len(table.columns)))
     if len(fit.predict):
         scores = scores_by(head, table.codes[fit.predict], table.task, len(table.columns))
@@ -149,54 +153,58 @@ def _scores_of(
     return head, scores
 
 
-def _beside(head: Any, table: FusionTable, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Valence and arousal of the training rows, for a head that learns them beside the classes."""
-    takes = "targets" in signature(head.fit).parameters
-    known = np.isfinite(table.targets[rows]).all(axis=1)
-    return {"targets": table.targets[rows]} if takes and known.any() else {}
+def _targets_of(head: Any, table: FusionTable, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Argument ``targets`` of ``head.fit``: valence and arousal of the training rows.
+
+    Empty if the head does not learn them in addition to the classes, or if no row has them.
+    """
+    accepted = "targets" in signature(head.fit).parameters
+    has_targets = np.isfinite(table.targets[rows]).all(axis=1)
+    return {"targets": table.targets[rows]} if accepted and has_targets.any() else {}
 
 
 def _check(table: FusionTable, fit: HeadFit) -> None:
+    """Raise an error if a head cannot be fitted to its training rows."""
     if table.codes is None:
-        raise ProtocolError("protocol: expected codes for a head, got ready 3D predictions")
+        raise ProtocolError("plan: a head needs codes, but the 3D predictions come from a file")
     if not len(fit.train):
         raise ProtocolError(
-            "codes: expected rows with 3D codes to learn from, got none; look at the statuses with ig3d inspect"
+            "codes: no row has 3D codes to train a head on; check the status of the rows with ig3d inspect"
         )
     truth = table.truth[fit.train]
     if table.task == "classes" and len(np.unique(truth)) < 2:
         raise ProtocolError(
-            f"labels: expected at least two classes among the {len(truth)} rows a head learns from, got only "
-            f"{table.classes[int(truth[0])]}"
+            f"labels: a head needs training rows of at least two classes, but all {len(truth)} rows are of class "
+            f"{table.classes[int(truth[0])]}; add rows of other classes"
         )
 
 
 def _key(
-    table: FusionTable, fit: HeadFit, config: FuseConfig, head: Any, beside: dict[str, np.ndarray]
+    table: FusionTable, fit: HeadFit, config: FuseConfig, head: Any, targets: dict[str, np.ndarray]
 ) -> str:
-    """Hash of everything that the scores depend on: contents of the rows, the head with its options, versions."""
+    """Hash of everything that affects the scores: data of the rows, the head with its options, and versions."""
     assert table.codes is not None
     settings = {
         name: value
         for name, value in sorted(head.get_params().items())
-        if name.rpartition("__")[2] not in _NUMBERLESS and not hasattr(value, "get_params")
+        if name.rpartition("__")[2] not in _WITHOUT_EFFECT and not hasattr(value, "get_params")
     }
-    named = config.head + code_hash(config.head)
+    name_and_code = config.head + code_hash(config.head)
     digest = hashlib.sha256(
-        repr((table.task, len(table.columns), named, config.seed, settings, versions())).encode()
+        repr((table.task, len(table.columns), name_and_code, config.seed, settings, versions())).encode()
     )
     groups = np.unique(table.group_codes[fit.train], return_inverse=True)[1] if table.grouped else np.zeros(0)
     arrays = (table.codes[fit.train], table.truth[fit.train], groups, table.codes[fit.predict])
-    for array in (*arrays, *beside.values()):
+    for array in (*arrays, *targets.values()):
         digest.update(repr((array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
 def scores_by(head: Any, codes: np.ndarray, task: str, k: int) -> np.ndarray:
-    """(n, k) scores of a head: log-probabilities over all k classes, whichever it has seen; or values in [-1, 1]."""
+    """(n, k) scores of a head: log-probabilities of all k classes, also of untrained ones; or values in [-1, 1]."""
     if task == "va":
         return np.clip(head.predict(codes), -1, 1)
     p = np.zeros((len(codes), k))
     p[:, np.asarray(head.classes_, np.intp)] = head.predict_proba(codes)
-    return log_softmax(np.log(np.maximum(p, _HEAD_FLOOR)))
+    return log_softmax(np.log(np.maximum(p, _LEAST_PROBABILITY)))

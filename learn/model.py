@@ -1,6 +1,7 @@
-"""Fitted fusion model and its file: written with skops, never as a pickle; reading executes nothing foreign.
+"""Fitted fusion model and its file.
 
-The file is a plain dictionary of text, numbers and estimators out of a fixed list of types.
+The file is a dictionary of text, numbers and estimators of a fixed list of types. It is written with skops instead of
+pickle, so that reading it does not execute code of the file.
 """
 
 from __future__ import annotations
@@ -30,33 +31,35 @@ from .versions import versions
 
 FORMAT = "ig3d-fusion-model"
 FORMAT_VERSION = 3
-MOST_BYTES = 512 << 20  # of a file, packed and unpacked; models take a few MB
+MOST_BYTES = 512 << 20  # of a file, compressed and uncompressed; models take a few MB
 _MOST_MEMBERS = 20_000
-# The types of ours that a model file may hold, beside those of scikit-learn and numpy that skops trusts.
+# Types of ig3d that a model file may contain, in addition to those of scikit-learn and NumPy that skops trusts.
 _TRUSTED = (*heads.TYPES, *rules.TYPES)
-_OURS = __name__.partition(".")[0]
+_PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class FusionModel:
-    """A head and rules, fitted on all calibration rows.
+    """A fitted head and fitted rules, to predict new rows.
 
-    The figures of a report come from cross-fitted copies, not from this model: it has seen the calibration rows.
+    The rules are fitted on all calibration rows. Reported results are those of cross-fitted models, because the
+    predictions of this model for its calibration rows are too optimistic.
 
     Attributes
     ----------
-    task, classes : of the table it was fitted on
-    blocks : the code blocks that the head reads, in order, with basis
-    quality_columns : what rules know of a face beside the predictions
-    head : scikit-learn estimator, or None where 3D predictions came ready
-    rules : name -> fitted rule; ``2d-recalibrated`` is among them
-    calibrate : what is done to both predictions before every rule; the rules do it
-    trained_ids, calibration_ids : (m,) str: rows with 3D that the head, and that the rules were fitted on
-        Or their hashes, in a model that was read from a file.
+    task, classes : those of the table that the model was fitted on
+    blocks : code blocks that the head uses, in order
+    quality_columns : names of the columns of face quality that rules use
+    head : scikit-learn estimator; None if the 3D predictions came from a file
+    rules : name -> fitted rule; includes ``2d-recalibrated``
+    calibrate : calibration of both predictions that is part of every rule, as in the configuration
+    trained_ids, calibration_ids : (m,) str
+        Ids of the rows with 3D that the head was fitted on, and that the rules were fitted on. Their uint64 hashes
+        (:func:`hashes_of`) in a model that was read from a file.
     fitted_on : str
-        The calibration rows in words.
+        Description of the calibration rows, such as ``the val split``.
     network : str
-        Name and weights of the 2D network; empty where its predictions did not say.
+        Name and weights of the 2D network; empty if its predictions do not name them.
     shares : ``2d`` and each rule -> class shares on the calibration rows; empty for valence-arousal
     """
 
@@ -79,21 +82,21 @@ class FusionModel:
         return self.classes or ("valence", "arousal")
 
     def fits(self, rule: str) -> bool:
-        """Whether anything was fitted to the calibration rows under this name."""
+        """Whether the rule, or the calibration before it, was fitted to the calibration rows."""
         return rules.fits(rule, self.calibrate)
 
     @property
     def preferred(self) -> str:
-        """The rule to take where none is named: ``best``, else ``stack``, else the last."""
+        """The default rule for predictions: ``best``, else ``stack``, else the last."""
         return next((name for name in ("best", "stack") if name in self.rules), list(self.rules)[-1])
 
     def reference(self, rule: str) -> str:
-        """Predictor of the rows without 3D: the one that was fitted to the same rows as the rule."""
+        """Predictor of the rows without 3D: ``2d-recalibrated``, or ``2d`` if the rule was not fitted."""
         return rules.RECALIBRATED if self.fits(rule) else "2d"
 
 
 def hashes_of(ids: np.ndarray) -> np.ndarray:
-    """(n,) uint64 hashes of ids, or the hashes themselves: a file records its rows without their names."""
+    """(n,) uint64 hashes of ids (n,); hashes are returned unchanged. A model file has hashes instead of ids."""
     if ids.dtype.kind == "u":
         return ids
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
@@ -101,27 +104,27 @@ def hashes_of(ids: np.ndarray) -> np.ndarray:
 
 
 def without_threads(part: Any) -> Any:
-    """A head or rule that does not keep how many threads fitted it, and predicts on all cores."""
-    if isinstance(part, BaseEstimator) and type(part).__module__.partition(".")[0] in (_OURS, "sklearn"):
-        twin = copy(part)
+    """Copy of a head or rule with ``num_threads=0`` (all cores) in it and in its nested estimators."""
+    if isinstance(part, BaseEstimator) and type(part).__module__.partition(".")[0] in (_PACKAGE, "sklearn"):
+        result = copy(part)
         for name, value in vars(part).items():
-            setattr(twin, name, 0 if name == "num_threads" else without_threads(value))
-        return twin
+            setattr(result, name, 0 if name == "num_threads" else without_threads(value))
+        return result
     if isinstance(part, list | tuple):
         return type(part)(without_threads(item) for item in part)
     return part
 
 
 def parameters_hash(model: FusionModel) -> str:
-    """Hash of the head and the rules with their fitted parameters: the same for the same command on the same files.
+    """Hash of the head and the rules with their fitted parameters: equal for equal commands on equal files.
 
-    The bytes of a model's file also depend on the time and on addresses in memory, which skops writes.
+    A hash of the model file would differ, because skops writes the time and addresses in memory.
     """
     return str(joblib.hash(_values([model.head, model.rules]), hash_name="sha1"))
 
 
 def _values(part: Any) -> Any:
-    """Parameters by value: whether two of them are one object in memory, and the order of arrays, are left out."""
+    """Nested parameters as lists, dictionaries and copied arrays, independent of objects shared in memory."""
     if isinstance(part, BaseEstimator):
         return [type(part).__qualname__, _values(vars(part))]
     if isinstance(part, Mapping):
@@ -134,21 +137,21 @@ def _values(part: Any) -> Any:
 
 
 def save_model(model: FusionModel, path: str | Path) -> None:
-    """Write a model, all or nothing.
+    """Write a model file; an existing file is replaced only if writing succeeds.
 
     Raises
     ------
-    ModelError : it cannot be written.
+    ModelError : the file cannot be written.
     """
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(_model_bytes(model))
     except OSError as exc:
-        raise ModelError(f"{path}: expected to write the model, got {exc}") from exc
+        raise ModelError(f"{path}: the model cannot be written ({exc}); choose another path") from exc
 
 
 def _model_bytes(model: FusionModel) -> bytes:
-    """Content of a model's file."""
+    """Content of a model file."""
     from skops.io import dumps
 
     content = {
@@ -185,40 +188,45 @@ def _model_bytes(model: FusionModel) -> bytes:
 
 
 def load_model(path: str | Path) -> FusionModel:
-    """Read a model; types outside of a fixed list are refused before anything of them is made.
+    """Read a model file; a file with types outside of a fixed list is refused before any object is created.
 
     Raises
     ------
-    ModelError : no model, of another version, or with foreign objects.
+    ModelError : the file is missing, damaged, not a model, of another version, or contains foreign types.
     """
     from skops.io import get_untrusted_types, loads
 
     source = Path(path)
     if not source.is_file():
-        raise ModelError(f"{path}: expected a fitted model, found no file; make one with ig3d fuse --out")
+        raise ModelError(f"{path}: no such file; make a model with ig3d fuse --out")
     try:
         raw = _read(source)
         _check_version(path, raw)
         foreign = sorted(set(get_untrusted_types(data=raw)) - set(_TRUSTED))
         if foreign:
             raise ModelError(
-                f"{path}: expected a model of ig3d, got foreign objects in it ({listed(foreign)})"
+                f"{path}: contains types that are not part of a model ({listed(foreign)}); use a file of ig3d fuse"
             )
         content = loads(raw, trusted=list(_TRUSTED))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ModelError(f"{path}: expected a model of ig3d, got another file")
+            raise ModelError(f"{path}: is not a model; use a file of ig3d fuse")
         return _model(content)
     except ModelError:
         raise
     except Exception as exc:  # skops and numpy raise anything on damaged files
         text = " ".join(str(exc).split())
         raise ModelError(
-            f"{path}: expected a model of ig3d, got a file that is none or is damaged ({shorten(text, 200)})"
+            f"{path}: is not a model, or is damaged ({shorten(text, 200)}); use a file of ig3d fuse"
         ) from exc
 
 
 def _read(source: Path) -> bytes:
-    """A file's bytes, if what it unpacks to is no larger than a model may be."""
+    """Bytes of a file.
+
+    Raises
+    ------
+    ValueError : the file, or its uncompressed content, is larger than a model may be.
+    """
     if source.stat().st_size > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
     raw = source.read_bytes()
@@ -230,11 +238,11 @@ def _read(source: Path) -> bytes:
 
 
 def _model(content: dict[str, Any]) -> FusionModel:
-    """The model that a file holds.
+    """The model from the content of a file.
 
     Raises
     ------
-    ValueError, KeyError, TypeError : it is not what :func:`save_model` writes.
+    ValueError, KeyError, TypeError : the content is not what :func:`save_model` writes.
     """
     model = FusionModel(
         task=content["task"],
@@ -263,37 +271,37 @@ def _model(content: dict[str, Any]) -> FusionModel:
         *model.rules,
     )
     if not all(isinstance(text, str) for text in texts) or model.task not in ("classes", "va"):
-        raise ValueError("texts that are none")
+        raise ValueError("a text has another type, or the task is unknown")
     if len({*model.classes}) != len(model.classes) or bool(model.classes) != (model.task == "classes"):
-        raise ValueError("classes that do not fit the task")
+        raise ValueError("the classes are repeated, or do not fit the task")
     if any(type(block.width) is not int or block.width < 1 for block in model.blocks):
-        raise ValueError("blocks without a width")
+        raise ValueError("a code block has no width")
     kinds = [(model.head, heads.TYPES)] if model.head is not None else []
     kinds += [(rule, rules.TYPES) for rule in model.rules.values()]
     for part, types in kinds:
         if f"{type(part).__module__}.{type(part).__qualname__}" not in types:
-            raise ValueError(f"{type(part).__qualname__} in place of a head or a rule")
+            raise ValueError(f"{type(part).__qualname__} is not a head or a rule")
     if rules.RECALIBRATED not in model.rules:
         raise ValueError(f"no rule {rules.RECALIBRATED}")
     if set(model.shares) != ({"2d", *model.rules} if model.task == "classes" else set()):
-        raise ValueError("class shares of other rules")
+        raise ValueError("the class shares are not those of the rules")
     if any(len(shares.implied) != len(model.classes) for shares in model.shares.values()):
-        raise ValueError("class shares of other classes")
+        raise ValueError("the class shares are not those of the classes")
     for ids in (model.trained_ids, model.calibration_ids):
         if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind != "u":
-            raise ValueError("ids that are no hashes")
+            raise ValueError("the ids are not hashes")
     for text in texts_in([model.head, dict(model.rules)]):
-        if text != "":  # of a single class, or where trees did not help
+        if text != "":  # empty for a single class, or if trees did not improve the rule
             check_text(text)
     return model
 
 
 def _shares(stored: Mapping[str, Any]) -> RuleShares:
-    """Class shares of a rule as a file holds them.
+    """Class shares of a rule from the content of a file.
 
     Raises
     ------
-    ValueError : they are no shares.
+    ValueError : the numbers are not class shares.
     """
     implied, counts = np.array(stored["implied"], np.float64), np.array(stored["counts"])
     groups, effect = stored["groups"], stored["design_effect"]
@@ -302,26 +310,26 @@ def _shares(stored: Mapping[str, Any]) -> RuleShares:
         or not (np.isfinite(implied) & (implied >= 0)).all()
         or abs(implied.sum() - 1) > 1e-6
     ):
-        raise ValueError("class shares that do not add up to 1")
+        raise ValueError("class shares do not add up to 1")
     if counts.shape != implied.shape or counts.dtype.kind != "i" or counts.min() < 0 or not counts.sum():
-        raise ValueError("class counts that are none")
+        raise ValueError("class counts are not counts")
     if type(groups) is not int or groups < 1 or type(effect) is not float or not 1 <= effect < np.inf:
-        raise ValueError("a design effect that is none")
+        raise ValueError("the groups or the design effect are invalid")
     return RuleShares(implied, ClassCounts(counts, groups, effect))
 
 
 def _check_version(path: str | Path, raw: bytes) -> None:
-    """Refuse a model of another version by its text, before any type of it is looked at."""
+    """Raise an error for a model of another version, from the JSON text of the file, before its types are checked."""
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         schema = json.loads(archive.read("schema.json"))
-    plain = schema.get("content", {}) if isinstance(schema, dict) else {}
+    content = schema.get("content", {}) if isinstance(schema, dict) else {}
     values = {
-        name: json.loads(plain[name]["content"])
+        name: json.loads(content[name]["content"])
         for name in ("format", "format_version", "ig3d_version")
-        if isinstance(plain, dict) and plain.get(name, {}).get("is_json")
+        if isinstance(content, dict) and content.get(name, {}).get("is_json")
     }
     if values.get("format") == FORMAT and values.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ModelError(
-            f"{path}: expected model version {FORMAT_VERSION}, got {values.get('format_version')}; use the ig3d that "
-            f"wrote it ({values.get('ig3d_version')})"
+            f"{path}: has format version {values.get('format_version')}, but this ig3d reads version "
+            f"{FORMAT_VERSION}; use the ig3d that wrote the file ({values.get('ig3d_version')})"
         )

@@ -35,42 +35,44 @@ from .rules import fits
 __all__ = ["EvaluationPlan", "FoldModel", "HeadFit", "plan_fusion", "plan_heads"]
 
 _EMPTY = np.zeros(0, np.intp)
+# Where the 2D predictions of train rows were declared out of fold, as in sentences; empty if they were not.
 _BY_OPTION, _BY_FILE = "with --2d-out-of-fold", "in their file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationPlan:
-    """Rows of a run that are reported, and rows that its models are fitted on.
+    """Rows of a run that are reported, and rows that its heads and rules are fitted on.
 
     Attributes
     ----------
     head_fitting : ``once``, ``nested``, ``out-of-fold``, ``none``, ``in folds`` or ``intermediate``
         How the head that predicts from the codes is fitted. ``once``: on the train rows. ``nested``: in each fold on
-        the other folds, with inner folds for the rules. ``out-of-fold``: on the rows that rules are fitted on, which
-        it predicts out of fold. ``none``: the 3D predictions come from a file. ``in folds``: heads alone, in each fold
-        on the other folds. ``intermediate``: a module is trained instead of a head.
+        the other folds, and in inner folds for the rows that rules are fitted on. ``out-of-fold``: on the rows that
+        rules are fitted on, which it predicts out of fold. ``none``: the 3D predictions come from a file.
+        ``in folds``: heads without rules, in each fold on the other folds. ``intermediate``: a module is trained
+        instead of a head.
     report_name, fit_name : str
         The reported rows, and the rows that models are fitted on, for texts: ``the test split``,
         ``5 folds of all rows``.
     reported : sorted row indices
     heads : the heads to fit; empty if the 3D predictions come from a file
     fold_models : the cross-fitted models whose predictions are reported
-    final : FoldModel
-        The refit on all calibration rows with 3D that is saved.
+    final_model : FoldModel
+        The rules that are saved: fitted on the calibration rows with 3D, applied to no row.
     final_head : index of the head that is saved, -1 if there is none
+    groups : (n,) int over all n rows of the table
+        The rows of a group are in one fold.
+    splits : (n,) int codes of :class:`~ig3d.features.samples.Split`
+    ids : (n,) str
     facts : counts and settings for the text of the plan (:func:`ig3d.learn.plan_text.sentences_of`)
     notes : assumptions and warnings about the rows
     left_out : int
         Number of reported and calibration rows without a 2D prediction.
-    groups : (n,) int over all rows of the table
-        Rows of one group are on one side of every fold.
-    splits : (n,) int codes of :class:`~ig3d.features.samples.Split`
-    ids : (n,) str
 
     Raises
     ------
-    ProtocolError : a row would be predicted by a model that was fitted on it, or on other rows of its group within one
-        split or within the cross-fitted rows.
+    ProtocolError : a model would predict a row that it is fitted on, or a row of a group that it is fitted on, if both
+        rows are of one split or both are cross-fitted.
     """
 
     head_fitting: str
@@ -79,7 +81,7 @@ class EvaluationPlan:
     reported: np.ndarray
     heads: tuple[HeadFit, ...]
     fold_models: tuple[FoldModel, ...]
-    final: FoldModel
+    final_model: FoldModel
     final_head: int
     groups: np.ndarray
     splits: np.ndarray
@@ -99,7 +101,7 @@ class EvaluationPlan:
                 raise ProtocolError(
                     "plan: rules would be applied to rows (or groups) that they are fitted on"
                 )
-        for model in (*self.fold_models, self.final):
+        for model in (*self.fold_models, self.final_model):
             for rows, heads in ((model.fit, model.heads_fit), (model.apply, model.heads_apply)):
                 for number in heads:
                     head = self.heads[number]
@@ -116,26 +118,28 @@ class EvaluationPlan:
                     )
 
     def _leaks(self, fitted: np.ndarray, predicted: np.ndarray) -> bool:
-        """Whether a row is in both sets, or a group is in both sets within one split or within the cross-fitted rows.
+        """Whether a fitted and a predicted row are the same, or of one group that must not be divided.
 
-        Different splits of the dataset may share groups; a note reports it.
+        Groups must not be divided within a split or within the cross-fitted rows. Different splits of the dataset may
+        share groups; a note reports it.
         """
         # a number for each group in each split; split codes are below 8
-        parts = 8 * self.groups + self.splits
-        if np.isin(predicted, fitted).any() or np.isin(parts[predicted], parts[fitted]).any():
+        group_in_split = 8 * self.groups + self.splits
+        if np.isin(predicted, fitted).any():
             return True
-        return any(
-            np.isin(
-                self.groups[predicted[np.isin(predicted, folded)]],
-                self.groups[fitted[np.isin(fitted, folded)]],
-            ).any()
-            for folded in (self.reported, self.final.fit)
-        )
+        if np.isin(group_in_split[predicted], group_in_split[fitted]).any():
+            return True
+        for cross_fitted in (self.reported, self.final_model.fit):
+            fitted_part = fitted[np.isin(fitted, cross_fitted)]
+            predicted_part = predicted[np.isin(predicted, cross_fitted)]
+            if np.isin(self.groups[predicted_part], self.groups[fitted_part]).any():
+                return True
+        return False
 
     @property
     def calibration(self) -> np.ndarray:
         """Row indices that the saved rules are fitted on."""
-        return self.final.fit
+        return self.final_model.fit
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -145,7 +149,7 @@ class EvaluationPlan:
         return (*sentences_of(self), *self.notes)
 
     def record(self) -> dict[str, Any]:
-        """Rows of each fit, for ``record.json``: counts, and SHA-256 of the sorted ids."""
+        """Rows of each head and each fold model, for ``record.json``: counts, and SHA-256 of the ids."""
 
         def rows(index: np.ndarray) -> dict[str, Any]:
             return {"rows": len(index), "ids_sha256": digest_of(self.ids[index])}
@@ -173,17 +177,17 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
     """
     usable = table.labelled & table.has_2d
     declared = _BY_OPTION if config.two_d_out_of_fold else _BY_FILE if table.two_d_out_of_fold else ""
-    report_name, in_report, notes = _reported(table, usable, config.report)
-    reported = np.flatnonzero(in_report & usable)
-    needed = in_report & table.labelled
-    calibration, fit_split = _calibration(table, usable, in_report, declared)
-    if calibration is not None:
+    report_name, report_part, notes = _part_to_report(table, usable, config.report)
+    reported = np.flatnonzero(report_part & usable)
+    needed = report_part & table.labelled
+    separate, fit_split = _separate_calibration(table, usable, report_part, declared)
+    if separate is not None:
         needed = needed | (table.split_mask(fit_split) & table.labelled)
     left_out = _left_out(table, needed, config.allow_missing, notes)
-    _note_unlabelled(table, in_report, notes)
+    _note_unlabelled(table, report_part, notes)
     _note_train(table, reported, declared, notes)
 
-    train = np.flatnonzero(table.split_mask("train") & table.labelled & table.covered & ~in_report)
+    train = np.flatnonzero(table.split_mask("train") & table.labelled & table.covered & ~report_part)
     if table.three_d is not None:
         head_fitting = NO_HEAD
     elif fit_split == "train":
@@ -191,29 +195,28 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
     elif len(train):
         head_fitting = ONCE
     else:
-        head_fitting = NESTED if calibration is None else OUT_OF_FOLD
-    candidates = reported if calibration is None else calibration
-    _require_rows(with_codes(table, candidates), candidates)
-    if calibration is None:
-        least = 3 if head_fitting == NESTED else 2
+        head_fitting = NESTED if separate is None else OUT_OF_FOLD
+    calibration = reported if separate is None else separate
+    _require_rows(with_codes(table, calibration), calibration)
+    if separate is None:
+        least = 3 if head_fitting == NESTED else 2  # inner heads are fitted without two folds
         folds = Folds.of(table, reported, config.folds, config.seed, least=least)
         notes.extend(folds.notes)
         fit_name = f"{folds.count} folds of {report_name}"
-        heads, models, final, final_head = fit_in_folds(table, reported, train, folds, head_fitting)
+        heads, models, final_model, final_head = fit_in_folds(table, reported, train, folds, head_fitting)
     else:
         fit_name = f"the {fit_split} split"
-        fitted = with_codes(table, calibration)
-        heads, models, final, final_head = fit_on_split(
-            table, reported, fitted, train, head_fitting, config, notes
+        heads, models, final_model, final_head = fit_on_split(
+            table, reported, with_codes(table, separate), train, head_fitting, config, notes
         )
     for model in models:
-        _require_rows(model.fit, candidates)
+        _require_rows(model.fit, calibration)
     facts = {
         "three_d": "3D codes" if table.three_d is None else "3D predictions",
         "covered": int(table.covered[reported].sum()),
-        "calibration": len(candidates),
-        "calibration_covered": int(table.covered[candidates].sum()),
-        "folded": calibration is None,
+        "calibration": len(calibration),
+        "calibration_covered": int(table.covered[calibration].sum()),
+        "folded": separate is None,
         "train": len(train),
         "has_train": bool(table.split_mask("train").any()),
         "grouped": table.grouped,
@@ -222,12 +225,12 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
     }
     if config.calibration_rows is not None:
         models = tuple(subsample(table, model, config.calibration_rows, config.seed) for model in models)
-        final = subsample(table, final, config.calibration_rows, config.seed)
+        final_model = subsample(table, final_model, config.calibration_rows, config.seed)
         notes.append(
-            f"Rules are fitted on at most {config.calibration_rows} of these rows, drawn at random with the seed."
+            f"Rules are fitted on at most {config.calibration_rows} calibration rows, drawn at random with the seed."
         )
     if table.grouped:
-        _note_shared_groups(table, reported, _EMPTY if calibration is None else final.fit, heads, notes)
+        _note_shared_groups(table, reported, _EMPTY if separate is None else final_model.fit, heads, notes)
     return EvaluationPlan(
         head_fitting=head_fitting,
         report_name=report_name,
@@ -235,7 +238,7 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
         reported=reported,
         heads=heads,
         fold_models=models,
-        final=final,
+        final_model=final_model,
         final_head=final_head,
         groups=table.group_codes,
         splits=table.split,
@@ -247,21 +250,22 @@ def plan_fusion(table: FusionTable, config: FuseConfig) -> EvaluationPlan:
 
 
 def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
-    """Choose reported and training rows of heads alone (docs/heads.md).
+    """Choose reported and training rows of heads without rules (docs/heads.md).
 
     Raises
     ------
     ProtocolError : no labelled rows to report, none to learn from, or too few groups for folds.
     """
-    name, mask, notes = _reported(table, table.labelled, config.report, two_d=False)
-    reported = np.flatnonzero(mask & table.labelled)
-    learnable = table.labelled & table.covered & ~mask
-    _note_unlabelled(table, mask, notes)
+    name, report_part, notes = _part_to_report(table, table.labelled, config.report, two_d=False)
+    reported = np.flatnonzero(report_part & table.labelled)
+    trainable = table.labelled & table.covered & ~report_part
+    _note_unlabelled(table, report_part, notes)
     fit_name, train = "", _EMPTY
-    for split in ("val", "train"):
-        rows = np.flatnonzero(table.split_mask(split) & learnable)
+    for split in ("train", "val"):
+        rows = np.flatnonzero(table.split_mask(split) & trainable)
         if len(rows):
             fit_name, train = f"the {split} split", rows
+            break
     if len(train):
         heads: tuple[HeadFit, ...] = (HeadFit(train, np.setdiff1d(np.flatnonzero(table.covered), train)),)
         models: tuple[FoldModel, ...] = (FoldModel(train, reported, (), (0,)),)
@@ -294,7 +298,7 @@ def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
         reported=reported,
         heads=heads,
         fold_models=models,
-        final=FoldModel(train if len(train) else with_codes(table, reported), _EMPTY),
+        final_model=FoldModel(train if len(train) else with_codes(table, reported), _EMPTY),
         final_head=-1,
         groups=table.group_codes,
         splits=table.split,
@@ -304,25 +308,27 @@ def plan_heads(table: FusionTable, config: HeadsConfig) -> EvaluationPlan:
     )
 
 
-def _reported(
-    table: FusionTable, usable: np.ndarray, asked: str | None, *, two_d: bool = True
+def _part_to_report(
+    table: FusionTable, usable: np.ndarray, report: str | None, *, two_d: bool = True
 ) -> tuple[str, np.ndarray, list[str]]:
-    """Name and mask of the reported part, with notes on the choice.
+    """Part of the table to report: its name, a mask (n,) of all its rows, and notes on the choice.
 
     Parameters
     ----------
+    table : FusionTable of n rows
     usable : (n,) bool
-        Labelled rows, with a 2D prediction if ``two_d``.
+        Rows with a label, and with a 2D prediction if ``two_d``.
+    report : split, or ``all``; by default test, else val, else all rows or those without a split
     """
-    wanted = "a label and a 2D prediction" if two_d else "a label"
-    every = np.ones(len(table), bool)
-    if asked is not None:
-        mask = every if asked == "all" else table.split_mask(asked)
-        part = "all rows" if asked == "all" else f"the {asked} split"
+    required = "a label and a 2D prediction" if two_d else "a label"
+    every_row = np.ones(len(table), bool)
+    if report is not None:
+        mask = every_row if report == "all" else table.split_mask(report)
+        part = "all rows" if report == "all" else f"the {report} split"
         if not (mask & usable).any():
             counts = f"{int(mask.sum())} rows, {int((mask & table.labelled).sum())} with a label"
             counts += f", {int((mask & table.has_2d).sum())} with a prediction" if two_d else ""
-            raise ProtocolError(f"report: {part} has no row with {wanted} ({counts})")
+            raise ProtocolError(f"report: {part} has no row with {required} ({counts})")
         return part, mask, []
     notes: list[str] = []
     for name in ("test", "val"):
@@ -338,12 +344,13 @@ def _reported(
     if not usable.any():
         counts = f"{int(table.labelled.sum())} with a label"
         counts += f", {int(table.has_2d.sum())} with a prediction, none with both" if two_d else ""
-        raise ProtocolError(f"rows: none of the {len(table)} rows has {wanted} ({counts})")
+        raise ProtocolError(f"rows: none of the {len(table)} rows has {required} ({counts})")
     train, unassigned = table.split_mask("train"), table.split_mask("none")
-    if (train.all() or unassigned.all()) or (not two_d and not (unassigned & usable).any()):
-        note = "There is no test or val split: all rows are reported by default, cross-fitted in folds."
-        return "all rows", every, [note]
-    # A network is over-confident on its training rows: they are reported only on request.
+    without_splits = train.all() or unassigned.all()
+    if without_splits or (not two_d and not (unassigned & usable).any()):
+        reason = "There is no test or val split" if without_splits else "No test or val row has a label"
+        return "all rows", every_row, [f"{reason}: all rows are reported by default, cross-fitted in folds."]
+    # A network is over-confident on its training rows. Beside other rows, they are reported only on request.
     if not (unassigned & usable).any():
         raise ProtocolError(
             f"reported rows: all {int(usable.sum())} labelled rows with a 2D prediction are of the train split; give "
@@ -353,50 +360,55 @@ def _reported(
     return "the rows without a split", unassigned, [*notes, f"{note} --report changes this."]
 
 
-def _calibration(
-    table: FusionTable, usable: np.ndarray, in_report: np.ndarray, declared: str
+def _separate_calibration(
+    table: FusionTable, usable: np.ndarray, report_part: np.ndarray, declared: str
 ) -> tuple[np.ndarray | None, str]:
-    """Separate rows to fit rules on, and the name of their split; None and "" if rules are cross-fitted."""
+    """Indices of calibration rows that are not reported, and their split; None and "" if rules are cross-fitted."""
     if declared:
-        known = table.split_mask("train") & usable
-        if not known.any() and declared == _BY_OPTION:
+        train = table.split_mask("train") & usable
+        if not train.any() and declared == _BY_OPTION:
             raise ProtocolError(
                 "2d-out-of-fold: no labelled train row has a 2D prediction; leave out --2d-out-of-fold"
             )
-        # If train rows are themselves reported, they are not separate rows to fit on.
-        if known.any() and not (known & in_report).any():
-            return np.flatnonzero(known), "train"
-    rows = np.flatnonzero(table.split_mask("val") & usable & ~in_report)
+        if train.any() and not (train & report_part).any():
+            return np.flatnonzero(train), "train"
+    rows = np.flatnonzero(table.split_mask("val") & usable & ~report_part)
     return (rows, "val") if len(rows) else (None, "")
 
 
-def _require_rows(rows: np.ndarray, among: np.ndarray) -> None:
-    """Refuse to fit rules on no row."""
+def _require_rows(rows: np.ndarray, calibration: np.ndarray) -> None:
+    """Raise an error if there are no rows with 3D to fit rules on."""
     if not len(rows):
         raise ProtocolError(
-            f"codes: none of the {len(among)} rows on which rules are fitted has 3D codes; check their status with "
-            "ig3d inspect"
+            f"codes: none of the {len(calibration)} rows on which rules are fitted has 3D codes; check their status "
+            "with ig3d inspect"
         )
 
 
 def _left_out(table: FusionTable, needed: np.ndarray, allowed: bool, notes: list[str]) -> int:
-    """Number of needed rows without a 2D prediction; refused if they have codes, unless that was allowed."""
+    """Number of needed rows without a 2D prediction, with a note on them.
+
+    Raises
+    ------
+    ProtocolError : some of these rows have codes, and this is not ``allowed``.
+    """
     missing = needed & ~table.has_2d
-    coded = missing & table.covered
-    if coded.any() and not allowed:
-        numbers, counts = np.unique(table.split[coded], return_counts=True)
+    with_3d = missing & table.covered
+    if with_3d.any() and not allowed:
+        numbers, counts = np.unique(table.split[with_3d], return_counts=True)
         each = ", ".join(
             f"{count} of {Split(split).name}" for split, count in zip(numbers, counts, strict=True)
         )
         raise ProtocolError(
-            f"2D predictions: {int(coded.sum())} of the {int(needed.sum())} reported and calibration rows have "
-            f"codes, but no 2D prediction ({each}: {', '.join(table.id[coded][:3].tolist())}); add the predictions, "
+            f"2D predictions: {int(with_3d.sum())} of the {int(needed.sum())} reported and calibration rows have "
+            f"codes, but no 2D prediction ({each}: {', '.join(table.id[with_3d][:3].tolist())}); add the predictions, "
             "or leave these rows out with --allow-missing"
         )
     count = int(missing.sum())
     if count:
         notes.append(
-            f"{count} rows without a 2D prediction are left out of all results ({int(coded.sum())} of them have codes)."
+            f"{count} rows without a 2D prediction are left out of all results ({int(with_3d.sum())} of them have "
+            "codes)."
         )
     return count
 
@@ -410,7 +422,8 @@ def _note_shared_groups(
 ) -> None:
     """Note that persons or videos occur in several splits of the dataset.
 
-    ``calibration``: rows of a separate split; empty if rules are cross-fitted, because folds never divide groups.
+    ``calibration`` are row indices of a separate split; empty if rules are cross-fitted, because folds do not divide
+    groups.
     """
     groups = table.group_codes
     trained = np.unique(np.concatenate([head.train for head in heads])) if heads else _EMPTY
@@ -420,13 +433,13 @@ def _note_shared_groups(
         if len(shared):
             notes.append(
                 f"WARNING {len(shared)} groups (persons or videos) occur both in the reported and in the {name} rows: "
-                "results are probably too good."
+                "results are probably too optimistic."
             )
 
 
-def _note_unlabelled(table: FusionTable, in_report: np.ndarray, notes: list[str]) -> None:
+def _note_unlabelled(table: FusionTable, report_part: np.ndarray, notes: list[str]) -> None:
     """Note the number of reported rows without a label."""
-    count = int((in_report & ~table.labelled).sum())
+    count = int((report_part & ~table.labelled).sum())
     if count:
         notes.append(f"{count} reported rows without a label are left out.")
 
@@ -441,5 +454,5 @@ def _note_train(table: FusionTable, reported: np.ndarray, declared: str, notes: 
     elif count:
         notes.append(
             f"WARNING {count} reported rows are of the train split: if the 2D network was trained on them, its results "
-            "are too good; pass --2d-out-of-fold if its predictions are out of fold."
+            "are too optimistic; pass --2d-out-of-fold if its predictions are out of fold."
         )

@@ -18,112 +18,127 @@ from .rules import RECALIBRATED
 def predict(
     model: FusionModel, table: FusionTable, *, rules: tuple[str, ...] | None = None
 ) -> dict[str, np.ndarray]:
-    """Fused predictions of every row with a 2D prediction.
+    """Fuse every row that has a 2D prediction.
 
     Parameters
     ----------
     model : FusionModel
-    table : rows to fuse; labels are not looked at
-    rules : names out of the model's; None for all
+    table : FusionTable of n rows; labels are not used
+    rules : names of rules of the model; None for all
 
     Returns
     -------
     ``2d``, ``3d`` and each rule -> (n, k) log-probabilities or values in the order of the model's classes
-        NaN in rows without a 2D prediction; rows without 3D as ``ig3d fuse`` has them.
+        NaN in rows without a 2D prediction. A rule predicts rows without 3D as its reference does
+        (:meth:`~.model.FusionModel.reference`).
 
     Raises
     ------
-    ModelError : another task, other classes, codes of other blocks or another basis; no such rule; the model fails, or
-        its predictions are not finite.
+    ModelError : the table has another task, other classes or other code blocks than the model; the model does not have
+        a rule; or the model is damaged or gives predictions that are not finite.
     """
-    table = _fitting(model, table)
+    table = _as_model_expects(model, table)
     unknown = [name for name in rules or () if name not in model.rules]
     if unknown:
-        raise ModelError(f"rule: expected one of {', '.join(model.rules)}, got {', '.join(unknown)}")
+        raise ModelError(
+            f"rule: the model has no rule {', '.join(unknown)}; choose among {', '.join(model.rules)}"
+        )
     try:
         result = _fused(model, table, tuple(rules or model.rules))
     except (Ig3dError, ImportError, OSError, MemoryError):
-        raise  # nothing that the model is to blame for
-    except Exception as exc:  # the parts of a damaged model raise anything
+        raise  # the cause is not the model
+    except Exception as exc:  # parts of a damaged model can raise any error
         text = " ".join(str(exc).split())
         raise ModelError(
-            f"model: its parts do not fit each other ({type(exc).__name__}: {shorten(text, 200)}); fit it again"
+            f"model: its parts do not fit together ({type(exc).__name__}: {shorten(text, 200)}); fit the model again"
         ) from exc
     for name, values in result.items():
         rows = table.covered if name == "3d" else table.has_2d
         shape = (len(table), len(model.columns))
-        # the logarithm of a probability of 0 is minus infinity
-        sound = values.shape == shape and not (np.isnan(values[rows]) | (values[rows] == np.inf)).any()
-        if sound and model.task == "classes":
-            sound = bool(np.isfinite(values[rows]).any(axis=1).all())
-        elif sound:
-            sound = bool(np.isfinite(values[rows]).all())
-        if not sound:
-            raise ModelError(f"model: {name} gives predictions that are not finite; fit it again")
+        if values.shape != shape or not _is_valid(values[rows], model.task):
+            raise ModelError(f"model: {name} gives predictions that are not finite; fit the model again")
     return result
+
+
+def _is_valid(values: np.ndarray, task: str) -> bool:
+    """Whether (n, k) values are finite; for classes, also with probabilities of 0, whose logarithm is -inf."""
+    finite = np.isfinite(values)
+    if task == "va":
+        return bool(finite.all())
+    return bool((finite | (values == -np.inf)).all() and finite.any(axis=1).all())
 
 
 def _fused(model: FusionModel, table: FusionTable, rules: tuple[str, ...]) -> dict[str, np.ndarray]:
     """``2d``, ``3d`` and each rule -> (n, k), as :func:`predict` returns them."""
-    two = table.two_d
-    three = np.full(two.shape, np.nan)
+    scores_3d = np.full(table.two_d.shape, np.nan)
     if table.three_d is not None:
-        three = table.three_d
+        scores_3d = table.three_d
     elif table.codes is not None and table.covered.any():
-        three[table.covered] = scores_by(model.head, table.codes[table.covered], model.task, two.shape[1])
-    there = np.flatnonzero(table.has_2d)
-    columns = columns_of(table, there, three[there])
+        k = len(model.columns)
+        scores_3d[table.covered] = scores_by(model.head, table.codes[table.covered], model.task, k)
+    rows = np.flatnonzero(table.has_2d)
+    columns = columns_of(table, rows, scores_3d[rows])
     covered = columns.covered
-    plain = np.full(two.shape, np.nan)
-    plain[there] = as_predictions(two[there], model.task)
-    result = {"2d": plain, "3d": as_predictions(three, model.task)}
+    plain = as_predictions(columns.scores_2d, model.task)
+    fused = {}
     with threadpool_limits(1, user_api="blas"):
-        reference = model.rules[RECALIBRATED].apply(columns.without_3d()) if len(there) else plain[there]
+        recalibrated = model.rules[RECALIBRATED].apply(columns.without_3d()) if len(rows) else plain
         for name in rules:
-            rule = model.rules[name]
-            fused = (reference if model.reference(name) == RECALIBRATED else plain[there]).copy()
+            values = (recalibrated if model.reference(name) == RECALIBRATED else plain).copy()
             if name != RECALIBRATED and covered.any():
-                fused[covered] = rule.apply(columns.take(covered))
-            result[name] = np.full(two.shape, np.nan)
-            result[name][there] = fused
+                values[covered] = model.rules[name].apply(columns.take(covered))
+            fused[name] = values
+    result = {"2d": _in_rows(plain, rows, len(table)), "3d": as_predictions(scores_3d, model.task)}
+    return result | {name: _in_rows(values, rows, len(table)) for name, values in fused.items()}
+
+
+def _in_rows(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """(n, k) array with values (m, k) in these m rows, NaN in the others."""
+    result = np.full((n, values.shape[1]), np.nan)
+    result[rows] = values
     return result
 
 
-def seen(model: FusionModel, ids: np.ndarray, rule: str) -> np.ndarray:
-    """(n,) str: ``training`` for rows that the head was fitted on, ``calibration`` for those of the rule, else empty.
+def fitting_marks(model: FusionModel, ids: np.ndarray, rule: str) -> np.ndarray:
+    """(n,) str: ``calibration`` for rows that the rule was fitted on, else ``training`` for those of the head, else "".
 
-    A row that both were fitted on is of ``calibration``; a rule that fits nothing has seen none.
+    A rule without fitted parameters was fitted on no row.
     """
-    hashed = hashes_of(ids)
-    trained, calibrated = (
-        np.isin(hashed, hashes_of(known)) for known in (model.trained_ids, model.calibration_ids)
-    )
-    return np.where(calibrated & model.fits(rule), "calibration", np.where(trained, "training", ""))
+    hashes = hashes_of(ids)
+    in_training = np.isin(hashes, hashes_of(model.trained_ids))
+    in_calibration = np.isin(hashes, hashes_of(model.calibration_ids)) & model.fits(rule)
+    return np.where(in_calibration, "calibration", np.where(in_training, "training", ""))
 
 
-def _fitting(model: FusionModel, table: FusionTable) -> FusionTable:
-    """The table with its classes in the model's order; refused where it does not fit."""
+def _as_model_expects(model: FusionModel, table: FusionTable) -> FusionTable:
+    """The table with its classes in the order of the model.
+
+    Raises
+    ------
+    ModelError : the table does not fit the model.
+    """
     if table.task != model.task or set(table.classes) != set(model.classes):
         raise ModelError(
-            f"model: expected {model.task} ({', '.join(model.columns)}), got {table.task} ({', '.join(table.columns)})"
+            f"model: predicts {model.task} ({', '.join(model.columns)}), but the table has {table.task} "
+            f"({', '.join(table.columns)}); use a model of the same classes"
         )
     if (model.head is None) != (table.three_d is not None):
-        raise ModelError(
-            "model: expected "
-            + ("ready 3D predictions, got codes" if model.head is None else "codes, got ready 3D predictions")
-        )
+        needed, present = ("3D predictions", "codes") if model.head is None else ("codes", "3D predictions")
+        raise ModelError(f"model: was fitted with {needed}, but the table has {present}; give {needed}")
     if table.blocks != model.blocks:
-        wanted, got = (
+        needed, present = (
             ", ".join(f"{block.name} ({block.width}, {block.basis})" for block in blocks)
             for blocks in (model.blocks, table.blocks)
         )
         raise ModelError(
-            f"model: expected the code blocks {wanted}, got {got}; extract with the same regressor"
+            f"model: needs the code blocks {needed}, but the store has {present}; extract with the same regressor"
         )
     if table.quality_columns != model.quality_columns:
-        wanted, got = (", ".join(names) or "none" for names in (model.quality_columns, table.quality_columns))
+        needed, present = (
+            ", ".join(names) or "none" for names in (model.quality_columns, table.quality_columns)
+        )
         raise ModelError(
-            f"model: expected the quality columns {wanted}, got {got}; give the store they come from"
+            f"model: needs the quality columns {needed}, but the table has {present}; give the store as well"
         )
     if table.classes == model.classes:
         return table

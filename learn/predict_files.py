@@ -1,6 +1,6 @@
-"""``ig3d predict``: a fitted model and files of new rows in, a table of predictions out.
+"""Predict files of new rows with a saved model (``ig3d predict``).
 
-The rows need no labels. Rows that the model was fitted on are marked: their predictions are no test of it.
+The rows need no labels. Rows that the model was fitted on are marked, because their predictions do not test the model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,16 @@ from ..features.fusion_table import FusionTable
 from ..features.inputs import Inputs
 from ..features.join import load_table
 from ..features.network_features import network_differences, network_of
-from ..features.predictions import Predictions, load_predictions
+from ..features.predictions import load_predictions
 from ..features.samples import Split
 from .model import FusionModel
-from .predict import predict, seen
+from .predict import fitting_marks, predict
 from .priors import FITTED, check_priors, corrected, difference_warning
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """New rows as one rule of a model fuses them.
+    """Predictions of new rows by one rule of a model.
 
     Attributes
     ----------
@@ -39,12 +40,14 @@ class Predicted:
     ids : (m,) str, sorted
     values : (m, k) float64 probabilities, or valence and arousal
     covered : (m,) bool
-        Rows with 3D; the others have the model's prediction from the 2D network alone.
-    seen : (m,) str: ``calibration``, ``training`` or empty
+        Rows with 3D; the others are predicted from the 2D network alone.
+    seen : (m,) str
+        ``calibration`` for rows that the rule was fitted on, ``training`` for rows that the head was fitted on, else
+        empty.
     task : ``classes`` or ``va``
     notes : tuple of str
         Assumptions, and warnings about the rows.
-    shares : (k,) float64 class shares that the probabilities were corrected for; None where they were not
+    shares : (k,) float64 class shares that the probabilities were corrected for; None without correction
     """
 
     rule: str
@@ -76,62 +79,57 @@ def predict_files(
     Parameters
     ----------
     model : FusionModel
-    two_d : 2D predictions
-    stores : of codes, or
-    three_d : ready 3D predictions, for a model of such; joined to ``two_d`` by id
-    ids, classes : of the 2D rows and columns, where the file does not say
-    rule : of the model; None takes ``best``, else ``stack``, else the last
+    two_d : file of 2D predictions
+    stores : stores of codes, for a model with a head
+    three_d : file of 3D predictions, for a model without a head; joined to ``two_d`` by id
+    ids, classes : ids of the rows and classes of the columns of ``two_d``, if the file does not have them
+    rule : name of a rule of the model; by default ``best``, else ``stack``, else the last
     priors : ``fitted``, ``uniform``, ``estimate``, or a file of class shares (:func:`~.priors.read_shares`)
         Class shares that the probabilities are corrected for.
     allow_missing, force : see :func:`~ig3d.features.join.load_table`
 
     Raises
     ------
-    ModelError : the files do not fit the model, or it has no such rule.
-    PredictionsError : the files do not join.
-    UsageError : ``priors`` for valence and arousal, for classes that the model was not fitted on, or no such shares.
+    ModelError : the files do not fit the model, or the model does not have the rule.
+    PredictionsError : the files cannot be joined.
+    UsageError : not exactly one of ``stores`` and ``three_d``; or ``priors`` cannot be applied.
     """
     shares = check_priors(model, priors)
     chosen = rule or model.preferred
     if bool(stores) == (three_d is not None):
         raise UsageError(
-            f"predict: expected one of --3d-store and --3d-logits, got {'both' if stores else 'neither'}"
+            f"predict: {'both' if stores else 'neither'} of --3d-store and --3d-logits; give one of them"
         )
     if (model.head is None) != (three_d is not None):
-        raise ModelError(
-            "model: expected "
-            + (
-                "--3d-logits, as it was fitted on,"
-                if model.head is None
-                else "--3d-store, whose codes it reads,"
-            )
-            + " got the other"
-        )
+        needed, option = ("3D predictions", "--3d-logits") if model.head is None else ("codes", "--3d-store")
+        raise ModelError(f"model: was fitted with {needed}; give them with {option}")
     if three_d is not None:
-        table = _ready_table(model, Path(two_d), Path(three_d), ids, classes)
+        table = _table_of_predictions(model, Path(two_d), Path(three_d), ids, classes)
     else:
         inputs = Inputs(two_d, list(stores), ids=ids, classes=classes, task=model.task)
-        wanted = ",".join(block.name for block in model.blocks)
+        blocks = ",".join(block.name for block in model.blocks)
         try:
             table = load_table(
                 inputs,
-                blocks=wanted,
+                blocks=blocks,
                 allow_missing=allow_missing,
                 force=force,
                 need_labels=False,
                 classes=model.classes,
             )
         except UsageError as error:
-            raise ModelError(f"model: expected a store with the code blocks {wanted}: {error}") from error
+            raise ModelError(f"model: needs a store with the code blocks {blocks}: {error}") from error
     values = predict(model, table, rules=(chosen,))[chosen]
     rows = np.flatnonzero(table.has_2d)
     if not len(rows):
-        raise PredictionsError(f"{two_d}: expected 2D predictions of samples of the store, got none")
-    marks = seen(model, table.id[rows], chosen)
-    values, notes = values[rows], _remarks(table, rows, marks, chosen, model)
+        raise PredictionsError(
+            f"{two_d}: no 2D predictions of samples of the store; give the store of these rows"
+        )
+    marks = fitting_marks(model, table.id[rows], chosen)
+    values, notes = values[rows], _notes(table, rows, marks, chosen, model)
     if priors != FITTED:
-        values, shares, more = corrected(model, table.take(rows), chosen, values, priors, shares)
-        notes += more
+        values, shares, notes_on_shares = corrected(model, table.take(rows), chosen, values, priors, shares)
+        notes += notes_on_shares
     elif model.task == "classes":
         notes += difference_warning(model, table.take(rows), chosen, values)
     return Predicted(
@@ -147,81 +145,80 @@ def predict_files(
     )
 
 
-def _ready_table(
+def _table_of_predictions(
     model: FusionModel, two_d: Path, three_d: Path, ids: str | Path | None, classes: str | None
 ) -> FusionTable:
-    """The rows of the 2D file with the 3D predictions of the same ids."""
+    """The rows of the 2D file, with the 3D predictions of equal ids."""
 
-    def read(path: Path, **options: object) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        read = load_predictions(path, known=model.classes, task=model.task, **options)  # type: ignore[arg-type]
-        if read.ids is None:
-            raise PredictionsError(f"{path}: expected ids to join the rows by, got none; save them with it")
-        values, how = _columns(read, model)
-        return np.asarray(read.ids), values, (*read.notes, *how)
+    def read(path: Path, **options: Any) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """Ids (m,) and values (m, k) of a file, and notes."""
+        predictions = load_predictions(path, known=model.classes, task=model.task, **options)
+        if predictions.ids is None:
+            raise PredictionsError(f"{path}: has no ids, by which the rows are joined; save them in the file")
+        values, notes = predictions.values, predictions.notes
+        if model.task == "classes":
+            values, note = predictions.scores_of(model.classes)
+            notes = (*notes, note)
+        return predictions.ids, values, notes
 
-    names, two, notes = read(two_d, ids_file=ids, classes=parse_classes(classes) if classes else None)
-    others, ready, more = read(three_d)
-    found, _ = find_rows(names, others)
-    there = found >= 0
-    if not there.any():
+    ids_2d, scores_2d, notes_2d = read(
+        two_d, ids_file=ids, classes=parse_classes(classes) if classes else None
+    )
+    ids_3d, scores_3d, notes_3d = read(three_d)
+    rows_3d, _ = find_rows(ids_2d, ids_3d)
+    has_3d = rows_3d >= 0
+    if not has_3d.any():
         raise PredictionsError(
-            f"{three_d}: expected rows of the ids of {two_d.name} ({names[0]}), got none ({others[0]})"
+            f"{three_d}: has no id of {two_d.name} ({ids_3d[0]}, but there {ids_2d[0]}); give files with equal ids"
         )
-    n = len(names)
+    n = len(ids_2d)
     return FusionTable(
         task=model.task,
         classes=model.classes,
-        id=names,
+        id=ids_2d,
         group=np.full(n, "", dtype=str),
         split=np.full(n, Split.none, np.int8),
         labels=np.full(n, -1, np.int16),
         targets=np.full((n, 2), np.nan),
-        two_d=two,
-        three_d=np.where(there[:, None], ready[found], np.nan),
-        notes=(*notes, *more),
+        two_d=scores_2d,
+        three_d=np.where(has_3d[:, None], scores_3d[rows_3d], np.nan),
+        notes=(*notes_2d, *notes_3d),
         two_d_network=network_of(two_d),
     )
 
 
-def _columns(predictions: Predictions, model: FusionModel) -> tuple[np.ndarray, tuple[str, ...]]:
-    if model.task == "va":
-        return predictions.values, ()
-    values, note = predictions.scores_of(model.classes)
-    return values, (note,)
-
-
-def _remarks(
+def _notes(
     table: FusionTable, rows: np.ndarray, marks: np.ndarray, rule: str, model: FusionModel
 ) -> list[str]:
     """Counts of the rows, and warnings about them."""
-    fitted = f"fitted on {model.fitted_on} ({plural(len(model.calibration_ids), 'row')})"
-    notes = [
-        f"{plural(len(rows), 'row')} fused by {rule}, {fitted if model.fits(rule) else 'which fits nothing'}."
-    ]
+    fitted = "which has no fitted parameters"
+    if model.fits(rule):
+        fitted = f"fitted on {model.fitted_on} ({plural(len(model.calibration_ids), 'row')})"
+    notes = [f"{plural(len(rows), 'row')} fused by {rule}, {fitted}."]
     differences = network_differences(model.network, table.two_d_network)
     if differences:
         notes.append(
             "WARNING the model was fitted with other 2D outputs than these: "
-            f"{'; '.join(differences)}. Its rules are fitted to the scale and the errors of the former."
+            f"{'; '.join(differences)}. Its rules are fitted to the scale and the errors of those outputs."
         )
-    bare = int((~table.covered[rows]).sum())
-    if bare:
-        notes.append(f"{plural(bare, 'row')} without 3D: predicted from the 2D network alone.")
+    uncovered = int((~table.covered[rows]).sum())
+    if uncovered:
+        notes.append(f"{plural(uncovered, 'row')} without 3D: predicted from the 2D network alone.")
     left_out = len(table) - len(rows)
     if left_out:
         notes.append(f"{plural(left_out, 'sample')} without a 2D prediction: left out.")
-    for mark, whom in (("calibration", f"{rule} was"), ("training", "the head was")):
+    for mark, part in (("calibration", rule), ("training", "the head")):
         count = int((marks == mark).sum())
         if count:
             notes.append(
-                f"WARNING {whom} fitted on {plural(count, 'row')} of these (column seen: {mark}); "
-                "their predictions are no test of the model."
+                f"WARNING {part} was fitted on {plural(count, 'row')} of these (column seen: {mark}); "
+                "their predictions do not test the model."
             )
     return notes
 
 
 def predicted_csv(predicted: Predicted) -> str:
-    """``id, label, p_<class>..., has_3d, seen``; or ``id, valence, arousal, has_3d, seen``."""
+    """CSV text with columns ``id, label, p_CLASS..., has_3d, seen``, or ``id, valence, arousal, has_3d, seen``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     classes = predicted.task == "classes"
@@ -231,7 +228,7 @@ def predicted_csv(predicted: Predicted) -> str:
     columns = [
         predicted.ids.tolist(),
         *([labels.tolist()] if classes else []),
-        # Seven significant digits are more than a prediction has.
+        # Seven significant digits are more than the precision of a prediction.
         *np.char.mod("%.7g", predicted.values).T.tolist(),
         np.where(predicted.covered, "yes", "no").tolist(),
         predicted.seen.tolist(),
@@ -241,6 +238,6 @@ def predicted_csv(predicted: Predicted) -> str:
 
 
 def write_predicted(predicted: Predicted, out: str | Path) -> None:
-    """Write :func:`predicted_csv`, all or nothing."""
+    """Write :func:`predicted_csv`; an existing file is replaced only if writing succeeds."""
     with replacing(out) as temporary:
         temporary.write_text(predicted_csv(predicted), encoding="utf-8", newline="")

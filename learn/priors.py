@@ -28,13 +28,19 @@ FITTED, UNIFORM, ESTIMATE = "fitted", "uniform", "estimate"
 _ITERATIONS = 5_000
 _TOLERANCE = 1e-7  # change of the estimated shares at which the iterations end
 _ROWS_PER_CLASS = 10  # shares that are estimated from fewer rows are uncertain
-_MOST_BYTES = 1 << 20  # of a JSON file that is read
-# A difference of class shares is reported below this p value, and from this half sum of absolute differences on.
+_MOST_BYTES = 1 << 20  # of a JSON file
+# A difference of class shares is reported if its p is below the first, and half the sum of absolute differences is at
+# least the second.
 _SIGNIFICANCE, _LEAST_DIFFERENCE = 0.01, 0.05
 
 
 def check_priors(model: FusionModel, priors: str | Path) -> np.ndarray | None:
-    """(k,) class shares to correct for, as far as they are known before the rows are; refused where they cannot be."""
+    """(k,) class shares to correct for; None for no correction, or if they are estimated from the rows later.
+
+    Raises
+    ------
+    UsageError : the model has no class shares, or none of a class; or the file of shares is invalid.
+    """
     if priors == FITTED:
         return None
     if model.task == "va":
@@ -46,7 +52,7 @@ def check_priors(model: FusionModel, priors: str | Path) -> np.ndarray | None:
     if unseen:
         raise UsageError(
             f"priors: the model was fitted on no row of class {listed(unseen)}, so that there is no share to correct; "
-            "fit it on rows of every class, or leave the option out"
+            "fit the model on rows of every class, or leave the option out"
         )
     k = len(model.classes)
     if priors == UNIFORM:
@@ -62,7 +68,7 @@ def corrected(
     priors: str | Path,
     shares: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Log-probabilities of a rule for other class shares, these shares, and notes on them.
+    """Correct log-probabilities of a rule for other class shares.
 
     Parameters
     ----------
@@ -73,9 +79,15 @@ def corrected(
     priors : ``uniform``, ``estimate``, or the file of ``shares``
     shares : (k,) class shares of :func:`check_priors`; None for ``estimate``
 
+    Returns
+    -------
+    log_p : (n, k) corrected log-probabilities
+    shares : (k,) class shares that they are corrected for
+    notes : list of str
+
     Raises
     ------
-    UsageError : rows that can only be of classes whose share is 0.
+    UsageError : a row is possible only for classes whose share is 0.
     """
     covered = table.covered[:, None]
     fitted, reference = model.shares[rule], model.shares[model.reference(rule)]
@@ -88,13 +100,13 @@ def corrected(
                 f"WARNING class shares are estimated from {plural(len(table), 'row')} only, for "
                 f"{plural(len(shares), 'class')}: they are uncertain."
             )
-    assert shares is not None  # of check_priors: only an estimate needs the rows
+    assert shares is not None  # check_priors returns shares, except for an estimate
     with np.errstate(divide="ignore"):
-        gone = np.flatnonzero(~np.isfinite(log_p + np.log(shares)).any(axis=1))
-    if len(gone):
+        impossible = np.flatnonzero(~np.isfinite(log_p + np.log(shares)).any(axis=1))
+    if len(impossible):
         raise UsageError(
-            f"priors: {plural(len(gone), 'row')} ({listed(table.id[gone].tolist())}) can only be of classes whose "
-            "share is 0; give these classes a share above 0"
+            f"priors: {plural(len(impossible), 'row')} ({listed(table.id[impossible].tolist())}) can only be of "
+            "classes whose share is 0; give these classes a share above 0"
         )
     origin = "estimated on these rows" if priors == ESTIMATE else str(priors)
     described = describe_shares(model.classes, shares, fitted.implied)
@@ -106,10 +118,14 @@ def corrected(
 
 
 def difference_warning(model: FusionModel, table: FusionTable, rule: str, log_p: np.ndarray) -> list[str]:
-    """Warning that the predicted classes have other shares than on the fitting rows; like is compared with like."""
+    """Warning that the predicted classes have other shares than on the fitting rows; empty without a difference.
+
+    Rows with 3D are compared with the predictions of the rule on the fitting rows. Without such rows, the reference is
+    compared.
+    """
     rows, name = table.covered, rule
     if not rows.any():
-        rows, name = ~rows, model.reference(rule)
+        rows, name = np.ones(len(table), bool), model.reference(rule)
     before = model.shares[name].predicted
     now = count_classes(log_p[rows], table.group_codes[rows] if table.grouped else None)
     p = difference_p(before, now)
@@ -129,8 +145,8 @@ def reweighted(log_p: np.ndarray, implied: np.ndarray, shares: np.ndarray) -> np
     Parameters
     ----------
     log_p : (n, k) log-probabilities
-    implied : (k,) or (n, k) class shares that they are right for, above 0
-    shares : (k,) class shares, of which some may be 0
+    implied : (k,) or (n, k) class shares, above 0, for which they are calibrated
+    shares : (k,) class shares; may contain 0
     """
     with np.errstate(divide="ignore"):
         return log_softmax(log_p - np.log(implied) + np.log(shares))
@@ -139,21 +155,23 @@ def reweighted(log_p: np.ndarray, implied: np.ndarray, shares: np.ndarray) -> np
 def estimated_shares(log_p: np.ndarray, implied: np.ndarray) -> np.ndarray:
     """(k,) most likely class shares of unlabelled rows, by the EM algorithm of Saerens et al. [1]_.
 
-    It assumes that the images of a class are alike in both sets of rows: only the shares differ.
+    It assumes that the images of a class have the same distribution in both sets of rows: only the shares differ.
 
     Parameters
     ----------
     log_p : (n, k) log-probabilities
-    implied : (k,) or (n, k) class shares that they are right for, above 0
+    implied : (k,) or (n, k) class shares, above 0, for which they are calibrated
     """
     ratios = log_p - np.log(implied)
     ratios = np.exp(ratios - ratios.max(axis=1, keepdims=True))
     shares = np.broadcast_to(implied, log_p.shape).mean(axis=0)
     with threadpool_limits(1, user_api="blas"):  # the last digits do not depend on the number of threads
         for _ in range(_ITERATIONS):
-            after = shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)  # mean of the new posteriors
-            change = np.abs(after - shares).max()
-            shares = after
+            updated = (
+                shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)
+            )  # mean of the new posteriors
+            change = np.abs(updated - shares).max()
+            shares = updated
             if change < _TOLERANCE:
                 break
     return shares
@@ -166,15 +184,15 @@ def read_shares(path: str | Path, classes: Sequence[str]) -> np.ndarray:
 
     Raises
     ------
-    UsageError : no such file or table, a class missing, unknown or given twice, or numbers that are no shares.
+    UsageError : the file does not exist or is invalid; a class is missing, unknown or repeated; or a share is invalid.
     """
     try:
-        found = Path(path).is_file()
+        exists = Path(path).is_file()
     except OSError:  # a name that is too long
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         raise UsageError(
-            f"priors: expected {FITTED}, {UNIFORM}, {ESTIMATE} or a file of class shares, found no file {str(path)!r}"
+            f"priors: no file {str(path)!r}; choose {FITTED}, {UNIFORM}, {ESTIMATE} or a file of class shares"
         )
     pairs = _json_pairs(path) if str(path).lower().endswith(".json") else _csv_pairs(path)
     names = [canonical(name) for name, _ in pairs]
@@ -182,8 +200,8 @@ def read_shares(path: str | Path, classes: Sequence[str]) -> np.ndarray:
     for problem, wrong in (
         ("classes that the model does not have", sorted(set(names) - set(classes))),
         ("classes more than once", sorted({name for name in names if names.count(name) > 1})),
-        ("no share of classes", [name for name in classes if name not in names]),
-        ("shares that are no numbers of 0 or more", negative),
+        ("no share for classes", [name for name in classes if name not in names]),
+        ("shares that are not numbers of at least 0", negative),
     ):
         if wrong:
             raise UsageError(
@@ -218,10 +236,10 @@ def _json_pairs(path: str | Path) -> list[tuple[str, Any]]:
     try:
         with Path(path).open("rb") as handle:
             text = handle.read(_MOST_BYTES).decode("utf-8-sig")
-        # pairs and not a dictionary: a class may stand there twice
+        # Pairs instead of a dictionary, so that a repeated class is detected.
         content = json.loads(text, object_pairs_hook=tuple)
     except (OSError, ValueError, RecursionError) as exc:
-        raise UsageError(f"priors: {path} is no JSON ({exc})") from exc
+        raise UsageError(f"priors: {path} is not valid JSON ({exc})") from exc
     if not isinstance(content, tuple):
-        raise UsageError(f'priors: {path} is no JSON object such as {{"happy": 0.3, "sad": 0.7}}')
+        raise UsageError(f'priors: {path} is not a JSON object such as {{"happy": 0.3, "sad": 0.7}}')
     return list(content)

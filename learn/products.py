@@ -1,6 +1,7 @@
-"""Matrix products by SciPy's BLAS: the one that comes with NumPy 1 does not know recent processors.
+"""Matrix products by SciPy's BLAS.
 
-On a Xeon of 2023 its products of large matrices took three to five times as long.
+The BLAS of NumPy 1 has no code for recent processors: on a Xeon of 2023, products of large matrices took three to five
+times as long.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from scipy.linalg.blas import dgemm, sgemm
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(n, m) product of (n, d) and (d, m) arrays, both float32 or both float64, of which none is empty."""
+    """(n, m) product of non-empty arrays (n, d) and (d, m), both float32 or both float64."""
     gemm = sgemm if left.dtype == np.float32 else dgemm
-    # BLAS counts columns first: the transposes of arrays that count rows first are what it takes without a copy.
-    found: np.ndarray = gemm(1.0, right.T, left.T)
-    return found.T
+    # BLAS expects column-major arrays. The transposes of row-major arrays are column-major, so that nothing is copied.
+    transposed: np.ndarray = gemm(1.0, right.T, left.T)
+    return transposed.T

@@ -1,4 +1,4 @@
-"""Result of a run of any kind: predictions and figures of the reported rows."""
+"""Result of a fusion, training or intermediate run: predictions and figures of the reported rows."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Result(ReportedPredictions):
 
     Attributes
     ----------
-    figures : DataFrame, a line for each figure (:func:`~.evaluate.figures.figures_of`)
-    protocol : which rows were fitted and reported
-    config : the choices
+    figures : DataFrame of metrics and differences (:func:`~.evaluate.figures.figures_of`)
+    plan : EvaluationPlan, or that of the intermediate fusion
+    config : configuration of the run
     notes : tuple of str
         Assumptions and warnings about the inputs and choices, for the user.
     diagnostics : tuple of dict
         Conditions that weaken the results (:mod:`.diagnostics`).
-    sources : input -> where it came from
-    model : fitted on all calibration rows; None where nothing was
-    seconds : step -> time it took; not part of any file
+    sources : name of an input -> its file or store
+    model : FusionModel to save, or None
+    seconds : step -> duration in seconds; not part of any file
     """
 
     figures: pd.DataFrame
-    protocol: Any
+    plan: Any
     config: Any
     notes: tuple[str, ...]
     diagnostics: tuple[dict[str, Any], ...] = ()
@@ -60,7 +60,7 @@ def reported_rows(table: FusionTable, plan: EvaluationPlan) -> dict[str, Any]:
         "truth": table.truth[rows],
         "covered": table.covered[rows],
         "group_names": table.group[rows] if table.grouped else None,
-        "protocol": plan,
+        "plan": plan,
         "sources": dict(table.sources),
     }
 

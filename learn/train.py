@@ -28,7 +28,7 @@ from .evaluate.metrics import metric_names
 from .evaluate.predictors import Predictor
 from .fold_models import IN_FOLDS
 from .head_fits import fit_heads
-from .heads import HEADS, custom_target, needs_of
+from .heads import HEADS, custom_path, needs_of
 from .heads import names as head_names
 from .plan import EvaluationPlan, plan_heads
 from .result import Result, figures_of_plan, reported_rows
@@ -48,7 +48,7 @@ class HeadsResult(Result):
     predictions : head -> its predictions of every row with codes that it was not fitted on, for ``ig3d fuse``
     """
 
-    protocol: EvaluationPlan
+    plan: EvaluationPlan
     config: HeadsConfig
     predictions: Mapping[str, Predictions]
 
@@ -143,28 +143,28 @@ def train_heads(
     networks = any(needs_of(name, table.task) == "torch" for name in names)
     if table.task == "classes" and networks and np.isfinite(table.targets).all(axis=1).any():
         notes.append("Heads mlp and residual learn valence and arousal beside the classes, as in the paper.")
-    protocol = plan_heads(table, config)
-    rows = protocol.reported
-    prior = _prior(table, protocol)
+    plan = plan_heads(table, config)
+    rows = plan.reported
+    prior = _prior(table, plan)
     rules, predictions, seconds = [Predictor(PRIOR, "reference", False, prior[rows])], {}, {}
     for name in names:
         start = time.perf_counter()
-        scores = fit_heads(table, protocol, config.of_head(name)).scores
+        scores = fit_heads(table, plan, config.of_head(name)).scores
         seconds[name] = time.perf_counter() - start
         if after_head is not None:
             after_head(name, seconds[name])
         values = prior[rows]
-        for model in protocol.fold_models:
+        for model in plan.fold_models:
             found = scores[model.heads_apply[0]][model.apply]
             known = np.isfinite(found).all(axis=1)
             values[np.searchsorted(rows, model.apply[known])] = found[known]
         rules.append(Predictor(name, "head", False, values))
-        predictions[name] = _predictions(table, protocol, scores)
+        predictions[name] = _predictions(table, plan, scores)
     groups = table.group_codes[rows] if table.grouped else None
-    diagnostics = check_training_classes(table, protocol) + check_groups(groups)
+    diagnostics = check_training_classes(table, plan) + check_groups(groups)
     figures = figures_of_plan(
         table,
-        protocol,
+        plan,
         tuple(rules),
         draws=config.draws,
         seed=config.seed,
@@ -172,7 +172,7 @@ def train_heads(
         references=(PRIOR, names[0]) if len(names) > 1 else (PRIOR,),
     )
     return HeadsResult(
-        **reported_rows(table, protocol),
+        **reported_rows(table, plan),
         predictors=tuple(rules),
         figures=figures,
         config=replace(config, heads=names),
@@ -199,7 +199,7 @@ def _heads(asked: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str
                 f"Heads {', '.join(sorted(absent))} are left out: torch is not installed; pip install 'ig3d[networks]'."
             )
     for name in names:
-        if custom_target(name):
+        if custom_path(name):
             notes.append(f"Head {name} is a class of the user's own choice and runs as it is.")
         elif name not in head_names(task):
             raise UsageError(
@@ -209,10 +209,10 @@ def _heads(asked: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str
     return tuple(dict.fromkeys(names)), notes
 
 
-def _prior(table: FusionTable, protocol: EvaluationPlan) -> np.ndarray:
+def _prior(table: FusionTable, plan: EvaluationPlan) -> np.ndarray:
     """(N, k) what the training rows of each fold say of any row: shares of the classes, or mean values."""
     values = np.full((len(table), len(table.columns)), np.nan)
-    for model in protocol.fold_models:
+    for model in plan.fold_models:
         truth = table.truth[model.fit]
         if table.task == "va":
             values[model.apply] = truth.mean(axis=0)
@@ -222,10 +222,10 @@ def _prior(table: FusionTable, protocol: EvaluationPlan) -> np.ndarray:
     return values
 
 
-def _predictions(table: FusionTable, protocol: EvaluationPlan, scores: Sequence[np.ndarray]) -> Predictions:
+def _predictions(table: FusionTable, plan: EvaluationPlan, scores: Sequence[np.ndarray]) -> Predictions:
     """Predictions of a head for every row that it was not fitted on."""
     values = np.full((len(table), len(table.columns)), np.nan)
-    for head, found in zip(protocol.heads, scores, strict=True):
+    for head, found in zip(plan.heads, scores, strict=True):
         values[head.predict] = found[head.predict]
     known = np.isfinite(values).all(axis=1)
     classes = table.task == "classes"
@@ -235,7 +235,7 @@ def _predictions(table: FusionTable, protocol: EvaluationPlan, scores: Sequence[
         columns=table.columns,
         ids=table.id[known],
         source="3D alone",
-        out_of_fold=protocol.head_fitting == IN_FOLDS,
+        out_of_fold=plan.head_fitting == IN_FOLDS,
     )
 
 

@@ -1,4 +1,4 @@
-"""Versions of the packages that touch numbers, for the record of a run."""
+"""Versions of the packages that affect results, for the record of a run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PACKAGES = ("lightgbm", "numpy", "scikit-learn", "scipy")
 
 def versions() -> dict[str, str]:
     """Package -> version, ig3d first."""
-    found = {"ig3d": __version__}
+    result = {"ig3d": __version__}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            result[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            result[name] = "unknown"
+    return result

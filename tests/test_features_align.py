@@ -30,7 +30,7 @@ def test_rows_of_keys_that_are_unique(kind):
     [
         (str, "id"),
         (lambda name: f".\\{name}.jpg", "path"),
-        (lambda name: f"{name}.PNG", "path without suffix"),
+        (lambda name: f"{name}.PNG", "id without suffix"),
         (lambda name: f"/data/me/{name}.jpg", "path without 2 leading folders"),
     ],
 )

@@ -49,7 +49,7 @@ def test_rows_are_joined_by_id_whatever_their_order(toy, tmp_path):
         (lambda sample: sample.path, "by path"),
         (lambda sample: "./" + sample.path, "by path"),
         (lambda sample: sample.path.replace("/", "\\"), "by path"),
-        (lambda sample: sample.id + ".png", "by path without suffix"),
+        (lambda sample: sample.id + ".png", "by id without suffix"),
         (lambda sample: "/home/someone/raf/" + sample.path, "leading folders"),
         (lambda sample: sample.path.rpartition("/")[2], "by file name"),
         (lambda sample: sample.id.rpartition("/")[2], "by file name without suffix"),

@@ -103,7 +103,7 @@ def test_the_figures_are_those_of_the_predictions_and_3d_helps(toy):
     assert keys[-4:] == [
         ("weighted", "real"), ("weighted", "permuted"), ("stack", "real"), ("stack", "conditional"),
     ]  # fmt: skip
-    assert len(result.ids) == 120 and result.protocol.head_fitting == "once"
+    assert len(result.ids) == 120 and result.plan.head_fitting == "once"
     for rule in result.predictors:
         if rule.name != "3d" and not rule.repeats:
             for name, value in measure(rule.values, result.truth, "classes").items():
@@ -148,7 +148,7 @@ def test_groups_change_the_intervals_and_the_test(tmp_path):
     ids, labels, _ = make_store(tmp_path / "toy.h5", n=240, split=lambda row: -1, group=True, missing=0)
     Predictions(class_logits(labels), "logits", CLASSES, ids).save(tmp_path / "two.npz")
     result = fuse_files(Inputs(tmp_path / "two.npz", tmp_path / "toy.h5"), FAST)
-    assert result.protocol.head_fitting == "nested"
+    assert result.plan.head_fitting == "nested"
     assert figure(result.figures, "stack", "accuracy", versus="2d-recalibrated").low > 0
 
 
@@ -199,7 +199,7 @@ def test_ready_3d_predictions_against_labels(tmp_path):
     result = fuse_files(
         Inputs(tmp_path / "two.npz", three_d=tmp_path / "three.npz", labels=tmp_path / "labels.csv"), FAST
     )
-    assert result.protocol.head_fitting == "none" and len(result.ids) == 360
+    assert result.plan.head_fitting == "none" and len(result.ids) == 360
     assert figure(result.figures, "mean", "accuracy", versus="2d").low > 0
     write_result(result, tmp_path / "out")
     model = load_model(tmp_path / "out" / "model.skops")

@@ -71,8 +71,7 @@ def test_few_rows_to_fit_on_are_warned_of_and_those_without_codes_do_not_count()
     warned = [note for note in result.lines if "fewer than 10 for each of 3 classes" in note]
     assert len(warned) == 1 and warned[0].startswith("WARNING rules are fitted on 10 rows only")
     assert (
-        result.lines[0].startswith("WARNING")
-        and result.protocol.record()["rules"][0]["fitted_on"]["rows"] == 10
+        result.lines[0].startswith("WARNING") and result.plan.record()["rules"][0]["fitted_on"]["rows"] == 10
     )
     assert not any("fewer than 10" in note for note in fuse_predictions(table, config).lines)
     plain = fuse_predictions(few, replace(config, rules=("mean",)))
@@ -104,15 +103,13 @@ def test_2d_predictions_that_are_nan_everywhere_or_in_some_rows():
         fuse_predictions(replace(table, two_d=two), QUICK)
     config = replace(QUICK, allow_missing=True, rules=("mean", "stack"))
     result = fuse_predictions(replace(table, two_d=two), config)
-    assert len(result.ids) == 115 and result.protocol.left_out == 5
-    assert any("5 rows without a 2D prediction are left out" in line for line in result.protocol.sentences)
+    assert len(result.ids) == 115 and result.plan.left_out == 5
+    assert any("5 rows without a 2D prediction are left out" in line for line in result.plan.sentences)
 
 
 def test_one_class_only_is_refused_or_marked():
     table = make_table(120)
-    with pytest.raises(
-        ProtocolError, match=r"two classes among the .* rows a head learns from, got only sad"
-    ):
+    with pytest.raises(ProtocolError, match=r"at least two classes, but all .* rows are of class sad"):
         fuse_predictions(replace(table, labels=np.ones_like(table.labels)), QUICK)
     labels = np.where(table.split == 2, 1, table.labels).astype(np.int16)
     result = fuse_predictions(replace(table, labels=labels), QUICK)
@@ -181,7 +178,7 @@ def test_a_single_reported_row_and_fewer_rows_than_folds():
     assert len(one.ids) == 1 and np.isnan(figure(one.figures, "stack", "accuracy").low)
     few = table.take(np.r_[np.flatnonzero(table.split == 0), test[:4]])
     result = fuse_predictions(few, replace(QUICK, folds=5))
-    assert any("5 folds were requested; 4 are possible" in line for line in result.protocol.sentences)
+    assert any("5 folds were requested; 4 are possible" in line for line in result.plan.sentences)
     assert np.isfinite(figures_of(result)).all()
 
 

@@ -90,7 +90,7 @@ def test_a_rows_3d_never_reaches_another_row():
     """The leak of a batch's first row onto all others would show here."""
     table = make_table(90)
     before = fuse_predictions(table, EVERY)
-    row = int(before.protocol.reported[before.covered][11])
+    row = int(before.plan.reported[before.covered][11])
     codes, quality = table.codes.copy(), table.quality.copy()
     codes[row] += 5
     quality[row] += 1
@@ -111,19 +111,19 @@ def test_labels_of_reported_rows_reach_no_prediction_of_theirs():
     for split in (lambda row: row % 3, lambda row: -1):
         table = make_table(90, split=split)
         before = fuse_predictions(table, EVERY)
-        row = int(before.protocol.reported[before.covered][7])
-        fold = next(fuser.apply for fuser in before.protocol.fold_models if row in fuser.apply)
+        row = int(before.plan.reported[before.covered][7])
+        fold = next(fuser.apply for fuser in before.plan.fold_models if row in fuser.apply)
         labels = table.labels.copy()
         labels[row] = (labels[row] + 1) % 3
         changed = replace(table, labels=labels)
         # The folds are drawn by class: only where they stay the same is there something to compare.
         same = [fuser.apply.tolist() for fuser in plan_fusion(changed, EVERY).fold_models] == [
-            fuser.apply.tolist() for fuser in before.protocol.fold_models
+            fuser.apply.tolist() for fuser in before.plan.fold_models
         ]
         if split(0) == -1 and not same:
             continue
         after = fuse_predictions(changed, EVERY)
-        where = np.searchsorted(before.protocol.reported, fold)
+        where = np.searchsorted(before.plan.reported, fold)
         for old, new in zip(before.predictors, after.predictors, strict=True):
             assert np.array_equal(old.values[where], new.values[where], equal_nan=True), old.name
 
@@ -183,9 +183,9 @@ def test_best_chooses_in_every_fold_on_its_fitting_rows():
     result = fuse_predictions(table, replace(BEST, controls=False))
     best = rule_of(result, "best")
     assert len(best.fitted) == 3
-    for fuser, fitted in zip(result.protocol.fold_models, best.fitted, strict=True):
+    for fuser, fitted in zip(result.plan.fold_models, best.fitted, strict=True):
         assert set(fitted["inner_accuracy"]) == {"2d-recalibrated", "mean", "stack"}
-        where = np.searchsorted(result.protocol.reported, fuser.apply)
+        where = np.searchsorted(result.plan.reported, fuser.apply)
         chosen = rule_of(result, fitted["chosen"]).values[where]
         with_3d = result.covered[where]
         assert np.array_equal(best.values[where][with_3d], chosen[with_3d])
@@ -221,7 +221,7 @@ def test_a_second_2d_network_stands_beside_the_3d():
         ),
         replace(FAST, rules=("stack",)),
     )
-    there = ~gone[by_hand.protocol.reported] & result.covered
+    there = ~gone[by_hand.plan.reported] & result.covered
     assert np.allclose(
         rule_of(result, "stack", "2d:second").values[there],
         rule_of(by_hand, "stack").values[there],
@@ -259,24 +259,24 @@ def test_runs_share_fitted_heads(tmp_path, kept):
     table = make_table(180, split=lambda row: -1)
     config = replace(FAST, head=f"{__name__}:Counting", rules=("mean",))
     Counting.fits = 0
-    first = fuse_predictions(table, config, heads=heads)
+    first = fuse_predictions(table, config, score_cache=heads)
     fitted = Counting.fits
     assert (
         fitted == 6 == len(heads)
     )  # of three folds three pairs and three singles; the last is for a model only
-    again = fuse_predictions(table, replace(config, rules=("mean", "stack"), jobs=2), heads=heads)
+    again = fuse_predictions(table, replace(config, rules=("mean", "stack"), jobs=2), score_cache=heads)
     assert Counting.fits == fitted
     assert np.array_equal(first.predictors[2].values, again.predictors[2].values, equal_nan=True)
-    fuse_predictions(table, replace(config, seed=1), heads=heads)
+    fuse_predictions(table, replace(config, seed=1), score_cache=heads)
     assert Counting.fits == 2 * fitted
     codes = table.codes.copy()
     codes[np.flatnonzero(table.covered)[0]] += 1
-    fuse_predictions(replace(table, codes=codes), config, heads=heads)
+    fuse_predictions(replace(table, codes=codes), config, score_cache=heads)
     assert Counting.fits == 3 * fitted
     if kept == "folder":  # a damaged file is fitted again, not believed
         for path in (tmp_path / "heads").glob("*.npy"):
             path.write_bytes(b"nothing")
-        fuse_predictions(table, config, heads=ScoreFolder(tmp_path / "heads"))
+        fuse_predictions(table, config, score_cache=ScoreFolder(tmp_path / "heads"))
         assert Counting.fits == 4 * fitted
 
 

@@ -76,7 +76,7 @@ def test_every_fit_of_every_rule_sees_whole_groups(monkeypatch, case, task):
     ):
         assert recorder.fits[place], f"{place}: nothing was recorded"
     assert recorder.tested["stack"] and recorder.tested["gate"] and recorder.fits["boost: trees"]
-    check_plan(table, result.protocol)
+    check_plan(table, result.plan)
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
@@ -123,7 +123,7 @@ def test_rows_that_only_a_head_can_learn_from_keep_their_groups_out_of_the_folds
     table = grouped_table((TRAIN, TRAIN, TEST), codes_only=(TRAIN,))
     config = replace(QUICK, two_d_out_of_fold=True, allow_missing=True, rules=("mean",))
     recorder, result = run(monkeypatch, table, config)
-    check_plan(table, result.protocol)
+    check_plan(table, result.plan)
     lone = np.flatnonzero(table.covered & ~table.has_2d & (table.split == TRAIN))
     assert len(lone) > 5 and all(np.isin(lone, rows).any() for rows in recorder.fits["head linear"])
 
@@ -131,7 +131,7 @@ def test_rows_that_only_a_head_can_learn_from_keep_their_groups_out_of_the_folds
 def test_groups_across_the_splits_are_whole_where_all_rows_are_folded(monkeypatch):
     table = grouped_table((TRAIN, VAL, TEST), across=True)
     _, result = run(monkeypatch, table, replace(QUICK, report="all", rules=("stack", "gate")))
-    check_plan(table, result.protocol)
+    check_plan(table, result.plan)
 
 
 @pytest.mark.parametrize("task", ["classes", "va"])
@@ -379,7 +379,7 @@ def test_rows_without_groups_stand_for_themselves(monkeypatch):
     assert not table.grouped and len(np.unique(table.group_codes)) == 150
     recorder, result = run(monkeypatch, table, QUICK)
     assert recorder.fits["stack: inner fold"]
-    for fuser in result.protocol.fold_models:
+    for fuser in result.plan.fold_models:
         counts = np.bincount(table.labels[fuser.apply], minlength=3)
         assert np.abs(counts - np.bincount(table.labels) / 3).max() <= 1
     some = grouped_table((NONE,))

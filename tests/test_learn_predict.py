@@ -18,7 +18,7 @@ from ig3d.features.inputs import Inputs
 from ig3d.features.predictions import Predictions
 from ig3d.learn.fuse import FuseConfig, fuse_files, fuse_predictions
 from ig3d.learn.model import load_model, parameters_hash, save_model
-from ig3d.learn.predict import predict, seen
+from ig3d.learn.predict import fitting_marks, predict
 
 FAST = FuseConfig(
     rules=("mean", "weighted", "stack"), head="linear", draws=100, folds=3, jobs=1, repeats=1, permutations=2
@@ -100,7 +100,7 @@ def test_a_rule_that_fits_nothing_has_seen_no_calibration_rows(ig3d, fitted):
     assert ended.returncode == 0, ended.stderr
     marks = np.array([line["seen"] for line in lines_of(folder / "p.csv")])
     assert np.array_equal(marks, np.where((table.split == 0) & table.covered, "training", ""))
-    assert "180 rows fused by mean, which fits nothing." in ended.stderr
+    assert "180 rows fused by mean, which has no fitted parameters." in ended.stderr
     assert "mean was fitted" not in ended.stderr
     assert f"WARNING the head was fitted on {(marks == 'training').sum()} rows of these" in ended.stderr
 
@@ -192,13 +192,19 @@ def test_the_command_refuses_in_one_line_what_does_not_fit(ig3d, fitted):
     for options, reason in (
         (
             [*good[:2], "--3d-store", folder / "other.h5"],
-            "expected the code blocks toy (8, toy-1), got toy (8, toy-2)",
+            "needs the code blocks toy (8, toy-1), but the store has toy (8, toy-2)",
         ),
         (["--2d-logits", folder / "four.npz", *good[2:]], "3 classes"),
         (["--2d-logits", folder / "va.npz", *good[2:]], "va.npz: no array named logits"),
-        ([*good[:2], "--3d-logits", folder / "two.npz"], "model: expected --3d-store, whose codes it reads"),
-        (good[:2], "expected one of --3d-store and --3d-logits, got neither"),
-        ([*good, "--rule", "median"], "rule: expected one of 2d-recalibrated, mean, stack, gate, got median"),
+        (
+            [*good[:2], "--3d-logits", folder / "two.npz"],
+            "model: was fitted with codes; give them with --3d-store",
+        ),
+        (good[:2], "predict: neither of --3d-store and --3d-logits; give one of them"),
+        (
+            [*good, "--rule", "median"],
+            "rule: the model has no rule median; choose among 2d-recalibrated, mean",
+        ),
     ):
         ended = ig3d("predict", model, *options, "--out", folder / "p.csv")
         assert ended.returncode in (1, 2) and reason in ended.stderr, (reason, ended.stderr)
@@ -260,14 +266,14 @@ def test_a_saved_model_gives_the_same_predictions_for_every_rule(tmp_path, task,
         assert np.array_equal(values, after[name], equal_nan=True), name
     # One copy was fitted on val and applied to test: the model is that copy.
     for rule in result.predictors:
-        values = after[rule.name][result.protocol.reported]
+        values = after[rule.name][result.plan.reported]
         assert np.allclose(values, rule.values, atol=1e-12, equal_nan=True), rule.name
-    marks = seen(model, table.id, "stack")
+    marks = fitting_marks(model, table.id, "stack")
     used = {1: "calibration", 0: "training"}
     for split in (0, 1, 2):  # rows without codes fitted neither
         assert (marks[(table.split == split) & table.covered] == used.get(split, "")).all()
         assert (marks[(table.split == split) & ~table.covered] == "").all()
-    unfitted = seen(model, table.id, "mean")
+    unfitted = fitting_marks(model, table.id, "mean")
     assert (unfitted == np.where(marks == "calibration", "" if calibrate == "none" else marks, marks)).all()
     assert model.calibrate == config.calibrate and model.quality_columns == table.quality_columns
     assert model.preferred == "best"
@@ -288,13 +294,17 @@ def test_a_model_refuses_tables_that_do_not_fit():
     table = make_table(120)
     model = fuse_predictions(table, FAST).model
     other = tuple(BlockUse(block.name, block.width, "toy-2") for block in table.blocks)
-    with pytest.raises(ModelError, match=r"expected the code blocks toy \(8, toy-1\), got toy \(8, toy-2\)"):
+    with pytest.raises(
+        ModelError, match=r"needs the code blocks toy \(8, toy-1\), but the store has toy \(8, toy-2\)"
+    ):
         predict(model, replace(table, blocks=other))
-    with pytest.raises(ModelError, match="expected classes"):
+    with pytest.raises(ModelError, match="predicts classes"):
         predict(model, replace(table, classes=("sad", "happy", "fear")))
-    with pytest.raises(ModelError, match="expected the quality columns quality:score, quality:yaw, got none"):
+    with pytest.raises(
+        ModelError, match=r"needs the quality columns quality:score, quality:yaw, but .* none"
+    ):
         predict(model, replace(table, quality=None, quality_columns=()))
-    with pytest.raises(ModelError, match="rule: expected one of"):
+    with pytest.raises(ModelError, match="rule: the model has no rule"):
         predict(model, table, rules=("gate",))
     order = np.array([1, 2, 0])
     turned = replace(
@@ -323,12 +333,12 @@ def test_foreign_damaged_and_older_models_are_refused(tmp_path):
     raw = (tmp_path / "m.skops").read_bytes()
     (tmp_path / "half.skops").write_bytes(raw[: len(raw) // 2])
     for name, reason in {
-        "x": "got foreign objects in it",
-        "y": "got another file",
-        "old": r"expected model version 3, got 1; use the ig3d that wrote it \(0.0.1\)",
-        "z": "none or is damaged",
-        "half": "none or is damaged",
-        "none": "found no file",
+        "x": "types that are not part of a model",
+        "y": "is not a model; use",
+        "old": r"has format version 1, but this ig3d reads version 3; use the ig3d that wrote the file \(0.0.1\)",
+        "z": "not a model, or is damaged",
+        "half": "not a model, or is damaged",
+        "none": "no such file",
     }.items():
         with pytest.raises(ModelError, match=reason):
             load_model(tmp_path / f"{name}.skops")

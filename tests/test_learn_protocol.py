@@ -65,7 +65,7 @@ def test_fewer_calibration_rows_are_some_of_more_and_keep_groups_whole():
     assert not np.isin(groups[fits[30]], groups[left]).any()
     assert np.array_equal(sizes[30].calibration, fits[30])
     assert np.array_equal(sizes[30].heads[0].train, sizes[1000].heads[0].train)
-    assert any("at most 30 of these rows" in line for line in sizes[30].sentences)
+    assert any("at most 30 calibration rows" in line for line in sizes[30].sentences)
     with pytest.raises(ProtocolError, match="calibration-rows: 1 is less than the 2 rows of the first group"):
         plan_fusion(table, FuseConfig(calibration_rows=1))
     with pytest.raises(UsageError, match="calibration-rows: expected at least 1"):
@@ -223,7 +223,7 @@ def test_rules_are_fitted_on_rows_with_codes_and_counted_so(case, ready):
     table, bare = gappy(split, ready=ready)
     protocol = plan_fusion(table, config)
     full = plan_fusion(make_table(split, ready=ready), config)
-    for fuser in (*protocol.fold_models, protocol.final):
+    for fuser in (*protocol.fold_models, protocol.final_model):
         assert len(fuser.fit) and not np.isin(bare, fuser.fit).any()
     assert np.array_equal(protocol.calibration, np.setdiff1d(full.calibration, bare))
     assert np.array_equal(protocol.reported, full.reported)  # rows without codes are reported all the same

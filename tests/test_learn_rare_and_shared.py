@@ -131,11 +131,11 @@ def test_shared_heads_are_those_of_the_very_rows_labels_and_groups(tmp_path, tas
     other = changed(table, what)
     config = replace(QUICK, rules=("mean",), head="gbm", controls=False)
     heads = {} if kept == "dictionary" else ScoreFolder(tmp_path / "heads")
-    fuse_predictions(table, config, heads=heads)
-    warm, cold = fuse_predictions(other, config, heads=heads), fuse_predictions(other, config)
+    fuse_predictions(table, config, score_cache=heads)
+    warm, cold = fuse_predictions(other, config, score_cache=heads), fuse_predictions(other, config)
     for shared, fresh in zip(warm.predictors, cold.predictors, strict=True):
         assert np.array_equal(shared.values, fresh.values, equal_nan=True), shared.name
-    again = fuse_predictions(table, config, heads=heads)
+    again = fuse_predictions(table, config, score_cache=heads)
     assert np.array_equal(
         rule_of(again, "3d").values, rule_of(fuse_predictions(table, config), "3d").values, equal_nan=True
     )
@@ -146,7 +146,7 @@ def test_relabelled_data_is_as_accurate_from_shared_heads_as_without():
     config = replace(QUICK, rules=("mean",), head="gbm", controls=False)
     heads = {}
     for each in (table, changed(table, "labels")):
-        result = fuse_predictions(each, config, heads=heads)
+        result = fuse_predictions(each, config, score_cache=heads)
         assert figure(result.figures, "3d", "accuracy").value > 0.7
 
 

@@ -239,8 +239,6 @@ def test_a_leak_leads_the_diagnostics(result):
         "WARNING 59 groups (persons or videos) occur both in the reported and in the calibration rows: results are "
         "too good."
     )
-    protocol = type(result.protocol)(
-        **{**vars(result.protocol), "sentences": ("Reported: the test split.", leak)}
-    )
-    found = findings(replace(result, protocol=protocol))
+    protocol = type(result.plan)(**{**vars(result.plan), "sentences": ("Reported: the test split.", leak)})
+    found = findings(replace(result, plan=protocol))
     assert [of["text"] for of in found["diagnostics"]] == [leak.removeprefix("WARNING "), "made up"]

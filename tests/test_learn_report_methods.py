@@ -42,7 +42,7 @@ def result():
 
 
 def with_protocol(result, **changes):
-    return replace(result, protocol=SimpleNamespace(**{**vars(result.protocol), **changes}))
+    return replace(result, plan=SimpleNamespace(**{**vars(result.plan), **changes}))
 
 
 def with_stack(result):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DatasetError, UsageError, listed, plural
-from ...features.align import Alignment, choose_id_column, difference
+from ...features.align import Alignment, choose_id_column, spelling_hint
 from ...features.atomic import replacing
 from ...features.samples import SPLITS, Listing, Split
 from ...features.table_columns import SPLIT_NAMES, as_text, find_column, id_candidates, list_columns, split_of
@@ -166,7 +166,7 @@ def apply_split(listing: Listing, table: Path) -> Listing:
             + (f" ({listed(unknown, 3)})" if unknown else "")
             + f" and {len(missing)} missing"
             + (f" ({listed(missing, 3)})" if missing else "")
-            + difference(np.array(unknown, dtype=str), listing.samples)
+            + spelling_hint(np.array(unknown, dtype=str), listing.samples)
             + "; make it with ig3d split from the same folder, --dataset and options"
         )
     aligned = np.empty(len(listing), np.int8)

@@ -107,7 +107,7 @@ class FuseCell:
         table = load_table(
             self.inputs, blocks=config.blocks, allow_missing=config.allow_missing, force=config.force
         )
-        result = fuse_predictions(table, config, heads=ScoreFolder(heads))
+        result = fuse_predictions(table, config, score_cache=ScoreFolder(heads))
         write_texts(folder, run_files(run_of(result), result))
 
 

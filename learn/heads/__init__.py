@@ -38,7 +38,7 @@ def names(task: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*builtin, *installed_plugins("heads"))))
 
 
-def custom_target(name: str) -> str:
+def custom_path(name: str) -> str:
     """``module:Class`` of a head from user code or another package; empty for the heads of ig3d."""
     if name in HEADS:
         return ""
@@ -65,7 +65,7 @@ def kind_of(name: str, task: str) -> type:
 
 def needs_of(name: str, task: str) -> str:
     """Optional package that a head needs; empty if none."""
-    return "" if custom_target(name) else getattr(kind_of(name, task), "needs", "")
+    return "" if custom_path(name) else getattr(kind_of(name, task), "needs", "")
 
 
 def make_head(
@@ -101,7 +101,7 @@ def make_head(
     ------
     UsageError : no head has this name.
     """
-    target = custom_target(name)
+    target = custom_path(name)
     if target:
         from .custom import custom_head
 
@@ -124,7 +124,7 @@ def code_hash(name: str) -> str:
     ------
     UsageError : the module or class does not exist.
     """
-    target = custom_target(name)
+    target = custom_path(name)
     if not target:
         return ""
     from .custom import estimator_hash

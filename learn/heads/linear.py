@@ -55,6 +55,7 @@ class LinearClassifier(ClassifierMixin, _Linear):
     classes_ : (k,) array
     mean_, scale_ : (d,) float64;  coef_ : (d, k) float64;  intercept_ : (k,) float64
     C_ : float
+        Chosen C; 1.0 if there are too few rows to hold out.
     """
 
     def __init__(
@@ -103,13 +104,13 @@ class LinearClassifier(ClassifierMixin, _Linear):
         model.set_params(tol=_PATH_TOLERANCE * self.tol)
         least, best = np.inf, (None, None)
         inside, outside, truth = X[~held], X[held], y[held]
-        for penalty in self.penalties:
-            _fit(model, penalty, inside, y[~held], weights[~held])
+        for C in self.penalties:
+            _fit(model, C, inside, y[~held], weights[~held])
             p = model.predict_proba(outside)[np.arange(len(truth)), truth]
             loss = float(np.average(-np.log(np.maximum(p, 1e-12)), weights=weights[held]))
             if loss >= least:
                 break
-            least, self.C_ = loss, float(penalty)
+            least, self.C_ = loss, float(C)
             best = model.coef_.copy(), model.intercept_.copy()
         model.coef_, model.intercept_ = best
         model.set_params(tol=self.tol)
@@ -126,13 +127,14 @@ class LinearClassifier(ClassifierMixin, _Linear):
         return self.classes_[probabilities.argmax(axis=1)]
 
 
-def _fit(model: Any, penalty: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
-    """Fit with one penalty, starting from the present coefficients."""
+def _fit(model: Any, C: float, X: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
+    """Fit with one C, starting from the present coefficients of the model."""
     with warnings.catch_warnings():
-        # A solver that stops before convergence acts like a slightly stronger penalty, and the held-out rows judge the
-        # coefficients as they are. In single precision, the line search can end early.
+        # In single precision, the line search can end before convergence, which acts like a slightly stronger penalty.
+        # While C is chosen, held-out rows measure the loss of these coefficients. The last fit starts from the chosen
+        # ones.
         warnings.simplefilter("ignore")
-        model.set_params(C=penalty).fit(X, y, sample_weight=weights)
+        model.set_params(C=C).fit(X, y, sample_weight=weights)
 
 
 class LinearRegressor(RegressorMixin, _Linear):

@@ -56,7 +56,7 @@ class ModulePlan(EvaluationPlan):
             reported=reported,
             heads=(),
             fold_models=(FoldModel(np.union1d(train, validation), reported),),
-            final=FoldModel(validation, _NONE),
+            final_model=FoldModel(validation, _NONE),
             final_head=-1,
             groups=table.group_codes,
             splits=table.split,

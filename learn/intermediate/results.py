@@ -61,7 +61,7 @@ def results_of(result: IntermediateResult) -> tuple[Result, ...]:
             group_names=table.group[rows] if table.grouped else None,
             predictors=predictors_of(table, plan, result.trained, task),
             figures=result.figures[task],
-            protocol=plan,
+            plan=plan,
             config=result.config,
             notes=table.notes,
             diagnostics=tuple(check_groups(table.group_codes[rows] if table.grouped else None)),

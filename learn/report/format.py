@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_DOWN, Decimal
 
 from ..evaluate.figures import Figure
 from ..evaluate.metrics import METRICS, better_by
@@ -10,6 +11,7 @@ from ..evaluate.metrics import METRICS, better_by
 LEVELS = (0.05, 0.01, 0.001)
 ON_COVERED = "‡"
 NOTHING = "–"
+_ZERO = 1e-9  # ends of intervals below it are 0, but for rounding
 
 
 def number(value: float, metric: str) -> str:
@@ -20,12 +22,26 @@ def number(value: float, metric: str) -> str:
 
 
 def difference(value: float, metric: str, *, sign: bool = True) -> str:
-    """A difference with its sign: points with one digit, else four digits."""
+    """A difference with its sign: points with one digit, else four digits; no sign if it rounds to 0."""
     if not math.isfinite(value):
         return NOTHING
     scale, digits = (100, 1) if METRICS[metric].percent else (1, 4)
     rounded = round(scale * value, digits) + 0.0  # adding zero turns a rounded -0.0 into 0.0
-    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+    return f"{rounded:+.{digits}f}" if sign and rounded else f"{rounded:.{digits}f}"
+
+
+def limit(value: float, metric: str, *, sign: bool = True) -> str:
+    """End of an interval: a difference, with more digits if it is nearer to 0 than one unit of the last digit.
+
+    ``+0.05`` and not ``+0.1`` or ``0.0``: 0.0 is an end that is 0.
+    """
+    scale, digits = (100, 1) if METRICS[metric].percent else (1, 4)
+    scaled = scale * value
+    if not _ZERO < abs(scaled) < 10.0**-digits:
+        return difference(value, metric, sign=sign)
+    exact = Decimal(f"{scaled:.9g}")
+    shown = exact.quantize(Decimal(1).scaleb(exact.adjusted()), ROUND_DOWN)
+    return f"{shown:+f}" if sign else f"{shown:f}"
 
 
 def bound(value: float, metric: str) -> str:
@@ -38,7 +54,7 @@ def interval(figure: Figure | None, metric: str) -> str:
     """``+1.4 [+0.6, +2.2]``; a dash if a difference or its interval is not defined."""
     if figure is None or not math.isfinite(figure.value):
         return NOTHING
-    value, low, high = (difference(end, metric) for end in (figure.value, figure.low, figure.high))
+    value, low, high = difference(figure.value, metric), limit(figure.low, metric), limit(figure.high, metric)
     return f"{value} [{low}, {high}]" if math.isfinite(figure.low) else f"{value} [{NOTHING}]"
 
 
@@ -51,7 +67,8 @@ def size(figure: Figure, metric: str) -> str:
     """Size of a difference in the direction of its verb: ``0.1127 [0.0705, 0.1559]``, ``2.1 [-0.3, 4.5] points``."""
     ends = figure.low, figure.high
     low, high = ends if figure.value > 0 else (-ends[1], -ends[0])
-    value, low_text, high_text = (difference(of, metric, sign=False) for of in (abs(figure.value), low, high))
+    value = difference(abs(figure.value), metric, sign=False)
+    low_text, high_text = (limit(of, metric, sign=False) for of in (low, high))
     text = f"{value} [{low_text}, {high_text}]" if math.isfinite(low) else f"{value} [{NOTHING}]"
     return text + (" points" if METRICS[metric].percent else "")
 
@@ -87,17 +104,20 @@ def stars(figure: Figure | None, metric: str) -> str:
 
 
 def p_is(p: float) -> str:
-    """``p < .0001``, ``p = .034``."""
+    """``p ≤ .0001``, ``p = .034``."""
     text = p_value(p)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+    return f"p {text}" if text.startswith(("<", "≤")) else f"p = {text}"
 
 
 def p_value(p: float) -> str:
-    """A p-value with two digits, or ``< .0001``; more digits if two would round it across a level."""
+    """A p-value with two digits; ``≤ .0001`` for the smallest of 10,000 exchanges, which is 1/10,001, and ``< .0001``.
+
+    It has more digits if two would round it across a level.
+    """
     if not math.isfinite(p):
         return NOTHING
     if p < 1e-4:
-        return "< .0001"
+        return "≤ .0001" if p > 9.99e-5 else "< .0001"
     if p >= 1:
         return "1"
     # rounding may reach a level, but not pass it

@@ -122,7 +122,7 @@ def record_of(result: Result, *, command: str = "") -> dict[str, Any]:
 
 
 def _record_of(result: Result, command: str) -> dict[str, Any]:
-    protocol = result.protocol
+    protocol = result.plan
     config = {name: value for name, value in asdict(result.config).items() if name not in _LEFT_OUT}
     record = {
         "format": INTERMEDIATE if protocol.head_fitting == "intermediate" else FORMAT,

@@ -1,8 +1,8 @@
 """Fusion rules: scikit-learn-compatible estimators, one file each, found by name.
 
-Classes: the columns are scores (logits or log-probabilities), the result is (n, k) log-probabilities. Valence and
-arousal: values in, values in [-1, 1] out. ``fit(columns, y, groups=None)`` sees only the fitting rows and chooses its
-hyper-parameters among them; ``apply(columns)`` fuses row by row.
+``fit(columns, y, groups=None)`` gets only the fitting rows and chooses its hyper-parameters on them. ``apply(columns)``
+fuses each row independently of the others. Classes: the columns hold scores (logits or log-probabilities), and the
+result is (n, k) log-probabilities. Valence and arousal: the result is (n, 2) values in [-1, 1].
 
 A new rule is one file and a line of :data:`RULES`; an entry point of the group ``ig3d.rules`` or ``module:Class`` needs
 no line. Keyword-only parameters of its constructor are its options (:mod:`ig3d.learn.options`).
@@ -36,7 +36,7 @@ __all__ = [
     "rule_options",
 ]
 
-# name -> module:Class, imported on use; in the order of tables
+# name -> module:Class, imported on use; tables show rules in this order
 RULES: Mapping[str, str] = {
     "mean": "fixed:Mean",
     "max": "fixed:Max",
@@ -61,7 +61,7 @@ _SET_BY_RUN = ("task", "objective", "on", "random_state", "num_threads", "use_3d
 
 @dataclass(frozen=True, slots=True)
 class RuleSettings:
-    """Options of a run that are passed to rules; as in :class:`~ig3d.learn.config.FuseConfig`.
+    """Settings of a run that every rule gets; as in :class:`~ig3d.learn.config.FuseConfig`.
 
     Attributes
     ----------
@@ -156,34 +156,34 @@ def rule_options(values: Mapping[str, Any], *, text: bool = False) -> dict[str, 
     return checked
 
 
-def make_rule(name: str, choices: RuleSettings) -> Rule:
-    """Construct a rule by its name; with ``choices.calibrate``, a :class:`~.calibrate.Calibrated` rule.
+def make_rule(name: str, settings: RuleSettings) -> Rule:
+    """Construct a rule by its name; with ``settings.calibrate``, a :class:`~.calibrate.Calibrated` rule.
 
     Raises
     ------
     UsageError : no rule has this name.
     """
     kind = kind_of(name)
-    rule = kind(**choices.options.get(name, {}))
+    rule = kind(**settings.options.get(name, {}))
     parameters = rule.get_params(deep=False)
     values: dict[str, Any] = {
-        "task": choices.task,
-        "objective": choices.objective,
-        "on": choices.on,
-        "random_state": choices.seed,
-        "num_threads": choices.threads,
+        "task": settings.task,
+        "objective": settings.objective,
+        "on": settings.on,
+        "random_state": settings.seed,
+        "num_threads": settings.threads,
         "use_3d": name != RECALIBRATED,
     }
     if "candidates" in parameters:
         # The recalibrated 2D network alone is a candidate too.
-        candidates = (RECALIBRATED, *(other for other in choices.candidates if other != name))
-        values["candidates"] = tuple((other, make_rule(other, choices)) for other in candidates)
+        candidates = (RECALIBRATED, *(other for other in settings.candidates if other != name))
+        values["candidates"] = tuple((other, make_rule(other, settings)) for other in candidates)
     rule.set_params(**{key: value for key, value in values.items() if key in parameters})
-    if choices.calibrate == "none" or "candidates" in parameters:
+    if settings.calibrate == "none" or "candidates" in parameters:
         return rule
     from .calibrate import Calibrated
 
-    return Calibrated(rule, kind=choices.calibrate, objective=choices.objective)
+    return Calibrated(rule, kind=settings.calibrate, objective=settings.objective)
 
 
 def fits(name: str, calibrate: str) -> bool:

@@ -20,8 +20,8 @@ class OverBoth(Rule):
     """A rule whose 2D predictions are those of a stack of two 2D networks.
 
     The rule is fitted to out-of-fold predictions of the stack in inner folds of the fitting rows. It is applied to
-    predictions of the stack that is fitted on all fitting rows. It answers whether the 3D codes add anything to both
-    networks. The reference has the second network again in place of the 3D predictions.
+    predictions of the stack that is fitted on all fitting rows. Its results show whether the 3D codes add information
+    to both networks together. The reference has the second network in place of the 3D predictions as well.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ class OverBoth(Rule):
         self.stack_ = clone(self.stack).fit(both, y, groups=groups)
         task = "va" if np.ndim(y) == 2 else "classes"
         fold = inner_folds(y, task, groups, _INNER_FOLDS, self.random_state)
-        two = self.stack_.apply(both)
+        stacked = self.stack_.apply(both)
         if fold is not None:
             for held in range(_INNER_FOLDS):
                 inside, outside = fold != held, fold == held
                 part = clone(self.stack).fit(
                     both.take(inside), y[inside], groups=None if groups is None else groups[inside]
                 )
-                two[outside] = part.apply(both.take(outside))
-        self.rule_ = clone(self.rule).fit(replace(columns, scores_2d=two), y, groups=groups)
+                stacked[outside] = part.apply(both.take(outside))
+        self.rule_ = clone(self.rule).fit(replace(columns, scores_2d=stacked), y, groups=groups)
         return self
 
     def apply(self, columns: Columns) -> np.ndarray:

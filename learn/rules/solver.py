@@ -15,9 +15,9 @@ from scipy.optimize import minimize
 from ..products import product
 from .objective import row_weights
 
-Solution = tuple[np.ndarray, np.ndarray]
+Solution = tuple[np.ndarray, np.ndarray]  # scales (m,) of the bases, weights (1 + d, k) with offsets first
 MOST_LOG_SCALE = float(np.log(50))  # scores are multiplied by a number between 1/50 and 50
-_FLAT = 1e-3  # largest gradient of a mean loss at which an optimiser that stopped early has converged
+_FLAT = 1e-3  # largest gradient of a mean loss at which an optimiser that stopped early counts as converged
 
 
 def minimised(
@@ -52,7 +52,7 @@ def minimised(
 
 
 def corrected(x: np.ndarray, bases: np.ndarray, scales: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, k) weighted sum of the bases (m, n, k), plus offsets and x @ weights."""
+    """(n, k) scores: weighted sum of the bases (m, n, k), plus offsets weights[0] and x @ weights[1:]."""
     return np.tensordot(scales, bases, 1) + weights[0] + x @ weights[1:]
 
 
@@ -97,12 +97,12 @@ def logistic_correction(
     # From here on arrays are (k, n), so that loops over classes read contiguous memory.
     across, bases = np.ascontiguousarray(design.T), np.ascontiguousarray(bases.transpose(0, 2, 1))
 
-    def loss(at: np.ndarray) -> tuple[float, np.ndarray]:
-        w = at[m:].reshape(k, -1)
-        scale = np.exp(at[0])
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        w = parameters[m:].reshape(k, -1)
+        scale = np.exp(parameters[0])
         logs = product(w, across)
         logs += scale * bases[0]
-        for scale_of_base, base in zip(at[1:m], bases[1:], strict=True):
+        for scale_of_base, base in zip(parameters[1:m], bases[1:], strict=True):
             logs += scale_of_base * base
         logs -= logs.max(axis=0)
         slope = np.exp(logs)
@@ -113,12 +113,12 @@ def logistic_correction(
         pulled = pull * w
         value = (
             weights @ (np.log(total) - logs[y, rows])
-            + ((pulled * w).sum() + scale_pull * (at[:m] ** 2).sum()) / 2
+            + ((pulled * w).sum() + scale_pull * (parameters[:m] ** 2).sum()) / 2
         )
         gradient = product(slope, design) + pulled
         scale_gradient = np.array([np.vdot(slope, base) for base in bases])
         scale_gradient[0] *= scale
-        return value / n, np.concatenate([scale_gradient + scale_pull * at[:m], gradient.ravel()]) / n
+        return value / n, np.concatenate([scale_gradient + scale_pull * parameters[:m], gradient.ravel()]) / n
 
     first = np.zeros(m + k * (x.shape[1] + 1))
     if start is not None:
@@ -128,5 +128,6 @@ def logistic_correction(
     bounds[0] = (-MOST_LOG_SCALE, MOST_LOG_SCALE)
     if not offsets:
         bounds[m :: x.shape[1] + 1] = [(0.0, 0.0)] * k
-    x = minimised(loss, first, failures, bounds=bounds, maxiter=500, gtol=flat, ftol=tolerance)
-    return np.concatenate([[np.exp(x[0])], x[1:m]]), np.ascontiguousarray(x[m:].reshape(k, -1).T)
+    best = minimised(loss, first, failures, bounds=bounds, maxiter=500, gtol=flat, ftol=tolerance)
+    scales = np.concatenate([[np.exp(best[0])], best[1:m]])
+    return scales, np.ascontiguousarray(best[m:].reshape(k, -1).T)
