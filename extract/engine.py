@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ig3d")
 
+# When OpenVINO is imported, its telemetry sends an event over the network without asking, from a fork of this process
+# that may never end, for instance if a video was decoded before. Without the package, OpenVINO sends nothing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 # Raised when .tflite graphs are built in another way, so that what was compiled before is not used.
 _TFLITE_VERSION = 1
 

@@ -397,3 +397,9 @@ def test_the_gpu_gives_the_same_numbers() -> None:
     for one, other in zip(cpu(rows), gpu(rows), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
     assert all(np.array_equal(one[:1], other) for one, other in zip(gpu(rows), gpu(rows[:1]), strict=True))
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    code = "import sys, ig3d.extract.engine, openvino; print('openvino_telemetry.main' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"

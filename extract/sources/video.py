@@ -252,9 +252,16 @@ def _opened(file: File) -> av.container.InputContainer:
     if not file.size:
         raise Unreadable("the file is empty")
     try:
-        return av.open(file.stream(), "r", metadata_errors="replace")
+        # from 19 on, PyAV always accepts metadata that is not UTF-8
+        return av.open(file.stream(), "r", **({"metadata_errors": "replace"} if _pyav_version() < 19 else {}))
     except av.FFmpegError as exc:
         raise Unreadable(f"no video, or cut short: {exc.strerror}") from exc
+
+
+def _pyav_version() -> int:
+    import av
+
+    return int(av.__version__.partition(".")[0])
 
 
 def _stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
@@ -320,6 +327,8 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
 def _pixels(frame: Any, aspect: float) -> np.ndarray:
     """(H, W, 3) uint8 RGB as a player shows the frame: square pixels, rotated by the angle in the file."""
     width = max(1, round(frame.width * aspect)) if 0.1 < aspect < 10 else frame.width
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    # from 17 on, the conversion starts a thread per core for each frame, unless one is asked for
+    threads = {"threads": 1} if _pyav_version() >= 17 else {}
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height, **threads)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
