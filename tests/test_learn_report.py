@@ -14,7 +14,7 @@ from made_up_results import Page, made, with_predictors
 from rich.console import Console
 
 from ig3d.errors import RunError
-from ig3d.learn.evaluate.figures import figure
+from ig3d.learn.evaluate.figures import Figure, figure
 from ig3d.learn.report import (
     check_out,
     compare,
@@ -56,7 +56,7 @@ def test_the_terminal_has_answer_effect_and_table_in_at_most_25_lines(task, resu
     starts = [next(n for n, line in enumerate(lines) if line.startswith(of)) for of in (
         "240 rows of the test split, 210 with 3D codes; rules fitted on val.",
         "WARNING: made up", "Primary comparison: ",
-        "Effect size, for weighted:", "2d  ", "weighted  ",
+        "Effect size: ", "2d  ", "weighted  ",
     )]  # fmt: skip
     assert starts == sorted(starts)
     table = lines[starts[4] - 1 : -1]
@@ -76,8 +76,26 @@ def test_a_terminal_that_is_too_narrow_loses_no_figure(result):
 
 def test_a_p_is_on_the_side_of_its_level():
     texts = {0.0502: ".0502", 0.04996: ".04996", 0.05: ".05", 0.0099999: ".0099999", 0.0010004: ".0010004"}
-    texts |= {0.034: ".034", 0.5: ".5", 0.123: ".12", 0.9999: "1", 1.0: "1", 5e-5: "< .0001"}
+    texts |= {
+        0.034: ".034",
+        0.5: ".5",
+        0.123: ".12",
+        0.9999: "1",
+        1.0: "1",
+        5e-5: "< .0001",
+        1 / 10_001: "≤ .0001",
+    }
     assert {p: p_value(p) for p in texts} == texts
+
+
+def test_an_end_of_an_interval_is_0_only_if_it_is_0():
+    def shown(low, value=0.026, high=0.052, metric="accuracy"):
+        return interval(Figure(value, low, high, 0.04, 0.5), metric)
+
+    assert shown(0.0005) == "+2.6 [+0.05, +5.2]" and shown(-0.0005) == "+2.6 [-0.05, +5.2]"
+    assert shown(0.00096) == "+2.6 [+0.09, +5.2]" and shown(0.0) == "+2.6 [0.0, +5.2]"
+    assert shown(-0.01, -0.0003, 0.01) == "0.0 [-1.0, +1.0]"
+    assert shown(-0.00004, 0.01, 0.02, "log_loss") == "+0.0100 [-0.00004, +0.0200]"
 
 
 def test_the_record_is_read_back_and_the_same_command_gives_the_same_bytes(result, tmp_path):

@@ -63,12 +63,11 @@ def test_answer_and_effect_follow_from_the_figures(result):
     assert primary["claim"] and primary["rule"] == "weighted" and primary["metric"] == "log_loss"
     assert primary["comparisons"][0]["value"] == gain.value
     assert texts[0].startswith(
-        "The 3D codes carry information beyond the predictions of the 2D network. weighted lowers log loss by "
+        "The 3D codes carry information beyond a linear recalibration of the 2D predictions. "
+        "weighted lowers log loss by "
     )
     assert f"{-gain.value:.4f} [{-gain.high:.4f}, {-gain.low:.4f}] relative to 2d-recalibrated" in texts[0]
-    assert (
-        "The difference of weighted to 2d-recalibrated is +" in texts[1] and "points of accuracy" in texts[1]
-    )
+    assert texts[1].startswith("weighted changes accuracy by +") and "A gain in accuracy" in texts[1]
     (control,) = coded(found, "controls")
     assert control["gaining"] == [] and control["count"] == 1
     (pair,) = coded(found, "complementarity_classes")
@@ -81,7 +80,7 @@ def test_answer_and_effect_follow_from_the_figures(result):
     nothing = made(gain=0.0, seed=3)
     assert not findings(nothing)["primary"]["claim"]
     assert sentences(nothing)[0].startswith("It is not shown that the 3D codes carry information")
-    assert sentences(nothing)[1].endswith("A gain of weighted in accuracy is not shown.")
+    assert "No gain in accuracy or macro-F1 is shown (criterion: the 95 % intervals" in sentences(nothing)[1]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,8 @@ def test_gains_of_permuted_codes_are_not_from_the_3d(task):
     assert [of["significant"] for of in primary["comparisons"]] == [True, True, False]
     texts = sentences(shown)
     assert "relative to weighted with permuted codes" in texts[0]
-    assert "It is not shown that this gain is due to the 3D codes." in texts[1]
+    noun = "gain" if task == "classes" else "improvement"
+    assert f"It is not shown that this {noun} is due to the 3D codes." in texts[1]
     (control,) = coded(findings(shown), "controls")
     assert control["gaining"] == ["weighted (permuted)"]
     assert any("Gains of these rules may not be due to the codes." in text for text in texts)
@@ -148,7 +148,10 @@ def test_best_is_the_effect_size_where_it_was_run(result):
     chosen = Predictor("best", "rule", True, rng.normal(size=result.predictors[0].values.shape))
     shown = with_predictors(result, [*result.predictors, chosen])
     assert findings(shown)["effect"]["rule"] == "best"
-    assert "The codes are informative in log loss, but the accuracy of best is worse." in sentences(shown)[1]
+    assert (
+        "The 3D codes are informative in log loss, but a loss in accuracy and macro-F1 is shown"
+        in sentences(shown)[1]
+    )
 
 
 def test_the_objective_is_named_where_it_is_not_the_metric_of_the_effect(result):
@@ -160,6 +163,43 @@ def test_the_objective_is_named_where_it_is_not_the_metric_of_the_effect(result)
     assert other_objective(made("va")) is None and other_objective(made("va"), objective="ccc") is None
     fixed = replace(result, predictors=tuple(replace(of, fits=False) for of in result.predictors))
     assert other_objective(fixed, objective="balanced") is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "gain", "text"),
+    [
+        (0.0004, 0.02, "shown", "A gain in accuracy and macro-F1 is shown"),
+        (-0.01, 0.02, "not shown", "but no gain in accuracy is shown, a gain in macro-F1 is shown"),
+        (-0.02, -0.01, "not shown", "but no gain in accuracy is shown, a gain in macro-F1 is shown"),
+        (np.nan, np.nan, None, "A gain in macro-F1 is shown"),
+    ],
+)
+def test_a_gain_is_shown_only_where_the_intervals_to_all_references_lie_above_0(
+    result, low, high, gain, text
+):
+    one = changed(
+        result, predictor="weighted", metric="accuracy", rows="all", versus="2d",
+        numbers={"low": low, "high": high},
+    )  # fmt: skip
+    found = findings(one)["effect"]["metrics"][0]
+    assert found["gain"] == gain and found["differences"]["2d"]["low"] in (low, None)
+    assert text in sentences(one)[1]
+
+
+@pytest.mark.parametrize("task", ["classes", "va"])
+def test_terminal_and_page_state_the_gain_in_the_same_words(task):
+    view = View(run_of(made(task)))
+    found = findings_of(view)
+    macros = text_environment().get_template("sentences.j2").module
+    texts = [
+        flat(of(found["effect"], found["primary"], view.few)) for of in (macros.effect, macros.effect_lines)
+    ]
+    statement = flat(macros.gain_statement(found["effect"], found["primary"]))
+    criterion = flat(macros.criterion(found["effect"]))
+    assert statement and all(f"{statement[1:]} ({criterion})" in text for text in texts)
+    assert all(
+        "to 2d-recalibrated and 2d" in criterion and "upper 95 % limit of the" in text for text in texts
+    )
 
 
 def strong_3d(shown, *, guess_of_2d):

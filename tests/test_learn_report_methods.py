@@ -24,10 +24,10 @@ OPTIONS = {
     "combine logits": {"on": "logits"},
     "calibrated by a temperature, fitted": {"calibrate": "temperature"},
     "a temperature and an offset per class": {"calibrate": "bias"},
-    "The objective is balanced accuracy (": {"objective": "balanced"},
+    "The objective is balanced accuracy, which": {"objective": "balanced"},
     "The objective is log loss.": {"objective": "logloss"},
     "each fit on at most 50 rows": {"calibration_rows": 50},
-    "the head linear on": {"head": "linear"},
+    "(head linear) on": {"head": "linear"},
     "the short set of code blocks": {"blocks": "short"},
 }
 
@@ -90,6 +90,10 @@ def test_rules_rows_head_and_references(result):
 def test_the_paragraph_names_groups_and_tests():
     rows, grouped = (paragraph(made(groups=groups)) for groups in (None, np.arange(240) // 4))
     assert "bootstrap over 240 rows" in rows and "McNemar" in rows
+    assert (
+        "Poisson number (mean 1/2) of rows" in rows and "200 exchanges, so that no p is below 1/201" in rows
+    )
+    assert "which weighted maximises directly." in rows and "threshold" not in rows
     assert "bootstrap over 60 groups" in grouped and "McNemar" not in grouped
 
 
@@ -152,6 +156,6 @@ def test_fitted_offsets_are_named_and_what_a_rule_does_not_see_is_left_out(resul
     fitted = text[text.index("All fitted parameters") :]
     rows = re.findall(r"<tr><th scope=\"row\">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", fitted)
     calibrated = {name: value for name, what, value in rows if what == "3d"}
-    text = "temperature 1.5; offset (happy 0.25; sad -0.5; anger 0.25)"
+    text = "temperature 1.5; offset (happy 0.25; sad −0.5; anger 0.25)"
     assert calibrated == dict.fromkeys(("weighted", "weighted (permuted)"), text)
     assert "happy 0.1; sad 0.2; anger 0.3" in fitted and "classes seen" not in fitted

@@ -131,7 +131,7 @@ def test_gains_per_class_are_to_every_reference(result, va):
     (picture,) = changes_svg(View(run_of(result)), "weighted")
     assert "vs. 2d-recalibrated" in picture and "vs. 2d<" in picture
     ccc, rmse = changes_svg(View(run_of(va)), "weighted")
-    assert "CCC of both" in ccc and "RMSE" not in ccc and "RMSE of both" in rmse and "CCC" not in rmse
+    assert "joint CCC" in ccc and "RMSE" not in ccc and "joint RMSE" in rmse and "CCC" not in rmse
 
 
 def test_an_earlier_run_that_is_replaced_is_said(result, tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""How good predictions are, and how sure that is: metrics, intervals, calibration, complementarity, figures."""
+"""Metrics, intervals, tests, calibration, complementarity, and the table of all results."""

@@ -1,8 +1,8 @@
-"""Whether confidences are what they say: reliability bins and the expected calibration error.
+"""Reliability bins and the expected calibration error.
 
-The confidence of a row is the greatest of its probabilities; a bin compares the mean confidence of its rows with the
-share of them that are right. Calibration error is given as a figure without an interval: a bootstrap sample of bins is
-further from the diagonal than the rows themselves, for any predictor, so that its intervals would lie too high.
+The confidence of a row is its greatest probability; a bin compares the mean confidence of its rows with the share of
+them that are right. The calibration error has no interval: it is biased upwards in bootstrap samples, for any
+predictor, so that intervals would be too high.
 The Brier score and the log loss (:mod:`.metrics`) measure calibration and sharpness together, with intervals.
 
 References
@@ -23,7 +23,7 @@ BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Bins of rows by confidence, those without a row left out.
+    """Bins of rows by confidence, without empty bins.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean over rows of the distance of their bin from the diagonal."""
+        """Expected calibration error: mean of |confidence - accuracy| over bins, weighted by rows."""
         return float(np.sum(self.rows * np.abs(self.confidence - self.accuracy)) / self.rows.sum())
 
 
@@ -49,9 +49,9 @@ def reliability(values: np.ndarray, truth: np.ndarray, *, adaptive: bool = False
 
     Parameters
     ----------
-    values, truth : of at least one row
+    values, truth : with at least one row
     adaptive : bool
-        Bins that hold equally many rows (as far as n allows), instead of 15 bins of equal width in [0, 1].
+        15 bins with equal numbers of rows (as far as n allows), instead of equal width in [0, 1].
     """
     confidence = np.exp(values.max(axis=1))
     right = values.argmax(axis=1) == truth
@@ -60,7 +60,7 @@ def reliability(values: np.ndarray, truth: np.ndarray, *, adaptive: bool = False
         bins = np.empty(len(order), np.intp)
         bins[order] = np.arange(len(order)) * min(BINS, len(order)) // len(order)
     else:
-        # A bin holds its upper bound, as in the literature; rounding may leave 1 by a digit.
+        # A bin contains its upper bound, as in the literature; rounding may take 1 out of the last bin.
         bins = np.clip(np.ceil(confidence * BINS).astype(np.intp) - 1, 0, BINS - 1)
     rows = np.bincount(bins, minlength=BINS)
     used = rows > 0

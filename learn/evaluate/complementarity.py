@@ -1,7 +1,7 @@
-"""Whether fusing two predictors can help at all: where each is right, how their errors go together, what is the most.
+"""Complementarity of two predictors: where each is right, correlation of their errors, bounds of a fusion.
 
-Everything is a function of summed per-row statistics, those of :mod:`.metrics` and one *cross* statistic per pair, so
-that a bootstrap gives intervals. Both predictors have to be there in every row that is summed.
+Every measure is a function of summed per-row statistics, those of :mod:`.metrics` and one *cross* statistic per pair,
+so that a bootstrap gives intervals. Both predictors need a prediction in every row that is summed.
 
 References
 ----------
@@ -37,7 +37,7 @@ MEASURES = {
 
 
 def cross_statistics(first: np.ndarray, second: np.ndarray, truth: np.ndarray, task: str) -> np.ndarray:
-    """(n, 1) whether both are right, or (n, 2) products of the values; what sums of one predictor cannot tell."""
+    """(n, 1) whether both are right, or (n, 2) products of the values: statistics of the pair."""
     if task == "va":
         return first * second
     return ((first.argmax(axis=1) == truth) & (second.argmax(axis=1) == truth))[:, None].astype(np.float64)

@@ -1,6 +1,6 @@
-"""The figures of a run: one tidy table, a line for each value.
+"""The results of a run as one tidy table, a line for each value.
 
-One bootstrap and one jackknife serve all figures of all predictors, on all rows and on the covered ones.
+One bootstrap and one jackknife serve all metrics of all predictors, on all rows and on the covered ones.
 """
 
 from __future__ import annotations
@@ -58,29 +58,29 @@ def figures_of(
     predictors : over n rows
     truth : (n,) labels or (n, 2) targets
     covered : (n,) bool
-    groups : (n,) int, resampled and swapped as wholes; None where rows stand for themselves
+    groups : (n,) int, resampled and exchanged as wholes; None if every row is a unit
     classes : names of the classes, for recalls
-    draws, seed : of the bootstrap and of the swaps
-    references : names of predictors that all others are compared with; those that are not there are left out
+    draws, seed : of the bootstrap and of the exchanges
+    references : names of predictors that all others are compared with; missing ones are left out
     family : metrics whose differences are tested together
-        Those that something was fitted for; differences in others have no adjusted p. None: every difference is a
+        The objectives of fitting; differences in other metrics have no adjusted p. None: every difference is a
         separate question, and its adjusted p is its p.
     refined : names of predictors whose log loss is split into a calibration and a refinement part
 
     Returns
     -------
     DataFrame with ``COLUMNS``
-        A figure has no ``versus``; a difference to a predictor has its name and condition. ``rows`` is ``all`` or,
-        where some rows have no codes, also ``covered``. ``low`` and ``high`` bound a 95 % interval; ``p_adjusted`` is
-        by the bootstrap maximum over all differences of all rules and heads in the metrics of the family. Where a
-        predictor was cross-fitted or trained several times, figures are means over these, and lines with a
-        ``repeat`` have the value of each. ``recall`` has the class as its ``label``. ``refinement`` and
-        ``calibration_loss`` add up to the log loss. Measures of complementarity (:mod:`.complementarity`) are of a
-        predictor together with ``versus``, on the covered rows.
+        The value of a metric has no ``versus``; a difference has the name and condition of the predictor that is
+        subtracted. ``rows`` is ``all`` or, where some rows have no codes, also ``covered``. ``low`` and ``high`` are
+        the ends of a 95 % interval; ``p_adjusted`` is adjusted by the bootstrap maximum over all differences of all
+        rules and heads in the metrics of the family. Where a predictor was cross-fitted or trained several times,
+        values are means over these, and lines with a ``repeat`` have the value of each. ``recall`` has the class as
+        its ``label``. ``refinement`` and ``calibration_loss`` add up to the log loss. Measures of complementarity
+        (:mod:`.complementarity`) belong to a predictor and ``versus``, on the covered rows.
 
-        A predictor without predictions in some rows (``3d`` where there are no codes) has no figures of ``all``. What
-        rests on a single row or group has no interval, and two predictors in a single one no test. A rule has
-        differences to its control, to ``3d``, and to itself with a second 2D network in place of the 3D.
+        A predictor without predictions in some rows (``3d`` where there are no codes) has no lines of ``all``. Values
+        on a single row or group have no interval, and their differences no test. A rule has differences to its
+        control, to ``3d``, and to itself with a second 2D network in place of the 3D.
     """
     known = [of for name in references if (of := find(predictors, name)) is not None]
     parts = {"all": np.ones(len(truth), bool), "covered": covered}
@@ -254,10 +254,10 @@ def _tests(
     truth: np.ndarray,
     rows: np.ndarray,
 ) -> dict[str, float]:
-    """metric -> p that two predictors are equally good, by swaps of rows or groups.
+    """metric -> p of the hypothesis that two predictors are equally good, by exchanges of rows or groups.
 
-    For accuracy of single rows the exact test is McNemar's, to which swaps only come close. Controls are not tested:
-    that one does no harm is seen from its interval.
+    For accuracy without groups and repeats, the test is McNemar's exact test, which the exchanges approximate. Controls
+    are not tested; they have intervals only.
     """
     found = statistics.swap_tests(turned, part, of, other)
     if statistics.task == "classes" and groups is None and rows.sum() > 1 and not of.repeats + other.repeats:
@@ -277,7 +277,8 @@ def _adjust(
 ) -> None:
     """Put the adjusted p beside each p: by the bootstrap maximum over one family.
 
-    A single difference's p is a lower bound: swaps are exact where few rows distinguish two predictors.
+    An adjusted p is at least p, because exchanges are exact where few rows distinguish two predictors. The samples are
+    those without half rows.
     """
     tested, drawn = [], []
     for of in judged:
@@ -306,7 +307,7 @@ def _add_repeats(
     rows: np.ndarray,
     task: str,
 ) -> None:
-    """Value of each cross-fitting or training, and its differences; permutations of a control are no repeats."""
+    """Value and differences of each cross-fitting or training; permutations of a control are no repeats."""
     if not of.repeats:
         return
     measured = {

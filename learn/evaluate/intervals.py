@@ -2,17 +2,19 @@
 
 All predictors of a table are resampled by the same draws, so that their differences are paired. The unit is the row,
 or the group (person, video) where the data have groups. As every metric is a function of summed statistics, a draw is
-a row of a matrix product and the jackknife a subtraction. All of this is conditional on the trained networks: it is
-about other test rows, not about other trainings.
+a row of a matrix product and the jackknife a subtraction. All of this is conditional on the fitted models: it describes
+other test rows, not other trainings.
 
-Figures have BCa intervals, differences percentile ones. A difference in accuracy rests on the few rows where one is
-right and the other wrong, and there BCa is too sure of itself: when two predictors are equally good and 6 of 200 rows
-tell them apart, its interval excludes 0 in 9.3 % of trials, the percentile one in 4.8 % (1,500 trials).
+With 50 rows or groups and more, metric values have BCa intervals and differences have percentile intervals. A
+difference in accuracy depends on the few rows that only one of two predictors gets right, and there BCa is
+anti-conservative: if two predictors are equally good and 6 of 200 rows distinguish them, its interval excludes 0 in
+9.3 % of trials, the percentile interval in 4.8 % (1,500 trials).
 
-Percentile intervals of such differences are too narrow as well: where only one predictor is right in 2 rows, and only
-the other in none, no sample is below 0. Half a row of each kind is therefore added to every sample (:func:`half_rows`).
-In 200 simulated data sets of 1,000 rows in which 10 rows (median) tell two predictors apart, the intervals of accuracy
-then cover the true difference in 96 %, and without the half rows in 86 %.
+Percentile intervals of such differences are too narrow if hardly any row is right by one of the predictors only. With 2
+such rows of the first predictor and none of the second, no sample is below 0. Half a row of each kind is therefore
+added, on average, to every bootstrap sample of a difference (:func:`half_rows`). In 200 simulated data sets of 1,000
+rows in which 10 rows (median) distinguish two predictors, the intervals of accuracy then cover the true difference in
+96 %, and without the half rows in 86 %.
 
 Below 50 rows or groups all intervals are expanded percentile intervals: plain ones of 5 to 10 groups cover 80 to 88 %.
 
@@ -20,8 +22,9 @@ References
 ----------
 Efron, Better bootstrap confidence intervals, JASA 82 (1987).
 Agresti and Min, Simple improved confidence intervals for comparing matched proportions, Statistics in Medicine 24
-(2005): half an observation more in each cell of the table of right and wrong answers.
-Noreen, Computer-intensive methods for testing hypotheses (1989): predictions of two systems swapped at random.
+(2005): half an observation is added to each cell of the table of right and wrong answers, of which the half rows are
+a variant for the bootstrap.
+Noreen, Computer-intensive methods for testing hypotheses (1989): outputs of two systems are exchanged at random.
 Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
 Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015): expanded percentiles.
 Westfall and Young, Resampling-based multiple testing (1993): the maximum of all test statistics (single-step max-T).
@@ -67,10 +70,11 @@ def bootstrap_sums(blocks: Sequence[np.ndarray], *, draws: int, seed: int) -> li
 
 
 def half_rows(counts: np.ndarray, *, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answers to half a row that only the first of two predictors gets right, and half a row that only the second does.
+    """Counts that are added to the bootstrap samples of a difference of two predictors.
 
-    Each sample has Poisson numbers, of mean 1/2, of such rows. Their true classes and the wrong answers are drawn by
-    the shares of the classes.
+    Each sample gets a Poisson number (mean 1/2) of rows that only the first predictor gets right, and another one of
+    rows that only the second gets right. True classes and wrong predictions of these rows are drawn by the shares of
+    the classes. The number of rows of a sample is not changed.
 
     Parameters
     ----------
@@ -140,9 +144,9 @@ def _whole_columns(block: np.ndarray) -> np.ndarray:
 
 
 def expansion(units: int) -> float:
-    """Factor by which the spread of bootstrap samples of few rows or groups is too small; 1 from 50 on.
+    """Factor by which the spread of bootstrap samples of few rows or groups has to be expanded; 1 from 50 on.
 
-    The bootstrap divides by n where an unbiased variance divides by n - 1, and has no Student distribution.
+    The bootstrap divides by n and not by n - 1, and its percentiles correspond to normal, not to Student, quantiles.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -208,14 +212,14 @@ def _at(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
 
 
 def chance_of(confusion: np.ndarray) -> tuple[float, float]:
-    """Share of rows that answers are right in by chance, and a one-sided binomial p of the hypothesis of chance.
+    """Chance accuracy, and the one-sided binomial p of the hypothesis that predictions are at chance.
 
-    By chance: the same answers in random order, as in Cohen's kappa. The test takes this share, which is estimated from
-    the same table, as known; it is approximate.
+    Chance accuracy is that of the same predictions in random order, as in Cohen's kappa. The test is approximate,
+    because it treats this share as fixed although it is estimated from the same table.
 
     Parameters
     ----------
-    confusion : (k, k) counts, truth by answer
+    confusion : (k, k) counts, truth by prediction
 
     References
     ----------

@@ -55,10 +55,10 @@ class Metric:
     task : ``classes`` or ``va``
     sums : function of :class:`ClassSums` or :class:`ValueSums`, or
     mean : function of values and truth that gives (n,) numbers, whose mean the metric is
-        Without both the figure comes from elsewhere and has no bootstrap.
-    percent : shown times 100; differences are points
-    lower : whether less is better
-    shown : whether it stands in tables, or in the files only
+        A metric without either is computed elsewhere and has no bootstrap.
+    percent : shown in per cent; differences in points
+    lower : whether lower is better
+    shown : whether it is a column of tables, or in the files only
     """
 
     title: str
@@ -140,10 +140,10 @@ METRICS = {
     "calibration_loss": Metric("calibration loss", "calibration", "classes", lower=True, shown=False),
     "rmse_valence": Metric("RMSE of valence", "RMSE V", "va", sums=_rmse(0), lower=True),
     "rmse_arousal": Metric("RMSE of arousal", "RMSE A", "va", sums=_rmse(1), lower=True),
-    "rmse_joint": Metric("RMSE of both", "RMSE VA", "va", sums=_rmse_joint, lower=True),
+    "rmse_joint": Metric("joint RMSE", "RMSE VA", "va", sums=_rmse_joint, lower=True),
     "ccc_valence": Metric("CCC of valence", "CCC V", "va", sums=_ccc(0)),
     "ccc_arousal": Metric("CCC of arousal", "CCC A", "va", sums=_ccc(1)),
-    "ccc_joint": Metric("CCC of both", "CCC VA", "va", sums=_ccc_joint),
+    "ccc_joint": Metric("joint CCC", "CCC VA", "va", sums=_ccc_joint),
 }
 # The metrics of the effect size and of the differences in tables; every run has them.
 LEADING = {"classes": ("accuracy", "macro_f1"), "va": ("ccc_joint", "rmse_joint")}

@@ -1,7 +1,7 @@
-"""Statistics of all predictors, summed over rows, bootstrap samples, jackknife and swaps.
+"""Statistics of all predictors, summed over rows, bootstrap samples, jackknife samples and random exchanges.
 
 A metric is a function of summed statistics (:mod:`.metrics`), so that one product of weights and rows serves every
-figure of every predictor, on all rows and on the covered ones.
+metric of every predictor, on all rows and on the covered ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TRUTH, _REFINED = "truth", "refined"
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Summed statistics: of the rows (1, s), of the bootstrap samples (draws, s), without one group each (g, s)."""
+    """Summed statistics: of the rows (1, s), of bootstrap samples (draws, s), with each group left out (g, s)."""
 
     point: np.ndarray
     drawn: np.ndarray
@@ -68,8 +68,7 @@ class Sums:
         return apart._with(percentile_interval(np.clip(apart.drawn, -most, most), len(self.left)))
 
     def _with(self, interval: tuple[float, float]) -> Interval:
-        # Where all rests on one row or group, so that nothing is left without it, every sample is the same: that is
-        # no interval.
+        # With a single row or group, every sample is the same: there is no interval.
         low, high = interval if np.isfinite(self.left).all() else (math.nan, math.nan)
         return float(self.point[0]), low, high
 
@@ -226,7 +225,7 @@ class Statistics:
         return [(of.key, number) for number in range(len(of.every) if of.trained else 1)]
 
     def loss_parts(self, of: Predictor) -> dict[str, Sums]:
-        """Refinement and calibration part of the log loss on all rows; empty where they were not asked for.
+        """Refinement and calibration part of the log loss on all rows; empty for predictors that are not ``refined``.
 
         References
         ----------
@@ -258,12 +257,13 @@ class Statistics:
     def swap_tests(
         self, turned: dict[str, np.ndarray], part: str, of: Predictor, other: Predictor
     ) -> dict[str, float]:
-        """metric -> two-sided p that two predictors are equally good; all trainings are swapped by the same draws.
+        """metric -> two-sided p of the hypothesis that two predictors are equally good.
 
-        NaN of a single row or group; a metric whose difference is not defined is left out.
+        Row statistics are exchanged, averaged over cross-fittings or permutations; those of all trainings by the same
+        draws. p is NaN for a single row or group; a metric whose difference is not defined is left out.
         """
         mine, theirs = self._keys(of), self._keys(other)
-        # as many trainings: those of one seed; else each with each, so that the mean is that of the figures
+        # equal numbers of trainings: pairs by seed; else all pairs, so that the mean is that of the table
         matched = zip(mine, theirs, strict=True) if len(mine) == len(theirs) else product(mine, theirs)
         each = [self._swapped(turned, part, *pair) for pair in matched]
         found = {}
@@ -289,13 +289,13 @@ class Statistics:
         }
 
     def units(self, part: str) -> int:
-        """How many rows or groups a part has, which are resampled and swapped."""
+        """Number of rows or groups of a part, which are resampled and exchanged."""
         totals = self.totals if part == "all" else {part: self.totals[part]}
         rows = sum(of[:, self.spans[_TRUTH]][:, 0] for of in totals.values())
         return int(np.count_nonzero(rows))
 
     def complementarity(self, first: Predictor, second: Predictor) -> dict[tuple[str, str], Interval]:
-        """(measure, label) of a pair on the covered rows, with intervals."""
+        """(measure, label) -> value and interval, of a pair on the covered rows."""
         part = self.parts["covered"]
         keys = (_TRUTH, (first.key, 0), (second.key, 0), (first.key, second.key))
         every = []
@@ -306,7 +306,10 @@ class Statistics:
 
 
 def refined_losses(of: Predictor, truth: np.ndarray) -> np.ndarray:
-    """(n,) log loss of rows after the temperature and offsets that are best on these very rows, mean over repeats."""
+    """(n,) log loss of rows after temperature and offsets are fitted to these rows, mean over repeats.
+
+    The fit is not repeated in bootstrap samples.
+    """
     from ..rules.calibrate import Calibration
 
     known = of.present
@@ -319,5 +322,5 @@ def refined_losses(of: Predictor, truth: np.ndarray) -> np.ndarray:
 
 
 def _varies(values: np.ndarray) -> bool:
-    """Whether a predictor depends on its rows: a prior, even one for each fold, is the same for most."""
+    """Whether predictions differ between rows; those of a prior, even one for each fold, are the same for most."""
     return len(values) > 1 and 2 * len(np.unique(values, axis=0)) > len(values)

@@ -1,9 +1,9 @@
 """Findings: the conclusions of a run as data.
 
-The primary comparison is fixed before results are known: one rule, one metric and three opponents. The rule must be
-significantly better than each of them at 5 %; because all three are needed, p-values are not adjusted for their number.
-The effect size, too, is reported for one prespecified rule. Everything else is exploratory (docs/statistics.md).
-Templates turn findings into sentences (``sentences.j2``).
+The primary comparison follows from the options of a run, not from its results: one rule, one metric, three opponents.
+The rule must be significantly better than each of them at 5 %; because all three are needed, p-values are not adjusted
+for their number. The effect size, too, is that of one rule, which follows from the options. Everything else is
+exploratory (docs/statistics.md). Templates turn findings into sentences (``sentences.j2``).
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ def findings_of(view: View) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``primary`` and ``effect`` are None where nothing is fused (codes alone). Values are differences of the rule
-        minus ``versus``; ``better`` (lower or higher) is the direction of improvement. ``exploratory``: other findings;
-        ``diagnostics``: warnings that limit the interpretation. Each has a ``code`` and its values.
+        ``primary`` and ``effect`` are None where nothing is fused (codes alone). Differences are raw: the rule minus
+        ``versus``, so that a negative difference is an improvement where ``better`` is ``lower``.
+        ``upper_limit_of_gain`` is the end of the 95 % interval on the side of improvement, as a positive number or 0.
+        ``exploratory``: other findings; ``diagnostics``: warnings that limit the interpretation. Each has a ``code``
+        and its values.
     """
     fused = view.intermediate or (view.record["primary"] is not None and bool(view.of_role("rule")))
     return {
@@ -69,15 +71,21 @@ def _primary(view: View) -> dict[str, Any]:
     decisive = _decisive(comparisons)
     return {
         "claim": reason is None and all(of["significant"] for of in comparisons),
+        "input": view.three,
         "rule": rule,
         "metric": metric,
-        "better": "lower" if METRICS[metric].lower else "higher",
+        "better": _better(metric),
         **decisive,
         "upper_limit_of_gain": _upper_limit(decisive, metric),
         "reason": reason,
         "comparisons": comparisons,
         "loss_parts": _loss_parts(view, rule, opponents) if comparisons else [],
     }
+
+
+def _better(metric: str) -> str:
+    """Direction of improvement of a metric."""
+    return "lower" if METRICS[metric].lower else "higher"
 
 
 def _decisive(comparisons: list[dict[str, Any]]) -> dict[str, Any]:
@@ -92,7 +100,7 @@ def _reason(view: View, rule: str, control: Key | None) -> str | None:
     """Reason why no claim is possible, with any results; None if one is possible."""
     protocol, entry = view.protocol, view.entry(rule)
     if not protocol["rows_covered"]:
-        return "no reported row has 3D codes"
+        return f"no reported row has {view.three}"
     if entry is None or entry.rows != "all":
         return f"the rule {rule} was not run"
     if view.units == 1:
@@ -110,7 +118,7 @@ def _comparison(view: View, rule: str | Key, metric: str, versus: Key) -> dict[s
     comparison = {"versus": versus[0], "condition": versus[1], **_numbers(figure)}
     repeats = [value for value in view.repeats(rule, metric, versus) if math.isfinite(value)]
     if len(repeats) > 1:
-        comparison |= {"repeats": len(repeats), "deviation_over_repeats": float(np.std(repeats, ddof=1))}
+        comparison |= {"repeats": len(repeats), "sd_of_one_repeat": float(np.std(repeats, ddof=1))}
     return comparison | {"significant": _is_significant(figure, metric)}
 
 
@@ -148,9 +156,10 @@ def _loss_parts(view: View, rule: str, opponents: list[Key]) -> list[dict[str, A
 
 
 def _effect(view: View) -> dict[str, Any]:
-    """Gain of one rule in the metrics of papers over the first reference, which is named before any figure is known.
+    """Gain of one rule in the metrics of papers over the references; the rule follows from the options of the run.
 
-    It is a gain where the intervals of the differences to all references are on the better side.
+    ``gain`` is ``shown`` where the intervals of the differences to all references lie on the side of improvement, and
+    ``loss shown`` where all lie on the other side; else it is ``not shown``.
     """
     rule = view.effect_rule
     metrics = []
@@ -161,21 +170,27 @@ def _effect(view: View) -> dict[str, Any]:
         if figure is None or not known:
             continue
         versus = next(iter(known))
-        ends = {name: [better_by(metric, end) for end in (of.low, of.high)] for name, of in known.items()}
-        better = all(min(of) > 0 for of in ends.values())
-        numbers = _numbers(known[versus])
+        numbers = {name: _numbers(of) for name, of in known.items()}
         metrics.append(
             {
                 "metric": metric,
+                "better": _better(metric),
                 **_numbers(figure, "value", "low", "high"),
+                "gain": _gain(list(known.values()), metric),
                 "versus": versus,
-                "difference": numbers,
-                "direction": "better" if better else "worse" if max(ends[versus]) < 0 else "not shown",
-                "upper_limit_of_gain": _upper_limit(numbers, metric),
-                "differences": {name: _numbers(of) for name, of in known.items()},
+                "upper_limit_of_gain": _upper_limit(numbers[versus], metric),
+                "differences": numbers,
             }
         )
     return {"rule": rule, "metrics": metrics, "other_objective": _other_objective(view)}
+
+
+def _gain(differences: list[Figure], metric: str) -> str | None:
+    """Whether a gain is shown by the intervals of all differences; None where these are not defined."""
+    ends = [better_by(metric, end) for of in differences for end in (of.low, of.high)]
+    if not all(map(math.isfinite, ends)):
+        return None
+    return "shown" if min(ends) > 0 else "loss shown" if max(ends) < 0 else "not shown"
 
 
 def _other_objective(view: View) -> str | None:
@@ -222,6 +237,7 @@ def _controls(view: View) -> list[dict[str, Any]]:
             "code": "controls",
             "metric": view.primary_metric,
             "count": len(controls),
+            "permuted_once": sum(of.condition == PERMUTED for of in controls),
             "gaining": gaining,
             "versus": view.references,
         }

@@ -81,7 +81,7 @@ def change(figure: Figure | None, metric: str) -> str:
 
 
 def unit_of(metric: str) -> str:
-    """``points of accuracy``, ``in RMSE of both``."""
+    """``points of accuracy``, ``in joint RMSE``."""
     return f"{'points of' if METRICS[metric].percent else 'in'} {METRICS[metric].title}"
 
 

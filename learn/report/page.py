@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from ...errors import require
+from ...features.predictions import VA
 from ..evaluate.complementarity import MEASURES
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL
 from ..rules import RECALIBRATED
@@ -25,9 +26,13 @@ _PER_COLUMN = frozenset({"w", "offset", "scale"})  # fitted numbers, one for eac
 # Names of fitted parameters in the record, as the page shows them.
 _PARAMETERS = {
     "w": "weight of the 3D",
+    "rounds": "boosting rounds",
+    "coefficients": "coefficients of standardised inputs",
     "weight_at_mean_inputs": "weight of the 3D at the mean of all inputs",
-    "weight_3d_columns": "weight of the 3D columns before the penalty",
-    "weight_code_columns": "weight of the code columns before the penalty",
+    "penalty": "penalty (larger is stronger)",
+    "weight_3d_columns": "scale of the standardised 3D columns (smaller is penalised more)",
+    "weight_code_columns": "scale of the standardised codes (smaller is penalised more)",
+    "coefficient_of_3d_residuals": "common coefficient of the 3D residuals",
     "base": "2d-recalibrated, from which boosting starts",
     "inner_accuracy": "accuracy in inner folds",
     "inner_balanced": "balanced accuracy in inner folds",
@@ -35,8 +40,9 @@ _PARAMETERS = {
     "inner_rmse": "RMSE in inner folds",
     "inner_ccc": "CCC in inner folds",
     "chosen": "chosen rule",
-    "fitted": "parameters of the chosen rules",
 }
+# stack and 2d-recalibrated of classes
+_INVERSE_PENALTY = "c of the penalty sum(w²)/(2c) (smaller is stronger)"
 _ROLES = ("reference", "rule", "head", "control")
 _SHARES = {"both_right": "both", "only_first": "only1", "only_second": "only2", "double_fault": "none"}
 
@@ -188,7 +194,7 @@ def _confusions(view: View) -> list[dict[str, Any]]:
             [{"count": count, "share": count / line.sum() if line.sum() else None} for count in line]
             for line in matrix
         ]
-        found.append({"label": of.name, "rows": rows, "n": round(matrix.sum())})
+        found.append({"label": of.name, "rows": rows, "n": round(matrix.sum()), "repeats": of.repeats})
     return found
 
 
@@ -209,7 +215,7 @@ def _calibration(view: View) -> list[tuple[Any, list[str]]]:
 
 def _parameters(view: View) -> list[dict[str, str]]:
     """Fitted parameters in words: the mean over the fold models, and their range."""
-    columns = view.record["classes"] or ["valence", "arousal"]
+    columns = view.record["classes"] or list(VA)
     lines = []
     for of in view.entries:
         models = [_named(values, columns) for values in of.fitted]
@@ -230,15 +236,20 @@ def _named(values: dict[str, Any], columns: list[str]) -> dict[str, Any]:
         per_column = key in _PER_COLUMN and isinstance(value, list) and len(value) == len(columns)
         return dict(zip(columns, value, strict=True)) if per_column else value
 
-    kept = {key: value for key, value in values.items() if value is not None and key != "classes_seen"}
-    return {_PARAMETERS.get(key, key.replace("_", " ")): value_of(key, value) for key, value in kept.items()}
+    titles = dict(_PARAMETERS)
+    if "weight_3d_columns" in values and columns != list(VA):
+        titles["penalty"] = _INVERSE_PENALTY
+    if "chosen" in values:
+        titles["fitted"] = f"parameters of {values['chosen']}"
+    kept = {key: value for key, value in values.items() if value not in (None, {}) and key != "classes_seen"}
+    return {titles.get(key, key.replace("_", " ")): value_of(key, value) for key, value in kept.items()}
 
 
 def _range(values: list[Any], *, inside: bool = False) -> str:
     numeric = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numeric) == len(values):
         low, high = min(numeric), max(numeric)
-        if low == high:
+        if _short(low) == _short(high):
             return _short(low)
         mean = sum(numeric) / len(numeric)
         return f"{_short(mean)} ({_short(low)} to {_short(high)} in {len(numeric)} folds)"
@@ -257,4 +268,5 @@ def _range(values: list[Any], *, inside: bool = False) -> str:
 
 def _short(value: float) -> str:
     """A fitted number with three digits, of which none is below a thousandth."""
-    return f"{value:.3g}" if abs(value) >= 5e-4 else f"{round(value, 3) + 0.0:g}"
+    text = f"{value:.3g}" if abs(value) >= 5e-4 else f"{round(value, 3) + 0.0:g}"
+    return text.replace("-", MINUS)

@@ -243,7 +243,8 @@ def _draw_gains(axis: Any, view: View, metric: str, *, controls: bool, legend: b
     unit = ", points" if METRICS[metric].percent else ""
     better = " (lower is better)" if METRICS[metric].lower else ""
     _settle(axis, [of.label for of in entries], f"difference in {METRICS[metric].title}{unit}{better}")
-    axis.set_title(METRICS[metric].title, loc="right", fontsize=8, color=MUTED)
+    percent = ", %" if METRICS[metric].percent else ""
+    axis.set_title(f"{METRICS[metric].title}{percent}", loc="right", fontsize=8, color=MUTED)
     for place, of in enumerate(entries):
         own = view.figure(of.key, metric, rows=of.rows)
         axis.annotate(

@@ -18,9 +18,8 @@ from . import format
 
 # Objectives of rules in words.
 OBJECTIVES = {
-    "accuracy": "accuracy (weighted, threshold and best maximise it directly; all other parameters minimise log loss)",
-    "balanced": "balanced accuracy (weighted, threshold and best maximise it directly; all other parameters minimise "
-    "log loss with all classes weighted equally)",
+    "accuracy": "accuracy",
+    "balanced": "balanced accuracy",
     "logloss": "log loss",
     "rmse": "RMSE",
     "ccc": "CCC",

@@ -6,6 +6,7 @@ import pandas as pd
 from rich.console import Console
 
 from ..evaluate.metrics import METRICS
+from ..evaluate.predictors import CONDITIONAL
 from ..result import Result
 from .columns import TERMINAL, columns_of, rows_of
 from .compare import Comparison, by_predictor
@@ -81,12 +82,21 @@ def _aligned(table: pd.DataFrame) -> str:
 
 
 def _legend(view: View) -> str:
+    """Abbreviations and marks of the lines above, as one line."""
     leading = METRICS[view.leading[0]].title
     parts = []
     if view.references:
         points = ", points" if METRICS[view.leading[0]].percent else ""
-        parts.append(f"vs.: difference in {leading}{points} [95 % interval, not adjusted]")
-        parts.append("* ** *** gain with adjusted p < .05, .01, .001")
+        more = "; other intervals: report.html" if len(view.references) > 1 else ""
+        parts.append(f"vs.: difference in {leading}{points} [95 % interval, not adjusted{more}]")
+        parts.append(
+            "* ** *** gain with adjusted p < .05, .01, .001 (an interval that excludes 0 is not enough)"
+        )
+    control = view.control(view.primary_rule)
+    if control is not None and control[1] == CONDITIONAL:
+        parts.append("conditional: codes permuted among rows with similar 2D predictions")
+    if view.effect_rule == "best":
+        parts.append("best: in each fold, the rule with the best objective in inner folds")
     if view.partial and any(of.rows == "covered" for of in view.entries):
         parts.append(f"{ON_COVERED} on rows with 3D codes only")
     return "; ".join(parts)

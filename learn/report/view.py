@@ -31,6 +31,7 @@ class Entry:
     fits: bool
     rows: str  # ``all``, ``covered``, or empty where it has no figures
     fitted: list[dict[str, Any]]
+    repeats: int = 1  # cross-fittings, permutations or trainings
 
     @property
     def key(self) -> Key:
@@ -125,6 +126,7 @@ class View:
                     bool(of["fits"]),
                     next(parts, ""),
                     list(of["fitted"]),
+                    int(of["repeats"]),
                 )
             )
         return sorted(found, key=lambda of: order.get(of.role, 3))
@@ -185,10 +187,19 @@ class View:
         return [METRICS[name].title for name in FITTED_METRICS[self.objective]]
 
     @property
-    def family(self) -> int:
-        """Number of differences whose p-values are adjusted together."""
+    def family(self) -> str:
+        """The differences whose p-values are adjusted together."""
         figures = self.run.figures
-        return int((figures["p_adjusted"].notna() & figures["repeat"].isna()).sum())
+        count = int((figures["p_adjusted"].notna() & figures["repeat"].isna()).sum())
+        opponents = ["the references"]
+        if self.has_2d:
+            opponents += ["3d"] if self.entry("3d") else []
+            opponents += (
+                ["their controls"] if any(self.control(of.name) for of in self.of_role("rule")) else []
+            )
+        names = " and ".join(filter(None, [", ".join(opponents[:-1]), opponents[-1]]))
+        compared = "rules" if self.has_2d else "heads"
+        return f"{count} differences of {compared} to {names} in {' and '.join(self.tested_metrics)}"
 
     @property
     def units(self) -> int:
