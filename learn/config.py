@@ -53,8 +53,9 @@ class FuseConfig:
     Attributes
     ----------
     rules : names out of ``RULES``, or ``module:Class``
-        Fusion rules, separated by commas or repeated. best chooses, in inner folds of the calibration rows, among the
-        other rules of this list and 2d-recalibrated. If best is the only rule, it chooses among all default rules.
+        Fusion rules, separated by commas or repeated: mean, max, min, product, weighted, stack, boost, gate, threshold,
+        best, or module:Class. Default: all but threshold. best chooses, in inner folds of the calibration rows, among
+        the other rules of this list and 2d-recalibrated. If best is the only rule, it chooses among all default rules.
     primary : name out of ``RULES``, or None
         Rule of the primary comparison, added to the rules if it is not among them. Default: stack if it is among the
         rules, else the first of them.

@@ -16,6 +16,7 @@ from ig3d.learn.model import parameters_hash
 from ig3d.learn.report.latex import table_tex
 from ig3d.learn.report.page import page_html
 from ig3d.learn.report.record import run_of
+from ig3d.learn.rules import RULES
 from ig3d.learn.train import HeadsConfig, train_heads
 
 QUICK = replace(FAST, rules=("mean", "weighted", "stack", "boost", "gate"))
@@ -227,6 +228,8 @@ def test_wrong_choices_are_usage_errors(options, message):
         FuseConfig(**options)
 
 
-def test_the_commands_default_rules_are_those_of_the_configuration(ig3d):
-    assert FuseConfig().rules == DEFAULT_RULES and "best" in DEFAULT_RULES
-    assert "best chooses one of the others named here" in " ".join(ig3d("fuse", "--help").stdout.split())
+def test_the_help_names_every_rule_and_the_default(ig3d):
+    assert FuseConfig().rules == DEFAULT_RULES == tuple(name for name in RULES if name != "threshold")
+    text = " ".join(ig3d("fuse", "--help").stdout.split())
+    assert f"Fusion rules, separated by commas or repeated: {', '.join(RULES)}, or module:Class." in text
+    assert "Default: all but threshold." in text
