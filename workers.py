@@ -28,9 +28,9 @@ from .errors import RunError, UsageError, require
 
 BACKENDS = ("loky", "dask", "ray")
 # A task is given up after this many dead workers.
-MOST_DEATHS = 3
+MAX_DEATHS = 3
 # The run ends after this many given-up tasks in a row: a device that fails would give up all of them.
-MOST_GIVEN_UP = 5
+MAX_GIVEN_UP = 5
 # A worker without a task exits after this time.
 IDLE_SECONDS = 20
 # A worker looks this often whether the process that started it is still running.
@@ -164,7 +164,7 @@ def _run(
                 yield Ended(number, future.result())
             elif deaths + 1 >= workers.most_deaths:
                 given_up += 1
-                if given_up == MOST_GIVEN_UP:
+                if given_up == MAX_GIVEN_UP:
                     raise RunError(
                         f"the workers of {given_up} tasks in a row died; look for a failing device or too little "
                         "memory; finished parts are kept, and the same command continues"
@@ -223,7 +223,7 @@ class _Processes:
     """Local workers, each of which runs one task at a time."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
-        self.size, self.most_deaths = len(environments), MOST_DEATHS
+        self.size, self.most_deaths = len(environments), MAX_DEATHS
         self.free = [_Process(environment) for environment in environments][::-1]
         self.busy: dict[Future[Any], _Process] = {}
 
@@ -353,7 +353,7 @@ class _Ray:
 
     def __init__(self, ray: Any, size: int, *, gpu: bool) -> None:
         self.size, self._ray = size, ray
-        needs = {"num_cpus": 1, "num_gpus": int(gpu), "max_retries": MOST_DEATHS - 1}
+        needs = {"num_cpus": 1, "num_gpus": int(gpu), "max_retries": MAX_DEATHS - 1}
         self._remote = ray.remote(**needs)(_one_at_a_time)
         self._running: dict[Future[Any], Any] = {}
 

@@ -29,7 +29,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from ig3d import ExtractConfig, extract_codes, list_samples
-from ig3d.extract.config import build, settle
+from ig3d.extract.config import build, resolve_config
 from ig3d.extract.crop import prepare
 from ig3d.extract.detectors import choose_face
 from ig3d.extract.read import decode, digest_of
@@ -107,7 +107,7 @@ def measure(
     listing: Listing, root: Path, config: ExtractConfig, jobs: Sequence[int], rows: int, work: Path
 ) -> None:
     """Print the costs of the stages and the rates of the pipeline."""
-    config, _ = settle(config)
+    config, _ = resolve_config(config)
     with threadpool_limits(1):  # as in a worker; more BLAS threads would use CPU time while they wait
         costs = stages(listing.samples[:256], root, config, work)
     print(f"\n{config.regressor}, detector {config.detector}")

@@ -153,7 +153,7 @@ def extract(
             restart=restart,
             retry_failed=retry_failed,
             progress=progress,
-            say=say,
+            notify=say,
         )
     if not summary.seconds:
         say("the store of this run is already complete" + (" and has no failed row" if retry_failed else ""))
@@ -240,7 +240,7 @@ def join(
     out: OutStore,
 ) -> None:
     """Merge the parts of a dataset into one store, identical to that of a single run."""
-    from ..extract.parts import join_parts
+    from ..extract.join import join_parts
 
     with working("join"):
         joined = join_parts(parts, out)

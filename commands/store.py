@@ -134,7 +134,7 @@ def import_(
     from ..extract.imports import import_codes
 
     samples = list_dataset(root, dataset, manifest, split, split_seed, groups, label_map)
-    rows = import_codes(samples, kind, codes, out, columns=columns, say=say)
+    rows = import_codes(samples, kind, codes, out, columns=columns, notify=say)
     print(f"{out}: {len(samples)} rows ({counts(rows)})")
 
 

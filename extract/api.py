@@ -14,12 +14,12 @@ from PIL.Image import Image
 from ..errors import DatasetError, Ig3dError, UsageError, require
 from ..features.pose import is_axis_angle, pose_degrees
 from ..features.values import Block, Face
-from .config import ExtractConfig, build, settle
+from .config import ExtractConfig, build, resolve_config
 from .crop import prepare
 from .datasets.videos import is_video, video_id
 from .detectors import Detector, in_order
 from .engine import single_rows
-from .kinds import is_image_name
+from .image_formats import is_image_name
 from .plugins import check_codes, check_faces
 from .read import Unreadable, bounded_images, read_image, rgb_of
 from .regressors import Regressor
@@ -131,7 +131,7 @@ def load_regressor(
     config = ExtractConfig(
         regressor=name, detector=detector, also=tuple(also), device=device, precision=precision
     )
-    config, _ = settle(config)
+    config, _ = resolve_config(config)
     return FaceRegressor(*build(config))
 
 

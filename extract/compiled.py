@@ -22,7 +22,7 @@ import numpy as np
 import openvino
 
 from ..features.atomic import replacing
-from .places import cache_folder
+from .user_folders import cache_folder
 
 if TYPE_CHECKING:
     from torch import nn

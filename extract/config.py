@@ -23,7 +23,7 @@ NOT_IN_DESCRIPTION = ("sets", "licence")
 
 @dataclass(frozen=True, slots=True)
 class ExtractConfig:
-    """Options that determine the codes; all of them belong to the identity of a run.
+    """Options that determine the codes; they are part of the identity of a run.
 
     Attributes
     ----------
@@ -36,9 +36,9 @@ class ExtractConfig:
     batch_size : int or None
         Faces per call of the regressor, and on the CPU images per call of the detector; None is :data:`BATCH_SIZE`.
     device : str
-        Where the networks of regressor and detector run: ``auto`` (CUDA if available), ``cpu``, ``cuda``,
-        ``cuda:1``, or several separated by commas, one for each worker. :func:`settle` replaces it by concrete devices
-        (``cpu``, ``cuda:0``), whose kind is part of the identity.
+        Device of the networks of regressor and detector: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:1``,
+        or several separated by commas, one for each worker. :func:`resolve_config` replaces it by concrete devices
+        (``cpu``, ``cuda:0``). Only their kind is part of the identity.
     precision : str
         Arithmetic of the regressor's networks: ``fp32``, ``fp64``, ``bf16``, ``fp16``.
     boxes : str
@@ -68,24 +68,29 @@ class ExtractConfig:
         return tuple(device.strip() for device in self.device.split(","))
 
 
-def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractConfig, list[str]]:
-    """Choose detector, device and batch size where the configuration leaves them open; builds no network.
+def resolve_config(
+    config: ExtractConfig, *, all_boxes_known: bool = False
+) -> tuple[ExtractConfig, list[str]]:
+    """Complete a configuration: detector, device and batch size. No network is built.
 
-    Only the coordinating process calls this; its workers get the result.
+    Only the coordinating process calls this function; the workers get the result.
 
     Parameters
     ----------
     config : ExtractConfig
-    all_known : bool
-        Whether all face boxes are known; then a regressor that takes crops needs no detector.
+    all_boxes_known : bool
+        Whether the face boxes of all images are stored, so that a regressor that takes crops needs no detector.
 
     Returns
     -------
-    the complete configuration, and notes about the choice for the user
+    config : ExtractConfig
+        The complete configuration.
+    notes : list of str
+        Messages for the user about a detector that is used in place of the preferred one.
 
     Raises
     ------
-    UsageError : the options contradict each other or name what does not exist.
+    UsageError : options contradict each other, or a plug-in, precision, block or device does not exist.
     PluginError : a class attribute of regressor or detector is missing or wrong.
     WeightsError, MissingExtra : a file or package of the regressor is missing, or no detector of the regressor is
         available; the message is that of the first one.
@@ -101,7 +106,7 @@ def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractCo
         raise UsageError(
             f"detector: --boxes {config.boxes} replaces the detector; leave out --detector {config.detector}"
         )
-    config, notes = _with_detector(config, regressor, all_known=all_known)
+    config, notes = _with_detector(config, regressor, all_boxes_known=all_boxes_known)
     describe(config)
     if config.batch_size is None:
         config = replace(config, batch_size=BATCH_SIZE[device_kind(config.device)])
@@ -109,19 +114,19 @@ def settle(config: ExtractConfig, *, all_known: bool = False) -> tuple[ExtractCo
 
 
 def _with_detector(
-    config: ExtractConfig, regressor: type[Regressor], *, all_known: bool
+    config: ExtractConfig, regressor: type[Regressor], *, all_boxes_known: bool
 ) -> tuple[ExtractConfig, list[str]]:
     """The configuration with the chosen or the first available detector and its concrete device."""
     if config.detector is not None:
         return _on_device(config, regressor, find_detector(config.detector)), []
-    if all_known and isinstance(regressor.needs, CropSpec):
+    if all_boxes_known and isinstance(regressor.needs, CropSpec):
         return _on_device(replace(config, detector="boxes"), regressor, find_detector("boxes")), []
     errors: list[Ig3dError] = []
     for name in regressor.detectors:
         try:
             detector = find_detector(name)
-            settled = _on_device(replace(config, detector=name), regressor, detector)
-            detector.describe(_place(detector, settled.devices[0]))
+            resolved = _on_device(replace(config, detector=name), regressor, detector)
+            detector.describe(_device_of(detector, resolved.devices[0]))
         except (WeightsError, MissingExtra) as error:
             errors.append(error)
             continue
@@ -131,7 +136,7 @@ def _with_detector(
             if errors
             else []
         )
-        return settled, notes
+        return resolved, notes
     raise errors[0]
 
 
@@ -140,11 +145,11 @@ def _on_device(config: ExtractConfig, regressor: type[Regressor], detector: type
 
     Raises
     ------
-    UsageError : the regressor needs landmarks that the detector does not give, or neither of them can use a GPU.
+    UsageError : the detector does not find the landmarks that the regressor needs, or neither can use a GPU.
     """
     if not detector.gives(regressor.needs):
         raise UsageError(
-            f"detector {detector.name}: it gives {_landmarks(detector.landmarks, detector.blendshapes)}, but "
+            f"detector {detector.name}: it finds {_landmarks(detector.landmarks, detector.blendshapes)}, but "
             f"{regressor.name} needs {_needs(regressor.needs)}; use --detector {regressor.detectors[0]}"
         )
     uses_gpu = regressor.gpu or detector.gpu
@@ -165,13 +170,13 @@ def _landmarks(points: int, blendshapes: bool) -> str:
     return f"{points or 'no'} landmarks" + (" and blendshapes" if blendshapes else "")
 
 
-def _place(plugin: type[Plugin], device: str) -> str:
-    """Device of a plug-in's networks."""
+def _device_of(plugin: type[Plugin], device: str) -> str:
+    """Device of the networks of a plug-in: the CPU if it cannot use a GPU."""
     return device if plugin.gpu else "cpu"
 
 
 def describe(config: ExtractConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe regressor and detector of a complete configuration; part of a run's identity.
+    """Descriptions of the regressor and the detector of a complete configuration, for the identity of a run.
 
     Raises
     ------
@@ -179,8 +184,8 @@ def describe(config: ExtractConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     regressor, detector, device = find_regressor(config.regressor), detector_of(config), config.devices[0]
     return (
-        regressor.describe(_place(regressor, device), config.precision),
-        detector.describe(_place(detector, device)),
+        regressor.describe(_device_of(regressor, device), config.precision),
+        detector.describe(_device_of(detector, device)),
     )
 
 
@@ -190,11 +195,11 @@ def detector_of(config: ExtractConfig) -> type[Detector]:
 
 
 def blocks_of(config: ExtractConfig) -> dict[str, Block]:
-    """Blocks that a run writes, in order."""
+    """Blocks that a run writes, by name and in order."""
     return find_regressor(config.regressor).chosen_blocks(config.also)
 
 
-# Networks are built once in each process that runs them, not for every shard.
+# Each process builds its networks once, not for every shard.
 _regressor = lru_cache(maxsize=1)(load_regressor)
 _detector = lru_cache(maxsize=1)(load_detector)
 
@@ -206,7 +211,7 @@ def build(config: ExtractConfig, recorded: Mapping[str, Any] | None = None) -> t
     ----------
     config : ExtractConfig, complete
     recorded : mapping, optional
-        Description of the regressor by the coordinating process.
+        Description of the regressor in the coordinating process, with which that of this process must agree.
 
     Raises
     ------
@@ -214,21 +219,21 @@ def build(config: ExtractConfig, recorded: Mapping[str, Any] | None = None) -> t
     """
     device = config.devices[0]
     if recorded:
-        found = find_regressor(config.regressor)
-        _check_same(found.describe(_place(found, device), config.precision), recorded)
+        cls = find_regressor(config.regressor)
+        _check_same(cls.describe(_device_of(cls, device), config.precision), recorded)
     regressor = _regressor(config.regressor, config.also, device=device, precision=config.precision)
     return regressor, _detector(config.detector or regressor.detectors[0], device=device)
 
 
-def _check_same(here: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
-    """Refuse a worker whose codes would not be those that the store records."""
-    other = [
-        f"{key} is {here.get(key)}, not {recorded[key]}"
+def _check_same(own: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    """Refuse a worker whose regressor is not the one that the store records."""
+    differing = [
+        f"{key} is {own.get(key)}, not {recorded[key]}"
         for key in recorded
-        if key not in NOT_IN_DESCRIPTION and here.get(key) != recorded[key]
+        if key not in NOT_IN_DESCRIPTION and own.get(key) != recorded[key]
     ]
-    if other:
+    if differing:
         raise RunError(
-            f"regressor {here['name']}: this worker differs from the process that started the run: {other[0]}; install "
-            "the same packages and files on all machines"
+            f"regressor {own['name']}: this worker differs from the process that started the run: {differing[0]}; "
+            "install the same packages and files on all machines"
         )

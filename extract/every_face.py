@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import DatasetError, UsageError, listed, plural
 from ..features.samples import BOX_COLUMNS, Listing, files_of
-from .config import ExtractConfig, detector_of, settle
+from .config import ExtractConfig, detector_of, resolve_config
 from .detectors import Detector, find_detector, in_order, load_detector
 from .plugins import check_faces
 from .read import Unreadable, bounded_images, read_image
@@ -64,7 +64,7 @@ def list_faces(
     wanted = None if config.detector is None else find_detector(config.detector)
     if wanted and (not wanted.detects or wanted.crop == "full image"):
         raise UsageError(f"faces: --faces all needs a detector, and --detector {config.detector} is none")
-    config, _ = settle(replace(config, device=config.devices[0]))
+    config, _ = resolve_config(replace(config, device=config.devices[0]))
     files = files_of(listing.samples)
     tasks = [files[start : start + _IMAGES] for start in range(0, len(files), _IMAGES)]
     on_cpu = config.device == "cpu" or not detector_of(config).gpu

@@ -62,7 +62,7 @@ def import_codes(
     out: str | Path,
     *,
     columns: str | None = None,
-    say: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> dict[str, int]:
     """Make a store of codes that lie in files.
 
@@ -74,7 +74,7 @@ def import_codes(
     out : path of the store
     columns : str, optional
         Of a CSV without block names: ``expression:50,pose:3,jaw:3``, the numeric columns in order.
-    say : function of a line of text, optional
+    notify : function of a line of text, optional
 
     Returns
     -------
@@ -90,9 +90,9 @@ def import_codes(
     if not Path(source).exists():
         raise DatasetError(f"import: {source} does not exist; check the path")
     found = SOURCES[kind](listing, Path(source), columns)
-    if say:
+    if notify:
         for note in found.notes:
-            say(note)
+            notify(note)
     if not found.codes and found.without:
         (status, message), count = Counter(found.without.values()).most_common(1)[0]
         raise DatasetError(

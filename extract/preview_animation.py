@@ -21,7 +21,7 @@ from .preview import images_folder, tile_of
 from .read import bounded_images
 
 SUFFIXES = (".gif", ".webp", ".mp4")
-MOST_FRAMES = 2000
+MAX_FRAMES = 2000
 _SIDE, _CURVES, _TEXT = 256, 400, 24  # sides of the pictures and height of the caption, pixels
 _SIZE_WH = (2 * _SIDE + _CURVES, _SIDE + _TEXT)
 _CURVES_SHOWN = 5
@@ -79,9 +79,9 @@ def animate(
     check_renderer(renderer)
     folder = images_folder(store, out, root)
     chosen = np.arange(len(store)) if rows is None else rows
-    if len(chosen) > MOST_FRAMES:
+    if len(chosen) > MAX_FRAMES:
         raise UsageError(
-            f"{len(chosen)} rows are too many for an animation of at most {MOST_FRAMES}; pass --rows"
+            f"{len(chosen)} rows are too many for an animation of at most {MAX_FRAMES}; pass --rows"
         )
     if not store.ok[chosen].any():
         raise UsageError(

@@ -1,8 +1,8 @@
 """Read one image of any format as RGB bytes: the first stage of :mod:`ig3d.extract.stages`.
 
-The formats are those of :mod:`ig3d.extract.kinds`, recognised by content. Grey, 16-bit, CMYK, palette, transparent and
-EXIF-rotated files are decoded as a viewer would show them. What cannot be decoded raises :class:`Unreadable` with the
-reason, :class:`Unavailable` where it is not the file's.
+The formats are those of :mod:`ig3d.extract.image_formats`, recognised by content. Grey, 16-bit, CMYK, palette,
+transparent and EXIF-rotated files are decoded as a viewer would show them. A file that cannot be decoded raises
+:class:`Unreadable`; :class:`Unavailable` is raised if the cause is not the file, such as the network or the memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from ..errors import Ig3dError
-from .kinds import FORMATS, describe
+from .image_formats import FORMATS, content_kind
 from .sources import Unavailable as Unavailable
 from .sources import Unreadable as Unreadable
 from .sources import has_size, read_content
@@ -34,7 +34,7 @@ class Image:
     ----------
     pixels : (H, W, 3) uint8, RGB
     digest : (16,) uint8
-        BLAKE2b-128 of the file's bytes, or of the pixels where they are kept without encoding.
+        BLAKE2b-128 of the file's bytes; of the pixels for a frame of a video or an image stored as an array.
     """
 
     pixels: np.ndarray
@@ -43,10 +43,9 @@ class Image:
 
 @contextmanager
 def bounded_images() -> Iterator[None]:
-    """Inside, an image of more pixels than Pillow thinks safe is refused (its warning becomes the error), and its
-    grumbling about odd files is kept from the user, who gets a status.
+    """Refuse images with more pixels than Pillow considers safe, and silence Pillow's other warnings.
 
-    Warning filters belong to the whole process, so enter this once around threads, not in each.
+    Warning filters belong to the whole process: enter this once, outside of threads.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -60,13 +59,13 @@ def digest_of(content: bytes) -> np.ndarray:
 
 
 def read_image(location: str | Path, *, size: int = -1) -> Image:
-    """Decode one image, wherever it lies.
+    """Read and decode one image: a file, a member of an archive or a frame of a video, local or remote.
 
     Parameters
     ----------
     location : root, ``/`` and path of a sample; see :mod:`ig3d.extract.sources`
     size : int
-        Bytes that its sample was listed with; below 1 where they are not known.
+        Size of the file in bytes when the sample was listed; below 1 if unknown.
 
     Returns
     -------
@@ -76,7 +75,7 @@ def read_image(location: str | Path, *, size: int = -1) -> Image:
     ------
     FileNotFoundError : the file, or the member of an archive, does not exist.
     Unreadable : the image cannot be decoded; the message has the reason.
-    Unavailable : the machine, the network or the storage did not let it be read or decoded, or it is another by now.
+    Unavailable : the network, the storage or the memory failed, or the file's size has changed since it was listed.
     """
     content = read_content(location)
     if isinstance(content, np.ndarray):
@@ -97,7 +96,7 @@ def decode(content: bytes) -> np.ndarray:
     Raises
     ------
     Unreadable : it cannot be decoded.
-    Unavailable : there is no memory for it.
+    Unavailable : the memory does not suffice.
     """
     try:
         with Pillow.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -106,7 +105,7 @@ def decode(content: bytes) -> np.ndarray:
     except (Ig3dError, Unreadable):
         raise
     except UnidentifiedImageError as exc:
-        raise Unreadable(_other(content)) from exc
+        raise Unreadable(_unsupported(content)) from exc
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as exc:
         raise Unreadable(f"absurdly large: more than {Pillow.MAX_IMAGE_PIXELS:,} pixels") from exc
     except MemoryError as exc:
@@ -115,12 +114,12 @@ def decode(content: bytes) -> np.ndarray:
         raise Unreadable(f"damaged: {exc}" if str(exc) else "damaged") from exc
 
 
-def _other(content: bytes) -> str:
-    """Reason why content that no decoder supports is unreadable."""
-    kind = describe(content)
+def _unsupported(content: bytes) -> str:
+    """Message for content that no decoder supports."""
+    kind = content_kind(content)
     if kind == "Git LFS pointer":
         return "a Git LFS pointer, not the image itself: run git lfs pull"
-    return f"{f'{kind}, ' if kind else ''}not an image of a known kind"
+    return f"{f'{kind}, ' if kind else ''}not an image in a supported format"
 
 
 def rgb_of(image: Pillow.Image) -> np.ndarray:
@@ -134,7 +133,7 @@ def rgb_of(image: Pillow.Image) -> np.ndarray:
 
 
 def _deep_grey(values: np.ndarray) -> np.ndarray:
-    """16-bit, 32-bit or float grey to RGB bytes; the range is guessed from the largest value."""
+    """(H, W, 3) uint8 of 16-bit, 32-bit or float grey values, whose range is guessed from the largest value."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise Unreadable("holds values that are not finite")

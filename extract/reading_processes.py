@@ -31,7 +31,7 @@ from .regressors import find_regressor
 from .runtime import one_thread
 
 # Images that a process prepares together: many, because passing them on costs the GPU's process time.
-MOST_AT_ONCE = 64
+MAX_AT_ONCE = 64
 # The same for decoded images, which are larger than crops.
 AT_ONCE_DECODED = 8
 # Batches that each process prepares in advance.
@@ -79,13 +79,13 @@ def read_ahead(
 def _at_once(needs: CropSpec | LandmarkSpec, processes: int) -> int:
     """Images of a batch, so that the batches of all processes fit into half of the free shared memory."""
     if isinstance(needs, LandmarkSpec):
-        return MOST_AT_ONCE
+        return MAX_AT_ONCE
     crop = needs.size**2 * 3 * (4 if needs.floats else 1)
     with suppress(AttributeError, OSError):  # it has no limit on other systems
         space = os.statvfs(SHARED_MEMORY)
         batches = (AHEAD + 1) * max(1, processes)
-        return max(1, min(MOST_AT_ONCE, space.f_bavail * space.f_frsize // 2 // (batches * crop)))
-    return MOST_AT_ONCE
+        return max(1, min(MAX_AT_ONCE, space.f_bavail * space.f_frsize // 2 // (batches * crop)))
+    return MAX_AT_ONCE
 
 
 class _Sampler(Sampler[Batch]):

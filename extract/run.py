@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +25,39 @@ from ..features.samples import Listing
 from ..features.store import CodeStore
 from ..features.store.format import StoreInfo
 from ..features.values import CropSpec, by_status
-from ..workers import MOST_DEATHS, check_backend, limit_threads, run_tasks
+from ..workers import MAX_DEATHS, check_backend, limit_threads, run_tasks
 from . import shards
 from .batches import Shard
 from .boxes import BoxSource, box_source
-from .config import ExtractConfig, blocks_of, describe, detector_of, settle
+from .config import ExtractConfig, blocks_of, describe, detector_of, resolve_config
 from .detectors import Detector, find_detector
 from .identity import identity_of
-from .parts import write_joined
+from .join import write_joined
 from .regressors import Regressor, find_regressor
+from .sources import is_frame
 from .sources.remote import is_remote
 from .stages import extract_in_worker, extract_shards
 
-# Shards that a worker with a GPU gets at a time, so that it rarely waits for the first images of the next ones.
-SHARDS_ON_GPU = 16
-# Processes that read images for a worker of a cluster with a GPU.
-READERS_IN_CLUSTER = 8
+# Shards of a task on a GPU, so that the GPU rarely waits for the first images of a task.
+GPU_SHARDS_PER_TASK = 16
+# Frames of a task of a video. Decoding begins at the key frame before the first one, often up to 250 frames earlier.
+FRAMES_PER_TASK = 1024
+# Reading processes of each cluster worker with a GPU.
+CLUSTER_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended.
+    """Result of :func:`extract_codes`.
 
     Attributes
     ----------
     store : Path
-    counts : status name -> rows
+    counts : dict of status name to number of rows
     seconds : float
-        Duration of this call; 0 if the store was complete before it.
+        Duration of the call; 0 if the store was complete before.
     resumed : int
-        Rows that were finished before this call.
+        Rows that were finished before the call.
     """
 
     store: Path
@@ -62,7 +66,7 @@ class Summary:
     resumed: int
 
 
-# Called after each task (a shard, or with a GPU up to 16) with its rows by status; first with those of an earlier run.
+# Called after each task (one or several shards) with its rows by status; first with those of an interrupted run.
 Progress = Callable[[Counter[str]], None]
 
 
@@ -78,9 +82,9 @@ def extract_codes(
     restart: bool = False,
     retry_failed: bool = False,
     progress: Progress | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Summary:
-    """Extract the codes of a dataset into a store; the same call goes on where an interrupted one stopped.
+    """Extract the codes of a dataset into a store; repeating an interrupted call continues it.
 
     Parameters
     ----------
@@ -88,28 +92,31 @@ def extract_codes(
     out : path of the store
     config : ExtractConfig, optional
     jobs : int
-        On this machine: workers, or with GPUs the processes that read images for them; 0 is one per core. On a cluster:
-        workers; 0 is as many as it has.
-    backend : str
-        Place of the workers: ``loky`` (processes of this machine), ``dask`` or ``ray``.
+        On this machine: number of workers, or with GPUs of reading processes for all of them; 0 is one per core. On a
+        cluster: number of workers; 0 is all of them.
+    backend : {"loky", "dask", "ray"}
+        ``loky`` starts processes on this machine; the others use a cluster.
     address : str, optional
         Address of a running dask or ray cluster; by default, one is started on this machine.
     part : (k, n), optional
-        Only the k-th of n parts of the dataset, from 1; :func:`ig3d.extract.parts.join_parts` joins their stores.
+        Extract only part k (from 1) of n; :func:`ig3d.extract.join.join_parts` joins the stores of the parts.
     restart : bool
-        Discard the shards of an earlier run; a finished store is replaced once the new one is complete.
+        Discard the shards of an earlier run. A finished store is replaced once the new one is complete.
     retry_failed : bool
-        Repeat the shards with failed rows, whether the run is finished or interrupted; the others are kept. A call that
-        is interrupted and repeated with ``restart`` or ``retry_failed`` continues, and discards nothing again.
-    progress : function of a Counter of status names, optional
-    say : function of a line of text, optional
-        Receives the choice of detector and blocks, and warnings.
+        Repeat the shards with failed rows, whether the run is finished or interrupted, and keep the others. If a call
+        with ``restart`` or ``retry_failed`` is interrupted, repeating it continues the run without discarding shards.
+    progress : function of a Counter (status name -> rows), optional
+        Called after each task, and first with the rows of an interrupted run.
+    notify : function of a line of text, optional
+        Called with the choice of detector and blocks, and with warnings.
 
     Raises
     ------
-    RunError : another run is writing this store, or an earlier one had another identity.
-    MissingExtra, WeightsError, UsageError : a regressor or detector is unknown, or its packages or weights are missing.
-    StoreError : the disk is full, or the file at ``out`` is not a valid store.
+    RunError : another run is writing this store; the store or its shards are of a run with other options; ``out`` is
+        another file; a cluster cannot be used; or the workers of five tasks in a row died.
+    UsageError : an option is invalid, or the regressor or detector is unknown.
+    MissingExtra, WeightsError : a package or a weights file is missing.
+    StoreError : the disk is full, or a shard is damaged.
     """
     config = config or ExtractConfig()
     if jobs < 0:
@@ -118,22 +125,23 @@ def extract_codes(
         raise UsageError("extract: expected --restart or --retry-failed, got both; leave one of them out")
     started = time.monotonic()
 
-    # Configuration: regressor, detector, devices, stored face boxes. Nothing is built.
+    # Configuration: regressor, detector, devices, stored face boxes. No network is built.
     regressor = find_regressor(config.regressor)
+    # if the detector takes the full image as the face, boxes of the dataset are not used
     full_image = config.detector is not None and find_detector(config.detector).crop == "full image"
     boxes = box_source(listing, "none" if full_image else config.boxes, regressor.needs)
-    config, notes = settle(config, all_known=boxes.complete)
+    config, notes = resolve_config(config, all_boxes_known=boxes.complete)
     detector, blocks = detector_of(config), blocks_of(config)
-    described, found_by = describe(config)
-    if boxes.detector and not detector.detects:
-        found_by = boxes.detector
-    for note in (
-        *notes,
-        f"detector {detector.name}, regressor {regressor.name}: blocks {', '.join(blocks)}",
-    ):
-        say(note)
+    regressor_record, detector_record = describe(config)
+    if (
+        boxes.detector and not detector.detects
+    ):  # boxes of an earlier store: record the detector that found them
+        detector_record = boxes.detector
+    chosen = f"detector {detector.name}, regressor {regressor.name}: blocks {', '.join(blocks)}"
+    for note in (*notes, chosen):
+        notify(note)
     workers = _workers(jobs, backend, address, config.devices)
-    identity = identity_of(listing, config, described, found_by, boxes.identity)
+    identity = identity_of(listing, config, regressor_record, detector_record, boxes.identity)
     if part is not None:
         rows = rows_of_part(part, len(listing))
         listing, boxes = replace(listing, samples=listing.samples[rows]), boxes.part(rows)
@@ -142,11 +150,11 @@ def extract_codes(
 
     run = shards.Run(Path(out), listing, identity, blocks)
     with run.locked():
-        if run.finished(restart=restart, retry_failed=retry_failed):
+        if run.nothing_to_do(restart=restart, retry_failed=retry_failed):
             with CodeStore(out) as store:
                 counts = by_status(store.status)
             return Summary(Path(out), counts, 0.0, len(listing))
-        # Shards: those that an interrupted run finished are kept.
+        # Shards: those that an interrupted run has finished are kept.
         todo = run.begin(restart=restart, retry_failed=retry_failed)
         resumed = sum(run.counts.values())
         if progress:
@@ -156,37 +164,37 @@ def extract_codes(
             workers = _Workers(None)  # no process needs to be started
         for numbers, rows_by_status in _extract(run, todo, boxes, info, config, workers):
             if rows_by_status is None:  # given up
-                why = f"its shard's worker died {MOST_DEATHS} times (out of memory?)"
-                rows_by_status = run.give_up(numbers[0], info, blocks, why)
+                why = f"the worker of this shard died {MAX_DEATHS} times (out of memory?)"
+                rows_by_status = run.write_failed(numbers[0], info, why)
                 lost = sum(rows_by_status.values())
-                say(f"WARNING shard {numbers[0]}: its {lost} rows are marked as failed: {why}")
+                notify(f"WARNING shard {numbers[0]}: {lost} rows are marked as failed: {why}")
             counts += rows_by_status
             if progress:
                 progress(rows_by_status)
         # Join: one store of all rows, in the order of the samples.
-        paths = [run.shard_path(shard) for shard in range(run.shards)]
+        paths = [run.shard_path(number) for number in range(run.n_shards)]
         write_joined(run.out, info, listing.samples, blocks, paths)
-        run.forget()
+        run.end()
     return Summary(Path(out), dict(counts), time.monotonic() - started, resumed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Workers:
-    """Where the shards are extracted.
+    """Worker processes of a run.
 
     Attributes
     ----------
     options : dict or None
         Arguments of :func:`~ig3d.workers.run_tasks`; None if this process does the work itself.
+    number : int
+        Number of workers; 0 if it is not known, on a cluster.
     readers : int
-        Processes that read for each worker with a GPU; 0 on the CPU.
-    at_once : int
-        Shards of a task.
+        Reading processes of each worker with a GPU; 0 on the CPU.
     """
 
     options: dict[str, Any] | None
+    number: int = 1
     readers: int = 0
-    at_once: int = 1
 
 
 def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, ...]) -> _Workers:
@@ -195,18 +203,34 @@ def _workers(jobs: int, backend: str, address: str | None, devices: tuple[str, .
     on_gpu = devices[0] != "cpu"
     if backend != "loky":
         options = {"backend": backend, "jobs": jobs, "address": address, "gpu": on_gpu}
-        return _Workers(options, READERS_IN_CLUSTER, SHARDS_ON_GPU) if on_gpu else _Workers(options)
+        return _Workers(options, jobs, CLUSTER_READERS if on_gpu else 0)
     jobs = jobs or cpu_count()
     threads = limit_threads(1)
     if on_gpu:
-        # workers, even for one GPU: its failure ends the process
+        # a worker even for a single GPU: an error of the GPU ends its process, and this one must survive
         options = {"environments": [threads | environment_of(device) for device in devices]}
-        return _Workers(options, max(1, jobs // len(devices)), SHARDS_ON_GPU)
-    return _Workers({"environments": [threads] * jobs} if jobs > 1 else None)
+        return _Workers(options, len(devices), max(1, jobs // len(devices)))
+    return _Workers({"environments": [threads] * jobs}, jobs) if jobs > 1 else _Workers(None)
+
+
+def _shards_per_task(todo: int, run: shards.Run, workers: _Workers) -> int:
+    """Consecutive shards that a worker gets at a time.
+
+    Shards of videos are grouped, so that few frames are decoded by more than one worker; each worker gets the same
+    number of groups.
+    """
+    if workers.readers:
+        return GPU_SHARDS_PER_TASK
+    paths = run.listing.samples["path"]
+    if not workers.number or not is_frame(paths.iat[0]):
+        return 1
+    rows = todo * shards.shard_size(len(paths))
+    tasks = workers.number * ceil(rows / (workers.number * FRAMES_PER_TASK))
+    return ceil(todo / tasks)
 
 
 def environment_of(device: str) -> dict[str, str]:
-    """Environment of a worker that sees only one GPU, such as ``cuda:1``; empty for a device without a number."""
+    """Environment variables for a worker that uses one GPU, such as ``cuda:1``; none for a device without a number."""
     _, _, index = device.partition(":")
     if not index:
         return {}
@@ -215,11 +239,11 @@ def environment_of(device: str) -> dict[str, str]:
 
 
 def rows_of_part(part: tuple[int, int], samples: int) -> slice:
-    """The rows of the k-th of n parts of a dataset of so many samples.
+    """Rows of part k (from 1) of n of a dataset.
 
     Raises
     ------
-    UsageError : there is no such part.
+    UsageError : the part does not exist.
     """
     k, n = part
     if not 1 <= k <= n <= samples:
@@ -256,34 +280,37 @@ def _extract(
     config: ExtractConfig,
     workers: _Workers,
 ) -> Iterator[tuple[Sequence[int], Counter[str] | None]]:
-    """Extract shards; yields the numbers of finished ones with their rows by status, or one that was given up and None.
+    """Extract shards; yields the numbers of the shards of a task and their rows by status, or None for a task given up.
 
-    A group of shards that is given up is repeated as single shards, as only one of them may end its worker. If five
-    tasks in a row are given up, :mod:`~ig3d.workers` ends the run.
+    A task is given up if its worker dies three times. If it has several shards, each becomes a task of its own, because
+    one of them may be the cause; so a task that is yielded with None has one shard.
     """
-    # a worker sees only its own GPU, which is the first one for it
+    # in a worker with a GPU, no other GPU is visible, so its own is number 0
     config = replace(config, device="cpu" if config.devices[0] == "cpu" else "cuda:0")
     options: dict[str, Any] = {"root": info.root, "config": config, "info": info, "readers": workers.readers}
 
     def shards_of(numbers: Sequence[int]) -> list[Shard]:
         return [
-            Shard(run.shard_path(shard).absolute(), run.shard_samples(shard), boxes.read(run.rows_of(shard)))
-            for shard in numbers
+            Shard(
+                run.shard_path(number).absolute(), run.shard_samples(number), boxes.read(run.rows_of(number))
+            )
+            for number in numbers
         ]
 
     if workers.options is None:
-        for shard in todo:
-            yield [shard], extract_shards(shards_of([shard]), **options)
+        for number in todo:
+            yield [number], extract_shards(shards_of([number]), **options)
         return
-    groups = [todo[start : start + workers.at_once] for start in range(0, len(todo), workers.at_once)]
+    size = _shards_per_task(len(todo), run, workers)
+    groups = [todo[start : start + size] for start in range(0, len(todo), size)]
     while groups:
         tasks = ((shards_of(group),) for group in groups)
-        alone: list[Sequence[int]] = []
+        single: list[Sequence[int]] = []
         with closing(run_tasks(partial(extract_in_worker, **options), tasks, **workers.options)) as results:
             for ended in results:
                 group = groups[ended.task]
                 if ended.given_up and len(group) > 1:
-                    alone += [[shard] for shard in group]
+                    single += [[number] for number in group]
                 else:
                     yield group, None if ended.given_up else ended.result
-        groups = alone
+        groups = single

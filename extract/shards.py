@@ -1,8 +1,8 @@
-"""Shards of a run: consecutive samples that one worker extracts; planning and resuming.
+"""Shards of a run: consecutive samples that are written to one small store; planning and resuming.
 
-``STORE.h5.parts/`` has ``run.json`` (identity of the run), one small store per finished shard, and a lock. A shard gets
-its final name when it is complete, so a file under that name is a finished shard. The name contains the id of the run:
-a worker that survives its run cannot write into another.
+The folder ``STORE.h5.parts/`` has ``run.json`` (the identity of the run), one small store per finished shard, and a
+lock file. A shard gets its final name when it is complete, so a file with that name is a finished shard. The name
+contains the id of the run, so that a worker of an earlier run that is still alive cannot write into a later run.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ _BEGUN_BY = ("", "restart", "retry-failed")
 
 
 def shard_size(samples: int) -> int:
-    """Rows per shard: some hundred shards, so that a kill costs about a hundredth, within sensible bounds."""
+    """Rows per shard: a hundredth of the samples, so that little is lost if a run is killed; 64 to 1,024 rows."""
     return min(1024, max(64, -(-samples // 100)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """``run.json``: what is known of the run whose shards lie beside it.
+    """Content of ``run.json``.
 
     Attributes
     ----------
     identity : dict
-    begun_by : str
-        ``restart``, ``retry-failed`` or nothing: the same command goes on, and does not throw away its own work.
+        Identity of the run (:mod:`ig3d.extract.identity`).
+    begun_by : {"", "restart", "retry-failed"}
+        Option with which the run began. Repeated with the same option, it continues and keeps its shards.
     run_id : str
-        Drawn when it was begun; part of its shards' names.
+        Random id of the run, part of the names of its shards.
     """
 
     identity: dict[str, Any]
@@ -71,16 +72,19 @@ class _Record:
 
 @dataclass(slots=True)
 class Run:
-    """One extraction on disk.
+    """One extraction and its files.
 
     Attributes
     ----------
-    out : final path of the store
+    out : path of the store
     listing : Listing
     identity : dict
-    blocks : block name -> Block, of the regressor
-    counts : rows of the shards that :meth:`begin` found finished, by status
-    run_id : what :meth:`begin` found the run to be called, or called it
+    blocks : block name -> Block
+        Blocks that the regressor computes.
+    counts : status name -> rows
+        Rows of the shards that were finished when :meth:`begin` was called.
+    run_id : str
+        Set by :meth:`begin`: the id of the run that is continued, or a new one.
     """
 
     out: Path
@@ -104,11 +108,11 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run's lock; the system lets go of it when the process dies, however it dies.
+        """Hold the lock of the run, which the operating system releases even if the process is killed.
 
         Raises
         ------
-        RunError : another run holds it, the folder cannot be written, or it or a file in it is a link.
+        RunError : another run holds the lock, the folder cannot be written, or the folder or a file in it is a link.
         """
         check_output(self.out)
         try:
@@ -130,25 +134,25 @@ class Run:
             if not self._run_json.exists():  # no run to continue
                 with suppress(OSError):
                     self._remove_own(self._lock)
-                    self._lock.unlink()  # still held: a file there afterwards is another run's
+                    self._lock.unlink()  # before it is released: a later lock file belongs to another run
             lock.release()
             with suppress(OSError):
-                self.parts.rmdir()  # where it is empty
+                self.parts.rmdir()  # fails unless the folder is empty
 
-    def finished(self, *, restart: bool, retry_failed: bool = False) -> bool:
-        """Whether there is nothing to do: this run's store exists and is not to be replaced.
+    def nothing_to_do(self, *, restart: bool, retry_failed: bool = False) -> bool:
+        """Whether the store of this run exists, and neither ``restart`` nor ``retry_failed`` requires work.
 
         Raises
         ------
-        RunError : a store of another run, or a damaged one, exists and ``restart`` is not set; or another file exists,
-            which is never replaced.
+        RunError : a damaged store or one of another run exists, and ``restart`` is not set; or the file at ``out`` is
+            no store, and would not be replaced by any option.
         """
         if not self.out.exists():
             return False
         if not _is_store(self.out):
             raise RunError(f"{self.out}: the file exists and is no store; choose another --out")
-        left = self._recorded()
-        if restart or (left and not differences(left.identity, self.identity)):
+        interrupted = self._recorded()
+        if restart or (interrupted and not differences(interrupted.identity, self.identity)):
             return False
         try:
             with CodeStore(self.out) as store:
@@ -165,7 +169,7 @@ class Run:
         return not (retry_failed and failed)
 
     def begin(self, *, restart: bool, retry_failed: bool = False) -> list[int]:
-        """Numbers of the shards that are left to do; counts the rows of finished ones.
+        """Begin or continue the run; returns the numbers of the shards that are not finished.
 
         ``restart`` discards, and ``retry_failed`` repeats, what exists when the option is first given; a run that was
         begun with the option and interrupted is continued. The finished store stays until the new one is complete.
@@ -174,33 +178,35 @@ class Run:
         ------
         RunError : an interrupted run of another identity has finished shards.
         """
-        left = self._recorded()
-        differing = differences(left.identity, self.identity) if left else []
-        other = differing and any(self.parts.glob("0*.h5"))  # else there is nothing to lose
-        if left and ((restart and (differing or left.begun_by != "restart")) or (differing and not other)):
-            self.forget()
-            left = None
-        elif other:
+        interrupted = self._recorded()
+        differing = differences(interrupted.identity, self.identity) if interrupted else []
+        has_shards = any(self.parts.glob("[0-9]*.h5"))
+        if interrupted and (
+            (restart and (differing or interrupted.begun_by != "restart")) or (differing and not has_shards)
+        ):
+            self.end()
+            interrupted = None
+        elif differing and has_shards:
             raise RunError(
                 f"{self.out}: {self.parts.name} has shards of another, interrupted run ({'; '.join(differing)}); "
                 "finish that run, choose another --out, or discard its shards with --restart"
             )
         begun_by = "restart" if restart else "retry-failed" if retry_failed else ""
-        retry = retry_failed and not (left and left.begun_by == begun_by)
-        record = left or _Record(self.identity)
+        retry = retry_failed and not (interrupted and interrupted.begun_by == begun_by)
+        record = interrupted or _Record(self.identity)
         self.run_id = record.run_id
-        self._remove_own(self._lock, self._run_json, *map(self.shard_path, range(self.shards)))
-        if left is None and retry and self.out.exists():
-            self._reopen()
-        todo = [shard for shard in range(self.shards) if not self._is_done(shard, retry_failed=retry)]
-        if left is None or retry:
+        self._remove_own(self._lock, self._run_json, *map(self.shard_path, range(self.n_shards)))
+        if interrupted is None and retry and self.out.exists():
+            self._split_store()
+        todo = [shard for shard in range(self.n_shards) if not self._is_done(shard, retry_failed=retry)]
+        if interrupted is None or retry:
             with replacing(self._run_json) as temporary:
                 record = replace(record, begun_by=begun_by)
                 temporary.write_text(json.dumps(asdict(record), indent=1, sort_keys=True))
         return todo
 
     def _recorded(self) -> _Record | None:
-        """The interrupted run, if any."""
+        """Record of an interrupted run, if there is one."""
         try:
             return _Record(**json.loads(self._run_json.read_text()))
         except FileNotFoundError:
@@ -210,37 +216,39 @@ class Run:
         except Exception:
             return _Record({"run.json": "damaged"})
 
-    def _reopen(self) -> None:
-        """Write the shards of the finished store again, except those with a failed row."""
+    def _split_store(self) -> None:
+        """Write the rows of the finished store to shards, except shards with a failed row."""
         with CodeStore(self.out) as store:
             failed = store.status == Status.failed
-            for shard in range(self.shards):
+            for shard in range(self.n_shards):
                 rows = self.rows_of(shard)
                 if failed[rows].any():
                     continue
                 part = self.shard_samples(shard)
-                (kept,) = read_rows(store, rows)  # which has more at a time than a shard
+                (kept,) = read_rows(
+                    store, rows
+                )  # one item: a shard has fewer rows than read_rows yields at a time
                 with StoreWriter(self.shard_path(shard), store.info, part, store.blocks) as writer:
                     writer.write(0, kept)
 
     @property
-    def shards(self) -> int:
+    def n_shards(self) -> int:
         return -(-len(self.listing) // shard_size(len(self.listing)))
 
     def shard_path(self, shard: int) -> Path:
         return self.parts / f"{shard:05d}-{self.run_id}.h5"
 
     def rows_of(self, shard: int) -> slice:
-        """The rows of the sample list that a shard holds."""
+        """Rows of the sample table that belong to a shard."""
         size = shard_size(len(self.listing))
         return slice(shard * size, (shard + 1) * size)
 
     def shard_samples(self, shard: int) -> pd.DataFrame:
-        """The rows of the sample table that a shard holds."""
+        """Samples of a shard: rows of the sample table."""
         return self.listing.samples[self.rows_of(shard)]
 
     def _is_done(self, shard: int, *, retry_failed: bool) -> bool:
-        """Whether a sound shard of this run is there; another one (power loss, another run's) is removed."""
+        """Whether a shard is finished; adds its rows to ``counts``. Damaged shards are removed."""
         path = self.shard_path(shard)
         if not path.exists():
             return False
@@ -259,9 +267,9 @@ class Run:
         return True
 
     def _is_own(self, store: CodeStore, shard: int) -> bool:
-        """Whether a shard has the rows of this run's samples, extracted with the same options.
+        """Whether the store of a shard has the ids, blocks and identity of this run.
 
-        Labels and the like are not compared: those of the joined store are the run's.
+        Other columns, such as labels, are not compared: the joined store gets those of this run.
         """
         return (
             not differences(store.info.config, self.identity)
@@ -269,39 +277,39 @@ class Run:
             and store.samples["id"].tolist() == self.shard_samples(shard)["id"].tolist()
         )
 
-    def give_up(self, shard: int, info: StoreInfo, blocks: dict[str, Block], message: str) -> Counter[str]:
-        """Write a shard whose rows are all failed; returns its rows by status."""
+    def write_failed(self, shard: int, info: StoreInfo, message: str) -> Counter[str]:
+        """Write a shard whose rows all have status ``failed``; returns its rows by status."""
         samples = self.shard_samples(shard)
-        rows = Rows.pending(len(samples), blocks)
+        rows = Rows.pending(len(samples), self.blocks)
         rows.status[:] = Status.failed
         rows.message[:] = [message] * len(samples)
-        with StoreWriter(self.shard_path(shard), info, samples, blocks) as writer:
+        with StoreWriter(self.shard_path(shard), info, samples, self.blocks) as writer:
             writer.write(0, rows)
         return Counter({Status.failed.name: len(samples)})
 
-    def forget(self) -> None:
-        """End the run: there is nothing to go on with. Its shards go when the lock does."""
+    def end(self) -> None:
+        """End the run, so that it is not continued; its shards are removed when the lock is released."""
         self._run_json.unlink(missing_ok=True)
 
     def _check_folder(self) -> None:
-        """Refuse a folder that is a link, or that holds links, devices or folders under names of ours.
+        """Refuse a folder that is a link, or in which a file of a run is a link, a device or a folder.
 
         Raises
         ------
         RunError
         """
-        odd = [self.parts] if self.parts.is_symlink() else []
-        odd += [
+        refused = [self.parts] if self.parts.is_symlink() else []
+        refused += [
             entry
-            for entry in ([] if odd else self.parts.iterdir())
+            for entry in ([] if refused else self.parts.iterdir())
             if _OWN.fullmatch(entry.name) and not stat.S_ISREG(entry.lstat().st_mode)
         ]
-        if odd:
-            kind = "a symbolic link" if odd[0].is_symlink() else "not a regular file"
-            raise RunError(f"{odd[0]}: {kind}, which no run puts there; remove it, or choose another --out")
+        if refused:
+            kind = "a symbolic link" if refused[0].is_symlink() else "not a regular file"
+            raise RunError(f"{refused[0]}: {kind}, which no run creates; remove it, or choose another --out")
 
     def _remove_own(self, *kept: Path) -> None:
-        """Remove files of runs but for those to keep; what cannot be removed is harmless."""
+        """Remove the files of runs except ``kept``; one that cannot be removed does no harm."""
         for entry in {*self.parts.iterdir()}.difference(kept):
             if _OWN.fullmatch(entry.name):
                 with suppress(OSError):
@@ -309,12 +317,12 @@ class Run:
 
 
 def _is_store(path: Path) -> bool:
-    """Whether a file is a store of ours, or an HDF5 file too damaged to tell."""
+    """Whether a file is a store, or an HDF5 file that is too damaged to be recognised."""
     with path.open("rb") as handle:
         if handle.read(8) != b"\x89HDF\r\n\x1a\n":
             return False
     try:
         with h5py.File(path, "r") as file:
             return bool(file.attrs.get("format") == FORMAT)
-    except Exception:  # h5py raises many kinds for a damaged file
+    except Exception:  # h5py raises many types of errors for damaged files
         return True

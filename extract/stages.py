@@ -48,7 +48,7 @@ from .runtime import device_errors, exact_arithmetic, is_device_error, one_threa
 from .sources.remote import is_remote
 
 # Decoded images that are held at a time, so that large photographs do not fill the memory.
-MOST_BYTES = 1 << 27
+MAX_BYTES = 1 << 27
 # Threads that read from remote storage, whose answers take long.
 REMOTE_THREADS = 8
 
@@ -77,7 +77,7 @@ def extract_shards(
         regressor, detector = build(config, info.regressor)
         for setting in (one_thread, exact_arithmetic, bounded_images):
             settings.enter_context(setting())
-        assert config.batch_size is not None  # settle() has set it
+        assert config.batch_size is not None  # resolve_config() has set it
         size = config.batch_size
         if readers:
             from .reading_processes import read_ahead
@@ -120,7 +120,7 @@ def read(batch: Batch, root: str | Path) -> Iterator[dict[int, Image]]:
 
     Yields
     ------
-    dict of row -> Image, with about :data:`MOST_BYTES` at most
+    dict of row -> Image, with about :data:`MAX_BYTES` at most
     """
     images, held = dict[int, Image](), 0
     for row, image in enumerate(_read_images(batch.files, root)):
@@ -131,7 +131,7 @@ def read(batch: Batch, root: str | Path) -> Iterator[dict[int, Image]]:
         batch.rows.digest[row] = image.digest
         batch.rows.size_wh[row] = image.pixels.shape[1], image.pixels.shape[0]
         held += image.pixels.nbytes
-        if held > MOST_BYTES:
+        if held > MAX_BYTES:
             yield images
             images, held = {}, 0
     if images:

@@ -22,10 +22,10 @@ import numpy as np
 from ..errors import ModelError, require, shorten
 
 IDENTIFIER = b"TFL3"
-MOST_BYTES = 1 << 31
+MAX_BYTES = 1 << 31
 # Elements of all tensors of one row together; the largest image networks need some 2e8.
-MOST_ELEMENTS = 1 << 29
-_MOST_DIMENSIONS = 6
+MAX_ELEMENTS = 1 << 29
+_MAX_DIMENSIONS = 6
 
 _READ_ERRORS = (
     AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error,
@@ -128,8 +128,8 @@ def read_file(path: Path) -> bytes:
     """
     try:
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ModelError(f"{path}: {size} bytes; a .tflite file has at most {MOST_BYTES}")
+        if size > MAX_BYTES:
+            raise ModelError(f"{path}: {size} bytes; a .tflite file has at most {MAX_BYTES}")
         return path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read ({exc.strerror})") from exc
@@ -187,9 +187,9 @@ class _Reader:
         )
         # before any array of such a shape is made
         elements = sum(math.prod(tensor.shape) for tensor in tensors if tensor.value is None)
-        if elements > MOST_ELEMENTS:
+        if elements > MAX_ELEMENTS:
             raise ModelError(
-                f"{self._name}: the graph computes {elements:.2g} values for one image; at most {MOST_ELEMENTS:.2g} "
+                f"{self._name}: the graph computes {elements:.2g} values for one image; at most {MAX_ELEMENTS:.2g} "
                 "are accepted"
             )
         operators = tuple(
@@ -240,7 +240,7 @@ class _Reader:
             kind = "sparse" if dtype else f"of type {tensor.Type()}"
             raise ModelError(f"{self._name}: tensor {name!r} is {kind}; export it with dense numbers")
         shape = tuple(int(tensor.Shape(i)) for i in range(self._count(tensor.ShapeLength())))
-        if len(shape) > _MOST_DIMENSIONS or min(shape, default=1) < 0:
+        if len(shape) > _MAX_DIMENSIONS or min(shape, default=1) < 0:
             raise ValueError(f"tensor {name!r} of shape {shorten(str(shape), 40)}")
         if not 0 <= tensor.Buffer() < model.BuffersLength():
             raise ValueError(f"tensor {name!r} in buffer {tensor.Buffer()} of {model.BuffersLength()}")
@@ -307,7 +307,7 @@ def _option(table: Any, part: str) -> Any:
     """A field of an options table; of a vector a tuple of at most six numbers."""
     if hasattr(table, f"{part}Length"):
         count = getattr(table, f"{part}Length")()
-        if not 0 <= count <= _MOST_DIMENSIONS:
+        if not 0 <= count <= _MAX_DIMENSIONS:
             raise ValueError(f"{part} of {count} entries")
         return tuple(int(getattr(table, part)(i)) for i in range(count))
     return getattr(table, part)()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, shorten
-from .tflite import MOST_ELEMENTS, Graph, Operator
+from .tflite import MAX_ELEMENTS, Graph, Operator
 from .tflite_rows import Arithmetic, Kernels, Rows, Value, beside
 
 _SAME = 0  # the schema's Padding
@@ -65,7 +65,7 @@ def apply(graph: Graph, kernels: Kernels, inputs: Sequence[Any]) -> list[Any]:
             results = _results(run, operator, given)
             for index, value in zip(operator.outputs, results, strict=True):
                 elements = math.prod(value.shape)
-                if elements > MOST_ELEMENTS:
+                if elements > MAX_ELEMENTS:
                     raise ValueError(f"{elements:.2g} values for one image")
                 moving = operator.kind in _MOVING
                 values[index] = value if moving else run.quantised(index, value)
@@ -222,7 +222,7 @@ def _pad(
     if pairs.shape != (len(x.shape), 2) or pairs.min(initial=0) < 0:
         raise ValueError(f"amounts of shape {pairs.shape}")
     # before anything is allocated
-    if math.prod(int(side) for side in np.array(x.shape) + pairs.sum(1)) > MOST_ELEMENTS:
+    if math.prod(int(side) for side in np.array(x.shape) + pairs.sum(1)) > MAX_ELEMENTS:
         raise ValueError(f"amounts {pairs.tolist()}")
     axes = [axis for axis in range(len(pairs)) if pairs[axis].any()]
     data, places, back = run.along(x, axes)
@@ -445,7 +445,7 @@ def _matmul(run: Arithmetic, op: Operator, x: Value | None, y: Value | None) -> 
 def _resize(run: Arithmetic, op: Operator, x: Value | None, size: Value | None) -> Value:
     data, back = run.images(x)
     sides = _integers(size, "sizes")
-    if len(sides) != 2 or min(sides) < 1 or math.prod(sides) * data.shape[3] > MOST_ELEMENTS:
+    if len(sides) != 2 or min(sides) < 1 or math.prod(sides) * data.shape[3] > MAX_ELEMENTS:
         raise ValueError(f"sizes {sides}")
     name = "linear" if op.kind == "RESIZE_BILINEAR" else "nearest"
     return back(

@@ -18,7 +18,7 @@ from typing import Literal
 from ..errors import WeightsError
 from ..features.atomic import file_sha256, replacing
 from ..features.safe_pickle import plain
-from .places import data_folder, home_folder
+from .user_folders import data_folder, home_folder
 from .weights_table import WEIGHTS_FILES, WeightsFile, weights_file
 
 __all__ = ["WEIGHTS_FILES", "check_weights", "find_weights", "folders", "locate", "weights_sha256"]

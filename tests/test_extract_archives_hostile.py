@@ -234,7 +234,7 @@ def test_parquet_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DatasetError, match="2,000,000 rows"):
         list_samples(tmp_path / "rows", "parquet")
 
-    monkeypatch.setattr("ig3d.extract.sources.parquet.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("ig3d.extract.sources.parquet.MAX_BYTES", 1 << 20)
     large = pyarrow.table({"image": [bytes([n]) * (1 << 19) for n in range(8)]})
     parquet.write_table(large, tmp_path / "b.parquet", compression="zstd", use_dictionary=False)
     with pytest.raises(Unreadable, match="absurdly large"):

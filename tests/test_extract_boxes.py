@@ -22,7 +22,7 @@ from ig3d.extract.crop import square_box
 from ig3d.extract.datasets import list_samples
 from ig3d.extract.detectors import Detector
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
-from ig3d.extract.parts import join_parts
+from ig3d.extract.join import join_parts
 from ig3d.extract.regressors import Regressor
 from ig3d.extract.run import Summary, extract_codes
 from ig3d.features.samples import Listing, files_of

@@ -51,7 +51,7 @@ def test_check_finds_what_is_wrong(troubled: Path) -> None:
     found = check_images(list_samples(troubled, "folder"), jobs=3)
     assert found.images == 21
     assert found.missing == ("train/happy/gone.png",)
-    assert found.unreadable == ("train/happy/broken.JPG: not an image of a known kind",)
+    assert found.unreadable == ("train/happy/broken.JPG: not an image in a supported format",)
     assert found.across == (("test/happy/leak.png", "train/happy/0000.png"),)
     assert found.disputed == (("train/happy/0001.png", "train/sad/other.png"),)
     assert found.repeated == 2  # other.png repeats 0001.png, again.png repeats 0001.png

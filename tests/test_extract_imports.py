@@ -99,7 +99,7 @@ def test_emoca_folders_with_their_traps(tmp_path: Path, samples: Listing) -> Non
         for name, values in records[folder].items():
             np.save(here / f"{name}.npy", np.array(values, np.float32))
     lines: list[str] = []
-    counts = import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5", say=lines.append)
+    counts = import_codes(samples, "emoca-npy", tmp_path / "out", tmp_path / "a.h5", notify=lines.append)
     assert counts == {"ok": 3, "failed": 3}
     assert any("one character are left out" in line and line.endswith(": 4") for line in lines)
     assert any("1 stem of several pictures left out" in line and "5" in line for line in lines)

@@ -22,7 +22,7 @@ from PIL import Image
 
 import ig3d
 from ig3d.errors import PluginError, RunError, UsageError
-from ig3d.extract.config import ExtractConfig, build, describe, settle
+from ig3d.extract.config import ExtractConfig, build, describe, resolve_config
 from ig3d.extract.datasets import Dataset, adapter_of
 from ig3d.extract.detectors import DETECTORS, Detector, find_detector
 from ig3d.extract.fakes import FakeDetector, FakeRegressor
@@ -244,7 +244,7 @@ def test_no_network_is_built_to_settle_a_run(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(FakeDetector, "__init__", refuse)
     monkeypatch.setattr(Regressor, "problems", classmethod(lambda cls: iter(())))
     monkeypatch.setattr(Detector, "problems", classmethod(lambda cls: iter(())))
-    config, _ = settle(ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor"))
+    config, _ = resolve_config(ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor"))
     assert (config.device, config.batch_size) == ("cpu", 32)
     assert config.detector == "ig3d.extract.fakes:FakeDetector"
 
@@ -321,11 +321,11 @@ def test_wrong_class_attributes_are_one_line(kind: str, name: str, message: str)
 def test_a_device_without_use_and_landmarks_that_are_not_there() -> None:
     fake = "ig3d.extract.fakes:FakeRegressor"
     with pytest.raises(UsageError, match="neither fake nor none can use cuda:0"):
-        settle(ExtractConfig(regressor=fake, detector="none", device="cuda:0"))
+        resolve_config(ExtractConfig(regressor=fake, detector="none", device="cuda:0"))
     with pytest.raises(
-        UsageError, match="gives no landmarks, but facemesh needs 478 landmarks and blendshapes"
+        UsageError, match="finds no landmarks, but facemesh needs 478 landmarks and blendshapes"
     ):
-        settle(ExtractConfig(detector="none"))
+        resolve_config(ExtractConfig(detector="none"))
 
 
 # returned codes and faces
@@ -399,7 +399,7 @@ def test_a_broken_contract_ends_the_command_in_one_line(run: Run, tmp_path: Path
 
 
 def test_a_worker_with_another_runtime_refuses() -> None:
-    config, _ = settle(ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor"))
+    config, _ = resolve_config(ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor"))
     recorded = {**describe(config)[0], "sets": {}, "licence": ""}
     assert build(config, recorded)[0].name == "fake"
     with pytest.raises(RunError, match=r"regressor fake: this worker differs .*: version is 1, not 2"):

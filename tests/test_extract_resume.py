@@ -202,17 +202,17 @@ def test_an_interrupted_retry_goes_on(tmp_path: Path, shards: Shards, finished: 
     assert shards.begun == [1, 3, 4], "asked for again after the end, they are tried again"
 
 
-def test_a_retry_killed_while_it_takes_the_store_apart_begins_again(
+def test_a_retry_killed_while_it_splits_the_store_begins_again(
     shards: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards.extract()
 
-    def taken_apart_and_killed(self: Run) -> None:
+    def split_and_killed(self: Run) -> None:
         self.shard_path(0).write_bytes(b"half a shard")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Run, "_reopen", taken_apart_and_killed)
+        patched.setattr(Run, "_split_store", split_and_killed)
         shards.extract(retry_failed=True)
     assert shards.extract().seconds == 0
     shards.begun.clear()
@@ -227,7 +227,7 @@ def test_a_run_killed_between_the_store_and_the_end_ends_by_the_same_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Run, "forget", killed)
+        patched.setattr(Run, "end", killed)
         shards.extract()
     shards.begun.clear()
     shards.extract()

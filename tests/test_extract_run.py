@@ -278,7 +278,7 @@ def test_a_damaged_store_is_written_anew_when_asked(tmp_path: Path) -> None:
         pytest.param({"detector": "none"}, "no landmarks.* use --detector facemesh", id="none"),
         pytest.param(
             {"detector": "ig3d.extract.fakes:FakeDetector"},
-            "gives no landmarks, but facemesh needs 478",
+            "finds no landmarks, but facemesh needs 478",
             id="no-landmarks",
         ),
         pytest.param({"also": ("texture",)}, "--also texture .* choose one of landmarks", id="also"),
@@ -300,7 +300,7 @@ def test_a_detector_that_cannot_be_had_is_stood_in_for_and_said(
     )
     messages: list[str] = []
     samples = list_samples(colour_folder(tmp_path / "data", 3), "folder")
-    extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1, say=messages.append)
+    extract_codes(samples, tmp_path / "a.h5", CONFIG, jobs=1, notify=messages.append)
     assert "is used instead of no.such.package:Detector" in messages[0]
     with CodeStore(tmp_path / "a.h5") as store:
         assert store.info.detector == {"name": "fake", "version": "1"}

@@ -339,7 +339,7 @@ def test_bombs_are_refused_before_they_fill_the_memory(
     tar.write_bytes(entry.tobuf() + bytes(1024))
     with pytest.raises(Unreadable, match="absurdly large: 1,099,511,627,776 bytes"):
         read_image(f"{tar}!a.png")
-    monkeypatch.setattr(archives, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_BYTES", 1 << 20)
     bomb = zip_of(tmp_path / "bomb.zip", {"a.png": bytes(5 << 20)})
     assert bomb.stat().st_size < 1 << 14
     with pytest.raises(Unreadable, match="absurdly large"):

@@ -73,11 +73,11 @@ def test_batches_and_bytes_in_memory_change_nothing(
         assert store.verify() == []
         assert store.messages[17] == "not finite: colour"
         assert store.status[18] == Status.failed
-        assert store.messages[25] == "not an image of a known kind"
+        assert store.messages[25] == "not an image in a supported format"
     for batch_size in (1, 7, 64):
         assert run(folder, tmp_path / f"b{batch_size}-", replace(CONFIG, batch_size=batch_size)) == COUNTS
         assert content(tmp_path / f"b{batch_size}-0.h5") == content(tmp_path / "a0.h5")
-    monkeypatch.setattr(stages, "MOST_BYTES", 1)  # each image is cropped before the next one is read
+    monkeypatch.setattr(stages, "MAX_BYTES", 1)  # each image is cropped before the next one is read
     run(folder, tmp_path / "c")
     assert content(tmp_path / "c0.h5") == content(tmp_path / "a0.h5")
 
@@ -110,7 +110,7 @@ def test_batches_of_the_networks_are_full_whatever_the_images(
     """Also if images are large, and if some have no face."""
     for number in range(40):
         write_image(tmp_path / "data" / f"{number:02d}.png", (0, 0, 0) if number % 3 else (9, 8, number + 1))
-    monkeypatch.setattr(stages, "MOST_BYTES", 3000)  # two images of 24 x 20 pixels
+    monkeypatch.setattr(stages, "MAX_BYTES", 3000)  # two images of 24 x 20 pixels
     Counting.sizes.clear()
     config = replace(CONFIG, regressor="test_extract_stages:Counting", batch_size=4)
     assert run(tmp_path / "data", tmp_path / "a", config) == {"ok": 14, "no_face": 26}
@@ -125,7 +125,7 @@ def test_few_images_are_held_at_a_time(folder: Path, monkeypatch: pytest.MonkeyP
             held.append(sum(image.nbytes for image in images))
             return super().__call__(images)
 
-    monkeypatch.setattr(stages, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(stages, "MAX_BYTES", 20_000)
     (shard,) = shards_of(folder, Path("a"))
     for batch in batches_of([shard], 60):
         read_detect_crop(batch, folder, Looking(), CropSpec(size=8))

@@ -173,7 +173,7 @@ def imported(
     samples, notes = list_samples(root, "manifest"), []
     (tmp_path / "o.h5").unlink(missing_ok=True)
     counts = import_codes(
-        samples, "csv", tmp_path / "c.csv", tmp_path / "o.h5", columns=columns, say=notes.append
+        samples, "csv", tmp_path / "c.csv", tmp_path / "o.h5", columns=columns, notify=notes.append
     )
     return counts, notes, CodeStore(tmp_path / "o.h5")
 

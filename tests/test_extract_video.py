@@ -353,7 +353,7 @@ def test_only_a_few_videos_hold_decoded_frames(tmp_path: Path) -> None:
         for path in paths:
             assert number_in(read_image(f"{path}#{frame}").pixels) == frame
     holding = [bool(open_archive(str(path))._kept) for path in paths]
-    assert sum(holding) <= video._MOST_ACTIVE
+    assert sum(holding) <= video._MAX_ACTIVE
 
 
 def test_threads_read_one_video(tmp_path: Path) -> None:
@@ -370,3 +370,27 @@ def test_without_pyav_the_error_names_the_extra(
     monkeypatch.setitem(sys.modules, "av", None)
     ended = ig3d("extract", path, "--out", tmp_path / "x.h5")
     assert ended.returncode == 1 and "pip install 'ig3d[video]'" in ended.stderr
+
+
+def test_workers_get_runs_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ig3d.extract import run
+    from ig3d.extract.config import ExtractConfig
+    from ig3d.extract.shards import shard_size
+
+    tasks: list[list[str]] = []
+    run_tasks = run.run_tasks
+
+    def recorded(function: object, calls: object, **options: object) -> object:
+        calls = list(calls)  # type: ignore[call-overload]
+        tasks.extend([sample for shard in shards for sample in shard.samples["id"]] for (shards,) in calls)
+        return run_tasks(function, calls, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "run_tasks", recorded)
+    listing = list_samples(write_video(tmp_path / "clip.mp4", list(range(500))), "folder")
+    config = ExtractConfig(regressor="ig3d.extract.fakes:FakeRegressor", detector="none")
+    run.extract_codes(listing, tmp_path / "two.h5", config, jobs=2)
+    run.extract_codes(listing, tmp_path / "one.h5", config, jobs=1)
+    assert shard_size(500) == 64 and [len(task) for task in tasks] == [256, 244]
+    assert [sample for task in tasks for sample in task] == listing.samples["id"].tolist()
+    with CodeStore(tmp_path / "one.h5") as one, CodeStore(tmp_path / "two.h5") as two:
+        assert one.content_sha256 == two.content_sha256

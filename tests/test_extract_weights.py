@@ -18,7 +18,7 @@ from conftest import Ended
 
 from ig3d.errors import UsageError, WeightsError
 from ig3d.extract import weights
-from ig3d.extract.places import cache_folder
+from ig3d.extract.user_folders import cache_folder
 from ig3d.extract.weights import WEIGHTS_FILES, check_weights, find_weights, folders, locate, weights_sha256
 from ig3d.extract.weights_add import add_weights
 

@@ -27,7 +27,7 @@ from ig3d.extract.fakes import FakeRegressor
 from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 from ig3d.features.values import FaceBatch, Status
-from ig3d.workers import MOST_DEATHS, run_tasks
+from ig3d.workers import MAX_DEATHS, run_tasks
 
 CONFIG = ExtractConfig(regressor=FAKE, detector="none", batch_size=8)
 POISON = (3, 2, 1)
@@ -70,7 +70,7 @@ def deaths(lives: Path) -> Iterator[Callable[[int], None]]:
 def poisoned_run(root: Path, out: Path, **options: Any) -> list[str]:
     lines: list[str] = []
     config = replace(CONFIG, regressor="test_extract_workers:Poisoned")
-    extract_codes(list_samples(root, "folder"), out, config, say=lines.append, **options)
+    extract_codes(list_samples(root, "folder"), out, config, notify=lines.append, **options)
     return lines
 
 
@@ -95,7 +95,7 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
     poisoned_run(root, tmp_path / "calm.h5", jobs=1)
     deaths(50)
     lines = poisoned_run(root, tmp_path / "killed.h5", jobs=2)
-    assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - MOST_DEATHS
+    assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - MAX_DEATHS
     warnings = [line for line in lines if "WARNING" in line]
     assert warnings == [
         "WARNING shard 1: its 64 rows are marked as failed: its shard's worker died 3 times (out of memory?)"
@@ -119,7 +119,7 @@ def test_of_several_shards_of_a_task_only_the_one_that_kills_its_worker_is_marke
     monkeypatch.setattr(run, "_workers", lambda *_: run._Workers({"environments": [{}]}, 0, at_once=3))
     deaths(50)
     lines = poisoned_run(root, tmp_path / "a.h5")
-    assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - 2 * MOST_DEATHS
+    assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - 2 * MAX_DEATHS
     assert len([line for line in lines if "WARNING shard 1: its 64 rows" in line]) == 1
     with CodeStore(tmp_path / "a.h5") as store:
         assert np.array_equal(store.status == Status.failed, np.arange(240) // 64 == 1)
@@ -220,7 +220,7 @@ def test_workers_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.Mo
 
 def kill_two_workers(process: subprocess.Popen[str], draw: random.Random) -> None:
     killed = 0
-    while killed < MOST_DEATHS - 1:  # so many of one shard do no harm
+    while killed < MAX_DEATHS - 1:  # so many of one shard do no harm
         assert process.poll() is None, process.communicate()[1]
         time.sleep(draw.uniform(0, 0.3))
         if workers := children(process.pid):

@@ -57,7 +57,7 @@ def test_a_cell_whose_worker_dies_stops_no_other_and_is_run_again(tmp_path, opti
     study = Study("toy", options, {"head": heads})
     write_study(run_study(study, tmp_path / "calm", jobs=1), tmp_path / "calm")
     (lives / "one").touch()
-    monkeypatch.setattr(workers, "MOST_DEATHS", 1)  # each costs the imports of a fresh worker
+    monkeypatch.setattr(workers, "MAX_DEATHS", 1)  # each costs the imports of a fresh worker
     hit = run_study(study, tmp_path / "hit", jobs=2)
     assert [of.error for of in hit.cells] == [
         "its worker died 3 times (out of memory? --jobs 1 runs one cell at a time)",

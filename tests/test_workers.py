@@ -46,7 +46,7 @@ def test_a_task_is_retried_after_a_death_and_not_after_an_error(tmp_path: Path) 
 
 def test_a_run_ends_when_the_workers_of_five_tasks_in_a_row_die(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a broken device; a task that ends well starts the count anew."""
-    monkeypatch.setattr("ig3d.workers.MOST_DEATHS", 1)
+    monkeypatch.setattr("ig3d.workers.MAX_DEATHS", 1)
     results = []
     with pytest.raises(RunError, match="the workers of 5 tasks in a row died"):
         for ended in run_tasks(die_if, [(number != 2,) for number in range(20)], jobs=1):

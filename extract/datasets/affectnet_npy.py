@@ -18,8 +18,8 @@ import numpy as np
 
 from ...errors import DatasetError, RunError, listed
 from ...features.atomic import replacing
-from ..places import cache_folder
 from ..sources import reason_of
+from ..user_folders import cache_folder
 
 TABLE = ".ig3d-annotations.npz"
 _COLUMNS = ("stems", "expression", "valence", "arousal")

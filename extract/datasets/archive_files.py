@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import DatasetError, listed, plural
 from ...features.samples import Split
 from ...features.table_columns import split_named
-from ..kinds import is_system_folder
+from ..image_formats import is_system_folder
 from ..sources import Unavailable, Unreadable, open_archive, open_file, reason_of
 from ..sources.remote import is_remote, list_remote
 from .base import Dataset

@@ -18,8 +18,8 @@ from ...errors import DatasetError, listed, plural
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import without_image_suffix
 from ...features.table_reader import read_text
-from ..kinds import HEAD, is_leaving, is_system_folder, other_kind
-from ..kinds import is_image_name as is_image
+from ..image_formats import HEAD, is_system_file, is_system_folder, non_image_kind
+from ..image_formats import is_image_name as is_image
 from ..sources import parts_of
 
 
@@ -87,8 +87,8 @@ def images_of(
 ) -> Iterator[tuple[str, int]]:
     """Name and size of each image among the files of a folder; the others are counted by kind in ``skipped``."""
     for entry in files:
-        if not is_image(entry.name) and (kind := other_kind(entry.name, partial(_head, entry))):
-            if skipped is not None and not is_leaving(entry.name):
+        if not is_image(entry.name) and (kind := non_image_kind(entry.name, partial(_head, entry))):
+            if skipped is not None and not is_system_file(entry.name):
                 skipped[kind if is_file(entry) else "link to no file or special file"] += 1
             continue
         try:
@@ -101,7 +101,7 @@ def images_of(
 def holds_image(files: Sequence[os.DirEntry[str]]) -> bool:
     """Whether one of the files of a folder is an image."""
     return any(is_image(entry.name) for entry in files) or any(
-        not other_kind(entry.name, partial(_head, entry)) for entry in files
+        not non_image_kind(entry.name, partial(_head, entry)) for entry in files
     )
 
 

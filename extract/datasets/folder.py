@@ -13,7 +13,7 @@ from ...errors import LayoutError, listed, plural
 from ...features.classes import CANONICAL, canonical
 from ...features.image_names import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural
 from ...features.samples import Listing
-from ..kinds import is_image_name, is_leaving, other_kind
+from ..image_formats import is_image_name, is_system_file, non_image_kind
 from ..sources.remote import list_remote
 from .archive_files import is_hidden
 from .base import Dataset, DatasetOptions
@@ -130,8 +130,8 @@ def _remote_images(address: str, skipped: Counter[str], videos: Videos) -> Itera
         if is_image_name(name) or is_video(name):
             inside = path.removesuffix(name)
             yield from _media(tuple(folders), inside, [(name, size)], videos)
-        elif not is_leaving(name):
-            skipped[other_kind(name, lambda: b"unknown")] += 1
+        elif not is_system_file(name):
+            skipped[non_image_kind(name, lambda: b"unknown")] += 1
 
 
 def _parts(inside: str) -> Folder:

@@ -20,7 +20,7 @@ from .base import Dataset, DatasetOptions
 from .tabular import COLUMNS, find_label, list_table
 
 # A file may have as many rows as it has bytes, and always as many as this.
-_MOST_ROWS = 1_000_000
+_MAX_ROWS = 1_000_000
 # To read one image all of its row group up to it is read.
 _LARGE_GROUP = 1 << 30
 
@@ -48,7 +48,7 @@ class ParquetDataset(Dataset):
         for path, size in files.files:
             archive: ParquetRows = files.open(path, dataset=self.name)
             rows = len(archive)
-            if size and rows > max(size, _MOST_ROWS):  # remote sizes are not always known
+            if size and rows > max(size, _MAX_ROWS):  # remote sizes are not always known
                 raise DatasetError(
                     f"parquet: {path} has {rows:,} rows in {size:,} bytes, which cannot hold as many images"
                 )

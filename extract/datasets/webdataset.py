@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import DatasetError, listed, plural
 from ...features.samples import BOX_COLUMNS, Listing
-from ..kinds import is_leaving, other_kind
+from ..image_formats import is_system_file, non_image_kind
 from ..sources import Unavailable, Unreadable
 from ..sources.archives import TarMembers
 from .archive_files import Archives, archives_in, is_hidden, split_in, without_suffix
@@ -23,7 +23,7 @@ from .files import skipped_note
 from .tabular import COLUMNS, find_label, list_table
 
 # Annotations of a sample are small; a larger file is something else.
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _CLASS_FILES = ("classes.txt", "classes.json")
 _KINDS = ("cls", "json", "txt")
 
@@ -82,7 +82,7 @@ def _records(path: str, archive: TarMembers, skipped: Counter[str]) -> tuple[lis
         if is_hidden(name):
             continue
         key = f"{folder}/{stem}" if folder else stem
-        if kind in _KINDS and size <= _MOST_BYTES:
+        if kind in _KINDS and size <= _MAX_BYTES:
             try:
                 content = archive.read(name)
             except Unavailable:
@@ -94,8 +94,8 @@ def _records(path: str, archive: TarMembers, skipped: Counter[str]) -> tuple[lis
             # a text may be a caption: it is the class where no other file gives one
             before = annotations.get(key, {})
             annotations[key] = fields | before if kind == "txt" else before | fields
-        elif other := other_kind(base, partial(archive.head, name)):
-            if not is_leaving(base):
+        elif other := non_image_kind(base, partial(archive.head, name)):
+            if not is_system_file(base):
                 skipped[other] += 1
         else:
             # a sample of several images has an id for each

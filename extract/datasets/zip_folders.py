@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import listed, plural
 from ...features.samples import Listing
-from ..kinds import is_leaving
+from ..image_formats import is_system_file
 from ..sources.archives import ZipMembers
 from .archive_files import archives_in, is_hidden, without_suffix
 from .base import Dataset, DatasetOptions
@@ -59,7 +59,7 @@ def _members(path: str, archive: ZipMembers, skipped: Counter[str]) -> tuple[dic
     for name, size, kind in archive.members():
         if not kind and not is_hidden(name):
             images.append((name, size))
-        elif not is_leaving(name.rpartition("/")[2]):
+        elif not is_system_file(name.rpartition("/")[2]):
             skipped[kind or "hidden image"] += 1
     counts = Counter(name for name, _ in images)
     if not (twice := sorted(name for name, count in counts.items() if count > 1)):

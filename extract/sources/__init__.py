@@ -39,6 +39,7 @@ __all__ = [
     "Unavailable",
     "Unreadable",
     "has_size",
+    "is_frame",
     "open_archive",
     "open_file",
     "parts_of",
@@ -84,6 +85,15 @@ def parts_of(location: str) -> tuple[str, str]:
     if inside is None and "#" in location:
         inside = _FRAME.fullmatch(location)
     return (inside[1], inside[2]) if inside else (location, "")
+
+
+def is_frame(path: str) -> bool:
+    """Whether the path of a sample names a frame of a video.
+
+    >>> is_frame("videos/clip.mp4#000123"), is_frame("a#000123.jpg")
+    (True, False)
+    """
+    return _FRAME.fullmatch(path) is not None
 
 
 def has_size(location: str, content: bytes, size: int) -> bool:

@@ -14,8 +14,8 @@ from functools import partial
 
 import numpy as np
 
-from ..kinds import HEAD, other_kind
-from .storage import MOST_BYTES, File, Unavailable, Unreadable
+from ..image_formats import HEAD, non_image_kind
+from .storage import MAX_BYTES, File, Unavailable, Unreadable
 
 # Memory for the dictionary of an LZMA member; 7-Zip's largest setting needs less.
 _LZMA_MEMORY = 1 << 28
@@ -112,11 +112,11 @@ class ZipMembers:
     def members(self) -> Iterator[tuple[str, int, str]]:
         """Name, size and kind of each file, in the order of the directory; several may have one name.
 
-        Names are in POSIX form. The kind is that of :func:`~ig3d.extract.kinds.other_kind`: empty for an image.
+        Names are in POSIX form. The kind is empty for an image (:func:`~ig3d.extract.image_formats.non_image_kind`).
         """
         for entry in self._list:
             name = _name(entry)
-            yield name, entry.file_size, other_kind(name.rpartition("/")[2], partial(self._head, entry))
+            yield name, entry.file_size, non_image_kind(name.rpartition("/")[2], partial(self._head, entry))
 
     def _head(self, entry: zipfile.ZipInfo) -> bytes:
         if entry.flag_bits & 1:
@@ -172,5 +172,5 @@ def _inflate(packed: bytes, entry: zipfile.ZipInfo, limit: int) -> bytes:
 
 
 def _check_size(size: int) -> None:
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise Unreadable(f"absurdly large: {size:,} bytes")

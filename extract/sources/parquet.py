@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import require
-from .storage import MOST_BYTES, File, Unreadable, reason_of
+from .storage import MAX_BYTES, File, Unreadable, reason_of
 
 # Rows that are decoded together, and how many such batches are kept, for threads that read a little out of order.
 BATCH_ROWS = 16
 BATCHES_KEPT = 4
 # Encoded images are hardly compressed by Parquet: one that grows more is none.
-_MOST_GROWTH = 100
+_MAX_GROWTH = 100
 # Names of the image column, tried in this order before any other column of bytes.
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "pixels", "bytes", "image_bytes")
 
@@ -76,8 +76,8 @@ class ParquetRows:
         chunks = [group.column(number) for number in range(group.num_columns)]
         return any(
             chunk.path_in_schema == self.image
-            and chunk.total_uncompressed_size > MOST_BYTES
-            and chunk.total_uncompressed_size > _MOST_GROWTH * max(chunk.total_compressed_size, 1)
+            and chunk.total_uncompressed_size > MAX_BYTES
+            and chunk.total_uncompressed_size > _MAX_GROWTH * max(chunk.total_compressed_size, 1)
             for chunk in chunks
         )
 
@@ -91,7 +91,7 @@ class ParquetRows:
             content = self._at(row)
         if content is None:
             raise Unreadable("no bytes in this row")
-        if len(content) > MOST_BYTES:
+        if len(content) > MAX_BYTES:
             raise Unreadable(f"absurdly large: {len(content):,} bytes")
         return content
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import listed
-from .storage import MOST_BYTES, File, Unreadable
+from .storage import MAX_BYTES, File, Unreadable
 
 COLUMN = "pixels"
 _DELIMITERS = ",;\t"
@@ -33,9 +33,9 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """
     file.seek(0)
     start, parts, quoted = 0, list[bytes](), False
-    while line := file.readline(MOST_BYTES):
-        if len(line) == MOST_BYTES:
-            raise ValueError(f"a line of more than {MOST_BYTES:,} bytes")
+    while line := file.readline(MAX_BYTES):
+        if len(line) == MAX_BYTES:
+            raise ValueError(f"a line of more than {MAX_BYTES:,} bytes")
         for part in line.splitlines(keepends=True):
             parts.append(part)
             quoted ^= part.count(b'"') % 2 == 1

@@ -18,7 +18,7 @@ from ...errors import Ig3dError
 from .remote import is_remote, open_remote, read_remote
 
 # A larger file or member is no image: it would only fill the memory.
-MOST_BYTES = 1 << 29
+MAX_BYTES = 1 << 29
 # Error numbers that concern the path; all others concern the machine or the storage at that moment.
 _OF_THE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -139,7 +139,7 @@ def read_file(path: str) -> bytes:
     if is_remote(path):
         return read_remote(path)
     with _open_local(path) as file:
-        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise Unreadable(f"absurdly large: {size:,} bytes")
         return file.read()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DatasetError, require
-from .storage import MOST_BYTES, File, Unreadable
+from .storage import MAX_BYTES, File, Unreadable
 
 if TYPE_CHECKING:
     import av
@@ -144,7 +144,7 @@ class VideoFrames:
             frame = self._frame(number)
         if frame.is_corrupt:
             raise Unreadable("the frame is damaged")
-        if 3 * frame.width * frame.height > MOST_BYTES:
+        if 3 * frame.width * frame.height > MAX_BYTES:
             raise Unreadable(f"absurdly large: {frame.width} x {frame.height} pixels")
         return _pixels(frame, self._aspect)
 
@@ -228,7 +228,7 @@ class VideoFrames:
 
 
 # Videos whose decoder and frames are held; several, as threads read across the end of a video.
-_MOST_ACTIVE = 3
+_MAX_ACTIVE = 3
 _active: OrderedDict[int, VideoFrames] = OrderedDict()
 _activating = Lock()
 
@@ -239,7 +239,7 @@ def _make_active(video: VideoFrames) -> None:
     with _activating:
         _active[id(video)] = video
         _active.move_to_end(id(video))
-        if len(_active) > _MOST_ACTIVE:
+        if len(_active) > _MAX_ACTIVE:
             _, oldest = _active.popitem(last=False)
     if oldest is not None:
         oldest.release()
@@ -251,9 +251,10 @@ def _opened(file: File) -> av.container.InputContainer:
 
     if not file.size:
         raise Unreadable("the file is empty")
+    # from 19 on, PyAV always accepts metadata that is not UTF-8
+    options: dict[str, Any] = {"metadata_errors": "replace"} if _pyav_version() < 19 else {}
     try:
-        # from 19 on, PyAV always accepts metadata that is not UTF-8
-        return av.open(file.stream(), "r", **({"metadata_errors": "replace"} if _pyav_version() < 19 else {}))
+        return av.open(file.stream(), "r", **options)
     except av.FFmpegError as exc:
         raise Unreadable(f"no video, or cut short: {exc.strerror}") from exc
 

@@ -17,7 +17,7 @@ from typing import Any
 from joblib import cpu_count
 
 from ...errors import Ig3dError, RunError, UsageError
-from ...workers import MOST_DEATHS, limit_threads, run_tasks
+from ...workers import MAX_DEATHS, limit_threads, run_tasks
 from ..evaluate.predictions import ReportedPredictions
 from ..report.compare import predictions_of
 from ..report.files import write_texts
@@ -29,7 +29,7 @@ from .study import Cell, Study
 FORMAT = "ig3d-study"
 STUDY_FILE = "study.json"
 Progress = Callable[[int], object]
-_DIED = f"its worker died {MOST_DEATHS} times (out of memory? --jobs 1 runs one cell at a time)"
+_DIED = f"its worker died {MAX_DEATHS} times (out of memory? --jobs 1 runs one cell at a time)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ..features.image_names import IMAGE_SUFFIXES
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 # Their suffixes, in lower case.
 SUFFIXES = IMAGE_SUFFIXES
-# Suffixes of files that are no images and are never opened: tables, text, arrays, archives, video, audio.
+# Suffixes of files that are not images and are not opened: tables, text, arrays, archives, video, audio.
 OTHER_SUFFIXES = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm",
     ".log", ".lst", ".list", ".ini", ".cfg", ".toml", ".py", ".ipynb", ".m", ".sh", ".mat", ".npy", ".npz",
@@ -55,8 +55,8 @@ _HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", re.IGN
 _PNM = re.compile(rb"P[1-7fF][\s#]")
 
 
-def other_kind(name: str, head: Callable[[], bytes]) -> str:
-    """Kind of a file that is not an image, for counting; empty for an image.
+def non_image_kind(name: str, head: Callable[[], bytes]) -> str:
+    """Kind of a file that is not an image, by which such files are counted; empty for an image.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def other_kind(name: str, head: Callable[[], bytes]) -> str:
 
     Examples
     --------
-    >>> other_kind("a.jfif", bytes), other_kind("a.txt", bytes), other_kind("a", lambda: b"GIF89a")
+    >>> non_image_kind("a.jfif", bytes), non_image_kind("a.txt", bytes), non_image_kind("a", lambda: b"GIF89a")
     ('', '.txt', '')
-    >>> other_kind("a.heic", lambda: b"\\0\\0\\0\\x18ftypheic")
+    >>> non_image_kind("a.heic", lambda: b"\\0\\0\\0\\x18ftypheic")
     'HEIC'
     """
     suffix = _suffix(name)
@@ -80,11 +80,11 @@ def other_kind(name: str, head: Callable[[], bytes]) -> str:
     content = head()
     if not content:
         return "empty file"
-    return "" if image_format(content) else describe(content) or suffix or "unknown file"
+    return "" if image_format(content) else content_kind(content) or suffix or "unknown file"
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder is hidden or belongs to an operating system, a NAS or a tool; such folders hold no data.
+    """Whether a folder is hidden or belongs to an operating system, a NAS or a tool, and so has no data.
 
     >>> is_system_folder("@eaDir"), is_system_folder("lost+found"), is_system_folder("happy")
     (True, True, False)
@@ -92,7 +92,7 @@ def is_system_folder(name: str) -> bool:
     return name.startswith((".", "@", "#", "$", "~")) or name.lower() in _SYSTEM
 
 
-def is_leaving(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether an operating system creates files of this name in folders, such as ``._a.jpg`` of macOS."""
     return name.startswith("._") or name.lower() in _SYSTEM_FILES
 
@@ -127,10 +127,10 @@ def image_format(head: bytes) -> str:
     return "PPM" if _PNM.match(head) else ""
 
 
-def describe(head: bytes) -> str:
+def content_kind(head: bytes) -> str:
     """Kind of a file that is not in :data:`FORMATS`, from its first bytes; empty if unknown.
 
-    >>> describe(b"<!DOCTYPE html><html>")
+    >>> content_kind(b"<!DOCTYPE html><html>")
     'HTML'
     """
     if head[4:8] == b"ftyp":

@@ -16,7 +16,7 @@ from ig3d.errors import RunError, StoreError, UsageError
 from ig3d.extract import run
 from ig3d.extract.config import ExtractConfig
 from ig3d.extract.datasets import list_samples
-from ig3d.extract.parts import join_parts
+from ig3d.extract.join import join_parts
 from ig3d.extract.run import extract_codes
 from ig3d.features.store import CodeStore
 
@@ -138,7 +138,7 @@ def test_what_does_not_join_is_refused(made: Path, tmp_path: Path) -> None:
 def test_joining_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
     import tracemalloc
 
-    from ig3d.extract.parts import write_joined
+    from ig3d.extract.join import write_joined
     from ig3d.features.store.format import StoreInfo
     from ig3d.features.store.writer import StoreWriter
     from ig3d.features.values import Block, Rows, Status
