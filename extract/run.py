@@ -282,7 +282,7 @@ def _extract(
 ) -> Iterator[tuple[Sequence[int], Counter[str] | None]]:
     """Extract shards; yields the numbers of the shards of a task and their rows by status, or None for a task given up.
 
-    A task is given up if its worker dies three times. If it has several shards, each becomes a task of its own, because
+    A task is given up if its worker dies three times. If it has several shards, each becomes a separate task, because
     one of them may be the cause; so a task that is yielded with None has one shard.
     """
     # in a worker with a GPU, no other GPU is visible, so its own is number 0

@@ -98,12 +98,12 @@ def test_a_shard_that_kills_three_workers_is_marked_and_the_others_joined(
     assert len(list(Path(os.environ[DEATHS]).iterdir())) == 50 - MAX_DEATHS
     warnings = [line for line in lines if "WARNING" in line]
     assert warnings == [
-        "WARNING shard 1: its 64 rows are marked as failed: its shard's worker died 3 times (out of memory?)"
+        "WARNING shard 1: 64 rows are marked as failed: the worker of this shard died 3 times (out of memory?)"
     ]
     with CodeStore(tmp_path / "calm.h5") as calm, CodeStore(tmp_path / "killed.h5") as killed:
         lost = np.arange(len(calm)) // 64 == 1
         assert (killed.status[lost] == Status.failed).all()
-        assert set(killed.messages[lost]) == {"its shard's worker died 3 times (out of memory?)"}
+        assert set(killed.messages[lost]) == {"the worker of this shard died 3 times (out of memory?)"}
         assert killed.ok[~lost].all()
         assert np.array_equal(calm.codes("colour")[~lost], killed.codes("colour")[~lost])
         assert np.array_equal(calm.samples.id, killed.samples.id)
