@@ -41,8 +41,8 @@ _CACHE_SIZE, _LOCK = 256, Lock()
 
 
 class Stack(Rule):
-    """Regression on the 2D predictions and the residuals of the 3D predictions, shrunk towards the 2D predictions: logistic
-    (classes) or ridge (valence-arousal).
+    """Regression on the 2D predictions and the residuals of the 3D predictions, shrunk towards the 2D predictions:
+    logistic (classes) or ridge (valence-arousal).
 
     Classes: softmax(s log p_2d + t r + W x + b). VA: v_2d + W x + b. Here r are the residuals of the 3D predictions
     after linear regression on the 2D predictions, and x are the standardised 2D columns and residuals. W is penalised
