@@ -20,9 +20,9 @@ from .evaluate.predictors import Predictor
 from .plan import EvaluationPlan
 from .rules import RECALIBRATED
 
-_LEVEL = 0.05  # of a star
+_LEVEL = 0.05  # of a test
 ENOUGH_GROUPS = 20
-_FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are rough
+_FEW_ROWS = 100  # reported rows below which percentiles of the bootstrap are approximate
 _FEW_FITTED = 10  # rows for each prediction column below which fitted parameters are inaccurate
 # task -> metric -> objectives that recalibration serves it with, and the loss from which it is clearly worse
 _LOSSES: dict[str, dict[str, tuple[tuple[str, ...], float]]] = {

@@ -76,7 +76,7 @@ def test_optimisers_that_do_not_converge_are_reported_with_their_cause():
     fitted = ({"w": 0.5}, {"w": 0.5, "not_converged": ["STOP after 500 steps"]})
     of = Predictor("stack", "rule", True, np.zeros((3, 2)), fitted)
     (line,) = lines_of((), not_converged((of, replace(of, fitted=fitted[:1]))))
-    assert line.startswith("WARNING stack: 1 optimisations did not converge (STOP after 500 steps)")
+    assert line.startswith("WARNING stack: 1 optimisation did not converge (STOP after 500 steps)")
 
 
 def test_progress_counts_heads_and_fold_models():

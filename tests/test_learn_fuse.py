@@ -242,7 +242,7 @@ def printed(result, width=100):
 
 def test_recalibration_that_does_harm_is_pointed_out(toy):
     result = fuse_files(Inputs(toy / "two.npz", toy / "toy.h5"), FAST)
-    assert not any("recalibrated is" in note or "rough" in note for note in result.lines)
+    assert not any("recalibrated is" in note or "approximate" in note for note in result.lines)
 
     def notes(metric, given, recalibrated, task, objective, n=100):
         figures = {"2d": given, "2d-recalibrated": recalibrated}
@@ -258,22 +258,22 @@ def test_recalibration_that_does_harm_is_pointed_out(toy):
 
     (note,) = notes("accuracy", 0.6, 0.57, "classes", "accuracy")
     assert note == (
-        "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): maybe too few rows to recalibrate on, "
-        "or rows of other class shares; take the smaller of both differences."
+        "WARNING 2d-recalibrated is below 2d (accuracy 57.0 % against 60.0 %): there may be too few rows to "
+        "recalibrate on, or rows with other class shares; interpret the smaller of the differences to both."
     )
     assert notes("log_loss", 1.1, 1.2, "classes", "accuracy") == [
-        "WARNING 2d-recalibrated is worse than 2d (log loss 1.200 against 1.100): maybe too few rows to recalibrate "
-        "on, or rows of other class shares; take the smaller of both differences."
+        "WARNING 2d-recalibrated is worse than 2d (log loss 1.200 against 1.100): there may be too few rows to "
+        "recalibrate on, or rows with other class shares; interpret the smaller of the differences to both."
     ]
     assert not notes("log_loss", 1.2, 1.1, "classes", "accuracy")
     assert not notes("accuracy", 0.6, 0.59, "classes", "accuracy")
     assert not notes("accuracy", 0.6, 0.9, "classes", "accuracy")
-    assert "it is fitted for balanced" in notes("accuracy", 0.6, 0.57, "classes", "balanced")[0]
+    assert "it is fitted for balanced accuracy" in notes("accuracy", 0.6, 0.57, "classes", "balanced")[0]
     assert (
-        "worse than 2d (rmse joint 0.320 against 0.300): maybe too few"
+        "worse than 2d (joint RMSE 0.320 against 0.300): there may be too few"
         in notes("rmse_joint", 0.3, 0.32, "va", "rmse")[0]
     )
-    assert "below 2d (ccc joint" in notes("ccc_joint", 0.5, 0.4, "va", "ccc")[0]
+    assert "below 2d (joint CCC" in notes("ccc_joint", 0.5, 0.4, "va", "ccc")[0]
     assert not notes("rmse_joint", 0.32, 0.3, "va", "rmse")
     assert "only 99 rows" in notes("accuracy", 0.6, 0.6, "classes", "accuracy", n=99)[0]
 
@@ -287,7 +287,10 @@ def test_what_leaves_nothing_to_measure_is_a_warning_and_comes_first():
 
     test = table.split_mask("test")
     bare = np.where(test[:, None], np.nan, table.codes)
-    assert notes_of(bare)[0] == "WARNING no reported row has 3D: the 3D cannot be evaluated."
+    assert (
+        notes_of(bare)[0]
+        == "WARNING no reported row has 3D codes or 3D predictions: the 3D cannot be evaluated."
+    )
     constant = notes_of(np.ones_like(table.codes))
     assert any("the 3D codes are the same for every row" in line for line in constant)
     warned = [line.startswith("WARNING") for line in constant]
@@ -343,7 +346,7 @@ def test_too_few_groups_for_a_claim_are_warned_of():
         (note,) = lines_of((), check_groups(np.repeat(np.arange(groups), 3)))
         assert ("no claim is possible" in note) == (gained >= 0.05) and f"of {groups} groups" in note
     (note,) = lines_of((), check_groups(np.repeat(np.arange(19), 3)))
-    assert "fewer than 20" in note and "rough" in note
+    assert "fewer than 20" in note and "approximate" in note
     assert check_groups(np.arange(20)) == check_groups(None) == []
 
 

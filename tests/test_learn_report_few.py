@@ -87,7 +87,7 @@ def test_few_rows_are_counted_in_words():
 
     assert note(1) == ["WARNING only 1 row is reported: there is no interval and no test."]
     assert "only 5 rows are reported: intervals are not reliable" in note(5)[0]
-    assert note(6) == ["WARNING only 6 rows are reported: intervals are rough."] and not note(100)
+    assert note(6) == ["WARNING only 6 rows are reported: intervals are approximate."] and not note(100)
     (one,) = lines_of((), check_groups(np.zeros(9)))
     assert one.startswith("WARNING all reported rows are of 1 group: there is no interval and no test")
 

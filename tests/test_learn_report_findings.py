@@ -64,10 +64,10 @@ def test_answer_and_effect_follow_from_the_figures(result):
     assert primary["comparisons"][0]["value"] == gain.value
     assert texts[0].startswith(
         "The 3D codes carry information beyond a linear recalibration of the 2D predictions. "
-        "weighted lowers log loss by "
+        "The rule weighted lowers log loss by "
     )
     assert f"{-gain.value:.4f} [{-gain.high:.4f}, {-gain.low:.4f}] relative to 2d-recalibrated" in texts[0]
-    assert texts[1].startswith("weighted changes accuracy by +") and "A gain in accuracy" in texts[1]
+    assert texts[1].startswith("The rule weighted changes accuracy by +") and "A gain in accuracy" in texts[1]
     (control,) = coded(found, "controls")
     assert control["gaining"] == [] and control["count"] == 1
     (pair,) = coded(found, "complementarity_classes")
@@ -270,7 +270,7 @@ def test_the_best_head_is_named_and_not_the_first(result):
     (best,) = coded(found, "best_head")
     assert best["head"] == "mlp" and [of["versus"] for of in best["comparisons"]] == ["prior", "gbm"]
     assert sentences(shown)[0].startswith(
-        "mlp, the best of 2 heads on the reported rows, raises accuracy by "
+        "The head mlp, the best of 2 heads on the reported rows, raises accuracy by "
     )
 
 

@@ -157,7 +157,7 @@ def test_late_and_intermediate_fusion_are_compared_on_the_same_rows(
     assert ended.returncode == 0, ended.stderr
     page, tex = ((tmp_path / "both" / name).read_text() for name in ("report.html", "table.tex"))
     for text in (ended.stdout, page, tex):
-        assert "intermediate to stack" in text
+        assert "intermediate vs. stack" in text
     (line,) = (
         compare(read_runs([tmp_path / "late", folder / "linear"]))
         .differences.query("metric == 'accuracy'")

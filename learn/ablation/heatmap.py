@@ -16,6 +16,7 @@ from ..evaluate.metrics import METRICS
 from ..evaluate.predictors import REAL, label_of
 from ..report.format import difference, number, stars
 from ..report.plots import as_label
+from ..report.render import MINUS
 from .run import StudyResult
 from .table import StudyTable
 
@@ -57,7 +58,10 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     known = values[np.isfinite(values)]
     if not len(known):
         return []
-    most = max(float(np.abs(known).max()), 1e-9)
+    # a scale of the rules: the 3D alone may be far from them
+    rules = values[:, [name != "3d" for name, _ in keys]]
+    rules = rules[np.isfinite(rules)]
+    most = max(float(np.abs(rules if len(rules) else known).max()), 1e-9)
     scale = TwoSlopeNorm(0, -most, most) if compared else Normalize(known.min(), known.max() + 1e-9)
     colours = colormaps["RdBu" if compared else "Blues"].with_extremes(bad="#e4e4e4")
     names = [as_label(of.cell.name) for of in result.cells]
@@ -67,6 +71,7 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     )
     axis = figure.subplots()
     shown = axis.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto")
+    starred = False
     for row, line in enumerate(found):
         for column, entry in enumerate(line):
             name, condition = keys[column]
@@ -74,7 +79,8 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
                 text = "–"
             elif compared:
                 marks = stars(table.claim(row, name), table.metric) if condition == REAL else ""
-                text = difference(entry.value, table.metric) + marks
+                text = difference(entry.value, table.metric).replace("-", MINUS) + marks
+                starred = starred or bool(marks)
             else:
                 text = number(entry.value, table.metric)
             red, green, blue, _ = (
@@ -108,11 +114,16 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     )
     # Above the cells there is room for a long line; beside the bar of a study of few cells there is none.
     figure.suptitle(as_label(result.study.name), x=0.01, ha="left", fontsize=12, fontweight="bold")
-    axis.set_title(as_label(what) + (" (blue is better)" if compared else ""), loc="left", fontsize=9)
-    bar = figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02)
+    legend = " (blue is better)" if compared else ""
+    legend += "; * ** *** p < .05, .01, .001, Holm" if starred else ""
+    axis.set_title(as_label(what) + legend, loc="left", fontsize=9)
+    below, above = (bool(compared and of.any()) for of in (known < -most, known > most))
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02, extend=extend)
     if compared:
         ticks = np.linspace(-most, most, 5)
-        bar.set_ticks(ticks.tolist(), labels=[difference(sign * tick, table.metric) for tick in ticks])
+        labels = [difference(sign * tick, table.metric).replace("-", MINUS) for tick in ticks]
+        bar.set_ticks(ticks.tolist(), labels=labels)
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in another script shows as boxes

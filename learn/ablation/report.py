@@ -157,16 +157,16 @@ def _cell(table: StudyTable, place: int, rule: str) -> str:
 
 
 def _legend(table: StudyTable) -> str:
-    text = "In brackets 95 % intervals of the paired bootstrap, conditional on the trained networks. "
+    text = "In brackets: 95 % intervals of the paired bootstrap, with all fitted models held fixed. "
     if table.references:
         text += (
-            f"Stars beside a figure mean that it is better than {' and than '.join(table.references)}"
-            f"{_and_control(table)}: * ** *** the greatest p is < .05, .01, .001 after Holm's correction over all "
-            "rules of all cells. "
+            f"Stars mark rules that are better than {' and than '.join(table.references)}{_and_control(table)}: "
+            "* ** *** the greatest of these p-values is < .05, .01, .001 after Holm's correction over all rules of all "
+            "cells. "
         )
     for mark, meaning in _meanings(table).items():
         text += f"{mark} {meaning}. "
-    return text + "Every figure, and the controls, are in the files (--out)."
+    return text + "All values, and the controls, are in the files (--out)."
 
 
 def _meanings(table: StudyTable) -> dict[str, str]:

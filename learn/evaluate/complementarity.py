@@ -14,6 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 _VA_PARTS = ("valence", "arousal")
+# Measures that are shares of rows.
+SHARES = frozenset(
+    {"both_right", "only_first", "only_second", "double_fault", "disagreement", "oracle", "rescued"}
+)
 # task -> measure -> title; ``{first}`` and ``{second}`` are the predictors
 MEASURES = {
     "classes": {
@@ -23,15 +27,15 @@ MEASURES = {
         "double_fault": "both wrong (double fault)",
         "disagreement": "one right, one wrong (disagreement)",
         "oracle": "at least one right (oracle)",
-        "rescued": "errors of {first} that {second} gets right",
-        "phi": "correlation of being right (phi)",
-        "yule_q": "Yule's Q of being right",
+        "rescued": "of the rows that {first} gets wrong, {second} right",
+        "phi": "phi correlation of correctness",
+        "yule_q": "Yule's Q of correctness",
     },
     "va": {
         "error_correlation": "correlation of the errors",
-        "first_alone": "lowest RMSE of {first}, recalibrated on these rows",
-        "both_linear": "lowest RMSE of {first} and {second}, linear on these rows",
-        "gain_linear": "highest linear gain by {second}",
+        "first_alone": "lowest RMSE of a linear function of {first}, fitted to these rows",
+        "both_linear": "lowest RMSE of a linear function of {first} and {second}, fitted to these rows",
+        "gain_linear": "difference of these: highest linear gain by {second}",
     },
 }
 

@@ -199,7 +199,7 @@ def by_predictor(comparison: Comparison) -> list[tuple[str, str, dict[str, Figur
     for line in comparison.differences.to_dict("records"):
         of = Figure(*(float(line[name]) for name in Figure._fields))
         name, versus = line["predictor"], line["versus"]
-        name = name if name == versus else f"{name} to {versus}"
+        name = name if name == versus else f"{name} vs. {versus}"
         found.setdefault((line["run"], name), {})[line["metric"]] = of
     whole = {key: of for key, of in found.items() if set(of) == set(comparison.metrics)}
     return [(run, name, of) for (run, name), of in whole.items()]

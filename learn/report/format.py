@@ -45,9 +45,8 @@ def limit(value: float, metric: str, *, sign: bool = True) -> str:
 
 
 def bound(value: float, metric: str) -> str:
-    """A positive bound with the digits of a difference, rounded up so that it still bounds."""
-    scale, digits, unit = (100, 1, " points") if METRICS[metric].percent else (1, 4, "")
-    return f"{math.ceil(round(scale * value * 10**digits, 6)) / 10**digits:.{digits}f}{unit}"
+    """End of an interval as an amount: ``5.2 points``."""
+    return limit(value, metric, sign=False) + (" points" if METRICS[metric].percent else "")
 
 
 def interval(figure: Figure | None, metric: str) -> str:

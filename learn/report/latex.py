@@ -158,10 +158,11 @@ def _comparison_tex(comparison: Comparison) -> list[str]:
             ]
             lines.append(" & ".join([escape(run), rf"\texttt{{{escape(name)}}}", *cells]) + r" \\")
         heads = ["Run", "Predictor", *(escape(METRICS[metric].title) for metric in comparison.metrics)]
+        points = ", in percentage points," if metric.percent else ""
         caption = (
-            f"Differences to {escape(comparison.first)} on the same rows (paired), with 95\\,\\% intervals; "
-            r"\textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: a gain with $p < .05$, $.01$, $.001$ "
-            "(Holm's correction over the predictors of a run)."
+            f"Differences to the run {escape(comparison.first)}{points} on the same rows (paired), with 95\\,\\% "
+            r"intervals; \textsuperscript{*}, \textsuperscript{**}, \textsuperscript{***}: a gain with $p < .05$, "
+            "$.01$, $.001$ (Holm's correction over the predictors of a run)."
         )
         tables.append(table(heads, lines, caption, "differences"))
     return tables

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import require
 from ...features.predictions import VA
-from ..evaluate.complementarity import MEASURES
+from ..evaluate.complementarity import MEASURES, SHARES
 from ..evaluate.predictors import INTERMEDIATE, NULL_INPUT, PERMUTED, REAL
 from ..rules import RECALIBRATED
 from .columns import PAGE, TO_CONTROL, Column, columns_of, on_covered_rows, rows_of
@@ -147,8 +147,9 @@ def _pair(view: View, first: str, second: str) -> dict[str, Any]:
     rows = []
     for measure, label, figure in measures:
         text = titles[measure].format(first=first, second=second)
-        values = [f"{value:.3f}".replace("-", MINUS) for value in figure[:3]]
-        cell = NOTHING if not math.isfinite(figure.value) else values[0]
+        share = measure in SHARES
+        values = [f"{100 * of:.1f}" if share else f"{of:.3f}".replace("-", MINUS) for of in figure[:3]]
+        cell = NOTHING if not math.isfinite(figure.value) else values[0] + (" %" if share else "")
         if math.isfinite(figure.low) and math.isfinite(figure.value):
             cell += f" [{values[1]}, {values[2]}]"
         rows.append((f"{label}: {text}" if label else text, cell))

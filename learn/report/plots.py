@@ -118,7 +118,7 @@ def changes_svg(view: View, name: str) -> list[str]:
             (counts["predictor"] == name) & (counts["condition"] == REAL) & (counts["rows"] == "all")
         ]
         support = support.groupby("truth", sort=False)["count"].sum()
-        lines = [(f"{of}  (n {round(support.get(of, 0))})", "recall", of) for of in view.record["classes"]]
+        lines = [(f"{of}  (n = {round(support.get(of, 0))})", "recall", of) for of in view.record["classes"]]
         return [_changes_svg(view, name, lines, "points of recall")]
     pictures = []
     for kind, better in (("ccc", "higher is better"), ("rmse", "lower is better")):
@@ -158,6 +158,7 @@ def reliability_svg(view: View, name: str, *, colour: str = FIRST) -> str:
             alpha=0.85,
             linewidths=0,
             zorder=3,
+            clip_on=False,  # points at 0 and 1 are whole
         )
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])

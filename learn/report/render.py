@@ -37,7 +37,10 @@ def text_environment() -> Environment:
 def html_environment() -> Environment:
     """HTML, every text escaped and without control characters."""
     return _environment(
-        autoescape=True, finalize=lambda value: plain(value) if type(value) is str else value, minus=MINUS
+        autoescape=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
+        minus=MINUS,
+        space="\N{NO-BREAK SPACE}",
     )
 
 
@@ -60,7 +63,7 @@ class Tex(str):
     """LaTeX source, which is not escaped again."""
 
 
-def _environment(*, minus: str = "-", **options: Any) -> Environment:
+def _environment(*, minus: str = "-", space: str = " ", **options: Any) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -91,7 +94,7 @@ def _environment(*, minus: str = "-", **options: Any) -> Environment:
         "change": lambda of, metric: signed(format.change(as_figure(of), metric)),
         "stars": lambda of, metric: format.stars(as_figure(of), metric),
         "p": lambda value: format.p_value(_float(value)),
-        "p_is": lambda value: format.p_is(_float(value)),
+        "p_is": lambda value: format.p_is(_float(value)).replace(" ", space),
         "objective": lambda name: OBJECTIVES[name],
         "capital": capital,
         "signed": signed,

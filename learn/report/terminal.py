@@ -89,9 +89,9 @@ def _legend(view: View) -> str:
         points = ", points" if METRICS[view.leading[0]].percent else ""
         more = "; other intervals: report.html" if len(view.references) > 1 else ""
         parts.append(f"vs.: difference in {leading}{points} [95 % interval, not adjusted{more}]")
-        parts.append(
-            "* ** *** gain with adjusted p < .05, .01, .001 (an interval that excludes 0 is not enough)"
-        )
+        adjusted = "" if view.intermediate else "adjusted "
+        enough = "" if view.intermediate else " (an interval that excludes 0 is not enough)"
+        parts.append(f"* ** *** gain with {adjusted}p < .05, .01, .001{enough}")
     control = view.control(view.primary_rule)
     if control is not None and control[1] == CONDITIONAL:
         parts.append("conditional: codes permuted among rows with similar 2D predictions")
@@ -122,11 +122,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         ]
         lines += [
             "",
-            f"Paired differences to {comparison.first}",
+            f"Paired differences to the run {comparison.first}{', points' if metric.percent else ''}",
             _aligned(pd.DataFrame(cells, columns=heads)),
         ]
         lines.append(
-            "In brackets 95 % intervals of the paired bootstrap; * ** *** p < .05, .01, .001 after Holm's correction "
-            "over the predictors of a run."
+            "In brackets: 95 % intervals of the paired bootstrap; * ** *** gain with p < .05, .01, .001 after Holm's "
+            "correction over the predictors of a run."
         )
     print_lines([*lines, *comparison.remarks], console)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from ..config import FITTED_METRICS, OBJECTIVES, FuseConfig
+from ..config import OBJECTIVES, FuseConfig
 from ..evaluate.complementarity import MEASURES
 from ..evaluate.figures import Figure
 from ..evaluate.intervals import FEW_UNITS
@@ -19,6 +19,11 @@ from .render import lines_of
 
 # The metrics of papers, whose differences are shown; those of valence and arousal by what rules are fitted for.
 Key = tuple[str, str]
+
+
+def _listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 @dataclass(frozen=True)
@@ -182,24 +187,19 @@ class View:
         return "3D predictions" if self.protocol["head_fitting"] == "none" else "3D codes"
 
     @property
-    def tested_metrics(self) -> list[str]:
-        """Titles of the metrics whose differences are adjusted together."""
-        return [METRICS[name].title for name in FITTED_METRICS[self.objective]]
-
-    @property
     def family(self) -> str:
         """The differences whose p-values are adjusted together."""
         figures = self.run.figures
-        count = int((figures["p_adjusted"].notna() & figures["repeat"].isna()).sum())
+        tested = figures[figures["p_adjusted"].notna() & figures["repeat"].isna()]
+        metrics = [of.title for name, of in METRICS.items() if (tested["metric"] == name).any()]
         opponents = ["the references"]
         if self.has_2d:
             opponents += ["3d"] if self.entry("3d") else []
             opponents += (
                 ["their controls"] if any(self.control(of.name) for of in self.of_role("rule")) else []
             )
-        names = " and ".join(filter(None, [", ".join(opponents[:-1]), opponents[-1]]))
         compared = "rules" if self.has_2d else "heads"
-        return f"{count} differences of {compared} to {names} in {' and '.join(self.tested_metrics)}"
+        return f"{len(tested)} differences of {compared} to {_listed(opponents)} in {_listed(metrics)}"
 
     @property
     def units(self) -> int:
