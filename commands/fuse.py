@@ -47,7 +47,7 @@ def fuse(
         Path | None,
         typer.Option(
             "--plot",
-            help="Also write a plot of the gain of each rule (.png, .pdf or .svg).",
+            help="Plot of the gain of each rule to write (.png, .pdf or .svg).",
             callback=output_file,
         ),
     ] = None,
@@ -60,7 +60,7 @@ def fuse(
         typer.Option(
             "--set",
             metavar="RULE.OPTION=VALUE",
-            help="Option of a rule, such as stack.codes=true; repeatable. docs/protocol.md lists them.",
+            help="Option of a rule, such as stack.codes=true; repeatable. docs/protocol.md lists the options.",
             show_default=False,
         ),
     ] = None,

@@ -55,7 +55,7 @@ Seeds = Annotated[
     int,
     typer.Option(
         "--seeds",
-        help="Number of trainings, with seeds from --seed on. The variation between trainings shows from 3 on.",
+        help="Number of trainings, with seeds from --seed on. Use 3 or more to see the variation between trainings.",
     ),
 ]
 Controls = Annotated[

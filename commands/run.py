@@ -56,7 +56,10 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Extract codes, check the predictions, fuse and report; the same command resumes an interrupted run."""
+    """Extract codes, check the predictions, fuse and report; the same command resumes an interrupted run.
+
+    If the check finds a problem, the run ends before the fusion.
+    """
     store, fused = out / "codes.h5", out / "fused"
     extra = _options(settings or [])
     shared: list[str] = ["--jobs", str(jobs)]

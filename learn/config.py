@@ -77,8 +77,8 @@ class FuseConfig:
         Number of folds of the reported rows. Rules are fitted in folds if there is no val split with 2D predictions,
         or if it is reported.
     repeats : int or None
-        Number of cross-fittings with new folds, whose results are averaged. Default: 10; without a train split 3,
-        because each also refits the heads. boost and best are cross-fitted once. Not used without folds.
+        Number of cross-fittings with new folds, whose results are averaged. Default: 10, or 3 if each also refits the
+        heads because there is no train split. boost and best are cross-fitted once. Not used without folds.
     seed : int
         Seed of all random numbers.
     draws : int
