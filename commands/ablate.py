@@ -103,7 +103,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
     ------
     UsageError : a text of another form, or an option that is given twice.
     """
-    from ..learn.ablation.study import placed
+    from ..learn.ablation.study import relative_to_folder
     from ..learn.ablation.yaml_reader import read_yaml
 
     found: dict[str, Any] = {}
@@ -115,5 +115,5 @@ def _settings(texts: list[str]) -> dict[str, Any]:
             raise UsageError(
                 f"set: {name} is given twice; pass several values as a list, such as {name}=[a, b]"
             )
-        found[name] = read_yaml(value, where="set", wanted=f"{name}=value, the value in YAML")
-    return placed(found, Path())
+        found[name] = read_yaml(value, source="set", content=f"{name}=VALUE with a value in YAML")
+    return relative_to_folder(found, Path())

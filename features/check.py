@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import PredictionsError, UsageError
 from .inputs import Inputs
-from .join import Aligned, Given, Joined, join_files, missing_reported, read_samples
+from .join import AlignedPredictions, JoinedFiles, SampleData, join_files, missing_reported, read_samples
 from .order import best_permutation, correlation
 from .predictions import log_softmax
 from .samples import Split
@@ -28,11 +28,16 @@ _LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class PartCheck:
-    """Rows of one split, or of all: how many there are, have a label, codes, a prediction; and how right it is.
+    """Counts and accuracy of the rows of one split, or of all rows.
 
-    ``bare`` counts rows with a label and codes and no prediction, which a fusion refuses. ``figures`` are shares of
-    rows that are right, as declared and under the best permutation of the classes, or correlations of valence and
-    arousal; NaN where no row has both a label and a prediction.
+    Attributes
+    ----------
+    name : split, ``no split`` or ``all``
+    rows, labelled, coded, predicted : number of rows, and of rows with a label, with codes and with a prediction
+    codes_only : number of rows with a label and codes but no prediction, for which a fusion raises an error
+    figures : two float
+        Accuracy with the classes as declared, and with their best permutation; or correlations of valence and of
+        arousal with the labels. NaN if no row has both a label and a prediction.
     """
 
     name: str
@@ -40,26 +45,27 @@ class PartCheck:
     labelled: int
     coded: int
     predicted: int
-    bare: int
+    codes_only: int
     figures: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """The outcome for one file.
+    """Result of the check of one file.
 
     Attributes
     ----------
     source : str
+        Name of the file.
     notes : tuple of str
-        How it was read and joined.
+        How the file was read and joined.
     parts : tuple of PartCheck
-        A split each, then all rows.
+        One for each split, then one for all rows.
     spread : str
-        The range of what it predicts, in words.
+        Description of the range of the predictions.
     problems : tuple of str
-        What keeps it from being fused, or is likely wrong; empty where it is sound.
-    task : ``classes`` or ``va``; empty where it could not be joined
+        Errors of a fusion with this file, and probable mistakes; empty if there are none.
+    task : ``classes`` or ``va``; empty if the file cannot be joined
     """
 
     source: str
@@ -73,28 +79,28 @@ class FileCheck:
 def check_predictions(
     inputs: Inputs, *, blocks: str = "full", allow_missing: bool = False, force: bool = False
 ) -> tuple[tuple[str, ...], tuple[FileCheck, ...]]:
-    """Join each file to the samples, one at a time, and say what came of it.
+    """Join each file to the samples, one at a time, and collect its problems.
 
     Parameters
     ----------
     inputs : Inputs
-    blocks : which code blocks; a row has codes where it has all of them
+    blocks : code blocks; a row has codes if it has all of these blocks
     allow_missing : bool
-        Rows of a file that no sample has the id of, and rows with codes and no prediction, are no problem.
-
+        Accept rows of a file that match no sample, and rows with codes but no prediction, as ``ig3d fuse`` does.
     force : bool
-        An order that is likely wrong is a warning, as a fusion takes it with ``--force``.
+        Report a probable error in the order as a warning, as ``ig3d fuse --force`` does.
 
     Returns
     -------
-    What is known of the samples, in words; and the outcome for each 2D file, then for ready 3D predictions.
+    notes : notes on the samples
+    checks : one for each 2D file, then one for the file of 3D predictions
 
     Raises
     ------
     UsageError, StoreError, PredictionsError : the stores or the table of labels cannot be read.
     """
-    given = read_samples(inputs, blocks=blocks)
-    outcomes = []
+    data = read_samples(inputs, blocks=blocks)
+    checks = []
     for number, source in enumerate(inputs.two_d):
         alone = Inputs(
             source,
@@ -106,31 +112,35 @@ def check_predictions(
             task=inputs.task,
         )
         try:
-            joined = join_files(alone, given, allow_missing=allow_missing, need_labels=False)
-        except (PredictionsError, UsageError) as refusal:
-            outcomes.append(FileCheck(source.name, problems=(str(refusal),)))
+            joined = join_files(alone, data, allow_missing=allow_missing, need_labels=False)
+        except (PredictionsError, UsageError) as error:
+            checks.append(FileCheck(source.name, problems=(str(error),)))
             continue
         (file,) = joined.two_d.values()
-        outcomes.append(_outcome(file, joined, given, allow_missing=allow_missing, force=force))
+        checks.append(_check_of(file, joined, data, allow_missing=allow_missing, force=force))
         if joined.three_d is not None and number == len(inputs.two_d) - 1:
-            outcomes.append(_outcome(joined.three_d, joined, given, allow_missing=True, force=force))
-    return given.notes, tuple(outcomes)
+            checks.append(_check_of(joined.three_d, joined, data, allow_missing=True, force=force))
+    return data.notes, tuple(checks)
 
 
-def _outcome(file: Aligned, joined: Joined, given: Given, *, allow_missing: bool, force: bool) -> FileCheck:
-    parts = tuple(_parts(file, joined, given))
+def _check_of(
+    file: AlignedPredictions, joined: JoinedFiles, data: SampleData, *, allow_missing: bool, force: bool
+) -> FileCheck:
+    parts = tuple(_parts(file, joined, data))
     if force:
         file = replace(file.accepted(force=True), problem="")
     problems = [f"{file.problem}; {file.advice}"] if file.problem else []
-    if gone := missing_reported(given, joined, file):
-        problems.append(gone)
-    # of several datasets the rows without a role are used for nothing
-    unused = ("train", "no split") if given.codes is not None and given.codes.reported else ("train",)
-    bare_parts = [part for part in parts[:-1] if part.bare and part.predicted and part.name not in unused]
-    if bare_parts and not allow_missing:
-        bare = ", ".join(f"{part.name} {part.bare}" for part in bare_parts)
+    if problem := missing_reported(data, joined, file):
+        problems.append(problem)
+    # Train rows need no 2D prediction. With several datasets, rows without a split are not used.
+    unused = ("train", "no split") if data.codes is not None and data.codes.reported else ("train",)
+    incomplete = [
+        part for part in parts[:-1] if part.codes_only and part.predicted and part.name not in unused
+    ]
+    if incomplete and not allow_missing:
+        counts = ", ".join(f"{part.name} {part.codes_only}" for part in incomplete)
         problems.append(
-            f"some labelled rows with codes have no prediction ({bare}); give them, or omit these rows with "
+            f"some labelled rows with codes have no prediction ({counts}); give them, or omit these rows with "
             "--allow-missing"
         )
     values = file.values[file.present]
@@ -149,26 +159,26 @@ def _outcome(file: Aligned, joined: Joined, given: Given, *, allow_missing: bool
     return FileCheck(file.source, (*joined.notes, *file.notes), parts, spread, tuple(problems), joined.task)
 
 
-def _parts(file: Aligned, joined: Joined, given: Given) -> Iterator[PartCheck]:
-    present, splits = file.present, given.splits
-    truth = given.targets if joined.task == "va" else joined.labels.astype(np.int64)
-    known = np.isfinite(truth).all(axis=1) if joined.task == "va" else truth >= 0
+def _parts(file: AlignedPredictions, joined: JoinedFiles, data: SampleData) -> Iterator[PartCheck]:
+    present, splits = file.present, data.splits
+    truth = data.targets if joined.task == "va" else joined.labels.astype(np.int64)
+    labelled = np.isfinite(truth).all(axis=1) if joined.task == "va" else truth >= 0
     coded = np.zeros(len(splits), bool)
-    if given.codes is not None:
-        coded = given.codes.covered
+    if data.codes is not None:
+        coded = data.codes.covered
     elif joined.three_d is not None:
         coded = joined.three_d.present
     masks = {split.name: splits == split for split in Split}
-    named = {"no split" if name == "none" else name: mask for name, mask in masks.items() if mask.any()}
-    for name, mask in (named | {"all": np.ones(len(splits), bool)}).items():
-        measured = mask & known & present
+    parts = {"no split" if name == "none" else name: mask for name, mask in masks.items() if mask.any()}
+    for name, mask in (parts | {"all": np.ones(len(splits), bool)}).items():
+        measured = mask & labelled & present
         yield PartCheck(
             name=name,
             rows=int(mask.sum()),
-            labelled=int((mask & known).sum()),
+            labelled=int((mask & labelled).sum()),
             coded=int((mask & coded).sum()),
             predicted=int((mask & present).sum()),
-            bare=int((mask & known & coded & ~present).sum()),
+            codes_only=int((mask & labelled & coded & ~present).sum()),
             figures=_figures(file.values[measured], truth[measured], joined.task),
         )
 
@@ -183,46 +193,46 @@ def _figures(values: np.ndarray, truth: np.ndarray, task: str) -> tuple[float, .
     return float(np.mean(predicted == truth)), float(np.mean(meaning[predicted] == truth))
 
 
-def print_check(notes: tuple[str, ...], outcomes: tuple[FileCheck, ...], console: Console) -> None:
-    """The outcome for a reader: what was understood, a line for each split, then what is wrong."""
+def print_check(notes: tuple[str, ...], checks: tuple[FileCheck, ...], console: Console) -> None:
+    """Print the notes, and for each file its notes, a table of its splits and its problems."""
     from rich.table import Table
 
     for note in notes:
         console.print(note, markup=False, soft_wrap=True)
-    for outcome in outcomes:
-        console.print(f"\n{outcome.source}", style="bold", markup=False, soft_wrap=True)
-        for note in outcome.notes:
-            console.print(f"  {note.removeprefix(f'{outcome.source}: ')}", markup=False, soft_wrap=True)
-        if outcome.parts:
-            heads = ("valence r", "arousal r") if outcome.task == "va" else ("right", "best order")
+    for check in checks:
+        console.print(f"\n{check.source}", style="bold", markup=False, soft_wrap=True)
+        for note in check.notes:
+            console.print(f"  {note.removeprefix(f'{check.source}: ')}", markup=False, soft_wrap=True)
+        if check.parts:
+            heads = ("valence r", "arousal r") if check.task == "va" else ("right", "best order")
             table = Table(box=None, header_style="bold", padding=(0, 0, 0, 2))
             for head in (
                 "split",
                 "rows",
                 "labels",
-                "2D" if outcome.task else "",
+                "2D" if check.task else "",
                 "codes",
                 "codes only",
                 *heads,
             ):
                 table.add_column(head, justify="left" if head == "split" else "right", no_wrap=True)
-            for part in outcome.parts:
-                figures = [_shown(value, outcome.task) for value in part.figures]
-                counts = (part.rows, part.labelled, part.predicted, part.coded, part.bare)
+            for part in check.parts:
+                figures = [_shown(value, check.task) for value in part.figures]
+                counts = (part.rows, part.labelled, part.predicted, part.coded, part.codes_only)
                 table.add_row(part.name, *(str(count) for count in counts), *figures)
             console.print(table)
-            console.print(f"  {outcome.spread}", markup=False, soft_wrap=True)
-        for problem in outcome.problems:
+            console.print(f"  {check.spread}", markup=False, soft_wrap=True)
+        for problem in check.problems:
             console.print(
-                f"  PROBLEM {problem.removeprefix(f'{outcome.source}: ')}", style="bold", markup=False
+                f"  PROBLEM {problem.removeprefix(f'{check.source}: ')}", style="bold", markup=False
             )
-        if not outcome.problems:
+        if not check.problems:
             console.print(
                 "  ok: rows and classes match the samples and agree with the labels",
                 markup=False,
                 soft_wrap=True,
             )
-    if any(outcome.parts for outcome in outcomes):
+    if any(check.parts for check in checks):
         console.print(f"\n{_LEGEND}", soft_wrap=True)
 
 

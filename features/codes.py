@@ -62,16 +62,16 @@ class Codes:
 
 
 def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataFrame, Codes]:
-    """Samples and codes of stores.
+    """Read samples and codes of stores.
 
     Stores with the same ids (several regressors on one data set) are joined by id: blocks are named
     ``smirk:expression``, and a row has codes if all stores have codes of it. Stores without a common id are stacked
-    (:func:`~.merge.stack`): trained on the first data set, reported on the last.
+    (:func:`~.merge.stack`): models are trained on all but the last data set, which is reported.
 
     Parameters
     ----------
-    paths : of the stores
-    blocks : which blocks (:func:`~.blocks.choose_blocks_of`)
+    paths : paths of the stores
+    blocks : code blocks (:func:`~.blocks.choose_blocks_of`)
 
     Raises
     ------
@@ -93,9 +93,9 @@ def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataF
         pairs = [(name, block) for name in first for block in chosen[name]]
         used, columns = [], []
         for name, block in pairs:
-            held, full = first[name].blocks[block], f"{name}:{block}" if name else block
-            used.append(BlockUse(full, held.width, held.basis))
-            columns += column_names(full, held)
+            described, full_name = first[name].blocks[block], f"{name}:{block}" if name else block
+            used.append(BlockUse(full_name, described.width, described.basis))
+            columns += column_names(full_name, described)
         parts = [_read_dataset(dataset, pairs) for dataset in datasets]
         samples, spare = parts[0].samples, tuple[str, ...]()
         source = " + ".join(part.source for part in parts)
@@ -122,7 +122,7 @@ def read_codes(paths: Sequence[Path], *, blocks: str = "full") -> tuple[pd.DataF
 
 
 def _check_different(stores: Sequence[CodeStore]) -> None:
-    """Refuse the same content twice, also under different names."""
+    """Raise an error if two stores have the same content."""
     first: dict[str, CodeStore] = {}
     for store in stores:
         other = first.setdefault(store.content_sha256, store)
@@ -133,6 +133,7 @@ def _check_different(stores: Sequence[CodeStore]) -> None:
 
 
 def _regressor(store: CodeStore) -> str:
+    """Name of the regressor of a store; empty if the store does not have it."""
     return str(store.info.regressor.get("name", ""))
 
 
@@ -141,16 +142,16 @@ def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
     groups: list[list[CodeStore]] = []
     for store in stores:
         for group in groups:
-            mine, theirs = group[0].samples["id"], store.samples["id"]
-            common = len(np.intersect1d(mine, theirs, assume_unique=True))
-            if common == len(mine) == len(theirs):
+            group_ids, ids = group[0].samples["id"], store.samples["id"]
+            common = len(np.intersect1d(group_ids, ids, assume_unique=True))
+            if common == len(group_ids) == len(ids):
                 group.append(store)
                 break
             if common:
                 raise StoreError(
                     f"{group[0].path.name} and {store.path.name}: the stores share only a part of their samples "
-                    f"({plural(common, 'id')} in both, {len(mine) - common} only in the first, "
-                    f"{len(theirs) - common} only in the second); extract both from the same list"
+                    f"({plural(common, 'id')} in both, {len(group_ids) - common} only in the first, "
+                    f"{len(ids) - common} only in the second); extract both from the same list"
                 )
         else:
             groups.append([store])
@@ -158,7 +159,10 @@ def _datasets(stores: Sequence[CodeStore]) -> list[list[CodeStore]]:
 
 
 def _named(group: Sequence[CodeStore]) -> dict[str, CodeStore]:
-    """Stores of one data set by the prefix of their blocks: regressor, else file name; empty for a single store."""
+    """Prefix of the names of blocks -> store, for the stores of one data set.
+
+    The prefix is the regressor, else the file name; it is empty for a single store.
+    """
     if len(group) == 1:
         return {"": group[0]}
     for names in ([_regressor(store) for store in group], [store.path.stem for store in group]):
@@ -172,7 +176,12 @@ def _named(group: Sequence[CodeStore]) -> dict[str, CodeStore]:
 def _check_same(
     first: Mapping[str, CodeStore], other: Mapping[str, CodeStore], chosen: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
-    """Refuse data sets with codes of different regressors, blocks or bases; warn of different weights."""
+    """Warnings of different weights of two data sets.
+
+    Raises
+    ------
+    StoreError : the codes are of different regressors, blocks or bases.
+    """
     names = [" + ".join(store.path.name for store in dataset.values()) for dataset in (first, other)]
     regressors = [sorted(_regressor(store) for store in dataset.values()) for dataset in (first, other)]
     if regressors[0] != regressors[1] or set(first) != set(other):
@@ -182,12 +191,12 @@ def _check_same(
         )
     for name, blocks in chosen.items():
         for block in blocks:
-            mine, theirs = first[name].blocks[block], other[name].blocks.get(block)
-            if theirs is None or (mine.width, mine.basis) != (theirs.width, theirs.basis):
-                other_block = "none" if theirs is None else f"{theirs.width} numbers of {theirs.basis}"
+            one, two = first[name].blocks[block], other[name].blocks.get(block)
+            if two is None or (one.width, one.basis) != (two.width, two.basis):
+                description = "none" if two is None else f"{two.width} numbers of {two.basis}"
                 raise StoreError(
-                    f"{names[1]}: the block {block} is {other_block}, that of {names[0]} is {mine.width} numbers of "
-                    f"{mine.basis}; extract both with the same regressor"
+                    f"{names[1]}: the block {block} is {description}, that of {names[0]} is {one.width} numbers of "
+                    f"{one.basis}; extract both with the same regressor"
                 )
     weights = [
         {name: store.info.regressor.get("weights_sha256") for name, store in dataset.items()}
@@ -202,7 +211,7 @@ def _check_same(
 
 @dataclass(frozen=True, slots=True)
 class _Dataset:
-    """One data set: samples sorted by id, and aligned arrays."""
+    """One data set of n samples, sorted by id: sample table, (n, d) codes and (n, 6) quality."""
 
     source: str
     samples: pd.DataFrame
@@ -212,6 +221,7 @@ class _Dataset:
 
 
 def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, str]]) -> _Dataset:
+    """Read the stores of one data set; ``pairs`` are the prefix and the name of each block, in order."""
     order = {
         name: np.argsort(store.samples["id"].to_numpy(str), kind="stable") for name, store in stores.items()
     }
@@ -244,7 +254,7 @@ def _read_dataset(stores: Mapping[str, CodeStore], pairs: Sequence[tuple[str, st
 
 
 def _samples(store: CodeStore, order: np.ndarray) -> pd.DataFrame:
-    """Sample table of a store in the order given, its classes by canonical names."""
+    """Sample table of a store with rows in this order and canonical names of the classes."""
     samples = store.samples.iloc[order].reset_index(drop=True)
     samples["label"] = samples["label"].cat.rename_categories(list(canonical_all(store.info.classes)))
     return samples

@@ -1,8 +1,8 @@
-"""From files to one table: samples and codes, aligned 2D predictions, and one order of classes.
+"""Join files to one table: samples, codes and aligned predictions with one order of classes.
 
-Samples come from stores (:mod:`.codes`) or a table of labels (:mod:`.labels`). Predictions are read
-(:mod:`.predictions`), aligned to them (:mod:`.align`) and checked for their order (:mod:`.order`); the result is a
-:class:`~.fusion_table.FusionTable`.
+Samples come from stores (:mod:`.codes`) or from a table of labels (:mod:`.labels`). Predictions are read
+(:mod:`.predictions`), aligned to the samples (:mod:`.align`), and their order is checked (:mod:`.order`). The result is
+a :class:`~.fusion_table.FusionTable`.
 """
 
 from __future__ import annotations
@@ -29,26 +29,25 @@ from .samples import classes_of
 if TYPE_CHECKING:
     import pandas as pd
 
-# The class that half of the field's datasets and networks have and the other half has not.
+# Only some of the datasets and networks of the field have this class.
 _OPTIONAL = "contempt"
-# The --2d options are for the 2D files alone; advice for ready 3D predictions names the file's contents.
-_INSIDE = {GIVE_IDS: "save its ids with it", GIVE_ORDER: "name its columns in that order"}
+# Advice for files of 3D predictions, for which the --2d options do not apply.
+_ADVICE_3D = {GIVE_IDS: "save its ids in the file", GIVE_ORDER: "name its columns in that order"}
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Samples that predictions are aligned to, and their codes where there is a store.
+class SampleData:
+    """Samples to which predictions are aligned, with their codes if they come from a store.
 
     Attributes
     ----------
-    samples : pandas.DataFrame
-        Sample table.
+    samples : sample table of n rows
     source : str
-        The files of the samples, for messages.
+        Names of the files of the samples, for messages.
     classes : tuple of str
-        Empty where labels are numbers, or names whose order is open.
+        Classes of the labels in order; empty if labels are numbers, or names without an order.
     codes : Codes or None
-    spare : classes that not all datasets have; predictions may have columns of them
+    spare : classes that not all datasets have; predictions may have columns for them
     notes : tuple of str
     """
 
@@ -61,7 +60,7 @@ class Given:
 
     @property
     def targets(self) -> np.ndarray:
-        """(n, 2) float64 valence and arousal, NaN where there is none."""
+        """(n, 2) float64 valence and arousal, NaN if missing."""
         return self.samples[["valence", "arousal"]].to_numpy(np.float64)
 
     @property
@@ -71,24 +70,25 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Aligned:
+class AlignedPredictions:
     """One predictions file, aligned to the samples.
 
     Attributes
     ----------
     source : str
-        The file's name.
-    kind : of :class:`~.predictions.Predictions`
+        Name of the file.
+    kind : ``logits``, ``probabilities`` or ``va``
     values : (n, k) float64
-        Scores or values in the samples' order and the task's columns; NaN where the file has no such row.
+        Scores or values, with rows in the order of the samples and columns in that of the task; NaN in samples without
+        a prediction.
     problem : str
-        Likely fault in the order of its rows or columns; empty where nothing shows.
+        Probable error in the order of the rows or columns; empty if there is none.
     advice : str
-        Remedy of the problem.
+        Advice on the problem.
     notes : tuple of str
-        How it was read and aligned.
+        How the file was read and aligned.
     out_of_fold : bool
-        The file states it.
+        Whether the file states that its predictions are out of fold.
     """
 
     source: str
@@ -101,15 +101,15 @@ class Aligned:
 
     @property
     def present(self) -> np.ndarray:
-        """(n,) bool: samples that the file has a row for."""
+        """(n,) bool: samples with a prediction."""
         return np.asarray(np.isfinite(self.values).all(axis=1))
 
-    def accepted(self, *, force: bool) -> Aligned:
-        """The same, where no order looks wrong; else with a warning where that is to be ignored.
+    def accepted(self, *, force: bool) -> AlignedPredictions:
+        """The same predictions, with a warning among the notes if there is a problem and ``force`` is set.
 
         Raises
         ------
-        PredictionsError : an order is likely wrong, and not forced.
+        PredictionsError : there is a problem, and ``force`` is not set.
         """
         if not self.problem:
             return self
@@ -121,24 +121,24 @@ class Aligned:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """All predictions in the samples' rows and one order of classes.
+class JoinedFiles:
+    """All predictions, aligned to the samples and with one order of classes.
 
     Attributes
     ----------
     task : ``classes`` or ``va``
     classes : tuple of str, empty for valence and arousal
-    labels : (n,) int16, indices into ``classes``, -1 where there is none
-    two_d : the 2D predictions by name; the first is the base
-    three_d : ready 3D predictions, or None
+    labels : (n,) int16, indices into ``classes``, -1 if missing
+    two_d : name -> 2D predictions; the first is the network that is fused
+    three_d : 3D predictions from a file, or None
     notes : tuple of str
     """
 
     task: str
     classes: tuple[str, ...]
     labels: np.ndarray
-    two_d: Mapping[str, Aligned]
-    three_d: Aligned | None
+    two_d: Mapping[str, AlignedPredictions]
+    three_d: AlignedPredictions | None
     notes: tuple[str, ...]
 
 
@@ -151,54 +151,54 @@ def load_table(
     need_labels: bool = True,
     classes: Sequence[str] = (),
 ) -> FusionTable:
-    """The joined table from files: 2D predictions, and stores of codes or ready 3D predictions.
+    """Fusion table of files: 2D predictions, and stores of codes or a file of 3D predictions.
 
     Parameters
     ----------
     inputs : Inputs
-    blocks : which code blocks (:func:`~.codes.read_codes`)
+    blocks : code blocks (:func:`~.codes.read_codes`)
     allow_missing : bool
-        Rows of a 2D file that no sample has the id of are left out instead of refused.
+        Leave out rows of a 2D file that match no sample, instead of raising an error.
     force : bool
-        Go on, with a warning among the notes, where an order is likely wrong.
+        If the order of a file is probably wrong, add a warning to the notes instead of raising an error.
     need_labels : bool
-        Refuse samples of which none has a label; a fitted model predicts those as well.
+        Raise an error if no sample has a label. A fitted model can also predict samples without labels.
     classes : tuple of str
-        The classes that the table is to have, such as a fitted model's; a label that is none of them becomes none.
-        Empty takes those of the samples, or of the predictions.
+        Classes of the table, such as those of a fitted model; other labels are removed. By default the classes of the
+        samples, or of the predictions.
 
     Raises
     ------
-    UsageError : an unknown block.
-    PredictionsError : a file is malformed or does not join, or its order is likely wrong.
+    UsageError : a block does not exist.
+    PredictionsError : a file is malformed or cannot be aligned, or its order is probably wrong.
     StoreError : a store cannot be read, was changed, or does not fit the others.
     """
-    given = read_samples(inputs, blocks=blocks)
+    data = read_samples(inputs, blocks=blocks)
     joined = join_files(
-        inputs, given, allow_missing=allow_missing, need_labels=need_labels, classes=tuple(classes)
+        inputs, data, allow_missing=allow_missing, need_labels=need_labels, classes=tuple(classes)
     )
-    codes = given.codes
+    codes = data.codes
     two_d = {name: file.accepted(force=force) for name, file in joined.two_d.items()}
     three_d = None if joined.three_d is None else joined.three_d.accepted(force=force)
-    if need_labels and (missing := missing_reported(given, joined, next(iter(joined.two_d.values())))):
+    if need_labels and (missing := missing_reported(data, joined, next(iter(joined.two_d.values())))):
         raise PredictionsError(missing)
-    (_, base), *others = two_d.items()
-    trained = base.present & (given.samples["split"] == "train").to_numpy(bool)
-    sources = {"2d": base.source, **{f"2d:{name}": other.source for name, other in others}}
+    (_, first), *others = two_d.items()
+    train_rows = first.present & (data.samples["split"] == "train").to_numpy(bool)
+    sources = {"2d": first.source, **{f"2d:{name}": other.source for name, other in others}}
     if three_d is not None:
-        sources |= {"3d": three_d.source, "labels": given.source}
-    notes = [*given.notes, *joined.notes]
+        sources |= {"3d": three_d.source, "labels": data.source}
+    notes = [*data.notes, *joined.notes]
     for file in (*two_d.values(), *(() if three_d is None else (three_d,))):
         notes += file.notes
     return FusionTable(
         task=joined.task,
         classes=joined.classes,
-        id=given.samples["id"].to_numpy(str),
-        group=given.samples["group"].to_numpy(str),
-        split=given.splits,
+        id=data.samples["id"].to_numpy(str),
+        group=data.samples["group"].to_numpy(str),
+        split=data.splits,
         labels=joined.labels,
-        targets=given.targets,
-        two_d=base.values,
+        targets=data.targets,
+        two_d=first.values,
         codes=None if codes is None else codes.values,
         code_columns=() if codes is None else codes.columns,
         blocks=() if codes is None else codes.blocks,
@@ -208,137 +208,142 @@ def load_table(
         others={name: other.values for name, other in others},
         quality=None if codes is None else codes.quality,
         quality_columns=() if codes is None else QUALITY_COLUMNS,
-        two_d_out_of_fold=base.out_of_fold and bool(trained.any()),
+        two_d_out_of_fold=first.out_of_fold and bool(train_rows.any()),
         two_d_network=network_of(inputs.two_d[0]),
     )
 
 
-def read_samples(inputs: Inputs, *, blocks: str = "full") -> Given:
-    """Samples that predictions are aligned to: those of the stores, or of the table of labels."""
+def read_samples(inputs: Inputs, *, blocks: str = "full") -> SampleData:
+    """Samples of the stores, or of the table of labels."""
     if inputs.stores:
         samples, codes = read_codes(inputs.stores, blocks=blocks)
         classes, notes = classes_of(samples), codes.notes
         if inputs.labels is not None:
-            table = read_labels(inputs.labels, beside=samples)
+            table = read_labels(inputs.labels, samples=samples)
             samples, note = overlay(samples, table, source=inputs.labels.name, to=codes.source)
             classes = classes if classes_of(samples) == classes else ()
             notes = (*notes, note)
-        return Given(samples, codes.source, classes, codes, codes.spare, notes)
+        return SampleData(samples, codes.source, classes, codes, codes.spare, notes)
     if inputs.labels is None:
         raise UsageError("inputs: no labels; give --3d-store STORE or --labels TABLE")
-    return Given(read_labels(inputs.labels), inputs.labels.name, ())
+    return SampleData(read_labels(inputs.labels), inputs.labels.name, ())
 
 
 def join_files(
     inputs: Inputs,
-    given: Given,
+    data: SampleData,
     *,
     allow_missing: bool = False,
     need_labels: bool = True,
     classes: tuple[str, ...] = (),
-) -> Joined:
-    """Read all predictions, choose the classes, and align each file; nothing is refused for its order yet.
+) -> JoinedFiles:
+    """Read all predictions, choose the classes, and align each file.
 
-    Parameters are those of :func:`load_table`.
+    A probable error in the order of a file is stored in its ``problem``. Parameters are those of :func:`load_table`.
     """
-    known = classes or given.classes or tuple(sorted(names_of(given.samples["label"])))
+    class_names = classes or data.classes or tuple(sorted(names_of(data.samples["label"])))
 
     def read(file: int, task: str | None) -> Predictions:
         return load_predictions(
             inputs.two_d[file],
             ids_file=inputs.ids_of(file),
             classes=inputs.classes_of(file),
-            known=known,
+            more_classes=class_names,
             task=task,
         )
 
-    base = read(0, inputs.task)
-    task = _choose_task(given, base, "classes" if classes else inputs.task, need_labels=need_labels)
-    if task == "va" and base.kind != "va":
-        base = read(0, task)  # two columns without names turned out to be these
-    files = [base, *(read(file, task) for file in range(1, len(inputs.two_d)))]
-    ready = [] if inputs.three_d is None else [load_predictions(inputs.three_d, known=known, task=task)]
+    first = read(0, inputs.task)
+    task = _choose_task(data, first, "classes" if classes else inputs.task, need_labels=need_labels)
+    if task == "va" and first.kind != "va":
+        first = read(0, task)  # two columns without names, which were read as classes
+    files = [first, *(read(file, task) for file in range(1, len(inputs.two_d)))]
+    files_3d = (
+        []
+        if inputs.three_d is None
+        else [load_predictions(inputs.three_d, more_classes=class_names, task=task)]
+    )
     notes: tuple[str, ...] = ()
-    labels = np.full(len(given.samples), -1, np.int16)
+    labels = np.full(len(data.samples), -1, np.int16)
     if task == "classes":
-        categories, notes = _choose_classes(given, [*files, *ready], classes)
+        categories, notes = _choose_classes(data, [*files, *files_3d], classes)
         classes, labels = tuple(categories.cat.categories), categories.cat.codes.to_numpy(np.int16)
     else:
         classes = ()
-    aligned = [align_predictions(file, given, classes, labels, allow_missing=allow_missing) for file in files]
+    aligned = [align_predictions(file, data, classes, labels, allow_missing=allow_missing) for file in files]
     three_d = [
-        align_predictions(file, given, classes, labels, allow_missing=allow_missing, two_d=False)
-        for file in ready
+        align_predictions(file, data, classes, labels, allow_missing=allow_missing, two_d=False)
+        for file in files_3d
     ]
     two_d = dict(zip(_names_of(inputs.two_d), aligned, strict=True))
-    return Joined(task, classes, labels, two_d, three_d[0] if three_d else None, notes)
+    return JoinedFiles(task, classes, labels, two_d, three_d[0] if three_d else None, notes)
 
 
 def align_predictions(
     predictions: Predictions,
-    given: Given,
+    data: SampleData,
     classes: tuple[str, ...],
     labels: np.ndarray,
     *,
     allow_missing: bool = False,
     two_d: bool = True,
-) -> Aligned:
-    """Put a file's rows where their samples are; where there are labels, check the orders it was read in.
+) -> AlignedPredictions:
+    """Align a file to the samples, and check its order against the labels.
 
-    Checked are the order of the classes, of rows without ids, and of valence and arousal.
+    The order of the classes, of rows without ids, and of valence and arousal is checked.
 
     Parameters
     ----------
     predictions : m rows
-    given : n samples
+    data : n samples
     classes : the k classes of the table; empty for valence and arousal
     labels : (n,) int16, indices into ``classes``
     allow_missing : bool
-        Leave out rows that no sample has the id of.
+        Leave out rows that match no sample.
     two_d : bool
-        Whether the options for the 2D files apply to these predictions.
+        Whether these are 2D predictions, for which messages name options.
 
     Raises
     ------
-    PredictionsError : rows or columns do not fit.
+    PredictionsError : rows or columns do not fit the samples.
     """
     predictions = replace(predictions, source=Path(predictions.source).name)
-    source, samples, targets = predictions.source, given.samples, given.targets
+    source, samples, targets = predictions.source, data.samples, data.targets
     ids = predictions.id_columns or ({} if predictions.ids is None else {"ids": predictions.ids})
     aligned = align_columns(
         ids,
         predictions.other_columns,
         samples,
         source=source,
-        to=given.source,
+        to=data.source,
         allow_missing=allow_missing,
     )
     rows, note = aligned or align_in_order(
         len(predictions),
-        given.splits,
+        data.splits,
         labelled=labels >= 0 if classes else np.isfinite(targets).all(axis=1),
         source=source,
-        to=given.source,
-        remedy=GIVE_IDS if two_d else _INSIDE[GIVE_IDS],
+        to=data.source,
+        remedy=GIVE_IDS if two_d else _ADVICE_3D[GIVE_IDS],
     )
     notes = [*predictions.notes, note]
-    taken = rows >= 0
-    to = rows[taken]
-    has_ids, paths, splits = aligned is not None, samples["path"].to_numpy()[to].tolist(), given.splits[to]
+    matched = rows >= 0  # rows of the file that match a sample
+    sample_rows = rows[matched]
+    has_ids = aligned is not None
+    paths, splits = samples["path"].to_numpy()[sample_rows].tolist(), data.splits[sample_rows]
     if classes:
-        values, note = predictions.scores_of(classes, (*given.spare, _OPTIONAL))
+        values, note = predictions.scores_of(classes, (*data.spare, _OPTIONAL))
         notes.append(note)
         columns = predictions.columns or classes
-        # Labels as numbers of the file's own columns, of which some may be spare.
-        number_of = np.array([*map(columns.index, classes), -1])
+        # Column of the file for each label; the last entry is for rows without a label (-1).
+        column_of = np.array([*map(columns.index, classes), -1])
         problem, advice = class_problem(
-            predictions.scores()[taken].argmax(axis=1),
-            number_of[labels[to]],
+            predictions.scores()[matched].argmax(axis=1),
+            column_of[labels[sample_rows]],
             columns,
             paths=paths,
             splits=splits,
             has_ids=has_ids,
-            numbered=not given.classes and is_numbered(samples["label"]),
+            numbered=not data.classes and is_numbered(samples["label"]),
         )
     elif predictions.kind != "va":
         raise PredictionsError(
@@ -346,16 +351,18 @@ def align_predictions(
         )
     else:
         values = predictions.values
-        problem, advice = va_problem(values[taken], targets[to], paths=paths, splits=splits, has_ids=has_ids)
+        problem, advice = va_problem(
+            values[matched], targets[sample_rows], paths=paths, splits=splits, has_ids=has_ids
+        )
     if not two_d:
-        for option, words in _INSIDE.items():
-            advice = advice.replace(option, words)
-    everywhere = np.full((len(samples), values.shape[1]), np.nan)
-    everywhere[to] = values[taken]
-    return Aligned(
+        for advice_2d, advice_3d in _ADVICE_3D.items():
+            advice = advice.replace(advice_2d, advice_3d)
+    of_samples = np.full((len(samples), values.shape[1]), np.nan)
+    of_samples[sample_rows] = values[matched]
+    return AlignedPredictions(
         source,
         predictions.kind,
-        everywhere,
+        of_samples,
         problem,
         advice,
         tuple(filter(None, notes)),
@@ -363,58 +370,61 @@ def align_predictions(
     )
 
 
-def missing_reported(given: Given, joined: Joined, file: Aligned) -> str:
-    """Fault of a file that has none of the reported rows of several datasets; empty where it has some.
+def missing_reported(data: SampleData, joined: JoinedFiles, file: AlignedPredictions) -> str:
+    """Message if a file has no prediction for the reported dataset, of several datasets; else empty.
 
-    Other rows would be reported in their place, which the notes call unused.
+    Without this error, rows of other datasets would be reported instead.
     """
-    reported = "" if given.codes is None else given.codes.reported
-    known = np.isfinite(given.targets).all(axis=1) if joined.task == "va" else joined.labels >= 0
-    wanted = (given.samples["split"] == "test").to_numpy(bool) & known
-    if not reported or (wanted & file.present).any():
+    reported = "" if data.codes is None else data.codes.reported
+    labelled = np.isfinite(data.targets).all(axis=1) if joined.task == "va" else joined.labels >= 0
+    needed = (data.samples["split"] == "test").to_numpy(bool) & labelled
+    if not reported or (needed & file.present).any():
         return ""
     return (
-        f"{file.source}: no 2D predictions for the {plural(int(wanted.sum()), 'labelled test row')} of {reported}, "
+        f"{file.source}: no 2D predictions for the {plural(int(needed.sum()), 'labelled test row')} of {reported}, "
         "which are to be reported; give a file with those rows, or omit that store"
     )
 
 
-def _choose_task(given: Given, two_d: Predictions, task: str | None, *, need_labels: bool = True) -> str:
-    """``classes`` or ``va``: the task that was asked for, else one that both samples and predictions have.
+def _choose_task(data: SampleData, two_d: Predictions, task: str | None, *, need_labels: bool = True) -> str:
+    """``classes`` or ``va``: the requested task, else one that both samples and predictions have.
 
     Raises
     ------
     PredictionsError : no sample has a label of the task, and labels are needed.
     """
-    has = {"classes": bool(given.samples["label"].notna().any()), "va": has_va(given.samples)}
+    has = {"classes": bool(data.samples["label"].notna().any()), "va": has_va(data.samples)}
     if task is None:
-        pair = two_d.values.shape[1] == 2 and not two_d.columns and len(given.classes) != 2
-        task = "va" if two_d.kind == "va" or (has["va"] and (pair or not has["classes"])) else "classes"
+        may_be_va = two_d.values.shape[1] == 2 and not two_d.columns and len(data.classes) != 2
+        task = "va" if two_d.kind == "va" or (has["va"] and (may_be_va or not has["classes"])) else "classes"
     if not has[task] and need_labels:
         other = next((name for name, present in has.items() if present), None)
         wanted = "valence and arousal" if task == "va" else "classes"
         raise PredictionsError(
-            f"{given.source}: has no labels ({wanted}), so nothing can be measured"
+            f"{data.source}: has no labels ({wanted}), so nothing can be measured"
             + (f"; use --task {other}, whose labels it has" if other else "; give them with --labels TABLE")
         )
     return task
 
 
 def _choose_classes(
-    given: Given, files: Sequence[Predictions], asked: tuple[str, ...]
+    data: SampleData, files: Sequence[Predictions], requested: tuple[str, ...]
 ) -> tuple[pd.Series, tuple[str, ...]]:
-    """Labels as a Categorical of the table's classes, and notes; contempt is dropped where one side has none of it."""
-    labels, source = given.samples["label"], given.source
+    """Labels as a Categorical of the classes of the table, and notes.
+
+    The class contempt is left out if the samples or a file do not have it.
+    """
+    labels, source = data.samples["label"], data.source
     names = names_of(labels)
-    numbered = not given.classes and is_numbered(labels)
-    if asked:
-        others = [] if numbered else sorted(names - set(asked))
+    numbered = not data.classes and is_numbered(labels)
+    if requested:
+        others = [] if numbered else sorted(names - set(requested))
         lost = int(labels.isin(others).sum())
-        note = f"{source}: {plural(lost, 'row')} labelled {', '.join(others)} left out: not asked for"
-        return with_classes(labels, asked, source=source, spare=others), (note,) if lost else ()
+        note = f"{source}: {plural(lost, 'row')} labelled {', '.join(others)} left out: no class of the model"
+        return with_classes(labels, requested, source=source, spare=others), (note,) if lost else ()
     columns = [file.columns for file in files if file.columns]
     notes: list[str] = []
-    classes = given.classes
+    classes = data.classes
     if not classes and columns:
         classes = columns[0]
         first = next(Path(file.source).name for file in files if file.columns)
@@ -428,10 +438,10 @@ def _choose_classes(
         classes = tuple(str(column) for column in range(files[0].values.shape[1]))
         note = f"classes: no file names them; numbered 0 to {len(classes) - 1} as the columns and labels are"
         return with_classes(labels, classes, source=source), (note,)
-    sides = [*columns, *([] if numbered else [given.classes or tuple(sorted(names))])]
+    class_lists = [*columns, *([] if numbered else [data.classes or tuple(sorted(names))])]
     if numbered:
         labels = with_classes(labels, classes, source=source)
-    if _OPTIONAL in classes and any(_OPTIONAL not in side for side in sides):
+    if _OPTIONAL in classes and any(_OPTIONAL not in class_list for class_list in class_lists):
         classes = tuple(name for name in classes if name != _OPTIONAL)
         lost = int((labels == _OPTIONAL).sum())
         if lost:
@@ -443,7 +453,7 @@ def _choose_classes(
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each 2D file, as short as distinguishes them."""
+    """A distinct name for each 2D file: its stem, with its folder, or its path."""
     for names in ([path.stem for path in paths], [f"{path.parent.name}/{path.stem}" for path in paths]):
         if len(set(names)) == len(names):
             return names

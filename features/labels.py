@@ -1,4 +1,4 @@
-"""Labels of samples: from a table that the user gives, and as numbers of the classes of a run."""
+"""Labels of samples: read from a table, and converted to the classes of a run."""
 
 from __future__ import annotations
 
@@ -33,17 +33,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Sample table from a table of labels.
+def read_labels(path: str | Path, *, samples: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Read a table of labels as a sample table.
 
-    The table has a column of ids, then ``label`` (name or number) or ``valence`` and ``arousal``; maybe ``split`` and
-    ``group``, which are enough ``beside`` the samples of a store. The column of ids is then the one that aligns most of
-    these. Labels that are names are a Categorical of their canonical names, numbers one of integers
-    (:func:`with_classes`).
+    The table needs a column of ids, and either ``label`` (name or number) or ``valence`` and ``arousal``. Columns
+    ``split`` and ``group`` are optional. In the result, labels are a Categorical: of canonical names, or of integers if
+    labels are numbers (:func:`with_classes`).
+
+    Parameters
+    ----------
+    path : file of the table
+    samples : sample table of a store, optional
+        The column of ids is the one that matches most of these samples. The table needs no labels, if it has splits or
+        groups.
 
     Raises
     ------
-    PredictionsError : no ids, no labels, an id twice, or a split or value that is none.
+    PredictionsError : the table has no ids or no labels, an id is repeated, or a split, label or value is invalid.
     """
     source = Path(path)
     if not source.exists():
@@ -53,14 +59,14 @@ def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.D
     pair = va_columns(table)
     candidates = id_candidates(table.drop(columns={label, split, group, *(pair or ())} - {None}))
     id_column = next(iter(candidates), None)
-    if beside is not None and (best := choose_id_column(candidates, beside)) is not None:
-        id_column = best[0]
+    if samples is not None and (best := choose_id_column(candidates, samples)) is not None:
+        id_column, _ = best
     if id_column is None:
         raise PredictionsError(f"{path}: no column of ids among {list_columns(list(table))}; name it id")
     ids = candidates[id_column]
     _check_unique(source, ids)
-    if label is None and pair is None and (beside is None or not (split or group)):
-        wanted = "label, or valence and arousal" + (", or split, or group" if beside is not None else "")
+    if label is None and pair is None and (samples is None or not (split or group)):
+        wanted = "label, or valence and arousal" + (", or split, or group" if samples is not None else "")
         raise PredictionsError(f"{path}: no column {wanted} among {list_columns(list(table))}; add one")
     path_column = find_column(table, PATH_NAMES)
     columns = {"id": ids, "path": ids if path_column is None else as_text(table[path_column])}
@@ -73,26 +79,26 @@ def read_labels(path: str | Path, *, beside: pd.DataFrame | None = None) -> pd.D
     classes: list[str] = []
     if label:
         columns["label"], classes = _labels(source, as_text(table[label]))
-    samples = sample_table(columns, classes=classes, dataset=source.name)
+    result = sample_table(columns, classes=classes, dataset=source.name)
     if label and columns["label"].dtype.kind == "i":
-        samples["label"] = samples["label"].cat.rename_categories(int)
-    return samples
+        result["label"] = result["label"].cat.rename_categories(int)
+    return result
 
 
 def with_classes(
     labels: pd.Series, classes: Sequence[str], *, source: str, spare: Sequence[str] = ()
 ) -> pd.Series:
-    """Labels as a Categorical of ``classes``; numbers are indices of them, one of ``spare`` becomes none.
+    """Labels as a Categorical of ``classes``; numbers are indices into ``classes``, labels in ``spare`` become missing.
 
     Raises
     ------
-    PredictionsError : a label that is none of the classes.
+    PredictionsError : a label is not one of the classes.
     """
     if is_numbered(labels):
-        worst = int(labels.cat.codes.max())
-        if worst >= len(classes):
+        largest = int(labels.cat.codes.max())
+        if largest >= len(classes):
             raise PredictionsError(
-                f"{source}: label {worst} is beyond the {len(classes)} classes ({', '.join(classes)}), numbered from "
+                f"{source}: label {largest} is beyond the {len(classes)} classes ({', '.join(classes)}), numbered from "
                 "0; give all classes, or labels as class names"
             )
         return labels.cat.set_categories(range(len(classes))).cat.rename_categories(list(classes))
@@ -105,12 +111,12 @@ def with_classes(
 
 
 def is_numbered(labels: pd.Series) -> bool:
-    """Whether labels are numbers of classes that are not known yet."""
+    """Whether labels are numbers instead of names of classes."""
     return labels.cat.categories.dtype.kind == "i"
 
 
 def names_of(labels: pd.Series) -> set[str]:
-    """Names of the classes that occur; of numbers their text."""
+    """Names of the classes that occur; numbers as text."""
     return set(map(str, labels.dropna().unique()))
 
 
@@ -120,19 +126,19 @@ def has_va(samples: pd.DataFrame) -> bool:
 
 
 def overlay(samples: pd.DataFrame, table: pd.DataFrame, *, source: str, to: str) -> tuple[pd.DataFrame, str]:
-    """Samples of a store with the labels of a table, and a line on how they were aligned.
+    """Replace labels, valence and arousal, splits and groups of a store by those of a table; and a note on it.
 
-    Labels, or valence and arousal, are the table's where it has them at all, and none where it has no such row; so are
-    splits and groups. Rows of the table that no sample has the id of are left out, and counted.
+    A column is replaced if the table has at least one value of it; it is then missing in samples without a row in the
+    table. Rows of the table that match no sample are left out and counted.
 
     Parameters
     ----------
-    samples, table : sample tables
-    source, to : names of the table's file and of the store, for messages
+    samples, table : sample tables of the store and of the table
+    source, to : names of the file of the table and of the store, for messages
 
     Raises
     ------
-    PredictionsError : no row of the table is a sample, or a label is none of the store's.
+    PredictionsError : no row of the table matches a sample, or a label is not a class of the store.
     """
     alignment = align_or_raise(table["id"].to_numpy(), samples, source=source, to=to, allow_missing=True)
     matched = (
@@ -153,11 +159,12 @@ def overlay(samples: pd.DataFrame, table: pd.DataFrame, *, source: str, to: str)
         and (is_numbered(table["label"]) or names_of(table["label"]) <= {*classes})
     ):
         result["label"] = with_classes(result["label"], classes, source=source)
-    replaced = ", ".join(what for what, names in columns.items() if names) or "nothing"
+    replaced = ", ".join(content for content, names in columns.items() if names) or "nothing"
     return result, f"{alignment.report(source, to)}; its {replaced} instead of the store's"
 
 
 def _check_unique(source: Path, ids: np.ndarray) -> None:
+    """Raise an error for repeated ids."""
     names, counts = np.unique(ids, return_counts=True)
     if counts.max() > 1:
         repeated = names[counts > 1].tolist()
@@ -169,36 +176,39 @@ def _check_unique(source: Path, ids: np.ndarray) -> None:
 def _targets(
     source: Path, table: pd.DataFrame, pair: tuple[str, str], ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Valence and arousal (n,), NaN where there is none."""
+    """Valence (n,) and arousal (n,), NaN if missing."""
     targets = np.stack([as_numbers(table[column]) for column in pair], axis=1)
     # AffectNet marks rows without valence and arousal by -2.
     targets[(targets == -2).any(axis=1)] = np.nan
-    far = np.flatnonzero((np.abs(targets) > 1).any(axis=1))
-    if len(far):
+    outside = np.flatnonzero((np.abs(targets) > 1).any(axis=1))
+    if len(outside):
         raise PredictionsError(
-            f"{source}: {plural(len(far), 'row')} with valence or arousal outside [-1, 1] "
-            f"({listed(ids[far].tolist())}); rescale them, or leave their cells empty"
+            f"{source}: {plural(len(outside), 'row')} with valence or arousal outside [-1, 1] "
+            f"({listed(ids[outside].tolist())}); rescale them, or leave their cells empty"
         )
     return targets[:, 0], targets[:, 1]
 
 
 def _labels(source: Path, cells: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Labels with the names of their classes: numbers (-1 where empty), or canonical names (None where empty)."""
+    """Labels (n,), and the names of their classes.
+
+    Labels are numbers (-1 if missing) or canonical names (None if missing).
+    """
     texts = ["" if is_empty(cell) else label_text(cell) for cell in cells.tolist()]
     numbers = as_numbers(np.array(texts, dtype=object))
     if np.isfinite(numbers[np.array(texts) != ""]).all():
-        whole = np.where(np.isfinite(numbers), numbers, -1)
-        if (whole != np.round(whole)).any() or whole.min() < -1 or whole.max() > np.iinfo(np.int16).max:
+        labels = np.where(np.isfinite(numbers), numbers, -1)
+        if (labels != np.round(labels)).any() or labels.min() < -1 or labels.max() > np.iinfo(np.int16).max:
             raise PredictionsError(
                 f"{source}: some labels are neither class names nor the numbers 0, 1, ...; write one of the two"
             )
-        return whole.astype(np.int64), [str(label) for label in range(int(whole.max()) + 1)]
+        return labels.astype(np.int64), [str(label) for label in range(int(labels.max()) + 1)]
     names = [canonical(text) or None for text in texts]
     return np.array(names, dtype=object), sorted({name for name in names if name})
 
 
 def _splits(source: Path, cells: np.ndarray) -> np.ndarray:
-    """Codes of splits (n,) int64 from cells that name them."""
+    """(n,) int64 codes of :class:`~.samples.Split` from the names of splits (n,)."""
     names, inverse = np.unique(cells, return_inverse=True)
     splits = [split_of(name) for name in names.tolist()]
     unknown = [name for name, split in zip(names.tolist(), splits, strict=True) if split is None]

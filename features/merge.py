@@ -1,4 +1,4 @@
-"""Sample tables of several stores as one: of the same samples, or of one dataset after another."""
+"""Merge sample tables of several stores: of the same samples, or of different datasets."""
 
 from __future__ import annotations
 
@@ -16,57 +16,67 @@ if TYPE_CHECKING:
 
 
 def merge_same(tables: Sequence[pd.DataFrame], *, source: str) -> pd.DataFrame:
-    """Samples that several stores hold, in one order of the ids; what the first does not have comes from the next.
+    """Merge tables of the same samples; a column without values is taken from the next table that has values.
+
+    Parameters
+    ----------
+    tables : sample tables with the same ids in the same order
+    source : names of the stores, for messages
 
     Raises
     ------
-    PredictionsError : two of them disagree on the label or the split of a sample.
+    PredictionsError : two tables differ in the label or the split of a sample.
     """
     first, *others = tables
     for other in others:
-        for what in ("label", "split"):
-            mine, theirs = first[what].astype(object), other[what].astype(object)
-            odd = first["id"][mine.notna() & theirs.notna() & (mine != theirs)].tolist()
-            if odd:
+        for column in ("label", "split"):
+            one, two = first[column].astype(object), other[column].astype(object)
+            differing = first["id"][one.notna() & two.notna() & (one != two)].tolist()
+            if differing:
                 raise PredictionsError(
-                    f"{source}: {len(odd)} of {len(first)} samples have a different {what} in each ({listed(odd, 3)}); "
-                    "extract both from the same list"
+                    f"{source}: {len(differing)} of {len(first)} samples have a different {column} in each "
+                    f"({listed(differing, 3)}); extract both from the same list"
                 )
 
-    def first_with(present: Sequence[bool]) -> pd.DataFrame:
-        return next((table for table, has in zip(tables, present, strict=True) if has), first)
+    def first_with(has_values: Sequence[bool]) -> pd.DataFrame:
+        return next((table for table, has in zip(tables, has_values, strict=True) if has), first)
 
-    measured = first_with([has_va(table) for table in tables])
+    with_va = first_with([has_va(table) for table in tables])
     return first.assign(
         label=first_with([table["label"].notna().any() for table in tables])["label"],
-        valence=measured["valence"],
-        arousal=measured["arousal"],
+        valence=with_va["valence"],
+        arousal=with_va["arousal"],
         split=first_with([table["split"].notna().any() for table in tables])["split"],
         group=first_with([(table["group"] != "").any() for table in tables])["group"],
     )
 
 
 def stack(tables: Sequence[tuple[str, pd.DataFrame]]) -> tuple[pd.DataFrame, tuple[str, ...], list[str]]:
-    """Datasets one after the other, trained on all but the last and reported on the last.
+    """Concatenate tables of different datasets: models are trained on all but the last, which is reported.
 
-    Classes are joined by name; a label that not all of them have becomes none. Groups of different datasets are kept
-    apart. Rows have the role that their own split gives them: of the last dataset the test split is reported (``val``
-    where there is none, all rows where there is neither), of the others the train split (all rows where nothing has a
-    split) is trained on. Splits ``val`` that are neither stay ``val``; rows of any other part have none.
+    New splits of the rows:
+
+    - ``test``: of the last dataset, its test split, else its val split, else all its rows
+    - ``train``: of the other datasets, their train split, or all rows if a dataset has no splits
+    - ``val``: rows of val splits that are not reported
+    - none: all other rows
+
+    Classes are joined by name; labels of classes that not all datasets have become missing. Groups of different
+    datasets get different names.
 
     Parameters
     ----------
-    tables : name and samples of each dataset
+    tables : name and sample table of each dataset
 
     Returns
     -------
-    samples : pandas.DataFrame
+    samples : sample table
     spare : classes that not all datasets have
-    notes : a line for each dataset
+    notes : one for each dataset
 
     Raises
     ------
-    PredictionsError : they have classes, and less than two in common.
+    PredictionsError : the datasets have classes, but fewer than two in common.
     """
     import pandas as pd
 
@@ -79,7 +89,7 @@ def stack(tables: Sequence[tuple[str, pd.DataFrame]]) -> tuple[pd.DataFrame, tup
         )
     notes, parts = [], []
     for name, table in tables:
-        split, note = _reported(table) if table is tables[-1][1] else _trained(table)
+        split, note = _splits_to_report(table) if table is tables[-1][1] else _splits_to_train(table)
         spare = [label for label in classes_of(table) if label not in common]
         label = with_classes(table["label"], common, source=name, spare=spare)
         lost = int((table["label"].notna() & label.isna()).sum())
@@ -96,38 +106,40 @@ def stack(tables: Sequence[tuple[str, pd.DataFrame]]) -> tuple[pd.DataFrame, tup
     return pd.concat(parts, ignore_index=True), spare_of_all, notes
 
 
-def _trained(table: pd.DataFrame) -> tuple[pd.Categorical, str]:
-    """Splits of a dataset that is trained on, and a note."""
-    train, val = _in(table, "train"), _in(table, "val")
+def _splits_to_train(table: pd.DataFrame) -> tuple[pd.Categorical, str]:
+    """New splits of a dataset on which models are trained, and a note."""
+    train, val = _split_mask(table, "train"), _split_mask(table, "val")
     if table["split"].isna().all():
         train = ~train
-    what = "all its rows" if train.all() else "its train split"
-    note = f"{what} ({plural(int(train.sum()), 'row')}) trained on{_rest(train, val)}"
-    return _roles(train, "train", val), note
+    part = "all its rows" if train.all() else "its train split"
+    note = f"{part} ({plural(int(train.sum()), 'row')}) trained on{_other_counts(train, val)}"
+    return _new_splits(train, "train", val), note
 
 
-def _reported(table: pd.DataFrame) -> tuple[pd.Categorical, str]:
-    """Splits of the dataset that is reported, and a note."""
-    name = next((name for name in ("test", "val") if _in(table, name).any()), None)
-    chosen = np.ones(len(table), bool) if name is None else _in(table, name)
-    val = _in(table, "val") & ~chosen
-    what = "all its rows" if name is None else f"its {name} split"
-    note = f"{what} ({plural(int(chosen.sum()), 'row')}) as test{_rest(chosen, val)}"
-    return _roles(chosen, "test", val), note
+def _splits_to_report(table: pd.DataFrame) -> tuple[pd.Categorical, str]:
+    """New splits of the dataset that is reported, and a note."""
+    name = next((name for name in ("test", "val") if _split_mask(table, name).any()), None)
+    test = np.ones(len(table), bool) if name is None else _split_mask(table, name)
+    val = _split_mask(table, "val") & ~test
+    part = "all its rows" if name is None else f"its {name} split"
+    note = f"{part} ({plural(int(test.sum()), 'row')}) as test{_other_counts(test, val)}"
+    return _new_splits(test, "test", val), note
 
 
-def _in(table: pd.DataFrame, split: str) -> np.ndarray:
+def _split_mask(table: pd.DataFrame, split: str) -> np.ndarray:
     """(n,) bool: rows of a split."""
     return (table["split"] == split).to_numpy(bool)
 
 
-def _roles(chosen: np.ndarray, role: str, val: np.ndarray) -> pd.Categorical:
+def _new_splits(rows: np.ndarray, split: str, val: np.ndarray) -> pd.Categorical:
+    """Categorical with this split in ``rows``, val in ``val``, and missing elsewhere; both masks are (n,) bool."""
     import pandas as pd
 
-    codes = np.select([chosen, val], [SPLITS.index(role), SPLITS.index("val")], -1)
+    codes = np.select([rows, val], [SPLITS.index(split), SPLITS.index("val")], -1)
     return pd.Categorical.from_codes(codes, list(SPLITS))
 
 
-def _rest(chosen: np.ndarray, val: np.ndarray) -> str:
+def _other_counts(chosen: np.ndarray, val: np.ndarray) -> str:
+    """End of a note: numbers of the rows that are val or not used."""
     counts = {"as val": int(val.sum()), "not used": int((~chosen & ~val).sum())}
     return "".join(f", {plural(count, 'row')} {use}" for use, count in counts.items() if count)

@@ -1,6 +1,6 @@
-"""Contents of a predictions file: arrays, or a table.
+"""Read the content of a predictions file: arrays, or a table.
 
-:func:`~.predictions.load_predictions` interprets them.
+:func:`~.predictions.load_predictions` interprets the content.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _VALUE_KEYS = ("logits", "probabilities", "probs", "va")
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Contents of a file.
+class FileContent:
+    """Content of a predictions file.
 
     Attributes
     ----------
     values : (n, k)
-    columns : tuple of str, empty where the file does not name them
+    columns : canonical names of the k columns; empty if the file does not name them
     ids : name of a column or array -> (n,) str
-        Columns that may hold the ids, the likeliest first. The samples show which of them does.
+        Columns that may contain the ids, the likeliest first; :func:`~.align.align_columns` chooses among them.
     others : name of a column or array -> (n,) str
-        Numbers and repeated text, which may hold the ids if no other column does.
-    kind : ``probabilities`` or ``va`` where the file names it, else empty
-    out_of_fold : bool
+        Columns of numbers and of repeated text (:func:`~.table_columns.other_candidates`).
+    kind : ``probabilities`` or ``va`` if the file names the kind, else empty
+    out_of_fold : whether the file states that its predictions are out of fold
     notes : tuple of str
     """
 
@@ -59,23 +59,23 @@ class Read:
     notes: tuple[str, ...] = ()
 
 
-def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
-    """The values, names and ids of a file, by its suffix.
+def read_file(source: Path, task: str | None, more_classes: Sequence[str]) -> FileContent:
+    """Read a file of predictions; its suffix determines the format.
 
     Parameters
     ----------
     source : the file
-    task : ``classes`` or ``va``; None takes what the file holds (classes, where it holds both)
-    known : class names to look for among a table's columns, beside the vocabulary
+    task : ``classes`` or ``va``; None is the task of the file, or classes if it has both
+    more_classes : class names that columns of a table may have, in addition to the known expressions
 
     Raises
     ------
-    PredictionsError : unreadable, without such columns or arrays, or with foreign objects inside.
+    PredictionsError : the file cannot be read, has no predictions of the task, or contains objects.
     """
     if not source.exists() or source.is_dir():
         raise PredictionsError(f"{source}: no such file of predictions; check the path")
     if is_table(source):
-        return _from_table(source, task, known)
+        return _from_table(source, task, more_classes)
     suffix = source.suffix.lower()
     if suffix in SUFFIXES:
         return _from_arrays(source, task)
@@ -86,13 +86,13 @@ def read_file(source: Path, task: str | None, known: Sequence[str]) -> Read:
 
 
 def load_ids(path: str | Path) -> dict[str, np.ndarray]:
-    """Ids in a text file (one per line), ``.npy``, ``.npz`` or a table: column or array -> (n,) str.
+    """Read ids from a text file (one per line), ``.npy``, ``.npz`` or a table: name of a column or array -> (n,) str.
 
-    Where several may hold the ids, the likeliest is first.
+    If several columns may contain the ids, the likeliest is first.
 
     Raises
     ------
-    PredictionsError : unreadable, or none may.
+    PredictionsError : the file cannot be read, or no column may contain ids.
     """
     source = Path(path)
     if not source.exists() or source.is_dir():
@@ -125,11 +125,11 @@ def _out_of_fold(source: Path, arrays: Mapping[str, np.ndarray]) -> bool:
     return bool(value.reshape(())[()])
 
 
-def _from_arrays(source: Path, task: str | None) -> Read:
-    # the features of ig3d logits are no predictions, and may be larger than the memory
+def _from_arrays(source: Path, task: str | None) -> FileContent:
+    # Features of ig3d logits are not predictions, and may not fit into memory.
     arrays = read_array_file(source, skip=("features",))
     if "" in arrays:
-        return Read(arrays[""], (), {}, {}, "va" if task == "va" else "")
+        return FileContent(arrays[""], (), {}, {}, "va" if task == "va" else "")
     out_of_fold = _out_of_fold(source, arrays)
     value_key = next((key for key in _VALUE_KEYS if key in arrays and (key == "va") == (task == "va")), None)
     if value_key is None and task is None:
@@ -141,7 +141,7 @@ def _from_arrays(source: Path, task: str | None) -> Read:
                 f"{source}: {len(pair[0])} values of valence, but {len(pair[1])} of arousal; save one of each per row"
             )
         values = np.stack(pair, axis=1)
-        return Read(values, VA, *_id_arrays(arrays, len(values)), "va", out_of_fold)
+        return FileContent(values, VA, *_id_arrays(arrays, len(values)), "va", out_of_fold)
     if value_key is None and task == "va" and "logits" in arrays and arrays["logits"].shape[1:] == (2,):
         value_key = "logits"
     if value_key is None:
@@ -152,26 +152,25 @@ def _from_arrays(source: Path, task: str | None) -> Read:
         )
     values = arrays[value_key]
     ids, others = _id_arrays(arrays, len(np.atleast_1d(values)))
-    # a file may hold classes and valence-arousal, each with its names
+    # The names of classes and of valence and arousal are different arrays of a file.
     name_keys = _NAME_KEYS[::-1] if value_key == "va" else _NAME_KEYS
     names_key = next((key for key in name_keys if key in arrays), None)
     names = () if names_key is None else tuple(as_text(np.atleast_1d(arrays[names_key])))
     if value_key == "va" or task == "va":
         if tuple(names) == VA[::-1]:
             values = values[:, ::-1]
-        return Read(values, VA if set(names) == set(VA) else (), ids, others, "va", out_of_fold)
+        return FileContent(values, VA if set(names) == set(VA) else (), ids, others, "va", out_of_fold)
     kind = "probabilities" if value_key.startswith("prob") else ""
     notes = (f"{source.name}: {_ALSO}",) if "va" in arrays else ()
-    return Read(values, canonical_all(names), ids, others, kind, out_of_fold, notes)
+    return FileContent(values, canonical_all(names), ids, others, kind, out_of_fold, notes)
 
 
 def _id_arrays(
     arrays: Mapping[str, np.ndarray], n: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Arrays that may hold the ids of ``n`` rows; one that is called ids is among them.
+    """Arrays that may contain the ids of ``n`` rows: :attr:`FileContent.ids` and :attr:`FileContent.others`.
 
-    Columns of a table of text are separate arrays. The second of the two has those of
-    :func:`~.table_columns.other_candidates`.
+    Columns of a two-dimensional array of text are separate arrays. An array named ids is included for any length.
     """
     flat: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
@@ -181,19 +180,18 @@ def _id_arrays(
             flat[name] = array.reshape(-1)
         elif array.ndim == 2 and len(array) == n and array.dtype.kind in "OUS":
             flat |= {f"{name}[{column}]": array[:, column] for column in range(min(array.shape[1], 20))}
-    # Numbers are ids only where the array is called so or they match samples.
-    return id_candidates({name: array for name, array in flat.items() if array.dtype.kind in "OUSiu"}), (
-        other_candidates(flat)
-    )
+    # Arrays of floating-point numbers are not ids.
+    ids = id_candidates({name: array for name, array in flat.items() if array.dtype.kind in "OUSiu"})
+    return ids, other_candidates(flat)
 
 
-def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
+def _from_table(source: Path, task: str | None, more_classes: Sequence[str]) -> FileContent:
     table, notes = read_table(source)
     names = list(table.columns)
     usual = id_column(names)
     rest = [name for name in names if name != usual]
     try:
-        chosen, classes = class_columns(rest, known)
+        chosen, classes = class_columns(rest, more_classes)
     except PredictionsError as exc:
         raise PredictionsError(f"{source}: {exc}") from exc
     pair = va_columns(rest)
@@ -202,10 +200,10 @@ def _from_table(source: Path, task: str | None, known: Sequence[str]) -> Read:
     if task != "va" and chosen:
         values = np.stack([as_numbers(table[name]) for name in chosen], axis=1)
         also = (f"{source.name}: {_ALSO}",) if pair and not {*pair} & {*chosen} else ()
-        return Read(values, classes, ids, others, "", notes=(*notes, *also))
+        return FileContent(values, classes, ids, others, "", notes=(*notes, *also))
     if task != "classes" and pair:
         values = np.stack([as_numbers(table[name]) for name in pair], axis=1)
-        return Read(values, VA, ids, others, "va", notes=notes)
+        return FileContent(values, VA, ids, others, "va", notes=notes)
     wanted = "valence and arousal" if task == "va" else "a column per class, by name,"
     raise PredictionsError(
         f"{source}: no predictions among the columns {list_columns(names)}; give {wanted} beside an id column"

@@ -15,24 +15,23 @@ from ..errors import PredictionsError, listed, plural
 from .atomic import replacing, write_arrays
 from .classes import canonical_all, parse_classes, preset_of
 from .prediction_files import VA as VA  # the name is used with predictions
-from .prediction_files import Read, load_ids, read_file
+from .prediction_files import FileContent, load_ids, read_file
 from .table_columns import as_text, id_column
 
 KINDS = ("logits", "probabilities", "va")
-# Below it a probability is rounding; its logarithm stays finite.
+# Smallest probability; smaller ones are rounding errors, and the logarithm of 0 is not finite.
 PROBABILITY_FLOOR = 1e-12
-_SUM_TOLERANCE = 5e-3
-# More columns are no classes.
+_SUM_TOLERANCE = 5e-3  # of the sum of a row of probabilities
 MAX_COLUMNS = 1000
-# Beyond it differences of logits are lost in float64, and their softmax overflows.
+# Differences of larger logits are lost in float64.
 LOGIT_LIMIT = 1e9
-# How far from 0 a network's valence or arousal may overshoot; beyond it the numbers are on another scale.
+# Networks may exceed [-1, 1] a little. Larger values of valence or arousal are on another scale.
 VA_LIMIT = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """n rows of one predictor.
+    """Predictions of one network for n rows.
 
     Attributes
     ----------
@@ -40,24 +39,24 @@ class Predictions:
         Logits, probabilities (rows sum to 1), or valence and arousal (k = 2).
     kind : ``logits``, ``probabilities`` or ``va``
     columns : tuple of str
-        Canonical class names or ``("valence", "arousal")``; empty where the file does not say.
+        Canonical class names or ``("valence", "arousal")``; empty if the file does not name its columns.
     ids : (n,) str, or None
-        As the file spells them.
+        Ids in the spelling of the file.
     source : str
         The file, for messages.
     notes : tuple of str
-        What was understood or assumed in reading.
+        How the file was interpreted.
     out_of_fold : bool
-        Rows of the train split were predicted by networks that had not seen them.
+        Whether rows of the train split were predicted by networks that were not trained on them.
     id_columns : name -> (n,) str
-        Columns or arrays of the file that may hold the ids, ``ids`` the first of them; the one that matches the
-        samples does (:func:`~.align.align_columns`).
+        Columns or arrays of the file that may contain the ids; ``ids`` is the first of them. The column that matches
+        the samples is used (:func:`~.align.align_columns`).
     other_columns : name -> (n,) str
-        Columns or arrays of numbers and of repeated text, which are compared with the samples if no others match.
+        Columns or arrays of numbers and of repeated text, for :func:`~.align.align_columns`.
 
     Raises
     ------
-    PredictionsError : wrong shape or width, numbers that are not finite, ids missing or twice.
+    PredictionsError : wrong shape or number of columns, values that are not finite, or missing or duplicate ids.
     """
 
     values: np.ndarray
@@ -94,18 +93,20 @@ class Predictions:
             )
         object.__setattr__(self, "values", values.astype(np.float64))
         self._check_ids()
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(bad):
+        invalid = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(invalid):
             raise PredictionsError(
-                f"{self.source}: NaN, infinity or text in {len(bad)} of {len(values)} rows "
-                f"({listed([self._row_name(int(row)) for row in bad])}); correct or remove them"
+                f"{self.source}: NaN, infinity or text in {len(invalid)} of {len(values)} rows "
+                f"({listed([self._row_name(int(row)) for row in invalid])}); correct or remove them"
             )
         size = np.abs(self.values)
-        far = np.flatnonzero((size > LOGIT_LIMIT).any(axis=1))
-        if len(far):
-            rows = f"{plural(len(far), 'row')}: {listed([self._row_name(int(row)) for row in far])}"
+        too_large = np.flatnonzero((size > LOGIT_LIMIT).any(axis=1))
+        if len(too_large):
+            rows = (
+                f"{plural(len(too_large), 'row')}: {listed([self._row_name(int(row)) for row in too_large])}"
+            )
             raise PredictionsError(
-                f"{self.source}: values up to {size.max():.4g} in size ({rows}) are no logits, which lie within "
+                f"{self.source}: values up to {size.max():.4g} in size ({rows}) are not logits, which are within "
                 f"{LOGIT_LIMIT:g}; check which array or columns were saved"
             )
 
@@ -135,11 +136,11 @@ class Predictions:
         return len(self.values)
 
     def scores(self) -> np.ndarray:
-        """(n, k) float64: logits as given, or the logarithm of the probabilities; a softmax makes probabilities.
+        """(n, k) float64: the logits, or the logarithms of the probabilities; their softmax is the probabilities.
 
         Raises
         ------
-        PredictionsError : valence and arousal have no such scores.
+        PredictionsError : these are valence and arousal.
         """
         if self.kind == "va":
             raise PredictionsError(
@@ -150,13 +151,14 @@ class Predictions:
         return np.asarray(np.log(np.maximum(self.values, PROBABILITY_FLOOR)))
 
     def scores_of(self, classes: Sequence[str], spare: Sequence[str] = ()) -> tuple[np.ndarray, str]:
-        """Scores (n, k) with columns in the order of ``classes``, and a line on how they were assigned.
+        """Scores (n, k) with columns in the order of ``classes``, and a note on how columns were assigned.
 
-        A softmax over the k columns gives the probabilities, renormalised where ``spare`` columns were left out.
+        Columns of classes in ``spare`` are left out if ``classes`` does not contain them. The softmax of the others is
+        then the renormalised probabilities.
 
         Raises
         ------
-        PredictionsError : another number of classes, or other classes.
+        PredictionsError : the file has another number of classes, or other classes.
         """
         scores, names, source = self.scores(), self.columns, Path(self.source).name
         wanted = f"the store or labels have {len(classes)} classes ({', '.join(classes)})"
@@ -170,12 +172,12 @@ class Predictions:
             preset = preset_of(tuple(classes))
             order = f"{', '.join(classes)}" + (f" (preset {preset})" if preset else "")
             return scores, f"{source}: classes assumed in the order {order}; give another with --2d-classes"
-        odd = [name for name in names if name not in classes]
+        further = [name for name in names if name not in classes]
         missing = [name for name in classes if name not in names]
-        if missing or not set(odd) <= set(spare):
+        if missing or not set(further) <= set(spare):
             columns = (
-                f"has {', '.join(odd)} instead of {', '.join(missing)}"
-                if len(odd) == len(missing)
+                f"has {', '.join(further)} instead of {', '.join(missing)}"
+                if len(further) == len(missing)
                 else f"has {len(names)} columns ({', '.join(names)})"
             )
             advice = "use predictions of the same classes"
@@ -183,13 +185,15 @@ class Predictions:
                 numbers = ",".join(str(names.index(name)) for name in classes)
                 advice = f"leave out the other columns, with ig3d logits --columns {numbers} or in the file"
             raise PredictionsError(f"{source}: {columns}, but {wanted}; {advice}")
-        dropped = f"; {', '.join(odd)} left out and the others renormalised" if odd else ""
-        return scores[
-            :, [names.index(name) for name in classes]
-        ], f"{source}: classes joined by name{dropped}"
+        dropped = f"; {', '.join(further)} left out and the others renormalised" if further else ""
+        positions = [names.index(name) for name in classes]
+        return scores[:, positions], f"{source}: classes joined by name{dropped}"
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.npz`` with ``ids``, ``logits`` (or ``probabilities``, ``va``) and ``classes``, all or nothing."""
+        """Write an ``.npz`` file with ``ids``, ``logits`` (or ``probabilities``, ``va``) and ``classes``.
+
+        An existing file is replaced only if writing succeeds.
+        """
         arrays = {self.kind: self.values}
         if self.ids is not None:
             arrays["ids"] = self.ids
@@ -202,18 +206,18 @@ class Predictions:
                 write_arrays(temporary, arrays)
         except OSError as exc:
             raise PredictionsError(
-                f"{path}: the predictions cannot be written: {exc}; choose another place"
+                f"{path}: the predictions cannot be written: {exc}; choose another path"
             ) from exc
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """(n, k) scores to log-probabilities over the last axis."""
+    """(n, k) log-probabilities from (n, k) scores."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def log_probabilities(scores: np.ndarray) -> np.ndarray:
-    """:func:`log_softmax` of scores (n, k) with the argmax of every row kept, also where rounding makes a tie."""
+    """(n, k) log-probabilities from (n, k) scores; rounding does not change the class of the largest score."""
     logs, top = log_softmax(scores), scores.argmax(axis=1)
     tied = np.flatnonzero(logs.argmax(axis=1) != top)
     logs[tied, top[tied]] = np.nextafter(logs[tied].max(axis=1), np.inf)
@@ -225,39 +229,39 @@ def load_predictions(
     *,
     ids_file: str | Path | None = None,
     classes: str | Sequence[str] | None = None,
-    known: Sequence[str] = (),
+    more_classes: Sequence[str] = (),
     task: str | None = None,
 ) -> Predictions:
     """Read predictions from ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.parquet`` or ``.pt``.
 
     Parameters
     ----------
-    path : the file
-    ids_file : file of ids, one per row, for a file that has none (``.txt``, ``.npy``, ``.npz``, ``.csv``, ``.pt``)
-    classes : names of the columns in order, or the text of :func:`~.classes.parse_classes`
-        Goes before the file's own names, with a note. Valence and arousal may be among them.
-    known : further class names to look for among a table's columns (such as those of the store)
-    task : ``classes`` or ``va``; None takes what the file holds (classes, where it holds both)
+    path : file of predictions
+    ids_file : file of ids, one per row, for predictions without ids (``.txt``, ``.npy``, ``.npz``, ``.csv``, ``.pt``)
+    classes : names of the columns in order, or a text for :func:`~.classes.parse_classes`
+        They replace the names in the file, with a note. Valence and arousal may be among them.
+    more_classes : further class names that columns of a table may have, such as the classes of the store
+    task : ``classes`` or ``va``; None is the task of the file, or classes if it has both
 
     Raises
     ------
-    PredictionsError : unreadable, of another shape, not finite, ids twice, or foreign objects inside.
+    PredictionsError : the file cannot be read, or its values or ids are invalid.
     MissingExtra : Parquet needs pyarrow.
     """
     source = Path(path)
-    words = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
-    side_by_side = {*VA} <= {name.lower() for name in words}  # some networks give both
-    read = read_file(source, "classes" if side_by_side else task, (*known, *words))
+    names = parse_classes(classes) if isinstance(classes, str) else tuple(classes or ())
+    both_tasks = {*VA} <= {name.lower() for name in names}  # columns of classes, valence and arousal
+    content = read_file(source, "classes" if both_tasks else task, (*more_classes, *names))
     if ids_file is not None:
-        read = _with_ids(read, source, Path(ids_file))
-    if classes is not None and read.values.ndim == 2:
+        content = _with_ids(content, source, Path(ids_file))
+    if classes is not None and content.values.ndim == 2:
         if isinstance(classes, str):
-            words = parse_classes(classes, columns=read.values.shape[1])
-        if side_by_side and len(words) == read.values.shape[1]:
-            read, words = _one_task(read, source, words, task)
-    columns, kind, notes = read.columns, read.kind, list(read.notes)
+            names = parse_classes(classes, columns=content.values.shape[1])
+        if both_tasks and len(names) == content.values.shape[1]:
+            content, names = _one_task(content, source, names, task)
+    columns, kind, notes = content.columns, content.kind, list(content.notes)
     if kind == "va":
-        values = read.values
+        values = content.values
         if values.ndim == 2 and values.shape[1] == 2 and not columns:
             notes.append(
                 f"{source.name}: columns taken as valence, arousal in this order (the file has no names)"
@@ -265,58 +269,64 @@ def load_predictions(
         columns = VA
     else:
         if classes is not None:
-            asked = canonical_all(words)
-            if columns and columns != asked:
+            requested = canonical_all(names)
+            if columns and columns != requested:
                 notes.append(
-                    f"{source.name}: columns read as {', '.join(asked)}, as given, instead of the file's own names "
-                    f"({', '.join(columns)})"
+                    f"{source.name}: columns read as {', '.join(requested)}, as requested, instead of the names in the "
+                    f"file ({', '.join(columns)})"
                 )
-            columns = asked
-        values, kind, note = _recognise_kind(read.values, source, kind)
+            columns = requested
+        values, kind, note = _recognise_kind(content.values, source, kind)
         notes.append(note)
-    ids = next(iter(read.ids.values()), None)
-    return in_va_range(
-        Predictions(
-            values, kind, columns, ids, str(source), tuple(notes), read.out_of_fold, read.ids, read.others
-        )
+    predictions = Predictions(
+        values,
+        kind,
+        columns,
+        ids=next(iter(content.ids.values()), None),
+        source=str(source),
+        notes=tuple(notes),
+        out_of_fold=content.out_of_fold,
+        id_columns=content.ids,
+        other_columns=content.others,
     )
+    return in_va_range(predictions)
 
 
-def _with_ids(read: Read, source: Path, ids_file: Path) -> Read:
-    """The contents of a file with the ids of another."""
+def _with_ids(content: FileContent, source: Path, ids_file: Path) -> FileContent:
+    """Content of a file of predictions, with the ids of another file."""
     columns = load_ids(ids_file)
-    columns = {name: column for name, column in columns.items() if len(column) == len(read.values)} or columns
+    n = len(content.values)
+    columns = {name: column for name, column in columns.items() if len(column) == n} or columns
     ids = next(iter(columns.values()))
-    own = id_column(read.ids)
-    if own is not None and not np.array_equal(read.ids[own], ids):
+    name = id_column(content.ids)
+    if name is not None and not np.array_equal(content.ids[name], ids):
         raise PredictionsError(
-            f"{source}: its own ids ({listed(read.ids[own][:2].tolist())}) differ from those of {ids_file} "
+            f"{source}: its ids ({listed(content.ids[name][:2].tolist())}) differ from those of {ids_file} "
             f"({listed(ids[:2].tolist())}); omit --2d-ids, or remove the ids from the predictions"
         )
-    return replace(read, ids=columns, others={})
+    return replace(content, ids=columns, others={})
 
 
 def _one_task(
-    read: Read, source: Path, words: tuple[str, ...], task: str | None
-) -> tuple[Read, tuple[str, ...]]:
-    """The columns of one task out of classes beside valence and arousal, and their names."""
-    at = [position for position, name in enumerate(words) if name.lower() in VA]
+    content: FileContent, source: Path, names: tuple[str, ...], task: str | None
+) -> tuple[FileContent, tuple[str, ...]]:
+    """Content and names reduced to one task, for a file with columns of classes and of valence and arousal."""
+    va = [column for column, name in enumerate(names) if name.lower() in VA]
     if task == "va":
-        at = sorted(at, key=lambda position: words[position].lower() != VA[0])
-        return replace(read, values=read.values[:, at], columns=VA, kind="va"), words
+        va = sorted(va, key=lambda column: names[column].lower() != VA[0])  # valence first
+        return replace(content, values=content.values[:, va], columns=VA, kind="va"), names
     note = f"{source.name}: valence and arousal left out (--task va takes them)"
-    values = np.delete(read.values, at, axis=1)
-    return replace(read, values=values, columns=(), notes=(*read.notes, note)), tuple(
-        name for name in words if name.lower() not in VA
-    )
+    values = np.delete(content.values, va, axis=1)
+    classes = tuple(name for name in names if name.lower() not in VA)
+    return replace(content, values=values, columns=(), notes=(*content.notes, note)), classes
 
 
 def in_va_range(predictions: Predictions) -> Predictions:
-    """The same predictions; valence and arousal above 1 with a note, as a network may overshoot a little.
+    """The same predictions; with a note if valence or arousal exceed [-1, 1] a little.
 
     Raises
     ------
-    PredictionsError : a value beyond ``VA_LIMIT``, which is another scale.
+    PredictionsError : a value exceeds ``VA_LIMIT`` and so is on another scale.
     """
     low, high = float(predictions.values.min()), float(predictions.values.max())
     if predictions.kind != "va" or max(-low, high) <= 1:
@@ -328,29 +338,32 @@ def in_va_range(predictions: Predictions) -> Predictions:
     outside = int(np.sum((np.abs(predictions.values) > 1).any(axis=1)))
     note = (
         f"{Path(predictions.source).name}: valence and arousal from {low:.4g} to {high:.4g}, "
-        f"{plural(outside, 'row')} outside [-1, 1]; taken as they are"
+        f"{plural(outside, 'row')} outside [-1, 1]; used unchanged"
     )
     return replace(predictions, notes=(*predictions.notes, note))
 
 
 def scores_of_outputs(values: np.ndarray, source: Path) -> np.ndarray:
-    """(n, k) scores of a network's outputs: logits, probabilities or per cent; a softmax makes probabilities."""
+    """(n, k) scores of outputs of a network (logits, probabilities or per cent); their softmax is the probabilities."""
     values, kind, _ = _recognise_kind(values, source, "")
     return Predictions(values, kind, source=str(source)).scores()
 
 
 def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.ndarray, str, str]:
-    """Probabilities, per cent, log-probabilities or logits, by the sums of the rows."""
+    """Values, their kind and a note: probabilities, log-probabilities or logits, by the sums of the rows.
+
+    Per cent become probabilities. ``named`` is the kind that the file names, or empty.
+    """
     name = source.name
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(values).all():
-        return values, "logits", ""  # Predictions refuses these with the counts
+        return values, "logits", ""  # Predictions raises the error
     values = values.astype(np.float64)
-    with np.errstate(over="ignore"):  # sums of logits that are refused below
+    with np.errstate(over="ignore"):  # Predictions raises an error for such logits
         positive, sums = (values >= 0).all(axis=1), values.sum(axis=1)
     fitting = {total: positive & (np.abs(sums - total) <= _SUM_TOLERANCE * total) for total in (1.0, 100.0)}
-    for total, what in ((1.0, "probabilities"), (100.0, "per cent")):
+    for total, kind in ((1.0, "probabilities"), (100.0, "per cent")):
         if fitting[total].all():
-            note = f"{name}: read as {what} (rows sum to {total:g})"
+            note = f"{name}: read as {kind} (rows sum to {total:g})"
             return values / sums[:, None], "probabilities", note
     if named == "probabilities":
         bad = int(np.sum(~fitting[1.0]))
@@ -365,9 +378,8 @@ def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.nd
             values,
             "logits",
             (
-                f"WARNING {name}: all values lie in [0, 1] and {plural(int(np.sum(~fitting[1.0])), 'row')} of "
-                f"{len(values)} do not sum to 1: no probabilities over these classes; read as logits, which makes them "
-                "hardly sure of anything"
+                f"WARNING {name}: all values are in [0, 1], but {plural(int(np.sum(~fitting[1.0])), 'row')} of "
+                f"{len(values)} do not sum to 1; read as logits, which gives nearly equal probabilities"
             ),
         )
     most = max(fitting.values(), key=np.sum)
@@ -376,8 +388,8 @@ def _recognise_kind(values: np.ndarray, source: Path, named: str) -> tuple[np.nd
             values,
             "logits",
             (
-                f"WARNING {name}: read as logits, though {most.sum()} of {len(values)} rows look like probabilities; "
-                "do the rows come from different places?"
+                f"WARNING {name}: read as logits, although {most.sum()} of {len(values)} rows look like "
+                "probabilities; check that all rows are of one kind"
             ),
         )
     return values, "logits", f"{name}: read as logits (rows do not sum to 1)"

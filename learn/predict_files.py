@@ -152,7 +152,7 @@ def _table_of_predictions(
 
     def read(path: Path, **options: Any) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Ids (m,) and values (m, k) of a file, and notes."""
-        predictions = load_predictions(path, known=model.classes, task=model.task, **options)
+        predictions = load_predictions(path, more_classes=model.classes, task=model.task, **options)
         if predictions.ids is None:
             raise PredictionsError(f"{path}: has no ids, by which the rows are joined; save them in the file")
         values, notes = predictions.values, predictions.notes

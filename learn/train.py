@@ -1,7 +1,7 @@
-"""3D alone: heads on the codes of a store, fitted and measured without a 2D network (the paper's "no fusion").
+"""Train and measure heads on codes alone, without a 2D network (the paper's "no fusion").
 
-store -> table -> plan -> heads -> figures -> predictions. The rows are chosen as in a fusion run, and the same
-:class:`~.plan.EvaluationPlan` stands between them and the heads.
+store -> table -> plan -> heads -> metrics and differences (``figures``) -> predictions. As in a fusion run, only the
+:class:`~.plan.EvaluationPlan` decides on which rows heads are fitted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import PredictionsError, UsageError
 from ..features.codes import read_codes
 from ..features.fusion_table import FusionTable
 from ..features.groups import regrouped
-from ..features.join import Given
+from ..features.join import SampleData
 from ..features.labels import has_va
 from ..features.predictions import VA, Predictions, log_softmax
 from ..features.samples import classes_of
@@ -34,18 +34,19 @@ from .plan import EvaluationPlan, plan_heads
 from .result import Result, figures_of_plan, reported_rows
 
 PRIOR = "prior"
-_RARE = 1e-6  # chance of a class that the training rows lack
+_LEAST_SHARE = 1e-6  # share of a class that has no training row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadsResult(Result):
-    """Result of heads on codes alone; its predictors are the prior, then the heads.
+    """Result of heads on codes alone.
 
-    A head answers with the training prior in rows without codes. Differences are to the prior and to the first head.
+    Predictors are the prior (class shares or means of the training rows), then the heads. Heads predict the prior in
+    rows without codes. Differences are to the prior and to the first head.
 
     Attributes
     ----------
-    predictions : head -> its predictions of every row with codes that it was not fitted on, for ``ig3d fuse``
+    predictions : head -> predictions of all rows with codes that the head was not fitted on, for ``ig3d fuse``
     """
 
     plan: EvaluationPlan
@@ -68,43 +69,46 @@ def train_files(
 def codes_table(
     stores: str | Path | Sequence[str | Path], *, blocks: str = "full", task: str | None = None
 ) -> FusionTable:
-    """The table of stores alone: no row has a 2D prediction.
+    """Table of the samples and codes of stores; no row has a 2D prediction.
 
     Parameters
     ----------
-    stores : one or several, as in :func:`~ig3d.features.codes.read_codes`
-    blocks : which code blocks
-    task : ``classes``, ``va``, or None for classes where there are some
+    stores : path or paths, as in :func:`~ig3d.features.codes.read_codes`
+    blocks : code blocks (:func:`~ig3d.features.blocks.choose_blocks`)
+    task : ``classes`` or ``va``; None is classes if a sample has one
 
     Raises
     ------
-    UsageError : an unknown task or block.
-    PredictionsError : no labels to measure by.
+    UsageError : the task or a block does not exist.
+    PredictionsError : no sample has a label of the task.
     StoreError : a store cannot be read.
     """
     if task not in (None, "classes", "va"):
-        raise UsageError(f"task: expected classes or va, got {task!r}")
+        raise UsageError(f"task: {task!r} is unknown; choose classes or va")
     paths = [stores] if isinstance(stores, str | Path) else stores
     samples, codes = read_codes([Path(path) for path in paths], blocks=blocks)
-    given = Given(samples, codes.source, classes_of(samples), codes)
+    data = SampleData(samples, codes.source, classes_of(samples), codes)
     has = {"classes": bool(samples["label"].notna().any()), "va": has_va(samples)}
     task = task or ("classes" if has["classes"] else "va")
     if not has[task]:
-        other = next((name for name, there in has.items() if there), None)
-        raise PredictionsError(
-            f"{codes.source}: expected labels to measure by ({'classes' if task == 'classes' else ', '.join(VA)}), "
-            "found none" + (f"; it has those of --task {other}" if other else "")
+        other = next((name for name, present in has.items() if present), None)
+        wanted = "classes" if task == "classes" else " and ".join(VA)
+        advice = (
+            f"use --task {other}, whose labels it has" if other else "extract with a dataset that has labels"
         )
-    classes = given.classes if task == "classes" else ()
+        raise PredictionsError(
+            f"{codes.source}: has no labels ({wanted}), so nothing can be measured; {advice}"
+        )
+    classes = data.classes if task == "classes" else ()
     labels = samples["label"].cat.codes.to_numpy(np.int16)
     return FusionTable(
         task=task,
         classes=classes,
         id=samples["id"].to_numpy(str),
         group=samples["group"].to_numpy(str),
-        split=given.splits,
+        split=data.splits,
         labels=labels if classes else np.full_like(labels, -1),
-        targets=given.targets,
+        targets=data.targets,
         two_d=np.full((len(samples), len(classes or VA)), np.nan),
         codes=codes.values,
         code_columns=codes.columns,
@@ -120,33 +124,32 @@ def train_heads(
     *,
     after_head: Callable[[str, float], object] | None = None,
 ) -> HeadsResult:
-    """Fit heads on codes alone and measure them, all on the same rows and by the same draws.
+    """Fit heads on codes alone, and measure them on the same rows and bootstrap draws.
 
     Parameters
     ----------
-    table : with codes; 2D predictions are not looked at
+    table : FusionTable with codes; 2D predictions are not used
     config : HeadsConfig, optional
-    after_head : callable, optional
-        Called with the name of each head when it is fitted, and the seconds that it took.
+    after_head : function ``(name, seconds)``, called when a head is fitted, optional
 
     Raises
     ------
-    ProtocolError : the rows do not allow it.
-    UsageError : a head there is not, or ``balanced`` without classes.
+    ProtocolError : no evaluation is possible with these rows.
+    UsageError : a head does not exist, or ``balanced`` is set for valence and arousal.
     MissingExtra : a head needs a package that is not installed.
     """
     config = config or HeadsConfig()
     if config.balanced and table.task == "va":
-        raise UsageError("balanced: expected classes to weigh, got valence and arousal; leave it out")
+        raise UsageError("balanced: needs classes, but the task is valence and arousal; leave the option out")
     table = regrouped(table, config.groups)
     names, notes = _heads(config.heads, table.task)
     networks = any(needs_of(name, table.task) == "torch" for name in names)
     if table.task == "classes" and networks and np.isfinite(table.targets).all(axis=1).any():
-        notes.append("Heads mlp and residual learn valence and arousal beside the classes, as in the paper.")
+        notes.append("Heads mlp and residual also learn valence and arousal, as in the paper.")
     plan = plan_heads(table, config)
     rows = plan.reported
     prior = _prior(table, plan)
-    rules, predictions, seconds = [Predictor(PRIOR, "reference", False, prior[rows])], {}, {}
+    predictors, predictions, seconds = [Predictor(PRIOR, "reference", False, prior[rows])], {}, {}
     for name in names:
         start = time.perf_counter()
         scores = fit_heads(table, plan, config.of_head(name)).scores
@@ -155,17 +158,17 @@ def train_heads(
             after_head(name, seconds[name])
         values = prior[rows]
         for model in plan.fold_models:
-            found = scores[model.heads_apply[0]][model.apply]
-            known = np.isfinite(found).all(axis=1)
-            values[np.searchsorted(rows, model.apply[known])] = found[known]
-        rules.append(Predictor(name, "head", False, values))
+            predicted = scores[model.heads_apply[0]][model.apply]
+            has_prediction = np.isfinite(predicted).all(axis=1)
+            values[np.searchsorted(rows, model.apply[has_prediction])] = predicted[has_prediction]
+        predictors.append(Predictor(name, "head", False, values))
         predictions[name] = _predictions(table, plan, scores)
     groups = table.group_codes[rows] if table.grouped else None
     diagnostics = check_training_classes(table, plan) + check_groups(groups)
     figures = figures_of_plan(
         table,
         plan,
-        tuple(rules),
+        tuple(predictors),
         draws=config.draws,
         seed=config.seed,
         family=metric_names(table.task),
@@ -173,7 +176,7 @@ def train_heads(
     )
     return HeadsResult(
         **reported_rows(table, plan),
-        predictors=tuple(rules),
+        predictors=tuple(predictors),
         figures=figures,
         config=replace(config, heads=names),
         notes=(*table.notes, *notes),
@@ -183,64 +186,64 @@ def train_heads(
     )
 
 
-def _heads(asked: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str]]:
-    """The heads that are asked for, with notes on those that are the user's own or cannot run here."""
+def _heads(requested: tuple[str, ...], task: str) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the heads, ``all`` expanded; and notes on custom heads, and on heads whose package is not installed."""
     names: list[str] = []
     notes = []
-    for name in asked:
+    for name in requested:
         if name != "all":
             names.append(name)
             continue
-        known = [known for known in HEADS if task in HEADS[known]]
-        absent = {of for of in known if (package := needs_of(of, task)) and not find_spec(package)}
-        names += [of for of in known if of not in absent]
+        builtin = [head for head in HEADS if task in HEADS[head]]
+        absent = [head for head in builtin if (package := needs_of(head, task)) and not find_spec(package)]
+        names += [head for head in builtin if head not in absent]
         if absent:
             notes.append(
                 f"Heads {', '.join(sorted(absent))} are left out: torch is not installed; pip install 'ig3d[networks]'."
             )
     for name in names:
         if custom_path(name):
-            notes.append(f"Head {name} is a class of the user's own choice and runs as it is.")
+            notes.append(f"Head {name} is a custom class.")
         elif name not in head_names(task):
             raise UsageError(
-                f"head: expected all, some of {', '.join(head_names(task))}, or module:Class of an estimator, got "
-                f"{name!r}"
+                f"head: {name!r} is unknown; choose all, some of {', '.join(head_names(task))}, or module:Class of an "
+                "estimator"
             )
     return tuple(dict.fromkeys(names)), notes
 
 
 def _prior(table: FusionTable, plan: EvaluationPlan) -> np.ndarray:
-    """(N, k) what the training rows of each fold say of any row: shares of the classes, or mean values."""
+    """(n, k) prior of each row: log shares of the classes, or mean values, in the training rows of its fold model."""
     values = np.full((len(table), len(table.columns)), np.nan)
     for model in plan.fold_models:
         truth = table.truth[model.fit]
         if table.task == "va":
             values[model.apply] = truth.mean(axis=0)
         else:
-            share = np.bincount(truth.astype(np.intp), minlength=len(table.classes)) / len(truth)
-            values[model.apply] = log_softmax(np.log(np.maximum(share, _RARE)))
+            shares = np.bincount(truth.astype(np.intp), minlength=len(table.classes)) / len(truth)
+            values[model.apply] = log_softmax(np.log(np.maximum(shares, _LEAST_SHARE)))
     return values
 
 
 def _predictions(table: FusionTable, plan: EvaluationPlan, scores: Sequence[np.ndarray]) -> Predictions:
-    """Predictions of a head for every row that it was not fitted on."""
+    """Predictions of a head for all rows with codes that it was not fitted on."""
     values = np.full((len(table), len(table.columns)), np.nan)
-    for head, found in zip(plan.heads, scores, strict=True):
-        values[head.predict] = found[head.predict]
-    known = np.isfinite(values).all(axis=1)
+    for head, predicted in zip(plan.heads, scores, strict=True):
+        values[head.predict] = predicted[head.predict]
+    has_prediction = np.isfinite(values).all(axis=1)
     classes = table.task == "classes"
     return Predictions(
-        values=np.exp(values[known]) if classes else values[known],
+        values=np.exp(values[has_prediction]) if classes else values[has_prediction],
         kind="probabilities" if classes else "va",
         columns=table.columns,
-        ids=table.id[known],
+        ids=table.id[has_prediction],
         source="3D alone",
         out_of_fold=plan.head_fitting == IN_FOLDS,
     )
 
 
 def write_predictions(result: HeadsResult, folder: str | Path) -> list[Path]:
-    """Write ``predictions-HEAD.npz`` of every head, for ``ig3d fuse --3d-logits``; the paths."""
+    """Write ``predictions-HEAD.npz`` of each head, for ``ig3d fuse --3d-logits``; returns the paths."""
     written = []
     for name, predictions in result.predictions.items():
         path = Path(folder) / f"predictions-{name.replace(':', '.')}.npz"

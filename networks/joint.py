@@ -27,7 +27,7 @@ from ..features.join import load_table
 from ..features.samples import Listing, Split
 from ..learn.intermediate.checkpoint import Applied, check_blocks, input_warning, predict_new_rows
 from ..learn.intermediate.config import IntermediateConfig
-from ..learn.intermediate.fit import TrainingData, known_codes, module_groups
+from ..learn.intermediate.fit import TrainingData, available_codes, module_groups
 from ..learn.intermediate.modules import FusionModule, ModuleSpec, make_module
 from ..learn.intermediate.run import IntermediateResult, Watch, run
 from ..learn.intermediate.table import contents_of, table_digest
@@ -114,18 +114,18 @@ class JointRoute:
     config: JointConfig
     device: torch.device
     name: str = "end to end"
-    what: str = "a readable image"
+    input_name: str = "a readable image"
 
     @property
     def network(self) -> str:
         return f"{self.start.architecture} {self.start.sha256[:16]}"
 
     @property
-    def learnt(self) -> np.ndarray:
+    def seen_by_network(self) -> np.ndarray:
         return self.start.seen
 
     @property
-    def there(self) -> np.ndarray:
+    def has_input(self) -> np.ndarray:
         return np.asarray(self.row >= 0)
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -144,7 +144,7 @@ class JointRoute:
         )
         fusion = make_module(spec)
         fusion.positions.standardise_by(features)
-        fusion.tokens.standardise_by(known_codes(self.table, data.train))
+        fusion.tokens.standardise_by(available_codes(self.table, data.train))
         return JointNetwork(network, fusion)
 
     def _features(self, network: nn.Module, train: torch.Tensor, *, maps: bool) -> torch.Tensor:

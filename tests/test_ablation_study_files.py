@@ -35,7 +35,7 @@ def study(folder, text):
 def test_a_key_given_twice_is_refused_with_its_lines(tmp_path, ig3d, text, key):
     ended = ig3d("ablate", study(tmp_path, text), "--out", tmp_path / "out")
     assert ended.returncode == 2 and len(ended.stderr.splitlines()) == 1
-    assert f"the key '{key}' twice (lines " in ended.stderr
+    assert f"the key '{key}' is repeated (lines " in ended.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -73,7 +73,7 @@ grid:
         ("options: {seed: 0x" + "f" * 8000 + "}\n", "a whole number of 32,000 bits"),
         ("options: {seed: 1" + ":59" * 3000 + "}\n", "a whole number of"),
         ("grid: " + "[" * 5000 + "\n", "recursion"),
-        ("options: !!timestamp z\n", "expected a study in YAML"),
+        ("options: !!timestamp z\n", "cannot be read as a study in YAML"),
         ("# " + "x" * 2_000_000, "expected a study of at most 1,000,000 bytes, got 2,000,002"),
     ],
 )
@@ -174,8 +174,8 @@ def test_regressor_without_predict_proba_is_refused_for_classes():
     ("settings", "message"),
     [
         (["head=gbm", "head=linear"], "set: head is given twice"),
-        (["rules=" + "[" * 5000], "set: expected rules=value"),
-        (["draws={a: 1, a: 2}"], "the key 'a' twice"),
+        (["rules=" + "[" * 5000], "set: cannot be read as rules=VALUE"),
+        (["draws={a: 1, a: 2}"], "the key 'a' is repeated"),
     ],
 )
 def test_settings_are_read_as_studies_are(planted, ig3d, settings, message):

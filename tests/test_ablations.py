@@ -18,7 +18,7 @@ from ig3d.extract.regressors import find_regressor
 from ig3d.features.predictions import Predictions
 from ig3d.learn.ablation import run_study
 from ig3d.learn.ablation.optional_blocks import resolve_optional_blocks
-from ig3d.learn.ablation.run import _check_rule, _made
+from ig3d.learn.ablation.run import _check_rule, _runner_of
 from ig3d.learn.ablation.study import read_study
 from ig3d.learn.heads import HEADS
 
@@ -42,9 +42,9 @@ def files(tmp_path_factory):
 
 def check(study):
     """As before a study is run."""
-    made = [_made(study, cell) for cell in study.cells]
-    _check_rule(study, made)
-    assert len({repr(cell) for cell in made}) == len(made), "a cell twice"
+    runners = [_runner_of(cell) for cell in study.cells]
+    _check_rule(study, runners)
+    assert len({repr(runner) for runner in runners}) == len(runners), "a cell twice"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda path: path.name)

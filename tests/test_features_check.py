@@ -32,7 +32,13 @@ def test_a_sound_file_is_counted_by_split_and_exits_0(toy, tmp_path, ig3d):
     _, (outcome,) = check_predictions(Inputs(path, store))
     assert outcome.problems == () and [part.name for part in outcome.parts] == ["train", "val", "test", "all"]
     whole = outcome.parts[-1]
-    assert (whole.rows, whole.labelled, whole.coded, whole.predicted, whole.bare) == (300, 300, 298, 300, 0)
+    assert (whole.rows, whole.labelled, whole.coded, whole.predicted, whole.codes_only) == (
+        300,
+        300,
+        298,
+        300,
+        0,
+    )
     right = np.mean(logits.argmax(axis=1) == labels)
     assert whole.figures == (right, right)
     ended = ig3d("predictions", "check", path, "--3d-store", store)

@@ -130,7 +130,7 @@ def test_numbered_columns_and_foreign_names(tmp_path):
     read = load_predictions(tmp_path / "x.csv")
     assert read.columns == () and read.values.tolist() == [[2.0, 1.0]]
     (tmp_path / "y.csv").write_text("id,Confusion,Boredom\na,1,2\n")
-    assert load_predictions(tmp_path / "y.csv", known=("Boredom", "Confusion")).columns == (
+    assert load_predictions(tmp_path / "y.csv", more_classes=("Boredom", "Confusion")).columns == (
         "Confusion",
         "Boredom",
     )
@@ -164,7 +164,7 @@ def test_ids_from_two_places_must_be_the_same(tmp_path):
     (tmp_path / "other.txt").write_text("a/2\na/1\n")
     assert load_predictions(tmp_path / "x.npz", ids_file=tmp_path / "same.txt").ids.tolist() == IDS.tolist()
     with pytest.raises(
-        PredictionsError, match=r"its own ids \(a/1, a/2\) differ from those of .*; omit --2d-ids"
+        PredictionsError, match=r"its ids \(a/1, a/2\) differ from those of .*; omit --2d-ids"
     ):
         load_predictions(tmp_path / "x.npz", ids_file=tmp_path / "other.txt")
 
@@ -303,7 +303,7 @@ def test_given_class_names_go_before_the_files_own(tmp_path):
     read = load_predictions(tmp_path / "x.npz", classes=("sad", "happy", "anger"))
     assert read.columns == ("sad", "happy", "anger") and np.array_equal(read.values, LOGITS)
     assert (
-        "read as sad, happy, anger, as given, instead of the file's own names (happy, sad, anger)"
+        "read as sad, happy, anger, as requested, instead of the names in the file (happy, sad, anger)"
         in read.notes[0]
     )
     (tmp_path / "x.csv").write_text("id,happy,sad\na,1,2\n")

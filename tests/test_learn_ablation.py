@@ -87,13 +87,13 @@ def test_the_option_on_is_no_truth_value(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: [", "expected a study in YAML"),
-        ("- a", "got no mapping"),
+        ("a: [", "cannot be read as a study in YAML"),
+        ("- a", "is not a mapping"),
         ("grids: {}", "expected the keys name, run, options"),
         ("options: [1]", "expected options to be a mapping, got list"),
         ("grid: {head: []}", "expected values of the factor 'head', got none"),
-        ("grid: {head: [gbm, gbm]}", "got some of them twice"),
-        ("options: {hed: gbm}", "got 'hed'; did you mean head?"),
+        ("grid: {head: [gbm, gbm]}", "has equal values"),
+        ("options: {hed: gbm}", "'hed' is not an option; did you mean head?"),
         ("grid: {anything: {a: {hed: gbm}}}", "did you mean head?"),
         ("run: dream", "expected run: fuse"),
         (
@@ -101,7 +101,7 @@ def test_the_option_on_is_no_truth_value(tmp_path):
             "expected a reference among gbm, got head: linear",
         ),
         ("name: [1]", "expected name to be a text"),
-        ("!!python/object/apply:os.system ['true']", "expected a study in YAML"),
+        ("!!python/object/apply:os.system ['true']", "cannot be read as a study in YAML"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, content, message):
@@ -118,7 +118,7 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, content, message):
         ({"controls": "no"}, "controls: expected true or false"),
         ({"head": 3}, "head: expected a text"),
         ({"rules": "guess"}, "rules: unknown rule guess"),
-        ({"2d-logits": "nowhere.npz"}, "nowhere.npz: there is no such file"),
+        ({"2d-logits": "nowhere.npz"}, "nowhere.npz: no such file"),
     ],
 )
 def test_wrong_values_end_before_any_work(files, options, message):
@@ -229,7 +229,7 @@ def test_cells_of_other_rows_are_not_compared(files):
 def test_a_foreign_folder_is_left_alone(files):
     (files / "out").mkdir()
     (files / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(RunError, match="expected a new folder or one of an earlier study"):
+    with pytest.raises(RunError, match="has files that are not those of a study"):
         run_study(study_of(files), files / "out", jobs=1)
     assert [path.name for path in (files / "out").iterdir()] == ["thesis.tex"]
 

@@ -436,7 +436,7 @@ def test_intermediate_fusion_stops_on_whole_groups_of_the_train_rows():
 
     for task in ("classes", "va"):
         table = grouped_table((TRAIN, TRAIN, TEST), task=task)
-        rows = plan_modules(table, np.ones(len(table), bool), IntermediateConfig(), what="features")
+        rows = plan_modules(table, np.ones(len(table), bool), IntermediateConfig(), input_name="features")
         codes = table.group_codes
         assert len(rows.validation) > 5
         assert not np.isin(codes[rows.validation], codes[rows.train]).any()
@@ -444,7 +444,7 @@ def test_intermediate_fusion_stops_on_whole_groups_of_the_train_rows():
         assert np.array_equal(both, np.flatnonzero(table.split == TRAIN))
         # the other side: the val split chooses where there is one, and no train row is lost
         table = grouped_table((TRAIN, VAL, TEST), task=task)
-        rows = plan_modules(table, np.ones(len(table), bool), IntermediateConfig(), what="features")
+        rows = plan_modules(table, np.ones(len(table), bool), IntermediateConfig(), input_name="features")
         assert np.array_equal(rows.validation, np.flatnonzero(table.split == VAL))
         assert np.array_equal(rows.train, np.flatnonzero(table.split == TRAIN))
 

@@ -32,7 +32,7 @@ def route(tmp_path_factory: pytest.TempPathFactory) -> FeatureRoute:
 
 
 def data_of(route: FeatureRoute, arm: str = "codes", config: IntermediateConfig = QUICK) -> TrainingData:
-    plan = plan_modules(route.table, route.there, config, what="features")
+    plan = plan_modules(route.table, route.has_input, config, input_name="features")
     return training_data(route, plan, arm, 0)
 
 
@@ -76,33 +76,33 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
     config = replace(QUICK, module=module)
     whole = train(route, config)
-    keep = tmp_path / "unfinished.safetensors"
+    unfinished = tmp_path / "unfinished.safetensors"
 
     with pytest.raises(KeyboardInterrupt):
-        train(route, config, keep=keep, watch=stop_in(3))
-    assert keep.is_file()
+        train(route, config, unfinished=unfinished, watch=stop_in(3))
+    assert unfinished.is_file()
     done: list[float] = []
-    again = train(route, config, keep=keep, watch=lambda epochs, epoch: done.append(epochs))
+    again = train(route, config, unfinished=unfinished, watch=lambda epochs, epoch: done.append(epochs))
     # finished epochs are reported at once, then every batch
     assert done[:2] == [1, 2] and done[-1] == 4
     assert done == sorted(done) and len(done) > 2 + 2 * 10
     assert again.history == whole.history
     assert equal(again.model, whole.model)
-    assert not keep.exists()
+    assert not unfinished.exists()
 
 
 def test_what_is_kept_of_another_module_is_refused(
     route: FeatureRoute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    keep = tmp_path / "unfinished.safetensors"
+    unfinished = tmp_path / "unfinished.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(route, keep=keep, watch=stop_in(2))
+        train(route, unfinished=unfinished, watch=stop_in(2))
     with pytest.raises(ModelError, match="the unfinished training has other options"):
-        train(route, replace(QUICK, width=4), keep=keep)
-    keep.write_bytes(keep.read_bytes()[:100])
+        train(route, replace(QUICK, width=4), unfinished=unfinished)
+    unfinished.write_bytes(unfinished.read_bytes()[:100])
     with pytest.raises(ModelError, match="--restart"):
-        train(route, keep=keep)
+        train(route, unfinished=unfinished)
 
 
 def test_a_module_learns_from_codes_and_never_reads_masked_codes(route: FeatureRoute, tmp_path: Path) -> None:

@@ -364,13 +364,13 @@ def test_without_a_val_split_the_epoch_is_chosen_on_whole_groups_of_train_rows(t
     splits = [Split.test if row % 16 >= 12 else Split.train for row in range(320)]
     made = make(tmp_path, splits=splits, groups=True)
     table = load_feature_table(made.features, made.store).table
-    plan = plan_modules(table, np.ones(320, bool), QUICK, what="features")
+    plan = plan_modules(table, np.ones(320, bool), QUICK, input_name="features")
     groups = table.group_codes
     assert not np.intersect1d(groups[plan.train], groups[plan.validation]).size
     assert not np.intersect1d(np.union1d(plan.train, plan.validation), plan.reported).size
     assert 0.1 < len(plan.validation) / 240 < 0.2
     with pytest.raises(ProtocolError, match="val"):
-        plan_modules(table, np.ones(320, bool), replace(QUICK, report="val"), what="features")
+        plan_modules(table, np.ones(320, bool), replace(QUICK, report="val"), input_name="features")
 
 
 def test_the_command_for_classes_and_for_va(ig3d, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_balanced_heads_expect_every_class_as_often(store):
             np.allclose(shares[0], np.exp(plain.predictors[0].values[0]), atol=0.05) and shares[0][0] > 0.42
         )
         assert np.allclose(shares[1], 1 / 3, atol=0.05)
-    with pytest.raises(UsageError, match=r"balanced: expected classes to weigh"):
+    with pytest.raises(UsageError, match=r"balanced: needs classes"):
         train_heads(codes_table(store, task="va"), HeadsConfig(balanced=True))
 
 
@@ -207,7 +207,7 @@ def test_any_estimator_of_scikit_learn_s_manner_is_a_head_and_said_to_be_the_use
     p = np.maximum(twin.predict_proba(table.codes[rows]), 1e-6)
     mean_of_folds = np.exp(result.predictors[1].values[result.covered])
     assert np.allclose(mean_of_folds, p / p.sum(axis=1, keepdims=True))
-    assert any("class of the user's own choice" in note for note in result.lines)
+    assert any("is a custom class" in note for note in result.lines)
 
 
 def test_a_class_that_the_training_rows_lack_keeps_a_small_chance(tmp_path):
@@ -239,7 +239,7 @@ def test_nothing_depends_on_the_order_or_on_whether_labels_of_reported_rows_are_
         (
             {"heads": ("forest",)},
             UsageError,
-            r"head: expected all, some of gbm, linear, mlp, residual, or module:Class .* got 'forest'",
+            r"head: 'forest' is unknown; choose all, some of gbm, linear, mlp, residual, or module:Class",
         ),
         (
             {"heads": ("no.such:Thing",)},
@@ -264,7 +264,8 @@ def test_what_cannot_be_is_refused_in_a_line(store, config, error, words):
 def test_rows_that_do_not_allow_it_are_refused(tmp_path):
     none = write_store(tmp_path / "none.h5", [Split.test] * 5, unlabelled=range(5))
     with pytest.raises(
-        PredictionsError, match=r"labels to measure by \(classes\), found none; it has those of"
+        PredictionsError,
+        match=r"has no labels \(classes\), so nothing can be measured; use --task va",
     ):
         codes_table(none, task="classes")
     one = write_store(tmp_path / "one.h5", [Split.none])
@@ -358,7 +359,7 @@ def test_networks_are_given_valence_and_arousal_beside_the_classes_and_the_block
     (head,) = plan_heads(table, PLAN).heads
     assert np.array_equal(seen["targets"], table.targets[head.train])
     assert np.array_equal(seen["X"], table.codes[head.train]) and seen["blocks"] == (4, 3)
-    assert any("learn valence and arousal beside the classes" in note for note in result.lines)
+    assert any("also learn valence and arousal" in note for note in result.lines)
 
 
 def test_a_user_s_head_that_no_model_file_may_hold_is_said_and_not_saved(store, tmp_path, ig3d):

@@ -83,19 +83,19 @@ def test_an_interrupted_training_continues_from_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
-    keep = tmp_path / "unfinished.safetensors"
+    unfinished = tmp_path / "unfinished.safetensors"
 
     def stop(done: float, epoch: object) -> None:
         if done > 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(Scripted([0.1, 0.9, 0.3]), keep=keep, watch=stop)
+        run(Scripted([0.1, 0.9, 0.3]), unfinished=unfinished, watch=stop)
     second = Scripted([0.3, 0.4])
-    fitted = run(second, keep=keep)
+    fitted = run(second, unfinished=unfinished)
     assert [epoch.selection for epoch in fitted.history] == [0.1, 0.9, 0.3, 0.4]
     assert len(second.modes) == 4 and fitted.model.weight.item() == -4
-    assert not keep.exists()
+    assert not unfinished.exists()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

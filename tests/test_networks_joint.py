@@ -97,7 +97,9 @@ def route_of(made: tuple[Listing, Path], **options):
 def test_both_parts_are_in_the_optimiser_and_learn(made, module: str) -> None:
     route = route_of(made)
     config = IntermediateConfig(module=module, width=8)
-    data = training_data(route, plan_modules(route.table, route.there, config, what="image"), "codes", 0)
+    data = training_data(
+        route, plan_modules(route.table, route.has_input, config, input_name="image"), "codes", 0
+    )
     model = route.build(data, config)
     assert isinstance(model, JointNetwork)
     # it starts from the 2D network's own weights
@@ -177,8 +179,8 @@ def test_rows_that_the_2d_network_learnt_from_are_never_reported(made, tmp_path:
     store = store_of(listed, tmp_path / "3d.h5")
     spec = NetworkSpec(str(folder / "2d.safetensors"))
     turned_route = open_route(listed, spec, Inputs(folder / "2d.npz", store), device="cpu")
-    assert not turned_route.there[turned_route.table.split == Split.test].any()
-    assert turned_route.there[turned_route.table.split == Split.train].all()
+    assert not turned_route.has_input[turned_route.table.split == Split.test].any()
+    assert turned_route.has_input[turned_route.table.split == Split.train].all()
 
 
 def test_predictions_of_another_network_are_refused_unless_forced(made, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Ablations: a declared grid of runs, each kept by what it depends on, read together as one table.
+"""Ablation studies: a grid of fusion runs, compared on the same rows in one table.
 
-study (a file or an object) -> cells -> runs in parallel, kept -> one table, one heat map, LaTeX. Nothing is measured
-here that ``ig3d fuse`` does not measure; what is added is that cells are compared on the same rows.
+study (YAML file or object) -> cells -> runs in parallel, stored in a cache -> table, heat map, LaTeX. Each cell is a
+run as of ``ig3d fuse`` or ``ig3d fuse-features``; the study adds the differences between cells.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The heat map of a study: what each rule adds to the recalibrated 2D network, cell by cell."""
+"""Heat map of a study: difference of each rule to the recalibrated 2D network, for each cell."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from .table import StudyTable
 
 
 def draw_heatmap(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
-    """Draw cells by rules: colour and number are the difference to the first reference, or the figure itself.
+    """Draw a map of cells (rows) by rules (columns), and return the path of the picture.
 
-    Blue is better and red is worse, in both directions of a metric; white is no difference.
+    Colour and number are the difference to the first reference. If no rule is compared with it, they are the metric
+    itself. Blue is better and red is worse, also for metrics of which lower is better; white is no difference.
 
     Raises
     ------
     MissingExtra : matplotlib is not installed.
     """
     matplotlib = require("matplotlib", wanted_by="heat map")
-    with matplotlib.rc_context({"text.parse_math": False}):  # names are data: a dollar is no formula
+    with matplotlib.rc_context({"text.parse_math": False}):  # names may contain a dollar sign
         return _draw(result, table, out)
 
 
@@ -42,29 +43,30 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
 
     lead = table.references[0] if table.references else ""
     compared = bool(lead) and bool((table.figures["versus"] == lead).any())
+    # name and condition of the predictor of each column
     keys = [(name, REAL) for name in table.rules if not compared or name not in table.references]
     keys += [table.control] if table.control else []
     if not len(table.figures) or not keys:
         return []
     sign = -1 if METRICS[table.metric].lower else 1
     versus = lead if compared else ""
-    found = [
-        [table.find(place, name, condition=condition, versus=versus) for name, condition in keys]
-        for place in range(len(result.cells))
+    figures = [
+        [table.find(position, name, condition=condition, versus=versus) for name, condition in keys]
+        for position in range(len(result.cells))
     ]
-    values = np.array([[_number(figure) for figure in line] for line in found], float) * (
+    values = np.array([[_number(figure) for figure in line] for line in figures], float) * (
         sign if compared else 1
     )
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return []
-    # a scale of the rules: the 3D alone may be far from them
+    # The colour scale is that of the rules; the difference of 3d alone may be much larger.
     rules = values[:, [name != "3d" for name, _ in keys]]
     rules = rules[np.isfinite(rules)]
-    most = max(float(np.abs(rules if len(rules) else known).max()), 1e-9)
-    scale = TwoSlopeNorm(0, -most, most) if compared else Normalize(known.min(), known.max() + 1e-9)
+    most = max(float(np.abs(rules if len(rules) else finite).max()), 1e-9)
+    scale = TwoSlopeNorm(0, -most, most) if compared else Normalize(finite.min(), finite.max() + 1e-9)
     colours = colormaps["RdBu" if compared else "Blues"].with_extremes(bad="#e4e4e4")
-    names = [as_label(of.cell.name) for of in result.cells]
+    names = [as_label(cell_result.cell.name) for cell_result in result.cells]
     longest = max(len(name) for name in names)
     figure = Figure(
         figsize=(1.6 + 0.085 * longest + 1.15 * len(keys), 1.7 + 0.42 * len(names)), layout="constrained"
@@ -72,7 +74,7 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     axis = figure.subplots()
     shown = axis.imshow(np.ma.masked_invalid(values), cmap=colours, norm=scale, aspect="auto")
     starred = False
-    for row, line in enumerate(found):
+    for row, line in enumerate(figures):
         for column, entry in enumerate(line):
             name, condition = keys[column]
             if entry is None or not math.isfinite(entry.value):
@@ -107,17 +109,17 @@ def _draw(result: StudyResult, table: StudyTable, out: Path) -> list[Path]:
     axis.grid(which="minor", color="white", linewidth=2)
     axis.tick_params(which="minor", length=0)
     points = ", points" if METRICS[table.metric].percent else ""
-    what = (
+    title = (
         f"difference to {lead} in {METRICS[table.metric].title}{points}"
         if compared
         else METRICS[table.metric].title
     )
-    # Above the cells there is room for a long line; beside the bar of a study of few cells there is none.
+    # The title is above the cells, where a long line fits, and not at the colour bar.
     figure.suptitle(as_label(result.study.name), x=0.01, ha="left", fontsize=12, fontweight="bold")
     legend = " (blue is better)" if compared else ""
     legend += "; * ** *** p < .05, .01, .001, Holm" if starred else ""
-    axis.set_title(as_label(what) + legend, loc="left", fontsize=9)
-    below, above = (bool(compared and of.any()) for of in (known < -most, known > most))
+    axis.set_title(as_label(title) + legend, loc="left", fontsize=9)
+    below, above = (bool(compared and outside.any()) for outside in (finite < -most, finite > most))
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(shown, ax=axis, fraction=0.05, pad=0.02, extend=extend)
     if compared:

@@ -1,4 +1,4 @@
-"""A study for people: two tables on the terminal, ``figures.csv``, ``table.tex`` and a heat map."""
+"""Output of a study: tables on the terminal, ``figures.csv``, ``table.tex`` and a heat map."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TEX = {ON_COVERED: r"\ddag"}
 
 
 def print_study(result: StudyResult, console: Console) -> None:
-    """Print every cell's figures, then the differences of the study's rule; failed cells with their reasons."""
+    """Print a table of all cells, a table of the differences of the rule, failed cells and warnings."""
     table = table_of(result)
     print_lines([f"- {line}" for line in table.remarks], console)
     failed = [f"{of.cell.name}: not run: {of.error}" for of in result.failed]
@@ -44,11 +44,11 @@ def print_study(result: StudyResult, console: Console) -> None:
 
 
 def write_study(result: StudyResult, out: str | Path, *, command: str = "") -> list[Path]:
-    """Write ``study.json``, ``figures.csv``, ``table.tex`` and, where matplotlib is installed, ``heatmap.png``.
+    """Write ``study.json``, ``figures.csv``, ``table.tex`` and, if matplotlib is installed, ``heatmap.png``.
 
     Returns
     -------
-    list of the files
+    list of Path, the files written
 
     Raises
     ------
@@ -105,17 +105,17 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
     )
     for rule in table.rules:
         figures.add_column(rule, justify="right", no_wrap=True)
-    for place, of in enumerate(result.cells):
+    for position, of in enumerate(result.cells):
         labels = list(of.cell.labels.values()) or ["–"]
-        figures.add_row(*labels, *(_cell(table, place, rule) for rule in table.rules))
+        figures.add_row(*labels, *(_cell(table, position, rule) for rule in table.rules))
     if table.rule is None:
         return [figures]
     columns = difference_columns(result, table)
     differences = new_table(f"Differences of {table.rule}", *factors)
     for column in columns:
         differences.add_column(column.head, no_wrap=True)
-    for place, of in enumerate(result.cells):
-        found = [column.of(place) for column in columns]
+    for position, of in enumerate(result.cells):
+        found = [column.of(position) for column in columns]
         cells = [bounds(figure, table.metric) + stars(figure, table.metric) for figure in found]
         differences.add_row(*(list(of.cell.labels.values()) or ["–"]), *cells)
     return [figures, differences]
@@ -123,36 +123,40 @@ def _tables(result: StudyResult, table: StudyTable) -> list[Table]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of differences of the study's rule: its head, and the difference in each cell."""
+    """A column of differences of the study's rule: heading, and function (position of a cell) -> difference."""
 
     head: str
     of: Callable[[int], Figure | None]
 
 
 def difference_columns(result: StudyResult, table: StudyTable) -> list[Column]:
-    """Differences of the study's rule: to each reference, to itself with permuted codes, to the reference cell."""
+    """Columns of the study's rule: differences to each reference, to permuted codes, and to the reference cell."""
     study = result.study
 
-    def of_rule(place: int, **versus: Any) -> Figure | None:
-        rule = table.rule_of.get(place)
-        return None if rule is None else table.find(place, rule, **versus)
+    def of_rule(position: int, **versus: Any) -> Figure | None:
+        rule = table.rule_of.get(position)
+        return None if rule is None else table.find(position, rule, **versus)
 
     columns = [Column(f"to {name}", partial(of_rule, versus=name)) for name in table.references]
     columns.append(
-        Column("to permuted codes", lambda place: table.to_control(place, table.rule_of.get(place, "")))
+        Column(
+            "to permuted codes", lambda position: table.to_control(position, table.rule_of.get(position, ""))
+        )
     )
     if len(result.cells) > 1:
-        chief = study.reference_cell
-        columns.append(Column(f"to {study.cells[chief].name}", partial(of_rule, versus_cell=chief)))
-    places = range(len(result.cells))
-    return [column for column in columns if any(column.of(place) is not None for place in places)]
+        reference_cell = study.reference_cell
+        columns.append(
+            Column(f"to {study.cells[reference_cell].name}", partial(of_rule, versus_cell=reference_cell))
+        )
+    positions = range(len(result.cells))
+    return [column for column in columns if any(column.of(position) is not None for position in positions)]
 
 
-def _cell(table: StudyTable, place: int, rule: str) -> str:
-    figure = table.find(place, rule)
+def _cell(table: StudyTable, position: int, rule: str) -> str:
+    figure = table.find(position, rule)
     if figure is None:
         return "–"
-    marks = stars(table.claim(place, rule), table.metric) + table.marks(place, rule)
+    marks = stars(table.claim(position, rule), table.metric) + table.marks(position, rule)
     return number(figure.value, table.metric) + marks
 
 
@@ -170,25 +174,25 @@ def _legend(table: StudyTable) -> str:
 
 
 def _meanings(table: StudyTable) -> dict[str, str]:
-    """Marks of this study -> their meaning."""
-    of = table.figures
-    used = {ON_COVERED: bool((of["rows"] == "covered").any())}
-    return {mark: meaning for mark, meaning in _MEANINGS.items() if used[mark]}
+    """Mark -> meaning, of the marks that the table contains."""
+    return _MEANINGS if (table.figures["rows"] == "covered").any() else {}
 
 
 def _and_control(table: StudyTable) -> str:
-    """Further condition of the stars: a gain over permuted codes, where these were run."""
-    there = table.figures["versus_condition"].isin((PERMUTED, CONDITIONAL)).any()
-    return " and than itself with permuted codes" if there else " (no control with permuted codes was run)"
+    """Further condition of the stars: a gain over permuted codes, if these were run."""
+    has_control = table.figures["versus_condition"].isin((PERMUTED, CONDITIONAL)).any()
+    return (
+        " and than itself with permuted codes" if has_control else " (no control with permuted codes was run)"
+    )
 
 
 def figures_csv(result: StudyResult, table: StudyTable) -> str:
-    """All figures of the study's metric; a cell that failed has a line with its ``error``."""
+    """CSV text of all results in the metric of the study; a failed cell has a line with its ``error``."""
     figures = table.figures.drop(columns=["label", "repeat"]).assign(error="")
     names = factor_columns(result)
     failed = [
-        {"cell": place, "error": of.error, **{c: of.cell.labels[name] for c, name in names.items()}}
-        for place, of in enumerate(result.cells)
+        {"cell": position, "error": of.error, **{c: of.cell.labels[name] for c, name in names.items()}}
+        for position, of in enumerate(result.cells)
         if of.error
     ]
     if failed:
@@ -197,17 +201,17 @@ def figures_csv(result: StudyResult, table: StudyTable) -> str:
 
 
 def table_tex(result: StudyResult, table: StudyTable) -> str:
-    """Two tables for booktabs: cells by rules, and the differences of the study's rule with their intervals."""
+    """LaTeX text of two tables: cells by rules, and the differences of the rule with their intervals."""
     metric = METRICS[table.metric]
     factors = [escape(name) for name in result.study.grid] or ["run"]
     lines = []
-    for place in range(len(result.cells)):
-        # Bold is the best of what can be used: not what was fitted on the reported rows, nor what is on others.
-        usable = [table.find(place, rule) for rule in table.rules if not table.marks(place, rule)]
-        values = [figure.value for figure in usable if figure is not None and math.isfinite(figure.value)]
+    for position in range(len(result.cells)):
+        # Bold marks the best predictor of a line, of those that are measured on all reported rows.
+        comparable = [table.find(position, rule) for rule in table.rules if not table.marks(position, rule)]
+        values = [figure.value for figure in comparable if figure is not None and math.isfinite(figure.value)]
         best = (min if metric.lower else max)(values) if values else None
-        cells = [_tex_cell(table, place, rule, best) for rule in table.rules]
-        lines.append(_tex_line(result, place, cells))
+        cells = [_tex_cell(table, position, rule, best) for rule in table.rules]
+        lines.append(_tex_line(result, position, cells))
     heads = [*factors, *(rf"\texttt{{{escape(rule)}}}" for rule in table.rules)]
     marks = ""
     if table.references:
@@ -227,8 +231,10 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
     compared = [] if table.rule is None else difference_columns(result, table)
     if compared:
         lines = [
-            _tex_line(result, place, [_tex_difference(column.of(place), table.metric) for column in compared])
-            for place in range(len(result.cells))
+            _tex_line(
+                result, position, [_tex_difference(column.of(position), table.metric) for column in compared]
+            )
+            for position in range(len(result.cells))
         ]
         heads = [*factors, *(escape(column.head) for column in compared)]
         caption = (
@@ -241,8 +247,8 @@ def table_tex(result: StudyResult, table: StudyTable) -> str:
     return "\n".join(tables)
 
 
-def _tex_line(result: StudyResult, place: int, cells: list[str]) -> str:
-    labels = [escape(text) for text in result.cells[place].cell.labels.values()] or ["--"]
+def _tex_line(result: StudyResult, position: int, cells: list[str]) -> str:
+    labels = [escape(text) for text in result.cells[position].cell.labels.values()] or ["--"]
     return " & ".join([*labels, *cells]) + r" \\"
 
 
@@ -263,13 +269,13 @@ def _tex_table(columns: str, heads: list[str], lines: list[str], caption: str, l
     )
 
 
-def _tex_cell(table: StudyTable, place: int, rule: str, best: float | None) -> str:
-    figure = table.find(place, rule)
+def _tex_cell(table: StudyTable, position: int, rule: str, best: float | None) -> str:
+    figure = table.find(position, rule)
     if figure is None:
         return "--"
     text = number(figure.value, table.metric).replace("–", "--")
-    marked = table.marks(place, rule)
+    marked = table.marks(position, rule)
     if not marked and best is not None and text == number(best, table.metric):
         text = rf"\textbf{{{text}}}"
-    marks = stars(table.claim(place, rule), table.metric) + "".join(_TEX[mark] for mark in marked)
+    marks = stars(table.claim(position, rule), table.metric) + "".join(_TEX[mark] for mark in marked)
     return text + (rf"\textsuperscript{{{marks}}}" if marks else "")

@@ -1,7 +1,7 @@
-"""The cells of a study run in parallel, each kept in a folder named by what it depends on.
+"""Run the cells of a study in parallel, each in a folder whose name is a hash of everything its result depends on.
 
-A cell that is there is not run again, so an interrupted study goes on, and a study with a new value of a factor runs
-only the new cells.
+A finished cell is not run again. An interrupted study therefore continues, and a study with a new value of a factor
+runs only the new cells.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _DIED = f"its worker died {MAX_DEATHS} times (out of memory? --jobs 1 runs one c
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """A cell that was run.
+    """Result of a cell.
 
     Attributes
     ----------
     cell : Cell
-    folder : where its record and predictions are
+    folder : folder of its record and predictions
     run : Run or None
-        Its record and figures; None where the cell failed.
+        Record and figures; None if the cell failed.
     error : str
-        Why it failed; empty where it did not.
+        Reason of the failure; empty if the cell did not fail.
     """
 
     cell: Cell
@@ -53,28 +53,29 @@ class CellResult:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record of a cell that was run."""
-        if self.run is None:
-            raise RunError(f"{self.cell.name}: was not run: {self.error}")
-        return self.run.record
+        """Record of a cell that did not fail."""
+        return self._finished_run().record
 
     def predictions(self) -> ReportedPredictions:
-        """The reported rows with their predictions."""
+        """Reported rows of a cell that did not fail, with their predictions."""
+        return predictions_of(self._finished_run())
+
+    def _finished_run(self) -> Run:
         if self.run is None:
-            raise RunError(f"{self.cell.name}: was not run: {self.error}")
-        return predictions_of(self.run)
+            raise RunError(f"{self.cell.name}: the run failed: {self.error}")
+        return self.run
 
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """A study with all its cells.
+    """Results of all cells of a study.
 
     Attributes
     ----------
     study : Study
     cells : in the order of ``study.cells``
     kept : int
-        Cells that an earlier run had done.
+        Number of cells that were already finished by an earlier run.
     """
 
     study: Study
@@ -83,8 +84,8 @@ class StudyResult:
 
     @property
     def failed(self) -> tuple[CellResult, ...]:
-        """Cells that could not be run."""
-        return tuple(of for of in self.cells if of.error)
+        """Cells whose run failed."""
+        return tuple(result for result in self.cells if result.error)
 
 
 def run_study(
@@ -95,103 +96,108 @@ def run_study(
     jobs: int = 0,
     progress: Progress | None = None,
 ) -> StudyResult:
-    """Run the cells that are not there yet.
+    """Run the cells that are not finished.
 
     Parameters
     ----------
     study : Study
     out : folder of the study
-    shared : folder of ``cells/`` and ``heads/``, where several studies are to share them; ``out`` by default
+    shared : folder of ``cells/`` and ``heads/``, by default ``out``
+        Several studies can share this folder, so that equal cells and heads are computed once.
     jobs : int
-        Cells at a time; 0 is as many as there are cores. Changes no figure. More than one run in workers, and a worker
-        that dies is replaced; one runs here.
-    progress : function of a number of cells that were finished, optional
-        The first call reports how many were done before.
+        Number of cells at a time; 0 is one per core. Does not affect results. With 1, cells run in this process; else
+        in worker processes, which are replaced if they die.
+    progress : function ``(cells)``, optional
+        Called first with the number of cells that were already finished, then with 1 for each further cell.
 
     Returns
     -------
     StudyResult
-        A cell that could not be run has its reason, and keeps no other from running.
+        A failed cell has its error. The other cells are run nevertheless.
 
     Raises
     ------
-    UsageError : a cell's options are wrong, or a file is missing; before anything is run.
-    RunError : the folder is of something else, or cannot be written.
+    UsageError : the options of a cell are invalid, or a file is missing; raised before any cell is run.
+    RunError : the folder has other content, or cannot be written.
     """
-    folder, kept_in = Path(out), Path(out if shared is None else shared)
+    folder, cache = Path(out), Path(out if shared is None else shared)
     check_folder(folder)
     jobs = jobs or cpu_count()
-    made = [_made(study, cell) for cell in study.cells]
-    _check_rule(study, made)
-    contents = {
-        path: content_of(path) for path in dict.fromkeys(path for cell in made for path in cell.files)
+    runners = [_runner_of(cell) for cell in study.cells]
+    _check_rule(study, runners)
+    files = dict.fromkeys(path for runner in runners for path in runner.files)
+    contents = {path: content_of(path) for path in files}
+    folders = [cache / "cells" / _folder_name(runner.key(contents)) for runner in runners]
+    todo = {
+        position: runner
+        for position, (runner, cell_folder) in enumerate(zip(runners, folders, strict=True))
+        if not _is_finished(cell_folder)
     }
-    folders = [kept_in / "cells" / _name(cell.key(contents)) for cell in made]
-    todo = {place: cell for place, (cell, at) in enumerate(zip(made, folders, strict=True)) if not _done(at)}
-    kept = len(made) - len(todo)
+    kept = len(runners) - len(todo)
     if progress:
         progress(kept)
-    # Marks the folder as ours from the first cell on; the whole file comes with the table.
+    # From now on, this file marks the folder as that of a study. It is replaced by the complete record at the end.
     if not (folder / STUDY_FILE).exists():
         write_texts(folder, {STUDY_FILE: json_text({"format": FORMAT, "name": study.name})})
     errors: dict[int, str] = {}
     for wave in _waves(todo, folders):
-        for place, error in _in_parallel(todo, wave, folders, kept_in / "heads", jobs):
+        for position, error in _in_parallel(todo, wave, folders, cache / "heads", jobs):
             if error:
-                errors[place] = error
+                errors[position] = error
             if progress:
                 progress(1)
-    failed = {folders[place]: error for place, error in errors.items()}  # cells of one content share a folder
+    # Cells with equal content share a folder, and so their error.
+    error_of = {folders[position]: error for position, error in errors.items()}
     results = []
-    for cell, at in zip(study.cells, folders, strict=True):
-        error = failed.get(at, "")
-        results.append(CellResult(cell, at, None if error else read_run(at), error))
+    for cell, cell_folder in zip(study.cells, folders, strict=True):
+        error = error_of.get(cell_folder, "")
+        results.append(CellResult(cell, cell_folder, None if error else read_run(cell_folder), error))
     return StudyResult(study, tuple(results), kept)
 
 
 def check_folder(folder: Path) -> None:
-    """Whether a folder is new, empty, or one of an earlier study.
+    """Raise an error unless a folder is new, empty, or that of an earlier study.
 
     Raises
     ------
-    RunError : it holds something else.
+    RunError : the folder has other content, or is a file.
     """
     if folder.is_dir() and any(folder.iterdir()):
         try:
-            ours = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8")).get("format") == FORMAT
+            is_study = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8")).get("format") == FORMAT
         except Exception:
-            ours = False
-        if not ours:
-            raise RunError(
-                f"{folder}: expected a new folder or one of an earlier study, got another; name another --out"
-            )
+            is_study = False
+        if not is_study:
+            raise RunError(f"{folder}: has files that are not those of a study; choose another --out")
     elif folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: expected a folder for the study, got a file; name another --out")
+        raise RunError(f"{folder}: is a file, not a folder; choose another --out")
 
 
-def _made(study: Study, cell: Cell) -> AnyCell:
+def _runner_of(cell: Cell) -> AnyCell:
+    """The run of a cell, with checked options."""
     try:
         return RUNNERS[cell.run](cell.options)
     except Ig3dError as error:
         raise type(error)(f"{cell.name}: {error}" if cell.labels else str(error)) from error
 
 
-def _check_rule(study: Study, made: list[AnyCell]) -> None:
-    """Refuse a rule that no cell can have: after the runs it would be too late."""
+def _check_rule(study: Study, runners: list[AnyCell]) -> None:
+    """Raise an error if no cell has the rule of the study, before any cell is run."""
     for run in study.runs:
         rule = study.rule_of(run)
-        cells = [made[place] for place, cell in enumerate(study.cells) if cell.run == run]
-        names = dict.fromkeys(name for cell in cells for name in cell.rules)
+        of_run = [runner for cell, runner in zip(study.cells, runners, strict=True) if cell.run == run]
+        names = dict.fromkeys(name for runner in of_run for name in runner.rules)
         if rule is not None and rule not in names and not rule.startswith("2d:"):
-            raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
+            raise UsageError(f"rule: no cell has the rule {rule!r}; choose among {', '.join(names)}")
 
 
-def _name(key: str) -> str:
+def _folder_name(key: str) -> str:
+    """Hash of the key of a cell and of the versions of the packages."""
     return hashlib.sha256(f"{key}\n{sorted(versions().items())}".encode()).hexdigest()[:16]
 
 
-def _done(folder: Path) -> bool:
-    """Whether a cell's record and predictions are there and whole; what was cut short is run again."""
+def _is_finished(folder: Path) -> bool:
+    """Whether the record and predictions of a cell exist and are complete."""
     if not (folder / FILE).is_file():
         return False
     try:
@@ -202,37 +208,40 @@ def _done(folder: Path) -> bool:
 
 
 def _waves(todo: dict[int, AnyCell], folders: list[Path]) -> list[list[int]]:
-    """First one cell of each that share their heads, so that the others find the scores; no folder twice."""
+    """Positions of the cells to run first, and of those to run afterwards; each folder once.
+
+    Of the cells that fit the same heads, one is run first, so that the others find the scores in the cache.
+    """
     first: dict[str, int] = {}
     others: list[int] = []
-    seen: set[Path] = set()
-    for place, cell in todo.items():
-        if folders[place] in seen:
+    started: set[Path] = set()
+    for position, runner in todo.items():
+        if folders[position] in started:
             continue
-        seen.add(folders[place])
-        if first.setdefault(cell.shared, place) != place:
-            others.append(place)
+        started.add(folders[position])
+        if first.setdefault(runner.shared, position) != position:
+            others.append(position)
     return [wave for wave in (list(first.values()), others) if wave]
 
 
 def _in_parallel(
     todo: dict[int, AnyCell], wave: list[int], folders: list[Path], heads: Path, jobs: int
 ) -> Iterator[tuple[int, str]]:
-    """Place and error of each cell of a wave, as they are done."""
+    """Position and error of each cell of a wave, in the order in which they finish."""
     workers = min(jobs, len(wave))
     threads = max(1, cpu_count() // workers)
     run = partial(_error_of, heads=heads, threads=threads)
-    tasks = ((todo[place], folders[place]) for place in wave)
+    tasks = ((todo[position], folders[position]) for position in wave)
     if jobs == 1:
-        yield from ((place, run(*task)) for place, task in zip(wave, tasks, strict=True))
+        yield from ((position, run(*task)) for position, task in zip(wave, tasks, strict=True))
         return
-    # in a worker for a single cell too: if it dies, the study goes on
+    # A single cell is run in a worker too, so that the study continues if the worker dies.
     for ended in run_tasks(run, tasks, environments=[limit_threads(threads)] * workers):
         yield wave[ended.task], _DIED if ended.given_up else ended.result
 
 
 def _error_of(cell: AnyCell, folder: Path, *, heads: Path, threads: int) -> str:
-    """Run a cell; why it could not be run, or nothing."""
+    """Run a cell; returns the error as text, empty if the run succeeded."""
     try:
         cell.write(folder, heads, threads)
     except Ig3dError as error:

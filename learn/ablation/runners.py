@@ -1,4 +1,4 @@
-"""Runners of cells: options in, a folder of a run out. The options are those of the command of the same name."""
+"""Runs of the cells of a study: each is made from options of a command, and writes the files of a run to a folder."""
 
 from __future__ import annotations
 
@@ -35,14 +35,21 @@ _INPUTS = {
     "task": "task",
 }
 PATHS = frozenset({"2d-logits", "3d-store", "3d-logits", "labels", "2d-ids", "features"})
-# Without meaning for a cell: its number of threads, and whether a model is saved.
+# Options of a run that are not options of a cell: the number of threads, and whether a model is saved.
 _NOT_OPTIONS = ("jobs", "model")
 _CONFIG = {option.name: option for option in options_of(FuseConfig, skip=(*_NOT_OPTIONS, "rule_options"))}
 
 
 @dataclass(frozen=True, slots=True)
 class FuseCell:
-    """One late fusion."""
+    """A late fusion, as of ``ig3d fuse``.
+
+    Attributes
+    ----------
+    inputs : Inputs
+    config : FuseConfig
+    code : hash of the code of custom heads and rules; empty without these
+    """
 
     inputs: Inputs
     config: FuseConfig
@@ -54,7 +61,7 @@ class FuseCell:
 
         Raises
         ------
-        UsageError : a value that the option cannot have, or files that lack.
+        UsageError : a value is invalid, or a required file is not named.
         """
         inputs = {_INPUTS[name]: value for name, value in options.items() if name in _INPUTS}
         if isinstance(options.get("blocks"), list):
@@ -67,7 +74,7 @@ class FuseCell:
         of_rules = rule_options({name: value for name, value in options.items() if "." in name})
         two_d = inputs.pop("two_d", None)
         if two_d is None:
-            raise UsageError("2d-logits: expected a file of 2D predictions, got none; name it in options")
+            raise UsageError("2d-logits: no file of 2D predictions; name it in the options of the study")
         config = FuseConfig(**chosen, rule_options=of_rules, model=False)
         code = code_hash(config.head) + "".join(
             class_hash(kind_of(name)) for name in config.rules if name not in RULES
@@ -81,7 +88,7 @@ class FuseCell:
         return (*self.inputs.two_d, *self.inputs.stores, *self.inputs.ids, *single)
 
     def key(self, contents: Mapping[Path, str]) -> str:
-        """Text with everything that the result depends on: contents of files, options, and code of the user."""
+        """Text of everything that the result depends on: contents of files, options, and code of custom classes."""
         files = [contents[path] for path in self.files]
         choices = {name: value for name, value in asdict(self.config).items() if name not in _NOT_OPTIONS}
         choices["head"] += self.code
@@ -91,18 +98,18 @@ class FuseCell:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Predictors with figures in its record, without controls and further 2D networks."""
+        """Predictors of the run, without controls and further 2D networks."""
         return ("2d", "2d-recalibrated", "3d", *self.config.rules)
 
     @property
     def shared(self) -> str:
-        """Equal for cells that fit the same heads: one of them goes first and keeps the scores for the others."""
+        """Text that is equal for cells that fit the same heads; one of these is run before the others."""
         config = self.config
         rows = (config.groups, config.seed, config.report, config.folds)
         return repr((self.files, config.blocks, config.head, *rows))
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
-        """Run it, and write its record and its predictions."""
+        """Run the fusion, and write record, figures and predictions to ``folder``; ``heads`` is the score cache."""
         config = replace(self.config, jobs=threads)
         table = load_table(
             self.inputs, blocks=config.blocks, allow_missing=config.allow_missing, force=config.force
@@ -119,24 +126,22 @@ RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], AnyCell]] = {
 
 
 def option_names(run: str) -> list[str]:
-    """Names of the options that cells of a kind have."""
+    """Names of the options of a kind of run."""
     if run == "intermediate":
         return [*INTERMEDIATE_OPTIONS]
     return [*_INPUTS, *_CONFIG, *(option.name for rule in RULES for option in options_of_rule(rule))]
 
 
 def content_of(path: Path) -> str:
-    """Hash of a file's content: a store's own hash, else SHA-256 of the bytes.
+    """Hash of the content of a file: the stored hash of a store, else SHA-256 of the bytes.
 
     Raises
     ------
-    UsageError : there is no such file.
-    StoreError : a store of another version, or cut short.
+    UsageError : the file does not exist.
+    StoreError : a store is of another version, or incomplete.
     """
     if not path.is_file():
-        raise UsageError(
-            f"{path}: there is no such file; paths in a study are relative to the study's folder"
-        )
+        raise UsageError(f"{path}: no such file; paths in a study are relative to the folder of the study")
     if path.suffix in (".h5", ".hdf5"):
         with CodeStore(path) as store:
             return store.content_sha256

@@ -1,7 +1,7 @@
-"""A study: options that all runs share, and a grid of options that vary; from YAML or made in Python.
+"""Study: options that all cells share, and a grid of options that vary; read from YAML or made in Python.
 
-Options are those of ``ig3d fuse``, by the same names. A factor is an option with several values, or a name of the
-user's own whose values set several options at once.
+Options have the names of those of ``ig3d fuse`` or ``ig3d fuse-features``. A factor is an option with several values,
+or a new name whose values set several options at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Cell:
 
     Attributes
     ----------
-    labels : factor -> the label of its value here
+    labels : factor -> label of its value in this cell
     options : option -> value
     run : ``fuse`` or ``intermediate``
     """
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``expression, gbm``: the labels in words."""
+        """The labels, such as ``expression, gbm``."""
         return ", ".join(self.labels.values()) or "the only run"
 
 
@@ -53,17 +53,18 @@ class Study:
         Title of the table.
     options : option -> value, for all cells
     grid : factor -> label -> value
-        Every combination is a cell. A value that is a mapping sets several options; any other sets the option that
-        the factor is named after.
+        Every combination of values is a cell. A value that is a mapping sets several options. Any other value sets the
+        option of the name of the factor.
     run : ``fuse`` or ``intermediate``, for cells whose options do not set ``run``
-        In a study of both, a cell takes those of the options for all cells that its run has.
-    metric : what the table shows; None is the first of the task
-    rule : rule whose differences are shown, or run -> rule; None is ``stack`` where there is one
-    reference : factor -> label of the cell that the others are compared with; the first value of a factor left out
+        In a study of both kinds, a cell ignores common options that its kind of run does not have.
+    metric : metric of the table; None is the first metric of the task
+    rule : rule whose differences are shown, or run -> rule; None is ``stack``, or the first rule
+    reference : factor -> label, for the cell with which the others are compared
+        By default the first value of a factor.
 
     Raises
     ------
-    UsageError : unknown options, an empty factor, a reference that is no cell.
+    UsageError : an option is unknown, a factor has no values, or the reference is not a cell.
     """
 
     name: str
@@ -79,8 +80,8 @@ class Study:
         for run in runs:
             if run not in RUNNERS:
                 raise UsageError(f"{self.name}: expected run: {' or '.join(RUNNERS)}, got {run!r}")
-        known = ["run", *dict.fromkeys(name for run in runs for name in option_names(run))]
-        _check_options(self.options, known, self.name)
+        allowed = ["run", *dict.fromkeys(name for run in runs for name in option_names(run))]
+        _check_options(self.options, allowed, self.name)
         cells = 1
         for factor, values in self.grid.items():
             if not values:
@@ -88,11 +89,11 @@ class Study:
                     f"{self.name}: expected values of the factor {factor!r}, got none; give a list or label: value"
                 )
             for value in values.values():
-                _check_options(value if isinstance(value, Mapping) else {factor: value}, known, self.name)
+                _check_options(value if isinstance(value, Mapping) else {factor: value}, allowed, self.name)
             cells *= len(values)
         if cells > _MOST_CELLS:
             raise UsageError(
-                f"{self.name}: expected at most {_MOST_CELLS} cells, got {cells}; part the study"
+                f"{self.name}: expected at most {_MOST_CELLS} cells, got {cells}; divide the study"
             )
         for factor, label in self.reference.items():
             if label not in self.grid.get(factor, {}):
@@ -104,7 +105,7 @@ class Study:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The kinds of runs of its cells."""
+        """Kinds of runs of the cells: ``fuse``, ``intermediate``, or both."""
         values = [
             value["run"]
             for values in self.grid.values()
@@ -115,13 +116,13 @@ class Study:
         return tuple(dict.fromkeys(map(str, values))) or (str(self.options.get("run", self.run)),)
 
     def rule_of(self, run: str) -> str | None:
-        """The rule whose differences are shown in cells of a run."""
+        """The rule whose differences are shown for cells of a kind of run; None for the default."""
         return self.rule.get(run) if isinstance(self.rule, Mapping) else self.rule
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """All combinations, the last factor's values next to each other."""
-        found = []
+        """All combinations of values; the values of the last factor vary first."""
+        cells = []
         for labels in product(*self.grid.values()):
             options = dict(self.options)
             for (factor, values), label in zip(self.grid.items(), labels, strict=True):
@@ -129,23 +130,25 @@ class Study:
                 options |= value if isinstance(value, Mapping) else {factor: value}
             run = str(options.pop("run", self.run))
             if len(self.runs) > 1:
-                known = option_names(run)
-                options = {name: value for name, value in options.items() if name in known or ":" in name}
-            found.append(Cell(dict(zip(self.grid, labels, strict=True)), options, run))
-        return tuple(found)
+                allowed = option_names(run)
+                options = {name: value for name, value in options.items() if name in allowed or ":" in name}
+            cells.append(Cell(dict(zip(self.grid, labels, strict=True)), options, run))
+        return tuple(cells)
 
     @property
     def reference_cell(self) -> int:
-        """Place of the cell that the others are compared with."""
-        labels = {factor: self.reference.get(factor, next(iter(of))) for factor, of in self.grid.items()}
-        return next(place for place, cell in enumerate(self.cells) if cell.labels == labels)
+        """Index of the cell with which the others are compared."""
+        labels = {
+            factor: self.reference.get(factor, next(iter(values))) for factor, values in self.grid.items()
+        }
+        return next(position for position, cell in enumerate(self.cells) if cell.labels == labels)
 
     def with_options(self, options: Mapping[str, Any]) -> Study:
-        """The study with other options for all cells; a factor of that name is no factor any more.
+        """The study with further options for all cells; they replace options and factors of the same names.
 
         Raises
         ------
-        UsageError : unknown options.
+        UsageError : an option is unknown.
         """
         grid = {factor: values for factor, values in self.grid.items() if factor not in options}
         reference = {factor: label for factor, label in self.reference.items() if factor in grid}
@@ -155,29 +158,27 @@ class Study:
 def read_study(
     path: str | Path, options: Mapping[str, Any] | None = None, *, allow_code: bool = False
 ) -> Study:
-    """Read a study from a YAML file; its paths are relative to the file.
+    """Read a study from a YAML file. Relative paths in the file start from its folder.
 
     Parameters
     ----------
     path : YAML file
     options : option -> value, optional
-        For all cells, in place of what the file has (:meth:`Study.with_options`).
+        Options for all cells, which replace those of the file (:meth:`Study.with_options`).
     allow_code : bool
-        Whether the file may name heads and rules as ``module:Class``, whose code is imported and run. A head or rule in
-        ``options`` is the caller's own and always allowed.
+        Whether the file may name heads and rules as ``module:Class``, whose code is imported and run. They are always
+        allowed in ``options``, which come from the caller.
 
     Raises
     ------
-    UsageError : no file, not YAML, not a study (the message names the key), or a head that names code.
+    UsageError : the file does not exist or is not a study, or names code without ``allow_code``.
     """
-    content = read_yaml(_text_of(Path(path)), where=str(path), wanted="a study in YAML (docs/ablation.md)")
+    content = read_yaml(_text_of(Path(path)), source=str(path), content="a study in YAML (docs/ablation.md)")
     if not isinstance(content, dict):
-        raise UsageError(
-            f"{path}: expected a study with options and a grid, got no mapping; see docs/ablation.md"
-        )
-    odd = [str(key) for key in content if key not in _KEYS]
-    if odd:
-        raise UsageError(f"{path}: expected the keys {', '.join(_KEYS)}, got {', '.join(odd)}")
+        raise UsageError(f"{path}: is not a mapping with options and a grid; see docs/ablation.md")
+    unknown = [str(key) for key in content if key not in _KEYS]
+    if unknown:
+        raise UsageError(f"{path}: expected the keys {', '.join(_KEYS)}, got {', '.join(unknown)}")
     for key in ("options", "grid", "reference"):
         if not isinstance(content.get(key) or {}, dict):
             raise UsageError(f"{path}: expected {key} to be a mapping, got {type(content[key]).__name__}")
@@ -190,27 +191,25 @@ def read_study(
         if not isinstance(content.get(key) or "", str):
             raise UsageError(f"{path}: expected {key} to be a text, got {content[key]!r}")
     folder = Path(path).parent
-    shared = {_text(key): value for key, value in (content.get("options") or {}).items()}
-    grid = {
-        _text(factor): _values(values, f"{path}: {factor}")
-        for factor, values in (content.get("grid") or {}).items()
-    }
+    grid: dict[str, dict[str, Any]] = {}
+    for key, values in (content.get("grid") or {}).items():
+        factor = _option_name(key)
+        grid[factor] = {
+            label: relative_to_folder(value, folder)
+            if isinstance(value, dict)
+            else relative_to_folder({factor: value}, folder)[factor]
+            for label, value in _values_of(values, f"{path}: {factor}").items()
+        }
     study = Study(
         name=content.get("name") or Path(path).stem,
-        options=placed(shared, folder),
-        grid={
-            factor: {
-                label: placed(value, folder)
-                if isinstance(value, dict)
-                else placed({factor: value}, folder)[factor]
-                for label, value in values.items()
-            }
-            for factor, values in grid.items()
-        },
+        options=relative_to_folder(_with_option_names(content.get("options") or {}), folder),
+        grid=grid,
         run=content.get("run") or "fuse",
         metric=content.get("metric"),
         rule=rule,
-        reference={_text(factor): str(label) for factor, label in (content.get("reference") or {}).items()},
+        reference={
+            _option_name(factor): str(label) for factor, label in (content.get("reference") or {}).items()
+        },
     )
     study = study.with_options(options) if options else study
     if not allow_code:
@@ -221,7 +220,7 @@ def read_study(
 def _text_of(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise UsageError(f"{path}: expected a file with a study in YAML, got something else")
+            raise UsageError(f"{path}: is not a file; give a study in YAML")
         if path.stat().st_size > _MOST_BYTES:
             raise UsageError(
                 f"{path}: expected a study of at most {_MOST_BYTES:,} bytes, got {path.stat().st_size:,}"
@@ -229,21 +228,21 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(
-            f"{path}: expected a study in YAML, got {getattr(exc, 'strerror', '') or exc}"
+            f"{path}: cannot be read as a study in YAML: {getattr(exc, 'strerror', '') or exc}"
         ) from exc
 
 
 def _refuse_code(study: Study, path: str | Path, callers: Mapping[str, Any]) -> None:
-    """Refuse heads and rules that are code outside of ig3d, unless the caller named them.
+    """Raise an error if the file names heads or rules that are code outside of ig3d.
 
-    Reading a file must not run any code.
+    Reading a file must not run code of others. ``callers`` are the options of the caller, who may name such code.
     """
     for option in ("head", "rules", "primary"):
         for cell in study.cells:
             value = cell.options.get(option, "")
-            named = value.split(",") if isinstance(value, str) else value
-            listed = named if isinstance(named, list | tuple) else ()
-            code = next((name for name in listed if isinstance(name, str) and ":" in name), None)
+            names = value.split(",") if isinstance(value, str) else value
+            names = names if isinstance(names, list | tuple) else ()
+            code = next((name for name in names if isinstance(name, str) and ":" in name), None)
             if code is not None and value != callers.get(option):
                 raise UsageError(
                     f"{path}: the study names the {'head' if option == 'head' else 'rule'} {shorten(code)!r}, which is "
@@ -252,29 +251,32 @@ def _refuse_code(study: Study, path: str | Path, callers: Mapping[str, Any]) -> 
     for name in dict.fromkeys(name for cell in study.cells for name in cell.options):
         if ":" in name and name not in callers:
             raise UsageError(
-                f"{path}: the option {shorten(name)!r} is one of a rule that is code outside of ig3d; if you trust the "
-                "file and that code, run it with --allow-code"
+                f"{path}: the option {shorten(name)!r} belongs to a rule that is code outside of ig3d; if you trust "
+                "the file and that code, run it with --allow-code"
             )
 
 
-def _text(key: Any) -> str:
-    """An option's name: YAML takes a bare ``on`` for a truth value."""
+def _option_name(key: Any) -> str:
+    """Name of an option from a key of YAML, which reads the word ``on`` as true."""
     return "on" if key is True else str(key)
 
 
-def _values(given: Any, what: str) -> dict[str, Any]:
-    """label -> value of a factor that is written as a list or as a mapping."""
-    if isinstance(given, dict):
-        return {str(label): _named(value) for label, value in given.items()}
-    values = given if isinstance(given, list) else [given]
+def _with_option_names(options: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_option_name(key): value for key, value in options.items()}
+
+
+def _values_of(content: Any, factor: str) -> dict[str, Any]:
+    """Label -> value of a factor, which is written as a list or as a mapping."""
+    if isinstance(content, dict):
+        return {
+            str(label): _with_option_names(value) if isinstance(value, dict) else value
+            for label, value in content.items()
+        }
+    values = content if isinstance(content, list) else [content]
     labels = [_label(value) for value in values]
     if len(set(labels)) < len(labels):
-        raise UsageError(f"{what}: expected different values, got some of them twice")
+        raise UsageError(f"{factor}: has equal values; remove the repeated ones")
     return dict(zip(labels, values, strict=True))
-
-
-def _named(value: Any) -> Any:
-    return {_text(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _label(value: Any) -> str:
@@ -283,23 +285,24 @@ def _label(value: Any) -> str:
     return " + ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def placed(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Options whose relative paths are those of a folder; ``~/`` is the user's home."""
+def relative_to_folder(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options in which relative paths start from a folder, and ``~/`` is the home of the user."""
 
-    def of(value: Any) -> Any:
+    def resolve(value: Any) -> Any:
         if isinstance(value, list):
-            return [of(item) for item in value]
+            return [resolve(item) for item in value]
         if not isinstance(value, str):
             return value
         return str(folder / (Path(value).expanduser() if value.startswith("~/") else value))
 
-    return {name: of(value) if name in PATHS else value for name, value in options.items()}
+    return {name: resolve(value) if name in PATHS else value for name, value in options.items()}
 
 
-def _check_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _check_options(options: Mapping[str, Any], allowed: Sequence[str], source: str) -> None:
+    """Raise an error for options that do not exist."""
     for name in options:
-        # options of a rule of the user's are checked when the rule is imported
-        if name not in known and ":" not in str(name):
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-            raise UsageError(f"{where}: expected options of the run, got {name!r}{hint}")
+        # Options of custom rules (module:Class.option) are checked when the rule is imported.
+        if name not in allowed and ":" not in str(name):
+            similar = get_close_matches(str(name), allowed, n=1)
+            hint = f"did you mean {similar[0]}?" if similar else f"choose among {', '.join(allowed)}"
+            raise UsageError(f"{source}: {name!r} is not an option; {hint}")

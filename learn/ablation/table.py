@@ -1,7 +1,7 @@
-"""The cells of a study in one table of figures, with the differences of every cell to one of them.
+"""Table of the results of all cells of a study, with paired differences of each cell to the reference cell.
 
-Holm's correction runs over all rules of all cells, for each reference apart: a study asks that many questions. Cells
-with the same predictions ask one.
+Holm's correction is over all rules of all cells, separately for each reference. Cells with equal predictions are
+counted once.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from ..report.record import seed_of
 from ..report.render import lines_of
 from .run import StudyResult
 
-_WARNINGS = ("WARNING",)  # how a run's lines begin that a reader of one figure has to know
 _REFERENCE = "reference cell"
-_JUDGED = ("rule", "head")
+_TESTED_ROLES = ("rule", "head")
 
 
 @dataclass(frozen=True, slots=True)
 class StudyTable:
-    """All figures of a study in one metric.
+    """Results of all cells of a study in one metric.
 
     Attributes
     ----------
     metric : str
-    rule : the rule whose differences are shown; None where the cells have none
-    rules : names of references and rules, in order; controls apart
-    references : names that rules are compared with within their cell; the first leads
+    rule : rule whose differences are shown, or rules if cells differ in it; None if the cells have no rule
+    rules : names of references and rules, in order, without controls
+    references : names of the references within each cell; the first is that of the heat map
     figures : DataFrame
-        A column ``cell`` (place of the cell), one for each factor, those of the table of figures, ``versus_cell``
-        (place of the cell that a difference is to, empty within a cell). Figures of all
-        reported rows, or of the covered ones for a predictor of no others; ``p_adjusted`` is over the study.
-    remarks : why some cells stand apart, and which are the same
-    warnings : of the cells, each with the cells that it concerns
-    rule_of : cell -> the rule whose differences are shown
+        Columns: ``cell`` (position of the cell in the study), one column for each factor, those of
+        :func:`~..evaluate.figures.figures_of`, and ``versus_cell`` (position of the cell with which the cell is
+        compared; empty for differences within a cell). A predictor is measured on all reported rows, or on the rows
+        with 3D if it predicts no others. ``p_adjusted`` is corrected over the study.
+    remarks : cells without a difference to the reference cell, with reasons; and cells with equal predictions
+    warnings : warnings of the runs, with the cells concerned
+    rule_of : position of a cell -> rule whose differences are shown
     """
 
     metric: str
@@ -60,7 +60,7 @@ class StudyTable:
 
     @property
     def control(self) -> tuple[str, str] | None:
-        """Name and condition of the rule with permuted codes, where the cells have it."""
+        """Name and condition of the control of the rule, with permuted codes; None if the cells have no control."""
         keys = self.figures[["predictor", "condition"]].drop_duplicates().itertuples(index=False, name=None)
         return control_of(self.rule or "", keys)
 
@@ -74,130 +74,134 @@ class StudyTable:
         versus_condition: str | None = None,
         versus_cell: int | None = None,
     ) -> Figure | None:
-        """A figure of a cell, or one of its differences; None where the cell has none."""
-        of = self.figures
-        under = (REAL if versus else "") if versus_condition is None else versus_condition
-        chosen = (of["cell"] == cell) & (of["predictor"] == predictor) & (of["condition"] == condition)
+        """Result of a predictor in a cell, or its difference to another predictor or cell; None if there is none."""
+        lines = self._lines(cell, predictor, condition)
         if versus_cell is None:
-            chosen &= of["versus_cell"].isna() & (of["versus"] == versus) & (of["versus_condition"] == under)
+            if versus_condition is None:
+                versus_condition = REAL if versus else ""
+            chosen = lines["versus_cell"].isna() & (lines["versus"] == versus)
+            chosen &= lines["versus_condition"] == versus_condition
         else:
-            chosen &= (of["versus_cell"] == versus_cell).fillna(value=False)
-        for line in of.loc[chosen, list(Figure._fields)].itertuples(index=False, name=None):
-            return Figure(*line)
+            chosen = (lines["versus_cell"] == versus_cell).fillna(value=False)
+        for values in lines.loc[chosen, list(Figure._fields)].itertuples(index=False, name=None):
+            return Figure(*values)
         return None
 
+    def _lines(self, cell: int, predictor: str, condition: str) -> pd.DataFrame:
+        """Lines of one predictor in a cell."""
+        of = self.figures
+        return of[(of["cell"] == cell) & (of["predictor"] == predictor) & (of["condition"] == condition)]
+
     def to_control(self, cell: int, predictor: str) -> Figure | None:
-        """The difference of a rule to itself with permuted codes."""
+        """The difference of a rule to its control, which is the rule with permuted codes."""
         for condition in (CONDITIONAL, PERMUTED):
-            found = self.find(cell, predictor, versus=predictor, versus_condition=condition)
-            if found is not None:
-                return found
+            figure = self.find(cell, predictor, versus=predictor, versus_condition=condition)
+            if figure is not None:
+                return figure
         return None
 
     def marks(self, cell: int, predictor: str, condition: str = REAL) -> str:
-        """``‡`` if it is measured on covered rows only."""
-        of = self.figures
-        chosen = (of["cell"] == cell) & (of["predictor"] == predictor) & (of["condition"] == condition)
-        for line in of[chosen & (of["versus"] == "")].to_dict("records"):
-            return ON_COVERED * (line["rows"] == "covered")
-        return ""
+        """``‡`` if the predictor is measured on covered rows only, else empty."""
+        lines = self._lines(cell, predictor, condition)
+        rows = lines.loc[lines["versus"] == "", "rows"]
+        return ON_COVERED if len(rows) and rows.iloc[0] == "covered" else ""
 
     def claim(self, cell: int, predictor: str) -> Figure | None:
-        """The least certain of a rule's gains over every reference and its own control, for its stars.
+        """The difference with the largest p, of those of a rule to every reference and to its control, for its stars.
 
-        None where one of these is no gain, or none was tested.
+        None if one of these differences is not a gain, or if none was tested.
         """
-        every = [
+        differences = [
             *(self.find(cell, predictor, versus=name) for name in self.references),
             self.to_control(cell, predictor),
         ]
-        found = [of for of in every if of is not None and math.isfinite(of.p_adjusted)]
-        if not found or any(better_by(self.metric, of.value) <= 0 for of in found):
+        tested = [figure for figure in differences if figure is not None and math.isfinite(figure.p_adjusted)]
+        if not tested or any(better_by(self.metric, figure.value) <= 0 for figure in tested):
             return None
-        return max(found, key=lambda of: of.p_adjusted)
+        return max(tested, key=lambda figure: figure.p_adjusted)
 
 
 def table_of(result: StudyResult) -> StudyTable:
-    """Read the cells together.
+    """Table of all cells that did not fail.
 
     Raises
     ------
-    UsageError : the metric is not one of the task, or no cell has the rule.
+    UsageError : the cells are of different tasks, the metric is not one of the task, or no cell has the rule.
     """
-    done = [(place, of) for place, of in enumerate(result.cells) if of.run is not None]
+    done = [(position, cell) for position, cell in enumerate(result.cells) if cell.run is not None]
     columns = ["cell", *factor_columns(result), *COLUMNS, "versus_cell"]
     if not done:
         return StudyTable("accuracy", None, (), (), pd.DataFrame(columns=columns), ())
-    tasks = {of.record["task"] for _, of in done}
+    tasks = {cell.record["task"] for _, cell in done}
     if len(tasks) > 1:
         raise UsageError(
-            f"{result.study.name}: expected cells of one task, got classes and va; part the study"
+            f"{result.study.name}: expected cells of one task, got classes and va; divide the study"
         )
     task = tasks.pop()
     metric = result.study.metric or LEADING[task][0]
     if metric not in metric_names(task):
         raise UsageError(f"metric: expected one of {', '.join(metric_names(task))}, got {metric!r}")
-    predictions = {place: of.predictions() for place, of in done}
-    within = [_within(result, place, metric) for place, _ in done]
-    own = pd.concat(within, ignore_index=True)
-    own = own[(own["versus"] == "") & (own["condition"] == REAL)]
-    rules = list(dict.fromkeys(own["predictor"][own["role"].isin(_JUDGED)]))
-    names = [*dict.fromkeys(own["predictor"][own["role"] == "reference"]), *rules]
-    rule_of = {place: rule for place, _ in done if (rule := _rule_of(result, place, own))}
+    predictions = {position: cell.predictions() for position, cell in done}
+    within = [_within(result, position, metric) for position, _ in done]
+    values = pd.concat(within, ignore_index=True)
+    values = values[(values["versus"] == "") & (values["condition"] == REAL)]
+    rules = list(dict.fromkeys(values["predictor"][values["role"].isin(_TESTED_ROLES)]))
+    names = [*dict.fromkeys(values["predictor"][values["role"] == "reference"]), *rules]
+    rule_of = {position: rule for position, _ in done if (rule := _rule_of(result, position, values))}
     for rule in rule_of.values():
         if rule not in names:
-            raise UsageError(f"rule: expected one of {', '.join(names)}, got {rule!r}")
+            raise UsageError(f"rule: no cell has the rule {rule!r}; choose among {', '.join(names)}")
     across, remarks = _across(result, metric, task, predictions, rule_of)
     figures = pd.concat([*within, *across], ignore_index=True)[columns].astype({"versus_cell": "Int64"})
     figures = figures.sort_values("cell", kind="stable", ignore_index=True)
     rule = " and ".join(dict.fromkeys(rule_of.values())) or None
-    references = tuple(dict.fromkeys(name for _, of in done for name in of.record["references"]))
+    references = tuple(dict.fromkeys(name for _, cell in done for name in cell.record["references"]))
     same = same_cells(predictions)
     _correct(figures, same, result.study.reference_cell)
-    names_of_cells = [of.cell.name for of in result.cells]
-    remarks += [
-        f"{', '.join(names_of_cells[place] for place in same if same[place] == first)}: the same predictions as "
-        f"{names_of_cells[first]}, and counted once in Holm's correction."
-        for first in dict.fromkeys(same.values())
-    ]
+    cell_names = [cell.cell.name for cell in result.cells]
+    for first in dict.fromkeys(same.values()):
+        equal = ", ".join(cell_names[position] for position in same if same[position] == first)
+        remarks.append(
+            f"{equal}: the same predictions as {cell_names[first]}, and counted once in Holm's correction."
+        )
     return StudyTable(
         metric, rule, tuple(names), references, figures, tuple(remarks), tuple(_warnings(result)), rule_of
     )
 
 
-def _rule_of(result: StudyResult, place: int, own: pd.DataFrame) -> str | None:
-    """The rule of a cell whose differences are shown: the study's, else ``stack``, else the first."""
-    rules = list(own["predictor"][(own["cell"] == place) & own["role"].isin(_JUDGED)])
-    named = result.study.rule_of(result.study.cells[place].run)
-    return named or ("stack" if "stack" in rules else next(iter(rules), None))
+def _rule_of(result: StudyResult, position: int, values: pd.DataFrame) -> str | None:
+    """The rule of a cell whose differences are shown: that of the study, else ``stack``, else the first."""
+    rules = list(values["predictor"][(values["cell"] == position) & values["role"].isin(_TESTED_ROLES)])
+    of_study = result.study.rule_of(result.study.cells[position].run)
+    return of_study or ("stack" if "stack" in rules else next(iter(rules), None))
 
 
 def factor_columns(result: StudyResult) -> dict[str, str]:
-    """Column of each factor -> the factor."""
+    """Name of the column -> factor; a factor with the name of another column gets a suffix."""
     taken = {*COLUMNS, "cell", "versus_cell", "error"}
     return {(f"{name} (factor)" if name in taken else name): name for name in result.study.grid}
 
 
-def _labels(result: StudyResult, place: int) -> dict[str, str]:
-    labels = result.cells[place].cell.labels
+def _labels(result: StudyResult, position: int) -> dict[str, str]:
+    labels = result.cells[position].cell.labels
     return {column: labels[name] for column, name in factor_columns(result).items()}
 
 
-def _within(result: StudyResult, place: int, metric: str) -> pd.DataFrame:
-    """A cell's figures in one metric, without the correction over its own run."""
-    run = result.cells[place].run
-    assert run is not None  # of cells that were run
-    every = run.figures[(run.figures["metric"] == metric) & run.figures["repeat"].isna()]
-    whole = set(
-        every.loc[every["rows"] == "all", ["predictor", "condition"]].itertuples(index=False, name=None)
+def _within(result: StudyResult, position: int, metric: str) -> pd.DataFrame:
+    """Lines of a cell in one metric; ``p_adjusted`` of its own run is removed."""
+    run = result.cells[position].run
+    assert run is not None  # the cell did not fail
+    lines = run.figures[(run.figures["metric"] == metric) & run.figures["repeat"].isna()]
+    on_all_rows = set(
+        lines.loc[lines["rows"] == "all", ["predictor", "condition"]].itertuples(index=False, name=None)
     )
-    keys = list(every[["predictor", "condition"]].itertuples(index=False, name=None))
-    part = np.array(["all" if key in whole else "covered" for key in keys], object)
-    return every[every["rows"].to_numpy() == part].assign(
+    keys = list(lines[["predictor", "condition"]].itertuples(index=False, name=None))
+    part = np.array(["all" if key in on_all_rows else "covered" for key in keys], object)
+    return lines[lines["rows"].to_numpy() == part].assign(
         p_adjusted=math.nan,
-        cell=place,
+        cell=position,
         versus_cell=None,
-        **_labels(result, place),
+        **_labels(result, position),
     )  # fmt: skip
 
 
@@ -208,46 +212,48 @@ def _across(
     predictions: Mapping[int, ReportedPredictions],
     rule_of: Mapping[int, str],
 ) -> tuple[list[pd.DataFrame], list[str]]:
-    """Differences of each predictor to that of the reference cell, and why some cells have none.
+    """Differences of each predictor to that of the reference cell, and remarks on cells without differences.
 
-    The rule of a cell is compared with the rule of the reference cell, also if these are different rules.
+    The rule of a cell is compared with the rule of the reference cell, even if these rules differ.
     """
-    chief = result.study.reference_cell
-    others = [place for place in predictions if place != chief]
+    reference_cell = result.study.reference_cell
+    others = [position for position in predictions if position != reference_cell]
     if not others:
         return [], []
-    if chief not in predictions:
-        return [], [f"The cells have no reference: {result.cells[chief].cell.name} failed."]
-    first = predictions[chief]
+    if reference_cell not in predictions:
+        return [], [
+            f"The reference cell {result.cells[reference_cell].cell.name} failed: no cell is compared with it."
+        ]
+    reference = predictions[reference_cell]
+    reference_name = result.cells[reference_cell].cell.name
     remarks, paired = [], []
-    for place in others:
-        if reason := unlike(first, predictions[place]):
-            pair = (
-                f"{result.cells[place].cell.name} has no paired difference to {result.cells[chief].cell.name}"
-            )
-            remarks.append(f"{pair}: {reason}.")
+    for position in others:
+        if reason := unlike(reference, predictions[position]):
+            name = result.cells[position].cell.name
+            remarks.append(f"{name} has no paired difference to {reference_name}: {reason}.")
         else:
-            paired.append(place)
-    record = result.cells[chief].record
+            paired.append(position)
+    record = result.cells[reference_cell].record
     tables = []
-    for of in first.predictors:
-        compared = {
-            place: other
-            for place in paired
-            if (other := _partner(of, place, chief, predictions[place].predictors, rule_of)) is not None
-            and other.present.all()
-            and of.present.all()
-        }
+    for predictor in reference.predictors:
+        if not predictor.present.all():
+            continue
+        compared: dict[int, Predictor] = {}
+        for position in paired:
+            rules = rule_of.get(reference_cell), rule_of.get(position)
+            other = _compared_with(predictor, predictions[position].predictors, rules)
+            if other is not None and other.present.all():
+                compared[position] = other
         if not compared:
             continue
         figures = figures_of(
             (
-                _renamed(of, _REFERENCE, "reference"),
-                *(_renamed(other, str(place), "rule") for place, other in compared.items()),
+                _renamed(predictor, _REFERENCE, "reference"),
+                *(_renamed(other, str(position), "rule") for position, other in compared.items()),
             ),
-            first.truth,
-            np.ones(len(first.ids), bool),
-            groups_of_runs(first, *(predictions[place] for place in compared)),
+            reference.truth,
+            np.ones(len(reference.ids), bool),
+            groups_of_runs(reference, *(predictions[position] for position in compared)),
             task=task,
             draws=record["config"]["draws"],
             seed=seed_of(record),
@@ -257,97 +263,101 @@ def _across(
             (figures["metric"] == metric) & (figures["versus"] == _REFERENCE) & figures["repeat"].isna()
         ]
         for line in lines.to_dict("records"):
-            place = int(line["predictor"])
+            position = int(line["predictor"])
             line |= {
-                "predictor": compared[place].name,
-                "role": compared[place].role,
-                "condition": of.condition,
-                "versus": of.name,
-                "versus_condition": of.condition,
-                "cell": place,
-                "versus_cell": chief,
-                **_labels(result, place),
+                "predictor": compared[position].name,
+                "role": compared[position].role,
+                "condition": predictor.condition,
+                "versus": predictor.name,
+                "versus_condition": predictor.condition,
+                "cell": position,
+                "versus_cell": reference_cell,
+                **_labels(result, position),
             }
             tables.append(pd.DataFrame([line]))
     return tables, remarks
 
 
-def _partner(
-    of: Predictor, place: int, chief: int, predictors: Sequence[Predictor], rule_of: Mapping[int, str]
+def _compared_with(
+    predictor: Predictor, predictors: Sequence[Predictor], rules: tuple[str | None, str | None]
 ) -> Predictor | None:
-    """The predictor of a cell that is compared with one of the reference cell."""
-    rules = (rule_of.get(chief), rule_of.get(place))
-    if of.key == (rules[0], REAL):
-        return find(predictors, rules[1] or of.name)
-    # another predictor of the name of the cell's rule is compared already
-    return None if of.key == (rules[1], REAL) else find(predictors, *of.key)
+    """The predictor of a cell that is compared with this predictor of the reference cell.
+
+    ``rules`` are the rules of the reference cell and of the cell, which are compared with each other.
+    """
+    reference_rule, cell_rule = rules
+    if predictor.key == (reference_rule, REAL):
+        return find(predictors, cell_rule or predictor.name)
+    if predictor.key == (cell_rule, REAL):
+        return None  # the rule of the cell is already compared with the rule of the reference cell
+    return find(predictors, *predictor.key)
 
 
-def _renamed(of: Predictor, name: str, role: str) -> Predictor:
-    return replace(of, name=name, role=role, condition=REAL, fits=True, fitted=())
+def _renamed(predictor: Predictor, name: str, role: str) -> Predictor:
+    return replace(predictor, name=name, role=role, condition=REAL, fits=True, fitted=())
 
 
 def same_cells(predictions: Mapping[int, ReportedPredictions]) -> dict[int, int]:
-    """Cell -> the first cell that predicts the very same rows by the very same rules with the very same values."""
+    """Position of a cell -> position of the first cell with the same rows, predictors and values, if it is another."""
     same: dict[int, int] = {}
-    for place, mine in predictions.items():
+    for position, of_cell in predictions.items():
         for first in predictions:
-            if first == place:
+            if first == position:
                 break
-            if first not in same and _equal(predictions[first], mine):
-                same[place] = first
+            if first not in same and _equal(predictions[first], of_cell):
+                same[position] = first
                 break
     return same
 
 
-def _equal(one: ReportedPredictions, other: ReportedPredictions) -> bool:
-    if [of.key for of in one.predictors] != [of.key for of in other.predictors] or unlike(one, other):
+def _equal(first: ReportedPredictions, second: ReportedPredictions) -> bool:
+    """Whether two cells have the same rows, predictors and values."""
+    keys = [[predictor.key for predictor in cell.predictors] for cell in (first, second)]
+    if keys[0] != keys[1] or unlike(first, second):
         return False
     return all(
-        len(mine.every) == len(theirs.every)
-        and all(np.array_equal(*pair, equal_nan=True) for pair in zip(mine.every, theirs.every, strict=True))
-        for mine, theirs in zip(one.predictors, other.predictors, strict=True)
+        len(one.every) == len(other.every)
+        and all(np.array_equal(*pair, equal_nan=True) for pair in zip(one.every, other.every, strict=True))
+        for one, other in zip(first.predictors, second.predictors, strict=True)
     )
 
 
-def _correct(figures: pd.DataFrame, same: Mapping[int, int], chief: int) -> None:
-    """Holm's correction of each kind of difference over the rules of all cells that are no repetition of another.
+def _correct(figures: pd.DataFrame, same: Mapping[int, int], reference_cell: int) -> None:
+    """Set ``p_adjusted`` by Holm's correction over the rules of all cells, for each kind of difference.
 
-    Kinds are: to each reference, to a rule's own control, to the reference cell.
+    Kinds are differences to each reference, to the control of a rule, and to the reference cell. Cells in ``same`` are
+    not counted, and get the p of the cell that they repeat.
     """
     control = figures["versus_condition"].isin((PERMUTED, CONDITIONAL))
     across = figures["versus_cell"].notna()
     kind = figures["versus"].where(~control, "own control").where(~across, "reference cell")
-    tested = figures["role"].isin(_JUDGED) & (figures["condition"] == REAL) & (figures["versus"] != "")
+    tested = figures["role"].isin(_TESTED_ROLES) & (figures["condition"] == REAL) & (figures["versus"] != "")
     tested &= figures["p"].notna()
     for name in dict.fromkeys(kind[tested]):
-        chosen = figures.index[tested & (kind == name) & ~figures["cell"].isin(list(same))]
-        figures.loc[chosen, "p_adjusted"] = holm(figures.loc[chosen, "p"].tolist())
-        for place, first in same.items():
-            if name == "reference cell" and first == chief:
+        of_kind = tested & (kind == name)
+        counted = figures.index[of_kind & ~figures["cell"].isin(list(same))]
+        figures.loc[counted, "p_adjusted"] = holm(figures.loc[counted, "p"].tolist())
+        for position, first in same.items():
+            if name == "reference cell" and first == reference_cell:
                 continue
-            for index in figures.index[tested & (kind == name) & (figures["cell"] == place)]:
-                twin = figures.index[
-                    tested
-                    & (kind == name)
-                    & (figures["cell"] == first)
-                    & (figures["predictor"] == figures.at[index, "predictor"])
-                ]
-                if len(twin):
-                    figures.at[index, "p_adjusted"] = figures.at[twin[0], "p_adjusted"]
+            for line in figures.index[of_kind & (figures["cell"] == position)]:
+                same_predictor = figures["predictor"] == figures.at[line, "predictor"]
+                original = figures.index[of_kind & (figures["cell"] == first) & same_predictor]
+                if len(original):
+                    figures.at[line, "p_adjusted"] = figures.at[original[0], "p_adjusted"]
 
 
 def _warnings(result: StudyResult) -> list[str]:
-    """Warnings of the cells, each once, with the cells that it concerns."""
-    found: dict[str, list[str]] = {}
-    for of in result.cells:
-        if of.run is not None:
-            lines = lines_of(of.record["assumptions"], of.record["diagnostics"])
-            for line in (*lines, *of.record["protocol"]["sentences"]):
-                if line.startswith(_WARNINGS):
-                    found.setdefault(line, []).append(of.cell.name)
-    done = sum(of.run is not None for of in result.cells)
+    """Warnings of the runs, each once, with the names of its cells if it does not concern all of them."""
+    cells_of: dict[str, list[str]] = {}
+    for cell in result.cells:
+        if cell.run is not None:
+            lines = lines_of(cell.record["assumptions"], cell.record["diagnostics"])
+            for line in (*lines, *cell.record["protocol"]["sentences"]):
+                if line.startswith("WARNING"):
+                    cells_of.setdefault(line, []).append(cell.cell.name)
+    done = sum(cell.run is not None for cell in result.cells)
     return [
         line if len(cells) == done else f"{'; '.join(dict.fromkeys(cells))}: {line}"
-        for line, cells in found.items()
+        for line, cells in cells_of.items()
     ]

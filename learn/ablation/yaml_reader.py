@@ -1,4 +1,4 @@
-"""YAML of studies: plain values only, every key once, aliases that expand to a bounded size."""
+"""Safe reader of YAML: only plain values, no repeated keys, and a limit on the size of expanded aliases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_BITS = 14_000
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; refuses a key given twice, and aliases that expand to too many values."""
+    """PyYAML's safe loader, which also raises errors for repeated keys and for too many values."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = int(super().construct_yaml_int(node))
-        if value.bit_length() > _MOST_BITS:  # Python refuses to print larger ones
+        if value.bit_length() > _MOST_BITS:  # Python cannot print larger numbers
             raise yaml.YAMLError(f"a whole number of {value.bit_length():,} bits")
         return value
 
@@ -37,9 +37,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _expanded(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
-    """How many values a node has once every alias is replaced by what it stands for."""
+    """Number of values of a node with every alias expanded."""
     if node not in sizes:
-        sizes[node] = _MOST_VALUES + 1  # while its own children are counted: an alias to itself never ends
+        sizes[node] = _MOST_VALUES + 1  # used if a child is an alias of this node, which would never end
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = isinstance(node, yaml.MappingNode)
         every = (part for child in children for part in (child if pairs else (child,)))
@@ -48,36 +48,36 @@ def _expanded(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
 
 
 def _refuse_repeated(node: yaml.MappingNode) -> None:
-    """Refuse a mapping with a key twice: of two values one would be lost."""
+    """Raise an error for a mapping with a repeated key, of which only the last value would be used."""
     lines: dict[str, int] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
             continue
         name, line = str(key.value), key.start_mark.line + 1
-        if key.tag == "tag:yaml.org,2002:bool":  # on, yes and true are one key
+        if key.tag == "tag:yaml.org,2002:bool":  # on, yes and true are the same key
             name = str(yaml.SafeLoader.bool_values[name.lower()])
         if name in lines:
             raise yaml.YAMLError(
-                f"the key {shorten(key.value)!r} twice (lines {lines[name]} and {line}); keep one of them"
+                f"the key {shorten(key.value)!r} is repeated (lines {lines[name]} and {line}); keep one of them"
             )
         lines[name] = line
 
 
-def read_yaml(text: str, *, where: str, wanted: str) -> Any:
-    """The plain value that a YAML text stands for.
+def read_yaml(text: str, *, source: str, content: str) -> Any:
+    """Plain value (mapping, list, text, number, ...) of a YAML text.
 
     Parameters
     ----------
-    text : YAML, one document
-    where : file or option, for messages
-    wanted : what was expected there
+    text : one YAML document
+    source : file or option, for messages
+    content : expected content, for messages
 
     Raises
     ------
-    UsageError : not YAML, a key twice in one mapping, objects, or aliases that expand to too much.
+    UsageError : the text is not YAML, or has a repeated key, an object or too many values.
     """
     try:
         return yaml.load(text, _Loader)
-    except Exception as exc:  # the parser raises many kinds for text that is not YAML
+    except Exception as exc:  # the parser raises many types of errors for text that is not YAML
         reason = shorten(" ".join(str(exc).split()), 400) or type(exc).__name__
-        raise UsageError(f"{where}: expected {wanted}, got {reason}") from exc
+        raise UsageError(f"{source}: cannot be read as {content}: {reason}") from exc

@@ -1,6 +1,6 @@
 """Heads: scikit-learn estimators that predict classes or valence-arousal from the codes alone.
 
-``fit(X, y, groups=None)`` chooses its hyper-parameters on a grouped part of the rows passed to it, and on no others.
+``fit(X, y, groups=None)`` chooses its hyper-parameters on a held-out part of its rows, in whole groups.
 A new built-in head is one file and a line of :data:`HEADS`. Heads of other packages are found by an entry point of the
 group ``ig3d.heads`` or named as ``module:Class``. A head is imported when it is used.
 """

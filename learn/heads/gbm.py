@@ -45,7 +45,7 @@ class _Gbm(BaseEstimator):
 
 
 class GbmClassifier(ClassifierMixin, _Gbm):
-    """Gradient-boosted trees (LightGBM) with early stopping on a grouped part of the training rows.
+    """Gradient-boosted trees (LightGBM) with early stopping on a held-out sixth of the rows (whole groups).
 
     Parameters
     ----------

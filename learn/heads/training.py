@@ -239,10 +239,10 @@ def _loss(outputs: torch.Tensor, truth: Truth, rows: np.ndarray, va_weight: floa
         loss = class_loss(outputs[:, : truth.k], torch.from_numpy(truth.labels[rows]).to(outputs.device))
     if truth.values is not None:
         values = torch.from_numpy(truth.values[rows]).to(outputs)
-        known = torch.isfinite(values).all(dim=1)
-        if int(known.sum()) > 1:
+        has_values = torch.isfinite(values).all(dim=1)
+        if int(has_values.sum()) > 1:
             weight = va_weight if truth.labels is not None else 1.0
-            loss = loss + weight * va_loss(outputs[known, truth.k :], values[known])
+            loss = loss + weight * va_loss(outputs[has_values, truth.k :], values[has_values])
     return loss
 
 

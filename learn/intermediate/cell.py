@@ -1,7 +1,7 @@
-"""One cell of a study over intermediate fusion, with the interface of :mod:`ig3d.learn.ablation.runners`.
+"""Cell of a study that is an intermediate fusion; the cell of a late fusion is in :mod:`ig3d.learn.ablation.runners`.
 
-A cell trains each condition with one seed and writes the files of every run, so that a study can compare it with cells
-of late fusion.
+A cell trains each condition with one seed. It writes the same files as a run of late fusion, so that a study can
+compare both.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..report.record import run_of
 from .config import IntermediateConfig
 from .table import load_feature_table
 
-# Options of ``ig3d fuse-features`` that are paths, and those that are choices; a study sets one seed for each cell.
+# Options of ``ig3d fuse-features``: paths, and those of the configuration. A cell has one seed, the option ``seed``.
 PATHS = frozenset({"features", "3d-store"})
-_CHOICES = {
+_CONFIG = {
     field.name.replace("_", "-"): field.name
     for field in fields(IntermediateConfig)
     if field.name not in ("seeds", "controls", "mixed")
 }
-OPTIONS = (*sorted(PATHS), "blocks", "groups", "seed", *_CHOICES)
+OPTIONS = (*sorted(PATHS), "blocks", "groups", "seed", *_CONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class IntermediateCell:
         """
         missing = [name for name in sorted(PATHS) if name not in options]
         if missing:
-            raise UsageError(f"{missing[0]}: no file is named; add it to the options of the study")
-        chosen = {_CHOICES[name]: value for name, value in options.items() if name in _CHOICES}
+            raise UsageError(f"{missing[0]}: no file; name it in the options of the study")
+        chosen = {_CONFIG[name]: value for name, value in options.items() if name in _CONFIG}
         config = IntermediateConfig(**chosen, seeds=(int(options.get("seed", 0)),))
         if config.task == "both":
             raise UsageError("task: both is not supported in a study; choose classes or va")
@@ -79,16 +79,16 @@ class IntermediateCell:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Predictors in its table of figures, without controls."""
+        """Predictors of the run, without controls."""
         return ("2d", NULL_INPUT, INTERMEDIATE)
 
     @property
     def shared(self) -> str:
-        """Cells share no heads: all may run at once."""
+        """Text that differs for all cells: they have no heads in common, so that all can run at the same time."""
         return repr(self)
 
     def write(self, folder: Path, heads: Path, threads: int) -> None:
-        """Train and compare the conditions, and write the files of the run."""
+        """Train and compare the conditions, and write the files of the run to ``folder``; ``heads`` is not used."""
         import torch
 
         from .results import results_of

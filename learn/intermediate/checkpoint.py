@@ -314,16 +314,16 @@ def predict_new_rows(loaded: LoadedModule, route: Route, model: nn.Module, devic
     """Predict the rows of a route on which a checkpoint was not fitted."""
     table = route.table
     fitted = np.isin(route.contents, loaded.train) | (table.split == Split.train)
-    rows = np.flatnonzero(route.there & ~fitted)
+    rows = np.flatnonzero(route.has_input & ~fitted)
     if not len(rows):
         raise ProtocolError(
-            f"{loaded.source}: all {int(route.there.sum())} rows are of the train split, or of images on which it was "
-            "fitted; pass other rows"
+            f"{loaded.source}: all {int(route.has_input.sum())} rows are of the train split, or of images on which it "
+            "was fitted; pass other rows"
         )
     plan = ModulePlan.of(table, loaded.info.task, predicted=rows)
     data = training_data(route, plan, loaded.info.training.get("condition", "codes"), 0)
     notes = []
-    left_out = int((route.there & fitted).sum())
+    left_out = int((route.has_input & fitted).sum())
     if left_out:
         notes.append(f"{left_out} rows are left out: of the train split, or images the module was fitted on.")
     validation = int(np.isin(route.contents[rows], loaded.validation).sum())

@@ -76,23 +76,23 @@ class Route(Protocol):
     Attributes
     ----------
     name : ``features`` or ``end to end``
-    what : input of a row, for messages
+    input_name : input of a row, for messages
     table : n samples
-    there : (n,) bool, samples with this input
+    has_input : (n,) bool, samples with this input
     contents : (n,) int64 hashes of the images
     network : name of the 2D network, by content
     digest : hash of all inputs of the training
-    learnt : (m,) int64 hashes of images on which the 2D network was trained before, if they are recorded
+    seen_by_network : (m,) int64 hashes of images on which the 2D network was trained before, if they are recorded
     """
 
     @property
     def name(self) -> str: ...
     @property
-    def what(self) -> str: ...
+    def input_name(self) -> str: ...
     @property
     def table(self) -> FusionTable: ...
     @property
-    def there(self) -> np.ndarray: ...
+    def has_input(self) -> np.ndarray: ...
     @property
     def contents(self) -> np.ndarray: ...
     @property
@@ -100,7 +100,7 @@ class Route(Protocol):
     @property
     def digest(self) -> str: ...
     @property
-    def learnt(self) -> np.ndarray: ...
+    def seen_by_network(self) -> np.ndarray: ...
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         """Features or pixels of rows, see :class:`TrainingData`."""
@@ -125,15 +125,15 @@ class FeatureRoute:
     features: FeatureTable
     device: torch.device
     name: str = "features"
-    what: str = "features"
+    input_name: str = "features"
 
     @property
     def table(self) -> FusionTable:
         return self.features.table
 
     @property
-    def there(self) -> np.ndarray:
-        return self.features.there
+    def has_input(self) -> np.ndarray:
+        return self.features.has_input
 
     @property
     def contents(self) -> np.ndarray:
@@ -148,7 +148,7 @@ class FeatureRoute:
         return self.features.digest
 
     @property
-    def learnt(self) -> np.ndarray:
+    def seen_by_network(self) -> np.ndarray:
         return np.zeros(0, np.int64)
 
     def inputs(self, rows: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -163,7 +163,7 @@ class FeatureRoute:
         module = make_module(spec)
         subset = data.train[:: max(1, len(data.train) // _STATISTICS_ROWS)]
         module.positions.standardise_by(self.inputs(subset, None).cpu())
-        module.tokens.standardise_by(known_codes(self.table, data.train))
+        module.tokens.standardise_by(available_codes(self.table, data.train))
         return module
 
     def groups(self, model: nn.Module, config: IntermediateConfig) -> list[dict[str, object]]:
@@ -177,7 +177,7 @@ class FeatureRoute:
         return {}
 
 
-def known_codes(table: FusionTable, rows: torch.Tensor) -> torch.Tensor:
+def available_codes(table: FusionTable, rows: torch.Tensor) -> torch.Tensor:
     """(m, d) codes of those of ``rows`` that have codes, by which codes are standardised in every condition."""
     chosen = rows.numpy()
     assert table.codes is not None  # tables of a store have codes
@@ -291,7 +291,7 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    keep: Path | None = None,
+    unfinished: Path | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
     """Train a model and keep the best epoch on the validation rows; call it inside ``seeded``.
@@ -300,11 +300,11 @@ def fit(
     ----------
     model : module called with (inputs, codes, present)
     groups : from :func:`module_groups`
-    keep, watch : see :func:`ig3d.learn.training.loop.train`
+    unfinished, watch : see :func:`ig3d.learn.training.loop.train`
 
     Raises
     ------
-    ModelError : the loss is not finite, or ``keep`` belongs to another training.
+    ModelError : the loss is not finite, or ``unfinished`` belongs to another training.
     """
     learner = ModuleLearner(model, data, config, seed, device)
     steps = config.epochs * batches_per_epoch(len(data.train), config.batch_size)
@@ -315,7 +315,7 @@ def fit(
         arithmetic=arithmetic("auto" if config.mixed else "fp32", device),
     )
     optimiser = torch.optim.AdamW(groups, fused=True)
-    return loop.train(learner, optimiser, schedule, device=device, keep=keep, watch=watch)
+    return loop.train(learner, optimiser, schedule, device=device, unfinished=unfinished, watch=watch)
 
 
 def predict(

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .run import IntermediateResult
 
 FORMAT = "ig3d-intermediate"
-_OURS = re.compile(rf"({'|'.join(CONDITIONS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)")
+_RUN_FILE = re.compile(
+    rf"({'|'.join(CONDITIONS)})-\d+(-va\.npz|\.npz|\.safetensors|\.unfinished\.safetensors)"
+)
 _NAMES = (FILE, FIGURES, FINDINGS, "confusion.csv", "reliability.csv", PREDICTIONS, "predictions.csv")
 _FIGURES = ("run.json", *_NAMES, *(name.replace(".", "-va.") for name in _NAMES))
 _FINISHED = re.compile(rf"({'|'.join(CONDITIONS)})-\d+\.safetensors")
@@ -67,33 +69,33 @@ class RunFolder:
         ------
         RunError : the folder contains another run, more trainings or other files, or cannot be written.
         """
-        note = self.path / "run.json"
+        run_file = self.path / "run.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             names = sorted(item.name for item in self.path.iterdir())
-            earlier = json.loads(note.read_text("utf-8")) if note.is_file() else {}
-            ours = isinstance(earlier, dict) and earlier.get("format") == FORMAT
-            if names and not ours:
+            earlier = json.loads(run_file.read_text("utf-8")) if run_file.is_file() else {}
+            is_run = isinstance(earlier, dict) and earlier.get("format") == FORMAT
+            if names and not is_run:
                 raise RunError(
                     f"{self.path}: the folder has other files ({', '.join(names[:5])}); choose a new --out"
                 )
-            mine = json.loads(json.dumps(self.identity))
-            if ours and earlier.get("identity") != mine and not restart:
+            identity = json.loads(json.dumps(self.identity))
+            if is_run and earlier.get("identity") != identity and not restart:
                 raise RunError(
                     f"{self.path}: the folder has a run with other options or rows; different: "
-                    f"{', '.join(_differing(earlier.get('identity'), mine))}; choose another --out, or --restart"
+                    f"{', '.join(_differing(earlier.get('identity'), identity))}; choose another --out, or --restart"
                 )
-            more = {name for name in names if _FINISHED.fullmatch(name)}
-            more -= {self.checkpoint(*training).name for training in trainings}
-            if more and not restart:
+            others = {name for name in names if _FINISHED.fullmatch(name)}
+            others -= {self.checkpoint(*training).name for training in trainings}
+            if others and not restart:
                 raise RunError(
                     f"{self.path}: the folder has further trainings "
-                    f"({listed(sorted(name.removesuffix('.safetensors') for name in more))}); include them (--seeds, "
+                    f"({listed(sorted(name.removesuffix('.safetensors') for name in others))}); include them (--seeds, "
                     "--controls), or choose another --out, or --restart"
                 )
             if restart:
                 for name in names:
-                    if _OURS.fullmatch(name) or name in _FIGURES:
+                    if _RUN_FILE.fullmatch(name) or name in _FIGURES:
                         (self.path / name).unlink()
             self._write("run.json", {"format": FORMAT, "identity": self.identity, "versions": all_versions()})
         except (OSError, ValueError, RecursionError) as exc:
@@ -104,10 +106,11 @@ class RunFolder:
     def write_figures(self, result: IntermediateResult, command: str) -> None:
         """Write record, figures, findings and predictions; with the task ``both``, two sets of files."""
         texts: dict[str, str | bytes] = {}
-        for of in results_of(result):
-            run = run_of(of, folder=self.path, command=command)
+        for result_of_task in results_of(result):
+            run = run_of(result_of_task, folder=self.path, command=command)
             run.record["versions"] = all_versions()
-            texts |= {findings_name(run.record): json_text(findings_of(View(run))), **run_files(run, of)}
+            texts |= {findings_name(run.record): json_text(findings_of(View(run)))}
+            texts |= run_files(run, result_of_task)
         write_texts(self.path, texts)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
@@ -123,6 +126,8 @@ def all_versions() -> dict[str, str]:
     return versions() | {"torch": version("torch")}
 
 
-def _differing(earlier: object, mine: Mapping[str, Any]) -> list[str]:
-    theirs = earlier if isinstance(earlier, dict) else {}
-    return sorted(name.replace("_", "-") for name in {*theirs, *mine} if theirs.get(name) != mine.get(name))
+def _differing(earlier: object, identity: Mapping[str, Any]) -> list[str]:
+    """Names of options in which two identities differ, as on the command line."""
+    before = earlier if isinstance(earlier, dict) else {}
+    names = {name for name in {*before, *identity} if before.get(name) != identity.get(name)}
+    return sorted(name.replace("_", "-") for name in names)

@@ -84,17 +84,17 @@ class ModulePlan(EvaluationPlan):
 
 
 def plan_modules(
-    table: FusionTable, there: np.ndarray, config: IntermediateConfig, *, what: str
+    table: FusionTable, has_input: np.ndarray, config: IntermediateConfig, *, input_name: str
 ) -> ModulePlan:
     """Choose reported, train and validation rows.
 
     Parameters
     ----------
     table : n samples
-    there : (n,) bool
+    has_input : (n,) bool
         Samples with features (or with a readable image).
     config : IntermediateConfig
-    what : str
+    input_name : str
         Input of a row, for messages: ``features``, ``an image``.
 
     Raises
@@ -102,7 +102,7 @@ def plan_modules(
     ProtocolError : there is no train split, or a split has too few rows.
     """
     task = config.task or table.task
-    known = _known(table, task)
+    labelled = _labelled(table, task)
     in_train = table.split_mask("train")
     source = str(table.sources.get("3d", "store"))
     if not in_train.any():
@@ -110,26 +110,26 @@ def plan_modules(
             f"{source}: none of the {len(table)} rows is of a train split, on which the module is fitted; extract with "
             "--split or a manifest"
         )
-    usable = known & there
+    usable = labelled & has_input
     if not (usable & in_train).any():
         raise ProtocolError(
-            f"train rows: none of the {int((known & in_train).sum())} labelled train rows has {what}; write them for "
-            "the train split too (ig3d logits --splits all)"
+            f"train rows: none of the {int((labelled & in_train).sum())} labelled train rows has {input_name}; write "
+            "them for the train split too (ig3d logits --splits all)"
         )
-    name = _reported(table, usable, config, what)
+    name = _reported(table, usable, config, input_name)
     reported = np.flatnonzero(usable & table.split_mask(name))
     notes = [] if config.report else [f"Reported split: {name} (default; change it with --report)."]
     rows = np.flatnonzero(usable & in_train)
     validation = np.flatnonzero(usable & table.split_mask("val")) if name != "val" else np.zeros(0, np.intp)
     if len(validation) >= 2:
-        train, made = rows, "the val split"
+        train, chosen_on = rows, "the val split"
     else:
         train, validation = _hold_out(table, rows, task, config)
-        made = f"{len(validation)} of the train rows, by seed {config.seeds[0]}" + (
+        chosen_on = f"{len(validation)} of the train rows, by seed {config.seeds[0]}" + (
             ", in whole groups" if table.grouped else ""
         )
     _check_classes(table, train, task)
-    notes.append(f"Fitted on {len(train)} train rows; the epoch is chosen on {made}.")
+    notes.append(f"Fitted on {len(train)} train rows; the epoch is chosen on {chosen_on}.")
     without = int((~table.covered[train]).sum())
     if without:
         notes.append(
@@ -147,13 +147,13 @@ def plan_modules(
         train=train,
         validation=validation,
         reported=reported,
-        predicted=np.flatnonzero(there & ~in_train),
+        predicted=np.flatnonzero(has_input & ~in_train),
         report_name=f"the {name} split",
         notes=tuple(notes),
     )
 
 
-def _known(table: FusionTable, task: str) -> np.ndarray:
+def _labelled(table: FusionTable, task: str) -> np.ndarray:
     """(n,) bool, rows with the labels of a task."""
     valued = np.isfinite(table.targets).all(axis=1)
     if task == "both" and not (valued & (table.labels >= 0)).any():
@@ -166,13 +166,13 @@ def _known(table: FusionTable, task: str) -> np.ndarray:
     return valued if task == "va" else np.asarray(table.labels >= 0)
 
 
-def _reported(table: FusionTable, usable: np.ndarray, config: IntermediateConfig, what: str) -> str:
+def _reported(table: FusionTable, usable: np.ndarray, config: IntermediateConfig, input_name: str) -> str:
     for name in (config.report,) if config.report else ("test", "val"):
         if (usable & table.split_mask(name)).any():
             return name
-    asked = config.report or "test or val"
+    requested = config.report or "test or val"
     raise ProtocolError(
-        f"reported rows: the {asked} split has no labelled rows with {what}; number by split: "
+        f"reported rows: the {requested} split has no labelled rows with {input_name}; number by split: "
         + ", ".join(f"{part.name} {int((usable & (table.split == part)).sum())}" for part in Split)
     )
 

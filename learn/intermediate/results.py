@@ -1,4 +1,4 @@
-"""Predictors, figures and results of an intermediate fusion, as every run has them."""
+"""Convert the result of an intermediate fusion to predictors, figures and results of the form of every run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .plan import ModulePlan
 if TYPE_CHECKING:
     from .run import IntermediateResult, Trained
 
-# name, role and condition of the predictor of each condition; the first reference leads the comparison
+# condition of a training (or 2d) -> name, role and condition of its predictor; the first is the main reference
 _PREDICTORS = {
     "null-input": (NULL_INPUT, "reference", REAL),
     "2d": ("2d", "reference", REAL),

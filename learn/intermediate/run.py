@@ -118,17 +118,16 @@ def run(
 ) -> IntermediateResult:
     """Train and compare the conditions on a route; see :func:`fuse_features`."""
     table = route.table
-    plan = plan_modules(table, route.there, config, what=route.what)
+    plan = plan_modules(table, route.has_input, config, input_name=route.input_name)
     folder = None if out is None else RunFolder(Path(out), _identity(route, config))
     if folder is not None:
         folder.open(config.trainings, restart=restart)
     trained = []
     for condition, seed in config.trainings:
-        done = None if folder is None else _read_done(folder, condition, seed, table, plan)
-        trained.append(done or _train(route, plan, config, condition, seed, folder, device, watch))
-    every = tuple(trained)
-    figures = {task: figures_of_task(table, plan, config, every, task) for task in plan.tasks}
-    result = IntermediateResult(table, plan, config, every, figures)
+        finished = None if folder is None else _read_finished(folder, condition, seed, table, plan)
+        trained.append(finished or _train(route, plan, config, condition, seed, folder, device, watch))
+    figures = {task: figures_of_task(table, plan, config, tuple(trained), task) for task in plan.tasks}
+    result = IntermediateResult(table, plan, config, tuple(trained), figures)
     if folder is not None:
         folder.write_figures(result, command)
     return result
@@ -136,10 +135,9 @@ def run(
 
 def _identity(route: Route, config: IntermediateConfig) -> dict[str, Any]:
     """Everything on which the trained weights depend, except seeds after the first, which may be added later."""
-    chosen = {
-        name: value for name, value in asdict(config).items() if name not in ("draws", "seeds", "controls")
-    }
-    return {"route": route.name, "rows": route.digest, "first_seed": config.seeds[0], **chosen}
+    excluded = ("draws", "seeds", "controls")
+    options = {name: value for name, value in asdict(config).items() if name not in excluded}
+    return {"route": route.name, "rows": route.digest, "first_seed": config.seeds[0], **options}
 
 
 def _train(
@@ -162,7 +160,7 @@ def _train(
             config,
             seed=seed,
             device=device,
-            keep=None if folder is None else folder.unfinished(condition, seed),
+            unfinished=None if folder is None else folder.unfinished(condition, seed),
             watch=None if watch is None else lambda done, epoch: watch(condition, seed, done, epoch),
         )
     outputs = predict(
@@ -207,16 +205,16 @@ def _save(
         path,
         module,
         info,
-        train=np.union1d(route.contents[plan.train], route.learnt),
+        train=np.union1d(route.contents[plan.train], route.seen_by_network),
         validation=route.contents[plan.validation],
         network=network,
     )
 
 
-def _read_done(
+def _read_finished(
     folder: RunFolder, condition: str, seed: int, table: FusionTable, plan: ModulePlan
 ) -> Trained | None:
-    """Result of a finished training of an earlier run; None if it is not finished."""
+    """Predictions of a training that an earlier run finished; None if there is none, or if it is of other rows."""
     if not folder.checkpoint(condition, seed).is_file():
         return None
     path = folder.predictions(condition, seed)

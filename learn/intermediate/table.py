@@ -47,7 +47,7 @@ class FeatureTable:
     contents: np.ndarray
 
     @property
-    def there(self) -> np.ndarray:
+    def has_input(self) -> np.ndarray:
         """(n,) bool: samples with features."""
         return np.asarray(self.row >= 0)
 
@@ -57,9 +57,9 @@ class FeatureTable:
         total = hashlib.sha256(self.network.encode())
         total.update(table_digest(self.table).encode())
         total.update(f"{self.values.dtype.str}{self.values.shape[1:]}".encode())
-        total.update(self.there.tobytes())
+        total.update(self.has_input.tobytes())
         # in the order of samples, so that the order of the file does not matter; in parts, because maps are large
-        rows = self.row[self.there]
+        rows = self.row[self.has_input]
         for start in range(0, len(rows), _AT_A_TIME):
             total.update(self.values[rows[start : start + _AT_A_TIME]].tobytes())
         return total.hexdigest()

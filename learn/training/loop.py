@@ -100,7 +100,7 @@ def train(
     schedule: Schedule,
     *,
     device: torch.device,
-    keep: Path | None = None,
+    unfinished: Path | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
     """Train a model and restore its best epoch; call it inside :func:`seeded`.
@@ -112,21 +112,21 @@ def train(
     ----------
     optimiser : its learning rates are the peak rates
     device : device of the model
-    keep : file, optional
+    unfinished : file, optional
         The unfinished training is saved there after an epoch, at most every 30 seconds. If the file exists, training
         continues from it. It is removed at the end.
     watch : callable, optional
 
     Raises
     ------
-    ModelError : a loss or output is not finite, or ``keep`` belongs to another training.
+    ModelError : a loss or output is not finite, or ``unfinished`` belongs to another training.
     """
     model = learner.model
     scaler = torch.amp.GradScaler(device.type, enabled=schedule.arithmetic is torch.float16)
     peaks = [group["lr"] for group in optimiser.param_groups]
     state = TrainingState(model, optimiser, scaler, learner.generator, device)
-    if keep is not None and keep.is_file():
-        load_state(state, keep)
+    if unfinished is not None and unfinished.is_file():
+        load_state(state, unfinished)
     watch = watch or (lambda done, epoch: None)
     for epoch in state.history:
         watch(epoch.number, epoch)
@@ -157,11 +157,11 @@ def train(
         epoch = _evaluated(learner, number, float(torch.stack(losses).mean()))
         state.add(epoch)
         watch(number, epoch)
-        if keep is not None and time.monotonic() - saved >= SAVE_SECONDS:
-            save_state(state, keep)
+        if unfinished is not None and time.monotonic() - saved >= SAVE_SECONDS:
+            save_state(state, unfinished)
             saved = time.monotonic()
-    if keep is not None:
-        keep.unlink(missing_ok=True)
+    if unfinished is not None:
+        unfinished.unlink(missing_ok=True)
     assert state.best is not None  # epochs >= 1
     model.load_state_dict(state.best_weights)
     return Fitted(model.eval(), state.best, tuple(state.history))
