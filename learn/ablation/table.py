@@ -188,7 +188,7 @@ def _labels(result: StudyResult, position: int) -> dict[str, str]:
 
 
 def _within(result: StudyResult, position: int, metric: str) -> pd.DataFrame:
-    """Lines of a cell in one metric; ``p_adjusted`` of its own run is removed."""
+    """Lines of a cell in one metric; without the ``p_adjusted`` of its run."""
     run = result.cells[position].run
     assert run is not None  # the cell did not fail
     lines = run.figures[(run.figures["metric"] == metric) & run.figures["repeat"].isna()]
