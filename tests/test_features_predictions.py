@@ -65,7 +65,7 @@ def test_logits_and_probabilities_are_distinguished_and_equivalent(tmp_path, val
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (np.array([[0.2, 0.3, 0.1], [0.2, 0.3, 0.5]]), r"in \[0, 1\] and 1 row of 2 do not sum to 1"),
+        (np.array([[0.2, 0.3, 0.1], [0.2, 0.3, 0.5]]), r"in \[0, 1\], but 1 row of 2 do not sum to 1"),
         (np.vstack([softmax(LOGITS), [[4.0, -2.0, 1.0]]]), "2 of 3 rows look like probabilities"),
     ],
     ids=["cut after the softmax", "mixed"],
