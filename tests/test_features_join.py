@@ -207,7 +207,7 @@ def test_ready_3d_predictions_without_ids_are_mended_in_their_file(tmp_path):
     labels = write_labels(tmp_path / "labels.csv", samples)
     two = save(tmp_path / "two.npz", logits, ids=[sample.id for sample in samples], classes=CLASSES)
     np.save(tmp_path / "three.npy", logits[:9])
-    with pytest.raises(PredictionsError, match=r"three.npy: .* its 9 rows fit none .*; save its ids in the file"):
+    with pytest.raises(PredictionsError, match=r"three.npy: .* its 9 rows fit none .*; save its ids"):
         load_table(Inputs(two, three_d=tmp_path / "three.npy", labels=labels))
 
 
